@@ -1,0 +1,10 @@
+"""Event stores for uno_actors, each behind the port `uno_actors.store.EventStore`.
+
+- ``stores.memory``: the reference implementation; read it first.
+- ``stores.lmdb``: the embedded default, durable on local disk.
+"""
+
+from stores.lmdb import LmdbEventStore
+from stores.memory import InMemoryEventStore
+
+__all__ = ["InMemoryEventStore", "LmdbEventStore"]

@@ -1,0 +1,103 @@
+"""The event store in memory: the reference implementation, for tests and for events that may be lost."""
+
+from collections.abc import Mapping, Sequence
+
+from uno_actors.codec import Record, StreamId
+from uno_actors.errors import InvalidStoreUrl, StoreUnavailable, UnoError
+from uno_actors.events import EventRegistry, event_registry
+from uno_actors.store import PAGE, Append, Appended, DeadLetter, EventStore, StoredRecord, place
+
+
+class InMemoryEventStore(EventStore):
+    """A log in a list. Position n is its item n - 1; a stream is a list of positions."""
+
+    def __init__(self, event_registry: EventRegistry = event_registry) -> None:
+        super().__init__(event_registry)
+        self._log: list[Record] = []
+        self._streams: dict[StreamId, list[int]] = {}
+        self._checkpoints: dict[str, int] = {}
+        self._dead_letters: dict[tuple[str, int], DeadLetter] = {}
+        self._closed = False
+
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        self._check_open()
+        outcomes: list[Appended | UnoError] = []
+        for request in requests:
+            try:
+                placed = place(request, lambda stream: len(self._streams.get(stream, ())))
+            except UnoError as error:
+                outcomes.append(error)
+                continue
+            first = len(self._log) + 1
+            for position, record in enumerate(placed, start=first):
+                self._log.append(record)
+                if record.stream is not None:
+                    self._streams.setdefault(record.stream, []).append(position)
+            outcomes.append(Appended(range(first, first + len(placed)), placed))
+        self._committed()
+        return outcomes
+
+    async def read_stream(
+        self, stream: StreamId, after_version: int = 0, limit: int = PAGE
+    ) -> list[StoredRecord]:
+        self._check_open()
+        positions = self._streams.get(stream, [])[after_version : after_version + limit]
+        return [StoredRecord(position, self._log[position - 1]) for position in positions]
+
+    async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
+        self._check_open()
+        return [
+            StoredRecord(position, record)
+            for position, record in enumerate(self._log[after : after + limit], start=after + 1)
+        ]
+
+    async def aggregate_types(self, aggregate_id: str) -> list[str]:
+        self._check_open()
+        return sorted(
+            stream.aggregate_type for stream in self._streams if stream.aggregate_id == aggregate_id
+        )
+
+    async def last_position(self) -> int:
+        self._check_open()
+        return len(self._log)
+
+    async def checkpoints(self) -> dict[str, int]:
+        self._check_open()
+        return dict(self._checkpoints)
+
+    async def save_progress(
+        self, checkpoints: Mapping[str, int], dead_letters: Sequence[DeadLetter] = ()
+    ) -> None:
+        self._check_open()
+        self._checkpoints.update(checkpoints)
+        self._dead_letters.update({(letter.handler, letter.position): letter for letter in dead_letters})
+
+    async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:
+        self._check_open()
+        letters = (letter for _, letter in sorted(self._dead_letters.items()))
+        return [letter for letter in letters if handler in (None, letter.handler)]
+
+    async def drop_dead_letter(self, handler: str, position: int) -> bool:
+        self._check_open()
+        return self._dead_letters.pop((handler, position), None) is not None
+
+    async def close(self) -> None:
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("memory:", "it was closed")
+
+    def __repr__(self) -> str:
+        return f"InMemoryEventStore({len(self._log)} events)"
+
+
+def open_url(url: str, event_registry: EventRegistry) -> InMemoryEventStore:
+    """Open ``memory:``.
+
+    Raises:
+        InvalidStoreUrl: Something follows the colon.
+    """
+    if url != "memory:":
+        raise InvalidStoreUrl(url, ["memory:"])
+    return InMemoryEventStore(event_registry)

@@ -1,0 +1,268 @@
+"""Aggregates: they decide by their state and change it only by events.
+
+Nothing here knows of actors, stores or threads: an aggregate is tested by calling it.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, ClassVar, Self, TypeVar
+
+from uno_actors.causality import _current as _current_cause
+from uno_actors.commands import Command
+from uno_actors.errors import (
+    InternalError,
+    InvalidAggregate,
+    InvalidAggregateId,
+    MissingApply,
+    UnknownCommand,
+)
+from uno_actors.events import DomainEvent
+
+MAX_ID_BYTES = 255
+"""The longest aggregate id, in bytes of UTF-8."""
+MAX_TYPE_BYTES = 200
+"""The longest aggregate type, in bytes of UTF-8: LMDB indexes both in one key of at most 511 bytes."""
+
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+def handles(method: M) -> M:
+    """Mark a method as the one that handles a command; its type is read from the annotation.
+
+    The method decides: it raises `CommandRejected`, or registers events and returns the reply. It runs on the
+    event loop and must not block. What is wrong with it is said when its class is defined.
+    """
+    method.__handles_command__ = True  # type: ignore[attr-defined]
+    return method
+
+
+def check_aggregate_id(aggregate_id: object) -> str:
+    """Return ``aggregate_id`` unchanged if it can name an aggregate.
+
+    Raises:
+        InvalidAggregateId: It is no string, empty, longer than `MAX_ID_BYTES`, holds a NUL character or
+            cannot be written as UTF-8.
+    """
+    if reason := unfit_name(aggregate_id, MAX_ID_BYTES):
+        raise InvalidAggregateId(aggregate_id, reason)
+    return str(aggregate_id)
+
+
+def unfit_name(name: object, max_bytes: int) -> str:
+    """Why ``name`` cannot be part of a stream's name in ``max_bytes`` of UTF-8; empty if it can."""
+    if not isinstance(name, str):
+        return f"it must be a str, not {type(name).__name__}"
+    if not name:
+        return "it is empty"
+    if "\0" in name:
+        return "it holds a NUL character"
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as error:
+        return f"it is no valid Unicode ({error.reason})"
+    return f"it has {size} bytes, allowed are {max_bytes}" if size > max_bytes else ""
+
+
+class AggregateRoot:
+    """A consistency boundary with an id, whose state is the sum of its events.
+
+    Subclasses set their initial state in ``__init__(self, id)``, decide in ``@handles`` methods, and change
+    state only in ``apply_<event>`` methods, named for the event's class without a trailing ``Event`` and
+    matched without case and underscores: ``UserCreatedEvent`` is applied by ``apply_user_created``.
+
+    Attributes:
+        id: Its name, unique among the aggregates of its type.
+        version: The number of events applied, pending ones included.
+
+    Raises:
+        InvalidAggregate: At class definition: two methods for one command or event, or a ``@handles`` method
+            that is not a plain method with one annotated command.
+        InvalidAggregateId: At construction.
+    """
+
+    aggregate_type: ClassVar[str] = "AggregateRoot"
+    """The name under which its streams are recorded: the class name, unless the class sets another."""
+
+    _commands: ClassVar[dict[type[Command[Any]], str]] = {}
+    _applies: ClassVar[dict[str, str]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "aggregate_type" not in cls.__dict__:
+            cls.aggregate_type = cls.__name__
+        _check_type_name(cls)
+        # Names local to the function that defines the class are found in the frame of the class statement.
+        cls._commands = _command_methods(cls, sys._getframe(1).f_locals)  # noqa: SLF001
+        cls._applies = _apply_methods(cls)
+
+    def __init__(self, id: str) -> None:
+        self.id = check_aggregate_id(id)
+        self.version = 0
+        self._pending: list[DomainEvent] | None = None
+
+    def register_event(self, event: DomainEvent) -> None:
+        """Stamp ``event`` with its place in this stream and its cause, apply it, and keep it to be recorded.
+
+        Raises:
+            MissingApply: The class has no method for it.
+        """
+        apply = _apply_name(type(self), type(event))
+        cause = _current_cause.get()
+        stamped = event.stamped(
+            aggregate_id=self.id,
+            aggregate_type=self.aggregate_type,
+            aggregate_version=self.version + 1,
+            correlation_id=event.correlation_id or (cause and cause.correlation_id),
+            causation_id=event.causation_id or (cause and cause.causation_id),
+        )
+        if self._pending is None:
+            self._pending = []
+        self._pending.append(stamped)
+        self.version += 1
+        getattr(self, apply)(stamped)
+
+    def handle(self, command: Command[Any]) -> Any:
+        """Let the ``@handles`` method for ``command`` decide; events it registers name the command as cause.
+
+        Raises:
+            UnknownCommand: The class has no method for it.
+        """
+        method = command_method(type(self), command)
+        token = _current_cause.set(command.cause)
+        try:
+            return getattr(self, method)(command)
+        finally:
+            _current_cause.reset(token)
+
+    @property
+    def pending_events(self) -> tuple[DomainEvent, ...]:
+        """The events registered and not yet taken to be recorded, oldest first."""
+        return tuple(self._pending or ())
+
+    def take_pending_events(self) -> list[DomainEvent]:
+        """The pending events, oldest first; from now on they count as taken."""
+        pending, self._pending = self._pending or [], None
+        return pending
+
+    def replay(self, events: Iterable[DomainEvent]) -> Self:
+        """Apply recorded events in order; rules do not judge them again.
+
+        Raises:
+            MissingApply: The class has no method for one of them.
+            InternalError: They do not follow upon the present version.
+        """
+        for event in events:
+            if event.aggregate_version != self.version + 1:
+                raise InternalError(f"{self!r} cannot replay {event}: a gap in its stream")
+            getattr(self, _apply_name(type(self), type(event)))(event)
+            self.version += 1
+        return self
+
+    def __repr__(self) -> str:
+        return f"{self.aggregate_type}<{self.id}@{self.version}>"
+
+
+def known_commands(aggregate: type[AggregateRoot]) -> list[str]:
+    """The names of the commands that ``aggregate`` handles."""
+    return [command.__name__ for command in aggregate._commands]  # noqa: SLF001
+
+
+def command_method(aggregate: type[AggregateRoot], command: object) -> str:
+    """The name of the method of ``aggregate`` that handles ``command``.
+
+    Raises:
+        UnknownCommand: There is none.
+    """
+    name = _command_name(aggregate, type(command))
+    if name is None:
+        raise UnknownCommand(aggregate.aggregate_type, command, known_commands(aggregate))
+    return name
+
+
+@lru_cache(maxsize=4096)
+def _command_name(aggregate: type[AggregateRoot], command: type) -> str | None:
+    methods = aggregate._commands  # noqa: SLF001
+    return next((methods[base] for base in command.__mro__ if base in methods), None)
+
+
+@lru_cache(maxsize=4096)
+def _apply_name(aggregate: type[AggregateRoot], event: type[DomainEvent]) -> str:
+    applies = aggregate._applies  # noqa: SLF001
+    for base in event.__mro__:
+        if (name := applies.get(_key(base.__name__.removesuffix("Event")))) is not None:
+            return name
+    expected = f"apply_{_key(event.__name__.removesuffix('Event'))}"
+    raise MissingApply(aggregate.aggregate_type, event.__name__, expected, applies.values())
+
+
+def _key(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _check_type_name(cls: type[AggregateRoot]) -> None:
+    if reason := unfit_name(cls.aggregate_type, MAX_TYPE_BYTES):
+        raise InvalidAggregate(
+            cls.__name__, f"aggregate_type {cls.aggregate_type!r} cannot name streams: {reason}"
+        )
+
+
+def _apply_methods(cls: type[AggregateRoot]) -> dict[str, str]:
+    """Map ``usercreated`` to ``apply_user_created`` for each apply method, inherited ones included."""
+    found: dict[str, str] = {}
+    for name in dir(cls):
+        if not name.startswith("apply_"):
+            continue
+        other = found.setdefault(_key(name.removeprefix("apply_")), name)
+        if other != name:
+            raise InvalidAggregate(cls.__name__, f"{other} and {name} apply the same event")
+    return found
+
+
+def _command_methods(cls: type[AggregateRoot], local_names: dict[str, Any]) -> dict[type[Command[Any]], str]:
+    """Map each command type to the method that handles it, inherited ones included."""
+    found: dict[type[Command[Any]], str] = {}
+    inherited = {name: command for command, name in cls._commands.items()}  # noqa: SLF001
+    for name in dir(cls):
+        method = inspect.getattr_static(cls, name)
+        if not getattr(method, "__handles_command__", False):
+            continue
+        if name in cls.__dict__:
+            command = _command_type(cls, name, method, local_names)
+        else:
+            command = inherited[name]
+        if command in found:
+            raise InvalidAggregate(
+                cls.__name__, f"{found[command]} and {name} both handle {command.__name__}"
+            )
+        found[command] = name
+    return found
+
+
+def _command_type(
+    cls: type[AggregateRoot], name: str, method: Callable[..., Any], local_names: dict[str, Any]
+) -> type[Command[Any]]:
+    if inspect.iscoroutinefunction(method):
+        reason = f"@handles method {name} is async; it must decide by the state alone, as a plain def"
+        raise InvalidAggregate(cls.__name__, reason)
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    if len(parameters) != 1:
+        reason = f"@handles method {name} must take one command, found {len(parameters)} parameters"
+        raise InvalidAggregate(cls.__name__, reason)
+    annotation = parameters[0].annotation
+    if isinstance(annotation, str):
+        try:
+            annotation = eval(annotation, getattr(method, "__globals__", {}), local_names)  # noqa: S307 - the class's own source
+        except NameError as error:
+            reason = f"the annotation {annotation!r} of @handles method {name} is not defined ({error})"
+            raise InvalidAggregate(cls.__name__, reason) from None
+    if annotation is inspect.Parameter.empty:
+        reason = (
+            f"@handles method {name} has no annotation: write {name}(self, {parameters[0].name}: ACommand)"
+        )
+        raise InvalidAggregate(cls.__name__, reason)
+    if not (isinstance(annotation, type) and issubclass(annotation, Command)):
+        reason = f"@handles method {name} is annotated with {annotation!r}, which is no Command"
+        raise InvalidAggregate(cls.__name__, reason)
+    return annotation

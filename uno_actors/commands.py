@@ -1,0 +1,34 @@
+"""Commands: what somebody wants an aggregate to do."""
+
+from typing import Any, Generic
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeVar
+
+from uno_actors.causality import Cause, new_id
+
+R = TypeVar("R", default=Any)
+
+
+class Command(BaseModel, Generic[R]):
+    """A wish that an aggregate grants or rejects; subclass it and add fields.
+
+    ``class Deposit(Command[int])`` says that the reply is an ``int``; a bare ``Command`` leaves it open.
+
+    Attributes:
+        command_id: 32 hexadecimal digits, unique.
+        correlation_id: Common to all that follows from one first message; taken from the event during whose
+            handling the command is sent, if not given.
+        causation_id: The id of the message that caused this command; taken likewise.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command_id: str = Field(default_factory=new_id)
+    correlation_id: str | None = None
+    causation_id: str | None = None
+
+    @property
+    def cause(self) -> Cause:
+        """How messages that follow from this command name it."""
+        return Cause(self.correlation_id or self.command_id, self.command_id)

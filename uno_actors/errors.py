@@ -1,0 +1,308 @@
+"""Everything that uno_actors raises on purpose, as one small tree that tells three things apart.
+
+- ``CallerError``: the call, the class or the file is wrong. Change it; trying again is no use.
+- ``WorldError``: the disk, the network, the time or another writer stood in the way. Trying again may help.
+- ``InternalError``: what should never be. Please report it.
+
+Errors carry what they know as attributes, write their own message, and say the remedy.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class UnoError(Exception):
+    """The root of the tree."""
+
+
+class CallerError(UnoError):
+    """The caller's fault: the same call will fail again."""
+
+
+class WorldError(UnoError):
+    """The world's fault: the same call may succeed later."""
+
+
+class InternalError(UnoError):
+    """A fault of uno_actors itself."""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+# --- the caller's: definitions -----------------------------------------------------------------------------
+
+
+class InvalidTopic(CallerError, ValueError):
+    """A topic or a topic pattern that no event can have or match."""
+
+    def __init__(self, text: str, what: str, reason: str) -> None:
+        self.text = text
+        self.reason = reason
+        super().__init__(
+            f"invalid {what} {text!r}: {reason}. Tokens are separated by '.'; in a pattern '*' stands for one"
+            " token and a trailing '>' for one or more"
+        )
+
+
+class InvalidAggregate(CallerError, TypeError):
+    """An aggregate class that cannot work, found when it is defined."""
+
+    def __init__(self, aggregate: str, reason: str) -> None:
+        self.aggregate = aggregate
+        super().__init__(f"aggregate {aggregate}: {reason}")
+
+
+class InvalidHandler(CallerError, TypeError):
+    """An event handler that cannot work, found when it is subscribed."""
+
+
+class MissingApply(CallerError, TypeError):
+    """An event was registered for which the aggregate has no ``apply_`` method."""
+
+    def __init__(self, aggregate: str, event: str, expected: str, known: Iterable[str]) -> None:
+        self.aggregate = aggregate
+        self.event = event
+        self.expected = expected
+        super().__init__(
+            f"{aggregate} cannot apply {event}: define {expected}(self, event). It has: {_listed(known)}"
+        )
+
+
+class InvalidAggregateId(CallerError, ValueError):
+    """An id that cannot name an aggregate."""
+
+    def __init__(self, aggregate_id: object, reason: str) -> None:
+        self.aggregate_id = aggregate_id
+        shown = repr(aggregate_id)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        super().__init__(f"invalid aggregate id {shown}: {reason}")
+
+
+class UnknownAggregateType(CallerError, LookupError):
+    """An aggregate class that this system does not serve."""
+
+    def __init__(self, aggregate: str, known: Iterable[str]) -> None:
+        self.aggregate = aggregate
+        super().__init__(
+            f"this system does not serve {aggregate}: add it to ActorSystem(aggregates=[...]). It serves:"
+            f" {_listed(known)}"
+        )
+
+
+# --- the caller's: commands --------------------------------------------------------------------------------
+
+
+class CommandRejected(CallerError):
+    """Raised by a ``@handles`` method to refuse a command by a rule of the domain. Nothing is recorded."""
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class UnknownCommand(CallerError, TypeError):
+    """A command, or something that is none, sent to an aggregate that has no method for it."""
+
+    def __init__(self, aggregate: str, command: object, known: Iterable[str]) -> None:
+        self.aggregate = aggregate
+        self.command = command
+        super().__init__(
+            f"{aggregate} does not handle {type(command).__name__}; it handles: {_listed(known)}"
+        )
+
+
+class MailboxFull(WorldError):
+    """A bounded mailbox has no room; the message was not accepted."""
+
+    def __init__(self, owner: str, capacity: int) -> None:
+        self.owner = owner
+        self.capacity = capacity
+        super().__init__(
+            f"the mailbox of {owner} is full ({capacity} messages wait). Send less at once: await replies before"
+            " asking more"
+        )
+
+
+class BlockingCallOnLoop(CallerError, RuntimeError):
+    """A blocking ``get`` on the thread whose event loop would have to produce the value."""
+
+    def __init__(self) -> None:
+        super().__init__("get() would block the event loop's thread; write `await future` instead")
+
+
+class SystemNotRunning(CallerError, RuntimeError):
+    """An actor system was used before it was started or after it was stopped."""
+
+    def __init__(self, system: str, state: str) -> None:
+        self.state = state
+        super().__init__(
+            f"actor system {system!r} is {state}: use it inside `async with ActorSystem(...)`, or `with` in a"
+            " synchronous program"
+        )
+
+
+# --- the caller's: events and stores -----------------------------------------------------------------------
+
+
+class UnknownEventType(CallerError, LookupError):
+    """A recorded event whose type no class in the registry has."""
+
+    def __init__(self, event_type: str, known: Iterable[str]) -> None:
+        self.event_type = event_type
+        super().__init__(
+            f"event type {event_type!r} is not registered: import the module that defines it, or name its class"
+            f" with @register_event(name={event_type!r}). Registered: {_listed(known)}"
+        )
+
+
+class AmbiguousEventType(CallerError, LookupError):
+    """Two classes share the name of an event type and the store would have to choose."""
+
+    def __init__(self, event_type: str, classes: Iterable[str]) -> None:
+        self.event_type = event_type
+        super().__init__(
+            f"event type {event_type!r} names several classes ({_listed(classes)}): give the store its own"
+            " event_registry=EventRegistry([...]) with the one that is meant"
+        )
+
+
+class AmbiguousStream(CallerError, LookupError):
+    """Aggregates of several types have the id that was asked for."""
+
+    def __init__(self, aggregate_id: str, types: Iterable[str]) -> None:
+        self.aggregate_id = aggregate_id
+        self.types = tuple(sorted(types))
+        super().__init__(
+            f"id {aggregate_id!r} has streams of several types ({_listed(self.types)}): pass aggregate_type=..."
+        )
+
+
+class AggregateNotFound(CallerError, LookupError):
+    """No event was ever recorded for this aggregate."""
+
+    def __init__(self, aggregate: str, aggregate_id: str) -> None:
+        self.aggregate_id = aggregate_id
+        super().__init__(f"{aggregate} {aggregate_id!r} has no events")
+
+
+class EventNotSerializable(CallerError, TypeError):
+    """The payload of an event holds something that cannot be recorded."""
+
+    def __init__(self, event_type: str, reason: str) -> None:
+        self.event_type = event_type
+        super().__init__(f"event {event_type} cannot be recorded: {reason}")
+
+
+class EventNotReadable(CallerError, ValueError):
+    """A recorded event does not fit today's class of its type."""
+
+    def __init__(self, event_type: str, recorded: int, current: int, reason: str) -> None:
+        self.event_type = event_type
+        self.recorded = recorded
+        self.current = current
+        super().__init__(
+            f"event {event_type} of schema version {recorded} cannot be read as version {current}: {reason}"
+        )
+
+
+class InvalidStoreUrl(CallerError, ValueError):
+    """A store URL that nothing can open."""
+
+    def __init__(self, url: str, schemes: Iterable[str]) -> None:
+        self.url = url
+        super().__init__(
+            f"cannot open the store {url!r}: a store URL is SCHEME:REST with one of these schemes:"
+            f" {_listed(schemes)}; for example 'lmdb:./data/bank'"
+        )
+
+
+class StoreFormatError(CallerError):
+    """The place holds something that this version does not read; it was left as it was."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        super().__init__(f"{path} is not a store for this program: {reason}")
+
+
+# --- the world's -------------------------------------------------------------------------------------------
+
+
+class StoreUnavailable(WorldError):
+    """The store cannot be reached, opened or written; nothing was recorded."""
+
+    def __init__(self, store: str, reason: str) -> None:
+        self.store = store
+        super().__init__(f"store {store} is unavailable: {reason}")
+
+
+class StoreFull(WorldError):
+    """There is no room for what was to be recorded; nothing was recorded."""
+
+    def __init__(self, store: str, reason: str) -> None:
+        self.store = store
+        super().__init__(f"store {store} is full: {reason}")
+
+
+class OutcomeUnknown(WorldError):
+    """The store failed while committing: it cannot be known whether the events were recorded."""
+
+    def __init__(self, store: str, reason: str) -> None:
+        self.store = store
+        super().__init__(
+            f"store {store} failed during a commit ({reason}): the events may or may not be recorded. Read the"
+            " stream before sending the command again"
+        )
+
+
+class ConcurrencyConflict(WorldError):
+    """Another writer was faster: the stream is not at the version that the caller decided upon."""
+
+    def __init__(self, stream: str, expected: int, actual: int) -> None:
+        self.stream = stream
+        self.expected = expected
+        self.actual = actual
+        super().__init__(
+            f"stream {stream} is at version {actual}, not at {expected}: another writer was faster. Load it"
+            " again and decide again"
+        )
+
+
+class AskTimeout(WorldError, TimeoutError):
+    """No reply came in time.
+
+    Attributes:
+        started: Whether the actor had begun to handle the message. If not, it was withdrawn and will not be
+            handled; if so, its outcome is unknown to the caller.
+    """
+
+    def __init__(self, actor: str, message: str, seconds: float, *, started: bool, doing: str) -> None:
+        self.actor = actor
+        self.seconds = seconds
+        self.started = started
+        remedy = "it may still take effect" if started else "it was withdrawn and has no effect"
+        super().__init__(f"no reply from {actor} to {message} within {seconds:g} s; {remedy}. {doing}")
+
+
+class SupervisorGaveUp(WorldError):
+    """A supervisor saw more failures than its restart budget allows."""
+
+    def __init__(self, supervisor: str, child: str, budget: str, cause: BaseException) -> None:
+        self.supervisor = supervisor
+        self.child = child
+        super().__init__(
+            f"supervisor {supervisor!r} gave up: {child} failed again after {budget}. Its last error was"
+            f" {type(cause).__name__}: {cause}"
+        )
+
+
+# --- ours --------------------------------------------------------------------------------------------------
+
+
+class CorruptRecord(InternalError):
+    """Bytes in the store that are no record."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where = where
+        super().__init__(f"the record at {where} is damaged: {reason}")
