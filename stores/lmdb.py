@@ -33,6 +33,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import lmdb
 import msgpack
+from lmdb.verify import VerifyError, verify
 
 from uno_actors.codec import StreamId, pack, unpack
 from uno_actors.errors import (
@@ -43,6 +44,7 @@ from uno_actors.errors import (
     StoreFull,
     StoreUnavailable,
     UnoError,
+    WorldError,
 )
 from uno_actors.events import EventRegistry, event_registry
 from uno_actors.store import PAGE, Append, Appended, DeadLetter, EventStore, StoredRecord, place
@@ -99,9 +101,11 @@ class LmdbEventStore(EventStore):
     # --- the port: writing ---
 
     async def commit(self, requests: Sequence[Append]) -> Outcomes:
-        outcomes = await self._submit(_Commit(requests))
-        self._committed()
-        return outcomes
+        self._check_open()
+        try:
+            return await self._submit(_Commit(requests))
+        except WorldError as error:
+            return [error] * len(requests)
 
     async def save_progress(
         self, checkpoints: Mapping[str, int], dead_letters: Sequence[DeadLetter] = ()
@@ -112,10 +116,10 @@ class LmdbEventStore(EventStore):
         return await self._submit(_DropDeadLetter(handler, position))
 
     async def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._jobs.put(None)
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
+        # A second caller waits too: whoever sees close return may open the place again.
         await asyncio.to_thread(self._writer.join)
         self._env.close()
 
@@ -140,9 +144,9 @@ class LmdbEventStore(EventStore):
         with self._reading() as txn, txn.cursor(self._log) as cursor:
             if cursor.set_range(_U64.pack(after + 1)):
                 for position, data in cursor.iternext():
-                    page.append(self._stored(position, data))
                     if len(page) == limit:
                         break
+                    page.append(self._stored(position, data))
         return page
 
     async def aggregate_types(self, aggregate_id: str) -> list[str]:
@@ -177,13 +181,16 @@ class LmdbEventStore(EventStore):
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[lmdb.Transaction]:
-        if self._closed:
-            raise StoreUnavailable(f"lmdb:{self.path}", "it was closed")
+        self._check_open()
         try:
             with self._env.begin() as txn:
                 yield txn
         except lmdb.Error as error:
             raise StoreUnavailable(f"lmdb:{self.path}", str(error)) from error
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable(f"lmdb:{self.path}", "it was closed")
 
     def _stored(self, position: bytes, data: bytes | None) -> StoredRecord:
         (number,) = _U64.unpack(position)
@@ -200,8 +207,7 @@ class LmdbEventStore(EventStore):
     # --- the writer thread ---
 
     async def _submit(self, work: "_Work[T]") -> T:
-        if self._closed:
-            raise StoreUnavailable(f"lmdb:{self.path}", "it was closed")
+        self._check_open()
         loop = asyncio.get_running_loop()
         job = _Job(work, loop, loop.create_future())
         self._jobs.put(job)
@@ -220,14 +226,17 @@ class LmdbEventStore(EventStore):
                 job = self._jobs.get()
             closing = job is None
             if group:
-                _answer(group, self._write(group))
+                self._answer(group, self._write(group))
 
     def _write(self, group: "list[_Job[Any]]") -> list[Any]:
-        """Do the work of all jobs in one transaction; the result of each, or the one error that met them all."""
+        """Do the work of all jobs in one transaction, and return the result of each.
+
+        If a job cannot be done, each is done in a transaction of its own, so that it fails alone.
+        """
         try:
             txn = self._env.begin(write=True)
         except lmdb.Error as error:
-            return [StoreUnavailable(f"lmdb:{self.path}", str(error))] * len(group)
+            return [StoreUnavailable(f"lmdb:{self.path}", str(error)) for _ in group]
         try:
             writing = _Writing(self, txn)
             results = [job.work.write(writing) for job in group]
@@ -235,17 +244,42 @@ class LmdbEventStore(EventStore):
         except Exception as error:  # noqa: BLE001 - the writer thread must outlive whatever one group meets
             txn.abort()
             self._known_end = -1
-            return [self._refused(error)] * len(group)
+            if len(group) == 1:
+                return [self._refused(error)]
+            return [result for job in group for result in self._write([job])]
         try:
             txn.commit()
         except lmdb.Error as error:
             self._known_end = -1
-            full = isinstance(self._refused(error), StoreFull)
-            return [self._refused(error) if full else OutcomeUnknown(f"lmdb:{self.path}", str(error))] * len(
-                group
-            )
+            return [self._undecided(error) for _ in group]
         self._known_end = writing.end
         return results
+
+    def _undecided(self, error: lmdb.Error) -> WorldError:
+        """What a failed commit means: a full disk or map is met before anything counts as written."""
+        refused = self._refused(error)
+        return refused if isinstance(refused, StoreFull) else OutcomeUnknown(f"lmdb:{self.path}", str(error))
+
+    def _answer(self, group: "list[_Job[Any]]", results: list[Any]) -> None:
+        """Hand each job its result, with one wake-up of each loop."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Job[Any], Any]]] = defaultdict(list)
+        for job, result in zip(group, results, strict=True):
+            by_loop[job.loop].append((job, result))
+        for loop, answers in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(self._resolve, answers)
+
+    def _resolve(self, answers: "list[tuple[_Job[Any], Any]]") -> None:
+        for job, result in answers:
+            if job.future.done():  # cancelled by its caller
+                continue
+            if isinstance(result, Exception):
+                job.future.set_exception(result)
+            else:
+                job.future.set_result(result)
+        # Here and not in `commit`: what a cancelled caller asked for was recorded too.
+        if any(isinstance(job.work, _Commit) for job, _ in answers):
+            self._committed()
 
     def _refused(self, error: Exception) -> Exception:
         name = f"lmdb:{self.path}"
@@ -294,11 +328,12 @@ class _Writing:
 
     def append(self, request: Append) -> Appended:
         placed = place(request, self.version_of)
+        packed = [pack(record) for record in placed]  # refused before anything is noted
         first = self.end + 1
-        for record in placed:
+        for record, data in zip(placed, packed, strict=True):
             self.end += 1
             position = _U64.pack(self.end)
-            self.log.append((position, pack(record)))
+            self.log.append((position, data))
             stream = record.stream
             if stream is not None and record.aggregate_version is not None:
                 self.store._heads[stream] = record.aggregate_version
@@ -363,26 +398,6 @@ class _Job(Generic[T]):
     future: asyncio.Future[T]
 
 
-def _answer(group: list[_Job[Any]], results: list[Any]) -> None:
-    """Hand each job its result, with one wake-up of each loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = defaultdict(list)
-    for job, result in zip(group, results, strict=True):
-        by_loop[job.loop].append((job.future, result))
-    for loop, answers in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-            loop.call_soon_threadsafe(_resolve, answers)
-
-
-def _resolve(answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    for future, result in answers:
-        if future.done():  # cancelled by its caller
-            continue
-        if isinstance(result, Exception):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
-
-
 def _stream_prefix(stream: StreamId) -> bytes:
     return f"{stream.aggregate_id}\0{stream.aggregate_type}\0".encode()
 
@@ -400,8 +415,9 @@ def _open(path: Path, map_size: int) -> lmdb.Environment:
     data = path / "data.mdb"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        new = not data.exists()
-        if new and (others := sorted(entry.name for entry in path.iterdir() if entry.name != "lock.mdb")):
+        if not data.exists() and (
+            others := sorted(entry.name for entry in path.iterdir() if entry.name != "lock.mdb")
+        ):
             raise StoreFormatError(
                 path, f"the directory holds other files ({', '.join(others[:3])}); name an empty one"
             )
@@ -416,43 +432,57 @@ def _open(path: Path, map_size: int) -> lmdb.Environment:
             raise StoreFormatError(path, f"data.mdb is no LMDB file ({error})") from error
         raise StoreUnavailable(name, f"{error}; {remedy}") from error
     try:
-        _check_format(env, path, new=new)
+        _check_whole(env, path)
+        _check_format(env, path)
         env.reader_check()
+    except lmdb.Error as error:
+        env.close()
+        raise StoreUnavailable(name, str(error)) from error
     except BaseException:
         env.close()
         raise
     return env
 
 
-def _check_format(env: lmdb.Environment, path: Path, *, new: bool) -> None:
-    """Claim a new environment, and refuse one that is another program's or of a newer format."""
-    if not new and not _has_meta(env):
-        with env.begin() as txn:
-            if txn.stat()["entries"]:
-                raise StoreFormatError(
-                    path, "another program's LMDB environment is there; it was left as it was"
-                )
-        new = True  # an environment that was made and never claimed
-    meta = env.open_db(b"meta")
-    with env.begin(write=new) as txn:
-        if new and txn.get(b"program", db=meta) is None:
+def _check_whole(env: lmdb.Environment, path: Path) -> None:
+    """Refuse a file that has lost its end: to read the missing pages would kill the process (SIGBUS)."""
+    pages = env.info()["last_pgno"] + 1  # before the size, which another process may make grow
+    missing = pages * env.stat()["psize"] - (path / "data.mdb").stat().st_size
+    # LMDB may leave out free pages at the end, so a short file is looked at closely before it is refused.
+    if missing > 0 and _damaged(path):
+        raise StoreFormatError(
+            path, f"data.mdb was cut off, {missing:,} bytes are missing; put back a whole copy of it"
+        )
+
+
+def _damaged(path: Path) -> bool:
+    try:
+        return bool(verify(str(path)))
+    except VerifyError:
+        return True
+
+
+def _check_format(env: lmdb.Environment, path: Path) -> None:
+    """Claim an empty environment, and refuse one that is another program's or of a newer format."""
+    with env.begin(write=True) as txn:
+        if not txn.stat()["entries"]:
+            meta = env.open_db(b"meta", txn)
             txn.put(b"program", PROGRAM, db=meta)
             txn.put(b"format", FORMAT, db=meta)
-        program, found = txn.get(b"program", db=meta), txn.get(b"format", db=meta)
+        try:
+            meta = env.open_db(b"meta", txn, create=False)
+            program, found = txn.get(b"program", db=meta), txn.get(b"format", db=meta)
+        except (lmdb.NotFoundError, lmdb.IncompatibleError):
+            program = None
     if program != PROGRAM:
         raise StoreFormatError(path, "another program's LMDB environment is there; it was left as it was")
     if found != FORMAT:
         shown = (found or b"none").decode(errors="replace")
-        reason = f"its format is {shown}, this version of uno_actors reads {FORMAT.decode()}; use the version that wrote it"
-        raise StoreFormatError(path, reason)
-
-
-def _has_meta(env: lmdb.Environment) -> bool:
-    try:
-        env.open_db(b"meta", create=False)
-    except lmdb.NotFoundError:
-        return False
-    return True
+        raise StoreFormatError(
+            path,
+            f"its format is {shown}, this version of uno_actors reads {FORMAT.decode()}; use the version that"
+            " wrote it",
+        )
 
 
 def open_url(url: str, event_registry: EventRegistry) -> LmdbEventStore:

@@ -1,0 +1,113 @@
+"""uno_actors: event-sourced actors for Python services.
+
+A map, in the order in which one command travels:
+
+- ``commands``, ``aggregate``, ``events``: what users write; ``causality`` links one to the next.
+- ``system``: puts everything together; ``aggregate_actor``: one actor per aggregate, on the event loop.
+- ``journal`` and ``store``: events become durable in groups; ``codec`` turns them into records.
+- ``router``, ``topics``: recorded events find their handlers; ``handlers``, ``handler_actor`` run them.
+- ``supervisor`` decides what happens to a failed handler, ``supervision`` does it.
+- ``actor``, ``mailbox``, ``future``, ``dispatcher``: pykka's actors on an event loop and worker threads.
+- ``errors``: one tree that tells the caller's faults, the world's and ours apart.
+"""
+
+from uno_actors.actor import Actor, ActorRef
+from uno_actors.aggregate import AggregateRoot, handles
+from uno_actors.aggregate_actor import AggregateRef
+from uno_actors.commands import Command
+from uno_actors.errors import (
+    AggregateNotFound,
+    AmbiguousEventType,
+    AmbiguousStream,
+    AskTimeout,
+    BlockingCallOnLoop,
+    CallerError,
+    CommandRejected,
+    ConcurrencyConflict,
+    CorruptRecord,
+    EventNotReadable,
+    EventNotSerializable,
+    InternalError,
+    InvalidAggregate,
+    InvalidAggregateId,
+    InvalidHandler,
+    InvalidStoreUrl,
+    InvalidTopic,
+    MailboxFull,
+    MissingApply,
+    OutcomeUnknown,
+    StoreFormatError,
+    StoreFull,
+    StoreUnavailable,
+    SupervisorGaveUp,
+    SystemNotRunning,
+    UnknownAggregateType,
+    UnknownCommand,
+    UnknownEventType,
+    UnoError,
+    WorldError,
+)
+from uno_actors.events import DomainEvent, EventRegistry, event_registry, register_event, upcasts
+from uno_actors.future import Future
+from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, subscribe
+from uno_actors.store import ANY, DeadLetter, EventStore, RecordedEvent, open_store
+from uno_actors.supervisor import Backoff, Supervisor
+from uno_actors.system import ActorSystem, SystemStatistics
+
+__all__ = [
+    "ANY",
+    "Actor",
+    "ActorRef",
+    "ActorSystem",
+    "AggregateNotFound",
+    "AggregateRef",
+    "AggregateRoot",
+    "AmbiguousEventType",
+    "AmbiguousStream",
+    "AskTimeout",
+    "Backoff",
+    "BlockingCallOnLoop",
+    "CallerError",
+    "Command",
+    "CommandRejected",
+    "ConcurrencyConflict",
+    "CorruptRecord",
+    "DeadLetter",
+    "DomainEvent",
+    "EventHandler",
+    "EventNotReadable",
+    "EventNotSerializable",
+    "EventPriority",
+    "EventRegistry",
+    "EventStore",
+    "Future",
+    "HandlerContext",
+    "InternalError",
+    "InvalidAggregate",
+    "InvalidAggregateId",
+    "InvalidHandler",
+    "InvalidStoreUrl",
+    "InvalidTopic",
+    "MailboxFull",
+    "MissingApply",
+    "OutcomeUnknown",
+    "RecordedEvent",
+    "StoreFormatError",
+    "StoreFull",
+    "StoreUnavailable",
+    "Supervisor",
+    "SupervisorGaveUp",
+    "SystemNotRunning",
+    "SystemStatistics",
+    "UnknownAggregateType",
+    "UnknownCommand",
+    "UnknownEventType",
+    "UnoError",
+    "WorldError",
+    "event_registry",
+    "handles",
+    "open_store",
+    "register_event",
+    "subscribe",
+    "upcasts",
+]

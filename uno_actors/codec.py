@@ -5,13 +5,14 @@ routes or counts never decodes the payload. No pickle, no class path: the names 
 stored schema.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import lru_cache, partial
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import msgpack
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, PlainValidator, RootModel, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from uno_actors.errors import CorruptRecord, EventNotReadable, EventNotSerializable
@@ -83,29 +84,39 @@ def to_event(record: Record, registry: EventRegistry) -> DomainEvent:
     value, it is taken as it was written.
 
     Raises:
+        CorruptRecord: The payload is no map of fields.
         UnknownEventType: The registry has no class for it.
         AmbiguousEventType: It has several.
         EventNotReadable: The payload does not fit the class, or an upcast is missing.
     """
     event_type = registry.resolve(record.event_type)
     current = event_type.schema_version()
-    try:
-        fields: Payload = msgpack.unpackb(record.payload, timestamp=3, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise CorruptRecord(f"event {record.event_id}", f"payload: {error}") from error
+    fields = _fields(record)
     if record.version != current:
         fields = registry.upcast(record.event_type, record.version, current, fields)
     fields |= zip(_HEADER, record, strict=False)
     fields["version"] = current
     try:
         return event_type.model_validate(fields, by_name=True)
-    except ValidationError as error:
-        return _unjudged(event_type, record, fields, error)
+    except ValidationError as judgement:
+        try:
+            return _unjudged(event_type, fields)
+        except ValueError:  # it is not the rules: the types do not fit
+            reason = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in judgement.errors())
+            remedy = f"{reason}. Raise the class's version and register an upcast for the old payload"
+            raise EventNotReadable(record.event_type, record.version, current, remedy) from judgement
 
 
 def pack(record: Record) -> bytes:
-    """The bytes of ``record``."""
-    packed: bytes = msgpack.packb(record, datetime=True)
+    """The bytes of ``record``.
+
+    Raises:
+        EventNotSerializable: A header field holds something else than its type says.
+    """
+    try:
+        packed: bytes = msgpack.packb(record, datetime=True, default=_instant)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise EventNotSerializable(record.event_type, f"{type(error).__name__}: {error}") from error
     return packed
 
 
@@ -120,18 +131,55 @@ def unpack(data: bytes, where: str) -> Record:
         CorruptRecord: The bytes are no record.
     """
     try:
-        return Record._make(msgpack.unpackb(data, timestamp=3))
+        record = Record._make(msgpack.unpackb(data, timestamp=3))
     except Exception as error:  # damaged bytes fail in many ways
         raise CorruptRecord(where, f"{type(error).__name__}: {error}") from error
+    if not _are_kinds(tuple(map(type, record))):
+        raise CorruptRecord(where, "a header field is of another type")
+    return record
 
 
 _HEADER = Record._fields[:-1]
+_KINDS = [get_args(kind) or (kind,) for kind in Record.__annotations__.values()]
+
+
+@lru_cache(maxsize=256)
+def _are_kinds(types: tuple[type, ...]) -> bool:
+    return all(found in kind for found, kind in zip(types, _KINDS, strict=True))
+
+
+def _instant(value: object) -> object:
+    """The subclasses of ``datetime`` that libraries for dates and for tests bring along."""
+    if isinstance(value, datetime):
+        return msgpack.Timestamp.from_datetime(value)
+    raise TypeError(f"a header field is {value!r}")
+
+
+def _fields(record: Record) -> Payload:
+    try:
+        try:
+            fields = msgpack.unpackb(record.payload, timestamp=3, strict_map_key=False)
+        except TypeError:  # lists cannot be keys: the tuples that were are wanted back
+            fields = msgpack.unpackb(record.payload, timestamp=3, strict_map_key=False, use_list=False)
+    except Exception as error:  # damaged bytes fail in many ways
+        raise CorruptRecord(f"event {record.event_id}", f"payload: {error}") from error
+    if not isinstance(fields, dict):
+        raise CorruptRecord(f"event {record.event_id}", f"payload: {type(fields).__name__}, not a map")
+    return fields
 
 
 def _payload(event: DomainEvent) -> Payload:
-    if _has_serializers(type(event)):
-        return event.model_dump(exclude=set(METADATA), by_alias=False)
-    return {name: value for name, value in event.__dict__.items() if name not in METADATA}
+    event_type = type(event)
+    if _has_serializers(event_type):
+        return event.model_dump(exclude=set(METADATA), by_alias=False, round_trip=True)
+    values = event.__dict__  # by name, for cached properties are in it too
+    payload = {name: values[name] for name in _payload_names(event_type)}
+    return payload if event.model_extra is None else payload | event.model_extra
+
+
+@lru_cache(maxsize=1024)
+def _payload_names(event_type: type[DomainEvent]) -> tuple[str, ...]:
+    return tuple(name for name in event_type.model_fields if name not in METADATA)
 
 
 @lru_cache(maxsize=1024)
@@ -143,38 +191,59 @@ def _has_serializers(event_type: type[DomainEvent]) -> bool:
 def _plain(value: object) -> object:
     """What msgpack cannot write, in the form from which pydantic reads it back."""
     if isinstance(value, BaseModel):
-        return value.model_dump()
+        return value.model_dump(round_trip=True)
     if isinstance(value, (set, frozenset)):
         return list(value)
     if isinstance(value, datetime):  # naive, for msgpack writes aware ones itself
         return value.isoformat()
+    if hasattr(value, "get_secret_value"):
+        raise TypeError("a secret would be recorded as asterisks; record a reference to it instead")
     return to_jsonable_python(value)
 
 
-def _unjudged(
-    event_type: type[DomainEvent], record: Record, fields: Mapping[str, Any], judgement: ValidationError
-) -> DomainEvent:
-    """Build an event whose recorded values today's rules would refuse, converting by bare types only."""
+M = TypeVar("M", bound=BaseModel)
+
+
+def _unjudged(model: type[M], fields: object) -> M:
+    """Build a model whose recorded values today's rules would refuse, converting by bare types only.
+
+    Raises:
+        ValueError: The values do not fit the bare types.
+    """
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"no fields of {model.__name__}")  # noqa: TRY004 - pydantic takes ValueError alone
     values: Payload = {}
-    for name, field in event_type.model_fields.items():
+    for name, field in model.model_fields.items():
         if name in fields:
-            try:
-                values[name] = _bare(event_type, name).validate_python(fields[name])
-            except ValidationError:
-                values = {}
-                break
+            values[name] = _bare(model, name).validate_python(fields[name])
         elif field.is_required():
-            break
+            raise ValueError(f"{name} is missing")
         else:
             values[name] = field.get_default(call_default_factory=True, validated_data=values)
-    if len(values) < len(event_type.model_fields) or fields.keys() - values.keys():
-        reason = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in judgement.errors())
-        remedy = f"{reason}. Raise the class's version and register an upcast for the old payload"
-        raise EventNotReadable(record.event_type, record.version, event_type.schema_version(), remedy)
-    return event_type.model_construct(**values)
+    others = {name: fields[name] for name in fields if name not in values}
+    extra = model.model_config.get("extra")
+    if others and extra == "forbid":
+        raise ValueError(f"{model.__name__} has no {', '.join(map(str, others))}")
+    return model.model_construct(**values, **(others if extra == "allow" else {}))
 
 
 @lru_cache(maxsize=4096)
-def _bare(event_type: type[DomainEvent], name: str) -> TypeAdapter[Any]:
-    """A validator of the field's bare type, less the constraints and validators that judge its value."""
-    return TypeAdapter(event_type.model_fields[name].annotation)
+def _bare(model: type[BaseModel], name: str) -> TypeAdapter[Any]:
+    """A validator of the field's type that converts and does not judge."""
+    return TypeAdapter(_bare_type(model.model_fields[name].annotation))
+
+
+def _bare_type(annotation: Any) -> Any:
+    """The type less the constraints and validators in it, those of the models that it holds included."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _bare_type(args[0])
+    if origin in (Union, UnionType):
+        return Union[tuple(map(_bare_type, args))]  # noqa: UP007 - built at run time
+    if isinstance(origin, type) and issubclass(origin, Collection):
+        return origin[tuple(arg if arg is ... else _bare_type(arg) for arg in args)]  # type: ignore[index]
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return annotation
+    if issubclass(annotation, RootModel):
+        return annotation  # its value is no map of fields
+    return Annotated[Any, PlainValidator(partial(_unjudged, annotation))]

@@ -118,6 +118,9 @@ class EventRegistry:
 
     Two classes may share a name, as those of two bounded contexts do; only who would have to choose between
     them is refused. A class defined again (same module and qualified name, as in a notebook) replaces itself.
+
+    Attributes:
+        generation: Grows with each registration, for those who cache what they looked up.
     """
 
     def __init__(
@@ -125,6 +128,8 @@ class EventRegistry:
     ) -> None:
         self._classes: dict[str, list[weakref.ref[type[DomainEvent]]]] = {}
         self._upcasts: dict[tuple[str, int], Upcast] = {}
+        self._names_of: weakref.WeakKeyDictionary[type[DomainEvent], frozenset[str]] = weakref.WeakKeyDictionary()
+        self.generation = 0
         if isinstance(event_types, Mapping):
             for name, event_type in event_types.items():
                 self.register(event_type, name)
@@ -139,6 +144,8 @@ class EventRegistry:
             ref for ref in classes if (known := ref()) and _qualified(known) != _qualified(event_type)
         ]
         classes.append(weakref.ref(event_type))
+        self.generation += 1
+        self._names_of.clear()
 
     def resolve(self, name: str) -> type[DomainEvent]:
         """The class whose events are recorded as ``name``.
@@ -153,6 +160,17 @@ class EventRegistry:
         if classes:
             raise AmbiguousEventType(name, map(_qualified, classes))
         raise UnknownEventType(name, self.names())
+
+    def names_of(self, event_type: type[DomainEvent]) -> frozenset[str]:
+        """The names under which events of ``event_type`` and its subclasses are recorded."""
+        names = self._names_of.get(event_type)
+        if names is None:
+            names = self._names_of[event_type] = frozenset(
+                name
+                for name, refs in self._classes.items()
+                if any((known := ref()) and issubclass(known, event_type) for ref in refs)
+            )
+        return names
 
     def names(self) -> list[str]:
         """The names of all registered event types, sorted."""

@@ -102,8 +102,9 @@ class EventStore(ABC):
     async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
         """Record what can be recorded in one transaction and return the outcome of each request, in order.
 
-        Outcomes that are errors: `ConcurrencyConflict`, `StoreFull`, `StoreUnavailable`, `OutcomeUnknown`.
-        Calls `_committed` before it returns.
+        Outcomes that are errors: `ConcurrencyConflict`, `EventNotSerializable`, `StoreFull`,
+        `StoreUnavailable`, `OutcomeUnknown`. What was begun is done even if the caller is cancelled. Calls
+        `_committed` before it returns.
         """
 
     @abstractmethod

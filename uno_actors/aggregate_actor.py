@@ -1,0 +1,460 @@
+"""Aggregates as actors: one live actor per aggregate, activated by its first command.
+
+The actor only sequences: load, let the aggregate decide, append, adopt, reply. Commands of one aggregate run
+one after the other on the event loop, ahead of the disk; their replies wait for it. At most one append of an
+aggregate is under way: what is decided meanwhile forms its next one, so that the expected version of an
+append never rests on events that may still fail.
+"""
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from uno_actors.aggregate import AggregateRoot, check_aggregate_id, command_method
+from uno_actors.causality import current_cause
+from uno_actors.clock import Clock, Timer
+from uno_actors.codec import Record, StreamId, to_record
+from uno_actors.commands import Command
+from uno_actors.dispatcher import Dispatcher
+from uno_actors.errors import (
+    AskTimeout,
+    CommandRejected,
+    ConcurrencyConflict,
+    MailboxFull,
+)
+from uno_actors.future import Future
+from uno_actors.journal import Journal, Outcome
+from uno_actors.log import get_logger
+from uno_actors.store import Append, Appended, EventStore
+
+R = TypeVar("R")
+
+CAPACITY = 1000
+"""Commands that may wait for one aggregate."""
+BATCH = 64
+"""Commands that one aggregate handles before the next one has its turn."""
+MAX_RERUNS = 3
+"""How often a command is run again after another writer was faster."""
+SWEEPS = 4
+"""Looks for idle aggregates in each ``passivate_after``."""
+
+
+class Envelope:
+    """A command on its way, with what becomes of its reply."""
+
+    __slots__ = ("command", "future", "reruns", "started", "timer")
+
+    def __init__(self, command: Command[Any], future: Future[Any] | None) -> None:
+        self.command = command
+        self.future = future
+        self.reruns = 0
+        self.started = False
+        self.timer: Timer | None = None
+
+    @property
+    def withdrawn(self) -> bool:
+        """Its asker was told that it will not be handled."""
+        return self.future is not None and not self.started and self.future.done()
+
+    def answer(self, result: Any) -> bool:
+        """Give the asker its reply, or the error that ``result`` is; whether there is one who still waits."""
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.future is None or self.future.done():
+            return False
+        if isinstance(result, Failed):
+            self.future.set_exception(result.error)
+        else:
+            self.future.set(result)
+        return True
+
+
+class Failed:
+    """The outcome of a command that raised."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+@dataclass(slots=True)
+class AggregateStatistics:
+    """What the aggregates of a system have done since it started.
+
+    Attributes:
+        commands: Commands that were handled and answered with a reply.
+        rejected: Commands that were rejected by a rule of the domain.
+        failed: Commands that were answered with another error.
+        reruns: Commands that were run again because another writer was faster or a commit failed.
+        activations: Aggregates loaded from the store.
+        events_replayed: Events applied while loading.
+        passivations: Idle aggregates that were let go.
+    """
+
+    commands: int = 0
+    rejected: int = 0
+    failed: int = 0
+    reruns: int = 0
+    activations: int = 0
+    events_replayed: int = 0
+    passivations: int = 0
+
+
+class AggregateActor:
+    """One live aggregate: its mailbox, its state, and the replies that wait for the disk."""
+
+    __slots__ = (
+        "_aggregates",
+        "_behind",
+        "_flight",
+        "_loading",
+        "_mailbox",
+        "_records",
+        "_scheduled",
+        "instance",
+        "last_used",
+        "stream",
+    )
+
+    def __init__(self, aggregates: "Aggregates", stream: StreamId) -> None:
+        self.stream = stream
+        self.instance: AggregateRoot | None = None
+        self.last_used = 0.0
+        self._aggregates = aggregates
+        self._mailbox: deque[Envelope] | None = None  # made when a command comes, gone when it is empty
+        self._flight: list[tuple[Envelope, Any]] | None = None  # replies that wait for the append under way
+        self._behind: list[tuple[Envelope, Any]] | None = None  # replies that wait for the next one
+        self._records: list[Record] | None = None  # events of the next append
+        self._scheduled = False
+        self._loading = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether it could be let go without anybody noticing."""
+        return not (self._mailbox or self._flight or self._behind or self._loading)
+
+    @property
+    def waiting(self) -> int:
+        """Commands in the mailbox."""
+        return len(self._mailbox or ())
+
+    def put(self, envelope: Envelope) -> None:
+        """Accept a command, or answer it with `MailboxFull`."""
+        mailbox = self._mailbox
+        if mailbox is None:
+            mailbox = self._mailbox = deque()
+        elif len(mailbox) >= CAPACITY:
+            self._aggregates.answer(self, envelope, Failed(MailboxFull(str(self.stream), CAPACITY)))
+            return
+        mailbox.append(envelope)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._loading:
+            self._scheduled = True
+            self._aggregates.dispatcher.post(self._run)
+
+    def _run(self) -> None:
+        """Handle the commands that wait, as far as the state allows."""
+        self._scheduled = False
+        self.last_used = time.monotonic()
+        for _ in range(BATCH):
+            if not self._mailbox:
+                break
+            if self.instance is None:
+                # What is not yet recorded cannot be loaded: the append under way comes first.
+                if self._flight is None and not self._records:
+                    self._load()
+                break
+            envelope = self._mailbox.popleft()
+            if not envelope.withdrawn:
+                self._execute(envelope, self.instance)
+        self._flush()
+        if self._mailbox and self.instance is not None:
+            self._schedule()
+        elif not self._mailbox:
+            self._mailbox = None
+
+    def _execute(self, envelope: Envelope, instance: AggregateRoot) -> None:
+        """Let the aggregate decide. Its events and the reply join the next append; a failure undoes itself."""
+        envelope.started = True
+        outcome: Any
+        try:
+            outcome = instance.handle(envelope.command)
+            records = [to_record(event) for event in instance.take_pending_events()]
+        except BaseException as error:  # noqa: BLE001 - one aggregate's SystemExit is that aggregate's failure
+            outcome, records = Failed(error), []
+            if instance.pending_events or not isinstance(error, CommandRejected):
+                self.instance = None  # it may have changed by half; what is recorded is whole
+        if records:
+            if self._records is None:
+                self._records = []
+            self._records += records
+        if self._behind is None:
+            self._behind = []
+        self._behind.append((envelope, outcome))
+
+    # --- recording ---
+
+    def _flush(self) -> None:
+        """Send the next append on its way if none is; replies that wait for none go out at once."""
+        if self._flight is not None or self._behind is None:
+            return
+        self._flight, self._behind = self._behind, None
+        records, self._records = self._records, None
+        if records:
+            expected = (records[0].aggregate_version or 1) - 1
+            self._aggregates.journal.append(Append(tuple(records), expected), self._recorded)
+        else:
+            self._answer_flight()
+
+    def _recorded(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Appended):
+            self._answer_flight()
+        elif isinstance(outcome, ConcurrencyConflict):
+            self._run_again(outcome, [*(self._flight or ()), *(self._behind or ())])
+        else:
+            flight = self._flight or []
+            for envelope, result in flight:
+                self._aggregates.answer(self, envelope, result if isinstance(result, Failed) else Failed(outcome))
+            self._run_again(None, self._behind or [])
+        self._flush()
+        if self._mailbox:
+            self._schedule()
+
+    def _answer_flight(self) -> None:
+        flight, self._flight = self._flight or [], None
+        for envelope, result in flight:
+            self._aggregates.answer(self, envelope, result)
+
+    def _run_again(self, conflict: ConcurrencyConflict | None, entries: Iterable[tuple[Envelope, Any]]) -> None:
+        """Forget what was decided upon a state that was not recorded, and decide again on what is."""
+        self.instance = self._flight = self._behind = self._records = None
+        again: list[Envelope] = []
+        for envelope, _ in entries:
+            if conflict is not None:
+                envelope.reruns += 1
+                if envelope.reruns > MAX_RERUNS:
+                    self._aggregates.answer(self, envelope, Failed(conflict))
+                    continue
+            again.append(envelope)
+        self._aggregates.statistics.reruns += len(again)
+        if again:
+            self._mailbox = deque([*again, *(self._mailbox or ())])
+
+    # --- loading ---
+
+    def _load(self) -> None:
+        self._loading = True
+        self._aggregates.start(self._activate())
+
+    async def _activate(self) -> None:
+        aggregates = self._aggregates
+        try:
+            instance = await aggregates.load(self.stream)
+        except BaseException as error:  # noqa: BLE001 - whatever it was, those who asked must hear of it
+            waiting, self._mailbox, self._loading = self._mailbox or (), None, False
+            aggregates.log.error("aggregate cannot be loaded", aggregate=str(self.stream), error=repr(error))
+            for envelope in waiting:
+                if not envelope.withdrawn:
+                    aggregates.answer(self, envelope, Failed(error))
+            return
+        self.instance = instance
+        self._loading = False
+        self._run()
+
+    def __repr__(self) -> str:
+        return repr(self.instance) if self.instance is not None else str(self.stream)
+
+
+class Aggregates:
+    """The live aggregates of a system. Lives on the event loop.
+
+    Args:
+        types: The classes that it serves.
+        store: Where streams are loaded from.
+        journal: Where events are recorded.
+        dispatcher: The loop on which aggregates run.
+        clock: For timeouts and passivation.
+        passivate_after: Seconds without a command after which an aggregate is let go.
+        max_active: Aggregates that stay active; beyond it those idle for longest are let go.
+        start: Starts a coroutine as a task that the system knows of.
+    """
+
+    def __init__(
+        self,
+        types: Iterable[type[AggregateRoot]],
+        store: EventStore,
+        journal: Journal,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        *,
+        passivate_after: float,
+        max_active: int,
+        start: Callable[[Any], object],
+    ) -> None:
+        self.types = {kind.aggregate_type: kind for kind in types}
+        self.journal = journal
+        self.dispatcher = dispatcher
+        self.statistics = AggregateStatistics()
+        self.start = start
+        self.log = get_logger(actor="aggregates")
+        self._store = store
+        self._clock = clock
+        self._passivate_after = passivate_after
+        self._max_active = max_active
+        self._active: OrderedDict[StreamId, AggregateActor] = OrderedDict()
+        self._sweeping: Timer | None = None
+        self._busy = 0
+        self._sweep_later()
+
+    def __len__(self) -> int:
+        return len(self._active)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any command is not answered yet."""
+        return self._busy > 0
+
+    def deliver(self, stream: StreamId, envelope: Envelope, timeout: float) -> None:
+        """Hand a command to the one live actor of its aggregate, activating it if need be."""
+        actor = self._active.get(stream)
+        if actor is None:
+            actor = self._active[stream] = AggregateActor(self, stream)
+            if len(self._active) > self._max_active:
+                self._let_go_of_oldest()
+        else:
+            self._active.move_to_end(stream)
+        self._busy += 1
+        if envelope.future is not None:
+            envelope.timer = self._clock.call_later(timeout, lambda: self._time_out(actor, envelope, timeout))
+        actor.put(envelope)
+
+    def answer(self, actor: AggregateActor, envelope: Envelope, result: Any) -> None:
+        """The end of every command: its reply or its error."""
+        self._busy -= 1
+        statistics = self.statistics
+        if not isinstance(result, Failed):
+            statistics.commands += 1
+        elif isinstance(result.error, CommandRejected):
+            statistics.rejected += 1
+        else:
+            statistics.failed += 1
+        if not envelope.answer(result) and isinstance(result, Failed):
+            self.log.warning(
+                "command failed, and nobody waits for its reply",
+                aggregate=repr(actor),
+                command=type(envelope.command).__name__,
+                command_id=envelope.command.command_id,
+                error=repr(result.error),
+            )
+
+    async def load(self, stream: StreamId) -> AggregateRoot:
+        """An instance with all of its stream applied."""
+        instance = self.types[stream.aggregate_type](stream.aggregate_id)
+        async for event in self._store.stream_events(stream):
+            instance.replay([event])
+        self.statistics.activations += 1
+        self.statistics.events_replayed += instance.version
+        return instance
+
+    def _time_out(self, actor: AggregateActor, envelope: Envelope, seconds: float) -> None:
+        if envelope.future is None or envelope.future.done():
+            return
+        started = envelope.started
+        doing = f"{actor!r} has {actor.waiting} commands waiting" + (
+            "; the command was handled and its events wait to be recorded" if started else ""
+        )
+        command = type(envelope.command).__name__
+        envelope.future.set_exception(AskTimeout(repr(actor), command, seconds, started=started, doing=doing))
+        if not started:
+            self._busy -= 1  # it is withdrawn: nobody will answer it
+
+    # --- passivation ---
+
+    def _sweep_later(self) -> None:
+        self._sweeping = self._clock.call_later(self._passivate_after / SWEEPS, self._sweep)
+
+    def _sweep(self) -> None:
+        """Let go of aggregates that had no command for ``passivate_after``; the oldest stand first."""
+        now = time.monotonic()
+        for stream, actor in list(self._active.items()):
+            if now - actor.last_used < self._passivate_after:
+                break
+            if actor.idle:
+                self._let_go(stream)
+        self._sweep_later()
+
+    def _let_go_of_oldest(self) -> None:
+        for stream, actor in self._active.items():
+            if actor.idle:
+                self._let_go(stream)
+                return
+
+    def _let_go(self, stream: StreamId) -> None:
+        del self._active[stream]
+        self.statistics.passivations += 1
+
+    def close(self) -> None:
+        """Stop looking for idle aggregates."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+
+class AcceptsCommands(Protocol):
+    """What a reference needs of the system behind it."""
+
+    def deliver(self, stream: StreamId, envelope: Envelope, timeout: float | None) -> None:
+        """Hand a command over to the event loop; from any thread."""
+
+
+class AggregateRef:
+    """A reference to an aggregate, active or not, existing or not: making one does no I/O."""
+
+    __slots__ = ("_system", "_type", "stream")
+
+    def __init__(self, system: AcceptsCommands, aggregate_type: type[AggregateRoot], aggregate_id: str) -> None:
+        self.stream = StreamId(aggregate_type.aggregate_type, check_aggregate_id(aggregate_id))
+        self._type = aggregate_type
+        self._system = system
+
+    def ask(self, command: Command[R], *, timeout: float | None = None) -> Future[R]:
+        """Send ``command`` and return the future reply, which comes when its events are durable.
+
+        Args:
+            command: One that the aggregate handles.
+            timeout: Seconds; default is that of the system.
+
+        Raises:
+            UnknownCommand: The aggregate does not handle it.
+            SystemNotRunning: The system was not started, or has stopped.
+            CommandRejected, AskTimeout, ConcurrencyConflict, MailboxFull, StoreUnavailable, StoreFull,
+                OutcomeUnknown: In the reply; and whatever else the aggregate raises.
+        """
+        future: Future[R] = Future()
+        self._system.deliver(self.stream, Envelope(self._caused(command), future), timeout)
+        return future
+
+    def tell(self, command: Command[Any]) -> None:
+        """Send ``command`` and do not wait; if it fails, the failure is logged.
+
+        Raises:
+            UnknownCommand, SystemNotRunning: As for `ask`.
+        """
+        self._system.deliver(self.stream, Envelope(self._caused(command), None), None)
+
+    def _caused(self, command: Command[R]) -> Command[R]:
+        """``command`` with the event being handled as its cause; explicit values win."""
+        command_method(self._type, command)
+        cause = current_cause()
+        if cause is None or (command.correlation_id and command.causation_id):
+            return command
+        correlation_id = command.correlation_id or cause.correlation_id
+        causation_id = command.causation_id or cause.causation_id
+        return command.model_copy(update={"correlation_id": correlation_id, "causation_id": causation_id})
+
+    def __repr__(self) -> str:
+        return f"AggregateRef({self.stream})"

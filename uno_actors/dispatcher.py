@@ -1,0 +1,162 @@
+"""Where actors run: one event loop for coroutines, and worker threads for plain functions that may block."""
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future as ThreadFuture
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+MAX_WORKERS = 32
+"""Worker threads at the most; so many plain functions may block at once before the next must wait."""
+
+
+class Dispatcher:
+    """An event loop and its worker threads.
+
+    Args:
+        loop: The loop, running or about to run.
+        max_workers: Bound of the worker threads, which are started when first needed.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_workers: int = MAX_WORKERS) -> None:
+        self.loop = loop
+        self._posted: deque[Callable[[], object]] = deque()
+        self._woken = False
+        self._context = contextvars.Context()  # what is posted does not inherit the cause of who posted it
+        self._workers = WorkerPool(max_workers)
+
+    def is_current(self) -> bool:
+        """Whether the caller runs on this dispatcher's loop."""
+        return asyncio._get_running_loop() is self.loop
+
+    def post(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` on the loop soon; from any thread, and in the order of the calls of one thread."""
+        self._posted.append(callback)
+        if not self._woken:  # a race costs one wake-up too many, never one too few: see _run_posted
+            self._woken = True
+            if self.is_current():
+                self.loop.call_soon(self._run_posted, context=self._context)
+            else:
+                self.loop.call_soon_threadsafe(self._run_posted, context=self._context)
+
+    def _run_posted(self) -> None:
+        self._woken = False  # first: whoever posts from now on wakes the loop again
+        posted = self._posted
+        for _ in range(len(posted)):
+            try:
+                posted.popleft()()
+            except Exception as error:  # noqa: BLE001 - one callback must not take the others with it
+                context = {"message": "a posted callback failed", "exception": error}
+                self.loop.call_exception_handler(context)
+
+    async def on_worker(self, function: Callable[..., T], *args: object) -> T:
+        """Run a plain function on a worker thread and return its result."""
+        return await asyncio.wrap_future(self._workers.submit(function, *args), loop=self.loop)
+
+    def submit(self, function: Callable[..., object], *args: object) -> None:
+        """Run a plain function on a worker thread; it answers for its own errors."""
+        self._workers.submit(function, *args)
+
+    def run_coroutine(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop from another thread, and wait for its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    def close(self) -> None:
+        """Let idle worker threads end; those that are busy end with their work."""
+        self._workers.close()
+
+
+class WorkerPool:
+    """Daemon threads that take work from one queue: a function that never returns does not keep the program."""
+
+    def __init__(self, max_workers: int) -> None:
+        self._max_workers = max_workers
+        self._work: queue.SimpleQueue[tuple[ThreadFuture[Any], Callable[..., Any], tuple[object, ...]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._idle = 0
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def submit(self, function: Callable[..., T], *args: object) -> "ThreadFuture[T]":
+        """Have ``function(*args)`` run on a worker thread."""
+        future: ThreadFuture[T] = ThreadFuture()
+        self._work.put((future, function, args))
+        with self._lock:
+            if self._idle > 0:
+                self._idle -= 1
+            elif self._count < self._max_workers:
+                self._count += 1
+                threading.Thread(target=self._run, name=f"uno-worker-{self._count}", daemon=True).start()
+        return future
+
+    def close(self) -> None:
+        """End the threads once the queue is empty."""
+        with self._lock:
+            for _ in range(self._count):
+                self._work.put(None)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            future, function, args = work
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = function(*args)
+                except BaseException as error:  # noqa: BLE001 - SystemExit too is the function's result
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+            del work, future, function, args
+            with self._lock:
+                self._idle += 1
+
+
+class LoopThread:
+    """An event loop on a daemon thread of its own, for programs that have none."""
+
+    def __init__(self, name: str) -> None:
+        self.loop = _new_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and wait for its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    def close(self) -> None:
+        """Stop the loop and wait for its thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's if it is installed, else asyncio's."""
+    try:
+        import uvloop  # noqa: PLC0415 - optional
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+_default_lock = threading.Lock()
+_default: Dispatcher | None = None
+
+
+def default_dispatcher() -> Dispatcher:
+    """The dispatcher of actors that are started by pykka's own ``start()``, outside of any system."""
+    global _default  # noqa: PLW0603 - one per process, made when first needed
+    with _default_lock:
+        if _default is None or _default.loop.is_closed():
+            _default = Dispatcher(LoopThread("uno-default-loop").loop)
+        return _default

@@ -1,0 +1,219 @@
+"""Event handlers: functions and objects that run when events they subscribe to have been recorded."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from structlog.typing import FilteringBoundLogger
+
+from uno_actors.errors import InvalidHandler
+from uno_actors.events import DomainEvent
+from uno_actors.topics import TopicPattern
+
+if TYPE_CHECKING:
+    from uno_actors.system import ActorSystem
+
+E = TypeVar("E", bound=DomainEvent)
+H = TypeVar("H", bound=Callable[..., Any])
+
+MAX_NAME_BYTES = 255
+
+
+class EventPriority(IntEnum):
+    """For each event every HIGH handler finishes before a NORMAL one starts, and NORMAL before LOW."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+
+class EventHandler(Generic[E]):
+    """A handler as a class: ``async def handle(self, event)`` or ``def handle(self, event)``.
+
+    ``handle`` may take a second parameter, the `HandlerContext`. A class given to a system is instantiated
+    anew at each restart; an instance is used again.
+
+    Args:
+        event_type: Only events of this class or its subclasses are handled.
+    """
+
+    def __init__(self, event_type: type[E] | None = None) -> None:
+        self.event_type = event_type
+
+    def handle(self, event: E) -> Any:
+        """Handle one event; override it."""
+        raise NotImplementedError(f"{type(self).__name__} must define handle(self, event)")
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerContext:
+    """What a handler may want to know besides the event.
+
+    Attributes:
+        position: Place of the event in the log.
+        attempt: 1 for the first delivery of this event, more after failures.
+        handler: Name of the handler.
+        logger: A structlog logger with handler, event and position bound.
+        system: For sending commands; they name the event as their cause.
+    """
+
+    position: int
+    attempt: int
+    handler: str
+    logger: FilteringBoundLogger
+    system: "ActorSystem"
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSpec:
+    """A subscription as it was written: which events, in which order, and what to call.
+
+    Attributes:
+        name: Unique in a system; its checkpoint is kept under this name.
+        target: A function, an `EventHandler`, or a class of it.
+        event_type: Only events of this class or its subclasses.
+        topic_pattern: Only events whose topic matches.
+        priority: See `EventPriority`.
+        start: Where a handler without a checkpoint begins: at what comes after the system's start, or at the
+            first event of the log.
+        max_attempts: After so many failures of one event it goes to the dead letters.
+    """
+
+    name: str
+    target: Any
+    event_type: type[DomainEvent] | None = None
+    topic_pattern: TopicPattern | None = None
+    priority: EventPriority = EventPriority.NORMAL
+    start: Literal["latest", "earliest"] = "latest"
+    max_attempts: int = 5
+
+    def __post_init__(self) -> None:
+        if not (callable(self.target) or isinstance(self.target, EventHandler)):
+            raise InvalidHandler(f"{self.target!r} is no event handler: a function or an EventHandler is needed")
+        if not 0 < len(self.name.encode()) <= MAX_NAME_BYTES or "\0" in self.name:
+            raise InvalidHandler(f"handler name {self.name!r} must have 1 to {MAX_NAME_BYTES} bytes and no NUL")
+        event_type: object = self.event_type
+        if event_type is not None and not (isinstance(event_type, type) and issubclass(event_type, DomainEvent)):
+            raise InvalidHandler(f"handler {self.name}: event_type must be a DomainEvent class, not {event_type!r}")
+        if self.start not in ("latest", "earliest"):
+            raise InvalidHandler(f"handler {self.name}: start must be 'latest' or 'earliest', not {self.start!r}")
+        if self.max_attempts < 1:
+            raise InvalidHandler(f"handler {self.name}: max_attempts must be 1 or more, not {self.max_attempts}")
+
+    def instantiate(self) -> "BoundHandler":
+        """What to call for each event; a class is instantiated."""
+        target = self.target() if isinstance(self.target, type) else self.target
+        return BoundHandler(target.handle if isinstance(target, EventHandler) else target)
+
+
+class BoundHandler:
+    """A callable with what the runtime must know of it: coroutine or plain, with context or without."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        call = function if inspect.isroutine(function) else type(function).__call__
+        self.is_async = inspect.iscoroutinefunction(call)
+        self.takes_context = _positional_parameters(function) >= 2
+
+    def __call__(self, event: DomainEvent, context: HandlerContext) -> Any:
+        return self.function(event, context) if self.takes_context else self.function(event)
+
+
+handler_registry: dict[str, HandlerSpec] = {}
+"""The process-wide registry, in which ``@subscribe`` enters what it decorates."""
+
+
+def subscribe(
+    event_type: type[DomainEvent] | None = None,
+    topic_pattern: str | None = None,
+    priority: EventPriority = EventPriority.NORMAL,
+    *,
+    name: str | None = None,
+    start: Literal["latest", "earliest"] = "latest",
+    max_attempts: int = 5,
+) -> Callable[[H], H]:
+    """Decorator that subscribes a function or an `EventHandler` class to recorded events.
+
+    With both ``event_type`` and ``topic_pattern`` an event must fit both; with neither every event is
+    handled. For the other arguments see `HandlerSpec`; the default name is the function's qualified name.
+
+    Raises:
+        InvalidTopic: The pattern is malformed.
+        InvalidHandler: Another argument is wrong.
+    """
+    if inspect.isfunction(event_type):
+        raise InvalidHandler(f"write @subscribe(...) with parentheses before {event_type.__name__}")
+    pattern = None if topic_pattern is None else TopicPattern(topic_pattern)
+
+    def register(target: H) -> H:
+        spec = HandlerSpec(
+            name or _default_name(target), target, event_type, pattern, EventPriority(priority), start, max_attempts
+        )
+        target.__subscription__ = spec  # type: ignore[attr-defined]
+        handler_registry[spec.name] = spec
+        return target
+
+    return register
+
+
+def gather(handlers: Iterable[object]) -> Iterator[HandlerSpec]:
+    """The specifications of ``handlers``: decorated functions and classes, `EventHandler` s, modules, specs.
+
+    Raises:
+        InvalidHandler: One of them is none of these.
+    """
+    for handler in handlers:
+        if isinstance(handler, HandlerSpec):
+            yield _complete(handler)
+        elif isinstance(handler, ModuleType):
+            yield from gather(_subscribed_members(handler))
+        elif (decorated := _subscription(handler)) is not None:
+            yield _complete(decorated)
+        elif isinstance(handler, EventHandler):
+            spec = _subscription(type(handler)) or HandlerSpec(_default_name(type(handler)), handler)
+            yield _complete(replace(spec, target=handler))
+        elif isinstance(handler, type) and issubclass(handler, EventHandler):
+            yield _complete(HandlerSpec(_default_name(handler), handler))
+        else:
+            raise InvalidHandler(
+                f"{handler!r} is no event handler: decorate a function with @subscribe(...), or give an"
+                " EventHandler or a module that has some"
+            )
+
+
+def _subscription(member: object) -> HandlerSpec | None:
+    """What ``@subscribe`` left on ``member`` itself; that of a base class is not its own."""
+    found = getattr(member, "__dict__", {}).get("__subscription__")
+    return found if isinstance(found, HandlerSpec) else None
+
+
+def _subscribed_members(module: ModuleType) -> list[object]:
+    """The subscribed functions and classes that ``module`` defines; imported ones belong to their own."""
+    members = vars(module).values()
+    return [member for member in members if _subscription(member) and member.__module__ == module.__name__]
+
+
+def _complete(spec: HandlerSpec) -> HandlerSpec:
+    """An `EventHandler` says its event type in ``super().__init__(EventType)``, unless ``@subscribe`` did."""
+    target = spec.target
+    if spec.event_type is not None:
+        return spec
+    if isinstance(target, type) and issubclass(target, EventHandler):
+        target = target()
+    return replace(spec, event_type=target.event_type) if isinstance(target, EventHandler) else spec
+
+
+def _default_name(target: Any) -> str:
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def _positional_parameters(function: Callable[..., Any]) -> int:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # some built-in functions do not tell
+        return 1
+    return sum(parameter.kind in kinds and parameter.default is inspect.Parameter.empty for parameter in parameters)

@@ -1,0 +1,59 @@
+"""The journal: gathers what all aggregates want recorded and commits it in groups.
+
+While one commit is under way, whatever comes waits together and forms the next: the slower the disk, the
+larger the group.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from uno_actors.errors import InternalError, UnoError
+from uno_actors.log import get_logger
+from uno_actors.store import Append, Appended, EventStore
+
+Outcome = Appended | UnoError
+
+
+class Journal:
+    """The way of all aggregates of a system to its store. Lives on the event loop.
+
+    Attributes:
+        commits: Groups that were committed.
+        events: Events that were recorded.
+    """
+
+    def __init__(self, store: EventStore) -> None:
+        self.commits = 0
+        self.events = 0
+        self._store = store
+        self._waiting: list[tuple[Append, Callable[[Outcome], None]]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._log = get_logger(actor="journal")
+
+    def append(self, request: Append, done: Callable[[Outcome], None]) -> None:
+        """Record ``request``; ``done`` is called with the outcome once it is durable or has failed."""
+        self._waiting.append((request, done))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._commit_all(), name="journal")
+
+    async def _commit_all(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            outcomes = await self._commit([request for request, _ in group])
+            self.commits += 1
+            for (request, done), outcome in zip(group, outcomes, strict=True):
+                if isinstance(outcome, Appended):
+                    self.events += len(request.records)
+                done(outcome)
+        self._task = None
+
+    async def _commit(self, requests: list[Append]) -> list[Outcome]:
+        try:
+            return await self._store.commit(requests)
+        except UnoError as error:
+            return [error] * len(requests)
+        except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
+            self._log.error("store failed", exc_info=error)
+            return [InternalError(f"the store raised {type(error).__name__}: {error}")] * len(requests)
+
+

@@ -1,0 +1,93 @@
+"""The bounded queue in front of an actor."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from uno_actors._pykka import ActorDeadError, ActorStop, Envelope
+from uno_actors.errors import MailboxFull
+from uno_actors.log import get_logger
+
+CAPACITY = 1000
+"""Messages that may wait before a mailbox refuses more."""
+
+
+class Mailbox:
+    """Messages in order of arrival; any thread may put, the actor's execution takes.
+
+    A full mailbox answers an ask with `MailboxFull` and drops a told message with a warning: it never raises
+    into a sender that only told. Stop signals are always accepted. After `close` every ask is answered with
+    ``pykka.ActorDeadError``.
+    """
+
+    __slots__ = ("_closed", "_messages", "capacity", "dropped", "owner", "wake")
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self.capacity = capacity
+        self.owner = "an actor"
+        self.dropped = 0
+        self.wake: Callable[[], None] = _nobody_waits
+        self._messages: deque[Envelope[Any]] = deque()
+        self._closed = False
+
+    def put(self, envelope: Envelope[Any], /) -> None:
+        """Accept ``envelope`` or answer it; never blocks."""
+        if len(self._messages) >= self.capacity and not isinstance(envelope.message, ActorStop):
+            self._refuse(envelope)
+            return
+        self._messages.append(envelope)
+        if self._closed:  # looked at after the append, so that one of the two sees the other
+            self.close()
+        else:
+            self.wake()
+
+    def take(self) -> Envelope[Any] | None:
+        """The next message, or ``None``."""
+        try:
+            return self._messages.popleft()
+        except IndexError:
+            return None
+
+    def get(self) -> Envelope[Any]:
+        """The next message.
+
+        Raises:
+            IndexError: There is none.
+        """
+        return self._messages.popleft()
+
+    def empty(self) -> bool:
+        """Whether no message waits."""
+        return not self._messages
+
+    def close(self) -> None:
+        """Answer what waits and whatever comes from now on: the actor is dead."""
+        self._closed = True
+        while (envelope := self.take()) is not None:
+            if envelope.reply_to is None:
+                if not isinstance(envelope.message, ActorStop):
+                    self._drop(envelope, "actor is dead")
+            elif isinstance(envelope.message, ActorStop):
+                envelope.reply_to.set(None)
+            else:
+                error = ActorDeadError(f"{self.owner} stopped before handling the message")
+                envelope.reply_to.set_exception((ActorDeadError, error, None))
+
+    def _refuse(self, envelope: Envelope[Any]) -> None:
+        if envelope.reply_to is None:
+            self._drop(envelope, "mailbox is full")
+        else:
+            error = MailboxFull(self.owner, self.capacity)
+            envelope.reply_to.set_exception((MailboxFull, error, None))
+
+    def _drop(self, envelope: Envelope[Any], reason: str) -> None:
+        self.dropped += 1
+        kind = type(envelope.message).__name__
+        get_logger(actor=self.owner).warning("message dropped", reason=reason, message=kind, dropped=self.dropped)
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+
+def _nobody_waits() -> None:
+    """The wake-up of a mailbox whose actor has not started."""

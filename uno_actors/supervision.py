@@ -1,0 +1,134 @@
+"""The supervisor as an actor: it carries out what `uno_actors.supervisor.decide` decides."""
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from uno_actors.actor import Actor, ActorProcess, Failure
+from uno_actors.clock import Clock
+from uno_actors.errors import SupervisorGaveUp
+from uno_actors.handler_actor import Subscription, Work
+from uno_actors.log import get_logger
+from uno_actors.store import DeadLetter, EventStore
+from uno_actors.supervisor import DeadLetterEvent, Decision, GiveUp, Restart, Supervisor, chance, decide
+
+
+class Child:
+    """A supervised handler: its subscription, which survives restarts, and its process."""
+
+    def __init__(self, subscription: Subscription, process: ActorProcess) -> None:
+        self.subscription = subscription
+        self.process = process
+        self.failed_starts = 0
+
+    def restart(self) -> None:
+        """Start a new instance behind the same mailbox, unless it was stopped meanwhile."""
+        if self.subscription.state == "stopped":
+            return
+        self.subscription.restarts += 1
+        self.process.restart()
+        self.process.actor.actor_ref.tell(Work())
+
+
+@dataclass(frozen=True, slots=True)
+class ChildFailed:
+    """Message to the supervisor."""
+
+    child: Child
+    failure: Failure
+
+
+class SupervisorActor(Actor):
+    """Restarts failed handlers after a back-off, sets poisonous events aside, and gives up within its budget.
+
+    Args:
+        supervisor: The rules.
+        store: Where dead letters go.
+        clock: For the window and the back-off.
+        escalate: Told when it gives up; its children are stopped by then.
+    """
+
+    def __init__(
+        self, supervisor: Supervisor, store: EventStore, clock: Clock, escalate: Callable[[SupervisorGaveUp], None]
+    ) -> None:
+        super().__init__()
+        self.children: Sequence[Child] = ()
+        self._supervisor = supervisor
+        self._store = store
+        self._clock = clock
+        self._escalate = escalate
+        self._restarts: tuple[float, ...] = ()
+        self._log = get_logger(supervisor=supervisor.name)
+
+    async def on_receive(self, message: ChildFailed) -> None:
+        child, failure = message.child, message.failure
+        if child.subscription.state == "stopped":
+            return
+        decision = self._decide(child, failure)
+        name, error = child.subscription.name, failure.error
+        match decision:
+            case GiveUp():
+                self._give_up(child, error)
+                return
+            case DeadLetterEvent(delay):
+                await self._set_aside(child.subscription, error)
+            case Restart(delay):
+                attempt = child.subscription.failed_times
+                self._log.warning("handler failed", handler=name, error=repr(error), attempt=attempt, restart_in=delay)
+        now = self._clock.monotonic()
+        self._restarts = (*self._supervisor.budget.recent(self._restarts, now), now)
+        self._clock.call_later(delay, child.restart)
+
+    def _decide(self, child: Child, failure: Failure) -> Decision:
+        subscription = child.subscription
+        if failure.while_starting:
+            child.failed_starts += 1  # no event is to blame, so none is set aside
+            attempt, max_attempts = child.failed_starts, child.failed_starts + 1
+        else:
+            child.failed_starts = 0
+            attempt, max_attempts = subscription.failed_times, subscription.spec.max_attempts
+        return decide(
+            self._supervisor.budget,
+            self._supervisor.backoff,
+            attempt=attempt,
+            max_attempts=max_attempts,
+            restarts=self._restarts,
+            now=self._clock.monotonic(),
+            chance=chance(),
+        )
+
+    async def _set_aside(self, subscription: Subscription, error: BaseException) -> None:
+        """Move the event to the dead letters and the handler past it, in one transaction."""
+        position = subscription.failed_at
+        (stored,) = await self._store.read_log(position - 1, 1)
+        letter = DeadLetter(
+            handler=subscription.name,
+            position=position,
+            event_type=stored.record.event_type,
+            attempts=subscription.failed_times,
+            error=f"{type(error).__name__}: {error}",
+            traceback="".join(traceback.format_exception(error)),
+            first_failed=subscription.first_failed,
+            last_failed=datetime.now(UTC),
+        )
+        await self._store.save_progress({subscription.name: position}, [letter])
+        subscription.position = position
+        subscription.dead_letters += 1
+        self._log.error(
+            "event set aside",
+            handler=subscription.name,
+            event=letter.event_type,
+            position=position,
+            attempts=letter.attempts,
+            error=letter.error,
+        )
+
+    def _give_up(self, child: Child, error: BaseException) -> None:
+        for other in reversed(self.children):
+            other.subscription.fall_behind("stopped")
+            other.process.actor.actor_ref.stop(block=False)
+        name, budget = self._supervisor.name, str(self._supervisor.budget)
+        gave_up = SupervisorGaveUp(name, child.subscription.name, budget, error)
+        self._log.critical("supervisor gave up", handler=child.subscription.name, error=repr(error), budget=budget)
+        self._escalate(gave_up)
