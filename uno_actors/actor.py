@@ -5,6 +5,7 @@ functions run on the dispatcher's event loop; its plain functions run on worker 
 message is handled at a time.
 """
 
+import asyncio
 import inspect
 import threading
 import uuid
@@ -124,6 +125,7 @@ class ActorProcess:
         self._is_set_up = False
         self._suspended = False  # failed, and waiting for its supervisor
         self._scheduled = False
+        self._task: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
         self._runs_on_loop = _runs_on_loop(type(actor))
         self._inbox: Mailbox = actor.actor_inbox
@@ -152,6 +154,24 @@ class ActorProcess:
         self._is_set_up = False
         self._suspended = False
         self._schedule()
+
+    def stop(self) -> Future[None]:
+        """Have the actor stop after the messages it has; the future is set when ``on_stop`` has run."""
+        stopped: Future[None] = Future()
+        if self._suspended or self.actor.actor_stopped.is_set():
+            self._retire()
+            self._inbox.close()
+            stopped.set(None)
+        else:
+            self._inbox.put(Envelope(ActorStop(), reply_to=stopped))
+        return stopped
+
+    def kill(self) -> None:
+        """Abandon an actor that does not stop: its coroutine is cancelled, a worker thread is left to itself."""
+        self._retire()
+        self._inbox.close()
+        if self._task is not None:
+            self._task.cancel()
 
     # --- scheduling: at most one execution of an actor at any time ---
 
@@ -222,8 +242,7 @@ class ActorProcess:
     # --- coroutine functions: a batch in a task on the loop ---
 
     def _run_on_loop(self) -> None:
-        task = self._dispatcher.loop.create_task(self._batch_on_loop(), name=str(self.actor))
-        self._task = task  # the loop itself keeps only a weak reference
+        self._task = self._dispatcher.loop.create_task(self._batch_on_loop(), name=str(self.actor))
 
     async def _batch_on_loop(self) -> None:
         if not self._is_set_up:

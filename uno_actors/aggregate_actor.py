@@ -8,7 +8,7 @@ append never rests on events that may still fail.
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -274,7 +274,7 @@ class Aggregates:
     """The live aggregates of a system. Lives on the event loop.
 
     Args:
-        types: The classes that it serves.
+        types: The classes by type name; the mapping may grow.
         store: Where streams are loaded from.
         journal: Where events are recorded.
         dispatcher: The loop on which aggregates run.
@@ -286,7 +286,7 @@ class Aggregates:
 
     def __init__(
         self,
-        types: Iterable[type[AggregateRoot]],
+        types: Mapping[str, type[AggregateRoot]],
         store: EventStore,
         journal: Journal,
         dispatcher: Dispatcher,
@@ -296,7 +296,7 @@ class Aggregates:
         max_active: int,
         start: Callable[[Any], object],
     ) -> None:
-        self.types = {kind.aggregate_type: kind for kind in types}
+        self._types = types
         self.journal = journal
         self.dispatcher = dispatcher
         self.statistics = AggregateStatistics()
@@ -354,7 +354,7 @@ class Aggregates:
 
     async def load(self, stream: StreamId) -> AggregateRoot:
         """An instance with all of its stream applied."""
-        instance = self.types[stream.aggregate_type](stream.aggregate_id)
+        instance = self._types[stream.aggregate_type](stream.aggregate_id)
         async for event in self._store.stream_events(stream):
             instance.replay([event])
         self.statistics.activations += 1

@@ -156,6 +156,11 @@ class Subscription:
         for delivery in waiting:
             self.give_back(delivery)
 
+    def stop(self, dispatched: int) -> None:
+        """Handle nothing more, whatever waits; ``dispatched`` as for `checkpoint`."""
+        self.position = self.checkpoint(dispatched)
+        self.fall_behind("stopped")
+
     def begin(self, batch: Sequence[Delivery]) -> None:
         """It is about to handle ``batch``, which it took from its queue or from the log."""
         self.busy_since = time.monotonic()
@@ -262,7 +267,7 @@ class HandlerActor(Actor):
 
     async def on_receive(self, message: Work) -> None:
         subscription = self._subscription
-        while True:
+        while subscription.state != "stopped":
             if subscription.live:
                 if not subscription.queue:
                     return
@@ -274,17 +279,15 @@ class HandlerActor(Actor):
         """Handle one page of the log; at its end go live. Whether there may be more to do."""
         subscription, router = self._subscription, self._router
         page = await self._store.read_log(subscription.position)
-        if subscription.state == "stopped":
-            return False
-        if not page:
+        if not page and subscription.state != "stopped":
             if router.position <= subscription.position:  # all that the router has handed out is done
                 subscription.state = "live"
             return True
         wanted = deque(Delivery(stored) for stored in page if subscription.wants(stored.record))
-        while wanted:
+        while wanted and subscription.state != "stopped":
             await self._handle(wanted)
-            if subscription.state == "stopped":
-                return False
+        if subscription.state == "stopped":
+            return False
         subscription.position = page[-1].position
         router.progressed()
         return True

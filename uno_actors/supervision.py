@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from uno_actors.actor import Actor, ActorProcess, Failure
 from uno_actors.clock import Clock
 from uno_actors.errors import SupervisorGaveUp
+from uno_actors.future import Future
 from uno_actors.handler_actor import Subscription, Work
 from uno_actors.log import get_logger
 from uno_actors.store import DeadLetter, EventStore
@@ -17,9 +18,12 @@ from uno_actors.supervisor import DeadLetterEvent, Decision, GiveUp, Restart, Su
 class Child:
     """A supervised handler: its subscription, which survives restarts, and its process."""
 
-    def __init__(self, subscription: Subscription, process: ActorProcess) -> None:
+    def __init__(
+        self, subscription: Subscription, process: ActorProcess, dispatched: Callable[[Subscription], int]
+    ) -> None:
         self.subscription = subscription
         self.process = process
+        self.dispatched = dispatched
         self.failed_starts = 0
 
     def restart(self) -> None:
@@ -29,6 +33,12 @@ class Child:
         self.subscription.restarts += 1
         self.process.restart()
         self.process.actor.actor_ref.tell(Work())
+
+
+    def stop(self) -> Future[None]:
+        """Have it stop after the event it is handling; the future is set when it has."""
+        self.subscription.stop(self.dispatched(self.subscription))
+        return self.process.stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,7 @@ class SupervisorActor(Actor):
     async def on_receive(self, message: ChildFailed) -> None:
         child, failure = message.child, message.failure
         if child.subscription.state == "stopped":
+            child.process.stop()
             return
         decision = self._decide(child, failure)
         name, error = child.subscription.name, failure.error
@@ -126,8 +137,7 @@ class SupervisorActor(Actor):
 
     def _give_up(self, child: Child, error: BaseException) -> None:
         for other in reversed(self.children):
-            other.subscription.fall_behind("stopped")
-            other.process.actor.actor_ref.stop(block=False)
+            other.stop()
         name, budget = self._supervisor.name, str(self._supervisor.budget)
         gave_up = SupervisorGaveUp(name, child.subscription.name, budget, error)
         self._log.critical("supervisor gave up", handler=child.subscription.name, error=repr(error), budget=budget)

@@ -274,8 +274,8 @@ async def streams_are_named_by_type_and_id(make_store: MakeStore) -> None:
 
 
 ODD_NAMES: Sequence[str] = (
-    "a", "a.b", "a.b.c", "a/b", "/", "..", "a b", " ", "a\n", "a\x01", "A", "ab", "é", "e\u0301", "🚀", "🚀🚀",
-    "%00", "x" * 254, "x" * 255, "🚀" * 63 + "abc", "\U0010ffff", "-1", "0", "'; drop table events; --",
+    "a", "a.b", "a.b.c", "a/b", "/", "..", "a b", " ", "a\n", "a\x01", "A", "ab", "é", "e\u0301", "🚀",
+    "🚀🚀", "%00", "x" * 254, "x" * 255, "🚀" * 63 + "abc", "\U0010ffff", "-1", "0", "'; drop table events; --",
 )  # fmt: skip
 """Legal ids that a store may mix up: with separators, prefixes of others, the longest, and so on."""
 
@@ -558,7 +558,7 @@ async def old_events_are_upcast(make_store: MakeStore) -> None:
         await store.append(MovedNow(aggregate_id="a", aggregate_type="Person", street="Ocean Drive", town=""))
         old, new = await store.get_events("a")
         if not isinstance(old, MovedNow) or not isinstance(new, MovedNow):
-            raise AssertionError(f"expected today's class, found {old!r} and {new!r}")
+            raise AssertionError(f"expected today's class, found {old!r} and {new!r}")  # noqa: TRY004
         _equal((old.version, old.street, old.town), (3, "Elm Street", "Springwood"), "the old event")
         _equal((new.version, new.street, new.town), (3, "Ocean Drive", ""), "the new event")
 
@@ -783,7 +783,7 @@ async def closing_finishes_what_was_begun(make_store: MakeStore) -> None:
         await store.close()
         for outcome in await asyncio.gather(*appends, return_exceptions=True):
             if not isinstance(outcome, (list, StoreUnavailable)):
-                raise AssertionError(f"an append under way ended with {outcome!r}")
+                raise AssertionError(f"an append under way ended with {outcome!r}")  # noqa: TRY004
 
 
 async def leaving_the_store_closes_it(make_store: MakeStore) -> None:

@@ -1,0 +1,286 @@
+"""What runs while an actor system is up, on its event loop: made at the start, gone after the stop."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from uno_actors.actor import Actor, ActorProcess, ActorRef, Failure
+from uno_actors.aggregate import AggregateRoot
+from uno_actors.aggregate_actor import Aggregates
+from uno_actors.clock import Clock
+from uno_actors.dispatcher import Dispatcher
+from uno_actors.errors import SupervisorGaveUp, WorldError
+from uno_actors.future import Future
+from uno_actors.handler_actor import HandlerActor, HandlerStatistics, Subscription, Work
+from uno_actors.handlers import HandlerSpec
+from uno_actors.journal import Journal
+from uno_actors.log import get_logger
+from uno_actors.router import RouterActor
+from uno_actors.store import EventStore
+from uno_actors.supervision import Child, ChildFailed, SupervisorActor
+from uno_actors.supervisor import Backoff, Supervisor
+
+if TYPE_CHECKING:
+    from uno_actors.system import ActorSystem
+
+A = TypeVar("A", bound=Actor)
+
+ROUTER_BACKOFF = Backoff(initial=0.1, max=5.0)
+LOOK_AGAIN = 0.005
+"""Seconds between two looks at whether everything is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a system was told; see `ActorSystem`."""
+
+    name: str
+    ask_timeout: float
+    passivate_after: float
+    max_active: int
+    stop_timeout: float
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class SystemStatistics:
+    """What a system has done since it started.
+
+    Attributes:
+        commands: Commands answered with a reply.
+        rejected: Commands rejected by a rule of the domain.
+        failed: Commands answered with another error.
+        reruns: Commands run again because another writer was faster or a commit failed.
+        events_recorded: Events that commands have recorded.
+        commits: Groups in which they were committed.
+        activations: Aggregates loaded from the store.
+        events_replayed: Events applied while loading.
+        passivations: Idle aggregates that were let go.
+        active_aggregates: Aggregates active now.
+        handlers: By handler name.
+    """
+
+    commands: int
+    rejected: int
+    failed: int
+    reruns: int
+    events_recorded: int
+    commits: int
+    activations: int
+    events_replayed: int
+    passivations: int
+    active_aggregates: int
+    handlers: dict[str, HandlerStatistics]
+
+
+class Runtime:
+    """The running parts of a system, and the order in which they start and stop.
+
+    Args:
+        system: For handlers' contexts.
+        store: Open.
+        types: The aggregate classes by type name; may grow.
+        settings: See there.
+        give_up: Told when a supervisor under the root has given up.
+    """
+
+    def __init__(
+        self,
+        system: "ActorSystem",
+        store: EventStore,
+        types: dict[str, type[AggregateRoot]],
+        settings: Settings,
+        give_up: Callable[[SupervisorGaveUp], None],
+    ) -> None:
+        self.dispatcher = Dispatcher(asyncio.get_running_loop())
+        self.subscriptions: list[Subscription] = []
+        self._system = system
+        self._store = store
+        self._settings = settings
+        self._clock = settings.clock
+        self._give_up = give_up
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._spawned: list[ActorProcess] = []
+        self._children: list[Child] = []
+        self._log = get_logger(system=settings.name)
+        self.journal = Journal(store)
+        self.aggregates = Aggregates(
+            types,
+            store,
+            self.journal,
+            self.dispatcher,
+            self._clock,
+            passivate_after=settings.passivate_after,
+            max_active=settings.max_active,
+            start=self.start_task,
+        )
+        self.router: RouterActor
+        self._router_process: ActorProcess
+        self._stop_listening: Callable[[], None]
+
+    # --- starting ---
+
+    async def start(self, supervised: Sequence[tuple[Supervisor, Sequence[HandlerSpec]]]) -> None:
+        """Start router, supervisors and handlers: who has something to read reads it, the others are live."""
+        store = self._store
+        end = await store.last_position()
+        checkpoints = await store.checkpoints()
+        groups = [(supervisor, self._subscribe(specs, checkpoints, end)) for supervisor, specs in supervised]
+        self.subscriptions = [subscription for _, group in groups for subscription in group]
+        begun = {s.name: s.position for s in self.subscriptions if s.name not in checkpoints}
+        if begun:
+            await store.save_progress(begun)  # a crash before the first event must not move where "latest" began
+        self.router = RouterActor(store, self.subscriptions, end, self._clock)
+        self._router_process = ActorProcess(
+            self.router, self.dispatcher, factory=lambda: self.router, on_failed=self._router_failed
+        )
+        self._router_process.start()
+        for supervisor, group in groups:
+            await self._start_supervisor(supervisor, group)
+        self._stop_listening = store.on_commit(self.router.route_soon)
+        self.router.route_soon()
+
+    def _subscribe(self, specs: Sequence[HandlerSpec], checkpoints: dict[str, int], end: int) -> list[Subscription]:
+        subscriptions = []
+        for spec in specs:
+            position = checkpoints.get(spec.name, 0 if spec.start == "earliest" else end)
+            subscriptions.append(Subscription(spec, position, self._store.event_registry, live=position >= end))
+        return subscriptions
+
+    async def _start_supervisor(self, supervisor: Supervisor, subscriptions: Sequence[Subscription]) -> None:
+        shell = SupervisorActor(supervisor, self._store, self._clock, self._give_up)
+        await self.spawn(shell)
+        for subscription in subscriptions:
+            child, started = self._start_child(subscription, shell)
+            shell.children = (*shell.children, child)
+            self._children.append(child)
+            await started
+            child.process.actor.actor_ref.tell(Work())
+
+    def _start_child(self, subscription: Subscription, supervisor: SupervisorActor) -> tuple[Child, Future[Any]]:
+        def instance() -> HandlerActor:
+            return HandlerActor(subscription, self._store, self.dispatcher, self.router, self._system)
+
+        def failed(failure: Failure) -> None:
+            if supervisor.actor_ref.is_alive():
+                supervisor.actor_ref.tell(ChildFailed(child, failure))
+
+        started: Future[Any] = Future()
+        process = ActorProcess(instance(), self.dispatcher, factory=instance, on_failed=failed, started=started)
+        child = Child(subscription, process, self.router.dispatched)
+        subscription.wake = lambda: process.actor.actor_ref.tell(Work())
+        process.start()
+        return child, started
+
+    def spawn(self, actor: A) -> "Future[ActorRef[A]]":
+        """Start an actor that stands under no supervisor; see `ActorSystem.spawn`."""
+        started: Future[ActorRef[A]] = Future()
+        actor._actor_ref = ActorRef(actor)
+        process = ActorProcess(actor, self.dispatcher, started=started)
+        self._spawned.append(process)
+        process.start()
+        return started
+
+    def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine as a task that is not lost."""
+        task = self.dispatcher.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _router_failed(self, failure: Failure) -> None:
+        """The router goes on where it stood: it fails only when its store does."""
+        delay = ROUTER_BACKOFF.delay(self._router_process.restarts, 0.5)
+        self._log.error("router failed", exc_info=failure.error, restart_in=delay)
+
+        def restart() -> None:
+            if not self.router.actor_stopped.is_set():
+                self._router_process.restart()
+                self.router.route_soon()
+
+        self._clock.call_later(delay, restart)
+
+    # --- running ---
+
+    def statistics(self) -> SystemStatistics:
+        """What the system has done so far."""
+        totals = self.aggregates.statistics
+        return SystemStatistics(
+            commands=totals.commands,
+            rejected=totals.rejected,
+            failed=totals.failed,
+            reruns=totals.reruns,
+            events_recorded=self.journal.events,
+            commits=self.journal.commits,
+            activations=totals.activations,
+            events_replayed=totals.events_replayed,
+            passivations=totals.passivations,
+            active_aggregates=len(self.aggregates),
+            handlers={s.name: s.statistics(self.router.dispatched(s)) for s in self.subscriptions},
+        )
+
+    async def settled(self, timeout: float) -> None:
+        """See `ActorSystem.settled`."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not await self._is_settled(self.subscriptions):
+                    await asyncio.sleep(LOOK_AGAIN)
+        except TimeoutError:
+            end = await self._store.last_position()
+            behind = [f"{s.name} is {s.state} at {p}" for s in self.subscriptions if (p := self._done_up_to(s)) < end]
+            commands = "commands are not answered yet" if self.aggregates.busy else "all commands are answered"
+            state = "; ".join([commands, f"the log ends at {end}", *behind])
+            raise TimeoutError(f"not settled within {timeout:g} s: {state}") from None
+
+    def _done_up_to(self, subscription: Subscription) -> int:
+        return self.router.checkpoint(subscription)
+
+    async def _is_settled(self, subscriptions: Sequence[Subscription]) -> bool:
+        if self.aggregates.busy:
+            return False
+        end = await self._store.last_position()
+        return all(self._done_up_to(subscription) >= end for subscription in subscriptions)
+
+    # --- stopping ---
+
+    async def stop(self, timeout: float) -> None:
+        """Drain, then stop the last started first, all within ``timeout`` seconds; what remains is abandoned."""
+        deadline = time.monotonic() + timeout
+        await _within(deadline, self._drain())
+        self._stop_listening()
+        for child in reversed(self._children):
+            await self._stop_one(child.stop(), child.process, deadline)
+        await _within(max(deadline, time.monotonic() + 1), self.router.save_checkpoints())
+        for process in (*reversed(self._spawned), self._router_process):
+            await self._stop_one(process.stop(), process, deadline)
+        self.close()
+
+    async def _drain(self) -> None:
+        """Wait until nothing is left that can be done soon; handlers that are behind go on another time."""
+        while not await self._is_settled([s for s in self.subscriptions if s.live]):
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def _stop_one(self, stopped: Awaitable[None], process: ActorProcess, deadline: float) -> None:
+        if not await _within(deadline, stopped):
+            self._log.warning("actor did not stop in time and is abandoned", actor=str(process.actor))
+            process.kill()
+
+    def close(self) -> None:
+        """Let go of what needs no waiting; also after a start that failed."""
+        self.aggregates.close()
+        for process in self._spawned:
+            process.kill()
+        for task in self._tasks:
+            task.cancel()
+        self.dispatcher.close()
+
+
+async def _within(deadline: float, work: Awaitable[Any]) -> bool:
+    """Await ``work`` until ``deadline``; whether it was done by then. A store that fails does not stop the stop."""
+    try:
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            await work
+    except (TimeoutError, WorldError):
+        return False
+    return True
