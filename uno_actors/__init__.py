@@ -16,7 +16,6 @@ from uno_actors.aggregate import AggregateRoot, handles
 from uno_actors.aggregate_actor import AggregateRef
 from uno_actors.commands import Command
 from uno_actors.errors import (
-    AggregateNotFound,
     AmbiguousEventType,
     AmbiguousStream,
     AskTimeout,
@@ -60,7 +59,6 @@ __all__ = [
     "Actor",
     "ActorRef",
     "ActorSystem",
-    "AggregateNotFound",
     "AggregateRef",
     "AggregateRoot",
     "AmbiguousEventType",

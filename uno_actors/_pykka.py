@@ -1,4 +1,4 @@
-"""The one place where pykka is imported: its public names, and the three that implementors of a runtime need."""
+"""The one place where pykka is imported: its public names, and what implementors of a runtime need."""
 
 from pykka import Actor as PykkaActor
 from pykka import ActorDeadError, ActorRegistry
@@ -7,9 +7,8 @@ from pykka import Future as PykkaFuture
 from pykka import Timeout as PykkaTimeout
 from pykka._envelope import Envelope
 from pykka._introspection import get_attr_directly
-from pykka.messages import ProxyCall, _ActorStop
-
-ActorStop = _ActorStop
+from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr
+from pykka.messages import _ActorStop as ActorStop
 
 __all__ = [
     "ActorDeadError",
@@ -17,6 +16,8 @@ __all__ = [
     "ActorStop",
     "Envelope",
     "ProxyCall",
+    "ProxyGetAttr",
+    "ProxySetAttr",
     "PykkaActor",
     "PykkaActorRef",
     "PykkaFuture",

@@ -6,14 +6,16 @@ message is handled at a time.
 """
 
 import asyncio
+import contextlib
 import inspect
 import threading
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from types import CoroutineType
-from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
+from functools import partial
+from types import CoroutineType, TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, overload
 
 from uno_actors._pykka import (
     ActorDeadError,
@@ -21,6 +23,8 @@ from uno_actors._pykka import (
     ActorStop,
     Envelope,
     ProxyCall,
+    ProxyGetAttr,
+    ProxySetAttr,
     PykkaActor,
     PykkaActorRef,
     get_attr_directly,
@@ -36,7 +40,13 @@ BATCH = 64
 """Messages that one actor handles before the next actor has its turn."""
 
 
-class Actor(PykkaActor):
+if TYPE_CHECKING:
+    _PykkaActor: Any  # pykka's hooks return None; ours may be coroutine functions, which its types exclude
+else:
+    _PykkaActor = PykkaActor
+
+
+class Actor(_PykkaActor):  # type: ignore[misc]  # see above
     """An actor on the event loop and worker threads; subclass it as you would ``pykka.ThreadingActor``.
 
     ``on_start``, ``on_receive``, ``on_stop`` and methods called through a proxy may each be ``async def`` or
@@ -45,12 +55,44 @@ class Actor(PykkaActor):
     """
 
     mailbox_capacity: ClassVar[int] = CAPACITY
+    actor_urn: str
+    actor_inbox: Mailbox
+    actor_stopped: threading.Event
+    _actor_ref: PykkaActorRef[Any]
+
+    if TYPE_CHECKING:  # pykka's own, as its types would have them
+
+        @classmethod
+        def start(cls, *args: Any, **kwargs: Any) -> PykkaActorRef[Self]: ...
+
+        @property
+        def actor_ref(self) -> PykkaActorRef[Self]: ...
+
+        def stop(self) -> None: ...
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         self.actor_urn = uuid.uuid4().urn
         self.actor_inbox = Mailbox(self.mailbox_capacity)
         self.actor_stopped = threading.Event()
         self._actor_ref = PykkaActorRef(self)
+
+    def on_start(self) -> Any:
+        """Run before the first message; if it raises, the actor has not started."""
+
+    def on_stop(self) -> Any:
+        """Run after the last message."""
+
+    def on_failure(
+        self,
+        exception_type: type[BaseException] | None,
+        exception_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Any:
+        """Run after a message that nobody waits for has failed, before the actor stops or is restarted."""
+
+    def on_receive(self, message: Any) -> Any:
+        """Handle a message and return the reply; the default logs that it was unexpected."""
+        return super().on_receive(message)
 
     @staticmethod
     def _create_actor_inbox() -> Mailbox:
@@ -68,7 +110,9 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
     """A reference to an actor in a system: ``ask`` returns a future unless told to block."""
 
     @overload  # type: ignore[override]  # the default of `block` is the one difference to pykka's
-    def ask(self, message: Any, *, block: Literal[False] = False, timeout: float | None = None) -> Future[Any]: ...
+    def ask(
+        self, message: Any, *, block: Literal[False] = False, timeout: float | None = None
+    ) -> Future[Any]: ...
     @overload
     def ask(self, message: Any, *, block: Literal[True], timeout: float | None = None) -> Any: ...
 
@@ -125,10 +169,11 @@ class ActorProcess:
         self._is_set_up = False
         self._suspended = False  # failed, and waiting for its supervisor
         self._scheduled = False
+        self._killed = False
         self._task: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
         self._runs_on_loop = _runs_on_loop(type(actor))
-        self._inbox: Mailbox = actor.actor_inbox
+        self._inbox = actor.actor_inbox
         self._inbox.owner = str(actor)
         self._log = get_logger(actor=type(actor).__name__, urn=actor.actor_urn)
 
@@ -168,6 +213,7 @@ class ActorProcess:
 
     def kill(self) -> None:
         """Abandon an actor that does not stop: its coroutine is cancelled, a worker thread is left to itself."""
+        self._killed = True
         self._retire()
         self._inbox.close()
         if self._task is not None:
@@ -184,7 +230,7 @@ class ActorProcess:
 
     def _run(self) -> None:
         if self._runs_on_loop:
-            self._dispatcher.post(self._run_on_loop)
+            self._dispatcher.post(self._start_task)
         else:
             self._dispatcher.submit(self._run_on_worker)
 
@@ -195,104 +241,101 @@ class ActorProcess:
                 return
         self._run()
 
-    # --- plain functions: a batch on a worker thread ---
+    # --- the life of an actor, one batch of it at a time ---
 
-    def _run_on_worker(self) -> None:
+    def _batch(self) -> Generator[Callable[[], Any], Any, None]:
+        """Yields each function of the actor that is to be called, and is sent its result or its error.
+
+        Written once for both places where an actor may run; see `_run_on_worker` and `_run_on_loop`.
+        """
         if not self._is_set_up:
             self._is_set_up = True
             try:
-                self._finish(self.actor.on_start())
+                yield self.actor.on_start
             except BaseException as error:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
                 self._failed_to_start(error)
             else:
                 self._has_started()
         for _ in range(BATCH):
-            if self._suspended or self.actor.actor_stopped.is_set() or (envelope := self._inbox.take()) is None:
+            if self._suspended or self.actor.actor_stopped.is_set():
+                break
+            envelope = self._inbox.take()
+            if envelope is None:
                 break
             try:
-                response = self._finish(self._receive(envelope.message))
+                response = yield from self._receive(envelope.message)
             except BaseException as error:  # noqa: BLE001 - as above
-                if self._answered(envelope, error):
-                    continue
-                self._begin_failure(error)
-                try:
-                    self._finish(self.actor.on_failure(type(error), error, error.__traceback__))
-                except BaseException as second:  # noqa: BLE001 - as above
-                    self._log.error("on_failure failed", exc_info=second)
-                self._end_failure(error)
+                if not self._answered(envelope, error):
+                    yield from self._fail(error)
             else:
                 if envelope.reply_to is not None:
                     envelope.reply_to.set(response)
-        self._end_of_batch()
+        if self.actor.actor_stopped.is_set():
+            self._inbox.close()
 
-    def _receive(self, message: Any) -> Any:
+    def _receive(self, message: Any) -> Generator[Callable[[], Any], Any, Any]:
         if isinstance(message, ActorStop):
             self._retire()
             try:
-                self._finish(self.actor.on_stop())
-            except BaseException as error:  # noqa: BLE001 - as above
-                self._log.error("on_stop failed", exc_info=error)
-            return None
-        return self.actor._handle_receive(message)
-
-    def _finish(self, result: Any) -> Any:
-        """The result of a coroutine function that was called on a worker comes from the loop."""
-        return self._dispatcher.run_coroutine(result) if type(result) is CoroutineType else result
-
-    # --- coroutine functions: a batch in a task on the loop ---
-
-    def _run_on_loop(self) -> None:
-        self._task = self._dispatcher.loop.create_task(self._batch_on_loop(), name=str(self.actor))
-
-    async def _batch_on_loop(self) -> None:
-        if not self._is_set_up:
-            self._is_set_up = True
-            try:
-                await self._call(self.actor.on_start)
-            except BaseException as error:  # noqa: BLE001 - as above
-                self._failed_to_start(error)
-            else:
-                self._has_started()
-        for _ in range(BATCH):
-            if self._suspended or self.actor.actor_stopped.is_set() or (envelope := self._inbox.take()) is None:
-                break
-            try:
-                response = await self._receive_on_loop(envelope.message)
-            except BaseException as error:  # noqa: BLE001 - as above
-                if self._answered(envelope, error):
-                    continue
-                self._begin_failure(error)
-                try:
-                    await self._call(self.actor.on_failure, type(error), error, error.__traceback__)
-                except BaseException as second:  # noqa: BLE001 - as above
-                    self._log.error("on_failure failed", exc_info=second)
-                self._end_failure(error)
-            else:
-                if envelope.reply_to is not None:
-                    envelope.reply_to.set(response)
-        self._end_of_batch()
-
-    async def _receive_on_loop(self, message: Any) -> Any:
-        if isinstance(message, ActorStop):
-            self._retire()
-            try:
-                await self._call(self.actor.on_stop)
+                yield self.actor.on_stop
             except BaseException as error:  # noqa: BLE001 - as above
                 self._log.error("on_stop failed", exc_info=error)
             return None
         if isinstance(message, ProxyCall):
-            callee = get_attr_directly(self.actor, message.attr_path)
-            return await self._call(callee, *message.args, **message.kwargs)
-        if type(message).__name__.startswith("Proxy"):
+            return (
+                yield partial(
+                    get_attr_directly(self.actor, message.attr_path), *message.args, **message.kwargs
+                )
+            )
+        if isinstance(message, (ProxyGetAttr, ProxySetAttr)):
             return self.actor._handle_receive(message)
-        return await self._call(self.actor.on_receive, message)
+        return (yield partial(self.actor.on_receive, message))
 
-    async def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if inspect.iscoroutinefunction(function):
-            return await function(*args, **kwargs)
-        return await self._dispatcher.on_worker(lambda: function(*args, **kwargs))
+    def _fail(self, error: BaseException) -> Generator[Callable[[], Any], Any, None]:
+        self._begin_failure(error)
+        try:
+            yield partial(self.actor.on_failure, type(error), error, error.__traceback__)
+        except BaseException as second:  # noqa: BLE001 - as above
+            self._log.error("on_failure failed", exc_info=second)
+        self._end_failure(error)
 
-    # --- common to both ---
+    def _run_on_worker(self) -> None:
+        """A batch on a worker thread: plain functions are called, coroutine functions run on the loop."""
+        batch = self._batch()
+        with contextlib.suppress(StopIteration):
+            call = next(batch)
+            while True:
+                try:
+                    result = call()
+                    if type(result) is CoroutineType:
+                        result = self._dispatcher.run_coroutine(result)
+                except BaseException as error:  # noqa: BLE001 - as above
+                    call = batch.throw(error)
+                else:
+                    call = batch.send(result)
+        self._batch_done()
+
+    async def _run_on_loop(self) -> None:
+        """A batch in a task on the loop: coroutine functions are awaited, plain ones run on a worker thread."""
+        batch = self._batch()
+        with contextlib.suppress(StopIteration):
+            call = next(batch)
+            while True:
+                try:
+                    if inspect.iscoroutinefunction(call):
+                        result = await call()
+                    else:
+                        result = await self._dispatcher.on_worker(call)
+                except BaseException as error:  # noqa: BLE001 - as above
+                    call = batch.throw(error)
+                else:
+                    call = batch.send(result)
+        self._batch_done()
+
+    def _start_task(self) -> None:
+        self._task = self._dispatcher.loop.create_task(self._run_on_loop(), name=str(self.actor))
+
+    # --- its turns ---
 
     def _has_started(self) -> None:
         started, self._started = self._started, None
@@ -310,6 +353,8 @@ class ActorProcess:
 
     def _answered(self, envelope: Envelope[Any], error: BaseException) -> bool:
         """An asker gets the error and the actor goes on; if nobody asked, the actor has failed."""
+        if self._killed:
+            return True
         if envelope.reply_to is None:
             return False
         self._log.info("exception returned to caller", error=repr(error))
@@ -332,15 +377,10 @@ class ActorProcess:
         ActorRegistry.unregister(self.actor.actor_ref)
         self.actor.actor_stopped.set()
 
-    def _end_of_batch(self) -> None:
-        if self.actor.actor_stopped.is_set():
-            self._inbox.close()
-        self._batch_done()
-
 
 def _runs_on_loop(actor_class: type[Actor]) -> bool:
     """An actor whose messages are for a coroutine function, or that has only such methods, runs on the loop."""
-    if actor_class.on_receive is not PykkaActor.on_receive:
+    if actor_class.on_receive is not Actor.on_receive:
         return inspect.iscoroutinefunction(actor_class.on_receive)
     return any(inspect.iscoroutinefunction(member) for name, member in inspect.getmembers_static(actor_class))
 

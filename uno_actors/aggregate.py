@@ -6,7 +6,6 @@ Nothing here knows of actors, stores or threads: an aggregate is tested by calli
 import inspect
 import sys
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import Any, ClassVar, Self, TypeVar
 
 from uno_actors.causality import _current as _current_cause
@@ -87,6 +86,8 @@ class AggregateRoot:
 
     _commands: ClassVar[dict[type[Command[Any]], str]] = {}
     _applies: ClassVar[dict[str, str]] = {}
+    _command_names: ClassVar[dict[type, str]] = {}  # what command_method found
+    _apply_names: ClassVar[dict[type, str]] = {}  # what _apply_method found
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -94,8 +95,10 @@ class AggregateRoot:
             cls.aggregate_type = cls.__name__
         _check_type_name(cls)
         # Names local to the function that defines the class are found in the frame of the class statement.
-        cls._commands = _command_methods(cls, sys._getframe(1).f_locals)  # noqa: SLF001
+        cls._commands = _command_methods(cls, sys._getframe(1).f_locals)
         cls._applies = _apply_methods(cls)
+        cls._command_names = {}
+        cls._apply_names = {}
 
     def __init__(self, id: str) -> None:
         self.id = check_aggregate_id(id)
@@ -108,7 +111,7 @@ class AggregateRoot:
         Raises:
             MissingApply: The class has no method for it.
         """
-        apply = _apply_name(type(self), type(event))
+        apply = _apply_method(type(self), type(event))
         cause = _current_cause.get()
         stamped = event.stamped(
             aggregate_id=self.id,
@@ -156,7 +159,7 @@ class AggregateRoot:
         for event in events:
             if event.aggregate_version != self.version + 1:
                 raise InternalError(f"{self!r} cannot replay {event}: a gap in its stream")
-            getattr(self, _apply_name(type(self), type(event)))(event)
+            getattr(self, _apply_method(type(self), type(event)))(event)
             self.version += 1
         return self
 
@@ -166,7 +169,7 @@ class AggregateRoot:
 
 def known_commands(aggregate: type[AggregateRoot]) -> list[str]:
     """The names of the commands that ``aggregate`` handles."""
-    return [command.__name__ for command in aggregate._commands]  # noqa: SLF001
+    return [command.__name__ for command in aggregate._commands]
 
 
 def command_method(aggregate: type[AggregateRoot], command: object) -> str:
@@ -175,26 +178,28 @@ def command_method(aggregate: type[AggregateRoot], command: object) -> str:
     Raises:
         UnknownCommand: There is none.
     """
-    name = _command_name(aggregate, type(command))
+    kind = type(command)
+    name = aggregate._command_names.get(kind)
     if name is None:
-        raise UnknownCommand(aggregate.aggregate_type, command, known_commands(aggregate))
+        methods = aggregate._commands
+        name = next((methods[base] for base in kind.__mro__ if base in methods), None)
+        if name is None:
+            raise UnknownCommand(aggregate.aggregate_type, command, known_commands(aggregate))
+        aggregate._command_names[kind] = name
     return name
 
 
-@lru_cache(maxsize=4096)
-def _command_name(aggregate: type[AggregateRoot], command: type) -> str | None:
-    methods = aggregate._commands  # noqa: SLF001
-    return next((methods[base] for base in command.__mro__ if base in methods), None)
-
-
-@lru_cache(maxsize=4096)
-def _apply_name(aggregate: type[AggregateRoot], event: type[DomainEvent]) -> str:
-    applies = aggregate._applies  # noqa: SLF001
-    for base in event.__mro__:
-        if (name := applies.get(_key(base.__name__.removesuffix("Event")))) is not None:
-            return name
-    expected = f"apply_{_key(event.__name__.removesuffix('Event'))}"
-    raise MissingApply(aggregate.aggregate_type, event.__name__, expected, applies.values())
+def _apply_method(aggregate: type[AggregateRoot], event: type[DomainEvent]) -> str:
+    name = aggregate._apply_names.get(event)
+    if name is None:
+        keys = (_key(base.__name__.removesuffix("Event")) for base in event.__mro__)
+        name = next((aggregate._applies[key] for key in keys if key in aggregate._applies), None)
+        if name is None:
+            expected = f"apply_{_key(event.__name__.removesuffix('Event'))}"
+            known = aggregate._applies.values()
+            raise MissingApply(aggregate.aggregate_type, event.__name__, expected, known)
+        aggregate._apply_names[event] = name
+    return name
 
 
 def _key(name: str) -> str:
@@ -223,7 +228,7 @@ def _apply_methods(cls: type[AggregateRoot]) -> dict[str, str]:
 def _command_methods(cls: type[AggregateRoot], local_names: dict[str, Any]) -> dict[type[Command[Any]], str]:
     """Map each command type to the method that handles it, inherited ones included."""
     found: dict[type[Command[Any]], str] = {}
-    inherited = {name: command for command, name in cls._commands.items()}  # noqa: SLF001
+    inherited = {name: command for command, name in cls._commands.items()}
     for name in dir(cls):
         method = inspect.getattr_static(cls, name)
         if not getattr(method, "__handles_command__", False):

@@ -219,7 +219,9 @@ class AggregateActor:
         else:
             flight = self._flight or []
             for envelope, result in flight:
-                self._aggregates.answer(self, envelope, result if isinstance(result, Failed) else Failed(outcome))
+                self._aggregates.answer(
+                    self, envelope, result if isinstance(result, Failed) else Failed(outcome)
+                )
             self._run_again(None, self._behind or [])
         self._flush()
         if self._mailbox:
@@ -230,7 +232,9 @@ class AggregateActor:
         for envelope, result in flight:
             self._aggregates.answer(self, envelope, result)
 
-    def _run_again(self, conflict: ConcurrencyConflict | None, entries: Iterable[tuple[Envelope, Any]]) -> None:
+    def _run_again(
+        self, conflict: ConcurrencyConflict | None, entries: Iterable[tuple[Envelope, Any]]
+    ) -> None:
         """Forget what was decided upon a state that was not recorded, and decide again on what is."""
         self.instance = self._flight = self._behind = self._records = None
         again: list[Envelope] = []
@@ -416,7 +420,9 @@ class AggregateRef:
 
     __slots__ = ("_system", "_type", "stream")
 
-    def __init__(self, system: AcceptsCommands, aggregate_type: type[AggregateRoot], aggregate_id: str) -> None:
+    def __init__(
+        self, system: AcceptsCommands, aggregate_type: type[AggregateRoot], aggregate_id: str
+    ) -> None:
         self.stream = StreamId(aggregate_type.aggregate_type, check_aggregate_id(aggregate_id))
         self._type = aggregate_type
         self._system = system

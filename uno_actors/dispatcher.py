@@ -76,9 +76,9 @@ class WorkerPool:
 
     def __init__(self, max_workers: int) -> None:
         self._max_workers = max_workers
-        self._work: queue.SimpleQueue[tuple[ThreadFuture[Any], Callable[..., Any], tuple[object, ...]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._work: queue.SimpleQueue[
+            tuple[ThreadFuture[Any], Callable[..., Any], tuple[object, ...]] | None
+        ] = queue.SimpleQueue()
         self._idle = 0
         self._count = 0
         self._lock = threading.Lock()
@@ -150,7 +150,7 @@ async def _cancel_others() -> None:
 def _new_loop() -> asyncio.AbstractEventLoop:
     """uvloop's if it is installed, else asyncio's."""
     try:
-        import uvloop  # noqa: PLC0415 - optional
+        import uvloop  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - optional
     except ImportError:
         return asyncio.new_event_loop()
     loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()

@@ -179,14 +179,6 @@ class AmbiguousStream(CallerError, LookupError):
         )
 
 
-class AggregateNotFound(CallerError, LookupError):
-    """No event was ever recorded for this aggregate."""
-
-    def __init__(self, aggregate: str, aggregate_id: str) -> None:
-        self.aggregate_id = aggregate_id
-        super().__init__(f"{aggregate} {aggregate_id!r} has no events")
-
-
 class EventNotSerializable(CallerError, TypeError):
     """The payload of an event holds something that cannot be recorded."""
 

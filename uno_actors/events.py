@@ -128,7 +128,9 @@ class EventRegistry:
     ) -> None:
         self._classes: dict[str, list[weakref.ref[type[DomainEvent]]]] = {}
         self._upcasts: dict[tuple[str, int], Upcast] = {}
-        self._names_of: weakref.WeakKeyDictionary[type[DomainEvent], frozenset[str]] = weakref.WeakKeyDictionary()
+        self._names_of: weakref.WeakKeyDictionary[type[DomainEvent], frozenset[str]] = (
+            weakref.WeakKeyDictionary()
+        )
         self.generation = 0
         if isinstance(event_types, Mapping):
             for name, event_type in event_types.items():

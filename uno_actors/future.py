@@ -196,11 +196,11 @@ class Future(PykkaFuture[T]):
         """A future for ``func(result)``."""
         return _derived([self], lambda results: func(results[0]))
 
-    def filter(self: "Future[Iterable[J]]", func: Callable[[J], bool]) -> "Future[Iterable[J]]":  # type: ignore[override]  # narrower: returns ours
+    def filter(self: "Future[Iterable[J]]", func: Callable[[J], bool]) -> "Future[Iterable[J]]":
         """A future for the items of the result that ``func`` holds true."""
         return _derived([self], lambda results: [item for item in results[0] if func(item)])
 
-    def reduce(self: "Future[Iterable[J]]", func: Callable[[M, J], M], *args: M) -> "Future[M]":  # type: ignore[override]  # as filter
+    def reduce(self: "Future[Iterable[J]]", func: Callable[[M, J], M], *args: M) -> "Future[M]":
         """A future for ``functools.reduce(func, result, *args)``."""
         return _derived([self], lambda results: functools.reduce(func, results[0], *args))
 

@@ -308,7 +308,9 @@ class HandlerActor(Actor):
             subscription.failed(batch[count].position)
             raise error
         subscription.end()
-        source.extendleft(reversed(batch[count:]))  # if it fell behind meanwhile, nobody reads this queue any more
+        source.extendleft(
+            reversed(batch[count:])
+        )  # if it fell behind meanwhile, nobody reads this queue any more
         self._router.progressed()
 
     async def _run_async(self, batch: Sequence[Delivery]) -> tuple[int, BaseException | None]:
@@ -344,5 +346,7 @@ class HandlerActor(Actor):
 
     def _context(self, delivery: Delivery) -> HandlerContext:
         subscription, position = self._subscription, delivery.position
-        logger = self._log.bind(event=delivery.record.event_type, position=position)
-        return HandlerContext(position, subscription.attempt(position), subscription.name, logger, self._system)
+        logger = self._log.bind(event_type=delivery.record.event_type, position=position)
+        return HandlerContext(
+            position, subscription.attempt(position), subscription.name, logger, self._system
+        )

@@ -92,16 +92,28 @@ class HandlerSpec:
 
     def __post_init__(self) -> None:
         if not (callable(self.target) or isinstance(self.target, EventHandler)):
-            raise InvalidHandler(f"{self.target!r} is no event handler: a function or an EventHandler is needed")
+            raise InvalidHandler(
+                f"{self.target!r} is no event handler: a function or an EventHandler is needed"
+            )
         if not 0 < len(self.name.encode()) <= MAX_NAME_BYTES or "\0" in self.name:
-            raise InvalidHandler(f"handler name {self.name!r} must have 1 to {MAX_NAME_BYTES} bytes and no NUL")
+            raise InvalidHandler(
+                f"handler name {self.name!r} must have 1 to {MAX_NAME_BYTES} bytes and no NUL"
+            )
         event_type: object = self.event_type
-        if event_type is not None and not (isinstance(event_type, type) and issubclass(event_type, DomainEvent)):
-            raise InvalidHandler(f"handler {self.name}: event_type must be a DomainEvent class, not {event_type!r}")
+        if event_type is not None and not (
+            isinstance(event_type, type) and issubclass(event_type, DomainEvent)
+        ):
+            raise InvalidHandler(
+                f"handler {self.name}: event_type must be a DomainEvent class, not {event_type!r}"
+            )
         if self.start not in ("latest", "earliest"):
-            raise InvalidHandler(f"handler {self.name}: start must be 'latest' or 'earliest', not {self.start!r}")
+            raise InvalidHandler(
+                f"handler {self.name}: start must be 'latest' or 'earliest', not {self.start!r}"
+            )
         if self.max_attempts < 1:
-            raise InvalidHandler(f"handler {self.name}: max_attempts must be 1 or more, not {self.max_attempts}")
+            raise InvalidHandler(
+                f"handler {self.name}: max_attempts must be 1 or more, not {self.max_attempts}"
+            )
 
     def instantiate(self) -> "BoundHandler":
         """What to call for each event; a class is instantiated."""
@@ -150,7 +162,13 @@ def subscribe(
 
     def register(target: H) -> H:
         spec = HandlerSpec(
-            name or _default_name(target), target, event_type, pattern, EventPriority(priority), start, max_attempts
+            name or _default_name(target),
+            target,
+            event_type,
+            pattern,
+            EventPriority(priority),
+            start,
+            max_attempts,
         )
         target.__subscription__ = spec  # type: ignore[attr-defined]
         handler_registry[spec.name] = spec
@@ -216,4 +234,6 @@ def _positional_parameters(function: Callable[..., Any]) -> int:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # some built-in functions do not tell
         return 1
-    return sum(parameter.kind in kinds and parameter.default is inspect.Parameter.empty for parameter in parameters)
+    return sum(
+        parameter.kind in kinds and parameter.default is inspect.Parameter.empty for parameter in parameters
+    )

@@ -55,5 +55,3 @@ class Journal:
         except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
             self._log.error("store failed", exc_info=error)
             return [InternalError(f"the store raised {type(error).__name__}: {error}")] * len(requests)
-
-

@@ -83,7 +83,9 @@ class Mailbox:
     def _drop(self, envelope: Envelope[Any], reason: str) -> None:
         self.dropped += 1
         kind = type(envelope.message).__name__
-        get_logger(actor=self.owner).warning("message dropped", reason=reason, message=kind, dropped=self.dropped)
+        get_logger(actor=self.owner).warning(
+            "message dropped", reason=reason, message=kind, dropped=self.dropped
+        )
 
     def __len__(self) -> int:
         return len(self._messages)

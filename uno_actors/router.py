@@ -47,7 +47,12 @@ class RouterActor(Actor):
     """
 
     def __init__(
-        self, store: EventStore, subscriptions: Sequence[Subscription], position: int, clock: Clock, turn: float = TURN
+        self,
+        store: EventStore,
+        subscriptions: Sequence[Subscription],
+        position: int,
+        clock: Clock,
+        turn: float = TURN,
     ) -> None:
         super().__init__()
         self.position = position

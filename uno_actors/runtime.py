@@ -131,7 +131,9 @@ class Runtime:
         self.subscriptions = [subscription for _, group in groups for subscription in group]
         begun = {s.name: s.position for s in self.subscriptions if s.name not in checkpoints}
         if begun:
-            await store.save_progress(begun)  # a crash before the first event must not move where "latest" began
+            await store.save_progress(
+                begun
+            )  # a crash before the first event must not move where "latest" began
         self.router = RouterActor(store, self.subscriptions, end, self._clock)
         self._router_process = ActorProcess(
             self.router, self.dispatcher, factory=lambda: self.router, on_failed=self._router_failed
@@ -142,11 +144,15 @@ class Runtime:
         self._stop_listening = store.on_commit(self.router.route_soon)
         self.router.route_soon()
 
-    def _subscribe(self, specs: Sequence[HandlerSpec], checkpoints: dict[str, int], end: int) -> list[Subscription]:
+    def _subscribe(
+        self, specs: Sequence[HandlerSpec], checkpoints: dict[str, int], end: int
+    ) -> list[Subscription]:
         subscriptions = []
         for spec in specs:
             position = checkpoints.get(spec.name, 0 if spec.start == "earliest" else end)
-            subscriptions.append(Subscription(spec, position, self._store.event_registry, live=position >= end))
+            subscriptions.append(
+                Subscription(spec, position, self._store.event_registry, live=position >= end)
+            )
         return subscriptions
 
     async def _start_supervisor(self, supervisor: Supervisor, subscriptions: Sequence[Subscription]) -> None:
@@ -159,7 +165,9 @@ class Runtime:
             await started
             child.process.actor.actor_ref.tell(Work())
 
-    def _start_child(self, subscription: Subscription, supervisor: SupervisorActor) -> tuple[Child, Future[Any]]:
+    def _start_child(
+        self, subscription: Subscription, supervisor: SupervisorActor
+    ) -> tuple[Child, Future[Any]]:
         def instance() -> HandlerActor:
             return HandlerActor(subscription, self._store, self.dispatcher, self.router, self._system)
 
@@ -168,7 +176,9 @@ class Runtime:
                 supervisor.actor_ref.tell(ChildFailed(child, failure))
 
         started: Future[Any] = Future()
-        process = ActorProcess(instance(), self.dispatcher, factory=instance, on_failed=failed, started=started)
+        process = ActorProcess(
+            instance(), self.dispatcher, factory=instance, on_failed=failed, started=started
+        )
         child = Child(subscription, process, self.router.dispatched)
         subscription.wake = lambda: process.actor.actor_ref.tell(Work())
         process.start()
@@ -228,8 +238,14 @@ class Runtime:
                     await asyncio.sleep(LOOK_AGAIN)
         except TimeoutError:
             end = await self._store.last_position()
-            behind = [f"{s.name} is {s.state} at {p}" for s in self.subscriptions if (p := self._done_up_to(s)) < end]
-            commands = "commands are not answered yet" if self.aggregates.busy else "all commands are answered"
+            behind = [
+                f"{s.name} is {s.state} at {p}"
+                for s in self.subscriptions
+                if (p := self._done_up_to(s)) < end
+            ]
+            commands = (
+                "commands are not answered yet" if self.aggregates.busy else "all commands are answered"
+            )
             state = "; ".join([commands, f"the log ends at {end}", *behind])
             raise TimeoutError(f"not settled within {timeout:g} s: {state}") from None
 

@@ -34,7 +34,6 @@ class Child:
         self.process.restart()
         self.process.actor.actor_ref.tell(Work())
 
-
     def stop(self) -> Future[None]:
         """Have it stop after the event it is handling; the future is set when it has."""
         self.subscription.stop(self.dispatched(self.subscription))
@@ -60,7 +59,11 @@ class SupervisorActor(Actor):
     """
 
     def __init__(
-        self, supervisor: Supervisor, store: EventStore, clock: Clock, escalate: Callable[[SupervisorGaveUp], None]
+        self,
+        supervisor: Supervisor,
+        store: EventStore,
+        clock: Clock,
+        escalate: Callable[[SupervisorGaveUp], None],
     ) -> None:
         super().__init__()
         self.children: Sequence[Child] = ()
@@ -86,7 +89,9 @@ class SupervisorActor(Actor):
                 await self._set_aside(child.subscription, error)
             case Restart(delay):
                 attempt = child.subscription.failed_times
-                self._log.warning("handler failed", handler=name, error=repr(error), attempt=attempt, restart_in=delay)
+                self._log.warning(
+                    "handler failed", handler=name, error=repr(error), attempt=attempt, restart_in=delay
+                )
         now = self._clock.monotonic()
         self._restarts = (*self._supervisor.budget.recent(self._restarts, now), now)
         self._clock.call_later(delay, child.restart)
@@ -129,7 +134,7 @@ class SupervisorActor(Actor):
         self._log.error(
             "event set aside",
             handler=subscription.name,
-            event=letter.event_type,
+            event_type=letter.event_type,
             position=position,
             attempts=letter.attempts,
             error=letter.error,
@@ -140,5 +145,7 @@ class SupervisorActor(Actor):
             other.stop()
         name, budget = self._supervisor.name, str(self._supervisor.budget)
         gave_up = SupervisorGaveUp(name, child.subscription.name, budget, error)
-        self._log.critical("supervisor gave up", handler=child.subscription.name, error=repr(error), budget=budget)
+        self._log.critical(
+            "supervisor gave up", handler=child.subscription.name, error=repr(error), budget=budget
+        )
         self._escalate(gave_up)

@@ -36,7 +36,9 @@ class Backoff:
 
     def __post_init__(self) -> None:
         if not 0 <= self.initial <= self.max < math.inf:
-            raise ValueError(f"back-off needs 0 <= initial <= max; found initial={self.initial}, max={self.max}")
+            raise ValueError(
+                f"back-off needs 0 <= initial <= max; found initial={self.initial}, max={self.max}"
+            )
         if self.factor < 1:
             raise ValueError(f"back-off needs factor >= 1; found {self.factor}")
         if not 0 <= self.jitter <= 1:
@@ -45,7 +47,9 @@ class Backoff:
     def delay(self, restart: int, chance: float) -> float:
         """Seconds before restart number ``restart`` (from 0); ``chance`` in [0, 1) decides the jitter."""
         growth = min(restart, 1000)  # 2.0 ** 1024 would overflow
-        delay = self.max if self.factor**growth * self.initial > self.max else self.initial * self.factor**growth
+        delay = (
+            self.max if self.factor**growth * self.initial > self.max else self.initial * self.factor**growth
+        )
         return delay * (1 - self.jitter * chance)
 
 
@@ -76,7 +80,11 @@ class RestartBudget:
         return self.max_restarts is None or len(self.recent(restarts, now)) < self.max_restarts
 
     def __str__(self) -> str:
-        return "any number of restarts" if self.max_restarts is None else f"{self.max_restarts} restarts within {self.within:g} s"
+        return (
+            "any number of restarts"
+            if self.max_restarts is None
+            else f"{self.max_restarts} restarts within {self.within:g} s"
+        )
 
 
 @dataclass(frozen=True, slots=True)

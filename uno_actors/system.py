@@ -280,4 +280,6 @@ def _assign(
 def _check_unique(what: str, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InvalidHandler(f"two {what} are named {', '.join(map(repr, twice))}: give each a name of its own")
+        raise InvalidHandler(
+            f"two {what} are named {', '.join(map(repr, twice))}: give each a name of its own"
+        )

@@ -1,16 +1,21 @@
-"""The contract of `uno_actors.testing`, each check on each store of this package as a test of its own."""
+"""The contract of `uno_actors.testing`: the stores of this package keep it; one that does not is found out."""
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
 from stores import InMemoryEventStore, LmdbEventStore
-from uno_actors.events import EventRegistry
-from uno_actors.store import Append, Appended, EventStore
-from uno_actors.errors import UnoError
+from uno_actors.codec import StreamId
+from uno_actors.errors import ConcurrencyConflict, StoreUnavailable, UnoError
+from uno_actors.events import DomainEvent, EventRegistry
+from uno_actors.store import Append, Appended, DeadLetter, EventStore, RecordedEvent, StoredRecord
 from uno_actors.testing import CONTRACT, Check, MakeStore, StorePlace, check_event_store
 
 
@@ -39,3 +44,446 @@ STORES = {"memory": in_memory, "lmdb": in_lmdb}
 @pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
 async def test_store_keeps_its_promise(check: Check, make_store: MakeStore) -> None:
     await check(make_store)
+
+
+async def test_check_event_store_runs_every_check_on_a_fresh_store() -> None:
+    made: list[StorePlace] = []
+
+    @asynccontextmanager
+    async def make_store() -> AsyncIterator[StorePlace]:
+        async with in_memory() as place:
+            made.append(place)
+            yield place
+
+    await check_event_store(make_store)
+    assert len(made) == len(CONTRACT) == len(set(CONTRACT))
+
+
+def test_every_check_states_its_promise_in_one_sentence() -> None:
+    for check in CONTRACT:
+        assert check.__doc__, check.__name__
+        assert check.__doc__.strip().endswith("."), check.__name__
+        assert "\n" not in check.__doc__, check.__name__
+
+
+def test_the_suite_can_be_imported_without_pytest() -> None:
+    program = "import sys; sys.modules['pytest'] = None; import uno_actors.testing"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# --- stores that break a promise each ----------------------------------------------------------------------
+
+
+class Broken(InMemoryEventStore):
+    """A store with a fault; that of this class itself is to forget everything when it is closed."""
+
+
+def _joined(*outcomes: Appended | UnoError) -> Appended | UnoError:
+    """The outcome of a request of which each part was recorded by itself."""
+    failed = [outcome for outcome in outcomes if isinstance(outcome, UnoError)]
+    parts = [outcome for outcome in outcomes if isinstance(outcome, Appended) and outcome.records]
+    if failed:
+        return failed[0]
+    records = tuple(record for part in parts for record in part.records)
+    return Appended(range(parts[0].positions.start, parts[0].positions.start + len(records)), records)
+
+
+class StartsAtZero(Broken):
+    async def read_log(self, after: int = 0, limit: int = 512) -> list[StoredRecord]:
+        return [StoredRecord(place - 1, record) for place, record in await super().read_log(after, limit)]
+
+
+class EndIsWrong(Broken):
+    async def last_position(self) -> int:
+        return max(0, await super().last_position() - 1)
+
+
+class ForgetsTopic(Broken):
+    async def read_log(self, after: int = 0, limit: int = 512) -> list[StoredRecord]:
+        page = await super().read_log(after, limit)
+        return [StoredRecord(place, record._replace(topic=None)) for place, record in page]
+
+
+class RefusesNothing(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        assert requests, "no requests"
+        return await super().commit(requests)
+
+
+class OneVersionForAll(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        everything = sum(map(len, self._streams.values()))
+        return await super().commit(
+            [
+                Append(
+                    tuple(
+                        record
+                        if record.aggregate_version
+                        else record._replace(aggregate_version=everything + n)
+                        for n, record in enumerate(request.records, start=1)
+                    ),
+                    request.expected_version,
+                )
+                for request in requests
+            ]
+        )
+
+
+class IgnoresType(Broken):
+    async def read_stream(
+        self, stream: StreamId, after_version: int = 0, limit: int = 512
+    ) -> list[StoredRecord]:
+        log = await self.read_log(0, 1_000_000)
+        mine = [stored for stored in log if stored.record.aggregate_id == stream.aggregate_id]
+        return mine[after_version : after_version + limit]
+
+
+class IgnoresCase(Broken):
+    async def read_stream(
+        self, stream: StreamId, after_version: int = 0, limit: int = 512
+    ) -> list[StoredRecord]:
+        alike = [
+            known for known in self._streams if known.aggregate_id.lower() == stream.aggregate_id.lower()
+        ]
+        return await super().read_stream(alike[0] if alike else stream, after_version, limit)
+
+
+class CutsTypes(Broken):
+    async def aggregate_types(self, aggregate_id: str) -> list[str]:
+        return [name[:199] for name in await super().aggregate_types(aggregate_id)]
+
+
+class UnsortedTypes(Broken):
+    async def aggregate_types(self, aggregate_id: str) -> list[str]:
+        return list(reversed(await super().aggregate_types(aggregate_id)))
+
+
+class ChecksIdsTooLate(Broken):
+    async def append(self, *events: DomainEvent, expected_version: int | None = None) -> list[RecordedEvent]:
+        recorded = [await super(ChecksIdsTooLate, self).append(event) for event in events]
+        return [one for (one,) in recorded]
+
+
+class SplitsAppends(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        (request,) = requests
+        return [_joined(*await super().commit([Append((record,)) for record in request.records]))]
+
+
+class ShowsHalves(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        (request,) = requests
+        left = await super().commit([Append(request.records[:1])])
+        await asyncio.sleep(0)
+        right = await super().commit([Append(request.records[1:])])
+        return [_joined(*left, *right)]
+
+
+class IgnoresExpectedVersion(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        return await super().commit([Append(request.records) for request in requests])
+
+
+class FailsTogether(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        outcomes = await super().commit(requests)
+        error = next((outcome for outcome in outcomes if isinstance(outcome, UnoError)), None)
+        return outcomes if error is None else [error] * len(requests)
+
+
+class OverwritesVersions(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        free = [tuple(r._replace(aggregate_version=None) for r in request.records) for request in requests]
+        return await super().commit(
+            [
+                Append(records, request.expected_version)
+                for records, request in zip(free, requests, strict=True)
+            ]
+        )
+
+
+class ChecksNoStreams(Broken):
+    async def append(self, *events: DomainEvent, expected_version: int | None = None) -> list[RecordedEvent]:
+        recorded = [await super(ChecksNoStreams, self).append(e, expected_version=None) for e in events]
+        return [one for (one,) in recorded]
+
+
+class FilesEverything(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        return await super().commit(
+            [
+                Append(
+                    tuple(r if r.aggregate_id else r._replace(aggregate_id="none") for r in request.records),
+                    request.expected_version,
+                )
+                for request in requests
+            ]
+        )
+
+
+class ReadsInclusively(Broken):
+    async def read_stream(
+        self, stream: StreamId, after_version: int = 0, limit: int = 512
+    ) -> list[StoredRecord]:
+        return await super().read_stream(stream, max(0, after_version - 1), limit)
+
+
+class ReadsNoSecondPage(Broken):
+    async def read_stream(
+        self, stream: StreamId, after_version: int = 0, limit: int = 512
+    ) -> list[StoredRecord]:
+        return [] if after_version >= 512 else await super().read_stream(stream, after_version, limit)
+
+
+class LogHasNoSecondPage(Broken):
+    async def read_log(self, after: int = 0, limit: int = 512) -> list[StoredRecord]:
+        return [] if after >= 512 else await super().read_log(after, limit)
+
+
+class IgnoresLimitZero(Broken):
+    async def read_log(self, after: int = 0, limit: int = 512) -> list[StoredRecord]:
+        return await super().read_log(after, limit or 512)
+
+
+class ShowsNewestFirst(Broken):
+    async def read_log(self, after: int = 0, limit: int = 512) -> list[StoredRecord]:
+        return (await super().read_log(after, limit))[::-1]
+
+
+class RoundsTime(Broken):
+    async def get_events(self, *args: Any, **narrowed: Any) -> Any:
+        if moment := narrowed.get("since_timestamp"):
+            narrowed["since_timestamp"] = moment.replace(microsecond=0)
+        return await super().get_events(*args, **narrowed)
+
+
+class PicksAType(Broken):
+    async def aggregate_types(self, aggregate_id: str) -> list[str]:
+        return (await super().aggregate_types(aggregate_id))[:1]
+
+
+class LosesPayload(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        if len(requests) == 1 and len(requests[0].records[0].payload) > 300:
+            return [StoreUnavailable("x", "too long")]
+        return await super().commit(requests)
+
+
+class SmallOnly(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        if any(len(record.payload) > 100_000 for request in requests for record in request.records):
+            return [StoreUnavailable("x", "too big")]
+        return await super().commit(requests)
+
+
+class KnowsOnlyGlobally(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        for request in requests:
+            for record in request.records:
+                self.event_registry.resolve(record.event_type)
+        return await super().commit(requests)
+
+
+class StoresTodaysVersion(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        newest = [tuple(r._replace(version=3) for r in request.records) for request in requests]
+        return await super().commit(
+            [
+                Append(records, request.expected_version)
+                for records, request in zip(newest, requests, strict=True)
+            ]
+        )
+
+
+class ReplacesCheckpoints(Broken):
+    async def save_progress(
+        self, checkpoints: Mapping[str, int], dead_letters: Sequence[DeadLetter] = ()
+    ) -> None:
+        self._checkpoints.clear()
+        await super().save_progress(checkpoints, dead_letters)
+
+
+class OnlyForward(Broken):
+    async def save_progress(
+        self, checkpoints: Mapping[str, int], dead_letters: Sequence[DeadLetter] = ()
+    ) -> None:
+        forward = {name: max(at, self._checkpoints.get(name, 0)) for name, at in checkpoints.items()}
+        await super().save_progress(forward, dead_letters)
+
+
+class KeepsFirstLetter(Broken):
+    async def save_progress(
+        self, checkpoints: Mapping[str, int], dead_letters: Sequence[DeadLetter] = ()
+    ) -> None:
+        new = [
+            letter for letter in dead_letters if (letter.handler, letter.position) not in self._dead_letters
+        ]
+        await super().save_progress(checkpoints, new)
+
+
+class LettersByArrival(Broken):
+    async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:
+        return [letter for letter in self._dead_letters.values() if handler in (None, letter.handler)]
+
+
+class LettersByPrefix(Broken):
+    async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:
+        return [letter for letter in await super().dead_letters() if letter.handler.startswith(handler or "")]
+
+
+class DropsAll(Broken):
+    async def drop_dead_letter(self, handler: str, position: int) -> bool:
+        dropped = await super().drop_dead_letter(handler, position)
+        if dropped:
+            self._dead_letters.clear()
+        return dropped
+
+
+class TellsNobody(Broken):
+    def _committed(self) -> None:
+        pass
+
+
+class TellsTooEarly(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        super()._committed()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return await super().commit(requests)
+
+    def _committed(self) -> None:
+        pass
+
+
+class ChecksThenWrites(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        for request in requests:
+            stream = request.records[0].stream
+            head = len(self._streams.get(stream, ())) if stream else 0
+            if request.expected_version not in (None, head):
+                return [ConcurrencyConflict(str(stream), request.expected_version or 0, head)]
+        await asyncio.sleep(0)
+        return await super().commit([Append(request.records) for request in requests])
+
+
+class NumbersThenWrites(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        numbered = []
+        for request in requests:
+            heads = {stream: len(positions) for stream, positions in self._streams.items()}
+            records = []
+            for record in request.records:
+                assert record.stream
+                heads[record.stream] = version = heads.get(record.stream, 0) + 1
+                records.append(record._replace(aggregate_version=version))
+            numbered.append(Append(tuple(records), request.expected_version))
+        await asyncio.sleep(0)
+        return await super().commit(numbered)
+
+
+class HalfIfCancelled(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        (request,) = requests
+        left = await super().commit([Append(request.records[:1])])
+        if str(request.records[0].aggregate_id).startswith("d"):
+            await asyncio.sleep(0)
+        right = await super().commit([Append(request.records[1:])])
+        return [_joined(*left, *right)]
+
+
+class StaysOpen(Broken):
+    async def close(self) -> None:
+        pass
+
+
+class ClosesOnce(Broken):
+    async def close(self) -> None:
+        self._check_open()
+        await super().close()
+
+
+class LosesWhatWaits(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        await asyncio.sleep(0)
+        if self._closed:
+            raise RuntimeError("closed in the middle")
+        return await super().commit(requests)
+
+
+BROKEN: dict[type[Broken], str] = {
+    StartsAtZero: "positions_only_grow",
+    EndIsWrong: "positions_only_grow",
+    ForgetsTopic: "append_returns_what_readers_read",
+    RefusesNothing: "appending_nothing_changes_nothing",
+    OneVersionForAll: "versions_count_each_stream",
+    IgnoresType: "streams_are_named_by_type_and_id",
+    UnsortedTypes: "streams_are_named_by_type_and_id",
+    IgnoresCase: "odd_ids_never_meet",
+    CutsTypes: "odd_types_never_meet",
+    ChecksIdsTooLate: "impossible_ids_are_refused",
+    FilesEverything: "events_without_aggregate_stand_in_the_log_alone",
+    IgnoresExpectedVersion: "expected_version_is_the_fence",
+    ChecksNoStreams: "expected_version_is_of_one_stream",
+    SplitsAppends: "an_append_is_all_or_nothing",
+    OverwritesVersions: "an_event_may_bring_its_version",
+    FailsTogether: "requests_of_one_commit_stand_alone",
+    ReadsInclusively: "get_events_narrows_by_version_and_limit",
+    RoundsTime: "get_events_narrows_by_time",
+    PicksAType: "an_ambiguous_id_is_refused",
+    ReadsNoSecondPage: "streams_are_read_page_by_page",
+    LogHasNoSecondPage: "the_log_is_read_page_by_page",
+    IgnoresLimitZero: "the_log_is_read_page_by_page",
+    ShowsNewestFirst: "read_all_goes_on_while_the_log_grows",
+    LosesPayload: "every_kind_of_value_comes_back",
+    SmallOnly: "big_events_come_back",
+    KnowsOnlyGlobally: "an_unknown_type_is_named",
+    StoresTodaysVersion: "old_events_are_upcast",
+    ReplacesCheckpoints: "checkpoints_move",
+    OnlyForward: "checkpoints_move",
+    KeepsFirstLetter: "dead_letters_move_with_checkpoints",
+    LettersByArrival: "dead_letters_are_listed_in_order",
+    LettersByPrefix: "dead_letters_are_listed_in_order",
+    DropsAll: "dead_letters_can_be_dropped",
+    TellsNobody: "listeners_hear_of_commits",
+    TellsTooEarly: "listeners_find_what_was_committed",
+    ChecksThenWrites: "one_of_many_wins",
+    NumbersThenWrites: "many_appends_leave_no_gap",
+    ShowsHalves: "readers_see_a_prefix",
+    HalfIfCancelled: "a_cancelled_append_is_recorded_whole_or_not_at_all",
+    StaysOpen: "leaving_the_store_closes_it",
+    ClosesOnce: "a_closed_store_refuses",
+    LosesWhatWaits: "closing_finishes_what_was_begun",
+    Broken: "durable_stores_survive_reopening",
+}
+
+
+@pytest.mark.parametrize(("broken", "name"), BROKEN.items(), ids=lambda value: getattr(value, "__name__", ""))
+async def test_store_that_breaks_a_promise_is_found_out(broken: type[Broken], name: str) -> None:
+    @asynccontextmanager
+    async def make_store() -> AsyncIterator[StorePlace]:
+        async def open_store(event_registry: EventRegistry) -> EventStore:
+            return broken(event_registry)
+
+        yield StorePlace(open_store, durable=broken is Broken)
+
+    (check,) = [check for check in CONTRACT if check.__name__ == name]
+    with pytest.raises((AssertionError, UnoError, RuntimeError)):
+        await check(make_store)
+
+
+def test_every_check_has_a_store_that_fails_it() -> None:
+    assert {check.__name__ for check in CONTRACT} == set(BROKEN.values())
+
+
+async def test_check_event_store_names_the_check_that_failed_and_its_promise() -> None:
+    @asynccontextmanager
+    async def make_store() -> AsyncIterator[StorePlace]:
+        async def open_store(event_registry: EventRegistry) -> EventStore:
+            return LettersByArrival(event_registry)
+
+        yield StorePlace(open_store, durable=False)
+
+    with pytest.raises(
+        AssertionError, match=r"^dead_letters_are_listed_in_order: Dead letters are listed by"
+    ):
+        await check_event_store(make_store)
