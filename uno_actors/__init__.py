@@ -3,7 +3,7 @@
 A map, in the order in which one command travels:
 
 - ``commands``, ``aggregate``, ``events``: what users write; ``causality`` links one to the next.
-- ``system``: what a service starts; ``runtime``: its running parts; ``aggregate_actor``: one actor per aggregate, on the event loop.
+- ``system``: what a service starts; ``runtime``: its running parts; ``aggregate_actor``: one actor each.
 - ``journal`` and ``store``: events become durable in groups; ``codec`` turns them into records.
 - ``router``, ``topics``: recorded events find their handlers; ``handlers``, ``handler_actor`` run them.
 - ``supervisor`` decides what happens to a failed handler, ``supervision`` does it.
@@ -49,9 +49,9 @@ from uno_actors.errors import (
 from uno_actors.events import DomainEvent, EventRegistry, event_registry, register_event, upcasts
 from uno_actors.future import Future
 from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, subscribe
+from uno_actors.runtime import SystemStatistics
 from uno_actors.store import ANY, DeadLetter, EventStore, RecordedEvent, open_store
 from uno_actors.supervisor import Backoff, Supervisor
-from uno_actors.runtime import SystemStatistics
 from uno_actors.system import ActorSystem
 
 __all__ = [

@@ -63,12 +63,15 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
     if TYPE_CHECKING:  # pykka's own, as its types would have them
 
         @classmethod
-        def start(cls, *args: Any, **kwargs: Any) -> PykkaActorRef[Self]: ...
+        def start(cls, *args: Any, **kwargs: Any) -> PykkaActorRef[Self]:
+            """Start it on a dispatcher of the process, outside of any system."""
 
         @property
-        def actor_ref(self) -> PykkaActorRef[Self]: ...
+        def actor_ref(self) -> PykkaActorRef[Self]:
+            """Its reference."""
 
-        def stop(self) -> None: ...
+        def stop(self) -> None:
+            """Stop it after the messages that wait."""
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         self.actor_urn = uuid.uuid4().urn

@@ -228,15 +228,20 @@ def _apply_methods(cls: type[AggregateRoot]) -> dict[str, str]:
 def _command_methods(cls: type[AggregateRoot], local_names: dict[str, Any]) -> dict[type[Command[Any]], str]:
     """Map each command type to the method that handles it, inherited ones included."""
     found: dict[type[Command[Any]], str] = {}
-    inherited = {name: command for command, name in cls._commands.items()}
+    inherited = {
+        name: command
+        for base in reversed(cls.__mro__[1:])
+        for command, name in vars(base).get("_commands", {}).items()
+    }
     for name in dir(cls):
         method = inspect.getattr_static(cls, name)
         if not getattr(method, "__handles_command__", False):
+            if name in inherited:
+                reason = f"{name} overrides a method that handles {inherited[name].__name__}: mark it with @handles too"
+                raise InvalidAggregate(cls.__name__, reason)
             continue
-        if name in cls.__dict__:
-            command = _command_type(cls, name, method, local_names)
-        else:
-            command = inherited[name]
+        own = name in cls.__dict__
+        command = _command_type(cls, name, method, local_names) if own else inherited[name]
         if command in found:
             raise InvalidAggregate(
                 cls.__name__, f"{found[command]} and {name} both handle {command.__name__}"

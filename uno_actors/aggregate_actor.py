@@ -259,9 +259,9 @@ class AggregateActor:
         aggregates = self._aggregates
         try:
             instance = await aggregates.load(self.stream)
-        except BaseException as error:  # noqa: BLE001 - whatever it was, those who asked must hear of it
+        except BaseException as error:
             waiting, self._mailbox, self._loading = self._mailbox or (), None, False
-            aggregates.log.error("aggregate cannot be loaded", aggregate=str(self.stream), error=repr(error))
+            aggregates.log.exception("aggregate cannot be loaded", aggregate=str(self.stream))
             for envelope in waiting:
                 if not envelope.withdrawn:
                     aggregates.answer(self, envelope, Failed(error))

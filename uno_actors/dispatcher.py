@@ -148,7 +148,7 @@ async def _cancel_others() -> None:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's if it is installed, else asyncio's."""
+    """A loop of uvloop if it is installed, else of asyncio."""
     try:
         import uvloop  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - optional
     except ImportError:

@@ -7,10 +7,12 @@ live again when it has reached the end. So a handler that cannot keep up costs n
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from typing_extensions import override
 
 from uno_actors.actor import Actor
 from uno_actors.causality import _current as _current_cause
@@ -57,10 +59,8 @@ class Delivery:
         return self._event
 
 
-class DeliveryDone(Protocol):
-    """The router's side: one handler has done with a delivery or gives up its turn."""
-
-    def __call__(self, delivery: Delivery, /) -> None: ...
+DeliveryDone = Callable[[Delivery], None]
+"""The router's side: one handler has done with a delivery or gives up its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Subscription:
         self.failures = 0
         self.restarts = 0
         self.dead_letters = 0
-        self.wake: DeliveryWanted = _nobody_waits
+        self.wake: Callable[[], None] = _nobody_waits
         self.give_back: DeliveryDone = _not_counted
         self._registry = registry
 
@@ -208,12 +208,6 @@ class Subscription:
         )
 
 
-class DeliveryWanted(Protocol):
-    """Wakes the actor of a subscription."""
-
-    def __call__(self) -> None: ...
-
-
 def _nobody_waits() -> None:
     """The wake-up of a subscription whose actor has not started."""
 
@@ -260,11 +254,13 @@ class HandlerActor(Actor):
         self._log = get_logger(handler=subscription.name)
         self._handler: BoundHandler
 
+    @override
     async def on_start(self) -> None:
         self._handler = self._subscription.spec.instantiate()
         if self._subscription.state == "restarting":
             self._subscription.state = "catching up"
 
+    @override
     async def on_receive(self, message: Work) -> None:
         subscription = self._subscription
         while subscription.state != "stopped":

@@ -131,6 +131,7 @@ class BoundHandler:
         self.takes_context = _positional_parameters(function) >= 2
 
     def __call__(self, event: DomainEvent, context: HandlerContext) -> Any:
+        """What the handler returns: a coroutine if it ``is_async``."""
         return self.function(event, context) if self.takes_context else self.function(event)
 
 

@@ -8,6 +8,8 @@ for its LOW handlers, the next may be with its HIGH ones.
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from typing_extensions import override
+
 from uno_actors.actor import Actor
 from uno_actors.clock import Clock, Timer
 from uno_actors.codec import Record
@@ -79,15 +81,18 @@ class RouterActor(Actor):
                 self._by_topic.add(subscription.spec.topic_pattern, subscription)
             subscription.give_back = self._given_back
 
+    @override
     async def on_start(self) -> None:
         self._advancing = False  # when it is started again after a failure
         self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
 
+    @override
     async def on_stop(self) -> None:
         for timer in (self._watching, self._saving):
             if timer is not None:
                 timer.cancel()
 
+    @override
     async def on_receive(self, message: Route | SaveCheckpoints) -> None:
         if isinstance(message, SaveCheckpoints):
             await self.save_checkpoints()

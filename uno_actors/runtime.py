@@ -234,29 +234,23 @@ class Runtime:
         """See `ActorSystem.settled`."""
         try:
             async with asyncio.timeout(timeout):
-                while not await self._is_settled(self.subscriptions):
+                while not await self._is_settled(self.subscriptions):  # noqa: ASYNC110 - it has many causes
                     await asyncio.sleep(LOOK_AGAIN)
         except TimeoutError:
             end = await self._store.last_position()
-            behind = [
-                f"{s.name} is {s.state} at {p}"
-                for s in self.subscriptions
-                if (p := self._done_up_to(s)) < end
-            ]
+            positions = [(s, self.router.checkpoint(s)) for s in self.subscriptions]
+            behind = [f"{s.name} is {s.state} at {position}" for s, position in positions if position < end]
             commands = (
                 "commands are not answered yet" if self.aggregates.busy else "all commands are answered"
             )
             state = "; ".join([commands, f"the log ends at {end}", *behind])
             raise TimeoutError(f"not settled within {timeout:g} s: {state}") from None
 
-    def _done_up_to(self, subscription: Subscription) -> int:
-        return self.router.checkpoint(subscription)
-
     async def _is_settled(self, subscriptions: Sequence[Subscription]) -> bool:
         if self.aggregates.busy:
             return False
         end = await self._store.last_position()
-        return all(self._done_up_to(subscription) >= end for subscription in subscriptions)
+        return all(self.router.checkpoint(subscription) >= end for subscription in subscriptions)
 
     # --- stopping ---
 
@@ -274,7 +268,7 @@ class Runtime:
 
     async def _drain(self) -> None:
         """Wait until nothing is left that can be done soon; handlers that are behind go on another time."""
-        while not await self._is_settled([s for s in self.subscriptions if s.live]):
+        while not await self._is_settled([s for s in self.subscriptions if s.live]):  # noqa: ASYNC110 - as above
             await asyncio.sleep(LOOK_AGAIN)
 
     async def _stop_one(self, stopped: Awaitable[None], process: ActorProcess, deadline: float) -> None:

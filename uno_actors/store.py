@@ -288,10 +288,11 @@ def place(request: Append, version_of: Callable[[StreamId], int]) -> tuple[Recor
                 raise ConcurrencyConflict(str(stream), request.expected_version, head)
         heads[stream] = version = head + 1
         if record.aggregate_version is None:
-            record = record._replace(aggregate_version=version)
-        elif record.aggregate_version != version:
+            placed.append(record._replace(aggregate_version=version))
+        elif record.aggregate_version == version:
+            placed.append(record)
+        else:
             raise ConcurrencyConflict(str(stream), record.aggregate_version - 1, head)
-        placed.append(record)
     return tuple(placed)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from typing_extensions import override
+
 from uno_actors.actor import Actor, ActorProcess, Failure
 from uno_actors.clock import Clock
 from uno_actors.errors import SupervisorGaveUp
@@ -74,6 +76,7 @@ class SupervisorActor(Actor):
         self._restarts: tuple[float, ...] = ()
         self._log = get_logger(supervisor=supervisor.name)
 
+    @override
     async def on_receive(self, message: ChildFailed) -> None:
         child, failure = message.child, message.failure
         if child.subscription.state == "stopped":
