@@ -22,7 +22,9 @@ class Heard:
     """What the workers of all rounds have said."""
 
     acknowledged: set[str] = field(default_factory=set)
-    handled: dict[str, list[list[int]]] = field(default_factory=lambda: defaultdict(list))  # by handler, by round
+    handled: dict[str, list[list[int]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # by handler, by round
     lines: int = 0
 
     def listen(self, line: str) -> None:
@@ -73,7 +75,7 @@ async def read_everything(directory: Path) -> tuple[list[StoredRecord], list[Dep
 
 
 async def check(directory: Path, heard: Heard) -> list[StoredRecord]:
-    """Every acknowledged command is recorded whole and once; nothing is half there; no version or position is missing."""
+    """Every acknowledged command is recorded whole and once; no half, no gap in versions or positions."""
     records, events, checkpoints = await read_everything(directory)
     assert [stored.position for stored in records] == list(range(1, len(records) + 1))
     versions: dict[str | None, list[int | None]] = defaultdict(list)
@@ -104,7 +106,12 @@ def check_handlers(heard: Heard, records: list[StoredRecord]) -> None:
 async def crash(directory: Path, rounds: int, chance: random.Random) -> None:
     heard = Heard()
     for number in range(rounds):
-        run_until_killed(directory, number, heard, lines=chance.choice([0, 1, chance.randrange(40), chance.randrange(3000)]))
+        run_until_killed(
+            directory,
+            number,
+            heard,
+            lines=chance.choice([0, 1, chance.randrange(40), chance.randrange(3000)]),
+        )
         records = await check(directory, heard)
     run_to_the_end(directory, heard)
     records = await check(directory, heard)

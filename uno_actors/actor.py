@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from types import CoroutineType, TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, cast, overload
 
 from uno_actors._pykka import (
     ActorDeadError,
@@ -30,6 +30,7 @@ from uno_actors._pykka import (
     get_attr_directly,
 )
 from uno_actors.dispatcher import Dispatcher, default_dispatcher
+from uno_actors.errors import AskTimeout
 from uno_actors.future import Future
 from uno_actors.log import get_logger
 from uno_actors.mailbox import CAPACITY, Mailbox
@@ -110,7 +111,18 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
 
 
 class ActorRef(PykkaActorRef[A], Generic[A]):
-    """A reference to an actor in a system: ``ask`` returns a future unless told to block."""
+    """A reference to an actor in a system: ``ask`` returns a future, which ends within the system's time.
+
+    Args:
+        actor: The actor.
+        dispatcher: Its dispatcher.
+        ask_timeout: Seconds until an ask without a reply ends.
+    """
+
+    def __init__(self, actor: A, dispatcher: Dispatcher, ask_timeout: float) -> None:
+        super().__init__(actor)
+        self._dispatcher = dispatcher
+        self._ask_timeout = ask_timeout
 
     @overload  # type: ignore[override]  # the default of `block` is the one difference to pykka's
     def ask(
@@ -125,13 +137,39 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
         Args:
             message: Anything.
             block: Wait for the reply on this thread; an error on the event loop's.
-            timeout: Seconds to wait when blocking.
+            timeout: Seconds; default is that of the system.
 
         Raises:
             pykka.ActorDeadError: In the reply: the actor has stopped, or stops before it handles the message.
-            MailboxFull: In the reply.
+            AskTimeout, MailboxFull: In the reply; and whatever the actor raises.
         """
-        return super().ask(message, block=block, timeout=timeout)
+        future: Future[Any] = Future()
+        envelope = Envelope(message, reply_to=future)
+        if self.is_alive():
+            self.actor_inbox.put(envelope)
+            if not future.done():
+                self._end_after(self._ask_timeout if timeout is None else timeout, envelope, future)
+        else:
+            future.set_exception(ActorDeadError(f"{self} not found"))
+        return future.get() if block else future
+
+    def _end_after(self, seconds: float, envelope: Envelope[Any], future: Future[Any]) -> None:
+        def expire() -> None:
+            if future.done():
+                return
+            place = self.actor_inbox.place(envelope)
+            doing = "It is being handled" if place is None else f"It was at place {place} in the mailbox"
+            kind = type(envelope.message).__name__
+            future.offer_exception(AskTimeout(str(self), kind, seconds, started=place is None, doing=doing))
+
+        def arm() -> None:
+            timer = self._dispatcher.loop.call_later(seconds, expire)
+            future.add_done_callback(lambda _: self._dispatcher.call(timer.cancel))
+
+        self._dispatcher.call(arm)
+
+    if TYPE_CHECKING:
+        actor_inbox: Mailbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +277,7 @@ class ActorProcess:
 
     def _batch_done(self) -> None:
         with self._lock:
-            if self._suspended or self._inbox.empty():
+            if self._suspended or (self._is_set_up and self._inbox.empty()):
                 self._scheduled = False
                 return
         self._run()
@@ -252,29 +290,47 @@ class ActorProcess:
         Written once for both places where an actor may run; see `_run_on_worker` and `_run_on_loop`.
         """
         if not self._is_set_up:
-            self._is_set_up = True
-            try:
-                yield self.actor.on_start
-            except BaseException as error:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
-                self._failed_to_start(error)
-            else:
-                self._has_started()
+            yield from self._set_up()
         for _ in range(BATCH):
-            if self._suspended or self.actor.actor_stopped.is_set():
+            if self._suspended or not self._is_set_up or self.actor.actor_stopped.is_set():
                 break
             envelope = self._inbox.take()
             if envelope is None:
                 break
+            asker = _asker(envelope)
+            if asker is not None and asker.done():
+                continue  # its asker was told that no reply came in time, and that it will not be handled
             try:
                 response = yield from self._receive(envelope.message)
-            except BaseException as error:  # noqa: BLE001 - as above
-                if not self._answered(envelope, error):
+            except BaseException as error:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
+                if self._killed:
+                    break
+                if asker is None:
                     yield from self._fail(error)
+                else:
+                    self._log.info("exception returned to caller", error=repr(error))
+                    asker.offer_exception(error)
             else:
-                if envelope.reply_to is not None:
-                    envelope.reply_to.set(response)
+                if asker is not None:
+                    asker.offer(response)
         if self.actor.actor_stopped.is_set():
             self._inbox.close()
+
+    def _set_up(self) -> Generator[Callable[[], Any], Any, None]:
+        self._is_set_up = True
+        started, self._started = self._started, None
+        try:
+            yield self.actor.on_start
+        except BaseException as error:  # noqa: BLE001 - as above
+            if started is None:
+                self._begin_failure(error)
+                self._end_failure(error, while_starting=True)
+            else:
+                self._retire()
+                started.set_exception(error)
+        else:
+            if started is not None:
+                started.set(self.actor.actor_ref)
 
     def _receive(self, message: Any) -> Generator[Callable[[], Any], Any, Any]:
         if isinstance(message, ActorStop):
@@ -340,30 +396,6 @@ class ActorProcess:
 
     # --- its turns ---
 
-    def _has_started(self) -> None:
-        started, self._started = self._started, None
-        if started is not None:
-            started.set(self.actor.actor_ref)
-
-    def _failed_to_start(self, error: BaseException) -> None:
-        started, self._started = self._started, None
-        if started is not None:
-            self._retire()
-            started.set_exception(error)
-        else:
-            self._begin_failure(error)
-            self._end_failure(error, while_starting=True)
-
-    def _answered(self, envelope: Envelope[Any], error: BaseException) -> bool:
-        """An asker gets the error and the actor goes on; if nobody asked, the actor has failed."""
-        if self._killed:
-            return True
-        if envelope.reply_to is None:
-            return False
-        self._log.info("exception returned to caller", error=repr(error))
-        envelope.reply_to.set_exception((type(error), error, error.__traceback__))
-        return True
-
     def _begin_failure(self, error: BaseException) -> None:
         """From here on no message is handled, until ``on_failure`` has run and the supervisor has decided."""
         if self._on_failed is None:
@@ -379,6 +411,11 @@ class ActorProcess:
     def _retire(self) -> None:
         ActorRegistry.unregister(self.actor.actor_ref)
         self.actor.actor_stopped.set()
+
+
+def _asker(envelope: Envelope[Any]) -> Future[Any] | None:
+    """The future of who waits for a reply; all that come to an `Actor` are of our class."""
+    return cast("Future[Any] | None", envelope.reply_to)
 
 
 def _runs_on_loop(actor_class: type[Actor]) -> bool:

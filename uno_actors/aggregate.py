@@ -264,7 +264,7 @@ def _command_type(
     if isinstance(annotation, str):
         try:
             annotation = eval(annotation, getattr(method, "__globals__", {}), local_names)  # noqa: S307 - the class's own source
-        except NameError as error:
+        except Exception as error:  # noqa: BLE001 - whatever evaluating it raises
             reason = f"the annotation {annotation!r} of @handles method {name} is not defined ({error})"
             raise InvalidAggregate(cls.__name__, reason) from None
     if annotation is inspect.Parameter.empty:

@@ -44,6 +44,13 @@ class Dispatcher:
             else:
                 self.loop.call_soon_threadsafe(self._run_posted, context=self._context)
 
+    def call(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` on the loop: at once if this is its thread, else soon."""
+        if self.is_current():
+            callback()
+        else:
+            self.post(callback)
+
     def _run_posted(self) -> None:
         self._woken = False  # first: whoever posts from now on wakes the loop again
         posted = self._posted

@@ -8,9 +8,9 @@ today's schema by the steps registered with `upcasts`.
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from uno_actors.causality import Cause, new_id
 from uno_actors.errors import AmbiguousEventType, EventNotReadable, UnknownEventType
@@ -52,7 +52,7 @@ class DomainEvent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
     event_id: str = Field(default_factory=new_id)
-    timestamp: Annotated[datetime, AfterValidator(_aware)] = Field(default_factory=_now)
+    timestamp: datetime = Field(default_factory=_now)
     event_type: str = "DomainEvent"
     version: int = 1
     aggregate_id: str | None = None
@@ -60,7 +60,11 @@ class DomainEvent(BaseModel):
     aggregate_version: int | None = None
     correlation_id: str | None = None
     causation_id: str | None = None
-    topic: Annotated[str | None, AfterValidator(_checked)] = None
+    topic: str | None = None
+
+    # Validators by name, for they hold where a subclass declares the field again: `topic: str = "a.b"`.
+    _aware = field_validator("timestamp")(_aware)
+    _checked = field_validator("topic")(_checked)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

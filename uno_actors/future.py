@@ -57,7 +57,8 @@ class Future(PykkaFuture[T]):
         Raises:
             queue.Full: It has one.
         """
-        self._settle(cast("T", value), None)
+        if not self._offer(cast("T", value), None):
+            raise queue.Full
 
     def set_exception(self, exc_info: ExcInfo | BaseException | None = None) -> None:
         """Set an error as the result.
@@ -75,7 +76,16 @@ class Future(PykkaFuture[T]):
                     raise TypeError("set_exception() needs an error, or to be called where one is handled")
                 error = kind()
             exc_info = error.with_traceback(traceback)
-        self._settle(_UNSET, exc_info)
+        if not self._offer(_UNSET, exc_info):
+            raise queue.Full
+
+    def offer(self, value: T) -> bool:
+        """Set the result if there is none yet; whether it was set."""
+        return self._offer(value, None)
+
+    def offer_exception(self, error: BaseException) -> bool:
+        """Set an error as the result if there is none yet; whether it was set."""
+        return self._offer(_UNSET, error)
 
     def set_get_hook(self, func: Callable[[float | None], T]) -> None:
         """Have ``func(timeout)`` compute the result when it is first asked for.
@@ -88,14 +98,15 @@ class Future(PykkaFuture[T]):
                 raise queue.Full
             self._get_hook = func
 
-    def _settle(self, value: T, error: BaseException | None) -> None:
+    def _offer(self, value: T, error: BaseException | None) -> bool:
         with _lock:
             if self.done() or self._get_hook is not None:
-                raise queue.Full
+                return False
             self._value, self._error = value, error
             callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
             callback(self)
+        return True
 
     # --- getting ---
 

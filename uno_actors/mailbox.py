@@ -48,6 +48,11 @@ class Mailbox:
         except IndexError:
             return None
 
+    def place(self, envelope: Envelope[Any]) -> int | None:
+        """The place of ``envelope`` in the queue, from 1; ``None`` if it was taken."""
+        waiting = list(self._messages)
+        return waiting.index(envelope) + 1 if envelope in waiting else None
+
     def get(self) -> Envelope[Any]:
         """The next message.
 

@@ -187,7 +187,7 @@ class Runtime:
     def spawn(self, actor: A) -> "Future[ActorRef[A]]":
         """Start an actor that stands under no supervisor; see `ActorSystem.spawn`."""
         started: Future[ActorRef[A]] = Future()
-        actor._actor_ref = ActorRef(actor)
+        actor._actor_ref = ActorRef(actor, self.dispatcher, self._settings.ask_timeout)
         process = ActorProcess(actor, self.dispatcher, started=started)
         self._spawned.append(process)
         process.start()

@@ -238,10 +238,7 @@ class ActorSystem:
         """Hand a command over to the event loop; called by `AggregateRef`, from any thread."""
         runtime = self._running()
         seconds = self._settings.ask_timeout if timeout is None else timeout
-        if runtime.dispatcher.is_current():
-            runtime.aggregates.deliver(stream, envelope, seconds)
-        else:
-            runtime.dispatcher.post(lambda: runtime.aggregates.deliver(stream, envelope, seconds))
+        runtime.dispatcher.call(lambda: runtime.aggregates.deliver(stream, envelope, seconds))
 
     def _running(self) -> Runtime:
         if self._runtime is None or self._state not in ("running", "stopping"):

@@ -1,0 +1,456 @@
+"""What is promised, each promise with a test of its name. The README lists promise and test."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from stores import InMemoryEventStore, LmdbEventStore
+from uno_actors import (
+    Actor,
+    ActorSystem,
+    AggregateRoot,
+    AskTimeout,
+    Backoff,
+    Command,
+    CommandRejected,
+    ConcurrencyConflict,
+    DomainEvent,
+    EventPriority,
+    MailboxFull,
+    StoreUnavailable,
+    Supervisor,
+    UnoError,
+    handles,
+    subscribe,
+)
+from uno_actors.aggregate_actor import CAPACITY
+from uno_actors.codec import to_record
+from uno_actors.store import Append, Appended
+
+
+class Deposited(DomainEvent):
+    amount: int
+    topic: str | None = "accounts.deposited"
+
+
+class Deposit(Command[int]):
+    amount: int
+
+
+class DepositParts(Command[int]):
+    parts: int
+    fail_after: int | None = None
+
+
+class Balance(Command[int]):
+    pass
+
+
+class Exit(Command[None]):
+    pass
+
+
+class Account(AggregateRoot):
+    limit: int | None = None
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id=id)
+        self.balance = 0
+
+    @handles
+    def deposit(self, command: Deposit) -> int:
+        if self.limit is not None and self.balance + command.amount > self.limit:
+            raise CommandRejected(f"the balance may not exceed {self.limit}")
+        self.register_event(Deposited(amount=command.amount))
+        return self.balance
+
+    @handles
+    def deposit_parts(self, command: DepositParts) -> int:
+        for part in range(command.parts):
+            if part == command.fail_after:
+                raise RuntimeError("half way")
+            self.register_event(Deposited(amount=1))
+        return self.balance
+
+    @handles
+    def tell_balance(self, command: Balance) -> int:
+        return self.balance
+
+    @handles
+    def exit(self, command: Exit) -> None:
+        raise SystemExit(1)
+
+    def apply_deposited(self, event: Deposited) -> None:
+        self.balance += event.amount
+
+
+class GatedStore(InMemoryEventStore):
+    """Commits when the gate is open, fails with what is in `errors`, and runs `before` each commit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.asked = asyncio.Event()
+        self.errors: list[UnoError] = []
+        self.before: Callable[[], Awaitable[None]] | None = None
+
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        self.asked.set()
+        await self.gate.wait()
+        if self.before is not None:
+            await self.before()
+        if self.errors:
+            raise self.errors.pop(0)
+        return await super().commit(requests)
+
+
+def seen_by(store: InMemoryEventStore) -> list[int]:
+    return [record.aggregate_version or 0 for record in store._log]
+
+
+async def test_1_durable_before_visible() -> None:
+    """No reply, handler or reader sees an event before its transaction is synced."""
+    store, handled = GatedStore(), []
+
+    @subscribe(event_type=Deposited, name="watcher")
+    async def watch(event: Deposited) -> None:
+        handled.append(event.amount)
+
+    async with ActorSystem(store, handlers=[watch]) as system:
+        account = system.aggregate(Account, "alice")
+        store.gate.clear()
+        deposit, balance = account.ask(Deposit(amount=10)), account.ask(Balance())
+        rejected = account.ask(Deposit(amount=5))
+        await store.asked.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not deposit.done()
+        assert not balance.done(), "the reply to a question rests on an event that is not durable"
+        assert not rejected.done()
+        assert handled == []
+        assert await store.get_events("alice") == []
+        store.gate.set()
+        assert (await deposit, await balance) == (10, 10)
+        await system.settled()
+        assert handled == [10, 5]
+
+
+async def test_1_durable_means_synced_by_lmdb(tmp_path: Path) -> None:
+    """The environment is opened with neither MDB_NOSYNC nor MDB_NOMETASYNC, MDB_MAPASYNC or MDB_WRITEMAP."""
+    async with LmdbEventStore(tmp_path / "store") as store:
+        flags = store._env.flags()
+        assert flags["sync"]
+        assert flags["metasync"]
+        assert not flags["map_async"]
+        assert not flags["writemap"]
+
+
+async def test_2_all_or_nothing(tmp_path: Path) -> None:
+    """The events of one command are recorded together or not at all."""
+    store = LmdbEventStore(tmp_path / "store")
+    async with store, ActorSystem(store, handlers=[]) as system:
+        assert await system.aggregate(Account, "alice").ask(DepositParts(parts=3)) == 3
+        stale = [Deposited(amount=1, aggregate_id="alice", aggregate_type="Account") for _ in range(2)]
+        with pytest.raises(ConcurrencyConflict):
+            await store.append(*stale, expected_version=2)
+        with pytest.raises(RuntimeError, match="half way"):
+            await system.aggregate(Account, "alice").ask(DepositParts(parts=3, fail_after=2))
+        assert [event.aggregate_version for event in await store.get_events("alice")] == [1, 2, 3]
+
+
+async def test_3_gapless(tmp_path: Path) -> None:
+    """Versions run 1, 2, 3, positions only grow, and a reader sees a prefix of the log."""
+    prefixes: list[list[str]] = []
+    store = LmdbEventStore(tmp_path / "store")
+    async with store, ActorSystem(store, handlers=[]) as system:
+
+        async def read() -> None:
+            while len(prefixes) < 5 or len(prefixes[-1]) < 300:
+                prefixes.append([event.event_id async for _, event in store.read_all()])
+                await asyncio.sleep(0)
+
+        async def write(name: str) -> None:
+            for _ in range(30):
+                await system.aggregate(Account, name).ask(Deposit(amount=1))
+
+        await asyncio.gather(read(), *(write(f"account-{n % 4}") for n in range(10)))
+        final = [recorded async for recorded in store.read_all()]
+    assert [position for position, _ in final] == list(range(1, 301))
+    ids = [event.event_id for _, event in final]
+    assert all(prefix == ids[: len(prefix)] for prefix in prefixes)
+    for name in {event.aggregate_id for _, event in final}:
+        versions = [event.aggregate_version for _, event in final if event.aggregate_id == name]
+        assert versions == list(range(1, len(versions) + 1))
+
+
+async def test_4_one_writer_by_expected_version() -> None:
+    """Of two systems on one store the loser drops its state, replays and runs the command again."""
+    store = GatedStore()
+    async with ActorSystem(store, handlers=[]) as one, ActorSystem(store, handlers=[]) as two:
+        for _ in range(10):
+            asks = [
+                system.aggregate(Account, "alice").ask(Deposit(amount=1)) for system in (one, two, one, two)
+            ]
+            await asyncio.gather(*asks)
+        assert await one.aggregate(Account, "alice").ask(Balance()) in (
+            38,
+            39,
+            40,
+        )  # a question sees its own state
+        assert await one.aggregate(Account, "alice").ask(Deposit(amount=1)) == 41
+        assert one.statistics().reruns + two.statistics().reruns > 0
+    assert seen_by(store) == list(range(1, 42))
+
+
+async def test_4_one_writer_gives_up_after_three_reruns() -> None:
+    """A command that meets a faster writer four times ends with ConcurrencyConflict and records nothing."""
+    store, meetings = GatedStore(), 0
+
+    async def another_writer() -> None:
+        nonlocal meetings
+        meetings += 1
+        faster = to_record(Deposited(amount=1, aggregate_id="alice", aggregate_type="Account"))
+        await InMemoryEventStore.commit(store, [Append((faster,))])
+
+    async with ActorSystem(store, handlers=[]) as system:
+        store.before = another_writer
+        with pytest.raises(ConcurrencyConflict, match="another writer was faster"):
+            await system.aggregate(Account, "alice").ask(Deposit(amount=1000))
+        assert meetings == 4
+        assert await system.aggregate(Account, "alice").ask(Balance()) == 4
+    assert seen_by(store) == [1, 2, 3, 4]
+
+
+async def test_5_no_half_state() -> None:
+    """A command that raises after register_event, or whose append fails, leaves no trace."""
+    store = GatedStore()
+    async with ActorSystem(store, handlers=[]) as system:
+        account = system.aggregate(Account, "alice")
+        await account.ask(Deposit(amount=10))
+        with pytest.raises(RuntimeError, match="half way"):
+            await account.ask(DepositParts(parts=3, fail_after=2))
+        assert await account.ask(Balance()) == 10
+        store.errors.append(StoreUnavailable("memory:", "for a test"))
+        with pytest.raises(StoreUnavailable):
+            await account.ask(Deposit(amount=5))
+        assert await account.ask(Balance()) == 10
+        assert await account.ask(Deposit(amount=1)) == 11
+    assert seen_by(store) == [1, 2]
+
+
+async def test_5_no_half_state_behind_a_failed_append() -> None:
+    """Commands decided upon events that then were not recorded are decided again on what is."""
+    store = GatedStore()
+    async with ActorSystem(store, handlers=[]) as system:
+        account = system.aggregate(Account, "alice")
+        assert await account.ask(Deposit(amount=10)) == 10
+        store.gate.clear()
+        store.asked.clear()
+        fails = account.ask(Deposit(amount=5))
+        await store.asked.wait()
+        behind = [account.ask(Deposit(amount=1)), account.ask(Balance())]
+        store.errors.append(StoreUnavailable("memory:", "for a test"))
+        store.gate.set()
+        with pytest.raises(StoreUnavailable):
+            await fails
+        assert [await reply for reply in behind] == [11, 11]
+
+
+async def test_6_at_least_once_in_order(tmp_path: Path) -> None:
+    """A handler sees what matches in log order, and after a restart goes on from its checkpoint."""
+    seen: list[int] = []
+
+    @subscribe(topic_pattern="accounts.*", name="reader", start="earliest")
+    async def read(event: Deposited) -> None:
+        seen.append(event.amount)
+
+    expected = list(range(60))
+    for start in (0, 20, 40):
+        async with ActorSystem(f"lmdb:{tmp_path / 'store'}", handlers=[read]) as system:
+            for amount in expected[start : start + 20]:
+                await system.aggregate(Account, f"account-{amount % 3}").ask(Deposit(amount=amount))
+    assert seen == expected, "a graceful stop drains the handlers, so nothing comes twice either"
+
+
+async def test_6_a_checkpoint_moves_only_after_success() -> None:
+    """An event that was being handled when the system was abandoned is delivered again."""
+    store, begun, forever = InMemoryEventStore(), asyncio.Event(), asyncio.Event()
+    seen: list[int] = []
+
+    @subscribe(event_type=Deposited, name="reader", start="earliest")
+    async def stuck(event: Deposited) -> None:
+        begun.set()
+        await forever.wait()
+
+    first = ActorSystem(store, handlers=[stuck], stop_timeout=0.01)
+    async with first:
+        await first.aggregate(Account, "alice").ask(Deposit(amount=1))
+        await begun.wait()
+
+    @subscribe(event_type=Deposited, name="reader", start="earliest")
+    async def read(event: Deposited) -> None:
+        seen.append(event.amount)
+
+    async with ActorSystem(store, handlers=[read]) as second:
+        await second.settled()
+    assert seen == [1]
+
+
+async def test_7_no_silent_loss() -> None:
+    """Every accepted message ends as handled, answered with an error, or dead-lettered with its reason."""
+    store = GatedStore()
+
+    @subscribe(event_type=Deposited, name="poisoned", max_attempts=2)
+    def choke(event: Deposited) -> None:
+        if event.amount == 13:
+            raise ValueError("unlucky")
+
+    quick = Supervisor("quick", children=[choke], max_restarts=None, backoff=Backoff(initial=0, max=0))
+    async with ActorSystem(store, handlers=[], supervisors=[quick]) as system:
+        accounts = [system.aggregate(Account, f"account-{n}") for n in range(5)]
+        store.gate.clear()
+        asks = [accounts[n % 5].ask(Deposit(amount=n)) for n in range(50)]
+        store.gate.set()
+        await system.stop()  # at once: what was accepted is still handled
+        assert all(ask.done() for ask in asks)
+    (letter,) = await store.dead_letters()
+    assert (letter.handler, letter.attempts, letter.error) == ("poisoned", 2, "ValueError: unlucky")
+    assert "in choke" in letter.traceback
+    assert letter.first_failed <= letter.last_failed
+    assert sorted(record.aggregate_version or 0 for record in store._log) == sorted(list(range(1, 11)) * 5)
+
+
+async def test_8_no_hang() -> None:
+    """Every ask ends: one whose aggregate waits for the disk for too long ends with AskTimeout, which says so."""
+    store = GatedStore()
+    async with ActorSystem(store, handlers=[]) as system:
+        account = system.aggregate(Account, "alice")
+        store.gate.clear()
+        with pytest.raises(
+            AskTimeout, match=r"no reply from Account<alice@1> to Deposit within 0.01 s"
+        ) as caught:
+            await account.ask(Deposit(amount=1), timeout=0.01)
+        assert caught.value.started
+        assert isinstance(caught.value, TimeoutError)
+        store.gate.set()
+
+
+async def test_8_no_hang_of_an_actor_that_never_answers() -> None:
+    """An ask of a plain actor that never answers ends with AskTimeout too."""
+    forever = asyncio.Event()
+
+    class Silent(Actor):
+        async def on_receive(self, message: object) -> None:
+            await forever.wait()
+
+    async with ActorSystem(handlers=[], stop_timeout=0.01, ask_timeout=0.02) as system:
+        ref = await system.spawn(Silent)
+        with pytest.raises(AskTimeout, match="no reply from Silent"):
+            await ref.ask("anything")
+
+
+async def test_9_isolation_of_handlers() -> None:
+    """A failing, slow or stuck handler delays nobody else, whether it blocks the loop's task or a thread."""
+    forever, never = asyncio.Event(), threading.Event()
+    seen: list[int] = []
+
+    @subscribe(event_type=Deposited, priority=EventPriority.HIGH, name="stuck coroutine")
+    async def stuck_coroutine(event: Deposited) -> None:
+        await forever.wait()
+
+    @subscribe(event_type=Deposited, priority=EventPriority.HIGH, name="stuck thread")
+    def stuck_thread(event: Deposited) -> None:
+        never.wait()
+
+    @subscribe(event_type=Deposited, priority=EventPriority.HIGH, name="failing")
+    def failing(event: Deposited) -> None:
+        raise SystemExit(1)
+
+    done = asyncio.Event()
+
+    @subscribe(event_type=Deposited, priority=EventPriority.LOW, name="healthy")
+    async def healthy(event: Deposited) -> None:
+        seen.append(event.amount)
+        if event.amount == 49:
+            done.set()
+
+    handlers = [stuck_coroutine, stuck_thread, failing, healthy]
+    async with ActorSystem(handlers=handlers, stop_timeout=0.05) as system:
+        for amount in range(50):
+            await system.aggregate(Account, "alice").ask(Deposit(amount=amount))
+        await done.wait()
+        assert seen == list(range(50))
+        states = {name: handler.state for name, handler in system.statistics().handlers.items()}
+        assert states["healthy"] == "live"
+        assert states["stuck coroutine"] == states["stuck thread"] == "catching up"
+    never.set()
+
+
+async def test_9_isolation_of_aggregates_and_actors() -> None:
+    """One actor's SystemExit is that actor's failure."""
+
+    class Exits(Actor):
+        def on_receive(self, message: object) -> None:
+            raise SystemExit(2)
+
+    async with ActorSystem(handlers=[]) as system:
+        with pytest.raises(SystemExit):
+            await system.aggregate(Account, "alice").ask(Exit())
+        assert await system.aggregate(Account, "alice").ask(Deposit(amount=3)) == 3
+        ref = await system.spawn(Exits)
+        with pytest.raises(SystemExit):
+            await ref.ask("anything")
+        assert ref.is_alive()
+
+
+async def test_10_bounded_mailboxes() -> None:
+    """A mailbox refuses what is beyond its bound, and says so at once."""
+    store = GatedStore()
+    async with ActorSystem(store, handlers=[]) as system:
+        account = system.aggregate(Account, "alice")
+        asks = [account.ask(Deposit(amount=1)) for _ in range(CAPACITY + 5)]
+        refused = [ask for ask in asks if ask.done()]
+        assert len(refused) == 5
+        with pytest.raises(MailboxFull, match=f"{CAPACITY} messages wait"):
+            await refused[0]
+        assert max([await ask for ask in asks if ask not in refused]) == CAPACITY
+
+
+async def test_10_a_handler_that_cannot_keep_up_reads_the_log() -> None:
+    """It queues no more than its bound, and misses nothing."""
+    first, go_on = asyncio.Event(), asyncio.Event()
+    seen: list[int] = []
+
+    @subscribe(event_type=Deposited, name="slow")
+    async def slow(event: Deposited) -> None:
+        first.set()
+        await go_on.wait()
+        seen.append(event.amount)
+
+    async with ActorSystem(handlers=[slow]) as system:
+        total = 3 * CAPACITY
+        for start in range(0, total, 500):
+            account = system.aggregate(Account, f"account-{start}")
+            await asyncio.gather(*(account.ask(Deposit(amount=n)) for n in range(start, start + 500)))
+            assert system.statistics().handlers["slow"].waiting <= CAPACITY
+        await first.wait()
+        go_on.set()
+        await system.settled()
+        assert seen == list(range(total))
+        assert system.statistics().handlers["slow"].state == "live"
+
+
+async def test_11_replay_never_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule tightened today does not make yesterday's stream unreadable."""
+    store = InMemoryEventStore()
+    async with ActorSystem(store, handlers=[]) as system:
+        assert await system.aggregate(Account, "alice").ask(Deposit(amount=100)) == 100
+    monkeypatch.setattr(Account, "limit", 50)
+    async with ActorSystem(store, handlers=[]) as system:
+        assert await system.aggregate(Account, "alice").ask(Balance()) == 100
+        with pytest.raises(CommandRejected, match="may not exceed 50"):
+            await system.aggregate(Account, "alice").ask(Deposit(amount=1))
