@@ -1,0 +1,48 @@
+"""The README's programs run as they stand and print what it says they print."""
+
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def programs() -> list[tuple[str, str]]:
+    """Each Python block with the text block after it."""
+    blocks = BLOCK.findall(README)
+    return [
+        (code, text)
+        for (language, code), (other, text) in itertools.pairwise(blocks)
+        if (language, other) == ("python", "text")
+    ]
+
+
+def test_every_program_of_the_readme_prints_what_it_says(tmp_path: Path) -> None:
+    """In order and in one directory, as a reader would: later programs import and continue the first."""
+    found = programs()
+    assert len(found) == README.count("```python")
+    for number, (code, expected) in enumerate(found):
+        name = code.removeprefix("# ").splitlines()[0] if code.startswith("# ") else f"program_{number}.py"
+        (tmp_path / name).write_text(code)
+        run = subprocess.run(
+            [sys.executable, name], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        assert run.stdout == expected, name
+
+
+def test_every_guarantee_names_tests_that_exist() -> None:
+    """The table of promises and the tests agree, both ways."""
+    source = (ROOT / "tests" / "test_guarantees.py").read_text()
+    written = set(re.findall(r"^async def (test_\w+)", source, re.MULTILINE))
+    assert set(re.findall(r"`(test_\d+_\w+)`", README)) == written
+
+
+def test_every_file_that_the_readme_links_to_exists() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []

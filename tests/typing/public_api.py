@@ -1,0 +1,102 @@
+"""What type checkers must see in the public names; checked by `make check`, never run."""
+
+from typing import Any, assert_type
+
+from uno_actors import (
+    Actor,
+    ActorRef,
+    ActorSystem,
+    AggregateRef,
+    AggregateRoot,
+    Command,
+    DomainEvent,
+    EventHandler,
+    EventStore,
+    Future,
+    HandlerContext,
+    RecordedEvent,
+    handles,
+    register_event,
+    subscribe,
+    upcasts,
+)
+
+
+class Deposit(Command[int]):
+    amount: int
+
+
+class Close(Command):
+    pass
+
+
+class Deposited(DomainEvent):
+    amount: int
+    version: int = 2
+    topic: str | None = "accounts.deposited"
+
+
+class Withdrawn(DomainEvent):
+    amount: int
+    topic: str = "accounts.withdrawn"
+
+
+class Account(AggregateRoot):
+    @handles
+    def deposit(self, command: Deposit) -> int:
+        return command.amount
+
+
+assert_type(Account("a").deposit(Deposit(amount=1)), int)
+
+
+@register_event(name="money_in")
+class MoneyIn(DomainEvent):
+    amount: int
+
+
+assert_type(MoneyIn(amount=1).amount, int)
+
+
+@upcasts(Deposited, from_version=1)
+def whole_numbers(payload: dict[str, Any]) -> dict[str, Any]:
+    return payload
+
+
+@subscribe(topic_pattern="accounts.*")
+async def with_context(event: Deposited, context: HandlerContext) -> None:
+    assert_type(context.position, int)
+    assert_type(context.system.aggregate(Account, "a"), AggregateRef)
+
+
+class Receipts(EventHandler[Deposited]):
+    def __init__(self) -> None:
+        super().__init__(Deposited)
+
+    async def handle(self, event: Deposited) -> None:
+        assert_type(event.amount, int)
+
+
+class Plain(Actor):
+    async def on_start(self) -> None: ...
+
+    def on_receive(self, message: str) -> int:
+        return len(message)
+
+
+async def in_async_code(system: ActorSystem, store: EventStore) -> None:
+    account = system.aggregate(Account, "a")
+    assert_type(account.ask(Deposit(amount=1)), Future[int])
+    assert_type(await account.ask(Deposit(amount=1)), int)
+    assert_type(await account.ask(Close()), Any)
+    assert_type(account.ask(Deposit(amount=1)).map(str), Future[str])
+    assert_type(await system.spawn(Plain), ActorRef[Plain])
+    assert_type(await store.get_events("a"), list[DomainEvent])
+    assert_type(await store.append(Deposited(amount=1)), list[RecordedEvent])
+    async for recorded in store.read_all():
+        assert_type(recorded.event, DomainEvent)
+
+
+def in_synchronous_code() -> None:
+    with ActorSystem("memory:") as system:
+        assert_type(system.aggregate(Account, "a").ask(Deposit(amount=1)).get(timeout=5), int)
