@@ -15,6 +15,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_import_directions.py
 
 bench: $(READY) .venv/.bench-ready
 	@$(BIN)/python tests/benchmarks/run.py

@@ -1,0 +1,438 @@
+"""Speed beside peers and beside a hand-written floor, measured in one run: `make bench`.
+
+Ratios are what counts: absolute figures differ from machine to machine. The floor does the same input and
+output (pydantic, msgpack, LMDB, fsync in groups) with no framework around it. Run a part of it by naming
+sections: `python tests/benchmarks/run.py durable replay`.
+"""
+
+import asyncio
+import queue
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import eventsourcing.application
+import eventsourcing.domain
+import lmdb
+import msgpack
+import pykka
+from rich.console import Console
+from rich.table import Table
+
+from stores import LmdbEventStore
+from uno_actors import (
+    Actor,
+    ActorSystem,
+    AggregateRoot,
+    Command,
+    DomainEvent,
+    EventPriority,
+    handles,
+    subscribe,
+)
+from uno_actors.codec import StreamId
+from uno_actors.topics import TopicPattern, TopicTrie
+
+IN_FLIGHT = 1000
+COMMANDS = 20_000
+
+
+class Deposit(Command[int]):
+    amount: int
+
+
+class Deposited(DomainEvent):
+    amount: int
+    topic: str | None = "accounts.deposited"
+
+
+class Account(AggregateRoot):
+    def __init__(self, id: str) -> None:
+        super().__init__(id=id)
+        self.balance = 0
+
+    @handles
+    def deposit(self, command: Deposit) -> int:
+        self.register_event(Deposited(amount=command.amount))
+        return self.balance
+
+    def apply_deposited(self, event: Deposited) -> None:
+        self.balance += event.amount
+
+
+class PeerAccount(eventsourcing.domain.Aggregate):
+    """The same account in the `eventsourcing` package."""
+
+    def __init__(self) -> None:
+        self.balance = 0
+
+    @eventsourcing.domain.event("Deposited")
+    def deposit(self, amount: int) -> None:
+        self.balance += amount
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One comparison; rates in operations per second, so that more is better."""
+
+    what: str
+    ours: float
+    other: str
+    theirs: float
+    wanted: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.theirs
+
+
+@contextmanager
+def directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as path:  # on the disk of the project, not in memory
+        yield Path(path)
+
+
+def rate(count: int, started: float) -> float:
+    return count / (time.perf_counter() - started)
+
+
+async def in_flight(count: int, clients: int, one: Callable[[int], Awaitable[object]]) -> float:
+    numbers = iter(range(count))
+
+    async def client() -> None:
+        for number in numbers:
+            await one(number)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return rate(count, started)
+
+
+# --- durable commands --------------------------------------------------------------------------------------
+
+
+async def our_commands(aggregates: int) -> float:
+    with directory() as path:
+        async with ActorSystem(f"lmdb:{path / 'store'}", handlers=[]) as system:
+            refs = [system.aggregate(Account, f"account-{n}") for n in range(aggregates)]
+            return await in_flight(COMMANDS, IN_FLIGHT, lambda n: refs[n % aggregates].ask(Deposit(amount=1)))
+
+
+class Floor:
+    """Group commit by hand: one writer thread, one value and one index key per event, one wake-up per group."""
+
+    def __init__(self, path: Path) -> None:
+        self.env = lmdb.open(str(path), map_size=16 << 30, max_dbs=2)
+        self.log, self.index = self.env.open_db(b"log"), self.env.open_db(b"index")
+        self.waiting: queue.SimpleQueue[tuple[str, int, bytes, asyncio.Future[None]] | None] = (
+            queue.SimpleQueue()
+        )
+        self.loop = asyncio.get_running_loop()
+        self.versions: dict[str, int] = {}
+        threading.Thread(target=self.write, daemon=True).start()
+
+    def append(self, name: str, event: Deposited) -> asyncio.Future[None]:
+        version = self.versions[name] = self.versions.get(name, 0) + 1
+        done = self.loop.create_future()
+        self.waiting.put((name, version, msgpack.packb(event.__dict__, datetime=True), done))
+        return done
+
+    def write(self) -> None:
+        position = 0
+        while (first := self.waiting.get()) is not None:
+            group = [first]
+            while not self.waiting.empty() and (other := self.waiting.get()) is not None:
+                group.append(other)
+            with self.env.begin(write=True) as txn:
+                log, index = [], []
+                for name, version, data, _ in group:
+                    position += 1
+                    key = position.to_bytes(8, "big")
+                    log.append((key, data))
+                    index.append((f"{name}\0".encode() + version.to_bytes(8, "big"), key))
+                txn.cursor(self.log).putmulti(log, append=True)
+                txn.cursor(self.index).putmulti(sorted(index))
+            self.loop.call_soon_threadsafe(self.answer, [done for *_, done in group])
+
+    def answer(self, group: list[asyncio.Future[None]]) -> None:
+        for done in group:
+            done.set_result(None)
+
+
+async def floor_commands(aggregates: int) -> float:
+    with directory() as path:
+        floor = Floor(path)
+        return await in_flight(
+            COMMANDS,
+            IN_FLIGHT,
+            lambda n: floor.append(
+                f"account-{n % aggregates}",
+                Deposited(amount=1, aggregate_id=f"account-{n % aggregates}", aggregate_type="Account"),
+            ),
+        )
+
+
+def peer_commands(count: int = 1000) -> float:
+    with directory() as path:
+        application = _peer(path)
+        account = PeerAccount()
+        application.save(account)
+        started = time.perf_counter()
+        for _ in range(count):
+            loaded = application.repository.get(account.id)
+            loaded.deposit(1)
+            application.save(loaded)
+        return rate(count, started)
+
+
+def _peer(path: Path) -> eventsourcing.application.Application:
+    env = {
+        "PERSISTENCE_MODULE": "eventsourcing.sqlite",
+        "SQLITE_DBNAME": str(path / "db"),
+        "AGGREGATE_CACHE_MAXSIZE": "1000",
+    }
+    return eventsourcing.application.Application(env)
+
+
+async def durable() -> list[Measured]:
+    many, floor, peer = await our_commands(1000), await floor_commands(1000), peer_commands()
+    hot = await our_commands(1)
+    return [
+        Measured(
+            "durable commands/s, 1,000 aggregates, 1,000 in flight", many, "eventsourcing on SQLite", peer, 12
+        ),
+        Measured("  the same beside the floor", many, "floor", floor, 0.6),
+        Measured("  all on one aggregate", hot, "1,000 aggregates", many, 0.7),
+    ]
+
+
+async def latency() -> list[Measured]:
+    with directory() as path:
+        async with ActorSystem(f"lmdb:{path / 'store'}", handlers=[]) as system:
+            account = system.aggregate(Account, "alice")
+            ours = []
+            for _ in range(300):
+                started = time.perf_counter()
+                await account.ask(Deposit(amount=1))
+                ours.append(time.perf_counter() - started)
+        env = lmdb.open(str(path / "bare"), map_size=1 << 30)
+        bare = []
+        for number in range(300):
+            started = time.perf_counter()
+            with env.begin(write=True) as txn:
+                txn.put(number.to_bytes(8, "big"), b"x" * 300)
+            bare.append(time.perf_counter() - started)
+        env.close()
+    median, other = statistics.median(ours), statistics.median(bare)
+    return [
+        Measured(
+            "one durable command at a time, per second (median)",
+            1 / median,
+            "bare LMDB commit",
+            1 / other,
+            1 / 1.5,
+        )
+    ]
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+
+async def replay(events: int = 10_000) -> list[Measured]:
+    with directory() as path:
+        async with LmdbEventStore(path / "store") as store:
+            made = [
+                Deposited(amount=1, aggregate_id="alice", aggregate_type="Account") for _ in range(events)
+            ]
+            await store.append(*made)
+            started = time.perf_counter()
+            account = Account("alice")
+            async for event in store.stream_events(StreamId("Account", "alice")):
+                account.replay([event])
+            ours = rate(events, started)
+            assert account.balance == events
+            started = time.perf_counter()
+            with store._env.begin() as txn, txn.cursor(store._log) as cursor:
+                for _, data in cursor:
+                    *header, payload = msgpack.unpackb(data, timestamp=3)
+                    Deposited.model_validate(
+                        dict(zip(HEADER, header, strict=True)) | msgpack.unpackb(payload)
+                    )
+            floor = rate(events, started)
+        application = _peer(path)
+        peer = PeerAccount()
+        for _ in range(events):
+            peer.deposit(1)
+        application.save(peer)
+        application.repository.cache = None
+        started = time.perf_counter()
+        assert application.repository.get(peer.id).balance == events
+        theirs = rate(events, started)
+    return [
+        Measured("events/s replayed of one stream", ours, "eventsourcing on SQLite", theirs, 5),
+        Measured("  the same beside the floor", ours, "floor", floor, 0.75),
+    ]
+
+
+HEADER = (
+    "event_id event_type version aggregate_type aggregate_id aggregate_version topic timestamp correlation_id causation_id"
+).split()
+
+
+async def delivery(events: int = 20_000) -> list[Measured]:
+    count = 0
+
+    def handler(name: str, priority: EventPriority) -> Any:
+        @subscribe(topic_pattern="accounts.*", priority=priority, name=name, start="earliest")
+        async def handle(event: Deposited) -> None:
+            nonlocal count
+            count += 1
+
+        return handle
+
+    three = [handler(priority.name, priority) for priority in EventPriority]
+    with directory() as path:
+        url = f"lmdb:{path / 'store'}"
+        async with ActorSystem(url, handlers=three) as system:
+            refs = [system.aggregate(Account, f"account-{n}") for n in range(1000)]
+            started = time.perf_counter()
+            await in_flight(events, IN_FLIGHT, lambda n: refs[n % 1000].ask(Deposit(amount=1)))
+            await system.settled()
+            end_to_end = rate(events, started)
+        alone = await our_commands(1000)
+        async with ActorSystem(url, handlers=[handler("late", EventPriority.NORMAL)]) as system:
+            started = time.perf_counter()
+            await system.settled()
+            catch_up = rate(events, started)
+        async with LmdbEventStore(path / "store") as store:
+            started = time.perf_counter()
+            async for _ in store.read_all():
+                pass
+            reading = rate(events, started)
+    return [
+        Measured(
+            "durable commands/s until three handlers are done", end_to_end, "commands alone", alone, 0.7
+        ),
+        Measured("events/s of one handler catching up", catch_up, "reading and decoding alone", reading),
+    ]
+
+
+# --- actors ------------------------------------------------------------------------------------------------
+
+
+class OurActor(Actor):
+    async def on_receive(self, message: Any) -> Any:
+        return message
+
+
+class PykkaActor(pykka.ThreadingActor):
+    def on_receive(self, message: Any) -> Any:
+        return message
+
+
+async def actors(count: int = 20_000) -> list[Measured]:
+    async with ActorSystem(handlers=[]) as system:
+        OurActor.mailbox_capacity = count + 10
+        ref = await system.spawn(OurActor)
+        started = time.perf_counter()
+        for number in range(count):
+            ref.tell(number)
+        await ref.ask("last")
+        tell = rate(count, started)
+        started = time.perf_counter()
+        for number in range(count):
+            await ref.ask(number)
+        ask = rate(count, started)
+        started = time.perf_counter()
+        refs = [await system.spawn(OurActor) for _ in range(2000)]
+        for each in refs:
+            each.stop(block=False)
+        await asyncio.gather(*(_dead(each) for each in refs))
+        spawn = rate(2000, started)
+
+    def peer() -> tuple[float, float, float]:
+        ref = PykkaActor.start()
+        started = time.perf_counter()
+        for number in range(count):
+            ref.tell(number)
+        ref.ask("last")
+        tell = rate(count, started)
+        started = time.perf_counter()
+        for number in range(count):
+            ref.ask(number)
+        ask = rate(count, started)
+        started = time.perf_counter()
+        refs = [PykkaActor.start() for _ in range(2000)]
+        for each in refs:
+            each.stop()
+        spawn = rate(2000, started)
+        pykka.ActorRegistry.stop_all()
+        return tell, ask, spawn
+
+    their_tell, their_ask, their_spawn = await asyncio.to_thread(peer)
+    return [
+        Measured("tell/s, one actor", tell, "pykka.ThreadingActor", their_tell, 5),
+        Measured("ask/s from async code, one client", ask, "pykka's blocking ask", their_ask, 15),
+        Measured("spawn and stop/s of 2,000", spawn, "pykka.ThreadingActor", their_spawn, 50),
+    ]
+
+
+async def _dead(ref: Any) -> None:
+    while ref.is_alive():
+        await asyncio.sleep(0)
+
+
+async def topics(count: int = 50_000) -> list[Measured]:
+    def matches(patterns: int) -> float:
+        trie: TopicTrie[int] = TopicTrie()
+        for number in range(patterns):
+            trie.add(TopicPattern(f"a{number}.*.done"), number)
+        started = time.perf_counter()
+        for number in range(count):
+            trie.match(f"a{number % patterns}.x.done")
+        return rate(count, started)
+
+    return [Measured("topics/s matched against 10,000 patterns", matches(10_000), "against 10", matches(10))]
+
+
+SECTIONS = {
+    "durable": durable,
+    "latency": latency,
+    "replay": replay,
+    "delivery": delivery,
+    "actors": actors,
+    "topics": topics,
+}
+
+
+def main(names: list[str]) -> None:
+    if unknown := [name for name in names if name not in SECTIONS]:
+        sys.exit(f"unknown sections: {', '.join(unknown)}; there are: {', '.join(SECTIONS)}")
+    table = Table(
+        "work", "ours", "beside", "theirs", "ratio", "to reach", title="uno_actors beside others, one run"
+    )
+    for name in names or SECTIONS:
+        for measured in asyncio.run(SECTIONS[name]()):
+            met = measured.wanted is None or measured.ratio >= measured.wanted
+            wanted = "" if measured.wanted is None else f"{measured.wanted:.2g} ×"
+            ratio = f"[{'green' if met else 'red'}]{measured.ratio:.2f} ×[/]"
+            table.add_row(
+                measured.what,
+                f"{measured.ours:,.0f}",
+                measured.other,
+                f"{measured.theirs:,.0f}",
+                ratio,
+                wanted,
+            )
+    Console(width=130).print(table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
