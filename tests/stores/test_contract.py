@@ -1,4 +1,4 @@
-"""The contract of `uno_actors.testing`: the stores of this package keep it; one that does not is found out."""
+"""The contract of `uno_actors.testing`: the stores here keep it, and one that does not is found out."""
 
 import asyncio
 import subprocess

@@ -1,0 +1,263 @@
+"""Both stores against a model so simple that it is plainly right: lists and dicts, driven by Hypothesis."""
+
+import asyncio
+import tempfile
+from collections.abc import Awaitable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from stores import InMemoryEventStore, LmdbEventStore
+from uno_actors.codec import StreamId, to_record
+from uno_actors.errors import AmbiguousStream, ConcurrencyConflict
+from uno_actors.events import EventRegistry
+from uno_actors.store import Append, Appended, DeadLetter, EventStore
+from uno_actors.testing import Noted
+
+T = TypeVar("T")
+
+# Few names, so that they meet often, and such as are prefixes of each other.
+IDS = st.sampled_from(["a", "ab", "a.b", "🚀"])
+TYPES = st.sampled_from(["A", "AB"])
+STREAMS = st.builds(StreamId, TYPES, IDS)
+HANDLERS = st.sampled_from(["h", "h2", "h 2"])
+MOMENT = datetime(2024, 6, 1, tzinfo=UTC)
+
+
+@st.composite
+def events(draw: st.DrawFn) -> Noted:
+    """An event of some stream or of none, which now and then brings its version."""
+    stream = draw(st.none() | STREAMS)
+    event = Noted(
+        text=draw(st.text(max_size=3) | st.just("x" * 3_000)),
+        timestamp=MOMENT + timedelta(seconds=draw(st.integers(0, 5))),
+    )
+    if stream is None:
+        return event
+    version = draw(st.sampled_from([None, None, None, 1, 2, 3]))
+    return event.stamped(
+        aggregate_type=stream.aggregate_type, aggregate_id=stream.aggregate_id, aggregate_version=version
+    )
+
+
+REQUESTS = st.tuples(
+    st.lists(events(), min_size=1, max_size=4), st.sampled_from([None, None, None, 0, 1, 2, 3])
+)
+
+
+class Model:
+    """The log, from which everything else is told."""
+
+    def __init__(self) -> None:
+        self.log: list[Noted] = []
+        self.checkpoints: dict[str, int] = {}
+        self.letters: dict[tuple[str, int], DeadLetter] = {}
+
+    def stream(self, stream: StreamId) -> list[tuple[int, Noted]]:
+        return [(n, e) for n, e in enumerate(self.log, 1) if (e.aggregate_type, e.aggregate_id) == stream]
+
+    def append(self, batch: Sequence[Noted], expected: int | None) -> list[Noted] | None:
+        """What is recorded; ``None`` is a conflict."""
+        recorded: list[Noted] = []
+        for event in batch:
+            if event.aggregate_id is None:
+                recorded.append(event)
+                continue
+            stream = StreamId(event.aggregate_type or "", event.aggregate_id)
+            before = len(self.stream(stream))
+            if expected is not None and expected != before:
+                return None
+            head = before + sum((e.aggregate_type, e.aggregate_id) == stream for e in recorded)
+            if event.aggregate_version not in (None, head + 1):
+                return None
+            recorded.append(event.stamped(aggregate_version=head + 1))
+        self.log += recorded
+        return recorded
+
+
+class Stores(RuleBasedStateMachine):
+    """Everything is done to a store of each kind and to the model, and all three must agree."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.directory = tempfile.TemporaryDirectory()
+        self.registry = EventRegistry([Noted])
+        self.model = Model()
+        self.lmdb = self.opened()
+        self.memory = InMemoryEventStore(self.registry)
+
+    def opened(self) -> LmdbEventStore:
+        return LmdbEventStore(Path(self.directory.name) / "store", self.registry)
+
+    def teardown(self) -> None:
+        for store in self.stores:
+            self.run(store.close())
+        self.runner.close()
+        self.directory.cleanup()
+
+    @property
+    def stores(self) -> tuple[EventStore, EventStore]:
+        return self.memory, self.lmdb
+
+    def run(self, work: Awaitable[T]) -> T:
+        async def await_it() -> T:
+            return await work
+
+        return self.runner.run(await_it())
+
+    def position(self, place: float) -> int:
+        """A position in the log, or just beyond it."""
+        return round(place * (len(self.model.log) + 1))
+
+    # --- writing ---
+
+    @rule(requests=st.lists(REQUESTS, min_size=1, max_size=4))
+    def commit(self, requests: list[tuple[list[Noted], int | None]]) -> None:
+        wanted = []
+        for batch, expected in requests:
+            first = len(self.model.log) + 1
+            wanted.append((first, self.model.append(batch, expected)))
+        appends = [Append(tuple(map(to_record, batch)), expected) for batch, expected in requests]
+        for store in self.stores:
+            for outcome, (first, recorded) in zip(self.run(store.commit(appends)), wanted, strict=True):
+                if recorded is None:
+                    assert isinstance(outcome, ConcurrencyConflict)
+                else:
+                    assert isinstance(outcome, Appended)
+                    assert outcome.positions == range(first, first + len(recorded))
+                    assert outcome.records == tuple(map(to_record, recorded))
+
+    @rule(stream=STREAMS, number=st.integers(1, 5), off=st.sampled_from([0, 0, 0, -1, 1]))
+    def append(self, stream: StreamId, number: int, off: int) -> None:
+        head = len(self.model.stream(stream))
+        batch = [Noted(aggregate_type=stream.aggregate_type, aggregate_id=stream.aggregate_id)] * number
+        expected = max(0, head + off)
+        recorded = self.model.append(batch, expected)
+        for store in self.stores:
+            if recorded is None:
+                with pytest.raises(ConcurrencyConflict) as caught:
+                    self.run(store.append(*batch, expected_version=expected))
+                assert (caught.value.expected, caught.value.actual) == (expected, head)
+            else:
+                found = self.run(store.append(*batch, expected_version=expected))
+                assert [event for _, event in found] == recorded
+
+    @rule(streams=st.lists(STREAMS, min_size=2, max_size=8))
+    def append_at_once(self, streams: list[StreamId]) -> None:
+        async def all_at_once(store: EventStore) -> list[int]:
+            done = await asyncio.gather(
+                *[store.append(Noted(aggregate_type=of, aggregate_id=name, event_id=str(n), timestamp=MOMENT))
+                  for n, (of, name) in enumerate(streams)]
+            )  # fmt: skip
+            return [recorded[0].position for recorded in done]
+
+        first = len(self.model.log) + 1
+        for n, (of, name) in enumerate(streams):
+            self.model.append(
+                [Noted(aggregate_type=of, aggregate_id=name, event_id=str(n), timestamp=MOMENT)], None
+            )
+        for store in self.stores:
+            assert self.run(all_at_once(store)) == list(range(first, first + len(streams)))
+
+    @rule(
+        checkpoints=st.dictionaries(HANDLERS, st.integers(0, 2**40), max_size=2),
+        letters=st.lists(st.tuples(HANDLERS, st.integers(1, 300), st.integers(1, 9)), max_size=3),
+    )
+    def save_progress(self, checkpoints: dict[str, int], letters: list[tuple[str, int, int]]) -> None:
+        dead = [DeadLetter(h, at, "Noted", n, "E", "Traceback", MOMENT, MOMENT) for h, at, n in letters]
+        self.model.checkpoints |= checkpoints
+        self.model.letters |= {(letter.handler, letter.position): letter for letter in dead}
+        for store in self.stores:
+            self.run(store.save_progress(checkpoints, dead))
+
+    @rule(data=st.data())
+    def drop_dead_letter(self, data: st.DataObject) -> None:
+        known = st.sampled_from(sorted(self.model.letters)) if self.model.letters else st.nothing()
+        place = data.draw(known | st.tuples(HANDLERS, st.integers(1, 300)))
+        wanted = self.model.letters.pop(place, None) is not None
+        assert [self.run(store.drop_dead_letter(*place)) for store in self.stores] == [wanted, wanted]
+
+    @precondition(lambda self: self.model.log)
+    @rule()
+    def reopen(self) -> None:
+        self.run(self.lmdb.close())
+        self.lmdb = self.opened()
+
+    # --- reading ---
+
+    @rule(after=st.floats(0, 1), limit=st.none() | st.integers(0, 5))
+    def read_all(self, after: float, limit: int | None) -> None:
+        start = self.position(after)
+        log = list(enumerate(self.model.log, 1))[start:]
+        wanted = log if limit is None else log[:limit]
+
+        async def read(store: EventStore) -> list[Any]:
+            return [tuple(recorded) async for recorded in store.read_all(start, limit)]
+
+        for store in self.stores:
+            assert self.run(read(store)) == wanted
+
+    @rule(stream=STREAMS, after=st.integers(0, 6), limit=st.integers(0, 6))
+    def read_stream(self, stream: StreamId, after: int, limit: int) -> None:
+        wanted = [(n, to_record(event)) for n, event in self.model.stream(stream)][after:][:limit]
+        for store in self.stores:
+            assert [tuple(stored) for stored in self.run(store.read_stream(stream, after, limit))] == wanted
+
+    @rule(
+        stream=STREAMS,
+        since=st.none() | st.integers(0, 6),
+        second=st.none() | st.integers(0, 6),
+        limit=st.none() | st.integers(0, 6),
+    )
+    def get_events(self, stream: StreamId, since: int | None, second: int | None, limit: int | None) -> None:
+        moment = None if second is None else MOMENT + timedelta(seconds=second)
+        wanted = [event for _, event in self.model.stream(stream)][since or 0 :]
+        wanted = [event for event in wanted if moment is None or event.timestamp >= moment][:limit]
+        for store in self.stores:
+            found = store.get_events(
+                stream.aggregate_id, since, moment, limit, aggregate_type=stream.aggregate_type
+            )
+            assert self.run(found) == wanted
+
+    @rule(id=IDS)
+    def get_events_by_id_alone(self, id: str) -> None:
+        types = sorted({event.aggregate_type or "" for event in self.model.log if event.aggregate_id == id})
+        for store in self.stores:
+            assert self.run(store.aggregate_types(id)) == types
+            if len(types) > 1:
+                with pytest.raises(AmbiguousStream) as caught:
+                    self.run(store.get_events(id))
+                assert caught.value.types == tuple(types)
+            else:
+                found = self.run(store.get_events(id))
+                assert found == [event for event in self.model.log if event.aggregate_id == id]
+
+    @rule(handler=HANDLERS)
+    def list_dead_letters(self, handler: str) -> None:
+        wanted = [letter for place, letter in sorted(self.model.letters.items()) if place[0] == handler]
+        for store in self.stores:
+            assert self.run(store.dead_letters(handler)) == wanted
+
+    # --- always ---
+
+    @invariant()
+    def ends_agree(self) -> None:
+        for store in self.stores:
+            assert self.run(store.last_position()) == len(self.model.log)
+            assert self.run(store.checkpoints()) == self.model.checkpoints
+
+    @invariant()
+    def dead_letters_agree(self) -> None:
+        wanted = [letter for _, letter in sorted(self.model.letters.items())]
+        for store in self.stores:
+            assert self.run(store.dead_letters()) == wanted
+
+
+TestStoresAgreeWithTheModel = Stores.TestCase
+TestStoresAgreeWithTheModel.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)

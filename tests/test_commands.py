@@ -1,0 +1,59 @@
+"""Commands: frozen wishes with ids that tell what follows from what."""
+
+import pytest
+from pydantic import ValidationError
+
+from uno_actors.causality import Cause
+from uno_actors.commands import Command
+
+
+class Deposit(Command[int]):
+    amount: int
+
+
+def test_command_cannot_be_changed() -> None:
+    command = Deposit(amount=1)
+    with pytest.raises(ValidationError, match="frozen"):
+        command.amount = 2  # type: ignore[misc]
+
+
+def test_command_refuses_fields_that_it_does_not_have() -> None:
+    with pytest.raises(ValidationError, match="amuont"):
+        Deposit(amount=1, amuont=2)  # type: ignore[call-arg]
+
+
+def test_command_checks_the_types_of_its_fields() -> None:
+    with pytest.raises(ValidationError, match="valid integer"):
+        Deposit(amount="much")  # type: ignore[arg-type]
+
+
+def test_each_command_has_an_id_of_its_own() -> None:
+    ids = {Deposit(amount=1).command_id for _ in range(100)}
+    assert len(ids) == 100
+    assert all(len(each) == 32 and int(each, 16) >= 0 for each in ids)
+
+
+def test_command_names_itself_as_the_cause_of_what_follows() -> None:
+    command = Deposit(amount=1)
+    assert command.cause == Cause(correlation_id=command.command_id, causation_id=command.command_id)
+
+
+def test_correlation_goes_on_from_the_first_message() -> None:
+    command = Deposit(amount=1, correlation_id="first", causation_id="before")
+    assert command.cause == Cause(correlation_id="first", causation_id=command.command_id)
+
+
+def test_a_bare_command_and_one_with_a_reply_type_are_both_commands() -> None:
+    class Bare(Command):
+        pass
+
+    class Typed(Command[dict[str, int]]):
+        pass
+
+    assert isinstance(Bare(), Command)
+    assert isinstance(Typed(), Command)
+
+
+def test_command_survives_json() -> None:
+    command = Deposit(amount=5, correlation_id="first")
+    assert Deposit.model_validate_json(command.model_dump_json()) == command
