@@ -29,11 +29,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import lmdb
 import msgpack
 from lmdb.verify import VerifyError, verify
+from typing_extensions import override
 
 from uno_actors.codec import StreamId, pack, unpack
 from uno_actors.errors import (
@@ -100,6 +101,7 @@ class LmdbEventStore(EventStore):
 
     # --- the port: writing ---
 
+    @override
     async def commit(self, requests: Sequence[Append]) -> Outcomes:
         self._check_open()
         try:
@@ -107,14 +109,17 @@ class LmdbEventStore(EventStore):
         except WorldError as error:
             return [error] * len(requests)
 
+    @override
     async def save_progress(
         self, checkpoints: Mapping[str, int], dead_letters: Sequence[DeadLetter] = ()
     ) -> None:
         await self._submit(_SaveProgress(dict(checkpoints), tuple(dead_letters)))
 
+    @override
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
         return await self._submit(_DropDeadLetter(handler, position))
 
+    @override
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
@@ -125,6 +130,7 @@ class LmdbEventStore(EventStore):
 
     # --- the port: reading ---
 
+    @override
     async def read_stream(
         self, stream: StreamId, after_version: int = 0, limit: int = PAGE
     ) -> list[StoredRecord]:
@@ -133,47 +139,52 @@ class LmdbEventStore(EventStore):
             positions: list[bytes] = []
             with txn.cursor(self._streams) as cursor:
                 if cursor.set_range(prefix + _U64.pack(after_version + 1)):
-                    for key, position in cursor.iternext():
+                    for key, position in _items(cursor):
                         if not key.startswith(prefix) or len(positions) == limit:
                             break
                         positions.append(position)
-            return [self._stored(position, txn.get(position, db=self._log)) for position in positions]
+            return [self._stored(position, _value(txn, position, self._log)) for position in positions]
 
+    @override
     async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
         page: list[StoredRecord] = []
         with self._reading() as txn, txn.cursor(self._log) as cursor:
             if cursor.set_range(_U64.pack(after + 1)):
-                for position, data in cursor.iternext():
+                for position, data in _items(cursor):
                     if len(page) == limit:
                         break
                     page.append(self._stored(position, data))
         return page
 
+    @override
     async def aggregate_types(self, aggregate_id: str) -> list[str]:
         start = aggregate_id.encode() + b"\0"
         types: list[str] = []
         with self._reading() as txn, txn.cursor(self._streams) as cursor:
             found = cursor.set_range(start)
-            while found and cursor.key().startswith(start):
-                name = cursor.key()[len(start) :].partition(b"\0")[0]
+            while found and _key(cursor).startswith(start):
+                name = _key(cursor)[len(start) :].partition(b"\0")[0]
                 types.append(name.decode())
                 found = cursor.set_range(start + name + b"\0" + _LAST)
         return types
 
+    @override
     async def last_position(self) -> int:
         with self._reading() as txn:
             return self._end(txn)
 
+    @override
     async def checkpoints(self) -> dict[str, int]:
         with self._reading() as txn, txn.cursor(self._checkpoints) as cursor:
-            return {name.decode(): _U64.unpack(position)[0] for name, position in cursor}
+            return {name.decode(): _U64.unpack(position)[0] for name, position in _items(cursor)}
 
+    @override
     async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:
         letters: list[DeadLetter] = []
         prefix = b"" if handler is None else handler.encode() + b"\0"
         with self._reading() as txn, txn.cursor(self._dead_letters) as cursor:
             if cursor.set_range(prefix):
-                for key, data in cursor.iternext():
+                for key, data in _items(cursor):
                     if not key.startswith(prefix):
                         break
                     letters.append(DeadLetter._make(msgpack.unpackb(data, timestamp=3)))
@@ -202,7 +213,7 @@ class LmdbEventStore(EventStore):
 
     def _end(self, txn: lmdb.Transaction) -> int:
         with txn.cursor(self._log) as cursor:
-            return _U64.unpack(cursor.key())[0] if cursor.last() else 0
+            return int(_U64.unpack(_key(cursor))[0]) if cursor.last() else 0
 
     # --- the writer thread ---
 
@@ -212,7 +223,8 @@ class LmdbEventStore(EventStore):
         job = _Job(work, loop, loop.create_future())
         self._jobs.put(job)
         # Shielded by nature: a caller that is cancelled abandons the future, and the work is done all the same.
-        return await job.future
+        result: T = await job.future
+        return result
 
     def _write_jobs(self) -> None:
         closing = False
@@ -299,7 +311,7 @@ class LmdbEventStore(EventStore):
         prefix = _stream_prefix(stream)
         with txn.cursor(self._streams) as cursor:
             found = cursor.last() if not cursor.set_range(prefix + _LAST) else cursor.prev()
-            if found and cursor.key().startswith(prefix):
+            if found and _key(cursor).startswith(prefix):
                 return int(_U64.unpack(cursor.key()[-8:])[0])
         return 0
 
@@ -398,6 +410,21 @@ class _Job(Generic[T]):
     future: asyncio.Future[T]
 
 
+# py-lmdb's types allow for memory views, which only an environment with buffers=True returns.
+
+
+def _items(cursor: lmdb.Cursor) -> Iterator[tuple[bytes, bytes]]:
+    return cast("Iterator[tuple[bytes, bytes]]", cursor.iternext())
+
+
+def _key(cursor: lmdb.Cursor) -> bytes:
+    return cast("bytes", cursor.key())
+
+
+def _value(txn: lmdb.Transaction, key: bytes, database: Any) -> bytes | None:
+    return cast("bytes | None", txn.get(key, db=database))
+
+
 def _stream_prefix(stream: StreamId) -> bytes:
     return f"{stream.aggregate_id}\0{stream.aggregate_type}\0".encode()
 
@@ -427,7 +454,8 @@ def _open(path: Path, map_size: int) -> lmdb.Environment:
             name, f"{error.strerror or error}; it needs a directory that it may write"
         ) from error
     except lmdb.Error as error:
-        remedy = "it needs a directory that it may write, and one LmdbEventStore in this process for it"
+        twice = "already open" in str(error)
+        remedy = "share the store that has it open" if twice else "it needs a directory that it may write"
         if isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError)):
             raise StoreFormatError(path, f"data.mdb is no LMDB file ({error})") from error
         raise StoreUnavailable(name, f"{error}; {remedy}") from error
@@ -457,7 +485,7 @@ def _check_whole(env: lmdb.Environment, path: Path) -> None:
 
 def _damaged(path: Path) -> bool:
     try:
-        return bool(verify(str(path)))
+        return bool(verify(str(path)))  # type: ignore[no-untyped-call]
     except VerifyError:
         return True
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from typing_extensions import override
+
 from uno_actors.codec import Record, StreamId
 from uno_actors.errors import InvalidStoreUrl, StoreUnavailable, UnoError
 from uno_actors.events import EventRegistry, event_registry
@@ -19,6 +21,7 @@ class InMemoryEventStore(EventStore):
         self._dead_letters: dict[tuple[str, int], DeadLetter] = {}
         self._closed = False
 
+    @override
     async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
         self._check_open()
         outcomes: list[Appended | UnoError] = []
@@ -37,6 +40,7 @@ class InMemoryEventStore(EventStore):
         self._committed()
         return outcomes
 
+    @override
     async def read_stream(
         self, stream: StreamId, after_version: int = 0, limit: int = PAGE
     ) -> list[StoredRecord]:
@@ -44,6 +48,7 @@ class InMemoryEventStore(EventStore):
         positions = self._streams.get(stream, [])[after_version : after_version + limit]
         return [StoredRecord(position, self._log[position - 1]) for position in positions]
 
+    @override
     async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
         self._check_open()
         return [
@@ -51,20 +56,24 @@ class InMemoryEventStore(EventStore):
             for position, record in enumerate(self._log[after : after + limit], start=after + 1)
         ]
 
+    @override
     async def aggregate_types(self, aggregate_id: str) -> list[str]:
         self._check_open()
         return sorted(
             stream.aggregate_type for stream in self._streams if stream.aggregate_id == aggregate_id
         )
 
+    @override
     async def last_position(self) -> int:
         self._check_open()
         return len(self._log)
 
+    @override
     async def checkpoints(self) -> dict[str, int]:
         self._check_open()
         return dict(self._checkpoints)
 
+    @override
     async def save_progress(
         self, checkpoints: Mapping[str, int], dead_letters: Sequence[DeadLetter] = ()
     ) -> None:
@@ -72,15 +81,18 @@ class InMemoryEventStore(EventStore):
         self._checkpoints.update(checkpoints)
         self._dead_letters.update({(letter.handler, letter.position): letter for letter in dead_letters})
 
+    @override
     async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:
         self._check_open()
         letters = (letter for _, letter in sorted(self._dead_letters.items()))
         return [letter for letter in letters if handler in (None, letter.handler)]
 
+    @override
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
         self._check_open()
         return self._dead_letters.pop((handler, position), None) is not None
 
+    @override
     async def close(self) -> None:
         self._closed = True
 

@@ -32,7 +32,7 @@ class Deposit(Command[int]):
     parts: int = 1
 
 
-class Deposited(DomainEvent):
+class PartDeposited(DomainEvent):
     token: str
     part: int
     parts: int
@@ -47,10 +47,10 @@ class Account(AggregateRoot):
     @handles
     def deposit(self, command: Deposit) -> int:
         for part in range(command.parts):
-            self.register_event(Deposited(token=command.token, part=part, parts=command.parts))
+            self.register_event(PartDeposited(token=command.token, part=part, parts=command.parts))
         return self.deposits
 
-    def apply_deposited(self, event: Deposited) -> None:
+    def apply_part_deposited(self, event: PartDeposited) -> None:
         self.deposits += 1
 
 
@@ -59,17 +59,17 @@ def say(line: str) -> None:
 
 
 @subscribe(topic_pattern="accounts.*", priority=EventPriority.HIGH, name="async", start="earliest")
-async def handled_on_loop(event: Deposited, context: HandlerContext) -> None:
+async def handled_on_loop(event: PartDeposited, context: HandlerContext) -> None:
     say(f"handled async {context.position}")
 
 
-@subscribe(event_type=Deposited, name="sync", start="earliest")
-def handled_on_worker(event: Deposited, context: HandlerContext) -> None:
+@subscribe(event_type=PartDeposited, name="sync", start="earliest")
+def handled_on_worker(event: PartDeposited, context: HandlerContext) -> None:
     say(f"handled sync {context.position}")
 
 
 @subscribe(topic_pattern=">", priority=EventPriority.LOW, name="flaky", start="earliest", max_attempts=2)
-def handled_at_second_attempt(event: Deposited, context: HandlerContext) -> None:
+def handled_at_second_attempt(event: PartDeposited, context: HandlerContext) -> None:
     if context.position % 50 == 0 and context.attempt == 1:
         raise ConnectionError("not now")
     say(f"handled flaky {context.position}")

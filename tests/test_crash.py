@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stores import LmdbEventStore
-from tests.crash_worker import Deposited
+from tests.crash_worker import PartDeposited
 from uno_actors.store import StoredRecord
 
 WORKER = Path(__file__).with_name("crash_worker.py")
@@ -64,12 +64,12 @@ def run_to_the_end(directory: Path, heard: Heard) -> None:
     assert said[-1] == "settled\n"
 
 
-async def read_everything(directory: Path) -> tuple[list[StoredRecord], list[Deposited], dict[str, int]]:
+async def read_everything(directory: Path) -> tuple[list[StoredRecord], list[PartDeposited], dict[str, int]]:
     async with LmdbEventStore(directory) as store:
         records: list[StoredRecord] = []
         while page := await store.read_log(records[-1].position if records else 0):
             records += page
-        events = [event async for _, event in store.read_all() if isinstance(event, Deposited)]
+        events = [event async for _, event in store.read_all() if isinstance(event, PartDeposited)]
         assert await store.dead_letters() == []
         return records, events, await store.checkpoints()
 

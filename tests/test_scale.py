@@ -66,18 +66,18 @@ def own_memory() -> int:
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 async def test_memory_stays_flat_over_a_million_commands(tmp_path: Path) -> None:
-    """After the first tenth the process grows by no more than a tenth of what it has."""
+    """The writer's memory of stream versions fills and is emptied; beyond that the second half needs no more."""
     seen: list[int] = []
-    async with ActorSystem(f"lmdb:{tmp_path / 'store'}", handlers=[], max_active=1000) as system:
+    async with ActorSystem(f"lmdb:{tmp_path / 'store'}", handlers=[], max_active=2000) as system:
         numbers = iter(range(1_000_000))
 
         async def client() -> None:
             for number in numbers:
-                await system.aggregate(Counter, f"counter-{number % 5000}").ask(Count())
+                await system.aggregate(Counter, f"counter-{number // 5000}-{number % 1000}").ask(Count())
                 if number % 100_000 == 99_999:
                     seen.append(own_memory())
 
         await asyncio.gather(*(client() for _ in range(500)))
     print("MiB of its own after each 100,000 commands:", [kib // 1024 for kib in seen])
     assert len(seen) == 10
-    assert seen[-1] < seen[0] * 1.1
+    assert max(seen[5:]) < max(seen[:5]) * 1.1
