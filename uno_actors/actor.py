@@ -107,7 +107,7 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
         return Future()
 
     def _start_actor_loop(self) -> None:
-        ActorProcess(self, default_dispatcher()).start()
+        ActorProcess(self, default_dispatcher(), stops_all=True).start()
 
 
 class ActorRef(PykkaActorRef[A], Generic[A]):
@@ -190,6 +190,8 @@ class ActorProcess:
         on_failed: Told when ``on_start`` or a message that nobody waits for fails; the supervisor, whose it
             is, then calls `restart`. Without it the actor stops, as in pykka.
         started: Set when ``on_start`` has succeeded, or to its error.
+        stops_all: An error that is no ``Exception`` stops all actors of pykka's registry, as it does for
+            those that pykka's own ``start()`` starts; else it is this actor's failure alone.
     """
 
     def __init__(
@@ -200,6 +202,7 @@ class ActorProcess:
         factory: Callable[[], Actor] | None = None,
         on_failed: "Callable[[Failure], None] | None" = None,
         started: Future[Any] | None = None,
+        stops_all: bool = False,
     ) -> None:
         self.actor = actor
         self.restarts = 0
@@ -207,16 +210,18 @@ class ActorProcess:
         self._factory = factory
         self._on_failed = on_failed
         self._started = started
+        self._stops_all = stops_all
         self._is_set_up = False
         self._suspended = False  # failed, and waiting for its supervisor
         self._scheduled = False
         self._killed = False
         self._task: asyncio.Task[None] | None = None
+        self._asker: Future[Any] | None = None  # who waits for the message being handled
         self._lock = threading.Lock()
         self._runs_on_loop = _runs_on_loop(type(actor))
         self._inbox = actor.actor_inbox
         self._inbox.owner = str(actor)
-        self._log = get_logger(actor=type(actor).__name__, urn=actor.actor_urn)
+        self._log = get_logger()
 
     def start(self) -> None:
         """Begin: ``on_start`` first, then the messages."""
@@ -257,6 +262,8 @@ class ActorProcess:
         self._killed = True
         self._retire()
         self._inbox.close()
+        if (asker := self._asker) is not None:
+            asker.offer_exception(ActorDeadError(f"{self.actor} was abandoned while it handled the message"))
         if self._task is not None:
             self._task.cancel()
 
@@ -277,7 +284,7 @@ class ActorProcess:
 
     def _batch_done(self) -> None:
         with self._lock:
-            if self._suspended or (self._is_set_up and self._inbox.empty()):
+            if self._suspended or self._killed or (self._is_set_up and self._inbox.empty()):
                 self._scheduled = False
                 return
         self._run()
@@ -289,7 +296,7 @@ class ActorProcess:
 
         Written once for both places where an actor may run; see `_run_on_worker` and `_run_on_loop`.
         """
-        if not self._is_set_up:
+        if not self._is_set_up and not self._killed:
             yield from self._set_up()
         for _ in range(BATCH):
             if self._suspended or not self._is_set_up or self.actor.actor_stopped.is_set():
@@ -298,21 +305,17 @@ class ActorProcess:
             if envelope is None:
                 break
             asker = _asker(envelope)
-            if asker is not None and asker.done():
+            if asker is not None and asker.done() and not isinstance(envelope.message, ActorStop):
                 continue  # its asker was told that no reply came in time, and that it will not be handled
+            self._asker = asker
             try:
                 response = yield from self._receive(envelope.message)
             except BaseException as error:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
-                if self._killed:
-                    break
-                if asker is None:
-                    yield from self._fail(error)
-                else:
-                    self._log.info("exception returned to caller", error=repr(error))
-                    asker.offer_exception(error)
+                yield from self._failed(error, asker)
             else:
                 if asker is not None:
                     asker.offer(response)
+            self._asker = None
         if self.actor.actor_stopped.is_set():
             self._inbox.close()
 
@@ -334,11 +337,7 @@ class ActorProcess:
 
     def _receive(self, message: Any) -> Generator[Callable[[], Any], Any, Any]:
         if isinstance(message, ActorStop):
-            self._retire()
-            try:
-                yield self.actor.on_stop
-            except BaseException as error:  # noqa: BLE001 - as above
-                self._log.error("on_stop failed", exc_info=error)
+            yield from self._end()
             return None
         if isinstance(message, ProxyCall):
             return (
@@ -350,13 +349,38 @@ class ActorProcess:
             return self.actor._handle_receive(message)
         return (yield partial(self.actor.on_receive, message))
 
-    def _fail(self, error: BaseException) -> Generator[Callable[[], Any], Any, None]:
-        self._begin_failure(error)
+    def _failed(
+        self, error: BaseException, asker: Future[Any] | None
+    ) -> Generator[Callable[[], Any], Any, None]:
+        """An asker gets the error and the actor goes on; if nobody asked, the actor has failed."""
+        if self._killed:
+            return
+        if self._stops_all and not isinstance(error, Exception):
+            yield from self._stop_all(error)
+        elif asker is None:
+            self._begin_failure(error)
+            try:
+                yield partial(self.actor.on_failure, type(error), error, error.__traceback__)
+            except BaseException as second:  # noqa: BLE001 - as above
+                self._log.error(f"Unhandled exception in {self.actor}:", exc_info=second)
+            self._end_failure(error)
+        if asker is not None:
+            self._log.info(f"Exception returned from {self.actor} to caller:", exc_info=error)
+            asker.offer_exception(error)
+
+    def _stop_all(self, error: BaseException) -> Generator[Callable[[], Any], Any, None]:
+        """What pykka does on SystemExit and the like; but it waits for nobody, so it cannot hang."""
+        self._log.debug(f"{error!r} in {self.actor}. Stopping all actors.")
+        yield from self._end()
+        ActorRegistry.stop_all(block=False)
+
+    def _end(self) -> Generator[Callable[[], Any], Any, None]:
+        self._retire()
+        self._log.debug(f"Stopped {self.actor}")
         try:
-            yield partial(self.actor.on_failure, type(error), error, error.__traceback__)
-        except BaseException as second:  # noqa: BLE001 - as above
-            self._log.error("on_failure failed", exc_info=second)
-        self._end_failure(error)
+            yield self.actor.on_stop
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._log.error(f"Unhandled exception in {self.actor}:", exc_info=error)
 
     def _run_on_worker(self) -> None:
         """A batch on a worker thread: plain functions are called, coroutine functions run on the loop."""
@@ -385,6 +409,8 @@ class ActorProcess:
                         result = await call()
                     else:
                         result = await self._dispatcher.on_worker(call)
+                        if type(result) is CoroutineType:
+                            result = await result
                 except BaseException as error:  # noqa: BLE001 - as above
                     call = batch.throw(error)
                 else:
@@ -399,7 +425,7 @@ class ActorProcess:
     def _begin_failure(self, error: BaseException) -> None:
         """From here on no message is handled, until ``on_failure`` has run and the supervisor has decided."""
         if self._on_failed is None:
-            self._log.error("unhandled exception, the actor stops", exc_info=error)
+            self._log.error(f"Unhandled exception in {self.actor}:", exc_info=error)
             self._retire()
         else:
             self._suspended = True

@@ -7,12 +7,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future as ThreadFuture
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
 MAX_WORKERS = 32
 """Worker threads at the most; so many plain functions may block at once before the next must wait."""
+CANCEL_SECONDS = 1.0
+"""How long the end of a loop's thread waits for tasks that were cancelled."""
 
 
 class Dispatcher:
@@ -41,8 +43,14 @@ class Dispatcher:
             self._woken = True
             if self.is_current():
                 self.loop.call_soon(self._run_posted, context=self._context)
-            else:
+                return
+            try:
                 self.loop.call_soon_threadsafe(self._run_posted, context=self._context)
+            except RuntimeError:
+                if (
+                    not self.loop.is_closed()
+                ):  # else a worker thread that was left behind has still something to say
+                    raise
 
     def call(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` on the loop: at once if this is its thread, else soon."""
@@ -71,7 +79,7 @@ class Dispatcher:
 
     def run_coroutine(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop from another thread, and wait for its result."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+        return _run_on(self.loop, coroutine)
 
     def close(self) -> None:
         """Let idle worker threads end; those that are busy end with their work."""
@@ -88,25 +96,30 @@ class WorkerPool:
         ] = queue.SimpleQueue()
         self._idle = 0
         self._count = 0
+        self._closed = False
         self._lock = threading.Lock()
 
     def submit(self, function: Callable[..., T], *args: object) -> "ThreadFuture[T]":
-        """Have ``function(*args)`` run on a worker thread."""
+        """Have ``function(*args)`` run on a worker thread; after `close` on one of its own."""
         future: ThreadFuture[T] = ThreadFuture()
-        self._work.put((future, function, args))
         with self._lock:
+            self._work.put((future, function, args))
             if self._idle > 0:
                 self._idle -= 1
-            elif self._count < self._max_workers:
+            elif self._closed or self._count < self._max_workers:
                 self._count += 1
                 threading.Thread(target=self._run, name=f"uno-worker-{self._count}", daemon=True).start()
+            if self._closed:
+                self._work.put(None)
         return future
 
     def close(self) -> None:
         """End the threads once the queue is empty."""
         with self._lock:
+            self._closed = True
             for _ in range(self._count):
                 self._work.put(None)
+            self._idle = self._count = 0  # whatever comes now gets a thread of its own, and an end behind it
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
@@ -114,13 +127,20 @@ class WorkerPool:
             if future.set_running_or_notify_cancel():
                 try:
                     result = function(*args)
+                except StopIteration as error:
+                    stopped = RuntimeError(
+                        f"{function!r} raised StopIteration"
+                    )  # which no coroutine can raise
+                    stopped.__cause__ = error
+                    future.set_exception(stopped)
                 except BaseException as error:  # noqa: BLE001 - SystemExit too is the function's result
                     future.set_exception(error)
                 else:
                     future.set_result(result)
             del work, future, function, args
             with self._lock:
-                self._idle += 1
+                if not self._closed:
+                    self._idle += 1
 
 
 class LoopThread:
@@ -133,10 +153,13 @@ class LoopThread:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for its result."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+        return _run_on(self.loop, coroutine)
 
     def close(self) -> None:
-        """Cancel what still runs on the loop, stop it and wait for its thread."""
+        """Cancel what still runs on the loop, stop it and wait for its thread.
+
+        A task that does not let itself be cancelled is abandoned after `CANCEL_SECONDS`.
+        """
         self.run(_cancel_others())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
@@ -151,7 +174,23 @@ async def _cancel_others() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    if others:
+        await asyncio.wait(others, timeout=CANCEL_SECONDS)
+
+
+def _run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a loop of another thread; its SystemExit is its result and does not end the loop."""
+
+    async def outcome() -> tuple[T | None, BaseException | None]:
+        try:
+            return await coroutine, None
+        except BaseException as error:  # noqa: BLE001 - raised below, where somebody waits for it
+            return None, error
+
+    result, error = asyncio.run_coroutine_threadsafe(outcome(), loop).result()
+    if error is not None:
+        raise error
+    return cast("T", result)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -1,6 +1,7 @@
 """The reply that is to come: awaited on an event loop, or got with ``get`` on any other thread."""
 
 import asyncio
+import contextlib
 import functools
 import queue
 import sys
@@ -12,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 from uno_actors._pykka import PykkaFuture, PykkaTimeout
 from uno_actors.errors import BlockingCallOnLoop, WorldError
+from uno_actors.log import get_logger
 
 T = TypeVar("T")
 J = TypeVar("J")
@@ -104,21 +106,31 @@ class Future(PykkaFuture[T]):
                 return False
             self._value, self._error = value, error
             callbacks, self._callbacks = self._callbacks, None
-        for callback in callbacks or ():
-            callback(self)
+        self._call(callbacks)
         return True
+
+    def _call(self, callbacks: "Iterable[Callable[[Future[T]], None]] | None") -> None:
+        """One callback that fails takes neither the others with it nor whoever sets the result."""
+        for callback in callbacks or ():
+            try:
+                callback(self)
+            except Exception as error:  # noqa: BLE001 - whatever a callback raises
+                get_logger(actor="future").error("callback failed", exc_info=error)
 
     # --- getting ---
 
     def add_done_callback(self, callback: "Callable[[Future[T]], None]") -> None:
-        """Call ``callback(self)`` once there is a result: on the thread that sets it, or at once if it is there."""
+        """Call ``callback(self)`` once there is a result: on the thread that sets it, or at once if it is there.
+
+        A derived future gets its result when it is first got or awaited. What a callback raises is logged.
+        """
         with _lock:
             if not self.done():
                 if self._callbacks is None:
                     self._callbacks = []
                 self._callbacks.append(callback)
                 return
-        callback(self)
+        self._call([callback])
 
     def get(self, *, timeout: float | None = None) -> T:
         """Wait for the result on this thread and return it, or raise it if it is an error.
@@ -143,7 +155,11 @@ class Future(PykkaFuture[T]):
         if not self.done():
             if self._sources:
                 for source in self._sources:
-                    yield from source.__await__()
+                    if isinstance(source, Future):
+                        yield from source.__await__()
+                    else:  # pykka's own blocks where it is awaited
+                        wait = asyncio.get_running_loop().run_in_executor(None, _settle, source)
+                        yield from wait.__await__()
                 self._keep(cast("Callable[[float | None], T]", self._get_hook)(0))
             elif self._get_hook is not None:
                 loop = asyncio.get_running_loop()
@@ -162,8 +178,11 @@ class Future(PykkaFuture[T]):
     def _keep(self, value: T) -> None:
         """Keep what the hook computed; the first thread to compute it wins."""
         with _lock:
-            if self._value is _UNSET:
-                self._value = value
+            if self._value is not _UNSET:
+                return
+            self._value = value
+            callbacks, self._callbacks = self._callbacks, None
+        self._call(callbacks)
 
     def _wait(self, timeout: float | None) -> None:
         arrived = threading.Event()
@@ -186,7 +205,8 @@ class Future(PykkaFuture[T]):
                 if not waiter.done():
                     waiter.set_result(None)
             else:
-                loop.call_soon_threadsafe(lambda: None if waiter.done() else waiter.set_result(None))
+                with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody awaits any more
+                    loop.call_soon_threadsafe(lambda: None if waiter.done() else waiter.set_result(None))
 
         def gone(waiter: "asyncio.Future[None]") -> None:
             if waiter.cancelled():
@@ -221,6 +241,12 @@ class Future(PykkaFuture[T]):
 
     def __repr__(self) -> str:
         return f"<Future {'done' if self.done() else 'pending'}>"
+
+
+def _settle(future: PykkaFuture[Any]) -> None:
+    """Wait until there is a result; an error comes out where the result is used."""
+    with contextlib.suppress(BaseException):
+        future.get()
 
 
 def _derived(sources: Sequence[PykkaFuture[Any]], combine: Callable[[list[Any]], M]) -> Future[M]:

@@ -2,10 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from uno_actors._pykka import ActorDeadError, ActorStop, Envelope
 from uno_actors.errors import MailboxFull
+from uno_actors.future import Future
 from uno_actors.log import get_logger
 
 CAPACITY = 1000
@@ -73,17 +74,16 @@ class Mailbox:
                 if not isinstance(envelope.message, ActorStop):
                     self._drop(envelope, "actor is dead")
             elif isinstance(envelope.message, ActorStop):
-                envelope.reply_to.set(None)
+                _asker(envelope).offer(None)
             else:
                 error = ActorDeadError(f"{self.owner} stopped before handling the message")
-                envelope.reply_to.set_exception((ActorDeadError, error, None))
+                _asker(envelope).offer_exception(error)
 
     def _refuse(self, envelope: Envelope[Any]) -> None:
         if envelope.reply_to is None:
             self._drop(envelope, "mailbox is full")
         else:
-            error = MailboxFull(self.owner, self.capacity)
-            envelope.reply_to.set_exception((MailboxFull, error, None))
+            _asker(envelope).offer_exception(MailboxFull(self.owner, self.capacity))
 
     def _drop(self, envelope: Envelope[Any], reason: str) -> None:
         self.dropped += 1
@@ -94,6 +94,11 @@ class Mailbox:
 
     def __len__(self) -> int:
         return len(self._messages)
+
+
+def _asker(envelope: Envelope[Any]) -> Future[Any]:
+    """Who waits for a reply and may have given up meanwhile; all that come to an `Actor` are of our class."""
+    return cast("Future[Any]", envelope.reply_to)
 
 
 def _nobody_waits() -> None:

@@ -12,6 +12,7 @@ from uno_actors.clock import Clock, SystemClock
 from uno_actors.codec import StreamId
 from uno_actors.dispatcher import LoopThread
 from uno_actors.errors import InvalidHandler, SupervisorGaveUp, SystemNotRunning, UnknownAggregateType
+from uno_actors.events import EventRegistry, event_registry
 from uno_actors.future import Future
 from uno_actors.handlers import HandlerSpec, gather, handler_registry
 from uno_actors.log import get_logger
@@ -46,6 +47,8 @@ class ActorSystem:
         max_active: Aggregates that stay active; beyond it those idle for longest are let go.
         stop_timeout: Seconds that stopping may take.
         clock: For everything that waits.
+        event_registry: For a store that is opened by URL: finds the classes of recorded events. Default is
+            the process-wide registry; bounded contexts in one process whose events share names have their own.
 
     Raises:
         InvalidHandler: Two handlers or supervisors have one name, or one of them is wrong.
@@ -65,11 +68,13 @@ class ActorSystem:
         max_active: int = 100_000,
         stop_timeout: float = 10.0,
         clock: Clock | None = None,
+        event_registry: EventRegistry = event_registry,
     ) -> None:
         self.name = name
         self.failure: SupervisorGaveUp | None = None
         self._url = store if isinstance(store, str) else None
         self._store = None if isinstance(store, str) else store
+        self._event_registry = event_registry
         self._types: dict[str, type[AggregateRoot]] = {}
         self._serves_any = aggregates is None
         for aggregate_type in aggregates or ():
@@ -160,7 +165,7 @@ class ActorSystem:
         self._state = "starting"
         try:
             if self._store is None:
-                self._store = open_store(self._url or "")
+                self._store = open_store(self._url or "", self._event_registry)
             self._runtime = Runtime(self, self._store, self._types, self._settings, self._give_up)
             await self._runtime.start(self._supervised)
         except BaseException:
