@@ -1,0 +1,156 @@
+"""An aircraft and what it can be told. Pure domain: no store, no actors, testable by calling it.
+
+One row of the file tells of one flight. A flight is known by its number and its scheduled departure; an
+aircraft records what becomes of each of its flights, once.
+"""
+
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from uno_actors import AggregateRoot, Command, CommandRejected, DomainEvent, handles
+
+REMEMBERED = timedelta(days=2)
+"""How far an aircraft's memory reaches back from its latest flight."""
+
+
+class Flight(BaseModel):
+    """One scheduled flight: a value, equal to any other that says the same."""
+
+    model_config = ConfigDict(frozen=True)
+
+    carrier: str
+    number: int
+    scheduled: AwareDatetime  # departure
+    origin: str
+    destination: str
+
+    def __str__(self) -> str:
+        return f"{self.carrier}{self.number} {self.scheduled:%Y-%m-%dT%H:%MZ}"
+
+
+# --- commands: the reply says whether it was news ---
+
+
+class Depart(Command[bool]):
+    flight: Flight
+    delay: int  # minutes; less than 0 is early
+
+
+class Arrive(Command[bool]):
+    flight: Flight
+    delay: int | None  # minutes; None where nobody reported it
+
+
+class Cancel(Command[bool]):
+    flight: Flight
+
+
+FlightCommand = Depart | Arrive | Cancel
+
+
+# --- events: the topic names the airport where it happened ---
+
+
+class FlightDeparted(DomainEvent):
+    flight: Flight
+    delay: int
+
+
+class FlightArrived(DomainEvent):
+    flight: Flight
+    delay: int | None
+
+
+class FlightCancelled(DomainEvent):
+    flight: Flight
+
+
+class Phase(StrEnum):
+    SCHEDULED = "scheduled"
+    DEPARTED = "departed"
+    ARRIVED = "arrived"
+    CANCELLED = "cancelled"
+
+
+class Aircraft(AggregateRoot):
+    """One aircraft, named by its tail number.
+
+    The same command may come twice: a sender that was killed does not know whether its last commands were
+    recorded, so it sends them again. The aircraft recognises a flight that it has recorded, records nothing,
+    and answers ``False``. This is the domain's own idempotence, and it holds whoever sends: no matter which
+    process, with which command id, before or after which crash.
+
+    It needs to remember only as far back as a sender may go back. The file is in order of days (within a day
+    it is not in order of schedule: delayed flights come late and cancelled ones last), and a sender repeats
+    at most the thousand commands that were in flight. So two days are enough and the state stays small however
+    long the aircraft flies. A command about an older flight is rejected aloud: the aircraft cannot know
+    whether it recorded it.
+    """
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id=id)
+        self.flights: dict[Flight, Phase] = {}
+        self.latest = datetime.min.replace(tzinfo=UTC)  # scheduled departure of its latest flight
+
+    @handles
+    def depart(self, command: Depart) -> bool:
+        flight = command.flight
+        phase = self._phase(flight)
+        if phase in (Phase.DEPARTED, Phase.ARRIVED):
+            return False
+        if phase is Phase.CANCELLED:
+            raise CommandRejected(f"{flight} cannot depart: it was cancelled")
+        topic = f"flights.{flight.origin.lower()}.departed"
+        self.register_event(FlightDeparted(flight=flight, delay=command.delay, topic=topic))
+        return True
+
+    @handles
+    def arrive(self, command: Arrive) -> bool:
+        flight = command.flight
+        phase = self._phase(flight)
+        if phase is Phase.ARRIVED:
+            return False
+        if phase is not Phase.DEPARTED:
+            raise CommandRejected(f"{flight} cannot arrive: it is {phase}")
+        topic = f"flights.{flight.destination.lower()}.arrived"
+        self.register_event(FlightArrived(flight=flight, delay=command.delay, topic=topic))
+        return True
+
+    @handles
+    def cancel(self, command: Cancel) -> bool:
+        flight = command.flight
+        phase = self._phase(flight)
+        if phase is Phase.CANCELLED:
+            return False
+        if phase is not Phase.SCHEDULED:
+            raise CommandRejected(f"{flight} cannot be cancelled: it has {phase}")
+        topic = f"flights.{flight.origin.lower()}.cancelled"
+        self.register_event(FlightCancelled(flight=flight, topic=topic))
+        return True
+
+    def apply_flight_departed(self, event: FlightDeparted) -> None:
+        self._remember(event.flight, Phase.DEPARTED)
+
+    def apply_flight_arrived(self, event: FlightArrived) -> None:
+        self._remember(event.flight, Phase.ARRIVED)
+
+    def apply_flight_cancelled(self, event: FlightCancelled) -> None:
+        self._remember(event.flight, Phase.CANCELLED)
+
+    def _phase(self, flight: Flight) -> Phase:
+        phase = self.flights.get(flight)
+        if phase is None and self._is_forgotten(flight):
+            raise CommandRejected(f"{flight} is too old: {self.id} remembers {REMEMBERED.days} days")
+        return phase or Phase.SCHEDULED
+
+    def _remember(self, flight: Flight, phase: Phase) -> None:
+        self.flights[flight] = phase
+        if flight.scheduled > self.latest:
+            self.latest = flight.scheduled
+            for old in [known for known in self.flights if self._is_forgotten(known)]:
+                del self.flights[old]
+
+    def _is_forgotten(self, flight: Flight) -> bool:
+        return self.latest - flight.scheduled > REMEMBERED

@@ -1,0 +1,159 @@
+"""The boards: what the handlers make of the events, in one SQLite file next to the store.
+
+Delivery is at least once: after a crash a handler is given again what it had handled since its last
+checkpoint. The boards must be right all the same, so each event is one statement, which SQLite runs as one
+transaction, and which itself knows whether the event is in already. There are two ways to know:
+
+- A board with a row for each event (cancellations, late fees) has the event's id as its primary key, and
+  ``INSERT OR IGNORE`` does nothing the second time.
+- A board that counts (delays, punctuality) keeps in each row, beside the counters, the position in the log up
+  to which they are counted. A handler sees the log in order, so what is not beyond that position was counted.
+  Position and counters are one row, so they cannot disagree.
+
+``synchronous=NORMAL`` with a write-ahead log costs no fsync for each event. It survives the death of the
+process at any instant, which is what the demo shows. A power cut may take back its last moments, while the
+event store, which does sync, keeps its checkpoints; boards that must survive that as well use ``FULL``, or are
+deleted together with their handlers' checkpoints and built again from the log.
+"""
+
+import sqlite3
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from aircraft import Flight
+
+LATE = 15  # minutes; the Bureau of Transportation Statistics counts less as on time
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS delays (
+    airport TEXT PRIMARY KEY, counted_to INTEGER,
+    departed INTEGER, late INTEGER, minutes INTEGER, worst INTEGER, worst_flight TEXT
+);
+CREATE TABLE IF NOT EXISTS punctuality (
+    carrier TEXT PRIMARY KEY, counted_to INTEGER,
+    arrived INTEGER, on_time INTEGER, unreported INTEGER
+);
+CREATE TABLE IF NOT EXISTS cancellations (event_id TEXT PRIMARY KEY, airport TEXT, flight TEXT);
+CREATE TABLE IF NOT EXISTS late_fees (
+    event_id TEXT PRIMARY KEY, carrier TEXT, flight TEXT, minutes INTEGER, dollars INTEGER
+);
+"""
+
+COUNT_DEPARTURE = """
+INSERT INTO delays VALUES (:airport, :position, 1, :late, :delay, :delay, :flight)
+ON CONFLICT DO UPDATE SET
+    counted_to = excluded.counted_to,
+    departed = departed + 1,
+    late = late + excluded.late,
+    minutes = minutes + excluded.minutes,
+    worst = max(worst, excluded.worst),
+    worst_flight = iif(excluded.worst > worst, excluded.worst_flight, worst_flight)
+WHERE excluded.counted_to > counted_to
+"""
+
+COUNT_ARRIVAL = """
+INSERT INTO punctuality VALUES (:carrier, :position, 1, :on_time, :unreported)
+ON CONFLICT DO UPDATE SET
+    counted_to = excluded.counted_to,
+    arrived = arrived + 1,
+    on_time = on_time + excluded.on_time,
+    unreported = unreported + excluded.unreported
+WHERE excluded.counted_to > counted_to
+"""
+
+AIRPORTS = """
+SELECT airport, departed, late, minutes, worst, worst_flight,
+    (SELECT count(*) FROM cancellations WHERE cancellations.airport = delays.airport)
+FROM delays ORDER BY departed DESC
+"""
+
+CARRIERS = """
+SELECT carrier, arrived, on_time, unreported,
+    (SELECT coalesce(sum(dollars), 0) FROM late_fees WHERE late_fees.carrier = punctuality.carrier)
+FROM punctuality ORDER BY arrived DESC, carrier
+"""
+
+
+class AirportRow(NamedTuple):
+    airport: str
+    departed: int
+    late: int
+    minutes: int
+    worst: int
+    worst_flight: str
+    cancelled: int
+
+
+class CarrierRow(NamedTuple):
+    carrier: str
+    arrived: int
+    on_time: int
+    unreported: int
+    fees: int
+
+
+class Boards:
+    """All boards over one connection.
+
+    Handlers that are plain functions run on worker threads, now on one and now on another, so the connection
+    is not tied to its thread; a lock keeps the statements of different handlers apart.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + SCHEMA)
+
+    def departed(self, position: int, flight: Flight, delay: int) -> None:
+        self._write(
+            COUNT_DEPARTURE,
+            {
+                "airport": flight.origin,
+                "position": position,
+                "late": delay >= LATE,
+                "delay": delay,
+                "flight": str(flight),
+            },
+        )
+
+    def arrived(self, position: int, flight: Flight, delay: int | None) -> None:
+        self._write(
+            COUNT_ARRIVAL,
+            {
+                "carrier": flight.carrier,
+                "position": position,
+                "on_time": delay is not None and delay < LATE,
+                "unreported": delay is None,
+            },
+        )
+
+    def cancelled(self, event_id: str, flight: Flight) -> None:
+        row = (event_id, flight.origin, str(flight))
+        self._write("INSERT OR IGNORE INTO cancellations VALUES (?, ?, ?)", row)
+
+    def charged(self, event_id: str, flight: Flight, minutes: int, dollars: int) -> None:
+        row = (event_id, flight.carrier, str(flight), minutes, dollars)
+        self._write("INSERT OR IGNORE INTO late_fees VALUES (?, ?, ?, ?, ?)", row)
+
+    def airports(self) -> list[AirportRow]:
+        with self._lock:
+            return [AirportRow(*row) for row in self._connection.execute(AIRPORTS)]
+
+    def carriers(self) -> list[CarrierRow]:
+        with self._lock:
+            return [CarrierRow(*row) for row in self._connection.execute(CARRIERS)]
+
+    def _write(self, statement: str, values: dict[str, str | int] | tuple[str | int, ...]) -> None:
+        """One statement, which is one transaction: the connection is in autocommit mode."""
+        with self._lock:
+            self._connection.execute(statement, values)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._connection.close()

@@ -1,0 +1,57 @@
+"""Writes a year of flights for want of the real one, to see that it takes no more memory than a week.
+
+    python examples/flights/year.py OUT.csv
+    python examples/flights/ingest.py OUT.csv DATA_DIR
+
+The week is repeated, seven days later each time, until there are as many rows as the real year has (336,776,
+which at the pace of the first week takes until 23 January). In every second repetition the aircraft have other
+tail numbers, as many as are needed for the real year's 4,044. Gaps and delays stay as they were.
+"""
+
+import csv
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import count as numbers
+from itertools import islice
+from pathlib import Path
+
+from count import WEEK
+
+ROWS = 336_776
+AIRCRAFT = 4_044  # tail numbers, "NA" for none included
+MISSING = "NA"
+
+
+def year(week: list[dict[str, str]]) -> Iterator[dict[str, str]]:
+    """Without end: the week, and the week after it, and so on."""
+    tails = list(dict.fromkeys(row["tailnum"] for row in week))
+    others = {tail: f"{tail}-2" for tail in islice((t for t in tails if t != MISSING), AIRCRAFT - len(tails))}
+    for number in numbers():
+        names = others if number % 2 else {}
+        for row in week:
+            day = datetime(int(row["year"]), int(row["month"]), int(row["day"])) + timedelta(weeks=number)  # noqa: DTZ001 - local, as the file has it
+            hour = datetime.fromisoformat(row["time_hour"]) + timedelta(weeks=number)
+            yield row | {
+                "year": str(day.year),
+                "month": str(day.month),
+                "day": str(day.day),
+                "time_hour": f"{hour:%Y-%m-%dT%H:%M:%SZ}",
+                "tailnum": names.get(row["tailnum"], row["tailnum"]),
+            }
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        raise SystemExit(f"usage: {sys.argv[0]} OUT.csv")
+    with WEEK.open(newline="", encoding="utf-8") as file:
+        week = list(csv.DictReader(file))
+    with Path(sys.argv[1]).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, week[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(islice(year(week), ROWS))
+    print(f"{ROWS:,} rows in {sys.argv[1]}")
+
+
+if __name__ == "__main__":
+    main()
