@@ -270,7 +270,11 @@ class LmdbEventStore(EventStore):
     def _undecided(self, error: lmdb.Error) -> WorldError:
         """What a failed commit means: a full disk or map is met before anything counts as written."""
         refused = self._refused(error)
-        return refused if isinstance(refused, StoreFull) else OutcomeUnknown(f"lmdb:{self.path}", str(error))
+        return (
+            refused
+            if isinstance(refused, StoreFull)
+            else OutcomeUnknown(f"store lmdb:{self.path}", str(error))
+        )
 
     def _answer(self, group: "list[_Job[Any]]", results: list[Any]) -> None:
         """Hand each job its result, with one wake-up of each loop."""

@@ -139,7 +139,7 @@ class BankStore(InMemoryEventStore):
         return [record.aggregate_version for record in self._log]
 
 
-def credits(*amounts: int, aggregate_id: str | None = None) -> list[Credited]:
+def credited(*amounts: int, aggregate_id: str | None = None) -> list[Credited]:
     """Events as another program would append them."""
     kind = None if aggregate_id is None else "Account"
     return [Credited(amount=amount, aggregate_id=aggregate_id, aggregate_type=kind) for amount in amounts]

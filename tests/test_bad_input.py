@@ -48,11 +48,11 @@ class Close(Command[None]):
     pass
 
 
-class Opened(DomainEvent):
+class FolderOpened(DomainEvent):
     owner: str
 
 
-class Renamed(DomainEvent):
+class FolderRenamed(DomainEvent):
     owner: str
 
 
@@ -65,15 +65,15 @@ class Folder(AggregateRoot):
     def open(self, command: Open) -> str:
         if self.owner:
             raise CommandRejected(f"it belongs to {self.owner}")
-        self.register_event(Opened(owner=command.owner))
+        self.register_event(FolderOpened(owner=command.owner))
         return self.owner
 
     @handles
     def rename(self, command: Rename) -> str:
-        self.register_event(Renamed(owner=command.owner))
+        self.register_event(FolderRenamed(owner=command.owner))
         return self.owner
 
-    def apply_opened(self, event: Opened) -> None:
+    def apply_folderopened(self, event: FolderOpened) -> None:
         self.owner = event.owner
 
 
@@ -83,7 +83,7 @@ async def test_a_command_unknown_to_the_aggregate_is_refused_where_it_is_sent() 
             system.aggregate(Folder, "a").ask(Close())
 
 
-@pytest.mark.parametrize("message", ["open", None, 3, Opened(owner="ada"), Open], ids=repr)
+@pytest.mark.parametrize("message", ["open", None, 3, FolderOpened(owner="ada"), Open], ids=repr)
 async def test_what_is_no_command_is_refused_where_it_is_sent(message: Any) -> None:
     async with ActorSystem(handlers=[]) as system:
         with pytest.raises(UnknownCommand, match=r"Folder does not handle \w+; it handles: Open, Rename"):
@@ -105,7 +105,7 @@ async def test_an_event_without_apply_method_is_refused_and_the_aggregate_goes_o
     async with ActorSystem(handlers=[]) as system:
         folder = system.aggregate(Folder, "a")
         await folder.ask(Open(owner="ada"))
-        expected = r"Folder cannot apply Renamed: define apply_renamed\(self, event\). It has: apply_opened"
+        expected = r"Folder cannot apply FolderRenamed: define apply_folderrenamed\(self, event\). It has: apply_folderopened"
         with pytest.raises(MissingApply, match=expected):
             await folder.ask(Rename(owner="bob"))
         with pytest.raises(CommandRejected, match="it belongs to ada"):
@@ -120,23 +120,26 @@ async def test_an_event_type_unknown_on_replay_answers_each_command_with_the_cau
         await system.aggregate(Folder, "a").ask(Open(owner="ada"))
     async with ActorSystem(store, handlers=[]) as system:
         for _ in range(2):
-            with pytest.raises(UnknownEventType, match=r"'Opened' is not registered: import the module"):
+            with pytest.raises(
+                UnknownEventType, match=r"'FolderOpened' is not registered: import the module"
+            ):
                 await system.aggregate(Folder, "a").ask(Open(owner="bob"))
-        store.event_registry.register(Opened)
+        store.event_registry.register(FolderOpened)
         with pytest.raises(CommandRejected, match="it belongs to ada"):
             await system.aggregate(Folder, "a").ask(Open(owner="bob"))
 
 
 async def test_two_event_classes_of_one_name_are_refused_by_who_must_choose() -> None:
     class Elsewhere:
-        class Opened(DomainEvent):
+        class FolderOpened(DomainEvent):
             owner: str
 
-    registry = EventRegistry([Opened, Elsewhere.Opened])
+    registry = EventRegistry([FolderOpened, Elsewhere.FolderOpened])
     store = InMemoryEventStore(registry)
-    await store.append(Opened(owner="ada"))
+    await store.append(FolderOpened(owner="ada"))
     with pytest.raises(
-        AmbiguousEventType, match=r"test_bad_input\.Opened, .*Elsewhere\.Opened\): give the store its own"
+        AmbiguousEventType,
+        match=r"test_bad_input\.FolderOpened, .*Elsewhere\.FolderOpened\): give the store its own",
     ):
         [event async for event in store.read_all()]
 

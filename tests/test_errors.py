@@ -181,10 +181,10 @@ MESSAGES = [
         {"store": "lmdb:bank"},
     ),
     (
-        OutcomeUnknown("lmdb:bank", "EIO"),
-        "the events may or may not be recorded",
+        OutcomeUnknown("store lmdb:bank", "EIO"),
+        "store lmdb:bank: a commit did not come to its end (EIO)",
         "Read the stream before sending the command again",
-        {"store": "lmdb:bank"},
+        {"what": "store lmdb:bank"},
     ),
     (
         ConcurrencyConflict("Account<alice>", 3, 5),

@@ -110,7 +110,7 @@ def test_get_waits_for_another_thread() -> None:
 
 def test_get_raises_after_its_timeout_and_may_be_tried_again() -> None:
     future: Future[int] = Future()
-    with pytest.raises(GetTimeout, match="no result within 0.01 seconds") as caught:
+    with pytest.raises(GetTimeout, match=r"no result within 0\.01 seconds") as caught:
         future.get(timeout=0.01)
     assert isinstance(caught.value, pykka.Timeout)
     assert isinstance(caught.value, TimeoutError)

@@ -20,6 +20,7 @@ from uno_actors import (
     DomainEvent,
     EventPriority,
     MailboxFull,
+    OutcomeUnknown,
     StoreUnavailable,
     Supervisor,
     UnoError,
@@ -31,7 +32,7 @@ from uno_actors.codec import to_record
 from uno_actors.store import Append, Appended
 
 
-class Credited(DomainEvent):
+class MoneyPaid(DomainEvent):
     amount: int
     topic: str | None = "accounts.deposited"
 
@@ -64,7 +65,7 @@ class Account(AggregateRoot):
     def deposit(self, command: Deposit) -> int:
         if self.limit is not None and self.balance + command.amount > self.limit:
             raise CommandRejected(f"the balance may not exceed {self.limit}")
-        self.register_event(Credited(amount=command.amount))
+        self.register_event(MoneyPaid(amount=command.amount))
         return self.balance
 
     @handles
@@ -72,7 +73,7 @@ class Account(AggregateRoot):
         for part in range(command.parts):
             if part == command.fail_after:
                 raise RuntimeError("half way")
-            self.register_event(Credited(amount=1))
+            self.register_event(MoneyPaid(amount=1))
         return self.balance
 
     @handles
@@ -83,7 +84,7 @@ class Account(AggregateRoot):
     def exit(self, command: Exit) -> None:
         raise SystemExit(1)
 
-    def apply_credited(self, event: Credited) -> None:
+    def apply_money_paid(self, event: MoneyPaid) -> None:
         self.balance += event.amount
 
 
@@ -116,8 +117,8 @@ async def test_1_durable_before_visible() -> None:
     """No reply, handler or reader sees an event before its transaction is synced."""
     store, handled = GatedStore(), []
 
-    @subscribe(event_type=Credited, name="watcher")
-    async def watch(event: Credited) -> None:
+    @subscribe(event_type=MoneyPaid, name="watcher")
+    async def watch(event: MoneyPaid) -> None:
         handled.append(event.amount)
 
     async with ActorSystem(store, handlers=[watch]) as system:
@@ -154,7 +155,7 @@ async def test_2_all_or_nothing(tmp_path: Path) -> None:
     store = LmdbEventStore(tmp_path / "store")
     async with store, ActorSystem(store, handlers=[]) as system:
         assert await system.aggregate(Account, "alice").ask(DepositParts(parts=3)) == 3
-        stale = [Credited(amount=1, aggregate_id="alice", aggregate_type="Account") for _ in range(2)]
+        stale = [MoneyPaid(amount=1, aggregate_id="alice", aggregate_type="Account") for _ in range(2)]
         with pytest.raises(ConcurrencyConflict):
             await store.append(*stale, expected_version=2)
         with pytest.raises(RuntimeError, match="half way"):
@@ -213,7 +214,7 @@ async def test_4_one_writer_gives_up_after_three_reruns() -> None:
     async def another_writer() -> None:
         nonlocal meetings
         meetings += 1
-        faster = to_record(Credited(amount=1, aggregate_id="alice", aggregate_type="Account"))
+        faster = to_record(MoneyPaid(amount=1, aggregate_id="alice", aggregate_type="Account"))
         await InMemoryEventStore.commit(store, [Append((faster,))])
 
     async with ActorSystem(store, handlers=[]) as system:
@@ -265,7 +266,7 @@ async def test_6_at_least_once_in_order(tmp_path: Path) -> None:
     seen: list[int] = []
 
     @subscribe(topic_pattern="accounts.*", name="reader", start="earliest")
-    async def read(event: Credited) -> None:
+    async def read(event: MoneyPaid) -> None:
         seen.append(event.amount)
 
     expected = list(range(60))
@@ -281,8 +282,8 @@ async def test_6_a_checkpoint_moves_only_after_success() -> None:
     store, begun, forever = InMemoryEventStore(), asyncio.Event(), asyncio.Event()
     seen: list[int] = []
 
-    @subscribe(event_type=Credited, name="reader", start="earliest")
-    async def stuck(event: Credited) -> None:
+    @subscribe(event_type=MoneyPaid, name="reader", start="earliest")
+    async def stuck(event: MoneyPaid) -> None:
         begun.set()
         await forever.wait()
 
@@ -291,8 +292,8 @@ async def test_6_a_checkpoint_moves_only_after_success() -> None:
         await first.aggregate(Account, "alice").ask(Deposit(amount=1))
         await begun.wait()
 
-    @subscribe(event_type=Credited, name="reader", start="earliest")
-    async def read(event: Credited) -> None:
+    @subscribe(event_type=MoneyPaid, name="reader", start="earliest")
+    async def read(event: MoneyPaid) -> None:
         seen.append(event.amount)
 
     async with ActorSystem(store, handlers=[read]) as second:
@@ -304,8 +305,8 @@ async def test_7_no_silent_loss() -> None:
     """Every accepted message ends as handled, answered with an error, or dead-lettered with its reason."""
     store = GatedStore()
 
-    @subscribe(event_type=Credited, name="poisoned", max_attempts=2)
-    def choke(event: Credited) -> None:
+    @subscribe(event_type=MoneyPaid, name="poisoned", max_attempts=2)
+    def choke(event: MoneyPaid) -> None:
         if event.amount == 13:
             raise ValueError("unlucky")
 
@@ -322,6 +323,24 @@ async def test_7_no_silent_loss() -> None:
     assert "in choke" in letter.traceback
     assert letter.first_failed <= letter.last_failed
     assert sorted(record.aggregate_version or 0 for record in store._log) == sorted(list(range(1, 11)) * 5)
+
+
+async def test_7_no_silent_loss_when_the_store_hangs() -> None:
+    """A system that must stop while its store hangs answers everybody: with what is known, or that it is not."""
+    store = GatedStore()
+    async with ActorSystem(store, handlers=[], stop_timeout=0.01) as system:
+        account = system.aggregate(Account, "alice")
+        await account.ask(Deposit(amount=1))
+        store.gate.clear()
+        store.asked.clear()
+        on_its_way = account.ask(Deposit(amount=1))
+        await store.asked.wait()
+        behind = account.ask(Balance())
+    with pytest.raises(OutcomeUnknown, match="may or may not be recorded"):
+        await on_its_way
+    with pytest.raises(OutcomeUnknown):
+        await behind
+    store.gate.set()
 
 
 async def test_8_no_hang() -> None:
@@ -358,22 +377,22 @@ async def test_9_isolation_of_handlers() -> None:
     forever, never = asyncio.Event(), threading.Event()
     seen: list[int] = []
 
-    @subscribe(event_type=Credited, priority=EventPriority.HIGH, name="stuck coroutine")
-    async def stuck_coroutine(event: Credited) -> None:
+    @subscribe(event_type=MoneyPaid, priority=EventPriority.HIGH, name="stuck coroutine")
+    async def stuck_coroutine(event: MoneyPaid) -> None:
         await forever.wait()
 
-    @subscribe(event_type=Credited, priority=EventPriority.HIGH, name="stuck thread")
-    def stuck_thread(event: Credited) -> None:
+    @subscribe(event_type=MoneyPaid, priority=EventPriority.HIGH, name="stuck thread")
+    def stuck_thread(event: MoneyPaid) -> None:
         never.wait()
 
-    @subscribe(event_type=Credited, priority=EventPriority.HIGH, name="failing")
-    def failing(event: Credited) -> None:
+    @subscribe(event_type=MoneyPaid, priority=EventPriority.HIGH, name="failing")
+    def failing(event: MoneyPaid) -> None:
         raise SystemExit(1)
 
     done = asyncio.Event()
 
-    @subscribe(event_type=Credited, priority=EventPriority.LOW, name="healthy")
-    async def healthy(event: Credited) -> None:
+    @subscribe(event_type=MoneyPaid, priority=EventPriority.LOW, name="healthy")
+    async def healthy(event: MoneyPaid) -> None:
         seen.append(event.amount)
         if event.amount == 49:
             done.set()
@@ -425,8 +444,8 @@ async def test_10_a_handler_that_cannot_keep_up_reads_the_log() -> None:
     first, go_on = asyncio.Event(), asyncio.Event()
     seen: list[int] = []
 
-    @subscribe(event_type=Credited, name="slow")
-    async def slow(event: Credited) -> None:
+    @subscribe(event_type=MoneyPaid, name="slow")
+    async def slow(event: MoneyPaid) -> None:
         first.set()
         await go_on.wait()
         seen.append(event.amount)

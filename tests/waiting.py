@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 async def until(condition: Callable[[], object]) -> None:
     """Return when ``condition()`` holds; the deadline is that of the test."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - conditions have many causes
         await asyncio.sleep(0.001)
 
 

@@ -6,7 +6,6 @@ aggregate is under way: what is decided meanwhile forms its next one, so that th
 append never rests on events that may still fail.
 """
 
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from uno_actors.errors import (
     CommandRejected,
     ConcurrencyConflict,
     MailboxFull,
+    OutcomeUnknown,
+    UnoError,
 )
 from uno_actors.future import Future
 from uno_actors.journal import Journal, Outcome
@@ -37,6 +38,8 @@ BATCH = 64
 """Commands that one aggregate handles before the next one has its turn."""
 MAX_RERUNS = 3
 """How often a command is run again after another writer was faster."""
+LOOKS = 8
+"""At the limit, among so many of the oldest an idle aggregate is looked for when a new one comes."""
 SWEEPS = 4
 """Looks for idle aggregates in each ``passivate_after``."""
 
@@ -160,7 +163,7 @@ class AggregateActor:
     def _run(self) -> None:
         """Handle the commands that wait, as far as the state allows."""
         self._scheduled = False
-        self.last_used = time.monotonic()
+        self.last_used = self._aggregates.clock.monotonic()
         for _ in range(BATCH):
             if not self._mailbox:
                 break
@@ -249,6 +252,16 @@ class AggregateActor:
         if again:
             self._mailbox = deque([*again, *(self._mailbox or ())])
 
+    def abandon(self, reason: UnoError) -> None:
+        """Answer everything that waits; what is on its way to the disk may or may not be recorded."""
+        begun = [envelope for entries in (self._flight, self._behind) for envelope, _ in entries or ()]
+        waiting = [envelope for envelope in self._mailbox or () if not envelope.withdrawn]
+        self.instance = self._mailbox = self._flight = self._behind = self._records = None
+        for envelope in begun:
+            self._aggregates.answer(self, envelope, Failed(OutcomeUnknown(str(self.stream), str(reason))))
+        for envelope in waiting:
+            self._aggregates.answer(self, envelope, Failed(reason))
+
     # --- loading ---
 
     def _load(self) -> None:
@@ -307,7 +320,7 @@ class Aggregates:
         self.start = start
         self.log = get_logger(actor="aggregates")
         self._store = store
-        self._clock = clock
+        self.clock = clock
         self._passivate_after = passivate_after
         self._max_active = max_active
         self._active: OrderedDict[StreamId, AggregateActor] = OrderedDict()
@@ -327,14 +340,14 @@ class Aggregates:
         """Hand a command to the one live actor of its aggregate, activating it if need be."""
         actor = self._active.get(stream)
         if actor is None:
+            if len(self._active) >= self._max_active:
+                self._make_room()
             actor = self._active[stream] = AggregateActor(self, stream)
-            if len(self._active) > self._max_active:
-                self._let_go_of_oldest()
         else:
             self._active.move_to_end(stream)
         self._busy += 1
         if envelope.future is not None:
-            envelope.timer = self._clock.call_later(timeout, lambda: self._time_out(actor, envelope, timeout))
+            envelope.timer = self.clock.call_later(timeout, lambda: self._time_out(actor, envelope, timeout))
         actor.put(envelope)
 
     def answer(self, actor: AggregateActor, envelope: Envelope, result: Any) -> None:
@@ -380,32 +393,37 @@ class Aggregates:
     # --- passivation ---
 
     def _sweep_later(self) -> None:
-        self._sweeping = self._clock.call_later(self._passivate_after / SWEEPS, self._sweep)
+        self._sweeping = self.clock.call_later(self._passivate_after / SWEEPS, self._sweep)
 
     def _sweep(self) -> None:
-        """Let go of aggregates that had no command for ``passivate_after``; the oldest stand first."""
-        now = time.monotonic()
+        """Let go of aggregates that had no command for ``passivate_after``, or are too many; the oldest first."""
+        now = self.clock.monotonic()
         for stream, actor in list(self._active.items()):
-            if now - actor.last_used < self._passivate_after:
+            if now - actor.last_used < self._passivate_after and len(self._active) <= self._max_active:
                 break
             if actor.idle:
                 self._let_go(stream)
         self._sweep_later()
 
-    def _let_go_of_oldest(self) -> None:
-        for stream, actor in self._active.items():
+    def _make_room(self) -> None:
+        """Let go of the oldest that is idle; those found busy are in use, and so not the oldest any more."""
+        for _ in range(LOOKS):
+            stream, actor = next(iter(self._active.items()))
             if actor.idle:
                 self._let_go(stream)
                 return
+            self._active.move_to_end(stream)
 
     def _let_go(self, stream: StreamId) -> None:
         del self._active[stream]
         self.statistics.passivations += 1
 
-    def close(self) -> None:
-        """Stop looking for idle aggregates."""
+    def close(self, reason: UnoError) -> None:
+        """Stop looking for idle aggregates, and answer whoever still waits with ``reason``."""
         if self._sweeping is not None:
             self._sweeping.cancel()
+        for actor in self._active.values():
+            actor.abandon(reason)
 
 
 class AcceptsCommands(Protocol):

@@ -240,11 +240,11 @@ class StoreFull(WorldError):
 class OutcomeUnknown(WorldError):
     """The store failed while committing: it cannot be known whether the events were recorded."""
 
-    def __init__(self, store: str, reason: str) -> None:
-        self.store = store
+    def __init__(self, what: str, reason: str) -> None:
+        self.what = what
         super().__init__(
-            f"store {store} failed during a commit ({reason}): the events may or may not be recorded. Read the"
-            " stream before sending the command again"
+            f"{what}: a commit did not come to its end ({reason}); its events may or may not be recorded. Read"
+            " the stream before sending the command again"
         )
 
 

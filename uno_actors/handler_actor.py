@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from uno_actors.actor import Actor
 from uno_actors.causality import _current as _current_cause
+from uno_actors.clock import Clock
 from uno_actors.codec import Record, to_event
 from uno_actors.dispatcher import Dispatcher
 from uno_actors.events import DomainEvent, EventRegistry
@@ -92,7 +93,9 @@ class Subscription:
     Lives on the event loop; nothing here is touched from another thread.
     """
 
-    def __init__(self, spec: HandlerSpec, position: int, registry: EventRegistry, *, live: bool) -> None:
+    def __init__(
+        self, spec: HandlerSpec, position: int, registry: EventRegistry, clock: Clock, *, live: bool
+    ) -> None:
         self.spec = spec
         self.name = spec.name
         self.position = position  # done with everything up to here, matching or not
@@ -110,6 +113,7 @@ class Subscription:
         self.wake: Callable[[], None] = _nobody_waits
         self.give_back: DeliveryDone = _not_counted
         self._registry = registry
+        self._clock = clock
 
     @property
     def live(self) -> bool:
@@ -163,7 +167,7 @@ class Subscription:
 
     def begin(self, batch: Sequence[Delivery]) -> None:
         """It is about to handle ``batch``, which it took from its queue or from the log."""
-        self.busy_since = time.monotonic()
+        self.busy_since = self._clock.monotonic()
         if self.live:
             self.under_way.extend(batch)
 

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -95,6 +96,8 @@ class HandlerSpec:
             raise InvalidHandler(
                 f"{self.target!r} is no event handler: a function or an EventHandler is needed"
             )
+        if isinstance(self.target, type) and not _instances_are_callable(self.target):
+            raise InvalidHandler(f"class {self.target.__qualname__} must be an EventHandler to handle events")
         if not 0 < len(self.name.encode()) <= MAX_NAME_BYTES or "\0" in self.name:
             raise InvalidHandler(
                 f"handler name {self.name!r} must have 1 to {MAX_NAME_BYTES} bytes and no NUL"
@@ -114,6 +117,8 @@ class HandlerSpec:
             raise InvalidHandler(
                 f"handler {self.name}: max_attempts must be 1 or more, not {self.max_attempts}"
             )
+        if not isinstance(self.target, type):
+            self.instantiate()  # checks its parameters
 
     def instantiate(self) -> "BoundHandler":
         """What to call for each event; a class is instantiated."""
@@ -122,13 +127,18 @@ class HandlerSpec:
 
 
 class BoundHandler:
-    """A callable with what the runtime must know of it: coroutine or plain, with context or without."""
+    """A callable with what the runtime must know of it: coroutine or plain, with context or without.
+
+    Raises:
+        InvalidHandler: It takes neither one parameter nor two.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        call = function if inspect.isroutine(function) else type(function).__call__
-        self.is_async = inspect.iscoroutinefunction(call)
+        self.is_async = _is_async(function)
         self.takes_context = _positional_parameters(function) >= 2
+        if not _accepts(function, 2 if self.takes_context else 1):
+            raise InvalidHandler(f"{function!r} must take the event, and may take the HandlerContext")
 
     def __call__(self, event: DomainEvent, context: HandlerContext) -> Any:
         """What the handler returns: a coroutine if it ``is_async``."""
@@ -161,6 +171,11 @@ def subscribe(
         raise InvalidHandler(f"write @subscribe(...) with parentheses before {event_type.__name__}")
     pattern = None if topic_pattern is None else TopicPattern(topic_pattern)
 
+    if priority not in tuple(EventPriority):
+        raise InvalidHandler(
+            f"priority must be one of {', '.join(EventPriority.__members__)}, not {priority!r}"
+        )
+
     def register(target: H) -> H:
         spec = HandlerSpec(
             name or _default_name(target),
@@ -171,7 +186,11 @@ def subscribe(
             start,
             max_attempts,
         )
-        target.__subscription__ = spec  # type: ignore[attr-defined]
+        try:
+            target.__subscription__ = spec  # type: ignore[attr-defined]
+        except AttributeError:  # a bound method, for one
+            reason = "cannot carry its subscription: subscribe a function that calls it"
+            raise InvalidHandler(f"{target!r} {reason}") from None
         handler_registry[spec.name] = spec
         return target
 
@@ -211,8 +230,12 @@ def _subscription(member: object) -> HandlerSpec | None:
 
 def _subscribed_members(module: ModuleType) -> list[object]:
     """The subscribed functions and classes that ``module`` defines; imported ones belong to their own."""
-    members = vars(module).values()
-    return [member for member in members if _subscription(member) and member.__module__ == module.__name__]
+    members = [
+        member
+        for member in vars(module).values()
+        if _subscription(member) and member.__module__ == module.__name__
+    ]
+    return list({id(member): member for member in members}.values())  # one may have several names
 
 
 def _complete(spec: HandlerSpec) -> HandlerSpec:
@@ -226,7 +249,30 @@ def _complete(spec: HandlerSpec) -> HandlerSpec:
 
 
 def _default_name(target: Any) -> str:
+    if not hasattr(target, "__qualname__"):
+        raise InvalidHandler(f"{target!r} has no name of its own: subscribe it with name=...")
     return f"{target.__module__}.{target.__qualname__}"
+
+
+def _instances_are_callable(target: type) -> bool:
+    return issubclass(target, EventHandler) or any("__call__" in vars(base) for base in target.__mro__)
+
+
+def _is_async(function: Any) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _accepts(function: Callable[..., Any], arguments: int) -> bool:
+    """Whether ``function`` can be called with so many arguments."""
+    try:
+        inspect.signature(function).bind(*range(arguments))
+    except TypeError:
+        return False
+    except ValueError:  # some built-in functions do not tell
+        return True
+    return True
 
 
 def _positional_parameters(function: Callable[..., Any]) -> int:

@@ -44,7 +44,10 @@ class Journal:
             for (request, done), outcome in zip(group, outcomes, strict=True):
                 if isinstance(outcome, Appended):
                     self.events += len(request.records)
-                done(outcome)
+                try:
+                    done(outcome)
+                except Exception as error:  # noqa: BLE001 - one that fails must not keep the others waiting
+                    self._log.error("an outcome was not taken", exc_info=error)
         self._task = None
 
     async def _commit(self, requests: list[Append]) -> list[Outcome]:

@@ -11,7 +11,7 @@ from uno_actors.aggregate import AggregateRoot
 from uno_actors.aggregate_actor import Aggregates
 from uno_actors.clock import Clock
 from uno_actors.dispatcher import Dispatcher
-from uno_actors.errors import SupervisorGaveUp, WorldError
+from uno_actors.errors import SupervisorGaveUp, SystemNotRunning, WorldError
 from uno_actors.future import Future
 from uno_actors.handler_actor import HandlerActor, HandlerStatistics, Subscription, Work
 from uno_actors.handlers import HandlerSpec
@@ -118,7 +118,7 @@ class Runtime:
         )
         self.router: RouterActor
         self._router_process: ActorProcess
-        self._stop_listening: Callable[[], None]
+        self._stop_listening: Callable[[], None] = lambda: None
 
     # --- starting ---
 
@@ -141,8 +141,9 @@ class Runtime:
         self._router_process.start()
         for supervisor, group in groups:
             await self._start_supervisor(supervisor, group)
-        self._stop_listening = store.on_commit(self.router.route_soon)
-        self.router.route_soon()
+        if self.subscriptions:  # else nobody wants to know
+            self._stop_listening = store.on_commit(self.router.route_soon)
+            self.router.route_soon()
 
     def _subscribe(
         self, specs: Sequence[HandlerSpec], checkpoints: dict[str, int], end: int
@@ -151,7 +152,7 @@ class Runtime:
         for spec in specs:
             position = checkpoints.get(spec.name, 0 if spec.start == "earliest" else end)
             subscriptions.append(
-                Subscription(spec, position, self._store.event_registry, live=position >= end)
+                Subscription(spec, position, self._store.event_registry, self._clock, live=position >= end)
             )
         return subscriptions
 
@@ -278,7 +279,7 @@ class Runtime:
 
     def close(self) -> None:
         """Let go of what needs no waiting; also after a start that failed."""
-        self.aggregates.close()
+        self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
         for process in self._spawned:
             process.kill()
         for task in self._tasks:

@@ -46,10 +46,10 @@ class Backoff:
 
     def delay(self, restart: int, chance: float) -> float:
         """Seconds before restart number ``restart`` (from 0); ``chance`` in [0, 1) decides the jitter."""
-        growth = min(restart, 1000)  # 2.0 ** 1024 would overflow
-        delay = (
-            self.max if self.factor**growth * self.initial > self.max else self.initial * self.factor**growth
-        )
+        try:
+            delay = min(self.max, self.initial * self.factor**restart)
+        except OverflowError:
+            delay = self.max if self.initial else 0.0
         return delay * (1 - self.jitter * chance)
 
 

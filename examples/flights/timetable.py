@@ -5,9 +5,8 @@ Real data is dirty. What a row leaves out is written ``NA``, and no row is dropp
 - no departure: the flight was cancelled, ``Cancel``;
 - departure: ``Depart`` and ``Arrive``;
 - departure, but no arrival delay: as above, with ``Arrive(delay=None)``. The flight ended somewhere and some
-  time (most such flights were diverted), and the file does not say how late. Making up a number would be a
-  lie and leaving the command out would lose the flight, so the gap is recorded as a gap; whoever needs the
-  delay has to face it;
+  time (diverted, perhaps), and the file does not say how late. Making up a number would be a lie and leaving
+  the command out would lose the flight, so the gap is recorded as a gap; whoever needs the delay has to face it;
 - no tail number: some aircraft of the carrier, nobody knows which. It becomes the aggregate
   ``unknown-<carrier>``. The rules hold for each flight by itself, so they hold there too.
 

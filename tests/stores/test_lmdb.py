@@ -598,7 +598,9 @@ except StoreUnavailable as error:
 async def test_path_that_is_open_in_this_process_is_refused(tmp_path: Path) -> None:
     async with open_at(tmp_path / "store") as store:
         for same in (tmp_path / "store", tmp_path / "x" / ".." / "store"):
-            with pytest.raises(StoreUnavailable, match=r"already open in this process.*share the store that has it open"):
+            with pytest.raises(
+                StoreUnavailable, match=r"already open in this process.*share the store that has it open"
+            ):
                 open_at(same)
         await store.append(noted("a"))
     async with open_at(tmp_path / "store") as store:

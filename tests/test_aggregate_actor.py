@@ -1,0 +1,650 @@
+"""Aggregates as actors: load, decide, append, adopt, reply."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from stores import InMemoryEventStore
+from tests.bank import (
+    Account,
+    Balance,
+    BankStore,
+    Credit,
+    CreditAndExit,
+    CreditAndFail,
+    Credited,
+    Debit,
+    Unheard,
+    credited,
+)
+from tests.waiting import ManualClock, turns, until
+from uno_actors import (
+    ActorSystem,
+    AggregateRef,
+    AggregateRoot,
+    AskTimeout,
+    Command,
+    CommandRejected,
+    ConcurrencyConflict,
+    DomainEvent,
+    InvalidAggregateId,
+    MailboxFull,
+    OutcomeUnknown,
+    StoreUnavailable,
+    SystemNotRunning,
+    UnknownAggregateType,
+    UnknownCommand,
+    UnknownEventType,
+    handles,
+)
+from uno_actors.aggregate_actor import BATCH, CAPACITY, MAX_RERUNS, AggregateActor
+from uno_actors.codec import to_record
+from uno_actors.store import Append
+
+
+@asynccontextmanager
+async def bank(
+    store: BankStore | None = None, **settings: Any
+) -> AsyncIterator[tuple[ActorSystem, BankStore]]:
+    store = store or BankStore()
+    async with ActorSystem(store, aggregates=[Account], handlers=[], **settings) as system:
+        yield system, store
+
+
+async def in_flight(store: BankStore, account: AggregateRef, amount: int = 1) -> Any:
+    """A credit whose append is under way and stands still until the gate is opened."""
+    store.gate.clear()
+    before = store.commits_asked
+    reply = account.ask(Credit(amount=amount))
+    await until(lambda: store.commits_asked > before)
+    return reply
+
+
+def other_writer(store: BankStore, *amounts: int) -> Any:
+    """Appends to the stream of alice, past the gate."""
+    records = [to_record(event) for event in credited(*amounts, aggregate_id="alice")]
+    return InMemoryEventStore.commit(store, [Append(tuple(records))])
+
+
+# --- activation ---
+
+
+async def test_a_reference_does_no_io_and_the_first_command_activates() -> None:
+    async with bank() as (system, _):
+        account = system.aggregate(Account, "alice")
+        await turns()
+        assert system.statistics().active_aggregates == 0
+        assert await account.ask(Balance()) == 0
+        assert system.statistics().active_aggregates == 1
+        assert system.statistics().activations == 1
+        assert repr(account) == "AggregateRef(Account<alice>)"
+
+
+async def test_an_aggregate_is_loaded_from_its_own_stream() -> None:
+    store = BankStore()
+    await store.append(*credited(1, 2, 3, aggregate_id="alice"), *credited(100, aggregate_id="bob"))
+    await store.append(*credited(1000))
+    async with bank(store) as (system, _):
+        assert await system.aggregate(Account, "alice").ask(Balance()) == 6
+        assert await system.aggregate(Account, "bob").ask(Balance()) == 100
+        assert system.statistics().events_replayed == 4
+
+
+async def test_a_stream_longer_than_a_page_is_replayed_whole() -> None:
+    store = BankStore()
+    await store.append(*credited(*[1] * 1300, aggregate_id="alice"))
+    async with bank(store) as (system, _):
+        assert await system.aggregate(Account, "alice").ask(Credit(amount=1)) == 1301
+    assert store.versions() == list(range(1, 1302))
+
+
+async def test_commands_that_come_while_it_is_loaded_wait_and_keep_their_order() -> None:
+    class SlowToRead(BankStore):
+        reading = asyncio.Event()
+
+        async def read_stream(self, *arguments: Any) -> Any:
+            await self.reading.wait()
+            return await super().read_stream(*arguments)
+
+    async with bank(SlowToRead()) as (system, store):
+        account = system.aggregate(Account, "alice")
+        replies = [account.ask(Credit(amount=1)) for _ in range(3)]
+        await turns()
+        replies += [account.ask(Credit(amount=1)) for _ in range(3)]
+        await turns()
+        assert not any(reply.done() for reply in replies)
+        store.reading.set()  # type: ignore[attr-defined]
+        assert [await reply for reply in replies] == [1, 2, 3, 4, 5, 6]
+        assert system.statistics().activations == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (StoreUnavailable("memory:", "the disk is away"), StoreUnavailable, "the disk is away"),
+        (ValueError("what a stranger's store raises"), ValueError, "stranger"),
+        (SystemExit(2), SystemExit, "2"),
+    ],
+)
+async def test_a_stream_that_cannot_be_read_answers_each_command_with_the_cause_and_is_tried_again(
+    spoil: BaseException, error: type[BaseException], message: str
+) -> None:
+    async with bank() as (system, store):
+        account = system.aggregate(Account, "alice")
+        store.read_stream_errors.append(spoil)
+        replies = [account.ask(Credit(amount=1)) for _ in range(3)]
+        for reply in replies:
+            with pytest.raises(error, match=message):
+                await reply
+        assert await account.ask(Credit(amount=1)) == 1
+        assert system.statistics().failed == 3
+        await system.settled()
+
+
+async def test_an_event_that_nobody_knows_any_more_answers_each_command() -> None:
+    class ForgottenByTheBank(DomainEvent):
+        pass
+
+    store = BankStore()
+    await store.append(ForgottenByTheBank(aggregate_id="alice", aggregate_type="Account"))
+    async with bank(store) as (system, _):
+        for _ in range(2):
+            with pytest.raises(UnknownEventType, match="ForgottenByTheBank"):
+                await system.aggregate(Account, "alice").ask(Balance())
+        assert await system.aggregate(Account, "bob").ask(Balance()) == 0
+
+
+# --- deciding ---
+
+
+async def test_a_rejection_reaches_the_asker_and_records_nothing() -> None:
+    async with bank() as (system, store):
+        account = system.aggregate(Account, "alice")
+        with pytest.raises(CommandRejected, match="the balance is 0") as caught:
+            await account.ask(Debit(amount=5))
+        assert caught.value.reason == "the balance is 0"
+        assert await account.ask(Credit(amount=7)) == 7
+        assert await account.ask(Debit(amount=5)) == 2
+        assert store.versions() == [1, 2]
+        statistics = system.statistics()
+        assert (statistics.commands, statistics.rejected, statistics.failed) == (2, 1, 0)
+        assert statistics.activations == 1, "a rejection needs no replay"
+
+
+async def test_an_unknown_command_is_refused_where_it_is_sent() -> None:
+    async with bank() as (system, _):
+        account = system.aggregate(Account, "alice")
+        known = "Balance, Credit, CreditAndExit, CreditAndFail, Debit"
+        with pytest.raises(UnknownCommand, match=f"Account does not handle Unheard; it handles: {known}"):
+            account.ask(Unheard())
+        with pytest.raises(UnknownCommand):
+            account.tell(Unheard())
+        assert system.statistics().active_aggregates == 0
+
+
+async def test_an_id_that_names_nothing_is_refused_where_it_is_written() -> None:
+    async with bank() as (system, _):
+        for wrong in ("", "a\0b", "x" * 256, 3):
+            with pytest.raises(InvalidAggregateId):
+                system.aggregate(Account, wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [(CreditAndFail(amount=5), ZeroDivisionError), (CreditAndExit(amount=5), SystemExit)],
+)
+async def test_an_error_after_register_event_leaves_nothing(
+    command: Command[int], error: type[BaseException]
+) -> None:
+    async with bank() as (system, store):
+        account = system.aggregate(Account, "alice")
+        assert await account.ask(Credit(amount=1)) == 1
+        with pytest.raises(error):
+            await account.ask(command)
+        assert await account.ask(Balance()) == 1
+        assert await account.ask(Credit(amount=1)) == 2
+        assert store.versions() == [1, 2]
+
+
+async def test_what_was_decided_before_a_command_that_fails_is_recorded() -> None:
+    async with bank() as (system, store):
+        account = system.aggregate(Account, "alice")
+        await account.ask(Balance())
+        replies = [
+            account.ask(command)
+            for command in (Credit(amount=1), CreditAndFail(amount=10), Credit(amount=1), Balance())
+        ]
+        outcomes = await asyncio.gather(*replies, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [int, ZeroDivisionError, int, int]
+        assert [outcomes[0], outcomes[2], outcomes[3]] == [1, 2, 2]
+        assert store.versions() == [1, 2]
+
+
+async def test_an_event_that_cannot_be_recorded_fails_its_command_alone() -> None:
+    class Odd(DomainEvent):
+        what: Any = None
+
+    class Keep(Command[int]):
+        what: Any
+
+    class Keeper(AggregateRoot):
+        @handles
+        def keep(self, command: Keep) -> int:
+            self.register_event(Odd(what=command.what))
+            return self.version
+
+        def apply_odd(self, event: Odd) -> None: ...
+
+    async with ActorSystem(BankStore(), handlers=[]) as system:
+        keeper = system.aggregate(Keeper, "k")
+        with pytest.raises(Exception, match="Odd cannot be recorded"):
+            await keeper.ask(Keep(what=object()))
+
+
+async def test_many_commands_on_one_aggregate_let_others_have_their_turn() -> None:
+    async with bank() as (system, store):
+        busy, other = system.aggregate(Account, "alice"), system.aggregate(Account, "bob")
+        await asyncio.gather(busy.ask(Balance()), other.ask(Balance()))
+        store.gate.clear()
+        done: list[str] = []
+        for _ in range(5 * BATCH):
+            busy.ask(Balance()).add_done_callback(lambda _: done.append("alice"))
+        other.ask(Balance()).add_done_callback(lambda _: done.append("bob"))
+        await until(lambda: len(done) == 5 * BATCH + 1)
+        assert done.index("bob") <= BATCH
+
+
+# --- recording ---
+
+
+async def test_commands_run_ahead_of_the_disk_and_their_replies_wait_for_it() -> None:
+    async with bank() as (system, store):
+        account = system.aggregate(Account, "alice")
+        await account.ask(Balance())
+        first = await in_flight(store, account)
+        behind = [account.ask(Credit(amount=1)) for _ in range(5)]
+        question = account.ask(Balance())
+        await turns()
+        assert not any(reply.done() for reply in (first, *behind, question))
+        assert store.versions() == []
+        store.gate.set()
+        assert [await reply for reply in (first, *behind, question)] == [1, 2, 3, 4, 5, 6, 6]
+        assert system.statistics().commits == 2, "what was decided meanwhile makes one append"
+
+
+async def test_a_question_with_nothing_before_it_waits_for_nothing() -> None:
+    async with bank() as (system, store):
+        account = system.aggregate(Account, "alice")
+        await account.ask(Credit(amount=1))
+        store.gate.clear()
+        assert await account.ask(Balance()) == 1
+
+
+async def test_a_failed_commit_answers_those_in_it_and_runs_those_behind_it_again() -> None:
+    async with bank() as (system, store):
+        account = system.aggregate(Account, "alice")
+        await account.ask(Credit(amount=10))
+        fails = await in_flight(store, account, 100)
+        behind = [account.ask(Credit(amount=1)), account.ask(Debit(amount=50)), account.ask(Balance())]
+        await turns()
+        store.commit_errors.append(StoreUnavailable("memory:", "for a test"))
+        store.gate.set()
+        with pytest.raises(StoreUnavailable, match="for a test"):
+            await fails
+        assert await behind[0] == 11
+        with pytest.raises(CommandRejected, match="the balance is 11"):
+            await behind[1]
+        assert await behind[2] == 11
+        assert store.versions() == [1, 2]
+        assert system.statistics().reruns == 3
+        await system.settled()
+
+
+async def test_a_rejection_in_a_commit_that_fails_stays_a_rejection() -> None:
+    async with bank() as (system, store):
+        account = system.aggregate(Account, "alice")
+        await account.ask(Balance())
+        first = await in_flight(store, account)
+        fails, rejected = account.ask(Credit(amount=1)), account.ask(Debit(amount=50))
+        await turns()
+
+        async def fail_the_second() -> None:
+            if first.done():
+                raise StoreUnavailable("memory:", "for a test")
+
+        store.before_commit = fail_the_second
+        store.gate.set()
+        with pytest.raises(StoreUnavailable):
+            await fails
+        with pytest.raises(CommandRejected, match="the balance is 2"):
+            await rejected
+        assert await first == 1
+
+
+async def test_another_writer_makes_the_loser_decide_again_on_what_is_recorded() -> None:
+    async with bank() as (system, store):
+        account = system.aggregate(Account, "alice")
+        await account.ask(Credit(amount=10))
+        first = await in_flight(store, account, 1)
+        behind = account.ask(Debit(amount=14))
+        await turns()
+        await other_writer(store, 5)
+        store.gate.set()
+        assert await first == 16
+        assert await behind == 2
+        assert store.versions() == [1, 2, 3, 4]
+        assert system.statistics().reruns == 2
+
+
+async def test_after_three_reruns_a_command_ends_with_the_conflict() -> None:
+    async with bank() as (system, store):
+        meetings = 0
+
+        async def meet_another_writer() -> None:
+            nonlocal meetings
+            meetings += 1
+            await other_writer(store, 1)
+
+        account = system.aggregate(Account, "alice")
+        store.before_commit = meet_another_writer
+        with pytest.raises(ConcurrencyConflict, match="stream Account<alice> is at version 4, not at 3"):
+            await account.ask(Credit(amount=100))
+        assert meetings == MAX_RERUNS + 1
+        assert await account.ask(Balance()) == meetings
+        store.before_commit = None
+        assert await account.ask(Credit(amount=1)) == meetings + 1
+        statistics = system.statistics()
+        assert (statistics.reruns, statistics.failed) == (MAX_RERUNS, 1)
+
+
+async def test_three_meetings_with_another_writer_are_survived() -> None:
+    async with bank() as (system, store):
+        meetings = 0
+
+        async def meet_another_writer() -> None:
+            nonlocal meetings
+            meetings += 1
+            if meetings <= MAX_RERUNS:
+                await other_writer(store, 1)
+
+        store.before_commit = meet_another_writer
+        assert await system.aggregate(Account, "alice").ask(Credit(amount=100)) == 103
+
+
+async def test_an_append_of_unknown_outcome_leads_to_a_fresh_look_at_the_stream() -> None:
+    """The events of the failed commit are there all the same."""
+    async with bank() as (system, store):
+        account = system.aggregate(Account, "alice")
+        await account.ask(Balance())
+
+        async def record_and_fail() -> None:
+            store.before_commit = None
+            await other_writer(store, 7)
+            store.commit_errors.append(OutcomeUnknown("memory:", "the power went"))
+
+        store.before_commit = record_and_fail
+        with pytest.raises(OutcomeUnknown, match="may or may not be recorded"):
+            await account.ask(Credit(amount=7))
+        assert await account.ask(Credit(amount=1)) == 8
+        assert store.versions() == [1, 2]
+
+
+async def test_a_command_told_is_handled_and_its_failure_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with bank() as (system, _):
+        account = system.aggregate(Account, "alice")
+        account.tell(Credit(amount=3))
+        command = Debit(amount=9)
+        account.tell(command)
+        await system.settled()
+        assert await account.ask(Balance()) == 3
+        assert "command failed, and nobody waits for its reply" in caplog.text
+        assert command.command_id in caplog.text
+        assert "Account<alice@1>" in caplog.text
+
+
+# --- bounds ---
+
+
+async def test_a_full_mailbox_refuses_at_once_and_loses_nothing_it_accepted() -> None:
+    async with bank() as (system, store):
+        account = system.aggregate(Account, "alice")
+        replies = [account.ask(Credit(amount=1)) for _ in range(CAPACITY)]
+        too_many = account.ask(Credit(amount=1))
+        assert too_many.done()
+        with pytest.raises(MailboxFull, match=r"mailbox of Account<alice> is full \(1000 messages wait\)"):
+            await too_many
+        assert [await reply for reply in replies] == list(range(1, CAPACITY + 1))
+        await system.settled()
+        assert store.versions() == list(range(1, CAPACITY + 1))
+
+
+async def test_an_ask_whose_command_waits_is_withdrawn_when_its_time_is_over() -> None:
+    clock = ManualClock()
+    async with bank(clock=clock) as (system, store):
+        account = system.aggregate(Account, "alice")
+        reply = account.ask(Credit(amount=1), timeout=5)
+        other = account.ask(Credit(amount=10), timeout=50)
+        clock.advance(5)
+        assert reply.done()
+        with pytest.raises(AskTimeout, match="withdrawn and has no effect. .*2 commands waiting") as caught:
+            await reply
+        assert (caught.value.started, caught.value.seconds) == (False, 5)
+        assert await other == 10
+        assert store.versions() == [1]
+        await system.settled()
+        assert system.statistics().commands == 1
+
+
+async def test_an_ask_whose_command_was_begun_says_so_and_takes_effect() -> None:
+    clock = ManualClock()
+    async with bank(clock=clock, ask_timeout=7) as (system, store):
+        account = system.aggregate(Account, "alice")
+        reply = await in_flight(store, account)
+        clock.advance(6.9)
+        assert not reply.done()
+        clock.advance(0.1)
+        with pytest.raises(
+            AskTimeout, match="may still take effect.*its events wait to be recorded"
+        ) as caught:
+            await reply
+        assert caught.value.started
+        assert system._running().aggregates.busy
+        store.gate.set()
+        await system.settled()
+        assert await account.ask(Balance()) == 1
+
+
+async def test_a_command_that_timed_out_while_it_is_run_again_is_counted_once() -> None:
+    clock = ManualClock()
+    async with bank(clock=clock) as (system, store):
+        account = system.aggregate(Account, "alice")
+        await account.ask(Balance())
+        first = await in_flight(store, account, 1)
+        behind = account.ask(Credit(amount=1), timeout=1)
+        await turns()
+        clock.advance(2)
+        store.commit_errors.append(StoreUnavailable("memory:", "for a test"))
+        store.gate.set()
+        with pytest.raises(StoreUnavailable):
+            await first
+        with pytest.raises(AskTimeout):
+            await behind
+        await system.settled()
+        assert system._running().aggregates._busy == 0
+        assert await account.ask(Balance()) == 1, "it was begun, and took effect"
+
+
+async def test_a_reply_in_time_cancels_its_timer() -> None:
+    clock = ManualClock()
+    async with bank(clock=clock) as (system, _):
+        before = clock.pending()
+        await system.aggregate(Account, "alice").ask(Credit(amount=1))
+        assert clock.pending() == before
+
+
+# --- passivation ---
+
+
+async def test_an_idle_aggregate_is_let_go_after_its_time_and_comes_back() -> None:
+    clock = ManualClock()
+    async with bank(clock=clock, passivate_after=60) as (system, _):
+        account = system.aggregate(Account, "alice")
+        assert await account.ask(Credit(amount=4)) == 4
+        clock.advance(59)
+        assert system.statistics().active_aggregates == 1
+        clock.advance(61)
+        statistics = system.statistics()
+        assert (statistics.active_aggregates, statistics.passivations) == (0, 1)
+        assert await account.ask(Balance()) == 4
+        assert system.statistics().activations == 2
+
+
+async def test_an_aggregate_in_use_is_not_let_go() -> None:
+    clock = ManualClock()
+    async with bank(clock=clock, passivate_after=60) as (system, store):
+        used, busy = system.aggregate(Account, "alice"), system.aggregate(Account, "bob")
+        await asyncio.gather(used.ask(Balance()), busy.ask(Balance()))
+        reply = await in_flight(store, busy)
+        for _ in range(10):
+            clock.advance(25)
+            await used.ask(Balance())
+        assert system.statistics().active_aggregates == 2
+        assert system.statistics().passivations == 0
+        store.gate.set()
+        with pytest.raises(AskTimeout):
+            await reply
+        await system.settled()
+
+
+async def test_a_command_that_comes_as_it_is_let_go_meets_the_next_activation() -> None:
+    clock = ManualClock()
+    async with bank(clock=clock, passivate_after=60) as (system, store):
+        account = system.aggregate(Account, "alice")
+        for round_ in range(1, 6):
+            reply = account.ask(Credit(amount=1), timeout=10_000)
+            clock.advance(200)
+            later = account.ask(Credit(amount=1), timeout=10_000)
+            assert (await reply, await later) == (2 * round_ - 1, 2 * round_)
+            clock.advance(200)
+        assert system.statistics().reruns == 0, "never two at once"
+        assert system.statistics().activations == 5
+        assert store.versions() == list(range(1, 11))
+
+
+async def test_beyond_the_limit_those_idle_for_longest_are_let_go() -> None:
+    async with bank(max_active=3) as (system, _):
+        for name in ("a", "b", "c"):
+            await system.aggregate(Account, name).ask(Credit(amount=1))
+        await system.aggregate(Account, "a").ask(Balance())
+        await system.aggregate(Account, "d").ask(Balance())
+        assert system.statistics().active_aggregates == 3
+        await asyncio.gather(*(system.aggregate(Account, name).ask(Balance()) for name in ("a", "c", "d")))
+        assert system.statistics().activations == 4, "only b was let go"
+        assert await system.aggregate(Account, "b").ask(Balance()) == 1
+        assert system.statistics().activations == 5
+
+
+async def test_a_new_aggregate_is_not_let_go_in_place_of_busy_ones() -> None:
+    async with bank(max_active=1) as (system, store):
+        busy, new = system.aggregate(Account, "alice"), system.aggregate(Account, "bob")
+        await busy.ask(Balance())
+        reply = await in_flight(store, busy)
+        replies = [new.ask(Credit(amount=1)), new.ask(Credit(amount=1))]
+        assert system.statistics().active_aggregates == 2
+        store.gate.set()
+        assert await reply == 1
+        assert [await reply for reply in replies] == [1, 2]
+        assert system.statistics().reruns == 0, "one live actor per aggregate"
+        assert system.statistics().activations == 2
+
+
+async def test_after_a_burst_the_limit_holds_again() -> None:
+    clock = ManualClock()
+    async with bank(max_active=10, passivate_after=60, clock=clock) as (system, _):
+        accounts = [system.aggregate(Account, f"account-{n}") for n in range(200)]
+        await asyncio.gather(*(account.ask(Credit(amount=1)) for account in accounts))
+        assert system.statistics().active_aggregates >= 10
+        await system.aggregate(Account, "one-more").ask(Balance())
+        clock.advance(60 / 4)
+        assert system.statistics().active_aggregates == 10
+        assert await asyncio.gather(*(account.ask(Balance()) for account in accounts)) == [1] * 200
+        assert system.statistics().reruns == 0
+
+
+async def test_a_burst_of_busy_aggregates_beyond_the_limit_is_not_searched_for_each() -> None:
+    """Looking for an idle one costs the same however many are busy."""
+    looked = 0
+    async with bank(max_active=5) as (system, store):
+        aggregates = system._running().aggregates
+        store.gate.clear()
+
+        class Counting(AggregateActor):
+            __slots__ = ()
+
+            @property
+            def idle(self) -> bool:
+                nonlocal looked
+                looked += 1
+                return AggregateActor.idle.fget(self)  # type: ignore[attr-defined, no-any-return]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("uno_actors.aggregate_actor.AggregateActor", Counting)
+            replies = [system.aggregate(Account, f"account-{n}").ask(Credit(amount=1)) for n in range(1000)]
+        assert len(aggregates) == 1000
+        assert looked <= 20 * 1000
+        store.gate.set()
+        assert await asyncio.gather(*replies) == [1] * 1000
+
+
+# --- the end ---
+
+
+async def test_stopping_answers_commands_that_wait_for_a_disk_that_never_answers() -> None:
+    store = BankStore()
+    async with bank(store, stop_timeout=0.01) as (system, _):
+        account = system.aggregate(Account, "alice")
+        await account.ask(Balance())
+        begun = await in_flight(store, account)
+        behind = account.ask(Credit(amount=1))
+        await turns()
+    with pytest.raises(OutcomeUnknown):
+        await begun
+    with pytest.raises(OutcomeUnknown):
+        await behind
+    store.gate.set()
+    await turns()
+    assert store.versions() in ([], [1])
+
+
+async def test_stopping_answers_commands_that_wait_for_a_stream_that_is_never_read() -> None:
+    class NeverRead(BankStore):
+        async def read_stream(self, *_: Any) -> Any:
+            await asyncio.Event().wait()
+
+    async with bank(NeverRead(), stop_timeout=0.01) as (system, _):
+        reply = system.aggregate(Account, "alice").ask(Balance())
+        await turns()
+    assert reply.done()
+    with pytest.raises(SystemNotRunning):
+        await reply
+
+
+async def test_a_type_that_is_not_served_is_refused_and_those_served_are_named() -> None:
+    class Stranger(AggregateRoot):
+        pass
+
+    async with bank() as (system, _):
+        with pytest.raises(UnknownAggregateType, match=r"does not serve .*Stranger.*It serves: .*Account"):
+            system.aggregate(Stranger, "s")
+
+
+async def test_events_name_their_command_as_cause() -> None:
+    async with bank() as (system, store):
+        command = Credit(amount=1, correlation_id="c" * 32)
+        await system.aggregate(Account, "alice").ask(command)
+        (event,) = await store.get_events("alice")
+        assert isinstance(event, Credited)
+        assert (event.correlation_id, event.causation_id) == ("c" * 32, command.command_id)
