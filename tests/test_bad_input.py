@@ -105,7 +105,9 @@ async def test_an_event_without_apply_method_is_refused_and_the_aggregate_goes_o
     async with ActorSystem(handlers=[]) as system:
         folder = system.aggregate(Folder, "a")
         await folder.ask(Open(owner="ada"))
-        expected = r"Folder cannot apply FolderRenamed: define apply_folderrenamed\(self, event\). It has: apply_f"
+        expected = (
+            r"Folder cannot apply FolderRenamed: define apply_folderrenamed\(self, event\). It has: apply_f"
+        )
         with pytest.raises(MissingApply, match=expected):
             await folder.ask(Rename(owner="bob"))
         with pytest.raises(CommandRejected, match="it belongs to ada"):
