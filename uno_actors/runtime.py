@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +20,7 @@ from uno_actors.journal import Journal
 from uno_actors.log import get_logger
 from uno_actors.router import RouterActor
 from uno_actors.store import EventStore
-from uno_actors.supervision import Child, ChildFailed, SupervisorActor
+from uno_actors.supervision import Child, SupervisorActor
 from uno_actors.supervisor import Backoff, Supervisor
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class Runtime:
             max_active=settings.max_active,
             start=self.start_task,
         )
+        self._let_go = ExitStack()  # what is to be done at the end, however far the start came
         self.router: RouterActor
         self._router_process: ActorProcess
         self._stop_listening: Callable[[], None] = lambda: None
@@ -139,6 +141,8 @@ class Runtime:
             self.router, self.dispatcher, factory=lambda: self.router, on_failed=self._router_failed
         )
         self._router_process.start()
+        self._let_go.callback(self.router.cancel_timers)
+        self._let_go.callback(self._router_process.kill)
         for supervisor, group in groups:
             await self._start_supervisor(supervisor, group)
         if self.subscriptions:  # else nobody wants to know
@@ -173,8 +177,7 @@ class Runtime:
             return HandlerActor(subscription, self._store, self.dispatcher, self.router, self._system)
 
         def failed(failure: Failure) -> None:
-            if supervisor.actor_ref.is_alive():
-                supervisor.actor_ref.tell(ChildFailed(child, failure))
+            supervisor.failed(child, failure)
 
         started: Future[Any] = Future()
         process = ActorProcess(
@@ -240,7 +243,11 @@ class Runtime:
         except TimeoutError:
             end = await self._store.last_position()
             positions = [(s, self.router.checkpoint(s)) for s in self.subscriptions]
-            behind = [f"{s.name} is {s.state} at {position}" for s, position in positions if position < end]
+            behind = [
+                f"{s.name} is {s.state} at {position}"
+                for s, position in positions
+                if position < end or not s.live
+            ]
             commands = (
                 "commands are not answered yet" if self.aggregates.busy else "all commands are answered"
             )
@@ -251,7 +258,7 @@ class Runtime:
         if self.aggregates.busy:
             return False
         end = await self._store.last_position()
-        return all(self.router.checkpoint(subscription) >= end for subscription in subscriptions)
+        return all(s.live and self.router.checkpoint(s) >= end for s in subscriptions)
 
     # --- stopping ---
 
@@ -280,8 +287,11 @@ class Runtime:
     def close(self) -> None:
         """Let go of what needs no waiting; also after a start that failed."""
         self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
+        for child in self._children:
+            child.abandon()
         for process in self._spawned:
             process.kill()
+        self._let_go.close()
         for task in self._tasks:
             task.cancel()
         self.dispatcher.close()

@@ -139,7 +139,7 @@ class ActorSystem:
         return self._runtime.statistics()
 
     async def settled(self, timeout: float = 30.0) -> None:
-        """Wait until every command is answered and every handler has done with all that is recorded.
+        """Wait until every command is answered and every handler is live and has done with all that is recorded.
 
         Args:
             timeout: Seconds.
@@ -171,11 +171,14 @@ class ActorSystem:
         except BaseException:
             if self._runtime is not None:
                 self._runtime.close()
+                self._runtime = None
             await self._close_store()
             self._state = "stopped"
             raise
         self._state = "running"
         self._log.info("system started", store=repr(self._store))
+        if self.failure is not None:
+            self._give_up(self.failure)  # that of a supervisor, while others were still being started
 
     async def stop(self, timeout: float | None = None) -> None:
         """Handle and record what was accepted, give live handlers what is recorded, and stop; idempotent.
@@ -232,8 +235,10 @@ class ActorSystem:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._thread is not None:
-            self._thread.run(self.stop())
-            self._thread.close()
+            try:
+                self._thread.run(self.stop())
+            finally:
+                self._thread.close()
         if self.failure is not None and error is None:
             raise self.failure
 
