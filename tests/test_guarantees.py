@@ -4,12 +4,14 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stores import InMemoryEventStore, LmdbEventStore
 from uno_actors import (
     Actor,
+    ActorRef,
     ActorSystem,
     AggregateRoot,
     AskTimeout,
@@ -17,6 +19,7 @@ from uno_actors import (
     Command,
     CommandRejected,
     ConcurrencyConflict,
+    DeadlockError,
     DomainEvent,
     EventPriority,
     MailboxFull,
@@ -370,6 +373,19 @@ async def test_8_no_hang_of_an_actor_that_never_answers() -> None:
         ref = await system.spawn(Silent)
         with pytest.raises(AskTimeout, match="no reply from Silent"):
             await ref.ask("anything")
+
+
+async def test_8_no_hang_of_actors_that_ask_each_other() -> None:
+    """A circle of asks ends at once with DeadlockError; more of it in test_asks.py."""
+
+    class Asks(Actor):
+        async def on_receive(self, message: list[ActorRef[Any]]) -> object:
+            return await message[0].ask(message[1:])
+
+    async with ActorSystem(handlers=[]) as system:
+        one, two = await system.spawn(Asks), await system.spawn(Asks)
+        with pytest.raises(DeadlockError, match=r"deadlock: Asks .* -> Asks .* -> Asks"):
+            await one.ask([two, one])
 
 
 async def test_9_isolation_of_handlers() -> None:

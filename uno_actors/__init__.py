@@ -7,7 +7,8 @@ A map, in the order in which one command travels:
 - ``journal`` and ``store``: events become durable in groups; ``codec`` turns them into records.
 - ``router``, ``topics``: recorded events find their handlers; ``handlers``, ``handler_actor`` run them.
 - ``supervisor`` decides what happens to a failed handler, ``supervision`` does it.
-- ``actor``, ``mailbox``, ``future``, ``dispatcher``: pykka's actors on an event loop and worker threads.
+- ``actor``, ``mailbox``, ``future``, ``dispatcher``: pykka's actors on an event loop and worker threads;
+  ``asks`` sees to it that none waits for ever.
 - ``errors``: one tree that tells the caller's faults, the world's and ours apart.
 """
 
@@ -24,6 +25,7 @@ from uno_actors.errors import (
     CommandRejected,
     ConcurrencyConflict,
     CorruptRecord,
+    DeadlockError,
     EventNotReadable,
     EventNotSerializable,
     InternalError,
@@ -72,6 +74,7 @@ __all__ = [
     "ConcurrencyConflict",
     "CorruptRecord",
     "DeadLetter",
+    "DeadlockError",
     "DomainEvent",
     "EventHandler",
     "EventNotReadable",

@@ -8,13 +8,17 @@ message is handled at a time.
 import asyncio
 import contextlib
 import inspect
+import sys
+import sysconfig
 import threading
+import time
 import uuid
 import weakref
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
-from types import CoroutineType, TracebackType
+from pathlib import Path
+from types import CoroutineType, FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, cast, overload
 
 from uno_actors._pykka import (
@@ -29,6 +33,7 @@ from uno_actors._pykka import (
     PykkaActorRef,
     get_attr_directly,
 )
+from uno_actors.asks import Handling, current_handling, time_left
 from uno_actors.dispatcher import Dispatcher, default_dispatcher
 from uno_actors.errors import AskTimeout
 from uno_actors.future import Future
@@ -39,6 +44,9 @@ A = TypeVar("A", bound="Actor")
 
 BATCH = 64
 """Messages that one actor handles before the next actor has its turn."""
+
+_LIBRARIES = (sysconfig.get_path("stdlib"), str(Path(__file__).parent))
+"""Where the lines are that nobody wants to hear of when an actor stands still."""
 
 
 if TYPE_CHECKING:
@@ -137,18 +145,22 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
         Args:
             message: Anything.
             block: Wait for the reply on this thread; an error on the event loop's.
-            timeout: Seconds; default is that of the system.
+            timeout: Seconds; default is that of the system. An ask made while an actor handles another has at
+                most the time that is left for that one.
 
         Raises:
+            DeadlockError: Where the reply is awaited or got: it can never come.
             pykka.ActorDeadError: In the reply: the actor has stopped, or stops before it handles the message.
             AskTimeout, MailboxFull: In the reply; and whatever the actor raises.
         """
         future: Future[Any] = Future()
         envelope = Envelope(message, reply_to=future)
         if self.is_alive():
+            seconds = time_left(self._ask_timeout if timeout is None else timeout)
+            future.deadline = time.monotonic() + seconds
             self.actor_inbox.put(envelope)
             if not future.done():
-                self._end_after(self._ask_timeout if timeout is None else timeout, envelope, future)
+                self._end_after(seconds, envelope, future)
         else:
             future.set_exception(ActorDeadError(f"{self} not found"))
         return future.get() if block else future
@@ -158,7 +170,9 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
             if future.done():
                 return
             place = self.actor_inbox.place(envelope)
-            doing = "It is being handled" if place is None else f"It was at place {place} in the mailbox"
+            doing = cast("ActorProcess", self.actor_inbox.process).doing()
+            if place is not None:
+                doing = f"It was at place {place} of {len(self.actor_inbox)} in the mailbox. {doing}"
             kind = type(envelope.message).__name__
             future.offer_exception(AskTimeout(str(self), kind, seconds, started=place is None, doing=doing))
 
@@ -221,6 +235,9 @@ class ActorProcess:
         self._runs_on_loop = _runs_on_loop(type(actor))
         self._inbox = actor.actor_inbox
         self._inbox.owner = str(actor)
+        self._inbox.process = self
+        self.handling: Handling | None = None
+        self._thread: int | None = None  # the worker thread that runs a function of the actor now
         self._log = get_logger()
 
     def start(self) -> None:
@@ -308,6 +325,7 @@ class ActorProcess:
             if asker is not None and asker.done() and not isinstance(envelope.message, ActorStop):
                 continue  # its asker was told that no reply came in time, and that it will not be handled
             self._asker = asker
+            self._begin(envelope.message, asker)
             try:
                 response = yield from self._receive(envelope.message)
             except BaseException as error:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
@@ -316,8 +334,48 @@ class ActorProcess:
                 if asker is not None:
                     asker.offer(response)
             self._asker = None
+            self._finish()
         if self.actor.actor_stopped.is_set():
             self._inbox.close()
+
+    def _begin(self, message: Any, asker: Future[Any] | None) -> None:
+        """Let asks made from now on know what they are made for."""
+        task = self._task if self._runs_on_loop else None
+        self.handling = Handling(str(self.actor), message, None if asker is None else asker.deadline, task)
+        current_handling.set(self.handling)
+
+    def _finish(self) -> None:
+        handling, self.handling = self.handling, None
+        if handling is not None:
+            handling.over = True
+        current_handling.set(None)
+
+    def doing(self) -> str:
+        """What it is handling, since when and at which line, for those who wait for it."""
+        handling = self.handling
+        if handling is None:
+            return f"{self.actor} is idle"
+        seconds = time.monotonic() - handling.since
+        return f"{self.actor} has been handling {handling.message} for {seconds:.3g} s{self._where()}"
+
+    def _where(self) -> str:
+        """The line of the actor's code, or of what it called, that is running or waiting."""
+        frame: FrameType | None = None
+        if self._thread is not None:
+            frame = sys._current_frames().get(self._thread)
+            while frame is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
+                frame = frame.f_back
+        elif self._task is not None:
+            coroutine: Any = self._task.get_coro()
+            while isinstance(coroutine, CoroutineType):
+                if coroutine.cr_frame is not None and not coroutine.cr_code.co_filename.startswith(
+                    _LIBRARIES
+                ):
+                    frame = coroutine.cr_frame
+                coroutine = coroutine.cr_await
+        if frame is None:
+            return ""
+        return f", now at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
 
     def _set_up(self) -> Generator[Callable[[], Any], Any, None]:
         self._is_set_up = True
@@ -380,7 +438,8 @@ class ActorProcess:
         try:
             yield self.actor.on_stop
         except BaseException as error:  # noqa: BLE001 - as above
-            self._log.error(f"Unhandled exception in {self.actor}:", exc_info=error)
+            if not self._killed:
+                self._log.error(f"Unhandled exception in {self.actor}:", exc_info=error)
 
     def _run_on_worker(self) -> None:
         """A batch on a worker thread: plain functions are called, coroutine functions run on the loop."""
@@ -389,7 +448,7 @@ class ActorProcess:
             call = next(batch)
             while True:
                 try:
-                    result = call()
+                    result = self._call_here(call)
                     if type(result) is CoroutineType:
                         result = self._dispatcher.run_coroutine(result)
                 except BaseException as error:  # noqa: BLE001 - as above
@@ -408,7 +467,7 @@ class ActorProcess:
                     if inspect.iscoroutinefunction(call):
                         result = await call()
                     else:
-                        result = await self._dispatcher.on_worker(call)
+                        result = await self._dispatcher.on_worker(self._call_here, call)
                         if type(result) is CoroutineType:
                             result = await result
                 except BaseException as error:  # noqa: BLE001 - as above
@@ -416,6 +475,13 @@ class ActorProcess:
                 else:
                     call = batch.send(result)
         self._batch_done()
+
+    def _call_here(self, call: Callable[[], Any]) -> Any:
+        self._thread = threading.get_ident()
+        try:
+            return call()
+        finally:
+            self._thread = None
 
     def _start_task(self) -> None:
         self._task = self._dispatcher.loop.create_task(self._run_on_loop(), name=str(self.actor))

@@ -9,6 +9,7 @@ append never rests on events that may still fail.
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from uno_actors.aggregate import AggregateRoot, check_aggregate_id, command_method
@@ -407,8 +408,7 @@ class Aggregates:
 
     def _make_room(self) -> None:
         """Let go of the oldest that is idle; those found busy are in use, and so not the oldest any more."""
-        for _ in range(LOOKS):
-            stream, actor = next(iter(self._active.items()))
+        for stream, actor in list(islice(self._active.items(), LOOKS)):
             if actor.idle:
                 self._let_go(stream)
                 return

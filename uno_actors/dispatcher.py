@@ -70,8 +70,9 @@ class Dispatcher:
                 self.loop.call_exception_handler(context)
 
     async def on_worker(self, function: Callable[..., T], *args: object) -> T:
-        """Run a plain function on a worker thread and return its result."""
-        return await asyncio.wrap_future(self._workers.submit(function, *args), loop=self.loop)
+        """Run a plain function on a worker thread, in the caller's context, and return its result."""
+        context = contextvars.copy_context()
+        return await asyncio.wrap_future(self._workers.submit(context.run, function, *args), loop=self.loop)
 
     def submit(self, function: Callable[..., object], *args: object) -> None:
         """Run a plain function on a worker thread; it answers for its own errors."""

@@ -7,7 +7,7 @@
 Errors carry what they know as attributes, write their own message, and say the remedy.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -275,6 +275,17 @@ class AskTimeout(WorldError, TimeoutError):
         self.started = started
         remedy = "it may still take effect" if started else "it was withdrawn and has no effect"
         super().__init__(f"no reply from {actor} to {message} within {seconds:g} s; {remedy}. {doing}")
+
+
+class DeadlockError(CallerError):
+    """Actors wait for each other in a circle, so that none of their replies can ever come."""
+
+    def __init__(self, cycle: Sequence[str]) -> None:
+        self.cycle = tuple(cycle)
+        super().__init__(
+            f"deadlock: {' -> '.join(cycle)}. Break the circle: tell instead of ask, or let one of them reply"
+            " before it asks"
+        )
 
 
 class SupervisorGaveUp(WorldError):

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from uno_actors._pykka import PykkaFuture, PykkaTimeout
+from uno_actors.asks import Answers, waiting_for
 from uno_actors.errors import BlockingCallOnLoop, WorldError
 from uno_actors.log import get_logger
 
@@ -37,7 +38,12 @@ class Future(PykkaFuture[T]):
     """A `pykka.Future` that may be set from any thread, awaited on any event loop and got on any other thread.
 
     ``await future`` never blocks the loop. ``future.get(timeout=...)`` blocks its thread and is an error
-    on the thread of a running event loop, where the value would never come.
+    on the thread of a running event loop, where the value would never come. Both raise `DeadlockError` where
+    actors would wait for each other in a circle.
+
+    Attributes:
+        target: Who was asked, if it is the reply to an ask.
+        deadline: Until when it is waited for, on ``time.monotonic``'s clock, if there is a limit.
     """
 
     def __init__(self) -> None:  # pykka's own attributes included; it would allocate one more object
@@ -46,6 +52,8 @@ class Future(PykkaFuture[T]):
         self._value: T = _UNSET
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[Future[T]], None]] | None = None
+        self.target: Answers | None = None
+        self.deadline: float | None = None
 
     def done(self) -> bool:
         """Whether there is a result."""
@@ -148,7 +156,8 @@ class Future(PykkaFuture[T]):
             if self._get_hook is not None:
                 self._keep(self._get_hook(timeout))
             else:
-                self._wait(timeout)
+                with waiting_for(self):
+                    self._wait(timeout)
         return self._result()
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -165,7 +174,8 @@ class Future(PykkaFuture[T]):
                 loop = asyncio.get_running_loop()
                 self._keep((yield from loop.run_in_executor(None, self._get_hook, None).__await__()))
             else:
-                yield from self._waiter().__await__()
+                with waiting_for(self):
+                    yield from self._waiter().__await__()
         return self._result()
 
     __iter__ = __await__

@@ -5,11 +5,13 @@ its turn or has too much waiting, it *catches up*: it reads the log by itself fr
 live again when it has reached the end. So a handler that cannot keep up costs no memory and delays nobody.
 """
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import CoroutineType
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from typing_extensions import override
@@ -22,7 +24,7 @@ from uno_actors.dispatcher import Dispatcher
 from uno_actors.events import DomainEvent, EventRegistry
 from uno_actors.handlers import BoundHandler, HandlerContext, HandlerSpec
 from uno_actors.log import get_logger
-from uno_actors.store import EventStore, StoredRecord
+from uno_actors.store import PAGE, EventStore, StoredRecord
 
 if TYPE_CHECKING:
     from uno_actors.system import ActorSystem
@@ -223,9 +225,8 @@ def _not_counted(_: Delivery) -> None:
 class HandlesProgress(Protocol):
     """What a handler actor needs of the router."""
 
-    @property
-    def position(self) -> int:
-        """The last position that the router has read and handed out."""
+    def dispatched(self, subscription: Subscription) -> int:
+        """The position up to which events have been handed out to handlers of its priority."""
 
     def progressed(self) -> None:
         """Checkpoints have moved."""
@@ -276,20 +277,28 @@ class HandlerActor(Actor):
                 return
 
     async def _catch_up(self) -> bool:
-        """Handle one page of the log; at its end go live. Whether there may be more to do."""
+        """Handle one page of the log; at its end go live. Whether there may be more to do.
+
+        It reads no further than the router has handed out events to its priority, and so overtakes nobody.
+        """
         subscription, router = self._subscription, self._router
-        page = await self._store.read_log(subscription.position)
-        if not page and subscription.state != "stopped":
-            if router.position <= subscription.position:  # all that the router has handed out is done
-                subscription.state = "live"
+        end = router.dispatched(subscription)
+        if end <= subscription.position:
+            subscription.state = "live"
             return True
-        wanted = deque(Delivery(stored) for stored in page if subscription.wants(stored.record))
+        page = await self._store.read_log(subscription.position, min(PAGE, end - subscription.position))
+        wanted = deque(
+            Delivery(stored)
+            for stored in page
+            if stored.position <= end and subscription.wants(stored.record)
+        )
         while wanted and subscription.state != "stopped":
             await self._handle(wanted)
         if subscription.state == "stopped":
             return False
-        subscription.position = page[-1].position
+        subscription.position = min(page[-1].position, end)
         router.progressed()
+        await asyncio.sleep(0)  # a handler that never waits must not keep the loop from others
         return True
 
     async def _handle(self, source: deque[Delivery]) -> None:
@@ -337,7 +346,9 @@ class HandlerActor(Actor):
                 event = delivery.event(self._store.event_registry)
                 token = _current_cause.set(event.cause)
                 try:
-                    self._handler(event, self._context(delivery))
+                    result = self._handler(event, self._context(delivery))
+                    if type(result) is CoroutineType:  # a plain function round a coroutine function
+                        self._dispatcher.run_coroutine(result)
                 finally:
                     _current_cause.reset(token)
             except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure

@@ -7,7 +7,7 @@ larger the group.
 import asyncio
 from collections.abc import Callable
 
-from uno_actors.errors import InternalError, UnoError
+from uno_actors.errors import OutcomeUnknown, UnoError
 from uno_actors.log import get_logger
 from uno_actors.store import Append, Appended, EventStore
 
@@ -48,13 +48,20 @@ class Journal:
                     done(outcome)
                 except Exception as error:  # noqa: BLE001 - one that fails must not keep the others waiting
                     self._log.error("an outcome was not taken", exc_info=error)
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                break  # the program ends
         self._task = None
 
     async def _commit(self, requests: list[Append]) -> list[Outcome]:
         try:
-            return await self._store.commit(requests)
+            outcomes = await self._store.commit(requests)
         except UnoError as error:
             return [error] * len(requests)
-        except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
+        except BaseException as error:  # noqa: BLE001 - a store of somebody else's may raise anything
             self._log.error("store failed", exc_info=error)
-            return [InternalError(f"the store raised {type(error).__name__}: {error}")] * len(requests)
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            if len(outcomes) == len(requests):
+                return [*outcomes]
+            reason = f"it gave {len(outcomes)} outcomes for {len(requests)} requests"
+        return [OutcomeUnknown(repr(self._store), reason)] * len(requests)

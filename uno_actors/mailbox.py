@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from uno_actors._pykka import ActorDeadError, ActorStop, Envelope
+from uno_actors.asks import Answers
 from uno_actors.errors import MailboxFull
 from uno_actors.future import Future
 from uno_actors.log import get_logger
@@ -21,11 +22,12 @@ class Mailbox:
     ``pykka.ActorDeadError``.
     """
 
-    __slots__ = ("_closed", "_messages", "capacity", "dropped", "owner", "wake")
+    __slots__ = ("_closed", "_messages", "capacity", "dropped", "owner", "process", "wake")
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
         self.owner = "an actor"
+        self.process: Answers | None = None
         self.dropped = 0
         self.wake: Callable[[], None] = _nobody_waits
         self._messages: deque[Envelope[Any]] = deque()
@@ -36,6 +38,8 @@ class Mailbox:
         if len(self._messages) >= self.capacity and not isinstance(envelope.message, ActorStop):
             self._refuse(envelope)
             return
+        if envelope.reply_to is not None:
+            _asker(envelope).target = self.process
         self._messages.append(envelope)
         if self._closed:  # looked at after the append, so that one of the two sees the other
             self.close()

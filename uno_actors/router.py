@@ -5,6 +5,7 @@ before LOW; per handler the order is that of the log. Several events are under w
 for its LOW handlers, the next may be with its HIGH ones.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 
@@ -83,14 +84,14 @@ class RouterActor(Actor):
 
     @override
     async def on_start(self) -> None:
-        self._advancing = False  # when it is started again after a failure
+        self.cancel_timers()  # when it is started again after a failure
+        self._advancing = False
+        self.progressed()  # what it could not write then is written now
         self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
 
     @override
     async def on_stop(self) -> None:
-        for timer in (self._watching, self._saving):
-            if timer is not None:
-                timer.cancel()
+        self.cancel_timers()
 
     @override
     async def on_receive(self, message: Route | SaveCheckpoints) -> None:
@@ -115,7 +116,15 @@ class RouterActor(Actor):
                 self._dispatch(delivery)
             self._advancing = False
             self._advance()
+            await asyncio.sleep(0)  # handlers that never wait must not keep the loop from others
         self._starved = True
+
+    def cancel_timers(self) -> None:
+        """Forget what was to be done later."""
+        for timer in (self._watching, self._saving):
+            if timer is not None:
+                timer.cancel()
+        self._watching = self._saving = None
 
     def route_soon(self) -> None:
         """Have the router look at the log again; any number of calls makes one message."""
@@ -224,7 +233,8 @@ class RouterActor(Actor):
 
     def _save_soon(self) -> None:
         self._saving = None
-        self.actor_ref.tell(SaveCheckpoints())
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell(SaveCheckpoints())
 
     async def save_checkpoints(self) -> None:
         """Write the checkpoints that have moved since they were last written."""

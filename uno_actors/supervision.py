@@ -16,6 +16,9 @@ from uno_actors.log import get_logger
 from uno_actors.store import DeadLetter, EventStore
 from uno_actors.supervisor import DeadLetterEvent, Decision, GiveUp, Restart, Supervisor, chance, decide
 
+SET_ASIDE_AGAIN = 0.1
+"""Seconds until a store that could not take a dead letter is asked again."""
+
 
 class Child:
     """A supervised handler: its subscription, which survives restarts, and its process."""
@@ -35,6 +38,11 @@ class Child:
         self.subscription.restarts += 1
         self.process.restart()
         self.process.actor.actor_ref.tell(Work())
+
+    def abandon(self) -> None:
+        """Have it handle nothing more, and wait for nothing."""
+        self.subscription.fall_behind("stopped")
+        self.process.kill()
 
     def stop(self) -> Future[None]:
         """Have it stop after the event it is handling; the future is set when it has."""
@@ -89,7 +97,12 @@ class SupervisorActor(Actor):
                 self._give_up(child, error)
                 return
             case DeadLetterEvent(delay):
-                await self._set_aside(child.subscription, error)
+                try:
+                    await self._set_aside(child.subscription, error)
+                except Exception as cause:  # noqa: BLE001 - whatever the store raises
+                    self._log.error("event cannot be set aside yet", handler=name, exc_info=cause)
+                    self._clock.call_later(SET_ASIDE_AGAIN, lambda: self.failed(child, failure))
+                    return
             case Restart(delay):
                 attempt = child.subscription.failed_times
                 self._log.warning(
@@ -99,10 +112,15 @@ class SupervisorActor(Actor):
         self._restarts = (*self._supervisor.budget.recent(self._restarts, now), now)
         self._clock.call_later(delay, child.restart)
 
+    def failed(self, child: Child, failure: Failure) -> None:
+        """Tell it that ``child`` has failed."""
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell(ChildFailed(child, failure))
+
     def _decide(self, child: Child, failure: Failure) -> Decision:
         subscription = child.subscription
-        if failure.while_starting:
-            child.failed_starts += 1  # no event is to blame, so none is set aside
+        if failure.while_starting or subscription.state != "restarting":
+            child.failed_starts += 1  # no event is to blame, but the start or the store: none is set aside
             attempt, max_attempts = child.failed_starts, child.failed_starts + 1
         else:
             child.failed_starts = 0

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, TypeVar
 from uno_actors.actor import Actor, ActorRef
 from uno_actors.aggregate import AggregateRoot
 from uno_actors.aggregate_actor import AggregateRef, Envelope
+from uno_actors.asks import time_left
 from uno_actors.clock import Clock, SystemClock
 from uno_actors.codec import StreamId
 from uno_actors.dispatcher import LoopThread
@@ -247,7 +248,7 @@ class ActorSystem:
     def deliver(self, stream: StreamId, envelope: Envelope, timeout: float | None) -> None:
         """Hand a command over to the event loop; called by `AggregateRef`, from any thread."""
         runtime = self._running()
-        seconds = self._settings.ask_timeout if timeout is None else timeout
+        seconds = time_left(self._settings.ask_timeout if timeout is None else timeout)
         runtime.dispatcher.call(lambda: runtime.aggregates.deliver(stream, envelope, seconds))
 
     def _running(self) -> Runtime:

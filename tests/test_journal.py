@@ -1,0 +1,163 @@
+"""The journal commits in groups and tells each what came of it."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.bank import BankStore, credited
+from tests.waiting import turns, until
+from uno_actors import ConcurrencyConflict, OutcomeUnknown, StoreUnavailable, UnoError
+from uno_actors.codec import to_record
+from uno_actors.journal import Journal, Outcome
+from uno_actors.store import Append, Appended
+
+
+def request(aggregate_id: str, *amounts: int, expected: int | None = None) -> Append:
+    return Append(tuple(map(to_record, credited(*amounts, aggregate_id=aggregate_id))), expected)
+
+
+class Outcomes(list[Outcome]):
+    def take(self, outcome: Outcome) -> None:
+        self.append(outcome)
+
+
+async def test_one_request_is_committed_and_answered() -> None:
+    store, outcomes = BankStore(), Outcomes()
+    journal = Journal(store)
+    journal.append(request("alice", 1, 2), outcomes.take)
+    assert outcomes == [], "not before it is durable"
+    await until(lambda: outcomes)
+    (outcome,) = outcomes
+    assert isinstance(outcome, Appended)
+    assert outcome.positions == range(1, 3)
+    assert (journal.commits, journal.events) == (1, 2)
+
+
+async def test_what_comes_while_a_commit_is_under_way_forms_the_next_group() -> None:
+    store, outcomes = BankStore(), Outcomes()
+    store.gate.clear()
+    journal = Journal(store)
+    journal.append(request("alice", 1), outcomes.take)
+    await until(lambda: store.commits_asked)
+    for name in "bcdef":
+        journal.append(request(name, 1), outcomes.take)
+    await turns()
+    assert store.groups == [1]
+    store.gate.set()
+    await until(lambda: len(outcomes) == 6)
+    assert store.groups == [1, 5]
+    assert [outcome.positions.start for outcome in outcomes if isinstance(outcome, Appended)] == list(range(1, 7))
+    assert (journal.commits, journal.events) == (2, 6)
+
+
+async def test_what_comes_in_one_turn_of_the_loop_is_one_group() -> None:
+    store, outcomes = BankStore(), Outcomes()
+    journal = Journal(store)
+    for name in "abc":
+        journal.append(request(name, 1), outcomes.take)
+    await until(lambda: len(outcomes) == 3)
+    assert store.groups == [3]
+
+
+async def test_it_begins_again_after_it_had_nothing_to_do() -> None:
+    store, outcomes = BankStore(), Outcomes()
+    journal = Journal(store)
+    for count in (1, 2, 3):
+        journal.append(request("alice", count), outcomes.take)
+        await until(lambda: len(outcomes) == count)  # noqa: B023 - awaited here
+    assert store.versions() == [1, 2, 3]
+
+
+async def test_what_is_appended_by_who_takes_an_outcome_is_not_forgotten() -> None:
+    store, outcomes = BankStore(), Outcomes()
+    journal = Journal(store)
+
+    def once_more(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        journal.append(request("alice", 2), outcomes.take)
+
+    journal.append(request("alice", 1), once_more)
+    await until(lambda: len(outcomes) == 2)
+    assert store.versions() == [1, 2]
+
+
+async def test_each_request_has_an_outcome_of_its_own() -> None:
+    store, good, bad = BankStore(), Outcomes(), Outcomes()
+    await store.append(*credited(1, aggregate_id="alice"))
+    journal = Journal(store)
+    journal.append(request("alice", 9, expected=0), bad.take)
+    journal.append(request("alice", 2, expected=1), good.take)
+    await until(lambda: good and bad)
+    assert isinstance(bad[0], ConcurrencyConflict)
+    assert isinstance(good[0], Appended)
+    assert journal.events == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (StoreUnavailable("memory:", "away"), StoreUnavailable),  # the store knows: nothing was recorded
+        (OSError("what a stranger's store raises"), OutcomeUnknown),  # nobody knows
+        (SystemExit(1), OutcomeUnknown),
+    ],
+)
+async def test_a_store_that_fails_answers_the_whole_group_and_is_used_again(
+    error: BaseException, expected: type[UnoError]
+) -> None:
+    store, outcomes = BankStore(), Outcomes()
+    store.commit_errors.append(error)
+    journal = Journal(store)
+    journal.append(request("alice", 1), outcomes.take)
+    journal.append(request("bob", 1), outcomes.take)
+    await until(lambda: len(outcomes) == 2)
+    assert [type(outcome) for outcome in outcomes] == [expected] * 2
+    assert str(error) in str(outcomes[0])
+    journal.append(request("alice", 1), outcomes.take)
+    await until(lambda: len(outcomes) == 3)
+    assert isinstance(outcomes[2], Appended)
+    assert journal.events == 1
+
+
+async def test_a_store_that_answers_too_few_is_not_believed() -> None:
+    class Forgetful(BankStore):
+        async def commit(self, requests: Sequence[Append]) -> list[Any]:
+            return (await super().commit(requests))[:1]
+
+    outcomes = Outcomes()
+    journal = Journal(Forgetful())
+    journal.append(request("alice", 1), outcomes.take)
+    journal.append(request("bob", 1), outcomes.take)
+    await until(lambda: len(outcomes) == 2)
+    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * 2
+
+
+async def test_who_fails_to_take_an_outcome_does_not_keep_the_others_waiting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, outcomes = BankStore(), Outcomes()
+    journal = Journal(store)
+
+    def fail(_: Outcome) -> None:
+        raise ValueError("cannot take it")
+
+    journal.append(request("alice", 1), fail)
+    journal.append(request("bob", 1), outcomes.take)
+    await until(lambda: outcomes)
+    assert "cannot take it" in caplog.text
+    journal.append(request("bob", 1), outcomes.take)
+    await until(lambda: len(outcomes) == 2)
+
+
+async def test_a_commit_that_was_cancelled_is_answered_as_unknown() -> None:
+    """As a store's own tasks may be when it is closed, or all tasks when a program ends."""
+    store, outcomes = BankStore(), Outcomes()
+    store.commit_errors.append(asyncio.CancelledError())
+    journal = Journal(store)
+    journal.append(request("alice", 1), outcomes.take)
+    await until(lambda: outcomes)
+    assert isinstance(outcomes[0], OutcomeUnknown)
+    journal.append(request("alice", 1), outcomes.take)
+    await until(lambda: len(outcomes) == 2)
+    assert isinstance(outcomes[1], Appended)

@@ -1,0 +1,364 @@
+"""Who gets which events, and in which order of priorities."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.bank import EVENTS, Account, BankStore, BonusCredited, Credit, Credited, Debited, Noted, credited
+from tests.waiting import ManualClock, turns, until
+from uno_actors import (
+    ActorSystem,
+    Backoff,
+    DomainEvent,
+    EventPriority,
+    EventRegistry,
+    StoreUnavailable,
+    Supervisor,
+    subscribe,
+)
+from uno_actors.codec import to_record
+from uno_actors.handler_actor import Delivery, Subscription
+from uno_actors.handlers import HandlerSpec
+from uno_actors.router import CHECKPOINT_EVERY, TURN, RouterActor
+from uno_actors.topics import TopicPattern
+
+HIGH, NORMAL, LOW = EventPriority
+
+
+def system_of(store: BankStore, *handlers: Any, **settings: Any) -> ActorSystem:
+    quick = Supervisor("quick", handlers, max_restarts=None, backoff=Backoff(initial=0, max=0))
+    return ActorSystem(store, aggregates=[Account], handlers=[], supervisors=[quick], **settings)
+
+
+def collector(seen: list[Any], **subscription: Any) -> Callable[[DomainEvent], Any]:
+    async def handler(event: DomainEvent) -> None:
+        seen.append(event.model_dump(include={"amount", "text"}).popitem()[1])
+
+    return subscribe(**subscription)(handler)
+
+
+# --- matching ---
+
+
+@pytest.mark.parametrize(
+    ("subscription", "expected"),
+    [
+        ({}, [1, 2, 3, "note", 4]),  # neither: everything, with a topic or without
+        ({"topic_pattern": "bank.*"}, [1, 3, 4]),  # one token
+        ({"topic_pattern": "bank.>"}, [1, 2, 3, 4]),  # one or more
+        ({"topic_pattern": "bank.credited"}, [1, 4]),  # this one alone
+        ({"topic_pattern": "shop.>"}, []),  # none
+        ({"event_type": Credited}, [1, 2, 4]),  # a class and its subclasses
+        ({"event_type": BonusCredited}, [2]),  # not its base
+        ({"event_type": Noted}, ["note"]),  # without a topic
+        ({"event_type": DomainEvent}, [1, 2, 3, "note", 4]),  # the root of them all
+        ({"event_type": Credited, "topic_pattern": "bank.*"}, [1, 4]),  # both must fit
+        ({"event_type": Debited, "topic_pattern": "bank.credited"}, []),  # and never do
+        ({"event_type": Noted, "topic_pattern": ">"}, []),  # no topic fits no pattern
+    ],
+)
+@pytest.mark.parametrize("start", ["live", "catching up"])
+async def test_a_handler_gets_what_fits_topic_and_type(
+    subscription: dict[str, Any], expected: list[Any], start: str
+) -> None:
+    store, seen = BankStore(), []
+    events = [
+        Credited(amount=1),
+        BonusCredited(amount=2),
+        Debited(amount=3),
+        Noted(text="note"),
+        Credited(amount=4),
+    ]
+    if start == "catching up":
+        await store.append(*events)
+    async with system_of(store, collector(seen, name="h", start="earliest", **subscription)) as system:
+        if start == "live":
+            await store.append(*events)
+        await system.settled()
+        assert (await store.last_position()) == system.statistics().handlers["h"].position == 5
+    assert seen == expected
+
+
+async def test_a_type_that_is_registered_while_the_system_runs_is_matched() -> None:
+    store, seen = BankStore(), []
+    store.event_registry = EventRegistry([Credited])
+
+    @subscribe(event_type=Credited, name="h")
+    async def handler(event: Credited) -> None:
+        seen.append(event.amount)
+
+    async with system_of(store, handler) as system:
+        await store.append(BonusCredited(amount=1))
+        await system.settled()
+        assert seen == [], "nobody can know that it is a kind of Credited"
+        store.event_registry.register(BonusCredited)
+        await store.append(BonusCredited(amount=2))
+        await system.settled()
+    assert seen == [2]
+
+
+async def test_events_that_nobody_wants_move_every_checkpoint() -> None:
+    store = BankStore()
+    async with system_of(store, collector([], name="h", topic_pattern="shop.>")):
+        await store.append(*credited(1, 2, 3))
+    assert await store.checkpoints() == {"h": 3}
+
+
+async def test_events_appended_past_the_aggregates_reach_the_handlers() -> None:
+    store, seen = BankStore(), []
+    async with system_of(store, collector(seen, name="h")) as system:
+        await system.store.append(*credited(1))
+        await system.aggregate(Account, "alice").ask(Credit(amount=2))
+        await system.store.append(*credited(3, aggregate_id="bob"))
+        await system.settled()
+    assert seen == [1, 2, 3]
+
+
+# --- priorities ---
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+async def test_for_each_event_high_comes_before_normal_and_normal_before_low(kind: str) -> None:
+    store, log = BankStore(), []
+
+    def make(name: str, priority: EventPriority) -> Any:
+        async def handler(event: Credited) -> None:
+            log.append(("begin", name, event.amount))
+            await turns(3)
+            log.append(("end", name, event.amount))
+
+        def plain(event: Credited) -> None:
+            log.append(("begin", name, event.amount))
+            log.append(("end", name, event.amount))
+
+        return subscribe(name=name, priority=priority)(handler if kind == "async" else plain)
+
+    priorities = {"l1": LOW, "h1": HIGH, "n1": NORMAL, "h2": HIGH, "l2": LOW, "n2": NORMAL}
+    async with system_of(store, *(make(*item) for item in priorities.items())) as system:
+        await store.append(*credited(*range(30)))
+        await system.settled()
+    assert len(log) == 30 * 6 * 2
+    for amount in range(30):
+        ends = {name: log.index(("end", name, amount)) for name in priorities}
+        begins = {name: log.index(("begin", name, amount)) for name in priorities}
+        for higher, lower in ((HIGH, NORMAL), (NORMAL, LOW)):
+            last_end = max(ends[name] for name, priority in priorities.items() if priority is higher)
+            first_begin = min(begins[name] for name, priority in priorities.items() if priority is lower)
+            assert last_end < first_begin
+    for name in priorities:
+        assert [entry[2] for entry in log if entry[:2] == ("begin", name)] == list(range(30))
+
+
+async def test_handlers_of_one_priority_work_at_the_same_time() -> None:
+    store = BankStore()
+    meeting = asyncio.Barrier(3)
+
+    def make(name: str) -> Any:
+        async def handler(event: Credited) -> None:
+            await meeting.wait()
+
+        return subscribe(name=name)(handler)
+
+    async with system_of(store, make("a"), make("b"), make("c")) as system:
+        await store.append(*credited(1, 2))
+        await system.settled()
+
+
+async def test_the_next_event_is_with_the_high_handlers_while_the_first_is_with_the_low_ones() -> None:
+    store, high_saw = BankStore(), []
+    gate = asyncio.Event()
+
+    @subscribe(name="low", priority=LOW)
+    async def low(event: Credited) -> None:
+        await gate.wait()
+
+    async with system_of(store, low, collector(high_saw, name="high", priority=HIGH)) as system:
+        await store.append(*credited(1, 2, 3))
+        await until(lambda: high_saw == [1, 2, 3])
+        gate.set()
+        await system.settled()
+
+
+async def test_a_failing_high_handler_gives_up_its_turn_at_once() -> None:
+    """The others do not wait for its back-off."""
+    store, clock, seen = BankStore(), ManualClock(), []
+
+    @subscribe(name="failing", priority=HIGH)
+    async def failing(event: Credited) -> None:
+        raise ValueError("always")
+
+    slow = Supervisor("slow", [failing], max_restarts=None, backoff=Backoff(initial=100, max=100))
+    healthy = collector(seen, name="healthy", priority=LOW)
+    async with ActorSystem(store, handlers=[healthy], supervisors=[slow], clock=clock):
+        await store.append(*credited(1, 2, 3))
+        await until(lambda: seen == [1, 2, 3])
+
+
+# --- the window ---
+
+
+@pytest.mark.parametrize("window", [1, 2, 7])
+async def test_with_a_window_of_any_size_everything_arrives(
+    window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uno_actors.router.WINDOW", window)
+    store, high_saw, low_saw = BankStore(), [], []
+
+    @subscribe(name="high", priority=HIGH)
+    async def high(event: Credited) -> None:
+        await asyncio.sleep(0)
+        high_saw.append(event.amount)
+
+    @subscribe(name="low", priority=LOW)
+    def low(event: Credited) -> None:
+        low_saw.append(event.amount)
+
+    async with system_of(store, high, low) as system:
+        await store.append(*credited(*range(50)))
+        await store.append(*credited(*range(50, 60)))
+        await system.settled()
+        await store.append(*credited(60))
+        await system.settled()
+    assert high_saw == low_saw == list(range(61))
+
+
+async def test_no_more_events_are_in_memory_than_the_window_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uno_actors.router.WINDOW", 10)
+    store, gate = BankStore(), asyncio.Event()
+
+    @subscribe(name="stuck")
+    async def stuck(event: Credited) -> None:
+        await gate.wait()
+
+    async with system_of(store, stuck) as system:
+        await store.append(*credited(*range(100)))
+        await turns()
+        assert system._running().router.position == 10
+        assert system.statistics().handlers["stuck"].waiting == 9
+        gate.set()
+        await system.settled()
+        assert system.statistics().handlers["stuck"].handled == 100
+
+
+# --- giving back while handing out ---
+
+
+def test_a_handler_that_falls_behind_while_events_are_handed_out_disturbs_no_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Handing out makes one give back, which makes others move on: each sees the order of the log."""
+    monkeypatch.setattr("uno_actors.handler_actor.CAPACITY", 2)
+    clock = ManualClock()
+    full = Subscription(HandlerSpec("full", print, priority=HIGH), 0, EVENTS, clock, live=True)
+    lows = [Subscription(HandlerSpec(f"low-{n}", print, priority=LOW), 0, EVENTS, clock, live=True) for n in "ab"]
+    router = RouterActor(BankStore(), [full, *lows], 0, clock)
+    router._advancing = True
+    for position in range(1, 6):
+        delivery = Delivery(_stored(position))
+        delivery.tiers = router._match(delivery.record)
+        router.position = position
+        router._count += 1
+        router._dispatch(delivery)
+    router._advancing = False
+    assert full.state == "catching up"
+    router._advance()
+    for low in lows:
+        assert low.state == "catching up", "its queue was full as well"
+        assert low.position == 0
+    assert router._count == 0
+    assert router._dispatched == [5, 5, 5]
+
+
+def _stored(position: int) -> Any:
+    from uno_actors.store import StoredRecord
+
+    return StoredRecord(position, to_record(Credited(amount=position)))
+
+
+# --- a store that fails ---
+
+
+async def test_the_router_goes_on_where_it_stood_when_the_log_could_not_be_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, seen = BankStore(), []
+    async with system_of(store, collector(seen, name="h")) as system:
+        await store.append(*credited(1))
+        await system.settled()
+        store.read_log_errors.append(StoreUnavailable("memory:", "away"))
+        await store.append(*credited(2))
+        await store.append(*credited(3))
+        await system.settled()
+        assert "router failed" in caplog.text
+    assert seen == [1, 2, 3]
+
+
+async def test_checkpoints_that_could_not_be_written_are_written_later() -> None:
+    store, clock = BankStore(), ManualClock()
+    async with system_of(store, collector([], name="h"), clock=clock) as system:
+        store.save_errors.append(StoreUnavailable("memory:", "away"))
+        await store.append(*credited(1))
+        await system.settled()
+        clock.advance(CHECKPOINT_EVERY)
+        await until(lambda: not store.save_errors)
+        await turns()
+        assert store._checkpoints["h"] == 0
+        clock.advance(1)  # the router's back-off
+        await turns()
+        clock.advance(CHECKPOINT_EVERY)
+        await until(lambda: store._checkpoints["h"] == 1)
+
+
+async def test_checkpoints_are_written_in_groups_and_only_when_they_moved() -> None:
+    store, clock, saves = BankStore(), ManualClock(), []
+
+    class Counting(BankStore):
+        async def save_progress(self, checkpoints: Any, dead_letters: Any = ()) -> None:
+            saves.append(dict(checkpoints))
+            await super().save_progress(checkpoints, dead_letters)
+
+    store = Counting()
+    handlers = [collector([], name="a"), collector([], name="b", topic_pattern="bank.debited")]
+    async with system_of(store, *handlers, clock=clock) as system:
+        saves.clear()
+        for _ in range(5):
+            await store.append(*credited(1, 2))
+        await system.settled()
+        assert saves == []
+        clock.advance(CHECKPOINT_EVERY)
+        await until(lambda: saves)
+        clock.advance(10)
+        await turns()
+        assert saves == [{"a": 10, "b": 10}]
+
+
+async def test_no_timer_outlives_the_system_whatever_happened() -> None:
+    store, clock = BankStore(), ManualClock()
+    async with system_of(store, collector([], name="h"), clock=clock) as system:
+        for _ in range(3):
+            store.read_log_errors.append(StoreUnavailable("memory:", "away"))
+            await store.append(*credited(1))
+            await until(lambda: not store.read_log_errors)
+            await turns()
+            clock.advance(10)
+            await turns()
+        await system.settled()
+    for _ in range(10):
+        clock.advance(2 * TURN)
+    assert clock.pending() == 0
+
+
+async def test_a_system_stops_while_its_router_has_failed() -> None:
+    store, clock = BankStore(), ManualClock()
+    async with system_of(store, collector([], name="h"), clock=clock, stop_timeout=0.05):
+        store.read_log_errors.append(StoreUnavailable("memory:", "away"))
+        await store.append(*credited(1))
+        await until(lambda: not store.read_log_errors)
+        await turns()
+    for _ in range(10):
+        clock.advance(2 * TURN)
+    assert clock.pending() == 0
+
+
