@@ -7,11 +7,13 @@ from typing import Any
 
 import pykka
 import pytest
+from pykka._envelope import Envelope
 
 from tests.waiting import turns, until
 from uno_actors import Actor, ActorRef, ActorSystem, AskTimeout, BlockingCallOnLoop, Future, MailboxFull
 from uno_actors.actor import ActorProcess, Failure
 from uno_actors.dispatcher import Dispatcher
+from uno_actors.mailbox import MailboxPolicy
 
 Log = list[Any]
 
@@ -398,7 +400,7 @@ async def test_an_actor_stops_itself_after_the_messages_that_wait(system: ActorS
 
 async def test_a_full_mailbox_answers_and_the_actor_goes_on(system: ActorSystem) -> None:
     class Small(Actor):
-        mailbox_capacity = 3
+        mailbox = MailboxPolicy(capacity=3)
 
         def __init__(self, gate: asyncio.Event) -> None:
             super().__init__()
@@ -721,3 +723,71 @@ def test_actors_need_no_thread_of_their_own() -> None:
     refs = [AsyncGreeter.start([]) for _ in range(200)]
     assert [ref.ask(n) for n, ref in enumerate(refs)] == [("got", n) for n in range(200)]
     assert threading.active_count() == before
+
+
+# --- stash ---
+
+
+class Door(Actor):
+    """Sets aside who comes while it is closed."""
+
+    mailbox = MailboxPolicy(capacity=3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_open = False
+
+    async def on_receive(self, message: Any) -> Any:
+        if message == "open":
+            self.is_open = True
+            self.unstash_all()
+            return "open"
+        if not self.is_open:
+            self.stash()
+            return "not heard by anybody"
+        return f"{message} is in"
+
+
+async def test_what_is_set_aside_is_handled_later_in_its_order_and_answered_then() -> None:
+    async with ActorSystem(handlers=[]) as system:
+        door = await system.spawn(Door)
+        early = [door.ask("ann"), door.ask("ben")]
+        assert await door.ask("open") == "open"
+        assert [await reply for reply in early] == ["ann is in", "ben is in"]
+        assert await door.ask("cid") == "cid is in"
+
+
+async def test_a_stash_is_bounded_as_the_mailbox_is() -> None:
+    async with ActorSystem(handlers=[]) as system:
+        door = await system.spawn(Door)
+        waiting = []
+        for name in ("ann", "ben", "cid"):
+            waiting.append(door.ask(name))
+            await until(lambda: len(door.actor_inbox) == 0)
+        with pytest.raises(MailboxFull, match="its stash"):
+            await door.ask("dan")
+        await door.ask("open")
+        assert [await reply for reply in waiting] == ["ann is in", "ben is in", "cid is in"]
+
+
+async def test_what_is_still_set_aside_when_the_actor_stops_is_answered() -> None:
+    async with ActorSystem(handlers=[]) as system:
+        door = await system.spawn(Door)
+        early = door.ask("ann")
+        door.stop(block=False)
+        with pytest.raises(pykka.ActorDeadError):
+            await early
+
+
+async def test_what_is_told_in_vain_can_be_looked_at() -> None:
+    """By the system that runs the actor, with the reason."""
+    async with ActorSystem(handlers=[]) as system:
+        door = await system.spawn(Door)
+        door.stop(block=False)
+        door.actor_inbox.put(Envelope("too late"))
+        await until(lambda: not door.is_alive())
+        await until(system.dead_messages)
+        (dead,) = system.dead_messages()
+        assert (dead.message, dead.reason) == ("too late", "actor is dead")
+        assert dead.actor.startswith("Door")
+        assert system.statistics().dead_messages == 1

@@ -5,10 +5,18 @@ from typing import Any
 
 import pykka
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from uno_actors import Future, MailboxFull
+from uno_actors import mailbox as mailbox_module
 from uno_actors._pykka import ActorStop, Envelope
-from uno_actors.mailbox import Mailbox
+from uno_actors.mailbox import KEPT, LOGGED_PER_SECOND, DeadMessages, Mailbox, MailboxPolicy
+
+
+@pytest.fixture(autouse=True)
+def _dead_messages_of_this_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailbox_module, "dead_messages", DeadMessages())
 
 
 def ask(message: object = "?") -> tuple[Envelope[Any], Future[Any]]:
@@ -42,7 +50,7 @@ def test_each_message_wakes_the_actor() -> None:
 
 
 def test_a_full_mailbox_answers_an_ask_with_mailbox_full() -> None:
-    mailbox = Mailbox(capacity=2)
+    mailbox = Mailbox(MailboxPolicy(capacity=2))
     mailbox.owner = "Greeter"
     mailbox.put(tell())
     mailbox.put(tell())
@@ -52,15 +60,15 @@ def test_a_full_mailbox_answers_an_ask_with_mailbox_full() -> None:
         future.get(timeout=0)
     assert (caught.value.owner, caught.value.capacity) == ("Greeter", 2)
     assert len(mailbox) == 2
-    assert mailbox.dropped == 0, "who asked knows"
+    assert mailbox.dead.count == 0, "who asked knows"
 
 
 def test_a_full_mailbox_drops_what_is_told_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    mailbox = Mailbox(capacity=1)
+    mailbox = Mailbox(MailboxPolicy(capacity=1))
     mailbox.owner = "Greeter"
     mailbox.put(tell(1))
     mailbox.put(tell("too much"))
-    assert mailbox.dropped == 1
+    assert mailbox.dead.count == 1
     assert "message dropped" in caplog.text
     assert "actor=Greeter" in caplog.text
     assert "mailbox is full" in caplog.text
@@ -68,7 +76,7 @@ def test_a_full_mailbox_drops_what_is_told_with_a_warning(caplog: pytest.LogCapt
 
 
 def test_a_mailbox_has_room_again_when_a_message_was_taken() -> None:
-    mailbox = Mailbox(capacity=1)
+    mailbox = Mailbox(MailboxPolicy(capacity=1))
     mailbox.put(tell(1))
     mailbox.get()
     envelope, future = ask()
@@ -77,7 +85,7 @@ def test_a_mailbox_has_room_again_when_a_message_was_taken() -> None:
 
 
 def test_a_stop_signal_is_accepted_by_a_full_mailbox() -> None:
-    mailbox = Mailbox(capacity=1)
+    mailbox = Mailbox(MailboxPolicy(capacity=1))
     mailbox.put(tell())
     mailbox.put(tell(ActorStop()))
     assert len(mailbox) == 2
@@ -103,7 +111,7 @@ def test_closing_answers_everything_that_waits(caplog: pytest.LogCaptureFixture)
     with pytest.raises(pykka.ActorDeadError, match="Greeter stopped before handling the message"):
         reply.get(timeout=0)
     assert stopped.get(timeout=0) is None, "what was to be stopped has stopped"
-    assert mailbox.dropped == 1
+    assert mailbox.dead.count == 1
     assert "actor is dead" in caplog.text
 
 
@@ -155,3 +163,191 @@ def test_no_ask_is_lost_between_putting_and_closing() -> None:
         mailbox.close()
         thread.join()
         assert all(future.done() for _, future in asks)
+
+
+# --- policies ---
+
+
+def taken(mailbox: Mailbox) -> list[object]:
+    """The messages that the actor would handle, in its order."""
+    found = []
+    while (envelope := mailbox.take()) is not None:
+        found.append(envelope.message)
+    return found
+
+
+def test_drop_oldest_makes_room_for_the_new_and_tells_who_waited() -> None:
+    mailbox = Mailbox(MailboxPolicy(capacity=2, overflow="drop_oldest"))
+    oldest, reply = ask("oldest")
+    for envelope in (oldest, tell("second"), tell("third"), tell("fourth")):
+        mailbox.put(envelope)
+    with pytest.raises(MailboxFull):
+        reply.get(timeout=0)
+    assert [dead.message for dead in mailbox.dead] == ["second"]
+    assert taken(mailbox) == ["third", "fourth"]
+
+
+def test_drop_oldest_never_drops_a_stop_signal() -> None:
+    mailbox = Mailbox(MailboxPolicy(capacity=1, overflow="drop_oldest"))
+    stop, stopped = ask(ActorStop())
+    mailbox.put(stop)
+    mailbox.put(tell("one"))
+    mailbox.put(tell("two"))
+    assert not stopped.done()
+    assert [dead.message for dead in mailbox.dead] == ["one"], "and it takes no room from others"
+    assert [type(message) for message in taken(mailbox)] == [ActorStop, str]
+
+
+def test_dead_letter_keeps_what_was_asked_too_and_answers_it() -> None:
+    mailbox = Mailbox(MailboxPolicy(capacity=1, overflow="dead_letter"))
+    mailbox.owner = "Greeter"
+    mailbox.put(tell("first"))
+    late, reply = ask("late")
+    mailbox.put(late)
+    with pytest.raises(MailboxFull):
+        reply.get(timeout=0)
+    (dead,) = mailbox.dead
+    assert (dead.actor, dead.message, dead.reason) == ("Greeter", "late", "mailbox is full")
+
+
+def test_wait_lets_an_ask_wait_for_room() -> None:
+    mailbox = Mailbox(MailboxPolicy(capacity=1, overflow="wait"))
+    mailbox.put(tell("first"))
+    second, reply = ask("second")
+    mailbox.put(second)
+    assert not reply.done()
+    assert mailbox.place(second) == 2
+    assert taken(mailbox) == ["first", "second"]
+
+
+def test_wait_refuses_when_as_many_again_wait_for_room() -> None:
+    mailbox = Mailbox(MailboxPolicy(capacity=2, overflow="wait"))
+    replies = []
+    for number in range(5):
+        envelope, reply = ask(number)
+        mailbox.put(envelope)
+        replies.append(reply)
+    assert [reply.done() for reply in replies] == [False, False, False, False, True]
+    with pytest.raises(MailboxFull):
+        replies[4].get(timeout=0)
+
+
+def test_wait_holds_a_thread_that_tells_until_there_is_room() -> None:
+    mailbox = Mailbox(MailboxPolicy(capacity=1, overflow="wait"))
+    mailbox.put(tell("first"))
+    thread = threading.Thread(target=mailbox.put, args=[tell("second")])
+    parked = threading.Event()
+    mailbox.wake = parked.set
+    thread.start()
+    assert parked.wait(5)
+    assert thread.is_alive()
+    assert mailbox.take() is not None
+    thread.join(5)
+    assert not thread.is_alive()
+    assert taken(mailbox) == ["second"]
+
+
+def test_wait_gives_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailbox_module, "WAIT_SECONDS", 0.01)
+    mailbox = Mailbox(MailboxPolicy(capacity=1, overflow="wait"))
+    mailbox.put(tell("first"))
+    mailbox.put(tell("second"))
+    assert [dead.message for dead in mailbox.dead] == ["second"]
+    assert taken(mailbox) == ["first"]
+
+
+async def test_wait_never_holds_an_event_loop() -> None:
+    mailbox = Mailbox(MailboxPolicy(capacity=1, overflow="wait"))
+    for number in range(3):
+        mailbox.put(tell(number))
+    assert [dead.message for dead in mailbox.dead] == [2]
+    assert taken(mailbox) == [0, 1]
+
+
+def test_closing_answers_those_that_wait_for_room_and_frees_their_threads() -> None:
+    mailbox = Mailbox(MailboxPolicy(capacity=1, overflow="wait"))
+    mailbox.put(tell("first"))
+    parked = threading.Event()
+    mailbox.wake = parked.set
+    thread = threading.Thread(target=mailbox.put, args=[tell("second")])
+    thread.start()
+    assert parked.wait(5)
+    mailbox.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert [dead.reason for dead in mailbox.dead] == ["actor is dead"] * 2
+
+
+def test_priorities_go_first_and_equals_in_order_of_arrival_and_stop_signals_last() -> None:
+    mailbox = Mailbox(MailboxPolicy(priority=lambda message: len(str(message))))
+    stop, _ = ask(ActorStop())
+    for envelope in (tell("ccc"), stop, tell("a1"), tell("x"), tell("a2"), tell("y")):
+        mailbox.put(envelope)
+    assert mailbox.place(stop) == 6
+    assert taken(mailbox)[:-1] == ["x", "y", "a1", "a2", "ccc"]
+
+
+def test_a_priority_mailbox_drops_the_oldest_and_not_the_first_in_line() -> None:
+    mailbox = Mailbox(MailboxPolicy(capacity=2, overflow="drop_oldest", priority=lambda message: message))
+    for number in (9, 1, 5):
+        mailbox.put(tell(number))
+    assert [dead.message for dead in mailbox.dead] == [9]
+    assert taken(mailbox) == [1, 5]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=40),
+    st.integers(1, 6),
+    st.sampled_from(["reject", "drop_oldest", "dead_letter"]),
+)
+def test_every_message_is_taken_answered_or_dead(
+    steps: list[tuple[int, bool]], capacity: int, overflow: Any
+) -> None:
+    """Whatever the policy, nothing is lost in silence, and never more than the bound waits."""
+    mailbox = Mailbox(
+        MailboxPolicy(capacity=capacity, overflow=overflow, priority=lambda message: message[0])
+    )
+    mailbox.dead = DeadMessages()
+    handled: list[object] = []
+    asked: dict[object, Future[Any]] = {}
+    sent: list[object] = []
+    for number, (priority, asks) in enumerate(steps):
+        message = (priority, number)
+        sent.append(message)
+        envelope, future = ask(message) if asks else (tell(message), None)
+        if future is not None:
+            asked[message] = future
+        mailbox.put(envelope)
+        assert len(mailbox) <= capacity
+        if number % 3 == 2 and (envelope := mailbox.take()) is not None:
+            handled.append(envelope.message)
+    handled += taken(mailbox)
+    refused = {message for message, future in asked.items() if future.done()}
+    dead = {record.message for record in mailbox.dead}
+    assert set(handled) | refused | dead == set(sent)
+    assert not set(handled) & (refused | dead)
+    assert len(handled) == len(set(handled))
+
+
+def test_dead_messages_are_logged_some_and_counted_all(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = 7.0
+    monkeypatch.setattr(mailbox_module.time, "monotonic", lambda: second)
+    dead = DeadMessages()
+    for number in range(KEPT + 5):
+        dead.add("Greeter", number, "mailbox is full")
+    assert dead.count == KEPT + 5
+    assert len(list(dead)) == KEPT
+    assert len(caplog.records) == LOGGED_PER_SECOND
+    second = 8.0
+    dead.add("Greeter", "one more", "mailbox is full")
+    assert f"others_not_logged={KEPT + 5 - LOGGED_PER_SECOND}" in caplog.records[-1].getMessage()
+
+
+@pytest.mark.parametrize(("capacity", "overflow"), [(0, "reject"), (-1, "wait"), (1, "explode")])
+def test_a_policy_that_cannot_be_is_refused(capacity: int, overflow: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"capacity must be 1 or more|one of reject, wait, drop_oldest, dead_letter"
+    ):
+        MailboxPolicy(capacity=capacity, overflow=overflow)

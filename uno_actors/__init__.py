@@ -51,6 +51,7 @@ from uno_actors.errors import (
 from uno_actors.events import DomainEvent, EventRegistry, event_registry, register_event, upcasts
 from uno_actors.future import Future
 from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, subscribe
+from uno_actors.mailbox import DeadMessage, MailboxPolicy
 from uno_actors.runtime import SystemStatistics
 from uno_actors.store import ANY, DeadLetter, EventStore, RecordedEvent, open_store
 from uno_actors.supervisor import Backoff, Supervisor
@@ -74,6 +75,7 @@ __all__ = [
     "ConcurrencyConflict",
     "CorruptRecord",
     "DeadLetter",
+    "DeadMessage",
     "DeadlockError",
     "DomainEvent",
     "EventHandler",
@@ -91,6 +93,7 @@ __all__ = [
     "InvalidStoreUrl",
     "InvalidTopic",
     "MailboxFull",
+    "MailboxPolicy",
     "MissingApply",
     "OutcomeUnknown",
     "RecordedEvent",

@@ -35,10 +35,10 @@ from uno_actors._pykka import (
 )
 from uno_actors.asks import Handling, current_handling, time_left
 from uno_actors.dispatcher import Dispatcher, default_dispatcher
-from uno_actors.errors import AskTimeout
+from uno_actors.errors import AskTimeout, MailboxFull
 from uno_actors.future import Future
 from uno_actors.log import get_logger
-from uno_actors.mailbox import CAPACITY, Mailbox
+from uno_actors.mailbox import Mailbox, MailboxPolicy
 
 A = TypeVar("A", bound="Actor")
 
@@ -63,7 +63,9 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
     the process.
     """
 
-    mailbox_capacity: ClassVar[int] = CAPACITY
+    mailbox: ClassVar[MailboxPolicy] = MailboxPolicy()
+    """How much its mailbox holds, what it does when it is full, and in which order it is emptied."""
+
     actor_urn: str
     actor_inbox: Mailbox
     actor_stopped: threading.Event
@@ -84,7 +86,7 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         self.actor_urn = uuid.uuid4().urn
-        self.actor_inbox = Mailbox(self.mailbox_capacity)
+        self.actor_inbox = Mailbox(self.mailbox)
         self.actor_stopped = threading.Event()
         self._actor_ref = PykkaActorRef(self)
 
@@ -105,6 +107,24 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
     def on_receive(self, message: Any) -> Any:
         """Handle a message and return the reply; the default logs that it was unexpected."""
         return super().on_receive(message)
+
+    def stash(self) -> None:
+        """Set the message being handled aside until `unstash_all`; whoever asked goes on waiting.
+
+        Raises:
+            MailboxFull: As many as the mailbox holds are set aside already.
+            RuntimeError: No message is being handled.
+        """
+        self._process().stash()
+
+    def unstash_all(self) -> None:
+        """Put everything that was set aside in front of the mailbox again, in its order."""
+        self._process().unstash_all()
+
+    def _process(self) -> "ActorProcess":
+        if self.actor_inbox.process is None:
+            raise RuntimeError(f"{self} has not been started")
+        return cast("ActorProcess", self.actor_inbox.process)
 
     @staticmethod
     def _create_actor_inbox() -> Mailbox:
@@ -230,7 +250,8 @@ class ActorProcess:
         self._scheduled = False
         self._killed = False
         self._task: asyncio.Task[None] | None = None
-        self._asker: Future[Any] | None = None  # who waits for the message being handled
+        self._current: Envelope[Any] | None = None  # what is being handled
+        self._stash: list[Envelope[Any]] = []
         self._lock = threading.Lock()
         self._runs_on_loop = _runs_on_loop(type(actor))
         self._inbox = actor.actor_inbox
@@ -261,6 +282,7 @@ class ActorProcess:
         self.restarts += 1
         self._is_set_up = False
         self._suspended = False
+        self.unstash_all()  # the new instance knows nothing of them
         self._schedule()
 
     def stop(self) -> Future[None]:
@@ -279,10 +301,29 @@ class ActorProcess:
         self._killed = True
         self._retire()
         self._inbox.close()
-        if (asker := self._asker) is not None:
+        if self._current is not None and (asker := _asker(self._current)) is not None:
             asker.offer_exception(ActorDeadError(f"{self.actor} was abandoned while it handled the message"))
         if self._task is not None:
             self._task.cancel()
+
+    def stash(self) -> None:
+        """See `Actor.stash`."""
+        envelope = self._current
+        if envelope is None:
+            raise RuntimeError(f"{self.actor} handles no message that could be set aside")
+        if len(self._stash) >= self._inbox.policy.capacity:
+            raise MailboxFull(f"{self.actor} (its stash)", self._inbox.policy.capacity)
+        if not self._is_stashed(envelope):
+            self._stash.append(envelope)
+
+    def unstash_all(self) -> None:
+        """See `Actor.unstash_all`."""
+        stash, self._stash = self._stash, []
+        if stash:
+            self._inbox.put_back(stash)
+
+    def _is_stashed(self, envelope: Envelope[Any]) -> bool:
+        return any(stashed is envelope for stashed in self._stash)
 
     # --- scheduling: at most one execution of an actor at any time ---
 
@@ -324,18 +365,19 @@ class ActorProcess:
             asker = _asker(envelope)
             if asker is not None and asker.done() and not isinstance(envelope.message, ActorStop):
                 continue  # its asker was told that no reply came in time, and that it will not be handled
-            self._asker = asker
+            self._current = envelope
             self._begin(envelope.message, asker)
             try:
                 response = yield from self._receive(envelope.message)
             except BaseException as error:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
                 yield from self._failed(error, asker)
             else:
-                if asker is not None:
+                if asker is not None and not self._is_stashed(envelope):
                     asker.offer(response)
-            self._asker = None
+            self._current = None
             self._finish()
         if self.actor.actor_stopped.is_set():
+            self.unstash_all()  # they are answered with the others
             self._inbox.close()
 
     def _begin(self, message: Any, asker: Future[Any] | None) -> None:

@@ -29,6 +29,7 @@ from uno_actors.errors import (
 from uno_actors.future import Future
 from uno_actors.journal import Journal, Outcome
 from uno_actors.log import get_logger
+from uno_actors.mailbox import DeadMessages
 from uno_actors.store import Append, Appended, EventStore
 
 R = TypeVar("R")
@@ -300,6 +301,7 @@ class Aggregates:
         passivate_after: Seconds without a command after which an aggregate is let go.
         max_active: Aggregates that stay active; beyond it those idle for longest are let go.
         start: Starts a coroutine as a task that the system knows of.
+        dead: Where commands go that were told and failed.
     """
 
     def __init__(
@@ -313,12 +315,14 @@ class Aggregates:
         passivate_after: float,
         max_active: int,
         start: Callable[[Any], object],
+        dead: DeadMessages,
     ) -> None:
         self._types = types
         self.journal = journal
         self.dispatcher = dispatcher
         self.statistics = AggregateStatistics()
         self.start = start
+        self._dead = dead
         self.log = get_logger(actor="aggregates")
         self._store = store
         self.clock = clock
@@ -361,14 +365,8 @@ class Aggregates:
             statistics.rejected += 1
         else:
             statistics.failed += 1
-        if not envelope.answer(result) and isinstance(result, Failed):
-            self.log.warning(
-                "command failed, and nobody waits for its reply",
-                aggregate=repr(actor),
-                command=type(envelope.command).__name__,
-                command_id=envelope.command.command_id,
-                error=repr(result.error),
-            )
+        if not envelope.answer(result) and isinstance(result, Failed) and envelope.future is None:
+            self._dead.add(repr(actor), envelope.command, f"{type(result.error).__name__}: {result.error}")
 
     async def load(self, stream: StreamId) -> AggregateRoot:
         """An instance with all of its stream applied."""

@@ -18,6 +18,7 @@ from uno_actors.handler_actor import HandlerActor, HandlerStatistics, Subscripti
 from uno_actors.handlers import HandlerSpec
 from uno_actors.journal import Journal
 from uno_actors.log import get_logger
+from uno_actors.mailbox import DeadMessages
 from uno_actors.router import RouterActor
 from uno_actors.store import EventStore
 from uno_actors.supervision import Child, SupervisorActor
@@ -60,6 +61,7 @@ class SystemStatistics:
         events_replayed: Events applied while loading.
         passivations: Idle aggregates that were let go.
         active_aggregates: Aggregates active now.
+        dead_messages: Messages that were told and not handled; see `ActorSystem.dead_messages`.
         handlers: By handler name.
     """
 
@@ -73,6 +75,7 @@ class SystemStatistics:
     events_replayed: int
     passivations: int
     active_aggregates: int
+    dead_messages: int
     handlers: dict[str, HandlerStatistics]
 
 
@@ -106,6 +109,7 @@ class Runtime:
         self._spawned: list[ActorProcess] = []
         self._children: list[Child] = []
         self._log = get_logger(system=settings.name)
+        self.dead_messages = DeadMessages()
         self.journal = Journal(store)
         self.aggregates = Aggregates(
             types,
@@ -116,6 +120,7 @@ class Runtime:
             passivate_after=settings.passivate_after,
             max_active=settings.max_active,
             start=self.start_task,
+            dead=self.dead_messages,
         )
         self._let_go = ExitStack()  # what is to be done at the end, however far the start came
         self.router: RouterActor
@@ -192,6 +197,7 @@ class Runtime:
         """Start an actor that stands under no supervisor; see `ActorSystem.spawn`."""
         started: Future[ActorRef[A]] = Future()
         actor._actor_ref = ActorRef(actor, self.dispatcher, self._settings.ask_timeout)
+        actor.actor_inbox.dead = self.dead_messages
         process = ActorProcess(actor, self.dispatcher, started=started)
         self._spawned.append(process)
         process.start()
@@ -231,6 +237,7 @@ class Runtime:
             events_replayed=totals.events_replayed,
             passivations=totals.passivations,
             active_aggregates=len(self.aggregates),
+            dead_messages=self.dead_messages.count,
             handlers={s.name: s.statistics(self.router.dispatched(s)) for s in self.subscriptions},
         )
 

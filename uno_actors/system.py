@@ -17,6 +17,7 @@ from uno_actors.events import EventRegistry, event_registry
 from uno_actors.future import Future
 from uno_actors.handlers import HandlerSpec, gather, handler_registry
 from uno_actors.log import get_logger
+from uno_actors.mailbox import DeadMessage
 from uno_actors.runtime import Runtime, Settings, SystemStatistics
 from uno_actors.store import EventStore, open_store
 from uno_actors.supervisor import Supervisor
@@ -138,6 +139,16 @@ class ActorSystem:
         if self._runtime is None:
             raise SystemNotRunning(self.name, self._state)
         return self._runtime.statistics()
+
+    def dead_messages(self) -> list[DeadMessage]:
+        """The last messages that were told to actors or aggregates and were not handled, oldest first, and why.
+
+        Raises:
+            SystemNotRunning: It was not started.
+        """
+        if self._runtime is None:
+            raise SystemNotRunning(self.name, self._state)
+        return list(self._runtime.dead_messages)
 
     async def settled(self, timeout: float = 30.0) -> None:
         """Wait until every command is answered and every handler is live and has done with all that is recorded.

@@ -38,6 +38,7 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.codec import Record, StreamId
+from uno_actors.mailbox import MailboxPolicy
 from uno_actors.topics import TopicPattern, TopicTrie
 
 IN_FLIGHT = 1000
@@ -334,7 +335,7 @@ class PykkaActor(pykka.ThreadingActor):
 
 async def actors(count: int = 20_000) -> list[Measured]:
     async with ActorSystem(handlers=[]) as system:
-        OurActor.mailbox_capacity = count + 10
+        OurActor.mailbox = MailboxPolicy(capacity=count + 10)
         ref = await system.spawn(OurActor)
         started = time.perf_counter()
         for number in range(count):
