@@ -392,7 +392,9 @@ async def test_an_append_of_unknown_outcome_leads_to_a_fresh_look_at_the_stream(
         assert store.versions() == [1, 2]
 
 
-async def test_a_command_told_is_handled_and_its_failure_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_command_told_is_handled_and_its_failure_is_logged_and_kept(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with bank() as (system, _):
         account = system.aggregate(Account, "alice")
         account.tell(Credit(amount=3))
@@ -400,9 +402,10 @@ async def test_a_command_told_is_handled_and_its_failure_logged(caplog: pytest.L
         account.tell(command)
         await system.settled()
         assert await account.ask(Balance()) == 3
-        assert "command failed, and nobody waits for its reply" in caplog.text
-        assert command.command_id in caplog.text
-        assert "Account<alice@1>" in caplog.text
+        (dead,) = system.dead_messages()
+        assert (dead.actor, dead.message) == ("Account<alice@1>", command)
+        assert dead.reason == "CommandRejected: the balance is 3"
+        assert "actor=Account<alice@1> message=Debit reason=CommandRejected" in caplog.text
 
 
 # --- bounds ---

@@ -321,6 +321,8 @@ async def test_7_no_silent_loss() -> None:
         store.gate.set()
         await system.stop()  # at once: what was accepted is still handled
         assert all(ask.done() for ask in asks)
+    async with ActorSystem(store, handlers=[], supervisors=[quick]) as system:
+        await system.settled()
     (letter,) = await store.dead_letters()
     assert (letter.handler, letter.attempts, letter.error) == ("poisoned", 2, "ValueError: unlucky")
     assert "in choke" in letter.traceback

@@ -194,7 +194,9 @@ async def test_an_event_that_fails_once_is_handled_at_the_second_attempt(kind: s
 
 
 @KINDS
-@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError(), StopIteration()])
+@pytest.mark.parametrize(
+    "error", [SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError(), StopIteration()]
+)
 async def test_whatever_a_handler_raises_is_its_own_failure(kind: str, error: BaseException) -> None:
     store, seen = BankStore(), []
 
@@ -234,7 +236,9 @@ async def test_a_plain_function_that_returns_a_coroutine_has_it_awaited() -> Non
 
 
 @pytest.mark.parametrize("given", ["class", "instance"])
-async def test_a_handler_class_is_instantiated_anew_at_each_restart_and_an_instance_is_kept(given: str) -> None:
+async def test_a_handler_class_is_instantiated_anew_at_each_restart_and_an_instance_is_kept(
+    given: str,
+) -> None:
     store = BankStore()
     made: list[Any] = []
     failed: list[int] = []
@@ -376,7 +380,9 @@ async def test_a_supervisor_beyond_its_budget_gives_up_and_the_system_ends_with_
     async def sibling(event: Credited) -> None:
         healthy.append(event.amount)
 
-    with pytest.raises(SupervisorGaveUp, match="'quick' gave up: failing failed again after 2 restarts") as caught:
+    with pytest.raises(
+        SupervisorGaveUp, match="'quick' gave up: failing failed again after 2 restarts"
+    ) as caught:
         async with serving(store, failing, sibling, budget=2) as system:
             account = system.aggregate(Account, "alice")
             await account.ask(Credit(amount=1))

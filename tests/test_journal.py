@@ -48,7 +48,9 @@ async def test_what_comes_while_a_commit_is_under_way_forms_the_next_group() -> 
     store.gate.set()
     await until(lambda: len(outcomes) == 6)
     assert store.groups == [1, 5]
-    assert [outcome.positions.start for outcome in outcomes if isinstance(outcome, Appended)] == list(range(1, 7))
+    assert [outcome.positions.start for outcome in outcomes if isinstance(outcome, Appended)] == list(
+        range(1, 7)
+    )
     assert (journal.commits, journal.events) == (2, 6)
 
 

@@ -252,7 +252,9 @@ def test_a_handler_that_falls_behind_while_events_are_handed_out_disturbs_no_ord
     monkeypatch.setattr("uno_actors.handler_actor.CAPACITY", 2)
     clock = ManualClock()
     full = Subscription(HandlerSpec("full", print, priority=HIGH), 0, EVENTS, clock, live=True)
-    lows = [Subscription(HandlerSpec(f"low-{n}", print, priority=LOW), 0, EVENTS, clock, live=True) for n in "ab"]
+    lows = [
+        Subscription(HandlerSpec(f"low-{n}", print, priority=LOW), 0, EVENTS, clock, live=True) for n in "ab"
+    ]
     router = RouterActor(BankStore(), [full, *lows], 0, clock)
     router._advancing = True
     for position in range(1, 6):
@@ -360,5 +362,3 @@ async def test_a_system_stops_while_its_router_has_failed() -> None:
     for _ in range(10):
         clock.advance(2 * TURN)
     assert clock.pending() == 0
-
-

@@ -553,7 +553,9 @@ async def test_settled_in_vain_names_who_is_behind() -> None:
 
     async with ActorSystem(store, handlers=[slow, HandlerSpec("quick", lambda event: None)]) as system:
         await store.append(*credited(1, 2))
-        with pytest.raises(TimeoutError, match=r"not settled within 0\.05 s: all commands are answered") as caught:
+        with pytest.raises(
+            TimeoutError, match=r"not settled within 0\.05 s: all commands are answered"
+        ) as caught:
             await system.settled(timeout=0.05)
         assert "the log ends at 2; slow is live at 0" in str(caught.value)
         assert "quick" not in str(caught.value)
