@@ -384,3 +384,48 @@ def test_a_handler_without_handle_says_what_to_define() -> None:
 
     with pytest.raises(NotImplementedError, match=r"Empty must define handle\(self, event\)"):
         Empty().handle(Credited(amount=1))
+
+
+class Named(DomainEvent):
+    event_type: str = "handlers.named"
+    name: str
+
+
+def test_an_instance_that_needs_arguments_can_be_subscribed_with_topic_and_priority() -> None:
+    class Appends(EventHandler[Named]):
+        def __init__(self, file: list[str]) -> None:
+            super().__init__(Named)
+            self.file = file
+
+        def handle(self, event: Named) -> None:
+            self.file.append(event.name)
+
+    handler = subscribe(topic_pattern="named.*", priority=EventPriority.HIGH)(Appends([]))
+    (spec,) = gather([handler])
+    assert spec.target is handler
+    assert (spec.event_type, spec.priority, spec.name) == (Named, EventPriority.HIGH, spec.name)
+    assert spec.name.endswith("Appends")
+
+
+def test_the_event_type_is_read_from_the_generic_base() -> None:
+    class Declares(EventHandler[Named]):
+        def __init__(self, file: str) -> None:
+            raise AssertionError("not needed to know its event type")
+
+        def handle(self, event: Named) -> None: ...
+
+    (spec,) = gather([Declares])
+    assert spec.event_type is Named
+
+
+def test_a_class_that_cannot_be_made_without_arguments_is_refused_with_the_remedy() -> None:
+    class Needs(EventHandler):  # type: ignore[type-arg]  # the case of a class that does not say its event type
+        def __init__(self, file: str) -> None:
+            super().__init__(Named)
+
+        def handle(self, event: Named) -> None: ...
+
+    with pytest.raises(
+        InvalidHandler, match=r"Needs cannot be made without arguments .* give the system an instance"
+    ):
+        list(gather([Needs]))

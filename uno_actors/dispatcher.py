@@ -9,12 +9,18 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future as ThreadFuture
 from typing import Any, TypeVar, cast
 
+from uno_actors.errors import InternalError
+
 T = TypeVar("T")
 
 MAX_WORKERS = 32
 """Worker threads at the most; so many plain functions may block at once before the next must wait."""
 CANCEL_SECONDS = 1.0
 """How long the end of a loop's thread waits for tasks that were cancelled."""
+
+
+LOOK_SECONDS = 1.0
+"""Between two looks at whether a loop's thread, for which another waits, is still there."""
 
 
 class Dispatcher:
@@ -153,8 +159,12 @@ class LoopThread:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and wait for its result."""
-        return _run_on(self.loop, coroutine)
+        """Run a coroutine on the loop and wait for its result.
+
+        Raises:
+            InternalError: The thread has ended, so that nothing would ever come.
+        """
+        return _run_on(self.loop, coroutine, self._thread.is_alive)
 
     def close(self) -> None:
         """Cancel what still runs on the loop, stop it and wait for its thread.
@@ -179,7 +189,11 @@ async def _cancel_others() -> None:
         await asyncio.wait(others, timeout=CANCEL_SECONDS)
 
 
-def _run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+def _run_on(
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, T],
+    is_alive: Callable[[], bool] = lambda: True,
+) -> T:
     """Run a coroutine on a loop of another thread; its SystemExit is its result and does not end the loop."""
 
     async def outcome() -> tuple[T | None, BaseException | None]:
@@ -188,7 +202,14 @@ def _run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) 
         except BaseException as error:  # noqa: BLE001 - raised below, where somebody waits for it
             return None, error
 
-    result, error = asyncio.run_coroutine_threadsafe(outcome(), loop).result()
+    future = asyncio.run_coroutine_threadsafe(outcome(), loop)
+    while True:
+        try:
+            result, error = future.result(LOOK_SECONDS)
+            break
+        except TimeoutError:  # never the coroutine's own, which is in the outcome
+            if not is_alive():
+                raise InternalError("the thread of an event loop has ended while it was needed") from None
     if error is not None:
         raise error
     return cast("T", result)

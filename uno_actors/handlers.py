@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_origin
 
 from structlog.typing import FilteringBoundLogger
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uno_actors.system import ActorSystem
 
 E = TypeVar("E", bound=DomainEvent)
-H = TypeVar("H", bound=Callable[..., Any])
+H = TypeVar("H", bound="Callable[..., Any] | EventHandler[Any]")
 
 MAX_NAME_BYTES = 255
 
@@ -44,8 +44,9 @@ class EventHandler(Generic[E]):
     def __init__(self, event_type: type[E] | None = None) -> None:
         self.event_type = event_type
 
-    def handle(self, event: E) -> Any:
-        """Handle one event; override it."""
+    # So wide, that type checkers accept overrides as def and async def, with the context and without.
+    def handle(self, *args: Any, **kwargs: Any) -> Any:
+        """Handle one event: ``handle(self, event)`` or ``handle(self, event, context)``; override it."""
         raise NotImplementedError(f"{type(self).__name__} must define handle(self, event)")
 
 
@@ -158,7 +159,8 @@ def subscribe(
     start: Literal["latest", "earliest"] = "latest",
     max_attempts: int = 5,
 ) -> Callable[[H], H]:
-    """Decorator that subscribes a function or an `EventHandler` class to recorded events.
+    """Decorator that subscribes a function or an `EventHandler` class to recorded events; or, called with an
+    `EventHandler` instance, that instance: ``subscribe(topic_pattern="users.*")(Audit(file))``.
 
     With both ``event_type`` and ``topic_pattern`` an event must fit both; with neither every event is
     handled. For the other arguments see `HandlerSpec`; the default name is the function's qualified name.
@@ -187,7 +189,7 @@ def subscribe(
             max_attempts,
         )
         try:
-            target.__subscription__ = spec  # type: ignore[attr-defined]
+            target.__subscription__ = spec  # type: ignore[union-attr]
         except AttributeError:  # a bound method, for one
             reason = "cannot carry its subscription: subscribe a function that calls it"
             raise InvalidHandler(f"{target!r} {reason}") from None
@@ -239,16 +241,38 @@ def _subscribed_members(module: ModuleType) -> list[object]:
 
 
 def _complete(spec: HandlerSpec) -> HandlerSpec:
-    """An `EventHandler` says its event type in ``super().__init__(EventType)``, unless ``@subscribe`` did."""
+    """An `EventHandler` says its event type as ``EventHandler[AnEvent]`` or in ``super().__init__(AnEvent)``."""
     target = spec.target
     if spec.event_type is not None:
         return spec
+    if isinstance(target, EventHandler):
+        return replace(spec, event_type=target.event_type or _declared_event_type(type(target)))
     if isinstance(target, type) and issubclass(target, EventHandler):
-        target = target()
-    return replace(spec, event_type=target.event_type) if isinstance(target, EventHandler) else spec
+        declared = _declared_event_type(target)
+        return replace(spec, event_type=declared or _made(target).event_type)
+    return spec
+
+
+def _declared_event_type(kind: type[EventHandler[Any]]) -> type[DomainEvent] | None:
+    """The ``AnEvent`` of a class that is written as ``class AHandler(EventHandler[AnEvent])``."""
+    for base in kind.__mro__:
+        for generic in getattr(base, "__orig_bases__", ()):
+            if get_origin(generic) is EventHandler and isinstance(event_type := get_args(generic)[0], type):
+                return event_type if issubclass(event_type, DomainEvent) else None
+    return None
+
+
+def _made(kind: type[EventHandler[Any]]) -> EventHandler[Any]:
+    try:
+        return kind()
+    except TypeError as error:
+        reason = f"cannot be made without arguments ({error}): give the system an instance of it"
+        raise InvalidHandler(f"{kind.__qualname__} {reason}") from error
 
 
 def _default_name(target: Any) -> str:
+    if isinstance(target, EventHandler):
+        target = type(target)
     if not hasattr(target, "__qualname__"):
         raise InvalidHandler(f"{target!r} has no name of its own: subscribe it with name=...")
     return f"{target.__module__}.{target.__qualname__}"

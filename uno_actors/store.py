@@ -10,6 +10,7 @@ that fails does not touch the others. Stores are used from one event loop at a t
 awaited by many tasks at once.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -226,6 +227,7 @@ class EventStore(ABC):
             for _, record in page:
                 yield to_event(record, self.event_registry)
             after_version += len(page)
+            await asyncio.sleep(0)  # a long stream must not keep the event loop from others
 
     async def read_all(self, after: int = 0, limit: int | None = None) -> AsyncIterator[RecordedEvent]:
         """The events of the whole log after position ``after``, in global order, read page by page.
@@ -242,6 +244,7 @@ class EventStore(ABC):
             for position, record in page:
                 yield RecordedEvent(position, to_event(record, self.event_registry))
             after = page[-1].position
+            await asyncio.sleep(0)  # nor must a long log
             left = None if left is None else left - len(page)
 
     def on_commit(self, listener: Callable[[], None]) -> Callable[[], None]:

@@ -77,6 +77,14 @@ class Receipts(EventHandler[Deposited]):
         assert_type(event.amount, int)
 
 
+class ReceiptsWithContext(EventHandler[Deposited]):
+    def handle(self, event: Deposited, context: HandlerContext) -> None:
+        assert_type(context.attempt, int)
+
+
+subscribe(topic_pattern="accounts.*")(ReceiptsWithContext())
+
+
 class Plain(Actor):
     async def on_start(self) -> None: ...
 
