@@ -14,7 +14,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "topics", "clock", "causality", "log"),
     ("events", "commands"),
     ("aggregate", "codec", "store"),
-    ("_pykka", "asks", "future", "mailbox", "dispatcher", "actor", "supervisor"),
+    ("_pykka", "asks", "timers", "future", "mailbox", "dispatcher", "actor", "supervisor"),
     ("handlers", "handler_actor", "router", "journal", "aggregate_actor", "supervision", "runtime"),
     ("system",),
     ("__init__",),

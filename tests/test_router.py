@@ -22,7 +22,6 @@ from uno_actors.codec import to_record
 from uno_actors.handler_actor import Delivery, Subscription
 from uno_actors.handlers import HandlerSpec
 from uno_actors.router import CHECKPOINT_EVERY, TURN, RouterActor
-from uno_actors.topics import TopicPattern
 
 HIGH, NORMAL, LOW = EventPriority
 

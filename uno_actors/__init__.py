@@ -12,7 +12,7 @@ A map, in the order in which one command travels:
 - ``errors``: one tree that tells the caller's faults, the world's and ours apart.
 """
 
-from uno_actors.actor import Actor, ActorRef
+from uno_actors.actor import Actor, ActorRef, Terminated
 from uno_actors.aggregate import AggregateRoot, handles
 from uno_actors.aggregate_actor import AggregateRef
 from uno_actors.commands import Command
@@ -36,6 +36,7 @@ from uno_actors.errors import (
     InvalidTopic,
     MailboxFull,
     MissingApply,
+    NameTaken,
     OutcomeUnknown,
     StoreFormatError,
     StoreFull,
@@ -95,6 +96,7 @@ __all__ = [
     "MailboxFull",
     "MailboxPolicy",
     "MissingApply",
+    "NameTaken",
     "OutcomeUnknown",
     "RecordedEvent",
     "StoreFormatError",
@@ -104,6 +106,7 @@ __all__ = [
     "SupervisorGaveUp",
     "SystemNotRunning",
     "SystemStatistics",
+    "Terminated",
     "UnknownAggregateType",
     "UnknownCommand",
     "UnknownEventType",

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import CoroutineType, FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, cast, overload
 
 from uno_actors._pykka import (
     ActorDeadError,
@@ -34,11 +34,13 @@ from uno_actors._pykka import (
     get_attr_directly,
 )
 from uno_actors.asks import Handling, current_handling, time_left
+from uno_actors.clock import Clock, SystemClock
 from uno_actors.dispatcher import Dispatcher, default_dispatcher
 from uno_actors.errors import AskTimeout, MailboxFull
 from uno_actors.future import Future
 from uno_actors.log import get_logger
 from uno_actors.mailbox import Mailbox, MailboxPolicy
+from uno_actors.timers import Timers
 
 A = TypeVar("A", bound="Actor")
 
@@ -107,6 +109,35 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
     def on_receive(self, message: Any) -> Any:
         """Handle a message and return the reply; the default logs that it was unexpected."""
         return super().on_receive(message)
+
+    def spawn(self, actor_class: "type[A]", *args: Any, **kwargs: Any) -> "Future[ActorRef[A]]":
+        """Start a child, which stops when this actor does; the future has its reference once it has started.
+
+        Args:
+            actor_class: Its class.
+            *args: For its constructor.
+            **kwargs: For its constructor.
+
+        Raises:
+            RuntimeError: This actor does not run in a system.
+        """
+        return self._process().spawn(actor_class(*args, **kwargs))
+
+    def watch(self, ref: PykkaActorRef[Any]) -> None:
+        """Be told `Terminated` when the actor behind ``ref`` has ended; at once if it has.
+
+        Raises:
+            TypeError: It is an actor of another runtime.
+        """
+        process = getattr(ref.actor_inbox, "process", None)
+        if not isinstance(process, ActorProcess):
+            raise TypeError(f"{ref} is no actor of this runtime, so nobody would tell of its end")
+        process.add_watcher(self.actor_ref)
+
+    @property
+    def timers(self) -> Timers:
+        """Messages that it sends to itself later."""
+        return self._process().timers
 
     def stash(self) -> None:
         """Set the message being handled aside until `unstash_all`; whoever asked goes on waiting.
@@ -207,6 +238,27 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
 
 
 @dataclass(frozen=True, slots=True)
+class Terminated:
+    """Told to those who `Actor.watch`: the actor behind ``ref`` has ended."""
+
+    ref: PykkaActorRef[Any]
+
+
+class Home(Protocol):
+    """The system in which an actor lives."""
+
+    @property
+    def clock(self) -> Clock:
+        """Whose time counts."""
+
+    def spawn(self, actor: A, parent: "ActorProcess | None" = None) -> "Future[ActorRef[A]]":
+        """Start another actor."""
+
+    def ended(self, process: "ActorProcess") -> None:
+        """An actor has ended, and may be forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """What a supervisor is told of a failed actor."""
 
@@ -224,6 +276,7 @@ class ActorProcess:
         on_failed: Told when ``on_start`` or a message that nobody waits for fails; the supervisor, whose it
             is, then calls `restart`. Without it the actor stops, as in pykka.
         started: Set when ``on_start`` has succeeded, or to its error.
+        home: The system in which it lives, if it lives in one.
         stops_all: An error that is no ``Exception`` stops all actors of pykka's registry, as it does for
             those that pykka's own ``start()`` starts; else it is this actor's failure alone.
     """
@@ -236,15 +289,22 @@ class ActorProcess:
         factory: Callable[[], Actor] | None = None,
         on_failed: "Callable[[Failure], None] | None" = None,
         started: Future[Any] | None = None,
+        home: Home | None = None,
         stops_all: bool = False,
     ) -> None:
         self.actor = actor
         self.restarts = 0
+        self.name: str | None = None  # under which its home finds it
         self._dispatcher = dispatcher
         self._factory = factory
         self._on_failed = on_failed
         self._started = started
         self._stops_all = stops_all
+        self._home = home
+        self._children: list[ActorProcess] = []
+        self._watchers: list[PykkaActorRef[Any]] = []
+        self._has_ended = False
+        self.timers = Timers(SystemClock() if home is None else home.clock, dispatcher, self._tell_itself)
         self._is_set_up = False
         self._suspended = False  # failed, and waiting for its supervisor
         self._scheduled = False
@@ -282,6 +342,7 @@ class ActorProcess:
         self.restarts += 1
         self._is_set_up = False
         self._suspended = False
+        self.timers.cancel_all()
         self.unstash_all()  # the new instance knows nothing of them
         self._schedule()
 
@@ -291,6 +352,7 @@ class ActorProcess:
         if self._suspended or self.actor.actor_stopped.is_set():
             self._retire()
             self._inbox.close()
+            self._ended()
             stopped.set(None)
         else:
             self._inbox.put(Envelope(ActorStop(), reply_to=stopped))
@@ -301,6 +363,7 @@ class ActorProcess:
         self._killed = True
         self._retire()
         self._inbox.close()
+        self._ended()
         if self._current is not None and (asker := _asker(self._current)) is not None:
             asker.offer_exception(ActorDeadError(f"{self.actor} was abandoned while it handled the message"))
         if self._task is not None:
@@ -324,6 +387,55 @@ class ActorProcess:
 
     def _is_stashed(self, envelope: Envelope[Any]) -> bool:
         return any(stashed is envelope for stashed in self._stash)
+
+    # --- its family ---
+
+    def spawn(self, actor: A) -> "Future[ActorRef[A]]":
+        """See `Actor.spawn`."""
+        if self._home is None:
+            raise RuntimeError(f"{self.actor} does not run in a system; start others with ActorSystem.spawn")
+        return self._home.spawn(actor, self)
+
+    def add_child(self, child: "ActorProcess") -> None:
+        """Have ``child`` stop before this actor does."""
+        self._children = [other for other in self._children if not other._has_ended]
+        self._children.append(child)
+
+    def add_watcher(self, ref: PykkaActorRef[Any]) -> None:
+        """See `Actor.watch`."""
+        with self._lock:
+            if not self._has_ended:
+                self._watchers.append(ref)
+                return
+        self._tell_end(ref)
+
+    def _ended(self) -> None:
+        """Tell whoever should know, once."""
+        with self._lock:
+            if self._has_ended:
+                return
+            self._has_ended = True
+            watchers, self._watchers = self._watchers, []
+        self.timers.cancel_all()
+        for child in reversed(self._children):
+            child.stop()  # those of an actor that ended by itself have been stopped already
+        for watcher in watchers:
+            self._tell_end(watcher)
+        if self._home is not None:
+            self._home.ended(self)
+
+    def _tell_end(self, watcher: PykkaActorRef[Any]) -> None:
+        with contextlib.suppress(ActorDeadError):
+            watcher.tell(Terminated(self.actor.actor_ref))
+
+    def _tell_itself(self, message: Any) -> None:
+        with contextlib.suppress(ActorDeadError):
+            self.actor.actor_ref.tell(message)
+
+    async def _stop_children(self) -> None:
+        """The last started first, each after the messages it has."""
+        for child in reversed(self._children):
+            await child.stop()
 
     # --- scheduling: at most one execution of an actor at any time ---
 
@@ -379,6 +491,7 @@ class ActorProcess:
         if self.actor.actor_stopped.is_set():
             self.unstash_all()  # they are answered with the others
             self._inbox.close()
+            self._ended()
 
     def _begin(self, message: Any, asker: Future[Any] | None) -> None:
         """Let asks made from now on know what they are made for."""
@@ -477,6 +590,9 @@ class ActorProcess:
     def _end(self) -> Generator[Callable[[], Any], Any, None]:
         self._retire()
         self._log.debug(f"Stopped {self.actor}")
+        self.timers.cancel_all()
+        if self._children:
+            yield self._stop_children
         try:
             yield self.actor.on_stop
         except BaseException as error:  # noqa: BLE001 - as above
@@ -543,7 +659,8 @@ class ActorProcess:
             self._on_failed(Failure(error, while_starting=while_starting))
 
     def _retire(self) -> None:
-        ActorRegistry.unregister(self.actor.actor_ref)
+        if self._home is None:  # else pykka's registry has never heard of it
+            ActorRegistry.unregister(self.actor.actor_ref)
         self.actor.actor_stopped.set()
 
 

@@ -132,6 +132,14 @@ class BlockingCallOnLoop(CallerError, RuntimeError):
         super().__init__("get() would block the event loop's thread; write `await future` instead")
 
 
+class NameTaken(CallerError, ValueError):
+    """Another living actor of the system has the name."""
+
+    def __init__(self, name: str, owner: str) -> None:
+        self.name = name
+        super().__init__(f"the name {name!r} belongs to {owner}: stop it first, or choose another name")
+
+
 class SystemNotRunning(CallerError, RuntimeError):
     """An actor system was used before it was started or after it was stopped."""
 

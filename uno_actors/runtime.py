@@ -5,14 +5,14 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from uno_actors.actor import Actor, ActorProcess, ActorRef, Failure
 from uno_actors.aggregate import AggregateRoot
 from uno_actors.aggregate_actor import Aggregates
 from uno_actors.clock import Clock
 from uno_actors.dispatcher import Dispatcher
-from uno_actors.errors import SupervisorGaveUp, SystemNotRunning, WorldError
+from uno_actors.errors import NameTaken, SupervisorGaveUp, SystemNotRunning, WorldError
 from uno_actors.future import Future
 from uno_actors.handler_actor import HandlerActor, HandlerStatistics, Subscription, Work
 from uno_actors.handlers import HandlerSpec
@@ -103,10 +103,11 @@ class Runtime:
         self._system = system
         self._store = store
         self._settings = settings
-        self._clock = settings.clock
+        self.clock = settings.clock
         self._give_up = give_up
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._spawned: list[ActorProcess] = []
+        self._spawned: dict[ActorProcess, None] = {}  # in the order of their start
+        self._names: dict[str, ActorProcess] = {}
         self._children: list[Child] = []
         self._log = get_logger(system=settings.name)
         self.dead_messages = DeadMessages()
@@ -116,7 +117,7 @@ class Runtime:
             store,
             self.journal,
             self.dispatcher,
-            self._clock,
+            self.clock,
             passivate_after=settings.passivate_after,
             max_active=settings.max_active,
             start=self.start_task,
@@ -141,7 +142,7 @@ class Runtime:
             await store.save_progress(
                 begun
             )  # a crash before the first event must not move where "latest" began
-        self.router = RouterActor(store, self.subscriptions, end, self._clock)
+        self.router = RouterActor(store, self.subscriptions, end, self.clock)
         self._router_process = ActorProcess(
             self.router, self.dispatcher, factory=lambda: self.router, on_failed=self._router_failed
         )
@@ -161,12 +162,12 @@ class Runtime:
         for spec in specs:
             position = checkpoints.get(spec.name, 0 if spec.start == "earliest" else end)
             subscriptions.append(
-                Subscription(spec, position, self._store.event_registry, self._clock, live=position >= end)
+                Subscription(spec, position, self._store.event_registry, self.clock, live=position >= end)
             )
         return subscriptions
 
     async def _start_supervisor(self, supervisor: Supervisor, subscriptions: Sequence[Subscription]) -> None:
-        shell = SupervisorActor(supervisor, self._store, self._clock, self._give_up)
+        shell = SupervisorActor(supervisor, self._store, self.clock, self._give_up)
         await self.spawn(shell)
         for subscription in subscriptions:
             child, started = self._start_child(subscription, shell)
@@ -193,15 +194,35 @@ class Runtime:
         process.start()
         return child, started
 
-    def spawn(self, actor: A) -> "Future[ActorRef[A]]":
-        """Start an actor that stands under no supervisor; see `ActorSystem.spawn`."""
+    def spawn(
+        self, actor: A, parent: ActorProcess | None = None, name: str | None = None
+    ) -> "Future[ActorRef[A]]":
+        """Start an actor that stands under no supervisor; see `ActorSystem.spawn` and `Actor.spawn`."""
         started: Future[ActorRef[A]] = Future()
         actor._actor_ref = ActorRef(actor, self.dispatcher, self._settings.ask_timeout)
         actor.actor_inbox.dead = self.dead_messages
-        process = ActorProcess(actor, self.dispatcher, started=started)
-        self._spawned.append(process)
+        process = ActorProcess(actor, self.dispatcher, started=started, home=self)
+        if name is not None:
+            owner = self._names.setdefault(name, process)
+            if owner is not process:
+                raise NameTaken(name, str(owner.actor))
+            process.name = name
+        self._spawned[process] = None
+        if parent is not None:
+            parent.add_child(process)
         process.start()
         return started
+
+    def named(self, name: str) -> ActorRef[Any] | None:
+        """The living actor of this name."""
+        process = self._names.get(name)
+        return None if process is None else cast("ActorRef[Any]", process.actor.actor_ref)
+
+    def ended(self, process: ActorProcess) -> None:
+        """Forget an actor that has ended, and its name."""
+        self._spawned.pop(process, None)
+        if process.name is not None:
+            del self._names[process.name]
 
     def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run a coroutine as a task that is not lost."""
@@ -219,7 +240,7 @@ class Runtime:
                 self._router_process.restart()
                 self.router.route_soon()
 
-        self._clock.call_later(delay, restart)
+        self.clock.call_later(delay, restart)
 
     # --- running ---
 
@@ -296,7 +317,7 @@ class Runtime:
         self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
         for child in self._children:
             child.abandon()
-        for process in self._spawned:
+        for process in tuple(self._spawned):
             process.kill()
         self._let_go.close()
         for task in self._tasks:

@@ -117,18 +117,30 @@ class ActorSystem:
             self._serve(aggregate_type)
         return AggregateRef(self, aggregate_type, aggregate_id)
 
-    def spawn(self, actor_class: type[A], *args: Any, **kwargs: Any) -> "Future[ActorRef[A]]":
+    def spawn(
+        self, actor_class: type[A], *args: Any, name: str | None = None, **kwargs: Any
+    ) -> "Future[ActorRef[A]]":
         """Start an actor; the future has its reference once ``on_start`` has succeeded, else its error.
 
         Args:
             actor_class: The class.
             *args: For its constructor.
+            name: Under which `actor` finds it while it lives.
             **kwargs: For its constructor.
+
+        Raises:
+            NameTaken: Another living actor has the name.
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        return self._running().spawn(actor_class(*args, **kwargs), name=name)
+
+    def actor(self, name: str) -> ActorRef[Any] | None:
+        """The living actor that was spawned under ``name``, or ``None``.
 
         Raises:
             SystemNotRunning: The system was not started, or has stopped.
         """
-        return self._running().spawn(actor_class(*args, **kwargs))
+        return self._running().named(name)
 
     def statistics(self) -> SystemStatistics:
         """What the system has done since it started; also after it has stopped.

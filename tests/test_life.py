@@ -1,0 +1,263 @@
+"""The life of actors in a system: names, children, death watch, timers."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pykka
+import pytest
+
+from tests.waiting import ManualClock, turns, until
+from uno_actors import Actor, ActorRef, ActorSystem, NameTaken, Terminated
+
+
+class Notes(Actor):
+    """Writes down what it hears."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[Any] = []
+
+    async def on_receive(self, message: Any) -> Any:
+        self.heard.append(message)
+        if isinstance(message, pykka.ActorRef):
+            self.watch(message)
+        if message == "fail":
+            raise ValueError(message)
+        return self.heard
+
+
+class Parent(Actor):
+    """Has children when it starts, and writes down in which order everybody stops."""
+
+    def __init__(self, name: str, stopped: list[str], children: int = 0) -> None:
+        super().__init__()
+        self.name = name
+        self.stopped = stopped
+        self.children = children
+
+    async def on_start(self) -> None:
+        for number in range(self.children):
+            await self.spawn(type(self), f"{self.name}.{number}", self.stopped)
+
+    async def on_receive(self, message: Any) -> Any:
+        if message == "fail":
+            raise ValueError(message)
+        return message
+
+    async def on_stop(self) -> None:
+        self.stopped.append(self.name)
+
+
+class BlockingParent(Parent):
+    """The same on worker threads."""
+
+    def on_start(self) -> None:  # type: ignore[override]  # plain here
+        for number in range(self.children):
+            self.spawn(type(self), f"{self.name}.{number}", self.stopped).get(timeout=5)
+
+    def on_receive(self, message: Any) -> Any:  # type: ignore[override]  # plain here
+        return message
+
+    def on_stop(self) -> None:  # type: ignore[override]  # plain here
+        self.stopped.append(self.name)
+
+
+# --- names ---
+
+
+async def test_an_actor_is_found_by_its_name_while_it_lives() -> None:
+    async with ActorSystem(handlers=[]) as system:
+        ref = await system.spawn(Notes, name="notes")
+        assert system.actor("notes") is ref
+        assert system.actor("nobody") is None
+        with pytest.raises(NameTaken, match=r"the name 'notes' belongs to Notes .*: stop it first"):
+            system.spawn(Notes, name="notes")
+        ref.stop(block=False)
+        await until(lambda: system.actor("notes") is None)
+        again = await system.spawn(Notes, name="notes")
+        assert system.actor("notes") is again
+
+
+async def test_systems_side_by_side_do_not_share_names() -> None:
+    async with ActorSystem(handlers=[]) as one, ActorSystem(handlers=[]) as two:
+        ref = await one.spawn(Notes, name="notes")
+        assert two.actor("notes") is None
+        other = await two.spawn(Notes, name="notes")
+        assert one.actor("notes") is ref is not other
+
+
+async def test_a_system_forgets_actors_that_have_ended() -> None:
+    async with ActorSystem(handlers=[]) as system:
+        before = len(system._running()._spawned)
+        for _ in range(50):
+            ref = await system.spawn(Notes)
+            ref.stop(block=False)
+        await until(lambda: len(system._running()._spawned) == before)
+
+
+# --- children ---
+
+
+@pytest.mark.parametrize("kind", [Parent, BlockingParent])
+async def test_children_stop_before_their_parent_the_last_started_first(kind: type[Parent]) -> None:
+    stopped: list[str] = []
+    async with ActorSystem(handlers=[]) as system:
+        ref = await system.spawn(kind, "parent", stopped, 3)
+        ref.stop(block=False)
+        await until(lambda: len(stopped) == 4)
+    assert stopped == ["parent.2", "parent.1", "parent.0", "parent"]
+
+
+async def test_children_stop_when_their_parent_fails() -> None:
+    stopped: list[str] = []
+    async with ActorSystem(handlers=[]) as system:
+        ref = await system.spawn(Parent, "parent", stopped, 2)
+        ref.tell("fail")
+        await until(lambda: len(stopped) == 2)
+        assert not ref.is_alive()
+
+
+async def test_an_actor_outside_of_a_system_has_no_children() -> None:
+    class Alone(Actor):
+        def on_receive(self, message: Any) -> Any:
+            return self.spawn(Notes)
+
+    ref = Alone.start()
+    with pytest.raises(RuntimeError, match="does not run in a system"):
+        await asyncio.to_thread(lambda: ref.ask("anything", timeout=5))
+    ref.stop(block=False)
+
+
+# --- death watch ---
+
+
+async def test_a_watcher_is_told_once_when_an_actor_stops_or_fails() -> None:
+    async with ActorSystem(handlers=[]) as system:
+        notes = await system.spawn(Notes)
+        for end in ("stop", "fail"):
+            watched = await system.spawn(Notes)
+            await notes.ask(watched)
+            watched.stop(block=False) if end == "stop" else watched.tell("fail")
+            await until(lambda watched=watched: not watched.is_alive())
+            heard = await notes.ask("and?")
+            assert [message for message in heard if message == Terminated(watched)] == [Terminated(watched)]
+
+
+async def test_watching_an_actor_that_is_dead_already_tells_at_once() -> None:
+    async with ActorSystem(handlers=[]) as system:
+        notes, watched = await system.spawn(Notes), await system.spawn(Notes)
+        watched.stop(block=False)
+        await until(lambda: not watched.is_alive())
+        await notes.ask(watched)
+        await until(lambda: system.statistics().dead_messages == 0)
+        assert Terminated(watched) in await notes.ask("and?")
+
+
+async def test_an_actor_of_threads_cannot_be_watched_and_says_so() -> None:
+    class OfThreads(pykka.ThreadingActor):
+        pass
+
+    async with ActorSystem(handlers=[]) as system:
+        notes = await system.spawn(Notes)
+        other = await asyncio.to_thread(OfThreads.start)
+        with pytest.raises(TypeError, match="no actor of this runtime"):
+            await notes.ask(other)
+        await asyncio.to_thread(other.stop)
+
+
+# --- timers ---
+
+
+class Ticks(Notes):
+    """Starts timers as it is told."""
+
+    async def on_receive(self, message: Any) -> Any:
+        match message:
+            case ("once", delay, what):
+                self.timers.once(delay, what)
+            case ("periodic", interval, what):
+                self.timers.periodic(interval, what, key="tick")
+            case ("cancel", key):
+                self.timers.cancel(key)
+            case _:
+                return await super().on_receive(message)
+        return None
+
+
+async def heard(ref: ActorRef[Ticks]) -> list[Any]:
+    await turns()
+    return [message for message in await ref.ask("?") if message != "?"]
+
+
+async def test_a_timer_tells_the_actor_once_at_its_time() -> None:
+    clock = ManualClock()
+    async with ActorSystem(handlers=[], clock=clock) as system:
+        ticks = await system.spawn(Ticks)
+        await ticks.ask(("once", 5, "now"))
+        clock.advance(4.9)
+        assert await heard(ticks) == []
+        clock.advance(0.1)
+        assert await heard(ticks) == ["now"]
+        clock.advance(100)
+        assert await heard(ticks) == ["now"]
+
+
+async def test_a_periodic_timer_goes_on_until_it_is_cancelled() -> None:
+    clock = ManualClock()
+    async with ActorSystem(handlers=[], clock=clock) as system:
+        ticks = await system.spawn(Ticks)
+        await ticks.ask(("periodic", 10, "tick"))
+        for _ in range(3):
+            clock.advance(10)
+        assert await heard(ticks) == ["tick"] * 3
+        await ticks.ask(("cancel", "tick"))
+        clock.advance(50)
+        assert await heard(ticks) == ["tick"] * 3
+
+
+async def test_a_timer_under_a_key_that_is_taken_replaces_the_other() -> None:
+    clock = ManualClock()
+    async with ActorSystem(handlers=[], clock=clock) as system:
+        ticks = await system.spawn(Ticks)
+        await ticks.ask(("periodic", 10, "slow"))
+        await ticks.ask(("periodic", 1, "quick"))
+        clock.advance(3)
+        assert await heard(ticks) == ["quick"] * 3
+
+
+async def test_timers_end_with_the_actor() -> None:
+    clock = ManualClock()
+    async with ActorSystem(handlers=[], clock=clock) as system:
+        before = clock.pending()
+        ticks = await system.spawn(Ticks)
+        await ticks.ask(("periodic", 10, "tick"))
+        assert clock.pending() == before + 1
+        ticks.stop(block=False)
+        await until(lambda: clock.pending() == before)
+        clock.advance(100)
+        assert system.dead_messages() == []
+
+
+async def test_a_plain_actor_on_a_worker_thread_has_timers_too() -> None:
+    fired = threading.Event()
+
+    class Alarm(Actor):
+        def on_start(self) -> None:
+            self.timers.once(0.001, "ring")
+
+        def on_receive(self, message: Any) -> None:
+            fired.set()
+
+    async with ActorSystem(handlers=[]) as system:
+        await system.spawn(Alarm)
+        assert await asyncio.to_thread(fired.wait, 5)
+
+
+async def test_a_timer_that_cannot_be_is_refused() -> None:
+    async with ActorSystem(handlers=[]) as system:
+        ticks = await system.spawn(Ticks)
+        with pytest.raises(ValueError, match="a timer's delay is in seconds and may not be -1"):
+            await ticks.ask(("once", -1, "now"))
+        with pytest.raises(ValueError, match="interval is in seconds and may not be 0"):
+            await ticks.ask(("periodic", 0, "tick"))
