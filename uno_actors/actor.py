@@ -536,7 +536,8 @@ class ActorProcess:
         self._is_set_up = True
         started, self._started = self._started, None
         try:
-            yield self.actor.on_start
+            if type(self.actor).on_start is not Actor.on_start:
+                yield self.actor.on_start
         except BaseException as error:  # noqa: BLE001 - as above
             if started is None:
                 self._begin_failure(error)
@@ -594,7 +595,8 @@ class ActorProcess:
         if self._children:
             yield self._stop_children
         try:
-            yield self.actor.on_stop
+            if type(self.actor).on_stop is not Actor.on_stop:
+                yield self.actor.on_stop
         except BaseException as error:  # noqa: BLE001 - as above
             if not self._killed:
                 self._log.error(f"Unhandled exception in {self.actor}:", exc_info=error)
