@@ -9,6 +9,7 @@ import pytest
 
 from uno_actors import Actor, ActorRef, ActorSystem, AskTimeout, BlockingCallOnLoop, DeadlockError, Future
 from uno_actors.asks import current_handling
+from uno_actors.dispatcher import MAX_WORKERS
 from uno_actors.future import GetTimeout
 
 
@@ -207,6 +208,14 @@ async def test_a_timeout_names_the_line_of_a_blocked_worker_too() -> None:
             await blocks.ask("anything", timeout=0.05)
         assert caught.value.started
         go_on.set()
+
+
+async def test_more_actors_than_worker_threads_may_wait_for_one_that_needs_a_worker_thread_too() -> None:
+    async with ActorSystem(handlers=[], ask_timeout=20) as system:
+        one = await system.spawn(ForwardsBlocking, "one")
+        many = [await system.spawn(ForwardsBlocking, f"asker-{n}") for n in range(3 * MAX_WORKERS)]
+        replies = await asyncio.gather(*(asker.ask([one]) for asker in many))
+        assert set(replies) == {"one was here"}
 
 
 # --- six ways to wait for ever in pykka 4.5.0 ---

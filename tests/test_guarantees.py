@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from uno_actors import (
     OutcomeUnknown,
     StoreUnavailable,
     Supervisor,
+    SystemNotRunning,
     UnoError,
     handles,
     subscribe,
@@ -343,7 +345,7 @@ async def test_7_no_silent_loss_when_the_store_hangs() -> None:
         behind = account.ask(Balance())
     with pytest.raises(OutcomeUnknown, match="may or may not be recorded"):
         await on_its_way
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(SystemNotRunning):
         await behind
     store.gate.set()
 
@@ -425,6 +427,31 @@ async def test_9_isolation_of_handlers() -> None:
         assert states["healthy"] == "live"
         assert states["stuck coroutine"] == states["stuck thread"] == "catching up"
     never.set()
+
+
+async def test_9_isolation_of_a_busy_tier_from_one_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A LOW handler that is slow, but never beyond its turn, does not hold up the HIGH ones for long."""
+    monkeypatch.setattr("uno_actors.runtime.TURN", 0.05)
+    monkeypatch.setattr("uno_actors.router.WINDOW", 50)
+    store, total, all_seen = InMemoryEventStore(), 400, asyncio.Event()
+    seen: list[int] = []
+
+    @subscribe(event_type=MoneyPaid, priority=EventPriority.HIGH, name="quick")
+    async def quick(event: MoneyPaid) -> None:
+        seen.append(event.amount)
+        if len(seen) == total:
+            all_seen.set()
+
+    @subscribe(event_type=MoneyPaid, priority=EventPriority.LOW, name="slow")
+    async def slow(event: MoneyPaid) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(all_seen.wait(), 0.03)
+
+    async with ActorSystem(store, handlers=[quick, slow]) as system:
+        await store.append(*(MoneyPaid(amount=n) for n in range(total)))
+        await asyncio.wait_for(all_seen.wait(), 5)
+        assert seen == list(range(total))
+        await system.settled()
 
 
 async def test_9_isolation_of_aggregates_and_actors() -> None:

@@ -80,12 +80,12 @@ def test_subscribe_writes_down_what_it_is_given(arguments: dict[str, Any], expec
 
 
 def test_subscribe_returns_what_it_decorates_and_enters_it_in_the_registry(
-    registry: dict[str, HandlerSpec],
+    registry: dict[tuple[str, str], HandlerSpec],
 ) -> None:
     decorated = subscribe(event_type=Credited, name="mine")(plain)
     try:
         assert decorated is plain
-        assert registry["mine"].target is plain
+        assert [spec.target for spec in registry.values()] == [plain]
     finally:
         del plain.__subscription__  # type: ignore[attr-defined]
 
@@ -100,7 +100,9 @@ def test_the_default_name_is_the_qualified_name() -> None:
     assert spec_of(Mailer()).name == f"{HERE}.Mailer"
 
 
-def test_a_handler_that_is_defined_again_replaces_itself(registry: dict[str, HandlerSpec]) -> None:
+def test_a_handler_that_is_defined_again_replaces_itself(
+    registry: dict[tuple[str, str], HandlerSpec],
+) -> None:
     def define() -> Callable[[DomainEvent], None]:
         @subscribe()
         def handler(event: DomainEvent) -> None: ...

@@ -56,3 +56,9 @@ class ManualClock:
             if not timer.cancelled:
                 timer.callback()
         self.now = end
+
+    async def advance_until(self, condition: Callable[[], object], step: float = 0.1) -> None:
+        """Let time pass in small steps until ``condition()`` holds."""
+        while not condition():
+            self.advance(step)
+            await asyncio.sleep(0.001)

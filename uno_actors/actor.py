@@ -303,6 +303,7 @@ class ActorProcess:
         self._home = home
         self._children: list[ActorProcess] = []
         self._watchers: list[PykkaActorRef[Any]] = []
+        self._stops: list[Future[None]] = []  # who waits for its end
         self._has_ended = False
         self.timers = Timers(SystemClock() if home is None else home.clock, dispatcher, self._tell_itself)
         self._is_set_up = False
@@ -349,20 +350,27 @@ class ActorProcess:
     def stop(self) -> Future[None]:
         """Have the actor stop after the messages it has; the future is set when ``on_stop`` has run."""
         stopped: Future[None] = Future()
-        if self._suspended or self.actor.actor_stopped.is_set():
+        if self._suspended:
             self._retire()
             self._inbox.close()
             self._ended()
-            stopped.set(None)
-        else:
-            self._inbox.put(Envelope(ActorStop(), reply_to=stopped))
+        elif not self.actor.actor_stopped.is_set():
+            self._inbox.put(Envelope(ActorStop()))
+        with self._lock:
+            if not self._has_ended:
+                self._stops.append(stopped)
+                return stopped
+        stopped.set(None)
         return stopped
 
     def kill(self) -> None:
         """Abandon an actor that does not stop: its coroutine is cancelled, a worker thread is left to itself."""
         self._killed = True
         self._retire()
+        self.unstash_all()
         self._inbox.close()
+        if self._started is not None:
+            self._started.offer_exception(ActorDeadError(f"{self.actor} was abandoned while it started"))
         self._ended()
         if self._current is not None and (asker := _asker(self._current)) is not None:
             asker.offer_exception(ActorDeadError(f"{self.actor} was abandoned while it handled the message"))
@@ -416,11 +424,14 @@ class ActorProcess:
                 return
             self._has_ended = True
             watchers, self._watchers = self._watchers, []
+            stops, self._stops = self._stops, []
         self.timers.cancel_all()
         for child in reversed(self._children):
             child.stop()  # those of an actor that ended by itself have been stopped already
         for watcher in watchers:
             self._tell_end(watcher)
+        for stopped in stops:
+            stopped.offer(None)
         if self._home is not None:
             self._home.ended(self)
 
@@ -534,7 +545,7 @@ class ActorProcess:
 
     def _set_up(self) -> Generator[Callable[[], Any], Any, None]:
         self._is_set_up = True
-        started, self._started = self._started, None
+        started = self._started
         try:
             if type(self.actor).on_start is not Actor.on_start:
                 yield self.actor.on_start
@@ -544,10 +555,11 @@ class ActorProcess:
                 self._end_failure(error, while_starting=True)
             else:
                 self._retire()
-                started.set_exception(error)
+                started.offer_exception(error)
         else:
             if started is not None:
-                started.set(self.actor.actor_ref)
+                started.offer(self.actor.actor_ref)
+        self._started = None
 
     def _receive(self, message: Any) -> Generator[Callable[[], Any], Any, Any]:
         if isinstance(message, ActorStop):

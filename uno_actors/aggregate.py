@@ -31,7 +31,8 @@ def handles(method: M) -> M:
     """Mark a method as the one that handles a command; its type is read from the annotation.
 
     The method decides: it raises `CommandRejected`, or registers events and returns the reply. It runs on the
-    event loop and must not block. What is wrong with it is said when its class is defined.
+    event loop and must not block. The reply waits for the disk while later commands may run, so return values,
+    not the aggregate's own lists and dicts. What is wrong with the method is said when its class is defined.
     """
     method.__handles_command__ = True  # type: ignore[attr-defined]
     return method

@@ -25,6 +25,7 @@ from uno_actors.errors import (
     MailboxFull,
     OutcomeUnknown,
     UnoError,
+    describe,
 )
 from uno_actors.future import Future
 from uno_actors.journal import Journal, Outcome
@@ -256,12 +257,12 @@ class AggregateActor:
 
     def abandon(self, reason: UnoError) -> None:
         """Answer everything that waits; what is on its way to the disk may or may not be recorded."""
-        begun = [envelope for entries in (self._flight, self._behind) for envelope, _ in entries or ()]
+        sent, decided = self._flight or (), self._behind or ()
         waiting = [envelope for envelope in self._mailbox or () if not envelope.withdrawn]
         self.instance = self._mailbox = self._flight = self._behind = self._records = None
-        for envelope in begun:
+        for envelope, _ in sent:
             self._aggregates.answer(self, envelope, Failed(OutcomeUnknown(str(self.stream), str(reason))))
-        for envelope in waiting:
+        for envelope in (*(envelope for envelope, _ in decided), *waiting):
             self._aggregates.answer(self, envelope, Failed(reason))
 
     # --- loading ---
@@ -366,7 +367,7 @@ class Aggregates:
         else:
             statistics.failed += 1
         if not envelope.answer(result) and isinstance(result, Failed) and envelope.future is None:
-            self._dead.add(repr(actor), envelope.command, f"{type(result.error).__name__}: {result.error}")
+            self._dead.add(repr(actor), envelope.command, describe(result.error))
 
     async def load(self, stream: StreamId) -> AggregateRoot:
         """An instance with all of its stream applied."""

@@ -15,7 +15,7 @@ import msgpack
 from pydantic import BaseModel, PlainValidator, RootModel, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
-from uno_actors.errors import CorruptRecord, EventNotReadable, EventNotSerializable
+from uno_actors.errors import CorruptRecord, EventNotReadable, EventNotSerializable, describe
 from uno_actors.events import METADATA, DomainEvent, EventRegistry, Payload
 
 
@@ -81,7 +81,7 @@ def to_event(record: Record, registry: EventRegistry) -> DomainEvent:
     """Decode ``record`` into today's class of its type, through the registered upcasts.
 
     What was recorded is not judged again: where today's constraints or validators would refuse a recorded
-    value, it is taken as it was written.
+    value, it is taken as it was written. (``model_post_init`` is no rule: pydantic runs it for every instance.)
 
     Raises:
         CorruptRecord: The payload is no map of fields.
@@ -98,11 +98,13 @@ def to_event(record: Record, registry: EventRegistry) -> DomainEvent:
     fields["version"] = current
     try:
         return event_type.model_validate(fields, by_name=True)
-    except ValidationError as judgement:
+    except Exception as judgement:  # noqa: BLE001 - a validator may raise anything
         try:
             return _unjudged(event_type, fields)
-        except ValueError:  # it is not the rules: the types do not fit
-            reason = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in judgement.errors())
+        except ValueError as misfit:  # it is not the rules: the types do not fit
+            reason = describe(misfit)
+            if isinstance(judgement, ValidationError):
+                reason = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in judgement.errors())
             remedy = f"{reason}. Raise the class's version and register an upcast for the old payload"
             raise EventNotReadable(record.event_type, record.version, current, remedy) from judgement
 

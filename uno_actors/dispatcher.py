@@ -5,8 +5,9 @@ import contextvars
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future as ThreadFuture
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar, cast
 
 from uno_actors.errors import InternalError
@@ -14,7 +15,9 @@ from uno_actors.errors import InternalError
 T = TypeVar("T")
 
 MAX_WORKERS = 32
-"""Worker threads at the most; so many plain functions may block at once before the next must wait."""
+"""Worker threads that run at once. One that waits for a reply does not count: a spare one takes its place."""
+MAX_SPARE = 512
+"""Spare threads at the most."""
 CANCEL_SECONDS = 1.0
 """How long the end of a loop's thread waits for tasks that were cancelled."""
 
@@ -42,28 +45,31 @@ class Dispatcher:
         """Whether the caller runs on this dispatcher's loop."""
         return asyncio._get_running_loop() is self.loop
 
-    def post(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` on the loop soon; from any thread, and in the order of the calls of one thread."""
+    def post(self, callback: Callable[[], object]) -> bool:
+        """Call ``callback`` on the loop soon; from any thread, and in the order of the calls of one thread.
+
+        Returns:
+            Whether it will be called: not if the loop is closed.
+        """
         self._posted.append(callback)
         if not self._woken:  # a race costs one wake-up too many, never one too few: see _run_posted
             self._woken = True
             if self.is_current():
                 self.loop.call_soon(self._run_posted, context=self._context)
-                return
+                return True
             try:
                 self.loop.call_soon_threadsafe(self._run_posted, context=self._context)
             except RuntimeError:
-                if (
-                    not self.loop.is_closed()
-                ):  # else a worker thread that was left behind has still something to say
+                if not self.loop.is_closed():
                     raise
+        return not self.loop.is_closed()
 
-    def call(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` on the loop: at once if this is its thread, else soon."""
+    def call(self, callback: Callable[[], object]) -> bool:
+        """Call ``callback`` on the loop: at once if this is its thread, else soon, as `post` does."""
         if self.is_current():
             callback()
-        else:
-            self.post(callback)
+            return True
+        return self.post(callback)
 
     def _run_posted(self) -> None:
         self._woken = False  # first: whoever posts from now on wakes the loop again
@@ -93,6 +99,15 @@ class Dispatcher:
         self._workers.close()
 
 
+_worker = threading.local()
+
+
+def standing_still() -> AbstractContextManager[None]:
+    """To be entered where a thread waits for others; if it is a worker thread, a spare one takes its place."""
+    pool: WorkerPool | None = getattr(_worker, "pool", None)
+    return nullcontext() if pool is None else pool.blocked()
+
+
 class WorkerPool:
     """Daemon threads that take work from one queue: a function that never returns does not keep the program."""
 
@@ -103,6 +118,7 @@ class WorkerPool:
         ] = queue.SimpleQueue()
         self._idle = 0
         self._count = 0
+        self._blocked = 0
         self._closed = False
         self._lock = threading.Lock()
 
@@ -113,12 +129,29 @@ class WorkerPool:
             self._work.put((future, function, args))
             if self._idle > 0:
                 self._idle -= 1
-            elif self._closed or self._count < self._max_workers:
-                self._count += 1
-                threading.Thread(target=self._run, name=f"uno-worker-{self._count}", daemon=True).start()
+            else:
+                self._start_one()
             if self._closed:
                 self._work.put(None)
         return future
+
+    def _start_one(self) -> None:
+        if self._closed or self._count < self._max_workers + min(self._blocked, MAX_SPARE):
+            self._count += 1
+            threading.Thread(target=self._run, name=f"uno-worker-{self._count}", daemon=True).start()
+
+    @contextmanager
+    def blocked(self) -> Iterator[None]:
+        """One of the threads stands still inside the block; a spare one does what waits meanwhile."""
+        with self._lock:
+            self._blocked += 1
+            if not self._work.empty() and not self._idle and not self._closed:
+                self._start_one()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._blocked -= 1
 
     def close(self) -> None:
         """End the threads once the queue is empty."""
@@ -129,6 +162,7 @@ class WorkerPool:
             self._idle = self._count = 0  # whatever comes now gets a thread of its own, and an end behind it
 
     def _run(self) -> None:
+        _worker.pool = self
         while (work := self._work.get()) is not None:
             future, function, args = work
             if future.set_running_or_notify_cancel():

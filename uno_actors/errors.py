@@ -27,6 +27,19 @@ class InternalError(UnoError):
     """A fault of uno_actors itself."""
 
 
+def describe(error: BaseException) -> str:
+    """Class and text of any error, also of one that cannot be shown or written as UTF-8."""
+    try:
+        return readable(f"{type(error).__name__}: {error}")
+    except Exception:  # noqa: BLE001 - whatever its own __str__ raises
+        return f"{type(error).__name__} (its text cannot be shown)"
+
+
+def readable(text: str) -> str:
+    """``text`` with what is no valid Unicode written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
@@ -304,7 +317,7 @@ class SupervisorGaveUp(WorldError):
         self.child = child
         super().__init__(
             f"supervisor {supervisor!r} gave up: {child} failed again after {budget}. Its last error was"
-            f" {type(cause).__name__}: {cause}"
+            f" {describe(cause)}"
         )
 
 

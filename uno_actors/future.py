@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 from uno_actors._pykka import PykkaFuture, PykkaTimeout
 from uno_actors.asks import Answers, waiting_for
+from uno_actors.dispatcher import standing_still
 from uno_actors.errors import BlockingCallOnLoop, WorldError
 from uno_actors.log import get_logger
 
@@ -51,7 +52,8 @@ class Future(PykkaFuture[T]):
         self._sources: Sequence[PykkaFuture[Any]] = ()
         self._value: T = _UNSET
         self._error: BaseException | None = None
-        self._callbacks: list[Callable[[Future[T]], None]] | None = None
+        self._traceback: TracebackType | None = None
+        self._callbacks: list[Callable[[Future[T]], object]] | None = None
         self.target: Answers | None = None
         self.deadline: float | None = None
 
@@ -113,11 +115,12 @@ class Future(PykkaFuture[T]):
             if self.done() or self._get_hook is not None:
                 return False
             self._value, self._error = value, error
+            self._traceback = None if error is None else error.__traceback__
             callbacks, self._callbacks = self._callbacks, None
         self._call(callbacks)
         return True
 
-    def _call(self, callbacks: "Iterable[Callable[[Future[T]], None]] | None") -> None:
+    def _call(self, callbacks: "Iterable[Callable[[Future[T]], object]] | None") -> None:
         """One callback that fails takes neither the others with it nor whoever sets the result."""
         for callback in callbacks or ():
             try:
@@ -127,7 +130,7 @@ class Future(PykkaFuture[T]):
 
     # --- getting ---
 
-    def add_done_callback(self, callback: "Callable[[Future[T]], None]") -> None:
+    def add_done_callback(self, callback: "Callable[[Future[T]], object]") -> None:
         """Call ``callback(self)`` once there is a result: on the thread that sets it, or at once if it is there.
 
         A derived future gets its result when it is first got or awaited. What a callback raises is logged.
@@ -156,7 +159,7 @@ class Future(PykkaFuture[T]):
             if self._get_hook is not None:
                 self._keep(self._get_hook(timeout))
             else:
-                with waiting_for(self):
+                with waiting_for(self), standing_still():
                     self._wait(timeout)
         return self._result()
 
@@ -182,7 +185,9 @@ class Future(PykkaFuture[T]):
 
     def _result(self) -> T:
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(
+                self._traceback
+            )  # that of where it arose, however often it is raised
         return self._value
 
     def _keep(self, value: T) -> None:
@@ -226,7 +231,7 @@ class Future(PykkaFuture[T]):
         self.add_done_callback(wake)
         return waiter
 
-    def _forget(self, callback: "Callable[[Future[T]], None]") -> None:
+    def _forget(self, callback: "Callable[[Future[T]], object]") -> None:
         with _lock:
             if self._callbacks is not None and callback in self._callbacks:
                 self._callbacks.remove(callback)

@@ -42,12 +42,13 @@ State = Literal["live", "catching up", "restarting", "stopped"]
 class Delivery:
     """One recorded event on its way to handlers; decoded at most once, and only if one wants it."""
 
-    __slots__ = ("_event", "position", "record", "tier", "tiers", "waiting")
+    __slots__ = ("_event", "position", "record", "since", "tier", "tiers", "waiting")
 
     def __init__(self, stored: StoredRecord) -> None:
         self.position, self.record = stored
         self.tiers: tuple[list[Subscription], ...] = ()
         self.tier = 0
+        self.since = 0.0  # when it came to the present tier
         self.waiting = 0  # handlers of the present tier that have not done with it
         self._event: DomainEvent | None = None
 
@@ -167,6 +168,10 @@ class Subscription:
         self.position = self.checkpoint(dispatched)
         self.fall_behind("stopped")
 
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether the router waits for it to handle ``delivery``."""
+        return delivery in self.under_way or delivery in self.queue
+
     def begin(self, batch: Sequence[Delivery]) -> None:
         """It is about to handle ``batch``, which it took from its queue or from the log."""
         self.busy_since = self._clock.monotonic()
@@ -195,7 +200,7 @@ class Subscription:
         if position != self.failed_at:
             self.failed_at, self.failed_times, self.first_failed = position, 0, datetime.now(UTC)
         self.failed_times += 1
-        self.fall_behind("restarting")
+        self.fall_behind("stopped" if self.state == "stopped" else "restarting")
 
     def checkpoint(self, dispatched: int) -> int:
         """It has done with everything up to here, given that the router has handed out up to ``dispatched``."""

@@ -146,8 +146,12 @@ class BoundHandler:
         return self.function(event, context) if self.takes_context else self.function(event)
 
 
-handler_registry: dict[str, HandlerSpec] = {}
-"""The process-wide registry, in which ``@subscribe`` enters what it decorates."""
+handler_registry: dict[tuple[str, str], HandlerSpec] = {}
+"""The process-wide registry, in which ``@subscribe`` enters what it decorates, by name and by where it is defined.
+
+Two functions may share a name; a system that would have to serve both refuses. One that is defined again, as in
+a notebook, replaces itself.
+"""
 
 
 def subscribe(
@@ -193,7 +197,7 @@ def subscribe(
         except AttributeError:  # a bound method, for one
             reason = "cannot carry its subscription: subscribe a function that calls it"
             raise InvalidHandler(f"{target!r} {reason}") from None
-        handler_registry[spec.name] = spec
+        handler_registry[spec.name, _place(target)] = spec
         return target
 
     return register
@@ -270,12 +274,17 @@ def _made(kind: type[EventHandler[Any]]) -> EventHandler[Any]:
         raise InvalidHandler(f"{kind.__qualname__} {reason}") from error
 
 
+def _place(target: Any) -> str:
+    kind = type(target) if not hasattr(target, "__qualname__") else target
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def _default_name(target: Any) -> str:
     if isinstance(target, EventHandler):
         target = type(target)
     if not hasattr(target, "__qualname__"):
         raise InvalidHandler(f"{target!r} has no name of its own: subscribe it with name=...")
-    return f"{target.__module__}.{target.__qualname__}"
+    return _place(target)
 
 
 def _instances_are_callable(target: type) -> bool:

@@ -76,6 +76,7 @@ class RouterActor(Actor):
         self._route_wanted = False
         self._saved: dict[str, int] = {}
         self._saving: Timer | None = None
+        self._save_wanted = False
         self._watching: Timer | None = None
         for subscription in subscriptions:
             if subscription.spec.topic_pattern is not None:
@@ -85,7 +86,7 @@ class RouterActor(Actor):
     @override
     async def on_start(self) -> None:
         self.cancel_timers()  # when it is started again after a failure
-        self._advancing = False
+        self._advancing = self._route_wanted = self._save_wanted = False
         self.progressed()  # what it could not write then is written now
         self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
 
@@ -96,6 +97,7 @@ class RouterActor(Actor):
     @override
     async def on_receive(self, message: Route | SaveCheckpoints) -> None:
         if isinstance(message, SaveCheckpoints):
+            self._save_wanted = False
             await self.save_checkpoints()
         else:
             await self._route()
@@ -128,7 +130,7 @@ class RouterActor(Actor):
 
     def route_soon(self) -> None:
         """Have the router look at the log again; any number of calls makes one message."""
-        if not self._route_wanted:
+        if not self._route_wanted and self.actor_ref.is_alive():
             self._route_wanted = True
             self.actor_ref.tell(Route())
 
@@ -166,6 +168,7 @@ class RouterActor(Actor):
     def _dispatch(self, delivery: Delivery) -> None:
         """Hand ``delivery`` to the handlers of its present tier."""
         tier = delivery.tier
+        delivery.since = self._clock.monotonic()
         self._under_way[tier].append(delivery)
         for subscription in delivery.tiers[tier]:
             if subscription.offer(delivery):
@@ -206,14 +209,25 @@ class RouterActor(Actor):
         if not delivery.waiting:
             self._advance()
 
+    def _leave_behind(self, subscription: Subscription) -> None:
+        if subscription.live:
+            self._log.warning("handler is slow, others go on without it", handler=subscription.name)
+            subscription.fall_behind()
+
     def _watch_turns(self) -> None:
-        """Have handlers that are stuck in one event give up their turn, so that others can go on."""
+        """Have handlers that hold others up give up their turn, so that the others can go on."""
         now = self._clock.monotonic()
         for subscription in self.subscriptions:
             since = subscription.busy_since
-            if subscription.live and since is not None and now - since > self._turn:
-                self._log.warning("handler is slow, others go on without it", handler=subscription.name)
-                subscription.fall_behind()
+            if since is not None and now - since > self._turn:
+                self._leave_behind(subscription)
+        if self._starved:  # those whose events fill the window delay all that comes after it
+            for queue in self._under_way:
+                if queue and now - queue[0].since > self._turn:
+                    for subscription in queue[0].tiers[queue[0].tier]:
+                        if subscription.holds(queue[0]):
+                            self._leave_behind(subscription)
+        self.route_soon()  # another process may have written
         self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
 
     # --- progress ---
@@ -233,7 +247,8 @@ class RouterActor(Actor):
 
     def _save_soon(self) -> None:
         self._saving = None
-        if self.actor_ref.is_alive():
+        if self.actor_ref.is_alive() and not self._save_wanted:
+            self._save_wanted = True
             self.actor_ref.tell(SaveCheckpoints())
 
     async def save_checkpoints(self) -> None:

@@ -12,14 +12,14 @@ from uno_actors.aggregate import AggregateRoot
 from uno_actors.aggregate_actor import Aggregates
 from uno_actors.clock import Clock
 from uno_actors.dispatcher import Dispatcher
-from uno_actors.errors import NameTaken, SupervisorGaveUp, SystemNotRunning, WorldError
+from uno_actors.errors import NameTaken, SupervisorGaveUp, SystemNotRunning
 from uno_actors.future import Future
 from uno_actors.handler_actor import HandlerActor, HandlerStatistics, Subscription, Work
 from uno_actors.handlers import HandlerSpec
 from uno_actors.journal import Journal
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DeadMessages
-from uno_actors.router import RouterActor
+from uno_actors.router import TURN, RouterActor
 from uno_actors.store import EventStore
 from uno_actors.supervision import Child, SupervisorActor
 from uno_actors.supervisor import Backoff, Supervisor
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 A = TypeVar("A", bound=Actor)
 
 ROUTER_BACKOFF = Backoff(initial=0.1, max=5.0)
+DRAIN_SHARE = 0.7
+"""Of the time that stopping may take: what draining may use, so that some is left for the stops."""
 LOOK_AGAIN = 0.005
 """Seconds between two looks at whether everything is done."""
 
@@ -44,6 +46,15 @@ class Settings:
     max_active: int
     stop_timeout: float
     clock: Clock
+
+    def __post_init__(self) -> None:
+        for what in ("ask_timeout", "passivate_after"):
+            if not getattr(self, what) > 0:
+                raise ValueError(f"{what} must be a positive number of seconds; found {getattr(self, what)}")
+        if self.stop_timeout < 0:
+            raise ValueError(f"stop_timeout must not be negative; found {self.stop_timeout}")
+        if self.max_active < 1:
+            raise ValueError(f"max_active must be 1 or more; found {self.max_active}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +153,7 @@ class Runtime:
             await store.save_progress(
                 begun
             )  # a crash before the first event must not move where "latest" began
-        self.router = RouterActor(store, self.subscriptions, end, self.clock)
+        self.router = RouterActor(store, self.subscriptions, end, self.clock, TURN)
         self._router_process = ActorProcess(
             self.router, self.dispatcher, factory=lambda: self.router, on_failed=self._router_failed
         )
@@ -292,15 +303,23 @@ class Runtime:
 
     async def stop(self, timeout: float) -> None:
         """Drain, then stop the last started first, all within ``timeout`` seconds; what remains is abandoned."""
-        deadline = time.monotonic() + timeout
-        await _within(deadline, self._drain())
-        self._stop_listening()
-        for child in reversed(self._children):
-            await self._stop_one(child.stop(), child.process, deadline)
-        await _within(max(deadline, time.monotonic() + 1), self.router.save_checkpoints())
-        for process in (*reversed(self._spawned), self._router_process):
-            await self._stop_one(process.stop(), process, deadline)
-        self.close()
+        begun = time.monotonic()
+        deadline = begun + timeout
+        try:
+            await self._within(begun + timeout * DRAIN_SHARE, self._drain())
+            for child in reversed(self._children):
+                await self._stop_one(child.stop(), child.process, deadline)
+            await self._within(max(deadline, time.monotonic() + 1), self.router.save_checkpoints())
+            for process in (*reversed(self._spawned), self._router_process):
+                await self._stop_one(process.stop(), process, deadline)
+            await self._within(deadline, self._answered())
+        finally:
+            self._stop_listening()
+            self.close()
+
+    async def _answered(self) -> None:
+        while self.aggregates.busy:  # noqa: ASYNC110 - it has many causes
+            await asyncio.sleep(LOOK_AGAIN)
 
     async def _drain(self) -> None:
         """Wait until nothing is left that can be done soon; handlers that are behind go on another time."""
@@ -308,9 +327,21 @@ class Runtime:
             await asyncio.sleep(LOOK_AGAIN)
 
     async def _stop_one(self, stopped: Awaitable[None], process: ActorProcess, deadline: float) -> None:
-        if not await _within(deadline, stopped):
+        if not await self._within(deadline, stopped):
             self._log.warning("actor did not stop in time and is abandoned", actor=str(process.actor))
             process.kill()
+
+    async def _within(self, deadline: float, work: Awaitable[Any]) -> bool:
+        """Await ``work`` until ``deadline``; whether it was done by then. What fails does not stop the stop."""
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await work
+        except TimeoutError:
+            return False
+        except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
+            self._log.error("stopping goes on after an error", exc_info=error)
+            return False
+        return True
 
     def close(self) -> None:
         """Let go of what needs no waiting; also after a start that failed."""
@@ -323,13 +354,3 @@ class Runtime:
         for task in self._tasks:
             task.cancel()
         self.dispatcher.close()
-
-
-async def _within(deadline: float, work: Awaitable[Any]) -> bool:
-    """Await ``work`` until ``deadline``; whether it was done by then. A store that fails does not stop the stop."""
-    try:
-        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-            await work
-    except (TimeoutError, WorldError):
-        return False
-    return True

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from uno_actors.actor import Actor, ActorProcess, Failure
 from uno_actors.clock import Clock
-from uno_actors.errors import SupervisorGaveUp
+from uno_actors.errors import SupervisorGaveUp, describe, readable
 from uno_actors.future import Future
 from uno_actors.handler_actor import Subscription, Work
 from uno_actors.log import get_logger
@@ -106,7 +106,7 @@ class SupervisorActor(Actor):
             case Restart(delay):
                 attempt = child.subscription.failed_times
                 self._log.warning(
-                    "handler failed", handler=name, error=repr(error), attempt=attempt, restart_in=delay
+                    "handler failed", handler=name, error=describe(error), attempt=attempt, restart_in=delay
                 )
         now = self._clock.monotonic()
         self._restarts = (*self._supervisor.budget.recent(self._restarts, now), now)
@@ -144,8 +144,8 @@ class SupervisorActor(Actor):
             position=position,
             event_type=stored.record.event_type,
             attempts=subscription.failed_times,
-            error=f"{type(error).__name__}: {error}",
-            traceback="".join(traceback.format_exception(error)),
+            error=describe(error),
+            traceback=readable("".join(traceback.format_exception(error))),
             first_failed=subscription.first_failed,
             last_failed=datetime.now(UTC),
         )
@@ -167,6 +167,6 @@ class SupervisorActor(Actor):
         name, budget = self._supervisor.name, str(self._supervisor.budget)
         gave_up = SupervisorGaveUp(name, child.subscription.name, budget, error)
         self._log.critical(
-            "supervisor gave up", handler=child.subscription.name, error=repr(error), budget=budget
+            "supervisor gave up", handler=child.subscription.name, error=describe(error), budget=budget
         )
         self._escalate(gave_up)

@@ -8,7 +8,8 @@ from typing import Any, Literal, Self, TypeVar
 from uno_actors.actor import Actor, ActorRef
 from uno_actors.aggregate import AggregateRoot
 from uno_actors.aggregate_actor import AggregateRef, Envelope
-from uno_actors.asks import time_left
+from uno_actors.asks import current_handling, time_left
+from uno_actors.causality import current_cause
 from uno_actors.clock import Clock, SystemClock
 from uno_actors.codec import StreamId
 from uno_actors.dispatcher import LoopThread
@@ -271,8 +272,11 @@ class ActorSystem:
     def deliver(self, stream: StreamId, envelope: Envelope, timeout: float | None) -> None:
         """Hand a command over to the event loop; called by `AggregateRef`, from any thread."""
         runtime = self._running()
+        if self._state == "stopping" and current_cause() is None and current_handling.get() is None:
+            raise SystemNotRunning(self.name, self._state)  # what handlers and actors still need goes on
         seconds = time_left(self._settings.ask_timeout if timeout is None else timeout)
-        runtime.dispatcher.call(lambda: runtime.aggregates.deliver(stream, envelope, seconds))
+        if not runtime.dispatcher.call(lambda: runtime.aggregates.deliver(stream, envelope, seconds)):
+            raise SystemNotRunning(self.name, "stopped")
 
     def _running(self) -> Runtime:
         if self._runtime is None or self._state not in ("running", "stopping"):
@@ -299,11 +303,11 @@ def _assign(
 ) -> list[tuple[Supervisor, list[HandlerSpec]]]:
     """The handlers of each supervisor; those that stand under none come under the default one, first."""
     groups = [(supervisor, list(gather(supervisor.children))) for supervisor in supervisors]
-    taken = [spec.name for _, specs in groups for spec in specs]
+    taken = [spec for _, specs in groups for spec in specs]
     others = gather(handler_registry.values() if handlers is None else handlers)
-    free = [spec for spec in others if spec.name not in taken]
+    free = [spec for spec in others if not any(spec.target is other.target for other in taken)]
     groups.insert(0, (Supervisor(DEFAULT_SUPERVISOR, max_restarts=None), free))
-    _check_unique("handlers", [*taken, *(spec.name for spec in free)])
+    _check_unique("handlers", [spec.name for spec in (*taken, *free)])
     _check_unique("supervisors", [supervisor.name for supervisor, _ in groups])
     return groups
 
