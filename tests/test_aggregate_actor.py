@@ -221,6 +221,55 @@ async def test_what_was_decided_before_a_command_that_fails_is_recorded() -> Non
         assert [type(outcome) for outcome in outcomes] == [int, ZeroDivisionError, int, int]
         assert [outcomes[0], outcomes[2], outcomes[3]] == [1, 2, 2]
         assert store.versions() == [1, 2]
+        assert system.statistics().reruns == 0, "it is not loaded before what was decided is recorded"
+
+
+async def test_after_a_command_that_failed_while_an_append_is_under_way_it_is_loaded_with_what_that_records() -> (
+    None
+):
+    async with bank() as (system, store):
+        account = system.aggregate(Account, "alice")
+        await account.ask(Balance())
+        first = await in_flight(store, account, 10)
+        fails, last = account.ask(CreditAndFail(amount=5)), account.ask(Credit(amount=1))
+        await turns()
+        store.gate.set()
+        assert await first == 10
+        with pytest.raises(ZeroDivisionError):
+            await fails
+        assert await last == 11
+        assert system.statistics().reruns == 0
+        assert store.versions() == [1, 2]
+
+
+async def test_a_command_that_fails_leaves_no_half_changed_state_even_if_it_changed_some_without_an_event() -> (
+    None
+):
+    class Tamper(Command[None]):
+        pass
+
+    class Show(Command[int]):
+        pass
+
+    class Careless(AggregateRoot):
+        def __init__(self, id: str) -> None:
+            super().__init__(id=id)
+            self.total = 0
+
+        @handles
+        def tamper(self, command: Tamper) -> None:
+            self.total += 5
+            raise OSError("half way")
+
+        @handles
+        def show(self, command: Show) -> int:
+            return self.total
+
+    async with ActorSystem(BankStore(), handlers=[]) as system:
+        careless = system.aggregate(Careless, "c")
+        with pytest.raises(OSError, match="half way"):
+            await careless.ask(Tamper())
+        assert await careless.ask(Show()) == 0
 
 
 async def test_an_event_that_cannot_be_recorded_fails_its_command_alone() -> None:
@@ -301,6 +350,20 @@ async def test_a_failed_commit_answers_those_in_it_and_runs_those_behind_it_agai
         assert store.versions() == [1, 2]
         assert system.statistics().reruns == 3
         await system.settled()
+
+
+async def test_a_question_behind_a_commit_that_fails_is_asked_again_of_what_is_recorded() -> None:
+    async with bank() as (system, store):
+        account = system.aggregate(Account, "alice")
+        await account.ask(Credit(amount=10))
+        fails = await in_flight(store, account, 100)
+        question = account.ask(Balance())
+        await turns()
+        store.commit_errors.append(StoreUnavailable("memory:", "for a test"))
+        store.gate.set()
+        with pytest.raises(StoreUnavailable):
+            await fails
+        assert await question == 10
 
 
 async def test_a_rejection_in_a_commit_that_fails_stays_a_rejection() -> None:

@@ -340,6 +340,7 @@ async def test_a_store_that_fails_while_an_event_is_set_aside_is_asked_again() -
 async def test_a_store_that_fails_while_a_handler_catches_up_is_no_fault_of_an_event() -> None:
     """Least of all of the one that was set aside before."""
     store, seen = BankStore(), []
+    quiet = ManualClock()  # so that nobody but the handler reads the log meanwhile
 
     @subscribe(name="mail", max_attempts=1)
     async def mail(event: Credited) -> None:
@@ -348,14 +349,17 @@ async def test_a_store_that_fails_while_a_handler_catches_up_is_no_fault_of_an_e
             raise ValueError("poison")
         if event.amount == 3:
             subscription_of(system, "mail").fall_behind()
+            await store.append(*credited(4))
+            await until(lambda: system._running().router.position == 4)
+            await turns()
             store.read_log_errors.extend([StoreUnavailable("memory:", "away")] * 3)
 
-    async with serving(store, mail) as system:
+    async with serving(store, mail, clock=quiet) as system:
         await store.append(*credited(1, 2, 3))
-        await until(lambda: 3 in seen)
+        await quiet.advance_until(lambda: 4 in seen, step=0.001)
         await system.settled()
-        await store.append(*credited(4))
-        await system.settled()
+        assert system.statistics().handlers["mail"].restarts == 4
+    assert store.read_log_errors == []
     assert seen == [1, 2, 3, 4]
     (letter,) = await store.dead_letters()
     assert (letter.position, letter.error) == (1, "ValueError: poison")
@@ -401,6 +405,28 @@ async def test_a_supervisor_beyond_its_budget_gives_up_and_the_system_ends_with_
     assert statistics.handlers["failing"].failures == 3
     assert await store.dead_letters() == [], "giving up sets nothing aside"
     assert (await store.checkpoints())["failing"] == 0
+
+
+async def test_a_supervisor_that_gives_up_stops_the_other_children_at_once() -> None:
+    states: list[dict[str, str]] = []
+
+    class Watched(ActorSystem):
+        def _give_up(self, error: SupervisorGaveUp) -> None:
+            states.append({it.name: it.state for it in self._running().subscriptions})
+            super()._give_up(error)
+
+    def failing(event: Credited) -> None:
+        raise ValueError("always")
+
+    children = [HandlerSpec("a", lambda event: None), HandlerSpec("b", failing)]
+    others = [HandlerSpec("other", lambda event: None)]
+    supervisors = [Supervisor("gives up", children, max_restarts=0), Supervisor("stays", others)]
+    store = BankStore()
+    with pytest.raises(SupervisorGaveUp):
+        async with Watched(store, handlers=[], supervisors=supervisors) as system:
+            await store.append(*credited(1))
+            await until(lambda: system.failure)
+    assert states == [{"a": "stopped", "b": "stopped", "other": "live"}]
 
 
 async def test_an_error_of_the_block_wins_over_that_of_a_supervisor() -> None:
@@ -665,6 +691,27 @@ async def test_a_plain_handler_works_on_a_thread_in_batches_and_in_order() -> No
         await system.settled()
     assert seen == list(range(1000))
     assert threading.current_thread() not in threads
+
+
+@pytest.mark.parametrize("start", ["live", "catching up"])
+async def test_a_slow_plain_handler_comes_back_amid_a_batch_and_goes_on_with_the_rest(
+    start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uno_actors.handler_actor.BATCH_SECONDS", -1.0)
+    store, seen = BankStore(), []
+
+    @subscribe(name="plain", start="earliest")
+    def plain(event: Credited) -> None:
+        seen.append(event.amount)
+
+    if start == "catching up":
+        await store.append(*credited(*range(20)))
+    async with serving(store, plain) as system:
+        if start == "live":
+            await store.append(*credited(*range(20)))
+        await system.settled()
+        assert system.statistics().handlers["plain"].handled == 20
+    assert seen == list(range(20))
 
 
 async def test_a_plain_handler_that_fails_amid_a_batch_does_not_repeat_what_went_well() -> None:

@@ -244,6 +244,30 @@ async def test_no_more_events_are_in_memory_than_the_window_allows(monkeypatch: 
 # --- giving back while handing out ---
 
 
+async def test_what_a_full_handler_gives_back_does_not_move_on_what_is_still_being_handed_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("uno_actors.handler_actor.CAPACITY", 1)
+    store, log = BankStore(), []
+
+    @subscribe(name="full", priority=HIGH)
+    async def full(event: DomainEvent) -> None: ...
+
+    @subscribe(name="high", event_type=Debited, priority=HIGH)
+    async def high(event: Debited) -> None:
+        await turns(5)
+        log.append("high has ended")
+
+    @subscribe(name="low", event_type=Debited, priority=LOW)
+    async def low(event: Debited) -> None:
+        log.append("low begins")
+
+    async with system_of(store, full, high, low) as system:
+        await store.append(Credited(amount=1), Debited(amount=2))
+        await system.settled()
+    assert log == ["high has ended", "low begins"]
+
+
 def test_a_handler_that_falls_behind_while_events_are_handed_out_disturbs_no_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
