@@ -305,3 +305,37 @@ def test_a_store_directory_that_is_not_writable_is_refused_with_the_remedy(tmp_p
         assert "Permission denied" in run.stdout
         assert "it needs a directory that it may write" in run.stdout
     assert list(locked.iterdir()) == []
+
+
+async def test_a_class_that_is_defined_again_as_in_a_notebook_replaces_itself_at_once() -> None:
+    def cell(answer: str) -> tuple[type[AggregateRoot], Any]:
+        class Ask(Command[str]):
+            pass
+
+        class Note(AggregateRoot):
+            @handles
+            def ask(self, command: Ask) -> str:
+                return answer
+
+        return Note, Ask
+
+    async with ActorSystem(handlers=[]) as system:
+        for answer in ("first", "second"):
+            note, ask = cell(answer)
+            assert await system.aggregate(note, "a").ask(ask()) == answer
+
+
+def test_a_synchronous_program_can_run_what_is_awaited() -> None:
+    store = InMemoryEventStore()
+    with ActorSystem(store, handlers=[]) as system:
+        system.aggregate(Folder, "a").ask(Open(owner="ada")).get(timeout=5)
+        system.run(system.settled())
+        assert len(system.run(store.get_events("a"))) == 1
+    with pytest.raises(SystemNotRunning, match="is stopped"):
+        system.run(store.get_events("a"))
+
+
+async def test_an_asynchronous_program_awaits_by_itself() -> None:
+    async with ActorSystem(handlers=[]) as system:
+        with pytest.raises(SystemNotRunning, match="is not started by `with`"):
+            system.run(system.settled())

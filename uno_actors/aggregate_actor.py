@@ -413,6 +413,12 @@ class Aggregates:
                 return
             self._active.move_to_end(stream)
 
+    def let_go_of_type(self, aggregate_type: str) -> None:
+        """Let go of the idle aggregates of a type, so that the next command finds its new class."""
+        for stream, actor in list(self._active.items()):
+            if stream.aggregate_type == aggregate_type and actor.idle:
+                self._let_go(stream)
+
     def _let_go(self, stream: StreamId) -> None:
         del self._active[stream]
         self.statistics.passivations += 1

@@ -1,7 +1,7 @@
 """The actor system: what a service starts, sends commands to, and stops."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -24,6 +24,7 @@ from uno_actors.store import EventStore, open_store
 from uno_actors.supervisor import Supervisor
 
 A = TypeVar("A", bound=Actor)
+T = TypeVar("T")
 
 DEFAULT_SUPERVISOR = "handlers"
 """Supervisor of handlers that stand under no other: any number of restarts, for each event has its attempts."""
@@ -175,6 +176,19 @@ class ActorSystem:
         """
         await self._running().settled(timeout)
 
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """In a synchronous program: run a coroutine on the system's loop and return its result.
+
+        For what is awaited elsewhere, as in ``system.run(system.settled())`` or ``system.run(store.dead_letters())``.
+
+        Raises:
+            SystemNotRunning: It was not started by ``with``, or has stopped.
+        """
+        if self._thread is None or self._state == "stopped":
+            coroutine.close()
+            raise SystemNotRunning(self.name, self._state if self._thread else "not started by `with`")
+        return self._thread.run(coroutine)
+
     # --- life ---
 
     async def start(self) -> None:
@@ -289,6 +303,8 @@ class ActorSystem:
         if other is not None and _qualified(other) != _qualified(aggregate_type):
             raise UnknownAggregateType(_qualified(aggregate_type), [_qualified(other)])
         self._types[aggregate_type.aggregate_type] = aggregate_type
+        if other is not None and (runtime := self._runtime) is not None:
+            runtime.dispatcher.call(lambda: runtime.aggregates.let_go_of_type(aggregate_type.aggregate_type))
 
     def __repr__(self) -> str:
         return f"<ActorSystem {self.name} ({self._state})>"
