@@ -132,16 +132,18 @@ async def test_an_event_type_unknown_on_replay_answers_each_command_with_the_cau
 
 
 async def test_two_event_classes_of_one_name_are_refused_by_who_must_choose() -> None:
-    class Elsewhere:
-        class FolderOpened(DomainEvent):
-            owner: str
+    class Here:
+        class Shipped(DomainEvent):
+            pass
 
-    registry = EventRegistry([FolderOpened, Elsewhere.FolderOpened])
-    store = InMemoryEventStore(registry)
-    await store.append(FolderOpened(owner="ada"))
+    class Elsewhere:
+        class Shipped(DomainEvent):
+            pass
+
+    store = InMemoryEventStore(EventRegistry([Here.Shipped, Elsewhere.Shipped]))
+    await store.append(Here.Shipped())
     with pytest.raises(
-        AmbiguousEventType,
-        match=r"test_bad_input\.FolderOpened, .*Elsewhere\.FolderOpened\): give the store its own",
+        AmbiguousEventType, match=r"Elsewhere\.Shipped, .*Here\.Shipped\): give the store its own"
     ):
         [event async for event in store.read_all()]
 

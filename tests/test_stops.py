@@ -19,6 +19,7 @@ from uno_actors import (
     InvalidHandler,
     OutcomeUnknown,
     Supervisor,
+    SupervisorGaveUp,
     SystemNotRunning,
     subscribe,
 )
@@ -259,3 +260,25 @@ async def test_an_error_that_many_wait_for_does_not_grow_with_them() -> None:
                 await reply
             lengths.add(len(caught.traceback))
         assert max(lengths) < 20
+
+
+async def test_a_service_that_waits_hears_that_a_supervisor_gave_up() -> None:
+    @subscribe(event_type=Credited, name="hopeless")
+    def hopeless(event: Credited) -> None:
+        raise ValueError("never")
+
+    strict = Supervisor("strict", [hopeless], max_restarts=0)
+    with pytest.raises(SupervisorGaveUp, match="hopeless failed again after 0 restarts"):
+        async with ActorSystem(handlers=[], supervisors=[strict]) as system:
+            await system.store.append(credited(1))
+            await system.wait_stopped()
+            raise AssertionError("never reached")
+
+
+async def test_a_service_that_waits_goes_on_when_the_system_is_stopped() -> None:
+    async with ActorSystem(handlers=[]) as system:
+        waiting = asyncio.ensure_future(system.wait_stopped())
+        await turns()
+        assert not waiting.done()
+        await system.stop()
+        await waiting

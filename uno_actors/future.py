@@ -23,8 +23,11 @@ M = TypeVar("M")
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 _UNSET: Any = object()
-_lock = threading.Lock()
-"""Guards the moment in which any future gets its result: shorter than making a lock for each would take."""
+_lock = threading.RLock()
+"""Guards the moment in which any future gets its result: shorter than making a lock for each would take.
+
+Reentrant, for a signal handler or a finalizer may use other futures on the thread that it interrupts here.
+"""
 
 
 class GetTimeout(WorldError, PykkaTimeout, TimeoutError):

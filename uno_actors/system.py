@@ -90,6 +90,7 @@ class ActorSystem:
         self._state: State = "not started"
         self._runtime: Runtime | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._has_stopped = asyncio.Event()
         self._thread: LoopThread | None = None
         self._log = get_logger(system=name)
 
@@ -238,6 +239,7 @@ class ActorSystem:
         finally:
             await self._close_store()
             self._state = "stopped"
+            self._has_stopped.set()
             self._log.info("system stopped")
 
     async def _close_store(self) -> None:
@@ -249,6 +251,19 @@ class ActorSystem:
         self.failure = error
         if self._runtime is not None:
             self._runtime.dispatcher.post(lambda: self._stopping or asyncio.ensure_future(self.stop()))
+
+    async def wait_stopped(self) -> None:
+        """Wait until the system has stopped: what a service does inside ``async with`` when all else is set up.
+
+        Raises:
+            SupervisorGaveUp: It has stopped because a supervisor under the root gave up.
+            SystemNotRunning: It was never started.
+        """
+        if self._runtime is None:
+            raise SystemNotRunning(self.name, self._state)
+        await self._has_stopped.wait()
+        if self.failure is not None:
+            raise self.failure
 
     async def __aenter__(self) -> Self:
         await self.start()
