@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from typing_extensions import override
 
 from uno_actors.actor import Actor
-from uno_actors.causality import _current as _current_cause
+from uno_actors.causality import caused_by
 from uno_actors.clock import Clock
 from uno_actors.codec import Record, to_event
 from uno_actors.dispatcher import Dispatcher
@@ -332,11 +332,8 @@ class HandlerActor(Actor):
         (delivery,) = batch
         try:
             event = delivery.event(self._store.event_registry)
-            token = _current_cause.set(event.cause)
-            try:
+            with caused_by(event.cause):
                 await self._handler(event, self._context(delivery))
-            finally:
-                _current_cause.reset(token)
         except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
             return 0, error
         return 1, None
@@ -349,13 +346,10 @@ class HandlerActor(Actor):
                 return count, None
             try:
                 event = delivery.event(self._store.event_registry)
-                token = _current_cause.set(event.cause)
-                try:
+                with caused_by(event.cause):
                     result = self._handler(event, self._context(delivery))
                     if type(result) is CoroutineType:  # a plain function round a coroutine function
                         self._dispatcher.run_coroutine(result)
-                finally:
-                    _current_cause.reset(token)
             except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
                 return count, error
         return len(batch), None

@@ -88,7 +88,8 @@ class RouterActor(Actor):
         self.cancel_timers()  # when it is started again after a failure
         self._advancing = self._route_wanted = self._save_wanted = False
         self.progressed()  # what it could not write then is written now
-        self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
+        if self.subscriptions:  # else there is nobody to watch, and nobody to read the log for
+            self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
 
     @override
     async def on_stop(self) -> None:
