@@ -107,7 +107,7 @@ def test_a_mailbox_has_room_again_when_a_message_was_taken() -> None:
 def test_a_stop_signal_is_accepted_by_a_full_mailbox() -> None:
     mailbox = make_mailbox(MailboxPolicy(capacity=1))
     mailbox.add(tell())
-    mailbox.add(tell(ActorStop()))
+    mailbox.add_stop()
     assert len(mailbox) == 2
 
 
@@ -310,7 +310,9 @@ def test_priorities_go_first_and_equals_in_order_of_arrival_and_stop_signals_las
 
 
 def test_a_priority_mailbox_drops_the_oldest_and_not_the_first_in_line() -> None:
-    mailbox = make_mailbox(MailboxPolicy(capacity=2, overflow="drop_oldest", priority=lambda message: message))
+    mailbox = make_mailbox(
+        MailboxPolicy(capacity=2, overflow="drop_oldest", priority=lambda message: message)
+    )
     for number in (9, 1, 5):
         mailbox.add(tell(number))
     assert [dead.message for dead in mailbox.dead] == [9]

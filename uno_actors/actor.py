@@ -50,9 +50,6 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
         def start(cls, *args: Any, **kwargs: Any) -> PykkaActorRef[Self]:
             """Start it on a dispatcher of the process, outside of any system."""
 
-        def stop(self) -> None:
-            """Stop it after the messages that wait."""
-
         def on_start(self) -> Any:
             """Run before the first message; if it raises, the actor has not started."""
 
@@ -86,6 +83,10 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
         if self._actor_ref is None:
             self._actor_ref = PykkaActorRef(self)
         return self._actor_ref
+
+    def stop(self) -> None:
+        """Stop it after the messages that wait."""
+        self.actor_inbox.add_stop()
 
     def spawn(self, actor_class: "type[A]", *args: Any, **kwargs: Any) -> "Future[ActorRef[A]]":
         """Start a child, which stops when this actor does; the future has its reference once it has started.
@@ -207,14 +208,11 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
         seconds = time_left(self._ask_timeout if timeout is None else timeout)
         process = cast("ActorProcess", self.actor_inbox.process)
         reply: Reply[Any] = Reply(process, seconds, type(message))
-        self._send(message, reply)
-        return reply.get() if block else reply
-
-    def _send(self, message: Any, reply: Reply[Any]) -> None:
         if self.actor_stopped.up:  # type: ignore[attr-defined]
             reply.offer_exception(ActorDeadError(f"{self} not found"))
         else:
             self.actor_inbox.add(Envelope(message, reply))
+        return reply.get() if block else reply
 
     @override
     def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
@@ -229,7 +227,10 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
         """
         process = cast("ActorProcess", self.actor_inbox.process)
         reply = _StopReply(process, time_left(self._ask_timeout), ActorStop)
-        self._send(ActorStop(), reply)
+        if self.actor_stopped.up:  # type: ignore[attr-defined]
+            reply.offer_exception(ActorDeadError(f"{self} not found"))
+        else:
+            self.actor_inbox.add_stop(reply)
         return reply.get(timeout=timeout) if block else reply
 
     def statistics(self) -> ActorStatistics:

@@ -58,35 +58,37 @@ class Answers(Protocol):
         """Call ``callback`` on its event loop in ``seconds``; from any thread."""
 
 
+class Handles(Protocol):
+    """Who handles a message."""
+
+    handling: "Envelope | None"
+    """What it is handling now."""
+    task: "asyncio.Task[None] | None"
+    """The task in which it runs now; ``None`` on a worker thread."""
+    waits: list[Reply] | None
+    """The replies for which the handling stands still now; ``None`` for none."""
+
+
 class Envelope:
-    """A message on its way to an actor; while it is handled, also what is known of the handling.
+    """A message on its way to an actor; once it is being handled, also what is known of that.
 
     Attributes:
         message: The message.
         reply_to: Where the reply goes; ``None`` if the message was told.
         at: When it was sent, on ``time.monotonic``'s clock.
-        actor: Who is handling it now; ``None`` before and after. What a handling started and left behind no
-            longer acts for it.
+        actor: Who is handling it, or has done so.
         since: When the handling began.
-        task: The task that runs it; ``None`` on a worker thread.
-        waits: The replies for which the handling stands still now; ``None`` for none.
     """
 
-    __slots__ = ("actor", "at", "message", "reply_to", "since", "task", "waits")
+    __slots__ = ("actor", "at", "message", "reply_to", "since")
+
+    actor: Handles
+    since: float
 
     def __init__(self, message: Any, reply_to: Reply | None = None) -> None:
         self.message = message
         self.reply_to = reply_to
         self.at = monotonic()
-        self.actor: object = None
-        self.waits: list[Reply] | None = None
-        self.since: float
-        self.task: asyncio.Task[None] | None
-
-    @property
-    def deadline(self) -> float | None:
-        """Until when somebody waits for the reply; ``None`` if nobody does, or for ever."""
-        return None if self.reply_to is None else self.reply_to.deadline
 
 
 being_handled: ContextVar[Envelope | None] = ContextVar("uno_actors.being_handled", default=None)
@@ -98,9 +100,10 @@ _lock = threading.RLock()  # a signal handler may ask on the thread that it inte
 def time_left(seconds: float) -> float:
     """``seconds``, or what is left of the ask being handled if that is less."""
     envelope = being_handled.get()
-    if envelope is None or envelope.actor is None or (deadline := envelope.deadline) is None:
-        return seconds
-    return max(0.0, min(seconds, deadline - monotonic()))
+    if envelope is None or envelope.reply_to is None or envelope.actor.handling is not envelope:
+        return seconds  # what a handling started and left behind does not inherit its time
+    deadline = envelope.reply_to.deadline
+    return seconds if deadline is None else max(0.0, min(seconds, deadline - monotonic()))
 
 
 class waiting_for:  # noqa: N801 - used as a function in `with`
@@ -117,7 +120,9 @@ class waiting_for:  # noqa: N801 - used as a function in `with`
 
     def __enter__(self) -> None:
         envelope = being_handled.get()
-        if envelope is not None and (envelope.actor is None or not _runs(envelope.task)):
+        if envelope is not None and (
+            envelope.actor.handling is not envelope or not _runs(envelope.actor.task)
+        ):
             envelope = None
         self._envelope = envelope
         if envelope is None:
@@ -126,17 +131,16 @@ class waiting_for:  # noqa: N801 - used as a function in `with`
             cycle = _cycle(envelope, self._reply)
             if cycle is not None:
                 raise DeadlockError(cycle)
-            if envelope.waits is None:
-                envelope.waits = []
-            envelope.waits.append(self._reply)
+            actor = envelope.actor
+            actor.waits = [*(actor.waits or ()), self._reply]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        envelope = self._envelope
-        if envelope is not None and envelope.waits is not None:
+        if self._envelope is not None:
+            actor = self._envelope.actor
             with _lock:
-                envelope.waits.remove(self._reply)
+                actor.waits = [reply for reply in actor.waits or () if reply is not self._reply]
 
 
 def _runs(task: "asyncio.Task[None] | None") -> bool:
@@ -159,7 +163,7 @@ def _follow(start: Envelope, reply: Reply, path: list[str], seen: set[int]) -> b
         return False
     seen.add(id(busy))
     path.append(str(busy.actor))
-    if busy is start or any(_follow(start, other, path, seen) for other in busy.waits or ()):
+    if busy is start or any(_follow(start, other, path, seen) for other in busy.actor.waits or ()):
         return True
     path.pop()
     return False

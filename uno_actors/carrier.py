@@ -10,6 +10,7 @@ first step to its last, so that ``asyncio.timeout`` and cancellation work as eve
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from types import coroutine
 from typing import Any
 
@@ -34,13 +35,6 @@ class Carrier:
         self._work: tuple[contextvars.Context, Waiting, Callable[[], object]] | None = None
         self._wake: asyncio.Future[None] | None = None
         self.task = loop.create_task(self._run(), name="ready", context=contextvars.Context())
-
-    def park(self) -> None:
-        """Stand ready, unless it was cancelled or enough others are."""
-        if self.task.cancelling() or len(self._ready) >= MAX_READY:
-            self.task.cancel()
-        else:
-            self._ready.append(self)
 
     def carry(self, context: contextvars.Context, waiting: Waiting, done: Callable[[], object]) -> None:
         """Go on with a coroutine, in ``context``, until it ends; then call ``done``."""
@@ -91,8 +85,8 @@ def _go_on(
                     continue
                 yielded = context.run(waiting.send, None)
             else:
-                thrown, error = error, None
-                yielded = context.run(waiting.throw, thrown)
+                step, error = partial(waiting.throw, error), None
+                yielded = context.run(step)
     except StopIteration:
         return
 

@@ -174,7 +174,7 @@ class Dispatcher:
             turn: Is given the task, and returns a coroutine that has to wait, if there is one; the task then
                 goes on with it.
             done: Called when the turn is over.
-        """
+        """  # in as few steps as can be: it is the way of every message
         loop = self.loop
         carrier = self._carriers.pop() if self._carriers else Carrier(loop, self._carriers)
         context = contextvars.Context()
@@ -191,7 +191,8 @@ class Dispatcher:
             if lender is not None:
                 _enter_task(loop, lender)
         if waiting is None:
-            carrier.park()
+            if not carrier.task.cancelling():
+                self._carriers.append(carrier)
             done()
         else:
             carrier.carry(context, waiting, done)
@@ -208,8 +209,8 @@ class Dispatcher:
         context = contextvars.copy_context()
 
         def work() -> None:
-            value, error = outcome_of(partial(context.run, function, *args))
-            self.post(partial(_resolve, done, value, error))
+            outcome = outcome_of(partial(context.run, function, *args))
+            self.post(partial(_resolve, done, outcome))
 
         self.workers.submit(work)
         return await done
@@ -261,7 +262,8 @@ def outcome_of(function: Callable[[], T]) -> tuple[T | None, BaseException | Non
         return None, error
 
 
-def _resolve(done: "asyncio.Future[T]", value: T, error: BaseException | None) -> None:
+def _resolve(done: "asyncio.Future[Any]", outcome: tuple[object, BaseException | None]) -> None:
+    value, error = outcome
     if done.done():  # whoever waited was cancelled
         return
     if error is None:

@@ -6,7 +6,7 @@ import math
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -16,7 +16,7 @@ from typing import Any, Literal, cast, get_args
 from typing_extensions import override
 
 from uno_actors._pykka import ActorDeadError, ActorStop, PykkaEnvelope
-from uno_actors.asks import Answers, Envelope
+from uno_actors.asks import Answers, Envelope, Reply
 from uno_actors.errors import MailboxFull
 from uno_actors.future import Future
 from uno_actors.log import get_logger
@@ -182,7 +182,8 @@ class Mailbox:
         """The name in the world of the actor whose mailbox it is; made when somebody wants to know."""
         if self._urn is None:
             with _seldom:
-                self._urn = self._urn or uuid.uuid4().urn
+                if self._urn is None:
+                    self._urn = uuid.uuid4().urn
         return self._urn
 
     @urn.setter
@@ -194,18 +195,27 @@ class Mailbox:
         asker = cast("Future[Any] | None", envelope.reply_to)
         if asker is not None:
             asker.target = self.process
-        self.add(Envelope(envelope.message, asker))
+        if isinstance(envelope.message, ActorStop):
+            self.add_stop(asker)
+        else:
+            self.add(Envelope(envelope.message, asker))
+
+    def add_stop(self, asker: Reply | None = None) -> None:
+        """Accept a stop signal, which does not count."""
+        self._limit += 1
+        self.add(Envelope(ActorStop(), asker))
 
     def add(self, envelope: Envelope) -> None:
         """Accept ``envelope``, or do with it what the policy says."""
         queue = self._queue
         if queue is None:
             queue = self._make_queue()
-        if type(envelope.message) is ActorStop:
-            self._limit += 1
-        if len(queue) >= self._limit:
+        count = len(queue)
+        if count >= self._limit:
             self._lose(envelope)
             return
+        if count >= self.peak:
+            self.peak = count + 1
         queue.append(envelope)
         if self._closed:  # perhaps since a moment ago: whoever takes an envelope out first, answers it
             self._lose_all()
@@ -215,15 +225,15 @@ class Mailbox:
 
     def take(self) -> Envelope | None:
         """The next message, or ``None``."""
-        queue = self._queue
-        if not queue:
-            return None
-        if (count := len(queue)) > self.peak:
-            self.peak = count
         try:
-            return queue.popleft()
-        except IndexError:  # it was closed meanwhile
+            return self._make_queue().popleft()
+        except IndexError:
             return None
+
+    def open(self) -> "tuple[Sized, Callable[[], Envelope | None]]":
+        """For the one who empties it: what is true while messages wait, and how to take the next one."""
+        queue = self._make_queue()
+        return queue, queue.popleft
 
     def put_back(self, envelopes: Iterable[Envelope]) -> None:
         """Put messages that were taken in front again, in their order; they had their room already."""
@@ -265,6 +275,8 @@ class Mailbox:
         self._lose_all()
 
     def _make_queue(self) -> "_Queue | _PriorityQueue":
+        if self._queue is not None:
+            return self._queue
         with _seldom:
             if self._queue is None:
                 self._queue = (
@@ -283,8 +295,9 @@ class Mailbox:
                 continue
 
     def _lose_all(self) -> None:
-        while (envelope := self.take()) is not None:
-            self._lose(envelope)
+        while self._queue:
+            if (envelope := self.take()) is not None:
+                self._lose(envelope)
 
     def _lose(self, envelope: Envelope) -> None:
         """Tell whoever should know that ``envelope`` will not be handled."""
@@ -336,10 +349,9 @@ class OrderedMailbox(Mailbox):
         queue = self._make_queue()
         if self._closed:
             return envelope, None
-        if isinstance(envelope.message, ActorStop):
-            self._limit += 1
         if len(queue) < self._limit:
             queue.append(envelope)
+            self.peak = max(self.peak, len(queue))
             return None, None
         if self.policy.overflow == "drop_oldest":
             oldest = queue.remove_oldest()
@@ -362,6 +374,10 @@ class OrderedMailbox(Mailbox):
                 if parked.room is not None:
                     parked.room.set()
             return envelope
+
+    @override
+    def open(self) -> "tuple[Sized, Callable[[], Envelope | None]]":
+        return self._make_queue(), self.take
 
     @override
     def _return(self, envelopes: list[Envelope]) -> None:

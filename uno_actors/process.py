@@ -12,13 +12,13 @@ import sys
 import sysconfig
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from time import monotonic
 from types import CoroutineType, FrameType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from uno_actors._pykka import (
     ActorDeadError,
@@ -130,17 +130,16 @@ class StopFlag:
     def set(self) -> None:
         """The actor has stopped."""
         self.up = True
-        with _seldom:
-            if self._event is not None:
-                self._event.set()
+        if self._event is not None:  # else whoever makes one looks at the flag
+            self._event.set()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait on this thread, for ``timeout`` seconds at the most; whether the actor has stopped."""
         with _seldom:
             if self._event is None:
                 self._event = threading.Event()
-                if self.up:
-                    self._event.set()
+            if self.up:
+                self._event.set()
         return self._event.wait(timeout)
 
 
@@ -167,41 +166,33 @@ class ActorProcess:
         handling: What it is handling now.
         name: Under which its home finds it.
         restarts: How often it was restarted.
+        task: In whose name it runs on the loop now.
+        waits: The replies for which the handling stands still.
     """
 
-    __slots__ = (
-        "_carried",
-        "_children",
-        "_dispatcher",
-        "_factory",
-        "_failed_count",
-        "_handled",
-        "_has_ended",
-        "_home",
-        "_inbox",
-        "_is_posted",
-        "_is_running",
-        "_is_set_up",
-        "_killed",
-        "_on_failed",
-        "_on_loop",
-        "_own_pool",
-        "_started",
-        "_stash",
-        "_stopped",
-        "_stops",
-        "_stops_all",
-        "_suspended",
-        "_task",
-        "_thread",
-        "_timers",
-        "_turn",
-        "_watchers",
-        "actor",
-        "handling",
-        "name",
-        "restarts",
-    )
+    # Class attributes are the defaults: most actors never need a value of their own.
+    name: str | None = None
+    restarts = 0
+    handling: Envelope | None = None
+    task: "asyncio.Task[None] | None" = None
+    waits: list[Any] | None = None
+    _is_open = False  # set up, and neither failed nor stopped: it handles messages
+    _is_set_up = False
+    _suspended = False  # failed, and waiting for its supervisor
+    _killed = False
+    _has_ended = False
+    _is_posted = False  # its turn on the loop is to come
+    _is_running = False  # on the loop
+    _handled = 0
+    _failed_count = 0
+    _carried: Coroutine[Any, Any, Any] | None = None  # what goes on in its task, if it has to wait
+    _thread: int | None = None  # the worker thread that runs a function of the actor now
+    _own_pool: WorkerPool | None = None
+    _children: "Sequence[ActorProcess]" = ()
+    _watchers: Sequence[PykkaActorRef[Any]] = ()
+    _stops: Sequence[Future[None]] = ()  # who waits for its end
+    _stash: Sequence[Envelope] = ()
+    _timers: Timers | None = None
 
     def __init__(
         self,
@@ -215,39 +206,21 @@ class ActorProcess:
         stops_all: bool = False,
         own_thread: bool = False,
     ) -> None:
-        self.actor: Any = (
-            actor  # pykka's hooks return None; ours may be coroutine functions, unlike its types
-        )
-        self.restarts = 0
-        self.name: str | None = None
-        self.handling: Envelope | None = None
-        self._inbox: Mailbox = self.actor.actor_inbox
-        self._stopped: StopFlag = self.actor.actor_stopped
+        self.actor: Any = actor  # pykka's hooks return None, ours may be coroutine functions
+        self._inbox = cast("Mailbox", actor.actor_inbox)
+        self._stopped = cast("StopFlag", actor.actor_stopped)
         self._dispatcher = dispatcher
         self._factory = factory
         self._on_failed = on_failed
         self._started = started
         self._stops_all = stops_all
         self._home = home
-        self._on_loop = _receives_on_loop(type(actor)) and not own_thread
-        self._own_pool = WorkerPool(1, 0, f"uno-{type(actor).__name__}") if own_thread else None
-        self._turn = None if self._on_loop else threading.Lock()  # held by the worker thread whose turn it is
-        self._is_posted = False  # its turn on the loop is to come
-        self._is_running = False  # on the loop
-        self._is_set_up = False
-        self._suspended = False  # failed, and waiting for its supervisor
-        self._killed = False
-        self._has_ended = False
-        self._handled = self._failed_count = 0
-        self._task: asyncio.Task[None] | None = None  # in whose name it runs on the loop
-        self._carried: Coroutine[Any, Any, Any] | None = None  # what goes on in that task, if it has to wait
-        self._thread: int | None = None  # the worker thread that runs a function of the actor now
-        # What most actors never need is made when it is needed.
-        self._children: list[ActorProcess] | None = None
-        self._watchers: list[PykkaActorRef[Any]] | None = None
-        self._stops: list[Future[None]] | None = None  # who waits for its end
-        self._stash: list[Envelope] | None = None
-        self._timers: Timers | None = None
+        self._traits = traits = _traits(type(actor))
+        self._on_loop = traits.on_loop and not own_thread
+        if own_thread:
+            self._own_pool = WorkerPool(1, 0, f"uno-{type(actor).__name__}")
+        if not self._on_loop:
+            self._turn = threading.Lock()  # held by the worker thread whose turn it is
         self._inbox.process = self
 
     def __str__(self) -> str:
@@ -255,8 +228,8 @@ class ActorProcess:
 
     def start(self) -> None:
         """Begin: ``on_start`` first, then the messages."""
-        if _has_default(self.actor, "on_start"):
-            self._is_set_up = True
+        if not self._traits.starts:
+            self._is_set_up = self._is_open = True
             self._tell_started()
         self._inbox.wake = self._schedule
         self._inbox.woken = True
@@ -279,8 +252,7 @@ class ActorProcess:
         new._actor_ref._actor_weakref = weakref.ref(new)
         self.actor = new
         self.restarts += 1
-        self._is_set_up = False
-        self._suspended = False
+        self._is_set_up = self._is_open = self._suspended = False
         self._cancel_timers()
         self.unstash_all()  # the new instance knows nothing of them
         self._schedule()
@@ -293,10 +265,10 @@ class ActorProcess:
             self._inbox.close()
             self._end()
         elif not self._stopped.up:
-            self._inbox.add(Envelope(ActorStop()))
+            self._inbox.add_stop()
         with _seldom:
             if not self._has_ended:
-                self._stops = [*(self._stops or ()), stopped]
+                self._stops = (*self._stops, stopped)
                 return stopped
         stopped.set(None)
         return stopped
@@ -310,7 +282,7 @@ class ActorProcess:
         if self._started is not None:
             self._started.offer_exception(ActorDeadError(f"{self.actor} was abandoned while it started"))
         self._end()
-        handling, task = self.handling, self._task
+        handling, task = self.handling, self.task
         if handling is not None and handling.reply_to is not None:
             handling.reply_to.offer_exception(
                 ActorDeadError(f"{self.actor} was abandoned while it handled the message")
@@ -320,17 +292,17 @@ class ActorProcess:
 
     def stash(self) -> None:
         """See `Actor.stash`."""
-        envelope, stash = self.handling, self._stash or []
+        envelope, stash = self.handling, self._stash
         if envelope is None:
             raise RuntimeError(f"{self.actor} handles no message that could be set aside")
         if len(stash) >= self._inbox.policy.capacity:
             raise MailboxFull(f"{self.actor} (its stash)", self._inbox.policy.capacity)
         if envelope not in stash:
-            self._stash = [*stash, envelope]
+            self._stash = (*stash, envelope)
 
     def unstash_all(self) -> None:
         """See `Actor.unstash_all`."""
-        stash, self._stash = self._stash, None
+        stash, self._stash = self._stash, ()
         if stash:
             self._inbox.put_back(stash)
 
@@ -344,13 +316,13 @@ class ActorProcess:
 
     def add_child(self, child: "ActorProcess") -> None:
         """Have ``child`` stop before this actor does."""
-        self._children = [*(other for other in self._children or () if not other._has_ended), child]
+        self._children = (*(other for other in self._children if not other._has_ended), child)
 
     def add_watcher(self, ref: PykkaActorRef[Any]) -> None:
         """See `Actor.watch`."""
         with _seldom:
             if not self._has_ended:
-                self._watchers = [*(self._watchers or ()), ref]
+                self._watchers = (*self._watchers, ref)
                 return
         self._tell_end(ref)
 
@@ -372,14 +344,14 @@ class ActorProcess:
             if self._has_ended:
                 return
             self._has_ended = True
-            watchers, self._watchers = self._watchers, None
-            stops, self._stops = self._stops, None
+            watchers, self._watchers = self._watchers, ()
+            stops, self._stops = self._stops, ()
         self._cancel_timers()
-        for child in reversed(self._children or ()):
+        for child in reversed(self._children):
             child.stop()  # those of an actor that ended by itself have been stopped already
-        for watcher in watchers or ():
+        for watcher in watchers:
             self._tell_end(watcher)
-        for stopped in stops or ():
+        for stopped in stops:
             stopped.offer(None)
         if self._home is not None:
             self._home.ended(self)
@@ -396,7 +368,7 @@ class ActorProcess:
 
     async def _stop_children(self) -> None:
         """The last started first, each after the messages it has."""
-        for child in reversed(self._children or ()):
+        for child in reversed(self._children):
             await child.stop()
 
     # --- turns: at most one at any time ---
@@ -424,7 +396,7 @@ class ActorProcess:
 
     def _turn_is_over(self) -> None:
         self._is_running = False
-        self._task = self._carried = None
+        self.task = self._carried = None
         self._rest()
 
     def _rest(self) -> None:
@@ -443,51 +415,49 @@ class ActorProcess:
 
     def _turn_on_loop(self, task: "asyncio.Task[None]") -> Waiting | None:
         """Handle messages until none waits, the slice is over, or one of them has to wait for something."""
-        self._task = task
-        if not self._is_set_up:
-            if self._killed:
-                return None
+        self.task = task
+        if not self._is_set_up and not self._killed:
             waiting = self._begin(self._drive(self._set_up()))
             if waiting is not None:
                 return waiting
-        take, receive = self._inbox.take, self.actor.on_receive
-        is_async = inspect.iscoroutinefunction(receive)
-        ends: float | None = None
-        while self._is_set_up and not self._suspended and not self._stopped.up:
+        queue, take = self._inbox.open()
+        is_async, waiting, ends = self._traits.is_async, None, 0.0
+        while self._is_open and queue:
             envelope = take()
-            if envelope is None:
-                break
-            asker = envelope.reply_to
-            if asker is not None and asker.done() and not isinstance(envelope.message, ActorStop):
-                continue  # its asker was told that no reply came in time, and that it will not be handled
-            envelope.since = monotonic()
-            envelope.actor = self
-            envelope.task = task
+            if envelope is None or _withdrawn(envelope):
+                continue
             self.handling = envelope
+            envelope.actor = self
+            envelope.since = now = monotonic()
             being_handled.set(envelope)
-            if not is_async or type(envelope.message) in _SIGNALS:
+            if is_async and type(envelope.message) not in _SIGNALS:
+                waiting = self._handle_soon(envelope)
+            elif not (self._children or self._traits.stops) and type(envelope.message) is ActorStop:
+                self._retire()
+                self._succeeded(envelope, None)
+            else:
                 waiting = self._begin(self._drive(self._handle(envelope)))
-                if waiting is not None:
-                    return waiting
-            else:  # what `_handle` does, for most messages, in fewer steps
-                coroutine = receive(envelope.message)
-                try:
-                    yielded = coroutine.send(None)
-                except StopIteration as end:
-                    self._succeeded(envelope, end.value)
-                except BaseException as error:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
-                    waiting = self._begin(self._drive(self._failed(envelope, error)))
-                    if waiting is not None:
-                        return waiting
-                else:
-                    waiting = self._begin(self._go_on(coroutine, yielded, envelope))
-                    self._carried = coroutine
-                    return waiting
-            if ends is None:
-                ends = envelope.since + SLICE_SECONDS
-            elif envelope.since > ends:
+            if waiting is not None:
+                return waiting
+            if not ends:
+                ends = now + SLICE_SECONDS
+            elif now > ends:
                 break
         return None
+
+    def _handle_soon(self, envelope: Envelope) -> Waiting | None:
+        """What `_handle` does, in the fewer steps that most messages need."""
+        coroutine = self.actor.on_receive(envelope.message)
+        try:
+            yielded = coroutine.send(None)
+        except StopIteration as end:
+            self._succeeded(envelope, end.value)
+            return None
+        except BaseException as error:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
+            return self._begin(self._drive(self._failed(envelope, error)))
+        waiting = self._begin(self._go_on(coroutine, yielded, envelope))
+        self._carried = coroutine
+        return waiting
 
     def _begin(self, coroutine: Coroutine[Any, Any, None]) -> Waiting | None:
         """Run a coroutine of ours, which raises no errors, until it ends or has to wait."""
@@ -531,35 +501,31 @@ class ActorProcess:
             self._thread = None
 
     def _run_on_worker(self) -> None:
-        turn = self._turn
-        if turn is not None and turn.acquire(blocking=False):
+        if self._turn.acquire(blocking=False):
             try:
                 contextvars.Context().run(self._turn_on_worker)
             finally:
-                turn.release()
+                self._turn.release()
             self._rest()
 
     def _turn_on_worker(self) -> None:
         """As `_turn_on_loop`: plain functions are called, coroutine functions run on the loop."""
         if not self._is_set_up and not self._killed:
             self._drive_here(self._set_up())
-        ends: float | None = None
-        while self._is_set_up and not self._suspended and not self._stopped.up:
-            envelope = self._inbox.take()
-            if envelope is None:
-                break
-            asker = envelope.reply_to
-            if asker is not None and asker.done() and not isinstance(envelope.message, ActorStop):
-                continue  # as above
-            envelope.since = monotonic()
-            envelope.actor = self
-            envelope.task = None
+        queue, take = self._inbox.open()
+        ends = 0.0
+        while self._is_open and queue:
+            envelope = take()
+            if envelope is None or _withdrawn(envelope):
+                continue
             self.handling = envelope
+            envelope.actor = self
+            envelope.since = now = monotonic()
             being_handled.set(envelope)
             self._drive_here(self._handle(envelope))
-            if ends is None:
-                ends = envelope.since + SLICE_SECONDS
-            elif envelope.since > ends:
+            if not ends:
+                ends = now + SLICE_SECONDS
+            elif now > ends:
                 break
 
     def _drive_here(self, calls: Calls) -> None:
@@ -580,7 +546,7 @@ class ActorProcess:
     def _set_up(self) -> Calls:
         self._is_set_up = True
         try:
-            if not _has_default(self.actor, "on_start"):
+            if self._traits.starts:
                 yield self.actor.on_start
         except BaseException as error:  # noqa: BLE001 - as above
             if self._started is None:
@@ -590,6 +556,7 @@ class ActorProcess:
                 self._retire()
                 self._started.offer_exception(error)
         else:
+            self._is_open = not self._stopped.up
             self._tell_started()
         self._started = None
 
@@ -619,10 +586,10 @@ class ActorProcess:
 
     def _succeeded(self, envelope: Envelope, response: Any) -> None:
         asker = envelope.reply_to
-        if asker is not None and (self._stash is None or envelope not in self._stash):
+        if asker is not None and envelope not in self._stash:
             asker.offer(response)
         self._handled += 1
-        envelope.actor = self.handling = None
+        self.handling = None
 
     def _failed(self, envelope: Envelope, error: BaseException) -> Calls:
         """An asker gets the error and the actor goes on; if nobody asked, the actor has failed."""
@@ -642,7 +609,7 @@ class ActorProcess:
                 get_logger().info(f"Exception returned from {self.actor} to caller:", exc_info=error)
                 asker.offer_exception(error)
         self._handled += 1
-        envelope.actor = self.handling = None
+        self.handling = None
 
     def _stop_all(self, error: BaseException) -> Calls:
         """What pykka does on SystemExit and the like; but it waits for nobody, so it cannot hang."""
@@ -656,7 +623,7 @@ class ActorProcess:
         if self._children:
             yield self._stop_children
         try:
-            if not _has_default(self.actor, "on_stop"):
+            if self._traits.stops:
                 yield self.actor.on_stop
         except BaseException as error:  # noqa: BLE001 - as above
             if not self._killed:
@@ -669,6 +636,7 @@ class ActorProcess:
             self._retire()
         else:
             self._suspended = True
+            self._is_open = False
 
     def _end_failure(self, error: BaseException, *, while_starting: bool = False) -> None:
         if self._on_failed is not None:
@@ -677,6 +645,8 @@ class ActorProcess:
     def _retire(self) -> None:
         if self._home is None:  # else pykka's registry has never heard of it
             ActorRegistry.unregister(self.actor.actor_ref)
+            get_logger().debug(f"Stopped {self.actor}")
+        self._is_open = False
         self._stopped.set()
 
     # --- what others see of it ---
@@ -703,7 +673,7 @@ class ActorProcess:
             waiting=len(inbox),
             peak=max(inbox.peak, len(inbox)),
             oldest=inbox.oldest(),
-            stashed=len(self._stash or ()),
+            stashed=len(self._stash),
             handled=self._handled,
             failed=self._failed_count,
             restarts=self.restarts,
@@ -758,17 +728,27 @@ def _own_frame(thread: int) -> FrameType | None:
     return frame
 
 
-def _has_default(actor: PykkaActor, hook: str) -> bool:
-    """Whether the actor has a hook of nobody but the base classes, which do nothing."""
-    return getattr(type(actor), hook) in _DEFAULTS and hook not in actor.__dict__
+def _withdrawn(envelope: Envelope) -> bool:
+    """Whether its asker was told that no reply came in time, and that it will not be handled."""
+    asker = envelope.reply_to
+    return asker is not None and asker.done() and not isinstance(envelope.message, ActorStop)
 
 
-_DEFAULTS = {PykkaActor.on_start, PykkaActor.on_stop}
+class _Traits(NamedTuple):
+    """What a class of actors has of its own, and where it runs."""
+
+    is_async: bool  # its messages are for a coroutine function
+    on_loop: bool  # they are, or it has no other methods than such
+    starts: bool  # it has an `on_start`
+    stops: bool  # it has an `on_stop`
 
 
 @lru_cache(maxsize=4096)
-def _receives_on_loop(actor_class: type[PykkaActor]) -> bool:
-    """An actor whose messages are for a coroutine function, or that has only such methods, runs on the loop."""
-    if actor_class.on_receive not in _DEFAULTS:
-        return inspect.iscoroutinefunction(actor_class.on_receive)
-    return any(inspect.iscoroutinefunction(member) for name, member in inspect.getmembers_static(actor_class))
+def _traits(actor_class: type[PykkaActor]) -> _Traits:
+    is_async = inspect.iscoroutinefunction(actor_class.on_receive)
+    on_loop = is_async
+    if actor_class.on_receive is PykkaActor.on_receive:
+        members = inspect.getmembers_static(actor_class)
+        on_loop = any(inspect.iscoroutinefunction(member) for _, member in members)
+    starts = actor_class.on_start is not PykkaActor.on_start
+    return _Traits(is_async, on_loop, starts, actor_class.on_stop is not PykkaActor.on_stop)
