@@ -3,6 +3,7 @@
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,8 +11,8 @@ import pykka
 import pytest
 
 from tests.waiting import turns
-from uno_actors import BlockingCallOnLoop, Future, WorldError
-from uno_actors.future import GetTimeout
+from uno_actors import BlockingCallOnLoop, Future, WorldError, get_all
+from uno_actors.future import GetTimeout, Reply
 
 
 def on_thread(function: Callable[[], object]) -> threading.Thread:
@@ -438,3 +439,139 @@ def test_the_repr_tells_whether_it_is_done() -> None:
 
 async def _awaited(future: Future[int]) -> int:
     return await future
+
+
+# --- all of several ---
+
+
+def test_get_all_returns_the_results_in_the_order_of_the_futures() -> None:
+    futures: list[Future[int]] = [Future() for _ in range(3)]
+    for number in (2, 0, 1):
+        futures[number].set(number)
+    assert get_all(futures) == [0, 1, 2]
+    assert get_all([]) == []
+
+
+def test_get_all_has_one_time_for_all_of_them() -> None:
+    """Not one for each, as pykka's: the first reply comes in time, and leaves the second what is left."""
+    first: Future[int] = Future()
+    second: Future[int] = Future()
+    on_thread(lambda: (threading.Event().wait(0.05), first.set(1)))
+    begun = time.monotonic()
+    with pytest.raises(GetTimeout, match=r"no result within 0.1 seconds"):
+        get_all([first, second], timeout=0.1)
+    assert 0.1 <= time.monotonic() - begun < 0.14
+
+
+def test_get_all_raises_the_error_of_the_first_that_has_one() -> None:
+    fine: Future[int] = Future()
+    fine.set(1)
+    late: Future[int] = Future()
+    late.set_exception(GetTimeout(3))
+    with pytest.raises(GetTimeout, match="within 3 seconds"):
+        get_all([fine, late], timeout=10)
+
+
+async def test_get_all_on_a_loop_is_an_error_and_join_is_the_way() -> None:
+    futures: list[Future[int]] = [Future() for _ in range(2)]
+    with pytest.raises(BlockingCallOnLoop):
+        get_all(futures)
+    for number, future in enumerate(futures):
+        future.set(number)
+    assert await futures[0].join(*futures[1:]) == [0, 1]
+
+
+# --- replies, which are waited for until their deadline ---
+
+
+class Silent:
+    """One who never answers."""
+
+    handling = None
+
+    def __init__(self) -> None:
+        self.timers: list[tuple[float, Callable[[], object]]] = []
+
+    def lend(self) -> None: ...
+
+    def late(self, reply: object, message: str, seconds: float) -> Exception:
+        return Boom(f"{message} after {seconds:g}")
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        self.timers.append((seconds, callback))
+        return asyncio.get_running_loop().call_later(1000, lambda: None)
+
+
+def test_a_reply_that_does_not_come_is_an_error_for_whoever_gets_it() -> None:
+    reply: Reply[int] = Reply(Silent(), 0.01, str)
+    with pytest.raises(Boom, match="str after 0.01"):
+        reply.get()
+    assert reply.done()
+    assert not reply.offer(1), "it is too late"
+
+
+def test_a_shorter_time_of_the_one_who_gets_it_counts_for_that_one_alone() -> None:
+    reply: Reply[int] = Reply(Silent(), 100, str)
+    with pytest.raises(GetTimeout):
+        reply.get(timeout=0.001)
+    assert not reply.done()
+    reply.set(1)
+    assert reply.get() == 1
+
+
+async def test_a_reply_that_does_not_come_is_an_error_for_whoever_awaits_it() -> None:
+    reply: Reply[int] = Reply(Silent(), 0.01, str)
+    with pytest.raises(Boom):
+        await reply
+
+
+def test_whoever_only_looks_at_a_reply_sees_when_its_time_is_over() -> None:
+    reply: Reply[int] = Reply(Silent(), 0, str)
+    assert reply.done()
+    with pytest.raises(Boom):
+        reply.get()
+
+
+async def test_whoever_waits_to_be_called_is_called_when_its_time_is_over() -> None:
+    silent = Silent()
+    reply: Reply[int] = Reply(silent, 7, str)
+    heard: list[object] = []
+    reply.add_done_callback(heard.append)
+    ((seconds, expire),) = silent.timers
+    assert 6 < seconds <= 7
+    expire()
+    assert heard == [reply]
+
+
+def test_one_result_wins_whoever_sets_it_and_every_callback_is_called_once() -> None:
+    """Many threads offer results and wait for one, at the same time."""
+    for _ in range(200):
+        future: Future[int] = Future()
+        heard: list[int] = []
+        won: list[int] = []
+        barrier = threading.Barrier(6)
+
+        def offer(
+            number: int,
+            future: Future[int] = future,
+            won: list[int] = won,
+            barrier: threading.Barrier = barrier,
+        ) -> None:
+            barrier.wait()
+            if future.offer(number):
+                won.append(number)
+
+        def listen(
+            future: Future[int] = future, heard: list[int] = heard, barrier: threading.Barrier = barrier
+        ) -> None:
+            barrier.wait()
+            future.add_done_callback(lambda done: heard.append(done.get()))
+
+        threads = [threading.Thread(target=offer, args=[number]) for number in range(3)]
+        threads += [threading.Thread(target=listen) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+        assert heard == won * 3

@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "mailbox",
         "carrier",
         "dispatcher",
+        "watchdog",
         "process",
         "actor",
         "supervisor",

@@ -1,6 +1,7 @@
 """The life of actors in a system: names, children, death watch, timers."""
 
 import asyncio
+import contextlib
 import threading
 from typing import Any
 
@@ -8,7 +9,9 @@ import pykka
 import pytest
 
 from tests.waiting import ManualClock, turns, until
-from uno_actors import Actor, ActorRef, ActorSystem, NameTaken, Terminated
+from uno_actors import Actor, ActorRef, ActorSystem, MailboxPolicy, NameTaken, Terminated
+from uno_actors.asks import Envelope
+from uno_actors.mailbox import make_mailbox
 
 
 class Notes(Actor):
@@ -262,3 +265,90 @@ async def test_a_timer_that_cannot_be_is_refused() -> None:
             await ticks.ask(("once", -1, "now"))
         with pytest.raises(ValueError, match="interval is in seconds and may not be 0"):
             await ticks.ask(("periodic", 0, "tick"))
+
+
+# --- statistics ---
+
+
+async def test_an_actor_tells_what_it_is_at_and_what_it_has_done() -> None:
+    gate, begun = asyncio.Event(), asyncio.Event()
+
+    class Works(Actor):
+        async def on_start(self) -> None:
+            await started.wait()
+
+        async def on_receive(self, message: Any) -> Any:
+            if message == "wait":
+                begun.set()
+                await gate.wait()
+            if message == "aside":
+                self.stash()
+            if isinstance(message, BaseException):
+                raise message
+
+    started = asyncio.Event()
+    async with ActorSystem(handlers=[]) as system:
+        starting = system.spawn(Works, name="works")
+        await turns()
+        ref = system.actor("works")
+        assert ref is not None
+        assert ref.statistics().state == "starting"
+        started.set()
+        await starting
+        for message in (1, "aside", ValueError()):
+            with contextlib.suppress(ValueError):
+                ref.ask(message) if message == "aside" else await ref.ask(message)
+        idle = ref.statistics()
+        assert (idle.actor, idle.state, idle.waiting, idle.oldest) == (str(ref), "idle", 0, None)
+        assert (idle.handled, idle.failed, idle.restarts, idle.stashed) == (3, 1, 0, 1)
+        ref.tell("wait")
+        await begun.wait()
+        for _ in range(5):
+            ref.tell("more")
+        busy = ref.statistics()
+        assert (busy.state, busy.waiting, busy.peak) == ("handling", 5, 5)
+        assert busy.oldest is not None
+        assert busy.oldest >= 0
+        assert "has been handling str" in busy.doing
+        assert "in on_receive" in busy.doing
+        gate.set()
+        await until(lambda: ref.statistics().waiting == 0)
+        after = ref.statistics()
+        assert (after.handled, after.peak, after.oldest) == (9, 5, None)
+        assert await ref.stop(block=False)
+        assert ref.statistics().state == "stopped"
+
+
+async def test_the_oldest_message_is_the_one_that_waits_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("uno_actors.asks.monotonic", lambda: now)
+    monkeypatch.setattr("uno_actors.mailbox.monotonic", lambda: now)
+    mailbox = make_mailbox(MailboxPolicy(priority=lambda message: -message))
+    assert mailbox.oldest() is None
+    for number in range(3):
+        mailbox.add(Envelope(number))
+        now += 10
+    assert mailbox.oldest() == 30
+    mailbox.take()
+    assert mailbox.oldest() == 30, "the last to come went first"
+
+
+async def test_a_system_tells_of_its_actors_and_its_dispatcher() -> None:
+    gate = threading.Event()
+
+    class Blocks(Actor):
+        def on_receive(self, message: Any) -> None:
+            gate.wait()
+
+    async with ActorSystem(handlers=[]) as system:
+        before = system.statistics()
+        ref, other = await system.spawn(Blocks), await system.spawn(Notes)
+        ref.tell("block")
+        await until(lambda: system.statistics().dispatcher.workers.busy == 1)
+        other.tell("one")
+        during = system.statistics()
+        assert during.actors == before.actors + 2
+        assert during.dispatcher.ready >= 1
+        assert during.dispatcher.workers.threads >= 1
+        gate.set()
+        await until(lambda: system.statistics().dispatcher.workers.busy == 0)

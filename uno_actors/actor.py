@@ -19,6 +19,7 @@ from uno_actors.future import Future, Reply
 from uno_actors.mailbox import Mailbox, MailboxPolicy, make_mailbox
 from uno_actors.process import ActorProcess, ActorStatistics, StopFlag
 from uno_actors.timers import Timers
+from uno_actors.watchdog import watchdog
 
 A = TypeVar("A", bound=PykkaActor)
 
@@ -144,7 +145,9 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
         return Future()
 
     def _start_actor_loop(self) -> None:
-        ActorProcess(self, default_dispatcher(), stops_all=True).start()
+        dispatcher = default_dispatcher()
+        watchdog.watch(dispatcher)
+        ActorProcess(self, dispatcher, stops_all=True).start()
 
 
 class ActorRef(PykkaActorRef[A], Generic[A]):

@@ -9,13 +9,11 @@ import contextlib
 import contextvars
 import inspect
 import sys
-import sysconfig
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from time import monotonic
 from types import CoroutineType, FrameType
 from typing import Any, Literal, NamedTuple, Protocol, cast
@@ -40,12 +38,10 @@ from uno_actors.future import Future
 from uno_actors.log import get_logger
 from uno_actors.mailbox import Mailbox
 from uno_actors.timers import Timers
+from uno_actors.watchdog import LIBRARIES, line_of, own_frame
 
 SLICE_SECONDS = 0.0005
 """How long one actor handles messages before the next one has its turn."""
-
-_LIBRARIES = (sysconfig.get_path("stdlib"), str(Path(__file__).parent))
-"""Where the lines are that nobody wants to hear of when an actor stands still."""
 
 Calls = Generator[Callable[[], Any], Any, Any]
 """Yields each function of the actor that is to be called, and is sent its result or its error.
@@ -447,8 +443,11 @@ class ActorProcess:
 
     def _handle_soon(self, envelope: Envelope) -> Waiting | None:
         """What `_handle` does, in the fewer steps that most messages need."""
-        coroutine = self.actor.on_receive(envelope.message)
         try:
+            coroutine = self.actor.on_receive(envelope.message)
+            if type(coroutine) is not CoroutineType and not hasattr(coroutine, "send"):
+                self._succeeded(envelope, coroutine)  # of a plain function in the place of its class's
+                return None
             yielded = coroutine.send(None)
         except StopIteration as end:
             self._succeeded(envelope, end.value)
@@ -702,30 +701,20 @@ class ActorProcess:
         """The line of the actor's code, or of what it called, that is running or waiting."""
         frame: FrameType | None = None
         if self._thread is not None:
-            frame = _own_frame(self._thread)
+            frame = own_frame(sys._current_frames().get(self._thread))
         elif self._carried is not None:
             coroutine: Any = self._carried
             while isinstance(coroutine, CoroutineType):
                 code = coroutine.cr_code
-                if coroutine.cr_frame is not None and not code.co_filename.startswith(_LIBRARIES):
+                if coroutine.cr_frame is not None and not code.co_filename.startswith(LIBRARIES):
                     frame = coroutine.cr_frame
                 coroutine = coroutine.cr_await
         elif self._dispatcher.thread is not None:
-            frame = _own_frame(self._dispatcher.thread)
-        if frame is None:
-            return ""
-        return f", now at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+            frame = own_frame(sys._current_frames().get(self._dispatcher.thread))
+        return "" if frame is None else f", now at {line_of(frame)}"
 
 
 _SIGNALS = frozenset((ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr))
-
-
-def _own_frame(thread: int) -> FrameType | None:
-    """The innermost frame of a thread that is neither the standard library's nor ours."""
-    frame = sys._current_frames().get(thread)
-    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
-        frame = frame.f_back
-    return frame
 
 
 def _withdrawn(envelope: Envelope) -> bool:

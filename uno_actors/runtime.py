@@ -1,6 +1,7 @@
 """What runs while an actor system is up, on its event loop: made at the start, gone after the stop."""
 
 import asyncio
+import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from uno_actors.actor import Actor, ActorRef
 from uno_actors.aggregate import AggregateRoot
 from uno_actors.aggregate_actor import Aggregates
 from uno_actors.clock import Clock
-from uno_actors.dispatcher import Dispatcher
+from uno_actors.dispatcher import Dispatcher, DispatcherStatistics
 from uno_actors.errors import NameTaken, SupervisorGaveUp, SystemNotRunning
 from uno_actors.future import Future
 from uno_actors.handler_actor import HandlerActor, HandlerStatistics, Subscription, Work
@@ -25,6 +26,7 @@ from uno_actors.router import TURN, RouterActor
 from uno_actors.store import EventStore
 from uno_actors.supervision import Child, SupervisorActor
 from uno_actors.supervisor import Backoff, Supervisor
+from uno_actors.watchdog import watchdog
 
 if TYPE_CHECKING:
     from uno_actors.system import ActorSystem
@@ -75,6 +77,8 @@ class SystemStatistics:
         passivations: Idle aggregates that were let go.
         active_aggregates: Aggregates active now.
         dead_messages: Messages that were told and not handled; see `ActorSystem.dead_messages`.
+        actors: Spawned actors that live now, the system's own supervisors included.
+        dispatcher: Its event loop and worker threads.
         handlers: By handler name.
     """
 
@@ -89,6 +93,8 @@ class SystemStatistics:
     passivations: int
     active_aggregates: int
     dead_messages: int
+    actors: int
+    dispatcher: DispatcherStatistics
     handlers: dict[str, HandlerStatistics]
 
 
@@ -112,6 +118,7 @@ class Runtime:
         give_up: Callable[[SupervisorGaveUp], None],
     ) -> None:
         self.dispatcher = Dispatcher(asyncio.get_running_loop())
+        watchdog.watch(self.dispatcher)
         self.subscriptions: list[Subscription] = []
         self._system = system
         self._store = store
@@ -216,8 +223,7 @@ class Runtime:
         own_thread: bool = False,
     ) -> "Future[ActorRef[A]]":
         """Start an actor that stands under no supervisor; see `ActorSystem.spawn` and `Actor.spawn`."""
-        if not isinstance(actor, Actor):
-            _adopt(actor)
+        _fit(actor, own_thread=own_thread)
         started: Future[ActorRef[A]] = Future()
         ref = ActorRef(actor, self._settings.ask_timeout)
         ref.actor_inbox.dead = self.dead_messages
@@ -283,6 +289,8 @@ class Runtime:
             passivations=totals.passivations,
             active_aggregates=len(self.aggregates),
             dead_messages=self.dead_messages.count,
+            actors=len(self._spawned),
+            dispatcher=self.dispatcher.statistics(),
             handlers={s.name: s.statistics(self.router.dispatched(s)) for s in self.subscriptions},
         )
 
@@ -366,12 +374,23 @@ class Runtime:
         self._let_go.close()
         for task in self._tasks:
             task.cancel()
+        watchdog.forget(self.dispatcher)
         self.dispatcher.close()
 
 
-def _adopt(actor: PykkaActor) -> None:
-    """Give an actor of pykka's threads what those of our runtime have."""
-    urn = actor.actor_urn
+def _fit(actor: PykkaActor, *, own_thread: bool) -> None:
+    """See to it that ``actor`` can run there; one of pykka's threads is given the inbox of our runtime.
+
+    Raises:
+        TypeError, ValueError: It cannot.
+    """
+    kind = type(actor).__name__
+    if own_thread and inspect.iscoroutinefunction(actor.on_receive):
+        raise ValueError(f"{kind} handles its messages in a coroutine, on the event loop: it needs no thread")
+    if isinstance(actor, Actor):
+        return
+    if not own_thread:
+        raise TypeError(f"{kind} is an actor of pykka's threads: spawn it with dispatcher='thread'")
     inbox = make_mailbox(getattr(actor, "mailbox", DEFAULT))
-    inbox.urn = urn
+    inbox.urn = actor.actor_urn
     actor.actor_inbox, actor.actor_stopped = cast("Any", (inbox, StopFlag()))

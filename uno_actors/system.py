@@ -5,7 +5,8 @@ from collections.abc import Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from uno_actors.actor import Actor, ActorRef
+from uno_actors._pykka import PykkaActor
+from uno_actors.actor import ActorRef
 from uno_actors.aggregate import AggregateRoot
 from uno_actors.aggregate_actor import AggregateRef, Envelope
 from uno_actors.asks import being_handled, time_left
@@ -23,7 +24,7 @@ from uno_actors.runtime import Runtime, Settings, SystemStatistics
 from uno_actors.store import EventStore, open_store
 from uno_actors.supervisor import Supervisor
 
-A = TypeVar("A", bound=Actor)
+A = TypeVar("A", bound=PykkaActor)
 T = TypeVar("T")
 
 DEFAULT_SUPERVISOR = "handlers"
@@ -121,7 +122,12 @@ class ActorSystem:
         return AggregateRef(self, aggregate_type, aggregate_id)
 
     def spawn(
-        self, actor_class: type[A], *args: Any, name: str | None = None, **kwargs: Any
+        self,
+        actor_class: type[A],
+        *args: Any,
+        name: str | None = None,
+        dispatcher: Literal["shared", "thread"] = "shared",
+        **kwargs: Any,
     ) -> "Future[ActorRef[A]]":
         """Start an actor; the future has its reference once ``on_start`` has succeeded, else its error.
 
@@ -129,13 +135,20 @@ class ActorSystem:
             actor_class: The class.
             *args: For its constructor.
             name: Under which `actor` finds it while it lives.
+            dispatcher: ``shared``: coroutine functions on the event loop, plain ones on worker threads.
+                ``thread``: plain functions on a thread that is its own, for code that must always run on the
+                same one; also a ``pykka.ThreadingActor`` can be spawned so.
             **kwargs: For its constructor.
 
         Raises:
             NameTaken: Another living actor has the name.
+            TypeError, ValueError: Its class cannot run there.
             SystemNotRunning: The system was not started, or has stopped.
         """
-        return self._running().spawn(actor_class(*args, **kwargs), name=name)
+        if dispatcher not in ("shared", "thread"):
+            raise ValueError(f"dispatcher must be 'shared' or 'thread'; found {dispatcher!r}")
+        actor, own_thread = actor_class(*args, **kwargs), dispatcher == "thread"
+        return self._running().spawn(actor, name=name, own_thread=own_thread)
 
     def actor(self, name: str) -> ActorRef[Any] | None:
         """The living actor that was spawned under ``name``, or ``None``.
