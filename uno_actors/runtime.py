@@ -20,6 +20,7 @@ from uno_actors.journal import Journal
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DeadMessages
 from uno_actors.router import TURN, RouterActor
+from uno_actors.snapshots import check_every
 from uno_actors.store import EventStore
 from uno_actors.supervision import Child, SupervisorActor
 from uno_actors.supervisor import Backoff, Supervisor
@@ -44,6 +45,8 @@ class Settings:
     ask_timeout: float
     passivate_after: float
     max_active: int
+    snapshot_every: int | None
+    remember_commands: int
     stop_timeout: float
     clock: Clock
 
@@ -55,6 +58,9 @@ class Settings:
             raise ValueError(f"stop_timeout must not be negative; found {self.stop_timeout}")
         if self.max_active < 1:
             raise ValueError(f"max_active must be 1 or more; found {self.max_active}")
+        if self.remember_commands < 0:
+            raise ValueError(f"remember_commands must not be negative; found {self.remember_commands}")
+        check_every(self.snapshot_every)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +72,13 @@ class SystemStatistics:
         rejected: Commands rejected by a rule of the domain.
         failed: Commands answered with another error.
         reruns: Commands run again because another writer was faster or a commit failed.
+        repeated: Commands answered with the outcome that they had the first time.
         events_recorded: Events that commands have recorded.
         commits: Groups in which they were committed.
         activations: Aggregates loaded from the store.
         events_replayed: Events applied while loading.
         passivations: Idle aggregates that were let go.
+        snapshots: Snapshots of aggregates that were saved.
         active_aggregates: Aggregates active now.
         dead_messages: Messages that were told and not handled; see `ActorSystem.dead_messages`.
         handlers: By handler name.
@@ -80,11 +88,13 @@ class SystemStatistics:
     rejected: int
     failed: int
     reruns: int
+    repeated: int
     events_recorded: int
     commits: int
     activations: int
     events_replayed: int
     passivations: int
+    snapshots: int
     active_aggregates: int
     dead_messages: int
     handlers: dict[str, HandlerStatistics]
@@ -131,6 +141,8 @@ class Runtime:
             self.clock,
             passivate_after=settings.passivate_after,
             max_active=settings.max_active,
+            snapshot_every=settings.snapshot_every,
+            remember_commands=settings.remember_commands,
             start=self.start_task,
             dead=self.dead_messages,
         )
@@ -263,11 +275,13 @@ class Runtime:
             rejected=totals.rejected,
             failed=totals.failed,
             reruns=totals.reruns,
+            repeated=totals.repeated,
             events_recorded=self.journal.events,
             commits=self.journal.commits,
             activations=totals.activations,
             events_replayed=totals.events_replayed,
             passivations=totals.passivations,
+            snapshots=self.aggregates.snapshots.saved,
             active_aggregates=len(self.aggregates),
             dead_messages=self.dead_messages.count,
             handlers={s.name: s.statistics(self.router.dispatched(s)) for s in self.subscriptions},

@@ -85,6 +85,7 @@ async def test_layout_on_disk_is_as_documented(tmp_path: Path) -> None:
         await store.save_progress({"mail": 3}, [letter])
 
     env = lmdb.open(str(tmp_path), readonly=True, max_dbs=8, create=False)
+    names = [b"checkpoints", b"dead_letters", b"log", b"meta", b"snapshots", b"streams"]
 
     def rows(name: bytes | None) -> dict[bytes, bytes]:
         db = env.open_db(name, create=False)
@@ -92,7 +93,7 @@ async def test_layout_on_disk_is_as_documented(tmp_path: Path) -> None:
             return {bytes(key): bytes(value) for key, value in txn.cursor()}
 
     try:
-        assert sorted(rows(None)) == [b"checkpoints", b"dead_letters", b"log", b"meta", b"streams"]
+        assert sorted(rows(None)) == names
         assert rows(b"meta") == {b"program": b"uno_actors", b"format": b"1"}
         log = rows(b"log")
         assert list(log) == [u64(1), u64(2), u64(3), u64(4)]
