@@ -1,7 +1,7 @@
 """What a stream remembers of the commands that wrote it, so that a repeated one is answered and not run again.
 
 Nothing is stored for it but the reply, in the last record of a command (`codec.Record.reply`): the record also
-tells which command it answers. An active aggregate keeps four bytes for each of its last events, in which it
+tells which command it answers. An active aggregate keeps three bytes for each of its last events, in which it
 looks for the id of a command that comes; what is found is compared with the record before it counts.
 """
 
@@ -21,12 +21,12 @@ MAX_REPLY = 64 << 10
 _NOT_KEPT = b"\xc1"
 """Begins what stands in for a reply that could not be recorded, before the reason: no msgpack begins so."""
 
-_WIDTH = 4
+_WIDTH = 3
 _NONE = b"\0" * _WIDTH
 
 
 class CommandMemory(bytearray):
-    """The commands that the last events of a stream answered: a ring of hashes by version, four bytes each.
+    """The commands that the last events of a stream answered: a ring of hashes by version, three bytes each.
 
     A subclass of ``bytearray`` because a system may keep a million of them.
     """
@@ -62,19 +62,21 @@ class CommandMemory(bytearray):
 
 
 def _hash(command_id: str) -> bytes:
-    return (hash(command_id) & 0xFFFF_FFFF or 1).to_bytes(_WIDTH, "little")
+    return (hash(command_id) & 0xFF_FFFF or 1).to_bytes(_WIDTH, "little")
 
 
 # --- replies ---
 
-_PLAIN = frozenset({type(None), bool, int, float, str})
+_PLAIN = frozenset({type(None), bool, float, str})
+_SMALL = 2**63
 _pack_plain = msgpack.Packer().pack
 
 
 def pack_reply(reply: object, command: type[Command[Any]]) -> bytes:
     """The reply as it is recorded, or why it cannot be."""
     try:
-        if type(reply) in _PLAIN:
+        kind = type(reply)
+        if kind in _PLAIN or (kind is int and -_SMALL <= reply < _SMALL):  # type: ignore[operator]
             packed: bytes = _pack_plain(reply)
         else:
             packed = pack_value(reply, _reply_classes(command), may_share=True)
