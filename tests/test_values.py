@@ -69,7 +69,7 @@ def through_bytes(value: object) -> Any:
     return unpack_value(pack_value(value, CLASSES), CLASSES)
 
 
-def same(one: object, other: object) -> bool:
+def same(one: object, other: object) -> bool:  # noqa: PLR0911 - one for each kind
     """Equal, of the same types all the way down, and told apart where == does not."""
     if type(one) is not type(other):
         return False
@@ -84,7 +84,8 @@ def same(one: object, other: object) -> bool:
             return str(one) == str(other)
         case datetime() | time():
             return (repr(one), one.fold) == (repr(other), other.fold)  # type: ignore[attr-defined]
-    return one == other
+        case _:
+            return one == other
 
 
 ZONES = st.one_of(

@@ -164,8 +164,9 @@ class AggregateRoot:
         for event in events:
             if event.aggregate_version != self.version + 1:
                 raise InternalError(f"{self!r} cannot replay {event}: a gap in its stream")
-            getattr(self, _apply_method(type(self), type(event)))(event)
-            self.version += 1
+            apply = _apply_method(type(self), type(event))
+            self.version += 1  # before it is applied, as when it was registered
+            getattr(self, apply)(event)
         return self
 
     def to_snapshot(self) -> Mapping[str, Any]:
