@@ -31,7 +31,6 @@ from uno_actors import (
     Snapshot,
     StoreFull,
     handles,
-    upcasts,
 )
 from uno_actors.codec import StreamId
 from uno_actors.snapshots import restore, take
@@ -444,12 +443,10 @@ class MovedV3(DomainEvent):
     town: str
 
 
-@upcasts("SnapshotTestMoved", from_version=1)
 def _to_2(payload: dict[str, Any]) -> dict[str, Any]:
     return {"address": payload["to"]}
 
 
-@upcasts("SnapshotTestMoved", from_version=2)
 def _to_3(payload: dict[str, Any]) -> dict[str, Any]:
     street, _, town = payload["address"].partition(", ")
     return {"street": street, "town": town}
