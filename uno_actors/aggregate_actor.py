@@ -6,6 +6,7 @@ aggregate is under way: what is decided meanwhile forms its next one, so that th
 append never rests on events that may still fail.
 """
 
+import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ MAX_RERUNS = 3
 """How often a command is run again after another writer was faster."""
 LOOKS = 8
 """At the limit, among so many of the oldest an idle aggregate is looked for when a new one comes."""
+SAVE_AFTER = 0.2
+"""Seconds that a snapshot waits for others, so that a hot aggregate does not cost a transaction for each."""
 SWEEPS = 4
 """Looks for idle aggregates in each ``passivate_after``."""
 
@@ -219,7 +222,9 @@ class AggregateActor:
             if self._records is None:
                 self._records = []
             self._records += records
-            self._remember(records)
+            for record in records[:-1]:
+                self._remember(record, None)
+            self._remember(records[-1], envelope.command.command_id)
         self._answer_behind(envelope, outcome)
 
     def _to_records(self, events: list[DomainEvent], command: Command[Any], reply: Any) -> list[Record]:
@@ -238,15 +243,15 @@ class AggregateActor:
 
     # --- repeated commands ---
 
-    def _remember(self, records: Iterable[Record]) -> None:
+    def _remember(self, record: Record, answered: str | None) -> None:
         size = self._aggregates.remember_commands
-        for record in records if size else ():
-            answered = record.answered
-            if self._memory is None:
-                if answered is None:
-                    continue
-                self._memory = CommandMemory()
-            self._memory.note(record.aggregate_version or 0, answered, size)
+        if not size:
+            return
+        if self._memory is None:
+            if answered is None:
+                return
+            self._memory = CommandMemory()
+        self._memory.note(record.aggregate_version or 0, answered, size)
 
     def _is_repeated(self, envelope: Envelope, instance: AggregateRoot) -> bool:
         """Whether the command was handled before, or may have been: then it is dealt with here."""
@@ -254,9 +259,8 @@ class AggregateActor:
             if self._memory is None:
                 return False
             command_id = envelope.command.command_id
-            size = self._aggregates.remember_commands
-            versions = self._memory.versions(command_id, instance.version, size)
-            versions = [version for version in versions if version not in envelope.others]
+            found = self._memory.versions(command_id, instance.version, self._aggregates.remember_commands)
+            versions = [version for version in found if version not in envelope.others] if found else ()
             if not versions:
                 return False
             envelope.recorded = self._outcome_under_way(command_id)
@@ -382,7 +386,7 @@ class AggregateActor:
         self._memory = None
         try:
             instance, replayed = await aggregates.load(
-                self.stream, look=lambda record: self._remember((record,))
+                self.stream, look=lambda record: self._remember(record, record.answered)
             )
         except BaseException as error:
             waiting, self._mailbox, self._loading = self._mailbox or (), None, False
@@ -393,6 +397,8 @@ class AggregateActor:
             return
         self.instance = instance
         self._loading = False
+        for envelope in self._mailbox or ():
+            envelope.others = ()  # versions that were not recorded then may be another's now
         if snapshot := self._take_snapshot(instance.version - replayed, instance.version):
             aggregates.save_snapshot(snapshot)
         self._run()
@@ -441,7 +447,8 @@ class Aggregates:
         self.snapshots = Snapshots(store, snapshot_every)
         self.remember_commands = remember_commands
         self._snapshots_to_save: dict[StreamId, Snapshot] = {}
-        self._saving = False
+        self._save_timer: Timer | None = None
+        self._saving = asyncio.Lock()
         self._dead = dead
         self.log = get_logger(actor="aggregates")
         self._store = store
@@ -458,8 +465,8 @@ class Aggregates:
 
     @property
     def busy(self) -> bool:
-        """Whether any command is not answered yet, or any snapshot not saved."""
-        return self._busy > 0 or self._saving
+        """Whether any command is not answered yet."""
+        return self._busy > 0
 
     def deliver(self, stream: StreamId, envelope: Envelope, timeout: float) -> None:
         """Hand a command to the one live actor of its aggregate, activating it if need be."""
@@ -507,17 +514,20 @@ class Aggregates:
         return page[0].record if page else None
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
-        """Save it behind the commands, together with others that come meanwhile."""
+        """Save it behind the commands, together with others that come within `SAVE_AFTER`."""
         self._snapshots_to_save[snapshot.stream] = snapshot
-        if not self._saving:
-            self._saving = True
-            self.start(self._save_snapshots())
+        if self._save_timer is None:
+            self._save_timer = self.clock.call_later(SAVE_AFTER, lambda: self.start(self.save_snapshots()))
 
-    async def _save_snapshots(self) -> None:
-        while self._snapshots_to_save:
+    async def save_snapshots(self) -> None:
+        """Save those that wait."""
+        if self._save_timer is not None:
+            self._save_timer.cancel()
+            self._save_timer = None
+        async with self._saving:  # whoever saves at the end waits for those under way, too
             group, self._snapshots_to_save = list(self._snapshots_to_save.values()), {}
-            await self.snapshots.save(group)
-        self._saving = False
+            if group:
+                await self.snapshots.save(group)
 
     def _time_out(self, actor: AggregateActor, envelope: Envelope, seconds: float) -> None:
         if envelope.future is None or envelope.future.done():
@@ -566,8 +576,9 @@ class Aggregates:
 
     def close(self, reason: UnoError) -> None:
         """Stop looking for idle aggregates, and answer whoever still waits with ``reason``."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        for timer in (self._sweeping, self._save_timer):
+            if timer is not None:
+                timer.cancel()
         for actor in self._active.values():
             actor.abandon(reason)
 

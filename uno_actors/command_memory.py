@@ -5,6 +5,7 @@ tells which command it answers. An active aggregate keeps three bytes for each o
 looks for the id of a command that comes; what is found is compared with the record before it counts.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -48,11 +49,13 @@ class CommandMemory(bytearray):
             self.extend(bytes(place + _WIDTH - len(self)))
         self[place : place + _WIDTH] = _NONE if command_id is None else _hash(command_id)
 
-    def versions(self, command_id: str, head: int, size: int) -> list[int]:
+    def versions(self, command_id: str, head: int, size: int) -> Sequence[int]:
         """Versions up to ``head``, the last one noted, whose events may be the last of ``command_id``."""
-        found: list[int] = []
         wanted = _hash(command_id)
         place = self.find(wanted)
+        if place < 0:
+            return ()
+        found: list[int] = []
         while place >= 0:
             slot, askew = divmod(place, _WIDTH)
             if not askew:

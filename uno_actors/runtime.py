@@ -327,6 +327,7 @@ class Runtime:
             for process in (*reversed(self._spawned), self._router_process):
                 await self._stop_one(process.stop(), process, deadline)
             await self._within(deadline, self._answered())
+            await self._within(deadline, self.aggregates.save_snapshots())
         finally:
             self._stop_listening()
             self.close()
