@@ -29,7 +29,7 @@ from uno_actors import (
     handles,
 )
 from uno_actors.codec import to_record
-from uno_actors.command_memory import MAX_REPLY, CommandMemory
+from uno_actors.command_memory import MAX_REPLY, CommandMemory, pack_reply
 from uno_actors.store import Append, Appended, EventStore
 
 
@@ -308,14 +308,61 @@ async def test_commands_that_only_look_alike_are_told_apart(monkeypatch: pytest.
 
 
 async def test_looking_up_keeps_the_order_of_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uno_actors.command_memory._hash", lambda command_id: command_id[:3].encode())
+    async with running() as (system, store):
+        alice = system.aggregate(Account, "alice")
+        first = Credit(amount=1, command_id="aaa one")
+        await alice.ask(first)
+        ten, hundred = Credit(amount=10, command_id="aaa two"), Credit(amount=100, command_id="aaa three")
+        replies = [alice.ask(command) for command in (ten, Balance(), first, hundred, Balance())]
+        assert await asyncio.gather(*replies) == [11, 11, 1, 111, 111]
+        assert await amounts(store) == [1, 10, 100]
+
+
+async def test_what_looked_alike_and_was_not_recorded_is_looked_at_again_when_another_has_recorded_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Version 1 is of a command that looks alike; it fails, for the other process has put this very one there."""
     collide(monkeypatch)
     async with running() as (system, store):
         alice = system.aggregate(Account, "alice")
-        first = Credit(amount=1)
-        await alice.ask(first)
-        replies = [alice.ask(c) for c in (Credit(amount=10), Balance(), first, Credit(amount=100), Balance())]
-        assert await asyncio.gather(*replies) == [11, 11, 1, 111, 111]
-        assert await amounts(store) == [1, 10, 100]
+        command = Credit(amount=5)
+        event = Credited(amount=5, aggregate_id="alice", aggregate_type="Account")
+        store.gate.clear()
+        alike = alice.ask(Credit(amount=1))
+        await until(lambda: store.commits_asked)
+        asked = alice.ask(command)
+        await turns()
+        record = to_record(event, command.command_id, pack_reply(5, Credit))
+        await super(BankStore, store).commit([Append((record,))])
+        store.gate.set()
+        assert (await asked, await alike) == (5, 6)
+        assert await amounts(store) == [5, 1]
+
+
+async def test_a_command_that_failed_is_looked_for_nowhere() -> None:
+    async with running() as (system, store):
+        alice = system.aggregate(Account, "alice")
+        command = Credit(amount=1)
+        store.commit_errors.append(StoreFull("memory:", "no room"))
+        with pytest.raises(StoreFull):
+            await alice.ask(command)
+        assert await alice.ask(Balance()) == 0
+        store.read_stream_errors.append(OSError("it is active and need not read"))
+        assert await alice.ask(command) == 1
+
+
+async def test_a_question_of_the_same_id_does_not_answer_for_the_command_behind_it() -> None:
+    async with running() as (system, store):
+        alice = system.aggregate(Account, "alice")
+        store.gate.clear()
+        replies = [alice.ask(Credit(amount=1))]
+        await until(lambda: store.commits_asked)
+        credit = Credit(amount=5, command_id="x")
+        replies += [alice.ask(command) for command in (Balance(command_id="x"), credit, credit)]
+        await turns()
+        store.gate.set()
+        assert await asyncio.gather(*replies) == [1, 1, 6, 6]
 
 
 async def test_a_store_that_fails_to_be_read_is_an_error_of_the_repetition_alone() -> None:
@@ -420,6 +467,19 @@ def test_memory_finds_what_a_list_of_the_last_events_would(
     for wanted in "abcdef":
         model = [version for version, command_id in last if command_id == wanted and version > head - size]
         assert sorted(memory.versions(wanted, head, size)) == model
+
+
+@given(st.lists(st.text("ab", min_size=3, max_size=3), max_size=40), st.integers(1, 9))
+def test_memory_does_not_find_what_stands_across_two_places(commands: list[str], size: int) -> None:
+    memory = CommandMemory()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("uno_actors.command_memory._hash", str.encode)
+        for version, command_id in enumerate(commands, 1):
+            memory.note(version, command_id, size)
+        for wanted in set(commands):
+            last = list(enumerate(commands, 1))[-size:]
+            model = [version for version, command_id in last if command_id == wanted]
+            assert sorted(memory.versions(wanted, len(commands), size)) == model
 
 
 def test_memory_of_a_full_window_stays_within_its_share_of_an_idle_aggregate() -> None:

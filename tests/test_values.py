@@ -232,6 +232,12 @@ def test_classes_are_found_in_fields_of_fields_and_two_of_one_name_in_none() -> 
     assert classes_in(int, "Unknown", None, list["Item"], Exception) == {}
 
 
+def test_no_class_is_missed_however_many_annotations_there_are() -> None:
+    """The annotations that are looked through are made for the purpose, and gone after it."""
+    for _ in range(300):
+        assert len(classes_in(list[Item] | dict[str, Rights])) == 6
+
+
 @dataclass
 class Renamed:
     quantity: int

@@ -314,7 +314,7 @@ class AggregateActor:
     def _take_snapshot(self, before: int, after: int) -> Snapshot | None:
         """A snapshot, if one is due, of the state at version ``after``; it is saved when that is recorded."""
         snapshots, instance = self._aggregates.snapshots, self.instance
-        if instance is None or instance.version != after or not snapshots.due(before, after):
+        if instance is None or not snapshots.due(before, after):
             return None
         return snapshots.take(instance)
 

@@ -31,14 +31,14 @@ def classes_in(*annotations: Any) -> dict[str, type]:
     Two classes of one name are both left out, for a reader would have to choose.
     """
     found: dict[str, type] = {}
-    seen: set[int] = set()
+    seen: dict[int, object] = {}  # some cannot be hashed; kept, so that an id is not given to another
     ambiguous: set[str] = set()
     waiting = list(annotations)
     while waiting:
         annotation = waiting.pop()
         if id(annotation) in seen:
             continue
-        seen.add(id(annotation))
+        seen[id(annotation)] = annotation
         waiting += get_args(annotation)
         waiting.append(getattr(annotation, "__value__", None))  # of `type Money = ...`
         if isinstance(annotation, type) and _is_restorable(annotation):
