@@ -429,7 +429,7 @@ async def test_none_is_remembered_if_none_is_wanted() -> None:
         with pytest.raises(OutcomeUnknown, match="Read the stream before"):
             await alice.ask(command)
     with pytest.raises(ValueError, match="remember_commands"):
-        ActorSystem(remember_commands=-1)
+        ActorSystem(handlers=[], remember_commands=-1)
 
 
 async def test_conflicts_without_end_are_still_told(tmp_path: Path) -> None:

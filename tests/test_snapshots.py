@@ -95,7 +95,7 @@ async def test_none_is_taken_if_none_is_wanted_but_what_is_there_is_used(never: 
     assert await balance(store) == (10, 10)
     assert await balance(store, snapshot_every=never) == (10, 0)
     with pytest.raises(ValueError, match="snapshot_every"):
-        ActorSystem(snapshot_every=-1)
+        ActorSystem(handlers=[], snapshot_every=-1)
 
 
 async def test_state_that_runs_ahead_of_the_disk_is_not_in_it() -> None:
@@ -116,6 +116,16 @@ async def test_state_that_runs_ahead_of_the_disk_is_not_in_it() -> None:
         assert await behind == 12
         await until(lambda: system.statistics().snapshots == 1)
         assert msgpack.unpackb((await store.read_snapshot(ALICE)).state) == {"balance": 12}
+
+
+async def test_a_commit_that_fails_leaves_no_snapshot_behind() -> None:
+    async with running() as (system, store):
+        await credit(system, 2)
+        store.commit_errors.append(StoreFull("memory:", "no room"))
+        with pytest.raises(StoreFull):
+            await system.aggregate(Account, "alice").ask(Credit(amount=100))
+        await turns()
+    assert await store.read_snapshot(ALICE) is None, "those that wait are saved at the end"
 
 
 async def test_a_hot_aggregate_that_never_stands_still_is_snapshotted_too(
