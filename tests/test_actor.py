@@ -11,9 +11,9 @@ from pykka._envelope import Envelope
 
 from tests.waiting import turns, until
 from uno_actors import Actor, ActorRef, ActorSystem, AskTimeout, BlockingCallOnLoop, Future, MailboxFull
-from uno_actors.actor import ActorProcess, Failure
 from uno_actors.dispatcher import Dispatcher
 from uno_actors.mailbox import MailboxPolicy
+from uno_actors.process import ActorProcess, Failure
 
 Log = list[Any]
 

@@ -546,6 +546,7 @@ async def test_a_command_that_timed_out_while_it_is_run_again_is_counted_once() 
 async def test_a_reply_in_time_cancels_its_timer() -> None:
     clock = ManualClock()
     async with bank(clock=clock) as (system, _):
+        await turns()
         before = clock.pending()
         await system.aggregate(Account, "alice").ask(Credit(amount=1))
         assert clock.pending() == before

@@ -8,7 +8,7 @@ import pykka
 import pytest
 
 from uno_actors import Actor, ActorRef, ActorSystem, AskTimeout, BlockingCallOnLoop, DeadlockError, Future
-from uno_actors.asks import current_handling
+from uno_actors.asks import being_handled
 from uno_actors.dispatcher import MAX_WORKERS
 from uno_actors.future import GetTimeout
 
@@ -157,7 +157,7 @@ async def test_what_a_handling_leaves_behind_does_not_inherit_its_time() -> None
     async with ActorSystem(handlers=[]) as system:
         leaves, other = await system.spawn(Leaves), await system.spawn(Forwards, "B")
         assert await leaves.ask(other, timeout=0.5) == "done"
-        handling = current_handling.get()
+        handling = being_handled.get()
         assert handling is None
         go_on.set()
         assert await left_behind[0] == "B was here"

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future as ThreadFuture
 from contextvars import ContextVar
 from typing import Any
 
@@ -133,6 +134,13 @@ def test_posting_to_a_loop_that_was_closed_harms_nobody() -> None:
 # --- worker threads ---
 
 
+def submit(pool: WorkerPool, function: Callable[[], Any]) -> ThreadFuture[Any]:
+    """Have it run, and tell what came of it."""
+    future: ThreadFuture[Any] = ThreadFuture()
+    pool.submit(lambda: future.set_result(function()))
+    return future
+
+
 async def test_a_plain_function_runs_on_a_worker_and_its_result_comes_back(dispatcher: Dispatcher) -> None:
     name, argument = await dispatcher.on_worker(lambda value: (threading.current_thread().name, value), 3)
     assert name.startswith("uno-worker")
@@ -188,7 +196,7 @@ def test_the_pool_is_bounded_and_reuses_idle_threads() -> None:
         gate.wait()
         return threading.current_thread().name
 
-    futures = [pool.submit(work) for _ in range(8)]
+    futures = [submit(pool, work) for _ in range(8)]
     for _ in range(3):
         running.acquire()
     assert pool._count == 3
@@ -196,7 +204,7 @@ def test_the_pool_is_bounded_and_reuses_idle_threads() -> None:
     gate.set()
     assert len({future.result(5) for future in futures}) <= 3
     for _ in range(20):
-        pool.submit(threading.get_ident).result(5)
+        submit(pool, threading.get_ident).result(5)
     assert pool._count == 3
     pool.close()
 
@@ -204,7 +212,7 @@ def test_the_pool_is_bounded_and_reuses_idle_threads() -> None:
 def test_one_after_the_other_needs_one_thread() -> None:
     pool = WorkerPool(8)
     for _ in range(30):
-        pool.submit(threading.get_ident).result(5)
+        submit(pool, threading.get_ident).result(5)
         while pool._idle == 0:  # it has the result before the thread counts itself idle
             pass
     assert pool._count == 1
@@ -216,7 +224,7 @@ def test_as_many_run_at_once_as_the_bound_allows() -> None:
     pool = WorkerPool(5)
     for width in (1, 5, 2, 5, 3, 5):
         barrier = threading.Barrier(width + 1)
-        futures = [pool.submit(barrier.wait) for _ in range(width)]
+        futures = [submit(pool, barrier.wait) for _ in range(width)]
         barrier.wait(10)
         for future in futures:
             future.result(5)
@@ -226,7 +234,7 @@ def test_as_many_run_at_once_as_the_bound_allows() -> None:
 def test_closing_lets_every_thread_end() -> None:
     before = set(workers())
     pool, gate = WorkerPool(3), threading.Event()
-    futures = [pool.submit(gate.wait) for _ in range(5)]
+    futures = [submit(pool, gate.wait) for _ in range(5)]
     mine = set(workers()) - before
     assert len(mine) == 3
     pool.close()
@@ -240,12 +248,12 @@ def test_closing_lets_every_thread_end() -> None:
 def test_what_comes_after_the_closing_is_still_done_and_leaves_no_thread_behind() -> None:
     pool = WorkerPool(2)
     before = set(workers())
-    pool.submit(threading.get_ident).result(5)
+    submit(pool, threading.get_ident).result(5)
     mine = set(workers()) - before
     pool.close()
     for thread in mine:
         thread.join(5)
-    late = [pool.submit(lambda: "late") for _ in range(5)]
+    late = [submit(pool, lambda: "late") for _ in range(5)]
     assert [future.result(5) for future in late] == ["late"] * 5
     for thread in set(workers()) - before:
         thread.join(5)

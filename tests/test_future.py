@@ -11,7 +11,6 @@ import pytest
 
 from tests.waiting import turns
 from uno_actors import BlockingCallOnLoop, Future, WorldError
-from uno_actors import future as future_module
 from uno_actors.future import GetTimeout
 
 
@@ -311,16 +310,6 @@ def test_callbacks_of_a_derived_future_run_when_it_is_computed() -> None:
     future.set(4)
     assert doubled.get() == 8
     assert heard == [8]
-
-
-def test_a_signal_handler_may_use_other_futures_whatever_it_interrupts() -> None:
-    """It runs on the thread that it interrupts, which may hold the lock; so may a finalizer."""
-    heard: list[int] = []
-    with future_module._lock:
-        future: Future[int] = Future()
-        future.add_done_callback(lambda done: heard.append(done.get()))
-        future.set(1)
-    assert heard == [1]
 
 
 # --- hooks ---

@@ -229,6 +229,7 @@ async def test_a_timer_under_a_key_that_is_taken_replaces_the_other() -> None:
 async def test_timers_end_with_the_actor() -> None:
     clock = ManualClock()
     async with ActorSystem(handlers=[], clock=clock) as system:
+        await turns()
         before = clock.pending()
         ticks = await system.spawn(Ticks)
         await ticks.ask(("periodic", 10, "tick"))

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from uno_actors import Future, MailboxFull
 from uno_actors import mailbox as mailbox_module
-from uno_actors._pykka import ActorStop, Envelope
-from uno_actors.mailbox import KEPT, LOGGED_PER_SECOND, DeadMessages, Mailbox, MailboxPolicy
+from uno_actors._pykka import ActorStop, PykkaEnvelope
+from uno_actors.asks import Envelope
+from uno_actors.mailbox import KEPT, LOGGED_PER_SECOND, DeadMessages, Mailbox, MailboxPolicy, make_mailbox
 
 
 @pytest.fixture(autouse=True)
@@ -19,43 +20,62 @@ def _dead_messages_of_this_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mailbox_module, "dead_messages", DeadMessages())
 
 
-def ask(message: object = "?") -> tuple[Envelope[Any], Future[Any]]:
+class Greeter:
+    def __str__(self) -> str:
+        return "Greeter"
+
+
+GREETER: Any = Greeter()
+
+
+def ask(message: object = "?") -> tuple[Envelope, Future[Any]]:
     future: Future[Any] = Future()
-    return Envelope(message, reply_to=future), future
+    return Envelope(message, future), future
 
 
-def tell(message: object = "!") -> Envelope[Any]:
+def tell(message: object = "!") -> Envelope:
     return Envelope(message)
 
 
 def test_messages_come_out_in_the_order_in_which_they_were_put() -> None:
-    mailbox = Mailbox()
+    mailbox = make_mailbox()
     for number in range(3):
-        mailbox.put(tell(number))
+        mailbox.add(tell(number))
     assert len(mailbox) == 3
-    assert [mailbox.get().message for _ in range(3)] == [0, 1, 2]
+    assert taken(mailbox) == [0, 1, 2]
     assert mailbox.empty()
     assert mailbox.take() is None
+
+
+def test_a_message_wakes_the_actor_unless_another_has_done_so() -> None:
+    mailbox = make_mailbox()
+    seen: list[int] = []
+    mailbox.wake = lambda: seen.append(len(mailbox))
+    mailbox.add(tell())
+    mailbox.add(tell())
+    assert seen == [1], "the message is there when the actor is woken"
+    mailbox.woken = False
+    mailbox.add(tell())
+    assert seen == [1, 3]
+
+
+def test_pykka_puts_and_gets_envelopes_of_its_own() -> None:
+    mailbox = make_mailbox()
+    future: Future[Any] = Future()
+    mailbox.put(PykkaEnvelope("?", reply_to=future))
+    envelope = mailbox.get()
+    assert (envelope.message, envelope.reply_to) == ("?", future)
     with pytest.raises(IndexError):
         mailbox.get()
 
 
-def test_each_message_wakes_the_actor() -> None:
-    mailbox = Mailbox()
-    seen: list[int] = []
-    mailbox.wake = lambda: seen.append(len(mailbox))
-    mailbox.put(tell())
-    mailbox.put(tell())
-    assert seen == [1, 2], "the message is there when the actor is woken"
-
-
 def test_a_full_mailbox_answers_an_ask_with_mailbox_full() -> None:
-    mailbox = Mailbox(MailboxPolicy(capacity=2))
-    mailbox.owner = "Greeter"
-    mailbox.put(tell())
-    mailbox.put(tell())
+    mailbox = make_mailbox(MailboxPolicy(capacity=2))
+    mailbox.process = GREETER
+    mailbox.add(tell())
+    mailbox.add(tell())
     envelope, future = ask()
-    mailbox.put(envelope)
+    mailbox.add(envelope)
     with pytest.raises(MailboxFull, match=r"mailbox of Greeter is full \(2 messages wait\)") as caught:
         future.get(timeout=0)
     assert (caught.value.owner, caught.value.capacity) == ("Greeter", 2)
@@ -64,49 +84,49 @@ def test_a_full_mailbox_answers_an_ask_with_mailbox_full() -> None:
 
 
 def test_a_full_mailbox_drops_what_is_told_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    mailbox = Mailbox(MailboxPolicy(capacity=1))
-    mailbox.owner = "Greeter"
-    mailbox.put(tell(1))
-    mailbox.put(tell("too much"))
+    mailbox = make_mailbox(MailboxPolicy(capacity=1))
+    mailbox.process = GREETER
+    mailbox.add(tell(1))
+    mailbox.add(tell("too much"))
     assert mailbox.dead.count == 1
     assert "message dropped" in caplog.text
     assert "actor=Greeter" in caplog.text
     assert "mailbox is full" in caplog.text
-    assert mailbox.get().message == 1
+    assert taken(mailbox) == [1]
 
 
 def test_a_mailbox_has_room_again_when_a_message_was_taken() -> None:
-    mailbox = Mailbox(MailboxPolicy(capacity=1))
-    mailbox.put(tell(1))
-    mailbox.get()
+    mailbox = make_mailbox(MailboxPolicy(capacity=1))
+    mailbox.add(tell(1))
+    mailbox.take()
     envelope, future = ask()
-    mailbox.put(envelope)
+    mailbox.add(envelope)
     assert not future.done()
 
 
 def test_a_stop_signal_is_accepted_by_a_full_mailbox() -> None:
-    mailbox = Mailbox(MailboxPolicy(capacity=1))
-    mailbox.put(tell())
-    mailbox.put(tell(ActorStop()))
+    mailbox = make_mailbox(MailboxPolicy(capacity=1))
+    mailbox.add(tell())
+    mailbox.add_stop()
     assert len(mailbox) == 2
 
 
 def test_the_place_of_a_message_counts_from_one() -> None:
-    mailbox = Mailbox()
-    first, second = ask("same")[0], ask("same")[0]
-    mailbox.put(first)
-    mailbox.put(second)
+    mailbox = make_mailbox()
+    (one, first), (other, second) = ask("same"), ask("same")
+    mailbox.add(one)
+    mailbox.add(other)
     assert (mailbox.place(first), mailbox.place(second)) == (1, 2)
-    mailbox.get()
+    mailbox.take()
     assert (mailbox.place(first), mailbox.place(second)) == (None, 1)
 
 
 def test_closing_answers_everything_that_waits(caplog: pytest.LogCaptureFixture) -> None:
-    mailbox = Mailbox()
-    mailbox.owner = "Greeter"
+    mailbox = make_mailbox()
+    mailbox.process = GREETER
     (one, reply), (stop, stopped) = ask(), ask(ActorStop())
     for envelope in (one, tell("lost"), stop, tell(ActorStop())):
-        mailbox.put(envelope)
+        mailbox.add(envelope)
     mailbox.close()
     with pytest.raises(pykka.ActorDeadError, match="Greeter stopped before handling the message"):
         reply.get(timeout=0)
@@ -116,12 +136,12 @@ def test_closing_answers_everything_that_waits(caplog: pytest.LogCaptureFixture)
 
 
 def test_a_closed_mailbox_answers_whatever_comes() -> None:
-    mailbox = Mailbox()
+    mailbox = make_mailbox()
     woken: list[None] = []
     mailbox.wake = lambda: woken.append(None)
     mailbox.close()
     envelope, reply = ask()
-    mailbox.put(envelope)
+    mailbox.add(envelope)
     with pytest.raises(pykka.ActorDeadError):
         reply.get(timeout=0)
     assert woken == []
@@ -129,11 +149,11 @@ def test_a_closed_mailbox_answers_whatever_comes() -> None:
 
 
 def test_closing_passes_over_an_ask_that_has_timed_out_and_answers_those_behind_it() -> None:
-    mailbox = Mailbox()
+    mailbox = make_mailbox()
     (expired, timed_out), (_, _), (waits, reply) = ask(), ask(), ask()
     timed_out.set_exception(TimeoutError())
-    mailbox.put(expired)
-    mailbox.put(waits)
+    mailbox.add(expired)
+    mailbox.add(waits)
     mailbox.close()
     with pytest.raises(pykka.ActorDeadError):
         reply.get(timeout=0)
@@ -144,18 +164,18 @@ def test_closing_passes_over_an_ask_that_has_timed_out_and_answers_those_behind_
 def test_no_ask_is_lost_between_putting_and_closing() -> None:
     """Whichever comes first: each ask is in the mailbox's answers."""
     for _ in range(100):
-        mailbox = Mailbox()
+        mailbox = make_mailbox()
         asks = [ask() for _ in range(20)]
         barrier = threading.Barrier(2)
 
         def put_all(
             mailbox: Mailbox = mailbox,
-            asks: list[tuple[Envelope[Any], Future[Any]]] = asks,
+            asks: list[tuple[Envelope, Future[Any]]] = asks,
             barrier: threading.Barrier = barrier,
         ) -> None:
             barrier.wait()
             for envelope, _ in asks:
-                mailbox.put(envelope)
+                mailbox.add(envelope)
 
         thread = threading.Thread(target=put_all)
         thread.start()
@@ -168,6 +188,12 @@ def test_no_ask_is_lost_between_putting_and_closing() -> None:
 # --- policies ---
 
 
+def until_parked(mailbox: Any, count: int = 1) -> None:
+    """Wait until so many messages wait for room; the deadline is that of the test."""
+    while len(mailbox._parked) < count:
+        threading.Event().wait(0.001)
+
+
 def taken(mailbox: Mailbox) -> list[object]:
     """The messages that the actor would handle, in its order."""
     found = []
@@ -177,10 +203,10 @@ def taken(mailbox: Mailbox) -> list[object]:
 
 
 def test_drop_oldest_makes_room_for_the_new_and_tells_who_waited() -> None:
-    mailbox = Mailbox(MailboxPolicy(capacity=2, overflow="drop_oldest"))
+    mailbox = make_mailbox(MailboxPolicy(capacity=2, overflow="drop_oldest"))
     oldest, reply = ask("oldest")
     for envelope in (oldest, tell("second"), tell("third"), tell("fourth")):
-        mailbox.put(envelope)
+        mailbox.add(envelope)
     with pytest.raises(MailboxFull):
         reply.get(timeout=0)
     assert [dead.message for dead in mailbox.dead] == ["second"]
@@ -188,22 +214,22 @@ def test_drop_oldest_makes_room_for_the_new_and_tells_who_waited() -> None:
 
 
 def test_drop_oldest_never_drops_a_stop_signal() -> None:
-    mailbox = Mailbox(MailboxPolicy(capacity=1, overflow="drop_oldest"))
+    mailbox = make_mailbox(MailboxPolicy(capacity=1, overflow="drop_oldest"))
     stop, stopped = ask(ActorStop())
-    mailbox.put(stop)
-    mailbox.put(tell("one"))
-    mailbox.put(tell("two"))
+    mailbox.add(stop)
+    mailbox.add(tell("one"))
+    mailbox.add(tell("two"))
     assert not stopped.done()
     assert [dead.message for dead in mailbox.dead] == ["one"], "and it takes no room from others"
     assert [type(message) for message in taken(mailbox)] == [ActorStop, str]
 
 
 def test_dead_letter_keeps_what_was_asked_too_and_answers_it() -> None:
-    mailbox = Mailbox(MailboxPolicy(capacity=1, overflow="dead_letter"))
-    mailbox.owner = "Greeter"
-    mailbox.put(tell("first"))
+    mailbox = make_mailbox(MailboxPolicy(capacity=1, overflow="dead_letter"))
+    mailbox.process = GREETER
+    mailbox.add(tell("first"))
     late, reply = ask("late")
-    mailbox.put(late)
+    mailbox.add(late)
     with pytest.raises(MailboxFull):
         reply.get(timeout=0)
     (dead,) = mailbox.dead
@@ -211,21 +237,21 @@ def test_dead_letter_keeps_what_was_asked_too_and_answers_it() -> None:
 
 
 def test_wait_lets_an_ask_wait_for_room() -> None:
-    mailbox = Mailbox(MailboxPolicy(capacity=1, overflow="wait"))
-    mailbox.put(tell("first"))
+    mailbox = make_mailbox(MailboxPolicy(capacity=1, overflow="wait"))
+    mailbox.add(tell("first"))
     second, reply = ask("second")
-    mailbox.put(second)
+    mailbox.add(second)
     assert not reply.done()
-    assert mailbox.place(second) == 2
+    assert mailbox.place(reply) == 2
     assert taken(mailbox) == ["first", "second"]
 
 
 def test_wait_refuses_when_as_many_again_wait_for_room() -> None:
-    mailbox = Mailbox(MailboxPolicy(capacity=2, overflow="wait"))
+    mailbox = make_mailbox(MailboxPolicy(capacity=2, overflow="wait"))
     replies = []
     for number in range(5):
         envelope, reply = ask(number)
-        mailbox.put(envelope)
+        mailbox.add(envelope)
         replies.append(reply)
     assert [reply.done() for reply in replies] == [False, False, False, False, True]
     with pytest.raises(MailboxFull):
@@ -233,13 +259,11 @@ def test_wait_refuses_when_as_many_again_wait_for_room() -> None:
 
 
 def test_wait_holds_a_thread_that_tells_until_there_is_room() -> None:
-    mailbox = Mailbox(MailboxPolicy(capacity=1, overflow="wait"))
-    mailbox.put(tell("first"))
-    thread = threading.Thread(target=mailbox.put, args=[tell("second")])
-    parked = threading.Event()
-    mailbox.wake = parked.set
+    mailbox = make_mailbox(MailboxPolicy(capacity=1, overflow="wait"))
+    mailbox.add(tell("first"))
+    thread = threading.Thread(target=mailbox.add, args=[tell("second")])
     thread.start()
-    assert parked.wait(5)
+    until_parked(mailbox)
     assert thread.is_alive()
     assert mailbox.take() is not None
     thread.join(5)
@@ -249,29 +273,27 @@ def test_wait_holds_a_thread_that_tells_until_there_is_room() -> None:
 
 def test_wait_gives_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mailbox_module, "WAIT_SECONDS", 0.01)
-    mailbox = Mailbox(MailboxPolicy(capacity=1, overflow="wait"))
-    mailbox.put(tell("first"))
-    mailbox.put(tell("second"))
+    mailbox = make_mailbox(MailboxPolicy(capacity=1, overflow="wait"))
+    mailbox.add(tell("first"))
+    mailbox.add(tell("second"))
     assert [dead.message for dead in mailbox.dead] == ["second"]
     assert taken(mailbox) == ["first"]
 
 
 async def test_wait_never_holds_an_event_loop() -> None:
-    mailbox = Mailbox(MailboxPolicy(capacity=1, overflow="wait"))
+    mailbox = make_mailbox(MailboxPolicy(capacity=1, overflow="wait"))
     for number in range(3):
-        mailbox.put(tell(number))
+        mailbox.add(tell(number))
     assert [dead.message for dead in mailbox.dead] == [2]
     assert taken(mailbox) == [0, 1]
 
 
 def test_closing_answers_those_that_wait_for_room_and_frees_their_threads() -> None:
-    mailbox = Mailbox(MailboxPolicy(capacity=1, overflow="wait"))
-    mailbox.put(tell("first"))
-    parked = threading.Event()
-    mailbox.wake = parked.set
-    thread = threading.Thread(target=mailbox.put, args=[tell("second")])
+    mailbox = make_mailbox(MailboxPolicy(capacity=1, overflow="wait"))
+    mailbox.add(tell("first"))
+    thread = threading.Thread(target=mailbox.add, args=[tell("second")])
     thread.start()
-    assert parked.wait(5)
+    until_parked(mailbox)
     mailbox.close()
     thread.join(5)
     assert not thread.is_alive()
@@ -279,18 +301,20 @@ def test_closing_answers_those_that_wait_for_room_and_frees_their_threads() -> N
 
 
 def test_priorities_go_first_and_equals_in_order_of_arrival_and_stop_signals_last() -> None:
-    mailbox = Mailbox(MailboxPolicy(priority=lambda message: len(str(message))))
-    stop, _ = ask(ActorStop())
+    mailbox = make_mailbox(MailboxPolicy(priority=lambda message: len(str(message))))
+    stop, stopped = ask(ActorStop())
     for envelope in (tell("ccc"), stop, tell("a1"), tell("x"), tell("a2"), tell("y")):
-        mailbox.put(envelope)
-    assert mailbox.place(stop) == 6
+        mailbox.add(envelope)
+    assert mailbox.place(stopped) == 6
     assert taken(mailbox)[:-1] == ["x", "y", "a1", "a2", "ccc"]
 
 
 def test_a_priority_mailbox_drops_the_oldest_and_not_the_first_in_line() -> None:
-    mailbox = Mailbox(MailboxPolicy(capacity=2, overflow="drop_oldest", priority=lambda message: message))
+    mailbox = make_mailbox(
+        MailboxPolicy(capacity=2, overflow="drop_oldest", priority=lambda message: message)
+    )
     for number in (9, 1, 5):
-        mailbox.put(tell(number))
+        mailbox.add(tell(number))
     assert [dead.message for dead in mailbox.dead] == [9]
     assert taken(mailbox) == [1, 5]
 
@@ -299,14 +323,13 @@ def test_a_priority_mailbox_drops_the_oldest_and_not_the_first_in_line() -> None
     st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=40),
     st.integers(1, 6),
     st.sampled_from(["reject", "drop_oldest", "dead_letter"]),
+    st.sampled_from([None, lambda message: message[0]]),
 )
 def test_every_message_is_taken_answered_or_dead(
-    steps: list[tuple[int, bool]], capacity: int, overflow: Any
+    steps: list[tuple[int, bool]], capacity: int, overflow: Any, by: Any
 ) -> None:
     """Whatever the policy, nothing is lost in silence, and never more than the bound waits."""
-    mailbox = Mailbox(
-        MailboxPolicy(capacity=capacity, overflow=overflow, priority=lambda message: message[0])
-    )
+    mailbox = make_mailbox(MailboxPolicy(capacity=capacity, overflow=overflow, priority=by))
     mailbox.dead = DeadMessages()
     handled: list[object] = []
     asked: dict[object, Future[Any]] = {}
@@ -317,7 +340,7 @@ def test_every_message_is_taken_answered_or_dead(
         envelope, future = ask(message) if asks else (tell(message), None)
         if future is not None:
             asked[message] = future
-        mailbox.put(envelope)
+        mailbox.add(envelope)
         assert len(mailbox) <= capacity
         if number % 3 == 2 and (envelope := mailbox.take()) is not None:
             handled.append(envelope.message)
@@ -333,7 +356,7 @@ def test_dead_messages_are_logged_some_and_counted_all(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = 7.0
-    monkeypatch.setattr(mailbox_module.time, "monotonic", lambda: second)
+    monkeypatch.setattr(mailbox_module, "monotonic", lambda: second)
     dead = DeadMessages()
     for number in range(KEPT + 5):
         dead.add("Greeter", number, "mailbox is full")

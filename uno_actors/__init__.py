@@ -14,7 +14,7 @@ A map, in the order in which one command travels:
 - ``errors``: one tree that tells the caller's faults, the world's and ours apart.
 """
 
-from uno_actors.actor import Actor, ActorRef, Terminated
+from uno_actors.actor import Actor, ActorRef
 from uno_actors.aggregate import AggregateRoot, handles
 from uno_actors.aggregate_actor import AggregateRef
 from uno_actors.commands import Command
@@ -54,9 +54,10 @@ from uno_actors.errors import (
     WorldError,
 )
 from uno_actors.events import DomainEvent, EventRegistry, event_registry, register_event, upcasts
-from uno_actors.future import Future
+from uno_actors.future import Future, get_all
 from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, subscribe
 from uno_actors.mailbox import DeadMessage, MailboxPolicy
+from uno_actors.process import ActorStatistics, Terminated
 from uno_actors.repository import EventSourcedRepository
 from uno_actors.runtime import SystemStatistics
 from uno_actors.store import ANY, DeadLetter, EventStore, RecordedEvent, Snapshot, open_store
@@ -67,6 +68,7 @@ __all__ = [
     "ANY",
     "Actor",
     "ActorRef",
+    "ActorStatistics",
     "ActorSystem",
     "AggregateNotFound",
     "AggregateRef",
@@ -122,6 +124,7 @@ __all__ = [
     "UnoError",
     "WorldError",
     "event_registry",
+    "get_all",
     "handles",
     "open_store",
     "register_event",

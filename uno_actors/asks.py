@@ -10,96 +10,137 @@ mistaken for a deadlock.
 
 import asyncio
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Protocol
+from time import monotonic
+from types import TracebackType
+from typing import Any, Protocol
 
+from uno_actors.clock import Timer
 from uno_actors.errors import DeadlockError
 
 
-class Handling:
-    """One message being handled by an actor.
+class Reply(Protocol):
+    """What an asker waits for."""
 
-    Attributes:
-        actor: Name of the actor.
-        message: Class name of the message.
-        since: When it began, on ``time.monotonic``'s clock.
-        deadline: Until when somebody waits for the reply, on the same clock; ``None`` if nobody does, or
-            without limit.
-        task: The task that runs it; ``None`` on a worker thread.
-        waits: The replies for which it stands still now.
-        over: Whether it has ended; what it started and left behind no longer acts for it.
-    """
+    @property
+    def deadline(self) -> float | None:
+        """Until when it is waited for, on ``time.monotonic``'s clock; ``None`` for ever."""
 
-    __slots__ = ("actor", "deadline", "message", "over", "since", "task", "waits")
+    @property
+    def target(self) -> "Answers | None":
+        """Who was asked."""
 
-    def __init__(
-        self, actor: str, message: object, deadline: float | None, task: "asyncio.Task[None] | None"
-    ) -> None:
-        self.actor = actor
-        self.message = type(message).__name__
-        self.since = time.monotonic()
-        self.deadline = deadline
-        self.task = task
-        self.waits: list[Awaited] = []
-        self.over = False
+    def done(self) -> bool:
+        """Whether there is a result, or nobody waits any more."""
+
+    def offer(self, value: Any) -> bool:
+        """Set the result if there is none yet."""
+
+    def offer_exception(self, error: BaseException) -> bool:
+        """Set an error as the result if there is none yet."""
 
 
 class Answers(Protocol):
     """Who is asked: it answers when it has handled what it is handling now."""
 
     @property
-    def handling(self) -> Handling | None:
+    def handling(self) -> "Envelope | None":
         """What it is handling now."""
 
+    def lend(self) -> None:
+        """Run now, on the thread of who is about to wait for it, if that may be."""
 
-class Awaited(Protocol):
-    """A reply that is to come."""
+    def late(self, reply: "Reply", message: str, seconds: float) -> BaseException:
+        """The error for whoever has waited ``seconds`` for the reply to a ``message`` of this class."""
 
-    @property
-    def target(self) -> Answers | None:
-        """Who was asked for it."""
-
-    def done(self) -> bool:
-        """Whether it is there."""
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Call ``callback`` on its event loop in ``seconds``; from any thread."""
 
 
-current_handling: ContextVar[Handling | None] = ContextVar("uno_actors.handling", default=None)
+class Handles(Protocol):
+    """Who handles a message."""
 
-_lock = threading.Lock()
+    handling: "Envelope | None"
+    """What it is handling now."""
+    task: "asyncio.Task[None] | None"
+    """The task in which it runs now; ``None`` on a worker thread."""
+    waits: list[Reply] | None
+    """The replies for which the handling stands still now; ``None`` for none."""
+
+
+class Envelope:
+    """A message on its way to an actor; once it is being handled, also what is known of that.
+
+    Attributes:
+        message: The message.
+        reply_to: Where the reply goes; ``None`` if the message was told.
+        at: When it was sent, on ``time.monotonic``'s clock.
+        actor: Who is handling it, or has done so.
+        since: When the handling began.
+    """
+
+    __slots__ = ("actor", "at", "message", "reply_to", "since")
+
+    actor: Handles
+    since: float
+
+    def __init__(self, message: Any, reply_to: Reply | None = None) -> None:
+        self.message = message
+        self.reply_to = reply_to
+        self.at = monotonic()
+
+
+being_handled: ContextVar[Envelope | None] = ContextVar("uno_actors.being_handled", default=None)
+"""The message on whose behalf code runs, if an actor handles it."""
+
+_lock = threading.RLock()  # a signal handler may ask on the thread that it interrupts here
 
 
 def time_left(seconds: float) -> float:
     """``seconds``, or what is left of the ask being handled if that is less."""
-    handling = current_handling.get()
-    if handling is None or handling.over or handling.deadline is None:
-        return seconds
-    return max(0.0, min(seconds, handling.deadline - time.monotonic()))
+    envelope = being_handled.get()
+    if envelope is None or envelope.reply_to is None or envelope.actor.handling is not envelope:
+        return seconds  # what a handling started and left behind does not inherit its time
+    deadline = envelope.reply_to.deadline
+    return seconds if deadline is None else max(0.0, min(seconds, deadline - monotonic()))
 
 
-@contextmanager
-def waiting_for(reply: Awaited) -> Iterator[None]:
+class waiting_for:  # noqa: N801 - used as a function in `with`
     """Note, inside the block, that the message being handled stands still until ``reply`` is there.
 
     Raises:
         DeadlockError: It can never come, for whoever must give it waits for this message.
     """
-    handling = current_handling.get()
-    if handling is None or handling.over or not _runs(handling.task):
-        yield
-        return
-    with _lock:
-        cycle = _cycle(handling, reply)
-        if cycle is not None:
-            raise DeadlockError(cycle)
-        handling.waits.append(reply)
-    try:
-        yield
-    finally:
+
+    __slots__ = ("_envelope", "_reply")
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def __enter__(self) -> None:
+        envelope = being_handled.get()
+        if envelope is not None and (
+            envelope.actor.handling is not envelope or not _runs(envelope.actor.task)
+        ):
+            envelope = None
+        self._envelope = envelope
+        if envelope is None:
+            return
         with _lock:
-            handling.waits.remove(reply)
+            cycle = _cycle(envelope, self._reply)
+            if cycle is not None:
+                raise DeadlockError(cycle)
+            actor = envelope.actor
+            actor.waits = [*(actor.waits or ()), self._reply]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._envelope is not None:
+            actor = self._envelope.actor
+            with _lock:
+                actor.waits = [reply for reply in actor.waits or () if reply is not self._reply]
 
 
 def _runs(task: "asyncio.Task[None] | None") -> bool:
@@ -107,22 +148,22 @@ def _runs(task: "asyncio.Task[None] | None") -> bool:
     return asyncio._get_running_loop() is None or (task is not None and asyncio.current_task() is task)
 
 
-def _cycle(start: Handling, reply: Awaited) -> list[str] | None:
+def _cycle(start: Envelope, reply: Reply) -> list[str] | None:
     """The names of those who would wait for each other, or ``None``."""
-    path = [start.actor]
+    path = [str(start.actor)]
     seen: set[int] = set()
     found = _follow(start, reply, path, seen)
     return path if found else None
 
 
-def _follow(start: Handling, reply: Awaited, path: list[str], seen: set[int]) -> bool:
+def _follow(start: Envelope, reply: Reply, path: list[str], seen: set[int]) -> bool:
     target = reply.target
     busy = None if target is None or reply.done() else target.handling
     if busy is None or id(busy) in seen:
         return False
     seen.add(id(busy))
-    path.append(busy.actor)
-    if busy is start or any(_follow(start, other, path, seen) for other in busy.waits):
+    path.append(str(busy.actor))
+    if busy is start or any(_follow(start, other, path, seen) for other in busy.actor.waits or ()):
         return True
     path.pop()
     return False

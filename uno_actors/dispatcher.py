@@ -3,14 +3,20 @@
 import asyncio
 import contextvars
 import queue
+import sys
 import threading
+from asyncio.tasks import _enter_task, _leave_task  # see "Extending asyncio" in Python's documentation
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future as ThreadFuture
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
 from typing import Any, TypeVar, cast
 
+from uno_actors.carrier import Carrier, Waiting
 from uno_actors.errors import InternalError
+from uno_actors.log import get_logger
 
 T = TypeVar("T")
 
@@ -22,8 +28,44 @@ CANCEL_SECONDS = 1.0
 """How long the end of a loop's thread waits for tasks that were cancelled."""
 
 
+TURN_SECONDS = 0.005
+"""How long actors keep the loop from whatever else runs on it."""
+LENDING_SECONDS = 0.002
+"""For so long after a turn of the loop an actor may run inside of whoever awaits its reply."""
+MAX_DEPTH = 8
+"""Actors that run inside of one another."""
 LOOK_SECONDS = 1.0
 """Between two looks at whether a loop's thread, for which another waits, is still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatistics:
+    """What worker threads are at.
+
+    Attributes:
+        threads: Threads that live.
+        busy: Those that run a function now.
+        blocked: Those that stand still, waiting for a reply; spare ones take their place.
+        waiting: Functions that wait for a thread.
+    """
+
+    threads: int
+    busy: int
+    blocked: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class DispatcherStatistics:
+    """What a dispatcher is at.
+
+    Attributes:
+        ready: Actors and callbacks that wait for their turn on the event loop.
+        workers: Its worker threads.
+    """
+
+    ready: int
+    workers: WorkerStatistics
 
 
 class Dispatcher:
@@ -32,14 +74,23 @@ class Dispatcher:
     Args:
         loop: The loop, running or about to run.
         max_workers: Bound of the worker threads, which are started when first needed.
+
+    Attributes:
+        workers: The worker threads.
+        thread: Ident of the loop's thread, once anything was posted.
+        depth: Actors on the loop that run now, each inside of the one before that waits for it.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, max_workers: int = MAX_WORKERS) -> None:
         self.loop = loop
+        self.workers = WorkerPool(max_workers)
+        self.thread: int | None = None
+        self.depth = 0
         self._posted: deque[Callable[[], object]] = deque()
         self._woken = False
         self._context = contextvars.Context()  # what is posted does not inherit the cause of who posted it
-        self._workers = WorkerPool(max_workers)
+        self._carriers: list[Carrier] = []
+        self._lends_until = 0.0
 
     def is_current(self) -> bool:
         """Whether the caller runs on this dispatcher's loop."""
@@ -54,14 +105,18 @@ class Dispatcher:
         self._posted.append(callback)
         if not self._woken:  # a race costs one wake-up too many, never one too few: see _run_posted
             self._woken = True
-            if self.is_current():
-                self.loop.call_soon(self._run_posted, context=self._context)
-                return True
-            try:
-                self.loop.call_soon_threadsafe(self._run_posted, context=self._context)
-            except RuntimeError:
-                if not self.loop.is_closed():
-                    raise
+            return self._wake()
+        return not self.loop.is_closed()
+
+    def _wake(self) -> bool:
+        if self.is_current():
+            self.loop.call_soon(self._run_posted, context=self._context)
+            return True
+        try:
+            self.loop.call_soon_threadsafe(self._run_posted, context=self._context)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
         return not self.loop.is_closed()
 
     def call(self, callback: Callable[[], object]) -> bool:
@@ -71,8 +126,17 @@ class Dispatcher:
             return True
         return self.post(callback)
 
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> "LaterCall":
+        """Call ``callback`` on the loop in ``seconds``; from any thread."""
+        later = LaterCall(self, callback)
+        self.call(lambda: later.start(seconds))
+        return later
+
     def _run_posted(self) -> None:
         self._woken = False  # first: whoever posts from now on wakes the loop again
+        self.thread = threading.get_ident()
+        now = monotonic()
+        self._lends_until = now + LENDING_SECONDS
         posted = self._posted
         for _ in range(len(posted)):
             try:
@@ -80,15 +144,76 @@ class Dispatcher:
             except Exception as error:  # noqa: BLE001 - one callback must not take the others with it
                 context = {"message": "a posted callback failed", "exception": error}
                 self.loop.call_exception_handler(context)
+            if monotonic() > now + TURN_SECONDS:
+                break
+        if posted and not self._woken:
+            self._woken = True
+            self._wake()
+
+    # --- the turns of actors on the loop ---
+
+    def lends(self) -> bool:
+        """Whether an actor may run now inside of whoever is about to wait for it.
+
+        It may on the loop, in a task, for `LENDING_SECONDS` from the last turn of the loop on, so that nobody
+        who asks and asks keeps the loop from others.
+        """
+        return (
+            self.depth < MAX_DEPTH
+            and monotonic() < self._lends_until
+            and asyncio._get_running_loop() is self.loop
+            and sys.exc_info()[1] is None  # else errors of the actor would seem to follow from that one
+        )
+
+    def run_turn(
+        self, turn: "Callable[[asyncio.Task[None]], Waiting | None]", done: Callable[[], object]
+    ) -> None:
+        """Run a turn of an actor here and now, in a task and a context that are nobody else's meanwhile.
+
+        Args:
+            turn: Is given the task, and returns a coroutine that has to wait, if there is one; the task then
+                goes on with it.
+            done: Called when the turn is over.
+        """  # in as few steps as can be: it is the way of every message
+        loop = self.loop
+        carrier = self._carriers.pop() if self._carriers else Carrier(loop, self._carriers)
+        context = contextvars.Context()
+        lender = asyncio.current_task(loop)
+        if lender is not None:
+            _leave_task(loop, lender)
+        _enter_task(loop, carrier.task)
+        self.depth += 1
+        try:
+            waiting = context.run(turn, carrier.task)
+        finally:
+            self.depth -= 1
+            _leave_task(loop, carrier.task)
+            if lender is not None:
+                _enter_task(loop, lender)
+        if waiting is None:
+            if not carrier.task.cancelling():
+                self._carriers.append(carrier)
+            done()
+        else:
+            carrier.carry(context, waiting, done)
+
+    def statistics(self) -> DispatcherStatistics:
+        """What it is at."""
+        return DispatcherStatistics(len(self._posted), self.workers.statistics())
+
+    # --- worker threads ---
 
     async def on_worker(self, function: Callable[..., T], *args: object) -> T:
         """Run a plain function on a worker thread, in the caller's context, and return its result."""
+        done: asyncio.Future[T] = self.loop.create_future()
         context = contextvars.copy_context()
-        return await asyncio.wrap_future(self._workers.submit(context.run, function, *args), loop=self.loop)
 
-    def submit(self, function: Callable[..., object], *args: object) -> None:
-        """Run a plain function on a worker thread; it answers for its own errors."""
-        self._workers.submit(function, *args)
+        def work() -> None:
+            outcome = outcome_of(partial(context.run, function, *args))
+            self.post(partial(_resolve, done, outcome))
+
+        self.workers.submit(work)
+        return await done
 
     def run_coroutine(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop from another thread, and wait for its result."""
@@ -96,7 +221,55 @@ class Dispatcher:
 
     def close(self) -> None:
         """Let idle worker threads end; those that are busy end with their work."""
-        self._workers.close()
+        self.workers.close()
+        if not self.loop.is_closed():
+            self.call(self._dismiss)
+
+    def _dismiss(self) -> None:
+        for carrier in self._carriers:
+            carrier.task.cancel()
+
+
+class LaterCall:
+    """A call on a dispatcher's loop that is to come; it may be cancelled from any thread."""
+
+    def __init__(self, dispatcher: Dispatcher, callback: Callable[[], object]) -> None:
+        self._dispatcher = dispatcher
+        self._callback: Callable[[], object] | None = callback
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, seconds: float) -> None:
+        """On the loop: let the time begin."""
+        if self._callback is not None:
+            self._timer = self._dispatcher.loop.call_later(seconds, self._callback)
+
+    def cancel(self) -> None:
+        """Forget the call; without effect once it was made."""
+        self._callback = None
+        if self._timer is not None:
+            self._dispatcher.call(self._timer.cancel)
+
+
+def outcome_of(function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+    """What ``function()`` returns or raises; a ``StopIteration``, which no coroutine can raise, as an error."""
+    try:
+        return function(), None
+    except StopIteration as error:
+        stopped = RuntimeError(f"{function!r} raised StopIteration")
+        stopped.__cause__ = error
+        return None, stopped
+    except BaseException as error:  # noqa: BLE001 - SystemExit too is the function's result
+        return None, error
+
+
+def _resolve(done: "asyncio.Future[Any]", outcome: tuple[object, BaseException | None]) -> None:
+    value, error = outcome
+    if done.done():  # whoever waited was cancelled
+        return
+    if error is None:
+        done.set_result(value)
+    else:
+        done.set_exception(error)
 
 
 _worker = threading.local()
@@ -109,42 +282,54 @@ def standing_still() -> AbstractContextManager[None]:
 
 
 class WorkerPool:
-    """Daemon threads that take work from one queue: a function that never returns does not keep the program."""
+    """Daemon threads that take work from one queue: a function that never returns does not keep the program.
 
-    def __init__(self, max_workers: int) -> None:
+    Args:
+        max_workers: Threads that run at once, those that stand still not counted.
+        max_spare: Threads that take the place of those that stand still.
+        name: Of the threads.
+    """
+
+    def __init__(self, max_workers: int, max_spare: int = MAX_SPARE, name: str = "uno-worker") -> None:
         self._max_workers = max_workers
-        self._work: queue.SimpleQueue[
-            tuple[ThreadFuture[Any], Callable[..., Any], tuple[object, ...]] | None
-        ] = queue.SimpleQueue()
+        self._max_spare = max_spare
+        self._name = name
+        self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._idle = 0
         self._count = 0
         self._blocked = 0
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may submit on the thread that it interrupts here
+        self.busy: dict[int, float] = {}  # by thread: since when it is at its work, on time.monotonic's clock
 
-    def submit(self, function: Callable[..., T], *args: object) -> "ThreadFuture[T]":
-        """Have ``function(*args)`` run on a worker thread; after `close` on one of its own."""
-        future: ThreadFuture[T] = ThreadFuture()
+    def submit(self, function: Callable[[], object]) -> None:
+        """Have ``function()`` run on a worker thread; after `close` on one of its own. It answers for its errors."""
         with self._lock:
-            self._work.put((future, function, args))
+            self._work.put(function)
             if self._idle > 0:
                 self._idle -= 1
             else:
                 self._start_one()
             if self._closed:
                 self._work.put(None)
-        return future
+
+    def statistics(self) -> WorkerStatistics:
+        """What the threads are at."""
+        with self._lock:
+            return WorkerStatistics(self._count, len(self.busy), self._blocked, self._work.qsize())
 
     def _start_one(self) -> None:
-        if self._closed or self._count < self._max_workers + min(self._blocked, MAX_SPARE):
+        if self._closed or self._count < self._max_workers + min(self._blocked, self._max_spare):
             self._count += 1
-            threading.Thread(target=self._run, name=f"uno-worker-{self._count}", daemon=True).start()
+            threading.Thread(target=self._run, name=f"{self._name}-{self._count}", daemon=True).start()
 
     @contextmanager
     def blocked(self) -> Iterator[None]:
         """One of the threads stands still inside the block; a spare one does what waits meanwhile."""
+        thread = threading.get_ident()
         with self._lock:
             self._blocked += 1
+            self.busy.pop(thread, None)
             if not self._work.empty() and not self._idle and not self._closed:
                 self._start_one()
         try:
@@ -152,6 +337,7 @@ class WorkerPool:
         finally:
             with self._lock:
                 self._blocked -= 1
+                self.busy[thread] = monotonic()
 
     def close(self) -> None:
         """End the threads once the queue is empty."""
@@ -163,22 +349,15 @@ class WorkerPool:
 
     def _run(self) -> None:
         _worker.pool = self
+        thread = threading.get_ident()
         while (work := self._work.get()) is not None:
-            future, function, args = work
-            if future.set_running_or_notify_cancel():
-                try:
-                    result = function(*args)
-                except StopIteration as error:
-                    stopped = RuntimeError(
-                        f"{function!r} raised StopIteration"
-                    )  # which no coroutine can raise
-                    stopped.__cause__ = error
-                    future.set_exception(stopped)
-                except BaseException as error:  # noqa: BLE001 - SystemExit too is the function's result
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
-            del work, future, function, args
+            self.busy[thread] = monotonic()
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - one function must not take the thread with it
+                get_logger().error("a function on a worker thread failed", exc_info=error)
+            self.busy.pop(thread, None)
+            del work
             with self._lock:
                 if not self._closed:
                     self._idle += 1

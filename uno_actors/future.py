@@ -11,8 +11,10 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
+from typing_extensions import override
+
 from uno_actors._pykka import PykkaFuture, PykkaTimeout
-from uno_actors.asks import Answers, waiting_for
+from uno_actors.asks import Answers, being_handled, waiting_for
 from uno_actors.dispatcher import standing_still
 from uno_actors.errors import BlockingCallOnLoop, WorldError
 from uno_actors.log import get_logger
@@ -22,12 +24,8 @@ J = TypeVar("J")
 M = TypeVar("M")
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
-_UNSET: Any = object()
-_lock = threading.RLock()
-"""Guards the moment in which any future gets its result: shorter than making a lock for each would take.
-
-Reentrant, for a signal handler or a finalizer may use other futures on the thread that it interrupts here.
-"""
+Outcome = tuple[Any, BaseException | None, TracebackType | None]
+"""A value, or an error and where it arose."""
 
 
 class GetTimeout(WorldError, PykkaTimeout, TimeoutError):
@@ -45,24 +43,27 @@ class Future(PykkaFuture[T]):
     on the thread of a running event loop, where the value would never come. Both raise `DeadlockError` where
     actors would wait for each other in a circle.
 
+    It takes no lock: whoever is first to enter the outcome in its ``__dict__`` has set it.
+
     Attributes:
         target: Who was asked, if it is the reply to an ask.
         deadline: Until when it is waited for, on ``time.monotonic``'s clock, if there is a limit.
     """
 
-    def __init__(self) -> None:  # pykka's own attributes included; it would allocate one more object
-        self._get_hook: Callable[[float | None], T] | None = None
-        self._sources: Sequence[PykkaFuture[Any]] = ()
-        self._value: T = _UNSET
-        self._error: BaseException | None = None
-        self._traceback: TracebackType | None = None
-        self._callbacks: list[Callable[[Future[T]], object]] | None = None
-        self.target: Answers | None = None
-        self.deadline: float | None = None
+    # Class attributes are the defaults, so that making a future takes next to nothing.
+    target: Answers | None = None
+    deadline: float | None = None
+    _outcome: Outcome | None = None
+    _callbacks: "list[Callable[[Future[T]], object]] | None" = None
+    _get_hook: Callable[[float | None], T] | None = None
+    _sources: Sequence[PykkaFuture[Any]] = ()
+
+    def __init__(self) -> None:
+        """Without pykka's, whose attributes would never be used."""
 
     def done(self) -> bool:
         """Whether there is a result."""
-        return self._value is not _UNSET or self._error is not None
+        return self._outcome is not None
 
     # --- setting ---
 
@@ -72,7 +73,7 @@ class Future(PykkaFuture[T]):
         Raises:
             queue.Full: It has one.
         """
-        if not self._offer(cast("T", value), None):
+        if not self.offer(cast("T", value)):
             raise queue.Full
 
     def set_exception(self, exc_info: ExcInfo | BaseException | None = None) -> None:
@@ -91,16 +92,16 @@ class Future(PykkaFuture[T]):
                     raise TypeError("set_exception() needs an error, or to be called where one is handled")
                 error = kind()
             exc_info = error.with_traceback(traceback)
-        if not self._offer(_UNSET, exc_info):
+        if not self.offer_exception(exc_info):
             raise queue.Full
 
     def offer(self, value: T) -> bool:
         """Set the result if there is none yet; whether it was set."""
-        return self._offer(value, None)
+        return self._get_hook is None and self._decide((value, None, None))
 
     def offer_exception(self, error: BaseException) -> bool:
         """Set an error as the result if there is none yet; whether it was set."""
-        return self._offer(_UNSET, error)
+        return self._get_hook is None and self._decide((None, error, error.__traceback__))
 
     def set_get_hook(self, func: Callable[[float | None], T]) -> None:
         """Have ``func(timeout)`` compute the result when it is first asked for.
@@ -108,24 +109,24 @@ class Future(PykkaFuture[T]):
         Raises:
             queue.Full: There is a result.
         """
-        with _lock:
-            if self.done():
-                raise queue.Full
-            self._get_hook = func
+        if self._outcome is not None:
+            raise queue.Full
+        self._get_hook = func
 
-    def _offer(self, value: T, error: BaseException | None) -> bool:
-        with _lock:
-            if self.done() or self._get_hook is not None:
-                return False
-            self._value, self._error = value, error
-            self._traceback = None if error is None else error.__traceback__
-            callbacks, self._callbacks = self._callbacks, None
-        self._call(callbacks)
+    def _decide(self, outcome: Outcome) -> bool:
+        if self.__dict__.setdefault("_outcome", outcome) is not outcome:
+            return False
+        if self._callbacks is not None:
+            self._call_back()
         return True
 
-    def _call(self, callbacks: "Iterable[Callable[[Future[T]], object]] | None") -> None:
-        """One callback that fails takes neither the others with it nor whoever sets the result."""
-        for callback in callbacks or ():
+    def _call_back(self) -> None:
+        """Make each call once: who takes it out of the list makes it. One that fails harms no other."""
+        while self._callbacks:
+            try:
+                callback = self._callbacks.pop(0)
+            except IndexError:  # another thread was faster
+                return
             try:
                 callback(self)
             except Exception as error:  # noqa: BLE001 - whatever a callback raises
@@ -138,13 +139,12 @@ class Future(PykkaFuture[T]):
 
         A derived future gets its result when it is first got or awaited. What a callback raises is logged.
         """
-        with _lock:
-            if not self.done():
-                if self._callbacks is None:
-                    self._callbacks = []
-                self._callbacks.append(callback)
-                return
-        self._call([callback])
+        self._when_done(callback)
+
+    def _when_done(self, callback: "Callable[[Future[T]], object]") -> None:
+        self.__dict__.setdefault("_callbacks", []).append(callback)
+        if self._outcome is not None:  # it came before the callback did, or in this very moment
+            self._call_back()
 
     def get(self, *, timeout: float | None = None) -> T:
         """Wait for the result on this thread and return it, or raise it if it is an error.
@@ -167,7 +167,10 @@ class Future(PykkaFuture[T]):
         return self._result()
 
     def __await__(self) -> Generator[Any, None, T]:
-        if not self.done():
+        target = self.target
+        if target is not None and self._outcome is None and being_handled.get() is None:
+            target.lend()  # who would wait now may as well do it
+        if self._outcome is None:
             if self._sources:
                 for source in self._sources:
                     if isinstance(source, Future):
@@ -181,63 +184,65 @@ class Future(PykkaFuture[T]):
                 self._keep((yield from loop.run_in_executor(None, self._get_hook, None).__await__()))
             else:
                 with waiting_for(self):
-                    yield from self._waiter().__await__()
+                    if target is not None:
+                        target.lend()
+                    if self._outcome is None:
+                        yield from self._until_done()
         return self._result()
 
     __iter__ = __await__
 
     def _result(self) -> T:
-        if self._error is not None:
-            raise self._error.with_traceback(
-                self._traceback
-            )  # that of where it arose, however often it is raised
-        return self._value
+        value, error, traceback = cast("Outcome", self._outcome)
+        if error is not None:  # with the traceback of where it arose, however often it is raised
+            raise error.with_traceback(traceback)
+        return cast("T", value)
 
     def _keep(self, value: T) -> None:
         """Keep what the hook computed; the first thread to compute it wins."""
-        with _lock:
-            if self._value is not _UNSET:
-                return
-            self._value = value
-            callbacks, self._callbacks = self._callbacks, None
-        self._call(callbacks)
+        self._decide((value, None, None))
 
     def _wait(self, timeout: float | None) -> None:
-        arrived = threading.Event()
+        arrived = threading.Lock()  # an Event would take twenty times as long to make
+        arrived.acquire()
 
         def arrive(_: Future[T]) -> None:
-            arrived.set()
+            arrived.release()
 
-        self.add_done_callback(arrive)
-        if not arrived.wait(timeout):
-            self._forget(arrive)
-            if not self.done():
+        self._when_done(arrive)
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self.done():
+            ends = [moment for moment in (until, self.deadline) if moment is not None]
+            left = min(ends) - time.monotonic() if ends else -1.0
+            if ends and left <= 0:
+                self._forget(arrive)
                 raise GetTimeout(timeout or 0)
+            arrived.acquire(timeout=min(left, threading.TIMEOUT_MAX))
 
-    def _waiter(self) -> "asyncio.Future[None]":
+    def _until_done(self) -> Generator[Any, None, None]:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
 
+        def arrive() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
         def wake(_: Future[T]) -> None:
             if asyncio._get_running_loop() is loop:
-                if not waiter.done():
-                    waiter.set_result(None)
+                arrive()
             else:
                 with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody awaits any more
-                    loop.call_soon_threadsafe(lambda: None if waiter.done() else waiter.set_result(None))
+                    loop.call_soon_threadsafe(arrive)
 
-        def gone(waiter: "asyncio.Future[None]") -> None:
-            if waiter.cancelled():
-                self._forget(wake)
-
-        waiter.add_done_callback(gone)
-        self.add_done_callback(wake)
-        return waiter
+        self._when_done(wake)
+        try:
+            yield from waiter.__await__()
+        finally:
+            self._forget(wake)
 
     def _forget(self, callback: "Callable[[Future[T]], object]") -> None:
-        with _lock:
-            if self._callbacks is not None and callback in self._callbacks:
-                self._callbacks.remove(callback)
+        with contextlib.suppress(ValueError):  # it was called, or is being called
+            cast("list[Any]", self._callbacks).remove(callback)
 
     # --- deriving: lazy, as in pykka; awaiting a derived future awaits what it rests on ---
 
@@ -261,6 +266,77 @@ class Future(PykkaFuture[T]):
         return f"<Future {'done' if self.done() else 'pending'}>"
 
 
+class Reply(Future[T]):
+    """The reply to an ask, which is waited for until its deadline and no longer.
+
+    Whoever looks at it enforces that: `done`, ``get`` and ``await`` turn it into `AskTimeout` when its time is
+    over. So an ask that is answered soon never needs a timer.
+
+    Args:
+        target: Who is asked.
+        seconds: How long the reply is waited for.
+        message: Class of the message.
+    """
+
+    target: Answers
+    deadline: float
+
+    def __init__(self, target: Answers, seconds: float, message: type) -> None:
+        self.target = target
+        self.deadline = time.monotonic() + seconds
+        self._seconds = seconds
+        self._message = message
+
+    @override
+    def done(self) -> bool:
+        return self._outcome is not None or (time.monotonic() >= self.deadline and self._expire())
+
+    @override
+    def add_done_callback(self, callback: Callable[[Future[T]], object]) -> None:
+        self._when_done(callback)
+        if not self.done():
+            timer = self.target.call_later(self.deadline - time.monotonic(), self._expire)
+            self._when_done(lambda _: timer.cancel())
+
+    @override
+    def _until_done(self) -> Generator[Any, None, None]:
+        left = self.deadline - time.monotonic()
+        timer = asyncio.get_running_loop().call_later(left, self._expire)
+        try:
+            yield from super()._until_done()
+        finally:
+            timer.cancel()
+
+    def _expire(self) -> bool:
+        if self._outcome is None:
+            self.offer_exception(self.target.late(self, self._message.__name__, self._seconds))
+        return True
+
+
+def get_all(futures: Iterable[PykkaFuture[T]], *, timeout: float | None = None) -> list[T]:
+    """Wait on this thread for all of ``futures`` and return their results in order.
+
+    Args:
+        futures: Any number of them; ours or pykka's.
+        timeout: Seconds for all of them together; default is for ever.
+
+    Raises:
+        GetTimeout: They were not all there in time.
+        BlockingCallOnLoop: An event loop runs on this thread; there, await ``first.join(*others)``.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    results = []
+    for future in futures:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            results.append(future.get(timeout=left))
+        except PykkaTimeout:
+            if left is None or (isinstance(future, Future) and future.done()):
+                raise  # it is the result
+            raise GetTimeout(timeout or 0) from None
+    return results
+
+
 def _settle(future: PykkaFuture[Any]) -> None:
     """Wait until there is a result; an error comes out where the result is used."""
     with contextlib.suppress(BaseException):
@@ -269,12 +345,7 @@ def _settle(future: PykkaFuture[Any]) -> None:
 
 def _derived(sources: Sequence[PykkaFuture[Any]], combine: Callable[[list[Any]], M]) -> Future[M]:
     def compute(timeout: float | None) -> M:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        results = []
-        for source in sources:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            results.append(source.get(timeout=left))
-        return combine(results)
+        return combine(get_all(sources, timeout=timeout))
 
     future: Future[M] = Future()
     future._sources = sources

@@ -4,16 +4,19 @@ import asyncio
 import heapq
 import math
 import threading
-import time
+import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
+from time import monotonic
 from typing import Any, Literal, cast, get_args
 
-from uno_actors._pykka import ActorDeadError, ActorStop, Envelope
-from uno_actors.asks import Answers
+from typing_extensions import override
+
+from uno_actors._pykka import ActorDeadError, ActorStop, PykkaEnvelope
+from uno_actors.asks import Answers, Envelope, Reply
 from uno_actors.errors import MailboxFull
 from uno_actors.future import Future
 from uno_actors.log import get_logger
@@ -104,7 +107,7 @@ class DeadMessages:
         self._kept.append(DeadMessage(actor, message, reason, datetime.now(UTC)))
         with self._lock:
             self.count += 1
-            if (second := int(time.monotonic())) != self._second:
+            if (second := int(monotonic())) != self._second:
                 self._second, self._logged = second, 0
             self._logged += 1
             if self._logged > LOGGED_PER_SECOND:
@@ -120,6 +123,11 @@ class DeadMessages:
         return iter(tuple(self._kept))
 
 
+DEFAULT = MailboxPolicy()
+
+_seldom = threading.RLock()
+"""Guards moments that come once in a mailbox's life."""
+
 dead_messages = DeadMessages()
 """Those of actors that no system runs."""
 
@@ -127,114 +135,126 @@ dead_messages = DeadMessages()
 class Mailbox:
     """Messages that wait for an actor; any thread may put, the actor's execution takes.
 
-    After `close` every ask is answered with ``pykka.ActorDeadError`` and whatever is told is a dead message.
+    It takes no lock: what it does rests on single operations of a ``deque``, which are atomic. Threads that
+    put in the same moment may exceed the capacity by their number. After `close` every ask is answered with
+    ``pykka.ActorDeadError`` and whatever is told is a dead message.
 
     Args:
         policy: See `MailboxPolicy`.
 
     Attributes:
-        owner: Name of the actor.
         process: What handles the messages.
         dead: Where messages go that will not be handled.
-        wake: Called when there is something to take.
+        wake: Called when there is something to take, unless `woken`.
+        woken: Whether `wake` was called and the actor has not come to rest since.
         peak: The most messages that ever waited.
     """
 
     __slots__ = (
         "_closed",
-        "_lock",
-        "_parked",
+        "_limit",
         "_queue",
-        "_signals",
+        "_urn",
         "dead",
-        "owner",
         "peak",
         "policy",
         "process",
         "wake",
+        "woken",
     )
 
-    def __init__(self, policy: MailboxPolicy | None = None) -> None:
-        self.policy = policy or MailboxPolicy()
-        self.owner = "an actor"
+    def __init__(self, policy: MailboxPolicy = DEFAULT) -> None:
+        self.policy = policy
+        self._urn: str | None = None
         self.process: Answers | None = None
         self.dead = dead_messages
         self.wake: Callable[[], None] = _nobody_waits
+        self.woken = False
         self.peak = 0
-        self._queue = _Queue() if self.policy.priority is None else _PriorityQueue(self.policy.priority)
-        self._parked: deque[_Parked] = deque()
-        self._signals = 0  # stop signals in the queue, which do not count
-        self._lock = threading.Lock()
+        self._queue: _Queue | _PriorityQueue | None = None  # made when the first message comes
+        self._limit = (
+            policy.capacity
+        )  # of the queue; each stop signal, which does not count, raises it by one
         self._closed = False
 
-    def put(self, envelope: Envelope[Any], /) -> None:
-        """Accept ``envelope``, or do with it what the policy says; blocks only where that is to wait."""
-        if envelope.reply_to is not None:
-            _asker(envelope).target = self.process
-        with self._lock:
-            loser, parked = self._admit(envelope)
-        if loser is not envelope:
+    @property
+    def urn(self) -> str:
+        """The name in the world of the actor whose mailbox it is; made when somebody wants to know."""
+        if self._urn is None:
+            with _seldom:
+                if self._urn is None:
+                    self._urn = uuid.uuid4().urn
+        return self._urn
+
+    @urn.setter
+    def urn(self, urn: str) -> None:
+        self._urn = urn
+
+    def put(self, envelope: PykkaEnvelope[Any], /) -> None:
+        """Accept an envelope of pykka's."""
+        asker = cast("Future[Any] | None", envelope.reply_to)
+        if asker is not None:
+            asker.target = self.process
+        if isinstance(envelope.message, ActorStop):
+            self.add_stop(asker)
+        else:
+            self.add(Envelope(envelope.message, asker))
+
+    def add_stop(self, asker: Reply | None = None) -> None:
+        """Accept a stop signal, which does not count."""
+        self._limit += 1
+        self.add(Envelope(ActorStop(), asker))
+
+    def add(self, envelope: Envelope) -> None:
+        """Accept ``envelope``, or do with it what the policy says."""
+        queue = self._queue
+        if queue is None:
+            queue = self._make_queue()
+        count = len(queue)
+        if count >= self._limit:
+            self._lose(envelope)
+            return
+        if count >= self.peak:
+            self.peak = count + 1
+        queue.append(envelope)
+        if self._closed:  # perhaps since a moment ago: whoever takes an envelope out first, answers it
+            self._lose_all()
+        elif not self.woken:
+            self.woken = True
             self.wake()
-        if loser is not None:
-            self._lose(loser)
-        if parked is not None and parked.room is not None and not parked.room.wait(WAIT_SECONDS):
-            self._give_up(parked)
 
-    def _admit(self, envelope: Envelope[Any]) -> "tuple[Envelope[Any] | None, _Parked | None]":
-        """Who finds no room, if anybody; and whether ``envelope`` waits for some."""
-        if self._closed:
-            return envelope, None
-        if self._has_room() or isinstance(envelope.message, ActorStop):
-            self._accept(envelope)
-            return None, None
-        if self.policy.overflow == "drop_oldest":
-            oldest = self._queue.remove_oldest()
-            self._accept(envelope)
-            return oldest, None
-        if self.policy.overflow == "wait" and len(self._parked) < self.policy.capacity:
-            blocks = envelope.reply_to is None and asyncio._get_running_loop() is None
-            parked = _Parked(envelope, threading.Event() if blocks else None)
-            self._parked.append(parked)
-            return None, parked
-        return envelope, None
-
-    def _has_room(self) -> bool:
-        return len(self._queue) - self._signals < self.policy.capacity
-
-    def _accept(self, envelope: Envelope[Any]) -> None:
-        self._signals += isinstance(envelope.message, ActorStop)
-        self._queue.append(envelope)
-        self.peak = max(self.peak, len(self._queue))
-
-    def take(self) -> Envelope[Any] | None:
+    def take(self) -> Envelope | None:
         """The next message, or ``None``."""
-        with self._lock:
-            if not self._queue:
-                return None
-            envelope = self._queue.popleft()
-            self._signals -= isinstance(envelope.message, ActorStop)
-            if self._parked and self._has_room():
-                self._admit_parked(self._parked.popleft())
-            return envelope
+        try:
+            return self._make_queue().popleft()
+        except IndexError:
+            return None
 
-    def _admit_parked(self, parked: "_Parked") -> None:
-        self._accept(parked.envelope)
-        if parked.room is not None:
-            parked.room.set()
+    def open(self) -> "tuple[Sized, Callable[[], Envelope | None]]":
+        """For the one who empties it: what is true while messages wait, and how to take the next one."""
+        queue = self._make_queue()
+        return queue, queue.popleft
 
-    def put_back(self, envelopes: Iterable[Envelope[Any]]) -> None:
+    def put_back(self, envelopes: Iterable[Envelope]) -> None:
         """Put messages that were taken in front again, in their order; they had their room already."""
-        with self._lock:
-            self._queue.put_back(list(envelopes))
-        self.wake()
+        self._return(list(envelopes))
+        if not self.woken:
+            self.woken = True
+            self.wake()
 
-    def place(self, envelope: Envelope[Any]) -> int | None:
-        """The place of ``envelope`` in the queue, from 1; ``None`` if it was taken."""
-        with self._lock:
-            waiting = [*self._queue, *(parked.envelope for parked in self._parked)]
-        return waiting.index(envelope) + 1 if envelope in waiting else None
+    def place(self, reply: object) -> int | None:
+        """The place of the message whose asker waits for ``reply``, from 1; ``None`` if it was taken."""
+        for place, envelope in enumerate(self._waiting(), start=1):
+            if envelope.reply_to is reply:
+                return place
+        return None
 
-    def get(self) -> Envelope[Any]:
+    def oldest(self) -> float | None:
+        """Seconds since the message was sent that waits for longest; ``None`` if none waits."""
+        waiting = self._waiting()
+        return monotonic() - min(envelope.at for envelope in waiting) if waiting else None
+
+    def get(self) -> PykkaEnvelope[Any]:
         """The next message; for pykka, which asks only if there is one.
 
         Raises:
@@ -243,7 +263,7 @@ class Mailbox:
         envelope = self.take()
         if envelope is None:
             raise IndexError("the mailbox is empty")
-        return envelope
+        return PykkaEnvelope(envelope.message, cast("Future[Any] | None", envelope.reply_to))
 
     def empty(self) -> bool:
         """Whether no message waits."""
@@ -251,16 +271,129 @@ class Mailbox:
 
     def close(self) -> None:
         """Answer what waits and whatever comes from now on: the actor is dead."""
+        self._closed = True
+        self._lose_all()
+
+    def _make_queue(self) -> "_Queue | _PriorityQueue":
+        if self._queue is not None:
+            return self._queue
+        with _seldom:
+            if self._queue is None:
+                self._queue = (
+                    _Queue() if self.policy.priority is None else _PriorityQueue(self.policy.priority)
+                )
+            return self._queue
+
+    def _return(self, envelopes: list[Envelope]) -> None:
+        self._make_queue().put_back(envelopes)
+
+    def _waiting(self) -> list[Envelope]:
+        while True:
+            try:
+                return list(self._queue or ())
+            except RuntimeError:  # another thread has put one meanwhile
+                continue
+
+    def _lose_all(self) -> None:
+        while self._queue:
+            if (envelope := self.take()) is not None:
+                self._lose(envelope)
+
+    def _lose(self, envelope: Envelope) -> None:
+        """Tell whoever should know that ``envelope`` will not be handled."""
+        message, asker = envelope.message, envelope.reply_to
+        stop = isinstance(message, ActorStop)
+        reason = "actor is dead" if self._closed else "mailbox is full"
+        if not stop and (asker is None or (self.policy.overflow == "dead_letter" and not self._closed)):
+            self.dead.add(str(self), message, reason)
+        if asker is None:
+            return
+        if stop:
+            asker.offer(None)
+        elif self._closed:
+            asker.offer_exception(ActorDeadError(f"{self} stopped before handling the message"))
+        else:
+            asker.offer_exception(MailboxFull(str(self), self.policy.capacity))
+
+    def __len__(self) -> int:
+        return len(self._queue or ())
+
+    def __str__(self) -> str:
+        return "an actor" if self.process is None else str(self.process)
+
+
+class OrderedMailbox(Mailbox):
+    """A mailbox whose policy looks at what waits: it makes others wait, drops the oldest, or has priorities."""
+
+    __slots__ = ("_lock", "_parked")
+
+    def __init__(self, policy: MailboxPolicy) -> None:
+        super().__init__(policy)
+        self._parked: deque[_Parked] = deque()
+        self._lock = threading.RLock()
+
+    @override
+    def add(self, envelope: Envelope) -> None:
         with self._lock:
+            loser, parked = self._admit(envelope)
+        if loser is not envelope and not self.woken:
+            self.woken = True
+            self.wake()
+        if loser is not None:
+            self._lose(loser)
+        if parked is not None and parked.room is not None and not parked.room.wait(WAIT_SECONDS):
+            self._give_up(parked)
+
+    def _admit(self, envelope: Envelope) -> "tuple[Envelope | None, _Parked | None]":
+        """Who finds no room, if anybody; and whether ``envelope`` waits for some."""
+        queue = self._make_queue()
+        if self._closed:
+            return envelope, None
+        if len(queue) < self._limit:
+            queue.append(envelope)
+            self.peak = max(self.peak, len(queue))
+            return None, None
+        if self.policy.overflow == "drop_oldest":
+            oldest = queue.remove_oldest()
+            queue.append(envelope)
+            return oldest, None
+        if self.policy.overflow == "wait" and len(self._parked) < self.policy.capacity:
+            blocks = envelope.reply_to is None and asyncio._get_running_loop() is None
+            parked = _Parked(envelope, threading.Event() if blocks else None)
+            self._parked.append(parked)
+            return None, parked
+        return envelope, None
+
+    @override
+    def take(self) -> Envelope | None:
+        with self._lock:
+            envelope = super().take()
+            if self._parked and self._queue is not None and len(self._queue) < self._limit:
+                parked = self._parked.popleft()
+                self._queue.append(parked.envelope)
+                if parked.room is not None:
+                    parked.room.set()
+            return envelope
+
+    @override
+    def open(self) -> "tuple[Sized, Callable[[], Envelope | None]]":
+        return self._make_queue(), self.take
+
+    @override
+    def _return(self, envelopes: list[Envelope]) -> None:
+        with self._lock:
+            super()._return(envelopes)
+
+    @override
+    def close(self) -> None:
+        with self._lock:  # from here on none is admitted
             self._closed = True
-            waiting = [*self._queue, *(parked.envelope for parked in self._parked)]
-            rooms = [parked.room for parked in self._parked if parked.room is not None]
-            self._queue.clear()
-            self._parked.clear()
-        for room in rooms:
-            room.set()
-        for envelope in waiting:
-            self._lose(envelope)
+        self._lose_all()
+
+    @override
+    def _waiting(self) -> list[Envelope]:
+        with self._lock:
+            return [*(self._queue or ()), *(parked.envelope for parked in self._parked)]
 
     def _give_up(self, parked: "_Parked") -> None:
         """The thread that told has waited long enough, unless room was found in this very moment."""
@@ -270,39 +403,25 @@ class Mailbox:
             self._parked.remove(parked)
         self._lose(parked.envelope)
 
-    def _lose(self, envelope: Envelope[Any]) -> None:
-        """Tell whoever should know that ``envelope`` will not be handled."""
-        message, told = envelope.message, envelope.reply_to is None
-        stop = isinstance(message, ActorStop)
-        reason = "actor is dead" if self._closed else "mailbox is full"
-        if not stop and (told or (self.policy.overflow == "dead_letter" and not self._closed)):
-            self.dead.add(self.owner, message, reason)
-        if told:
-            return
-        asker = _asker(envelope)
-        if stop:
-            asker.offer(None)
-        elif self._closed:
-            asker.offer_exception(ActorDeadError(f"{self.owner} stopped before handling the message"))
-        else:
-            asker.offer_exception(MailboxFull(self.owner, self.policy.capacity))
 
-    def __len__(self) -> int:
-        return len(self._queue)
+def make_mailbox(policy: MailboxPolicy = DEFAULT) -> Mailbox:
+    """An empty mailbox with this policy."""
+    lean = policy.priority is None and policy.overflow in ("reject", "dead_letter")
+    return Mailbox(policy) if lean else OrderedMailbox(policy)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Parked:
     """A message that waits for room, and what wakes the thread that waits with it."""
 
-    envelope: Envelope[Any]
+    envelope: Envelope
     room: threading.Event | None
 
 
-class _Queue(deque[Envelope[Any]]):
+class _Queue(deque[Envelope]):
     """Messages in order of arrival."""
 
-    def remove_oldest(self) -> Envelope[Any] | None:
+    def remove_oldest(self) -> Envelope | None:
         """Take out the message that waits for longest; stop signals stay."""
         for place, envelope in enumerate(self):
             if not isinstance(envelope.message, ActorStop):
@@ -310,7 +429,7 @@ class _Queue(deque[Envelope[Any]]):
                 return envelope
         return None
 
-    def put_back(self, envelopes: list[Envelope[Any]]) -> None:
+    def put_back(self, envelopes: list[Envelope]) -> None:
         self.extendleft(reversed(envelopes))
 
 
@@ -319,17 +438,17 @@ class _PriorityQueue:
 
     def __init__(self, priority: Callable[[Any], float]) -> None:
         self._priority = priority
-        self._heap: list[tuple[float, int, Envelope[Any]]] = []
+        self._heap: list[tuple[float, int, Envelope]] = []
         self._arrivals = count()
         self._returns = count(-1, -1)
 
-    def append(self, envelope: Envelope[Any]) -> None:
+    def append(self, envelope: Envelope) -> None:
         heapq.heappush(self._heap, (self._place(envelope), next(self._arrivals), envelope))
 
-    def popleft(self) -> Envelope[Any]:
+    def popleft(self) -> Envelope:
         return heapq.heappop(self._heap)[2]
 
-    def remove_oldest(self) -> Envelope[Any] | None:
+    def remove_oldest(self) -> Envelope | None:
         waiting = [entry for entry in self._heap if not isinstance(entry[2].message, ActorStop)]
         if not waiting:
             return None
@@ -338,26 +457,21 @@ class _PriorityQueue:
         heapq.heapify(self._heap)
         return oldest[2]
 
-    def put_back(self, envelopes: list[Envelope[Any]]) -> None:
+    def put_back(self, envelopes: list[Envelope]) -> None:
         for envelope in reversed(envelopes):  # in front of equals that never were taken
             heapq.heappush(self._heap, (self._place(envelope), next(self._returns), envelope))
 
     def clear(self) -> None:
         self._heap.clear()
 
-    def _place(self, envelope: Envelope[Any]) -> float:
+    def _place(self, envelope: Envelope) -> float:
         return math.inf if isinstance(envelope.message, ActorStop) else self._priority(envelope.message)
 
-    def __iter__(self) -> Iterator[Envelope[Any]]:
+    def __iter__(self) -> Iterator[Envelope]:
         return (envelope for _, _, envelope in sorted(self._heap, key=lambda entry: entry[:2]))
 
     def __len__(self) -> int:
         return len(self._heap)
-
-
-def _asker(envelope: Envelope[Any]) -> Future[Any]:
-    """Who waits for a reply and may have given up meanwhile; all that come to an `Actor` are of our class."""
-    return cast("Future[Any]", envelope.reply_to)
 
 
 def _nobody_waits() -> None:

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from uno_actors.actor import Actor, ActorProcess, ActorRef, Failure
+from uno_actors._pykka import PykkaActor
+from uno_actors.actor import Actor, ActorRef
 from uno_actors.aggregate import AggregateRoot
 from uno_actors.aggregate_actor import Aggregates
 from uno_actors.clock import Clock
@@ -18,7 +19,8 @@ from uno_actors.handler_actor import HandlerActor, HandlerStatistics, Subscripti
 from uno_actors.handlers import HandlerSpec
 from uno_actors.journal import Journal
 from uno_actors.log import get_logger
-from uno_actors.mailbox import DeadMessages
+from uno_actors.mailbox import DEFAULT, DeadMessages, make_mailbox
+from uno_actors.process import ActorProcess, Failure, Home, StopFlag
 from uno_actors.router import TURN, RouterActor
 from uno_actors.snapshots import check_every
 from uno_actors.store import EventStore
@@ -28,7 +30,7 @@ from uno_actors.supervisor import Backoff, Supervisor
 if TYPE_CHECKING:
     from uno_actors.system import ActorSystem
 
-A = TypeVar("A", bound=Actor)
+A = TypeVar("A", bound=PykkaActor)
 
 ROUTER_BACKOFF = Backoff(initial=0.1, max=5.0)
 DRAIN_SHARE = 0.7
@@ -218,13 +220,24 @@ class Runtime:
         return child, started
 
     def spawn(
-        self, actor: A, parent: ActorProcess | None = None, name: str | None = None
+        self,
+        actor: A,
+        parent: ActorProcess | None = None,
+        name: str | None = None,
+        *,
+        own_thread: bool = False,
     ) -> "Future[ActorRef[A]]":
         """Start an actor that stands under no supervisor; see `ActorSystem.spawn` and `Actor.spawn`."""
+        if not isinstance(actor, Actor):
+            _adopt(actor)
         started: Future[ActorRef[A]] = Future()
-        actor._actor_ref = ActorRef(actor, self.dispatcher, self._settings.ask_timeout)
-        actor.actor_inbox.dead = self.dead_messages
-        process = ActorProcess(actor, self.dispatcher, started=started, home=self)
+        ref = ActorRef(actor, self._settings.ask_timeout)
+        ref.actor_inbox.dead = self.dead_messages
+        actor._actor_ref = cast("Any", ref)
+        process = ActorProcess(
+            actor, self.dispatcher, started=started, home=cast("Home", self), own_thread=own_thread
+        )
+        started.target = process
         if name is not None:
             owner = self._names.setdefault(name, process)
             if owner is not process:
@@ -369,3 +382,11 @@ class Runtime:
         for task in self._tasks:
             task.cancel()
         self.dispatcher.close()
+
+
+def _adopt(actor: PykkaActor) -> None:
+    """Give an actor of pykka's threads what those of our runtime have."""
+    urn = actor.actor_urn
+    inbox = make_mailbox(getattr(actor, "mailbox", DEFAULT))
+    inbox.urn = urn
+    actor.actor_inbox, actor.actor_stopped = cast("Any", (inbox, StopFlag()))

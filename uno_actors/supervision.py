@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 
 from typing_extensions import override
 
-from uno_actors.actor import Actor, ActorProcess, Failure
+from uno_actors.actor import Actor
 from uno_actors.clock import Clock
 from uno_actors.errors import SupervisorGaveUp, describe, readable
 from uno_actors.future import Future
 from uno_actors.handler_actor import Subscription, Work
 from uno_actors.log import get_logger
+from uno_actors.process import ActorProcess, Failure
 from uno_actors.store import DeadLetter, EventStore
 from uno_actors.supervisor import DeadLetterEvent, Decision, GiveUp, Restart, Supervisor, chance, decide
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypeVar
 from uno_actors.actor import Actor, ActorRef
 from uno_actors.aggregate import AggregateRoot
 from uno_actors.aggregate_actor import AggregateRef, Envelope
-from uno_actors.asks import current_handling, time_left
+from uno_actors.asks import being_handled, time_left
 from uno_actors.causality import current_cause
 from uno_actors.clock import Clock, SystemClock
 from uno_actors.codec import StreamId
@@ -315,7 +315,7 @@ class ActorSystem:
     def deliver(self, stream: StreamId, envelope: Envelope, timeout: float | None) -> None:
         """Hand a command over to the event loop; called by `AggregateRef`, from any thread."""
         runtime = self._running()
-        if self._state == "stopping" and current_cause() is None and current_handling.get() is None:
+        if self._state == "stopping" and current_cause() is None and being_handled.get() is None:
             raise SystemNotRunning(self.name, self._state)  # what handlers and actors still need goes on
         seconds = time_left(self._settings.ask_timeout if timeout is None else timeout)
         if not runtime.dispatcher.call(lambda: runtime.aggregates.deliver(stream, envelope, seconds)):

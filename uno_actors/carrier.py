@@ -1,0 +1,106 @@
+"""Tasks that stand ready to go on with coroutines that have to wait.
+
+Most messages are handled without waiting for anything, and a task for each would cost more than the handling.
+So the dispatcher runs a coroutine in the name of a task that stands ready (its *carrier*), by the functions
+that asyncio documents for task implementations of one's own. Only a coroutine that has to wait is handed to
+its carrier, which goes on with it and then stands ready again. To the coroutine it is the same task from its
+first step to its last, so that ``asyncio.timeout`` and cancellation work as everywhere.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
+from types import coroutine
+from typing import Any
+
+MAX_READY = 64
+"""Carriers that are kept ready; beyond that they end with their work."""
+
+Waiting = tuple[Coroutine[Any, Any, object], Any]
+"""A coroutine, and what it has yielded to the event loop in order to wait. It raises no errors."""
+
+
+class Carrier:
+    """One such task.
+
+    Args:
+        loop: The event loop, whose thread makes and uses it.
+        ready: Where it puts itself while it stands ready.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ready: "list[Carrier]") -> None:
+        self._loop = loop
+        self._ready = ready
+        self._work: tuple[contextvars.Context, Waiting, Callable[[], object]] | None = None
+        self._wake: asyncio.Future[None] | None = None
+        self.task = loop.create_task(self._run(), name="ready", context=contextvars.Context())
+
+    def carry(self, context: contextvars.Context, waiting: Waiting, done: Callable[[], object]) -> None:
+        """Go on with a coroutine, in ``context``, until it ends; then call ``done``."""
+        self._work = (context, waiting, done)
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _run(self) -> None:
+        while True:
+            cancelled: asyncio.CancelledError | None = None
+            if self._work is None:
+                self._wake = self._loop.create_future()
+                try:
+                    await self._wake
+                except asyncio.CancelledError as error:
+                    cancelled = error
+            if self._work is None:
+                if self in self._ready:
+                    self._ready.remove(self)
+                return
+            (context, (waiting, yielded), done), self._work = self._work, None
+            if cancelled is not None and yielded is not None and yielded.cancel():
+                cancelled = None  # it arrives from there, as in any task
+            try:
+                await _go_on(context, waiting, yielded, cancelled)
+            finally:
+                done()
+            if self.task.cancelling() or len(self._ready) >= MAX_READY:
+                return
+            self._ready.append(self)
+
+
+@coroutine
+def _go_on(
+    context: contextvars.Context,
+    waiting: Coroutine[Any, Any, object],
+    yielded: Any,
+    error: BaseException | None,
+) -> Generator[Any, None, None]:
+    """Wait for what the coroutine has yielded, let it run its next step in its context, and so forth."""
+    try:
+        while True:
+            if error is None:
+                try:
+                    yield yielded
+                except BaseException as thrown:  # noqa: BLE001 - it is for the coroutine
+                    error = thrown
+                    continue
+                yielded = context.run(waiting.send, None)
+            else:
+                step, error = partial(waiting.throw, error), None
+                yielded = context.run(step)
+    except StopIteration:
+        return
+
+
+@coroutine
+def resumed(waiting: Coroutine[Any, Any, Any], yielded: Any) -> Generator[Any, None, Any]:
+    """Awaits a coroutine that has begun already and has yielded ``yielded``."""
+    try:
+        while True:
+            try:
+                yield yielded
+            except BaseException as error:  # noqa: BLE001 - as above
+                yielded = waiting.throw(error)
+            else:
+                return (yield from waiting)
+    except StopIteration as end:
+        return end.value
