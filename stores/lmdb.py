@@ -10,6 +10,8 @@ log            position, from 1                                     record (`uno
 streams        aggregate id, NUL, aggregate type, NUL, version      position
 checkpoints    handler name                                         position
 dead_letters   handler name, NUL, position                          msgpack array, fields of `DeadLetter`
+snapshots      aggregate id, NUL, aggregate type, NUL               msgpack array: version, schema version,
+                                                                    state (itself msgpack), taken at
 meta           ``program``, ``format``                              ``uno_actors``, ``1``
 ============== ==================================================== ====================================
 
@@ -28,6 +30,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -48,7 +51,7 @@ from uno_actors.errors import (
     WorldError,
 )
 from uno_actors.events import EventRegistry, event_registry
-from uno_actors.store import PAGE, Append, Appended, DeadLetter, EventStore, StoredRecord, place
+from uno_actors.store import PAGE, Append, Appended, DeadLetter, EventStore, Snapshot, StoredRecord, place
 
 FORMAT = b"1"
 PROGRAM = b"uno_actors"
@@ -92,6 +95,7 @@ class LmdbEventStore(EventStore):
         self._streams = self._env.open_db(b"streams")
         self._checkpoints = self._env.open_db(b"checkpoints")
         self._dead_letters = self._env.open_db(b"dead_letters")
+        self._snapshots = self._env.open_db(b"snapshots")
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._heads: dict[StreamId, int] = {}
         self._known_end = -1  # the end of the log for which the heads are right
@@ -118,6 +122,14 @@ class LmdbEventStore(EventStore):
     @override
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
         return await self._submit(_DropDeadLetter(handler, position))
+
+    @override
+    async def save_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
+        await self._submit(_SaveSnapshots(tuple(snapshots)))
+
+    @override
+    async def drop_snapshots(self, aggregate_type: str | None = None) -> int:
+        return await self._submit(_DropSnapshots(aggregate_type))
 
     @override
     async def close(self) -> None:
@@ -189,6 +201,12 @@ class LmdbEventStore(EventStore):
                         break
                     letters.append(DeadLetter._make(msgpack.unpackb(data, timestamp=3)))
         return letters
+
+    @override
+    async def read_snapshot(self, stream: StreamId) -> Snapshot | None:
+        with self._reading() as txn:
+            data = _value(txn, _stream_prefix(stream), self._snapshots)
+        return None if data is None else _to_snapshot(stream, data)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[lmdb.Transaction]:
@@ -407,6 +425,32 @@ class _DropDeadLetter:
         return bool(writing.txn.delete(key, db=writing.store._dead_letters))
 
 
+@dataclass(frozen=True, slots=True)
+class _SaveSnapshots:
+    snapshots: tuple[Snapshot, ...]
+
+    def write(self, writing: _Writing) -> None:
+        items = {
+            _stream_prefix(snapshot.stream): msgpack.packb(snapshot[1:], datetime=True)
+            for snapshot in self.snapshots
+        }
+        with writing.txn.cursor(writing.store._snapshots) as cursor:
+            cursor.putmulti(sorted(items.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class _DropSnapshots:
+    aggregate_type: str | None
+
+    def write(self, writing: _Writing) -> int:
+        end = None if self.aggregate_type is None else f"\0{self.aggregate_type}\0".encode()
+        with writing.txn.cursor(writing.store._snapshots) as cursor:
+            dropped = [key for key in _keys(cursor) if end is None or key.endswith(end)]
+        for key in dropped:
+            writing.txn.delete(key, db=writing.store._snapshots)
+        return len(dropped)
+
+
 @dataclass(slots=True)
 class _Job(Generic[T]):
     work: _Work[T]
@@ -421,6 +465,10 @@ def _items(cursor: lmdb.Cursor) -> Iterator[tuple[bytes, bytes]]:
     return cast("Iterator[tuple[bytes, bytes]]", cursor.iternext())
 
 
+def _keys(cursor: lmdb.Cursor) -> Iterator[bytes]:
+    return cast("Iterator[bytes]", cursor.iternext(values=False))
+
+
 def _key(cursor: lmdb.Cursor) -> bytes:
     return cast("bytes", cursor.key())
 
@@ -431,6 +479,16 @@ def _value(txn: lmdb.Transaction, key: bytes, database: Any) -> bytes | None:
 
 def _stream_prefix(stream: StreamId) -> bytes:
     return f"{stream.aggregate_id}\0{stream.aggregate_type}\0".encode()
+
+
+def _to_snapshot(stream: StreamId, data: bytes) -> Snapshot:
+    try:
+        match msgpack.unpackb(data, timestamp=3):
+            case [int(version), int(schema_version), bytes(state), datetime() as taken_at]:
+                return Snapshot(stream, version, schema_version, state, taken_at)
+    except Exception as error:  # damaged bytes fail in many ways
+        raise CorruptRecord(f"the snapshot of {stream}", f"{type(error).__name__}: {error}") from error
+    raise CorruptRecord(f"the snapshot of {stream}", "its fields are of other types")
 
 
 def _dead_letter_key(handler: str, position: int) -> bytes:

@@ -7,7 +7,7 @@ from typing_extensions import override
 from uno_actors.codec import Record, StreamId
 from uno_actors.errors import InvalidStoreUrl, StoreUnavailable, UnoError
 from uno_actors.events import EventRegistry, event_registry
-from uno_actors.store import PAGE, Append, Appended, DeadLetter, EventStore, StoredRecord, place
+from uno_actors.store import PAGE, Append, Appended, DeadLetter, EventStore, Snapshot, StoredRecord, place
 
 
 class InMemoryEventStore(EventStore):
@@ -19,6 +19,7 @@ class InMemoryEventStore(EventStore):
         self._streams: dict[StreamId, list[int]] = {}
         self._checkpoints: dict[str, int] = {}
         self._dead_letters: dict[tuple[str, int], DeadLetter] = {}
+        self._snapshots: dict[StreamId, Snapshot] = {}
         self._closed = False
 
     @override
@@ -91,6 +92,24 @@ class InMemoryEventStore(EventStore):
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
         self._check_open()
         return self._dead_letters.pop((handler, position), None) is not None
+
+    @override
+    async def save_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
+        self._check_open()
+        self._snapshots.update({snapshot.stream: snapshot for snapshot in snapshots})
+
+    @override
+    async def read_snapshot(self, stream: StreamId) -> Snapshot | None:
+        self._check_open()
+        return self._snapshots.get(stream)
+
+    @override
+    async def drop_snapshots(self, aggregate_type: str | None = None) -> int:
+        self._check_open()
+        dropped = [stream for stream in self._snapshots if aggregate_type in (None, stream.aggregate_type)]
+        for stream in dropped:
+            del self._snapshots[stream]
+        return len(dropped)
 
     @override
     async def close(self) -> None:

@@ -2,7 +2,7 @@
 
 Usage: crash_worker.py STORE_DIRECTORY ROUND [finish]
 
-Lines: ``started``, ``ack TOKEN``, ``handled NAME POSITION``, ``settled``. With ``finish`` it sends nothing,
+Lines: ``started``, ``ack TOKEN REPLY``, ``handled NAME POSITION``, ``settled``. With ``finish`` it sends nothing,
 waits until all handlers have done with everything, and ends.
 """
 
@@ -94,8 +94,8 @@ async def main(directory: str, number: str, *, finish: bool) -> None:
             for count in range(1_000_000):
                 token = f"{number}-{name}-{count}"
                 account = system.aggregate(Account, f"account-{(name + count) % ACCOUNTS}")
-                await account.ask(Deposit(token=token, parts=1 + count % 3))
-                say(f"ack {token}")
+                reply = await account.ask(Deposit(command_id=token, token=token, parts=1 + count % 3))
+                say(f"ack {token} {reply}")
 
         await asyncio.gather(*(client(name) for name in range(CLIENTS)))
 

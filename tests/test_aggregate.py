@@ -525,3 +525,21 @@ def test_impossible_id_is_refused_with_its_reason(id: Any, reason: str) -> None:
         Account(id)
     assert caught.value.aggregate_id == id
     assert len(str(caught.value)) < 150  # a long id is not repeated in full
+
+
+def test_apply_sees_the_same_version_when_an_event_is_registered_and_when_it_is_replayed() -> None:
+    class Seen(DomainEvent):
+        pass
+
+    class Witness(AggregateRoot):
+        def __init__(self, id: str) -> None:
+            super().__init__(id=id)
+            self.versions: list[int] = []
+
+        def apply_seen(self, event: Seen) -> None:
+            self.versions.append(self.version)
+
+    live = Witness("w")
+    for _ in range(3):
+        live.register_event(Seen())
+    assert live.versions == Witness("w").replay(live.pending_events).versions == [1, 2, 3]

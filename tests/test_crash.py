@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from stores import LmdbEventStore
-from tests.crash_worker import PartDeposited
+from tests.crash_worker import Account, Deposit, PartDeposited
+from uno_actors import ActorSystem
 from uno_actors.store import StoredRecord
 
 WORKER = Path(__file__).with_name("crash_worker.py")
@@ -21,7 +22,7 @@ HANDLERS = ("async", "sync", "flaky")
 class Heard:
     """What the workers of all rounds have said."""
 
-    acknowledged: set[str] = field(default_factory=set)
+    acknowledged: dict[str, int] = field(default_factory=dict)  # token and reply
     handled: dict[str, list[list[int]]] = field(
         default_factory=lambda: defaultdict(list)
     )  # by handler, by round
@@ -31,7 +32,7 @@ class Heard:
         self.lines += 1
         kind, *words = line.split()
         if kind == "ack":
-            self.acknowledged.add(words[0])
+            self.acknowledged[words[0]] = int(words[1])
         elif kind == "handled":
             self.handled[words[0]][-1].append(int(words[1]))
 
@@ -88,7 +89,7 @@ async def check(directory: Path, heard: Heard) -> list[StoredRecord]:
         assert stream == list(range(1, len(stream) + 1))
     whole = {event.token: list(range(event.parts)) for event in events}
     assert parts == whole
-    assert heard.acknowledged <= parts.keys()
+    assert heard.acknowledged.keys() <= parts.keys()
     assert all(0 <= position <= len(records) for position in checkpoints.values())
     return records
 
@@ -117,6 +118,25 @@ async def crash(directory: Path, rounds: int, chance: random.Random) -> None:
     records = await check(directory, heard)
     check_handlers(heard, records)
     assert heard.acknowledged, "no round lived long enough to acknowledge anything"
+
+
+async def test_a_command_sent_again_after_a_kill_gets_the_recorded_reply(tmp_path: Path) -> None:
+    """Those that were acknowledged and those that were recorded and not acknowledged any more."""
+    heard = Heard()
+    run_until_killed(tmp_path / "store", 0, heard, lines=800)
+    records = await check(tmp_path / "store", heard)
+    recorded: dict[str, tuple[str, int]] = {}  # by token
+    async with LmdbEventStore(tmp_path / "store") as store:
+        async for _, event in store.read_all():
+            assert isinstance(event, PartDeposited)
+            recorded[event.token] = (event.aggregate_id or "", event.aggregate_version or 0)
+        async with ActorSystem(store, aggregates=[Account], handlers=[]) as system:
+            for token, (account, version) in list(recorded.items())[::-1][:200]:
+                command = Deposit(command_id=token, token=token, parts=99)
+                reply = await system.aggregate(Account, account).ask(command)
+                assert reply == version == heard.acknowledged.get(token, version)
+            assert system.statistics().repeated == min(200, len(recorded))
+        assert await store.last_position() == len(records)
 
 
 @pytest.mark.timeout(120)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "topics", "clock", "causality", "log"),
     ("events", "commands"),
-    ("aggregate", "codec", "store"),
+    ("values", "aggregate", "codec", "store", "snapshots", "command_memory", "repository"),
     (
         "_pykka",
         "asks",

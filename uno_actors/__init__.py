@@ -5,6 +5,8 @@ A map, in the order in which one command travels:
 - ``commands``, ``aggregate``, ``events``: what users write; ``causality`` links one to the next.
 - ``system``: what a service starts; ``runtime``: its running parts; ``aggregate_actor``: one actor each.
 - ``journal`` and ``store``: events become durable in groups; ``codec`` turns them into records.
+- ``command_memory`` knows a command that comes again; ``snapshots`` shorten loading, with ``values`` as bytes.
+- ``repository``: aggregates loaded and saved without actors.
 - ``router``, ``topics``: recorded events find their handlers; ``handlers``, ``handler_actor`` run them.
 - ``supervisor`` decides what happens to a failed handler, ``supervision`` does it.
 - ``actor``, ``mailbox``, ``future``, ``dispatcher``: pykka's actors on an event loop and worker threads;
@@ -17,6 +19,7 @@ from uno_actors.aggregate import AggregateRoot, handles
 from uno_actors.aggregate_actor import AggregateRef
 from uno_actors.commands import Command
 from uno_actors.errors import (
+    AggregateNotFound,
     AmbiguousEventType,
     AmbiguousStream,
     AskTimeout,
@@ -38,6 +41,7 @@ from uno_actors.errors import (
     MissingApply,
     NameTaken,
     OutcomeUnknown,
+    ReplyNotRecorded,
     StoreFormatError,
     StoreFull,
     StoreUnavailable,
@@ -54,8 +58,9 @@ from uno_actors.future import Future, get_all
 from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, subscribe
 from uno_actors.mailbox import DeadMessage, MailboxPolicy
 from uno_actors.process import ActorStatistics, Terminated
+from uno_actors.repository import EventSourcedRepository
 from uno_actors.runtime import SystemStatistics
-from uno_actors.store import ANY, DeadLetter, EventStore, RecordedEvent, open_store
+from uno_actors.store import ANY, DeadLetter, EventStore, RecordedEvent, Snapshot, open_store
 from uno_actors.supervisor import Backoff, Supervisor
 from uno_actors.system import ActorSystem
 
@@ -65,6 +70,7 @@ __all__ = [
     "ActorRef",
     "ActorStatistics",
     "ActorSystem",
+    "AggregateNotFound",
     "AggregateRef",
     "AggregateRoot",
     "AmbiguousEventType",
@@ -86,6 +92,7 @@ __all__ = [
     "EventNotSerializable",
     "EventPriority",
     "EventRegistry",
+    "EventSourcedRepository",
     "EventStore",
     "Future",
     "HandlerContext",
@@ -101,6 +108,8 @@ __all__ = [
     "NameTaken",
     "OutcomeUnknown",
     "RecordedEvent",
+    "ReplyNotRecorded",
+    "Snapshot",
     "StoreFormatError",
     "StoreFull",
     "StoreUnavailable",

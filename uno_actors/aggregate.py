@@ -5,7 +5,7 @@ Nothing here knows of actors, stores or threads: an aggregate is tested by calli
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 from uno_actors.causality import _current as _current_cause
@@ -84,6 +84,8 @@ class AggregateRoot:
 
     aggregate_type: ClassVar[str] = "AggregateRoot"
     """The name under which its streams are recorded: the class name, unless the class sets another."""
+    schema_version: ClassVar[int] = 1
+    """Of its state in snapshots: raise it when the attributes change, or what ``apply_`` methods make of events."""
 
     _commands: ClassVar[dict[type[Command[Any]], str]] = {}
     _applies: ClassVar[dict[str, str]] = {}
@@ -145,10 +147,12 @@ class AggregateRoot:
         """The events registered and not yet taken to be recorded, oldest first."""
         return tuple(self._pending or ())
 
-    def take_pending_events(self) -> list[DomainEvent]:
-        """The pending events, oldest first; from now on they count as taken."""
-        pending, self._pending = self._pending or [], None
-        return pending
+    def take_pending_events(self, count: int | None = None) -> list[DomainEvent]:
+        """The pending events, oldest first, all or the first ``count``; from now on they count as taken."""
+        pending = self._pending or []
+        taken = pending[:count]
+        self._pending = pending[len(taken) :] or None
+        return taken
 
     def replay(self, events: Iterable[DomainEvent]) -> Self:
         """Apply recorded events in order; rules do not judge them again.
@@ -160,12 +164,38 @@ class AggregateRoot:
         for event in events:
             if event.aggregate_version != self.version + 1:
                 raise InternalError(f"{self!r} cannot replay {event}: a gap in its stream")
-            getattr(self, _apply_method(type(self), type(event)))(event)
-            self.version += 1
+            apply = _apply_method(type(self), type(event))
+            self.version += 1  # before it is applied, as when it was registered
+            getattr(self, apply)(event)
         return self
+
+    def to_snapshot(self) -> Mapping[str, Any]:
+        """The state as a snapshot keeps it: all attributes but those of this base class.
+
+        Override it, and `from_snapshot`, where attributes hold what `uno_actors.values` cannot restore.
+
+        Raises:
+            TypeError: The class keeps attributes in ``__slots__``.
+        """
+        if any(base.__dict__.get("__slots__") for base in type(self).__mro__):
+            raise TypeError("attributes in __slots__ are not looked for")
+        return {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
+
+    def from_snapshot(self, state: Mapping[str, Any]) -> None:
+        """Take over the state that `to_snapshot` returned; called on a fresh instance.
+
+        Raises:
+            ValueError: An attribute that the class sets today is not in it.
+        """
+        if missing := vars(self).keys() - _OWN_ATTRIBUTES - state.keys():
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+        vars(self).update(state)
 
     def __repr__(self) -> str:
         return f"{self.aggregate_type}<{self.id}@{self.version}>"
+
+
+_OWN_ATTRIBUTES = frozenset(vars(AggregateRoot("any")))
 
 
 def known_commands(aggregate: type[AggregateRoot]) -> list[str]:

@@ -6,6 +6,7 @@ aggregate is under way: what is decided meanwhile forms its next one, so that th
 append never rests on events that may still fail.
 """
 
+import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from uno_actors.aggregate import AggregateRoot, check_aggregate_id, command_meth
 from uno_actors.causality import current_cause
 from uno_actors.clock import Clock, Timer
 from uno_actors.codec import Record, StreamId, to_record
+from uno_actors.command_memory import CommandMemory, pack_reply, recorded_reply
 from uno_actors.commands import Command
 from uno_actors.dispatcher import Dispatcher
 from uno_actors.errors import (
@@ -27,11 +29,13 @@ from uno_actors.errors import (
     UnoError,
     describe,
 )
+from uno_actors.events import DomainEvent
 from uno_actors.future import Future
 from uno_actors.journal import Journal, Outcome
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DeadMessages
-from uno_actors.store import Append, Appended, EventStore
+from uno_actors.snapshots import Snapshots
+from uno_actors.store import Append, Appended, EventStore, Snapshot
 
 R = TypeVar("R")
 
@@ -43,6 +47,8 @@ MAX_RERUNS = 3
 """How often a command is run again after another writer was faster."""
 LOOKS = 8
 """At the limit, among so many of the oldest an idle aggregate is looked for when a new one comes."""
+SAVE_AFTER = 0.2
+"""Seconds that a snapshot waits for others, so that a hot aggregate does not cost a transaction for each."""
 SWEEPS = 4
 """Looks for idle aggregates in each ``passivate_after``."""
 
@@ -50,7 +56,7 @@ SWEEPS = 4
 class Envelope:
     """A command on its way, with what becomes of its reply."""
 
-    __slots__ = ("command", "future", "reruns", "started", "timer")
+    __slots__ = ("command", "future", "others", "recorded", "reruns", "started", "timer")
 
     def __init__(self, command: Command[Any], future: Future[Any] | None) -> None:
         self.command = command
@@ -58,6 +64,8 @@ class Envelope:
         self.reruns = 0
         self.started = False
         self.timer: Timer | None = None
+        self.recorded: Recorded | None = None  # found in the store: it is a repetition
+        self.others: tuple[int, ...] = ()  # versions whose commands look like it and are others
 
     @property
     def withdrawn(self) -> bool:
@@ -86,6 +94,15 @@ class Failed:
         self.error = error
 
 
+class Recorded:
+    """The outcome that a repeated command had the first time."""
+
+    __slots__ = ("outcome",)
+
+    def __init__(self, outcome: Any) -> None:
+        self.outcome = outcome
+
+
 @dataclass(slots=True)
 class AggregateStatistics:
     """What the aggregates of a system have done since it started.
@@ -95,6 +112,7 @@ class AggregateStatistics:
         rejected: Commands that were rejected by a rule of the domain.
         failed: Commands that were answered with another error.
         reruns: Commands that were run again because another writer was faster or a commit failed.
+        repeated: Commands that were answered with the outcome that they had the first time.
         activations: Aggregates loaded from the store.
         events_replayed: Events applied while loading.
         passivations: Idle aggregates that were let go.
@@ -104,6 +122,7 @@ class AggregateStatistics:
     rejected: int = 0
     failed: int = 0
     reruns: int = 0
+    repeated: int = 0
     activations: int = 0
     events_replayed: int = 0
     passivations: int = 0
@@ -118,8 +137,10 @@ class AggregateActor:
         "_flight",
         "_loading",
         "_mailbox",
+        "_memory",
         "_records",
         "_scheduled",
+        "_snapshot",
         "instance",
         "last_used",
         "stream",
@@ -134,8 +155,10 @@ class AggregateActor:
         self._flight: list[tuple[Envelope, Any]] | None = None  # replies that wait for the append under way
         self._behind: list[tuple[Envelope, Any]] | None = None  # replies that wait for the next one
         self._records: list[Record] | None = None  # events of the next append
+        self._memory: CommandMemory | None = None  # made when there is something to remember
+        self._snapshot: Snapshot | None = None  # of the state after the append under way
         self._scheduled = False
-        self._loading = False
+        self._loading = False  # something from the store, without which nothing can be handled
 
     @property
     def idle(self) -> bool:
@@ -168,7 +191,7 @@ class AggregateActor:
         self._scheduled = False
         self.last_used = self._aggregates.clock.monotonic()
         for _ in range(BATCH):
-            if not self._mailbox:
+            if not self._mailbox or self._loading:
                 break
             if self.instance is None:
                 # What is not yet recorded cannot be loaded: the append under way comes first.
@@ -176,7 +199,7 @@ class AggregateActor:
                     self._load()
                 break
             envelope = self._mailbox.popleft()
-            if not envelope.withdrawn:
+            if not (envelope.withdrawn or self._is_repeated(envelope, self.instance)):
                 self._execute(envelope, self.instance)
         self._flush()
         if self._mailbox and self.instance is not None:
@@ -190,7 +213,7 @@ class AggregateActor:
         outcome: Any
         try:
             outcome = instance.handle(envelope.command)
-            records = [to_record(event) for event in instance.take_pending_events()]
+            records = self._to_records(instance.take_pending_events(), envelope.command, outcome)
         except BaseException as error:  # noqa: BLE001 - one aggregate's SystemExit is that aggregate's failure
             outcome, records = Failed(error), []
             if instance.pending_events or not isinstance(error, CommandRejected):
@@ -199,9 +222,79 @@ class AggregateActor:
             if self._records is None:
                 self._records = []
             self._records += records
+            for record in records[:-1]:
+                self._remember(record, None)
+            self._remember(records[-1], envelope.command.command_id)
+        self._answer_behind(envelope, outcome)
+
+    def _to_records(self, events: list[DomainEvent], command: Command[Any], reply: Any) -> list[Record]:
+        """The events as records, of which the last one holds the reply."""
+        if not events:
+            return []
+        *others, last = events
+        records = [to_record(event) for event in others]
+        records.append(to_record(last, command.command_id, pack_reply(reply, type(command))))
+        return records
+
+    def _answer_behind(self, envelope: Envelope, outcome: Any) -> None:
         if self._behind is None:
             self._behind = []
         self._behind.append((envelope, outcome))
+
+    # --- repeated commands ---
+
+    def _remember(self, record: Record, answered: str | None) -> None:
+        size = self._aggregates.remember_commands
+        if not size:
+            return
+        if self._memory is None:
+            if answered is None:
+                return
+            self._memory = CommandMemory()
+        self._memory.note(record.aggregate_version or 0, answered, size)
+
+    def _is_repeated(self, envelope: Envelope, instance: AggregateRoot) -> bool:
+        """Whether the command was handled before, or may have been: then it is dealt with here."""
+        if envelope.recorded is None:
+            if self._memory is None:
+                return False
+            command_id = envelope.command.command_id
+            found = self._memory.versions(command_id, instance.version, self._aggregates.remember_commands)
+            versions = [version for version in found if version not in envelope.others] if found else ()
+            if not versions:
+                return False
+            envelope.recorded = self._outcome_under_way(command_id)
+            if envelope.recorded is None:
+                self._mailbox = deque([envelope, *(self._mailbox or ())])  # it keeps its turn
+                self._loading = True
+                self._aggregates.start(self._look_up(envelope, versions[-1]))
+                return True
+        envelope.started = True
+        self._aggregates.statistics.repeated += 1
+        self._answer_behind(envelope, envelope.recorded.outcome)
+        envelope.recorded = None  # if what is under way fails, it is decided again
+        return True
+
+    def _outcome_under_way(self, command_id: str) -> Recorded | None:
+        """The outcome of a command that was handled and is not yet recorded; the latest if there are several."""
+        under_way = [*(self._flight or ()), *(self._behind or ())]
+        for envelope, outcome in reversed(under_way):
+            if envelope.command.command_id == command_id:
+                return Recorded(outcome)
+        return None
+
+    async def _look_up(self, envelope: Envelope, version: int) -> None:
+        """See in the store whether the event of ``version`` is the last of this very command."""
+        try:
+            record = await self._aggregates.record_at(self.stream, version)
+            if record is None or record.answered != envelope.command.command_id:
+                envelope.others += (version,)
+            else:
+                envelope.recorded = Recorded(recorded_reply(record, envelope.command))
+        except BaseException as error:  # noqa: BLE001 - it must be answered, whatever a store raises
+            envelope.recorded = Recorded(Failed(error))
+        self._loading = False
+        self._schedule()
 
     # --- recording ---
 
@@ -213,25 +306,41 @@ class AggregateActor:
         records, self._records = self._records, None
         if records:
             expected = (records[0].aggregate_version or 1) - 1
+            self._snapshot = self._take_snapshot(expected, expected + len(records))
             self._aggregates.journal.append(Append(tuple(records), expected), self._recorded)
         else:
             self._answer_flight()
 
+    def _take_snapshot(self, before: int, after: int) -> Snapshot | None:
+        """A snapshot, if one is due, of the state at version ``after``; it is saved when that is recorded."""
+        snapshots, instance = self._aggregates.snapshots, self.instance
+        if instance is None or not snapshots.due(before, after):
+            return None
+        return snapshots.take(instance)
+
     def _recorded(self, outcome: Outcome) -> None:
+        snapshot, self._snapshot = self._snapshot, None
         if isinstance(outcome, Appended):
+            if snapshot is not None:
+                self._aggregates.save_snapshot(snapshot)
             self._answer_flight()
         elif isinstance(outcome, ConcurrencyConflict):
             self._run_again(outcome, [*(self._flight or ()), *(self._behind or ())])
         else:
             flight = self._flight or []
             for envelope, result in flight:
-                self._aggregates.answer(
-                    self, envelope, result if isinstance(result, Failed) else Failed(outcome)
-                )
+                failed = result if isinstance(result, Failed) else self._failed(envelope, outcome)
+                self._aggregates.answer(self, envelope, failed)
             self._run_again(None, self._behind or [])
         self._flush()
         if self._mailbox:
             self._schedule()
+
+    def _failed(self, envelope: Envelope, error: UnoError) -> Failed:
+        """The end of a command whose events were not, or may not have been, recorded."""
+        if isinstance(error, OutcomeUnknown) and self._aggregates.remember_commands:
+            error = OutcomeUnknown(error.what, error.reason, envelope.command.command_id)
+        return Failed(error)
 
     def _answer_flight(self) -> None:
         flight, self._flight = self._flight or [], None
@@ -261,7 +370,8 @@ class AggregateActor:
         waiting = [envelope for envelope in self._mailbox or () if not envelope.withdrawn]
         self.instance = self._mailbox = self._flight = self._behind = self._records = None
         for envelope, _ in sent:
-            self._aggregates.answer(self, envelope, Failed(OutcomeUnknown(str(self.stream), str(reason))))
+            unknown = OutcomeUnknown(str(self.stream), str(reason))
+            self._aggregates.answer(self, envelope, self._failed(envelope, unknown))
         for envelope in (*(envelope for envelope, _ in decided), *waiting):
             self._aggregates.answer(self, envelope, Failed(reason))
 
@@ -273,8 +383,11 @@ class AggregateActor:
 
     async def _activate(self) -> None:
         aggregates = self._aggregates
+        self._memory = None
         try:
-            instance = await aggregates.load(self.stream)
+            instance, replayed = await aggregates.load(
+                self.stream, look=lambda record: self._remember(record, record.answered)
+            )
         except BaseException as error:
             waiting, self._mailbox, self._loading = self._mailbox or (), None, False
             aggregates.log.exception("aggregate cannot be loaded", aggregate=str(self.stream))
@@ -284,6 +397,10 @@ class AggregateActor:
             return
         self.instance = instance
         self._loading = False
+        for envelope in self._mailbox or ():
+            envelope.others = ()  # versions that were not recorded then may be another's now
+        if snapshot := self._take_snapshot(instance.version - replayed, instance.version):
+            aggregates.save_snapshot(snapshot)
         self._run()
 
     def __repr__(self) -> str:
@@ -301,6 +418,8 @@ class Aggregates:
         clock: For timeouts and passivation.
         passivate_after: Seconds without a command after which an aggregate is let go.
         max_active: Aggregates that stay active; beyond it those idle for longest are let go.
+        snapshot_every: Events between two snapshots of an aggregate; 0 or ``None`` to take none.
+        remember_commands: For how many of its last events an aggregate knows the commands; 0 for none.
         start: Starts a coroutine as a task that the system knows of.
         dead: Where commands go that were told and failed.
     """
@@ -315,6 +434,8 @@ class Aggregates:
         *,
         passivate_after: float,
         max_active: int,
+        snapshot_every: int | None,
+        remember_commands: int,
         start: Callable[[Any], object],
         dead: DeadMessages,
     ) -> None:
@@ -323,6 +444,11 @@ class Aggregates:
         self.dispatcher = dispatcher
         self.statistics = AggregateStatistics()
         self.start = start
+        self.snapshots = Snapshots(store, snapshot_every)
+        self.remember_commands = remember_commands
+        self._snapshots_to_save: dict[StreamId, Snapshot] = {}
+        self._save_timer: Timer | None = None
+        self._saving = asyncio.Lock()
         self._dead = dead
         self.log = get_logger(actor="aggregates")
         self._store = store
@@ -369,14 +495,39 @@ class Aggregates:
         if not envelope.answer(result) and isinstance(result, Failed) and envelope.future is None:
             self._dead.add(repr(actor), envelope.command, describe(result.error))
 
-    async def load(self, stream: StreamId) -> AggregateRoot:
-        """An instance with all of its stream applied."""
-        instance = self._types[stream.aggregate_type](stream.aggregate_id)
-        async for event in self._store.stream_events(stream):
-            instance.replay([event])
+    async def load(self, stream: StreamId, look: Callable[[Record], object]) -> tuple[AggregateRoot, int]:
+        """An instance with all of its stream applied, and how many events were replayed for it.
+
+        ``look`` is called with as many of the last records as commands are to be remembered of.
+        """
+        aggregate_type = self._types[stream.aggregate_type]
+        instance, replayed = await self.snapshots.load(
+            aggregate_type, stream, reach=self.remember_commands, look=look
+        )
         self.statistics.activations += 1
-        self.statistics.events_replayed += instance.version
-        return instance
+        self.statistics.events_replayed += replayed
+        return instance, replayed
+
+    async def record_at(self, stream: StreamId, version: int) -> Record | None:
+        """The record of one event, if there is one."""
+        page = await self._store.read_stream(stream, version - 1, 1)
+        return page[0].record if page else None
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Save it behind the commands, together with others that come within `SAVE_AFTER`."""
+        self._snapshots_to_save[snapshot.stream] = snapshot
+        if self._save_timer is None:
+            self._save_timer = self.clock.call_later(SAVE_AFTER, lambda: self.start(self.save_snapshots()))
+
+    async def save_snapshots(self) -> None:
+        """Save those that wait."""
+        if self._save_timer is not None:
+            self._save_timer.cancel()
+            self._save_timer = None
+        async with self._saving:  # whoever saves at the end waits for those under way, too
+            group, self._snapshots_to_save = list(self._snapshots_to_save.values()), {}
+            if group:
+                await self.snapshots.save(group)
 
     def _time_out(self, actor: AggregateActor, envelope: Envelope, seconds: float) -> None:
         if envelope.future is None or envelope.future.done():
@@ -425,8 +576,9 @@ class Aggregates:
 
     def close(self, reason: UnoError) -> None:
         """Stop looking for idle aggregates, and answer whoever still waits with ``reason``."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        for timer in (self._sweeping, self._save_timer):
+            if timer is not None:
+                timer.cancel()
         for actor in self._active.values():
             actor.abandon(reason)
 

@@ -1,6 +1,6 @@
 """Events as bytes, and back.
 
-A record is a msgpack array: ten header fields, then the payload as one binary field. A reader that only
+A record is a msgpack array: twelve header fields, then the payload as one binary field. A reader that only
 routes or counts never decodes the payload. No pickle, no class path: the names of types and fields are the
 stored schema.
 """
@@ -30,7 +30,11 @@ class StreamId(NamedTuple):
 
 
 class Record(NamedTuple):
-    """An event as it is stored; the fields are those of `DomainEvent`, ``payload`` is msgpack."""
+    """An event as it is stored; the first fields are those of `DomainEvent`, ``payload`` is msgpack.
+
+    The last event that a command recorded also holds what was replied, and so which command it was: the one
+    named as its cause, or, if the event names another cause, ``command_id``.
+    """
 
     event_id: str
     event_type: str
@@ -42,6 +46,8 @@ class Record(NamedTuple):
     timestamp: datetime
     correlation_id: str | None
     causation_id: str | None
+    command_id: str | None
+    reply: bytes | None
     payload: bytes
 
     @property
@@ -51,9 +57,21 @@ class Record(NamedTuple):
             return None
         return StreamId(self.aggregate_type or "", self.aggregate_id)
 
+    @property
+    def answered(self) -> str | None:
+        """The id of the command whose last event this is; ``None`` if it is no command's."""
+        if self.reply is None:
+            return None
+        return self.causation_id if self.command_id is None else self.command_id
 
-def to_record(event: DomainEvent) -> Record:
+
+def to_record(event: DomainEvent, command_id: str | None = None, reply: bytes | None = None) -> Record:
     """Encode ``event``.
+
+    Args:
+        event: Of any type.
+        command_id: The command whose last event it is.
+        reply: What was replied to it, as `command_memory.pack_reply` writes it.
 
     Raises:
         EventNotSerializable: Its payload holds something that neither msgpack nor pydantic can write.
@@ -73,6 +91,8 @@ def to_record(event: DomainEvent) -> Record:
         event.timestamp,
         event.correlation_id,
         event.causation_id,
+        None if command_id == event.causation_id else command_id,
+        reply,
         payload,
     )
 
@@ -141,7 +161,7 @@ def unpack(data: bytes, where: str) -> Record:
     return record
 
 
-_HEADER = Record._fields[:-1]
+_HEADER = tuple(name for name in Record._fields if name in METADATA)
 _KINDS = [get_args(kind) or (kind,) for kind in Record.__annotations__.values()]
 
 

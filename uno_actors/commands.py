@@ -16,7 +16,8 @@ class Command(BaseModel, Generic[R]):
     ``class Deposit(Command[int])`` says that the reply is an ``int``; a bare ``Command`` leaves it open.
 
     Attributes:
-        command_id: 32 hexadecimal digits, unique.
+        command_id: 32 hexadecimal digits, unique; or what you give, say the key of a request. An aggregate
+            handles one id once: sent again it gets the recorded reply (see `ActorSystem`).
         correlation_id: Common to all that follows from one first message; taken from the event during whose
             handling the command is sent, if not given.
         causation_id: The id of the message that caused this command; taken likewise.
@@ -24,7 +25,7 @@ class Command(BaseModel, Generic[R]):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    command_id: str = Field(default_factory=new_id)
+    command_id: str = Field(default_factory=new_id, min_length=1)
     correlation_id: str | None = None
     causation_id: str | None = None
 

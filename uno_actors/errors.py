@@ -126,6 +126,18 @@ class UnknownCommand(CallerError, TypeError):
         )
 
 
+class ReplyNotRecorded(CallerError):
+    """A command was sent again whose first reply cannot be given again; its events are recorded."""
+
+    def __init__(self, command: str, command_id: str, stream: str, reason: str) -> None:
+        self.command = command
+        self.command_id = command_id
+        super().__init__(
+            f"{command} {command_id!r} was handled before and its events are recorded in {stream}, but its reply"
+            f" cannot be given again: {reason}. Reply with plain values, or name the type in Command[...]"
+        )
+
+
 class MailboxFull(WorldError):
     """A bounded mailbox has no room; the message was not accepted."""
 
@@ -220,6 +232,14 @@ class EventNotReadable(CallerError, ValueError):
         )
 
 
+class AggregateNotFound(CallerError, LookupError):
+    """An aggregate of which nothing is recorded."""
+
+    def __init__(self, aggregate: str) -> None:
+        self.aggregate = aggregate
+        super().__init__(f"{aggregate} has no events: make it by its class, register events, and save it")
+
+
 class InvalidStoreUrl(CallerError, ValueError):
     """A store URL that nothing can open."""
 
@@ -259,13 +279,24 @@ class StoreFull(WorldError):
 
 
 class OutcomeUnknown(WorldError):
-    """The store failed while committing: it cannot be known whether the events were recorded."""
+    """The store failed while committing: it cannot be known whether the events were recorded.
 
-    def __init__(self, what: str, reason: str) -> None:
+    Attributes:
+        command_id: Of the command that was handled: sent again with this id it takes effect once. ``None`` if
+            there was none, or if the system remembers none.
+    """
+
+    def __init__(self, what: str, reason: str, command_id: str | None = None) -> None:
         self.what = what
+        self.reason = reason
+        self.command_id = command_id
+        remedy = (
+            "Read the stream before sending the command again"
+            if command_id is None
+            else f"Send the same command again, with command_id={command_id!r}: it takes effect once"
+        )
         super().__init__(
-            f"{what}: a commit did not come to its end ({reason}); its events may or may not be recorded. Read"
-            " the stream before sending the command again"
+            f"{what}: a commit did not come to its end ({reason}); its events may or may not be recorded. {remedy}"
         )
 
 

@@ -23,6 +23,7 @@ from uno_actors.log import get_logger
 from uno_actors.mailbox import DEFAULT, DeadMessages, make_mailbox
 from uno_actors.process import ActorProcess, Failure, Home, StopFlag
 from uno_actors.router import TURN, RouterActor
+from uno_actors.snapshots import check_every
 from uno_actors.store import EventStore
 from uno_actors.supervision import Child, SupervisorActor
 from uno_actors.supervisor import Backoff, Supervisor
@@ -48,6 +49,8 @@ class Settings:
     ask_timeout: float
     passivate_after: float
     max_active: int
+    snapshot_every: int | None
+    remember_commands: int
     stop_timeout: float
     clock: Clock
 
@@ -59,6 +62,9 @@ class Settings:
             raise ValueError(f"stop_timeout must not be negative; found {self.stop_timeout}")
         if self.max_active < 1:
             raise ValueError(f"max_active must be 1 or more; found {self.max_active}")
+        if self.remember_commands < 0:
+            raise ValueError(f"remember_commands must not be negative; found {self.remember_commands}")
+        check_every(self.snapshot_every)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +76,13 @@ class SystemStatistics:
         rejected: Commands rejected by a rule of the domain.
         failed: Commands answered with another error.
         reruns: Commands run again because another writer was faster or a commit failed.
+        repeated: Commands answered with the outcome that they had the first time.
         events_recorded: Events that commands have recorded.
         commits: Groups in which they were committed.
         activations: Aggregates loaded from the store.
         events_replayed: Events applied while loading.
         passivations: Idle aggregates that were let go.
+        snapshots: Snapshots of aggregates that were saved.
         active_aggregates: Aggregates active now.
         dead_messages: Messages that were told and not handled; see `ActorSystem.dead_messages`.
         actors: Spawned actors that live now, the system's own supervisors included.
@@ -86,11 +94,13 @@ class SystemStatistics:
     rejected: int
     failed: int
     reruns: int
+    repeated: int
     events_recorded: int
     commits: int
     activations: int
     events_replayed: int
     passivations: int
+    snapshots: int
     active_aggregates: int
     dead_messages: int
     actors: int
@@ -140,6 +150,8 @@ class Runtime:
             self.clock,
             passivate_after=settings.passivate_after,
             max_active=settings.max_active,
+            snapshot_every=settings.snapshot_every,
+            remember_commands=settings.remember_commands,
             start=self.start_task,
             dead=self.dead_messages,
         )
@@ -282,11 +294,13 @@ class Runtime:
             rejected=totals.rejected,
             failed=totals.failed,
             reruns=totals.reruns,
+            repeated=totals.repeated,
             events_recorded=self.journal.events,
             commits=self.journal.commits,
             activations=totals.activations,
             events_replayed=totals.events_replayed,
             passivations=totals.passivations,
+            snapshots=self.aggregates.snapshots.saved,
             active_aggregates=len(self.aggregates),
             dead_messages=self.dead_messages.count,
             actors=len(self._spawned),
@@ -334,6 +348,7 @@ class Runtime:
             for process in (*reversed(self._spawned), self._router_process):
                 await self._stop_one(process.stop(), process, deadline)
             await self._within(deadline, self._answered())
+            await self._within(deadline, self.aggregates.save_snapshots())
         finally:
             self._stop_listening()
             self.close()

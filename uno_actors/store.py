@@ -86,6 +86,24 @@ class DeadLetter(NamedTuple):
     last_failed: datetime
 
 
+class Snapshot(NamedTuple):
+    """The state of an aggregate at one version of its stream.
+
+    Attributes:
+        stream: Of the aggregate; there is one snapshot of each.
+        version: The number of events in the state.
+        schema_version: Of the state, by the class that it was taken of.
+        state: msgpack.
+        taken_at: Aware, in UTC.
+    """
+
+    stream: StreamId
+    version: int
+    schema_version: int
+    state: bytes
+    taken_at: datetime
+
+
 class EventStore(ABC):
     """The port. A store implements the abstract methods; `append` and the readers of events rest on them.
 
@@ -143,6 +161,22 @@ class EventStore(ABC):
     @abstractmethod
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
         """Remove one dead letter; whether there was one."""
+
+    @abstractmethod
+    async def save_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
+        """Keep ``snapshots``, each in place of the one of its stream; of several of one stream the last."""
+
+    @abstractmethod
+    async def read_snapshot(self, stream: StreamId) -> Snapshot | None:
+        """The snapshot of one stream; ``None`` if there is none.
+
+        Raises:
+            CorruptRecord: What is there is no snapshot.
+        """
+
+    @abstractmethod
+    async def drop_snapshots(self, aggregate_type: str | None = None) -> int:
+        """Remove the snapshots of all aggregates or of one type; how many there were. Nothing but time is lost."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -50,6 +50,11 @@ class ActorSystem:
         ask_timeout: Seconds until an ask without a reply ends with `AskTimeout`.
         passivate_after: Seconds without a command after which an aggregate is let go.
         max_active: Aggregates that stay active; beyond it those idle for longest are let go.
+        snapshot_every: Events between two snapshots of an aggregate, so that loading it need not begin at its
+            first event; 0 or ``None`` to take none. Saved behind the commands, never needed.
+        remember_commands: For how many of its last events an aggregate knows which commands recorded them: one
+            of these that is sent again, with the same ``command_id``, records nothing and gets the reply of
+            the first time. 0 for none. One that had recorded nothing is handled again.
         stop_timeout: Seconds that stopping may take.
         clock: For everything that waits.
         event_registry: For a store that is opened by URL: finds the classes of recorded events. Default is
@@ -71,6 +76,8 @@ class ActorSystem:
         ask_timeout: float = 30.0,
         passivate_after: float = 300.0,
         max_active: int = 100_000,
+        snapshot_every: int | None = 200,
+        remember_commands: int = 256,
         stop_timeout: float = 10.0,
         clock: Clock | None = None,
         event_registry: EventRegistry = event_registry,
@@ -86,7 +93,14 @@ class ActorSystem:
             self._serve(aggregate_type)
         self._supervised = _assign(handlers, supervisors)
         self._settings = Settings(
-            name, ask_timeout, passivate_after, max_active, stop_timeout, clock or SystemClock()
+            name,
+            ask_timeout,
+            passivate_after,
+            max_active,
+            snapshot_every,
+            remember_commands,
+            stop_timeout,
+            clock or SystemClock(),
         )
         self._state: State = "not started"
         self._runtime: Runtime | None = None

@@ -39,7 +39,7 @@ from uno_actors.errors import (
     UnoError,
 )
 from uno_actors.events import DomainEvent, EventRegistry, Payload
-from uno_actors.store import PAGE, Append, Appended, DeadLetter, EventStore, RecordedEvent
+from uno_actors.store import PAGE, Append, Appended, DeadLetter, EventStore, RecordedEvent, Snapshot
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,14 @@ class MovedThen(DomainEvent):
 
     event_type: str = "uno_actors.testing.Moved"
     to: str
+
+
+class MovedLater(DomainEvent):
+    """The same type as a less old program recorded it: schema version 2."""
+
+    event_type: str = "uno_actors.testing.Moved"
+    version: int = 2
+    address: str
 
 
 class MovedNow(DomainEvent):
@@ -568,13 +576,20 @@ async def old_events_are_upcast(make_store: MakeStore) -> None:
     async with opened(make_store, MovedNow) as store:
         store.event_registry.add_upcast("uno_actors.testing.Moved", 1, to_version_2)
         store.event_registry.add_upcast("uno_actors.testing.Moved", 2, to_version_3)
-        await store.append(MovedThen(aggregate_id="a", aggregate_type="Person", to="Elm Street, Springwood"))
-        await store.append(MovedNow(aggregate_id="a", aggregate_type="Person", street="Ocean Drive", town=""))
-        old, new = await store.get_events("a")
-        if not isinstance(old, MovedNow) or not isinstance(new, MovedNow):
-            raise AssertionError(f"expected today's class, found {old!r} and {new!r}")  # noqa: TRY004
-        _equal((old.version, old.street, old.town), (3, "Elm Street", "Springwood"), "the old event")
-        _equal((new.version, new.street, new.town), (3, "Ocean Drive", ""), "the new event")
+        of: dict[str, Any] = {"aggregate_id": "a", "aggregate_type": "Person"}
+        await store.append(MovedThen(**of, to="Elm Street, Springwood"))
+        await store.append(MovedNow(**of, street="Ocean Drive", town=""))
+        await store.append(MovedLater(**of, address="Main Street, Hill Valley"), MovedThen(**of, to="1, 2"))
+        events = await store.get_events("a")
+        found = [(e.version, e.street, e.town) for e in events if isinstance(e, MovedNow)]
+        wanted = [
+            ("Elm Street", "Springwood"),
+            ("Ocean Drive", ""),
+            ("Main Street", "Hill Valley"),
+            ("1", "2"),
+        ]
+        _equal(found, [(3, *where) for where in wanted], "events of schema 1, 3, 2 and 1, as today's class")
+        _equal([record.version for _, record in await store.read_log()], [1, 3, 2, 1], "what is recorded")
 
 
 # --- progress of handlers ----------------------------------------------------------------------------------
@@ -634,6 +649,48 @@ async def dead_letters_can_be_dropped(make_store: MakeStore) -> None:
         _equal(await store.drop_dead_letter("a", 3), False, "dropping one that never was")
         _equal(await store.dead_letters(), [_letter("a", 2), _letter("b", 1)], "the dead letters left")
         _equal(await store.checkpoints(), {"a": 2}, "the checkpoint")
+
+
+# --- snapshots ---------------------------------------------------------------------------------------------
+
+
+def _snapshot(aggregate_id: str, version: int = 1, *, of: str = "Account", **changed: Any) -> Snapshot:
+    snapshot = Snapshot(StreamId(of, aggregate_id), version, 1, bytes(range(256)), _MORNING)
+    return snapshot._replace(**changed)
+
+
+async def snapshots_are_kept_one_for_each_stream(make_store: MakeStore) -> None:
+    """The last snapshot saved of each stream is read back as it was, whatever the names; it is no event."""
+    async with opened(make_store) as store:
+        _equal(await store.read_snapshot(StreamId("Account", "a")), None, "a snapshot of nothing")
+        await store.save_snapshots([])
+        kept = [_snapshot(name, number) for number, name in enumerate(ODD_NAMES)]
+        kept += [_snapshot("x" * 255, of=of) for of in ("A", "AB", "T" * 200)]
+        await store.save_snapshots([snapshot._replace(version=99, state=b"old") for snapshot in kept])
+        await store.save_snapshots([kept[0]._replace(version=100), *kept])
+        for snapshot in kept:
+            _equal(await store.read_snapshot(snapshot.stream), snapshot, "a snapshot")
+        changed = kept[0]._replace(version=2**60, schema_version=2**31, state=b"x" * 1_000_000)
+        await store.save_snapshots([changed])
+        _equal(await store.read_snapshot(changed.stream), changed, "a large one in place of another")
+        _equal(await store.last_position(), 0, "the end of the log")
+
+
+async def snapshots_can_be_dropped(make_store: MakeStore) -> None:
+    """Dropping removes the snapshots of one type or all, says how many, and leaves the events."""
+    async with opened(make_store) as store:
+        await store.append(_noted("a", "1"))
+        _equal(await store.drop_snapshots(), 0, "dropping none")
+        kept = [_snapshot("a"), _snapshot("b"), _snapshot("a", of="User"), _snapshot("a", of="count")]
+        await store.save_snapshots(kept)
+        _equal(await store.drop_snapshots("Nothing"), 0, "dropping those of a type that is not there")
+        _equal(await store.drop_snapshots("Account"), 2, "dropping those of one type")
+        found = [await store.read_snapshot(snapshot.stream) for snapshot in kept]
+        _equal(found, [None, None, *kept[2:]], "the snapshots left")
+        _equal(await store.drop_snapshots(), 2, "dropping all")
+        found = [await store.read_snapshot(snapshot.stream) for snapshot in kept]
+        _equal(found, [None] * 4, "the snapshots left after that")
+        _equal(await _texts(store, "a"), ["1"], "the stream")
 
 
 # --- listeners ---------------------------------------------------------------------------------------------
@@ -786,6 +843,9 @@ async def a_closed_store_refuses(make_store: MakeStore) -> None:
             "save_progress": store.save_progress({"mail": 1}),
             "dead_letters": store.dead_letters(),
             "drop_dead_letter": store.drop_dead_letter("mail", 1),
+            "save_snapshots": store.save_snapshots([_snapshot("a")]),
+            "read_snapshot": store.read_snapshot(StreamId("Account", "a")),
+            "drop_snapshots": store.drop_snapshots(),
         }
         for name, call in calls.items():
             await _raises(StoreUnavailable, call, f"{name} after close")
@@ -825,12 +885,17 @@ async def durable_stores_survive_reopening(make_store: MakeStore) -> None:
             recorded = await store.append(_noted("a", "1"), _measured(), _noted("a", "2"), _noted(None))
             await store.save_progress({"mail": 3, "audit": 1}, [_letter("mail", 2), _letter("mail", 3)])
             await store.drop_dead_letter("mail", 2)
+            await store.save_snapshots([_snapshot("a", 2), _snapshot("a", of="User")])
+            await store.drop_snapshots("User")
         async with await place.open(registry) as store:
             _equal(await _log(store), recorded, "the log")
             _equal(await _texts(store, "a"), ["1", "2"], "the stream")
             _equal(await store.aggregate_types("all"), ["Kinds"], "types of an id")
             _equal(await store.checkpoints(), {"mail": 3, "audit": 1}, "the checkpoints")
             _equal(await store.dead_letters(), [_letter("mail", 3)], "the dead letters")
+            found = await store.read_snapshot(StreamId("Account", "a"))
+            _equal(found, _snapshot("a", 2), "the snapshot")
+            _equal(await store.read_snapshot(StreamId("User", "a")), None, "the snapshot that was dropped")
             await _raises(
                 ConcurrencyConflict, store.append(_noted("a"), expected_version=1), "an old expectation"
             )
@@ -869,6 +934,8 @@ CONTRACT: tuple[Check, ...] = (
     dead_letters_move_with_checkpoints,
     dead_letters_are_listed_in_order,
     dead_letters_can_be_dropped,
+    snapshots_are_kept_one_for_each_stream,
+    snapshots_can_be_dropped,
     listeners_hear_of_commits,
     listeners_find_what_was_committed,
     one_of_many_wins,

@@ -264,7 +264,7 @@ async def replay(events: int = 10_000) -> list[Measured]:
                 for _, data in cursor:
                     *header, payload = msgpack.unpackb(data, timestamp=3)
                     Deposited.model_validate(
-                        dict(zip(Record._fields, header, strict=False)) | msgpack.unpackb(payload)
+                        dict(zip(Record._fields[:-3], header, strict=False)) | msgpack.unpackb(payload)
                     )
             floor = rate(events, started)
         application = _peer(path)

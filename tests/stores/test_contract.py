@@ -15,7 +15,7 @@ from stores import InMemoryEventStore, LmdbEventStore
 from uno_actors.codec import StreamId
 from uno_actors.errors import ConcurrencyConflict, StoreUnavailable, UnoError
 from uno_actors.events import DomainEvent, EventRegistry
-from uno_actors.store import Append, Appended, DeadLetter, EventStore, RecordedEvent, StoredRecord
+from uno_actors.store import Append, Appended, DeadLetter, EventStore, RecordedEvent, Snapshot, StoredRecord
 from uno_actors.testing import CONTRACT, Check, MakeStore, StorePlace, check_event_store
 
 
@@ -339,6 +339,26 @@ class DropsAll(Broken):
         return dropped
 
 
+class KeepsFirstSnapshot(Broken):
+    async def save_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
+        await super().save_snapshots([s for s in snapshots if s.stream not in self._snapshots])
+
+
+class SnapshotsById(Broken):
+    async def save_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
+        alike = [s._replace(stream=StreamId("", s.stream.aggregate_id)) for s in snapshots]
+        await super().save_snapshots(alike)
+
+    async def read_snapshot(self, stream: StreamId) -> Snapshot | None:
+        found = await super().read_snapshot(StreamId("", stream.aggregate_id))
+        return found and found._replace(stream=stream)
+
+
+class DropsEverySnapshot(Broken):
+    async def drop_snapshots(self, aggregate_type: str | None = None) -> int:
+        return await super().drop_snapshots()
+
+
 class TellsNobody(Broken):
     def _committed(self) -> None:
         pass
@@ -444,6 +464,9 @@ BROKEN: dict[type[Broken], str] = {
     LettersByArrival: "dead_letters_are_listed_in_order",
     LettersByPrefix: "dead_letters_are_listed_in_order",
     DropsAll: "dead_letters_can_be_dropped",
+    KeepsFirstSnapshot: "snapshots_are_kept_one_for_each_stream",
+    SnapshotsById: "snapshots_are_kept_one_for_each_stream",
+    DropsEverySnapshot: "snapshots_can_be_dropped",
     TellsNobody: "listeners_hear_of_commits",
     TellsTooEarly: "listeners_find_what_was_committed",
     ChecksThenWrites: "one_of_many_wins",

@@ -28,7 +28,7 @@ from uno_actors.errors import (
     StoreUnavailable,
 )
 from uno_actors.events import EventRegistry
-from uno_actors.store import Append, DeadLetter, open_store
+from uno_actors.store import Append, DeadLetter, Snapshot, open_store
 from uno_actors.testing import Noted
 
 REGISTRY = EventRegistry([Noted])
@@ -83,8 +83,10 @@ async def test_layout_on_disk_is_as_documented(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
         recorded = await store.append(noted("alice"), noted(None), noted("alice"), noted("ünì", of="User"))
         await store.save_progress({"mail": 3}, [letter])
+        await store.save_snapshots([Snapshot(StreamId("User", "ünì"), 7, 2, b"state", first)])
 
     env = lmdb.open(str(tmp_path), readonly=True, max_dbs=8, create=False)
+    names = [b"checkpoints", b"dead_letters", b"log", b"meta", b"snapshots", b"streams"]
 
     def rows(name: bytes | None) -> dict[bytes, bytes]:
         db = env.open_db(name, create=False)
@@ -92,7 +94,7 @@ async def test_layout_on_disk_is_as_documented(tmp_path: Path) -> None:
             return {bytes(key): bytes(value) for key, value in txn.cursor()}
 
     try:
-        assert sorted(rows(None)) == [b"checkpoints", b"dead_letters", b"log", b"meta", b"streams"]
+        assert sorted(rows(None)) == names
         assert rows(b"meta") == {b"program": b"uno_actors", b"format": b"1"}
         log = rows(b"log")
         assert list(log) == [u64(1), u64(2), u64(3), u64(4)]
@@ -106,6 +108,9 @@ async def test_layout_on_disk_is_as_documented(tmp_path: Path) -> None:
         (key,) = letters = rows(b"dead_letters")
         assert key == b"mail\0" + u64(3)
         assert msgpack.unpackb(letters[key], timestamp=3) == list(letter)
+        (key,) = snapshots = rows(b"snapshots")
+        assert key == "ünì".encode() + b"\0User\0"
+        assert msgpack.unpackb(snapshots[key], timestamp=3) == [7, 2, b"state", first]
         flags = env.flags()
         assert (flags["sync"], flags["metasync"], flags["writemap"]) == (True, True, False)
     finally:

@@ -1,0 +1,311 @@
+"""Python values as msgpack and back, exactly: what is read equals what was written, type for type.
+
+Beside what msgpack knows (None, bool, int, float, str, bytes, list, dict) these come back as they were: tuple,
+set, frozenset, Decimal, date, time, datetime with its zone, timedelta, UUID, integers of any size; and enums,
+dataclasses, named tuples and pydantic models of classes that the reader is handed. Everything else is refused,
+subclasses included: a value that cannot come back the same is not written. Bytes hold the names of classes,
+never paths to import, and no code of a class runs when it is read.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from enum import Enum
+from inspect import get_annotations
+from typing import Any, get_args, get_type_hints
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import msgpack
+from pydantic import BaseModel
+from pydantic_core import TzInfo
+
+Classes = Mapping[str, type]
+"""The classes that a reader knows, by name."""
+
+
+def classes_in(*annotations: Any) -> dict[str, type]:
+    """The enums, dataclasses, named tuples and models in ``annotations``, and in the fields of those.
+
+    Two classes of one name are both left out, for a reader would have to choose.
+    """
+    found: dict[str, type] = {}
+    seen: dict[int, object] = {}  # some cannot be hashed; kept, so that an id is not given to another
+    ambiguous: set[str] = set()
+    waiting = list(annotations)
+    while waiting:
+        annotation = waiting.pop()
+        if id(annotation) in seen:
+            continue
+        seen[id(annotation)] = annotation
+        waiting += get_args(annotation)
+        waiting.append(getattr(annotation, "__value__", None))  # of `type Money = ...`
+        if isinstance(annotation, type) and _is_restorable(annotation):
+            if found.setdefault(annotation.__name__, annotation) is not annotation:
+                ambiguous.add(annotation.__name__)
+            waiting += annotations_of(annotation)
+    return {name: known for name, known in found.items() if name not in ambiguous}
+
+
+def annotations_of(annotated: type) -> list[Any]:
+    """The annotations of a class and its bases; those that cannot be resolved are left out."""
+    try:
+        return list(get_type_hints(annotated).values())
+    except Exception:  # noqa: BLE001 - resolving a name may raise anything
+        bases = annotated.__mro__
+        return [
+            hint for base in bases for hint in get_annotations(base).values() if not isinstance(hint, str)
+        ]
+
+
+def pack_value(value: object, classes: Classes, *, may_share: bool = False) -> bytes:
+    """The bytes of ``value``.
+
+    Args:
+        value: Of the types that the module names.
+        classes: Those of its enums, dataclasses, named tuples and models.
+        may_share: Whether one mutable object may stand in two places; it is read back as two.
+
+    Raises:
+        TypeError, ValueError: It would not come back the same; the text says what is in the way.
+    """
+    packed: bytes = msgpack.packb(_Writer(classes, may_share=may_share).plain(value))
+    return packed
+
+
+def unpack_value(data: bytes, classes: Classes) -> Any:
+    """The value whose bytes are ``data``.
+
+    Raises:
+        Exception: They are damaged, or a class is unknown or has other fields now.
+    """
+    return _unpack(data, classes)
+
+
+def _is_restorable(kind: type) -> bool:
+    """Whether an instance is nothing but its fields, so that it can be built from them."""
+    if issubclass(kind, (Enum, BaseModel)) or _is_named_tuple(kind):
+        return kind not in (Enum, BaseModel)
+    if not dataclasses.is_dataclass(kind):
+        return False
+    names = {field.name for field in dataclasses.fields(kind)}
+    slots = {name for base in kind.__mro__ for name in base.__dict__.get("__slots__", ())}
+    return kind.__new__ is object.__new__ and slots - {"__weakref__", "__dict__"} <= names
+
+
+def _is_named_tuple(kind: type) -> bool:
+    return issubclass(kind, tuple) and hasattr(kind, "_fields")
+
+
+# --- tags of what msgpack does not know; they are stored, so their numbers never change ---
+
+_TUPLE, _SET, _FROZENSET, _BIG_INT, _DECIMAL, _UUID = 1, 2, 3, 4, 5, 6
+_DATE, _TIME, _DATETIME, _TIMEDELTA = 10, 11, 12, 13
+_ENUM, _DATACLASS, _NAMED_TUPLE, _MODEL = 20, 21, 22, 23
+
+_NATIVE = frozenset({type(None), bool, float, str, bytes})
+
+
+def _tagged(code: int, *parts: object) -> msgpack.ExtType:
+    return msgpack.ExtType(code, msgpack.packb(parts))
+
+
+class _Writer:
+    """Turns one value into what msgpack can write, tags included."""
+
+    def __init__(self, classes: Classes, *, may_share: bool) -> None:
+        self._names = {known: name for name, known in classes.items()}
+        self._may_share = may_share
+        self._seen: dict[int, object] = {}
+
+    def plain(self, value: Any) -> object:
+        kind = type(value)
+        if kind in _NATIVE:
+            return value
+        return _WRITERS.get(kind, _Writer._of_known_class)(self, value)
+
+    def _int(self, value: int) -> object:
+        if -(2**63) <= value < 2**64:
+            return value
+        return _tagged(_BIG_INT, value.to_bytes((value.bit_length() + 8) // 8, "big", signed=True))
+
+    def _list(self, value: list[Any]) -> object:
+        self._once(value)
+        return [*map(self.plain, value)]
+
+    def _dict(self, value: dict[Any, Any]) -> object:
+        self._once(value)
+        return {self.plain(key): self.plain(item) for key, item in value.items()}
+
+    def _set(self, value: set[Any]) -> object:
+        self._once(value)
+        return self._collection(value)
+
+    def _collection(self, value: Any) -> object:
+        return _tagged(_COLLECTIONS[type(value)], *map(self.plain, value))
+
+    def _scalar(self, value: Any) -> object:
+        code, parts = _SCALARS[type(value)]
+        return _tagged(code, *parts(value))
+
+    def _of_known_class(self, value: Any) -> object:
+        kind = type(value)
+        name = self._names.get(kind)
+        if name is None:
+            raise TypeError(f"a {kind.__qualname__} cannot be restored exactly")
+        if issubclass(kind, Enum):
+            return self._enum(name, value)
+        if issubclass(kind, BaseModel):
+            return self._model(name, value)
+        if _is_named_tuple(kind):
+            return _tagged(_NAMED_TUPLE, name, *map(self.plain, value))
+        return self._dataclass(name, value)
+
+    def _enum(self, name: str, value: Enum) -> object:
+        if type(value).__members__.get(value.name) is not value:
+            raise ValueError(f"{value!r} is no single member")
+        return _tagged(_ENUM, name, value.name)
+
+    def _model(self, name: str, value: BaseModel) -> object:
+        if not value.model_config.get("frozen"):
+            self._once(value)
+        _check_fields(type(value), value.__dict__, type(value).model_fields)
+        parts = (value.__dict__, value.__pydantic_extra__, value.__pydantic_private__)
+        return _tagged(_MODEL, name, sorted(value.__pydantic_fields_set__), *map(self._fields, parts))
+
+    def _dataclass(self, name: str, value: Any) -> object:
+        if not value.__dataclass_params__.frozen:
+            self._once(value)
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        _check_fields(type(value), fields | getattr(value, "__dict__", {}), fields)
+        return _tagged(_DATACLASS, name, self._fields(fields))
+
+    def _fields(self, fields: Mapping[str, object] | None) -> object:
+        return fields and {name: self.plain(value) for name, value in fields.items()}
+
+    def _once(self, value: object) -> None:
+        """Two places of one mutable object would be two objects when they are read: it would change in one."""
+        if self._may_share:
+            return
+        if id(value) in self._seen:
+            raise ValueError(f"one {type(value).__qualname__} stands in two places")
+        self._seen[id(value)] = value  # kept, so that its id is not given to another
+
+
+def _check_fields(kind: type, found: Mapping[str, object], wanted: Iterable[str]) -> None:
+    if others := set(found).symmetric_difference(wanted):
+        raise ValueError(f"{kind.__qualname__} has other fields: {', '.join(sorted(others))}")
+
+
+def _zone(zone: tzinfo | None) -> object:
+    kind = type(zone)
+    if zone is None:
+        return None
+    if kind is timezone:
+        offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
+        return [*_span(offset), *name]
+    if kind is TzInfo:
+        return int((zone.utcoffset(None) or timedelta()).total_seconds())
+    if kind is ZoneInfo and zone.key:  # type: ignore[attr-defined]
+        return zone.key  # type: ignore[attr-defined]
+    raise TypeError(f"the time zone {zone!r} cannot be restored exactly")
+
+
+def _zone_of(data: Any) -> tzinfo | None:
+    match data:
+        case None:
+            return None
+        case int():
+            return TzInfo(data)
+        case str():
+            return ZoneInfo(data)
+        case [days, seconds, microseconds, *name]:
+            return timezone(timedelta(days, seconds, microseconds), *name)
+    raise ValueError(f"{data!r} is no time zone")
+
+
+def _span(value: timedelta) -> tuple[int, int, int]:
+    return value.days, value.seconds, value.microseconds
+
+
+def _moment(value: Any) -> tuple[object, ...]:
+    return value.replace(tzinfo=None).isoformat(), value.fold, _zone(value.tzinfo)
+
+
+def _moment_of(kind: Any) -> Callable[..., Any]:
+    return lambda text, fold, zone: kind.fromisoformat(text).replace(fold=fold, tzinfo=_zone_of(zone))
+
+
+_COLLECTIONS: dict[type, int] = {tuple: _TUPLE, set: _SET, frozenset: _FROZENSET}
+_SCALARS: dict[type, tuple[int, Callable[[Any], tuple[object, ...]]]] = {
+    Decimal: (_DECIMAL, lambda value: (str(value),)),
+    UUID: (_UUID, lambda value: (value.bytes,)),
+    date: (_DATE, lambda value: (value.isoformat(),)),
+    time: (_TIME, _moment),
+    datetime: (_DATETIME, _moment),
+    timedelta: (_TIMEDELTA, _span),
+}
+_WRITERS: dict[type, Callable[[_Writer, Any], object]] = {
+    int: _Writer._int,
+    list: _Writer._list,
+    dict: _Writer._dict,
+    set: _Writer._set,
+    tuple: _Writer._collection,
+    frozenset: _Writer._collection,
+    **dict.fromkeys(_SCALARS, _Writer._scalar),
+}
+_READERS: dict[int, Callable[..., Any]] = {
+    _TUPLE: lambda *items: items,
+    _SET: lambda *items: set(items),
+    _FROZENSET: lambda *items: frozenset(items),
+    _BIG_INT: lambda data: int.from_bytes(data, "big", signed=True),
+    _DECIMAL: Decimal,
+    _UUID: lambda data: UUID(bytes=data),
+    _DATE: date.fromisoformat,
+    _TIME: _moment_of(time),
+    _DATETIME: _moment_of(datetime),
+    _TIMEDELTA: timedelta,
+}
+
+
+def _unpack(data: bytes, classes: Classes) -> Any:
+    def read(code: int, data: bytes) -> Any:
+        parts = _unpack(data, classes)
+        if code in _READERS:
+            return _READERS[code](*parts)
+        name, *fields = parts
+        return _CLASS_READERS[code](classes[name], *fields)
+
+    return msgpack.unpackb(data, ext_hook=read, strict_map_key=False)
+
+
+def _dataclass_of(kind: Any, fields: dict[str, Any]) -> Any:
+    _check_fields(kind, fields, [field.name for field in dataclasses.fields(kind)])
+    instance = kind.__new__(kind)
+    for name, value in fields.items():
+        object.__setattr__(instance, name, value)  # also of a frozen one
+    return instance
+
+
+def _named_tuple_of(kind: Any, *values: Any) -> Any:
+    return kind._make(values)
+
+
+def _model_of(kind: Any, fields_set: list[str], fields: Any, extra: Any, private: Any) -> Any:
+    """The model with the values that it had: they were judged when they were recorded."""
+    _check_fields(kind, fields, kind.model_fields)
+    instance = kind.__new__(kind)
+    object.__setattr__(instance, "__dict__", fields)
+    object.__setattr__(instance, "__pydantic_fields_set__", set(fields_set))
+    object.__setattr__(instance, "__pydantic_extra__", extra)
+    object.__setattr__(instance, "__pydantic_private__", private)
+    return instance
+
+
+_CLASS_READERS: dict[int, Callable[..., Any]] = {
+    _ENUM: lambda kind, name: kind[name],
+    _DATACLASS: _dataclass_of,
+    _NAMED_TUPLE: _named_tuple_of,
+    _MODEL: _model_of,
+}
