@@ -98,7 +98,7 @@ class OnWorker(Actor):
         return number
 
 
-class Counted(DomainEvent):
+class Tallied(DomainEvent):
     number: int
 
 
@@ -115,10 +115,10 @@ class Tally(AggregateRoot):
     def count(self, command: Count) -> int:
         if command.number % 7 == 3:
             raise ValueError("half done")
-        self.register_event(Counted(number=command.number))
+        self.register_event(Tallied(number=command.number))
         return len(self.numbers)
 
-    def apply_counted(self, event: Counted) -> None:
+    def apply_tallied(self, event: Tallied) -> None:
         self.numbers.append(event.number)
 
 
@@ -155,7 +155,7 @@ class LifeMachine(RuleBasedStateMachine):
                 passivate_after=60,
                 ask_timeout=1e6,
                 stop_timeout=0.5,
-                event_registry=EventRegistry([Counted]),
+                event_registry=EventRegistry([Tallied]),
             )
             await system.start()
             return system

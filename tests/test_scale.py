@@ -1,11 +1,14 @@
 """Many aggregates in one process, and a log far larger than what is in flight."""
 
 import asyncio
+import gc
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import ManualClock, until
 from uno_actors import ActorSystem, AggregateRoot, Command, DomainEvent, handles
 
 
@@ -55,6 +58,49 @@ async def test_beyond_max_active_the_oldest_are_let_go_and_come_back_with_their_
                 assert system.statistics().active_aggregates <= 10
         assert await system.aggregate(Counter, "counter-7").ask(Count()) == 4
         assert system.statistics().passivations >= 140
+
+
+async def test_an_idle_aggregate_costs_little_and_passivation_gives_everything_back(tmp_path: Path) -> None:
+    """At most 1.5 KB beyond its own state: no mailbox, no task, no timer while nobody talks to it."""
+    count = 2000
+    names = [f"counter-{number}" for number in range(count)]
+    clock = ManualClock()
+    tracemalloc.start()
+    try:
+        async with ActorSystem(
+            f"lmdb:{tmp_path / 'store'}", handlers=[], clock=clock, passivate_after=60
+        ) as system:
+
+            async def ask_all() -> None:
+                for first in range(0, count, 500):
+                    some = names[first : first + 500]
+                    await asyncio.gather(*(system.aggregate(Counter, name).ask(Count()) for name in some))
+
+            async def passivated() -> int:
+                clock.advance(200)
+                await until(lambda: system.statistics().active_aggregates == 0)
+                gc.collect()
+                return tracemalloc.get_traced_memory()[0]
+
+            await ask_all()  # whatever is made once is there from here on
+            empty = await passivated()
+            instances = [Counter(name) for name in names]
+            for instance in instances:
+                instance.handle(Count())
+                instance.take_pending_events()
+            gc.collect()
+            own = tracemalloc.get_traced_memory()[0] - empty
+            del instances, instance
+            empty = await passivated()
+            await ask_all()
+            clock.advance(31)  # it keeps timers that were cancelled until their time is over
+            gc.collect()
+            active = tracemalloc.get_traced_memory()[0] - empty
+            assert system.statistics().active_aggregates == count
+            assert (active - own) / count <= 1500
+            assert (await passivated() - empty) / count < 30, "nothing is left of it"
+    finally:
+        tracemalloc.stop()
 
 
 def own_memory() -> int:

@@ -521,11 +521,25 @@ class ActorProcess:
             envelope.actor = self
             envelope.since = now = monotonic()
             being_handled.set(envelope)
-            self._drive_here(self._handle(envelope))
+            if type(envelope.message) in _SIGNALS:
+                self._drive_here(self._handle(envelope))
+            else:
+                self._handle_here(envelope)
             if not ends:
                 ends = now + SLICE_SECONDS
             elif now > ends:
                 break
+
+    def _handle_here(self, envelope: Envelope) -> None:
+        """What `_handle` does, in the fewer steps that most messages need."""
+        try:
+            response = self._call_here(partial(self.actor.on_receive, envelope.message))
+            if type(response) is CoroutineType:
+                response = self._dispatcher.run_coroutine(response)
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._drive_here(self._failed(envelope, error))
+        else:
+            self._succeeded(envelope, response)
 
     def _drive_here(self, calls: Calls) -> None:
         with contextlib.suppress(StopIteration):
