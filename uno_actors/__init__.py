@@ -9,8 +9,9 @@ A map, in the order in which one command travels:
 - ``repository``: aggregates loaded and saved without actors.
 - ``router``, ``topics``: recorded events find their handlers; ``handlers``, ``handler_actor`` run them.
 - ``supervisor`` decides what happens to a failed handler, ``supervision`` does it.
-- ``actor``, ``mailbox``, ``future``, ``dispatcher``: pykka's actors on an event loop and worker threads;
-  ``asks`` sees to it that none waits for ever.
+- ``actor``, ``process``, ``mailbox``, ``future``: pykka's actors, each at its work; ``dispatcher`` and
+  ``carrier`` give them turns on an event loop and worker threads, ``asks`` sees to it that none waits for
+  ever, and ``watchdog`` names who keeps the others waiting.
 - ``errors``: one tree that tells the caller's faults, the world's and ours apart.
 """
 

@@ -599,10 +599,10 @@ class ActorProcess:
 
     def _succeeded(self, envelope: Envelope, response: Any) -> None:
         asker = envelope.reply_to
+        self._handled += 1
+        self.handling = None  # first: whoever gets the reply may look
         if asker is not None and envelope not in self._stash:
             asker.offer(response)
-        self._handled += 1
-        self.handling = None
 
     def _failed(self, envelope: Envelope, error: BaseException) -> Calls:
         """An asker gets the error and the actor goes on; if nobody asked, the actor has failed."""
@@ -618,11 +618,11 @@ class ActorProcess:
                 except BaseException as second:  # noqa: BLE001 - as above
                     get_logger().error(f"Unhandled exception in {self.actor}:", exc_info=second)
                 self._end_failure(error)
-            if asker is not None:
-                get_logger().info(f"Exception returned from {self.actor} to caller:", exc_info=error)
-                asker.offer_exception(error)
         self._handled += 1
         self.handling = None
+        if asker is not None and not self._killed:
+            get_logger().info(f"Exception returned from {self.actor} to caller:", exc_info=error)
+            asker.offer_exception(error)
 
     def _stop_all(self, error: BaseException) -> Calls:
         """What pykka does on SystemExit and the like; but it waits for nobody, so it cannot hang."""
