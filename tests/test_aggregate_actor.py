@@ -543,13 +543,17 @@ async def test_a_command_that_timed_out_while_it_is_run_again_is_counted_once() 
         assert await account.ask(Balance()) == 1, "it was begun, and took effect"
 
 
-async def test_a_reply_in_time_cancels_its_timer() -> None:
+async def test_commands_that_are_answered_in_time_share_one_timer() -> None:
     clock = ManualClock()
     async with bank(clock=clock) as (system, _):
         await turns()
         before = clock.pending()
-        await system.aggregate(Account, "alice").ask(Credit(amount=1))
-        assert clock.pending() == before
+        for _ in range(5):
+            await system.aggregate(Account, "alice").ask(Credit(amount=1))
+        assert clock.pending() == before + 1
+        for _ in range(5):
+            await system.aggregate(Account, "alice").ask(Credit(amount=1), timeout=7)
+        assert clock.pending() == before + 1, "one for those with a time of their own, and it was cancelled"
 
 
 # --- passivation ---

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from uno_actors.aggregate import AggregateRoot, check_aggregate_id, command_method
 from uno_actors.causality import current_cause
-from uno_actors.clock import Clock, Timer
+from uno_actors.clock import Clock, Deadlines, Timer
 from uno_actors.codec import Record, StreamId, to_record
 from uno_actors.command_memory import CommandMemory, pack_reply, recorded_reply
 from uno_actors.commands import Command
@@ -56,7 +56,9 @@ SWEEPS = 4
 class Envelope:
     """A command on its way, with what becomes of its reply."""
 
-    __slots__ = ("command", "future", "others", "recorded", "reruns", "started", "timer")
+    __slots__ = ("actor", "command", "future", "others", "recorded", "reruns", "started", "timer")
+
+    actor: "AggregateActor"
 
     def __init__(self, command: Command[Any], future: Future[Any] | None) -> None:
         self.command = command
@@ -416,6 +418,7 @@ class Aggregates:
         journal: Where events are recorded.
         dispatcher: The loop on which aggregates run.
         clock: For timeouts and passivation.
+        ask_timeout: Seconds until a command without a reply times out, where its asker says nothing else.
         passivate_after: Seconds without a command after which an aggregate is let go.
         max_active: Aggregates that stay active; beyond it those idle for longest are let go.
         snapshot_every: Events between two snapshots of an aggregate; 0 or ``None`` to take none.
@@ -432,6 +435,7 @@ class Aggregates:
         dispatcher: Dispatcher,
         clock: Clock,
         *,
+        ask_timeout: float,
         passivate_after: float,
         max_active: int,
         snapshot_every: int | None,
@@ -453,6 +457,10 @@ class Aggregates:
         self.log = get_logger(actor="aggregates")
         self._store = store
         self.clock = clock
+        self._ask_timeout = ask_timeout
+        self._deadlines: Deadlines[Envelope] = Deadlines(
+            clock, ask_timeout, lambda envelope: self._time_out(envelope, ask_timeout)
+        )
         self._passivate_after = passivate_after
         self._max_active = max_active
         self._active: OrderedDict[StreamId, AggregateActor] = OrderedDict()
@@ -479,12 +487,17 @@ class Aggregates:
             self._active.move_to_end(stream)
         self._busy += 1
         if envelope.future is not None:
-            envelope.timer = self.clock.call_later(timeout, lambda: self._time_out(actor, envelope, timeout))
+            envelope.actor = actor
+            if timeout == self._ask_timeout:
+                self._deadlines.add(envelope)
+            else:
+                envelope.timer = self.clock.call_later(timeout, lambda: self._time_out(envelope, timeout))
         actor.put(envelope)
 
     def answer(self, actor: AggregateActor, envelope: Envelope, result: Any) -> None:
         """The end of every command: its reply or its error."""
         self._busy -= 1
+        self._deadlines.discard(envelope)
         statistics = self.statistics
         if not isinstance(result, Failed):
             statistics.commands += 1
@@ -529,10 +542,10 @@ class Aggregates:
             if group:
                 await self.snapshots.save(group)
 
-    def _time_out(self, actor: AggregateActor, envelope: Envelope, seconds: float) -> None:
+    def _time_out(self, envelope: Envelope, seconds: float) -> None:
         if envelope.future is None or envelope.future.done():
             return
-        started = envelope.started
+        actor, started = envelope.actor, envelope.started
         doing = f"{actor!r} has {actor.waiting} commands waiting" + (
             "; the command was handled and its events wait to be recorded" if started else ""
         )
@@ -576,6 +589,7 @@ class Aggregates:
 
     def close(self, reason: UnoError) -> None:
         """Stop looking for idle aggregates, and answer whoever still waits with ``reason``."""
+        self._deadlines.close()
         for timer in (self._sweeping, self._save_timer):
             if timer is not None:
                 timer.cancel()

@@ -37,5 +37,17 @@ def caused_by(cause: Cause) -> Iterator[None]:
 
 
 def new_id() -> str:
-    """32 random hexadecimal digits, as unique as a UUID 4 and four times as fast; safe across ``fork``."""
-    return os.urandom(16).hex()
+    """32 random hexadecimal digits, as unique as a UUID 4 and many times as fast; safe across ``fork``."""
+    while True:
+        try:
+            return _ids.pop()
+        except IndexError:
+            # Many at once: to ask the operating system releases the interpreter, and under load it takes long
+            # to get it back.
+            block = os.urandom(16 * 256).hex()
+            _ids.extend([block[start : start + 32] for start in range(0, len(block), 32)])
+
+
+_ids: list[str] = []
+"""Made and not yet used."""
+os.register_at_fork(after_in_child=_ids.clear)

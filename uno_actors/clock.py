@@ -3,7 +3,9 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
+
+W = TypeVar("W")
 
 
 class Timer(Protocol):
@@ -33,3 +35,47 @@ class SystemClock:
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Call ``callback`` on the running event loop in ``delay`` seconds."""
         return asyncio.get_running_loop().call_later(delay, callback)
+
+
+class Deadlines(Generic[W]):
+    """Those who wait equally long, with one timer for all of them: the first to come is the first to be late.
+
+    Args:
+        clock: Whose time counts.
+        seconds: How long each waits.
+        late: Called on the event loop with one who has waited so long.
+    """
+
+    def __init__(self, clock: Clock, seconds: float, late: Callable[[W], object]) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._late = late
+        self._waiting: dict[W, float] = {}  # until when; in the order of their coming
+        self._timer: Timer | None = None
+
+    def add(self, waiting: W) -> None:
+        """From now on ``waiting`` waits."""
+        self._waiting[waiting] = self._clock.monotonic() + self._seconds
+        if self._timer is None:
+            self._timer = self._clock.call_later(self._seconds, self._look)
+
+    def discard(self, waiting: W) -> None:
+        """It waits no longer."""
+        self._waiting.pop(waiting, None)
+
+    def close(self) -> None:
+        """Nobody will be late any more."""
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._clock.monotonic()
+        while self._waiting:
+            waiting, until = next(iter(self._waiting.items()))
+            if until > now:
+                self._timer = self._clock.call_later(until - now, self._look)
+                return
+            del self._waiting[waiting]
+            self._late(waiting)

@@ -148,6 +148,7 @@ class Runtime:
             self.journal,
             self.dispatcher,
             self.clock,
+            ask_timeout=settings.ask_timeout,
             passivate_after=settings.passivate_after,
             max_active=settings.max_active,
             snapshot_every=settings.snapshot_every,
