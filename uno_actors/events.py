@@ -8,7 +8,7 @@ today's schema by the steps registered with `upcasts`.
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Self, TypeVar, overload
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -23,6 +23,8 @@ def _now() -> datetime:
 
 def _aware(moment: datetime) -> datetime:
     """A naive time is read as UTC; an aware one is brought to UTC."""
+    if moment.tzinfo is UTC:
+        return moment
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
@@ -62,6 +64,8 @@ class DomainEvent(BaseModel):
     causation_id: str | None = None
     topic: str | None = None
 
+    _schema_version: ClassVar[int] = 1
+
     # Validators by name, for they hold where a subclass declares the field again: `topic: str = "a.b"`.
     _aware = field_validator("timestamp")(_aware)
     _checked = field_validator("topic")(_checked)
@@ -77,6 +81,7 @@ class DomainEvent(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        cls._schema_version = int(cls.model_fields["version"].default)
         event_registry.register(cls)
 
     @classmethod
@@ -87,7 +92,7 @@ class DomainEvent(BaseModel):
     @classmethod
     def schema_version(cls) -> int:
         """The schema version of events that this class makes today."""
-        return int(cls.model_fields["version"].default)
+        return cls._schema_version
 
     @property
     def cause(self) -> Cause:

@@ -238,7 +238,8 @@ class Future(PykkaFuture[T]):
         try:
             yield from waiter.__await__()
         finally:
-            self._forget(wake)
+            if self._outcome is None:  # else it was called
+                self._forget(wake)
 
     def _forget(self, callback: "Callable[[Future[T]], object]") -> None:
         with contextlib.suppress(ValueError):  # it was called, or is being called

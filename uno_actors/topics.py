@@ -6,6 +6,7 @@ pattern means the same on one machine and on a cluster.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from uno_actors.errors import InvalidTopic
@@ -16,6 +17,7 @@ ALL_THE_REST = ">"
 V = TypeVar("V")
 
 
+@lru_cache(maxsize=4096)  # every event is checked, and most programs have few topics
 def check_topic(topic: str) -> str:
     """Return ``topic`` unchanged if events may carry it.
 
