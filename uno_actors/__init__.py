@@ -38,6 +38,7 @@ from uno_actors.errors import (
     MissingApply,
     NameTaken,
     OutcomeUnknown,
+    StoreForked,
     StoreFormatError,
     StoreFull,
     StoreUnavailable,
@@ -55,7 +56,7 @@ from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, sub
 from uno_actors.mailbox import DeadMessage, MailboxPolicy
 from uno_actors.process import ActorStatistics, Terminated
 from uno_actors.runtime import SystemStatistics
-from uno_actors.store import ANY, DeadLetter, EventStore, RecordedEvent, open_store
+from uno_actors.store import ANY, DeadLetter, EventStore, Lease, RecordedEvent, open_store
 from uno_actors.supervisor import Backoff, Supervisor
 from uno_actors.system import ActorSystem
 
@@ -95,12 +96,14 @@ __all__ = [
     "InvalidHandler",
     "InvalidStoreUrl",
     "InvalidTopic",
+    "Lease",
     "MailboxFull",
     "MailboxPolicy",
     "MissingApply",
     "NameTaken",
     "OutcomeUnknown",
     "RecordedEvent",
+    "StoreForked",
     "StoreFormatError",
     "StoreFull",
     "StoreUnavailable",

@@ -86,6 +86,14 @@ class DeadLetter(NamedTuple):
     last_failed: datetime
 
 
+class Lease(ABC):
+    """A name that its holder alone has, until it releases it, closes the store or ends, however it ends."""
+
+    @abstractmethod
+    async def release(self) -> None:
+        """Let others have it; idempotent."""
+
+
 class EventStore(ABC):
     """The port. A store implements the abstract methods; `append` and the readers of events rest on them.
 
@@ -143,6 +151,13 @@ class EventStore(ABC):
     @abstractmethod
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
         """Remove one dead letter; whether there was one."""
+
+    @abstractmethod
+    async def lease(self, name: str) -> Lease | None:
+        """Take ``name`` for this process, or nothing if it is taken, here or in another process.
+
+        The system takes the name of each handler, so that it is active in one process at a time.
+        """
 
     @abstractmethod
     async def close(self) -> None:
