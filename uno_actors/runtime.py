@@ -210,18 +210,31 @@ class Runtime:
 
     async def _take_over(self) -> None:
         """Take the handlers whose holders have ended, and go on where those have left off."""
-        try:
-            for subscription in self.subscriptions:
-                if subscription.state == "standby" and await self._lease(subscription.name):
-                    checkpoints = await self._store.checkpoints()
-                    if subscription.state == "standby":  # not stopped meanwhile
-                        subscription.take_over(checkpoints.get(subscription.name, subscription.position))
-                        self._log.info(
-                            "handler taken over", handler=subscription.name, position=subscription.position
-                        )
-        except UnoError as error:
-            self._log.error("handlers cannot be taken over yet", error=describe(error))
+        for subscription in self.subscriptions:
+            if subscription.state == "standby":
+                try:
+                    await self._take_over_one(subscription)
+                except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
+                    self._log.error(
+                        "handler cannot be taken over yet", handler=subscription.name, exc_info=error
+                    )
         self._take_over_later()
+
+    async def _take_over_one(self, subscription: Subscription) -> None:
+        lease = await self._store.lease(subscription.name)
+        if lease is None:
+            return
+        try:
+            checkpoints = await self._store.checkpoints()
+            if subscription.state == "standby":  # it was not stopped meanwhile
+                subscription.take_over(checkpoints.get(subscription.name, subscription.position))
+                self._leases.append(lease)
+                self._log.info(
+                    "handler taken over", handler=subscription.name, position=subscription.position
+                )
+        finally:
+            if not subscription.leased:
+                await lease.release()
 
     async def release(self) -> None:
         """Let other processes have the handlers."""
