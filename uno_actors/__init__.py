@@ -43,6 +43,7 @@ from uno_actors.errors import (
     NameTaken,
     OutcomeUnknown,
     ReplyNotRecorded,
+    StoreForked,
     StoreFormatError,
     StoreFull,
     StoreUnavailable,
@@ -61,7 +62,7 @@ from uno_actors.mailbox import DeadMessage, MailboxPolicy
 from uno_actors.process import ActorStatistics, Terminated
 from uno_actors.repository import EventSourcedRepository
 from uno_actors.runtime import SystemStatistics
-from uno_actors.store import ANY, DeadLetter, EventStore, RecordedEvent, Snapshot, open_store
+from uno_actors.store import ANY, DeadLetter, EventStore, Lease, RecordedEvent, Snapshot, open_store
 from uno_actors.supervisor import Backoff, Supervisor
 from uno_actors.system import ActorSystem
 
@@ -103,6 +104,7 @@ __all__ = [
     "InvalidHandler",
     "InvalidStoreUrl",
     "InvalidTopic",
+    "Lease",
     "MailboxFull",
     "MailboxPolicy",
     "MissingApply",
@@ -111,6 +113,7 @@ __all__ = [
     "RecordedEvent",
     "ReplyNotRecorded",
     "Snapshot",
+    "StoreForked",
     "StoreFormatError",
     "StoreFull",
     "StoreUnavailable",
