@@ -60,6 +60,7 @@ from uno_actors.future import Future, get_all
 from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, subscribe
 from uno_actors.mailbox import DeadMessage, MailboxPolicy
 from uno_actors.process import ActorStatistics, Terminated
+from uno_actors.process_manager import ProcessManager, Refusal, reacts
 from uno_actors.repository import EventSourcedRepository
 from uno_actors.runtime import SystemStatistics
 from uno_actors.store import ANY, DeadLetter, EventStore, Lease, RecordedEvent, Snapshot, open_store
@@ -110,7 +111,9 @@ __all__ = [
     "MissingApply",
     "NameTaken",
     "OutcomeUnknown",
+    "ProcessManager",
     "RecordedEvent",
+    "Refusal",
     "ReplyNotRecorded",
     "Snapshot",
     "StoreForked",
@@ -131,6 +134,7 @@ __all__ = [
     "get_all",
     "handles",
     "open_store",
+    "reacts",
     "register_event",
     "subscribe",
     "upcasts",
