@@ -443,13 +443,9 @@ class LmdbEventStore(EventStore):
         """The results of all jobs, done in one transaction, and the end of the log after it."""
         txn = self._begin(write=True)
         try:
-            try:
-                writing = _Writing(self, txn)
-                results = [job.work.write(writing) for job in group]
-                writing.flush()
-            except BaseException:
-                txn.abort()
-                raise
+            writing = _Writing(self, txn)
+            results = [job.work.write(writing) for job in group]
+            writing.flush()
             try:
                 txn.commit()
             except lmdb.MapFullError:  # met before anything is written
@@ -457,6 +453,7 @@ class LmdbEventStore(EventStore):
             except Exception as error:
                 raise _CommitFailed(error) from error
         finally:
+            txn.abort()  # does nothing after a commit
             self.gate.leave()
         return results, writing.end
 
