@@ -160,6 +160,7 @@ asyncio.run(main())
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 async def test_no_flipped_byte_anywhere_in_the_file_shows_a_wrong_event(tmp_path: Path) -> None:
     """What LMDB makes of its own damaged pages is counted, not promised: only that no wrong event is shown."""
     await (await filled(tmp_path / "whole")).close()
