@@ -158,6 +158,20 @@ asyncio.run(main())
 """
 
 
+async def test_map_that_another_process_makes_grow_while_it_is_read(tmp_path: Path) -> None:
+    async with open_at(tmp_path, map_size=MIB) as store:
+        await store.append(*[noted(text="ours") for _ in range(1_000)])
+        found: list[int] = []
+
+        async def read() -> None:
+            while not found or found[-1] < 1_003:
+                found.append(len(await store.read_log(limit=2_000)))
+
+        readers = [asyncio.to_thread(asyncio.run, read()) for _ in range(4)]
+        await asyncio.gather(asyncio.to_thread(run_program, GROW, tmp_path), *readers)
+        assert set(found) <= {1_000, 1_001, 1_002, 1_003}
+
+
 @pytest.mark.parametrize("first", ["read", "write"])
 async def test_map_that_another_process_has_made_grow_is_read_and_written(tmp_path: Path, first: str) -> None:
     async with open_at(tmp_path, map_size=MIB) as store:
