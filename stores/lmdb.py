@@ -16,8 +16,8 @@ meta           ``program``, ``format``                              ``uno_actors
 *check* is the CRC-32 of key and value, 32 bits, the lowest byte first: a value that was changed, or that stands
 in another's place, is not believed but told as `CorruptRecord`. What the index of a stream leads to must be the
 record of that stream and version. Damage to keys and to LMDB's own pages is not seen by these checks: LMDB notices
-some of it, and none shows a wrong event. A file that has lost its end, which would kill the process that reads it,
-is refused when it is opened; ``python -m lmdb verify`` finds the rest in a file at rest.
+some of it, the rest can hide events and in the worst case end the process, but not change an event. A file that has
+lost its end is refused when it is opened; ``python -m lmdb verify`` finds the rest in a file at rest.
 
 Files in the directory: ``data.mdb``; ``lock.mdb``, LMDB's readers and its lock for writers; ``leases.lock``,
 a locked byte for each handler name that a process has leased. The last two mean nothing when no process runs.
