@@ -43,6 +43,7 @@ from uno_actors.codec import Record, StreamId
 from uno_actors.mailbox import MailboxPolicy
 from uno_actors.topics import TopicPattern, TopicTrie
 
+METADATA_FIELDS = [name for name in Record._fields if name in DomainEvent.model_fields]
 IN_FLIGHT = 1000
 COMMANDS = 20_000
 
@@ -264,10 +265,9 @@ async def replay(events: int = 10_000) -> list[Measured]:
             started = time.perf_counter()
             with store._env.begin() as txn, txn.cursor(store._log) as cursor:
                 for _, data in cursor:
-                    *header, payload = msgpack.unpackb(data, timestamp=3)
-                    Deposited.model_validate(
-                        dict(zip(Record._fields[:-3], header, strict=False)) | msgpack.unpackb(payload)
-                    )
+                    *header, payload = msgpack.unpackb(data[:-4], timestamp=3)  # its check sum aside
+                    fields = dict(zip(METADATA_FIELDS, header, strict=False))
+                    Deposited.model_validate(fields | msgpack.unpackb(payload))
             floor = rate(events, started)
         application = _peer(path)
         peer = PeerAccount()
