@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -855,3 +856,26 @@ def test_a_bus_goes_with_its_user_from_one_event_loop_to_the_next() -> None:
     for _ in range(2):
         asyncio.run(bus.publish(Rang(), raise_errors=True))
     assert calls == ["does not", "waits"] * 2
+
+
+def test_a_bus_leaves_nothing_behind_that_somebody_complains_about(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither when it goes while its loop runs, nor when the loop is closed by hand."""
+
+    async def publish() -> None:
+        bus, calls = EventBus(), Calls()
+        for name in "ab":
+            bus.subscribe(calls.handler(name), name=name)
+        await bus.publish(Rang(), raise_errors=True)
+
+    async def publish_and_go_on() -> None:
+        await publish()
+        await turns()
+        gc.collect()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(publish_and_go_on())
+    loop.run_until_complete(publish())
+    loop.close()
+    del loop
+    gc.collect()
+    assert caplog.text == ""
