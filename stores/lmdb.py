@@ -15,11 +15,11 @@ snapshots      aggregate id, NUL, aggregate type, NUL               msgpack arra
 meta           ``program``, ``format``                              ``uno_actors``, ``1``
 ============== ==================================================== ====================================
 
-*check* is the CRC-32 of key and value, 32 bits: a value that was changed, or that stands in another's place,
-is not believed but told as `CorruptRecord`. What a stream's index leads to must be the record of that stream
-and version. Damage to the keys and pages of LMDB itself is not seen by these checks. A file that has lost its
-end, which would kill the process that reads it, is refused when it is opened; ``python -m lmdb verify`` finds
-the rest in a file at rest.
+*check* is the CRC-32 of key and value, 32 bits, the lowest byte first: a value that was changed, or that stands
+in another's place, is not believed but told as `CorruptRecord`. What the index of a stream leads to must be the
+record of that stream and version. Damage to keys and to LMDB's own pages is not seen by these checks: LMDB notices
+some of it, the rest can hide events and in the worst case end the process, but not change an event. A file that has
+lost its end is refused when it is opened; ``python -m lmdb verify`` finds the rest in a file at rest.
 
 Files in the directory: ``data.mdb``; ``lock.mdb``, LMDB's readers and its lock for writers; ``leases.lock``,
 a locked byte for each handler name that a process has leased. The last two mean nothing when no process runs.
@@ -118,7 +118,8 @@ LEASES = "leases.lock"
 Durability = Literal["fsync", "relaxed"]
 
 _U64 = struct.Struct(">Q")
-_U32 = struct.Struct(">I")
+_SOUND = 0x2144DF1C
+"""The CRC-32 of anything that its own CRC-32 follows, the lowest byte first."""
 _LAST = b"\xff" * 8
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_ROOM = 1 << 20
@@ -261,30 +262,35 @@ class LmdbEventStore(EventStore):
         self, stream: StreamId, after_version: int = 0, limit: int = PAGE
     ) -> list[StoredRecord]:
         prefix = _stream_prefix(stream)
-        page = _Page(limit)
-        version = after_version
+        page: list[StoredRecord] = []
+        version, room = after_version, PAGE_BYTES
         with self._reading() as txn, txn.cursor(self._streams) as cursor:
             if cursor.set_range(prefix + _U64.pack(after_version + 1)):
                 for key, position in _items(cursor):
-                    if page.full or not key.startswith(prefix):
+                    if len(page) >= limit or room <= 0:
                         break
                     version += 1
-                    data = _value(txn, position, self._log)
-                    if key[len(prefix) :] != _U64.pack(version):
+                    if key != prefix + _U64.pack(version):
+                        if not key.startswith(prefix):
+                            break
                         reason = "it is missing from the index of its stream"
                         raise CorruptRecord(self._place(f"{stream} version {version}"), reason)
-                    page.add(self._stored(position, data, (stream, version)), len(data or b""))
+                    data = _value(txn, position, self._log) or b""
+                    page.append(self._stored(position, data, (stream, version)))
+                    room -= len(data)
         return page
 
     @override
     async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
-        page = _Page(limit)
+        page: list[StoredRecord] = []
+        room = PAGE_BYTES
         with self._reading() as txn, txn.cursor(self._log) as cursor:
             if cursor.set_range(_U64.pack(after + 1)):
                 for position, data in _items(cursor):
-                    if page.full:
+                    if len(page) >= limit or room <= 0:
                         break
-                    page.add(self._stored(position, data), len(data))
+                    page.append(self._stored(position, data))
+                    room -= len(data)
         return page
 
     @override
@@ -392,15 +398,19 @@ class LmdbEventStore(EventStore):
             raise StoreUnavailable(f"lmdb:{self.path}", "it was closed")
 
     def _stored(
-        self, position: bytes, data: bytes | None, wanted: tuple[StreamId, int] | None = None
+        self, position: bytes, data: bytes, wanted: tuple[StreamId, int] | None = None
     ) -> StoredRecord:
         """Read one record back, which should be the ``wanted`` version of a stream."""
-        if data is None:
+        if not data:
             reason = "an index names it but it is not in the log"
         elif not _is_sound(position, data):
             reason = "its check sum is wrong"
         else:
-            record = unpack(data[:-4], self._place(f"position {int.from_bytes(position)}"))
+            try:
+                record = unpack(data[:-4], "")
+            except CorruptRecord as error:
+                where = self._place(f"position {int.from_bytes(position)}")
+                raise CorruptRecord(where, error.reason) from error
             if wanted is None or _is(record, *wanted):
                 return StoredRecord(int.from_bytes(position), record)
             reason = f"it is that of {record.stream} version {record.aggregate_version}"
@@ -476,13 +486,9 @@ class LmdbEventStore(EventStore):
         """The results of all jobs, done in one transaction, and the end of the log after it."""
         txn = self._begin(write=True)
         try:
-            try:
-                writing = _Writing(self, txn)
-                results = [job.work.write(writing) for job in group]
-                writing.flush()
-            except BaseException:
-                txn.abort()
-                raise
+            writing = _Writing(self, txn)
+            results = [job.work.write(writing) for job in group]
+            writing.flush()
             try:
                 txn.commit()
             except lmdb.MapFullError:  # met before anything is written
@@ -490,6 +496,7 @@ class LmdbEventStore(EventStore):
             except Exception as error:
                 raise _CommitFailed(error) from error
         finally:
+            txn.abort()  # does nothing after a commit
             self.gate.leave()
         return results, writing.end
 
@@ -620,23 +627,6 @@ class _Held(Lease):
     @override
     async def release(self) -> None:
         self._store._leases.release(self._name)
-
-
-class _Page(list[StoredRecord]):
-    """Records that were read at once, bounded by number and by bytes."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self._limit = limit
-        self._bytes = 0
-
-    @property
-    def full(self) -> bool:
-        return len(self) >= self._limit or self._bytes >= PAGE_BYTES
-
-    def add(self, stored: StoredRecord, size: int) -> None:
-        self.append(stored)
-        self._bytes += size
 
 
 class _CommitFailed(Exception):
@@ -818,11 +808,11 @@ def _handler_key(name: str) -> bytes:
 
 def _sealed(key: bytes, value: bytes) -> bytes:
     """``value`` with its check; see the module."""
-    return value + _U32.pack(zlib.crc32(value, zlib.crc32(key)))
+    return value + zlib.crc32(value, zlib.crc32(key)).to_bytes(4, "little")
 
 
 def _is_sound(key: bytes, data: bytes) -> bool:
-    return data[-4:] == _U32.pack(zlib.crc32(data[:-4], zlib.crc32(key)))
+    return zlib.crc32(data, zlib.crc32(key)) == _SOUND
 
 
 def _is(record: Record, stream: StreamId, version: int) -> bool:
@@ -833,10 +823,10 @@ def _is(record: Record, stream: StreamId, version: int) -> bool:
     )
 
 
-def _told_by(data: bytes | None) -> str:
+def _told_by(data: bytes) -> str:
     """Whose a damaged record is by its own header, as far as that can be read."""
     try:
-        record = unpack((data or b"")[:-4], "")
+        record = unpack(data[:-4], "")
     except CorruptRecord:
         return "of which stream cannot be read"
     return f"by its header {record.stream} version {record.aggregate_version}"

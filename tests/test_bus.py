@@ -37,7 +37,7 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.causality import current_cause
-from uno_actors.handlers import HandlerRegistry, handler_registry
+from uno_actors.handlers import HandlerRegistry, HandlerSpec, handler_registry
 from uno_actors.topics import TopicPattern
 
 HIGH, NORMAL, LOW = EventPriority
@@ -110,6 +110,20 @@ async def test_an_event_finds_handlers_by_topic_and_must_fit_the_type_too() -> N
     assert calls == []
     await bus.publish(Fell())
     assert calls == ["bells.*", "bells.>", "*.fell"]
+
+
+@pytest.mark.parametrize("pattern", [None, "bells.>"])
+async def test_a_handler_of_several_types_is_called_once(
+    registry: HandlerRegistry, pattern: str | None
+) -> None:
+    calls = Calls()
+    kinds, topics = (Rang, RangTwice, Rang), None if pattern is None else TopicPattern(pattern)
+    registry["several", ""] = HandlerSpec("several", calls.handler("it"), kinds, topics)
+    await get_event_bus().publish(RangTwice(), Fell())
+    assert calls == ["it"]
+    registry.clear()
+    await get_event_bus().publish(RangTwice(), Fell())
+    assert calls == ["it"]
 
 
 async def test_handlers_come_and_go_between_events() -> None:

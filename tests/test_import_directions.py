@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "journal",
         "aggregate_actor",
         "supervision",
+        "process_manager",
         "runtime",
     ),
     ("system",),

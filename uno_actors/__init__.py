@@ -64,6 +64,7 @@ from uno_actors.future import Future, get_all
 from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, subscribe
 from uno_actors.mailbox import DeadMessage, MailboxPolicy
 from uno_actors.process import ActorStatistics, Terminated
+from uno_actors.process_manager import ProcessManager, Refusal, reacts
 from uno_actors.publisher import (
     EventPublisher,
     event_defaults,
@@ -125,7 +126,9 @@ __all__ = [
     "MissingApply",
     "NameTaken",
     "OutcomeUnknown",
+    "ProcessManager",
     "RecordedEvent",
+    "Refusal",
     "ReplyNotRecorded",
     "Snapshot",
     "StoreForked",
@@ -151,6 +154,7 @@ __all__ = [
     "get_event_store",
     "handles",
     "open_store",
+    "reacts",
     "register_event",
     "subscribe",
     "upcasts",

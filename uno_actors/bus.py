@@ -247,7 +247,8 @@ class EventBus:
         if spec.topic_pattern is not None:
             self._by_topic.add(spec.topic_pattern, subscription)
         else:
-            self._by_type.setdefault(spec.event_type or DomainEvent, {})[subscription] = None
+            for kind in _kinds(spec):
+                self._by_type.setdefault(kind, {})[subscription] = None
         self._routes = {}
         return subscription
 
@@ -263,7 +264,8 @@ class EventBus:
         if spec.topic_pattern is not None:
             self._by_topic.remove(spec.topic_pattern, subscription)
         else:
-            del self._by_type[spec.event_type or DomainEvent][subscription]
+            for kind in _kinds(spec):
+                del self._by_type[kind][subscription]
         self._routes = {}
 
     # --- publishing ---
@@ -366,12 +368,15 @@ class EventBus:
             raise TypeError(f"a bus carries DomainEvents; found {event!r}")
         topic = event.topic
         with self._lock:
-            found = [subscription for base in kind.__mro__ for subscription in self._by_type.get(base, ())]
+            of_kind = {
+                subscription: None for base in kind.__mro__ for subscription in self._by_type.get(base, ())
+            }
+            found = list(of_kind)
             if topic is not None:
                 found += (
                     subscription
                     for subscription in self._by_topic.match(topic)
-                    if issubclass(kind, subscription.spec.event_type or DomainEvent)
+                    if issubclass(kind, _kinds(subscription.spec))
                 )
             found.sort(key=lambda subscription: (subscription.spec.priority, subscription.order))
             by_priority = itertools.groupby(found, key=lambda subscription: subscription.spec.priority)
@@ -480,6 +485,12 @@ def _spec(
         (own,) = gather([handler])
         return replace(own, **given)
     return HandlerSpec(**({"name": name or _default_name(handler), "target": handler} | given))
+
+
+def _kinds(spec: HandlerSpec) -> tuple[type[DomainEvent], ...]:
+    """The classes of events that it wants, each once."""
+    kinds = spec.event_type if isinstance(spec.event_type, tuple) else (spec.event_type or DomainEvent,)
+    return tuple(dict.fromkeys(kinds))
 
 
 def _key(target: object) -> tuple[int, ...]:

@@ -373,4 +373,5 @@ class CorruptRecord(InternalError):
 
     def __init__(self, where: str, reason: str) -> None:
         self.where = where
+        self.reason = reason
         super().__init__(f"the record at {where} is damaged: {reason}")

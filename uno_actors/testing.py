@@ -734,6 +734,36 @@ async def _end(store: EventStore) -> int:
     return await store.last_position()
 
 
+# --- leases ------------------------------------------------------------------------------------------------
+
+
+async def a_name_is_leased_once(make_store: MakeStore) -> None:
+    """Of those who want a name at once one has it, until it is released; other names stand apart."""
+    async with opened(make_store) as store:
+        leases = await asyncio.gather(*[store.lease("mail") for _ in range(5)])
+        held = [lease for lease in leases if lease is not None]
+        _equal(len(held), 1, "leases of one name")
+        _equal(await store.lease("mail"), None, "the lease of a name that is taken")
+        for name in ("mail2", "mai", "", "ünì/\\ .. *"):
+            _equal(await store.lease(name) is None, False, f"the lease of {name!r} is refused")
+        await held[0].release()
+        await held[0].release()
+        again = await store.lease("mail")
+        _equal(again is None, False, "the lease of a name that was released is refused")
+        await store.append(_noted("a"))  # leases hinder nobody
+
+
+async def closing_releases_leases(make_store: MakeStore) -> None:
+    """A store that was closed holds no name."""
+    async with make_store() as place:
+        for _ in range(2):
+            store = await place.open(EventRegistry([Noted]))
+            _equal(
+                await store.lease("mail") is None, False, "the lease is refused after the store was closed"
+            )
+            await store.close()
+
+
 # --- many at once ------------------------------------------------------------------------------------------
 
 
@@ -846,6 +876,7 @@ async def a_closed_store_refuses(make_store: MakeStore) -> None:
             "save_snapshots": store.save_snapshots([_snapshot("a")]),
             "read_snapshot": store.read_snapshot(StreamId("Account", "a")),
             "drop_snapshots": store.drop_snapshots(),
+            "lease": store.lease("mail"),
         }
         for name, call in calls.items():
             await _raises(StoreUnavailable, call, f"{name} after close")
@@ -938,6 +969,8 @@ CONTRACT: tuple[Check, ...] = (
     snapshots_can_be_dropped,
     listeners_hear_of_commits,
     listeners_find_what_was_committed,
+    a_name_is_leased_once,
+    closing_releases_leases,
     one_of_many_wins,
     many_appends_leave_no_gap,
     readers_see_a_prefix,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -15,7 +15,16 @@ from stores import InMemoryEventStore, LmdbEventStore
 from uno_actors.codec import StreamId
 from uno_actors.errors import ConcurrencyConflict, StoreUnavailable, UnoError
 from uno_actors.events import DomainEvent, EventRegistry
-from uno_actors.store import Append, Appended, DeadLetter, EventStore, RecordedEvent, Snapshot, StoredRecord
+from uno_actors.store import (
+    Append,
+    Appended,
+    DeadLetter,
+    EventStore,
+    Lease,
+    RecordedEvent,
+    Snapshot,
+    StoredRecord,
+)
 from uno_actors.testing import CONTRACT, Check, MakeStore, StorePlace, check_event_store
 
 
@@ -411,6 +420,29 @@ class HalfIfCancelled(Broken):
         return [_joined(*left, *right)]
 
 
+class LeasesToAll(Broken):
+    async def lease(self, name: str) -> Lease | None:
+        self._leased.clear()
+        return await super().lease(name)
+
+
+class LeasesForEver(Broken):
+    async def lease(self, name: str) -> Lease | None:
+        class ForEver(Lease):
+            async def release(self) -> None:
+                pass
+
+        return None if await super().lease(name) is None else ForEver()
+
+
+class KeepsLeases(Broken):
+    kept: ClassVar[set[str]] = set()
+
+    def __init__(self, event_registry: EventRegistry) -> None:
+        super().__init__(event_registry)
+        self._leased = self.kept
+
+
 class StaysOpen(Broken):
     async def close(self) -> None:
         pass
@@ -473,6 +505,9 @@ BROKEN: dict[type[Broken], str] = {
     NumbersThenWrites: "many_appends_leave_no_gap",
     ShowsHalves: "readers_see_a_prefix",
     HalfIfCancelled: "a_cancelled_append_is_recorded_whole_or_not_at_all",
+    LeasesToAll: "a_name_is_leased_once",
+    LeasesForEver: "a_name_is_leased_once",
+    KeepsLeases: "closing_releases_leases",
     StaysOpen: "leaving_the_store_closes_it",
     ClosesOnce: "a_closed_store_refuses",
     LosesWhatWaits: "closing_finishes_what_was_begun",

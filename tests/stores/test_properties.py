@@ -295,4 +295,4 @@ class Stores(RuleBasedStateMachine):
 
 
 TestStoresAgreeWithTheModel = Stores.TestCase
-TestStoresAgreeWithTheModel.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestStoresAgreeWithTheModel.settings = settings(max_examples=25, stateful_step_count=25)
