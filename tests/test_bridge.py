@@ -29,12 +29,12 @@ from uno_actors.bridges import CARRIED, systems_passed
 from uno_actors.store import Append, Appended
 
 
-class Shipped(DomainEvent):
+class OrderLeft(DomainEvent):
     order: str
     topic: str | None = "orders.shipped"
 
 
-class Parcel(DomainEvent):
+class ParcelAnnounced(DomainEvent):
     """What the other context makes of it."""
 
     reference: str
@@ -50,9 +50,9 @@ class Order(AggregateRoot):
 
     @handles
     def ship(self, command: Ship) -> None:
-        self.register_event(Shipped(order=self.id))
+        self.register_event(OrderLeft(order=self.id))
 
-    def apply_shipped(self, event: Shipped) -> None:
+    def apply_shipped(self, event: OrderLeft) -> None:
         self.shipped = True
 
 
@@ -68,7 +68,7 @@ async def test_a_carried_event_is_recorded_in_the_other_system_and_handled_there
     seen = []
 
     @subscribe(topic_pattern="orders.*", name="look")
-    async def look(event: Shipped) -> None:
+    async def look(event: OrderLeft) -> None:
         seen.append(event)
 
     orders = system("orders")
@@ -77,13 +77,13 @@ async def test_a_carried_event_is_recorded_in_the_other_system_and_handled_there
     async with shipping, orders:
         command = Ship()
         await orders.aggregate(Order, "o1").ask(command)
-        await orders.publisher.publish(Parcel(reference="not of this topic"))
+        await orders.publisher.publish(ParcelAnnounced(reference="not of this topic"))
         await orders.settled()
         await shipping.settled()
         original, _ = await events_of(orders)
         (carried,) = await events_of(shipping)
     assert seen == [carried]
-    assert isinstance(carried, Shipped)
+    assert isinstance(carried, OrderLeft)
     assert (carried.order, carried.topic, carried.timestamp) == ("o1", original.topic, original.timestamp)
     assert carried.event_id != original.event_id
     assert carried.causation_id == original.event_id
@@ -95,16 +95,16 @@ async def test_a_carried_event_is_recorded_in_the_other_system_and_handled_there
 
 async def test_an_event_may_be_translated_or_left_out() -> None:
     def translate(event: DomainEvent) -> DomainEvent | None:
-        assert isinstance(event, Shipped)
-        return None if event.order == "secret" else Parcel(reference=event.order)
+        assert isinstance(event, OrderLeft)
+        return None if event.order == "secret" else ParcelAnnounced(reference=event.order)
 
     orders, shipping = system("orders"), system("shipping")
     bridge(orders, shipping, "orders.shipped", translate=translate)
     async with shipping, orders:
-        recorded = await orders.publisher.publish(Shipped(order="secret"), Shipped(order="o1"))
+        recorded = await orders.publisher.publish(OrderLeft(order="secret"), OrderLeft(order="o1"))
         await orders.settled()
         (parcel,) = await events_of(shipping)
-    assert isinstance(parcel, Parcel)
+    assert isinstance(parcel, ParcelAnnounced)
     assert parcel.reference == "o1"
     assert parcel.causation_id == recorded[1].event.event_id
 
@@ -128,7 +128,7 @@ async def test_an_event_whose_recording_was_not_heard_of_is_recorded_once() -> N
     orders, shipping = system("orders"), system("shipping", store)
     bridge(orders, shipping, "orders.>")
     async with shipping, orders:
-        await orders.publisher.publish(Shipped(order="o1"), Shipped(order="o2"))
+        await orders.publisher.publish(OrderLeft(order="o1"), OrderLeft(order="o2"))
         await orders.settled()
         assert [event.order for event in await events_of(shipping)] == ["o1", "o2"]  # type: ignore[attr-defined]
         assert await orders.store.dead_letters() == []
@@ -139,7 +139,7 @@ async def test_an_event_whose_recording_was_not_heard_of_is_recorded_once() -> N
 async def test_after_a_crash_between_recording_and_checkpoint_nothing_is_recorded_twice(tmp_path) -> None:  # type: ignore[no-untyped-def]
     """Whatever lies between: another run, and any number of events delivered again."""
     source, target = LmdbEventStore(tmp_path / "orders"), LmdbEventStore(tmp_path / "shipping")
-    events = [Shipped(order=str(number)) for number in range(20)]
+    events = [OrderLeft(order=str(number)) for number in range(20)]
     for run in range(3):
         orders, shipping = system("orders", source), system("shipping", target)
         bridge(orders, shipping, "orders.>", name="out", start="earliest")
@@ -160,8 +160,8 @@ async def test_two_bridges_that_face_each_other_do_not_send_back() -> None:
     bridge(one, two, ">")
     bridge(two, one, ">")
     async with one, two:
-        await one.publisher.publish(Shipped(order="from one"))
-        await two.publisher.publish(Shipped(order="from two"))
+        await one.publisher.publish(OrderLeft(order="from one"))
+        await two.publisher.publish(OrderLeft(order="from two"))
         for _ in range(3):
             await one.settled()
             await two.settled()
@@ -176,7 +176,7 @@ async def test_in_a_ring_an_event_reaches_every_system_once() -> None:
     for place, source in enumerate(ring):
         bridge(source, ring[(place + 1) % 3], ">")
     async with ring[0], ring[1], ring[2]:
-        await ring[1].publisher.publish(Shipped(order="o1"))
+        await ring[1].publisher.publish(OrderLeft(order="o1"))
         for _ in range(4):
             for each in ring:
                 await each.settled()
@@ -189,7 +189,7 @@ async def test_systems_on_different_loops_are_bridged() -> None:
         orders, shipping = system("orders"), system("shipping")
         bridge(orders, shipping, "orders.>")
         with shipping, orders:
-            orders.run(orders.publisher.publish(Shipped(order="o1"), Shipped(order="o2")))
+            orders.run(orders.publisher.publish(OrderLeft(order="o1"), OrderLeft(order="o2")))
             orders.run(orders.settled())
             return [event.order for event in shipping.run(events_of(shipping))]  # type: ignore[attr-defined]
 
@@ -201,7 +201,7 @@ async def test_while_the_target_does_not_run_the_bridge_fails_and_loses_nothing(
     orders = system("orders", orders_store)
     bridge(orders, shipping, "orders.>", name="out")
     async with orders:
-        await orders.publisher.publish(Shipped(order="o1"))
+        await orders.publisher.publish(OrderLeft(order="o1"))
         await until(lambda: orders.statistics().handlers["out"].failures)
         async with shipping:
             await orders.settled()
@@ -209,10 +209,10 @@ async def test_while_the_target_does_not_run_the_bridge_fails_and_loses_nothing(
 
 
 async def test_what_the_target_could_not_read_is_a_dead_letter_of_the_source() -> None:
-    orders, shipping = system("orders"), system("shipping", event_registry=EventRegistry([Parcel]))
+    orders, shipping = system("orders"), system("shipping", event_registry=EventRegistry([ParcelAnnounced]))
     bridge(orders, shipping, "orders.>", max_attempts=1)
     async with shipping, orders:
-        await orders.publisher.publish(Shipped(order="o1"))
+        await orders.publisher.publish(OrderLeft(order="o1"))
         await orders.settled()
         (letter,) = await orders.store.dead_letters()
         assert "UnknownEventType" in letter.error
@@ -242,13 +242,13 @@ async def test_bridges_that_cannot_work_are_refused() -> None:
 
 async def test_a_bridge_may_stand_beside_handlers_under_supervisors() -> None:
     @subscribe(topic_pattern="orders.>", name="supervised")
-    async def supervised(event: Shipped) -> None: ...
+    async def supervised(event: OrderLeft) -> None: ...
 
     calm = Supervisor("calm", children=[supervised], backoff=Backoff(initial=0.01, max=0.1))
     orders, shipping = system("orders", supervisors=[calm]), system("shipping")
     bridge(orders, shipping, "orders.>", name="out")
     async with shipping, orders:
-        await orders.publisher.publish(Shipped(order="o1"))
+        await orders.publisher.publish(OrderLeft(order="o1"))
         await orders.settled()
         assert {name: s.handled for name, s in orders.statistics().handlers.items()} == {
             "out": 1,
