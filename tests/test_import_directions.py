@@ -29,6 +29,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "handlers",
+        "bus",
+        "publisher",
         "handler_actor",
         "router",
         "journal",
@@ -38,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runtime",
     ),
     ("system",),
+    ("bridges",),
     ("__init__",),
     ("config", "cli", "testing"),
 )

@@ -147,7 +147,22 @@ class BoundHandler:
         return self.function(event, context) if self.takes_context else self.function(event)
 
 
-handler_registry: dict[tuple[str, str], HandlerSpec] = {}
+class HandlerRegistry(dict[tuple[str, str], HandlerSpec]):
+    """Specifications by name and by where their targets are defined."""
+
+    _entered = 0
+
+    def __setitem__(self, key: tuple[str, str], spec: HandlerSpec) -> None:
+        self._entered += 1
+        super().__setitem__(key, spec)
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """Differs from before when something was entered or removed, for those who keep what they looked up."""
+        return self._entered, len(self)
+
+
+handler_registry = HandlerRegistry()
 """The process-wide registry, in which ``@subscribe`` enters what it decorates, by name and by where it is defined.
 
 Two functions may share a name; a system that would have to serve both refuses. One that is defined again, as in

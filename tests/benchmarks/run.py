@@ -7,6 +7,7 @@ sections: `python tests/benchmarks/run.py durable replay`.
 
 import asyncio
 import gc
+import logging
 import queue
 import resource
 import statistics
@@ -17,9 +18,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import bubus
 import eventsourcing.application
 import eventsourcing.domain
 import lmdb
@@ -35,6 +38,7 @@ from uno_actors import (
     AggregateRoot,
     Command,
     DomainEvent,
+    EventBus,
     EventPriority,
     handles,
     subscribe,
@@ -505,6 +509,57 @@ async def topics(count: int = 50_000) -> list[Measured]:
     return [Measured("topics/s matched against 10,000 patterns", matches(10_000), "against 10", matches(10))]
 
 
+# --- the event bus -----------------------------------------------------------------------------------------
+
+
+class PeerDeposited(bubus.BaseEvent[None]):
+    """The same event for `bubus`."""
+
+    amount: int
+
+
+async def bus(events: int = 50_000, peer_events: int = 500) -> list[Measured]:
+    """One event after the other, each made anew and awaited until its handlers have run."""
+    handled = 0
+
+    async def handle(event: object) -> None:
+        nonlocal handled
+        handled += 1
+
+    async def ours(handlers: int) -> float:
+        events_bus = EventBus()
+        for number in range(handlers):
+            events_bus.subscribe(partial(handle), Deposited, name=f"handler-{number}")
+        started = time.perf_counter()
+        for _ in range(events):
+            await events_bus.publish(Deposited(amount=1))
+        return rate(events, started)
+
+    async def theirs(handlers: int) -> float:
+        peer = bubus.EventBus(name=f"peer_{handlers}")
+        for number in range(handlers):
+
+            async def named(event: PeerDeposited) -> None:
+                await handle(event)
+
+            named.__name__ = f"handler_{number}"
+            peer.on(PeerDeposited, named)
+        started = time.perf_counter()
+        for _ in range(peer_events):
+            await peer.dispatch(PeerDeposited(amount=1))
+        measured = rate(peer_events, started)
+        await peer.stop()
+        return measured
+
+    logging.getLogger("bubus").setLevel(logging.CRITICAL)
+    measured = [
+        Measured("events/s published to one async handler", await ours(1), "bubus", await theirs(1), 100),
+        Measured("  to three async handlers", await ours(3), "bubus", await theirs(3)),
+    ]
+    assert handled == 4 * (events + peer_events)
+    return measured
+
+
 SECTIONS = {
     "durable": durable,
     "latency": latency,
@@ -513,6 +568,7 @@ SECTIONS = {
     "actors": actors,
     "many": many,
     "million": million,
+    "bus": bus,
     "topics": topics,
 }
 
