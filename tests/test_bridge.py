@@ -52,7 +52,7 @@ class Order(AggregateRoot):
     def ship(self, command: Ship) -> None:
         self.register_event(OrderLeft(order=self.id))
 
-    def apply_shipped(self, event: OrderLeft) -> None:
+    def apply_order_left(self, event: OrderLeft) -> None:
         self.shipped = True
 
 
