@@ -135,6 +135,7 @@ class LmdbEventStore(EventStore):
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._end_subscriptions()
             self._jobs.put(None)
         # A second caller waits too: whoever sees close return may open the place again.
         await asyncio.to_thread(self._writer.join)
@@ -167,6 +168,11 @@ class LmdbEventStore(EventStore):
                         break
                     page.append(self._stored(position, data))
         return page
+
+    @override
+    async def last_version(self, stream: StreamId) -> int:
+        with self._reading() as txn:
+            return self._version(txn, stream)
 
     @override
     async def aggregate_types(self, aggregate_id: str) -> list[str]:

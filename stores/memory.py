@@ -58,6 +58,11 @@ class InMemoryEventStore(EventStore):
         ]
 
     @override
+    async def last_version(self, stream: StreamId) -> int:
+        self._check_open()
+        return len(self._streams.get(stream, ()))
+
+    @override
     async def aggregate_types(self, aggregate_id: str) -> list[str]:
         self._check_open()
         return sorted(
@@ -114,6 +119,7 @@ class InMemoryEventStore(EventStore):
     @override
     async def close(self) -> None:
         self._closed = True
+        self._end_subscriptions()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -13,7 +13,17 @@ ROOT = Path(__file__).parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "topics", "clock", "causality", "log"),
     ("events", "commands"),
-    ("values", "aggregate", "codec", "store", "snapshots", "command_memory", "repository"),
+    (
+        "values",
+        "aggregate",
+        "codec",
+        "log_filter",
+        "causal_tree",
+        "store",
+        "snapshots",
+        "command_memory",
+        "repository",
+    ),
     (
         "_pykka",
         "asks",

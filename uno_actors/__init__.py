@@ -6,6 +6,7 @@ A map, in the order in which one command travels:
 - ``system``: what a service starts; ``runtime``: its running parts; ``aggregate_actor``: one actor each.
 - ``journal`` and ``store``: events become durable in groups; ``codec`` turns them into records.
 - ``command_memory`` knows a command that comes again; ``snapshots`` shorten loading, with ``values`` as bytes.
+- ``log_filter`` narrows what is read of the log; ``causal_tree`` shows what followed from one first message.
 - ``repository``: aggregates loaded and saved without actors.
 - ``router``, ``topics``: recorded events find their handlers; ``handlers``, ``handler_actor`` run them.
 - ``supervisor`` decides what happens to a failed handler, ``supervision`` does it.
@@ -18,6 +19,7 @@ A map, in the order in which one command travels:
 from uno_actors.actor import Actor, ActorRef
 from uno_actors.aggregate import AggregateRoot, handles
 from uno_actors.aggregate_actor import AggregateRef
+from uno_actors.causal_tree import CausalNode, CausalTree
 from uno_actors.commands import Command
 from uno_actors.errors import (
     AggregateNotFound,
@@ -57,6 +59,7 @@ from uno_actors.errors import (
 from uno_actors.events import DomainEvent, EventRegistry, event_registry, register_event, upcasts
 from uno_actors.future import Future, get_all
 from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, subscribe
+from uno_actors.log_filter import LogFilter
 from uno_actors.mailbox import DeadMessage, MailboxPolicy
 from uno_actors.process import ActorStatistics, Terminated
 from uno_actors.repository import EventSourcedRepository
@@ -80,6 +83,8 @@ __all__ = [
     "Backoff",
     "BlockingCallOnLoop",
     "CallerError",
+    "CausalNode",
+    "CausalTree",
     "Command",
     "CommandRejected",
     "ConcurrencyConflict",
@@ -103,6 +108,7 @@ __all__ = [
     "InvalidHandler",
     "InvalidStoreUrl",
     "InvalidTopic",
+    "LogFilter",
     "MailboxFull",
     "MailboxPolicy",
     "MissingApply",

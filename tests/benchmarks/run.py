@@ -40,6 +40,7 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.codec import Record, StreamId
+from uno_actors.events import METADATA
 from uno_actors.mailbox import MailboxPolicy
 from uno_actors.topics import TopicPattern, TopicTrie
 
@@ -266,7 +267,8 @@ async def replay(events: int = 10_000) -> list[Measured]:
                 for _, data in cursor:
                     *header, payload = msgpack.unpackb(data, timestamp=3)
                     Deposited.model_validate(
-                        dict(zip(Record._fields[:-3], header, strict=False)) | msgpack.unpackb(payload)
+                        dict(zip(Record._fields[: len(METADATA)], header, strict=False))
+                        | msgpack.unpackb(payload)
                     )
             floor = rate(events, started)
         application = _peer(path)
