@@ -1,23 +1,43 @@
 """The embedded event store: an LMDB environment on local disk with one writer thread and group commit.
 
-Layout (format 1). All integers are unsigned, 64 bit, big-endian, so that keys sort by number. ``log`` is the
-truth; ``streams`` is an index that can be rebuilt from it.
+Layout (format 1). All integers are unsigned and big-endian, so that keys sort by number; positions and
+versions have 64 bits. ``log`` is the truth; ``streams`` is an index that can be rebuilt from it.
 
 ============== ==================================================== ====================================
 database       key                                                  value
 ============== ==================================================== ====================================
-log            position, from 1                                     record (`uno_actors.codec.pack`)
+log            position, from 1                                     record (`uno_actors.codec.pack`), check
 streams        aggregate id, NUL, aggregate type, NUL, version      position
-checkpoints    handler name                                         position
-dead_letters   handler name, NUL, position                          msgpack array, fields of `DeadLetter`
+checkpoints    handler name                                         position, check
+dead_letters   handler name, NUL, position                          msgpack array, fields of `DeadLetter`, check
 snapshots      aggregate id, NUL, aggregate type, NUL               msgpack array: version, schema version,
-                                                                    state (itself msgpack), taken at
+                                                                    state (itself msgpack), taken at; check
 meta           ``program``, ``format``                              ``uno_actors``, ``1``
 ============== ==================================================== ====================================
 
-The environment is opened with LMDB's defaults ``sync=True, metasync=True``: `commit` returns after fsync. The
-writer thread takes everything that waits, checks each request before its first put, commits once, and answers
-with one wake-up of the event loop; whatever arrives during the fsync forms the next transaction.
+*check* is the CRC-32 of key and value, 32 bits: a value that was changed, or that stands in another's place,
+is not believed but told as `CorruptRecord`. What a stream's index leads to must be the record of that stream
+and version. Damage to the keys and pages of LMDB itself is not seen by these checks. A file that has lost its
+end, which would kill the process that reads it, is refused when it is opened; ``python -m lmdb verify`` finds
+the rest in a file at rest.
+
+Files in the directory: ``data.mdb``; ``lock.mdb``, LMDB's readers and its lock for writers; ``leases.lock``,
+a locked byte for each handler name that a process has leased. The last two mean nothing when no process runs.
+
+The writer thread takes everything that waits, checks each request before its first put, commits once, and
+answers with one wake-up of the event loop; whatever arrives during the fsync forms the next transaction.
+
+Durability, by LMDB's flags (never ``writemap``, never ``sync=False``, which a power cut may corrupt):
+
+- ``fsync``: ``sync=True, metasync=True``. A commit returns when its pages and the meta page that points to them
+  are on disk. Nothing that was acknowledged is lost, unless the disk lies about its cache.
+- ``relaxed``: ``sync=True, metasync=False``. The pages are synced, the meta page is left to the next commit or
+  to the system. In LMDB's words this "maintains database integrity, but a system crash may undo the last
+  committed transaction". If a process ends, however it ends, nothing is lost. Nothing is ever corrupted.
+
+LMDB writes the meta page last, and when that fails lets nobody use the environment any more. So a failed commit
+has recorded nothing unless the environment is unusable after it: then `OutcomeUnknown` is told, and it is
+opened again.
 """
 
 import asyncio
@@ -25,25 +45,33 @@ import contextlib
 import errno
 import os
 import queue
+import resource
 import struct
 import threading
+import time
+import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast, get_args
+from urllib.parse import parse_qsl
 
 import lmdb
 import msgpack
 from lmdb.verify import VerifyError, verify
 from typing_extensions import override
 
-from uno_actors.codec import StreamId, pack, unpack
+from stores._guards import Gate, LeaseFile, can_map, guard_forks, reserve_lock_file
+from uno_actors.codec import Record, StreamId, pack, unpack
 from uno_actors.errors import (
     CorruptRecord,
+    EventNotSerializable,
+    InvalidHandler,
     InvalidStoreUrl,
     OutcomeUnknown,
+    StoreForked,
     StoreFormatError,
     StoreFull,
     StoreUnavailable,
@@ -51,21 +79,50 @@ from uno_actors.errors import (
     WorldError,
 )
 from uno_actors.events import EventRegistry, event_registry
-from uno_actors.store import PAGE, Append, Appended, DeadLetter, EventStore, Snapshot, StoredRecord, place
+from uno_actors.store import (
+    PAGE,
+    Append,
+    Appended,
+    DeadLetter,
+    EventStore,
+    Lease,
+    Snapshot,
+    StoredRecord,
+    place,
+)
 
 FORMAT = b"1"
 PROGRAM = b"uno_actors"
 MAP_SIZE = 64 << 30
-"""Bytes of address space reserved for the file, which grows as it is filled and is sparse until then."""
+"""Bytes of address space reserved for the file at first; the file is as large as what is in it."""
+MIN_SIZE = 1 << 20
+"""Bytes of the smallest map, so that there is room for the databases themselves."""
+MAX_EVENT_SIZE = 16 << 20
+"""Bytes that a record may take, unless the store is told otherwise."""
+PAGE_BYTES = 4 << 20
+"""Bytes after which a page of records is full, however few they are, so that a read stays short."""
 MAX_READERS = 1024
 MAX_GROUP = 10_000
 """Jobs in one transaction at the most, so that the first of them is not kept waiting by the last."""
 MAX_HEADS = 100_000
 """Stream versions that the writer remembers between transactions."""
+LOOK_EVERY = 0.025
+"""Seconds between two looks for what other processes have recorded, while somebody listens."""
+CHECK_READERS_EVERY = 30.0
+"""Seconds between two looks for readers that died: what they read is kept, and the file grows."""
+
+MAX_HANDLER_BYTES = 502
+"""Bytes of a handler's name: a key of LMDB has 511, and a position follows."""
+LEASES = "leases.lock"
+
+Durability = Literal["fsync", "relaxed"]
 
 _U64 = struct.Struct(">Q")
+_U32 = struct.Struct(">I")
 _LAST = b"\xff" * 8
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_ROOM = 1 << 20
+"""Bytes left on a disk that is as good as full."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -78,30 +135,64 @@ class LmdbEventStore(EventStore):
     Args:
         path: A directory of its own on a local disk; network file systems are not safe for LMDB.
         event_registry: Finds the classes of recorded events.
-        map_size: Bytes that the store may grow to.
+        durability: ``fsync`` or ``relaxed``, which may lose the last moments in a power cut; see the module.
+        map_size: Bytes of address space reserved at first; the map is doubled whenever it is used up.
+        max_size: Bytes that the file may grow to; beyond them appends are refused with `StoreFull`. Default is
+            as large as the disk.
+        max_event_size: Bytes that one record may take; a larger one is refused with `EventNotSerializable`.
 
     Raises:
+        ValueError: An option is none of those that are allowed.
+        StoreFull: There is no room for its files.
         StoreUnavailable: The directory cannot be made, read or written, or is open in this process already.
         StoreFormatError: It belongs to another program or was written by a newer version of this one.
     """
 
     def __init__(
-        self, path: str | Path, event_registry: EventRegistry = event_registry, *, map_size: int = MAP_SIZE
+        self,
+        path: str | Path,
+        event_registry: EventRegistry = event_registry,
+        *,
+        durability: Durability = "fsync",
+        map_size: int = MAP_SIZE,
+        max_size: int | None = None,
+        max_event_size: int = MAX_EVENT_SIZE,
     ) -> None:
         super().__init__(event_registry)
+        if durability not in get_args(Durability):
+            allowed = " or ".join(map(repr, get_args(Durability)))
+            raise ValueError(f"durability must be {allowed}; found {durability!r}")
+        for name, size in (("map_size", map_size), ("max_size", max_size)):
+            if size is not None and size < MIN_SIZE:
+                raise ValueError(f"{name} must be at least {MIN_SIZE:,} bytes; found {size:,}")
+        if max_event_size < 1:
+            raise ValueError(f"max_event_size must be a positive number of bytes; found {max_event_size}")
         self.path = Path(path)
-        self._env = _open(self.path, map_size)
+        self.max_event_size = max_event_size
+        self.gate = Gate()
+        self._options = _Options(durability, map_size if max_size is None else min(map_size, max_size))
+        self._max_size = max_size
+        self._leases = LeaseFile(self.path / LEASES)
+        self._forked = False
+        self._broken = False  # its environment cannot be used and must be opened again
+        self._open_environment()
+        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._heads: dict[StreamId, int] = {}
+        self._known_end = -1  # the end of the log for which the heads are right
+        self._closed = False
+        self._announced = 0  # listeners have been told of everything up to here
+        self._looking: asyncio.AbstractEventLoop | None = None
+        guard_forks(self)
+        self._writer = threading.Thread(target=self._write_jobs, name=f"lmdb-writer {self.path}", daemon=True)
+        self._writer.start()
+
+    def _open_environment(self) -> None:
+        self._env = _open(self.path, self._options)
         self._log = self._env.open_db(b"log")
         self._streams = self._env.open_db(b"streams")
         self._checkpoints = self._env.open_db(b"checkpoints")
         self._dead_letters = self._env.open_db(b"dead_letters")
         self._snapshots = self._env.open_db(b"snapshots")
-        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
-        self._heads: dict[StreamId, int] = {}
-        self._known_end = -1  # the end of the log for which the heads are right
-        self._closed = False
-        self._writer = threading.Thread(target=self._write_jobs, name=f"lmdb-writer {self.path}", daemon=True)
-        self._writer.start()
 
     # --- the port: writing ---
 
@@ -132,14 +223,37 @@ class LmdbEventStore(EventStore):
         return await self._submit(_DropSnapshots(aggregate_type))
 
     @override
+    async def lease(self, name: str) -> Lease | None:
+        self._check_open()
+        try:
+            taken = self._leases.take(name)
+        except OSError as error:
+            raise StoreUnavailable(f"lmdb:{self.path}", f"{LEASES}: {error.strerror or error}") from error
+        return _Held(self, name) if taken else None
+
+    @override
     async def close(self) -> None:
+        if self._forked:  # nothing of it is the child's
+            return
         if not self._closed:
             self._closed = True
             self._end_subscriptions()
             self._jobs.put(None)
         # A second caller waits too: whoever sees close return may open the place again.
-        await asyncio.to_thread(self._writer.join)
-        self._env.close()
+        await asyncio.to_thread(self._let_go)
+
+    def _let_go(self) -> None:
+        self._writer.join()
+        with self.gate.alone():
+            self._env.close()
+        self._leases.close()
+
+    def abandon(self, *, quiet: bool) -> None:
+        """See `stores._guards.Forkable`."""
+        self._forked = self._closed = True
+        self._leases.close()
+        if quiet:
+            self._env.close()
 
     # --- the port: reading ---
 
@@ -148,25 +262,30 @@ class LmdbEventStore(EventStore):
         self, stream: StreamId, after_version: int = 0, limit: int = PAGE
     ) -> list[StoredRecord]:
         prefix = _stream_prefix(stream)
-        with self._reading() as txn:
-            positions: list[bytes] = []
-            with txn.cursor(self._streams) as cursor:
-                if cursor.set_range(prefix + _U64.pack(after_version + 1)):
-                    for key, position in _items(cursor):
-                        if not key.startswith(prefix) or len(positions) == limit:
-                            break
-                        positions.append(position)
-            return [self._stored(position, _value(txn, position, self._log)) for position in positions]
+        page = _Page(limit)
+        version = after_version
+        with self._reading() as txn, txn.cursor(self._streams) as cursor:
+            if cursor.set_range(prefix + _U64.pack(after_version + 1)):
+                for key, position in _items(cursor):
+                    if page.full or not key.startswith(prefix):
+                        break
+                    version += 1
+                    data = _value(txn, position, self._log)
+                    if key[len(prefix) :] != _U64.pack(version):
+                        reason = "it is missing from the index of its stream"
+                        raise CorruptRecord(self._place(f"{stream} version {version}"), reason)
+                    page.add(self._stored(position, data, (stream, version)), len(data or b""))
+        return page
 
     @override
     async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
-        page: list[StoredRecord] = []
+        page = _Page(limit)
         with self._reading() as txn, txn.cursor(self._log) as cursor:
             if cursor.set_range(_U64.pack(after + 1)):
                 for position, data in _items(cursor):
-                    if len(page) == limit:
+                    if page.full:
                         break
-                    page.append(self._stored(position, data))
+                    page.add(self._stored(position, data), len(data))
         return page
 
     @override
@@ -194,7 +313,10 @@ class LmdbEventStore(EventStore):
     @override
     async def checkpoints(self) -> dict[str, int]:
         with self._reading() as txn, txn.cursor(self._checkpoints) as cursor:
-            return {name.decode(): _U64.unpack(position)[0] for name, position in _items(cursor)}
+            return {
+                name.decode(): _U64.unpack(self._checked(name, data, f"the checkpoint {name!r}"))[0]
+                for name, data in _items(cursor)
+            }
 
     @override
     async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:
@@ -205,35 +327,101 @@ class LmdbEventStore(EventStore):
                 for key, data in _items(cursor):
                     if not key.startswith(prefix):
                         break
-                    letters.append(DeadLetter._make(msgpack.unpackb(data, timestamp=3)))
+                    packed = self._checked(key, data, f"the dead letter {key!r}")
+                    letters.append(DeadLetter._make(msgpack.unpackb(packed, timestamp=3)))
         return letters
 
     @override
     async def read_snapshot(self, stream: StreamId) -> Snapshot | None:
         with self._reading() as txn:
-            data = _value(txn, _stream_prefix(stream), self._snapshots)
-        return None if data is None else _to_snapshot(stream, data)
+            key = _stream_prefix(stream)
+            data = _value(txn, key, self._snapshots)
+        return (
+            None
+            if data is None
+            else _to_snapshot(stream, self._checked(key, data, f"the snapshot of {stream}"))
+        )
+
+    @override
+    def on_commit(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """As `EventStore.on_commit`; commits of other processes are noticed within `LOOK_EVERY` seconds."""
+        stop = super().on_commit(listener)
+        loop = asyncio.get_running_loop()
+        if self._looking is not loop:
+            self._looking = loop
+            self._announced = self._last()
+            loop.call_later(LOOK_EVERY, self._look)
+        return stop
+
+    def _look(self) -> None:
+        """Tell the listeners if another process has recorded something."""
+        if self._closed or not self._commit_listeners:
+            self._looking = None
+            return
+        with contextlib.suppress(UnoError):  # whoever reads next is told
+            self._announce(self._last())
+        if self._looking is not None:
+            self._looking.call_later(LOOK_EVERY, self._look)
+
+    def _announce(self, end: int) -> None:
+        if end > self._announced:
+            self._announced = end
+            self._committed()
+
+    def _last(self) -> int:
+        with self._reading() as txn:
+            return self._end(txn)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[lmdb.Transaction]:
+        """A read transaction; it must be short, for the map cannot grow meanwhile."""
         self._check_open()
         try:
-            with self._env.begin() as txn:
-                yield txn
-        except lmdb.Error as error:
+            txn = self._begin()
+            try:
+                with txn:
+                    yield txn
+            finally:
+                self.gate.leave()
+        except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.BadTxnError) as error:
+            remedy = (
+                f"{error}; find out more with `python -m lmdb verify {self.path}`, and put back a whole copy"
+            )
+            raise StoreFormatError(self.path, f"its pages are damaged: {remedy}") from error
+        except (lmdb.Error, TimeoutError) as error:
             raise StoreUnavailable(f"lmdb:{self.path}", str(error)) from error
 
     def _check_open(self) -> None:
+        if self._forked:
+            raise StoreForked(f"lmdb:{self.path}")
         if self._closed:
             raise StoreUnavailable(f"lmdb:{self.path}", "it was closed")
 
-    def _stored(self, position: bytes, data: bytes | None) -> StoredRecord:
-        (number,) = _U64.unpack(position)
+    def _stored(
+        self, position: bytes, data: bytes | None, wanted: tuple[StreamId, int] | None = None
+    ) -> StoredRecord:
+        """Read one record back, which should be the ``wanted`` version of a stream."""
         if data is None:
-            raise CorruptRecord(
-                f"position {number} of {self.path}", "an index names it but it is not in the log"
-            )
-        return StoredRecord(number, unpack(data, f"position {number} of {self.path}"))
+            reason = "an index names it but it is not in the log"
+        elif not _is_sound(position, data):
+            reason = "its check sum is wrong"
+        else:
+            record = unpack(data[:-4], self._place(f"position {int.from_bytes(position)}"))
+            if wanted is None or _is(record, *wanted):
+                return StoredRecord(int.from_bytes(position), record)
+            reason = f"it is that of {record.stream} version {record.aggregate_version}"
+        whose = _told_by(data) if wanted is None else f"{wanted[0]} version {wanted[1]}"
+        raise CorruptRecord(self._place(f"position {int.from_bytes(position)} ({whose})"), reason)
+
+    def _checked(self, key: bytes, data: bytes, what: str) -> bytes:
+        """What `_sealed` has sealed."""
+        if not _is_sound(key, data):
+            raise CorruptRecord(self._place(what), "its check sum is wrong")
+        return data[:-4]
+
+    def _place(self, what: str) -> str:
+        """For errors."""
+        return f"{what} of {self.path}"
 
     def _end(self, txn: lmdb.Transaction) -> int:
         with txn.cursor(self._log) as cursor:
@@ -252,53 +440,130 @@ class LmdbEventStore(EventStore):
 
     def _write_jobs(self) -> None:
         closing = False
+        checked = time.monotonic()
         while not closing:
             group: list[_Job[Any]] = []
-            job = self._jobs.get()
-            while job is not None:
-                group.append(job)
-                if len(group) == MAX_GROUP or self._jobs.empty():
-                    break
-                job = self._jobs.get()
-            closing = job is None
+            with contextlib.suppress(queue.Empty):
+                job = self._jobs.get(timeout=CHECK_READERS_EVERY)
+                while job is not None:
+                    group.append(job)
+                    if len(group) == MAX_GROUP or self._jobs.empty():
+                        break
+                    job = self._jobs.get()
+                closing = job is None
             if group:
                 self._answer(group, self._write(group))
+            if time.monotonic() - checked >= CHECK_READERS_EVERY:
+                checked = time.monotonic()
+                with contextlib.suppress(lmdb.Error), self.gate:  # only the size of the file depends on it
+                    self._env.reader_check()
 
     def _write(self, group: "list[_Job[Any]]") -> list[Any]:
         """Do the work of all jobs in one transaction, and return the result of each.
 
-        If a job cannot be done, each is done in a transaction of its own, so that it fails alone.
+        If the map is used up it is made to grow. If a job cannot be done, each is done in a transaction of its
+        own, so that it fails alone.
         """
-        try:
-            txn = self._env.begin(write=True)
-        except lmdb.Error as error:
-            return [StoreUnavailable(f"lmdb:{self.path}", str(error)) for _ in group]
-        try:
-            writing = _Writing(self, txn)
-            results = [job.work.write(writing) for job in group]
-            writing.flush()
-        except Exception as error:  # noqa: BLE001 - the writer thread must outlive whatever one group meets
-            txn.abort()
-            self._known_end = -1
-            if len(group) == 1:
-                return [self._refused(error)]
-            return [result for job in group for result in self._write([job])]
-        try:
-            txn.commit()
-        except lmdb.Error as error:
-            self._known_end = -1
-            return [self._undecided(error) for _ in group]
-        self._known_end = writing.end
-        return results
+        while True:
+            try:
+                results, self._known_end = self._transact(group)
+            except Exception as error:  # noqa: BLE001 - the writer thread must outlive whatever one group meets
+                self._known_end = -1
+                if isinstance(error, lmdb.MapFullError) and self._grow():
+                    continue
+                if isinstance(error, _CommitFailed):
+                    return [self._undecided(error.args[0]) for _ in group]
+                if len(group) == 1:
+                    return [self._refused(error)]
+                return [result for job in group for result in self._write([job])]
+            return results
 
-    def _undecided(self, error: lmdb.Error) -> WorldError:
-        """What a failed commit means: a full disk or map is met before anything counts as written."""
-        refused = self._refused(error)
-        return (
-            refused
-            if isinstance(refused, StoreFull)
-            else OutcomeUnknown(f"store lmdb:{self.path}", str(error))
-        )
+    def _transact(self, group: "list[_Job[Any]]") -> tuple[list[Any], int]:
+        """The results of all jobs, done in one transaction, and the end of the log after it."""
+        txn = self._begin(write=True)
+        try:
+            try:
+                writing = _Writing(self, txn)
+                results = [job.work.write(writing) for job in group]
+                writing.flush()
+            except BaseException:
+                txn.abort()
+                raise
+            try:
+                txn.commit()
+            except lmdb.MapFullError:  # met before anything is written
+                raise
+            except Exception as error:
+                raise _CommitFailed(error) from error
+        finally:
+            self.gate.leave()
+        return results, writing.end
+
+    def _begin(self, *, write: bool = False) -> lmdb.Transaction:
+        """Begin a transaction on the whole map, whoever made it grow; `Gate.leave` must follow its end.
+
+        Raises:
+            lmdb.Error, TimeoutError: It cannot be begun.
+        """
+        mended = False
+        while True:
+            self.gate.enter()
+            try:
+                if not self._broken:
+                    return self._env.begin(write=write)
+            except lmdb.MapResizedError:  # another process has made it grow
+                self.gate.leave()
+                with self.gate.alone():
+                    self._env.set_mapsize(0)
+                continue
+            except lmdb.PanicError:
+                self._broken = True
+                self.gate.leave()
+                if mended:
+                    raise
+            except BaseException:
+                self.gate.leave()
+                raise
+            else:
+                self.gate.leave()
+            self._open_again()
+            mended = True
+
+    def _open_again(self) -> None:
+        """LMDB lets nobody use an environment whose meta page it could not write: begin anew."""
+        with self.gate.alone():
+            if self._broken:  # else another thread was faster
+                self._env.close()
+                try:
+                    self._open_environment()
+                except UnoError as error:
+                    raise lmdb.Error(f"it could not be opened again: {error}") from error
+                self._broken = False
+
+    def _grow(self) -> bool:
+        """Double the map, within its limit; whether it has grown."""
+        try:
+            with self.gate.alone():
+                size = self._env.info()["map_size"]
+                grown = 2 * size if self._max_size is None else min(2 * size, self._max_size)
+                if grown <= size or not can_map(grown):
+                    return False
+                self._env.set_mapsize(grown)
+        except TimeoutError:
+            return False
+        return True
+
+    def _undecided(self, error: Exception) -> Exception:
+        """What a failed commit means: nothing was recorded, unless it was the meta page that failed."""
+        if isinstance(error, lmdb.Error):
+            try:
+                with self.gate:
+                    self._env.begin(write=True).abort()
+            except lmdb.Error:
+                self._broken = True
+            else:
+                return self._refused(error)
+        return OutcomeUnknown(f"store lmdb:{self.path}", str(error))
 
     def _answer(self, group: "list[_Job[Any]]", results: list[Any]) -> None:
         """Hand each job its result, with one wake-up of each loop."""
@@ -319,19 +584,23 @@ class LmdbEventStore(EventStore):
                 job.future.set_result(result)
         # Here and not in `commit`: what a cancelled caller asked for was recorded too.
         if any(isinstance(job.work, _Commit) for job, _ in answers):
+            self._announced = max(self._announced, self._known_end)
             self._committed()
 
     def _refused(self, error: Exception) -> Exception:
         name = f"lmdb:{self.path}"
         if isinstance(error, lmdb.MapFullError):
-            size = self._env.info()["map_size"]
-            return StoreFull(name, f"its map of {size:,} bytes is used up; open it with a larger map_size")
-        if isinstance(error, lmdb.Error):
-            if any(
-                f"Errno {number}" in str(error) or _message(number) in str(error) for number in _DISK_FULL
-            ):
-                return StoreFull(name, f"{error}; make room on the disk")
-            return StoreUnavailable(name, str(error))
+            with self.gate:
+                size = self._env.info()["map_size"]
+            if self._max_size is not None and size >= self._max_size:
+                return StoreFull(
+                    name, f"its limit of {size:,} bytes is reached; open it with a larger max_size"
+                )
+            return StoreFull(
+                name, f"its map of {size:,} bytes is used up and there is no address space for more"
+            )
+        if isinstance(error, (lmdb.Error, TimeoutError)):
+            return _failure(self.path, error)
         return error
 
     def _version(self, txn: lmdb.Transaction, stream: StreamId) -> int:
@@ -345,6 +614,39 @@ class LmdbEventStore(EventStore):
 
     def __repr__(self) -> str:
         return f"LmdbEventStore({str(self.path)!r})"
+
+
+class _Held(Lease):
+    """A handler name that this process has."""
+
+    def __init__(self, store: LmdbEventStore, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    @override
+    async def release(self) -> None:
+        self._store._leases.release(self._name)
+
+
+class _Page(list[StoredRecord]):
+    """Records that were read at once, bounded by number and by bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self) >= self._limit or self._bytes >= PAGE_BYTES
+
+    def add(self, stored: StoredRecord, size: int) -> None:
+        self.append(stored)
+        self._bytes += size
+
+
+class _CommitFailed(Exception):
+    """LMDB's commit raised."""
 
 
 class _Writing:
@@ -368,17 +670,24 @@ class _Writing:
 
     def append(self, request: Append) -> Appended:
         placed = place(request, self.version_of)
-        packed = [pack(record) for record in placed]  # refused before anything is noted
+        packed = [self._packed(record) for record in placed]  # refused before anything is noted
         first = self.end + 1
         for record, data in zip(placed, packed, strict=True):
             self.end += 1
             position = _U64.pack(self.end)
-            self.log.append((position, data))
+            self.log.append((position, _sealed(position, data)))
             stream = record.stream
             if stream is not None and record.aggregate_version is not None:
                 self.store._heads[stream] = record.aggregate_version
                 self.streams.append((_stream_prefix(stream) + _U64.pack(record.aggregate_version), position))
         return Appended(range(first, first + len(placed)), placed)
+
+    def _packed(self, record: Record) -> bytes:
+        data, limit = pack(record), self.store.max_event_size
+        if len(data) > limit:
+            reason = f"it takes {len(data):,} bytes, the limit is {limit:,} (the store's max_event_size)"
+            raise EventNotSerializable(record.event_type, reason)
+        return data
 
     def flush(self) -> None:
         if self.log:
@@ -415,10 +724,12 @@ class _SaveProgress:
 
     def write(self, writing: _Writing) -> None:
         for name, position in self.checkpoints.items():
-            writing.txn.put(name.encode(), _U64.pack(position), db=writing.store._checkpoints)
+            key = _handler_key(name)
+            writing.txn.put(key, _sealed(key, _U64.pack(position)), db=writing.store._checkpoints)
         for letter in self.dead_letters:
             key = _dead_letter_key(letter.handler, letter.position)
-            writing.txn.put(key, msgpack.packb(letter, datetime=True), db=writing.store._dead_letters)
+            packed = msgpack.packb(letter, datetime=True)
+            writing.txn.put(key, _sealed(key, packed), db=writing.store._dead_letters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,10 +747,11 @@ class _SaveSnapshots:
     snapshots: tuple[Snapshot, ...]
 
     def write(self, writing: _Writing) -> None:
-        items = {
+        packed = {
             _stream_prefix(snapshot.stream): msgpack.packb(snapshot[1:], datetime=True)
             for snapshot in self.snapshots
         }
+        items = {key: _sealed(key, value) for key, value in packed.items()}
         with writing.txn.cursor(writing.store._snapshots) as cursor:
             cursor.putmulti(sorted(items.items()))
 
@@ -498,26 +810,93 @@ def _to_snapshot(stream: StreamId, data: bytes) -> Snapshot:
 
 
 def _dead_letter_key(handler: str, position: int) -> bytes:
-    return handler.encode() + b"\0" + _U64.pack(position)
+    return _handler_key(handler) + b"\0" + _U64.pack(position)
 
 
-def _message(number: int) -> str:
-    return os.strerror(number)
+def _handler_key(name: str) -> bytes:
+    key = name.encode()
+    if len(key) > MAX_HANDLER_BYTES:
+        raise InvalidHandler(
+            f"handler name {name[:40]!r}... takes {len(key)} bytes, the limit of the store is {MAX_HANDLER_BYTES}"
+        )
+    return key
 
 
-def _open(path: Path, map_size: int) -> lmdb.Environment:
+def _sealed(key: bytes, value: bytes) -> bytes:
+    """``value`` with its check; see the module."""
+    return value + _U32.pack(zlib.crc32(value, zlib.crc32(key)))
+
+
+def _is_sound(key: bytes, data: bytes) -> bool:
+    return data[-4:] == _U32.pack(zlib.crc32(data[:-4], zlib.crc32(key)))
+
+
+def _is(record: Record, stream: StreamId, version: int) -> bool:
+    return (
+        record.aggregate_version == version
+        and record.aggregate_id == stream.aggregate_id
+        and (record.aggregate_type or "") == stream.aggregate_type
+    )
+
+
+def _told_by(data: bytes | None) -> str:
+    """Whose a damaged record is by its own header, as far as that can be read."""
+    try:
+        record = unpack((data or b"")[:-4], "")
+    except CorruptRecord:
+        return "of which stream cannot be read"
+    return f"by its header {record.stream} version {record.aggregate_version}"
+
+
+class _Options(NamedTuple):
+    """How the environment is opened."""
+
+    durability: Durability
+    map_size: int
+
+
+def _failure(path: Path, error: Exception) -> WorldError:
+    """What an error of LMDB means that has left nothing recorded."""
+    name, code = f"lmdb:{path}", getattr(error, "code", None)
+    # A write that the disk took half of is told as EIO.
+    if code in _DISK_FULL or ("Input/output error" in str(error) and _is_full(path)):
+        return StoreFull(name, f"{error}; make room on the disk")
+    return StoreUnavailable(name, str(error))
+
+
+def _is_full(path: Path) -> bool:
+    """Whether the disk, or the largest file that this process may write, has no room left."""
+    disk = os.statvfs(path)
+    largest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    room = disk.f_bavail * disk.f_frsize
+    if largest != resource.RLIM_INFINITY:
+        room = min(room, largest - (path / "data.mdb").stat().st_size)
+    return room < _NO_ROOM
+
+
+def _open(path: Path, options: _Options) -> lmdb.Environment:
     name = f"lmdb:{path}"
     data = path / "data.mdb"
     try:
         path.mkdir(parents=True, exist_ok=True)
+        ours = ("lock.mdb", LEASES)
         if not data.exists() and (
-            others := sorted(entry.name for entry in path.iterdir() if entry.name != "lock.mdb")
+            others := sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
         ):
             raise StoreFormatError(
                 path, f"the directory holds other files ({', '.join(others[:3])}); name an empty one"
             )
-        env = lmdb.open(str(path), map_size=map_size, max_dbs=8, max_readers=MAX_READERS)
+        reserve_lock_file(path, MAX_READERS)
+        env = lmdb.open(
+            str(path),
+            map_size=options.map_size,
+            max_dbs=8,
+            max_readers=MAX_READERS,
+            metasync=options.durability == "fsync",
+        )
     except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise StoreFull(name, f"{error.strerror}; make room on the disk") from error
         raise StoreUnavailable(
             name, f"{error.strerror or error}; it needs a directory that it may write"
         ) from error
@@ -526,6 +905,9 @@ def _open(path: Path, map_size: int) -> lmdb.Environment:
         remedy = "share the store that has it open" if twice else "it needs a directory that it may write"
         if isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError)):
             raise StoreFormatError(path, f"data.mdb is no LMDB file ({error})") from error
+        full = _failure(path, error)
+        if isinstance(full, StoreFull):
+            raise full from error
         raise StoreUnavailable(name, f"{error}; {remedy}") from error
     try:
         _check_whole(env, path)
@@ -533,7 +915,7 @@ def _open(path: Path, map_size: int) -> lmdb.Environment:
         env.reader_check()
     except lmdb.Error as error:
         env.close()
-        raise StoreUnavailable(name, str(error)) from error
+        raise _failure(path, error) from error
     except BaseException:
         env.close()
         raise
@@ -581,13 +963,29 @@ def _check_format(env: lmdb.Environment, path: Path) -> None:
         )
 
 
+OPTIONS: dict[str, Callable[[str], Any]] = {
+    "durability": str,
+    "map_size": int,
+    "max_size": int,
+    "max_event_size": int,
+}
+
+
 def open_url(url: str, event_registry: EventRegistry) -> LmdbEventStore:
-    """Open ``lmdb:PATH``.
+    """Open ``lmdb:PATH`` or ``lmdb:PATH?durability=relaxed&map_size=...``; options as of `LmdbEventStore`.
 
     Raises:
-        InvalidStoreUrl: The path is missing.
+        InvalidStoreUrl: The path is missing, or an option is none of those that are allowed.
     """
-    path = url.removeprefix("lmdb:")
+    path, _, query = url.removeprefix("lmdb:").partition("?")
     if not path:
         raise InvalidStoreUrl(url, ["lmdb:PATH"])
-    return LmdbEventStore(path, event_registry)
+    pairs = parse_qsl(query, keep_blank_values=True)
+    names = [name for name, _ in pairs]
+    if (wrong := sorted(set(names) - OPTIONS.keys())) or len(names) > len(set(names)):
+        what = f"unknown option {', '.join(wrong)}" if wrong else "an option is given twice"
+        raise InvalidStoreUrl(url, ["lmdb"], f"{what}; options are {', '.join(OPTIONS)}")
+    try:
+        return LmdbEventStore(path, event_registry, **{name: OPTIONS[name](value) for name, value in pairs})
+    except ValueError as error:
+        raise InvalidStoreUrl(url, ["lmdb"], str(error)) from error

@@ -7,7 +7,17 @@ from typing_extensions import override
 from uno_actors.codec import Record, StreamId
 from uno_actors.errors import InvalidStoreUrl, StoreUnavailable, UnoError
 from uno_actors.events import EventRegistry, event_registry
-from uno_actors.store import PAGE, Append, Appended, DeadLetter, EventStore, Snapshot, StoredRecord, place
+from uno_actors.store import (
+    PAGE,
+    Append,
+    Appended,
+    DeadLetter,
+    EventStore,
+    Lease,
+    Snapshot,
+    StoredRecord,
+    place,
+)
 
 
 class InMemoryEventStore(EventStore):
@@ -20,6 +30,7 @@ class InMemoryEventStore(EventStore):
         self._checkpoints: dict[str, int] = {}
         self._dead_letters: dict[tuple[str, int], DeadLetter] = {}
         self._snapshots: dict[StreamId, Snapshot] = {}
+        self._leased: set[str] = set()
         self._closed = False
 
     @override
@@ -117,6 +128,14 @@ class InMemoryEventStore(EventStore):
         return len(dropped)
 
     @override
+    async def lease(self, name: str) -> Lease | None:
+        self._check_open()
+        if name in self._leased:
+            return None
+        self._leased.add(name)
+        return _Held(self._leased, name)
+
+    @override
     async def close(self) -> None:
         self._closed = True
         self._end_subscriptions()
@@ -127,6 +146,16 @@ class InMemoryEventStore(EventStore):
 
     def __repr__(self) -> str:
         return f"InMemoryEventStore({len(self._log)} events)"
+
+
+class _Held(Lease):
+    def __init__(self, leased: set[str], name: str) -> None:
+        self._leased = leased
+        self._name = name
+
+    @override
+    async def release(self) -> None:
+        self._leased.discard(self._name)
 
 
 def open_url(url: str, event_registry: EventRegistry) -> InMemoryEventStore:

@@ -46,3 +46,12 @@ def test_every_file_that_the_readme_links_to_exists() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_parts_of_examples_are_as_they_are_in_the_example() -> None:
+    parts = re.findall(r"<!-- part of (\S+) -->\n```py\n(.*?)```", README, re.DOTALL)
+    assert len(parts) == README.count("```py\n")
+    for path, part in parts:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        for paragraph in part.strip().split("\n\n"):
+            assert paragraph in source, f"{path} has changed"

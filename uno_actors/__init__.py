@@ -45,6 +45,7 @@ from uno_actors.errors import (
     NameTaken,
     OutcomeUnknown,
     ReplyNotRecorded,
+    StoreForked,
     StoreFormatError,
     StoreFull,
     StoreUnavailable,
@@ -62,9 +63,10 @@ from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, sub
 from uno_actors.log_filter import LogFilter
 from uno_actors.mailbox import DeadMessage, MailboxPolicy
 from uno_actors.process import ActorStatistics, Terminated
+from uno_actors.process_manager import ProcessManager, Refusal, reacts
 from uno_actors.repository import EventSourcedRepository
 from uno_actors.runtime import SystemStatistics
-from uno_actors.store import ANY, DeadLetter, EventStore, RecordedEvent, Snapshot, open_store
+from uno_actors.store import ANY, DeadLetter, EventStore, Lease, RecordedEvent, Snapshot, open_store
 from uno_actors.supervisor import Backoff, Supervisor
 from uno_actors.system import ActorSystem
 
@@ -108,15 +110,19 @@ __all__ = [
     "InvalidHandler",
     "InvalidStoreUrl",
     "InvalidTopic",
+    "Lease",
     "LogFilter",
     "MailboxFull",
     "MailboxPolicy",
     "MissingApply",
     "NameTaken",
     "OutcomeUnknown",
+    "ProcessManager",
     "RecordedEvent",
+    "Refusal",
     "ReplyNotRecorded",
     "Snapshot",
+    "StoreForked",
     "StoreFormatError",
     "StoreFull",
     "StoreUnavailable",
@@ -134,6 +140,7 @@ __all__ = [
     "get_all",
     "handles",
     "open_store",
+    "reacts",
     "register_event",
     "subscribe",
     "upcasts",

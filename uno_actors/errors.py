@@ -250,10 +250,12 @@ class AggregateNotFound(CallerError, LookupError):
 class InvalidStoreUrl(CallerError, ValueError):
     """A store URL that nothing can open."""
 
-    def __init__(self, url: str, schemes: Iterable[str]) -> None:
+    def __init__(self, url: str, schemes: Iterable[str], reason: str = "") -> None:
         self.url = url
         super().__init__(
-            f"cannot open the store {url!r}: a store URL is SCHEME:REST with one of these schemes:"
+            f"cannot open the store {url!r}: {reason}"
+            if reason
+            else f"cannot open the store {url!r}: a store URL is SCHEME:REST with one of these schemes:"
             f" {_listed(schemes)}; for example 'lmdb:./data/bank'"
         )
 
@@ -264,6 +266,17 @@ class StoreFormatError(CallerError):
     def __init__(self, path: Path, reason: str) -> None:
         self.path = path
         super().__init__(f"{path} is not a store for this program: {reason}")
+
+
+class StoreForked(CallerError, RuntimeError):
+    """A forked process used the store of its parent; nothing was done, and the parent's is unharmed."""
+
+    def __init__(self, store: str) -> None:
+        self.store = store
+        super().__init__(
+            f"store {store} was opened before this process was forked and belongs to its parent: open it again here,"
+            " after the fork"
+        )
 
 
 # --- the world's -------------------------------------------------------------------------------------------

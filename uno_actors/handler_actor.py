@@ -3,6 +3,7 @@
 A handler is *live* while the router hands it events from memory. When it fails, is restarted, is slow beyond
 its turn or has too much waiting, it *catches up*: it reads the log by itself from where it stands, and is
 live again when it has reached the end. So a handler that cannot keep up costs no memory and delays nobody.
+While another process has the lease of its name it is on *standby*: it takes nothing and moves nothing.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ BATCH = 64
 BATCH_SECONDS = 0.01
 """After this time a worker thread comes back, so that lower priorities do not wait for a whole batch."""
 
-State = Literal["live", "catching up", "restarting", "stopped"]
+State = Literal["live", "catching up", "restarting", "standby", "stopped"]
 
 
 class Delivery:
@@ -72,7 +73,8 @@ class HandlerStatistics:
     """What one handler has done since the system started.
 
     Attributes:
-        state: ``live``, ``catching up``, ``restarting`` or ``stopped``.
+        state: ``live``, ``catching up``, ``restarting``, ``stopped``, or ``standby`` while another process has the
+            handler's lease.
         position: It has done with everything in the log up to here.
         waiting: Deliveries in its queue.
         handled: Events handled.
@@ -103,6 +105,7 @@ class Subscription:
         self.name = spec.name
         self.position = position  # done with everything up to here, matching or not
         self.state: State = "live" if live else "catching up"
+        self.leased = True  # else its position is another process's to move, also when it was stopped
         self.queue: deque[Delivery] = deque()
         self.under_way: deque[Delivery] = deque()  # taken from the queue, and the router waits for them
         self.busy_since: float | None = None
@@ -138,7 +141,20 @@ class Subscription:
     def wants_type(self, event_type: str) -> bool:
         """Whether events recorded under this name are of the class it subscribed to."""
         wanted = self.spec.event_type
-        return wanted is None or event_type in self._registry.names_of(wanted)
+        kinds = wanted if isinstance(wanted, tuple) else (wanted,)
+        return wanted is None or any(event_type in self._registry.names_of(kind) for kind in kinds if kind)
+
+    def stand_by(self) -> None:
+        """Another process is active under its name."""
+        self.leased = False
+        self.state = "standby"
+
+    def take_over(self, position: int) -> None:
+        """The lease is ours: go on from ``position``, where the other has left off."""
+        self.leased = True
+        self.position = position
+        self.state = "catching up"
+        self.wake()
 
     def offer(self, delivery: Delivery) -> bool:
         """Take ``delivery`` if it is live and has not had it; a full queue makes it fall behind instead."""
@@ -273,7 +289,7 @@ class HandlerActor(Actor):
     @override
     async def on_receive(self, message: Work) -> None:
         subscription = self._subscription
-        while subscription.state != "stopped":
+        while subscription.state not in ("stopped", "standby"):
             if subscription.live:
                 if not subscription.queue:
                     return

@@ -76,7 +76,7 @@ class HandlerSpec:
     Attributes:
         name: Unique in a system; its checkpoint is kept under this name.
         target: A function, an `EventHandler`, or a class of it.
-        event_type: Only events of this class or its subclasses.
+        event_type: Only events of this class, or of these, and their subclasses.
         topic_pattern: Only events whose topic matches.
         priority: See `EventPriority`.
         start: Where a handler without a checkpoint begins: at what comes after the system's start, or at the
@@ -86,7 +86,7 @@ class HandlerSpec:
 
     name: str
     target: Any
-    event_type: type[DomainEvent] | None = None
+    event_type: type[DomainEvent] | tuple[type[DomainEvent], ...] | None = None
     topic_pattern: TopicPattern | None = None
     priority: EventPriority = EventPriority.NORMAL
     start: Literal["latest", "earliest"] = "latest"
@@ -103,13 +103,14 @@ class HandlerSpec:
             raise InvalidHandler(
                 f"handler name {self.name!r} must have 1 to {MAX_NAME_BYTES} bytes and no NUL"
             )
-        event_type: object = self.event_type
-        if event_type is not None and not (
-            isinstance(event_type, type) and issubclass(event_type, DomainEvent)
-        ):
-            raise InvalidHandler(
-                f"handler {self.name}: event_type must be a DomainEvent class, not {event_type!r}"
-            )
+        kinds: tuple[object, ...] = (
+            self.event_type if isinstance(self.event_type, tuple) else (self.event_type,)
+        )
+        for kind in kinds:
+            if kind is not None and not (isinstance(kind, type) and issubclass(kind, DomainEvent)):
+                raise InvalidHandler(
+                    f"handler {self.name}: event_type must be a DomainEvent class, not {kind!r}"
+                )
         if self.start not in ("latest", "earliest"):
             raise InvalidHandler(
                 f"handler {self.name}: start must be 'latest' or 'earliest', not {self.start!r}"

@@ -228,7 +228,7 @@ class RouterActor(Actor):
                     for subscription in queue[0].tiers[queue[0].tier]:
                         if subscription.holds(queue[0]):
                             self._leave_behind(subscription)
-        self.route_soon()  # another process may have written
+        self.route_soon()  # another process may have written, to a store that does not tell of it
         self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
 
     # --- progress ---
@@ -254,7 +254,8 @@ class RouterActor(Actor):
 
     async def save_checkpoints(self) -> None:
         """Write the checkpoints that have moved since they were last written."""
-        now = {subscription.name: self.checkpoint(subscription) for subscription in self.subscriptions}
+        ours = [subscription for subscription in self.subscriptions if subscription.leased]
+        now = {subscription.name: self.checkpoint(subscription) for subscription in ours}
         moved = {name: position for name, position in now.items() if self._saved.get(name) != position}
         if moved:
             await self._store.save_progress(moved)

@@ -24,7 +24,7 @@ from uno_actors.mailbox import DEFAULT, DeadMessages, make_mailbox
 from uno_actors.process import ActorProcess, Failure, Home, StopFlag
 from uno_actors.router import TURN, RouterActor
 from uno_actors.snapshots import check_every
-from uno_actors.store import EventStore
+from uno_actors.store import EventStore, Lease
 from uno_actors.supervision import Child, SupervisorActor
 from uno_actors.supervisor import Backoff, Supervisor
 from uno_actors.watchdog import watchdog
@@ -37,6 +37,8 @@ A = TypeVar("A", bound=PykkaActor)
 ROUTER_BACKOFF = Backoff(initial=0.1, max=5.0)
 DRAIN_SHARE = 0.7
 """Of the time that stopping may take: what draining may use, so that some is left for the stops."""
+LEASE_EVERY = 1.0
+"""Seconds between two tries to take the lease of a handler that another process has."""
 LOOK_AGAIN = 0.005
 """Seconds between two looks at whether everything is done."""
 
@@ -139,6 +141,7 @@ class Runtime:
         self._spawned: dict[ActorProcess, None] = {}  # in the order of their start
         self._names: dict[str, ActorProcess] = {}
         self._children: list[Child] = []
+        self._leases: list[Lease] = []
         self._log = get_logger(system=settings.name)
         self.dead_messages = DeadMessages()
         self.journal = Journal(store)
@@ -166,11 +169,18 @@ class Runtime:
     async def start(self, supervised: Sequence[tuple[Supervisor, Sequence[HandlerSpec]]]) -> None:
         """Start router, supervisors and handlers: who has something to read reads it, the others are live."""
         store = self._store
+        names = [spec.name for _, specs in supervised for spec in specs]
+        leased = {
+            name for name in names if await self._lease(name)
+        }  # before checkpoints that others may move
         end = await store.last_position()
         checkpoints = await store.checkpoints()
         groups = [(supervisor, self._subscribe(specs, checkpoints, end)) for supervisor, specs in supervised]
         self.subscriptions = [subscription for _, group in groups for subscription in group]
-        begun = {s.name: s.position for s in self.subscriptions if s.name not in checkpoints}
+        for subscription in self.subscriptions:
+            if subscription.name not in leased:
+                subscription.stand_by()
+        begun = {s.name: s.position for s in self.subscriptions if s.leased and s.name not in checkpoints}
         if begun:
             await store.save_progress(
                 begun
@@ -187,6 +197,7 @@ class Runtime:
         if self.subscriptions:  # else nobody wants to know
             self._stop_listening = store.on_commit(self.router.route_soon)
             self.router.route_soon()
+        self._take_over_later()
 
     def _subscribe(
         self, specs: Sequence[HandlerSpec], checkpoints: dict[str, int], end: int
@@ -198,6 +209,50 @@ class Runtime:
                 Subscription(spec, position, self._store.event_registry, self.clock, live=position >= end)
             )
         return subscriptions
+
+    async def _lease(self, name: str) -> bool:
+        lease = await self._store.lease(name)
+        if lease is not None:
+            self._leases.append(lease)
+        return lease is not None
+
+    def _take_over_later(self) -> None:
+        if any(subscription.state == "standby" for subscription in self.subscriptions):
+            timer = self.clock.call_later(LEASE_EVERY, lambda: self.start_task(self._take_over()))
+            self._let_go.callback(timer.cancel)
+
+    async def _take_over(self) -> None:
+        """Take the handlers whose holders have ended, and go on where those have left off."""
+        for subscription in self.subscriptions:
+            if subscription.state == "standby":
+                try:
+                    await self._take_over_one(subscription)
+                except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
+                    self._log.error(
+                        "handler cannot be taken over yet", handler=subscription.name, exc_info=error
+                    )
+        self._take_over_later()
+
+    async def _take_over_one(self, subscription: Subscription) -> None:
+        lease = await self._store.lease(subscription.name)
+        if lease is None:
+            return
+        try:
+            checkpoints = await self._store.checkpoints()
+            if subscription.state == "standby":  # it was not stopped meanwhile
+                subscription.take_over(checkpoints.get(subscription.name, subscription.position))
+                self._leases.append(lease)
+                self._log.info(
+                    "handler taken over", handler=subscription.name, position=subscription.position
+                )
+        finally:
+            if not subscription.leased:
+                await lease.release()
+
+    async def release(self) -> None:
+        """Let other processes have the handlers."""
+        while self._leases:
+            await self._leases.pop().release()
 
     async def _start_supervisor(self, supervisor: Supervisor, subscriptions: Sequence[Subscription]) -> None:
         shell = SupervisorActor(supervisor, self._store, self.clock, self._give_up)
@@ -313,11 +368,11 @@ class Runtime:
         """See `ActorSystem.settled`."""
         try:
             async with asyncio.timeout(timeout):
-                while not await self._is_settled(self.subscriptions):  # noqa: ASYNC110 - it has many causes
+                while not await self._is_settled(self._active()):  # noqa: ASYNC110 - it has many causes
                     await asyncio.sleep(LOOK_AGAIN)
         except TimeoutError:
             end = await self._store.last_position()
-            positions = [(s, self.router.checkpoint(s)) for s in self.subscriptions]
+            positions = [(s, self.router.checkpoint(s)) for s in self._active()]
             behind = [
                 f"{s.name} is {s.state} at {position}"
                 for s, position in positions
@@ -328,6 +383,9 @@ class Runtime:
             )
             state = "; ".join([commands, f"the log ends at {end}", *behind])
             raise TimeoutError(f"not settled within {timeout:g} s: {state}") from None
+
+    def _active(self) -> list[Subscription]:
+        return [subscription for subscription in self.subscriptions if subscription.leased]
 
     async def _is_settled(self, subscriptions: Sequence[Subscription]) -> bool:
         if self.aggregates.busy:
@@ -350,6 +408,7 @@ class Runtime:
                 await self._stop_one(process.stop(), process, deadline)
             await self._within(deadline, self._answered())
             await self._within(deadline, self.aggregates.save_snapshots())
+            await self._within(max(deadline, time.monotonic() + 1), self.release())
         finally:
             self._stop_listening()
             self.close()

@@ -116,6 +116,14 @@ class Snapshot(NamedTuple):
     taken_at: datetime
 
 
+class Lease(ABC):
+    """A name that its holder alone has, until it releases it, closes the store or ends, however it ends."""
+
+    @abstractmethod
+    async def release(self) -> None:
+        """Let others have it; idempotent."""
+
+
 class EventStore(ABC):
     """The port. A store implements the abstract methods; `append` and the readers of events rest on them.
 
@@ -195,6 +203,13 @@ class EventStore(ABC):
     @abstractmethod
     async def drop_snapshots(self, aggregate_type: str | None = None) -> int:
         """Remove the snapshots of all aggregates or of one type; how many there were. Nothing but time is lost."""
+
+    @abstractmethod
+    async def lease(self, name: str) -> Lease | None:
+        """Take ``name`` for this process, or nothing if it is taken, here or in another process.
+
+        The system takes the name of each handler, so that it is active in one process at a time.
+        """
 
     @abstractmethod
     async def close(self) -> None:

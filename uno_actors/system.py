@@ -1,6 +1,7 @@
 """The actor system: what a service starts, sends commands to, and stops."""
 
 import asyncio
+import os
 from collections.abc import Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -103,6 +104,7 @@ class ActorSystem:
             clock or SystemClock(),
         )
         self._state: State = "not started"
+        self._process = os.getpid()
         self._runtime: Runtime | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._has_stopped = asyncio.Event()
@@ -230,6 +232,7 @@ class ActorSystem:
         if self._state != "not started":
             raise SystemNotRunning(self.name, f"{self._state} and cannot be started again")
         self._state = "starting"
+        self._process = os.getpid()
         try:
             if self._store is None:
                 self._store = open_store(self._url or "", self._event_registry)
@@ -238,6 +241,7 @@ class ActorSystem:
         except BaseException:
             if self._runtime is not None:
                 self._runtime.close()
+                await self._runtime.release()
                 self._runtime = None
             await self._close_store()
             self._state = "stopped"
@@ -335,6 +339,8 @@ class ActorSystem:
             raise SystemNotRunning(self.name, "stopped")
 
     def _running(self) -> Runtime:
+        if self._process != os.getpid():
+            raise SystemNotRunning(self.name, "that of the parent of this forked process; start one here")
         if self._runtime is None or self._state not in ("running", "stopping"):
             raise SystemNotRunning(self.name, self._state) from self.failure
         return self._runtime

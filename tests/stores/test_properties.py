@@ -16,7 +16,7 @@ from stores import InMemoryEventStore, LmdbEventStore
 from uno_actors.codec import StreamId, to_record
 from uno_actors.errors import AmbiguousStream, ConcurrencyConflict
 from uno_actors.events import EventRegistry
-from uno_actors.store import Append, Appended, DeadLetter, EventStore
+from uno_actors.store import Append, Appended, DeadLetter, EventStore, Snapshot
 from uno_actors.testing import Noted
 
 T = TypeVar("T")
@@ -27,6 +27,11 @@ TYPES = st.sampled_from(["A", "AB"])
 STREAMS = st.builds(StreamId, TYPES, IDS)
 HANDLERS = st.sampled_from(["h", "h2", "h 2"])
 MOMENT = datetime(2024, 6, 1, tzinfo=UTC)
+
+ALL_STREAMS = [StreamId(of, name) for of in ("A", "AB") for name in ("a", "ab", "a.b", "🚀")]
+SNAPSHOTS = st.builds(
+    Snapshot, STREAMS, st.integers(1, 2**40), st.integers(1, 9), st.binary(max_size=9), st.just(MOMENT)
+)
 
 
 @st.composite
@@ -57,6 +62,7 @@ class Model:
         self.log: list[Noted] = []
         self.checkpoints: dict[str, int] = {}
         self.letters: dict[tuple[str, int], DeadLetter] = {}
+        self.snapshots: dict[StreamId, Snapshot] = {}
 
     def stream(self, stream: StreamId) -> list[tuple[int, Noted]]:
         return [(n, e) for n, e in enumerate(self.log, 1) if (e.aggregate_type, e.aggregate_id) == stream]
@@ -183,6 +189,28 @@ class Stores(RuleBasedStateMachine):
         wanted = self.model.letters.pop(place, None) is not None
         assert [self.run(store.drop_dead_letter(*place)) for store in self.stores] == [wanted, wanted]
 
+    @rule(snapshots=st.lists(SNAPSHOTS, max_size=3))
+    def save_snapshots(self, snapshots: list[Snapshot]) -> None:
+        self.model.snapshots |= {snapshot.stream: snapshot for snapshot in snapshots}
+        for store in self.stores:
+            self.run(store.save_snapshots(snapshots))
+
+    @rule(aggregate_type=st.none() | TYPES)
+    def drop_snapshots(self, aggregate_type: str | None) -> None:
+        dropped = [s for s in self.model.snapshots if aggregate_type in (None, s.aggregate_type)]
+        for stream in dropped:
+            del self.model.snapshots[stream]
+        counts = [self.run(store.drop_snapshots(aggregate_type)) for store in self.stores]
+        assert counts == [len(dropped)] * 2
+
+    @rule(name=HANDLERS, index=st.integers(0, 1))
+    def lease_and_release(self, name: str, index: int) -> None:
+        store = self.stores[index]
+        lease = self.run(store.lease(name))
+        assert lease is not None
+        assert self.run(store.lease(name)) is None, "it is taken"
+        self.run(lease.release())
+
     @precondition(lambda self: self.model.log)
     @rule()
     def reopen(self) -> None:
@@ -255,6 +283,13 @@ class Stores(RuleBasedStateMachine):
             assert self.run(store.dead_letters(handler)) == wanted
 
     # --- always ---
+
+    @invariant()
+    def snapshots_agree(self) -> None:
+        for stream in ALL_STREAMS:
+            wanted = self.model.snapshots.get(stream)
+            for store in self.stores:
+                assert self.run(store.read_snapshot(stream)) == wanted
 
     @invariant()
     def ends_agree(self) -> None:
