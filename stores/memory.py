@@ -158,12 +158,15 @@ class _Held(Lease):
         self._leased.discard(self._name)
 
 
-def open_url(url: str, event_registry: EventRegistry) -> InMemoryEventStore:
-    """Open ``memory:``.
+def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) -> InMemoryEventStore:
+    """Open ``memory:``, which is always a new one.
 
     Raises:
+        StoreUnavailable: None was to be made.
         InvalidStoreUrl: Something follows the colon.
     """
     if url != "memory:":
         raise InvalidStoreUrl(url, ["memory:"])
+    if not create:
+        raise StoreUnavailable(url, "a store in memory can be seen by its own process only")
     return InMemoryEventStore(event_registry)

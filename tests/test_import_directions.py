@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "aggregate",
         "codec",
         "log_filter",
+        "store_care",
         "causal_tree",
         "store",
         "snapshots",
@@ -49,10 +50,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("system",),
     ("__init__",),
-    ("config", "cli", "testing"),
+    ("config", "record_lines", "store_cli", "cli", "testing"),
 )
 
-STORES_MAY_IMPORT = {"store", "codec", "errors", "events"}
+STORES_MAY_IMPORT = {"store", "store_care", "codec", "errors", "events"}
 """What a store needs of uno_actors: the port, the codec, the errors, and the registry of events."""
 
 

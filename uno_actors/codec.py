@@ -122,7 +122,7 @@ def to_event(record: Record, registry: EventRegistry) -> DomainEvent:
     """
     event_type = registry.resolve(record.event_type)
     current = event_type.schema_version()
-    fields = _fields(record)
+    fields = read_payload(record)
     if record.version != current:
         fields = registry.upcast(record.event_type, record.version, current, fields)
     fields |= zip(_HEADER, record, strict=False)
@@ -188,7 +188,12 @@ def _instant(value: object) -> object:
     raise TypeError(f"a header field is {value!r}")
 
 
-def _fields(record: Record) -> Payload:
+def read_payload(record: Record) -> Payload:
+    """The payload of ``record`` as it was recorded, without the class of its event.
+
+    Raises:
+        CorruptRecord: It is no map of fields.
+    """
     try:
         try:
             fields = msgpack.unpackb(record.payload, timestamp=3, strict_map_key=False)

@@ -279,6 +279,14 @@ class StoreForked(CallerError, RuntimeError):
         )
 
 
+class PlaceTaken(CallerError):
+    """Something is where a store was to be written; it was left as it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path} is not empty, and nothing is overwritten: name a new place")
+
+
 # --- the world's -------------------------------------------------------------------------------------------
 
 

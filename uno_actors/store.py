@@ -306,6 +306,16 @@ class EventStore(ABC):
                 for _, record in page:
                     yield to_event(record, self.event_registry)
 
+    async def stream_records(
+        self, stream: StreamId, after_version: int = 0, *, backward: bool = False
+    ) -> AsyncGenerator[StoredRecord]:
+        """The records of one stream after ``after_version``, in order or the newest first."""
+        read = self._pages_backward if backward else self._pages
+        async with aclosing(read(stream, after_version, PAGE)) as pages:
+            async for page in pages:
+                for stored in page:
+                    yield stored
+
     async def _pages(
         self, stream: StreamId, after_version: int, size: int = PAGE
     ) -> AsyncGenerator[list[StoredRecord]]:
@@ -459,10 +469,19 @@ class EventStore(ABC):
 
         The log is read through after position ``after``, a page at a time: at some 200,000 events/s.
         """
+        stored = await self._following_from(correlation_id, after)
+        return causal_tree(correlation_id, stored, lambda record: to_event(record, self.event_registry))
+
+    async def causal_records(self, correlation_id: str, after: int = 0) -> CausalTree[Record]:
+        """As `causal_tree`, of the records themselves: no class of an event is needed."""
+        return causal_tree(
+            correlation_id, await self._following_from(correlation_id, after), lambda record: record
+        )
+
+    async def _following_from(self, correlation_id: str, after: int) -> list[StoredRecord]:
         matching = LogFilter(correlation_id=correlation_id)
         async with aclosing(self.read_records(after, matching=matching)) as records:
-            stored = [each async for each in records]
-        return causal_tree(correlation_id, stored, lambda record: to_event(record, self.event_registry))
+            return [each async for each in records]
 
     def on_commit(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Have ``listener`` called on the event loop after each commit of this store; returns how to stop it."""
@@ -531,12 +550,16 @@ def place(request: Append, version_of: Callable[[StreamId], int]) -> tuple[Recor
     return tuple(placed)
 
 
-def open_store(url: str, event_registry: EventRegistry = event_registry) -> EventStore:
+def open_store(
+    url: str, event_registry: EventRegistry = event_registry, *, create: bool = True
+) -> EventStore:
     """Open the store that ``url`` names, through the entry-point group ``uno_actors.stores``.
 
     Args:
         url: ``memory:``, ``lmdb:PATH`` (relative to the working directory) or that of an installed store.
         event_registry: Finds the classes of recorded events.
+        create: Whether to make a store where there is none. An opener that is to make none is called with
+            ``create=False``.
 
     Raises:
         InvalidStoreUrl: No installed store has this scheme.
@@ -546,5 +569,6 @@ def open_store(url: str, event_registry: EventRegistry = event_registry) -> Even
     scheme = url.partition(":")[0]
     if ":" not in url or scheme not in openers:
         raise InvalidStoreUrl(url, openers)
-    store: EventStore = openers[scheme].load()(url, event_registry)
+    options = {} if create else {"create": False}
+    store: EventStore = openers[scheme].load()(url, event_registry, **options)
     return store
