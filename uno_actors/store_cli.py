@@ -198,8 +198,7 @@ class _Rows:
         self._console = console
         self._cut = console.is_terminal
         width = max(console.width, 60)
-        kind = max(12, (width - 34) // 4)
-        self._widths = (8, 19, kind, kind)
+        self._widths = (8, 19, (width - 36) // 4, (width - 28) // 3)
         self._last = width - sum(self._widths) - 2 * len(self._widths)
         self._began = False
 
