@@ -458,7 +458,17 @@ class LmdbEventStore(EventStore):
 
     async def verify(self, progress: Progress | None = None) -> Verified | Fault:
         """Check the file by LMDB's verifier, and every index against the log and back."""
-        return await asyncio.to_thread(care.verify, self, progress or _unheard)
+        stopped = threading.Event()
+
+        def report(done: int, total: int) -> None:
+            if stopped.is_set():
+                raise StoreUnavailable(f"lmdb:{self.path}", "the check was cancelled")
+            (progress or _unheard)(done, total)
+
+        try:
+            return await asyncio.to_thread(care.verify, self, report)
+        finally:
+            stopped.set()  # a caller that is cancelled does not wait for the thread, which then ends soon
 
     async def backup(self, target: str, progress: Progress | None = None) -> None:
         """Copy the store as it is at one moment to the directory ``target``, without free pages.

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -378,6 +379,28 @@ def test_verify_finds_a_damaged_page(path: Path) -> None:
     result = started("verify", "-s", f"lmdb:{path}")
     assert result.returncode == 1
     assert "LMDB's verifier" in result.stdout
+
+
+def test_a_check_that_is_cancelled_ends_soon(path: Path) -> None:
+    steps: list[int] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def progress(done: int, total: int) -> None:
+        steps.append(done)
+        begun.set()
+        go_on.wait(20)
+
+    async def cancel(store: LmdbEventStore) -> None:
+        await store.append(*[weighed(f"p{n % 50}", n) for n in range(3000)])
+        checking = asyncio.ensure_future(store.verify(progress))
+        await asyncio.to_thread(begun.wait, 20)
+        checking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await checking
+        go_on.set()
+
+    in_store(path, cancel)  # waits for the threads of its loop
+    assert len(steps) == 1
 
 
 def test_verify_does_not_mind_others_at_work(path: Path) -> None:

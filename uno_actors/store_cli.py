@@ -263,7 +263,7 @@ def verify(url: Url, as_json: Json = False) -> None:
         elif isinstance(found, Fault):
             print(f"fault: {printable(found.reason)}")
         else:
-            print(f"whole: {found.events:,} events, {found.streams:,} streams")
+            print(f"whole: {_count(found.events, 'event')}, {_count(found.streams, 'stream')}")
         return isinstance(found, Fault)
 
     raise typer.Exit(asyncio.run(check()))
@@ -329,7 +329,7 @@ async def _export(url: str, file: Path | None) -> None:
             print(json.dumps({"uno_actors": "end", "events": count}), file=out)
             progress(end, end)
     if file is not None:
-        print(f"{count:,} events exported to {file}")
+        print(f"{_count(count, 'event')} exported to {file}")
 
 
 @contextmanager
@@ -378,7 +378,7 @@ async def _import(url: str, file: Path | None, resume: bool) -> None:
                 if isinstance(outcome, UnoError):
                     raise outcome
                 count += len(chunk)
-    print(f"{count - known:,} events imported" + f", {known:,} were there already" * bool(known))
+    print(f"{_count(count - known, 'event')} imported" + f", {known:,} were there already" * bool(known))
 
 
 async def _skip_known(store: EventStore, exported: Iterator[Record], url: str) -> int:
@@ -449,6 +449,10 @@ def _bar(what: str, *, shown: bool = True) -> Iterator[Progress]:
     with Bar(console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _number(value: int | None) -> str:
