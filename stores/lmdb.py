@@ -63,6 +63,7 @@ import msgpack
 from lmdb.verify import VerifyError, verify
 from typing_extensions import override
 
+from stores import _lmdb_care as care
 from stores._guards import Gate, LeaseFile, can_map, guard_forks, reserve_lock_file
 from uno_actors.codec import Record, StreamId, pack, unpack
 from uno_actors.errors import (
@@ -90,6 +91,7 @@ from uno_actors.store import (
     StoredRecord,
     place,
 )
+from uno_actors.store_care import Fault, Progress, StoreInfo, Verified
 
 FORMAT = b"1"
 PROGRAM = b"uno_actors"
@@ -141,6 +143,7 @@ class LmdbEventStore(EventStore):
         max_size: Bytes that the file may grow to; beyond them appends are refused with `StoreFull`. Default is
             as large as the disk.
         max_event_size: Bytes that one record may take; a larger one is refused with `EventNotSerializable`.
+        create: Whether to make the store if there is none.
 
     Raises:
         ValueError: An option is none of those that are allowed.
@@ -158,6 +161,7 @@ class LmdbEventStore(EventStore):
         map_size: int = MAP_SIZE,
         max_size: int | None = None,
         max_event_size: int = MAX_EVENT_SIZE,
+        create: bool = True,
     ) -> None:
         super().__init__(event_registry)
         if durability not in get_args(Durability):
@@ -169,6 +173,8 @@ class LmdbEventStore(EventStore):
         if max_event_size < 1:
             raise ValueError(f"max_event_size must be a positive number of bytes; found {max_event_size}")
         self.path = Path(path)
+        if not create and not (self.path / "data.mdb").exists():
+            raise StoreUnavailable(f"lmdb:{self.path}", f"there is no store in {self.path.absolute()}")
         self.max_event_size = max_event_size
         self.gate = Gate()
         self._options = _Options(durability, map_size if max_size is None else min(map_size, max_size))
@@ -238,6 +244,7 @@ class LmdbEventStore(EventStore):
             return
         if not self._closed:
             self._closed = True
+            self._end_subscriptions()
             self._jobs.put(None)
         # A second caller waits too: whoever sees close return may open the place again.
         await asyncio.to_thread(self._let_go)
@@ -294,6 +301,11 @@ class LmdbEventStore(EventStore):
         return page
 
     @override
+    async def last_version(self, stream: StreamId) -> int:
+        with self._reading() as txn:
+            return self._version(txn, stream)
+
+    @override
     async def aggregate_types(self, aggregate_id: str) -> list[str]:
         start = aggregate_id.encode() + b"\0"
         types: list[str] = []
@@ -312,6 +324,9 @@ class LmdbEventStore(EventStore):
 
     @override
     async def checkpoints(self) -> dict[str, int]:
+        return self._read_checkpoints()
+
+    def _read_checkpoints(self) -> dict[str, int]:
         with self._reading() as txn, txn.cursor(self._checkpoints) as cursor:
             return {
                 name.decode(): _U64.unpack(self._checked(name, data, f"the checkpoint {name!r}"))[0]
@@ -320,6 +335,9 @@ class LmdbEventStore(EventStore):
 
     @override
     async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:
+        return self._read_dead_letters(handler)
+
+    def _read_dead_letters(self, handler: str | None) -> list[DeadLetter]:
         letters: list[DeadLetter] = []
         prefix = b"" if handler is None else handler.encode() + b"\0"
         with self._reading() as txn, txn.cursor(self._dead_letters) as cursor:
@@ -333,6 +351,9 @@ class LmdbEventStore(EventStore):
 
     @override
     async def read_snapshot(self, stream: StreamId) -> Snapshot | None:
+        return self._read_snapshot(stream)
+
+    def _read_snapshot(self, stream: StreamId) -> Snapshot | None:
         with self._reading() as txn:
             key = _stream_prefix(stream)
             data = _value(txn, key, self._snapshots)
@@ -417,6 +438,14 @@ class LmdbEventStore(EventStore):
         whose = _told_by(data) if wanted is None else f"{wanted[0]} version {wanted[1]}"
         raise CorruptRecord(self._place(f"position {int.from_bytes(position)} ({whose})"), reason)
 
+    def _data(self, txn: lmdb.Transaction, position: bytes) -> bytes | None:
+        """What the log has at ``position``."""
+        return _value(txn, position, self._log)
+
+    def _entry(self, txn: lmdb.Transaction, stream: StreamId, version: int) -> bytes | None:
+        """What the index of ``stream`` has for ``version``: a position as bytes."""
+        return _value(txn, _stream_prefix(stream) + _U64.pack(version), self._streams)
+
     def _checked(self, key: bytes, data: bytes, what: str) -> bytes:
         """What `_sealed` has sealed."""
         if not _is_sound(key, data):
@@ -430,6 +459,38 @@ class LmdbEventStore(EventStore):
     def _end(self, txn: lmdb.Transaction) -> int:
         with txn.cursor(self._log) as cursor:
             return int(_U64.unpack(_key(cursor))[0]) if cursor.last() else 0
+
+    # --- care: see `uno_actors.store_care` ---
+
+    async def info(self) -> StoreInfo:
+        """How the store is; the time grows with the number of streams."""
+        return await asyncio.to_thread(care.info, self)
+
+    async def verify(self, progress: Progress | None = None) -> Verified | Fault:
+        """Check the file by LMDB's verifier, and every index against the log and back."""
+        stopped = threading.Event()
+
+        def report(done: int, total: int) -> None:
+            if stopped.is_set():
+                raise StoreUnavailable(f"lmdb:{self.path}", "the check was cancelled")
+            (progress or _unheard)(done, total)
+
+        try:
+            return await asyncio.to_thread(care.verify, self, report)
+        finally:
+            stopped.set()  # a caller that is cancelled does not wait for the thread, which then ends soon
+
+    async def backup(self, target: str, progress: Progress | None = None) -> None:
+        """Copy the store as it is at one moment to the directory ``target``, without free pages.
+
+        While it is being copied the map cannot grow in this process; a process of its own, such as
+        ``uno-actors store backup``, keeps nobody waiting.
+
+        Raises:
+            PlaceTaken: Something is there already.
+            StoreUnavailable: It cannot be written.
+        """
+        await asyncio.to_thread(care.backup, self, Path(target), progress or _unheard)
 
     # --- the writer thread ---
 
@@ -615,6 +676,10 @@ class LmdbEventStore(EventStore):
 
     def __repr__(self) -> str:
         return f"LmdbEventStore({str(self.path)!r})"
+
+
+def _unheard(done: int, total: int) -> None:
+    """Progress that nobody asked for."""
 
 
 class _Held(Lease):
@@ -955,7 +1020,7 @@ OPTIONS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def open_url(url: str, event_registry: EventRegistry) -> LmdbEventStore:
+def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) -> LmdbEventStore:
     """Open ``lmdb:PATH`` or ``lmdb:PATH?durability=relaxed&map_size=...``; options as of `LmdbEventStore`.
 
     Raises:
@@ -970,6 +1035,7 @@ def open_url(url: str, event_registry: EventRegistry) -> LmdbEventStore:
         what = f"unknown option {', '.join(wrong)}" if wrong else "an option is given twice"
         raise InvalidStoreUrl(url, ["lmdb"], f"{what}; options are {', '.join(OPTIONS)}")
     try:
-        return LmdbEventStore(path, event_registry, **{name: OPTIONS[name](value) for name, value in pairs})
+        options = {name: OPTIONS[name](value) for name, value in pairs}
+        return LmdbEventStore(path, event_registry, create=create, **options)
     except ValueError as error:
         raise InvalidStoreUrl(url, ["lmdb"], str(error)) from error

@@ -1,6 +1,7 @@
 """The README's programs run as they stand and print what it says they print."""
 
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -33,6 +34,26 @@ def test_every_program_of_the_readme_prints_what_it_says(tmp_path: Path) -> None
         )
         assert run.returncode == 0, run.stderr
         assert run.stdout == expected, name
+
+
+def test_the_session_of_the_readme_goes_as_it_says(tmp_path: Path) -> None:
+    """Each command by the shell, beside the store that the programs made; times of day differ."""
+    before = README.partition("```console")[0]
+    for number, (code, _) in enumerate(programs()):
+        if "lmdb:bank" in code and code in before:
+            name = "bank.py" if code.startswith("# bank.py") else f"program_{number}.py"
+            (tmp_path / name).write_text(code)
+            subprocess.run([sys.executable, name], cwd=tmp_path, capture_output=True, check=True)
+    (session,) = (code for language, code in BLOCK.findall(README) if language == "console")
+    commands = [line.removeprefix("$ ") for line in session.splitlines() if line.startswith("$ ")]
+    script = "exec 2>&1\n" + "\n".join(f"echo '$ {command}'\n{command}" for command in commands)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    run = subprocess.run(
+        ["/bin/sh", "-c", script], cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    moment = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+    assert moment.sub("", run.stdout) == moment.sub("", session)
 
 
 def test_every_guarantee_names_tests_that_exist() -> None:

@@ -6,6 +6,7 @@ A map, in the order in which one command travels:
 - ``system``: what a service starts; ``runtime``: its running parts; ``aggregate_actor``: one actor each.
 - ``journal`` and ``store``: events become durable in groups; ``codec`` turns them into records.
 - ``command_memory`` knows a command that comes again; ``snapshots`` shorten loading, with ``values`` as bytes.
+- ``log_filter`` narrows what is read of the log; ``causal_tree`` shows what followed from one first message.
 - ``repository``: aggregates loaded and saved without actors.
 - ``router``, ``topics``: recorded events find their handlers; ``handlers``, ``handler_actor`` run them.
 - ``bus``: events handled in memory, recorded nowhere; ``publisher``: recorded events of no aggregate, and the
@@ -22,6 +23,7 @@ from uno_actors.aggregate import AggregateRoot, handles
 from uno_actors.aggregate_actor import AggregateRef
 from uno_actors.bridges import bridge
 from uno_actors.bus import BusStatistics, EventBus, FailedDelivery
+from uno_actors.causal_tree import CausalNode, CausalTree
 from uno_actors.commands import Command
 from uno_actors.errors import (
     AggregateNotFound,
@@ -46,6 +48,7 @@ from uno_actors.errors import (
     MissingApply,
     NameTaken,
     OutcomeUnknown,
+    PlaceTaken,
     ReplyNotRecorded,
     StoreForked,
     StoreFormatError,
@@ -62,6 +65,7 @@ from uno_actors.errors import (
 from uno_actors.events import DomainEvent, EventRegistry, event_registry, register_event, upcasts
 from uno_actors.future import Future, get_all
 from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, subscribe
+from uno_actors.log_filter import LogFilter
 from uno_actors.mailbox import DeadMessage, MailboxPolicy
 from uno_actors.process import ActorStatistics, Terminated
 from uno_actors.process_manager import ProcessManager, Refusal, reacts
@@ -94,6 +98,8 @@ __all__ = [
     "BlockingCallOnLoop",
     "BusStatistics",
     "CallerError",
+    "CausalNode",
+    "CausalTree",
     "Command",
     "CommandRejected",
     "ConcurrencyConflict",
@@ -121,11 +127,13 @@ __all__ = [
     "InvalidStoreUrl",
     "InvalidTopic",
     "Lease",
+    "LogFilter",
     "MailboxFull",
     "MailboxPolicy",
     "MissingApply",
     "NameTaken",
     "OutcomeUnknown",
+    "PlaceTaken",
     "ProcessManager",
     "RecordedEvent",
     "Refusal",

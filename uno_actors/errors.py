@@ -40,6 +40,13 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def printable(text: str) -> str:
+    """``text`` on one line, with what a terminal would obey instead of show written as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
@@ -270,6 +277,14 @@ class StoreForked(CallerError, RuntimeError):
             f"store {store} was opened before this process was forked and belongs to its parent: open it again here,"
             " after the fork"
         )
+
+
+class PlaceTaken(CallerError):
+    """Something is where a store was to be written; it was left as it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path} is not empty, and nothing is overwritten: name a new place")
 
 
 # --- the world's -------------------------------------------------------------------------------------------
