@@ -208,7 +208,7 @@ class _Check:
                         raise _found(number, f"{what} is missing from the index of its stream")
                     if number <= before:
                         raise _found(number, f"{what} is recorded before the version before it, at {before}")
-                    self._read(position, store._data(txn, position), (stream, version))
+                    self._read(position, store._data(txn, position) or b"", (stream, version))
                     before = number
             if not page:
                 return
@@ -223,7 +223,7 @@ class _Check:
         for prefix in _keys(store, store._snapshots):
             store._read_snapshot(_stream(prefix))
 
-    def _read(self, position: bytes, data: bytes | None, wanted: tuple[StreamId, int] | None) -> StoredRecord:
+    def _read(self, position: bytes, data: bytes, wanted: tuple[StreamId, int] | None) -> StoredRecord:
         try:
             return self._store._stored(position, data, wanted)
         except CorruptRecord as error:

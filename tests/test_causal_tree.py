@@ -26,7 +26,7 @@ class Charged(DomainEvent):
     pass
 
 
-class Shipped(DomainEvent):
+class Dispatched(DomainEvent):
     pass
 
 
@@ -38,12 +38,12 @@ class Shop(AggregateRoot):
 
     @handles
     def ship(self, command: Ship) -> None:
-        self.register_event(Shipped())
-        self.register_event(Shipped())
+        self.register_event(Dispatched())
+        self.register_event(Dispatched())
 
     def apply_ordered(self, event: Ordered) -> None: ...
     def apply_charged(self, event: Charged) -> None: ...
-    def apply_shipped(self, event: Shipped) -> None: ...
+    def apply_dispatched(self, event: Dispatched) -> None: ...
 
 
 async def test_what_handlers_cause_by_commands_is_below_the_events_that_they_handled() -> None:
@@ -66,10 +66,10 @@ async def test_what_handlers_cause_by_commands_is_below_the_events_that_they_han
             "order of a: 4 events",
             f"├─ {first} Ordered Shop<a@1>",
             f"└─ {second} Charged Shop<a@2>",
-            f"   ├─ {shipped[0]} Shipped Shop<depot@{tree.roots[1].children[0].event.aggregate_version}>",
-            f"   └─ {shipped[1]} Shipped Shop<depot@{tree.roots[1].children[1].event.aggregate_version}>",
+            f"   ├─ {shipped[0]} Dispatched Shop<depot@{tree.roots[1].children[0].event.aggregate_version}>",
+            f"   └─ {shipped[1]} Dispatched Shop<depot@{tree.roots[1].children[1].event.aggregate_version}>",
         ]
-        assert isinstance(tree.roots[1].children[0].event, Shipped)
+        assert isinstance(tree.roots[1].children[0].event, Dispatched)
         assert str(await system.store.causal_tree("nothing")) == "nothing: 0 events"
         assert await system.store.causal_tree("order of a", after=shipped[1]) == CausalTree("order of a")
 
