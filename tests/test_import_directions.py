@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "actor",
         "supervisor",
     ),
-    ("handlers", "handler_actor", "router", "journal", "aggregate_actor", "supervision", "runtime"),
+    ("handlers", "lanes", "handler_actor", "router", "journal", "aggregate_actor", "supervision", "runtime"),
     ("system",),
     ("__init__",),
     ("config", "cli", "testing"),
