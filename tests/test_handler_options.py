@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.bank import BankStore, Credited, credited
 from tests.test_handler_actor import serving
-from tests.waiting import until
+from tests.waiting import turns, until
 from uno_actors import (
     ActorSystem,
     Backoff,
@@ -196,11 +196,13 @@ async def test_a_system_stops_while_a_thread_is_out() -> None:
 async def test_events_of_different_aggregates_are_handled_at_once_and_those_of_one_in_order() -> None:
     store, gates = BankStore(), defaultdict(asyncio.Event)
     begun: list[int] = []
+    ended: list[int] = []
 
     @subscribe(name="abreast", concurrency=2)
     async def abreast(event: Credited) -> None:
         begun.append(event.amount)
         await gates[event.amount].wait()
+        ended.append(event.amount)
 
     async with serving(store, abreast) as system:
         await store.append(*of("a", 1, 2), *of("b", 3), *of("c", 4))
@@ -208,6 +210,8 @@ async def test_events_of_different_aggregates_are_handled_at_once_and_those_of_o
         gates[3].set()
         await until(lambda: begun == [1, 3, 4])
         gates[4].set()
+        await until(lambda: ended == [3, 4])
+        await turns()
         await store.append(*of("d", 5))
         await until(lambda: begun == [1, 3, 4, 5])
         gates[5].set()
@@ -239,6 +243,55 @@ async def test_a_failing_event_is_tried_again_and_those_done_beside_it_are_not()
     assert sorted(ended) == [1, 2, 4, 5, 6]
     assert failures == {1: 0, 3: 96}
     assert [(letter.position, letter.attempts) for letter in await store.dead_letters()] == [(3, 3)]
+
+
+async def test_what_is_set_aside_takes_no_checkpoint_past_what_is_not_done() -> None:
+    saves: list[tuple[dict[str, int], list[int]]] = []
+
+    class Store(BankStore):
+        async def save_progress(self, checkpoints: Any, dead_letters: Any = (), views: Any = ()) -> None:
+            saves.append((dict(checkpoints), [letter.position for letter in dead_letters]))
+            await super().save_progress(checkpoints, dead_letters, views)
+
+    store, second_failed = Store(), asyncio.Event()
+
+    @subscribe(name="abreast", concurrency=2, max_attempts=1)
+    async def abreast(event: Credited) -> None:
+        if event.amount == 1:
+            await second_failed.wait()
+        second_failed.set()
+        raise ValueError(event.amount)
+
+    async with serving(store, abreast) as system:
+        await store.append(*of("a", 1), *of("b", 2))
+        await system.settled()
+    assert [save for save in saves if save[1]] == [({"abreast": 0}, [2]), ({"abreast": 2}, [1])]
+
+
+async def test_a_handler_left_behind_goes_on_with_other_aggregates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uno_actors.runtime.TURN", 0.05)
+    store, go_on, seen = BankStore(), asyncio.Event(), []
+
+    @subscribe(name="abreast", concurrency=2, priority=EventPriority.HIGH)
+    async def abreast(event: Credited) -> None:
+        if event.amount == 1:
+            await go_on.wait()
+        seen.append(event.amount)
+
+    after = []
+
+    @subscribe(name="after")
+    async def after_(event: Credited) -> None:
+        after.append(event.amount)
+
+    async with serving(store, abreast, after_) as system:
+        await store.append(*of("a", 1))
+        await until(lambda: after == [1])
+        await store.append(*of("b", 2))
+        await until(lambda: seen == [2])
+        go_on.set()
+        await system.settled()
+    assert (seen, after) == ([2, 1], [1, 2])
 
 
 async def test_plain_functions_of_different_aggregates_run_on_threads_at_once() -> None:
