@@ -16,11 +16,11 @@ views          view name, NUL, key                                  value, check
 meta           ``program``, ``format``                              ``uno_actors``, ``1``
 ============== ==================================================== ====================================
 
-*check* is the CRC-32 of key and value, 32 bits: a value that was changed, or that stands in another's place,
-is not believed but told as `CorruptRecord`. What a stream's index leads to must be the record of that stream
-and version. Damage to the keys and pages of LMDB itself is not seen by these checks. A file that has lost its
-end, which would kill the process that reads it, is refused when it is opened; ``python -m lmdb verify`` finds
-the rest in a file at rest.
+*check* is the CRC-32 of key and value, 32 bits, the lowest byte first: a value that was changed, or that stands
+in another's place, is not believed but told as `CorruptRecord`. What the index of a stream leads to must be the
+record of that stream and version. Damage to keys and to LMDB's own pages is not seen by these checks: LMDB notices
+some of it, the rest can hide events and in the worst case end the process, but not change an event. A file that has
+lost its end is refused when it is opened; ``python -m lmdb verify`` finds the rest in a file at rest.
 
 Files in the directory: ``data.mdb``; ``lock.mdb``, LMDB's readers and its lock for writers; ``leases.lock``,
 a locked byte for each handler name that a process has leased. The last two mean nothing when no process runs.
@@ -64,6 +64,7 @@ import msgpack
 from lmdb.verify import VerifyError, verify
 from typing_extensions import override
 
+from stores import _lmdb_care as care
 from stores._guards import Gate, LeaseFile, can_map, guard_forks, reserve_lock_file
 from uno_actors.codec import Record, StreamId, pack, unpack
 from uno_actors.errors import (
@@ -92,6 +93,7 @@ from uno_actors.store import (
     ViewChange,
     place,
 )
+from uno_actors.store_care import Fault, Progress, StoreInfo, Verified
 
 FORMAT = b"1"
 PROGRAM = b"uno_actors"
@@ -120,7 +122,8 @@ LEASES = "leases.lock"
 Durability = Literal["fsync", "relaxed"]
 
 _U64 = struct.Struct(">Q")
-_U32 = struct.Struct(">I")
+_SOUND = 0x2144DF1C
+"""The CRC-32 of anything that its own CRC-32 follows, the lowest byte first."""
 _LAST = b"\xff" * 8
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_ROOM = 1 << 20
@@ -142,6 +145,7 @@ class LmdbEventStore(EventStore):
         max_size: Bytes that the file may grow to; beyond them appends are refused with `StoreFull`. Default is
             as large as the disk.
         max_event_size: Bytes that one record may take; a larger one is refused with `EventNotSerializable`.
+        create: Whether to make the store if there is none.
 
     Raises:
         ValueError: An option is none of those that are allowed.
@@ -159,6 +163,7 @@ class LmdbEventStore(EventStore):
         map_size: int = MAP_SIZE,
         max_size: int | None = None,
         max_event_size: int = MAX_EVENT_SIZE,
+        create: bool = True,
     ) -> None:
         super().__init__(event_registry)
         if durability not in get_args(Durability):
@@ -170,6 +175,8 @@ class LmdbEventStore(EventStore):
         if max_event_size < 1:
             raise ValueError(f"max_event_size must be a positive number of bytes; found {max_event_size}")
         self.path = Path(path)
+        if not create and not (self.path / "data.mdb").exists():
+            raise StoreUnavailable(f"lmdb:{self.path}", f"there is no store in {self.path.absolute()}")
         self.max_event_size = max_event_size
         self.gate = Gate()
         self._options = _Options(durability, map_size if max_size is None else min(map_size, max_size))
@@ -218,7 +225,8 @@ class LmdbEventStore(EventStore):
 
     @override
     async def drop_view(self, view: str) -> None:
-        await self._submit(_DropView(view))
+        while await self._submit(_DropView(view)):
+            pass
 
     @override
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
@@ -247,6 +255,7 @@ class LmdbEventStore(EventStore):
             return
         if not self._closed:
             self._closed = True
+            self._end_subscriptions()
             self._jobs.put(None)
         # A second caller waits too: whoever sees close return may open the place again.
         await asyncio.to_thread(self._let_go)
@@ -271,31 +280,41 @@ class LmdbEventStore(EventStore):
         self, stream: StreamId, after_version: int = 0, limit: int = PAGE
     ) -> list[StoredRecord]:
         prefix = _stream_prefix(stream)
-        page = _Page(limit)
-        version = after_version
+        page: list[StoredRecord] = []
+        version, room = after_version, PAGE_BYTES
         with self._reading() as txn, txn.cursor(self._streams) as cursor:
             if cursor.set_range(prefix + _U64.pack(after_version + 1)):
                 for key, position in _items(cursor):
-                    if page.full or not key.startswith(prefix):
+                    if len(page) >= limit or room <= 0:
                         break
                     version += 1
-                    data = _value(txn, position, self._log)
-                    if key[len(prefix) :] != _U64.pack(version):
+                    if key != prefix + _U64.pack(version):
+                        if not key.startswith(prefix):
+                            break
                         reason = "it is missing from the index of its stream"
                         raise CorruptRecord(self._place(f"{stream} version {version}"), reason)
-                    page.add(self._stored(position, data, (stream, version)), len(data or b""))
+                    data = _value(txn, position, self._log) or b""
+                    page.append(self._stored(position, data, (stream, version)))
+                    room -= len(data)
         return page
 
     @override
     async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
-        page = _Page(limit)
+        page: list[StoredRecord] = []
+        room = PAGE_BYTES
         with self._reading() as txn, txn.cursor(self._log) as cursor:
             if cursor.set_range(_U64.pack(after + 1)):
                 for position, data in _items(cursor):
-                    if page.full:
+                    if len(page) >= limit or room <= 0:
                         break
-                    page.add(self._stored(position, data), len(data))
+                    page.append(self._stored(position, data))
+                    room -= len(data)
         return page
+
+    @override
+    async def last_version(self, stream: StreamId) -> int:
+        with self._reading() as txn:
+            return self._version(txn, stream)
 
     @override
     async def aggregate_types(self, aggregate_id: str) -> list[str]:
@@ -316,6 +335,9 @@ class LmdbEventStore(EventStore):
 
     @override
     async def checkpoints(self) -> dict[str, int]:
+        return self._read_checkpoints()
+
+    def _read_checkpoints(self) -> dict[str, int]:
         with self._reading() as txn, txn.cursor(self._checkpoints) as cursor:
             return {
                 name.decode(): _U64.unpack(self._checked(name, data, f"the checkpoint {name!r}"))[0]
@@ -324,6 +346,9 @@ class LmdbEventStore(EventStore):
 
     @override
     async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:
+        return self._read_dead_letters(handler)
+
+    def _read_dead_letters(self, handler: str | None) -> list[DeadLetter]:
         letters: list[DeadLetter] = []
         prefix = b"" if handler is None else handler.encode() + b"\0"
         with self._reading() as txn, txn.cursor(self._dead_letters) as cursor:
@@ -349,13 +374,19 @@ class LmdbEventStore(EventStore):
                         break
                     if limit is not None and len(found) >= limit:
                         break
-                    found.append(
-                        (key, self._checked(stored_key, data, f"the entry {key!r} of the view {view}"))
-                    )
+                    found.append((key, self._checked_entry(stored_key, data)))
         return found
+
+    def _checked_entry(self, key: bytes, data: bytes) -> bytes:
+        """The value of an entry of a view."""
+        view, _, entry = key.partition(b"\0")
+        return self._checked(key, data, f"the entry {entry!r} of the view {view.decode(errors='replace')}")
 
     @override
     async def read_snapshot(self, stream: StreamId) -> Snapshot | None:
+        return self._read_snapshot(stream)
+
+    def _read_snapshot(self, stream: StreamId) -> Snapshot | None:
         with self._reading() as txn:
             key = _stream_prefix(stream)
             data = _value(txn, key, self._snapshots)
@@ -421,20 +452,32 @@ class LmdbEventStore(EventStore):
             raise StoreUnavailable(f"lmdb:{self.path}", "it was closed")
 
     def _stored(
-        self, position: bytes, data: bytes | None, wanted: tuple[StreamId, int] | None = None
+        self, position: bytes, data: bytes, wanted: tuple[StreamId, int] | None = None
     ) -> StoredRecord:
         """Read one record back, which should be the ``wanted`` version of a stream."""
-        if data is None:
+        if not data:
             reason = "an index names it but it is not in the log"
         elif not _is_sound(position, data):
             reason = "its check sum is wrong"
         else:
-            record = unpack(data[:-4], self._place(f"position {int.from_bytes(position)}"))
+            try:
+                record = unpack(data[:-4], "")
+            except CorruptRecord as error:
+                where = self._place(f"position {int.from_bytes(position)}")
+                raise CorruptRecord(where, error.reason) from error
             if wanted is None or _is(record, *wanted):
                 return StoredRecord(int.from_bytes(position), record)
             reason = f"it is that of {record.stream} version {record.aggregate_version}"
         whose = _told_by(data) if wanted is None else f"{wanted[0]} version {wanted[1]}"
         raise CorruptRecord(self._place(f"position {int.from_bytes(position)} ({whose})"), reason)
+
+    def _data(self, txn: lmdb.Transaction, position: bytes) -> bytes | None:
+        """What the log has at ``position``."""
+        return _value(txn, position, self._log)
+
+    def _entry(self, txn: lmdb.Transaction, stream: StreamId, version: int) -> bytes | None:
+        """What the index of ``stream`` has for ``version``: a position as bytes."""
+        return _value(txn, _stream_prefix(stream) + _U64.pack(version), self._streams)
 
     def _checked(self, key: bytes, data: bytes, what: str) -> bytes:
         """What `_sealed` has sealed."""
@@ -449,6 +492,38 @@ class LmdbEventStore(EventStore):
     def _end(self, txn: lmdb.Transaction) -> int:
         with txn.cursor(self._log) as cursor:
             return int(_U64.unpack(_key(cursor))[0]) if cursor.last() else 0
+
+    # --- care: see `uno_actors.store_care` ---
+
+    async def info(self) -> StoreInfo:
+        """How the store is; the time grows with the number of streams."""
+        return await asyncio.to_thread(care.info, self)
+
+    async def verify(self, progress: Progress | None = None) -> Verified | Fault:
+        """Check the file by LMDB's verifier, and every index against the log and back."""
+        stopped = threading.Event()
+
+        def report(done: int, total: int) -> None:
+            if stopped.is_set():
+                raise StoreUnavailable(f"lmdb:{self.path}", "the check was cancelled")
+            (progress or _unheard)(done, total)
+
+        try:
+            return await asyncio.to_thread(care.verify, self, report)
+        finally:
+            stopped.set()  # a caller that is cancelled does not wait for the thread, which then ends soon
+
+    async def backup(self, target: str, progress: Progress | None = None) -> None:
+        """Copy the store as it is at one moment to the directory ``target``, without free pages.
+
+        While it is being copied the map cannot grow in this process; a process of its own, such as
+        ``uno-actors store backup``, keeps nobody waiting.
+
+        Raises:
+            PlaceTaken: Something is there already.
+            StoreUnavailable: It cannot be written.
+        """
+        await asyncio.to_thread(care.backup, self, Path(target), progress or _unheard)
 
     # --- the writer thread ---
 
@@ -505,13 +580,9 @@ class LmdbEventStore(EventStore):
         """The results of all jobs, done in one transaction, and the end of the log after it."""
         txn = self._begin(write=True)
         try:
-            try:
-                writing = _Writing(self, txn)
-                results = [job.work.write(writing) for job in group]
-                writing.flush()
-            except BaseException:
-                txn.abort()
-                raise
+            writing = _Writing(self, txn)
+            results = [job.work.write(writing) for job in group]
+            writing.flush()
             try:
                 txn.commit()
             except lmdb.MapFullError:  # met before anything is written
@@ -519,6 +590,7 @@ class LmdbEventStore(EventStore):
             except Exception as error:
                 raise _CommitFailed(error) from error
         finally:
+            txn.abort()  # does nothing after a commit
             self.gate.leave()
         return results, writing.end
 
@@ -639,6 +711,10 @@ class LmdbEventStore(EventStore):
         return f"LmdbEventStore({str(self.path)!r})"
 
 
+def _unheard(done: int, total: int) -> None:
+    """Progress that nobody asked for."""
+
+
 class _Held(Lease):
     """A handler name that this process has."""
 
@@ -649,23 +725,6 @@ class _Held(Lease):
     @override
     async def release(self) -> None:
         self._store._leases.release(self._name)
-
-
-class _Page(list[StoredRecord]):
-    """Records that were read at once, bounded by number and by bytes."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self._limit = limit
-        self._bytes = 0
-
-    @property
-    def full(self) -> bool:
-        return len(self) >= self._limit or self._bytes >= PAGE_BYTES
-
-    def add(self, stored: StoredRecord, size: int) -> None:
-        self.append(stored)
-        self._bytes += size
 
 
 class _CommitFailed(Exception):
@@ -764,15 +823,20 @@ class _SaveProgress:
 
 @dataclass(frozen=True, slots=True)
 class _DropView:
+    """A part of it, so that a large one keeps nobody waiting; the result is whether there may be more."""
+
     view: str
 
-    def write(self, writing: _Writing) -> None:
+    def write(self, writing: _Writing) -> bool:
         name = _handler_key(self.view)
         writing.txn.delete(name, db=writing.store._checkpoints)
         with writing.txn.cursor(writing.store._views) as cursor:
             found = cursor.set_range(name + b"\0")
-            while found and _key(cursor).startswith(name + b"\0"):
+            for _ in range(PAGE):
+                if not (found and _key(cursor).startswith(name + b"\0")):
+                    return False
                 found = cursor.delete()
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -867,11 +931,11 @@ def _handler_key(name: str) -> bytes:
 
 def _sealed(key: bytes, value: bytes) -> bytes:
     """``value`` with its check; see the module."""
-    return value + _U32.pack(zlib.crc32(value, zlib.crc32(key)))
+    return value + zlib.crc32(value, zlib.crc32(key)).to_bytes(4, "little")
 
 
 def _is_sound(key: bytes, data: bytes) -> bool:
-    return data[-4:] == _U32.pack(zlib.crc32(data[:-4], zlib.crc32(key)))
+    return zlib.crc32(data, zlib.crc32(key)) == _SOUND
 
 
 def _is(record: Record, stream: StreamId, version: int) -> bool:
@@ -882,10 +946,10 @@ def _is(record: Record, stream: StreamId, version: int) -> bool:
     )
 
 
-def _told_by(data: bytes | None) -> str:
+def _told_by(data: bytes) -> str:
     """Whose a damaged record is by its own header, as far as that can be read."""
     try:
-        record = unpack((data or b"")[:-4], "")
+        record = unpack(data[:-4], "")
     except CorruptRecord:
         return "of which stream cannot be read"
     return f"by its header {record.stream} version {record.aggregate_version}"
@@ -1014,7 +1078,7 @@ OPTIONS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def open_url(url: str, event_registry: EventRegistry) -> LmdbEventStore:
+def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) -> LmdbEventStore:
     """Open ``lmdb:PATH`` or ``lmdb:PATH?durability=relaxed&map_size=...``; options as of `LmdbEventStore`.
 
     Raises:
@@ -1029,6 +1093,7 @@ def open_url(url: str, event_registry: EventRegistry) -> LmdbEventStore:
         what = f"unknown option {', '.join(wrong)}" if wrong else "an option is given twice"
         raise InvalidStoreUrl(url, ["lmdb"], f"{what}; options are {', '.join(OPTIONS)}")
     try:
-        return LmdbEventStore(path, event_registry, **{name: OPTIONS[name](value) for name, value in pairs})
+        options = {name: OPTIONS[name](value) for name, value in pairs}
+        return LmdbEventStore(path, event_registry, create=create, **options)
     except ValueError as error:
         raise InvalidStoreUrl(url, ["lmdb"], str(error)) from error

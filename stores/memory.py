@@ -71,6 +71,11 @@ class InMemoryEventStore(EventStore):
         ]
 
     @override
+    async def last_version(self, stream: StreamId) -> int:
+        self._check_open()
+        return len(self._streams.get(stream, ()))
+
+    @override
     async def aggregate_types(self, aggregate_id: str) -> list[str]:
         self._check_open()
         return sorted(
@@ -160,6 +165,7 @@ class InMemoryEventStore(EventStore):
     @override
     async def close(self) -> None:
         self._closed = True
+        self._end_subscriptions()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -179,12 +185,15 @@ class _Held(Lease):
         self._leased.discard(self._name)
 
 
-def open_url(url: str, event_registry: EventRegistry) -> InMemoryEventStore:
-    """Open ``memory:``.
+def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) -> InMemoryEventStore:
+    """Open ``memory:``, which is always a new one.
 
     Raises:
+        StoreUnavailable: None was to be made.
         InvalidStoreUrl: Something follows the colon.
     """
     if url != "memory:":
         raise InvalidStoreUrl(url, ["memory:"])
+    if not create:
+        raise StoreUnavailable(url, "a store in memory can be seen by its own process only")
     return InMemoryEventStore(event_registry)

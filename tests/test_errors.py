@@ -23,6 +23,7 @@ from uno_actors.errors import (
     MailboxFull,
     MissingApply,
     OutcomeUnknown,
+    PlaceTaken,
     StoreFormatError,
     StoreFull,
     StoreUnavailable,
@@ -217,6 +218,12 @@ MESSAGES = [
         "supervisor 'mail' gave up: send_receipt failed again after 5 restarts within 30 s",
         "Its last error was ValueError: no such address",
         {"supervisor": "mail", "child": "send_receipt"},
+    ),
+    (
+        PlaceTaken(Path("/data/copy")),
+        "/data/copy is not empty",
+        "name a new place",
+        {"path": Path("/data/copy")},
     ),
     (
         CorruptRecord("position 7", "ValueError: too short"),

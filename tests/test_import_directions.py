@@ -13,7 +13,18 @@ ROOT = Path(__file__).parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "topics", "clock", "causality", "log"),
     ("events", "commands"),
-    ("values", "aggregate", "codec", "store", "snapshots", "command_memory", "repository"),
+    (
+        "values",
+        "aggregate",
+        "codec",
+        "log_filter",
+        "store_care",
+        "causal_tree",
+        "store",
+        "snapshots",
+        "command_memory",
+        "repository",
+    ),
     (
         "_pykka",
         "asks",
@@ -27,13 +38,26 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "actor",
         "supervisor",
     ),
-    ("handlers", "lanes", "handler_actor", "router", "journal", "aggregate_actor", "supervision", "runtime"),
+    (
+        "handlers",
+        "lanes",
+        "bus",
+        "publisher",
+        "handler_actor",
+        "router",
+        "journal",
+        "aggregate_actor",
+        "supervision",
+        "process_manager",
+        "runtime",
+    ),
     ("system",),
+    ("bridges",),
     ("__init__",),
-    ("config", "cli", "testing"),
+    ("config", "record_lines", "store_cli", "cli", "testing"),
 )
 
-STORES_MAY_IMPORT = {"store", "codec", "errors", "events"}
+STORES_MAY_IMPORT = {"store", "store_care", "codec", "errors", "events"}
 """What a store needs of uno_actors: the port, the codec, the errors, and the registry of events."""
 
 

@@ -355,5 +355,5 @@ class LifeMachine(RuleBasedStateMachine):
 
 TestLife = LifeMachine.TestCase
 TestLife.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=150, stateful_step_count=40, suppress_health_check=list(HealthCheck)
 )

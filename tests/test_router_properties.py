@@ -160,7 +160,7 @@ class Run:
 
 
 @given(scenarios(), st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_every_handler_gets_what_it_wants_in_order_and_after_those_before_it(
     scenario: tuple[list[list[Event]], list[Handler]], wait: bool
 ) -> None:
@@ -183,7 +183,7 @@ def test_every_handler_gets_what_it_wants_in_order_and_after_those_before_it(
 
 
 @given(scenarios(), st.integers(1, 4), st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_same_with_little_room_and_a_new_system_for_each_batch(
     scenario: tuple[list[list[Event]], list[Handler]], window: int, capacity: int
 ) -> None:

@@ -182,7 +182,7 @@ PATTERNS = st.builds(
 @given(
     patterns=st.lists(PATTERNS, max_size=30), topics=st.lists(TOPICS, min_size=1, max_size=10), data=st.data()
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_trie_agrees_with_matching_each_pattern_in_turn(
     patterns: list[TopicPattern], topics: list[str], data: st.DataObject
 ) -> None:
@@ -204,7 +204,7 @@ def test_trie_agrees_with_matching_each_pattern_in_turn(
 
 
 @given(topic=TOPICS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_topic_is_a_pattern_that_matches_itself_alone(topic: str) -> None:
     assert TopicPattern(topic).matches(topic)
     assert not TopicPattern(topic).matches(topic + ".a")

@@ -6,8 +6,11 @@ A map, in the order in which one command travels:
 - ``system``: what a service starts; ``runtime``: its running parts; ``aggregate_actor``: one actor each.
 - ``journal`` and ``store``: events become durable in groups; ``codec`` turns them into records.
 - ``command_memory`` knows a command that comes again; ``snapshots`` shorten loading, with ``values`` as bytes.
+- ``log_filter`` narrows what is read of the log; ``causal_tree`` shows what followed from one first message.
 - ``repository``: aggregates loaded and saved without actors.
 - ``router``, ``topics``: recorded events find their handlers; ``handlers``, ``handler_actor`` run them.
+- ``bus``: events handled in memory, recorded nowhere; ``publisher``: recorded events of no aggregate, and the
+  defaults of a process; ``bridges``: from one system to another.
 - ``supervisor`` decides what happens to a failed handler, ``supervision`` does it.
 - ``actor``, ``process``, ``mailbox``, ``future``: pykka's actors, each at its work; ``dispatcher`` and
   ``carrier`` give them turns on an event loop and worker threads, ``asks`` sees to it that none waits for
@@ -18,6 +21,9 @@ A map, in the order in which one command travels:
 from uno_actors.actor import Actor, ActorRef
 from uno_actors.aggregate import AggregateRoot, handles
 from uno_actors.aggregate_actor import AggregateRef
+from uno_actors.bridges import bridge
+from uno_actors.bus import BusStatistics, EventBus, FailedDelivery
+from uno_actors.causal_tree import CausalNode, CausalTree
 from uno_actors.commands import Command
 from uno_actors.errors import (
     AggregateNotFound,
@@ -43,6 +49,7 @@ from uno_actors.errors import (
     MissingApply,
     NameTaken,
     OutcomeUnknown,
+    PlaceTaken,
     ReplyNotRecorded,
     StoreForked,
     StoreFormatError,
@@ -59,8 +66,17 @@ from uno_actors.errors import (
 from uno_actors.events import DomainEvent, EventRegistry, event_registry, register_event, upcasts
 from uno_actors.future import Future, get_all
 from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, subscribe
+from uno_actors.log_filter import LogFilter
 from uno_actors.mailbox import DeadMessage, MailboxPolicy
 from uno_actors.process import ActorStatistics, Terminated
+from uno_actors.process_manager import ProcessManager, Refusal, reacts
+from uno_actors.publisher import (
+    EventPublisher,
+    event_defaults,
+    get_event_bus,
+    get_event_publisher,
+    get_event_store,
+)
 from uno_actors.repository import EventSourcedRepository
 from uno_actors.runtime import SystemStatistics
 from uno_actors.store import ANY, DeadLetter, EventStore, Lease, RecordedEvent, Snapshot, open_store
@@ -81,7 +97,10 @@ __all__ = [
     "AskTimeout",
     "Backoff",
     "BlockingCallOnLoop",
+    "BusStatistics",
     "CallerError",
+    "CausalNode",
+    "CausalTree",
     "Command",
     "CommandRejected",
     "ConcurrencyConflict",
@@ -90,13 +109,16 @@ __all__ = [
     "DeadMessage",
     "DeadlockError",
     "DomainEvent",
+    "EventBus",
     "EventHandler",
     "EventNotReadable",
     "EventNotSerializable",
     "EventPriority",
+    "EventPublisher",
     "EventRegistry",
     "EventSourcedRepository",
     "EventStore",
+    "FailedDelivery",
     "Future",
     "HandlerContext",
     "HandlerTimeout",
@@ -107,12 +129,16 @@ __all__ = [
     "InvalidStoreUrl",
     "InvalidTopic",
     "Lease",
+    "LogFilter",
     "MailboxFull",
     "MailboxPolicy",
     "MissingApply",
     "NameTaken",
     "OutcomeUnknown",
+    "PlaceTaken",
+    "ProcessManager",
     "RecordedEvent",
+    "Refusal",
     "ReplyNotRecorded",
     "Snapshot",
     "StoreForked",
@@ -129,10 +155,16 @@ __all__ = [
     "UnknownEventType",
     "UnoError",
     "WorldError",
+    "bridge",
+    "event_defaults",
     "event_registry",
     "get_all",
+    "get_event_bus",
+    "get_event_publisher",
+    "get_event_store",
     "handles",
     "open_store",
+    "reacts",
     "register_event",
     "subscribe",
     "upcasts",

@@ -5,7 +5,6 @@ functions run on the dispatcher's event loop; its plain functions run on worker 
 message is handled at a time.
 """
 
-import threading
 import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, cast, overload
@@ -42,7 +41,7 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
     """How much its mailbox holds, what it does when it is full, and in which order it is emptied."""
 
     actor_inbox: Mailbox
-    actor_stopped: threading.Event
+    actor_stopped: StopFlag
     _actor_ref: PykkaActorRef[Any] | None
 
     if TYPE_CHECKING:  # pykka's own, as its types would have them
@@ -70,7 +69,7 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         self.actor_inbox = make_mailbox(self.mailbox)
-        self.actor_stopped = cast("threading.Event", StopFlag())
+        self.actor_stopped = StopFlag()
         self._actor_ref = None
 
     @property
@@ -163,8 +162,9 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
     def __init__(self, actor: A, ask_timeout: float) -> None:
         self._actor_weakref = weakref.ref(actor)
         self.actor_class = actor.__class__
-        self.actor_inbox = cast("Mailbox", actor.actor_inbox)
-        self.actor_stopped = actor.actor_stopped
+        own: Any = actor  # its inbox and its flag are ours, which pykka's types do not know
+        self.actor_inbox: Mailbox = own.actor_inbox
+        self.actor_stopped: StopFlag = own.actor_stopped  # type: ignore[assignment]  # it takes its place
         self._ask_timeout = ask_timeout
 
     @property
@@ -174,7 +174,7 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
 
     @override
     def is_alive(self) -> bool:
-        return not self.actor_stopped.up  # type: ignore[attr-defined]  # a StopFlag
+        return not self.actor_stopped.up
 
     @override
     def tell(self, message: Any) -> None:
@@ -183,7 +183,7 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
         Raises:
             pykka.ActorDeadError: The actor has stopped.
         """
-        if self.actor_stopped.up:  # type: ignore[attr-defined]
+        if self.actor_stopped.up:
             raise ActorDeadError(f"{self} not found")
         self.actor_inbox.add(Envelope(message))
 
@@ -209,9 +209,9 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
             AskTimeout, MailboxFull: In the reply; and whatever the actor raises.
         """
         seconds = time_left(self._ask_timeout if timeout is None else timeout)
-        process = cast("ActorProcess", self.actor_inbox.process)
+        process: Any = self.actor_inbox.process
         reply: Reply[Any] = Reply(process, seconds, type(message))
-        if self.actor_stopped.up:  # type: ignore[attr-defined]
+        if self.actor_stopped.up:
             reply.offer_exception(ActorDeadError(f"{self} not found"))
         else:
             self.actor_inbox.add(Envelope(message, reply))
@@ -228,10 +228,12 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
         Returns:
             Whether it lived until then, or with ``block=False`` a future for that.
         """
-        process = cast("ActorProcess", self.actor_inbox.process)
+        process: Any = self.actor_inbox.process
         reply = _StopReply(process, time_left(self._ask_timeout), ActorStop)
-        if self.actor_stopped.up:  # type: ignore[attr-defined]
+        if self.actor_stopped.up:
             reply.offer_exception(ActorDeadError(f"{self} not found"))
+        elif process.end_if_idle():
+            reply.offer(True)
         else:
             self.actor_inbox.add_stop(reply)
         return reply.get(timeout=timeout) if block else reply
@@ -242,14 +244,15 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
 
 
 class _StopReply(Reply[bool]):
-    """Whether an actor lived until it was told to stop."""
+    """Whether an actor lived until it was told to stop; the reply itself says nothing."""
 
     @override
     def _result(self) -> bool:
         try:
-            return super()._result() is None
+            super()._result()
         except ActorDeadError:
             return False
+        return True
 
 
 __all__ = ["Actor", "ActorDeadError", "ActorRef"]

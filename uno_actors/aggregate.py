@@ -284,26 +284,47 @@ def _command_methods(cls: type[AggregateRoot], local_names: dict[str, Any]) -> d
 def _command_type(
     cls: type[AggregateRoot], name: str, method: Callable[..., Any], local_names: dict[str, Any]
 ) -> type[Command[Any]]:
+    annotation = annotation_of(cls, "@handles", name, method, local_names)
+    if not (isinstance(annotation, type) and issubclass(annotation, Command)):
+        reason = f"@handles method {name} is annotated with {annotation!r}, which is no Command"
+        raise InvalidAggregate(cls.__name__, reason)
+    return annotation
+
+
+def annotation_of(
+    cls: type[AggregateRoot], mark: str, name: str, method: Callable[..., Any], local_names: dict[str, Any]
+) -> Any:
+    """What the one message that ``method`` takes is annotated with.
+
+    Args:
+        cls: Whose method it is.
+        mark: The decorator that it is marked with.
+        name: Its name.
+        method: The method.
+        local_names: Where names are looked up beside the method's module.
+
+    Raises:
+        InvalidAggregate: It is async, takes something else than one message, or that is not annotated.
+    """
+    what = f"{mark} method {name}"
     if inspect.iscoroutinefunction(method):
-        reason = f"@handles method {name} is async; it must decide by the state alone, as a plain def"
+        reason = f"{what} is async; it must decide by the state alone, as a plain def"
         raise InvalidAggregate(cls.__name__, reason)
     parameters = list(inspect.signature(method).parameters.values())[1:]
     if len(parameters) != 1:
-        reason = f"@handles method {name} must take one command, found {len(parameters)} parameters"
-        raise InvalidAggregate(cls.__name__, reason)
+        kind = "command" if mark == "@handles" else "event"
+        raise InvalidAggregate(
+            cls.__name__, f"{what} must take one {kind}, found {len(parameters)} parameters"
+        )
     annotation = parameters[0].annotation
     if isinstance(annotation, str):
         try:
             annotation = eval(annotation, getattr(method, "__globals__", {}), local_names)  # noqa: S307 - the class's own source
         except Exception as error:  # noqa: BLE001 - whatever evaluating it raises
-            reason = f"the annotation {annotation!r} of @handles method {name} is not defined ({error})"
+            reason = f"the annotation {annotation!r} of {what} is not defined ({error})"
             raise InvalidAggregate(cls.__name__, reason) from None
     if annotation is inspect.Parameter.empty:
-        reason = (
-            f"@handles method {name} has no annotation: write {name}(self, {parameters[0].name}: ACommand)"
-        )
-        raise InvalidAggregate(cls.__name__, reason)
-    if not (isinstance(annotation, type) and issubclass(annotation, Command)):
-        reason = f"@handles method {name} is annotated with {annotation!r}, which is no Command"
+        kind = "ACommand" if mark == "@handles" else "AnEvent"
+        reason = f"{what} has no annotation: write {name}(self, {parameters[0].name}: {kind})"
         raise InvalidAggregate(cls.__name__, reason)
     return annotation

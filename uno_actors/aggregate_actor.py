@@ -234,8 +234,9 @@ class AggregateActor:
         if not events:
             return []
         *others, last = events
-        records = [to_record(event) for event in others]
-        records.append(to_record(last, command.command_id, pack_reply(reply, type(command))))
+        cause = command.causation_id
+        records = [to_record(event, command_causation_id=cause) for event in others]
+        records.append(to_record(last, command.command_id, pack_reply(reply, type(command)), cause))
         return records
 
     def _answer_behind(self, envelope: Envelope, outcome: Any) -> None:

@@ -35,6 +35,7 @@ class Carrier:
         self._work: tuple[contextvars.Context, Waiting, Callable[[], object]] | None = None
         self._wake: asyncio.Future[None] | None = None
         self.task = loop.create_task(self._run(), name="ready", context=contextvars.Context())
+        self._may_vanish(True)
 
     def carry(self, context: contextvars.Context, waiting: Waiting, done: Callable[[], object]) -> None:
         """Go on with a coroutine, in ``context``, until it ends; then call ``done``."""
@@ -56,15 +57,25 @@ class Carrier:
                     self._ready.remove(self)
                 return
             (context, (waiting, yielded), done), self._work = self._work, None
+            self._may_vanish(False)
             if cancelled is not None and yielded is not None and yielded.cancel():
                 cancelled = None  # it arrives from there, as in any task
             try:
                 await _go_on(context, waiting, yielded, cancelled)
             finally:
                 done()
+            self._may_vanish(True)
             if self.task.cancelling() or len(self._ready) >= MAX_READY:
                 return
             self._ready.append(self)
+
+    def _may_vanish(self, harmless: bool) -> None:
+        """Whether nobody need hear of it when the task goes with its owner or its loop before its end.
+
+        It is so while it stands ready: there is nothing that would be lost.
+        """
+        # as `asyncio` does with tasks of its own
+        self.task._log_destroy_pending = not harmless  # type: ignore[attr-defined]
 
 
 @coroutine

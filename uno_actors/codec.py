@@ -1,6 +1,6 @@
 """Events as bytes, and back.
 
-A record is a msgpack array: twelve header fields, then the payload as one binary field. A reader that only
+A record is a msgpack array: thirteen header fields, then the payload as one binary field. A reader that only
 routes or counts never decodes the payload. No pickle, no class path: the names of types and fields are the
 stored schema.
 """
@@ -34,6 +34,9 @@ class Record(NamedTuple):
 
     The last event that a command recorded also holds what was replied, and so which command it was: the one
     named as its cause, or, if the event names another cause, ``command_id``.
+
+    Commands are not recorded. So that a chain of causes does not end at one, the events that name a command as
+    their cause also hold what caused that: ``command_causation_id``.
     """
 
     event_id: str
@@ -48,6 +51,7 @@ class Record(NamedTuple):
     causation_id: str | None
     command_id: str | None
     reply: bytes | None
+    command_causation_id: str | None
     payload: bytes
 
     @property
@@ -65,13 +69,19 @@ class Record(NamedTuple):
         return self.causation_id if self.command_id is None else self.command_id
 
 
-def to_record(event: DomainEvent, command_id: str | None = None, reply: bytes | None = None) -> Record:
+def to_record(
+    event: DomainEvent,
+    command_id: str | None = None,
+    reply: bytes | None = None,
+    command_causation_id: str | None = None,
+) -> Record:
     """Encode ``event``.
 
     Args:
         event: Of any type.
         command_id: The command whose last event it is.
         reply: What was replied to it, as `command_memory.pack_reply` writes it.
+        command_causation_id: What caused the command that is the event's cause.
 
     Raises:
         EventNotSerializable: Its payload holds something that neither msgpack nor pydantic can write.
@@ -93,6 +103,7 @@ def to_record(event: DomainEvent, command_id: str | None = None, reply: bytes | 
         event.causation_id,
         None if command_id == event.causation_id else command_id,
         reply,
+        command_causation_id,
         payload,
     )
 
@@ -111,7 +122,7 @@ def to_event(record: Record, registry: EventRegistry) -> DomainEvent:
     """
     event_type = registry.resolve(record.event_type)
     current = event_type.schema_version()
-    fields = _fields(record)
+    fields = read_payload(record)
     if record.version != current:
         fields = registry.upcast(record.event_type, record.version, current, fields)
     fields |= zip(_HEADER, record, strict=False)
@@ -177,7 +188,12 @@ def _instant(value: object) -> object:
     raise TypeError(f"a header field is {value!r}")
 
 
-def _fields(record: Record) -> Payload:
+def read_payload(record: Record) -> Payload:
+    """The payload of ``record`` as it was recorded, without the class of its event.
+
+    Raises:
+        CorruptRecord: It is no map of fields.
+    """
     try:
         try:
             fields = msgpack.unpackb(record.payload, timestamp=3, strict_map_key=False)

@@ -166,7 +166,10 @@ class Dispatcher:
         )
 
     def run_turn(
-        self, turn: "Callable[[asyncio.Task[None]], Waiting | None]", done: Callable[[], object]
+        self,
+        turn: "Callable[[asyncio.Task[None]], Waiting | None]",
+        done: Callable[[], object],
+        context: contextvars.Context | None = None,
     ) -> None:
         """Run a turn of an actor here and now, in a task and a context that are nobody else's meanwhile.
 
@@ -174,10 +177,12 @@ class Dispatcher:
             turn: Is given the task, and returns a coroutine that has to wait, if there is one; the task then
                 goes on with it.
             done: Called when the turn is over.
+            context: Default is an empty one.
         """  # in as few steps as can be: it is the way of every message
         loop = self.loop
         carrier = self._carriers.pop() if self._carriers else Carrier(loop, self._carriers)
-        context = contextvars.Context()
+        if context is None:
+            context = contextvars.Context()
         lender = asyncio.current_task(loop)
         if lender is not None:
             _leave_task(loop, lender)

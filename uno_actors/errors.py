@@ -40,6 +40,13 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def printable(text: str) -> str:
+    """``text`` on one line, with what a terminal would obey instead of show written as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
@@ -272,6 +279,14 @@ class StoreForked(CallerError, RuntimeError):
         )
 
 
+class PlaceTaken(CallerError):
+    """Something is where a store was to be written; it was left as it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path} is not empty, and nothing is overwritten: name a new place")
+
+
 # --- the world's -------------------------------------------------------------------------------------------
 
 
@@ -392,4 +407,5 @@ class CorruptRecord(InternalError):
 
     def __init__(self, where: str, reason: str) -> None:
         self.where = where
+        self.reason = reason
         super().__init__(f"the record at {where} is damaged: {reason}")

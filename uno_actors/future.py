@@ -193,10 +193,11 @@ class Future(PykkaFuture[T]):
     __iter__ = __await__
 
     def _result(self) -> T:
-        value, error, traceback = cast("Outcome", self._outcome)
+        value: Any
+        value, error, traceback = self._outcome  # type: ignore[misc]  # done, whoever asks
         if error is not None:  # with the traceback of where it arose, however often it is raised
             raise error.with_traceback(traceback)
-        return cast("T", value)
+        return value  # type: ignore[no-any-return]
 
     def _keep(self, value: T) -> None:
         """Keep what the hook computed; the first thread to compute it wins."""

@@ -163,7 +163,8 @@ class Subscription:
     def wants_type(self, event_type: str) -> bool:
         """Whether events recorded under this name are of the class it subscribed to."""
         wanted = self.spec.event_type
-        return wanted is None or event_type in self._registry.names_of(wanted)
+        kinds = wanted if isinstance(wanted, tuple) else (wanted,)
+        return wanted is None or any(event_type in self._registry.names_of(kind) for kind in kinds if kind)
 
     def stand_by(self) -> None:
         """Another process is active under its name."""

@@ -82,7 +82,7 @@ class HandlerSpec:
     Attributes:
         name: Unique in a system; its checkpoint is kept under this name.
         target: A function, a bound method, an `EventHandler`, or a class of it.
-        event_type: Only events of this class or its subclasses.
+        event_type: Only events of this class, or of these, and their subclasses.
         topic_pattern: Only events whose topic matches.
         priority: See `EventPriority`.
         start: Where a handler without a checkpoint begins. ``latest``: at what comes after the system's start.
@@ -104,7 +104,7 @@ class HandlerSpec:
 
     name: str
     target: Any
-    event_type: type[DomainEvent] | None = None
+    event_type: type[DomainEvent] | tuple[type[DomainEvent], ...] | None = None
     topic_pattern: TopicPattern | None = None
     priority: EventPriority = EventPriority.NORMAL
     start: Start = "latest"
@@ -124,13 +124,14 @@ class HandlerSpec:
             raise InvalidHandler(
                 f"handler name {self.name!r} must have 1 to {MAX_NAME_BYTES} bytes and no NUL"
             )
-        event_type: object = self.event_type
-        if event_type is not None and not (
-            isinstance(event_type, type) and issubclass(event_type, DomainEvent)
-        ):
-            raise InvalidHandler(
-                f"handler {self.name}: event_type must be a DomainEvent class, not {event_type!r}"
-            )
+        kinds: tuple[object, ...] = (
+            self.event_type if isinstance(self.event_type, tuple) else (self.event_type,)
+        )
+        for kind in kinds:
+            if kind is not None and not (isinstance(kind, type) and issubclass(kind, DomainEvent)):
+                raise InvalidHandler(
+                    f"handler {self.name}: event_type must be a DomainEvent class, not {kind!r}"
+                )
         self._check_options()
         if not isinstance(self.target, type):
             self.instantiate()  # checks its parameters
@@ -194,7 +195,22 @@ class BoundHandler:
         return self.function(given, context) if self.takes_context else self.function(given)
 
 
-handler_registry: dict[tuple[str, str], HandlerSpec] = {}
+class HandlerRegistry(dict[tuple[str, str], HandlerSpec]):
+    """Specifications by name and by where their targets are defined."""
+
+    _entered = 0
+
+    def __setitem__(self, key: tuple[str, str], spec: HandlerSpec) -> None:
+        self._entered += 1
+        super().__setitem__(key, spec)
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """Differs from before when something was entered or removed, for those who keep what they looked up."""
+        return self._entered, len(self)
+
+
+handler_registry = HandlerRegistry()
 """The process-wide registry, in which ``@subscribe`` enters what it decorates, by name and by where it is defined.
 
 Two functions may share a name; a system that would have to serve both refuses. One that is defined again, as in

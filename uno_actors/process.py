@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from time import monotonic
 from types import CoroutineType, FrameType
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol
 
 from uno_actors._pykka import (
     ActorDeadError,
@@ -203,8 +203,9 @@ class ActorProcess:
         own_thread: bool = False,
     ) -> None:
         self.actor: Any = actor  # pykka's hooks return None, ours may be coroutine functions
-        self._inbox = cast("Mailbox", actor.actor_inbox)
-        self._stopped = cast("StopFlag", actor.actor_stopped)
+        own: Any = actor  # its inbox and its flag are ours, which pykka's types do not know
+        self._inbox: Mailbox = own.actor_inbox
+        self._stopped: StopFlag = own.actor_stopped
         self._dispatcher = dispatcher
         self._factory = factory
         self._on_failed = on_failed
@@ -268,6 +269,23 @@ class ActorProcess:
                 return stopped
         stopped.set(None)
         return stopped
+
+    def end_if_idle(self) -> bool:
+        """On the event loop: end here and now, if that needs no turn; whether it has ended so."""
+        if (
+            self._is_running
+            or not self._is_open
+            or not self._on_loop
+            or self._children
+            or self._traits.stops
+            or not self._inbox.empty()
+            or not self._dispatcher.is_current()
+        ):
+            return False
+        self._retire()
+        self._inbox.close()
+        self._end()
+        return True
 
     def kill(self) -> None:
         """Abandon an actor that does not stop: its coroutine is cancelled, a worker thread is left to itself."""

@@ -21,7 +21,7 @@ from uno_actors.handlers import HandlerSpec
 from uno_actors.journal import Journal
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DEFAULT, DeadMessages, make_mailbox
-from uno_actors.process import ActorProcess, Failure, Home, StopFlag
+from uno_actors.process import ActorProcess, Failure, StopFlag
 from uno_actors.router import TURN, RouterActor
 from uno_actors.snapshots import check_every
 from uno_actors.store import EventStore, Lease
@@ -308,10 +308,8 @@ class Runtime:
         started: Future[ActorRef[A]] = Future()
         ref = ActorRef(actor, self._settings.ask_timeout)
         ref.actor_inbox.dead = self.dead_messages
-        actor._actor_ref = cast("Any", ref)
-        process = ActorProcess(
-            actor, self.dispatcher, started=started, home=cast("Home", self), own_thread=own_thread
-        )
+        actor._actor_ref = ref
+        process = ActorProcess(actor, self.dispatcher, started=started, home=self, own_thread=own_thread)
         started.target = process
         if name is not None:
             owner = self._names.setdefault(name, process)

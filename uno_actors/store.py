@@ -12,22 +12,34 @@ awaited by many tasks at once.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from uno_actors.aggregate import MAX_TYPE_BYTES, check_aggregate_id, unfit_name
+from uno_actors.aggregate import MAX_TYPE_BYTES, AggregateRoot, check_aggregate_id, unfit_name
+from uno_actors.causal_tree import CausalTree, causal_tree
 from uno_actors.codec import Record, StreamId, to_event, to_record
-from uno_actors.errors import AmbiguousStream, ConcurrencyConflict, InvalidStoreUrl, UnoError
+from uno_actors.errors import (
+    AmbiguousStream,
+    ConcurrencyConflict,
+    InvalidStoreUrl,
+    StoreUnavailable,
+    UnoError,
+)
 from uno_actors.events import DomainEvent, EventRegistry, event_registry
+from uno_actors.log_filter import EVERYTHING, EventTypes, LogFilter, recorded_names
+from uno_actors.topics import TopicPattern
 
 ANY: None = None
 """``expected_version=ANY``: append to whatever is there."""
 
 PAGE = 512
 """Records read at once: few enough to leave the event loop within milliseconds."""
+STRIDE = 128
+"""Records handed on before others get the event loop: whoever takes them has work to do with each."""
 
 
 class Append(NamedTuple):
@@ -136,6 +148,8 @@ class EventStore(ABC):
     def __init__(self, event_registry: EventRegistry = event_registry) -> None:
         self.event_registry = event_registry
         self._commit_listeners: list[Callable[[], None]] = []
+        self._followers: set[asyncio.Event] = set()
+        self._ending = False
 
     # --- what a store implements ---
 
@@ -157,6 +171,10 @@ class EventStore(ABC):
     @abstractmethod
     async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
         """At most ``limit`` records of the log after position ``after``, in order."""
+
+    @abstractmethod
+    async def last_version(self, stream: StreamId) -> int:
+        """The version of one stream: that of its last record; 0 if there is none."""
 
     @abstractmethod
     async def aggregate_types(self, aggregate_id: str) -> list[str]:
@@ -190,7 +208,10 @@ class EventStore(ABC):
 
     @abstractmethod
     async def drop_view(self, view: str) -> None:
-        """Remove a view, and the checkpoint of the handler of its name with it."""
+        """Remove a view, and the checkpoint of the handler of its name with it.
+
+        A large view may be removed in parts, the checkpoint with the first; nobody may write to it meanwhile.
+        """
 
     @abstractmethod
     async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:
@@ -225,7 +246,10 @@ class EventStore(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish what was begun and release everything. Later calls raise `StoreUnavailable`."""
+        """Finish what was begun and release everything. Later calls raise `StoreUnavailable`.
+
+        Calls `_end_subscriptions` before it waits for anything.
+        """
 
     # --- what rests on it ---
 
@@ -270,6 +294,7 @@ class EventStore(ABC):
         limit: int | None = None,
         *,
         aggregate_type: str | None = None,
+        backward: bool = False,
     ) -> list[DomainEvent]:
         """The events of one stream in order.
 
@@ -279,6 +304,7 @@ class EventStore(ABC):
             since_timestamp: Only events of this time or later; a naive time is read as UTC.
             limit: At most so many.
             aggregate_type: Needed if aggregates of several types have this id.
+            backward: The newest first; ``limit`` then takes the newest.
 
         Raises:
             AmbiguousStream: They have, and it was not given.
@@ -292,39 +318,203 @@ class EventStore(ABC):
             aggregate_type = types[0]
         if since_timestamp is not None and since_timestamp.tzinfo is None:
             since_timestamp = since_timestamp.replace(tzinfo=UTC)
+        if limit == 0:
+            return []
+        read = self._pages_backward if backward else self._pages
+        size = PAGE if limit is None or since_timestamp is not None else min(limit, PAGE)
         events: list[DomainEvent] = []
-        async for event in self.stream_events(StreamId(aggregate_type, aggregate_id), since_version or 0):
-            if limit is not None and len(events) >= limit:
-                break
-            if since_timestamp is None or event.timestamp >= since_timestamp:
-                events.append(event)
+        async with aclosing(read(StreamId(aggregate_type, aggregate_id), since_version or 0, size)) as pages:
+            async for page in pages:
+                for _, record in page:
+                    if since_timestamp is None or record.timestamp >= since_timestamp:
+                        events.append(to_event(record, self.event_registry))
+                        if len(events) == limit:
+                            return events
         return events
 
     async def stream_events(self, stream: StreamId, after_version: int = 0) -> AsyncIterator[DomainEvent]:
         """The events of one stream after ``after_version``, read page by page."""
-        while page := await self.read_stream(stream, after_version):
-            for _, record in page:
-                yield to_event(record, self.event_registry)
+        async with aclosing(self._pages(stream, after_version)) as pages:
+            async for page in pages:
+                for _, record in page:
+                    yield to_event(record, self.event_registry)
+
+    async def stream_records(
+        self, stream: StreamId, after_version: int = 0, *, backward: bool = False
+    ) -> AsyncGenerator[StoredRecord]:
+        """The records of one stream after ``after_version``, in order or the newest first."""
+        read = self._pages_backward if backward else self._pages
+        async with aclosing(read(stream, after_version, PAGE)) as pages:
+            async for page in pages:
+                for stored in page:
+                    yield stored
+
+    async def _pages(
+        self, stream: StreamId, after_version: int, size: int = PAGE
+    ) -> AsyncGenerator[list[StoredRecord]]:
+        while page := await self.read_stream(stream, after_version, size):
+            yield page
             after_version += len(page)
             await asyncio.sleep(0)  # a long stream must not keep the event loop from others
 
-    async def read_all(self, after: int = 0, limit: int | None = None) -> AsyncIterator[RecordedEvent]:
-        """The events of the whole log after position ``after``, in global order, read page by page.
+    async def _pages_backward(
+        self, stream: StreamId, after_version: int, size: int
+    ) -> AsyncGenerator[list[StoredRecord]]:
+        """Pages of a stream from its end down to ``after_version``, each with its last record first."""
+        end = await self.last_version(stream)
+        while end > after_version:
+            start = at = max(after_version, end - size)
+            page: list[StoredRecord] = []
+            while at < end and (part := await self.read_stream(stream, at, end - at)):
+                page += part  # a store may return less than it was asked for, where records are large
+                at += len(part)
+            yield page[::-1]
+            end = start
+            await asyncio.sleep(0)
+
+    async def read_all(
+        self,
+        after: int = 0,
+        limit: int | None = None,
+        *,
+        topic_pattern: TopicPattern | str | None = None,
+        event_type: EventTypes | None = None,
+        aggregate_type: str | type[AggregateRoot] | None = None,
+        correlation_id: str | None = None,
+    ) -> AsyncGenerator[RecordedEvent]:
+        """The events of the log after position ``after``, in global order, read page by page.
+
+        Only those are decoded that all of the given filters select.
 
         Args:
             after: Exclusive; 0 for all.
             limit: At most so many.
+            topic_pattern: Only events with a topic that it matches.
+            event_type: Only events of this class and its subclasses, or recorded under this name; or several.
+            aggregate_type: Only events of aggregates of this type.
+            correlation_id: Only events that follow from this one first message.
+
+        Raises:
+            InvalidTopic: ``topic_pattern`` is none.
         """
+        matching = self.log_filter(topic_pattern, event_type, aggregate_type, correlation_id)
+        async with aclosing(self.read_records(after, limit, matching)) as records:
+            async for position, record in records:
+                yield RecordedEvent(position, to_event(record, self.event_registry))
+
+    async def read_records(
+        self, after: int = 0, limit: int | None = None, matching: LogFilter = EVERYTHING
+    ) -> AsyncGenerator[StoredRecord]:
+        """As `read_all`, the records themselves: no class of an event is needed."""
         left = limit
         while left is None or left > 0:
-            page = await self.read_log(after, PAGE if left is None else min(left, PAGE))
+            page = await self.read_log(after, min(left, PAGE) if left and matching == EVERYTHING else PAGE)
             if not page:
                 return
-            for position, record in page:
-                yield RecordedEvent(position, to_event(record, self.event_registry))
+            async for stored in _selected(page, matching):
+                yield stored
+                left = None if left is None else left - 1
+                if left == 0:
+                    return
             after = page[-1].position
-            await asyncio.sleep(0)  # nor must a long log
-            left = None if left is None else left - len(page)
+
+    async def subscribe(
+        self,
+        after: int = 0,
+        *,
+        topic_pattern: TopicPattern | str | None = None,
+        event_type: EventTypes | None = None,
+        aggregate_type: str | type[AggregateRoot] | None = None,
+        correlation_id: str | None = None,
+    ) -> AsyncGenerator[RecordedEvent]:
+        """The events of the log after position ``after`` and then each that is recorded, without gap or double.
+
+        It ends when the store is closed; until then it waits for more, and can be left or cancelled at any
+        time. It reads the log at its own pace, so one that is slow costs no memory. It keeps no checkpoint: to
+        go on later, keep the position of the last event that was taken. Subclasses that are defined after the
+        call are not among ``event_type``.
+
+        Args:
+            after: Exclusive; 0 for all, `last_position` for only those to come.
+            topic_pattern: As of `read_all`, like the others.
+            event_type: See there.
+            aggregate_type: See there.
+            correlation_id: See there.
+
+        Raises:
+            InvalidTopic: ``topic_pattern`` is none.
+        """
+        matching = self.log_filter(topic_pattern, event_type, aggregate_type, correlation_id)
+        async with aclosing(self.follow_records(after, matching)) as records:
+            async for position, record in records:
+                yield RecordedEvent(position, to_event(record, self.event_registry))
+
+    async def follow_records(
+        self, after: int = 0, matching: LogFilter = EVERYTHING
+    ) -> AsyncGenerator[StoredRecord]:
+        """As `subscribe`, the records themselves: no class of an event is needed."""
+        await self.last_position()  # a store that was closed refuses; one that is closed later ends
+        grown = asyncio.Event()
+        stop = self.on_commit(grown.set)
+        self._followers.add(grown)
+        try:
+            while True:
+                grown.clear()  # before reading: what is recorded meanwhile sets it again
+                page = await self._page_until_the_end(after)
+                if page is None:
+                    return
+                async for stored in _selected(page, matching):
+                    yield stored
+                if page:
+                    after = page[-1].position
+                else:
+                    await grown.wait()
+        finally:
+            stop()
+            self._followers.discard(grown)
+
+    async def _page_until_the_end(self, after: int) -> list[StoredRecord] | None:
+        """The page of the log after ``after``; ``None`` if the store is being closed."""
+        try:
+            return None if self._ending else await self.read_log(after)
+        except StoreUnavailable:
+            if self._ending:
+                return None
+            raise
+
+    def log_filter(
+        self,
+        topic_pattern: TopicPattern | str | None = None,
+        event_type: EventTypes | None = None,
+        aggregate_type: str | type[AggregateRoot] | None = None,
+        correlation_id: str | None = None,
+    ) -> LogFilter:
+        """What `read_all` takes, as a value; classes stand for the names that the registry has for them now."""
+        if isinstance(topic_pattern, str):
+            topic_pattern = TopicPattern(topic_pattern)
+        if isinstance(aggregate_type, type):
+            aggregate_type = aggregate_type.aggregate_type
+        names = None if event_type is None else recorded_names(event_type, self.event_registry)
+        return LogFilter(topic_pattern, names, aggregate_type, correlation_id)
+
+    async def causal_tree(self, correlation_id: str, after: int = 0) -> CausalTree[DomainEvent]:
+        """Everything recorded for one ``correlation_id``, as a tree by cause; ``print`` shows it.
+
+        The log is read through after position ``after``, a page at a time: at some 200,000 events/s.
+        """
+        stored = await self._following_from(correlation_id, after)
+        return causal_tree(correlation_id, stored, lambda record: to_event(record, self.event_registry))
+
+    async def causal_records(self, correlation_id: str, after: int = 0) -> CausalTree[Record]:
+        """As `causal_tree`, of the records themselves: no class of an event is needed."""
+        return causal_tree(
+            correlation_id, await self._following_from(correlation_id, after), lambda record: record
+        )
+
+    async def _following_from(self, correlation_id: str, after: int) -> list[StoredRecord]:
+        matching = LogFilter(correlation_id=correlation_id)
+        async with aclosing(self.read_records(after, matching=matching)) as records:
+            return [each async for each in records]
 
     def on_commit(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Have ``listener`` called on the event loop after each commit of this store; returns how to stop it."""
@@ -336,6 +526,12 @@ class EventStore(ABC):
         for listener in tuple(self._commit_listeners):
             listener()
 
+    def _end_subscriptions(self) -> None:
+        """For implementations: the store is being closed; whoever waits for more events shall end."""
+        self._ending = True
+        for follower in self._followers:
+            follower.set()
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -343,6 +539,15 @@ class EventStore(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+
+async def _selected(page: list[StoredRecord], matching: LogFilter) -> AsyncIterator[StoredRecord]:
+    """The records of ``page`` that match, with pauses in which others get the event loop."""
+    for start in range(0, len(page), STRIDE):
+        for stored in page[start : start + STRIDE]:
+            if matching.matches(stored.record):
+                yield stored
+        await asyncio.sleep(0)
 
 
 def place(request: Append, version_of: Callable[[StreamId], int]) -> tuple[Record, ...]:
@@ -378,12 +583,16 @@ def place(request: Append, version_of: Callable[[StreamId], int]) -> tuple[Recor
     return tuple(placed)
 
 
-def open_store(url: str, event_registry: EventRegistry = event_registry) -> EventStore:
+def open_store(
+    url: str, event_registry: EventRegistry = event_registry, *, create: bool = True
+) -> EventStore:
     """Open the store that ``url`` names, through the entry-point group ``uno_actors.stores``.
 
     Args:
         url: ``memory:``, ``lmdb:PATH`` (relative to the working directory) or that of an installed store.
         event_registry: Finds the classes of recorded events.
+        create: Whether to make a store where there is none. An opener that is to make none is called with
+            ``create=False``.
 
     Raises:
         InvalidStoreUrl: No installed store has this scheme.
@@ -393,5 +602,6 @@ def open_store(url: str, event_registry: EventRegistry = event_registry) -> Even
     scheme = url.partition(":")[0]
     if ":" not in url or scheme not in openers:
         raise InvalidStoreUrl(url, openers)
-    store: EventStore = openers[scheme].load()(url, event_registry)
+    options = {} if create else {"create": False}
+    store: EventStore = openers[scheme].load()(url, event_registry, **options)
     return store

@@ -11,16 +11,18 @@ from uno_actors.actor import ActorRef
 from uno_actors.aggregate import AggregateRoot
 from uno_actors.aggregate_actor import AggregateRef, Envelope
 from uno_actors.asks import being_handled, time_left
+from uno_actors.bus import EventBus
 from uno_actors.causality import current_cause
 from uno_actors.clock import Clock, SystemClock
 from uno_actors.codec import StreamId
-from uno_actors.dispatcher import LoopThread
+from uno_actors.dispatcher import Dispatcher, LoopThread
 from uno_actors.errors import InvalidHandler, SupervisorGaveUp, SystemNotRunning, UnknownAggregateType
 from uno_actors.events import EventRegistry, event_registry
 from uno_actors.future import Future
 from uno_actors.handlers import HandlerSpec, gather, handler_registry, is_same_target
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DeadMessage
+from uno_actors.publisher import EventPublisher
 from uno_actors.runtime import Runtime, Settings, SystemStatistics
 from uno_actors.store import EventStore, open_store
 from uno_actors.supervisor import Supervisor
@@ -111,6 +113,7 @@ class ActorSystem:
         self._has_stopped = asyncio.Event()
         self._thread: LoopThread | None = None
         self._log = get_logger(system=name)
+        self._bus = EventBus(name, system=self)
 
     # --- what users call ---
 
@@ -124,6 +127,26 @@ class ActorSystem:
         if self._store is None:
             raise SystemNotRunning(self.name, self._state)
         return self._store
+
+    @property
+    def bus(self) -> EventBus:
+        """For events between the parts of this system that are not recorded: in memory, and lost with the process.
+
+        It serves what is subscribed to it, ``system.bus.subscribe(...)``. The handlers that the system was
+        given are not on it, nor does it carry recorded events: those go from the store to the handlers.
+        """
+        return self._bus
+
+    @property
+    def publisher(self) -> EventPublisher:
+        """Records events that come from no aggregate, durably as `store` does, for the handlers of the system.
+
+        ``publish`` returns when they are recorded; ``await system.settled()`` when they are handled.
+
+        Raises:
+            SystemNotRunning: As for `store`.
+        """
+        return EventPublisher(self.store)
 
     def aggregate(self, aggregate_type: type[AggregateRoot], aggregate_id: str) -> AggregateRef:
         """A reference to one aggregate; no I/O, and the aggregate need not exist yet.
@@ -338,6 +361,37 @@ class ActorSystem:
         seconds = time_left(self._settings.ask_timeout if timeout is None else timeout)
         if not runtime.dispatcher.call(lambda: runtime.aggregates.deliver(stream, envelope, seconds)):
             raise SystemNotRunning(self.name, "stopped")
+
+    def _dispatcher(self) -> Dispatcher | None:
+        """The system's dispatcher, if it runs on this loop."""
+        dispatcher = None if self._runtime is None else self._runtime.dispatcher
+        return dispatcher if dispatcher is not None and dispatcher.is_current() else None
+
+    def _add_handler(self, spec: HandlerSpec) -> None:
+        """Have the system, not started yet, run one more handler."""
+        if self._state != "not started":
+            raise SystemNotRunning(self.name, f"{self._state} and takes no more handlers")
+        _check_unique(
+            "handlers", [spec.name, *(other.name for _, specs in self._supervised for other in specs)]
+        )
+        self._supervised[0][1].append(spec)
+
+    async def _on_its_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Await a coroutine on the loop on which the system runs, be it another thread's."""
+        try:
+            dispatcher = self._running().dispatcher
+        except SystemNotRunning:
+            coroutine.close()
+            raise
+        if dispatcher.is_current():
+            return await coroutine
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, dispatcher.loop))
+
+    def _shares_store_with(self, other: "ActorSystem") -> bool:
+        """Whether the two are known to have one store; each ``memory:`` is another."""
+        if self._url is not None and self._url == other._url:
+            return self._url != "memory:"
+        return self._store is not None and self._store is other._store
 
     def _running(self) -> Runtime:
         if self._process != os.getpid():

@@ -39,6 +39,7 @@ from uno_actors.errors import (
     UnoError,
 )
 from uno_actors.events import DomainEvent, EventRegistry, Payload
+from uno_actors.log_filter import LogFilter
 from uno_actors.store import (
     PAGE,
     Append,
@@ -70,6 +71,8 @@ Check = Callable[[MakeStore], Awaitable[None]]
 
 DEADLINE = 60.0
 """Seconds that one check may take before it counts as hanging."""
+PATIENCE = 10.0
+"""Seconds that a subscription may take to hear of what was recorded."""
 
 
 async def check_event_store(make_store: MakeStore) -> None:
@@ -524,6 +527,150 @@ async def the_log_is_read_page_by_page(make_store: MakeStore) -> None:
         _equal(await _log(store, recorded[-1].position + 10), [], "the log far after its end")
 
 
+async def streams_are_read_backward(make_store: MakeStore) -> None:
+    """Read backward, a stream comes newest first, by the same version, time and limit; its version is known."""
+    async with opened(make_store) as store:
+        size = 2 * PAGE + 3
+        noon = datetime(2024, 6, 1, 12, tzinfo=UTC)
+        stream = StreamId("Account", "a")
+        _equal(await store.last_version(stream), 0, "the version of a stream that is not there")
+        for first in range(1, size + 1, 100):
+            numbers = range(first, min(first + 100, size + 1))
+            batch = [_noted("a", str(n), timestamp=noon + n * timedelta(minutes=1)) for n in numbers]
+            await store.append(*batch, _noted("ab"), _noted("a", of="User"))
+        _equal(await store.last_version(stream), size, "the version of the stream")
+        _equal(await store.last_version(StreamId("User", "a")), size // 100 + 1, "that of its namesake")
+        newest_first = [str(number) for number in range(size, 0, -1)]
+        _equal(await _texts(store, "a", backward=True), newest_first, "the whole stream")
+        for since, limit in ((0, 1), (0, PAGE), (PAGE, PAGE + 1), (size - 3, 5), (size, 5), (0, 0)):
+            wanted = newest_first[: size - since][:limit]
+            found = await _texts(store, "a", since_version=since, limit=limit, backward=True)
+            _equal(found, wanted, f"the last {limit} since {since}")
+        when = noon + timedelta(minutes=size - 2)
+        found = await _texts(store, "a", since_timestamp=when, limit=2, backward=True)
+        _equal(found, newest_first[:2], "the last two of three since a time")
+        _equal(await _texts(store, "nobody", backward=True), [], "a stream that is not there")
+
+
+_WAYS: Sequence[tuple[dict[str, Any], Callable[[DomainEvent], bool]]] = (
+    ({}, lambda event: True),
+    ({"topic_pattern": "a.*"}, lambda event: event.topic == "a.b"),
+    ({"topic_pattern": "a.>"}, lambda event: event.topic in ("a.b", "a.b.c")),
+    ({"event_type": Noted}, lambda event: isinstance(event, Noted)),
+    ({"event_type": DomainEvent}, lambda event: isinstance(event, Noted | Measured)),
+    ({"event_type": "uno_actors.testing.Measured"}, lambda event: isinstance(event, Measured)),
+    ({"event_type": (Measured, "nothing")}, lambda event: isinstance(event, Measured)),
+    ({"aggregate_type": "User"}, lambda event: event.aggregate_type == "User"),
+    ({"aggregate_type": "nothing"}, lambda event: False),
+    ({"correlation_id": "x"}, lambda event: event.correlation_id == "x"),
+    (
+        {"topic_pattern": "*.*", "event_type": Noted, "aggregate_type": "User", "correlation_id": "x"},
+        lambda event: (
+            event.topic in ("a.b", "b.c")
+            and isinstance(event, Noted)
+            and event.aggregate_type == "User"
+            and event.correlation_id == "x"
+        ),
+    ),
+)
+"""Ways to narrow the log, and what each means."""
+
+
+def _scattered(size: int) -> list[DomainEvent]:
+    """Events of which each way of narrowing selects some."""
+    topics, types, correlations = (None, "a.b", "a.b.c", "b.c"), ("Account", "User"), (None, "x", "y")
+    return [
+        (_measured() if number % 7 == 6 else _noted("a", str(number))).stamped(
+            event_id=str(number),
+            topic=topics[number % 4],
+            aggregate_type=types[number % 2],
+            correlation_id=correlations[number % 3],
+        )
+        for number in range(size)
+    ]
+
+
+async def the_log_is_narrowed(make_store: MakeStore) -> None:
+    """`read_all` gives those events that a topic, type, aggregate type and correlation id select, in order."""
+    async with opened(make_store) as store:
+        log = await store.append(*_scattered(2 * PAGE + 3))
+        for way, is_wanted in _WAYS:
+            wanted = [each for each in log if is_wanted(each.event)]
+            for after, limit in ((0, None), (log[PAGE].position, 3), (0, 0)):
+                found = [recorded async for recorded in store.read_all(after, limit, **way)]
+                _equal(
+                    found, [each for each in wanted if each.position > after][:limit], f"what {way} selects"
+                )
+        one = LogFilter(correlation_id="x")
+        found_records = [stored async for stored in store.read_records(matching=one)]
+        positions = [position for position, event in log if event.correlation_id == "x"]
+        _equal([position for position, _ in found_records], positions, "places of records selected")
+
+
+async def subscriptions_go_from_history_to_live(make_store: MakeStore) -> None:
+    """A subscription gives what was recorded and then what is being recorded, each once and in order."""
+    async with opened(make_store) as store:
+        history = await store.append(*_scattered(PAGE + 3))
+        end = history[-1].position
+        starts = [(0, *way) for way in _WAYS] + [(end, *_WAYS[0]), (end - 2, *_WAYS[0])]
+        taken: list[list[RecordedEvent]] = [[] for _ in starts]
+
+        async def take(into: list[RecordedEvent], after: int, way: dict[str, Any]) -> None:
+            async for recorded in store.subscribe(after, **way):
+                into.append(recorded)  # noqa: PERF401 - it is looked at meanwhile
+
+        tasks = [
+            asyncio.ensure_future(take(into, after, way))
+            for into, (after, way, _) in zip(taken, starts, strict=True)
+        ]
+        for number in range(30):  # beside them, some before they have read the history, some after
+            history += await store.append(*_scattered(12))
+            if number % 5 == 0:
+                await asyncio.sleep(0.01)
+        try:
+            for into, (after, way, is_wanted) in zip(taken, starts, strict=True):
+                wanted = [each for each in history if each.position > after and is_wanted(each.event)]
+                await _heard(into, len(wanted))
+                _equal(into, wanted, f"what a subscription after {after} to {way} gave")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await store.append(_noted("a"))  # nobody listens, and nobody minds
+
+
+async def _heard(events: list[RecordedEvent], count: int) -> None:
+    """Wait until there are so many, or for `PATIENCE` seconds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE
+    while len(events) < count and loop.time() < deadline:  # noqa: ASYNC110 - stores wake readers in many ways
+        await asyncio.sleep(0.001)
+
+
+async def subscriptions_end_with_the_store(make_store: MakeStore) -> None:
+    """Closing the store ends its subscriptions, those that wait and those in the middle; later ones refuse."""
+    async with opened(make_store) as store:
+        log = await store.append(*[_noted("a", str(number)) for number in range(3)])
+        waiting = [asyncio.ensure_future(_drained(store.subscribe(after))) for after in (0, log[-1].position)]
+        middle = store.subscribe()
+        _equal(await anext(middle), log[0], "the first of a subscription")
+        await asyncio.sleep(0.01)
+        await store.close()
+        done, pending = await asyncio.wait(waiting, timeout=PATIENCE)
+        for task in pending:
+            task.cancel()
+        _equal(len(pending), 0, "subscriptions that did not end")
+        found = [await task for task in waiting if task in done]
+        _equal(found, [log, []], "what subscriptions gave until the store was closed")
+        rest = await asyncio.wait_for(_drained(middle), PATIENCE)
+        _equal(rest, log[1 : 1 + len(rest)], "what one in the middle gave then")
+        await _raises(StoreUnavailable, _drained(store.subscribe()), "subscribing after close")
+
+
+async def _drained(subscription: AsyncIterator[RecordedEvent]) -> list[RecordedEvent]:
+    return [recorded async for recorded in subscription]
+
+
 async def read_all_goes_on_while_the_log_grows(make_store: MakeStore) -> None:
     """A reader in the middle of the log sees a prefix of it, in order, while others append."""
     async with opened(make_store) as store:
@@ -703,14 +850,14 @@ async def views_change_with_checkpoints(make_store: MakeStore) -> None:
 async def views_can_be_dropped(make_store: MakeStore) -> None:
     """A view is dropped with all its keys and with the checkpoint of its name, and no other with it."""
     async with opened(make_store) as store:
-        keys = [b"%03d" % number for number in range(600)]
+        keys = [b"%04d" % number for number in range(2 * PAGE)]
         for name in ("v", "v2"):
             await store.save_progress({name: 7}, views=[ViewChange(name, key, b"") for key in keys])
         await store.drop_view("v")
         await store.drop_view("nothing")
         _equal(await store.read_view("v"), [], "the view")
         _equal(await store.checkpoints(), {"v2": 7}, "the checkpoints")
-        _equal(len(await store.read_view("v2", limit=None)), 600, "the entries of another view")
+        _equal(len(await store.read_view("v2", limit=None)), 2 * PAGE, "the entries of another view")
 
 
 def _snapshot(aggregate_id: str, version: int = 1, *, of: str = "Account", **changed: Any) -> Snapshot:
@@ -791,6 +938,36 @@ async def listeners_find_what_was_committed(make_store: MakeStore) -> None:
 
 async def _end(store: EventStore) -> int:
     return await store.last_position()
+
+
+# --- leases ------------------------------------------------------------------------------------------------
+
+
+async def a_name_is_leased_once(make_store: MakeStore) -> None:
+    """Of those who want a name at once one has it, until it is released; other names stand apart."""
+    async with opened(make_store) as store:
+        leases = await asyncio.gather(*[store.lease("mail") for _ in range(5)])
+        held = [lease for lease in leases if lease is not None]
+        _equal(len(held), 1, "leases of one name")
+        _equal(await store.lease("mail"), None, "the lease of a name that is taken")
+        for name in ("mail2", "mai", "", "ünì/\\ .. *"):
+            _equal(await store.lease(name) is None, False, f"the lease of {name!r} is refused")
+        await held[0].release()
+        await held[0].release()
+        again = await store.lease("mail")
+        _equal(again is None, False, "the lease of a name that was released is refused")
+        await store.append(_noted("a"))  # leases hinder nobody
+
+
+async def closing_releases_leases(make_store: MakeStore) -> None:
+    """A store that was closed holds no name."""
+    async with make_store() as place:
+        for _ in range(2):
+            store = await place.open(EventRegistry([Noted]))
+            _equal(
+                await store.lease("mail") is None, False, "the lease is refused after the store was closed"
+            )
+            await store.close()
 
 
 # --- many at once ------------------------------------------------------------------------------------------
@@ -896,7 +1073,9 @@ async def a_closed_store_refuses(make_store: MakeStore) -> None:
             "read_all": _log(store),
             "read_stream": store.read_stream(StreamId("Account", "a")),
             "read_log": store.read_log(),
+            "last_version": store.last_version(StreamId("Account", "a")),
             "aggregate_types": store.aggregate_types("a"),
+            "causal_tree": store.causal_tree("c"),
             "last_position": store.last_position(),
             "checkpoints": store.checkpoints(),
             "save_progress": store.save_progress({"mail": 1}),
@@ -907,6 +1086,7 @@ async def a_closed_store_refuses(make_store: MakeStore) -> None:
             "save_snapshots": store.save_snapshots([_snapshot("a")]),
             "read_snapshot": store.read_snapshot(StreamId("Account", "a")),
             "drop_snapshots": store.drop_snapshots(),
+            "lease": store.lease("mail"),
         }
         for name, call in calls.items():
             await _raises(StoreUnavailable, call, f"{name} after close")
@@ -987,7 +1167,11 @@ CONTRACT: tuple[Check, ...] = (
     get_events_narrows_by_time,
     an_ambiguous_id_is_refused,
     streams_are_read_page_by_page,
+    streams_are_read_backward,
     the_log_is_read_page_by_page,
+    the_log_is_narrowed,
+    subscriptions_go_from_history_to_live,
+    subscriptions_end_with_the_store,
     read_all_goes_on_while_the_log_grows,
     every_kind_of_value_comes_back,
     big_events_come_back,
@@ -1004,6 +1188,8 @@ CONTRACT: tuple[Check, ...] = (
     snapshots_can_be_dropped,
     listeners_hear_of_commits,
     listeners_find_what_was_committed,
+    a_name_is_leased_once,
+    closing_releases_leases,
     one_of_many_wins,
     many_appends_leave_no_gap,
     readers_see_a_prefix,

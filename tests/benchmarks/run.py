@@ -1,12 +1,15 @@
 """Speed beside peers and beside a hand-written floor, measured in one run: `make bench`.
 
 Ratios are what counts: absolute figures differ from machine to machine. The floor does the same input and
-output (pydantic, msgpack, LMDB, fsync in groups) with no framework around it. Run a part of it by naming
-sections: `python tests/benchmarks/run.py durable replay`.
+output (pydantic, msgpack, LMDB, fsync in groups) with no framework around it. Each section runs in a process of
+its own; what is compared is measured in turn, several times, and the medians are shown. Run a part of it by
+naming sections: `python tests/benchmarks/run.py durable replay`.
 """
 
 import asyncio
 import gc
+import logging
+import multiprocessing
 import queue
 import resource
 import statistics
@@ -15,11 +18,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import bubus
 import eventsourcing.application
 import eventsourcing.domain
 import lmdb
@@ -35,6 +41,7 @@ from uno_actors import (
     AggregateRoot,
     Command,
     DomainEvent,
+    EventBus,
     EventPriority,
     handles,
     subscribe,
@@ -43,6 +50,7 @@ from uno_actors.codec import Record, StreamId
 from uno_actors.mailbox import MailboxPolicy
 from uno_actors.topics import TopicPattern, TopicTrie
 
+METADATA_FIELDS = [name for name in Record._fields if name in DomainEvent.model_fields]
 IN_FLIGHT = 1000
 COMMANDS = 20_000
 
@@ -116,6 +124,17 @@ async def in_flight(count: int, clients: int, one: Callable[[int], Awaitable[obj
     started = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(clients)))
     return rate(count, started)
+
+
+async def in_turn(*works: Callable[[], Awaitable[float]], rounds: int = 3) -> list[float]:
+    """The medians of several measurements, taken in turn: disks and the turns of threads have their moods."""
+    measured = [[await work() for work in works] for _ in range(rounds)]
+    return [statistics.median(figures) for figures in zip(*measured, strict=True)]
+
+
+def on_a_thread(work: Callable[[], float]) -> Callable[[], Awaitable[float]]:
+    """``work`` for `in_turn`."""
+    return partial(asyncio.to_thread, work)
 
 
 # --- durable commands --------------------------------------------------------------------------------------
@@ -205,8 +224,12 @@ def _peer(path: Path) -> eventsourcing.application.Application:
 
 
 async def durable() -> list[Measured]:
-    many, floor, peer = await our_commands(1000), await floor_commands(1000), peer_commands()
-    hot = await our_commands(1)
+    many, floor, peer, hot = await in_turn(
+        partial(our_commands, 1000),
+        partial(floor_commands, 1000),
+        on_a_thread(peer_commands),
+        partial(our_commands, 1),
+    )
     return [
         Measured(
             "durable commands/s, 1,000 aggregates, 1,000 in flight", many, "eventsourcing on SQLite", peer, 12
@@ -255,32 +278,40 @@ async def replay(events: int = 10_000) -> list[Measured]:
                 Deposited(amount=1, aggregate_id="alice", aggregate_type="Account") for _ in range(events)
             ]
             await store.append(*made)
-            started = time.perf_counter()
-            account = Account("alice")
-            async for event in store.stream_events(StreamId("Account", "alice")):
-                account.replay([event])
-            ours = rate(events, started)
-            assert account.balance == events
-            started = time.perf_counter()
-            with store._env.begin() as txn, txn.cursor(store._log) as cursor:
-                for _, data in cursor:
-                    *header, payload = msgpack.unpackb(data, timestamp=3)
-                    Deposited.model_validate(
-                        dict(zip(Record._fields[:-3], header, strict=False)) | msgpack.unpackb(payload)
-                    )
-            floor = rate(events, started)
-        application = _peer(path)
-        peer = PeerAccount()
-        for _ in range(events):
-            peer.deposit(1)
-        application.save(peer)
-        application.repository.cache = None
-        started = time.perf_counter()
-        assert application.repository.get(peer.id).balance == events
-        theirs = rate(events, started)
+
+            async def ours() -> float:
+                started = time.perf_counter()
+                account = Account("alice")
+                async for event in store.stream_events(StreamId("Account", "alice")):
+                    account.replay([event])
+                assert account.balance == events
+                return rate(events, started)
+
+            async def floor() -> float:
+                started = time.perf_counter()
+                with store._env.begin() as txn, txn.cursor(store._log) as cursor:
+                    for _, data in cursor:
+                        *header, payload = msgpack.unpackb(data[:-4], timestamp=3)  # its check sum aside
+                        fields = dict(zip(METADATA_FIELDS, header, strict=False))
+                        Deposited.model_validate(fields | msgpack.unpackb(payload))
+                return rate(events, started)
+
+            application = _peer(path)
+            peer = PeerAccount()
+            for _ in range(events):
+                peer.deposit(1)
+            application.save(peer)
+            application.repository.cache = None
+
+            def theirs() -> float:
+                started = time.perf_counter()
+                assert application.repository.get(peer.id).balance == events
+                return rate(events, started)
+
+            replayed, least, others = await in_turn(ours, floor, on_a_thread(theirs), rounds=5)
     return [
-        Measured("events/s replayed of one stream", ours, "eventsourcing on SQLite", theirs, 5),
-        Measured("  the same beside the floor", ours, "floor", floor, 0.75),
+        Measured("events/s replayed of one stream", replayed, "eventsourcing on SQLite", others, 5),
+        Measured("  the same beside the floor", replayed, "floor", least, 0.75),
     ]
 
 
@@ -296,29 +327,42 @@ async def delivery(events: int = 20_000) -> list[Measured]:
         return handle
 
     three = [handler(priority.name, priority) for priority in EventPriority]
+
+    async def end_to_end() -> float:
+        with directory() as path:
+            async with ActorSystem(f"lmdb:{path / 'store'}", handlers=three) as system:
+                refs = [system.aggregate(Account, f"account-{n}") for n in range(1000)]
+                started = time.perf_counter()
+                await in_flight(events, IN_FLIGHT, lambda n: refs[n % 1000].ask(Deposit(amount=1)))
+                await system.settled()
+                return rate(events, started)
+
+    handled, alone = await in_turn(end_to_end, partial(our_commands, 1000))
     with directory() as path:
-        url = f"lmdb:{path / 'store'}"
-        async with ActorSystem(url, handlers=three) as system:
-            refs = [system.aggregate(Account, f"account-{n}") for n in range(1000)]
-            started = time.perf_counter()
-            await in_flight(events, IN_FLIGHT, lambda n: refs[n % 1000].ask(Deposit(amount=1)))
-            await system.settled()
-            end_to_end = rate(events, started)
-        alone = await our_commands(1000)
-        async with ActorSystem(url, handlers=[handler("late", EventPriority.NORMAL)]) as system:
-            started = time.perf_counter()
-            await system.settled()
-            catch_up = rate(events, started)
         async with LmdbEventStore(path / "store") as store:
-            started = time.perf_counter()
-            async for _ in store.read_all():
-                pass
-            reading = rate(events, started)
+            made = [Deposited(amount=1, aggregate_id=f"account-{n % 1000}") for n in range(events)]
+            await store.append(*made)
+            names = iter(range(1000))
+
+            async def catch_up() -> float:
+                late = handler(f"late-{next(names)}", EventPriority.NORMAL)
+                async with ActorSystem(store, handlers=[late]) as system:
+                    started = time.perf_counter()
+                    await system.settled()
+                    return rate(events, started)
+
+            async def reading() -> float:
+                started = time.perf_counter()
+                async for _ in store.read_all():
+                    pass
+                return rate(events, started)
+
+            caught_up, read = await in_turn(catch_up, reading)
     return [
+        Measured("durable commands/s until three handlers are done", handled, "commands alone", alone, 0.7),
         Measured(
-            "durable commands/s until three handlers are done", end_to_end, "commands alone", alone, 0.7
+            "events/s of one handler catching up", caught_up, "reading and decoding alone", read, 75 / 180
         ),
-        Measured("events/s of one handler catching up", catch_up, "reading and decoding alone", reading),
     ]
 
 
@@ -340,17 +384,6 @@ class OurPlainActor(Actor):
 class PykkaActor(pykka.ThreadingActor):
     def on_receive(self, message: Any) -> Any:
         return message
-
-
-ROUNDS = 5
-"""Threads take turns with luck: ours and theirs are measured in turn, and the medians are compared."""
-
-
-async def in_turn(
-    ours: Callable[[], Awaitable[float]], theirs: Callable[[], float], rounds: int = ROUNDS
-) -> tuple[float, float]:
-    pairs = [(await ours(), await asyncio.to_thread(theirs)) for _ in range(rounds)]
-    return statistics.median(our for our, _ in pairs), statistics.median(their for _, their in pairs)
 
 
 async def actors(count: int = 20_000) -> list[Measured]:
@@ -394,10 +427,14 @@ async def actors(count: int = 20_000) -> list[Measured]:
                 ref.ask(number).get()
             return rate(count // 4, started)
 
-    tells = await in_turn(tell, their_tell)
-    asks = await in_turn(ask, their_ask)
-    plain = await in_turn(lambda: asyncio.to_thread(asks_from_a_thread, OurPlainActor), their_ask)
-    coroutine = await in_turn(lambda: asyncio.to_thread(asks_from_a_thread, OurActor), their_ask)
+    tells = await in_turn(tell, on_a_thread(their_tell), rounds=5)
+    asks = await in_turn(ask, on_a_thread(their_ask), rounds=5)
+    plain = await in_turn(
+        on_a_thread(partial(asks_from_a_thread, OurPlainActor)), on_a_thread(their_ask), rounds=5
+    )
+    coroutine = await in_turn(
+        on_a_thread(partial(asks_from_a_thread, OurActor)), on_a_thread(their_ask), rounds=5
+    )
     return [
         Measured("tell/s, one actor", tells[0], "pykka.ThreadingActor", tells[1], 5),
         Measured("ask/s from async code, one client", asks[0], "pykka's blocking ask", asks[1], 15),
@@ -437,8 +474,8 @@ async def many(count: int = 10_000, crowd: int = 20_000) -> list[Measured]:
             reply.get()
         return _stopped(rate(crowd, started))
 
-    spawned = await in_turn(spawn_and_stop, their_spawn_and_stop, rounds=1)
-    greeted = await in_turn(one_to_each, their_one_to_each, rounds=1)
+    spawned = await in_turn(spawn_and_stop, on_a_thread(their_spawn_and_stop), rounds=1)
+    greeted = await in_turn(one_to_each, on_a_thread(their_one_to_each), rounds=1)
     return [
         Measured(f"spawn and stop/s of {count:,}", spawned[0], "pykka.ThreadingActor", spawned[1], 50),
         Measured(
@@ -505,6 +542,57 @@ async def topics(count: int = 50_000) -> list[Measured]:
     return [Measured("topics/s matched against 10,000 patterns", matches(10_000), "against 10", matches(10))]
 
 
+# --- the event bus -----------------------------------------------------------------------------------------
+
+
+class PeerDeposited(bubus.BaseEvent[None]):
+    """The same event for `bubus`."""
+
+    amount: int
+
+
+async def bus(events: int = 50_000, peer_events: int = 500) -> list[Measured]:
+    """One event after the other, each made anew and awaited until its handlers have run."""
+    handled = 0
+
+    async def handle(event: object) -> None:
+        nonlocal handled
+        handled += 1
+
+    async def ours(handlers: int) -> float:
+        events_bus = EventBus()
+        for number in range(handlers):
+            events_bus.subscribe(partial(handle), Deposited, name=f"handler-{number}")
+        started = time.perf_counter()
+        for _ in range(events):
+            await events_bus.publish(Deposited(amount=1))
+        return rate(events, started)
+
+    async def theirs(handlers: int) -> float:
+        peer = bubus.EventBus(name=f"peer_{handlers}")
+        for number in range(handlers):
+
+            async def named(event: PeerDeposited) -> None:
+                await handle(event)
+
+            named.__name__ = f"handler_{number}"
+            peer.on(PeerDeposited, named)
+        started = time.perf_counter()
+        for _ in range(peer_events):
+            await peer.dispatch(PeerDeposited(amount=1))
+        measured = rate(peer_events, started)
+        await peer.stop()
+        return measured
+
+    logging.getLogger("bubus").setLevel(logging.CRITICAL)
+    measured = [
+        Measured("events/s published to one async handler", await ours(1), "bubus", await theirs(1), 100),
+        Measured("  to three async handlers", await ours(3), "bubus", await theirs(3)),
+    ]
+    assert handled == 4 * (events + peer_events)
+    return measured
+
+
 SECTIONS = {
     "durable": durable,
     "latency": latency,
@@ -513,8 +601,13 @@ SECTIONS = {
     "actors": actors,
     "many": many,
     "million": million,
+    "bus": bus,
     "topics": topics,
 }
+
+
+def section(name: str) -> list[Measured]:
+    return asyncio.run(SECTIONS[name]())
 
 
 def main(names: list[str]) -> None:
@@ -524,7 +617,9 @@ def main(names: list[str]) -> None:
         "work", "ours", "beside", "theirs", "ratio", "to reach", title="uno_actors beside others, one run"
     )
     for name in names or SECTIONS:
-        for measured in asyncio.run(SECTIONS[name]()):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            figures = process.submit(section, name).result()
+        for measured in figures:
             met = measured.wanted is None or measured.ratio >= measured.wanted
             wanted = "" if measured.wanted is None else f"{measured.wanted:.2g} x"
             ratio = f"[{'green' if met else 'red'}]{measured.ratio:.2f} x[/]"

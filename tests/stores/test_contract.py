@@ -3,11 +3,11 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -15,12 +15,14 @@ from stores import InMemoryEventStore, LmdbEventStore
 from uno_actors.codec import StreamId
 from uno_actors.errors import ConcurrencyConflict, StoreUnavailable, UnoError
 from uno_actors.events import DomainEvent, EventRegistry
+from uno_actors.log_filter import EVERYTHING, LogFilter
 from uno_actors.store import (
     PAGE,
     Append,
     Appended,
     DeadLetter,
     EventStore,
+    Lease,
     RecordedEvent,
     Snapshot,
     StoredRecord,
@@ -255,6 +257,75 @@ class IgnoresLimitZero(Broken):
         return await super().read_log(after, limit or 512)
 
 
+class VersionOfAllTypes(Broken):
+    async def last_version(self, stream: StreamId) -> int:
+        return max(
+            (len(p) for s, p in self._streams.items() if s.aggregate_id == stream.aggregate_id), default=0
+        )
+
+
+class LastVersionIsStale(Broken):
+    async def last_version(self, stream: StreamId) -> int:
+        return max(0, await super().last_version(stream) - 1)
+
+
+class NarrowsPageByPage(Broken):
+    """Its limit counts what was read instead of what was selected."""
+
+    async def read_records(
+        self, after: int = 0, limit: int | None = None, matching: LogFilter = EVERYTHING
+    ) -> AsyncGenerator[StoredRecord]:
+        for stored in await self.read_log(after, 10**6 if limit is None else limit):
+            if matching.matches(stored.record):
+                yield stored
+
+
+class NarrowsByTopicOnly(Broken):
+    def log_filter(self, *args: Any, **kwargs: Any) -> LogFilter:
+        return LogFilter(topic=super().log_filter(*args, **kwargs).topic)
+
+    async def read_records(
+        self, after: int = 0, limit: int | None = None, matching: LogFilter = EVERYTHING
+    ) -> AsyncGenerator[StoredRecord]:
+        async for stored in super().read_records(after, limit, LogFilter(topic=matching.topic)):
+            yield stored
+
+
+class SkipsWhatCameBetween(Broken):
+    async def follow_records(self, after: int = 0, matching: LogFilter = EVERYTHING) -> Any:
+        async for stored in self.read_records(after, matching=matching):
+            yield stored
+        await asyncio.sleep(0.001)
+        async for stored in super().follow_records(await self.last_position(), matching):
+            yield stored
+
+
+class GivesTheLastAgain(Broken):
+    async def follow_records(self, after: int = 0, matching: LogFilter = EVERYTHING) -> Any:
+        async for stored in self.read_records(after, matching=matching):
+            yield stored
+            after = stored.position
+        async for stored in super().follow_records(max(0, after - 1), matching):
+            yield stored
+
+
+class WakesNobody(Broken):
+    def on_commit(self, listener: Callable[[], None]) -> Callable[[], None]:
+        super().on_commit(listener)
+        self._commit_listeners.clear()
+        return lambda: None
+
+
+class LeavesSubscribersWaiting(Broken):
+    def _end_subscriptions(self) -> None:
+        pass
+
+
+class EndsSubscriptionsInError(Broken):
+    async def _page_until_the_end(self, after: int) -> list[StoredRecord] | None:
+        return await self.read_log(after)
+
+
 class ShowsNewestFirst(Broken):
     async def read_log(self, after: int = 0, limit: int = 512) -> list[StoredRecord]:
         return (await super().read_log(after, limit))[::-1]
@@ -430,6 +501,29 @@ class HalfIfCancelled(Broken):
         return [_joined(*left, *right)]
 
 
+class LeasesToAll(Broken):
+    async def lease(self, name: str) -> Lease | None:
+        self._leased.clear()
+        return await super().lease(name)
+
+
+class LeasesForEver(Broken):
+    async def lease(self, name: str) -> Lease | None:
+        class ForEver(Lease):
+            async def release(self) -> None:
+                pass
+
+        return None if await super().lease(name) is None else ForEver()
+
+
+class KeepsLeases(Broken):
+    kept: ClassVar[set[str]] = set()
+
+    def __init__(self, event_registry: EventRegistry) -> None:
+        super().__init__(event_registry)
+        self._leased = self.kept
+
+
 class StaysOpen(Broken):
     async def close(self) -> None:
         pass
@@ -535,6 +629,15 @@ BROKEN: dict[type[Broken], str] = {
     ReadsNoSecondPage: "streams_are_read_page_by_page",
     LogHasNoSecondPage: "the_log_is_read_page_by_page",
     IgnoresLimitZero: "the_log_is_read_page_by_page",
+    VersionOfAllTypes: "streams_are_read_backward",
+    LastVersionIsStale: "streams_are_read_backward",
+    NarrowsPageByPage: "the_log_is_narrowed",
+    NarrowsByTopicOnly: "the_log_is_narrowed",
+    SkipsWhatCameBetween: "subscriptions_go_from_history_to_live",
+    GivesTheLastAgain: "subscriptions_go_from_history_to_live",
+    WakesNobody: "subscriptions_go_from_history_to_live",
+    LeavesSubscribersWaiting: "subscriptions_end_with_the_store",
+    EndsSubscriptionsInError: "subscriptions_end_with_the_store",
     ShowsNewestFirst: "read_all_goes_on_while_the_log_grows",
     LosesPayload: "every_kind_of_value_comes_back",
     SmallOnly: "big_events_come_back",
@@ -562,6 +665,9 @@ BROKEN: dict[type[Broken], str] = {
     NumbersThenWrites: "many_appends_leave_no_gap",
     ShowsHalves: "readers_see_a_prefix",
     HalfIfCancelled: "a_cancelled_append_is_recorded_whole_or_not_at_all",
+    LeasesToAll: "a_name_is_leased_once",
+    LeasesForEver: "a_name_is_leased_once",
+    KeepsLeases: "closing_releases_leases",
     StaysOpen: "leaving_the_store_closes_it",
     ClosesOnce: "a_closed_store_refuses",
     LosesWhatWaits: "closing_finishes_what_was_begun",
@@ -570,7 +676,11 @@ BROKEN: dict[type[Broken], str] = {
 
 
 @pytest.mark.parametrize(("broken", "name"), BROKEN.items(), ids=lambda value: getattr(value, "__name__", ""))
-async def test_store_that_breaks_a_promise_is_found_out(broken: type[Broken], name: str) -> None:
+async def test_store_that_breaks_a_promise_is_found_out(
+    broken: type[Broken], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uno_actors.testing.PATIENCE", 0.5)
+
     @asynccontextmanager
     async def make_store() -> AsyncIterator[StorePlace]:
         async def open_store(event_registry: EventRegistry) -> EventStore:

@@ -50,7 +50,7 @@ def u64(number: int) -> bytes:
 
 def sealed(key: bytes, value: bytes) -> bytes:
     """A value as it stands in the file: with the CRC-32 of key and value behind it."""
-    return value + struct.pack(">I", zlib.crc32(key + value))
+    return value + struct.pack("<I", zlib.crc32(key + value))
 
 
 async def versions(store: LmdbEventStore, aggregate_id: str = "a") -> list[int | None]:

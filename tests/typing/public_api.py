@@ -10,11 +10,19 @@ from uno_actors import (
     AggregateRoot,
     Command,
     DomainEvent,
+    EventBus,
     EventHandler,
+    EventPriority,
+    EventPublisher,
     EventStore,
+    FailedDelivery,
     Future,
     HandlerContext,
     RecordedEvent,
+    bridge,
+    get_event_bus,
+    get_event_publisher,
+    get_event_store,
     handles,
     register_event,
     subscribe,
@@ -90,6 +98,37 @@ class Plain(Actor):
 
     def on_receive(self, message: str) -> int:
         return len(message)
+
+
+bus = get_event_bus()
+assert_type(bus, EventBus)
+assert_type(get_event_publisher(), EventPublisher)
+assert_type(get_event_store(), EventStore)
+
+
+@bus.subscribe(topic_pattern="accounts.*", priority=EventPriority.HIGH)
+async def on_the_bus(event: Deposited, context: HandlerContext) -> None: ...
+
+
+@bus.subscribe
+def also_on_the_bus(event: DomainEvent) -> None: ...
+
+
+bus.subscribe(handler=on_the_bus, event_type=Deposited, name="other")
+bus.subscribe(ReceiptsWithContext())
+bus.subscribe(Receipts)
+assert_type(bus.unsubscribe(on_the_bus), bool)
+assert_type(bus.dead_letters(), list[FailedDelivery])
+
+
+def to_withdrawn(event: DomainEvent) -> Withdrawn | None:
+    return None
+
+
+async def published(system: ActorSystem, other: ActorSystem) -> None:
+    await system.bus.publish(Deposited(amount=1), Withdrawn(amount=1), raise_errors=True)
+    assert_type(await system.publisher.publish(Deposited(amount=1)), list[RecordedEvent])
+    bridge(system, other, "accounts.>", translate=to_withdrawn, start="earliest")
 
 
 async def in_async_code(system: ActorSystem, store: EventStore) -> None:

@@ -1,0 +1,290 @@
+"""Looking after an LMDB store: facts, a check of everything in it, a copy of it while it is in use.
+
+Everything is read in short transactions, so that the store can be used and can grow meanwhile.
+"""
+
+import os
+import shutil
+import struct
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lmdb
+from lmdb.verify import VerifyError
+from lmdb.verify import verify as verify_pages
+
+from uno_actors.codec import StreamId, read_payload
+from uno_actors.errors import CorruptRecord, PlaceTaken, StoreFormatError, StoreUnavailable
+from uno_actors.store import PAGE, StoredRecord
+from uno_actors.store_care import Fault, Progress, StoreInfo, Verified
+
+if TYPE_CHECKING:
+    from stores.lmdb import LmdbEventStore
+
+_U64 = struct.Struct(">Q")
+Items = list[tuple[bytes, bytes]]
+
+
+def info(store: "LmdbEventStore") -> StoreInfo:
+    """How ``store`` is."""
+    with store._reading() as txn:
+        events = txn.stat(store._log)["entries"]
+        snapshots = txn.stat(store._snapshots)["entries"]
+        page_size, facts = txn.stat(store._log)["psize"], store._env.info()
+        version = bytes(txn.get(b"format", db=store._env.open_db(b"meta", txn, create=False)) or b"")
+    return StoreInfo(
+        version.decode(errors="replace"),
+        events,
+        sum(1 for _ in _stream_names(store)),
+        snapshots,
+        sum(file.stat().st_blocks * 512 for file in store.path.iterdir()),
+        (facts["last_pgno"] + 1) * page_size,
+        facts["map_size"],
+    )
+
+
+def verify(store: "LmdbEventStore", progress: Progress) -> Verified | Fault:
+    """Check the pages, then each record and what leads to it, then each index entry and what it leads to."""
+    try:
+        _check_pages(store)
+        check = _Check(store, progress)
+        check.log()
+        check.streams()
+        check.the_rest()
+    except _Found as found:
+        return found.args[0]  # type: ignore[no-any-return]
+    except (CorruptRecord, StoreFormatError) as error:
+        return Fault(None, str(error))
+    return Verified(check.events, check.streams_seen)
+
+
+def backup(store: "LmdbEventStore", target: Path, progress: Progress) -> None:
+    """Copy what is in ``store`` now to ``target``, without free pages. The copy is there whole or not at all."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise PlaceTaken(target)
+    done = threading.Event()
+    partial: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        data = partial / "data.mdb"
+        total = info(store).map_used
+        watch = threading.Thread(target=_watch, args=(data, total, progress, done))
+        watch.start()
+        try:
+            with store.gate:
+                store._env.copy(str(partial), compact=True)
+        finally:
+            done.set()
+            watch.join()
+        _sync(data)
+        _sync(partial)
+        partial.chmod(0o755)
+        partial.replace(target)  # an empty directory gives way
+        _sync(target.parent)
+    except (OSError, lmdb.Error) as error:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+        reason = f"{getattr(error, 'strerror', None) or error}; the copy was not made"
+        raise StoreUnavailable(f"lmdb:{target}", reason) from error
+    progress(total, total)
+
+
+def _watch(data: Path, total: int, progress: Progress, done: threading.Event) -> None:
+    while not done.wait(0.1):
+        if data.exists():
+            progress(min(data.stat().st_size, total), total)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _Found(Exception):
+    """A fault was found; it is the argument."""
+
+
+def _found(position: int | None, reason: str) -> _Found:
+    return _Found(Fault(position, reason))
+
+
+def _check_pages(store: "LmdbEventStore") -> None:
+    """Have LMDB's own verifier look at the file: at a copy of it, if it was written to meanwhile."""
+    with store.gate:
+        before = store._env.info()["last_txnid"]
+    faults = _page_faults(store.path)
+    with store.gate:
+        after = store._env.info()["last_txnid"]
+    if faults and before != after:
+        with tempfile.TemporaryDirectory(prefix=f".{store.path.name}-", dir=store.path.parent) as copy:
+            with store.gate:
+                store._env.copy(copy)
+            faults = _page_faults(Path(copy))
+    if faults:
+        raise _found(
+            None, f"LMDB's verifier: {faults[0]}" + f" (and {len(faults) - 1} more)" * (len(faults) > 1)
+        )
+
+
+def _page_faults(path: Path) -> list[str]:
+    try:
+        return [str(fault) for fault in verify_pages(str(path))]  # type: ignore[no-untyped-call]
+    except VerifyError as error:
+        return [str(error)]
+
+
+class _Check:
+    """One walk through everything."""
+
+    def __init__(self, store: "LmdbEventStore", progress: Progress) -> None:
+        self._store = store
+        self._progress = progress
+        self._done = 0
+        with store._reading() as txn:
+            self._end = store._end(txn)
+            self._total = sum(txn.stat(database)["entries"] for database in (store._log, store._streams))
+        self.events = 0
+        self.streams_seen = 0
+
+    def log(self) -> None:
+        """Each record can be read, none is missing, and the index of its stream leads to it."""
+        store, wanted = self._store, 1
+        while wanted <= self._end:
+            with store._reading() as txn:
+                page = _page(txn, store._log, _U64.pack(wanted))
+                for key, data in page:
+                    if key != _U64.pack(wanted):
+                        raise _found(wanted, f"position {wanted}: it is missing from the log")
+                    stored = self._read(key, data, None)
+                    self._check_indexed(txn, stored)
+                    wanted += 1
+            if not page:
+                raise _found(wanted, f"position {wanted}: the log ends before it")
+            self._step(len(page))
+        self.events = wanted - 1
+
+    def _check_indexed(self, txn: lmdb.Transaction, stored: StoredRecord) -> None:
+        position, record = stored
+        try:
+            read_payload(record)
+        except CorruptRecord as error:
+            raise _found(position, f"position {position}: {error}") from error
+        stream = record.stream
+        if stream is None:
+            return
+        what = f"position {position}: {stream} version {record.aggregate_version}"
+        if record.aggregate_version is None:
+            raise _found(position, f"{what}: an event of a stream has no version")
+        entry = self._store._entry(txn, stream, record.aggregate_version)
+        if entry is None:
+            raise _found(position, f"{what} is missing from the index of its stream")
+        if entry != _U64.pack(position):
+            raise _found(
+                position, f"{what}: the index of its stream leads to position {int.from_bytes(entry)}"
+            )
+
+    def streams(self) -> None:
+        """Versions of each stream run 1, 2, 3 in the order of the log, and each leads to its record."""
+        store = self._store
+        key, prefix, version, before = b"", b"", 0, 0
+        while True:
+            with store._reading() as txn:
+                page = _page(txn, store._streams, key)
+                for key, position in page:
+                    if key[:-8] != prefix:
+                        prefix, version, before = key[:-8], 0, 0
+                        self.streams_seen += 1
+                    version += 1
+                    stream, number = _stream(prefix), int.from_bytes(position)
+                    what = f"position {number}: {stream} version {version}"
+                    if key[-8:] != _U64.pack(version):
+                        raise _found(number, f"{what} is missing from the index of its stream")
+                    if number <= before:
+                        raise _found(number, f"{what} is recorded before the version before it, at {before}")
+                    self._read(position, store._data(txn, position) or b"", (stream, version))
+                    before = number
+            if not page:
+                return
+            key += b"\0"
+            self._step(len(page))
+
+    def the_rest(self) -> None:
+        """Checkpoints, dead letters, snapshots and views can be read."""
+        store = self._store
+        store._read_checkpoints()
+        store._read_dead_letters(None)
+        for prefix in _keys(store, store._snapshots):
+            store._read_snapshot(_stream(prefix))
+        key = b""
+        while True:
+            with store._reading() as txn:
+                page = _page(txn, store._views, key)
+            if not page:
+                return
+            for key, data in page:
+                store._checked_entry(key, data)
+            key += b"\0"
+
+    def _read(self, position: bytes, data: bytes, wanted: tuple[StreamId, int] | None) -> StoredRecord:
+        try:
+            return self._store._stored(position, data, wanted)
+        except CorruptRecord as error:
+            raise _found(int.from_bytes(position), str(error)) from error
+
+    def _step(self, count: int) -> None:
+        self._done += count
+        self._progress(min(self._done, self._total), self._total)
+
+
+def _page(txn: lmdb.Transaction, database: Any, start: bytes) -> Items:
+    """At most `PAGE` items from ``start`` on."""
+    items: Items = []
+    with txn.cursor(database) as cursor:
+        found = cursor.set_range(start)
+        while found and len(items) < PAGE:
+            items.append((bytes(cursor.key()), bytes(cursor.value())))
+            found = cursor.next()
+    return items
+
+
+def _keys(store: "LmdbEventStore", database: Any) -> Iterator[bytes]:
+    key = b""
+    while True:
+        with store._reading() as txn:
+            page = _page(txn, database, key)
+        if not page:
+            return
+        yield from (key for key, _ in page)
+        key = page[-1][0] + b"\0"
+
+
+def _stream_names(store: "LmdbEventStore") -> Iterator[bytes]:
+    """The prefix of each stream, by jumps from one to the next."""
+    key = b""
+    while True:
+        with store._reading() as txn, txn.cursor(store._streams) as cursor:
+            found: list[bytes] = []
+            while len(found) < PAGE and cursor.set_range(key):
+                prefix = bytes(cursor.key())[:-8]
+                found.append(prefix)
+                key = prefix + b"\xff" * 9
+        if not found:
+            return
+        yield from found
+
+
+def _stream(prefix: bytes) -> StreamId:
+    try:
+        aggregate_id, aggregate_type, nothing = prefix.decode().split("\0")
+    except ValueError as error:
+        raise _found(None, f"the index of streams has a key that names none: {prefix!r}") from error
+    if nothing:
+        raise _found(None, f"the index of streams has a key that names none: {prefix!r}")
+    return StreamId(aggregate_type, aggregate_id)

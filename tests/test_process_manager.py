@@ -1,0 +1,287 @@
+"""Process managers: state for each correlation id, and commands whose ids follow from what caused them."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from uno_actors import (
+    ActorSystem,
+    AggregateRoot,
+    Command,
+    CommandRejected,
+    DomainEvent,
+    EventRegistry,
+    InvalidAggregate,
+    InvalidHandler,
+    ProcessManager,
+    Refusal,
+    UnknownCommand,
+    handles,
+    reacts,
+)
+from uno_actors.process_manager import HasReacted, React, Reacted
+
+
+class Reserve(Command):
+    count: int
+
+
+class Pack(Command):
+    pass
+
+
+class Release(Command):
+    count: int
+
+
+class OrderPlaced(DomainEvent):
+    count: int
+
+
+class StockReserved(DomainEvent):
+    count: int
+
+
+class StockReleased(DomainEvent):
+    count: int
+
+
+class ParcelPacked(DomainEvent):
+    pass
+
+
+class PlaceOrder(Command):
+    count: int
+
+
+class Order(AggregateRoot):
+    @handles
+    def place(self, command: PlaceOrder) -> None:
+        self.register_event(OrderPlaced(count=command.count))
+
+    def apply_order_placed(self, event: OrderPlaced) -> None: ...
+
+
+class Stock(AggregateRoot):
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.left = 10
+
+    @handles
+    def reserve(self, command: Reserve) -> None:
+        if command.count > self.left:
+            raise CommandRejected("sold out")
+        self.register_event(StockReserved(count=command.count))
+
+    @handles
+    def release(self, command: Release) -> None:
+        self.register_event(StockReleased(count=command.count))
+
+    def apply_stock_reserved(self, event: StockReserved) -> None:
+        self.left -= event.count
+
+    def apply_stock_released(self, event: StockReleased) -> None:
+        self.left += event.count
+
+
+class Parcel(AggregateRoot):
+    works = True
+
+    @handles
+    def pack(self, command: Pack) -> None:
+        if not self.works:
+            raise CommandRejected("no box")
+        self.register_event(ParcelPacked())
+
+    def apply_parcel_packed(self, event: ParcelPacked) -> None: ...
+
+
+class Fulfilment(ProcessManager):
+    sends_to = (Stock, Parcel)
+
+    @reacts
+    def reserve(self, event: OrderPlaced) -> None:
+        self.send(Stock, "shelf", Reserve(count=event.count))
+
+    @reacts
+    def pack(self, event: StockReserved) -> None:
+        self.send(Parcel, self.id, Pack())
+
+    @reacts
+    def undo(self, refusal: Refusal[Pack]) -> None:
+        self.send(Stock, "shelf", Release(count=3))
+
+
+EVENTS = EventRegistry([OrderPlaced, StockReserved, StockReleased, ParcelPacked, Reacted])
+TYPES = [Order, Stock, Parcel, Fulfilment]
+
+
+@pytest.fixture
+async def system() -> AsyncIterator[ActorSystem]:
+    handler = Fulfilment.handler(max_attempts=2)
+    async with ActorSystem(aggregates=TYPES, handlers=[handler], event_registry=EVENTS) as running:
+        yield running
+
+
+async def recorded(system: ActorSystem) -> list[str]:
+    return [event.event_type async for _, event in system.store.read_all() if not isinstance(event, Reacted)]
+
+
+# --- with no runtime ---
+
+
+def test_a_reaction_sends_commands_and_records_what_it_sends() -> None:
+    process = Fulfilment("order-1")
+    (outgoing,) = process.handle(React(to="event-1", message=OrderPlaced(count=3)))
+    (event,) = process.pending_events
+    assert isinstance(event, Reacted)
+    assert (event.to, event.sent) == ("event-1", [outgoing])
+    aggregate, command = Fulfilment.command_of(outgoing, "event-1.0")
+    assert (aggregate, command) == (Stock, Reserve(count=3, command_id="event-1.0"))
+
+
+def test_the_same_event_again_sends_the_same_and_records_nothing() -> None:
+    process = Fulfilment("order-1")
+    first = process.handle(React(to="event-1", message=OrderPlaced(count=3)))
+    events = process.take_pending_events()
+    assert process.handle(React(to="event-1", message=OrderPlaced(count=99))) == first
+    again = Fulfilment("order-1").replay(
+        [event.stamped(aggregate_version=n) for n, event in enumerate(events, 1)]
+    )
+    assert again.handle(React(to="event-1", message=None)) == first
+    assert again.handle(HasReacted(to="event-1"))
+    assert not again.handle(HasReacted(to="event-2"))
+    assert not process.pending_events
+    assert not again.pending_events
+
+
+def test_a_command_to_an_aggregate_that_is_not_named_is_an_error_that_names_those_that_are() -> None:
+    process = Fulfilment("order-1")
+    with pytest.raises(ValueError, match="a command to Order; its sends_to names Stock, Parcel"):
+        process.send(Order, "x", PlaceOrder(count=1))
+    with pytest.raises(UnknownCommand, match="Stock does not handle Pack"):
+        process.send(Stock, "shelf", Pack())
+
+    class ReserveSoon(Reserve):
+        pass
+
+    with pytest.raises(ValueError, match="ReserveSoon is handled by Stock as a command of another class"):
+        process.send(Stock, "shelf", ReserveSoon(count=1))
+
+
+def test_what_is_wrong_with_a_reaction_is_said_when_the_class_is_defined() -> None:
+    with pytest.raises(InvalidAggregate, match="@reacts method on_it has no annotation: write on_it"):
+
+        class NoAnnotation(ProcessManager):
+            @reacts
+            def on_it(self, event) -> None: ...  # type: ignore[no-untyped-def]
+
+    with pytest.raises(InvalidAggregate, match="@reacts method on_it is async"):
+
+        class IsAsync(ProcessManager):
+            @reacts
+            async def on_it(self, event: OrderPlaced) -> None: ...
+
+    with pytest.raises(InvalidAggregate, match="<class 'int'>, which is no event and no Refusal"):
+
+        class NoEvent(ProcessManager):
+            @reacts
+            def on_it(self, event: int) -> None: ...
+
+    with pytest.raises(InvalidAggregate, match="one and two both react to OrderPlaced"):
+
+        class Twice(ProcessManager):
+            @reacts
+            def one(self, event: OrderPlaced) -> None: ...
+
+            @reacts
+            def two(self, event: OrderPlaced) -> None: ...
+
+    class Deaf(ProcessManager):
+        pass
+
+    with pytest.raises(InvalidHandler, match="Deaf reacts to no event"):
+        Deaf.handler()
+
+
+def test_a_subclass_may_react_otherwise() -> None:
+    class Express(Fulfilment):
+        @reacts
+        def reserve(self, event: OrderPlaced) -> None:
+            self.send(Parcel, self.id, Pack())
+
+    (outgoing,) = Express("order-1").handle(React(to="e", message=OrderPlaced(count=1)))
+    assert outgoing.command == "Pack"
+    assert Express._reaction_to(StockReserved(count=1)) == "pack"
+
+
+# --- in a system ---
+
+
+async def test_a_process_goes_from_event_to_command_to_event(system: ActorSystem) -> None:
+    await system.aggregate(Order, "order-1").ask(PlaceOrder(count=3, correlation_id="order-1"))
+    await system.settled()
+    assert await recorded(system) == ["OrderPlaced", "StockReserved", "ParcelPacked"]
+    events = [event async for _, event in system.store.read_all()]
+    assert {event.correlation_id for event in events} == {"order-1"}
+
+
+async def test_each_correlation_id_has_a_process_of_its_own(system: ActorSystem) -> None:
+    for number in range(3):
+        await system.aggregate(Order, f"order-{number}").ask(PlaceOrder(count=1))
+    await system.settled()
+    processes = {
+        record.aggregate_id
+        for _, record in await system.store.read_log(0, 100)
+        if record.aggregate_type == "Fulfilment"
+    }
+    assert len(processes) == 3
+
+
+async def test_events_delivered_again_send_nothing_twice(system: ActorSystem) -> None:
+    """As after a crash between the last command and the checkpoint."""
+    await system.aggregate(Order, "order-1").ask(PlaceOrder(count=3))
+    await system.settled()
+    before = await recorded(system)
+    again = Fulfilment.handler(name="again", start="earliest")
+    async with ActorSystem(
+        system.store, aggregates=TYPES, handlers=[again], event_registry=EVENTS, remember_commands=256
+    ) as other:
+        await other.settled()
+    assert await recorded(system) == before
+
+
+async def test_a_refused_command_is_reacted_to_and_not_tried_again(
+    system: ActorSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even when it would be accepted by now: the process has gone another way."""
+    monkeypatch.setattr(Parcel, "works", False)
+    await system.aggregate(Order, "order-1").ask(PlaceOrder(count=3))
+    await system.settled()
+    wanted = ["OrderPlaced", "StockReserved", "StockReleased"]
+    assert await recorded(system) == wanted
+    monkeypatch.setattr(Parcel, "works", True)
+    again = Fulfilment.handler(name="again", start="earliest")
+    async with ActorSystem(system.store, aggregates=TYPES, handlers=[again], event_registry=EVENTS) as other:
+        await other.settled()
+    assert await recorded(system) == wanted
+
+
+async def test_a_refusal_without_a_reaction_becomes_a_dead_letter_that_says_so(system: ActorSystem) -> None:
+    await system.aggregate(Order, "order-1").ask(PlaceOrder(count=11))
+    await system.settled()
+    (letter,) = await system.store.dead_letters()
+    assert letter.handler == "Fulfilment"
+    assert "Reserve was refused (sold out) and Fulfilment has no reaction to Refusal[Reserve]" in letter.error
+
+
+async def test_events_that_no_reaction_is_for_are_not_even_decoded(system: ActorSystem) -> None:
+    """Nor do types that this program does not know stop a process."""
+
+    class Elsewhere(DomainEvent):
+        """Recorded by another program."""
+
+    await system.store.append(Elsewhere(correlation_id="x"))
+    await system.aggregate(Order, "order-1").ask(PlaceOrder(count=1))
+    await system.settled()
+    assert await system.store.dead_letters() == []

@@ -1,0 +1,80 @@
+"""What an operator may ask of a store: how it is, whether it is whole, a copy of it.
+
+These are no part of the port: a store offers what it can, and callers ask with ``isinstance``.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
+
+Progress = Callable[[int, int], None]
+"""Told ``(done, total)`` from time to time, from any thread."""
+
+
+class StoreInfo(NamedTuple):
+    """How a store is.
+
+    Attributes:
+        format: The version of its file format.
+        events: In the log.
+        streams: Of aggregates.
+        snapshots: Of aggregates.
+        size: Bytes on disk.
+        map_used: Bytes of its map that are in use.
+        map_size: Bytes of address space that are reserved for it.
+    """
+
+    format: str
+    events: int
+    streams: int
+    snapshots: int
+    size: int
+    map_used: int
+    map_size: int
+
+
+class Fault(NamedTuple):
+    """Something in a store that is not as it must be.
+
+    Attributes:
+        position: In the log; ``None`` if it is about no event.
+        reason: For people: what is wrong, and where.
+    """
+
+    position: int | None
+    reason: str
+
+
+class Verified(NamedTuple):
+    """What was looked at and found right."""
+
+    events: int
+    streams: int
+
+
+@runtime_checkable
+class HasInfo(Protocol):
+    """A store that can say how it is."""
+
+    async def info(self) -> StoreInfo:
+        """How it is now."""
+
+
+@runtime_checkable
+class CanVerify(Protocol):
+    """A store that can check itself from its files up."""
+
+    async def verify(self, progress: Progress | None = None) -> Verified | Fault:
+        """Look at everything and return what was seen, or the first fault."""
+
+
+@runtime_checkable
+class CanBackUp(Protocol):
+    """A store that can be copied while it is in use."""
+
+    async def backup(self, target: str, progress: Progress | None = None) -> None:
+        """Copy the store as it is at one moment to ``target``, a place as in a URL of its kind.
+
+        Raises:
+            PlaceTaken: Something is there already.
+            StoreUnavailable, StoreFull: It cannot be written.
+        """
