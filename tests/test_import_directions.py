@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "handlers",
+        "lanes",
         "bus",
         "publisher",
         "handler_actor",
