@@ -45,6 +45,7 @@ from uno_actors.errors import (
     InvalidAggregateId,
     InvalidHandler,
     InvalidStoreUrl,
+    InvalidSupervisor,
     InvalidTopic,
     MailboxFull,
     MissingApply,
@@ -81,7 +82,7 @@ from uno_actors.publisher import (
 from uno_actors.repository import EventSourcedRepository
 from uno_actors.runtime import SystemStatistics
 from uno_actors.store import ANY, DeadLetter, EventStore, Lease, RecordedEvent, Snapshot, open_store
-from uno_actors.supervisor import Backoff, Supervisor
+from uno_actors.supervisor import Backoff, ChildSpec, Supervisor
 from uno_actors.system import ActorSystem
 
 __all__ = [
@@ -102,6 +103,7 @@ __all__ = [
     "CallerError",
     "CausalNode",
     "CausalTree",
+    "ChildSpec",
     "Command",
     "CommandRejected",
     "ConcurrencyConflict",
@@ -128,6 +130,7 @@ __all__ = [
     "InvalidAggregateId",
     "InvalidHandler",
     "InvalidStoreUrl",
+    "InvalidSupervisor",
     "InvalidTopic",
     "Lease",
     "LogFilter",
