@@ -171,6 +171,37 @@ async def test_watching_an_actor_that_is_dead_already_tells_at_once() -> None:
         assert Terminated(watched) in await notes.ask("and?")
 
 
+class Sorted(Notes):
+    """Has room for one message, and an order of messages that knows nothing of `Terminated`."""
+
+    mailbox = MailboxPolicy(capacity=1, priority=len)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+
+    async def on_receive(self, message: Any) -> Any:
+        await self.gate.wait()
+        return await super().on_receive(message)
+
+
+async def test_the_end_of_a_watched_actor_is_told_to_a_full_mailbox_too_and_before_other_messages() -> None:
+    async with ActorSystem(handlers=[]) as system:
+        watcher, first, second = [await system.spawn(kind) for kind in (Sorted, Notes, Notes)]
+        process: Any = watcher.actor_inbox.process
+        watcher.tell("being handled")
+        await until(lambda: watcher.statistics().state == "handling")
+        watcher.tell("full")
+        for watched in (first, second):
+            process.actor.watch(watched)
+            assert await watched.stop(block=False), "whoever waits for the end hears of it"
+        process.actor.gate.set()
+        await until(lambda: watcher.statistics().handled == 4)
+        heard = await watcher.ask("and?")
+        assert heard[:4] == ["being handled", Terminated(first), Terminated(second), "full"]
+        assert not system.dead_messages()
+
+
 async def test_an_actor_of_threads_cannot_be_watched_and_says_so() -> None:
     class OfThreads(pykka.ThreadingActor):
         pass

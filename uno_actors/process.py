@@ -36,7 +36,7 @@ from uno_actors.dispatcher import Dispatcher, LaterCall, WorkerPool
 from uno_actors.errors import AskTimeout, MailboxFull
 from uno_actors.future import Future
 from uno_actors.log import get_logger
-from uno_actors.mailbox import Mailbox
+from uno_actors.mailbox import Mailbox, Signal
 from uno_actors.timers import Timers
 from uno_actors.watchdog import LIBRARIES, line_of, own_frame
 
@@ -377,8 +377,9 @@ class ActorProcess:
             self._own_pool.close()
 
     def _tell_end(self, watcher: PykkaActorRef[Any]) -> None:
-        with contextlib.suppress(ActorDeadError):
-            watcher.tell(Terminated(self.actor.actor_ref))
+        if watcher.is_alive():
+            inbox: Any = watcher.actor_inbox  # ours: only actors of this runtime watch others
+            inbox.add_signal(Terminated(self.actor.actor_ref))
 
     def _tell_itself(self, message: Any) -> None:
         with contextlib.suppress(ActorDeadError):
@@ -449,7 +450,7 @@ class ActorProcess:
                 self.handling = None
                 continue
             being_handled.set(envelope)
-            if is_async and type(envelope.message) not in _SIGNALS:
+            if is_async and type(envelope.message) not in _APART:
                 waiting = self._handle_soon(envelope)
             elif not (self._children or self._traits.stops) and type(envelope.message) is ActorStop:
                 self._retire()
@@ -547,7 +548,7 @@ class ActorProcess:
                 self.handling = None
                 continue
             being_handled.set(envelope)
-            if type(envelope.message) in _SIGNALS:
+            if type(envelope.message) in _APART:
                 self._drive_here(self._handle(envelope))
             else:
                 self._handle_here(envelope)
@@ -621,6 +622,8 @@ class ActorProcess:
             return (yield partial(callee, *message.args, **message.kwargs))
         if isinstance(message, (ProxyGetAttr, ProxySetAttr)):
             return actor._handle_receive(message)
+        if type(self.handling) is Signal:
+            self._inbox.signal_taken()
         return (yield partial(actor.on_receive, message))
 
     def _succeeded(self, envelope: Envelope, response: Any) -> None:
@@ -756,7 +759,8 @@ class ActorProcess:
         return "" if frame is None else f", now at {line_of(frame)}"
 
 
-_SIGNALS = frozenset((ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr))
+_APART = frozenset((ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr, Terminated))
+"""Classes of messages that are not, or not at once, for the actor's `on_receive`."""
 
 
 def _withdrawn(envelope: Envelope) -> bool:
