@@ -163,6 +163,7 @@ class ActorProcess:
         name: Under which its home finds it.
         restarts: How often it was restarted.
         task: In whose name it runs on the loop now.
+        thread: Ident of the worker thread that runs a function of it now.
         waits: The replies for which the handling stands still.
     """
 
@@ -171,6 +172,7 @@ class ActorProcess:
     restarts = 0
     handling: Envelope | None = None
     task: "asyncio.Task[None] | None" = None
+    thread: int | None = None
     waits: list[Any] | None = None
     _is_open = False  # set up, and neither failed nor stopped: it handles messages
     _is_set_up = False
@@ -182,7 +184,6 @@ class ActorProcess:
     _handled = 0
     _failed_count = 0
     _carried: Coroutine[Any, Any, Any] | None = None  # what goes on in its task, if it has to wait
-    _thread: int | None = None  # the worker thread that runs a function of the actor now
     _own_pool: WorkerPool | None = None
     _children: "Sequence[ActorProcess]" = ()
     _watchers: Sequence[PykkaActorRef[Any]] = ()
@@ -517,11 +518,11 @@ class ActorProcess:
                     call = calls.send(result)
 
     def _call_here(self, call: Callable[[], Any]) -> Any:
-        self._thread = threading.get_ident()
+        self.thread = threading.get_ident()
         try:
             return call()
         finally:
-            self._thread = None
+            self.thread = None
 
     def _run_on_worker(self) -> None:
         if self._turn.acquire(blocking=False):
@@ -745,8 +746,8 @@ class ActorProcess:
     def _where(self) -> str:
         """The line of the actor's code, or of what it called, that is running or waiting."""
         frame: FrameType | None = None
-        if self._thread is not None:
-            frame = own_frame(sys._current_frames().get(self._thread))
+        if self.thread is not None:
+            frame = own_frame(sys._current_frames().get(self.thread))
         elif self._carried is not None:
             coroutine: Any = self._carried
             while isinstance(coroutine, CoroutineType):
