@@ -268,19 +268,23 @@ async def test_a_thread_that_a_handling_started_and_does_not_wait_for_is_never_t
 
     class StartsAThread(Actor):
         async def on_receive(self, message: Any) -> Any:
+            def ask_and_wait() -> Any:
+                replies.append(message.ask([self.actor_ref]))
+                return replies[0].get()
+
             if isinstance(message, ActorRef):
-                beside.append(
-                    asyncio.create_task(asyncio.to_thread(lambda: message.ask([self.actor_ref]).get()))
-                )
+                beside.append(asyncio.create_task(asyncio.to_thread(ask_and_wait)))
                 await release.wait()
                 return "started"
             return "A was here"
 
     beside: list[asyncio.Task[Any]] = []
+    replies: list[Future[Any]] = []
     async with ActorSystem(handlers=[], ask_timeout=20) as system:
         a, b = await system.spawn(StartsAThread), await system.spawn(Forwards, "B")
         started = asyncio.ensure_future(_reply(a.ask(b)))
-        await until(lambda: len(a.actor_inbox) == 1)
+        await until(lambda: replies and (replies[0]._callbacks or replies[0].done()))
+        await until(lambda: len(a.actor_inbox) == 1 or replies[0].done())
         release.set()
         assert await started == "started"
         assert await beside[0] == "A was here"

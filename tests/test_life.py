@@ -135,6 +135,62 @@ async def test_children_stop_when_their_parent_fails() -> None:
         assert not ref.is_alive()
 
 
+async def test_a_parent_keeps_no_child_that_has_ended_and_has_none_after_its_own_end() -> None:
+    stopped: list[str] = []
+    async with ActorSystem(handlers=[]) as system:
+        ref = await system.spawn(Parent, "parent", stopped, 2)
+        parent = ref.actor_inbox.process
+        first, second = parent._children
+        await first.stop()
+        assert list(parent._children) == [second]
+        await ref.stop(block=False)
+        late = await parent.spawn(Parent("late", stopped))
+        await until(lambda: not late.is_alive())
+        assert stopped == ["parent.0", "parent.1", "parent", "late"]
+
+
+class StopsSlowly(Actor):
+    """On a worker thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopping, self.go_on = threading.Event(), threading.Event()
+
+    def on_receive(self, message: Any) -> Any:
+        return message
+
+    def on_stop(self) -> None:
+        self.stopping.set()
+        self.go_on.wait(10)
+
+
+async def test_an_actor_has_ended_only_when_its_on_stop_has_even_if_two_threads_come_for_its_turns() -> None:
+    """A thread that was woken once too often comes to rest while another one stops the actor."""
+    async with ActorSystem(handlers=[]) as system:
+        ref = await system.spawn(StopsSlowly)
+        process = ref.actor_inbox.process
+        actor = process.actor
+
+        class Turn:
+            def __init__(self) -> None:
+                self.lock = threading.Lock()
+                self.acquire = self.lock.acquire
+
+            def release(self) -> None:
+                self.lock.release()
+                if not actor.stopping.is_set():
+                    ref.actor_inbox.add_stop()
+                    process._schedule()
+                    actor.stopping.wait(10)
+
+        process._turn = Turn()
+        assert await ref.ask("anything") == "anything"
+        await until(lambda: actor.stopping.is_set() and system.statistics().dispatcher.workers.busy == 1)
+        assert not process._has_ended
+        actor.go_on.set()
+        await until(lambda: process._has_ended)
+
+
 async def test_an_actor_outside_of_a_system_has_no_children() -> None:
     class Alone(Actor):
         def on_receive(self, message: Any) -> Any:

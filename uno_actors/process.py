@@ -185,7 +185,8 @@ class ActorProcess:
     _failed_count = 0
     _carried: Coroutine[Any, Any, Any] | None = None  # what goes on in its task, if it has to wait
     _own_pool: WorkerPool | None = None
-    _children: "Sequence[ActorProcess]" = ()
+    _parent: "ActorProcess | None" = None
+    _children: "dict[ActorProcess, None] | None" = None  # in the order of their start; made when there is one
     _watchers: Sequence[PykkaActorRef[Any]] = ()
     _stops: Sequence[Future[None]] = ()  # who waits for its end
     _stash: Sequence[Envelope] = ()
@@ -328,8 +329,15 @@ class ActorProcess:
         return self._home.spawn(actor, self)
 
     def add_child(self, child: "ActorProcess") -> None:
-        """Have ``child`` stop before this actor does."""
-        self._children = (*(other for other in self._children if not other._has_ended), child)
+        """Have ``child`` stop before this actor does; at once if this one has ended."""
+        child._parent = self
+        with _seldom:
+            if not self._has_ended:
+                if self._children is None:
+                    self._children = {}
+                self._children[child] = None
+                return
+        child.stop()
 
     def add_watcher(self, ref: PykkaActorRef[Any]) -> None:
         """See `Actor.watch`."""
@@ -366,8 +374,10 @@ class ActorProcess:
             watchers, self._watchers = self._watchers, ()
             stops, self._stops = self._stops, ()
         self._cancel_timers()
-        for child in reversed(self._children):
+        for child in self._children_last_first():
             child.stop()  # those of an actor that ended by itself have been stopped already
+        if self._parent is not None and self._parent._children is not None:
+            self._parent._children.pop(self, None)
         for watcher in watchers:
             self._tell_end(watcher)
         for stopped in stops:
@@ -388,8 +398,12 @@ class ActorProcess:
 
     async def _stop_children(self) -> None:
         """The last started first, each after the messages it has."""
-        for child in reversed(self._children):
+        for child in self._children_last_first():
             await child.stop()
+
+    def _children_last_first(self) -> "list[ActorProcess]":
+        with _seldom:
+            return list(reversed(self._children or {}))
 
     # --- turns: at most one at any time ---
 
@@ -417,11 +431,11 @@ class ActorProcess:
     def _turn_is_over(self) -> None:
         self._is_running = False
         self.task = self._carried = None
-        self._rest()
+        self._rest(self._stopped.up)
 
-    def _rest(self) -> None:
+    def _rest(self, has_stopped: bool = False) -> None:
         """Come to rest, unless there is something to do."""
-        if self._stopped.up:
+        if has_stopped:
             self._close()
             return
         if self._suspended:
@@ -528,9 +542,12 @@ class ActorProcess:
         if self._turn.acquire(blocking=False):
             try:
                 contextvars.Context().run(self._turn_on_worker)
+                has_stopped = (
+                    self._stopped.up
+                )  # looked at within the turn: in the next it may just be stopping
             finally:
                 self._turn.release()
-            self._rest()
+            self._rest(has_stopped)
 
     def _turn_on_worker(self) -> None:
         """As `_turn_on_loop`: plain functions are called, coroutine functions run on the loop."""
