@@ -1,6 +1,9 @@
 """Actors: pykka's programming model on an event loop and worker threads."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -723,6 +726,25 @@ def test_actors_need_no_thread_of_their_own() -> None:
     refs = [AsyncGreeter.start([]) for _ in range(200)]
     assert [ref.ask(n) for n, ref in enumerate(refs)] == [("got", n) for n in range(200)]
     assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+def test_actors_start_in_a_process_that_was_forked_from_one_with_actors() -> None:
+    program = """
+import os, sys
+from uno_actors import Actor
+
+class Echo(Actor):
+    def on_receive(self, message):
+        return message
+
+Echo.start().ask("parent", timeout=10)
+child = os.fork()
+if not child:
+    os._exit(0 if Echo.start().ask("child", timeout=10) == "child" else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 0
 
 
 # --- stash ---
