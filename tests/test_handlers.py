@@ -3,7 +3,7 @@
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,15 @@ from uno_actors import (
     Supervisor,
     subscribe,
 )
-from uno_actors.handlers import BoundHandler, HandlerSpec, gather, handler_registry
+from uno_actors.handlers import BoundHandler, HandlerRegistry, HandlerSpec, gather, handler_registry
 from uno_actors.topics import TopicPattern
 
 HERE = __name__
 
 
 @pytest.fixture(autouse=True)
-def registry() -> Iterator[dict[str, HandlerSpec]]:
-    before = dict(handler_registry)
-    handler_registry.clear()
-    yield handler_registry
-    handler_registry.clear()
-    handler_registry.update(before)
+def registry(own_handlers: HandlerRegistry) -> HandlerRegistry:
+    return own_handlers
 
 
 def plain(event: DomainEvent) -> None: ...
@@ -82,7 +78,7 @@ def test_subscribe_writes_down_what_it_is_given(arguments: dict[str, Any], expec
 
 
 def test_subscribe_returns_what_it_decorates_and_enters_it_in_the_registry(
-    registry: dict[tuple[str, str], HandlerSpec],
+    registry: HandlerRegistry,
 ) -> None:
     decorated = subscribe(event_type=Credited, name="mine")(plain)
     try:
@@ -103,7 +99,7 @@ def test_the_default_name_is_the_qualified_name() -> None:
 
 
 def test_a_handler_that_is_defined_again_replaces_itself(
-    registry: dict[tuple[str, str], HandlerSpec],
+    registry: HandlerRegistry,
 ) -> None:
     def define() -> Callable[[DomainEvent], None]:
         @subscribe()

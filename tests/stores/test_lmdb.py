@@ -30,7 +30,7 @@ from uno_actors.errors import (
 )
 from uno_actors.events import EventRegistry
 from uno_actors.store import Append, DeadLetter, Snapshot, open_store
-from uno_actors.testing import Noted
+from uno_actors.testing.contract import Noted
 
 REGISTRY = EventRegistry([Noted])
 MIB = 1 << 20
@@ -592,7 +592,7 @@ COMPETE = """
 import asyncio, json, sys
 from stores.lmdb import LmdbEventStore
 from uno_actors.errors import ConcurrencyConflict
-from uno_actors.testing import Noted
+from uno_actors.testing.contract import Noted
 
 async def main(path, name, goal):
     written = conflicts = 0
