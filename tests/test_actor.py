@@ -779,6 +779,35 @@ async def test_what_is_still_set_aside_when_the_actor_stops_is_answered() -> Non
             await early
 
 
+async def test_what_is_set_aside_by_an_idle_actor_is_answered_when_it_stops() -> None:
+    """Also by a stop that needs no turn of the actor's; what was told is a dead message."""
+    async with ActorSystem(handlers=[]) as system:
+        door = await system.spawn(Door)
+        early = door.ask("ann", timeout=5)
+        door.tell("ben")
+        await until(lambda: door.statistics().stashed == 2)
+        assert await door.stop(block=False)
+        await until(early.done)
+        with pytest.raises(pykka.ActorDeadError):
+            await early
+        assert [dead.message for dead in system.dead_messages()] == ["ben"]
+
+
+async def test_a_message_that_is_set_aside_and_put_back_at_once_is_answered_when_it_is_handled_again() -> (
+    None
+):
+    class OpensItself(Door):
+        async def on_receive(self, message: Any) -> Any:
+            reply = await super().on_receive(message)
+            if not self.is_open:
+                await super().on_receive("open")
+            return reply
+
+    async with ActorSystem(handlers=[]) as system:
+        door = await system.spawn(OpensItself)
+        assert await door.ask("ann") == "ann is in"
+
+
 async def test_what_is_told_in_vain_can_be_looked_at() -> None:
     """By the system that runs the actor, with the reason."""
     async with ActorSystem(handlers=[]) as system:

@@ -2,15 +2,18 @@
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pykka
 import pytest
 
+from tests.waiting import until
 from uno_actors import Actor, ActorRef, ActorSystem, AskTimeout, BlockingCallOnLoop, DeadlockError, Future
-from uno_actors.asks import being_handled
+from uno_actors.asks import Envelope, being_handled
 from uno_actors.dispatcher import MAX_WORKERS
-from uno_actors.future import GetTimeout
+from uno_actors.future import GetTimeout, Reply
+from uno_actors.process import _withdrawn
 
 
 class Forwards(Actor):
@@ -208,6 +211,47 @@ async def test_a_timeout_names_the_line_of_a_blocked_worker_too() -> None:
             await blocks.ask("anything", timeout=0.05)
         assert caught.value.started
         go_on.set()
+
+
+@pytest.mark.parametrize("kind", [Forwards, ForwardsBlocking])
+async def test_a_message_whose_time_is_over_as_its_handling_begins_is_not_said_to_be_withdrawn(
+    kind: type[Forwards], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ActorSystem(handlers=[]) as system:
+        actor = await system.spawn(kind, "late")
+
+        def withdrawn(envelope: Envelope) -> bool:
+            is_withdrawn = _withdrawn(envelope)
+            if isinstance(envelope.reply_to, Reply):
+                envelope.reply_to.deadline = 0.0
+                assert envelope.reply_to.done(), "another thread looks, in this very moment"
+            return is_withdrawn
+
+        monkeypatch.setattr("uno_actors.process._withdrawn", withdrawn)
+        with pytest.raises(AskTimeout) as caught:
+            await actor.ask([])
+        assert caught.value.started
+        await until(lambda: actor.statistics().handled == 1)
+
+
+@pytest.mark.parametrize("kind", [Forwards, ForwardsBlocking])
+async def test_whoever_looks_as_a_handling_begins_finds_all_that_is_known_of_it(
+    kind: type[Forwards], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ActorSystem(handlers=[]) as system:
+        actor = await system.spawn(kind, "new")
+        process: Any = actor.actor_inbox.process
+
+        def look() -> float:
+            if process.handling is not None:
+                known.append(hasattr(process.handling, "since"))
+            return time.monotonic()
+
+        known: list[bool] = []
+        monkeypatch.setattr("uno_actors.process.monotonic", look)
+        for _ in range(3):
+            assert await actor.ask([]) == "new was here"
+        assert all(known)
 
 
 async def test_more_actors_than_worker_threads_may_wait_for_one_that_needs_a_worker_thread_too() -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.waiting import ManualClock, turns, until
 from uno_actors import Actor, ActorRef, ActorSystem, MailboxPolicy, NameTaken, Terminated
 from uno_actors.asks import Envelope
+from uno_actors.dispatcher import MAX_WORKERS
 from uno_actors.mailbox import make_mailbox
 
 
@@ -110,6 +111,19 @@ async def test_children_stop_before_their_parent_the_last_started_first(kind: ty
         ref.stop(block=False)
         await until(lambda: len(stopped) == 4)
     assert stopped == ["parent.2", "parent.1", "parent.0", "parent"]
+
+
+async def test_more_parents_than_worker_threads_may_stop_with_children_that_need_a_worker_thread_too() -> (
+    None
+):
+    stopped: list[str] = []
+    async with ActorSystem(handlers=[]) as system:
+        parents = [
+            await system.spawn(BlockingParent, str(number), stopped, 1) for number in range(2 * MAX_WORKERS)
+        ]
+        stops = [parent.stop(block=False) for parent in parents]
+        assert await asyncio.wait_for(asyncio.gather(*stops), 10) == [True] * len(parents)
+    assert len(stopped) == 2 * len(parents)
 
 
 async def test_children_stop_when_their_parent_fails() -> None:

@@ -235,7 +235,7 @@ a notebook, replaces itself.
 
 
 def subscribe(
-    event_type: type[DomainEvent] | None = None,
+    event_type: type[DomainEvent] | tuple[type[DomainEvent], ...] | None = None,
     topic_pattern: str | None = None,
     priority: EventPriority = EventPriority.NORMAL,
     *,
@@ -252,8 +252,9 @@ def subscribe(
     A method that is decorated in its class is served when it is given to a system with its object, as in
     ``ActorSystem(handlers=[mailer.send_receipt])``.
 
-    With both ``event_type`` and ``topic_pattern`` an event must fit both; with neither every event is
-    handled. For the other arguments see `HandlerSpec`; the default name is the function's qualified name.
+    With both ``event_type`` (one, or several in a tuple) and ``topic_pattern`` an event must fit both; with
+    neither every event is handled. For the other arguments see `HandlerSpec`; the default name is the
+    function's qualified name.
 
     Raises:
         InvalidTopic: The pattern is malformed.

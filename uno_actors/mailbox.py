@@ -238,7 +238,9 @@ class Mailbox:
     def put_back(self, envelopes: Iterable[Envelope]) -> None:
         """Put messages that were taken in front again, in their order; they had their room already."""
         self._return(list(envelopes))
-        if not self.woken:
+        if self._closed:
+            self._lose_all()
+        elif not self.woken:
             self.woken = True
             self.wake()
 

@@ -188,6 +188,7 @@ class ActorProcess:
     _watchers: Sequence[PykkaActorRef[Any]] = ()
     _stops: Sequence[Future[None]] = ()  # who waits for its end
     _stash: Sequence[Envelope] = ()
+    _set_aside: Envelope | None = None  # what was stashed last: its asker goes on waiting
     _timers: Timers | None = None
 
     def __init__(
@@ -259,8 +260,7 @@ class ActorProcess:
         stopped: Future[None] = Future()
         if self._suspended:
             self._retire()
-            self._inbox.close()
-            self._end()
+            self._close()
         elif not self._stopped.up:
             self._inbox.add_stop()
         with _seldom:
@@ -283,19 +283,16 @@ class ActorProcess:
         ):
             return False
         self._retire()
-        self._inbox.close()
-        self._end()
+        self._close()
         return True
 
     def kill(self) -> None:
         """Abandon an actor that does not stop: its coroutine is cancelled, a worker thread is left to itself."""
         self._killed = True
         self._retire()
-        self.unstash_all()
-        self._inbox.close()
         if self._started is not None:
             self._started.offer_exception(ActorDeadError(f"{self.actor} was abandoned while it started"))
-        self._end()
+        self._close()
         handling, task = self.handling, self.task
         if handling is not None and handling.reply_to is not None:
             handling.reply_to.offer_exception(
@@ -313,6 +310,7 @@ class ActorProcess:
             raise MailboxFull(f"{self.actor} (its stash)", self._inbox.policy.capacity)
         if envelope not in stash:
             self._stash = (*stash, envelope)
+            self._set_aside = envelope
 
     def unstash_all(self) -> None:
         """See `Actor.unstash_all`."""
@@ -351,6 +349,12 @@ class ActorProcess:
     def _cancel_timers(self) -> None:
         if self._timers is not None:
             self._timers.cancel_all()
+
+    def _close(self) -> None:
+        """Answer what waits and what was set aside, and end."""
+        self._inbox.close()
+        self.unstash_all()
+        self._end()
 
     def _end(self) -> None:
         """Tell whoever should know, once."""
@@ -416,9 +420,7 @@ class ActorProcess:
     def _rest(self) -> None:
         """Come to rest, unless there is something to do."""
         if self._stopped.up:
-            self.unstash_all()  # they are answered with the others
-            self._inbox.close()
-            self._end()
+            self._close()
             return
         if self._suspended:
             return  # still counted as woken, so that no message wakes it
@@ -438,11 +440,14 @@ class ActorProcess:
         is_async, waiting, ends = self._traits.is_async, None, 0.0
         while self._is_open and queue:
             envelope = take()
-            if envelope is None or _withdrawn(envelope):
+            if envelope is None:
                 continue
-            self.handling = envelope
             envelope.actor = self
             envelope.since = now = monotonic()
+            self.handling = envelope  # before the look at the time: an asker that was later finds it begun
+            if _withdrawn(envelope):
+                self.handling = None
+                continue
             being_handled.set(envelope)
             if is_async and type(envelope.message) not in _SIGNALS:
                 waiting = self._handle_soon(envelope)
@@ -533,11 +538,14 @@ class ActorProcess:
         ends = 0.0
         while self._is_open and queue:
             envelope = take()
-            if envelope is None or _withdrawn(envelope):
+            if envelope is None:
                 continue
-            self.handling = envelope
             envelope.actor = self
             envelope.since = now = monotonic()
+            self.handling = envelope  # before the look at the time: an asker that was later finds it begun
+            if _withdrawn(envelope):
+                self.handling = None
+                continue
             being_handled.set(envelope)
             if type(envelope.message) in _SIGNALS:
                 self._drive_here(self._handle(envelope))
@@ -619,7 +627,9 @@ class ActorProcess:
         asker = envelope.reply_to
         self._handled += 1
         self.handling = None  # first: whoever gets the reply may look
-        if asker is not None and envelope not in self._stash:
+        if envelope is self._set_aside:
+            self._set_aside = None
+        elif asker is not None:
             asker.offer(response)
 
     def _failed(self, envelope: Envelope, error: BaseException) -> Calls:
