@@ -9,6 +9,7 @@ A map, in the order in which one command travels:
 - ``log_filter`` narrows what is read of the log; ``causal_tree`` shows what followed from one first message.
 - ``repository``: aggregates loaded and saved without actors.
 - ``router``, ``topics``: recorded events find their handlers; ``handlers``, ``handler_actor`` run them.
+- ``projections``: handlers whose views count each event exactly once.
 - ``process_manager``: a handler that sends commands, none of them twice.
 - ``bus``: events handled in memory, recorded nowhere; ``publisher``: recorded events of no aggregate, and the
   defaults of a process; ``bridges``: from one system to another.
@@ -72,6 +73,7 @@ from uno_actors.log_filter import LogFilter
 from uno_actors.mailbox import DeadMessage, MailboxPolicy
 from uno_actors.process import ActorStatistics, Terminated
 from uno_actors.process_manager import ProcessManager, Refusal, reacts
+from uno_actors.projections import Projection, PublishedView, View, published_view
 from uno_actors.publisher import (
     EventPublisher,
     event_defaults,
@@ -141,6 +143,8 @@ __all__ = [
     "OutcomeUnknown",
     "PlaceTaken",
     "ProcessManager",
+    "Projection",
+    "PublishedView",
     "RecordedEvent",
     "Refusal",
     "ReplyNotRecorded",
@@ -158,6 +162,7 @@ __all__ = [
     "UnknownCommand",
     "UnknownEventType",
     "UnoError",
+    "View",
     "WorldError",
     "bridge",
     "event_defaults",
@@ -168,6 +173,7 @@ __all__ = [
     "get_event_store",
     "handles",
     "open_store",
+    "published_view",
     "reacts",
     "register_event",
     "subscribe",

@@ -153,7 +153,7 @@ class SupervisorActor(Actor):
             last_failed=datetime.now(UTC),
         )
         beyond = subscription.position_without(position)
-        await self._store.save_progress({subscription.name: beyond}, [letter])
+        await self._store.save_progress({subscription.recorded_as: beyond}, [letter])
         subscription.leave(position)
         subscription.dead_letters += 1
         self._log.error(
