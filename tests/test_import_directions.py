@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "handlers",
         "projections",
+        "handler_control",
         "lanes",
         "bus",
         "publisher",

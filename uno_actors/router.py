@@ -135,6 +135,14 @@ class RouterActor(Actor):
             self._route_wanted = True
             self.actor_ref.tell(Route())
 
+    def remove(self, subscription: Subscription) -> None:
+        """Hand nothing more to a subscription that was stopped."""
+        self.subscriptions = [other for other in self.subscriptions if other is not subscription]
+        if subscription.spec.topic_pattern is not None:
+            self._by_topic.remove(subscription.spec.topic_pattern, subscription)
+        self._by_type.clear()
+        self._saved.pop(subscription.recorded_as, None)
+
     # --- matching ---
 
     def _match(self, record: Record) -> tuple[list[Subscription], ...]:
