@@ -142,6 +142,19 @@ class HandlerControl:
             found.append(info)
         return found
 
+    async def check(self, *names: str) -> None:
+        """Do nothing.
+
+        Raises:
+            UnknownHandler: None of one of these names has run on the store.
+        """
+        for name in names:
+            await self._check_known(name)
+
+    async def place(self, to: Start) -> int:
+        """The position after which a handler goes on that is reset to there."""
+        return await position_of(self._store, to, await self._store.last_position())
+
     async def pause(self, name: str) -> None:
         """Have a handler handle nothing until it is resumed, also after restarts of its system.
 
