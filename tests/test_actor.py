@@ -1,7 +1,11 @@
 """Actors: pykka's programming model on an event loop and worker threads."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -723,6 +727,47 @@ def test_actors_need_no_thread_of_their_own() -> None:
     refs = [AsyncGreeter.start([]) for _ in range(200)]
     assert [ref.ask(n) for n, ref in enumerate(refs)] == [("got", n) for n in range(200)]
     assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+def test_actors_start_in_a_process_that_was_forked_from_one_with_actors() -> None:
+    program = """
+import os, sys
+from uno_actors import Actor
+
+class Echo(Actor):
+    def on_receive(self, message):
+        return message
+
+Echo.start().ask("parent", timeout=10)
+child = os.fork()
+if not child:
+    os._exit(0 if Echo.start().ask("child", timeout=10) == "child" else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("wait", [asyncio.sleep, time.sleep])
+async def test_a_callback_that_exits_does_not_take_the_actor_with_it(wait: Any) -> None:
+    class Waits(Actor):
+        async def on_receive(self, message: Any) -> Any:
+            await wait(0.01)
+
+    class WaitsOnAThread(Actor):
+        def on_receive(self, message: Any) -> Any:
+            wait(0.01)
+
+    def leave(_: Future[Any]) -> None:
+        called.append(1)
+        raise SystemExit
+
+    called: list[int] = []
+    async with ActorSystem(handlers=[]) as system:
+        ref = await system.spawn(Waits if wait is asyncio.sleep else WaitsOnAThread)
+        ref.ask("first").add_done_callback(leave)
+        await ref.ask("second", timeout=5)
+    assert called == [1]
 
 
 # --- stash ---

@@ -262,6 +262,38 @@ async def test_more_actors_than_worker_threads_may_wait_for_one_that_needs_a_wor
         assert set(replies) == {"one was here"}
 
 
+async def test_a_thread_that_a_handling_started_and_does_not_wait_for_is_never_taken_for_a_deadlock() -> None:
+    """The thread waits for B, which waits until A is done; A waits for nobody."""
+    release = asyncio.Event()
+
+    class StartsAThread(Actor):
+        async def on_receive(self, message: Any) -> Any:
+            def ask_and_wait() -> Any:
+                replies.append(message.ask([self.actor_ref]))
+                return replies[0].get()
+
+            if isinstance(message, ActorRef):
+                beside.append(asyncio.create_task(asyncio.to_thread(ask_and_wait)))
+                await release.wait()
+                return "started"
+            return "A was here"
+
+    beside: list[asyncio.Task[Any]] = []
+    replies: list[Future[Any]] = []
+    async with ActorSystem(handlers=[], ask_timeout=20) as system:
+        a, b = await system.spawn(StartsAThread), await system.spawn(Forwards, "B")
+        started = asyncio.ensure_future(_reply(a.ask(b)))
+        await until(lambda: replies and (replies[0]._callbacks or replies[0].done()))
+        await until(lambda: len(a.actor_inbox) == 1 or replies[0].done())
+        release.set()
+        assert await started == "started"
+        assert await beside[0] == "A was here"
+
+
+async def _reply(future: Future[Any]) -> Any:
+    return await future
+
+
 # --- six ways to wait for ever in pykka 4.5.0 ---
 
 

@@ -47,6 +47,7 @@ from uno_actors.errors import (
     InvalidHandler,
     InvalidReset,
     InvalidStoreUrl,
+    InvalidSupervisor,
     InvalidTopic,
     MailboxFull,
     MissingApply,
@@ -87,7 +88,7 @@ from uno_actors.publisher import (
 from uno_actors.repository import EventSourcedRepository
 from uno_actors.runtime import SystemStatistics
 from uno_actors.store import ANY, DeadLetter, EventStore, Lease, RecordedEvent, Snapshot, open_store
-from uno_actors.supervisor import Backoff, Supervisor
+from uno_actors.supervisor import Backoff, ChildSpec, Supervisor
 from uno_actors.system import ActorSystem
 
 __all__ = [
@@ -108,6 +109,7 @@ __all__ = [
     "CallerError",
     "CausalNode",
     "CausalTree",
+    "ChildSpec",
     "Command",
     "CommandRejected",
     "ConcurrencyConflict",
@@ -137,6 +139,7 @@ __all__ = [
     "InvalidHandler",
     "InvalidReset",
     "InvalidStoreUrl",
+    "InvalidSupervisor",
     "InvalidTopic",
     "Lease",
     "LogFilter",

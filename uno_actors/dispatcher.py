@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import os
 import queue
 import sys
 import threading
@@ -457,3 +458,12 @@ def default_dispatcher() -> Dispatcher:
         if _default is None or _default.loop.is_closed():
             _default = Dispatcher(LoopThread("uno-default-loop").loop)
         return _default
+
+
+def _forget_default() -> None:
+    global _default, _default_lock  # the threads of the process that forked are not here
+    _default, _default_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_default)
