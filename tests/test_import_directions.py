@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "handlers",
         "projections",
+        "handler_control",
         "lanes",
         "bus",
         "publisher",
@@ -58,7 +59,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("system",),
     ("bridges",),
     ("__init__",),
-    ("config", "record_lines", "store_cli", "cli"),
+    ("config", "record_lines", "store_cli", "handlers_cli", "deadletters_cli", "cli"),
     (
         "testing.clock",
         "testing.contract",

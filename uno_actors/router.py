@@ -95,6 +95,7 @@ class RouterActor(Actor):
         if subscription.spec.topic_pattern is not None:
             self._by_topic.remove(subscription.spec.topic_pattern, subscription)
         self._by_type.clear()
+        self._saved.pop(subscription.recorded_as, None)
 
     def _enter(self, subscription: Subscription) -> None:
         if subscription.spec.topic_pattern is not None:
