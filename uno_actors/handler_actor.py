@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 from typing_extensions import override
 
 from uno_actors.actor import Actor
+from uno_actors.causality import _current as _current_cause
 from uno_actors.causality import caused_by
 from uno_actors.clock import Clock
 from uno_actors.codec import Record, StreamId, to_event
@@ -42,8 +43,9 @@ from uno_actors.store import PAGE, DeadLetter, EventStore, StoredRecord, ViewCha
 if TYPE_CHECKING:
     from uno_actors.system import ActorSystem
 
-CAPACITY = 1000
-"""Deliveries that may wait for one handler before it must read the log by itself."""
+CAPACITY = 2048
+"""Deliveries that may wait for one handler before it must read the log by itself. More than an ordinary burst of
+commands, which quick handlers would then read and decode a second time; less than the router's window."""
 BATCH = 64
 """Events that a plain function handles in one visit to a worker thread, if it is quick."""
 BATCH_SECONDS = 0.01
@@ -322,6 +324,18 @@ class Subscription:
         if (given := self.under_way.pop(position, None)) is not None:  # else it fell behind meanwhile
             self.give_back(given)
 
+    def done_alone(self, delivery: Delivery) -> None:
+        """As `done`, of the only one that it took."""
+        self.handled += 1
+        self._begun.clear()
+        self.pending.clear()
+        if self._failed:
+            self._failed.pop(delivery.position, None)
+        self.position = delivery.position
+        if self.under_way:  # else it fell behind meanwhile
+            self.under_way.clear()
+            self.give_back(delivery)
+
     def aside(self, position: int) -> list[ViewChange]:
         """What a view has to note when the event at ``position`` is set aside."""
         return [ViewChange(self.recorded_as, aside_key(position), b"")] if self.spec.keeps_a_view else []
@@ -521,7 +535,15 @@ class HandlerActor(Actor):
 
     async def _handle(self, source: deque[Delivery]) -> None:
         """Handle the first of ``source``, or a batch, or as many as one visit to a worker thread gets done."""
-        subscription = self._subscription
+        subscription, spec = self._subscription, self._subscription.spec
+        if (
+            self._handler.is_async
+            and self._projection is None
+            and spec.batch is None
+            and spec.timeout is None
+        ):
+            await self._handle_in_turn(source)
+            return
         batch = [source.popleft() for _ in range(self._size(source))]
         subscription.begin(batch)
         if self._projection is None:
@@ -541,6 +563,21 @@ class HandlerActor(Actor):
             reversed(batch[count:])
         )  # if it fell behind meanwhile, nobody reads this queue any more
         self._router.progressed()
+
+    async def _handle_in_turn(self, source: deque[Delivery]) -> None:
+        """Handle ``source``, with a coroutine function and no option: the way of most events, and so a short one."""
+        subscription, router = self._subscription, self._router
+        while (
+            source and subscription.may_go_on
+        ):  # what it has at hand it handles, also when it has fallen behind
+            delivery = source.popleft()
+            subscription.begin((delivery,))
+            _, error = await self._run_async((delivery,))
+            if error is not None:
+                subscription.failed(delivery.position)
+                raise error
+            subscription.done_alone(delivery)
+            router.progressed()
 
     def _size(self, source: Sequence[Delivery]) -> int:
         """How many of ``source`` to handle at once."""
@@ -831,9 +868,14 @@ class HandlerActor(Actor):
     async def _run_async(self, batch: Sequence[Delivery]) -> Outcome:
         """As `_run_plain`, of one call, on the loop."""
         try:
-            given, context = self._given(batch), self._context(batch[-1])
-            with caused_by(batch[-1].event(self._store.event_registry).cause):
-                await self._handler(given, context)
+            given, last = self._given(batch), batch[-1]
+            token = _current_cause.set(
+                last.event(self._store.event_registry).cause
+            )  # `caused_by`, in half the time
+            try:
+                await self._handler(given, self._context(last))
+            finally:
+                _current_cause.reset(token)
         except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
             return 0, error
         return len(batch), None
@@ -846,9 +888,9 @@ class HandlerActor(Actor):
                 return count, None
             part = batch[count : count + size]
             try:
-                given, context = self._given(part), self._context(part[-1])
-                with caused_by(part[-1].event(self._store.event_registry).cause):
-                    result = self._handler(given, context)
+                given, last = self._given(part), part[-1]
+                with caused_by(last.event(self._store.event_registry).cause):
+                    result = self._handler(given, self._context(last))
                     if type(result) is CoroutineType:  # a plain function round a coroutine function
                         self._dispatcher.run_coroutine(result)
             except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
@@ -860,7 +902,10 @@ class HandlerActor(Actor):
         events = [delivery.event(self._store.event_registry) for delivery in batch]
         return events if self._takes_lists else events[0]
 
-    def _context(self, delivery: Delivery) -> HandlerContext:
+    def _context(self, delivery: Delivery) -> HandlerContext | None:
+        """The context, if the handler takes it: it costs more than a handler that does little."""
+        if not self._handler.takes_context:
+            return None
         subscription, position = self._subscription, delivery.position
         logger = self._log.bind(event_type=delivery.record.event_type, position=position)
         return HandlerContext(

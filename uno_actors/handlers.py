@@ -199,7 +199,7 @@ class BoundHandler:
         if not _accepts(function, 2 if self.takes_context else 1):
             raise InvalidHandler(f"{function!r} must take the event, and may take the HandlerContext")
 
-    def __call__(self, given: DomainEvent | list[DomainEvent], context: HandlerContext) -> Any:
+    def __call__(self, given: DomainEvent | list[DomainEvent], context: HandlerContext | None) -> Any:
         """What the handler returns for an event, or a batch of them: a coroutine if it ``is_async``."""
         return self.function(given, context) if self.takes_context else self.function(given)
 
