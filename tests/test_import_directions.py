@@ -52,10 +52,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "process_manager",
         "runtime",
     ),
+    ("toml_lines", "config_errors", "config_values", "config_text", "config"),
     ("system",),
     ("bridges",),
     ("__init__",),
-    ("config", "record_lines", "store_cli", "cli"),
+    ("record_lines", "store_cli", "cli"),
     (
         "testing.clock",
         "testing.contract",

@@ -15,6 +15,7 @@ from uno_actors.bus import EventBus
 from uno_actors.causality import current_cause
 from uno_actors.clock import Clock, SystemClock
 from uno_actors.codec import StreamId
+from uno_actors.config import DEFAULT_SUPERVISOR, load
 from uno_actors.dispatcher import Dispatcher, LoopThread
 from uno_actors.errors import InvalidHandler, SupervisorGaveUp, SystemNotRunning, UnknownAggregateType
 from uno_actors.events import EventRegistry, event_registry
@@ -30,9 +31,6 @@ from uno_actors.supervisor import Supervisor
 
 A = TypeVar("A", bound=PykkaActor)
 T = TypeVar("T")
-
-DEFAULT_SUPERVISOR = "handlers"
-"""Supervisor of handlers that stand under no other: any number of restarts, for each event has its attempts."""
 
 State = Literal["not started", "starting", "running", "stopping", "stopped"]
 
@@ -115,6 +113,21 @@ class ActorSystem:
         self._thread: LoopThread | None = None
         self._log = get_logger(system=name)
         self._bus = EventBus(name, system=self)
+
+    @classmethod
+    def from_config(cls, path: str | os.PathLike[str], **options: Any) -> Self:
+        """The system that a configuration file describes; its directory is put on ``sys.path``.
+
+        Logging is left as it is: ``uno-actors run`` follows ``[logging]``, a program has its own.
+
+        Args:
+            path: Of the TOML file.
+            **options: Of the constructor, in place of what the file says.
+
+        Raises:
+            InvalidConfig: The file is wrong; with everything that is, each with its line.
+        """
+        return cls(**{**load(path).arguments(), **options})
 
     # --- what users call ---
 
