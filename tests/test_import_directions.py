@@ -52,11 +52,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "process_manager",
         "runtime",
     ),
-    ("toml_lines", "config_errors", "config_values", "config_text", "config"),
+    ("toml_lines", "config_errors", "config_values", "config_text", "config", "plan"),
     ("system",),
     ("bridges",),
     ("__init__",),
-    ("record_lines", "store_cli", "cli"),
+    ("record_lines", "check_cli", "store_cli", "cli"),
     (
         "testing.clock",
         "testing.contract",

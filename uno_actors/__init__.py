@@ -17,7 +17,8 @@ A map, in the order in which one command travels:
 - ``actor``, ``process``, ``mailbox``, ``future``: pykka's actors, each at its work; ``dispatcher`` and
   ``carrier`` give them turns on an event loop and worker threads, ``asks`` sees to it that none waits for
   ever, and ``watchdog`` names who keeps the others waiting.
-- ``config``: a system as a file; its ``config_text``, ``config_values`` and ``config_errors``, with ``toml_lines``.
+- ``config``: a system as a file; its ``config_text``, ``config_values`` and ``config_errors``, with ``toml_lines``;
+  ``plan`` reads what its rules come to.
 - ``errors``: one tree that tells the caller's faults, the world's and ours apart.
 """
 

@@ -1,4 +1,4 @@
-"""The command ``uno-actors``: one module for each of its groups of commands.
+"""The command ``uno-actors``: a module for what belongs together of its commands.
 
 Exit codes: 0 fine, 1 a fault was found or the work was refused, 2 the command line is wrong.
 """
@@ -8,22 +8,24 @@ import sys
 
 import typer
 
-from uno_actors import store_cli
+from uno_actors import check_cli, store_cli
 from uno_actors.errors import InvalidStoreUrl, InvalidTopic, UnoError
 
 app = typer.Typer(
     name="uno-actors",
-    help="Care for what event-sourced actors have recorded.",
+    help="Prove configuration files of event-sourced actors, run them, and care for what was recorded.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 app.add_typer(store_cli.app, name="store")
+app.command()(check_cli.check)
+app.command()(check_cli.schema)
 
 
 @app.callback()
 def uno_actors() -> None:
-    """Care for what event-sourced actors have recorded."""
+    """Prove configuration files of event-sourced actors, run them, and care for what was recorded."""
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uno_actors.actor import Actor
 from uno_actors.config_errors import ConfigFault, InvalidConfig, key_path, shown
-from uno_actors.config_text import ConfigText, Place, read_text
+from uno_actors.config_text import ConfigText, Place, nearest, read_text
 from uno_actors.config_values import (
     ActorType,
     AggregateType,
@@ -49,6 +49,7 @@ from uno_actors.config_values import (
     Text,
     Topic,
     Truth,
+    as_duration,
     imported,
 )
 from uno_actors.errors import CallerError, InternalError
@@ -242,12 +243,33 @@ class FileTable(_Table):
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the format, with which editors complete and check."""
-    schema = FileTable.model_json_schema(by_alias=True)
+    schema = _as_written(FileTable.model_json_schema(mode="validation"))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "uno_actors configuration file",
     }
+
+
+def _as_written(schema: Any) -> Any:
+    """A schema of what TOML can say: no null, and defaults as they would be written."""
+    if isinstance(schema, list):
+        return [_as_written(part) for part in schema if part != {"type": "null"}]
+    if not isinstance(schema, dict):
+        return schema
+    written = {key: _as_written(part) for key, part in schema.items() if key != "default"}
+    if len(written.get("anyOf", ())) == 1:
+        written |= written.pop("anyOf")[0]
+    if isinstance(written.get("title"), str):
+        del written["title"]
+    match default := schema.get("default"):
+        case int() if "enum" in written and not isinstance(default, bool):
+            written["default"] = EventPriority(default).name.lower()
+        case float() if "pattern" in written:
+            written["default"] = as_duration(default)
+        case bool() | int() | float() | str():
+            written["default"] = default
+    return written
 
 
 # --- reading -----------------------------------------------------------------------------------------------
@@ -279,6 +301,10 @@ class Config:
     supervisors: tuple[Supervisor, ...]
     places: Mapping[Keys, Place]
     keys: Mapping[str, Keys]
+
+    def place(self, keys: Keys) -> Place:
+        """Where ``keys`` are written, or the nearest thing above them."""
+        return nearest(self.places, keys) or Place(self.file, 1)
 
     def arguments(self) -> dict[str, Any]:
         """For ``ActorSystem(**arguments)``."""

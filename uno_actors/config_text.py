@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,10 +54,13 @@ class ConfigText:
 
     def place(self, keys: Keys) -> Place:
         """Where ``keys`` are written, or the nearest thing above them."""
-        for length in range(len(keys), 0, -1):
-            if (place := self.places.get(keys[:length])) is not None:
-                return place
-        return Place(self.file, 1)
+        return nearest(self.places, keys) or Place(self.file, 1)
+
+
+def nearest(places: Mapping[Keys, Place], keys: Keys) -> Place | None:
+    """Where ``keys`` are written, or the nearest thing above them."""
+    above = (places.get(keys[:length]) for length in range(len(keys), 0, -1))
+    return next((place for place in above if place is not None), None)
 
 
 def read_text(path: str | Path, environment: Mapping[str, str] = os.environ) -> ConfigText:
@@ -216,11 +219,3 @@ def _take_places(into: ConfigText, other: ConfigText, source: Keys, target: Keys
     for keys, place in other.places.items():
         if keys[: len(source)] == source:
             into.places[*target, *keys[len(source) :]] = place
-
-
-def walk(data: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Any]]:
-    """Each value in ``data``, with its keys, tables and lists before what is in them."""
-    yield keys, data
-    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    for key, value in inner:
-        yield from walk(value, (*keys, key))
