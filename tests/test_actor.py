@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -745,6 +746,28 @@ if not child:
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("wait", [asyncio.sleep, time.sleep])
+async def test_a_callback_that_exits_does_not_take_the_actor_with_it(wait: Any) -> None:
+    class Waits(Actor):
+        async def on_receive(self, message: Any) -> Any:
+            await wait(0.01)
+
+    class WaitsOnAThread(Actor):
+        def on_receive(self, message: Any) -> Any:
+            wait(0.01)
+
+    def leave(_: Future[Any]) -> None:
+        called.append(1)
+        raise SystemExit
+
+    called: list[int] = []
+    async with ActorSystem(handlers=[]) as system:
+        ref = await system.spawn(Waits if wait is asyncio.sleep else WaitsOnAThread)
+        ref.ask("first").add_done_callback(leave)
+        await ref.ask("second", timeout=5)
+    assert called == [1]
 
 
 # --- stash ---

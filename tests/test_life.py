@@ -344,6 +344,18 @@ async def test_timers_end_with_the_actor() -> None:
         assert system.dead_messages() == []
 
 
+async def test_a_timer_that_is_started_after_the_end_of_its_actor_does_not_go_on_for_ever() -> None:
+    clock = ManualClock()
+    async with ActorSystem(handlers=[], clock=clock) as system:
+        ref = await system.spawn(Ticks)
+        timers = ref.actor_inbox.process.timers
+        await ref.stop(block=False)
+        timers.periodic(1.0, "tick")
+        clock.advance(3.0)
+        assert not timers._waiting
+        assert not system.dead_messages()
+
+
 async def test_a_plain_actor_on_a_worker_thread_has_timers_too() -> None:
     fired = threading.Event()
 

@@ -129,7 +129,7 @@ class Future(PykkaFuture[T]):
                 return
             try:
                 callback(self)
-            except Exception as error:  # noqa: BLE001 - whatever a callback raises
+            except BaseException as error:  # noqa: BLE001 - not even SystemExit may end the actor that replies
                 get_logger(actor="future").error("callback failed", exc_info=error)
 
     # --- getting ---

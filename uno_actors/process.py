@@ -393,8 +393,11 @@ class ActorProcess:
             inbox.add_signal(Terminated(self.actor.actor_ref))
 
     def _tell_itself(self, message: Any) -> None:
-        with contextlib.suppress(ActorDeadError):
-            self.actor.actor_ref.tell(message)
+        if self._stopped.up:
+            self._cancel_timers()  # one was started by what the actor has left behind
+        else:
+            with contextlib.suppress(ActorDeadError):
+                self.actor.actor_ref.tell(message)
 
     async def _stop_children(self) -> None:
         """The last started first, each after the messages it has."""

@@ -385,6 +385,8 @@ class ActorSystem:
         if self._state == "stopping" and current_cause() is None and being_handled.get() is None:
             raise SystemNotRunning(self.name, self._state)  # what handlers and actors still need goes on
         seconds = time_left(self._settings.ask_timeout if timeout is None else timeout)
+        if envelope.future is not None:
+            envelope.future.seconds = seconds
         if not runtime.dispatcher.call(lambda: runtime.aggregates.deliver(stream, envelope, seconds)):
             raise SystemNotRunning(self.name, "stopped")
 

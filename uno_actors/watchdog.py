@@ -87,7 +87,7 @@ class Watchdog:
             return
         self._named[hold] = seconds
         self.holds += 1
-        stack = "".join(traceback.format_stack(frame))
+        stack = "".join(traceback.format_stack(frame)).rstrip()
         self._log.warning(
             f"code holds {what}",
             seconds=round(seconds, 3),
