@@ -1,5 +1,8 @@
 """What the configuration files of tests name."""
 
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 from typing_extensions import override
@@ -69,3 +72,29 @@ class Clerk(Actor):
 
 counter = Counter()
 number = 7
+
+
+# --- for services that are run as processes of their own ---
+
+
+def note(event: Sold) -> None:
+    """Take some time, then write a line."""
+    time.sleep(float(os.environ.get("SECONDS_EACH", "0")))
+    with Path(os.environ["NOTES"]).open("a", encoding="utf-8") as notes:
+        notes.write(f"{event.price}\n")
+
+
+def get_stuck(event: Sold) -> None:
+    """Never come back."""
+    note(event)
+    time.sleep(3600)
+
+
+def fail(event: Sold) -> None:
+    raise ValueError(f"{event.price} is too much")
+
+
+class Unmakable(EventHandler[Sold]):
+    def __init__(self) -> None:
+        super().__init__(Sold)
+        raise OSError("no mail server")

@@ -165,9 +165,9 @@ def test_everything_that_a_file_says_is_in_the_system(tmp_path: Path) -> None:
     assert (counting.restart, counting.shutdown) == ("temporary", "infinity")
     assert counting.run.max_restarts is None
     (counter,) = counting.run.children
-    assert (counter.run.target, counter.run.batch) == (configured.counter, 10)
-    assert counter.run.event_type is configured.Sold  # as the class says
-    assert counter.run.start == datetime(2026, 1, 31, tzinfo=UTC)
+    assert (counter.target, counter.batch) == (configured.counter, 10)
+    assert counter.event_type is configured.Sold  # as the class says
+    assert counter.start == datetime(2026, 1, 31, tzinfo=UTC)
     assert second_clerk.name == "Clerk"
 
 

@@ -56,7 +56,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("system",),
     ("bridges",),
     ("__init__",),
-    ("record_lines", "check_cli", "store_cli", "cli"),
+    ("record_lines", "control", "check_cli", "service", "run_cli", "store_cli", "cli"),
     (
         "testing.clock",
         "testing.contract",

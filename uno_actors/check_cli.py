@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from uno_actors.config import Config, json_schema, load
-from uno_actors.config_errors import ConfigFault, InvalidConfig, key_path
+from uno_actors.config_errors import ConfigFault, InvalidConfig
 from uno_actors.errors import printable
 from uno_actors.handlers import HandlerSpec
 from uno_actors.plan import Finding, Node, Plan, plan
@@ -26,7 +26,9 @@ def check(
         _refuse(error, as_json=as_json)
         raise typer.Exit(exit_code(error)) from None
     found = plan(config.supervisors, config.system.stop_timeout)
-    findings = [(finding, place_of(config, finding)) for finding in found.findings]
+    findings = [
+        (finding, config.fault(finding.path, finding.option, finding.reason)) for finding in found.findings
+    ]
     is_right = all(finding.severity != "contradiction" for finding in found.findings)
     if as_json:
         print(json.dumps(_as_data(config, found, findings, is_right=is_right)))
@@ -44,14 +46,6 @@ def schema() -> None:
 def exit_code(error: InvalidConfig) -> int:
     """2 if there is no such file, as for a wrong command line; 1 if it is wrong."""
     return 2 if any(fault.line is None and fault.file == error.file for fault in error.faults) else 1
-
-
-def place_of(config: Config, finding: Finding) -> ConfigFault:
-    """Where a finding is to be mended."""
-    name = "/".join(finding.path[-2:])
-    keys = (*config.keys.get(name, config.keys.get(finding.path[-1], ())), finding.option)
-    file, line = config.place(keys)
-    return ConfigFault(file, line, key_path(keys), finding.reason)
 
 
 def _refuse(error: InvalidConfig, *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from uno_actors import check_cli, store_cli
+from uno_actors import check_cli, run_cli, store_cli
 from uno_actors.errors import InvalidStoreUrl, InvalidTopic, UnoError
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 app.add_typer(store_cli.app, name="store")
 app.command()(check_cli.check)
+app.command()(run_cli.run)
+app.command()(run_cli.tree)
 app.command()(check_cli.schema)
 
 

@@ -306,6 +306,23 @@ class Config:
         """Where ``keys`` are written, or the nearest thing above them."""
         return nearest(self.places, keys) or Place(self.file, 1)
 
+    def fault(self, path: Sequence[str], option: str, reason: str) -> ConfigFault:
+        """What is to be mended at an option of a part of the tree.
+
+        Args:
+            path: Names from the outermost supervisor to the part.
+            option: The key.
+            reason: What is wrong, and the remedy.
+        """
+        keys = (*self.keys.get("/".join(path[-2:]), self.keys.get(path[-1], ())), option)
+        file, line = self.place(keys)
+        return ConfigFault(file, line, key_path(keys), reason)
+
+    @property
+    def key(self) -> str:
+        """Tells this file's system from others whose store has no directory."""
+        return control_key(self.file)
+
     def arguments(self) -> dict[str, Any]:
         """For ``ActorSystem(**arguments)``."""
         system, aggregates = self.system, self.aggregates
@@ -341,6 +358,26 @@ def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.envir
     if faults := reader.faults_in_order():
         raise InvalidConfig(str(path), faults)
     return config
+
+
+def control_key(path: str | os.PathLike[str]) -> str:
+    """Tells the system of a file from others whose store has no directory."""
+    return str(Path(path).resolve())
+
+
+def load_system(path: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> SystemTable:
+    """Only ``[system]`` of a configuration file; nothing is imported.
+
+    Raises:
+        InvalidConfig: The file is no TOML, or this table is wrong.
+    """
+    text = read_text(Path(path), environment)
+    text.data = {key: value for key, value in text.data.items() if key == "system"}
+    reader = _Reader(text)
+    config = reader.config()
+    if faults := reader.faults_in_order():
+        raise InvalidConfig(str(path), faults)
+    return config.system
 
 
 @dataclass(frozen=True, slots=True)
@@ -523,7 +560,7 @@ class _Reader:
             at = (*keys, "auto_shutdown")
             self._tell(at, "no child is significant, so that it means nothing", table.auto_shutdown)
 
-    def _child(self, entry: _Entry, above: SupervisorTable) -> ChildSpec | None:
+    def _child(self, entry: _Entry, above: SupervisorTable) -> ChildSpec | HandlerSpec | None:
         table = entry.table
         options = {"restart": table.restart, "shutdown": table.shutdown, "significant": table.significant}
         run: Any
@@ -545,6 +582,8 @@ class _Reader:
             self._tell((*entry.keys, "name"), reason, name)
         if run is None or self._is_faulty(entry.keys):
             return None
+        if isinstance(run, HandlerSpec) and options == _AS_USUAL:
+            return run
         return self._made(entry, lambda: ChildSpec(run, name=name, **options))
 
     def _made(self, entry: _Entry, make: Callable[[], T]) -> T | None:
@@ -568,6 +607,7 @@ class _Reader:
             self._tell(named, f"{what} by the one of handlers under no supervisor", name)
 
 
+_AS_USUAL = {"restart": "permanent", "shutdown": None, "significant": False}
 _HANDLER_OPTIONS = {"name", "priority", "start", "max_attempts", "timeout", "concurrency", "batch"}
 
 
