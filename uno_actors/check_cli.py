@@ -77,12 +77,13 @@ def worst_cases(found: Plan) -> Iterator[str]:
     if found.shortest is None or found.longest is None:
         yield "no failure of a child ends the system"
     else:
-        for which, one in (("at the earliest", found.shortest), ("at the latest", found.longest)):
-            if one is found.longest and one == found.shortest and which == "at the latest":
-                continue
+        ways = {"": found.shortest}
+        if found.longest.failures > found.shortest.failures:
+            ways = {" at the earliest": found.shortest, " at the latest": found.longest}
+        for when, way in ways.items():
             yield (
-                f"the system ends {which} after {_count(one.restarts, 'restart')}, at failure {one.failures:,} in a row"
-                f" of {' > '.join(one.path)}"
+                f"the system ends{when} after {_count(way.restarts, 'restart')}, at failure {way.failures:,} in a row"
+                f" of {' > '.join(way.path)}"
             )
         assert found.longest_outage is not None
         yield f"a child that cannot start is down for up to {rounded(found.longest_outage)} before the system ends"
