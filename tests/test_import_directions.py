@@ -52,7 +52,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "process_manager",
         "runtime",
     ),
-    ("toml_lines", "config_errors", "config_values", "config_text", "config", "plan"),
+    ("toml_lines", "config_errors", "config_values", "config_text", "config", "config_writer", "plan"),
     ("system",),
     ("bridges",),
     ("__init__",),

@@ -14,7 +14,7 @@ from uno_actors.toml_lines import Path as Keys
 
 DEEPEST_INCLUDE = 20
 
-_VARIABLE = re.compile(r"\$(?:\$(?=\{)|\{([^}]*)\})")
+_VARIABLE = re.compile(r"(\$\$(?=\{))|\$\{([^}]*)\}|\$\{")
 _REFERENCE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 
@@ -126,9 +126,9 @@ def expanded(written: str, environment: Mapping[str, str]) -> str:
     missing, malformed = [], []
 
     def value(match: re.Match[str]) -> str:
-        if match[1] is None:
+        if match[1]:
             return "$"
-        reference = _REFERENCE.fullmatch(match[1])
+        reference = _REFERENCE.fullmatch(match[2] or "")
         if reference is None:
             malformed.append(match[0])
             return ""
@@ -141,8 +141,6 @@ def expanded(written: str, environment: Mapping[str, str]) -> str:
         return found or ""
 
     made = _VARIABLE.sub(value, written)
-    if _VARIABLE.sub("", written).find("${") >= 0:
-        malformed.append("${")
     if malformed:
         raise ValueError(
             f"{malformed[0]} is no variable: allowed are ${{NAME}}, ${{NAME:-default}}, and $${{ for a plain ${{"

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -193,7 +194,7 @@ StoreUrl = Annotated[
 
 # --- durations and sizes -----------------------------------------------------------------------------------
 
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 SIZES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _DURATION = r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)"
@@ -211,7 +212,10 @@ def duration(found: Any) -> float:
         raise ValueError(f'a unit is needed: write "{found}s" for seconds')
     if not isinstance(found, str) or not re.fullmatch(f"(?:{_DURATION} ?)+", found.strip() + " "):
         raise ValueError
-    seconds = sum(float(number) * UNITS[unit] for number, unit in re.findall(_DURATION, found))
+    parts = re.findall(_DURATION, found)
+    seconds = sum(
+        float(number) / 1000 if unit == "ms" else float(number) * UNITS[unit] for number, unit in parts
+    )
     if seconds > LONGEST:
         raise ValueError("it is longer than 100 years")
     return seconds
@@ -222,10 +226,10 @@ def as_duration(seconds: float) -> str:
     for unit in ("d", "h", "m", "s"):
         if seconds and seconds % UNITS[unit] == 0:
             return f"{seconds / UNITS[unit]:.0f}{unit}"
-    milliseconds = seconds * 1000
-    if not seconds or round(milliseconds) / 1000 == seconds:
-        return f"{milliseconds:.0f}ms" if seconds else "0s"
-    return f"{seconds:.12f}".rstrip("0") + "s"
+    milliseconds = round(seconds * 1000)
+    if milliseconds / 1000 == seconds:
+        return f"{milliseconds}ms" if milliseconds else "0s"
+    return f"{Decimal(repr(seconds)):f}s"
 
 
 def _positive_duration(found: Any) -> float:
@@ -424,7 +428,12 @@ def _import_string(kind: str, parse: Callable[[Any], Any]) -> Allowed:
     )
 
 
-def _handler(found: Any) -> HandlerSpec:
+def handler_named(found: Any) -> HandlerSpec:
+    """The subscription of the handler that ``"package.module:name"`` names.
+
+    Raises:
+        ValueError, InvalidHandler: It names none.
+    """
     thing = imported(found)
     if isinstance(thing, ModuleType) or not (
         callable(thing) or isinstance(thing, (HandlerSpec, EventHandler))
@@ -446,7 +455,7 @@ def _error_type(found: Any) -> type[BaseException]:
     return thing
 
 
-Handler = Annotated[HandlerSpec, _import_string("a function or an EventHandler", _handler)]
+Handler = Annotated[HandlerSpec, _import_string("a function or an EventHandler", handler_named)]
 AggregateType = Annotated[type[AggregateRoot], _class_of(AggregateRoot, "an AggregateRoot class")]
 EventType = Annotated[type[DomainEvent], _class_of(DomainEvent, "a DomainEvent class")]
 ActorType = Annotated[type[PykkaActor], _class_of(PykkaActor, "an Actor class")]
