@@ -51,6 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "aggregate_actor",
         "runners",
         "tree",
+        "reload",
         "supervision",
         "process_manager",
         "runtime",
