@@ -109,7 +109,7 @@ async def test_it_has_all_that_other_actors_have(system: ActorSystem) -> None:
     gate.set()
     assert await waiting[0] > 0
     await ref.stop(block=False)
-    while Terminated(ref) not in await watches.ask("and?"):  # it is told soon after the reply
+    while Terminated(ref) not in await watches.ask("and?"):  # noqa: ASYNC110 - it is told soon after the reply
         await asyncio.sleep(0)
 
 

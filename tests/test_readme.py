@@ -56,6 +56,19 @@ def test_the_session_of_the_readme_goes_as_it_says(tmp_path: Path) -> None:
     assert moment.sub("", run.stdout) == moment.sub("", session)
 
 
+def test_the_configuration_file_of_the_readme_is_the_banks_and_is_checked_as_it_says() -> None:
+    (shown, checked) = next(
+        (code, text)
+        for (language, code), (other, text) in itertools.pairwise(BLOCK.findall(README))
+        if (language, other) == ("toml", "text")
+    )
+    bank = ROOT / "examples" / "bank"
+    assert shown == (bank / "bank.toml").read_text()
+    command = [Path(sys.executable).with_name("uno-actors"), "check", "bank.toml"]
+    run = subprocess.run(command, cwd=bank, capture_output=True, text=True, check=False)
+    assert (run.stdout, run.returncode) == (checked, 0)
+
+
 def test_every_guarantee_names_tests_that_exist() -> None:
     """The table of promises and the tests agree, both ways."""
     source = (ROOT / "tests" / "test_guarantees.py").read_text()

@@ -18,6 +18,8 @@ A map, in the order in which one command travels:
 - ``actor``, ``process``, ``mailbox``, ``future``: pykka's actors, each at its work; ``dispatcher`` and
   ``carrier`` give them turns on an event loop and worker threads, ``asks`` sees to it that none waits for
   ever, and ``watchdog`` names who keeps the others waiting.
+- ``config``: a system as a file; its ``config_text``, ``config_values`` and ``config_errors``, with ``toml_lines``;
+  ``plan`` reads what its rules come to.
 - ``errors``: one tree that tells the caller's faults, the world's and ours apart.
 """
 
@@ -28,6 +30,7 @@ from uno_actors.bridges import bridge
 from uno_actors.bus import BusStatistics, EventBus, FailedDelivery
 from uno_actors.causal_tree import CausalNode, CausalTree
 from uno_actors.commands import Command
+from uno_actors.config_errors import ConfigFault, InvalidConfig
 from uno_actors.errors import (
     AggregateNotFound,
     AmbiguousEventType,
@@ -118,6 +121,7 @@ __all__ = [
     "Command",
     "CommandRejected",
     "ConcurrencyConflict",
+    "ConfigFault",
     "CorruptRecord",
     "DeadLetter",
     "DeadMessage",
@@ -141,6 +145,7 @@ __all__ = [
     "InternalError",
     "InvalidAggregate",
     "InvalidAggregateId",
+    "InvalidConfig",
     "InvalidHandler",
     "InvalidReset",
     "InvalidStoreUrl",

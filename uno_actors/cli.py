@@ -1,4 +1,4 @@
-"""The command ``uno-actors``: one module for each of its groups of commands.
+"""The command ``uno-actors``: a module for what belongs together of its commands.
 
 Exit codes: 0 fine, 1 a fault was found or the work was refused, 2 the command line is wrong.
 """
@@ -8,12 +8,13 @@ import sys
 
 import typer
 
-from uno_actors import deadletters_cli, handlers_cli, store_cli
+from uno_actors import check_cli, deadletters_cli, handlers_cli, run_cli, store_cli
 from uno_actors.errors import InvalidStoreUrl, InvalidTopic, UnoError
+from uno_actors.simulation import InvalidFault
 
 app = typer.Typer(
     name="uno-actors",
-    help="Care for what event-sourced actors have recorded.",
+    help="Prove configuration files of event-sourced actors, run them, and care for what was recorded.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -21,11 +22,15 @@ app = typer.Typer(
 app.add_typer(store_cli.app, name="store")
 app.add_typer(handlers_cli.app, name="handlers")
 app.add_typer(deadletters_cli.app, name="deadletters")
+app.command()(check_cli.check)
+app.command()(run_cli.run)
+app.command()(run_cli.tree)
+app.command()(check_cli.schema)
 
 
 @app.callback()
 def uno_actors() -> None:
-    """Care for what event-sourced actors have recorded."""
+    """Prove configuration files of event-sourced actors, run them, and care for what was recorded."""
 
 
 def main() -> None:
@@ -34,7 +39,7 @@ def main() -> None:
         app()
     except UnoError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - it is a command
-        sys.exit(2 if isinstance(error, (InvalidStoreUrl, InvalidTopic)) else 1)
+        sys.exit(2 if isinstance(error, (InvalidStoreUrl, InvalidTopic, InvalidFault)) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # whoever read our output has seen enough

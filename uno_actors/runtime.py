@@ -23,6 +23,7 @@ from uno_actors.journal import Journal
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DEFAULT, DeadMessages, make_mailbox
 from uno_actors.process import ActorProcess, Failure, StopFlag
+from uno_actors.reload import Difference
 from uno_actors.router import TURN, RouterActor
 from uno_actors.runners import ActorRunner, ChildFailed, HandlerRunner, News, Runner, TreeNode
 from uno_actors.snapshots import check_every
@@ -201,11 +202,14 @@ class Runtime:
         if self.subscriptions:
             await self.look_at_orders()
         for supervisor in supervisors:
-            runner = SupervisorRunner(supervisor, ChildSpec(supervisor), self._root_hears, self)
-            self._tree.append(runner)
-            await runner.start()
+            await self._start_top(supervisor)
         self._listen()
         self._take_over_later()
+
+    async def _start_top(self, supervisor: Supervisor) -> None:
+        runner = SupervisorRunner(supervisor, ChildSpec(supervisor), self._root_hears, self)
+        self._tree.append(runner)
+        await runner.start()
 
     def _listen(self) -> None:
         if self.subscriptions and not self._is_listening:  # else nobody wants to know
@@ -416,6 +420,41 @@ class Runtime:
         """A supervisor at the top has given up, and with it the system; or it has ended, which is all right."""
         if isinstance(news, ChildFailed) and isinstance(news.error, SupervisorGaveUp):
             self._give_up(news.error)
+
+    async def change(self, wanted: Difference) -> dict[str, Exception]:
+        """Turn the tree into another; what is in both runs on.
+
+        Returns:
+            By name the children that could not be started, and why; they are left out.
+        """
+        for name in wanted.stop:
+            await self._stop_top(name)
+        shells = [(change, self._supervisors[change.rules.name]) for change in wanted.changes]
+        for change, shell in reversed(shells):
+            await shell.drop_children(change.stop)
+        for change, shell in shells:
+            shell.adopt(change.rules)
+        failed: dict[str, Exception] = {}
+        for change, shell in shells:
+            for spec in change.start if shell.is_running else ():  # else they come with their supervisor
+                try:
+                    await shell.start_child(spec)
+                except Exception as error:  # noqa: BLE001 - whatever its start raises
+                    failed[spec.known_name or ""] = error
+            shell.adopt(change.rules)
+        for supervisor in wanted.start:
+            try:
+                await self._start_top(supervisor)
+            except Exception as error:  # noqa: BLE001 - whatever the start of a child raises
+                failed[supervisor.name] = error
+                await self._stop_top(supervisor.name)
+        return failed
+
+    async def _stop_top(self, name: str) -> None:
+        for runner in [runner for runner in self._tree if runner.name == name]:
+            await runner.stop()
+            await self.forget(runner)
+            self._tree.remove(runner)
 
     def supervisor(self, name: str) -> SupervisorActor:
         """The supervisor of this name.

@@ -6,7 +6,8 @@ meanwhile.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from typing_extensions import override
@@ -385,6 +386,27 @@ class SupervisorActor(Actor):
             self._check_stopped(name)
             self._family = self._family.without(name)
             await self._remove(runner)
+
+    # --- another configuration ---
+
+    async def drop_children(self, names: Sequence[str]) -> None:
+        """Stop children for good, the last started first, and forget them."""
+        async with self._requests:
+            for name in sorted(names, key=list(self.runners).index, reverse=True):
+                if name in self._family.names:
+                    self._family = self._family.without(name)
+                runner = self.runners[name]
+                await runner.stop()
+                await self._remove(runner)
+
+    def adopt(self, rules: Supervisor) -> None:
+        """Go on by other rules, with the children that there are, in the order in which these name them."""
+        order = {spec.known_name: place for place, spec in enumerate(rules.specs)}
+        self.rules = rules
+        members = sorted(self._family.members, key=lambda member: order.get(member.name, len(order)))
+        self._family = replace(self._family, rules=rules, members=tuple(members))
+        ordered = sorted(self.runners.items(), key=lambda item: order.get(item[0], len(order)))
+        self.runners = dict(ordered)
 
     @property
     def _whose(self) -> str:

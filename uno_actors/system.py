@@ -16,6 +16,8 @@ from uno_actors.bus import EventBus
 from uno_actors.causality import current_cause
 from uno_actors.clock import Clock, SystemClock
 from uno_actors.codec import StreamId
+from uno_actors.config import DEFAULT_SUPERVISOR, Config, load
+from uno_actors.config_writer import write_config
 from uno_actors.dispatcher import Dispatcher, LoopThread
 from uno_actors.errors import InvalidHandler, SupervisorGaveUp, SystemNotRunning, UnknownAggregateType
 from uno_actors.events import EventRegistry, event_registry
@@ -26,6 +28,7 @@ from uno_actors.log import get_logger
 from uno_actors.mailbox import DeadMessage
 from uno_actors.projections import PublishedView, published_view
 from uno_actors.publisher import EventPublisher
+from uno_actors.reload import Reloaded, as_running, difference, names_below
 from uno_actors.runners import TreeNode
 from uno_actors.runtime import Runtime, Settings, SystemStatistics
 from uno_actors.store import EventStore, open_store
@@ -35,9 +38,6 @@ from uno_actors.tree import handlers_in, resolve, supervisors_in
 
 A = TypeVar("A", bound=PykkaActor)
 T = TypeVar("T")
-
-DEFAULT_SUPERVISOR = "handlers"
-"""Supervisor of handlers that stand under no other: any number of restarts, for each event has its attempts."""
 
 State = Literal["not started", "starting", "running", "stopping", "stopped"]
 
@@ -117,9 +117,49 @@ class ActorSystem:
         self._runtime: Runtime | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._has_stopped = asyncio.Event()
+        self._reloading = asyncio.Lock()
         self._thread: LoopThread | None = None
         self._log = get_logger(system=name)
         self._bus = EventBus(name, system=self)
+
+    @classmethod
+    def from_config(cls, path: str | os.PathLike[str], **options: Any) -> Self:
+        """The system that a configuration file describes; its directory is put on ``sys.path``.
+
+        Logging is left as it is: ``uno-actors run`` follows ``[logging]``, a program has its own.
+
+        Args:
+            path: Of the TOML file.
+            **options: Of the constructor, in place of what the file says.
+
+        Raises:
+            InvalidConfig: The file is wrong; with everything that is, each with its line.
+        """
+        return cls(**{**load(path).arguments(), **options})
+
+    def to_config(self) -> str:
+        """The text of a configuration file of this system: `from_config` makes the same of it.
+
+        What a file cannot say is left out: ``clock`` and ``event_registry``.
+
+        Raises:
+            NotConfigurable: A file cannot name all that it is made of; with everything that it cannot.
+        """
+        settings = self._settings
+        system = {
+            "name": self.name,
+            "store": self._url,
+            "ask_timeout": settings.ask_timeout,
+            "stop_timeout": settings.stop_timeout,
+        }
+        aggregates = {
+            "types": None if self._serves_any else list(self._types.values()),
+            "passivate_after": settings.passivate_after,
+            "max_active": settings.max_active,
+            "snapshot_every": settings.snapshot_every or 0,
+            "remember_commands": settings.remember_commands,
+        }
+        return write_config(system, aggregates, self._supervised)
 
     # --- what users call ---
 
@@ -255,6 +295,39 @@ class ActorSystem:
         if self._runtime is None:
             raise SystemNotRunning(self.name, self._state)
         return self._runtime.tree()
+
+    async def reload(self, config: Config | str | os.PathLike[str]) -> Reloaded:
+        """Make the running tree that of a configuration file; children whose specification is the same run on.
+
+        Only handlers and supervisors change: what ``[system]`` and ``[aggregates]`` say takes a new start.
+
+        Args:
+            config: Path of the file; or what `uno_actors.config.load` has made of it.
+
+        Raises:
+            InvalidConfig: The file is wrong; nothing has changed.
+            InvalidHandler, InvalidSupervisor: Likewise.
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        if not isinstance(config, Config):
+            config = load(config)
+        return await self._on_its_loop(self._reload(_assign(config.handlers, config.supervisors)))
+
+    async def _reload(self, wanted: list[Supervisor]) -> Reloaded:
+        async with self._reloading:
+            runtime = self._running()
+            present = {node.name: node for node in runtime.tree().children}
+            running = [
+                as_running(supervisor, names_below(present[supervisor.name]))
+                for supervisor in self._supervised
+                if supervisor.name in present
+            ]
+            change = difference(running, wanted)
+            failed = await runtime.change(change)
+            self._supervised = wanted
+            return Reloaded(
+                tuple(change.stopped), tuple(name for name in change.started if name not in failed), failed
+            )
 
     async def settled(self, timeout: float = 30.0) -> None:
         """Wait until every command is answered and every handler is live and has done with all that is recorded.

@@ -1,6 +1,7 @@
 """The bank as its customers see it: a process of its own, over real HTTP."""
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -130,6 +131,15 @@ def test_a_service_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         assert (balance(http, "ann"), balance(http, "bob")) == (700, 300)
         while len({receipt["id"] for receipt in receipts(tmp_path)}) < 61:
             time.sleep(0.01)
+
+
+def test_the_configuration_file_is_right_and_contradicts_nothing() -> None:
+    command = Path(sys.executable).with_name("uno-actors")
+    run = subprocess.run(
+        [command, "check", "bank.toml"], cwd=HERE, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "warning" not in run.stdout
 
 
 def test_the_service_tells_how_it_is_and_stops_when_it_is_told_to(tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
 """Fraud alerts: an account from which very much is taken at once is blocked until somebody has looked at it."""
 
 from bank.accounts import Account, Block, Withdrawn
-from uno_actors import EventPriority, HandlerContext, subscribe
+from uno_actors import HandlerContext, subscribe
 
 SUSPICIOUS = 1_000_000
 """Cents."""
 
 
-@subscribe(Withdrawn, priority=EventPriority.HIGH, name="fraud", start="earliest")
+@subscribe(Withdrawn)
 async def look_for_fraud(event: Withdrawn, context: HandlerContext) -> None:
     """Block the account. The command's id follows from the event: a second delivery changes nothing."""
     if event.amount >= SUSPICIOUS and event.aggregate_id is not None:

@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 from bank.accounts import Deposited, Withdrawn
-from uno_actors import EventPriority, HandlerContext, subscribe
+from uno_actors import HandlerContext, subscribe
 
 
-@subscribe((Deposited, Withdrawn), priority=EventPriority.NORMAL, name="receipts", start="earliest")
+@subscribe((Deposited, Withdrawn))
 def send_receipt(event: Deposited | Withdrawn, context: HandlerContext) -> None:
     """Write it to the outbox, from which a mail server takes it: a plain function, for files block.
 

@@ -1,13 +1,13 @@
 """The bank over HTTP: ``uvicorn bank.service:app``.
 
-BANK_STORE names the store, by default ``lmdb:data``.
+What it is made of is in ``bank.toml``. BANK_STORE names the store, by default ``lmdb:data``.
 """
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
@@ -15,9 +15,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from bank.accounts import Account, Cents, Deposit, LookAt, OpenAccount, Withdraw
-from bank.fraud import look_for_fraud
-from bank.receipts import send_receipt
-from bank.transfers import PREFIX, LookAtTransfer, RequestTransfer, Transfer, transfers
+from bank.transfers import PREFIX, LookAtTransfer, RequestTransfer, Transfer
 from uno_actors import (
     ActorSystem,
     CommandRejected,
@@ -27,6 +25,8 @@ from uno_actors import (
     WorldError,
 )
 from uno_actors.causality import new_id
+
+CONFIG = Path(__file__).parents[1] / "bank.toml"
 
 
 class NewAccount(BaseModel):
@@ -46,13 +46,7 @@ class NewTransfer(BaseModel):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    system = ActorSystem(
-        os.environ.get("BANK_STORE", "lmdb:data"),
-        aggregates=[Account, Transfer],
-        handlers=[transfers, send_receipt, look_for_fraud],
-        name="bank",
-    )
-    async with system:
+    async with ActorSystem.from_config(CONFIG) as system:
         app.state.system = system
         watching = asyncio.create_task(_end_with(system))
         yield

@@ -96,5 +96,5 @@ class Transfer(ProcessManager):
         self.outcome = event.outcome
 
 
-transfers = Transfer.handler(name="transfers", start="earliest")
+transfers = Transfer.handler()
 """The handler that moves transfers on; named in the configuration file."""

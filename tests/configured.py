@@ -1,0 +1,100 @@
+"""What the configuration files of tests name."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from uno_actors import Actor, AggregateRoot, DomainEvent, EventHandler, EventPriority, handles, subscribe
+from uno_actors.commands import Command
+
+
+class Sell(Command[int]):
+    price: int = 1
+
+
+class Sold(DomainEvent):
+    price: int
+    topic: str = "shop.sold"
+
+
+class Shop(AggregateRoot):
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.takings = 0
+
+    @handles
+    def sell(self, command: Sell) -> int:
+        self.register_event(Sold(price=command.price))
+        return self.takings
+
+    def apply_sold(self, event: Sold) -> None:
+        self.takings += event.price
+
+
+class Warehouse(AggregateRoot):
+    pass
+
+
+handled: list[tuple[str, int]] = []
+"""What the handlers were given, by which of them."""
+
+
+def mail(event: DomainEvent) -> None:
+    handled.append(("mail", event.aggregate_version or 0))
+
+
+@subscribe(
+    topic_pattern="shop.*", name="audit", priority=EventPriority.HIGH, max_attempts=3, start="earliest"
+)
+async def audit(event: DomainEvent) -> None:
+    handled.append(("audit", event.aggregate_version or 0))
+
+
+class Counter(EventHandler[Sold]):
+    @override
+    def handle(self, event: Sold) -> None:
+        handled.append(("counter", event.price))
+
+
+class Clerk(Actor):
+    def __init__(self, greeting: str = "hello", times: int = 1) -> None:
+        super().__init__()
+        self.greeting = greeting
+        self.times = times
+
+    @override
+    async def on_receive(self, message: Any) -> str:
+        return " ".join([self.greeting] * self.times)
+
+
+counter = Counter()
+number = 7
+
+
+# --- for services that are run as processes of their own ---
+
+
+def note(event: Sold) -> None:
+    """Take some time, then write a line."""
+    time.sleep(float(os.environ.get("SECONDS_EACH", "0")))
+    with Path(os.environ["NOTES"]).open("a", encoding="utf-8") as notes:
+        notes.write(f"{event.price}\n")
+
+
+def get_stuck(event: Sold) -> None:
+    """Never come back."""
+    note(event)
+    time.sleep(3600)
+
+
+def fail(event: Sold) -> None:
+    raise ValueError(f"{event.price} is too much")
+
+
+class Unmakable(EventHandler[Sold]):
+    def __init__(self) -> None:
+        super().__init__(Sold)
+        raise OSError("no mail server")

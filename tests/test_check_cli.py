@@ -1,0 +1,197 @@
+"""``uno-actors check`` and ``uno-actors schema``."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import jsonschema
+import pytest
+from test_config import GOOD, WRONG, written
+from typer.testing import CliRunner, Result
+
+from uno_actors import cli
+from uno_actors.config import FileTable
+
+FILE = """\
+[system]
+name = "shop"
+[aggregates]
+types = ["configured:Shop"]
+[[handlers]]
+handler = "configured:audit"
+[[supervisors]]
+name = "outer"
+max_restarts = 2
+within = "1m"
+  [[supervisors.supervisors]]
+  name = "inner"
+  max_restarts = 3
+  strategy = "one_for_all"
+    [[supervisors.supervisors.handlers]]
+    name = "mail"
+    handler = "configured:mail"
+    topic = "shop.*"
+    max_attempts = 3
+  [[supervisors.actors]]
+  actor = "configured:Clerk"
+  restart = "transient"
+"""
+
+REPORT = """\
+shop  aggregates: Shop
+├─ audit  handler, topic shop.*, high, 3 attempts
+└─ outer  one_for_one, 2 restarts within 1 min
+   ├─ inner  one_for_all, 3 restarts within 30 s
+   │  └─ mail  handler, topic shop.*, normal, 3 attempts
+   └─ Clerk  actor, Clerk, transient
+
+the system ends at the earliest after 2 restarts, at failure 3 in a row of outer > Clerk
+the system ends at the latest after 11 restarts, at failure 12 in a row of outer > inner > mail
+a child that cannot start is down for up to 2.4 s before the system ends
+stopping the children takes up to 10 s by their own deadlines; what still runs after 10 s is abandoned
+
+{file} is right
+"""
+
+
+def check(path: Path, *options: str) -> Result:
+    return CliRunner().invoke(cli.app, ["check", str(path), *options])
+
+
+def test_a_file_that_is_right_is_drawn_and_its_rules_are_told(tmp_path: Path) -> None:
+    path = written(tmp_path, FILE)
+    result = check(path)
+    assert (result.output, result.exit_code) == (REPORT.replace("{file}", str(path)), 0)
+
+
+def test_a_file_that_is_wrong_is_refused_with_every_fault_and_no_traceback(tmp_path: Path) -> None:
+    path = written(tmp_path, '[system]\nnam = "x"\nask_timeout = 5\n')
+    result = check(path)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    first, second, third = result.stderr.splitlines()
+    assert first == f"error: {path} has 2 faults:"
+    assert second.startswith(f"{path}:2: system.nam: ")
+    assert third.startswith(f"{path}:3: system.ask_timeout: ")
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_a_file_that_is_not_there_is_a_wrong_command_line(tmp_path: Path) -> None:
+    assert check(tmp_path / "nowhere.toml").exit_code == 2
+    including = written(tmp_path, 'include = ["nowhere.toml"]\n')
+    assert check(including).exit_code == 1
+
+
+def test_rules_that_contradict_each_other_are_told_with_their_line(tmp_path: Path) -> None:
+    path = written(tmp_path, FILE.replace("max_attempts = 3", "max_attempts = 9"))
+    result = check(path)
+    assert result.exit_code == 1
+    assert (
+        f"contradiction: {path}:19: supervisors[0].supervisors[0].handlers[0].max_attempts: an event is to be tried"
+        " 9 times, but 'inner' gives up at its failure 4: raise max_restarts there to 9, or write 3 here\n"
+    ) in result.output
+    assert result.output.endswith("contradicts itself\n")
+
+
+def test_a_warning_is_told_and_the_file_is_right_all_the_same(tmp_path: Path) -> None:
+    path = written(tmp_path, FILE + '  shutdown = "20s"\n')
+    result = check(path)
+    assert f"warning: {path}:23: supervisors[0].actors[0].shutdown: it may take 20 s" in result.output
+    assert result.exit_code == 0
+
+
+def test_programs_get_json(tmp_path: Path) -> None:
+    right = json.loads(check(written(tmp_path, FILE), "--json").output)
+    assert right["right"] is True
+    assert right["longest"]["failures"] == 12
+    assert right["tree"][0]["children"][0]["name"] == "inner"
+    contradicting = check(written(tmp_path, FILE.replace("max_attempts = 3", "max_attempts = 9")), "--json")
+    assert contradicting.exit_code == 1
+    assert [finding["line"] for finding in json.loads(contradicting.output)["findings"]] == [19]
+    wrong = check(written(tmp_path, "[sytem]\n"), "--json")
+    assert wrong.exit_code == 1
+    (fault,) = json.loads(wrong.output)["faults"]
+    assert (fault["line"], fault["key"]) == (1, "sytem")
+
+
+# --- the schema --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def schema() -> jsonschema.Draft202012Validator:
+    result = CliRunner().invoke(cli.app, ["schema"])
+    assert result.exit_code == 0
+    found = json.loads(result.output)
+    jsonschema.Draft202012Validator.check_schema(found)
+    return jsonschema.Draft202012Validator(found)
+
+
+def as_json(text: str) -> object:
+    return json.loads(json.dumps(tomllib.loads(text), default=str))
+
+
+@pytest.mark.parametrize("text", ["", FILE, GOOD])
+def test_the_schema_accepts_what_is_right(schema: jsonschema.Draft202012Validator, text: str) -> None:
+    schema.validate(as_json(text))
+
+
+def test_the_schema_refuses_most_of_what_is_wrong(schema: jsonschema.Draft202012Validator) -> None:
+    """What is wrong with one value, not what needs Python, other values or other files to be known."""
+    refused = 0
+    for text, _ in WRONG:
+        try:
+            data = as_json(text)
+        except ValueError:
+            continue
+        refused += not schema.is_valid(data)
+    assert refused > 40
+
+
+def test_every_key_of_the_schema_is_described(schema: jsonschema.Draft202012Validator) -> None:
+    assert schema.schema["properties"].keys() == FileTable.model_fields.keys()
+    tables = [schema.schema, *schema.schema["$defs"].values()]
+    undescribed = [
+        name
+        for table in tables
+        for name, option in table["properties"].items()
+        if "description" not in option
+    ]
+    assert undescribed == []
+
+
+def test_the_schema_shows_defaults_as_they_are_written(schema: jsonschema.Draft202012Validator) -> None:
+    definitions = schema.schema["$defs"]
+    assert definitions["SystemTable"]["properties"]["ask_timeout"]["default"] == "30s"
+    assert definitions["HandlerTable"]["properties"]["priority"]["default"] == "normal"
+    assert "default" not in definitions["HandlerTable"]["properties"]["timeout"]
+    assert "null" not in json.dumps(schema.schema)
+
+
+# --- simulation --------------------------------------------------------------------------------------------
+
+
+def test_an_hour_of_failures_is_simulated_and_told(tmp_path: Path) -> None:
+    result = check(written(tmp_path, FILE), "--simulate", "mail fails 100% of 1/s for 10s", "--for", "5m")
+    assert result.exit_code == 0
+    told = result.output[result.output.index("simulated: ") :]
+    first, *others = told.splitlines()
+    assert first.startswith("simulated: the system ")
+    assert others[0].startswith("  outer > inner > mail: ")
+    again = check(written(tmp_path, FILE), "--simulate", "mail fails 100% of 1/s for 10s", "--for", "5m")
+    assert again.output == result.output
+    as_data = check(written(tmp_path, FILE), "--simulate", "mail cannot start for 9m", "--json")
+    assert json.loads(as_data.output)["simulation"]["ended"] is True
+
+
+@pytest.mark.parametrize(
+    "options", [["--simulate", "mail"], ["--simulate", "mail fails 1%", "--for", "long"]]
+)
+def test_a_fault_that_cannot_be_simulated_is_a_wrong_command_line(tmp_path: Path, options: list[str]) -> None:
+    command = [Path(sys.executable).with_name("uno-actors"), "check", written(tmp_path, FILE), *options]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("error: cannot simulate ")

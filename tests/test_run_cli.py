@@ -1,0 +1,318 @@
+"""``uno-actors run`` and ``uno-actors tree``, as processes of their own with real files and real signals."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from configured import Sold
+
+from stores import LmdbEventStore
+from uno_actors import EventRegistry
+from uno_actors.control import ControlRefused, control_directory
+
+COMMAND = Path(sys.executable).with_name("uno-actors")
+HERE = Path(__file__).parent
+
+FILE = """\
+[system]
+name = "shop"
+store = "lmdb:${DATA}"
+stop_timeout = "20s"
+[logging]
+format = "json"
+[[handlers]]
+name = "note"
+handler = "configured:note"
+"""
+
+
+class Running:
+    """A service in a directory: its file, its process, its logs."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.file = directory / "shop.toml"
+        self.log = directory / "log"
+        self.environment = os.environ | {
+            "PYTHONPATH": str(HERE),
+            "DATA": str(directory / "data"),
+            "NOTES": str(directory / "notes"),
+            "XDG_RUNTIME_DIR": tempfile.mkdtemp(),  # with a shorter path than that of the test
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, text: str = FILE, *options: str, **environment: str) -> None:
+        """Start it, and return when it has started."""
+        self.begin(text, *options, **environment)
+        self.until(lambda: self.logged("system started"))
+
+    def begin(self, text: str = FILE, *options: str, **environment: str) -> None:
+        self.file.write_text(text)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [COMMAND, "run", self.file, *options],
+                env=self.environment | environment,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+            )
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait; the deadline is that of the test."""
+        while not condition():
+            assert self.process is not None
+            if self.process.poll() is not None and not condition():
+                pytest.fail(f"it ended with {self.process.returncode}: {self.log.read_text()}")
+            time.sleep(0.01)
+
+    def logged(self, text: str) -> bool:
+        return text in self.log.read_text()
+
+    def notes(self) -> list[int]:
+        path = self.directory / "notes"
+        return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def code(self) -> int:
+        """The exit code, when it has ended."""
+        assert self.process is not None
+        return self.process.wait(30)
+
+    def sell(self, *prices: int) -> None:
+        """Have another process, this one, record events in its store."""
+
+        async def append() -> None:
+            async with LmdbEventStore(self.directory / "data", EventRegistry([Sold])) as store:
+                await store.append(*[Sold(price=price) for price in prices])
+
+        asyncio.run(append())
+
+    def tree(self, *options: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [COMMAND, "tree", self.file, *options],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.directory,
+        )
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Running]:
+    running = Running(tmp_path)
+    yield running
+    if running.process is not None and running.process.poll() is None:
+        running.process.kill()
+        running.process.wait()
+    shutil.rmtree(running.environment["XDG_RUNTIME_DIR"])
+
+
+# --- stopping ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_ends_it_with_0(service: Running, number: signal.Signals) -> None:
+    service.start(SECONDS_EACH="0.05")
+    service.sell(*range(20))
+    service.until(service.notes)
+    service.signal(number)
+    assert service.code() == 0
+    assert service.notes() == list(range(20))
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["system started", "told to stop", "system stopped"]
+    assert lines[1]["signal"] == number.name
+    assert {line["system"] for line in lines} == {"shop"}
+    assert list((service.directory / "data").glob("*.sock")) == []
+
+
+def test_a_second_signal_ends_it_at_once(service: Running) -> None:
+    service.start(FILE.replace("configured:note", "configured:get_stuck"))
+    service.sell(1)
+    service.until(service.notes)
+    service.signal(signal.SIGTERM)
+    service.until(lambda: service.logged("told to stop"))
+    begun = time.monotonic()
+    service.signal(signal.SIGTERM)
+    assert service.code() == 128 + signal.SIGTERM
+    assert time.monotonic() - begun < 5
+    assert service.logged("told to stop again: ending at once")
+
+
+def test_a_handler_that_is_stuck_holds_it_no_longer_than_the_deadline(service: Running) -> None:
+    stuck = FILE.replace("configured:note", "configured:get_stuck").replace("20s", "500ms")
+    service.start(stuck)
+    service.sell(1)
+    service.until(service.notes)
+    begun = time.monotonic()
+    service.signal(signal.SIGTERM)
+    assert service.code() == 0
+    assert time.monotonic() - begun < 10
+
+
+def test_a_service_that_is_killed_goes_on_where_it_was(service: Running) -> None:
+    service.start(SECONDS_EACH="0.01")
+    service.sell(*range(50))
+    service.until(lambda: len(service.notes()) > 5)
+    service.signal(signal.SIGKILL)
+    assert service.code() == -signal.SIGKILL
+    before = service.notes()
+    assert len(before) < 50
+    service.log.unlink()
+    service.start()
+    service.until(lambda: set(service.notes()) == set(range(50)))
+    service.signal(signal.SIGTERM)
+    assert service.code() == 0
+    after = service.notes()[len(before) :]
+    assert after == sorted(after)
+    assert after[-1] == 49
+
+
+# --- not starting, giving up -------------------------------------------------------------------------------
+
+
+def test_a_wrong_file_is_refused_with_its_lines(service: Running) -> None:
+    service.begin(FILE + "topik = 1\n")
+    assert service.code() == 1
+    lines = service.log.read_text().splitlines()
+    assert lines[0] == f"error: {service.file} has 1 fault:"
+    assert lines[1].startswith(f"{service.file}:10: handlers[0].topik: ")
+    assert len(lines) == 2
+
+
+def test_a_file_that_is_not_there_is_a_wrong_command_line(service: Running) -> None:
+    run = subprocess.run(
+        [COMMAND, "run", "nowhere.toml"], cwd=service.directory, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "nowhere.toml: it cannot be read: No such file or directory" in run.stderr
+
+
+def test_a_store_that_cannot_be_opened_ends_it_with_1(service: Running) -> None:
+    (service.directory / "data").write_text("no directory")
+    service.begin()
+    assert service.code() == 1
+    (line,) = map(json.loads, service.log.read_text().splitlines())
+    assert line["event"] == "system cannot start"
+    assert "data" in line["error"]
+
+
+def test_a_handler_that_cannot_be_made_ends_it_with_1_and_its_traceback_in_the_log(service: Running) -> None:
+    service.begin(FILE.replace("configured:note", "configured:Unmakable"))
+    assert service.code() == 1
+    line = json.loads(service.log.read_text().splitlines()[-1])
+    assert line["event"] == "system cannot start"
+    assert "no mail server" in line["exception"]
+
+
+def test_supervisors_that_give_up_end_it_with_3(service: Running) -> None:
+    rules = '[[supervisors]]\nname = "sales"\nmax_restarts = 1\nbackoff = { initial = "0s" }\n'
+    failing = '[[supervisors.handlers]]\nname = "fail"\nhandler = "configured:fail"\n'
+    service.start(FILE + rules + failing)
+    service.sell(7)
+    assert service.code() == 3
+    events = [json.loads(line) for line in service.log.read_text().splitlines()]
+    (contradiction,) = [line for line in events if line["event"] == "contradiction"]
+    assert "an event is to be tried 5 times" in contradiction["place"]
+    assert f"{service.file}:" in contradiction["place"]
+    gave_up = events[-1]
+    assert (gave_up["event"], gave_up["level"]) == ("system gave up", "critical")
+    assert "7 is too much" in gave_up["error"]
+
+
+def test_logs_for_people_are_lines_of_text(service: Running) -> None:
+    service.start(FILE, "--log", "text")
+    service.signal(signal.SIGTERM)
+    assert service.code() == 0
+    first = service.log.read_text().splitlines()[0]
+    assert "[info     ] system started" in first
+    assert "system=shop" in first
+
+
+# --- the tree ----------------------------------------------------------------------------------------------
+
+
+def test_the_tree_of_a_running_system_is_shown_to_its_owner_only(service: Running) -> None:
+    service.start()
+    (path,) = (service.directory / "data").glob("*.sock")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    service.sell(1)
+    service.until(service.notes)
+    shown = service.tree()
+    assert shown.returncode == 0, shown.stderr
+    assert service.process is not None
+    first, *others = shown.stdout.splitlines()
+    assert first.startswith(f"shop, process {service.process.pid}, up ")
+    assert any("note  handler, live" in line for line in others)
+    answer = json.loads(service.tree("--json").stdout)
+    assert answer["system"] == "shop"
+    assert "note" in json.dumps(answer["tree"])
+
+
+def test_what_a_killed_process_left_behind_is_removed(service: Running) -> None:
+    service.start()
+    service.signal(signal.SIGKILL)
+    service.code()
+    assert list((service.directory / "data").glob("*.sock"))
+    asked = service.tree()
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert "no process runs the system of" in asked.stderr
+    assert list((service.directory / "data").glob("*.sock")) == []
+
+
+def test_a_system_in_memory_is_found_by_its_file(service: Running) -> None:
+    service.start(FILE.replace("lmdb:${DATA}", "memory:"))
+    assert "note  handler" in service.tree().stdout
+    assert service.tree().returncode == 0
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"", b"\n", b"{}\n", b'{"want": "secrets"}\n', b"[" * 100_000 + b"\n", b"\xff\n"]
+)
+def test_a_malformed_request_does_not_hurt_the_system(service: Running, request_line: bytes) -> None:
+    import socket
+
+    service.start()
+    (path,) = (service.directory / "data").glob("*.sock")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(request_line)
+        connection.shutdown(socket.SHUT_WR)
+        try:
+            reply: Any = connection.makefile("rb").readline()
+        except ConnectionResetError:
+            reply = b""
+    assert not reply or "error" in json.loads(reply)
+    assert service.tree().returncode == 0
+
+
+def test_a_directory_that_others_may_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    directory = control_directory("memory:", "key")
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    directory.parent.chmod(0o755)
+    with pytest.raises(ControlRefused, match="is open to others"):
+        control_directory("memory:", "key")
+
+
+def test_long_paths_are_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    deep = tmp_path / ("x" * 90)
+    deep.mkdir()
+    directory = control_directory(f"lmdb:{deep}", "key")
+    assert directory.parent.parent == tmp_path
+    assert directory == control_directory(f"lmdb:{deep}", "key") != control_directory("memory:", "key")

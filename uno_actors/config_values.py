@@ -1,0 +1,467 @@
+"""The values of a configuration file: durations, sizes, names of Python things; what is allowed for each.
+
+Each kind of value says in one sentence what is allowed, for error messages, and the same for editors as JSON
+Schema.
+"""
+
+import importlib
+import importlib.util
+import math
+import re
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from uno_actors._pykka import PykkaActor
+from uno_actors.aggregate import AggregateRoot
+from uno_actors.errors import CallerError, InvalidHandler, InvalidTopic, describe
+from uno_actors.events import DomainEvent
+from uno_actors.handlers import (
+    MAX_NAME_BYTES,
+    EventHandler,
+    EventPriority,
+    HandlerSpec,
+    Start,
+    _default_name,
+    gather,
+)
+from uno_actors.topics import TopicPattern
+
+
+class FromEnvironment(str):
+    """A string that was put together from environment variables, which may stand for a number.
+
+    Attributes:
+        written: As it is in the file.
+    """
+
+    __slots__ = ("written",)
+
+    def __new__(cls, text: str, written: str) -> "FromEnvironment":
+        """``text`` with what was written."""
+        made = super().__new__(cls, text)
+        made.written = written
+        return made
+
+    written: str
+
+
+@dataclass(frozen=True, eq=False)
+class Allowed:
+    """How a value is read, as an annotation for pydantic.
+
+    Args:
+        text: What is allowed.
+        parse: Returns the value, or raises `ValueError` with a reason, which may be empty.
+        schema: JSON Schema of what is written.
+    """
+
+    text: str
+    parse: Callable[[Any], Any]
+    schema: dict[str, Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return dict(self.schema)
+
+    def _check(self, found: Any) -> Any:
+        try:
+            return self.parse(found)
+        except (ValueError, TypeError, CallerError) as error:
+            why = str(error)
+            why += "" if why.endswith("?") else "."
+            text = f"{why} Allowed is {self.text}" if str(error) else f"allowed is {self.text}"
+            raise PydanticCustomError("not_allowed", "{reason}", {"reason": text}) from None
+
+
+# --- plain values ------------------------------------------------------------------------------------------
+
+
+def _text(found: Any) -> str:
+    if not isinstance(found, str):
+        raise ValueError
+    return str(found)
+
+
+def _name(found: Any) -> str:
+    text = _text(found)
+    if not 0 < len(text.encode("utf-8", "replace")) <= MAX_NAME_BYTES or not text.isprintable():
+        raise ValueError
+    return text
+
+
+def _number(found: Any) -> float:
+    if isinstance(found, FromEnvironment):
+        found = float(found)
+    if not isinstance(found, (int, float)) or isinstance(found, bool) or not math.isfinite(found):
+        raise ValueError
+    return found
+
+
+def _whole(found: Any) -> int:
+    if isinstance(found, FromEnvironment):
+        found = int(found) if re.fullmatch(r"[+-]?[0-9]{1,18}", found) else None
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise ValueError
+    return found
+
+
+def _truth(found: Any) -> bool:
+    if isinstance(found, FromEnvironment) and found in ("true", "false"):
+        return found == "true"
+    if not isinstance(found, bool):
+        raise ValueError
+    return found
+
+
+def _count(least: int) -> Allowed:
+    def parse(found: Any) -> int:
+        number = _whole(found)
+        if number < least:
+            raise ValueError
+        return number
+
+    return Allowed(f"a whole number, {least} or more", parse, {"type": "integer", "minimum": least})
+
+
+def _share(found: Any) -> float:
+    if not 0 <= (number := _number(found)) <= 1:
+        raise ValueError
+    return number
+
+
+def _growth(found: Any) -> float:
+    if (number := _number(found)) < 1:
+        raise ValueError
+    return number
+
+
+def _one_of(*words: str) -> Allowed:
+    def parse(found: Any) -> str:
+        if not isinstance(found, str) or found not in words:
+            near = get_close_matches(found, words, 1) if isinstance(found, str) else []
+            raise ValueError(f'did you mean "{near[0]}"?' if near else "")
+        return str(found)
+
+    *others, last = [f'"{word}"' for word in words]
+    return Allowed(f"{', '.join(others)} or {last}", parse, {"enum": list(words)})
+
+
+Text = Annotated[str, Allowed("a string", _text, {"type": "string"})]
+Name = Annotated[
+    str,
+    Allowed(f"a string of 1 to {MAX_NAME_BYTES} printable bytes", _name, {"type": "string", "minLength": 1}),
+]
+Truth = Annotated[bool, Allowed("true or false", _truth, {"type": "boolean"})]
+AtLeastOne = Annotated[int, _count(1)]
+AtLeastZero = Annotated[int, _count(0)]
+Share = Annotated[
+    float, Allowed("a number from 0 to 1", _share, {"type": "number", "minimum": 0, "maximum": 1})
+]
+Growth = Annotated[float, Allowed("a number, 1 or more", _growth, {"type": "number", "minimum": 1})]
+
+
+def _store_url(found: Any) -> str:
+    scheme, colon, _ = _text(found).partition(":")
+    schemes = {entry.name for entry in entry_points(group="uno_actors.stores")}
+    if not colon or scheme not in schemes:
+        raise ValueError(f"there are stores for {', '.join(sorted(schemes))}")
+    return str(found)
+
+
+StoreUrl = Annotated[
+    str,
+    Allowed(
+        'the URL of a store, such as "lmdb:./data" or "memory:"',
+        _store_url,
+        {"type": "string", "examples": ["lmdb:./data", "memory:"]},
+    ),
+]
+
+
+# --- durations and sizes -----------------------------------------------------------------------------------
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SIZES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_DURATION = r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)"
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(B|[KMGT]i?B)")
+LONGEST = 100 * 366 * 86400.0
+
+
+def duration(found: Any) -> float:
+    """Seconds of ``"250ms"``, ``"1.5s"``, ``"1h30m"``.
+
+    Raises:
+        ValueError: It is no such string.
+    """
+    if isinstance(found, (int, float)) and not isinstance(found, bool):
+        raise ValueError(f'a unit is needed: write "{found}s" for seconds')
+    if not isinstance(found, str) or not re.fullmatch(f"(?:{_DURATION} ?)+", found.strip() + " "):
+        raise ValueError
+    parts = re.findall(_DURATION, found)
+    seconds = sum(
+        float(number) / 1000 if unit == "ms" else float(number) * UNITS[unit] for number, unit in parts
+    )
+    if seconds > LONGEST:
+        raise ValueError("it is longer than 100 years")
+    return seconds
+
+
+def as_duration(seconds: float) -> str:
+    """How a configuration file writes so many seconds, in the largest unit that needs no fraction."""
+    for unit in ("d", "h", "m", "s"):
+        if seconds and seconds % UNITS[unit] == 0:
+            return f"{seconds / UNITS[unit]:.0f}{unit}"
+    milliseconds = round(seconds * 1000)
+    if milliseconds / 1000 == seconds:
+        return f"{milliseconds}ms" if milliseconds else "0s"
+    return f"{Decimal(repr(seconds)):f}s"
+
+
+def _positive_duration(found: Any) -> float:
+    if (seconds := duration(found)) <= 0:
+        raise ValueError("it must be more than nothing")
+    return seconds
+
+
+def store_option(found: Any) -> str:
+    """What stands in a store's URL for an option: a size in bytes, a number, a word.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    if isinstance(found, str) and (size := _SIZE.fullmatch(found)):
+        return str(int(float(size[1]) * SIZES[size[2]]))
+    if isinstance(found, (bool, str)):
+        return str(found).lower() if isinstance(found, bool) else found
+    return str(_whole(found))
+
+
+_A_DURATION = 'a duration such as "250ms", "30s", "5m", "1h30m" or "1d"'
+_DURATION_SCHEMA = {"type": "string", "pattern": f"^({_DURATION} ?)+$", "examples": ["250ms", "30s", "5m"]}
+Seconds = Annotated[float, Allowed(_A_DURATION, _positive_duration, _DURATION_SCHEMA)]
+SecondsOrZero = Annotated[float, Allowed(_A_DURATION, duration, _DURATION_SCHEMA)]
+"""Zero is allowed."""
+StoreOption = Annotated[
+    str,
+    Allowed(
+        'a size such as "64GiB", a whole number or a word', store_option, {"type": ["string", "integer"]}
+    ),
+]
+
+
+def _shutdown(found: Any) -> float | str:
+    return str(found) if found in ("kill", "infinity") else duration(found)
+
+
+ShutdownValue = Annotated[
+    float | Literal["kill", "infinity"],
+    Allowed(
+        f'{_A_DURATION}, or "kill" or "infinity"',
+        _shutdown,
+        {"anyOf": [{"enum": ["kill", "infinity"]}, _DURATION_SCHEMA]},
+    ),
+]
+
+
+def _restarts(found: Any) -> int | None:
+    if found == "unlimited":
+        return None
+    if (number := _whole(found)) < 0:
+        raise ValueError
+    return number
+
+
+MaxRestarts = Annotated[
+    int | None,
+    Allowed(
+        'a whole number, 0 or more, or "unlimited"',
+        _restarts,
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"const": "unlimited"}]},
+    ),
+]
+
+# --- words -------------------------------------------------------------------------------------------------
+
+StrategyWord = Annotated[
+    Literal["one_for_one", "one_for_all", "rest_for_one"],
+    _one_of("one_for_one", "one_for_all", "rest_for_one"),
+]
+RestartWord = Annotated[
+    Literal["permanent", "transient", "temporary"], _one_of("permanent", "transient", "temporary")
+]
+BudgetWord = Annotated[Literal["supervisor", "child"], _one_of("supervisor", "child")]
+AutoShutdownWord = Annotated[
+    Literal["never", "any_significant", "all_significant"],
+    _one_of("never", "any_significant", "all_significant"),
+]
+DirectiveWord = Annotated[
+    Literal["restart", "resume", "stop", "escalate"], _one_of("restart", "resume", "stop", "escalate")
+]
+DispatcherWord = Annotated[Literal["shared", "thread"], _one_of("shared", "thread")]
+LevelWord = Annotated[
+    Literal["debug", "info", "warning", "error", "critical"],
+    _one_of("debug", "info", "warning", "error", "critical"),
+]
+FormatWord = Annotated[Literal["text", "json"], _one_of("text", "json")]
+
+_priority = _one_of("high", "normal", "low")
+PriorityWord = Annotated[
+    EventPriority,
+    Allowed(_priority.text, lambda found: EventPriority[_priority.parse(found).upper()], _priority.schema),
+]
+
+
+def _start(found: Any) -> Start:
+    if isinstance(found, datetime):
+        return found
+    if found == "latest":
+        return "latest"
+    if found == "earliest":
+        return "earliest"
+    if (position := _whole(found)) < 0:
+        raise ValueError
+    return position
+
+
+StartValue = Annotated[
+    Start,
+    Allowed(
+        '"latest", "earliest", a position (0 or more) or a time such as 2026-01-31T00:00:00Z',
+        _start,
+        {"anyOf": [{"enum": ["latest", "earliest"]}, {"type": "integer", "minimum": 0}, {"type": "string"}]},
+    ),
+]
+
+
+def _topic(found: Any) -> TopicPattern:
+    try:
+        return TopicPattern(_text(found))
+    except InvalidTopic as error:
+        raise ValueError(error.reason) from error
+
+
+Topic = Annotated[
+    TopicPattern,
+    Allowed(
+        "a topic pattern: tokens separated by '.', '*' for one token, a trailing '>' for one or more",
+        _topic,
+        {"type": "string", "examples": ["accounts.*", "accounts.>"]},
+    ),
+]
+
+
+# --- things of Python --------------------------------------------------------------------------------------
+
+_IMPORT_STRING = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+
+
+def imported(found: Any) -> Any:
+    """What ``"package.module:name"`` names.
+
+    Raises:
+        ValueError: It is no such string, or cannot be imported; with the reason.
+    """
+    text = _text(found)
+    if not _IMPORT_STRING.fullmatch(text):
+        raise ValueError("it names nothing" if ":" not in text else "it is malformed")
+    module, _, path = text.partition(":")
+    thing = _module(module)
+    for name in path.split("."):
+        try:
+            thing = getattr(thing, name)
+        except AttributeError:
+            near = get_close_matches(name, dir(thing), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"there is no {name!r} in {module}{hint}") from None
+    return thing
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything
+        frames = [
+            frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
+        ]
+        last = frames[-1]
+        place = f" at {last.filename}:{last.lineno}" if last.filename != __file__ else ""
+        raise ValueError(f"module {name!r} cannot be imported ({describe(error)}{place})") from None
+
+
+def _class_of(base: type, kind: str) -> Allowed:
+    def parse(found: Any) -> Any:
+        thing = imported(found)
+        if not (isinstance(thing, type) and issubclass(thing, base)):
+            raise ValueError(f"{found} is {_described(thing)}")
+        return thing
+
+    return _import_string(f"{kind}", parse)
+
+
+def _described(thing: object) -> str:
+    if isinstance(thing, type):
+        return f"the class {thing.__qualname__}"
+    kind = type(thing).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def _import_string(kind: str, parse: Callable[[Any], Any]) -> Allowed:
+    return Allowed(
+        f'{kind}, named as "package.module:name"',
+        parse,
+        {"type": "string", "pattern": r"^[\w.]+:[\w.]+$", "examples": ["package.module:name"]},
+    )
+
+
+def handler_named(found: Any) -> HandlerSpec:
+    """The subscription of the handler that ``"package.module:name"`` names.
+
+    Raises:
+        ValueError, InvalidHandler: It names none.
+    """
+    thing = imported(found)
+    if isinstance(thing, ModuleType) or not (
+        callable(thing) or isinstance(thing, (HandlerSpec, EventHandler))
+    ):
+        raise ValueError(f"{found} is {_described(thing)}")
+    try:
+        (spec,) = gather([thing])
+    except InvalidHandler:  # nobody has subscribed it: the file does
+        if isinstance(thing, type):
+            raise
+        return HandlerSpec(_default_name(thing), thing)
+    return spec
+
+
+def _error_type(found: Any) -> type[BaseException]:
+    thing = imported(found if not isinstance(found, str) or ":" in found else f"builtins:{found}")
+    if not (isinstance(thing, type) and issubclass(thing, BaseException)):
+        raise ValueError(f"{found} is {_described(thing)}")
+    return thing
+
+
+Handler = Annotated[HandlerSpec, _import_string("a function or an EventHandler", handler_named)]
+AggregateType = Annotated[type[AggregateRoot], _class_of(AggregateRoot, "an AggregateRoot class")]
+EventType = Annotated[type[DomainEvent], _class_of(DomainEvent, "a DomainEvent class")]
+ActorType = Annotated[type[PykkaActor], _class_of(PykkaActor, "an Actor class")]
+ErrorType = Annotated[
+    type[BaseException],
+    Allowed(
+        'an exception class, named as "ValueError" or "package.module:name"', _error_type, {"type": "string"}
+    ),
+]

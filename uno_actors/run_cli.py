@@ -1,0 +1,81 @@
+"""``uno-actors run`` and ``uno-actors tree``: a service by its configuration file, and how it is."""
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from uno_actors.check_cli import File, exit_code, rounded
+from uno_actors.config import control_key, load, load_system
+from uno_actors.config_errors import InvalidConfig
+from uno_actors.control import ask_processes, control_directory
+from uno_actors.errors import CallerError, UnoError, describe, printable
+from uno_actors.log import get_logger
+from uno_actors.service import LogForm, end_process, serve
+
+
+def run(
+    file: File,
+    log_form: Annotated[
+        LogForm | None, typer.Option("--log", help="How to log, in place of what the file says.")
+    ] = None,
+) -> None:
+    """Run the system of a configuration file until SIGTERM or SIGINT, then drain and stop it in order.
+
+    A second signal ends it at once. Exit codes: 0 stopped, 1 the file is wrong or the system cannot start, 2 there is
+    no such file, 3 its supervisors gave up.
+    """
+    try:
+        config = load(file)
+    except InvalidConfig as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(exit_code(error)) from None
+    try:
+        code = serve(config, log_form)
+    except UnoError as error:
+        get_logger(system=config.system.name).critical("system cannot start", error=describe(error))
+        code = 1
+    except Exception as error:  # noqa: BLE001 - whatever a handler or an actor raises when it is made
+        get_logger(system=config.system.name).critical("system cannot start", exc_info=error)
+        code = 1
+    end_process(code)  # threads that a handler keeps busy were given their time
+
+
+class NotRunning(CallerError):
+    """No process runs the system that is asked about."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(f"no process runs the system of {file} on this machine for this user")
+
+
+def tree(
+    file: File,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a process, a line each.")] = False,
+) -> None:
+    """Show the live tree of a running system: states, restarts, queues. Exit code 1 if it does not run."""
+    try:
+        directory = control_directory(load_system(file).url, control_key(file))
+    except InvalidConfig as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(exit_code(error)) from None
+    answers = list(ask_processes(directory, "tree"))
+    if not answers:
+        raise NotRunning(str(file))
+    for answer in answers:
+        if as_json:
+            print(json.dumps(answer))
+        else:
+            print(f"{printable(answer['system'])}, process {answer['pid']}, up {rounded(answer['uptime'])}")
+            for line in _branches(answer["tree"]["children"]):
+                print(line)
+
+
+def _branches(nodes: list[dict[str, Any]], before: str = "") -> Iterator[str]:
+    for number, node in enumerate(nodes, start=1):
+        is_last = number == len(nodes)
+        facts = [node["kind"], node["state"]]
+        facts += [f"{node['restarts']} restarts"] if node["restarts"] else []
+        facts += [f"{node['waiting']} waiting"] if node["waiting"] else []
+        yield f"{before}{'└─' if is_last else '├─'} {printable(node['name'])}  {', '.join(facts)}"
+        yield from _branches(node["children"], before + ("   " if is_last else "│  "))
