@@ -56,7 +56,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config", "record_lines", "store_cli", "cli", "testing"),
 )
 
-STORES_MAY_IMPORT = {"store", "store_care", "codec", "errors", "events"}
+STORES_MAY_IMPORT = {"store", "store_care", "codec", "errors", "events", "log_filter"}
 """What a store needs of uno_actors: the port, the codec, the errors, and the registry of events."""
 
 

@@ -26,6 +26,7 @@ from uno_actors.store import (
     Snapshot,
     StoredRecord,
 )
+from uno_actors.store import open_store as open_store_of_url
 from uno_actors.testing import CONTRACT, Check, MakeStore, StorePlace, check_event_store
 
 
@@ -47,7 +48,30 @@ async def in_lmdb() -> AsyncIterator[StorePlace]:
         yield StorePlace(open_store)
 
 
-STORES = {"memory": in_memory, "lmdb": in_lmdb}
+@asynccontextmanager
+async def in_sqlite() -> AsyncIterator[StorePlace]:
+    with TemporaryDirectory() as directory:
+
+        async def open_store(event_registry: EventRegistry) -> EventStore:
+            return open_store_of_url(f"sqlite+aiosqlite:///{directory}/store.db", event_registry)
+
+        yield StorePlace(open_store)
+
+
+@asynccontextmanager
+async def in_sqlite_in_memory() -> AsyncIterator[StorePlace]:
+    async def open_store(event_registry: EventRegistry) -> EventStore:
+        return open_store_of_url("sqlite+aiosqlite://", event_registry)
+
+    yield StorePlace(open_store, durable=False)
+
+
+STORES = {
+    "memory": in_memory,
+    "lmdb": in_lmdb,
+    "sqlite": in_sqlite,
+    "sqlite in memory": in_sqlite_in_memory,
+}
 
 
 @pytest.mark.parametrize("make_store", STORES.values(), ids=STORES)
