@@ -216,12 +216,21 @@ class _Check:
             self._step(len(page))
 
     def the_rest(self) -> None:
-        """Checkpoints, dead letters and snapshots can be read."""
+        """Checkpoints, dead letters, snapshots and views can be read."""
         store = self._store
         store._read_checkpoints()
         store._read_dead_letters(None)
         for prefix in _keys(store, store._snapshots):
             store._read_snapshot(_stream(prefix))
+        key = b""
+        while True:
+            with store._reading() as txn:
+                page = _page(txn, store._views, key)
+            if not page:
+                return
+            for key, data in page:
+                store._checked_entry(key, data)
+            key += b"\0"
 
     def _read(self, position: bytes, data: bytes, wanted: tuple[StreamId, int] | None) -> StoredRecord:
         try:

@@ -12,6 +12,7 @@ checkpoints    handler name                                         position, ch
 dead_letters   handler name, NUL, position                          msgpack array, fields of `DeadLetter`, check
 snapshots      aggregate id, NUL, aggregate type, NUL               msgpack array: version, schema version,
                                                                     state (itself msgpack), taken at; check
+views          view name, NUL, key                                  value, check
 meta           ``program``, ``format``                              ``uno_actors``, ``1``
 ============== ==================================================== ====================================
 
@@ -89,6 +90,7 @@ from uno_actors.store import (
     Lease,
     Snapshot,
     StoredRecord,
+    ViewChange,
     place,
 )
 from uno_actors.store_care import Fault, Progress, StoreInfo, Verified
@@ -200,6 +202,7 @@ class LmdbEventStore(EventStore):
         self._checkpoints = self._env.open_db(b"checkpoints")
         self._dead_letters = self._env.open_db(b"dead_letters")
         self._snapshots = self._env.open_db(b"snapshots")
+        self._views = self._env.open_db(b"views")
 
     # --- the port: writing ---
 
@@ -213,9 +216,17 @@ class LmdbEventStore(EventStore):
 
     @override
     async def save_progress(
-        self, checkpoints: Mapping[str, int], dead_letters: Sequence[DeadLetter] = ()
+        self,
+        checkpoints: Mapping[str, int],
+        dead_letters: Sequence[DeadLetter] = (),
+        views: Sequence[ViewChange] = (),
     ) -> None:
-        await self._submit(_SaveProgress(dict(checkpoints), tuple(dead_letters)))
+        await self._submit(_SaveProgress(dict(checkpoints), tuple(dead_letters), tuple(views)))
+
+    @override
+    async def drop_view(self, view: str) -> None:
+        while await self._submit(_DropView(view)):
+            pass
 
     @override
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
@@ -348,6 +359,28 @@ class LmdbEventStore(EventStore):
                     packed = self._checked(key, data, f"the dead letter {key!r}")
                     letters.append(DeadLetter._make(msgpack.unpackb(packed, timestamp=3)))
         return letters
+
+    @override
+    async def read_view(
+        self, view: str, start: bytes = b"", end: bytes | None = None, limit: int | None = PAGE
+    ) -> list[tuple[bytes, bytes]]:
+        prefix = view.encode() + b"\0"
+        found: list[tuple[bytes, bytes]] = []
+        with self._reading() as txn, txn.cursor(self._views) as cursor:
+            if cursor.set_range(prefix + start):
+                for stored_key, data in _items(cursor):
+                    key = stored_key[len(prefix) :]
+                    if not stored_key.startswith(prefix) or (end is not None and key >= end):
+                        break
+                    if limit is not None and len(found) >= limit:
+                        break
+                    found.append((key, self._checked_entry(stored_key, data)))
+        return found
+
+    def _checked_entry(self, key: bytes, data: bytes) -> bytes:
+        """The value of an entry of a view."""
+        view, _, entry = key.partition(b"\0")
+        return self._checked(key, data, f"the entry {entry!r} of the view {view.decode(errors='replace')}")
 
     @override
     async def read_snapshot(self, stream: StreamId) -> Snapshot | None:
@@ -770,6 +803,7 @@ class _Commit:
 class _SaveProgress:
     checkpoints: dict[str, int]
     dead_letters: tuple[DeadLetter, ...]
+    views: tuple[ViewChange, ...]
 
     def write(self, writing: _Writing) -> None:
         for name, position in self.checkpoints.items():
@@ -779,6 +813,30 @@ class _SaveProgress:
             key = _dead_letter_key(letter.handler, letter.position)
             packed = msgpack.packb(letter, datetime=True)
             writing.txn.put(key, _sealed(key, packed), db=writing.store._dead_letters)
+        for view, view_key, value in self.views:
+            key = _handler_key(view) + b"\0" + view_key
+            if value is None:
+                writing.txn.delete(key, db=writing.store._views)
+            else:
+                writing.txn.put(key, _sealed(key, value), db=writing.store._views)
+
+
+@dataclass(frozen=True, slots=True)
+class _DropView:
+    """A part of it, so that a large one keeps nobody waiting; the result is whether there may be more."""
+
+    view: str
+
+    def write(self, writing: _Writing) -> bool:
+        name = _handler_key(self.view)
+        writing.txn.delete(name, db=writing.store._checkpoints)
+        with writing.txn.cursor(writing.store._views) as cursor:
+            found = cursor.set_range(name + b"\0")
+            for _ in range(PAGE):
+                if not (found and _key(cursor).startswith(name + b"\0")):
+                    return False
+                found = cursor.delete()
+        return True
 
 
 @dataclass(frozen=True, slots=True)

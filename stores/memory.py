@@ -16,6 +16,7 @@ from uno_actors.store import (
     Lease,
     Snapshot,
     StoredRecord,
+    ViewChange,
     place,
 )
 
@@ -30,6 +31,7 @@ class InMemoryEventStore(EventStore):
         self._checkpoints: dict[str, int] = {}
         self._dead_letters: dict[tuple[str, int], DeadLetter] = {}
         self._snapshots: dict[StreamId, Snapshot] = {}
+        self._views: dict[str, dict[bytes, bytes]] = {}
         self._leased: set[str] = set()
         self._closed = False
 
@@ -92,11 +94,36 @@ class InMemoryEventStore(EventStore):
 
     @override
     async def save_progress(
-        self, checkpoints: Mapping[str, int], dead_letters: Sequence[DeadLetter] = ()
+        self,
+        checkpoints: Mapping[str, int],
+        dead_letters: Sequence[DeadLetter] = (),
+        views: Sequence[ViewChange] = (),
     ) -> None:
         self._check_open()
         self._checkpoints.update(checkpoints)
         self._dead_letters.update({(letter.handler, letter.position): letter for letter in dead_letters})
+        for view, key, value in views:
+            if value is None:
+                self._views.get(view, {}).pop(key, None)
+            else:
+                self._views.setdefault(view, {})[key] = value
+
+    @override
+    async def read_view(
+        self, view: str, start: bytes = b"", end: bytes | None = None, limit: int | None = PAGE
+    ) -> list[tuple[bytes, bytes]]:
+        self._check_open()
+        entries = self._views.get(view, {})
+        if end == start + b"\0":  # one key
+            return [(start, entries[start])] if start in entries else []
+        inside = (key for key in entries if key >= start and (end is None or key < end))
+        return [(key, entries[key]) for key in sorted(inside)[:limit]]
+
+    @override
+    async def drop_view(self, view: str) -> None:
+        self._check_open()
+        self._views.pop(view, None)
+        self._checkpoints.pop(view, None)
 
     @override
     async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:

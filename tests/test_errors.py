@@ -15,6 +15,7 @@ from uno_actors.errors import (
     ConcurrencyConflict,
     CorruptRecord,
     EventNotReadable,
+    HandlerTimeout,
     InternalError,
     InvalidAggregateId,
     InvalidStoreUrl,
@@ -75,6 +76,7 @@ STANDARD = [
     (AmbiguousStream, LookupError),
     (SystemNotRunning, RuntimeError),
     (AskTimeout, TimeoutError),
+    (HandlerTimeout, TimeoutError),
 ]
 
 
@@ -192,6 +194,12 @@ MESSAGES = [
         "stream Account<alice> is at version 5, not at 3",
         "Load it again and decide again",
         {"stream": "Account<alice>", "expected": 3, "actual": 5},
+    ),
+    (
+        HandlerTimeout("mail", "Credited at position 7", 0.5),
+        "handler mail has not handled Credited at position 7 within 0.5 s",
+        "raise its timeout",
+        {"handler": "mail", "event": "Credited at position 7", "seconds": 0.5},
     ),
     (
         AskTimeout("Account<alice>", "Deposit", 30, started=True, doing="It handles Deposit."),

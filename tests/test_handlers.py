@@ -3,7 +3,9 @@
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,19 +22,15 @@ from uno_actors import (
     Supervisor,
     subscribe,
 )
-from uno_actors.handlers import BoundHandler, HandlerSpec, gather, handler_registry
+from uno_actors.handlers import BoundHandler, HandlerRegistry, HandlerSpec, gather, handler_registry
 from uno_actors.topics import TopicPattern
 
 HERE = __name__
 
 
 @pytest.fixture(autouse=True)
-def registry() -> Iterator[dict[str, HandlerSpec]]:
-    before = dict(handler_registry)
-    handler_registry.clear()
-    yield handler_registry
-    handler_registry.clear()
-    handler_registry.update(before)
+def registry(own_handlers: HandlerRegistry) -> HandlerRegistry:
+    return own_handlers
 
 
 def plain(event: DomainEvent) -> None: ...
@@ -80,7 +78,7 @@ def test_subscribe_writes_down_what_it_is_given(arguments: dict[str, Any], expec
 
 
 def test_subscribe_returns_what_it_decorates_and_enters_it_in_the_registry(
-    registry: dict[tuple[str, str], HandlerSpec],
+    registry: HandlerRegistry,
 ) -> None:
     decorated = subscribe(event_type=Credited, name="mine")(plain)
     try:
@@ -101,7 +99,7 @@ def test_the_default_name_is_the_qualified_name() -> None:
 
 
 def test_a_handler_that_is_defined_again_replaces_itself(
-    registry: dict[tuple[str, str], HandlerSpec],
+    registry: HandlerRegistry,
 ) -> None:
     def define() -> Callable[[DomainEvent], None]:
         @subscribe()
@@ -122,7 +120,19 @@ def test_a_handler_that_is_defined_again_replaces_itself(
         ({"name": "a\0b"}, "no NUL"),
         ({"event_type": int}, "event_type must be a DomainEvent class, not <class 'int'>"),
         ({"event_type": "Credited"}, "event_type must be a DomainEvent class, not 'Credited'"),
-        ({"start": "yesterday"}, "start must be 'latest' or 'earliest', not 'yesterday'"),
+        (
+            {"start": "yesterday"},
+            "start must be 'latest', 'earliest', a position .* or a datetime, not 'yesterday'",
+        ),
+        ({"start": -1}, "start must be .* not -1"),
+        ({"start": True}, "start must be .* not True"),
+        ({"timeout": 0}, "timeout must be a positive number of seconds, or None, not 0"),
+        ({"timeout": float("inf")}, "timeout must be a positive number of seconds, or None, not inf"),
+        ({"timeout": "1s"}, "timeout must be a positive number of seconds, or None, not '1s'"),
+        ({"concurrency": 0}, "concurrency must be 1 or more, not 0"),
+        ({"concurrency": 1.5}, "concurrency must be 1 or more, not 1.5"),
+        ({"batch": 0}, "batch must be 1 or more, or None, not 0"),
+        ({"batch": 2, "concurrency": 2}, "batch and concurrency exclude each other"),
         ({"max_attempts": 0}, "max_attempts must be 1 or more, not 0"),
         ({"priority": "high"}, "priority must be one of HIGH, NORMAL, LOW, not 'high'"),
         ({"priority": 7}, "priority must be one of HIGH, NORMAL, LOW, not 7"),
@@ -153,14 +163,81 @@ def test_what_has_no_name_needs_one() -> None:
     assert spec_of(subscribe(name="partial")(partial)).name == "partial"
 
 
-def test_what_cannot_carry_a_subscription_is_refused_with_a_remedy() -> None:
-    class Service:
+class Office:
+    """Its methods are handlers."""
+
+    @subscribe(event_type=Credited, name="office", timeout=3)
+    async def send_receipt(self, event: Credited) -> None: ...
+
+    @subscribe(name="both")
+    def send_both(self, event: Credited, context: HandlerContext) -> None: ...
+
+    def not_subscribed(self, event: Credited) -> None: ...
+
+
+def test_a_method_that_is_decorated_in_its_class_is_served_with_its_object() -> None:
+    office = Office()
+    spec = spec_of(office.send_receipt)
+    assert (spec.name, spec.event_type, spec.timeout) == ("office", Credited, 3)
+    assert spec.target == office.send_receipt
+    assert spec.instantiate().is_async
+    assert spec_of(office.send_both).instantiate().takes_context
+    with pytest.raises(
+        InvalidHandler, match="Office.send_receipt is a method: give the system the one of an obj"
+    ):
+        spec_of(Office.send_receipt)
+
+
+def test_a_method_without_its_object_is_not_in_the_registry() -> None:
+    class Late:
+        @subscribe(name="late")
         def on_event(self, event: DomainEvent) -> None: ...
 
-    with pytest.raises(InvalidHandler, match="subscribe a function that calls it"):
-        subscribe(name="method")(Service().on_event)
     assert not handler_registry
-    assert spec_of(HandlerSpec("method", Service().on_event)).name == "method"
+
+
+def test_a_bound_method_is_subscribed_by_itself_and_found_again() -> None:
+    office = Office()
+    assert subscribe(name="method", batch=7)(office.not_subscribed) == office.not_subscribed
+    (entered,) = handler_registry.values()
+    assert spec_of(office.not_subscribed) is entered
+    assert entered.batch == 7
+    assert spec_of(HandlerSpec("method", Office().not_subscribed)).name == "method"
+    with pytest.raises(InvalidHandler, match="decorate the method with @subscribe"):
+        spec_of(Office().not_subscribed)
+
+
+def test_what_cannot_carry_a_subscription_is_refused_with_a_remedy() -> None:
+    with pytest.raises(InvalidHandler, match="subscribe a function that calls it"):
+        subscribe(name="print")(print)
+    assert not handler_registry
+
+
+def test_handlers_are_gathered_from_a_module_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop_of_tests").mkdir()
+    (tmp_path / "shop_of_tests" / "__init__.py").touch()
+    (tmp_path / "shop_of_tests" / "handlers.py").write_text(
+        "from uno_actors import subscribe\n@subscribe(name='by name')\ndef handle(event): ...\n"
+    )
+    (tmp_path / "shop_of_tests" / "broken.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [spec.name for spec in gather(["shop_of_tests.handlers"])] == ["by name"]
+    with pytest.raises(
+        InvalidHandler, match=r"'shop_of_tests.nothing': it cannot be imported \(ModuleNotFound"
+    ):
+        list(gather(["shop_of_tests.nothing"]))
+    with pytest.raises(InvalidHandler, match=r"'shop_of_tests.broken': it cannot be imported \(ZeroDivision"):
+        list(gather(["shop_of_tests.broken"]))
+    with pytest.raises(InvalidHandler, match=r"write \['shop_of_tests.handlers'\]"):
+        list(gather("shop_of_tests.handlers"))
+
+
+@pytest.mark.parametrize("start", [0, 7, datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 2)])  # noqa: DTZ001
+def test_a_handler_may_start_at_a_position_or_a_time(start: int | datetime) -> None:
+    spec = HandlerSpec("x", lambda event: None, start=start)
+    assert spec.starts_at == (None if isinstance(start, int) else datetime(2024, 1, 2, tzinfo=UTC))
 
 
 def test_a_class_that_cannot_handle_is_refused_where_it_is_decorated() -> None:
@@ -175,7 +252,7 @@ def test_a_class_that_cannot_handle_is_refused_where_it_is_decorated() -> None:
     assert callable(spec_of(subscribe()(Callable_)).instantiate().function)
 
 
-@pytest.mark.parametrize("target", [3, None, "name", object()])
+@pytest.mark.parametrize("target", [3, None, b"name", object()])
 def test_what_cannot_be_called_is_no_handler(target: object) -> None:
     with pytest.raises(InvalidHandler, match="is no event handler"):
         HandlerSpec("x", target)

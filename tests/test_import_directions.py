@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "handlers",
+        "lanes",
         "bus",
         "publisher",
         "handler_actor",
@@ -53,7 +54,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("system",),
     ("bridges",),
     ("__init__",),
-    ("config", "record_lines", "store_cli", "cli", "testing"),
+    ("config", "record_lines", "store_cli", "cli"),
+    (
+        "testing.clock",
+        "testing.contract",
+        "testing.faults",
+        "testing.probe",
+        "testing.scenario",
+        "testing",
+        "testing.plugin",
+    ),
 )
 
 STORES_MAY_IMPORT = {"store", "store_care", "codec", "errors", "events", "log_filter"}
@@ -61,10 +71,12 @@ STORES_MAY_IMPORT = {"store", "store_care", "codec", "errors", "events", "log_fi
 
 
 def modules_of(package: str) -> dict[str, str]:
-    """The source of each module by its name inside of the package: ``errors``, ``__init__``."""
+    """The source of each module by its name inside of the package: ``errors``, ``testing.clock``, ``__init__``."""
     directory = ROOT / package
     return {
-        ".".join(path.relative_to(directory).with_suffix("").parts): path.read_text(encoding="utf-8")
+        ".".join(path.relative_to(directory).with_suffix("").parts).removesuffix(".__init__"): path.read_text(
+            encoding="utf-8"
+        )
         for path in sorted(directory.rglob("*.py"))
     }
 

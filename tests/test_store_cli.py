@@ -24,7 +24,7 @@ from stores.lmdb import _sealed, _stream_prefix
 from uno_actors import DeadLetter, DomainEvent, EventRegistry, Snapshot, cli
 from uno_actors.codec import Record, StreamId, pack, to_record
 from uno_actors.record_lines import UnreadableLine, from_line, to_line
-from uno_actors.store import StoredRecord
+from uno_actors.store import StoredRecord, ViewChange
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
 MOMENT = datetime(2024, 2, 29, 12, 30, 59, 123456, tzinfo=UTC)
@@ -53,7 +53,7 @@ async def fill(store: LmdbEventStore) -> None:
     )
     await store.append(Weighed(grams=6, event_type="Other", aggregate_id="a", aggregate_type="Parcel"))
     letter = DeadLetter("mail", 2, "Weighed", 3, "ValueError", "Traceback", MOMENT, MOMENT)
-    await store.save_progress({"mail": 2, "audit": 6}, [letter])
+    await store.save_progress({"mail": 2, "audit": 6}, [letter], [ViewChange("totals", b"k", b"1")])
     await store.save_snapshots([Snapshot(StreamId("Parcel", "a"), 3, 1, b"\x80", MOMENT)])
 
 
@@ -347,6 +347,7 @@ FAULTS = [
     (damage("_checkpoints"), None, "checkpoint"),
     (damage("_dead_letters"), None, "dead letter"),
     (damage("_snapshots"), None, "snapshot"),
+    (damage("_views"), None, "the view totals"),
 ]
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,16 +32,12 @@ from uno_actors import (
     handles,
     subscribe,
 )
-from uno_actors.handlers import HandlerSpec, handler_registry
+from uno_actors.handlers import HandlerRegistry, HandlerSpec
 
 
 @pytest.fixture(autouse=True)
-def registry() -> Iterator[dict[str, HandlerSpec]]:
-    before = dict(handler_registry)
-    handler_registry.clear()
-    yield handler_registry
-    handler_registry.clear()
-    handler_registry.update(before)
+def registry(own_handlers: HandlerRegistry) -> HandlerRegistry:
+    return own_handlers
 
 
 class ThreadStore(InMemoryEventStore):

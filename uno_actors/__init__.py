@@ -9,6 +9,7 @@ A map, in the order in which one command travels:
 - ``log_filter`` narrows what is read of the log; ``causal_tree`` shows what followed from one first message.
 - ``repository``: aggregates loaded and saved without actors.
 - ``router``, ``topics``: recorded events find their handlers; ``handlers``, ``handler_actor`` run them.
+- ``process_manager``: a handler that sends commands, none of them twice.
 - ``bus``: events handled in memory, recorded nowhere; ``publisher``: recorded events of no aggregate, and the
   defaults of a process; ``bridges``: from one system to another.
 - ``supervisor`` decides what happens to a failed handler, ``supervision`` does it.
@@ -38,6 +39,7 @@ from uno_actors.errors import (
     DeadlockError,
     EventNotReadable,
     EventNotSerializable,
+    HandlerTimeout,
     InternalError,
     InvalidAggregate,
     InvalidAggregateId,
@@ -120,6 +122,7 @@ __all__ = [
     "FailedDelivery",
     "Future",
     "HandlerContext",
+    "HandlerTimeout",
     "InternalError",
     "InvalidAggregate",
     "InvalidAggregateId",

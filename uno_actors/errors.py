@@ -357,6 +357,25 @@ class AskTimeout(WorldError, TimeoutError):
         super().__init__(f"no reply from {actor} to {message} within {seconds:g} s; {remedy}. {doing}")
 
 
+class HandlerTimeout(WorldError, TimeoutError):
+    """An event handler took longer than its ``timeout``; it counts as a failed attempt.
+
+    Attributes:
+        handler: Its name.
+        event: Which event, or batch of events, it was handling.
+        seconds: Its ``timeout``.
+    """
+
+    def __init__(self, handler: str, event: str, seconds: float) -> None:
+        self.handler = handler
+        self.event = event
+        self.seconds = seconds
+        super().__init__(
+            f"handler {handler} has not handled {event} within {seconds:g} s; make it quicker, or raise its"
+            " timeout"
+        )
+
+
 class DeadlockError(CallerError):
     """Actors wait for each other in a circle, so that none of their replies can ever come."""
 

@@ -4,6 +4,10 @@ A handler is *live* while the router hands it events from memory. When it fails,
 its turn or has too much waiting, it *catches up*: it reads the log by itself from where it stands, and is
 live again when it has reached the end. So a handler that cannot keep up costs no memory and delays nobody.
 While another process has the lease of its name it is on *standby*: it takes nothing and moves nothing.
+
+A handler with ``concurrency`` has several events under way, taken in log order and ended in any: *pending* are
+those taken and not done, and its position is before the first of them. What was done beyond it is remembered,
+so that a restart of the handler does not repeat it; a crash of the process may.
 """
 
 import asyncio
@@ -13,17 +17,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import CoroutineType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NoReturn, Protocol
 
 from typing_extensions import override
 
 from uno_actors.actor import Actor
 from uno_actors.causality import caused_by
 from uno_actors.clock import Clock
-from uno_actors.codec import Record, to_event
+from uno_actors.codec import Record, StreamId, to_event
 from uno_actors.dispatcher import Dispatcher
+from uno_actors.errors import HandlerTimeout
 from uno_actors.events import DomainEvent, EventRegistry
 from uno_actors.handlers import BoundHandler, HandlerContext, HandlerSpec
+from uno_actors.lanes import Lanes
 from uno_actors.log import get_logger
 from uno_actors.store import PAGE, EventStore, StoredRecord
 
@@ -36,6 +42,9 @@ BATCH = 64
 """Events that a plain function handles in one visit to a worker thread, if it is quick."""
 BATCH_SECONDS = 0.01
 """After this time a worker thread comes back, so that lower priorities do not wait for a whole batch."""
+
+LOOK_AHEAD = 256
+"""Events that a handler with ``concurrency`` has taken at once: so far it looks for other aggregates."""
 
 State = Literal["live", "catching up", "restarting", "standby", "stopped"]
 
@@ -107,9 +116,14 @@ class Subscription:
         self.state: State = "live" if live else "catching up"
         self.leased = True  # else its position is another process's to move, also when it was stopped
         self.queue: deque[Delivery] = deque()
-        self.under_way: deque[Delivery] = deque()  # taken from the queue, and the router waits for them
-        self.busy_since: float | None = None
-        self.failed_at = 0  # position of the last failure
+        self.under_way: dict[int, Delivery] = {}  # taken from the queue, and the router waits for them
+        self.pending: dict[int, None] = {}  # positions taken and not done, in log order
+        self.taken = position  # nothing beyond it was taken
+        self.ahead: set[int] = set()  # done, beyond a pending one
+        self.alone_until = 0  # up to here no event is in a batch with others, for such a batch has failed
+        self.untold: deque[tuple[int, BaseException]] = deque()  # last attempts that failed beside another
+        self.out: set[asyncio.Future[Outcome]] = set()  # calls on threads that have taken too long
+        self.failed_at = 0  # position of the event that is to blame for the last failure; 0 if none is
         self.failed_times = 0  # failures of the event there
         self.first_failed = datetime.min.replace(tzinfo=UTC)
         self.handled = 0
@@ -117,7 +131,10 @@ class Subscription:
         self.restarts = 0
         self.dead_letters = 0
         self.wake: Callable[[], None] = _nobody_waits
+        self.arrived: Callable[[], None] = _nobody_waits  # there is more to take, while it is at work
         self.give_back: DeliveryDone = _not_counted
+        self._failed: dict[int, tuple[int, datetime]] = {}  # how often since when, by position
+        self._begun: dict[int, float] = {}  # when, of those begun and not done, the oldest first
         self._registry = registry
         self._clock = clock
 
@@ -129,7 +146,12 @@ class Subscription:
     @property
     def idle(self) -> bool:
         """Live, with nothing under way: everything dispatched to it is done."""
-        return self.live and not self.queue and not self.under_way
+        return self.live and not self.queue and not self.pending
+
+    @property
+    def busy_since(self) -> float | None:
+        """When it has begun the event that it has been handling for longest."""
+        return next(iter(self._begun.values()), None)
 
     def wants(self, record: Record) -> bool:
         """Whether the event is one of those it subscribed to."""
@@ -167,15 +189,17 @@ class Subscription:
             self.position = delivery.position - 1  # nothing before it was for this handler
             self.wake()
         self.queue.append(delivery)
+        self.arrived()
         return True
 
     def fall_behind(self, state: State = "catching up") -> None:
         """Give up its turn for all that waits; it will read it from the log."""
         self.state = state
-        self.busy_since = None
-        waiting = [*self.under_way, *self.queue]
+        waiting = [*self.under_way.values(), *self.queue]
         self.under_way.clear()
+        self._begun.clear()
         self.queue = deque()
+        self.arrived()
         for delivery in waiting:
             self.give_back(delivery)
 
@@ -186,36 +210,90 @@ class Subscription:
 
     def holds(self, delivery: Delivery) -> bool:
         """Whether the router waits for it to handle ``delivery``."""
-        return delivery in self.under_way or delivery in self.queue
+        return delivery.position in self.under_way or delivery in self.queue
 
     def begin(self, batch: Sequence[Delivery]) -> None:
         """It is about to handle ``batch``, which it took from its queue or from the log."""
-        self.busy_since = self._clock.monotonic()
-        if self.live:
-            self.under_way.extend(batch)
+        self.take(batch)
+        self.start(batch[0])
+
+    def take(self, batch: Sequence[Delivery]) -> None:
+        """It has taken ``batch`` from its queue or from the log."""
+        for delivery in batch:
+            self.pending[delivery.position] = None
+            if self.live:
+                self.under_way[delivery.position] = delivery
+        self.taken = batch[-1].position
+
+    def start(self, delivery: Delivery) -> None:
+        """It is about to handle what it took."""
+        self._begun[delivery.position] = self._clock.monotonic()
 
     def done(self, delivery: Delivery) -> None:
-        """It has handled the next event of the batch."""
+        """It has handled one of those it took."""
+        position = delivery.position
         self.handled += 1
-        self.position = delivery.position
-        if self.under_way:  # else it fell behind meanwhile and has given it back
-            self.give_back(self.under_way.popleft())
+        self._begun.pop(position, None)
+        self.leave(position)
+        if (given := self.under_way.pop(position, None)) is not None:  # else it fell behind meanwhile
+            self.give_back(given)
+
+    def leave(self, position: int) -> None:
+        """The event at ``position`` is handled or set aside."""
+        self.pending.pop(position, None)
+        self._failed.pop(position, None)
+        self.passed(self.taken)
+        if position > self.position:
+            self.ahead.add(position)
+
+    def passed(self, position: int) -> None:
+        """It has taken all that it wants up to ``position``."""
+        self.taken = position
+        self.position = self.position_without(0)
+        if self.ahead:
+            self.ahead = {done for done in self.ahead if done > self.position}
+
+    def position_without(self, position: int) -> int:
+        """Its position once the event at ``position``, which it took, is done."""
+        for first in self.pending:
+            if first != position:
+                return first - 1
+        return self.taken
 
     def end(self) -> None:
-        """The batch is over; what was not handled is the caller's to put back."""
-        self.busy_since = None
+        """It is at no event now; what was taken and not handled is the caller's to put back."""
         self.under_way.clear()
+        self.pending.clear()
+        self._begun.clear()
 
     def attempt(self, position: int) -> int:
         """Which attempt at the event at ``position`` the next one is, from 1."""
-        return self.failed_times + 1 if position == self.failed_at else 1
+        return self._failed[position][0] + 1 if position in self._failed else 1
 
     def failed(self, position: int) -> None:
         """The attempt at the event at ``position`` has failed."""
+        self.count_failure(position)
+        self.blame(position)
+
+    def failed_together(self, batch: Sequence[Delivery]) -> None:
+        """One of ``batch`` has made it fail, nobody knows which: next they come one by one."""
         self.failures += 1
-        if position != self.failed_at:
-            self.failed_at, self.failed_times, self.first_failed = position, 0, datetime.now(UTC)
-        self.failed_times += 1
+        self.alone_until = batch[-1].position
+        self.blame(0)
+
+    def count_failure(self, position: int) -> int:
+        """How often the event at ``position`` has failed now."""
+        self.failures += 1
+        times, first = self._failed.get(position, (0, datetime.now(UTC)))
+        self._failed[position] = (times + 1, first)
+        self.alone_until = max(self.alone_until, position)
+        return times + 1
+
+    def blame(self, position: int) -> None:
+        """The handler is to be restarted, on account of the event at ``position`` if it is not 0."""
+        self.failed_at = position
+        if position:
+            self.failed_times, self.first_failed = self._failed[position]
         self.fall_behind("stopped" if self.state == "stopped" else "restarting")
 
     def checkpoint(self, dispatched: int) -> int:
@@ -243,6 +321,10 @@ def _not_counted(_: Delivery) -> None:
     """The give-back of a subscription that no router serves."""
 
 
+Outcome = tuple[int, BaseException | None]
+"""How many of a batch were handled, and the error of the next."""
+
+
 class HandlesProgress(Protocol):
     """What a handler actor needs of the router."""
 
@@ -258,7 +340,7 @@ class Work:
 
 
 class HandlerActor(Actor):
-    """Runs one handler over its deliveries, in log order, one at a time.
+    """Runs one handler over its deliveries, in log order, one at a time or as its options say.
 
     A failure of the handler is a failure of this actor; its supervisor decides what comes next.
     """
@@ -289,6 +371,16 @@ class HandlerActor(Actor):
     @override
     async def on_receive(self, message: Work) -> None:
         subscription = self._subscription
+        if subscription.out:  # it must not run twice at once; the call that is out wakes it when it is back
+            return
+        if subscription.untold:
+            position, error = subscription.untold.popleft()
+            subscription.blame(position)
+            raise error
+        subscription.end()
+        if subscription.spec.concurrency > 1:
+            await self._work_abreast()
+            return
         while subscription.state not in ("stopped", "standby"):
             if subscription.live:
                 if not subscription.queue:
@@ -323,19 +415,18 @@ class HandlerActor(Actor):
         return True
 
     async def _handle(self, source: deque[Delivery]) -> None:
-        """Handle the first of ``source``, or as many as one visit to a worker thread gets done."""
+        """Handle the first of ``source``, or a batch, or as many as one visit to a worker thread gets done."""
         subscription = self._subscription
-        size = 1 if self._handler.is_async else min(BATCH, len(source))
-        batch = [source.popleft() for _ in range(size)]
+        batch = [source.popleft() for _ in range(self._size(source))]
         subscription.begin(batch)
-        if self._handler.is_async:
-            count, error = await self._run_async(batch)
-        else:
-            count, error = await self._dispatcher.on_worker(self._run, batch)
+        count, error = await self._call(batch)
         for delivery in batch[:count]:
             subscription.done(delivery)
         if error is not None:
-            subscription.failed(batch[count].position)
+            if subscription.spec.batch is not None and len(batch) > 1:
+                subscription.failed_together(batch)
+            else:
+                subscription.failed(batch[count].position)
             raise error
         subscription.end()
         source.extendleft(
@@ -343,32 +434,188 @@ class HandlerActor(Actor):
         )  # if it fell behind meanwhile, nobody reads this queue any more
         self._router.progressed()
 
-    async def _run_async(self, batch: Sequence[Delivery]) -> tuple[int, BaseException | None]:
-        """As `_run`, of one event, on the loop."""
-        (delivery,) = batch
+    def _size(self, source: Sequence[Delivery]) -> int:
+        """How many of ``source`` to handle at once."""
+        spec = self._subscription.spec
+        if spec.batch is not None:
+            return min(spec.batch, len(source)) if source[0].position > self._subscription.alone_until else 1
+        return 1 if self._handler.is_async or spec.timeout is not None else min(BATCH, len(source))
+
+    # --- several at once ---
+
+    async def _work_abreast(self) -> None:
+        """Handle events of different aggregates at once, those of one in order, until there are no more.
+
+        After a failure nothing more begins; when those under way have ended, the actor fails with it.
+        """
+        subscription = self._subscription
+        lanes: Lanes[Delivery] = Lanes(subscription.spec.concurrency)
+        tasks: dict[asyncio.Task[Outcome], tuple[StreamId | None, Delivery]] = {}
+        ended: deque[asyncio.Task[Outcome]] = deque()
+        something_new = asyncio.Event()
+        failures: list[tuple[int, BaseException]] = []
+        subscription.taken = subscription.position
+
+        def end(task: asyncio.Task[Outcome]) -> None:
+            ended.append(task)
+            something_new.set()
+
+        subscription.arrived = something_new.set
         try:
-            event = delivery.event(self._store.event_registry)
-            with caused_by(event.cause):
-                await self._handler(event, self._context(delivery))
+            while True:
+                something_new.clear()
+                if not failures:
+                    try:
+                        await self._take_more(lanes)
+                    except Exception as unread:  # noqa: BLE001 - a store of somebody else's may raise anything
+                        failures.append((0, unread))
+                while not failures and subscription.state != "stopped" and (started := lanes.start()):
+                    subscription.start(started[1])
+                    task = self._dispatcher.loop.create_task(self._call([started[1]]))
+                    tasks[task] = started
+                    task.add_done_callback(end)
+                if not tasks:
+                    break
+                await something_new.wait()
+                while ended:
+                    task = ended.popleft()
+                    stream, delivery = tasks.pop(task)
+                    lanes.end(stream)
+                    _, error = task.result()
+                    if error is None:
+                        subscription.done(delivery)
+                        self._router.progressed()
+                    else:
+                        failures.append((delivery.position, error))
+        finally:
+            subscription.arrived = _nobody_waits
+            for task in tasks:
+                task.cancel()
+        if failures:
+            self._fail(failures)
+
+    async def _take_more(self, lanes: Lanes[Delivery]) -> None:
+        """Take what there is, from the queue or from the log, as far as there is room; at its end go live."""
+        subscription = self._subscription
+        while len(lanes) < LOOK_AHEAD:
+            if subscription.live:
+                if not subscription.queue:
+                    return
+                wanted = [subscription.queue.popleft()]
+            elif subscription.state != "catching up":
+                return
+            else:
+                end = self._router.dispatched(subscription)
+                if end <= subscription.taken:
+                    subscription.state = "live"
+                    continue
+                room = min(LOOK_AHEAD - len(lanes), end - subscription.taken)
+                page = await self._store.read_log(subscription.taken, room)
+                wanted = [
+                    Delivery(stored)
+                    for stored in page
+                    if stored.position <= end
+                    and stored.position not in subscription.ahead
+                    and subscription.wants(stored.record)
+                ]
+            for delivery in wanted:
+                subscription.take([delivery])
+                lanes.add(delivery.record.stream, delivery)
+            if not subscription.live:
+                subscription.passed(min(page[-1].position, end))
+                self._router.progressed()
+                await asyncio.sleep(0)  # a handler that wants nothing must not keep the loop from others
+
+    def _fail(self, failures: Sequence[tuple[int, BaseException]]) -> NoReturn:
+        """Fail on account of the first, an event at a position or the store at 0; the others were attempts too.
+
+        One that was the last is told to the supervisor after the restart, so that it sets that event aside.
+        """
+        subscription = self._subscription
+        for position, error in failures[1:]:
+            if subscription.count_failure(position) >= subscription.spec.max_attempts:
+                subscription.untold.append((position, error))
+        blamed, first_error = failures[0]
+        if blamed:
+            subscription.failed(blamed)
+        raise first_error
+
+    # --- one call ---
+
+    async def _call(self, batch: Sequence[Delivery]) -> Outcome:
+        """Call the handler, on the loop or on a worker thread, and for no longer than its ``timeout``."""
+        seconds = self._subscription.spec.timeout
+        if seconds is None:
+            return await self._run(batch)
+        if self._handler.is_async:
+            async with asyncio.timeout(seconds) as limit:
+                count, error = await self._run(batch)  # tells that it was cancelled as its error
+            late = error is not None and limit.expired()
+            return (0, self._too_late(batch, error)) if late else (count, error)
+        call = self._dispatcher.loop.create_task(self._run(batch))
+        await asyncio.wait({call}, timeout=seconds)
+        if call.done():
+            return call.result()
+        self._subscription.out.add(call)
+        call.add_done_callback(self._is_back)
+        return 0, self._too_late(batch, None)
+
+    async def _run(self, batch: Sequence[Delivery]) -> Outcome:
+        if self._handler.is_async:
+            return await self._run_async(batch)
+        if self._subscription.spec.batch is not None:
+            return await self._dispatcher.on_worker(self._run_plain, batch, len(batch))
+        return await self._dispatcher.on_worker(self._run_plain, batch, 1)
+
+    def _too_late(self, batch: Sequence[Delivery], cause: BaseException | None) -> HandlerTimeout:
+        first, last = batch[0], batch[-1]
+        event = f"{first.record.event_type} at position {first.position}"
+        if last is not first:
+            event = f"a batch of {len(batch)} events from {event} to {last.position}"
+        late = HandlerTimeout(self._subscription.name, event, self._subscription.spec.timeout or 0)
+        late.__cause__ = cause  # shows where it was
+        return late
+
+    def _is_back(self, call: "asyncio.Future[Outcome]") -> None:
+        """A call that had taken too long has come back after all: the handler may be called again."""
+        subscription = self._subscription
+        subscription.out.discard(call)
+        if not call.cancelled():
+            self._log.info("handler came back after its timeout")
+        if not subscription.out and subscription.state != "stopped":
+            subscription.wake()
+
+    async def _run_async(self, batch: Sequence[Delivery]) -> Outcome:
+        """As `_run_plain`, of one call, on the loop."""
+        try:
+            given, context = self._given(batch), self._context(batch[-1])
+            with caused_by(batch[-1].event(self._store.event_registry).cause):
+                await self._handler(given, context)
         except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
             return 0, error
-        return 1, None
+        return len(batch), None
 
-    def _run(self, batch: Sequence[Delivery]) -> tuple[int, BaseException | None]:
-        """On a worker thread: handle what can be handled soon; how many were, and the error of the next."""
+    def _run_plain(self, batch: Sequence[Delivery], size: int) -> Outcome:
+        """On a worker thread: handle what can be handled soon, ``size`` in a call."""
         deadline = time.monotonic() + BATCH_SECONDS
-        for count, delivery in enumerate(batch):
+        for count in range(0, len(batch), size):
             if count and time.monotonic() > deadline:
                 return count, None
+            part = batch[count : count + size]
             try:
-                event = delivery.event(self._store.event_registry)
-                with caused_by(event.cause):
-                    result = self._handler(event, self._context(delivery))
+                given, context = self._given(part), self._context(part[-1])
+                with caused_by(part[-1].event(self._store.event_registry).cause):
+                    result = self._handler(given, context)
                     if type(result) is CoroutineType:  # a plain function round a coroutine function
                         self._dispatcher.run_coroutine(result)
             except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
                 return count, error
         return len(batch), None
+
+    def _given(self, batch: Sequence[Delivery]) -> DomainEvent | list[DomainEvent]:
+        """What the handler is called with."""
+        events = [delivery.event(self._store.event_registry) for delivery in batch]
+        return events[0] if self._subscription.spec.batch is None else events
 
     def _context(self, delivery: Delivery) -> HandlerContext:
         subscription, position = self._subscription, delivery.position

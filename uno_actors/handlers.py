@@ -1,11 +1,14 @@
 """Event handlers: functions and objects that run when events they subscribe to have been recorded."""
 
+import importlib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import IntEnum
 from functools import partial
-from types import ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_origin
 
 from structlog.typing import FilteringBoundLogger
@@ -21,6 +24,9 @@ E = TypeVar("E", bound=DomainEvent)
 H = TypeVar("H", bound="Callable[..., Any] | EventHandler[Any]")
 
 MAX_NAME_BYTES = 255
+
+Start = Literal["latest", "earliest"] | int | datetime
+"""Where a handler without a checkpoint begins; see `HandlerSpec`."""
 
 
 class EventPriority(IntEnum):
@@ -55,8 +61,8 @@ class HandlerContext:
     """What a handler may want to know besides the event.
 
     Attributes:
-        position: Place of the event in the log.
-        attempt: 1 for the first delivery of this event, more after failures.
+        position: Place of the event in the log; of several events, of the last.
+        attempt: 1 for the first delivery of this event, more after failures. Of several events always 1.
         handler: Name of the handler.
         logger: A structlog logger with handler, event and position bound.
         system: For sending commands; they name the event as their cause.
@@ -75,13 +81,25 @@ class HandlerSpec:
 
     Attributes:
         name: Unique in a system; its checkpoint is kept under this name.
-        target: A function, an `EventHandler`, or a class of it.
+        target: A function, a bound method, an `EventHandler`, or a class of it.
         event_type: Only events of this class, or of these, and their subclasses.
         topic_pattern: Only events whose topic matches.
         priority: See `EventPriority`.
-        start: Where a handler without a checkpoint begins: at what comes after the system's start, or at the
-            first event of the log.
+        start: Where a handler without a checkpoint begins. ``latest``: at what comes after the system's start.
+            ``earliest``: at the first event of the log. A number: after this position. A time (a naive one is
+            read as UTC): at the first event in the log whose timestamp is this or later, for which the log is
+            read from its beginning, once, for timestamps need not grow from one event to the next.
         max_attempts: After so many failures of one event it goes to the dead letters.
+        timeout: Seconds that one call may take; a longer one has failed, with `HandlerTimeout`. A coroutine is
+            cancelled. A plain function cannot be: its thread is left to itself, and the handler's next call,
+            whichever event it is for, waits until the thread has come back. Default is no limit.
+        concurrency: So many events are handled at once, each of another aggregate; those of one aggregate are
+            handled in order, and so are those of no aggregate. The checkpoint is the position below which all
+            are done. An event that fails lets those under way end; while its handler is restarted nothing
+            new begins.
+        batch: The handler is given a list of up to so many events that are there, in order, instead of one
+            event, and has handled or failed to handle all of them. After a failure each of them comes in a
+            list of its own, so that a poisonous one is set aside alone; only these are attempts that count.
     """
 
     name: str
@@ -89,8 +107,11 @@ class HandlerSpec:
     event_type: type[DomainEvent] | tuple[type[DomainEvent], ...] | None = None
     topic_pattern: TopicPattern | None = None
     priority: EventPriority = EventPriority.NORMAL
-    start: Literal["latest", "earliest"] = "latest"
+    start: Start = "latest"
     max_attempts: int = 5
+    timeout: float | None = None
+    concurrency: int = 1
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         if not (callable(self.target) or isinstance(self.target, EventHandler)):
@@ -111,16 +132,43 @@ class HandlerSpec:
                 raise InvalidHandler(
                     f"handler {self.name}: event_type must be a DomainEvent class, not {kind!r}"
                 )
-        if self.start not in ("latest", "earliest"):
-            raise InvalidHandler(
-                f"handler {self.name}: start must be 'latest' or 'earliest', not {self.start!r}"
-            )
-        if self.max_attempts < 1:
-            raise InvalidHandler(
-                f"handler {self.name}: max_attempts must be 1 or more, not {self.max_attempts}"
-            )
+        self._check_options()
         if not isinstance(self.target, type):
             self.instantiate()  # checks its parameters
+
+    def _check_options(self) -> None:
+        for option, found, allowed, is_allowed in (
+            (
+                "start",
+                self.start,
+                "'latest', 'earliest', a position (0 or more) or a datetime",
+                self.start in ("latest", "earliest")
+                or isinstance(self.start, datetime)
+                or _is_count(self.start, 0),
+            ),
+            ("max_attempts", self.max_attempts, "1 or more", _is_count(self.max_attempts)),
+            (
+                "timeout",
+                self.timeout,
+                "a positive number of seconds, or None",
+                self.timeout is None or _is_duration(self.timeout),
+            ),
+            ("concurrency", self.concurrency, "1 or more", _is_count(self.concurrency)),
+            ("batch", self.batch, "1 or more, or None", self.batch is None or _is_count(self.batch)),
+        ):
+            if not is_allowed:
+                raise InvalidHandler(f"handler {self.name}: {option} must be {allowed}, not {found!r}")
+        if self.batch is not None and self.concurrency > 1:
+            raise InvalidHandler(
+                f"handler {self.name}: batch and concurrency exclude each other: a batch is handled in log order"
+            )
+
+    @property
+    def starts_at(self) -> datetime | None:
+        """The time at which it starts, aware, if that is what ``start`` says."""
+        if not isinstance(self.start, datetime):
+            return None
+        return self.start if self.start.tzinfo is not None else self.start.replace(tzinfo=UTC)
 
     def instantiate(self) -> "BoundHandler":
         """What to call for each event; a class is instantiated."""
@@ -142,9 +190,9 @@ class BoundHandler:
         if not _accepts(function, 2 if self.takes_context else 1):
             raise InvalidHandler(f"{function!r} must take the event, and may take the HandlerContext")
 
-    def __call__(self, event: DomainEvent, context: HandlerContext) -> Any:
-        """What the handler returns: a coroutine if it ``is_async``."""
-        return self.function(event, context) if self.takes_context else self.function(event)
+    def __call__(self, given: DomainEvent | list[DomainEvent], context: HandlerContext) -> Any:
+        """What the handler returns for an event, or a batch of them: a coroutine if it ``is_async``."""
+        return self.function(given, context) if self.takes_context else self.function(given)
 
 
 class HandlerRegistry(dict[tuple[str, str], HandlerSpec]):
@@ -176,11 +224,17 @@ def subscribe(
     priority: EventPriority = EventPriority.NORMAL,
     *,
     name: str | None = None,
-    start: Literal["latest", "earliest"] = "latest",
+    start: Start = "latest",
     max_attempts: int = 5,
+    timeout: float | None = None,
+    concurrency: int = 1,
+    batch: int | None = None,
 ) -> Callable[[H], H]:
     """Decorator that subscribes a function or an `EventHandler` class to recorded events; or, called with an
-    `EventHandler` instance, that instance: ``subscribe(topic_pattern="users.*")(Audit(file))``.
+    `EventHandler` instance or a bound method, that: ``subscribe(topic_pattern="users.*")(Audit(file))``.
+
+    A method that is decorated in its class is served when it is given to a system with its object, as in
+    ``ActorSystem(handlers=[mailer.send_receipt])``.
 
     With both ``event_type`` and ``topic_pattern`` an event must fit both; with neither every event is
     handled. For the other arguments see `HandlerSpec`; the default name is the function's qualified name.
@@ -201,36 +255,50 @@ def subscribe(
     def register(target: H) -> H:
         spec = HandlerSpec(
             name or _default_name(target),
-            target,
+            _Unbound(target) if _is_unbound(target) else target,
             event_type,
             pattern,
             EventPriority(priority),
             start,
             max_attempts,
+            timeout,
+            concurrency,
+            batch,
         )
-        try:
-            target.__subscription__ = spec  # type: ignore[union-attr]
-        except AttributeError:  # a bound method, for one
-            reason = "cannot carry its subscription: subscribe a function that calls it"
-            raise InvalidHandler(f"{target!r} {reason}") from None
-        handler_registry[spec.name, _place(target)] = spec
+        if not isinstance(target, MethodType):
+            try:
+                target.__subscription__ = spec  # type: ignore[union-attr]
+            except AttributeError:  # a built-in function, for one
+                reason = "cannot carry its subscription: subscribe a function that calls it"
+                raise InvalidHandler(f"{target!r} {reason}") from None
+        if not isinstance(spec.target, _Unbound):  # which its object is not known of
+            handler_registry[spec.name, _place(target)] = spec
         return target
 
     return register
 
 
 def gather(handlers: Iterable[object]) -> Iterator[HandlerSpec]:
-    """The specifications of ``handlers``: decorated functions and classes, `EventHandler` s, modules, specs.
+    """The specifications of ``handlers``: decorated functions, bound methods and classes, `EventHandler` s,
+    modules or their names, specs.
 
     Raises:
-        InvalidHandler: One of them is none of these.
+        InvalidHandler: One of them is none of these, or a module cannot be imported.
     """
+    if isinstance(handlers, str):
+        raise InvalidHandler(f"handlers must be a list of handlers: write [{handlers!r}], not {handlers!r}")
     for handler in handlers:
         if isinstance(handler, HandlerSpec):
             yield _complete(handler)
+        elif isinstance(handler, str):
+            yield from gather([_imported(handler)])
         elif isinstance(handler, ModuleType):
             yield from gather(_subscribed_members(handler))
+        elif isinstance(handler, MethodType):
+            yield _of_method(handler)
         elif (decorated := _subscription(handler)) is not None:
+            if isinstance(decorated.target, _Unbound):
+                decorated.target(None)
             yield _complete(decorated)
         elif isinstance(handler, EventHandler):
             spec = _subscription(type(handler)) or HandlerSpec(_default_name(type(handler)), handler)
@@ -242,6 +310,64 @@ def gather(handlers: Iterable[object]) -> Iterator[HandlerSpec]:
                 f"{handler!r} is no event handler: decorate a function with @subscribe(...), or give an"
                 " EventHandler or a module that has some"
             )
+
+
+def is_same_target(one: object, other: object) -> bool:
+    """Whether two specifications call the same; a bound method is another object each time it is looked up."""
+    return one is other or (isinstance(one, MethodType) and one == other)
+
+
+def _imported(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # a module may raise anything
+        raise InvalidHandler(
+            f"handlers of module {module!r}: it cannot be imported ({type(error).__name__}: {error}); name it"
+            " in full, as in an import statement"
+        ) from error
+
+
+def _of_method(method: MethodType) -> HandlerSpec:
+    """What ``@subscribe`` says of a method: in its class, or when it was called with the bound one."""
+    decorated = _subscription(method.__func__)
+    if decorated is not None:
+        return replace(decorated, target=method)
+    for spec in handler_registry.values():
+        if is_same_target(spec.target, method):
+            return spec
+    raise InvalidHandler(
+        f"{method!r} is not subscribed: decorate the method with @subscribe(...), or give"
+        " HandlerSpec(name, method)"
+    )
+
+
+class _Unbound:
+    """Stands for a method in its class, until an object comes with it."""
+
+    def __init__(self, method: Any) -> None:
+        self.method = method
+
+    def __call__(self, event: object) -> None:
+        reason = "is a method: give the system the one of an object, as in handlers=[mailer.send_receipt]"
+        raise InvalidHandler(f"{self.method.__qualname__} {reason}")
+
+
+def _is_unbound(target: object) -> bool:
+    """Whether ``target`` is a function in the body of a class that takes ``self``."""
+    if not isinstance(target, FunctionType):
+        return False
+    outer = target.__qualname__.rpartition(".")[0]
+    in_class = bool(outer) and not outer.endswith("<locals>")
+    return in_class and next(iter(inspect.signature(target).parameters), None) == "self"
+
+
+def _is_count(found: object, least: int = 1) -> bool:
+    return isinstance(found, int) and not isinstance(found, bool) and found >= least
+
+
+def _is_duration(found: object) -> bool:
+    is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
+    return is_number and 0 < found < math.inf  # type: ignore[operator]
 
 
 def _subscription(member: object) -> HandlerSpec | None:

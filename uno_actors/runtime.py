@@ -175,7 +175,10 @@ class Runtime:
         }  # before checkpoints that others may move
         end = await store.last_position()
         checkpoints = await store.checkpoints()
-        groups = [(supervisor, self._subscribe(specs, checkpoints, end)) for supervisor, specs in supervised]
+        groups = [
+            (supervisor, [await self._subscribe(spec, checkpoints, end) for spec in specs])
+            for supervisor, specs in supervised
+        ]
         self.subscriptions = [subscription for _, group in groups for subscription in group]
         for subscription in self.subscriptions:
             if subscription.name not in leased:
@@ -199,16 +202,26 @@ class Runtime:
             self.router.route_soon()
         self._take_over_later()
 
-    def _subscribe(
-        self, specs: Sequence[HandlerSpec], checkpoints: dict[str, int], end: int
-    ) -> list[Subscription]:
-        subscriptions = []
-        for spec in specs:
-            position = checkpoints.get(spec.name, 0 if spec.start == "earliest" else end)
-            subscriptions.append(
-                Subscription(spec, position, self._store.event_registry, self.clock, live=position >= end)
-            )
-        return subscriptions
+    async def _subscribe(self, spec: HandlerSpec, checkpoints: dict[str, int], end: int) -> Subscription:
+        position = checkpoints.get(spec.name)
+        if position is None:
+            position = await self._start_of(spec, end)
+        return Subscription(spec, position, self._store.event_registry, self.clock, live=position >= end)
+
+    async def _start_of(self, spec: HandlerSpec, end: int) -> int:
+        """The position after which a handler begins that has no checkpoint."""
+        if isinstance(spec.start, int):
+            return spec.start
+        if (moment := spec.starts_at) is None:
+            return 0 if spec.start == "earliest" else end
+        position = 0
+        while position < end:
+            for stored in await self._store.read_log(position):
+                if stored.record.timestamp >= moment:
+                    return stored.position - 1
+                position = stored.position
+            await asyncio.sleep(0)  # a long log must not keep the event loop from others
+        return end
 
     async def _lease(self, name: str) -> bool:
         lease = await self._store.lease(name)

@@ -98,6 +98,20 @@ class DeadLetter(NamedTuple):
     last_failed: datetime
 
 
+class ViewChange(NamedTuple):
+    """One entry of a view that a projection writes, or removes if ``value`` is ``None``.
+
+    Attributes:
+        view: Name of the view: 1 to 255 bytes and no NUL.
+        key: 1 to 250 bytes; a view is read in their order.
+        value: Any bytes.
+    """
+
+    view: str
+    key: bytes
+    value: bytes | None
+
+
 class Snapshot(NamedTuple):
     """The state of an aggregate at one version of its stream.
 
@@ -176,9 +190,28 @@ class EventStore(ABC):
 
     @abstractmethod
     async def save_progress(
-        self, checkpoints: Mapping[str, int], dead_letters: Sequence[DeadLetter] = ()
+        self,
+        checkpoints: Mapping[str, int],
+        dead_letters: Sequence[DeadLetter] = (),
+        views: Sequence[ViewChange] = (),
     ) -> None:
-        """Move checkpoints and add dead letters, together or not at all."""
+        """Move checkpoints, add dead letters and change views in this order, together or not at all.
+
+        Durable when it returns, as `commit` is. Calls take effect in the order in which they were made.
+        """
+
+    @abstractmethod
+    async def read_view(
+        self, view: str, start: bytes = b"", end: bytes | None = None, limit: int | None = PAGE
+    ) -> list[tuple[bytes, bytes]]:
+        """Keys and values of one view from ``start`` to before ``end``, in the order of the keys, of one moment."""
+
+    @abstractmethod
+    async def drop_view(self, view: str) -> None:
+        """Remove a view, and the checkpoint of the handler of its name with it.
+
+        A large view may be removed in parts, the checkpoint with the first; nobody may write to it meanwhile.
+        """
 
     @abstractmethod
     async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:

@@ -123,6 +123,8 @@ class SupervisorActor(Actor):
         if failure.while_starting or subscription.state != "restarting":
             child.failed_starts += 1  # no event is to blame, but the start or the store: none is set aside
             attempt, max_attempts = child.failed_starts, child.failed_starts + 1
+        elif not subscription.failed_at:
+            attempt, max_attempts = 1, 2  # one of a batch is to blame, and shows itself when they come alone
         else:
             child.failed_starts = 0
             attempt, max_attempts = subscription.failed_times, subscription.spec.max_attempts
@@ -150,8 +152,9 @@ class SupervisorActor(Actor):
             first_failed=subscription.first_failed,
             last_failed=datetime.now(UTC),
         )
-        await self._store.save_progress({subscription.name: position}, [letter])
-        subscription.position = position
+        beyond = subscription.position_without(position)
+        await self._store.save_progress({subscription.name: beyond}, [letter])
+        subscription.leave(position)
         subscription.dead_letters += 1
         self._log.error(
             "event set aside",

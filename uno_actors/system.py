@@ -19,7 +19,7 @@ from uno_actors.dispatcher import Dispatcher, LoopThread
 from uno_actors.errors import InvalidHandler, SupervisorGaveUp, SystemNotRunning, UnknownAggregateType
 from uno_actors.events import EventRegistry, event_registry
 from uno_actors.future import Future
-from uno_actors.handlers import HandlerSpec, gather, handler_registry
+from uno_actors.handlers import HandlerSpec, gather, handler_registry, is_same_target
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DeadMessage
 from uno_actors.publisher import EventPublisher
@@ -46,7 +46,8 @@ class ActorSystem:
     Args:
         store: A store, which stays open when the system stops; or a URL such as ``lmdb:./data/bank``.
         aggregates: The aggregate classes it serves; default is any that is asked for.
-        handlers: Handlers, or modules that have some; default is all that was subscribed so far.
+        handlers: Handlers, or modules that have some, or the names of such modules; default is all that was
+            subscribed so far.
         supervisors: Supervisors with their handlers; a handler that stands under none is restarted without
             limit, each of its events ``max_attempts`` times.
         name: For logs.
@@ -423,7 +424,7 @@ def _assign(
     groups = [(supervisor, list(gather(supervisor.children))) for supervisor in supervisors]
     taken = [spec for _, specs in groups for spec in specs]
     others = gather(handler_registry.values() if handlers is None else handlers)
-    free = [spec for spec in others if not any(spec.target is other.target for other in taken)]
+    free = [spec for spec in others if not any(is_same_target(spec.target, other.target) for other in taken)]
     groups.insert(0, (Supervisor(DEFAULT_SUPERVISOR, max_restarts=None), free))
     _check_unique("handlers", [spec.name for spec in (*taken, *free)])
     _check_unique("supervisors", [supervisor.name for supervisor, _ in groups])

@@ -106,7 +106,9 @@ class Measured:
 
 @contextmanager
 def directory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as path:  # on the disk of the project, not in memory
+    with tempfile.TemporaryDirectory(
+        prefix=".bench-", dir=Path.cwd()
+    ) as path:  # on the disk of the project, not in memory
         yield Path(path)
 
 

@@ -17,6 +17,7 @@ from uno_actors.errors import ConcurrencyConflict, StoreUnavailable, UnoError
 from uno_actors.events import DomainEvent, EventRegistry
 from uno_actors.log_filter import EVERYTHING, LogFilter
 from uno_actors.store import (
+    PAGE,
     Append,
     Appended,
     DeadLetter,
@@ -25,6 +26,7 @@ from uno_actors.store import (
     RecordedEvent,
     Snapshot,
     StoredRecord,
+    ViewChange,
 )
 from uno_actors.store import open_store as open_store_of_url
 from uno_actors.testing import CONTRACT, Check, MakeStore, StorePlace, check_event_store
@@ -400,28 +402,37 @@ class StoresTodaysVersion(Broken):
 
 class ReplacesCheckpoints(Broken):
     async def save_progress(
-        self, checkpoints: Mapping[str, int], dead_letters: Sequence[DeadLetter] = ()
+        self,
+        checkpoints: Mapping[str, int],
+        dead_letters: Sequence[DeadLetter] = (),
+        views: Sequence[ViewChange] = (),
     ) -> None:
         self._checkpoints.clear()
-        await super().save_progress(checkpoints, dead_letters)
+        await super().save_progress(checkpoints, dead_letters, views)
 
 
 class OnlyForward(Broken):
     async def save_progress(
-        self, checkpoints: Mapping[str, int], dead_letters: Sequence[DeadLetter] = ()
+        self,
+        checkpoints: Mapping[str, int],
+        dead_letters: Sequence[DeadLetter] = (),
+        views: Sequence[ViewChange] = (),
     ) -> None:
         forward = {name: max(at, self._checkpoints.get(name, 0)) for name, at in checkpoints.items()}
-        await super().save_progress(forward, dead_letters)
+        await super().save_progress(forward, dead_letters, views)
 
 
 class KeepsFirstLetter(Broken):
     async def save_progress(
-        self, checkpoints: Mapping[str, int], dead_letters: Sequence[DeadLetter] = ()
+        self,
+        checkpoints: Mapping[str, int],
+        dead_letters: Sequence[DeadLetter] = (),
+        views: Sequence[ViewChange] = (),
     ) -> None:
         new = [
             letter for letter in dead_letters if (letter.handler, letter.position) not in self._dead_letters
         ]
-        await super().save_progress(checkpoints, new)
+        await super().save_progress(checkpoints, new, views)
 
 
 class LettersByArrival(Broken):
@@ -556,6 +567,69 @@ class LosesWhatWaits(Broken):
         return await super().commit(requests)
 
 
+class OneViewForAll(Broken):
+    async def save_progress(
+        self,
+        checkpoints: Mapping[str, int],
+        dead_letters: Sequence[DeadLetter] = (),
+        views: Sequence[ViewChange] = (),
+    ) -> None:
+        await super().save_progress(checkpoints, dead_letters, [c._replace(view="all") for c in views])
+
+    async def read_view(
+        self, view: str, start: bytes = b"", end: bytes | None = None, limit: int | None = PAGE
+    ) -> list[tuple[bytes, bytes]]:
+        return await super().read_view("all", start, end, limit)
+
+
+class ViewsByArrival(Broken):
+    async def read_view(
+        self, view: str, start: bytes = b"", end: bytes | None = None, limit: int | None = PAGE
+    ) -> list[tuple[bytes, bytes]]:
+        found = await super().read_view(view, start, end, None)
+        arrived = list(self._views.get(view, ()))
+        return sorted(found, key=lambda entry: arrived.index(entry[0]))[:limit]
+
+
+class ReadsViewsToTheEnd(Broken):
+    async def read_view(
+        self, view: str, start: bytes = b"", end: bytes | None = None, limit: int | None = PAGE
+    ) -> list[tuple[bytes, bytes]]:
+        return await super().read_view(view, start, None, limit)
+
+
+class KeepsFirstValue(Broken):
+    async def save_progress(
+        self,
+        checkpoints: Mapping[str, int],
+        dead_letters: Sequence[DeadLetter] = (),
+        views: Sequence[ViewChange] = (),
+    ) -> None:
+        new = [c for c in views if c.value is None or c.key not in self._views.get(c.view, ())]
+        await super().save_progress(checkpoints, dead_letters, new)
+
+
+class RemovesNoKeys(Broken):
+    async def save_progress(
+        self,
+        checkpoints: Mapping[str, int],
+        dead_letters: Sequence[DeadLetter] = (),
+        views: Sequence[ViewChange] = (),
+    ) -> None:
+        await super().save_progress(checkpoints, dead_letters, [c for c in views if c.value is not None])
+
+
+class DropKeepsCheckpoint(Broken):
+    async def drop_view(self, view: str) -> None:
+        self._views.pop(view, None)
+
+
+class DropsViewsByPrefix(Broken):
+    async def drop_view(self, view: str) -> None:
+        for name in [name for name in self._views if name.startswith(view)]:
+            await super().drop_view(name)
+
+
 BROKEN: dict[type[Broken], str] = {
     StartsAtZero: "positions_only_grow",
     EndIsWrong: "positions_only_grow",
@@ -598,6 +672,13 @@ BROKEN: dict[type[Broken], str] = {
     KeepsFirstLetter: "dead_letters_move_with_checkpoints",
     LettersByArrival: "dead_letters_are_listed_in_order",
     LettersByPrefix: "dead_letters_are_listed_in_order",
+    OneViewForAll: "views_are_read_in_order_and_keep_apart",
+    ViewsByArrival: "views_are_read_in_order_and_keep_apart",
+    ReadsViewsToTheEnd: "views_are_read_in_order_and_keep_apart",
+    KeepsFirstValue: "views_change_with_checkpoints",
+    RemovesNoKeys: "views_change_with_checkpoints",
+    DropKeepsCheckpoint: "views_can_be_dropped",
+    DropsViewsByPrefix: "views_can_be_dropped",
     DropsAll: "dead_letters_can_be_dropped",
     KeepsFirstSnapshot: "snapshots_are_kept_one_for_each_stream",
     SnapshotsById: "snapshots_are_kept_one_for_each_stream",
@@ -622,7 +703,7 @@ BROKEN: dict[type[Broken], str] = {
 async def test_store_that_breaks_a_promise_is_found_out(
     broken: type[Broken], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uno_actors.testing.PATIENCE", 0.5)
+    monkeypatch.setattr("uno_actors.testing.contract.PATIENCE", 0.5)
 
     @asynccontextmanager
     async def make_store() -> AsyncIterator[StorePlace]:

@@ -30,7 +30,7 @@ from uno_actors.errors import (
 )
 from uno_actors.events import EventRegistry
 from uno_actors.store import Append, DeadLetter, Snapshot, open_store
-from uno_actors.testing import Noted
+from uno_actors.testing.contract import Noted
 
 REGISTRY = EventRegistry([Noted])
 MIB = 1 << 20
@@ -92,7 +92,7 @@ async def test_layout_on_disk_is_as_documented(tmp_path: Path) -> None:
         await store.save_snapshots([Snapshot(StreamId("User", "ünì"), 7, 2, b"state", first)])
 
     env = lmdb.open(str(tmp_path), readonly=True, max_dbs=8, create=False)
-    names = [b"checkpoints", b"dead_letters", b"log", b"meta", b"snapshots", b"streams"]
+    names = [b"checkpoints", b"dead_letters", b"log", b"meta", b"snapshots", b"streams", b"views"]
 
     def rows(name: bytes | None) -> dict[bytes, bytes]:
         db = env.open_db(name, create=False)
@@ -592,7 +592,7 @@ COMPETE = """
 import asyncio, json, sys
 from stores.lmdb import LmdbEventStore
 from uno_actors.errors import ConcurrencyConflict
-from uno_actors.testing import Noted
+from uno_actors.testing.contract import Noted
 
 async def main(path, name, goal):
     written = conflicts = 0

@@ -14,7 +14,7 @@ from uno_actors.codec import StreamId
 from uno_actors.errors import CorruptRecord
 from uno_actors.events import EventRegistry
 from uno_actors.store import DeadLetter
-from uno_actors.testing import Noted
+from uno_actors.testing.contract import Noted
 
 REGISTRY = EventRegistry([Noted])
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
@@ -129,7 +129,7 @@ READ = """
 import asyncio, sys
 from stores.lmdb import LmdbEventStore
 from uno_actors.errors import UnoError
-from uno_actors.testing import Noted
+from uno_actors.testing.contract import Noted
 
 async def main():
     wrong = 0

@@ -26,7 +26,7 @@ from uno_actors.errors import (
 )
 from uno_actors.events import EventRegistry
 from uno_actors.store import DeadLetter
-from uno_actors.testing import Noted
+from uno_actors.testing.contract import Noted
 
 REGISTRY = EventRegistry([Noted])
 MIB = 1 << 20
@@ -146,7 +146,7 @@ async def test_append_larger_than_the_map_makes_it_grow_at_once(tmp_path: Path) 
 GROW = """
 import asyncio, sys
 from stores.lmdb import LmdbEventStore
-from uno_actors.testing import Noted
+from uno_actors.testing.contract import Noted
 
 async def main():
     async with LmdbEventStore(sys.argv[1], map_size=1 << 20) as store:
@@ -187,7 +187,7 @@ ADDRESS_SPACE = """
 import asyncio, resource, sys
 from stores.lmdb import LmdbEventStore
 from uno_actors.errors import StoreFull
-from uno_actors.testing import Noted
+from uno_actors.testing.contract import Noted
 
 def noted(text):
     return Noted(aggregate_id="a", aggregate_type="Account", text=text)
@@ -222,7 +222,7 @@ FILE_LIMIT = """
 import asyncio, os, resource, sys
 from stores.lmdb import LmdbEventStore
 from uno_actors.errors import StoreFull
-from uno_actors.testing import Noted
+from uno_actors.testing.contract import Noted
 
 def noted(aggregate_id, size):
     return Noted(aggregate_id=aggregate_id, aggregate_type="Account", text="x" * size)
@@ -280,7 +280,7 @@ FULL_DISK = """
 import asyncio, os, sys
 from stores.lmdb import LmdbEventStore
 from uno_actors.errors import StoreFull
-from uno_actors.testing import Noted
+from uno_actors.testing.contract import Noted
 
 def noted(aggregate_id, size):
     return Noted(aggregate_id=aggregate_id, aggregate_type="Account", text="x" * size)

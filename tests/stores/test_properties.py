@@ -17,7 +17,7 @@ from uno_actors.codec import StreamId, to_record
 from uno_actors.errors import AmbiguousStream, ConcurrencyConflict
 from uno_actors.events import EventRegistry
 from uno_actors.store import Append, Appended, DeadLetter, EventStore, Snapshot
-from uno_actors.testing import Noted
+from uno_actors.testing.contract import Noted
 
 T = TypeVar("T")
 

@@ -40,7 +40,16 @@ from uno_actors.errors import (
 )
 from uno_actors.events import DomainEvent, EventRegistry, Payload
 from uno_actors.log_filter import LogFilter
-from uno_actors.store import PAGE, Append, Appended, DeadLetter, EventStore, RecordedEvent, Snapshot
+from uno_actors.store import (
+    PAGE,
+    Append,
+    Appended,
+    DeadLetter,
+    EventStore,
+    RecordedEvent,
+    Snapshot,
+    ViewChange,
+)
 
 
 @dataclass(frozen=True)
@@ -801,6 +810,56 @@ async def dead_letters_can_be_dropped(make_store: MakeStore) -> None:
 # --- snapshots ---------------------------------------------------------------------------------------------
 
 
+async def views_are_read_in_order_and_keep_apart(make_store: MakeStore) -> None:
+    """A view is read in the order of its keys, from start to before end, and has nothing of any other view."""
+    async with opened(make_store) as store:
+        keys = [b"b", b"a\xff", b"a\0", b"c", b"a"]
+        names = ["v", "v@2", "v\x01", "w" * 255]
+        for name in names:
+            await store.save_progress({}, views=[ViewChange(name, key, name.encode() + key) for key in keys])
+        long_key = ViewChange("w" * 255, b"k" * 250, b"")
+        await store.save_progress({}, views=[long_key])
+        for name in names[:3]:
+            found = await store.read_view(name)
+            _equal(found, [(key, name.encode() + key) for key in sorted(keys)], f"all of {name!r}")
+        _equal([key for key, _ in await store.read_view("v", b"a\0", b"b")], [b"a\0", b"a\xff"], "a part")
+        _equal(
+            [key for key, _ in await store.read_view("v", b"a\0", limit=3)], [b"a\0", b"a\xff", b"b"], "three"
+        )
+        _equal(await store.read_view("v", b"a", b"a\0"), [(b"a", b"va")], "one key")
+        _equal(await store.read_view("v", b"d", b"d\0"), [], "a key that is not there")
+        _equal(await store.read_view("w" * 255, b"k"), [(long_key.key, b"")], "the longest key")
+        _equal(await store.read_view("nothing"), [], "a view that is not there")
+
+
+async def views_change_with_checkpoints(make_store: MakeStore) -> None:
+    """Views change together with checkpoints, in order: the last change of a key is what is read."""
+    async with opened(make_store) as store:
+        change = [ViewChange("v", b"k", b"1"), ViewChange("v", b"gone", b"1"), ViewChange("v", b"gone", None)]
+        await store.save_progress({"v": 1}, views=change)
+        calls = [store.save_progress({"v": n}, views=[ViewChange("v", b"k", b"%d" % n)]) for n in range(2, 9)]
+        await asyncio.gather(*calls)
+        _equal(await store.checkpoints(), {"v": 8}, "the checkpoint")
+        _equal(await store.read_view("v"), [(b"k", b"8")], "the view")
+        await store.save_progress(
+            {"v": 9}, views=[ViewChange("v", b"k", None), ViewChange("v", b"never", None)]
+        )
+        _equal(await store.read_view("v"), [], "the view after its key was removed")
+
+
+async def views_can_be_dropped(make_store: MakeStore) -> None:
+    """A view is dropped with all its keys and with the checkpoint of its name, and no other with it."""
+    async with opened(make_store) as store:
+        keys = [b"%04d" % number for number in range(2 * PAGE)]
+        for name in ("v", "v2"):
+            await store.save_progress({name: 7}, views=[ViewChange(name, key, b"") for key in keys])
+        await store.drop_view("v")
+        await store.drop_view("nothing")
+        _equal(await store.read_view("v"), [], "the view")
+        _equal(await store.checkpoints(), {"v2": 7}, "the checkpoints")
+        _equal(len(await store.read_view("v2", limit=None)), 2 * PAGE, "the entries of another view")
+
+
 def _snapshot(aggregate_id: str, version: int = 1, *, of: str = "Account", **changed: Any) -> Snapshot:
     snapshot = Snapshot(StreamId(of, aggregate_id), version, 1, bytes(range(256)), _MORNING)
     return snapshot._replace(**changed)
@@ -1022,6 +1081,8 @@ async def a_closed_store_refuses(make_store: MakeStore) -> None:
             "save_progress": store.save_progress({"mail": 1}),
             "dead_letters": store.dead_letters(),
             "drop_dead_letter": store.drop_dead_letter("mail", 1),
+            "read_view": store.read_view("v"),
+            "drop_view": store.drop_view("v"),
             "save_snapshots": store.save_snapshots([_snapshot("a")]),
             "read_snapshot": store.read_snapshot(StreamId("Account", "a")),
             "drop_snapshots": store.drop_snapshots(),
@@ -1065,13 +1126,15 @@ async def durable_stores_survive_reopening(make_store: MakeStore) -> None:
             recorded = await store.append(_noted("a", "1"), _measured(), _noted("a", "2"), _noted(None))
             await store.save_progress({"mail": 3, "audit": 1}, [_letter("mail", 2), _letter("mail", 3)])
             await store.drop_dead_letter("mail", 2)
+            await store.save_progress({"totals": 2}, views=[ViewChange("totals", b"k", b"1")])
             await store.save_snapshots([_snapshot("a", 2), _snapshot("a", of="User")])
             await store.drop_snapshots("User")
         async with await place.open(registry) as store:
             _equal(await _log(store), recorded, "the log")
             _equal(await _texts(store, "a"), ["1", "2"], "the stream")
             _equal(await store.aggregate_types("all"), ["Kinds"], "types of an id")
-            _equal(await store.checkpoints(), {"mail": 3, "audit": 1}, "the checkpoints")
+            _equal(await store.checkpoints(), {"mail": 3, "audit": 1, "totals": 2}, "the checkpoints")
+            _equal(await store.read_view("totals"), [(b"k", b"1")], "the view")
             _equal(await store.dead_letters(), [_letter("mail", 3)], "the dead letters")
             found = await store.read_snapshot(StreamId("Account", "a"))
             _equal(found, _snapshot("a", 2), "the snapshot")
@@ -1118,6 +1181,9 @@ CONTRACT: tuple[Check, ...] = (
     dead_letters_move_with_checkpoints,
     dead_letters_are_listed_in_order,
     dead_letters_can_be_dropped,
+    views_are_read_in_order_and_keep_apart,
+    views_change_with_checkpoints,
+    views_can_be_dropped,
     snapshots_are_kept_one_for_each_stream,
     snapshots_can_be_dropped,
     listeners_hear_of_commits,

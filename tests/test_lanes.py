@@ -1,0 +1,59 @@
+"""Lanes: which event may begin."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uno_actors.codec import StreamId
+from uno_actors.lanes import Lanes
+
+A, B, C = (StreamId("Account", name) for name in "abc")
+
+
+def test_one_of_each_stream_may_begin_and_no_more_than_the_width() -> None:
+    lanes: Lanes[int] = Lanes(2)
+    for number, stream in enumerate([A, A, B, C], start=1):
+        lanes.add(stream, number)
+    assert [lanes.start(), lanes.start(), lanes.start()] == [(A, 1), (B, 3), None]
+    lanes.end(A)
+    assert [lanes.start(), lanes.start()] == [(C, 4), None], "those that waited for longer come first"
+    lanes.end(B)
+    assert lanes.start() == (A, 2)
+    assert len(lanes) == 2
+
+
+@given(
+    st.integers(1, 4),
+    st.lists(st.one_of(st.sampled_from([A, B, C, None]), st.integers(0, 5)), max_size=60),
+)
+def test_lanes_keep_the_order_of_each_stream_and_lose_nothing(
+    width: int, steps: list[StreamId | int | None]
+) -> None:
+    lanes: Lanes[int] = Lanes(width)
+    added: dict[StreamId | None, list[int]] = {}
+    begun: dict[StreamId | None, list[int]] = {}
+    under_way: list[StreamId | None] = []
+
+    def start() -> None:
+        while (started := lanes.start()) is not None:
+            stream, item = started
+            assert stream not in under_way
+            begun.setdefault(stream, []).append(item)
+            under_way.append(stream)
+        assert len(under_way) == min(width, len(set(added) - done_streams()) or 0)
+
+    def done_streams() -> set[StreamId | None]:
+        return {s for s in added if len(begun.get(s, ())) == len(added[s]) and s not in under_way}
+
+    for number, step in enumerate(steps):
+        if isinstance(step, int):
+            if under_way:
+                lanes.end(under_way.pop(step % len(under_way)))
+        else:
+            lanes.add(step, number)
+            added.setdefault(step, []).append(number)
+        start()
+    while under_way:
+        lanes.end(under_way.pop())
+        start()
+    assert begun == added
+    assert len(lanes) == 0

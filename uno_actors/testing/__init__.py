@@ -1,0 +1,29 @@
+"""Tools for the tests of those who build on `uno_actors`, with any test runner; importing it starts nothing.
+
+- ``scenario``: `given` some events, when a command comes, then these events follow.
+- ``probe``: a handler and an actor in one that waits for what reaches it.
+- ``clock``: a clock whose hands the test turns; ``faults``: stores that fail on demand.
+- ``contract``: what every event store promises, as checks for stores of your own.
+- ``plugin``: fixtures for pytest, found by themselves where this package is installed.
+"""
+
+from uno_actors.testing.clock import ManualClock
+from uno_actors.testing.contract import CONTRACT, Check, MakeStore, StorePlace, check_event_store
+from uno_actors.testing.faults import Faults, failing
+from uno_actors.testing.probe import Probe
+from uno_actors.testing.scenario import Given, Then, given
+
+__all__ = [
+    "CONTRACT",
+    "Check",
+    "Faults",
+    "Given",
+    "MakeStore",
+    "ManualClock",
+    "Probe",
+    "StorePlace",
+    "Then",
+    "check_event_store",
+    "failing",
+    "given",
+]

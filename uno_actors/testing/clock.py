@@ -1,0 +1,63 @@
+"""A clock whose hands the test turns: minutes of back-off and of idleness pass at once, and always alike."""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+
+
+class ManualTimer:
+    """A call that is to come when the clock gets there."""
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Forget the call."""
+        self.cancelled = True
+
+
+class ManualClock:
+    """Time that passes only when it is told to `advance`: ``ActorSystem(clock=ManualClock())``.
+
+    It is no other thread's: use it on the event loop that the system runs on.
+
+    Attributes:
+        now: Seconds; where it begins has no meaning.
+    """
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._order = itertools.count()
+        self._timers: list[tuple[float, int, ManualTimer]] = []
+
+    def monotonic(self) -> float:
+        """Seconds; see `uno_actors.clock.Clock`."""
+        return self.now
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> ManualTimer:
+        """Call ``callback`` once ``delay`` seconds have been advanced."""
+        timer = ManualTimer(callback)
+        heapq.heappush(self._timers, (self.now + delay, next(self._order), timer))
+        return timer
+
+    def pending(self) -> int:
+        """How many calls are to come."""
+        return sum(not timer.cancelled for _, _, timer in self._timers)
+
+    def advance(self, seconds: float) -> None:
+        """Make the calls that are due within the next ``seconds``, each at its time."""
+        end = self.now + seconds
+        while self._timers and self._timers[0][0] <= end:
+            moment, _, timer = heapq.heappop(self._timers)
+            self.now = max(self.now, moment)
+            if not timer.cancelled:
+                timer.callback()
+        self.now = end
+
+    async def advance_until(self, condition: Callable[[], object], step: float = 0.1) -> None:
+        """Let time pass in steps of ``step`` seconds, and the event loop run between them, until ``condition()``."""
+        while not condition():
+            self.advance(step)
+            await asyncio.sleep(0.001)

@@ -1,0 +1,73 @@
+"""Stores that fail on demand, to see what a service does when the disk is full or the database is gone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from uno_actors.errors import OutcomeUnknown, StoreUnavailable
+from uno_actors.store import EventStore
+
+OPERATIONS = tuple(sorted(EventStore.__abstractmethods__ - {"close"}))
+"""What a store can be made to fail at: the operations of the port, of which all others are made."""
+
+
+class Faults:
+    """What `failing` has done.
+
+    Attributes:
+        hits: How often the operation has failed.
+    """
+
+    def __init__(self) -> None:
+        self.hits = 0
+
+
+@contextmanager
+def failing(
+    store: EventStore,
+    operation: str = "commit",
+    error: BaseException | None = None,
+    *,
+    times: int | None = None,
+    after: bool = False,
+) -> Iterator[Faults]:
+    """Have ``store`` fail inside the block, whoever uses it.
+
+    Args:
+        store: Of any kind.
+        operation: One of `OPERATIONS`; ``commit`` is what records events, whoever asks for it.
+        error: What is raised; default is `StoreUnavailable`, or with ``after`` `OutcomeUnknown`.
+        times: So often it fails, and then no more; default is as long as the block lasts.
+        after: Fail when the work is done: events are recorded, and whoever waits does not learn of it.
+
+    Raises:
+        ValueError: There is no such operation.
+    """
+    if operation not in OPERATIONS:
+        raise ValueError(f"a store cannot fail at {operation!r}; it can at {', '.join(OPERATIONS)}")
+    if error is None:
+        error = OutcomeUnknown(repr(store), "it was told to fail") if after else _unavailable(store)
+    faults, real, overridden = Faults(), getattr(store, operation), operation in vars(store)
+
+    @wraps(real)
+    async def fails(*args: Any, **kwargs: Any) -> Any:
+        if times is not None and faults.hits >= times:
+            return await real(*args, **kwargs)
+        faults.hits += 1
+        if after:
+            await real(*args, **kwargs)
+        raise error
+
+    setattr(store, operation, fails)
+    try:
+        yield faults
+    finally:
+        if overridden:
+            setattr(store, operation, real)
+        else:
+            delattr(store, operation)
+
+
+def _unavailable(store: EventStore) -> StoreUnavailable:
+    return StoreUnavailable(repr(store), "it was told to fail")

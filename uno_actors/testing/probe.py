@@ -1,0 +1,194 @@
+"""A probe: a handler of events and an actor in one, whose test waits for what reaches it."""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from typing_extensions import override
+
+from uno_actors.actor import Actor, ActorRef
+from uno_actors.events import DomainEvent
+from uno_actors.future import Future
+from uno_actors.handlers import HandlerSpec
+from uno_actors.system import ActorSystem
+from uno_actors.topics import TopicPattern
+
+M = TypeVar("M")
+
+PATIENCE = 3.0
+"""Seconds that a probe waits, if it is not told otherwise."""
+SHOWN = 20
+"""Messages that the text of an error shows."""
+
+
+class Probe:
+    """What reaches it is kept in order, and each `expect` takes the next of it.
+
+    As a handler: ``ActorSystem(handlers=[probe.handler(Deposited)])``. As an actor:
+    ``ref = await probe.spawn(system)``, which also answers what it is asked, with ``reply``. Any thread may use it.
+
+    Args:
+        name: For errors; and of the handler, if that is given no other.
+        reply: What it replies to who asks it: a value, or a function of the message.
+    """
+
+    def __init__(self, name: str = "probe", reply: Any = None) -> None:
+        self.name = name
+        self._reply = reply
+        self._waiting: deque[Any] = deque()
+        self._seen: deque[Any] = deque(maxlen=SHOWN)  # taken by `expect`, for errors
+        self._waiters: list[Future[None]] = []
+        self._lock = threading.Lock()
+
+    # --- what reaches it ---
+
+    def handler(
+        self, event_type: type[DomainEvent] | None = None, topic_pattern: str | None = None, **options: Any
+    ) -> HandlerSpec:
+        """A handler whose events reach the probe; ``options`` are others of `HandlerSpec`."""
+
+        async def handle(event: DomainEvent) -> None:
+            self.receive(event)
+
+        pattern = None if topic_pattern is None else TopicPattern(topic_pattern)
+        name = options.pop("name", self.name)
+        return HandlerSpec(name, handle, event_type, pattern, **options)
+
+    def spawn(self, system: ActorSystem, name: str | None = None) -> "Future[ActorRef[Actor]]":
+        """Start an actor whose messages reach the probe."""
+        return system.spawn(_ProbeActor, self, name=name)
+
+    def receive(self, message: object) -> Any:
+        """Take ``message``; what to reply to it."""
+        with self._lock:
+            self._waiting.append(message)
+            waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.offer(None)
+        return self._reply(message) if callable(self._reply) else self._reply
+
+    @property
+    def messages(self) -> list[Any]:
+        """What has come and was not yet expected, oldest first."""
+        return list(self._waiting)
+
+    # --- what a test waits for ---
+
+    @overload
+    async def expect(
+        self, kind: type[M], where: Callable[[M], object] | None = None, timeout: float = PATIENCE
+    ) -> M: ...
+    @overload
+    async def expect(self, *, timeout: float = PATIENCE) -> Any: ...
+
+    async def expect(
+        self,
+        kind: type[Any] = object,
+        where: Callable[[Any], object] | None = None,
+        timeout: float = PATIENCE,
+    ) -> Any:
+        """The next message, which must be of this kind.
+
+        Args:
+            kind: Its class, or a base of it.
+            where: What must hold true of it.
+            timeout: Seconds to wait for it.
+
+        Raises:
+            AssertionError: None came in time, or another one; the text tells what came.
+        """
+        deadline = time.monotonic() + timeout
+        while (message := self._next(kind, where, skip=False)) is _NOTHING:
+            await self._more(kind, deadline)
+        return message
+
+    async def fish(
+        self, kind: type[M], where: Callable[[M], object] | None = None, timeout: float = PATIENCE
+    ) -> M:
+        """The next message of this kind; others that come before it are passed over.
+
+        Raises:
+            AssertionError: None came in time.
+        """
+        deadline = time.monotonic() + timeout
+        while (message := self._next(kind, where, skip=True)) is _NOTHING:
+            await self._more(kind, deadline)
+        return message  # type: ignore[no-any-return]
+
+    async def expect_nothing(self, within: float = 0.1) -> None:
+        """No message comes within so many seconds.
+
+        Raises:
+            AssertionError: One has come.
+        """
+        deadline = time.monotonic() + within
+        while not self._waiting and (left := deadline - time.monotonic()) > 0:
+            await self._arrival(left)
+        if self._waiting:
+            raise AssertionError(f"{self.name} expected nothing and got {self._waiting[0]!r}")
+
+    def wait_for(
+        self, kind: type[M], where: Callable[[M], object] | None = None, timeout: float = PATIENCE
+    ) -> M:
+        """As `expect`, in a synchronous program.
+
+        Raises:
+            AssertionError: As `expect`.
+        """
+        return asyncio.run(self.expect(kind, where, timeout))
+
+    async def _more(self, kind: type, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            seen = ", ".join(map(repr, self._seen)) or "nothing"
+            raise AssertionError(f"{self.name} waits for {kind.__name__} in vain; before that came: {seen}")
+        await self._arrival(left)
+
+    async def _arrival(self, timeout: float) -> None:
+        """Until something has come, or so many seconds are over."""
+        arrived: Future[None] = Future()
+        with self._lock:
+            if self._waiting:
+                return
+            self._waiters.append(arrived)
+        try:
+            async with asyncio.timeout(timeout):
+                await arrived
+        except TimeoutError:
+            with self._lock:
+                if arrived in self._waiters:
+                    self._waiters.remove(arrived)
+
+    def _next(self, kind: type, where: Callable[[Any], object] | None, *, skip: bool) -> Any:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    return _NOTHING
+                message = self._waiting.popleft()
+                self._seen.append(message)
+            if isinstance(message, kind) and (where is None or where(message)):
+                return message
+            if not skip:
+                held = (
+                    "" if where is None or not isinstance(message, kind) else " for which the condition holds"
+                )
+                raise AssertionError(f"{self.name} expected {kind.__name__}{held} and got {message!r}")
+
+    def __repr__(self) -> str:
+        return f"<Probe {self.name}: {len(self._waiting)} waiting>"
+
+
+_NOTHING: Any = object()
+
+
+class _ProbeActor(Actor):
+    def __init__(self, probe: Probe) -> None:
+        super().__init__()
+        self._probe = probe
+
+    @override
+    async def on_receive(self, message: Any) -> Any:
+        return self._probe.receive(message)

@@ -1,0 +1,233 @@
+"""Given some events, when a command comes, then these events follow: an aggregate's rules as a test reads them.
+
+    given(Account, Deposited(amount=10)).when(Withdraw(amount=4)).then(Withdrawn(amount=4)).replies(6)
+    given(Account).when(Withdraw(amount=4)).then(CommandRejected("not enough money"))
+
+No runtime and no store take part, yet what would go wrong with them is found: an event that cannot be recorded,
+and state that was changed in a command's method instead of in an ``apply_…`` method, and so would be forgotten.
+"""
+
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from enum import Enum
+from itertools import zip_longest
+from typing import Any, Generic, Self, TypeVar
+
+from pydantic import BaseModel
+
+from uno_actors.aggregate import AggregateRoot
+from uno_actors.codec import to_record
+from uno_actors.commands import Command
+from uno_actors.errors import CommandRejected
+from uno_actors.events import METADATA, DomainEvent
+from uno_actors.values import pack_value
+
+A = TypeVar("A", bound=AggregateRoot)
+
+Expected = DomainEvent | type[DomainEvent]
+
+
+def given(aggregate_type: type[A], *events: DomainEvent, id: str = "test") -> "Given[A]":
+    """An aggregate to which these events have happened; none for one that is new.
+
+    Args:
+        aggregate_type: Its class.
+        *events: In their order; what `AggregateRoot.register_event` would have set need not be set.
+        id: Its id.
+
+    Raises:
+        MissingApply: The class has no method for one of them.
+        InvalidAggregateId: No aggregate can have this id.
+    """
+    return Given(aggregate_type, id, events)
+
+
+class Given(Generic[A]):
+    """An aggregate with a past; see `given`."""
+
+    def __init__(self, aggregate_type: type[A], id: str, events: Sequence[DomainEvent]) -> None:
+        self._type = aggregate_type
+        self._id = id
+        self._events = [
+            event.stamped(
+                aggregate_id=id, aggregate_type=aggregate_type.aggregate_type, aggregate_version=place
+            )
+            for place, event in enumerate(events, start=1)
+        ]
+        self._replayed(())  # an event that cannot be applied is told here
+
+    def when(self, *commands: Command[Any]) -> "Then[A]":
+        """What follows from the commands, one after the other; one that is rejected ends it.
+
+        Raises:
+            AssertionError: The state is not what a replay of the events would make of it.
+            UnknownCommand: The class has no method for one of them.
+            EventNotSerializable: An event could not be recorded.
+            Exception: Whatever else a command's method raises.
+        """
+        aggregate, recorded = self._replayed(()), list[DomainEvent]()
+        reply, rejection = None, None
+        for command in commands:
+            try:
+                reply = aggregate.handle(command)
+            except CommandRejected as error:
+                reply, rejection = None, error
+                aggregate = self._replayed(recorded)  # as the runtime does, if it had registered events
+                break
+            recorded += aggregate.take_pending_events()
+        for event in recorded:
+            to_record(event)
+        story = f"{self._type.__name__} {self._id!r}, given {_list(self._events) or 'nothing'}, when {_list(commands)}"
+        self._check_replay(aggregate, self._replayed(recorded), story)
+        return Then(story, recorded, reply, rejection, aggregate)
+
+    def _replayed(self, recorded: Sequence[DomainEvent]) -> A:
+        return self._type(self._id).replay([*self._events, *recorded])
+
+    def _check_replay(self, decided: A, replayed: A, story: str) -> None:
+        ours, others = getattr(decided, "__dict__", {}), getattr(replayed, "__dict__", {})
+        names = [name for name in {**ours, **others} if _differ(ours.get(name), others.get(name))]
+        if names:
+            found = "; ".join(
+                f"{name} is {ours.get(name)!r} but {others.get(name)!r} after a replay" for name in names
+            )
+            raise AssertionError(f"{story}: {found}. Change state in apply methods alone")
+
+    def __repr__(self) -> str:
+        return f"given({self._type.__name__}, {_list(self._events)})"
+
+
+class Then(Generic[A]):
+    """What followed.
+
+    Attributes:
+        events: What is to be recorded.
+        reply: That of the last command; ``None`` if it was rejected.
+        rejection: Why the last command was rejected, or ``None``.
+        aggregate: As it is now.
+    """
+
+    def __init__(
+        self,
+        story: str,
+        events: Sequence[DomainEvent],
+        reply: Any,
+        rejection: CommandRejected | None,
+        aggregate: A,
+    ) -> None:
+        self.events = tuple(events)
+        self.reply = reply
+        self.rejection = rejection
+        self.aggregate = aggregate
+        self._story = story
+
+    def then(self, *expected: Expected | CommandRejected | type[CommandRejected]) -> Self:
+        """Exactly these events follow, in this order, and at the end the rejection, if one is given.
+
+        An event is as expected if it has the same type, the same payload, and the metadata that the expected
+        one was given; of an event class any event will do. A rejection is as expected if it is of the class of
+        the expected one and has its text; of a class or without a text any text will do.
+
+        Raises:
+            AssertionError: Others follow; its text shows the difference.
+        """
+        events = [one for one in expected if not _is_rejection(one)]
+        rejections = [one for one in expected if _is_rejection(one)]
+        if len(rejections) > 1 or (rejections and expected[-1] is not rejections[0]):
+            raise ValueError("a rejection ends what follows: give one, and give it last")
+        wanted: list[Any] = [*events, *rejections]
+        found: list[Any] = [*self.events, *([] if self.rejection is None else [self.rejection])]
+        lines, same = [], True
+        for want, have in zip_longest(wanted, found):
+            why = _difference(want, have)
+            if why is None:
+                lines.append(f"    {_text(have)}")
+                continue
+            same = False
+            lines += [f"  - {_text(want)}"] if want is not None else []
+            lines += [f"  + {_text(have)}{why and f'   ({why})'}"] if have is not None else []
+        if not same:
+            shown = "\n".join(lines) or "    nothing"
+            raise AssertionError(f"{self._story}\n  (- expected, + found)\n{shown}")
+        return self
+
+    def replies(self, expected: object) -> Self:
+        """The reply of the last command equals ``expected``.
+
+        Raises:
+            AssertionError: It does not, or the command was rejected.
+        """
+        if self.rejection is not None:
+            raise AssertionError(
+                f"{self._story}: expected the reply {expected!r}, found {_text(self.rejection)}"
+            )
+        if self.reply != expected:
+            raise AssertionError(f"{self._story}: expected the reply {expected!r}, found {self.reply!r}")
+        return self
+
+    def leaves(self, **attributes: object) -> Self:
+        """The aggregate has these attributes now.
+
+        Raises:
+            AssertionError: One of them has another value.
+        """
+        found = {name: getattr(self.aggregate, name) for name in attributes}
+        wrong = [name for name in attributes if found[name] != attributes[name]]
+        if wrong:
+            shown = "; ".join(f"{name} is {found[name]!r}, expected {attributes[name]!r}" for name in wrong)
+            raise AssertionError(f"{self._story}: {shown}")
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{self._story}: {_list(self.events) or 'nothing'}, {self.rejection or self.reply!r}>"
+
+
+def _is_rejection(one: object) -> bool:
+    return isinstance(one, CommandRejected) or (isinstance(one, type) and issubclass(one, CommandRejected))
+
+
+def _difference(want: Any, have: Any) -> str | None:
+    """How ``have`` is not what was expected; ``None`` if it is."""
+    if want is None or have is None:
+        return ""
+    kind: Any = want if isinstance(want, type) else type(want)
+    if type(have) is not kind and not (isinstance(want, type) and isinstance(have, want)):
+        return ""
+    if isinstance(want, type):
+        return None
+    if isinstance(want, CommandRejected):
+        return None if str(want) in ("", str(have)) else ""
+    looked_at = [name for name in kind.model_fields if name not in METADATA or name in want.model_fields_set]
+    wrong = [name for name in looked_at if getattr(have, name) != getattr(want, name)]
+    shown = ", ".join(
+        f"{name} is {getattr(have, name)!r}, expected {getattr(want, name)!r}" for name in wrong
+    )
+    return shown or None
+
+
+def _differ(one: object, other: object) -> bool:
+    """Whether two values are known to differ: objects that equal nothing but themselves are not."""
+    if one is other or one == other:
+        return False
+    try:
+        return pack_value(one, {}) != pack_value(other, {})
+    except (TypeError, ValueError):
+        return type(one) is not type(other) or isinstance(one, (BaseModel, Enum)) or is_dataclass(one)
+
+
+def _list(messages: Sequence[object]) -> str:
+    return ", ".join(map(_text, messages))
+
+
+def _text(message: object) -> str:
+    """An event or a command with its payload alone."""
+    if isinstance(message, type):
+        return message.__name__
+    if isinstance(message, CommandRejected):
+        return f"{type(message).__name__}({str(message)!r})"
+    if isinstance(message, (DomainEvent, Command)):
+        without = METADATA if isinstance(message, DomainEvent) else Command.model_fields.keys()
+        names = [name for name in type(message).model_fields if name not in without]
+        shown = ", ".join(f"{name}={getattr(message, name)!r}" for name in names)
+        return f"{type(message).__name__}({shown})"
+    return repr(message)
