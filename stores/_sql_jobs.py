@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Table, delete
+from sqlalchemy import Table, bindparam, delete
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stores._sql_leases import lost_among
-from stores._sql_schema import checkpoints, dead_letters, snapshots
+from stores._sql_schema import checkpoints, dead_letters, snapshots, views
 from uno_actors.errors import InvalidHandler, StoreUnavailable
-from uno_actors.store import Append, DeadLetter, Snapshot
+from uno_actors.store import Append, DeadLetter, Snapshot, ViewChange
 
 MAX_HANDLER_BYTES = 502
 """Bytes of a handler's name, as in the LMDB store, so that any handler can move."""
@@ -35,10 +35,11 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class SaveProgress:
-    """Checkpoints and dead letters; ``held`` are the names that the store has leased."""
+    """Checkpoints, dead letters and views; ``held`` are the names that the store has leased."""
 
     checkpoints: Mapping[str, int]
     dead_letters: Sequence[DeadLetter]
+    views: Sequence[ViewChange]
     held: dict[str, int]
     store: str
 
@@ -54,6 +55,7 @@ class SaveProgress:
         await _upsert(connection, checkpoints, moved)
         letters = {(each.handler, each.position): _letter_row(each) for each in self.dead_letters}
         await _upsert(connection, dead_letters, [letters[key] for key in sorted(letters)])
+        await _change(connection, self.views)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,18 @@ class DropDeadLetter:
         """Remove it."""
         wanted = (dead_letters.c.handler == self.handler) & (dead_letters.c.position == self.position)
         return (await connection.execute(delete(dead_letters).where(wanted))).rowcount > 0
+
+
+@dataclass(frozen=True, slots=True)
+class DropView:
+    """A view, and the checkpoint of the handler of its name."""
+
+    view: str
+
+    async def write(self, connection: AsyncConnection) -> None:
+        """Remove both."""
+        await connection.execute(delete(checkpoints).where(checkpoints.c.handler == self.view))
+        await connection.execute(delete(views).where(views.c.view == self.view))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +137,17 @@ async def _upsert(connection: AsyncConnection, table: Table, rows: Sequence[dict
     keys = [column.name for column in table.primary_key]
     new = {name: statement.excluded[name] for name in _names(table) if name not in keys}
     await connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=new), rows)
+
+
+async def _change(connection: AsyncConnection, changes: Sequence[ViewChange]) -> None:
+    """Bring each entry to what the last of its changes says."""
+    last = {change[:2]: change for change in changes}
+    in_order = [last[entry] for entry in sorted(last)]
+    removed = [{"of": view, "at": key} for view, key, value in in_order if value is None]
+    if removed:
+        entry = (views.c.view == bindparam("of")) & (views.c.key == bindparam("at"))
+        await connection.execute(delete(views).where(entry), removed)
+    await _upsert(connection, views, [change._asdict() for change in in_order if change.value is not None])
 
 
 def _names(table: Table) -> list[str]:

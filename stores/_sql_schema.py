@@ -9,6 +9,7 @@ uno_head          1, the only row                                 the last posit
 uno_checkpoints   handler                                         position
 uno_dead_letters  handler, position                               the fields of `DeadLetter`
 uno_snapshots     aggregate id, aggregate type                    version, schema version, state, taken at
+uno_views         view, key                                       value
 uno_leases        name                                            how often it was taken
 ================= =============================================== =============================================
 
@@ -150,6 +151,14 @@ snapshots = Table(
     Column("schema_version", BigInteger, nullable=False),
     Column("state", LargeBinary, nullable=False),
     Column("taken_at", Instant, nullable=False),
+)
+
+views = Table(
+    "uno_views",
+    METADATA,
+    Column("view", _text(), primary_key=True),
+    Column("key", LargeBinary, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
 )
 
 leases = Table(

@@ -51,6 +51,7 @@ from stores._sql_jobs import (
     Commit,
     DropDeadLetter,
     DropSnapshots,
+    DropView,
     Job,
     SaveProgress,
     SaveSnapshots,
@@ -96,6 +97,7 @@ from uno_actors.store import (
     RecordedEvent,
     Snapshot,
     StoredRecord,
+    ViewChange,
 )
 
 METADATA = schema.METADATA
@@ -230,12 +232,24 @@ class DatabaseEventStore(EventStore):
 
     @override
     async def save_progress(
-        self, checkpoints: Mapping[str, int], dead_letters: Sequence[DeadLetter] = ()
+        self,
+        checkpoints: Mapping[str, int],
+        dead_letters: Sequence[DeadLetter] = (),
+        views: Sequence[ViewChange] = (),
     ) -> None:
-        for name in {*checkpoints, *(letter.handler for letter in dead_letters)}:
+        for name in {
+            *checkpoints,
+            *(letter.handler for letter in dead_letters),
+            *(each.view for each in views),
+        }:
             check_handler(name)
         held = {} if self._wire is None else dict(self._wire.leases.held)
-        await self._submit(SaveProgress(dict(checkpoints), tuple(dead_letters), held, self._url))
+        progress = SaveProgress(dict(checkpoints), tuple(dead_letters), tuple(views), held, self._url)
+        await self._submit(progress)
+
+    @override
+    async def drop_view(self, view: str) -> None:
+        await self._submit(DropView(view))
 
     @override
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
@@ -446,6 +460,17 @@ class DatabaseEventStore(EventStore):
     @override
     async def checkpoints(self) -> dict[str, int]:
         return {row.handler: row.position for row in await self._rows(select(schema.checkpoints))}
+
+    @override
+    async def read_view(
+        self, view: str, start: bytes = b"", end: bytes | None = None, limit: int | None = PAGE
+    ) -> list[tuple[bytes, bytes]]:
+        table = schema.views
+        wanted = (table.c.view == view) & (table.c.key >= start)
+        if end is not None:
+            wanted &= table.c.key < end
+        statement = select(table.c.key, table.c.value).where(wanted).order_by(table.c.key).limit(limit)
+        return [(row.key, row.value) for row in await self._rows(statement)]
 
     @override
     async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from stores import InMemoryEventStore, LmdbEventStore
+from tests.postgres import postgres
 from uno_actors.codec import StreamId
 from uno_actors.errors import ConcurrencyConflict, StoreUnavailable, UnoError
 from uno_actors.events import DomainEvent, EventRegistry
@@ -68,11 +69,22 @@ async def in_sqlite_in_memory() -> AsyncIterator[StorePlace]:
     yield StorePlace(open_store, durable=False)
 
 
+@asynccontextmanager
+async def in_postgres() -> AsyncIterator[StorePlace]:
+    url = await postgres().new_url()
+
+    async def open_store(event_registry: EventRegistry) -> EventStore:
+        return open_store_of_url(url, event_registry)
+
+    yield StorePlace(open_store)
+
+
 STORES = {
     "memory": in_memory,
     "lmdb": in_lmdb,
     "sqlite": in_sqlite,
     "sqlite in memory": in_sqlite_in_memory,
+    "postgres": in_postgres,
 }
 
 
