@@ -294,11 +294,10 @@ class DatabaseEventStore(EventStore):
             connection = await session.connection()
             outcomes, rows = await place_all(connection, requests, Tail(), self.max_event_size)
             if rows:
-                async with (
-                    connection.begin_nested()
-                ):  # what fails leaves the rest of the transaction as it was
+                async with connection.begin_nested():  # what fails leaves the transaction as it was
                     await insert_rows(connection, rows)
-                event.listen(session.sync_session, "after_commit", self._look_soon, once=True)
+                if self._place.alone:  # else the watcher sees it
+                    event.listen(session.sync_session, "after_commit", self._look_soon, once=True)
         except UnoError:
             raise
         except Exception as error:
@@ -582,7 +581,7 @@ class DatabaseEventStore(EventStore):
             self._announce(await self.last_position())
 
     def _look_soon(self, _: object) -> None:
-        """A caller's transaction has ended."""
+        """A caller's transaction was committed."""
         if self._commit_listeners and not self._closed:
             self._glances.add(glance := asyncio.get_running_loop().create_task(self._look()))
             glance.add_done_callback(self._glances.discard)

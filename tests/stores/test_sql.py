@@ -177,6 +177,26 @@ async def test_events_are_recorded_with_the_rest_of_a_callers_transaction_or_not
         await until(lambda: len(heard) == (3 if committed else 2))
 
 
+async def test_listeners_hear_of_a_callers_commit_in_a_database_in_memory() -> None:
+    engine = create_async_engine("sqlite+aiosqlite://")
+    async with opened(engine) as store:
+        heard: list[int] = []
+        store.on_commit(lambda: heard.append(1))
+        async with AsyncSession(engine) as session:
+            await store.append(noted("1"), session=session)
+            await session.rollback()
+            await session.execute(text("SELECT 1"))
+            await session.commit()
+        await store.append(noted("2"))
+        assert heard == [1]
+        async with AsyncSession(engine) as session:
+            await store.append(noted("3"), session=session)
+            await session.commit()
+        await until(lambda: len(heard) == 2)
+        assert await texts(store) == ["2", "3"]
+    await engine.dispose()
+
+
 async def test_a_conflict_leaves_the_callers_transaction_as_it_was(orders: AsyncEngine) -> None:
     async with opened(orders) as store:
         await store.append(noted("1"))
@@ -466,9 +486,11 @@ async def test_lease_is_had_by_one_process_and_dies_with_it(url: str) -> None:
             other.kill()
             await other.wait()
             await _taken_soon(store, "mail")
+        assert await second.lease("own") is not None
         await store.close()
-        assert await second.lease("mail") is not None  # one store lets go of its own names only
-        assert await second.lease("audit") is not None
+        assert await second.lease("mail") is not None  # the first has let go of its own names
+        async with program(TAKE_LEASE, url) as other:
+            assert await line(other) == "none"  # and of those only
 
 
 async def _taken_soon(store: Any, name: str) -> None:

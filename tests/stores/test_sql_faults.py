@@ -252,6 +252,23 @@ def own_server() -> Any:
     server.remove()
 
 
+async def test_what_is_asked_of_a_server_that_is_away_is_answered_when_it_is_back(
+    own_server: PostgresServer,
+) -> None:
+    async with opened(await own_server.new_url()) as store:
+        await store.append(noted("1"))
+        await asyncio.to_thread(own_server.stop)
+        reading = asyncio.create_task(texts(store))
+        writing = asyncio.create_task(store.append(noted("2"), expected_version=1))
+        leasing = asyncio.create_task(store.lease("mail"))
+        await asyncio.sleep(0.05)
+        assert not reading.done()
+        await asyncio.to_thread(own_server.start)
+        assert (await reading)[:1] == ["1"]
+        assert [position for position, _ in await writing] == [2]
+        assert await leasing is not None
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["fast", "crash"])
 async def test_a_server_restarted_under_load_loses_nothing_acknowledged(
     own_server: PostgresServer, how: signal.Signals
