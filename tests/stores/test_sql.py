@@ -204,8 +204,9 @@ async def test_a_conflict_leaves_the_callers_transaction_as_it_was(orders: Async
             await session.execute(text("INSERT INTO orders VALUES ('o-1')"))
             with pytest.raises(ConcurrencyConflict):
                 await store.append(noted("lost"), expected_version=0, session=session)
+            odd = {"version": 2**70} if orders.dialect.name == "sqlite" else {"correlation_id": "a\0b"}
             with pytest.raises(EventNotSerializable):
-                await store.append(noted("lost", version=2**70), session=session)
+                await store.append(noted("lost"), noted("lost", **odd), session=session)
             await store.append(noted("2"), expected_version=1, session=session)
             await session.commit()
         assert await order_names(orders) == ["o-1"]
@@ -485,10 +486,9 @@ async def test_lease_is_had_by_one_process_and_dies_with_it(url: str) -> None:
             assert await line(other) == "taken"
             other.kill()
             await other.wait()
-            await _taken_soon(store, "mail")
-        assert await second.lease("own") is not None
+            await _taken_soon(second, "mail")
         await store.close()
-        assert await second.lease("mail") is not None  # the first has let go of its own names
+        assert await second.lease("audit") is not None  # the first has let go of its own names
         async with program(TAKE_LEASE, url) as other:
             assert await line(other) == "none"  # and of those only
 
