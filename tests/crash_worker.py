@@ -2,12 +2,14 @@
 
 Usage: crash_worker.py STORE_DIRECTORY ROUND [finish]
 
-Lines: ``started``, ``ack TOKEN REPLY``, ``handled NAME POSITION``, ``settled``. With ``finish`` it sends nothing,
+Lines: ``started``, ``ack TOKEN REPLY``, ``handled NAME POSITION``, ``together NAME COUNT POSITION`` (of so many
+events, of which the last is at the position), ``settled``. With ``finish`` it sends nothing,
 waits until all handlers have done with everything, and ends.
 """
 
 import asyncio
 import os
+import random
 import sys
 
 from uno_actors import (
@@ -19,8 +21,11 @@ from uno_actors import (
     DomainEvent,
     EventPriority,
     HandlerContext,
+    ProcessManager,
+    Projection,
     Supervisor,
     handles,
+    reacts,
     subscribe,
 )
 
@@ -55,6 +60,37 @@ class Account(AggregateRoot):
         self.deposits += 1
 
 
+class Thank(Command[None]):
+    pass
+
+
+class Thanked(DomainEvent):
+    topic: str | None = "thanks"
+
+
+class Thanks(AggregateRoot):
+    """What the process manager sends commands to: one for each tenth token."""
+
+    @handles
+    def thank(self, command: Thank) -> None:
+        self.register_event(Thanked())
+
+    def apply_thanked(self, event: Thanked) -> None: ...
+
+
+class ThankProcess(ProcessManager):
+    sends_to = (Thanks,)
+
+    @classmethod
+    def process_id(cls, event: DomainEvent) -> str | None:
+        assert isinstance(event, PartDeposited)
+        return event.token if event.part == 0 and event.token.endswith("0") else None
+
+    @reacts
+    def begin(self, event: PartDeposited) -> None:
+        self.send(Thanks, event.token, Thank())
+
+
 def say(line: str) -> None:
     os.write(1, f"{line}\n".encode())  # in the pipe at once: what was said outlives the process
 
@@ -69,21 +105,54 @@ def handled_on_worker(event: PartDeposited, context: HandlerContext) -> None:
     say(f"handled sync {context.position}")
 
 
-@subscribe(topic_pattern=">", priority=EventPriority.LOW, name="flaky", start="earliest", max_attempts=2)
+@subscribe(PartDeposited, ">", priority=EventPriority.LOW, name="flaky", start="earliest", max_attempts=2)
 def handled_at_second_attempt(event: PartDeposited, context: HandlerContext) -> None:
     if context.position % 50 == 0 and context.attempt == 1:
         raise ConnectionError("not now")
     say(f"handled flaky {context.position}")
 
 
-HANDLERS = (handled_on_loop, handled_on_worker)
+@subscribe(event_type=PartDeposited, name="batch", start="earliest", batch=16)
+async def handled_together(events: list[PartDeposited], context: HandlerContext) -> None:
+    await asyncio.sleep(0.001)
+    say(f"together batch {len(events)} {context.position}")
+
+
+@subscribe(event_type=PartDeposited, name="abreast", start="earliest", concurrency=4)
+async def handled_abreast(event: PartDeposited, context: HandlerContext) -> None:
+    await asyncio.sleep(random.random() / 1000)
+    say(f"handled abreast {context.position}")
+
+
+@subscribe(event_type=PartDeposited, name="counts", batch=16)
+class Counts(Projection[PartDeposited]):
+    """How often each position was counted, and each account."""
+
+    async def handle(self, event: PartDeposited, context: HandlerContext) -> None:
+        for key in (("position", context.position), ("account", event.aggregate_id or "")):
+            self.view.put(key, await self.view.get(key, 0) + 1)
+
+
+HANDLERS = (
+    handled_on_loop,
+    handled_on_worker,
+    handled_together,
+    handled_abreast,
+    Counts,
+    ThankProcess.handler("thanks", start="earliest"),
+)
 FLAKY = Supervisor(
     "flaky", children=[handled_at_second_attempt], max_restarts=None, backoff=Backoff(initial=0.001, max=0.01)
 )
 
 
 async def main(directory: str, number: str, *, finish: bool) -> None:
-    system = ActorSystem(f"lmdb:{directory}", aggregates=[Account], handlers=HANDLERS, supervisors=[FLAKY])
+    system = ActorSystem(
+        f"lmdb:{directory}",
+        aggregates=[Account, Thanks, ThankProcess],
+        handlers=HANDLERS,
+        supervisors=[FLAKY],
+    )
     async with system:
         say("started")
         if finish:

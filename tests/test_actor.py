@@ -1,7 +1,11 @@
 """Actors: pykka's programming model on an event loop and worker threads."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -725,6 +729,47 @@ def test_actors_need_no_thread_of_their_own() -> None:
     assert set(threading.enumerate()) <= before
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+def test_actors_start_in_a_process_that_was_forked_from_one_with_actors() -> None:
+    program = """
+import os, sys
+from uno_actors import Actor
+
+class Echo(Actor):
+    def on_receive(self, message):
+        return message
+
+Echo.start().ask("parent", timeout=10)
+child = os.fork()
+if not child:
+    os._exit(0 if Echo.start().ask("child", timeout=10) == "child" else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("wait", [asyncio.sleep, time.sleep])
+async def test_a_callback_that_exits_does_not_take_the_actor_with_it(wait: Any) -> None:
+    class Waits(Actor):
+        async def on_receive(self, message: Any) -> Any:
+            await wait(0.01)
+
+    class WaitsOnAThread(Actor):
+        def on_receive(self, message: Any) -> Any:
+            wait(0.01)
+
+    def leave(_: Future[Any]) -> None:
+        called.append(1)
+        raise SystemExit
+
+    called: list[int] = []
+    async with ActorSystem(handlers=[]) as system:
+        ref = await system.spawn(Waits if wait is asyncio.sleep else WaitsOnAThread)
+        ref.ask("first").add_done_callback(leave)
+        await ref.ask("second", timeout=5)
+    assert called == [1]
+
+
 # --- stash ---
 
 
@@ -777,6 +822,35 @@ async def test_what_is_still_set_aside_when_the_actor_stops_is_answered() -> Non
         door.stop(block=False)
         with pytest.raises(pykka.ActorDeadError):
             await early
+
+
+async def test_what_is_set_aside_by_an_idle_actor_is_answered_when_it_stops() -> None:
+    """Also by a stop that needs no turn of the actor's; what was told is a dead message."""
+    async with ActorSystem(handlers=[]) as system:
+        door = await system.spawn(Door)
+        early = door.ask("ann", timeout=5)
+        door.tell("ben")
+        await until(lambda: door.statistics().stashed == 2)
+        assert await door.stop(block=False)
+        await until(early.done)
+        with pytest.raises(pykka.ActorDeadError):
+            await early
+        assert [dead.message for dead in system.dead_messages()] == ["ben"]
+
+
+async def test_a_message_that_is_set_aside_and_put_back_at_once_is_answered_when_it_is_handled_again() -> (
+    None
+):
+    class OpensItself(Door):
+        async def on_receive(self, message: Any) -> Any:
+            reply = await super().on_receive(message)
+            if not self.is_open:
+                await super().on_receive("open")
+            return reply
+
+    async with ActorSystem(handlers=[]) as system:
+        door = await system.spawn(OpensItself)
+        assert await door.ask("ann") == "ann is in"
 
 
 async def test_what_is_told_in_vain_can_be_looked_at() -> None:

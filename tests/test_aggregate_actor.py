@@ -1,6 +1,7 @@
 """Aggregates as actors: load, decide, append, adopt, reply."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -42,6 +43,7 @@ from uno_actors import (
 )
 from uno_actors.aggregate_actor import BATCH, CAPACITY, MAX_RERUNS, AggregateActor
 from uno_actors.codec import to_record
+from uno_actors.future import GetTimeout
 from uno_actors.store import Append
 
 
@@ -541,6 +543,30 @@ async def test_a_command_that_timed_out_while_it_is_run_again_is_counted_once() 
         await system.settled()
         assert system._running().aggregates._busy == 0
         assert await account.ask(Balance()) == 1, "it was begun, and took effect"
+
+
+def test_a_thread_does_not_wait_for_ever_for_a_loop_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop would tell it that the time is over."""
+    monkeypatch.setattr("uno_actors.aggregate_actor.LOOP_LATE", 0.05)
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        go_on.wait(20)
+
+    with ActorSystem(aggregates=[Account], handlers=[]) as system:
+        account = system.aggregate(Account, "alice")
+        system._running().dispatcher.post(hold)
+        held.wait(20)
+        reply = account.ask(Credit(amount=1), timeout=0.01)
+        with pytest.raises(GetTimeout):
+            reply.get(timeout=0.001)
+        with pytest.raises(AskTimeout, match="no reply from Account<alice> to Credit .*event loop") as caught:
+            reply.get()
+        assert (caught.value.started, caught.value.seconds) == (True, 0.01)
+        go_on.set()
+        assert account.ask(Credit(amount=10)).get() in (10, 11)
+        system.run(system.settled())
 
 
 async def test_commands_that_are_answered_in_time_share_one_timer() -> None:

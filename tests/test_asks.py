@@ -2,15 +2,18 @@
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pykka
 import pytest
 
+from tests.waiting import until
 from uno_actors import Actor, ActorRef, ActorSystem, AskTimeout, BlockingCallOnLoop, DeadlockError, Future
-from uno_actors.asks import being_handled
+from uno_actors.asks import Envelope, being_handled
 from uno_actors.dispatcher import MAX_WORKERS
-from uno_actors.future import GetTimeout
+from uno_actors.future import GetTimeout, Reply
+from uno_actors.process import _withdrawn
 
 
 class Forwards(Actor):
@@ -210,12 +213,85 @@ async def test_a_timeout_names_the_line_of_a_blocked_worker_too() -> None:
         go_on.set()
 
 
+@pytest.mark.parametrize("kind", [Forwards, ForwardsBlocking])
+async def test_a_message_whose_time_is_over_as_its_handling_begins_is_not_said_to_be_withdrawn(
+    kind: type[Forwards], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ActorSystem(handlers=[]) as system:
+        actor = await system.spawn(kind, "late")
+
+        def withdrawn(envelope: Envelope) -> bool:
+            is_withdrawn = _withdrawn(envelope)
+            if isinstance(envelope.reply_to, Reply):
+                envelope.reply_to.deadline = 0.0
+                assert envelope.reply_to.done(), "another thread looks, in this very moment"
+            return is_withdrawn
+
+        monkeypatch.setattr("uno_actors.process._withdrawn", withdrawn)
+        with pytest.raises(AskTimeout) as caught:
+            await actor.ask([])
+        assert caught.value.started
+        await until(lambda: actor.statistics().handled == 1)
+
+
+@pytest.mark.parametrize("kind", [Forwards, ForwardsBlocking])
+async def test_whoever_looks_as_a_handling_begins_finds_all_that_is_known_of_it(
+    kind: type[Forwards], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ActorSystem(handlers=[]) as system:
+        actor = await system.spawn(kind, "new")
+        process: Any = actor.actor_inbox.process
+
+        def look() -> float:
+            if process.handling is not None:
+                known.append(hasattr(process.handling, "since"))
+            return time.monotonic()
+
+        known: list[bool] = []
+        monkeypatch.setattr("uno_actors.process.monotonic", look)
+        for _ in range(3):
+            assert await actor.ask([]) == "new was here"
+        assert all(known)
+
+
 async def test_more_actors_than_worker_threads_may_wait_for_one_that_needs_a_worker_thread_too() -> None:
     async with ActorSystem(handlers=[], ask_timeout=20) as system:
         one = await system.spawn(ForwardsBlocking, "one")
         many = [await system.spawn(ForwardsBlocking, f"asker-{n}") for n in range(3 * MAX_WORKERS)]
         replies = await asyncio.gather(*(asker.ask([one]) for asker in many))
         assert set(replies) == {"one was here"}
+
+
+async def test_a_thread_that_a_handling_started_and_does_not_wait_for_is_never_taken_for_a_deadlock() -> None:
+    """The thread waits for B, which waits until A is done; A waits for nobody."""
+    release = asyncio.Event()
+
+    class StartsAThread(Actor):
+        async def on_receive(self, message: Any) -> Any:
+            def ask_and_wait() -> Any:
+                replies.append(message.ask([self.actor_ref]))
+                return replies[0].get()
+
+            if isinstance(message, ActorRef):
+                beside.append(asyncio.create_task(asyncio.to_thread(ask_and_wait)))
+                await release.wait()
+                return "started"
+            return "A was here"
+
+    beside: list[asyncio.Task[Any]] = []
+    replies: list[Future[Any]] = []
+    async with ActorSystem(handlers=[], ask_timeout=20) as system:
+        a, b = await system.spawn(StartsAThread), await system.spawn(Forwards, "B")
+        started = asyncio.ensure_future(_reply(a.ask(b)))
+        await until(lambda: replies and (replies[0]._callbacks or replies[0].done()))
+        await until(lambda: len(a.actor_inbox) == 1 or replies[0].done())
+        release.set()
+        assert await started == "started"
+        assert await beside[0] == "A was here"
+
+
+async def _reply(future: Future[Any]) -> Any:
+    return await future
 
 
 # --- six ways to wait for ever in pykka 4.5.0 ---

@@ -26,6 +26,7 @@ from uno_actors import (
     HandlerContext,
     InvalidHandler,
     InvalidTopic,
+    Projection,
     StoreUnavailable,
     SystemNotRunning,
     event_defaults,
@@ -37,7 +38,7 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.causality import current_cause
-from uno_actors.handlers import HandlerRegistry, HandlerSpec, handler_registry
+from uno_actors.handlers import HandlerRegistry, HandlerSpec, gather, handler_registry
 from uno_actors.topics import TopicPattern
 
 HIGH, NORMAL, LOW = EventPriority
@@ -199,6 +200,27 @@ async def test_handlers_are_functions_methods_instances_and_classes() -> None:
     await bus.publish(Rang(number=3))
     assert (tower.seen[4:], belfry.seen) == ([3], [1, 2])
     assert bus.dead_letters() == []
+
+
+async def test_a_handler_of_batches_is_given_lists_and_a_projection_is_for_systems_alone() -> None:
+    registry, calls = HandlerRegistry(), Calls()
+
+    @subscribe(name="batch of bells", batch=3)
+    async def batch(events: list[DomainEvent]) -> None:
+        calls.append(events)
+
+    class Counts(Projection[Rang]):
+        async def handle(self, event: Rang) -> None:
+            calls.append("counted")
+
+    for target in (batch, Counts):
+        (spec,) = gather([target])
+        registry[spec.name, ""] = spec
+    bus, event = EventBus(registry=registry), Rang()
+    await bus.publish(event)
+    assert calls == [[event]]
+    with pytest.raises(InvalidHandler, match="give it to an ActorSystem"):
+        bus.subscribe(Counts)
 
 
 async def test_subscribe_is_a_decorator_too() -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import gc
 import sys
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -52,6 +54,19 @@ async def test_a_handler_that_never_waits_has_a_task_too_and_the_askers_own_is_g
         assert theirs is not None
         assert theirs is not mine
         assert asyncio.current_task() is mine
+
+
+async def test_a_task_that_stands_ready_keeps_no_actor_alive(system: ActorSystem) -> None:
+    async def wait() -> None:
+        await asyncio.sleep(0)
+
+    runs = await system.spawn(Runs)
+    await runs.ask(wait)
+    actor = weakref.ref(runs.actor_inbox.process.actor)  # type: ignore[union-attr]  # it has one
+    await runs.stop(block=False)
+    del runs
+    gc.collect()
+    assert actor() is None
 
 
 async def test_a_timeout_in_a_handler_ends_what_it_is_about_and_nothing_else(system: ActorSystem) -> None:

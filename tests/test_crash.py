@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from stores import LmdbEventStore
-from tests.crash_worker import Account, Deposit, PartDeposited
-from uno_actors import ActorSystem
+from tests.crash_worker import Account, Counts, Deposit, PartDeposited, Thanked
+from uno_actors import ActorSystem, published_view
+from uno_actors.projections import ViewReader, entry_of
 from uno_actors.store import StoredRecord
 
 WORKER = Path(__file__).with_name("crash_worker.py")
-HANDLERS = ("async", "sync", "flaky")
+HANDLERS = ("async", "sync", "flaky", "abreast")
+IN_ORDER = ("async", "sync", "flaky")
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Heard:
     handled: dict[str, list[list[int]]] = field(
         default_factory=lambda: defaultdict(list)
     )  # by handler, by round
+    together: list[tuple[int, int]] = field(default_factory=list)  # how many, and the last position
     lines: int = 0
 
     def listen(self, line: str) -> None:
@@ -35,6 +38,8 @@ class Heard:
             self.acknowledged[words[0]] = int(words[1])
         elif kind == "handled":
             self.handled[words[0]][-1].append(int(words[1]))
+        elif kind == "together":
+            self.together.append((int(words[1]), int(words[2])))
 
 
 def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -65,19 +70,52 @@ def run_to_the_end(directory: Path, heard: Heard) -> None:
     assert said[-1] == "settled\n"
 
 
-async def read_everything(directory: Path) -> tuple[list[StoredRecord], list[PartDeposited], dict[str, int]]:
+@dataclass
+class Found:
+    """What the store has."""
+
+    records: list[StoredRecord]
+    deposits: dict[int, PartDeposited]  # by position
+    thanked: Counter[str]
+    checkpoints: dict[str, int]
+
+
+async def read_everything(directory: Path) -> Found:
     async with LmdbEventStore(directory) as store:
-        records: list[StoredRecord] = []
-        while page := await store.read_log(records[-1].position if records else 0):
-            records += page
-        events = [event async for _, event in store.read_all() if isinstance(event, PartDeposited)]
+        records = [stored async for stored in store.read_records()]
+        found = Found(records, {}, Counter(), await store.checkpoints())
+        async for position, event in store.read_all(event_type=(PartDeposited, Thanked)):
+            if isinstance(event, PartDeposited):
+                found.deposits[position] = event
+            else:
+                found.thanked[event.aggregate_id or ""] += 1
         assert await store.dead_letters() == []
-        return records, events, await store.checkpoints()
+        await check_view(store, found)
+        return found
 
 
-async def check(directory: Path, heard: Heard) -> list[StoredRecord]:
+async def check_view(store: LmdbEventStore, found: Found) -> None:
+    """What is written, published or not, has each event up to its checkpoint once and no other."""
+    writing = (await entry_of(store, "counts")).writing
+    if writing is None:
+        return
+    counted = {
+        position: event
+        for position, event in found.deposits.items()
+        if position <= found.checkpoints[writing]
+    }
+    view = ViewReader(store, writing, {})
+    assert await view.range("position") == [(("position", position), 1) for position in counted]
+    accounts = Counter(event.aggregate_id for event in counted.values())
+    assert await view.range("account") == [
+        (("account", name or ""), accounts[name]) for name in sorted(accounts, key=str)
+    ]
+
+
+async def check(directory: Path, heard: Heard) -> Found:
     """Every acknowledged command is recorded whole and once; no half, no gap in versions or positions."""
-    records, events, checkpoints = await read_everything(directory)
+    found = await read_everything(directory)
+    records, events = found.records, found.deposits.values()
     assert [stored.position for stored in records] == list(range(1, len(records) + 1))
     versions: dict[str | None, list[int | None]] = defaultdict(list)
     parts: dict[str, list[int]] = defaultdict(list)
@@ -90,18 +128,42 @@ async def check(directory: Path, heard: Heard) -> list[StoredRecord]:
     whole = {event.token: list(range(event.parts)) for event in events}
     assert parts == whole
     assert heard.acknowledged.keys() <= parts.keys()
-    assert all(0 <= position <= len(records) for position in checkpoints.values())
-    return records
+    assert all(0 <= position <= len(records) for position in found.checkpoints.values())
+    assert set(found.thanked.values()) <= {1}
+    return found
 
 
-def check_handlers(heard: Heard, records: list[StoredRecord]) -> None:
+def check_handlers(heard: Heard, found: Found) -> None:
     """Each handler has seen every event; within one run in log order, across runs again only near a crash."""
+    positions = list(found.deposits)
     for name in HANDLERS:
         rounds = heard.handled[name]
         for handled in rounds:
-            assert handled == sorted(set(handled)), name
+            if name in IN_ORDER:
+                assert handled == sorted(set(handled)), name
+            else:
+                check_order_of_each_account(handled, found)
         times = Counter(position for handled in rounds for position in handled)
-        assert times.keys() == {stored.position for stored in records}, name
+        assert times.keys() == set(positions), name
+    place = {position: number for number, position in enumerate(positions)}
+    together = {
+        positions[number]
+        for count, last in heard.together
+        for number in range(place[last] - count + 1, place[last] + 1)
+    }
+    assert together == set(positions)
+    assert max(count for count, _ in heard.together) > 1
+    assert found.thanked.keys() == {
+        event.token for event in found.deposits.values() if event.token.endswith("0")
+    }
+
+
+def check_order_of_each_account(handled: list[int], found: Found) -> None:
+    accounts: dict[str | None, list[int]] = defaultdict(list)
+    for position in handled:
+        accounts[found.deposits[position].aggregate_id].append(position)
+    for seen in accounts.values():
+        assert seen == sorted(set(seen))
 
 
 async def crash(directory: Path, rounds: int, chance: random.Random) -> None:
@@ -113,10 +175,12 @@ async def crash(directory: Path, rounds: int, chance: random.Random) -> None:
             heard,
             lines=chance.choice([0, 1, chance.randrange(40), chance.randrange(3000)]),
         )
-        records = await check(directory, heard)
+        await check(directory, heard)
     run_to_the_end(directory, heard)
-    records = await check(directory, heard)
-    check_handlers(heard, records)
+    found = await check(directory, heard)
+    check_handlers(heard, found)
+    async with LmdbEventStore(directory) as store:
+        assert len(await published_view(store, Counts).range("position")) == len(found.deposits)
     assert heard.acknowledged, "no round lived long enough to acknowledge anything"
 
 
@@ -124,11 +188,10 @@ async def test_a_command_sent_again_after_a_kill_gets_the_recorded_reply(tmp_pat
     """Those that were acknowledged and those that were recorded and not acknowledged any more."""
     heard = Heard()
     run_until_killed(tmp_path / "store", 0, heard, lines=800)
-    records = await check(tmp_path / "store", heard)
+    found = await check(tmp_path / "store", heard)
     recorded: dict[str, tuple[str, int]] = {}  # by token
     async with LmdbEventStore(tmp_path / "store") as store:
-        async for _, event in store.read_all():
-            assert isinstance(event, PartDeposited)
+        for event in found.deposits.values():
             recorded[event.token] = (event.aggregate_id or "", event.aggregate_version or 0)
         async with ActorSystem(store, aggregates=[Account], handlers=[]) as system:
             for token, (account, version) in list(recorded.items())[::-1][:200]:
@@ -136,7 +199,7 @@ async def test_a_command_sent_again_after_a_kill_gets_the_recorded_reply(tmp_pat
                 reply = await system.aggregate(Account, account).ask(command)
                 assert reply == version == heard.acknowledged.get(token, version)
             assert system.statistics().repeated == min(200, len(recorded))
-        assert await store.last_position() == len(records)
+        assert await store.last_position() == len(found.records)
 
 
 @pytest.mark.timeout(120)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.waiting import turns, until
-from uno_actors.dispatcher import Dispatcher, LoopThread, WorkerPool, default_dispatcher
+from uno_actors.dispatcher import Dispatcher, LoopThread, WorkerPool, default_dispatcher, standing_still
 
 label: ContextVar[str] = ContextVar("label", default="none")
 
@@ -213,7 +213,7 @@ def test_one_after_the_other_needs_one_thread() -> None:
     pool = WorkerPool(8)
     for _ in range(30):
         submit(pool, threading.get_ident).result(5)
-        while pool._idle == 0:  # it has the result before the thread counts itself idle
+        while pool._free == 0:  # it has the result before the thread counts itself idle
             pass
     assert pool._count == 1
     pool.close()
@@ -229,6 +229,35 @@ def test_as_many_run_at_once_as_the_bound_allows() -> None:
         for future in futures:
             future.result(5)
     pool.close()
+
+
+def test_after_a_burst_a_thread_that_stands_still_is_still_replaced() -> None:
+    """What had to wait for a thread must not make the pool believe that more threads are idle than it has."""
+    pool, gate = WorkerPool(2, 4), threading.Event()
+
+    def stand_still() -> None:
+        with standing_still():
+            gate.wait(10)
+
+    for future in [submit(pool, threading.get_ident) for _ in range(200)]:
+        future.result(5)
+    standing = [submit(pool, stand_still) for _ in range(2)]
+    assert submit(pool, lambda: "spare").result(5) == "spare"
+    gate.set()
+    for future in standing:
+        future.result(5)
+    pool.close()
+
+
+async def test_a_thread_that_waits_for_a_coroutine_stands_still(dispatcher: Dispatcher) -> None:
+    gate = asyncio.Event()
+    waiting = [
+        asyncio.create_task(dispatcher.on_worker(dispatcher.run_coroutine, gate.wait())) for _ in range(4)
+    ]
+    await until(lambda: dispatcher.workers.statistics().blocked == 4)
+    assert await dispatcher.on_worker(lambda: "spare") == "spare"
+    gate.set()
+    assert await asyncio.gather(*waiting) == [True] * 4
 
 
 def test_closing_lets_every_thread_end() -> None:

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from types import SimpleNamespace
 
 import pykka
 import pytest
@@ -517,6 +519,17 @@ def test_a_shorter_time_of_the_one_who_gets_it_counts_for_that_one_alone() -> No
     assert not reply.done()
     reply.set(1)
     assert reply.get() == 1
+
+
+def test_a_reply_whose_time_ends_between_two_looks_says_who_did_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moments = count()
+    monkeypatch.setattr("uno_actors.future.time", SimpleNamespace(monotonic=lambda: next(moments)))
+    for seconds in range(1, 6):
+        reply: Reply[int] = Reply(Silent(), seconds, str)
+        with pytest.raises(Boom):
+            reply.get()
 
 
 async def test_a_reply_that_does_not_come_is_an_error_for_whoever_awaits_it() -> None:

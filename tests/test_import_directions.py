@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "handlers",
+        "projections",
         "lanes",
         "bus",
         "publisher",

@@ -11,6 +11,7 @@ import pytest
 from tests.waiting import ManualClock, turns, until
 from uno_actors import Actor, ActorRef, ActorSystem, MailboxPolicy, NameTaken, Terminated
 from uno_actors.asks import Envelope
+from uno_actors.dispatcher import MAX_WORKERS
 from uno_actors.mailbox import make_mailbox
 
 
@@ -112,6 +113,19 @@ async def test_children_stop_before_their_parent_the_last_started_first(kind: ty
     assert stopped == ["parent.2", "parent.1", "parent.0", "parent"]
 
 
+async def test_more_parents_than_worker_threads_may_stop_with_children_that_need_a_worker_thread_too() -> (
+    None
+):
+    stopped: list[str] = []
+    async with ActorSystem(handlers=[]) as system:
+        parents = [
+            await system.spawn(BlockingParent, str(number), stopped, 1) for number in range(2 * MAX_WORKERS)
+        ]
+        stops = [parent.stop(block=False) for parent in parents]
+        assert await asyncio.wait_for(asyncio.gather(*stops), 10) == [True] * len(parents)
+    assert len(stopped) == 2 * len(parents)
+
+
 async def test_children_stop_when_their_parent_fails() -> None:
     stopped: list[str] = []
     async with ActorSystem(handlers=[]) as system:
@@ -119,6 +133,62 @@ async def test_children_stop_when_their_parent_fails() -> None:
         ref.tell("fail")
         await until(lambda: len(stopped) == 2)
         assert not ref.is_alive()
+
+
+async def test_a_parent_keeps_no_child_that_has_ended_and_has_none_after_its_own_end() -> None:
+    stopped: list[str] = []
+    async with ActorSystem(handlers=[]) as system:
+        ref = await system.spawn(Parent, "parent", stopped, 2)
+        parent = ref.actor_inbox.process
+        first, second = parent._children
+        await first.stop()
+        assert list(parent._children) == [second]
+        await ref.stop(block=False)
+        late = await parent.spawn(Parent("late", stopped))
+        await until(lambda: not late.is_alive())
+        assert stopped == ["parent.0", "parent.1", "parent", "late"]
+
+
+class StopsSlowly(Actor):
+    """On a worker thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopping, self.go_on = threading.Event(), threading.Event()
+
+    def on_receive(self, message: Any) -> Any:
+        return message
+
+    def on_stop(self) -> None:
+        self.stopping.set()
+        self.go_on.wait(10)
+
+
+async def test_an_actor_has_ended_only_when_its_on_stop_has_even_if_two_threads_come_for_its_turns() -> None:
+    """A thread that was woken once too often comes to rest while another one stops the actor."""
+    async with ActorSystem(handlers=[]) as system:
+        ref = await system.spawn(StopsSlowly)
+        process = ref.actor_inbox.process
+        actor = process.actor
+
+        class Turn:
+            def __init__(self) -> None:
+                self.lock = threading.Lock()
+                self.acquire = self.lock.acquire
+
+            def release(self) -> None:
+                self.lock.release()
+                if not actor.stopping.is_set():
+                    ref.actor_inbox.add_stop()
+                    process._schedule()
+                    actor.stopping.wait(10)
+
+        process._turn = Turn()
+        assert await ref.ask("anything") == "anything"
+        await until(lambda: actor.stopping.is_set() and system.statistics().dispatcher.workers.busy == 1)
+        assert not process._has_ended
+        actor.go_on.set()
+        await until(lambda: process._has_ended)
 
 
 async def test_an_actor_outside_of_a_system_has_no_children() -> None:
@@ -155,6 +225,37 @@ async def test_watching_an_actor_that_is_dead_already_tells_at_once() -> None:
         await notes.ask(watched)
         await until(lambda: system.statistics().dead_messages == 0)
         assert Terminated(watched) in await notes.ask("and?")
+
+
+class Sorted(Notes):
+    """Has room for one message, and an order of messages that knows nothing of `Terminated`."""
+
+    mailbox = MailboxPolicy(capacity=1, priority=len)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+
+    async def on_receive(self, message: Any) -> Any:
+        await self.gate.wait()
+        return await super().on_receive(message)
+
+
+async def test_the_end_of_a_watched_actor_is_told_to_a_full_mailbox_too_and_before_other_messages() -> None:
+    async with ActorSystem(handlers=[]) as system:
+        watcher, first, second = [await system.spawn(kind) for kind in (Sorted, Notes, Notes)]
+        process: Any = watcher.actor_inbox.process
+        watcher.tell("being handled")
+        await until(lambda: watcher.statistics().state == "handling")
+        watcher.tell("full")
+        for watched in (first, second):
+            process.actor.watch(watched)
+            assert await watched.stop(block=False), "whoever waits for the end hears of it"
+        process.actor.gate.set()
+        await until(lambda: watcher.statistics().handled == 4)
+        heard = await watcher.ask("and?")
+        assert heard[:4] == ["being handled", Terminated(first), Terminated(second), "full"]
+        assert not system.dead_messages()
 
 
 async def test_an_actor_of_threads_cannot_be_watched_and_says_so() -> None:
@@ -241,6 +342,18 @@ async def test_timers_end_with_the_actor() -> None:
         await until(lambda: clock.pending() == before)
         clock.advance(100)
         assert system.dead_messages() == []
+
+
+async def test_a_timer_that_is_started_after_the_end_of_its_actor_does_not_go_on_for_ever() -> None:
+    clock = ManualClock()
+    async with ActorSystem(handlers=[], clock=clock) as system:
+        ref = await system.spawn(Ticks)
+        timers = ref.actor_inbox.process.timers
+        await ref.stop(block=False)
+        timers.periodic(1.0, "tick")
+        clock.advance(3.0)
+        assert not timers._waiting
+        assert not system.dead_messages()
 
 
 async def test_a_plain_actor_on_a_worker_thread_has_timers_too() -> None:

@@ -28,6 +28,13 @@ def test_an_event_is_one_line_with_its_values_and_what_is_bound(caplog: pytest.L
     assert record.uno_attempt == 2  # type: ignore[attr-defined]
 
 
+def test_a_stack_stands_below_the_line(caplog: pytest.LogCaptureFixture) -> None:
+    get_logger().warning("code holds a thread", stack="  first\n  second", at="there")
+    (record,) = caplog.records
+    assert record.getMessage() == "code holds a thread at=there\n  first\n  second"
+    assert record.uno_stack == "  first\n  second"  # type: ignore[attr-defined]
+
+
 def test_an_error_brings_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     try:
         raise ValueError("deep down")

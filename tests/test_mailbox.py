@@ -1,7 +1,7 @@
 """The bounded queue in front of an actor."""
 
 import threading
-from typing import Any
+from typing import Any, get_args
 
 import pykka
 import pytest
@@ -12,7 +12,15 @@ from uno_actors import Future, MailboxFull
 from uno_actors import mailbox as mailbox_module
 from uno_actors._pykka import ActorStop, PykkaEnvelope
 from uno_actors.asks import Envelope
-from uno_actors.mailbox import KEPT, LOGGED_PER_SECOND, DeadMessages, Mailbox, MailboxPolicy, make_mailbox
+from uno_actors.mailbox import (
+    KEPT,
+    LOGGED_PER_SECOND,
+    DeadMessages,
+    Mailbox,
+    MailboxPolicy,
+    Overflow,
+    make_mailbox,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +117,48 @@ def test_a_stop_signal_is_accepted_by_a_full_mailbox() -> None:
     mailbox.add(tell())
     mailbox.add_stop()
     assert len(mailbox) == 2
+
+
+class Ended:
+    """Stands for the news that a watched actor has ended; no priority function knows it."""
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        MailboxPolicy(capacity=2, overflow=overflow, priority=by)
+        for overflow in get_args(Overflow)
+        for by in (None, len)
+    ],
+    ids=str,
+)
+def test_a_signal_always_finds_room_and_takes_none_from_others(policy: MailboxPolicy) -> None:
+    """Even if somebody else is faster to take the place that was made for it."""
+    mailbox = make_mailbox(policy)
+    mailbox.add(tell("1"))
+    mailbox._limit += 1  # as a signal on its way in another thread has it
+    mailbox.add(tell("2"))
+    mailbox.add(tell("3"))
+    mailbox.add_signal(Ended())
+    mailbox._limit -= 1
+    mailbox.add_stop()
+    assert {type(message) for message in taken(mailbox)} == {str, Ended, ActorStop}
+    assert not list(mailbox.dead)
+    for _ in range(10):
+        mailbox.add_signal(Ended())
+        mailbox.take()
+        mailbox.signal_taken()
+    mailbox.signal_taken()  # the two above
+    mailbox.signal_taken()
+    assert mailbox._limit == 2
+
+
+async def test_a_stop_signal_comes_behind_those_that_wait_for_room() -> None:
+    mailbox = make_mailbox(MailboxPolicy(capacity=1, overflow="wait"))
+    mailbox.add(tell("first"))
+    mailbox.add(tell("second"))
+    mailbox.add_stop()
+    assert [type(message) for message in taken(mailbox)] == [str, str, ActorStop]
 
 
 def test_the_place_of_a_message_counts_from_one() -> None:
@@ -215,8 +265,8 @@ def test_drop_oldest_makes_room_for_the_new_and_tells_who_waited() -> None:
 
 def test_drop_oldest_never_drops_a_stop_signal() -> None:
     mailbox = make_mailbox(MailboxPolicy(capacity=1, overflow="drop_oldest"))
-    stop, stopped = ask(ActorStop())
-    mailbox.add(stop)
+    stopped: Future[Any] = Future()
+    mailbox.add_stop(stopped)
     mailbox.add(tell("one"))
     mailbox.add(tell("two"))
     assert not stopped.done()
@@ -302,9 +352,11 @@ def test_closing_answers_those_that_wait_for_room_and_frees_their_threads() -> N
 
 def test_priorities_go_first_and_equals_in_order_of_arrival_and_stop_signals_last() -> None:
     mailbox = make_mailbox(MailboxPolicy(priority=lambda message: len(str(message))))
-    stop, stopped = ask(ActorStop())
-    for envelope in (tell("ccc"), stop, tell("a1"), tell("x"), tell("a2"), tell("y")):
-        mailbox.add(envelope)
+    stopped: Future[Any] = Future()
+    mailbox.add(tell("ccc"))
+    mailbox.add_stop(stopped)
+    for message in ("a1", "x", "a2", "y"):
+        mailbox.add(tell(message))
     assert mailbox.place(stopped) == 6
     assert taken(mailbox)[:-1] == ["x", "y", "a1", "a2", "ccc"]
 

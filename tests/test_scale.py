@@ -4,12 +4,13 @@ import asyncio
 import gc
 import threading
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.waiting import ManualClock, until
-from uno_actors import ActorSystem, AggregateRoot, Command, DomainEvent, handles
+from uno_actors import ActorSystem, AggregateRoot, Command, DomainEvent, handles, subscribe
 
 
 class Count(Command[int]):
@@ -127,3 +128,58 @@ async def test_memory_stays_flat_over_a_million_commands(tmp_path: Path) -> None
     print("MiB of its own after each 100,000 commands:", [kib // 1024 for kib in seen])
     assert len(seen) == 10
     assert max(seen[5:]) < max(seen[:5]) * 1.1
+
+
+async def fall_behind(directory: Path, count: int, memory: Callable[[], int]) -> tuple[list[int], list[int]]:
+    """``memory()`` ten times while one handler falls behind by ``count`` events, and ten times as it catches up."""
+    go_on, seen, live = asyncio.Event(), 0, 0
+    falling, catching_up = list[int](), list[int]()
+
+    @subscribe(name="behind", event_type=Counted)
+    async def behind(event: Counted) -> None:
+        nonlocal seen
+        await go_on.wait()
+        seen += 1
+        if seen % (count // 10) == 0:
+            catching_up.append(memory())
+
+    @subscribe(name="live", event_type=Counted)
+    async def live_one(event: Counted) -> None:
+        nonlocal live
+        live += 1
+
+    async with ActorSystem(f"lmdb:{directory}", aggregates=[], handlers=[behind, live_one]) as system:
+        for number in range(100, count + 1, 100):
+            await system.store.append(*(Counted() for _ in range(100)))
+            if number % (count // 10) == 0:
+                await until(lambda: live == number)  # noqa: B023 - awaited at once
+                falling.append(memory())
+        behind_now = system.statistics().handlers["behind"]
+        assert (behind_now.state, behind_now.position, behind_now.waiting) == ("catching up", 0, 0)
+        go_on.set()
+        await system.settled(timeout=600)
+        assert (seen, live) == (count, count)
+    return falling, catching_up
+
+
+async def test_a_handler_that_is_far_behind_costs_no_memory(tmp_path: Path) -> None:
+    def memory() -> int:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        falling, catching_up = await fall_behind(tmp_path / "store", 10_000, memory)
+    finally:
+        tracemalloc.stop()
+    assert max(falling[5:]) < max(falling[:5]) + 300_000, falling
+    assert max(catching_up) < max(falling) + 1_500_000, "a page of the log at a time"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+async def test_memory_stays_flat_with_a_handler_a_million_events_behind(tmp_path: Path) -> None:
+    falling, catching_up = await fall_behind(tmp_path / "store", 1_000_000, own_memory)
+    print("MiB of its own, falling behind and catching up:", [kib // 1024 for kib in falling + catching_up])
+    assert max(falling[5:]) < max(falling[:5]) * 1.1
+    assert max(catching_up) < max(falling) * 1.1

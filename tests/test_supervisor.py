@@ -164,4 +164,4 @@ def test_a_supervisor_checks_its_values_where_they_enter() -> None:
         Supervisor("mail", max_restarts=-1)
     with pytest.raises(ValueError, match="positive number of seconds"):
         Supervisor("mail", within=0)
-    assert Supervisor("mail", max_restarts=2, within=3).budget == RestartBudget(2, 3)
+    assert Supervisor("mail", max_restarts=2, within=3).restart_budget == RestartBudget(2, 3)

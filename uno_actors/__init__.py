@@ -9,6 +9,7 @@ A map, in the order in which one command travels:
 - ``log_filter`` narrows what is read of the log; ``causal_tree`` shows what followed from one first message.
 - ``repository``: aggregates loaded and saved without actors.
 - ``router``, ``topics``: recorded events find their handlers; ``handlers``, ``handler_actor`` run them.
+- ``projections``: handlers whose views count each event exactly once.
 - ``process_manager``: a handler that sends commands, none of them twice.
 - ``bus``: events handled in memory, recorded nowhere; ``publisher``: recorded events of no aggregate, and the
   defaults of a process; ``bridges``: from one system to another.
@@ -45,6 +46,7 @@ from uno_actors.errors import (
     InvalidAggregateId,
     InvalidHandler,
     InvalidStoreUrl,
+    InvalidSupervisor,
     InvalidTopic,
     MailboxFull,
     MissingApply,
@@ -71,6 +73,7 @@ from uno_actors.log_filter import LogFilter
 from uno_actors.mailbox import DeadMessage, MailboxPolicy
 from uno_actors.process import ActorStatistics, Terminated
 from uno_actors.process_manager import ProcessManager, Refusal, reacts
+from uno_actors.projections import Projection, PublishedView, View, published_view
 from uno_actors.publisher import (
     EventPublisher,
     event_defaults,
@@ -81,7 +84,7 @@ from uno_actors.publisher import (
 from uno_actors.repository import EventSourcedRepository
 from uno_actors.runtime import SystemStatistics
 from uno_actors.store import ANY, DeadLetter, EventStore, Lease, RecordedEvent, Snapshot, open_store
-from uno_actors.supervisor import Backoff, Supervisor
+from uno_actors.supervisor import Backoff, ChildSpec, Supervisor
 from uno_actors.system import ActorSystem
 
 __all__ = [
@@ -102,6 +105,7 @@ __all__ = [
     "CallerError",
     "CausalNode",
     "CausalTree",
+    "ChildSpec",
     "Command",
     "CommandRejected",
     "ConcurrencyConflict",
@@ -128,6 +132,7 @@ __all__ = [
     "InvalidAggregateId",
     "InvalidHandler",
     "InvalidStoreUrl",
+    "InvalidSupervisor",
     "InvalidTopic",
     "Lease",
     "LogFilter",
@@ -138,6 +143,8 @@ __all__ = [
     "OutcomeUnknown",
     "PlaceTaken",
     "ProcessManager",
+    "Projection",
+    "PublishedView",
     "RecordedEvent",
     "Refusal",
     "ReplyNotRecorded",
@@ -155,6 +162,7 @@ __all__ = [
     "UnknownCommand",
     "UnknownEventType",
     "UnoError",
+    "View",
     "WorldError",
     "bridge",
     "event_defaults",
@@ -165,6 +173,7 @@ __all__ = [
     "get_event_store",
     "handles",
     "open_store",
+    "published_view",
     "reacts",
     "register_event",
     "subscribe",

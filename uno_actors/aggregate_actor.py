@@ -7,11 +7,15 @@ append never rests on events that may still fail.
 """
 
 import asyncio
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from time import monotonic
 from typing import Any, Protocol, TypeVar
+
+from typing_extensions import override
 
 from uno_actors.aggregate import AggregateRoot, check_aggregate_id, command_method
 from uno_actors.causality import current_cause
@@ -30,7 +34,7 @@ from uno_actors.errors import (
     describe,
 )
 from uno_actors.events import DomainEvent
-from uno_actors.future import Future
+from uno_actors.future import Future, GetTimeout
 from uno_actors.journal import Journal, Outcome
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DeadMessages
@@ -49,8 +53,39 @@ LOOKS = 8
 """At the limit, among so many of the oldest an idle aggregate is looked for when a new one comes."""
 SAVE_AFTER = 0.2
 """Seconds that a snapshot waits for others, so that a hot aggregate does not cost a transaction for each."""
+LOOP_LATE = 1.0
+"""Seconds beyond the time of a command after which a thread that waits for the reply gives up on the loop."""
 SWEEPS = 4
 """Looks for idle aggregates in each ``passivate_after``."""
+
+
+class CommandReply(Future[R]):
+    """The reply to a command. Its time is kept on the loop on which the aggregates run, except for a thread that
+    waits for it: that one hears, `LOOP_LATE` seconds after its time, that the loop itself is held or gone.
+
+    Attributes:
+        seconds: How long it is waited for.
+    """
+
+    seconds = math.inf
+
+    def __init__(self, stream: StreamId, command_type: type[Command[R]]) -> None:
+        self._stream = stream
+        self._command_type = command_type
+        self._asked = monotonic()
+
+    @override
+    def _wait(self, timeout: float | None) -> None:
+        left = max(0.0, self._asked + self.seconds + LOOP_LATE - monotonic())
+        if timeout is not None and timeout <= left:
+            super()._wait(timeout)
+            return
+        try:
+            super()._wait(left)
+        except GetTimeout:
+            doing = "The event loop of its system does not run, or is held by code that blocks it"
+            command = self._command_type.__name__
+            raise AskTimeout(str(self._stream), command, self.seconds, started=True, doing=doing) from None
 
 
 class Envelope:
@@ -60,7 +95,7 @@ class Envelope:
 
     actor: "AggregateActor"
 
-    def __init__(self, command: Command[Any], future: Future[Any] | None) -> None:
+    def __init__(self, command: Command[Any], future: CommandReply[Any] | None) -> None:
         self.command = command
         self.future = future
         self.reruns = 0
@@ -630,7 +665,7 @@ class AggregateRef:
             CommandRejected, AskTimeout, ConcurrencyConflict, MailboxFull, StoreUnavailable, StoreFull,
                 OutcomeUnknown: In the reply; and whatever else the aggregate raises.
         """
-        future: Future[R] = Future()
+        future = CommandReply(self.stream, type(command))
         self._system.deliver(self.stream, Envelope(self._caused(command), future), timeout)
         return future
 

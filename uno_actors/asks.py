@@ -65,6 +65,8 @@ class Handles(Protocol):
     """What it is handling now."""
     task: "asyncio.Task[None] | None"
     """The task in which it runs now; ``None`` on a worker thread."""
+    thread: int | None
+    """Ident of the worker thread that runs a function of it now."""
     waits: list[Reply] | None
     """The replies for which the handling stands still now; ``None`` for none."""
 
@@ -120,9 +122,7 @@ class waiting_for:  # noqa: N801 - used as a function in `with`
 
     def __enter__(self) -> None:
         envelope = being_handled.get()
-        if envelope is not None and (
-            envelope.actor.handling is not envelope or not _runs(envelope.actor.task)
-        ):
+        if envelope is not None and not (envelope.actor.handling is envelope and _runs(envelope.actor)):
             envelope = None
         self._envelope = envelope
         if envelope is None:
@@ -143,9 +143,11 @@ class waiting_for:  # noqa: N801 - used as a function in `with`
                 actor.waits = [reply for reply in actor.waits or () if reply is not self._reply]
 
 
-def _runs(task: "asyncio.Task[None] | None") -> bool:
-    """Whether the caller is ``task`` itself, or a worker thread."""
-    return asyncio._get_running_loop() is None or (task is not None and asyncio.current_task() is task)
+def _runs(actor: Handles) -> bool:
+    """Whether the caller is the handling itself: in its task, or on its worker thread."""
+    if asyncio._get_running_loop() is None:
+        return threading.get_ident() == actor.thread
+    return actor.task is not None and asyncio.current_task() is actor.task
 
 
 def _cycle(start: Envelope, reply: Reply) -> list[str] | None:

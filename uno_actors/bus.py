@@ -196,13 +196,17 @@ class EventBus:
             priority: See `EventPriority`; default is NORMAL.
             name: For logs and dead letters; default is the qualified name.
 
+        A handler with ``batch`` is given lists of one event; of the other options of `HandlerSpec` a bus knows none.
+
         Raises:
             InvalidTopic: The pattern is malformed.
-            InvalidHandler: Another argument is wrong.
+            InvalidHandler: Another argument is wrong, or it is a projection.
         """
         if handler is None:
             return lambda handler: self.subscribe(handler, event_type, topic_pattern, priority, name=name)
         spec = _spec(handler, event_type, topic_pattern, priority, name)
+        if spec.keeps_a_view:
+            raise InvalidHandler(f"{spec.name} keeps a view of recorded events: give it to an ActorSystem")
         with self._lock:
             self._serve_registry()
             same = (spec.event_type, spec.topic_pattern, spec.priority)
@@ -237,7 +241,8 @@ class EventBus:
             for key, spec in specs.items():
                 if key not in self._registered:
                     (complete,) = gather([spec])
-                    self._registered[key] = (spec, self._add(complete))
+                    if not complete.keeps_a_view:  # else it is for systems alone
+                        self._registered[key] = (spec, self._add(complete))
             self._served = state
 
     def _add(self, spec: HandlerSpec) -> _Subscription:
@@ -397,7 +402,8 @@ class EventBus:
             if handler is None:
                 handler = subscription.handler = subscription.spec.instantiate()
             context = self._context(subscription, event, position) if handler.takes_context else None
-            arguments = (event,) if context is None else (event, context)
+            given = event if subscription.spec.batch is None else [event]
+            arguments = (given,) if context is None else (given, context)
             if handler.is_async:
                 await handler.function(*arguments)
             else:

@@ -34,7 +34,7 @@ class Carrier:
         self._ready = ready
         self._work: tuple[contextvars.Context, Waiting, Callable[[], object]] | None = None
         self._wake: asyncio.Future[None] | None = None
-        self.task = loop.create_task(self._run(), name="ready", context=contextvars.Context())
+        self.task = loop.create_task(self._run(), name="uno-actors carrier", context=contextvars.Context())
         self._may_vanish(True)
 
     def carry(self, context: contextvars.Context, waiting: Waiting, done: Callable[[], object]) -> None:
@@ -64,6 +64,7 @@ class Carrier:
                 await _go_on(context, waiting, yielded, cancelled)
             finally:
                 done()
+                del context, waiting, yielded, done  # while it stands ready it keeps nobody's work alive
             self._may_vanish(True)
             if self.task.cancelling() or len(self._ready) >= MAX_READY:
                 return

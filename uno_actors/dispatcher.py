@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import os
 import queue
 import sys
 import threading
@@ -222,7 +223,8 @@ class Dispatcher:
 
     def run_coroutine(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop from another thread, and wait for its result."""
-        return _run_on(self.loop, coroutine)
+        with standing_still():
+            return _run_on(self.loop, coroutine)
 
     def close(self) -> None:
         """Let idle worker threads end; those that are busy end with their work."""
@@ -245,8 +247,9 @@ class LaterCall:
 
     def start(self, seconds: float) -> None:
         """On the loop: let the time begin."""
-        if self._callback is not None:
-            self._timer = self._dispatcher.loop.call_later(seconds, self._callback)
+        callback = self._callback
+        if callback is not None:
+            self._timer = self._dispatcher.loop.call_later(seconds, callback)
 
     def cancel(self) -> None:
         """Forget the call; without effect once it was made."""
@@ -300,7 +303,7 @@ class WorkerPool:
         self._max_spare = max_spare
         self._name = name
         self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._idle = 0
+        self._free = 0  # idle threads; below 0: functions that wait for a thread
         self._count = 0
         self._blocked = 0
         self._closed = False
@@ -311,9 +314,8 @@ class WorkerPool:
         """Have ``function()`` run on a worker thread; after `close` on one of its own. It answers for its errors."""
         with self._lock:
             self._work.put(function)
-            if self._idle > 0:
-                self._idle -= 1
-            else:
+            self._free -= 1
+            if self._free < 0:
                 self._start_one()
             if self._closed:
                 self._work.put(None)
@@ -325,8 +327,10 @@ class WorkerPool:
 
     def _start_one(self) -> None:
         if self._closed or self._count < self._max_workers + min(self._blocked, self._max_spare):
+            name = f"{self._name}-{self._count + 1}"
+            threading.Thread(target=self._run, name=name, daemon=True).start()
             self._count += 1
-            threading.Thread(target=self._run, name=f"{self._name}-{self._count}", daemon=True).start()
+            self._free += 1
 
     @contextmanager
     def blocked(self) -> Iterator[None]:
@@ -335,7 +339,7 @@ class WorkerPool:
         with self._lock:
             self._blocked += 1
             self.busy.pop(thread, None)
-            if not self._work.empty() and not self._idle and not self._closed:
+            if self._free < 0 and not self._closed:
                 self._start_one()
         try:
             yield
@@ -350,7 +354,7 @@ class WorkerPool:
             self._closed = True
             for _ in range(self._count):
                 self._work.put(None)
-            self._idle = self._count = 0  # whatever comes now gets a thread of its own, and an end behind it
+            self._free = self._count = 0  # whatever comes now gets a thread of its own, and an end behind it
 
     def _run(self) -> None:
         _worker.pool = self
@@ -365,7 +369,7 @@ class WorkerPool:
             del work
             with self._lock:
                 if not self._closed:
-                    self._idle += 1
+                    self._free += 1
 
 
 class LoopThread:
@@ -454,3 +458,12 @@ def default_dispatcher() -> Dispatcher:
         if _default is None or _default.loop.is_closed():
             _default = Dispatcher(LoopThread("uno-default-loop").loop)
         return _default
+
+
+def _forget_default() -> None:
+    global _default, _default_lock  # the threads of the process that forked are not here
+    _default, _default_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_default)

@@ -78,6 +78,14 @@ class InvalidHandler(CallerError, TypeError):
     """An event handler that cannot work, found when it is subscribed."""
 
 
+class InvalidSupervisor(CallerError, ValueError):
+    """A supervisor or one of its children whose rules cannot be, or contradict each other."""
+
+    def __init__(self, whose: str, reason: str) -> None:
+        self.whose = whose
+        super().__init__(f"{whose}: {reason}")
+
+
 class MissingApply(CallerError, TypeError):
     """An event was registered for which the aggregate has no ``apply_`` method."""
 

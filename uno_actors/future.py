@@ -129,7 +129,7 @@ class Future(PykkaFuture[T]):
                 return
             try:
                 callback(self)
-            except Exception as error:  # noqa: BLE001 - whatever a callback raises
+            except BaseException as error:  # noqa: BLE001 - not even SystemExit may end the actor that replies
                 get_logger(actor="future").error("callback failed", exc_info=error)
 
     # --- getting ---
@@ -212,13 +212,16 @@ class Future(PykkaFuture[T]):
 
         self._when_done(arrive)
         until = None if timeout is None else time.monotonic() + timeout
+        ends = [moment for moment in (until, self.deadline) if moment is not None]
         while not self.done():
-            ends = [moment for moment in (until, self.deadline) if moment is not None]
-            left = min(ends) - time.monotonic() if ends else -1.0
-            if ends and left <= 0:
+            now = time.monotonic()
+            if until is not None and now >= until:
                 self._forget(arrive)
                 raise GetTimeout(timeout or 0)
-            arrived.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+            if ends:
+                arrived.acquire(timeout=min(max(0.0, min(ends) - now), threading.TIMEOUT_MAX))
+            else:
+                arrived.acquire()
 
     def _until_done(self) -> Generator[Any, None, None]:
         loop = asyncio.get_running_loop()

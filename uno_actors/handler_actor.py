@@ -8,6 +8,9 @@ While another process has the lease of its name it is on *standby*: it takes not
 A handler with ``concurrency`` has several events under way, taken in log order and ended in any: *pending* are
 those taken and not done, and its position is before the first of them. What was done beyond it is remembered,
 so that a restart of the handler does not repeat it; a crash of the process may.
+
+The position of a projection moves with what it has written, in one transaction: several events at a time. At
+each start of its actor it goes on from what the store says.
 """
 
 import asyncio
@@ -17,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import CoroutineType
-from typing import TYPE_CHECKING, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 from typing_extensions import override
 
@@ -31,7 +34,8 @@ from uno_actors.events import DomainEvent, EventRegistry
 from uno_actors.handlers import BoundHandler, HandlerContext, HandlerSpec
 from uno_actors.lanes import Lanes
 from uno_actors.log import get_logger
-from uno_actors.store import PAGE, EventStore, StoredRecord
+from uno_actors.projections import PROJECTION_BATCH, Projection, View, publish, view_to_write
+from uno_actors.store import PAGE, EventStore, StoredRecord, ViewChange
 
 if TYPE_CHECKING:
     from uno_actors.system import ActorSystem
@@ -42,6 +46,9 @@ BATCH = 64
 """Events that a plain function handles in one visit to a worker thread, if it is quick."""
 BATCH_SECONDS = 0.01
 """After this time a worker thread comes back, so that lower priorities do not wait for a whole batch."""
+
+PROJECTION_SECONDS = 0.1
+"""After this time a projection records what it has counted, and gives up its turn no sooner than that."""
 
 LOOK_AHEAD = 256
 """Events that a handler with ``concurrency`` has taken at once: so far it looks for other aggregates."""
@@ -114,6 +121,9 @@ class Subscription:
         self.name = spec.name
         self.position = position  # done with everything up to here, matching or not
         self.state: State = "live" if live else "catching up"
+        self.recorded_as = (
+            "" if spec.keeps_a_view else spec.name
+        )  # its checkpoint's name, if that may be moved
         self.leased = True  # else its position is another process's to move, also when it was stopped
         self.queue: deque[Delivery] = deque()
         self.under_way: dict[int, Delivery] = {}  # taken from the queue, and the router waits for them
@@ -142,6 +152,11 @@ class Subscription:
     def live(self) -> bool:
         """Whether the router hands it events."""
         return self.state == "live"
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it is to handle what there is."""
+        return self.state in ("live", "catching up")
 
     @property
     def idle(self) -> bool:
@@ -361,10 +376,14 @@ class HandlerActor(Actor):
         self._system = system
         self._log = get_logger(handler=subscription.name)
         self._handler: BoundHandler
+        self._projection: Projection[Any] | None = None
+        self._view_is = "unknown"
 
     @override
     async def on_start(self) -> None:
         self._handler = self._subscription.spec.instantiate()
+        handler = getattr(self._handler.function, "__self__", None)
+        self._projection = handler if isinstance(handler, Projection) else None
         if self._subscription.state == "restarting":
             self._subscription.state = "catching up"
 
@@ -378,10 +397,12 @@ class HandlerActor(Actor):
             subscription.blame(position)
             raise error
         subscription.end()
+        if subscription.at_work and self._projection is not None and self._view_is == "unknown":
+            await self._find_view(self._projection)
         if subscription.spec.concurrency > 1:
             await self._work_abreast()
             return
-        while subscription.state not in ("stopped", "standby"):
+        while subscription.at_work:
             if subscription.live:
                 if not subscription.queue:
                     return
@@ -397,6 +418,10 @@ class HandlerActor(Actor):
         subscription, router = self._subscription, self._router
         end = router.dispatched(subscription)
         if end <= subscription.position:
+            if self._view_is == "building":
+                await publish(self._store, subscription.name, subscription.recorded_as)
+                self._view_is = "published"
+                return True  # more may have come meanwhile
             subscription.state = "live"
             return True
         page = await self._store.read_log(subscription.position, min(PAGE, end - subscription.position))
@@ -405,9 +430,9 @@ class HandlerActor(Actor):
             for stored in page
             if stored.position <= end and subscription.wants(stored.record)
         )
-        while wanted and subscription.state != "stopped":
+        while wanted and subscription.at_work:
             await self._handle(wanted)
-        if subscription.state == "stopped":
+        if not subscription.at_work:
             return False
         subscription.position = min(page[-1].position, end)
         router.progressed()
@@ -419,11 +444,14 @@ class HandlerActor(Actor):
         subscription = self._subscription
         batch = [source.popleft() for _ in range(self._size(source))]
         subscription.begin(batch)
-        count, error = await self._call(batch)
+        if self._projection is None:
+            count, error = await self._call(batch)
+        else:
+            count, error = await self._count(batch, self._projection.view)
         for delivery in batch[:count]:
             subscription.done(delivery)
         if error is not None:
-            if subscription.spec.batch is not None and len(batch) > 1:
+            if self._takes_lists and len(batch) > 1:
                 subscription.failed_together(batch)
             else:
                 subscription.failed(batch[count].position)
@@ -437,9 +465,54 @@ class HandlerActor(Actor):
     def _size(self, source: Sequence[Delivery]) -> int:
         """How many of ``source`` to handle at once."""
         spec = self._subscription.spec
+        if self._projection is not None:
+            return min(spec.batch or PROJECTION_BATCH, len(source))
         if spec.batch is not None:
             return min(spec.batch, len(source)) if source[0].position > self._subscription.alone_until else 1
         return 1 if self._handler.is_async or spec.timeout is not None else min(BATCH, len(source))
+
+    @property
+    def _takes_lists(self) -> bool:
+        return self._subscription.spec.batch is not None and self._projection is None
+
+    # --- projections ---
+
+    async def _find_view(self, projection: Projection[Any]) -> None:
+        """Learn which view to write and how far it has come: a commit that was told as failed may be there."""
+        subscription = self._subscription
+        view, position = await view_to_write(self._store, subscription.name, projection.version)
+        if view != subscription.recorded_as or position > subscription.position:
+            subscription.recorded_as, subscription.position = view, position
+        projection.begin(self._store, view)
+        self._view_is = "building"
+
+    async def _count(self, batch: Sequence[Delivery], view: View) -> Outcome:
+        """Handle events one after the other, and record what they have written in one transaction."""
+        count, error = 0, None
+        deadline = time.monotonic() + PROJECTION_SECONDS
+        while error is None and count < len(batch) and not (count and time.monotonic() > deadline):
+            handled, error = await self._call([batch[count]])
+            if error is None:
+                view.keep()
+            count += handled
+        if changes := view.take_changes():
+            await self._record(batch[count - 1].position, changes)
+        return count, error
+
+    async def _record(self, position: int, changes: Sequence[ViewChange]) -> None:
+        """Record what a projection has written and its position, which nobody else may move meanwhile.
+
+        If that fails it may have been recorded all the same: the view is looked up anew.
+        """
+        subscription = self._subscription
+        name, subscription.recorded_as = subscription.recorded_as, ""
+        try:
+            await self._store.save_progress({name: position}, views=changes)
+        except Exception:
+            if subscription.live:  # others need not wait until the store is back
+                subscription.fall_behind()
+            raise
+        subscription.recorded_as = name
 
     # --- several at once ---
 
@@ -615,7 +688,7 @@ class HandlerActor(Actor):
     def _given(self, batch: Sequence[Delivery]) -> DomainEvent | list[DomainEvent]:
         """What the handler is called with."""
         events = [delivery.event(self._store.event_registry) for delivery in batch]
-        return events[0] if self._subscription.spec.batch is None else events
+        return events if self._takes_lists else events[0]
 
     def _context(self, delivery: Delivery) -> HandlerContext:
         subscription, position = self._subscription, delivery.position

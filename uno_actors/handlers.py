@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 from structlog.typing import FilteringBoundLogger
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=DomainEvent)
 H = TypeVar("H", bound="Callable[..., Any] | EventHandler[Any]")
 
-MAX_NAME_BYTES = 255
+MAX_NAME_BYTES = 200
+_BARRED = frozenset("\0@")  # @ is in the names under which views are kept
 
 Start = Literal["latest", "earliest"] | int | datetime
 """Where a handler without a checkpoint begins; see `HandlerSpec`."""
@@ -46,6 +47,9 @@ class EventHandler(Generic[E]):
     Args:
         event_type: Only events of this class or its subclasses are handled.
     """
+
+    keeps_a_view: ClassVar[bool] = False
+    """Whether it is a `uno_actors.projections.Projection`."""
 
     def __init__(self, event_type: type[E] | None = None) -> None:
         self.event_type = event_type
@@ -120,9 +124,9 @@ class HandlerSpec:
             )
         if isinstance(self.target, type) and not _instances_are_callable(self.target):
             raise InvalidHandler(f"class {self.target.__qualname__} must be an EventHandler to handle events")
-        if not 0 < len(self.name.encode()) <= MAX_NAME_BYTES or "\0" in self.name:
+        if not 0 < len(self.name.encode()) <= MAX_NAME_BYTES or not _BARRED.isdisjoint(self.name):
             raise InvalidHandler(
-                f"handler name {self.name!r} must have 1 to {MAX_NAME_BYTES} bytes and no NUL"
+                f"handler name {self.name!r} must have 1 to {MAX_NAME_BYTES} bytes, no NUL and no @"
             )
         kinds: tuple[object, ...] = (
             self.event_type if isinstance(self.event_type, tuple) else (self.event_type,)
@@ -162,6 +166,15 @@ class HandlerSpec:
             raise InvalidHandler(
                 f"handler {self.name}: batch and concurrency exclude each other: a batch is handled in log order"
             )
+        if self.keeps_a_view and (self.start not in ("latest", "earliest") or self.concurrency > 1):
+            raise InvalidHandler(
+                f"handler {self.name}: a projection counts all events, in log order: it has no start and no concurrency"
+            )
+
+    @property
+    def keeps_a_view(self) -> bool:
+        """Whether it is a projection, which records its progress by itself, with what it writes."""
+        return bool(getattr(self.target, "keeps_a_view", False))
 
     @property
     def starts_at(self) -> datetime | None:
@@ -173,7 +186,10 @@ class HandlerSpec:
     def instantiate(self) -> "BoundHandler":
         """What to call for each event; a class is instantiated."""
         target = self.target() if isinstance(self.target, type) else self.target
-        return BoundHandler(target.handle if isinstance(target, EventHandler) else target)
+        handler = BoundHandler(target.handle if isinstance(target, EventHandler) else target)
+        if self.keeps_a_view and not handler.is_async:
+            raise InvalidHandler(f"handler {self.name}: a projection has async def handle, to read its view")
+        return handler
 
 
 class BoundHandler:
@@ -219,7 +235,7 @@ a notebook, replaces itself.
 
 
 def subscribe(
-    event_type: type[DomainEvent] | None = None,
+    event_type: type[DomainEvent] | tuple[type[DomainEvent], ...] | None = None,
     topic_pattern: str | None = None,
     priority: EventPriority = EventPriority.NORMAL,
     *,
@@ -236,8 +252,9 @@ def subscribe(
     A method that is decorated in its class is served when it is given to a system with its object, as in
     ``ActorSystem(handlers=[mailer.send_receipt])``.
 
-    With both ``event_type`` and ``topic_pattern`` an event must fit both; with neither every event is
-    handled. For the other arguments see `HandlerSpec`; the default name is the function's qualified name.
+    With both ``event_type`` (one, or several in a tuple) and ``topic_pattern`` an event must fit both; with
+    neither every event is handled. For the other arguments see `HandlerSpec`; the default name is the
+    function's qualified name.
 
     Raises:
         InvalidTopic: The pattern is malformed.
@@ -403,7 +420,12 @@ def _declared_event_type(kind: type[EventHandler[Any]]) -> type[DomainEvent] | N
     """The ``AnEvent`` of a class that is written as ``class AHandler(EventHandler[AnEvent])``."""
     for base in kind.__mro__:
         for generic in getattr(base, "__orig_bases__", ()):
-            if get_origin(generic) is EventHandler and isinstance(event_type := get_args(generic)[0], type):
+            kind_of, (event_type, *_) = get_origin(generic), (*get_args(generic), None)
+            if (
+                isinstance(kind_of, type)
+                and issubclass(kind_of, EventHandler)
+                and isinstance(event_type, type)
+            ):
                 return event_type if issubclass(event_type, DomainEvent) else None
     return None
 

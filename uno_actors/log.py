@@ -1,7 +1,8 @@
 """Logs as structured events with bound ids.
 
 A program that has configured structlog gets the events in its own pipeline. In any other they go to the
-standard library's logger ``uno_actors`` as one line, with the values as attributes of the record.
+standard library's logger ``uno_actors`` as one line, with the values as attributes of the record; only a
+stack stands below it.
 """
 
 import logging
@@ -30,6 +31,8 @@ def get_logger(**bound: object) -> FilteringBoundLogger:
 def _one_line(_: WrappedLogger, __: str, event: EventDict) -> dict[str, Any]:
     exc_info = event.pop("exc_info", None)
     text = str(event.pop("event"))
-    values = " ".join(f"{name}={value}" for name, value in event.items())
     extra = {f"uno_{name}": value for name, value in event.items()}
-    return {"msg": f"{text} {values}".rstrip(), "exc_info": exc_info, "extra": extra}
+    stack = event.pop("stack", None)  # below the line, where structlog's console shows it too
+    values = " ".join(f"{name}={value}" for name, value in event.items())
+    line = f"{text} {values}".rstrip()
+    return {"msg": line if stack is None else f"{line}\n{stack}", "exc_info": exc_info, "extra": extra}

@@ -48,10 +48,10 @@ class MailboxPolicy:
     - ``dead_letter``: the new message becomes a dead message; if it was asked, it gets `MailboxFull` too.
 
     Args:
-        capacity: Messages that may wait. Stop signals do not count.
+        capacity: Messages that may wait. Signals (stop, and `Terminated`) do not count.
         overflow: See above.
-        priority: Gives a message its place: lower numbers go first, equal ones in order of arrival. Stop
-            signals go last. Default is the order of arrival.
+        priority: Gives a message its place: lower numbers go first, equal ones in order of arrival. Of the
+            signals, `Terminated` goes first and the stop last. Default is the order of arrival.
 
     Raises:
         ValueError: A value is out of its range.
@@ -99,7 +99,7 @@ class DeadMessages:
         self._second = 0
         self._logged = 0
         self._silent = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may tell on the thread that it interrupts here
         self._log = get_logger()
 
     def add(self, actor: str, message: object, reason: str) -> None:
@@ -130,6 +130,12 @@ _seldom = threading.RLock()
 
 dead_messages = DeadMessages()
 """Those of actors that no system runs."""
+
+
+class Signal(Envelope):
+    """A message of the runtime itself: to stop, or that a watched actor has ended."""
+
+    __slots__ = ()
 
 
 class Mailbox:
@@ -172,9 +178,7 @@ class Mailbox:
         self.woken = False
         self.peak = 0
         self._queue: _Queue | _PriorityQueue | None = None  # made when the first message comes
-        self._limit = (
-            policy.capacity
-        )  # of the queue; each stop signal, which does not count, raises it by one
+        self._limit = policy.capacity  # of the queue; each signal that waits raises it by one
         self._closed = False
 
     @property
@@ -201,9 +205,17 @@ class Mailbox:
             self.add(Envelope(envelope.message, asker))
 
     def add_stop(self, asker: Reply | None = None) -> None:
-        """Accept a stop signal, which does not count."""
+        """Accept the signal to stop behind what waits."""
+        self.add_signal(ActorStop(), asker)
+
+    def add_signal(self, message: Any, asker: Reply | None = None) -> None:
+        """Accept a signal, which does not count and for which there is always room."""
         self._limit += 1
-        self.add(Envelope(ActorStop(), asker))
+        self.add(Signal(message, asker))
+
+    def signal_taken(self) -> None:
+        """A signal is being handled: it raises the limit no more."""
+        self._limit -= 1
 
     def add(self, envelope: Envelope) -> None:
         """Accept ``envelope``, or do with it what the policy says."""
@@ -211,7 +223,7 @@ class Mailbox:
         if queue is None:
             queue = self._make_queue()
         count = len(queue)
-        if count >= self._limit:
+        if count >= self._limit and type(envelope) is not Signal:
             self._lose(envelope)
             return
         if count >= self.peak:
@@ -237,8 +249,14 @@ class Mailbox:
 
     def put_back(self, envelopes: Iterable[Envelope]) -> None:
         """Put messages that were taken in front again, in their order; they had their room already."""
-        self._return(list(envelopes))
-        if not self.woken:
+        returned = list(envelopes)
+        for envelope in returned:
+            if type(envelope) is Signal:
+                self._limit += 1
+        self._return(returned)
+        if self._closed:
+            self._lose_all()
+        elif not self.woken:
             self.woken = True
             self.wake()
 
@@ -349,7 +367,11 @@ class OrderedMailbox(Mailbox):
         queue = self._make_queue()
         if self._closed:
             return envelope, None
-        if len(queue) < self._limit:
+        is_signal = type(envelope) is Signal
+        if is_signal and self._parked:  # it goes behind those that came before it, as in the order of arrival
+            self._parked.append(_Parked(envelope, None))
+            return None, None
+        if is_signal or len(queue) < self._limit:
             queue.append(envelope)
             self.peak = max(self.peak, len(queue))
             return None, None
@@ -422,9 +444,9 @@ class _Queue(deque[Envelope]):
     """Messages in order of arrival."""
 
     def remove_oldest(self) -> Envelope | None:
-        """Take out the message that waits for longest; stop signals stay."""
+        """Take out the message that waits for longest; signals stay."""
         for place, envelope in enumerate(self):
-            if not isinstance(envelope.message, ActorStop):
+            if type(envelope) is not Signal:
                 del self[place]
                 return envelope
         return None
@@ -434,7 +456,7 @@ class _Queue(deque[Envelope]):
 
 
 class _PriorityQueue:
-    """Messages by priority, equal ones in order of arrival; stop signals last."""
+    """Messages by priority, equal ones in order of arrival; the stop signal last, other signals first."""
 
     def __init__(self, priority: Callable[[Any], float]) -> None:
         self._priority = priority
@@ -449,7 +471,7 @@ class _PriorityQueue:
         return heapq.heappop(self._heap)[2]
 
     def remove_oldest(self) -> Envelope | None:
-        waiting = [entry for entry in self._heap if not isinstance(entry[2].message, ActorStop)]
+        waiting = [entry for entry in self._heap if type(entry[2]) is not Signal]
         if not waiting:
             return None
         oldest = min(waiting, key=lambda entry: entry[1])
@@ -465,7 +487,9 @@ class _PriorityQueue:
         self._heap.clear()
 
     def _place(self, envelope: Envelope) -> float:
-        return math.inf if isinstance(envelope.message, ActorStop) else self._priority(envelope.message)
+        if type(envelope) is not Signal:
+            return self._priority(envelope.message)
+        return math.inf if isinstance(envelope.message, ActorStop) else -math.inf
 
     def __iter__(self) -> Iterator[Envelope]:
         return (envelope for _, _, envelope in sorted(self._heap, key=lambda entry: entry[:2]))

@@ -36,7 +36,7 @@ from uno_actors.dispatcher import Dispatcher, LaterCall, WorkerPool
 from uno_actors.errors import AskTimeout, MailboxFull
 from uno_actors.future import Future
 from uno_actors.log import get_logger
-from uno_actors.mailbox import Mailbox
+from uno_actors.mailbox import Mailbox, Signal
 from uno_actors.timers import Timers
 from uno_actors.watchdog import LIBRARIES, line_of, own_frame
 
@@ -163,6 +163,7 @@ class ActorProcess:
         name: Under which its home finds it.
         restarts: How often it was restarted.
         task: In whose name it runs on the loop now.
+        thread: Ident of the worker thread that runs a function of it now.
         waits: The replies for which the handling stands still.
     """
 
@@ -171,6 +172,7 @@ class ActorProcess:
     restarts = 0
     handling: Envelope | None = None
     task: "asyncio.Task[None] | None" = None
+    thread: int | None = None
     waits: list[Any] | None = None
     _is_open = False  # set up, and neither failed nor stopped: it handles messages
     _is_set_up = False
@@ -182,12 +184,13 @@ class ActorProcess:
     _handled = 0
     _failed_count = 0
     _carried: Coroutine[Any, Any, Any] | None = None  # what goes on in its task, if it has to wait
-    _thread: int | None = None  # the worker thread that runs a function of the actor now
     _own_pool: WorkerPool | None = None
-    _children: "Sequence[ActorProcess]" = ()
+    _parent: "ActorProcess | None" = None
+    _children: "dict[ActorProcess, None] | None" = None  # in the order of their start; made when there is one
     _watchers: Sequence[PykkaActorRef[Any]] = ()
     _stops: Sequence[Future[None]] = ()  # who waits for its end
     _stash: Sequence[Envelope] = ()
+    _set_aside: Envelope | None = None  # what was stashed last: its asker goes on waiting
     _timers: Timers | None = None
 
     def __init__(
@@ -259,8 +262,7 @@ class ActorProcess:
         stopped: Future[None] = Future()
         if self._suspended:
             self._retire()
-            self._inbox.close()
-            self._end()
+            self._close()
         elif not self._stopped.up:
             self._inbox.add_stop()
         with _seldom:
@@ -283,19 +285,16 @@ class ActorProcess:
         ):
             return False
         self._retire()
-        self._inbox.close()
-        self._end()
+        self._close()
         return True
 
     def kill(self) -> None:
         """Abandon an actor that does not stop: its coroutine is cancelled, a worker thread is left to itself."""
         self._killed = True
         self._retire()
-        self.unstash_all()
-        self._inbox.close()
         if self._started is not None:
             self._started.offer_exception(ActorDeadError(f"{self.actor} was abandoned while it started"))
-        self._end()
+        self._close()
         handling, task = self.handling, self.task
         if handling is not None and handling.reply_to is not None:
             handling.reply_to.offer_exception(
@@ -313,6 +312,7 @@ class ActorProcess:
             raise MailboxFull(f"{self.actor} (its stash)", self._inbox.policy.capacity)
         if envelope not in stash:
             self._stash = (*stash, envelope)
+            self._set_aside = envelope
 
     def unstash_all(self) -> None:
         """See `Actor.unstash_all`."""
@@ -329,8 +329,15 @@ class ActorProcess:
         return self._home.spawn(actor, self)
 
     def add_child(self, child: "ActorProcess") -> None:
-        """Have ``child`` stop before this actor does."""
-        self._children = (*(other for other in self._children if not other._has_ended), child)
+        """Have ``child`` stop before this actor does; at once if this one has ended."""
+        child._parent = self
+        with _seldom:
+            if not self._has_ended:
+                if self._children is None:
+                    self._children = {}
+                self._children[child] = None
+                return
+        child.stop()
 
     def add_watcher(self, ref: PykkaActorRef[Any]) -> None:
         """See `Actor.watch`."""
@@ -352,6 +359,12 @@ class ActorProcess:
         if self._timers is not None:
             self._timers.cancel_all()
 
+    def _close(self) -> None:
+        """Answer what waits and what was set aside, and end."""
+        self._inbox.close()
+        self.unstash_all()
+        self._end()
+
     def _end(self) -> None:
         """Tell whoever should know, once."""
         with _seldom:
@@ -361,8 +374,10 @@ class ActorProcess:
             watchers, self._watchers = self._watchers, ()
             stops, self._stops = self._stops, ()
         self._cancel_timers()
-        for child in reversed(self._children):
+        for child in self._children_last_first():
             child.stop()  # those of an actor that ended by itself have been stopped already
+        if self._parent is not None and self._parent._children is not None:
+            self._parent._children.pop(self, None)
         for watcher in watchers:
             self._tell_end(watcher)
         for stopped in stops:
@@ -373,17 +388,25 @@ class ActorProcess:
             self._own_pool.close()
 
     def _tell_end(self, watcher: PykkaActorRef[Any]) -> None:
-        with contextlib.suppress(ActorDeadError):
-            watcher.tell(Terminated(self.actor.actor_ref))
+        if watcher.is_alive():
+            inbox: Any = watcher.actor_inbox  # ours: only actors of this runtime watch others
+            inbox.add_signal(Terminated(self.actor.actor_ref))
 
     def _tell_itself(self, message: Any) -> None:
-        with contextlib.suppress(ActorDeadError):
-            self.actor.actor_ref.tell(message)
+        if self._stopped.up:
+            self._cancel_timers()  # one was started by what the actor has left behind
+        else:
+            with contextlib.suppress(ActorDeadError):
+                self.actor.actor_ref.tell(message)
 
     async def _stop_children(self) -> None:
         """The last started first, each after the messages it has."""
-        for child in reversed(self._children):
+        for child in self._children_last_first():
             await child.stop()
+
+    def _children_last_first(self) -> "list[ActorProcess]":
+        with _seldom:
+            return list(reversed(self._children or {}))
 
     # --- turns: at most one at any time ---
 
@@ -411,14 +434,12 @@ class ActorProcess:
     def _turn_is_over(self) -> None:
         self._is_running = False
         self.task = self._carried = None
-        self._rest()
+        self._rest(self._stopped.up)
 
-    def _rest(self) -> None:
+    def _rest(self, has_stopped: bool = False) -> None:
         """Come to rest, unless there is something to do."""
-        if self._stopped.up:
-            self.unstash_all()  # they are answered with the others
-            self._inbox.close()
-            self._end()
+        if has_stopped:
+            self._close()
             return
         if self._suspended:
             return  # still counted as woken, so that no message wakes it
@@ -438,13 +459,16 @@ class ActorProcess:
         is_async, waiting, ends = self._traits.is_async, None, 0.0
         while self._is_open and queue:
             envelope = take()
-            if envelope is None or _withdrawn(envelope):
+            if envelope is None:
                 continue
-            self.handling = envelope
             envelope.actor = self
             envelope.since = now = monotonic()
+            self.handling = envelope  # before the look at the time: an asker that was later finds it begun
+            if _withdrawn(envelope):
+                self.handling = None
+                continue
             being_handled.set(envelope)
-            if is_async and type(envelope.message) not in _SIGNALS:
+            if is_async and type(envelope.message) not in _APART:
                 waiting = self._handle_soon(envelope)
             elif not (self._children or self._traits.stops) and type(envelope.message) is ActorStop:
                 self._retire()
@@ -511,19 +535,22 @@ class ActorProcess:
                     call = calls.send(result)
 
     def _call_here(self, call: Callable[[], Any]) -> Any:
-        self._thread = threading.get_ident()
+        self.thread = threading.get_ident()
         try:
             return call()
         finally:
-            self._thread = None
+            self.thread = None
 
     def _run_on_worker(self) -> None:
         if self._turn.acquire(blocking=False):
             try:
                 contextvars.Context().run(self._turn_on_worker)
+                has_stopped = (
+                    self._stopped.up
+                )  # looked at within the turn: in the next it may just be stopping
             finally:
                 self._turn.release()
-            self._rest()
+            self._rest(has_stopped)
 
     def _turn_on_worker(self) -> None:
         """As `_turn_on_loop`: plain functions are called, coroutine functions run on the loop."""
@@ -533,13 +560,16 @@ class ActorProcess:
         ends = 0.0
         while self._is_open and queue:
             envelope = take()
-            if envelope is None or _withdrawn(envelope):
+            if envelope is None:
                 continue
-            self.handling = envelope
             envelope.actor = self
             envelope.since = now = monotonic()
+            self.handling = envelope  # before the look at the time: an asker that was later finds it begun
+            if _withdrawn(envelope):
+                self.handling = None
+                continue
             being_handled.set(envelope)
-            if type(envelope.message) in _SIGNALS:
+            if type(envelope.message) in _APART:
                 self._drive_here(self._handle(envelope))
             else:
                 self._handle_here(envelope)
@@ -613,13 +643,17 @@ class ActorProcess:
             return (yield partial(callee, *message.args, **message.kwargs))
         if isinstance(message, (ProxyGetAttr, ProxySetAttr)):
             return actor._handle_receive(message)
+        if type(self.handling) is Signal:
+            self._inbox.signal_taken()
         return (yield partial(actor.on_receive, message))
 
     def _succeeded(self, envelope: Envelope, response: Any) -> None:
         asker = envelope.reply_to
         self._handled += 1
         self.handling = None  # first: whoever gets the reply may look
-        if asker is not None and envelope not in self._stash:
+        if envelope is self._set_aside:
+            self._set_aside = None
+        elif asker is not None:
             asker.offer(response)
 
     def _failed(self, envelope: Envelope, error: BaseException) -> Calls:
@@ -732,8 +766,8 @@ class ActorProcess:
     def _where(self) -> str:
         """The line of the actor's code, or of what it called, that is running or waiting."""
         frame: FrameType | None = None
-        if self._thread is not None:
-            frame = own_frame(sys._current_frames().get(self._thread))
+        if self.thread is not None:
+            frame = own_frame(sys._current_frames().get(self.thread))
         elif self._carried is not None:
             coroutine: Any = self._carried
             while isinstance(coroutine, CoroutineType):
@@ -746,7 +780,8 @@ class ActorProcess:
         return "" if frame is None else f", now at {line_of(frame)}"
 
 
-_SIGNALS = frozenset((ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr))
+_APART = frozenset((ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr, Terminated))
+"""Classes of messages that are not, or not at once, for the actor's `on_receive`."""
 
 
 def _withdrawn(envelope: Envelope) -> bool:

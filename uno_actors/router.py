@@ -254,8 +254,8 @@ class RouterActor(Actor):
 
     async def save_checkpoints(self) -> None:
         """Write the checkpoints that have moved since they were last written."""
-        ours = [subscription for subscription in self.subscriptions if subscription.leased]
-        now = {subscription.name: self.checkpoint(subscription) for subscription in ours}
+        ours = [each for each in self.subscriptions if each.leased and each.recorded_as]
+        now = {subscription.recorded_as: self.checkpoint(subscription) for subscription in ours}
         moved = {name: position for name, position in now.items() if self._saved.get(name) != position}
         if moved:
             await self._store.save_progress(moved)

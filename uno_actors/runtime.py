@@ -183,7 +183,11 @@ class Runtime:
         for subscription in self.subscriptions:
             if subscription.name not in leased:
                 subscription.stand_by()
-        begun = {s.name: s.position for s in self.subscriptions if s.leased and s.name not in checkpoints}
+        begun = {
+            s.recorded_as: s.position
+            for s in self.subscriptions
+            if s.leased and s.recorded_as and s.name not in checkpoints
+        }
         if begun:
             await store.save_progress(
                 begun
@@ -203,10 +207,11 @@ class Runtime:
         self._take_over_later()
 
     async def _subscribe(self, spec: HandlerSpec, checkpoints: dict[str, int], end: int) -> Subscription:
-        position = checkpoints.get(spec.name)
+        position = 0 if spec.keeps_a_view else checkpoints.get(spec.name)
         if position is None:
             position = await self._start_of(spec, end)
-        return Subscription(spec, position, self._store.event_registry, self.clock, live=position >= end)
+        live = position >= end and not spec.keeps_a_view
+        return Subscription(spec, position, self._store.event_registry, self.clock, live=live)
 
     async def _start_of(self, spec: HandlerSpec, end: int) -> int:
         """The position after which a handler begins that has no checkpoint."""

@@ -110,7 +110,7 @@ class SupervisorActor(Actor):
                     "handler failed", handler=name, error=describe(error), attempt=attempt, restart_in=delay
                 )
         now = self._clock.monotonic()
-        self._restarts = (*self._supervisor.budget.recent(self._restarts, now), now)
+        self._restarts = (*self._supervisor.restart_budget.recent(self._restarts, now), now)
         self._clock.call_later(delay, child.restart)
 
     def failed(self, child: Child, failure: Failure) -> None:
@@ -129,7 +129,7 @@ class SupervisorActor(Actor):
             child.failed_starts = 0
             attempt, max_attempts = subscription.failed_times, subscription.spec.max_attempts
         return decide(
-            self._supervisor.budget,
+            self._supervisor.restart_budget,
             self._supervisor.backoff,
             attempt=attempt,
             max_attempts=max_attempts,
@@ -153,7 +153,7 @@ class SupervisorActor(Actor):
             last_failed=datetime.now(UTC),
         )
         beyond = subscription.position_without(position)
-        await self._store.save_progress({subscription.name: beyond}, [letter])
+        await self._store.save_progress({subscription.recorded_as: beyond}, [letter])
         subscription.leave(position)
         subscription.dead_letters += 1
         self._log.error(
@@ -168,7 +168,7 @@ class SupervisorActor(Actor):
     def _give_up(self, child: Child, error: BaseException) -> None:
         for other in reversed(self.children):
             other.stop()
-        name, budget = self._supervisor.name, str(self._supervisor.budget)
+        name, budget = self._supervisor.name, str(self._supervisor.restart_budget)
         gave_up = SupervisorGaveUp(name, child.subscription.name, budget, error)
         self._log.critical(
             "supervisor gave up", handler=child.subscription.name, error=describe(error), budget=budget

@@ -22,6 +22,7 @@ from uno_actors.future import Future
 from uno_actors.handlers import HandlerSpec, gather, handler_registry, is_same_target
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DeadMessage
+from uno_actors.projections import PublishedView, published_view
 from uno_actors.publisher import EventPublisher
 from uno_actors.runtime import Runtime, Settings, SystemStatistics
 from uno_actors.store import EventStore, open_store
@@ -160,6 +161,18 @@ class ActorSystem:
                 raise UnknownAggregateType(_qualified(aggregate_type), map(_qualified, self._types.values()))
             self._serve(aggregate_type)
         return AggregateRef(self, aggregate_type, aggregate_id)
+
+    def view(self, projection: object) -> PublishedView:
+        """The view of a projection, to read it: as it was when the projection had last caught up, or is now.
+
+        Args:
+            projection: As it was given to the system: a `Projection`, a class of it, or a `HandlerSpec`.
+
+        Raises:
+            InvalidHandler: It is none of these.
+            SystemNotRunning: As for `store`.
+        """
+        return published_view(self.store, projection)
 
     def spawn(
         self,
@@ -359,6 +372,8 @@ class ActorSystem:
         if self._state == "stopping" and current_cause() is None and being_handled.get() is None:
             raise SystemNotRunning(self.name, self._state)  # what handlers and actors still need goes on
         seconds = time_left(self._settings.ask_timeout if timeout is None else timeout)
+        if envelope.future is not None:
+            envelope.future.seconds = seconds
         if not runtime.dispatcher.call(lambda: runtime.aggregates.deliver(stream, envelope, seconds)):
             raise SystemNotRunning(self.name, "stopped")
 

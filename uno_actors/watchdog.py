@@ -4,6 +4,7 @@ An event loop that runs one function cannot run any other; a worker thread that 
 others. The watchdog looks from a thread of its own, so that it sees both while they are held.
 """
 
+import os
 import sys
 import sysconfig
 import threading
@@ -32,6 +33,11 @@ class Watchdog:
     """
 
     def __init__(self) -> None:
+        self.forget_all()
+        self._log = get_logger(actor="watchdog")
+
+    def forget_all(self) -> None:
+        """Begin anew."""
         self.holds = 0
         self._watched: dict[Dispatcher, _Pulse] = {}
         self._named: dict[
@@ -39,7 +45,6 @@ class Watchdog:
         ] = {}  # by thread and since when: after how long it was named
         self._lock = threading.RLock()
         self._changed = threading.Event()
-        self._log = get_logger(actor="watchdog")
 
     def watch(self, dispatcher: Dispatcher) -> None:
         """Look after ``dispatcher`` until `forget`."""
@@ -82,7 +87,7 @@ class Watchdog:
             return
         self._named[hold] = seconds
         self.holds += 1
-        stack = "".join(traceback.format_stack(frame))
+        stack = "".join(traceback.format_stack(frame)).rstrip()
         self._log.warning(
             f"code holds {what}",
             seconds=round(seconds, 3),
@@ -124,3 +129,6 @@ def line_of(frame: FrameType) -> str:
 
 watchdog = Watchdog()
 """That of the process."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=watchdog.forget_all)  # its thread is not there, nor what it watched

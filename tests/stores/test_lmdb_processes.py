@@ -431,7 +431,7 @@ async def four_processes(directory: Path, kills: int, chance: random.Random) -> 
     last = Worker(directory, "last", heard, "finish")
     last.end()
     assert last.said[-1] == "settled"
-    records = await check(directory, heard)
+    found = await check(directory, heard)
     assert len(heard.acknowledged) > kills
     clients = Counter(token.split("-")[0] for token in heard.acknowledged)
     assert len(clients) >= 4, "not all of the four came to write"
@@ -441,7 +441,7 @@ async def four_processes(directory: Path, kills: int, chance: random.Random) -> 
             positions = worker.handled(name)
             assert positions == sorted(set(positions)), name
             handled[name].update(positions)
-    everything = {stored.position for stored in records}
+    everything = set(found.deposits)
     assert handled == dict.fromkeys(("async", "sync", "flaky"), everything)
 
 

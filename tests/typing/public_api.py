@@ -18,16 +18,21 @@ from uno_actors import (
     FailedDelivery,
     Future,
     HandlerContext,
+    Projection,
+    PublishedView,
     RecordedEvent,
+    View,
     bridge,
     get_event_bus,
     get_event_publisher,
     get_event_store,
     handles,
+    published_view,
     register_event,
     subscribe,
     upcasts,
 )
+from uno_actors.projections import Key
 
 
 class Deposit(Command[int]):
@@ -93,6 +98,13 @@ class ReceiptsWithContext(EventHandler[Deposited]):
 subscribe(topic_pattern="accounts.*")(ReceiptsWithContext())
 
 
+@subscribe(name="balances")
+class Balances(Projection[Deposited]):
+    async def handle(self, event: Deposited, context: HandlerContext) -> None:
+        self.view.put(("of", event.aggregate_id or ""), event.amount)
+        assert_type(self.view, View)
+
+
 class Plain(Actor):
     async def on_start(self) -> None: ...
 
@@ -142,6 +154,11 @@ async def in_async_code(system: ActorSystem, store: EventStore) -> None:
     assert_type(await store.append(Deposited(amount=1)), list[RecordedEvent])
     async for recorded in store.read_all():
         assert_type(recorded.event, DomainEvent)
+
+
+async def viewed(system: ActorSystem, store: EventStore) -> None:
+    assert_type(system.view(Balances), PublishedView)
+    assert_type(await published_view(store, Balances).range("of", limit=3), list[tuple[Key, Any]])
 
 
 def in_synchronous_code() -> None:

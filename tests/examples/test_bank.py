@@ -1,0 +1,148 @@
+"""The bank as its customers see it: a process of its own, over real HTTP."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "bank"))
+
+import load
+
+HERE = Path(__file__).parents[2] / "examples" / "bank"
+
+
+@pytest.fixture
+def http(tmp_path: Path) -> Iterator[httpx.Client]:
+    with load.service(str(tmp_path)) as (url, _), httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
+def opened(http: httpx.Client, id: str, balance: int = 0) -> None:
+    assert http.post("/accounts", json={"id": id, "owner": id.title()}).status_code == 201
+    if balance:
+        http.post(f"/accounts/{id}/deposits", json={"amount": balance}).raise_for_status()
+
+
+def balance(http: httpx.Client, id: str) -> int:
+    return int(http.get(f"/accounts/{id}").raise_for_status().json()["balance"])
+
+
+def ended(http: httpx.Client, transfer: str) -> str:
+    """How it has ended; the deadline is that of the test."""
+    while (outcome := http.get(f"/transfers/{transfer}").json()["outcome"]) == "under way":
+        time.sleep(0.01)
+    return str(outcome)
+
+
+def test_money_is_paid_in_and_out_and_the_statement_shows_it(http: httpx.Client) -> None:
+    opened(http, "ann", 1000)
+    assert http.post("/accounts/ann/withdrawals", json={"amount": 300}).json() == {"balance": 700}
+    assert http.get("/accounts/ann").json() == {"id": "ann", "owner": "Ann", "balance": 700, "blocked": None}
+    statement = http.get("/accounts/ann/statement").json()
+    assert [(line["number"], line["what"], line.get("balance")) for line in statement] == [
+        (3, "Withdrawn", 700),
+        (2, "Deposited", 1000),
+        (1, "AccountOpened", None),
+    ]
+    assert len(http.get("/accounts/ann/statement?limit=1").json()) == 1
+
+
+def test_what_the_rules_refuse_is_told_and_changes_nothing(http: httpx.Client) -> None:
+    opened(http, "ann", 100)
+    for path, body, status, detail in (
+        ("/accounts", {"id": "ann", "owner": "Eve"}, 409, "account ann is open already"),
+        ("/accounts/ann/withdrawals", {"amount": 101}, 409, "account ann has 100, which is less than 101"),
+        ("/accounts/bob/deposits", {"amount": 1}, 409, "there is no account bob"),
+    ):
+        answer = http.post(path, json=body)
+        assert (answer.status_code, answer.json()["detail"]) == (status, detail)
+    assert http.post("/accounts/ann/deposits", json={"amount": 0}).status_code == 422
+    assert http.get("/accounts/bob").status_code == 404
+    assert http.get("/transfers/transfer-none").status_code == 404
+    assert balance(http, "ann") == 100
+
+
+def test_a_request_that_is_sent_again_takes_effect_once(http: httpx.Client) -> None:
+    opened(http, "ann", 100)
+    opened(http, "bob")
+    for _ in range(3):
+        key = {"Idempotency-Key": "deposit-1"}
+        answer = http.post("/accounts/ann/deposits", json={"amount": 50}, headers=key)
+        assert answer.json() == {"balance": 150}
+        wish = {"source": "ann", "target": "bob", "amount": 20}
+        transfer = http.post("/transfers", json=wish, headers={"Idempotency-Key": "rent"}).json()["id"]
+        assert (transfer, ended(http, transfer)) == ("transfer-rent", "done")
+    assert (balance(http, "ann"), balance(http, "bob")) == (130, 20)
+
+
+def test_a_transfer_that_cannot_be_is_refused_or_undone(http: httpx.Client) -> None:
+    opened(http, "ann", 100)
+    too_much = http.post("/transfers", json={"source": "ann", "target": "ann", "amount": 101}).json()["id"]
+    assert ended(http, too_much) == "refused: account ann has 100, which is less than 101"
+    to_nobody = http.post("/transfers", json={"source": "ann", "target": "nobody", "amount": 60}).json()["id"]
+    assert ended(http, to_nobody) == "undone: there is no account nobody"
+    while balance(http, "ann") != 100:
+        time.sleep(0.01)
+
+
+def test_an_account_from_which_very_much_is_taken_is_blocked(http: httpx.Client) -> None:
+    opened(http, "ann", 2_000_000)
+    http.post("/accounts/ann/withdrawals", json={"amount": 1_500_000}).raise_for_status()
+    while (blocked := http.get("/accounts/ann").json()["blocked"]) is None:
+        time.sleep(0.01)
+    assert blocked == "15000.00 were taken at once"
+    answer = http.post("/accounts/ann/withdrawals", json={"amount": 1})
+    assert (answer.status_code, answer.json()["detail"]) == (409, f"account ann is blocked: {blocked}")
+
+
+def receipts(directory: Path) -> list[dict[str, Any]]:
+    path = directory / "outbox.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_each_movement_has_a_receipt(http: httpx.Client, tmp_path: Path) -> None:
+    opened(http, "ann", 1000)
+    http.post("/accounts/ann/withdrawals", json={"amount": 250}).raise_for_status()
+    while len(receipts(tmp_path)) < 2:
+        time.sleep(0.01)
+    assert [receipt["text"] for receipt in receipts(tmp_path)] == [
+        "Deposited 10.00, your balance is 10.00",
+        "Withdrawn 2.50, your balance is 7.50",
+    ]
+
+
+def test_a_service_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    wish = {"source": "ann", "target": "bob", "amount": 10}
+    with load.service(str(tmp_path)) as (url, process), httpx.Client(base_url=url, timeout=30) as http:
+        opened(http, "ann", 1000)
+        opened(http, "bob")
+        transfers = [http.post("/transfers", json=wish).json()["id"] for _ in range(30)]
+        process.kill()  # in the midst of them
+        process.wait()
+    with load.service(str(tmp_path)) as (url, _), httpx.Client(base_url=url, timeout=30) as http:
+        assert {ended(http, transfer) for transfer in transfers} == {"done"}
+        assert (balance(http, "ann"), balance(http, "bob")) == (700, 300)
+        while len({receipt["id"] for receipt in receipts(tmp_path)}) < 61:
+            time.sleep(0.01)
+
+
+def test_the_service_tells_how_it_is_and_stops_when_it_is_told_to(tmp_path: Path) -> None:
+    with load.service(str(tmp_path)) as (url, process):
+        health = httpx.get(f"{url}/health").json()
+        assert health["handlers"] == {"transfers": "live", "receipts": "live", "fraud": "live"}
+        process.terminate()
+        assert process.wait(20) in (0, -15)  # uvicorn ends by the signal, or with 0: it differs by version
+
+
+async def test_under_load_the_books_are_right(tmp_path: Path) -> None:
+    with load.service(str(tmp_path)) as (url, _):
+        figures = await load.load(url, accounts=10, seconds=2, clients=8)
+    assert figures["requests"] > 50
+    assert figures["transfers"] > 5
+    assert figures["in the books"] == figures["expected"]
