@@ -1,6 +1,7 @@
 """The SQL store beyond the contract: its order among writers, others' transactions, tables, URLs, and groups."""
 
 import asyncio
+import random
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from stores.sql import METADATA, DatabaseEventStore, create_database_event_store
 from tests.bank import Account, Credit
 from tests.postgres import postgres
-from tests.stores.test_lmdb_processes import in_forked_child, in_new_loop, line, program, tell
+from tests.stores.test_lmdb_processes import in_forked_child, in_new_loop, line, program, some_processes, tell
 from tests.waiting import until
 from uno_actors import (
     ActorSystem,
@@ -532,3 +533,23 @@ async def test_events_of_another_process_are_heard_of(url: str) -> None:
         assert heard == [f"{number}" for number in range(5)]
         await store.close()
         await following
+
+
+@pytest.mark.timeout(120)
+async def test_two_processes_on_one_postgres_lose_and_double_nothing_though_killed() -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    await some_processes(await postgres().new_url(), 2, 3, random.Random(seed))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_two_processes_on_one_database_survive_a_hundred_kills(url: str, tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    for number in range(10):
+        fresh = (
+            f"sqlite+aiosqlite:///{tmp_path}/{number}.db" if "sqlite" in url else await postgres().new_url()
+        )
+        await some_processes(fresh, 2, 10, chance)
