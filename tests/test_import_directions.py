@@ -55,7 +55,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("system",),
     ("bridges",),
     ("__init__",),
-    ("config", "record_lines", "store_cli", "cli"),
+    ("config", "record_lines", "store_copy", "store_cli", "cli"),
     (
         "testing.clock",
         "testing.contract",
