@@ -12,7 +12,19 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Executable, Row, Select, func, insert, select, text, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Executable,
+    Row,
+    Select,
+    bindparam,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stores._sql_schema import head, log, stream_type
@@ -150,35 +162,43 @@ def _check_size(record: Record, limit: int) -> None:
 # --- reading -----------------------------------------------------------------------------------------------
 
 
-def is_of(stream: StreamId) -> ColumnElement[bool]:
-    """Selects the records of one stream."""
-    return (log.c.aggregate_id == stream.aggregate_id) & (stream_type == stream.aggregate_type)
+IN_STREAM = (log.c.aggregate_id == bindparam("id")) & (stream_type == bindparam("type"))
+"""Selects the records of one stream; see `names`."""
 
 
-def stream_page(stream: StreamId, after_version: int, limit: int) -> Select[Any]:
-    """The records of one stream after a version, as `to_stored` reads them."""
-    return _page(limit, log.c.aggregate_version, is_of(stream), log.c.aggregate_version > after_version)
+def names(stream: StreamId) -> dict[str, Any]:
+    """The parameters of `IN_STREAM`."""
+    return {"id": stream.aggregate_id, "type": stream.aggregate_type}
 
 
-def log_page(after: int, limit: int, matching: Iterable[ColumnElement[bool]] = ()) -> Select[Any]:
-    """The records after a position, as `to_stored` reads them."""
-    return _page(limit, log.c.position, log.c.position > after, *matching)
+def page_of(order: Column[Any], *wanted: ColumnElement[bool]) -> Select[Any]:
+    """At most ``limit`` records and not much more than `PAGE_BYTES`, but one at the least, as `to_stored` reads them.
 
-
-def _page(limit: int, order: ColumnElement[Any], *wanted: ColumnElement[bool]) -> Select[Any]:
-    """At most ``limit`` records and not much more than `PAGE_BYTES`, but one at the least."""
+    Its parameters are ``after``, exclusive and by ``order``, and ``limit``.
+    """
     size = func.length(log.c.payload) + func.coalesce(func.length(log.c.reply), 0)
-    page = select(log.c.position, *_FIELDS, size.label("size")).where(*wanted).order_by(order).limit(limit)
-    inner = page.subquery("page")
-    before = func.coalesce(func.sum(inner.c.size).over(order_by=inner.c[order.key or ""], rows=(None, -1)), 0)
-    counted = select(inner, before.label("before")).subquery("counted")
-    columns = [counted.c[column.key] for column in (log.c.position, *_FIELDS)]
-    return select(*columns).where(counted.c.before < PAGE_BYTES).order_by(counted.c[order.key or ""])
+    page = (
+        select(*_FIELDS, log.c.position, size.label("size"))
+        .where(*wanted, order > bindparam("after"))
+        .order_by(order)
+        .limit(bindparam("limit"))
+        .subquery()
+    )
+    before = func.sum(page.c.size).over(order_by=page.c[order.name], rows=(None, -1))
+    counted = select(page, func.coalesce(before, 0).label("before")).subquery()
+    columns = [counted.c[column.name] for column in (*_FIELDS, log.c.position)]
+    return select(*columns).where(counted.c.before < PAGE_BYTES).order_by(counted.c[order.name])
 
 
-def to_stored(row: Row[Any]) -> StoredRecord:
-    """A row of a page."""
-    return StoredRecord(row[0], Record._make(row[1:]))
+STREAM_PAGE = page_of(log.c.aggregate_version, IN_STREAM)
+LOG_PAGE = page_of(log.c.position)
+LAST_VERSION = select(func.max(log.c.aggregate_version)).where(IN_STREAM)
+
+
+def to_stored(rows: Iterable[Row[Any]]) -> list[StoredRecord]:
+    """The rows of a page."""
+    make, width = tuple.__new__, len(Record._fields)
+    return [make(StoredRecord, (row[width], make(Record, row[:width]))) for row in rows]
 
 
 def selecting(matching: LogFilter) -> list[ColumnElement[bool]]:

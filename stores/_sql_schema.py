@@ -19,7 +19,6 @@ difference between a time and a text, and a record that was copied from one stor
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -47,30 +46,23 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Instant(TypeDecorator[datetime]):
-    """An aware time to the microsecond: ``timestamptz``, or in SQLite the microseconds since 1970."""
+class Microseconds(TypeDecorator[datetime]):
+    """An aware time in SQLite, which has no type for it: the microseconds since 1970."""
 
     impl = BigInteger
     cache_ok = True
 
     @override
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        kind: TypeEngine[Any] = BigInteger()
-        if dialect.name == "postgresql":
-            kind = TIMESTAMP(timezone=True)
-        return dialect.type_descriptor(kind)
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
 
     @override
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        if value is None or dialect.name == "postgresql":
-            return value
-        return (value - _EPOCH) // _MICROSECOND
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
 
-    @override
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        if value is None or dialect.name == "postgresql":
-            return value  # type: ignore[no-any-return]
-        return _EPOCH + timedelta(microseconds=value)
+
+def _instant() -> TypeEngine[datetime]:
+    return TIMESTAMP(timezone=True).with_variant(Microseconds(), "sqlite")
 
 
 def _text() -> Text:
@@ -90,7 +82,7 @@ log = Table(
     Column("aggregate_id", _text()),
     Column("aggregate_version", BigInteger),
     Column("topic", _text()),
-    Column("timestamp", Instant, nullable=False),
+    Column("timestamp", _instant(), nullable=False),
     Column("correlation_id", _text()),
     Column("causation_id", _text()),
     Column("command_id", _text()),
@@ -138,8 +130,8 @@ dead_letters = Table(
     Column("attempts", BigInteger, nullable=False),
     Column("error", _text(), nullable=False),
     Column("traceback", _text(), nullable=False),
-    Column("first_failed", Instant, nullable=False),
-    Column("last_failed", Instant, nullable=False),
+    Column("first_failed", _instant(), nullable=False),
+    Column("last_failed", _instant(), nullable=False),
 )
 
 snapshots = Table(
@@ -150,7 +142,7 @@ snapshots = Table(
     Column("version", BigInteger, nullable=False),
     Column("schema_version", BigInteger, nullable=False),
     Column("state", LargeBinary, nullable=False),
-    Column("taken_at", Instant, nullable=False),
+    Column("taken_at", _instant(), nullable=False),
 )
 
 views = Table(

@@ -33,7 +33,7 @@ from weakref import WeakKeyDictionary
 from typing_extensions import override
 
 try:
-    from sqlalchemy import URL, Engine, Executable, Row, event, func, select, text
+    from sqlalchemy import URL, Engine, Executable, Row, event, select, text
     from sqlalchemy.dialects import postgresql, sqlite
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, UnboundExecutionError
@@ -61,14 +61,16 @@ from stores._sql_jobs import (
 from stores._sql_leases import SharedLeaseFile
 from stores._sql_log import (
     LAST_POSITION,
+    LAST_VERSION,
+    LOG_PAGE,
+    STREAM_PAGE,
     Tail,
     insert_rows,
-    is_of,
     lock_head,
-    log_page,
+    names,
+    page_of,
     place_all,
     selecting,
-    stream_page,
     to_stored,
 )
 from stores._sql_wire import Wire
@@ -408,7 +410,8 @@ class DatabaseEventStore(EventStore):
     async def read_stream(
         self, stream: StreamId, after_version: int = 0, limit: int = PAGE
     ) -> list[StoredRecord]:
-        page = [to_stored(row) for row in await self._rows(stream_page(stream, after_version, limit))]
+        parameters = {**names(stream), "after": after_version, "limit": limit}
+        page = to_stored(await self._rows(STREAM_PAGE, parameters))
         for version, (_, record) in enumerate(page, start=after_version + 1):
             if record.aggregate_version != version:
                 raise CorruptRecord(f"{stream} version {version} of {self._url}", "it is missing")
@@ -416,7 +419,7 @@ class DatabaseEventStore(EventStore):
 
     @override
     async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
-        return [to_stored(row) for row in await self._rows(log_page(after, limit))]
+        return to_stored(await self._rows(LOG_PAGE, {"after": after, "limit": limit}))
 
     @override
     async def read_records(
@@ -428,10 +431,10 @@ class DatabaseEventStore(EventStore):
                 async for stored in everything:
                     yield stored
             return
-        wanted = selecting(matching)
+        statement = page_of(schema.log.c.position, *selecting(matching))
         left = limit
         while left is None or left > 0:
-            page = [to_stored(row) for row in await self._rows(log_page(after, PAGE, wanted))]
+            page = to_stored(await self._rows(statement, {"after": after, "limit": PAGE}))
             for stored in page:
                 if matching.matches(stored.record):
                     yield stored
@@ -444,8 +447,7 @@ class DatabaseEventStore(EventStore):
 
     @override
     async def last_version(self, stream: StreamId) -> int:
-        statement = select(func.max(schema.log.c.aggregate_version)).where(is_of(stream))
-        return await self._value(statement) or 0
+        return await self._value(LAST_VERSION, names(stream)) or 0
 
     @override
     async def aggregate_types(self, aggregate_id: str) -> list[str]:
@@ -489,26 +491,47 @@ class DatabaseEventStore(EventStore):
         rows = await self._rows(select(*columns).where(wanted))
         return Snapshot._make((stream, *rows[0])) if rows else None
 
-    async def _value(self, statement: Executable) -> Any:
-        rows = await self._rows(statement)
+    @override
+    async def _pages(
+        self, stream: StreamId, after_version: int, size: int = PAGE
+    ) -> AsyncGenerator[list[StoredRecord]]:
+        """As `EventStore._pages`; the next page is on its way while the last one is looked at."""
+        page = await self.read_stream(stream, after_version, size)
+        while page:
+            after_version += len(page)
+            following = asyncio.ensure_future(self.read_stream(stream, after_version, size))
+            try:
+                await asyncio.sleep(0)  # a long stream must not keep the event loop from others
+                yield page
+                page = await following
+            finally:
+                following.cancel()
+
+    async def _value(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Any:
+        rows = await self._rows(statement, parameters)
         return rows[0][0] if rows else None
 
-    async def _rows(self, statement: Executable) -> Sequence[Row[Any]]:
+    async def _rows(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Row[Any]]:
         self._check_open()
         # A connection that is cancelled in the middle is lost, and with it a database in memory.
-        return await asyncio.shield(asyncio.get_running_loop().create_task(self._read_in_turn(statement)))
+        reading = asyncio.get_running_loop().create_task(self._read_in_turn(statement, parameters))
+        return await asyncio.shield(reading)
 
-    async def _read_in_turn(self, statement: Executable) -> Sequence[Row[Any]]:
+    async def _read_in_turn(
+        self, statement: Executable, parameters: Mapping[str, Any] | None
+    ) -> Sequence[Row[Any]]:
         async with self._readers:
             self._check_open()
             await self._open()
-            return await self._again_if_lost(lambda: self._read(statement))
+            return await self._again_if_lost(lambda: self._read(statement, parameters))
 
-    async def _read(self, statement: Executable) -> Sequence[Row[Any]]:
+    async def _read(self, statement: Executable, parameters: Mapping[str, Any] | None) -> Sequence[Row[Any]]:
         options = {"isolation_level": "AUTOCOMMIT"} if self._wire is not None else {}
         async with self._place.turn, self._session_factory() as session:
             connection = await session.connection(execution_options=options)
-            return (await connection.execute(statement)).all()
+            return (await connection.execute(statement, parameters)).all()
 
     # --- news and leases ---
 
