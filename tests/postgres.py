@@ -20,9 +20,14 @@ GUARD = 'cd /; "$@" & read -r _; kill -INT $!; wait $!'
 
 
 class PostgresServer:
-    """A server on a socket in a directory of its own. It refuses to be root's, so then it is nobody's."""
+    """A server on a socket in a directory of its own. It refuses to be root's, so then it is nobody's.
 
-    def __init__(self) -> None:
+    Args:
+        sync: Whether it waits for the disk: only the end of the machine tells the difference.
+    """
+
+    def __init__(self, *, sync: bool = True) -> None:
+        self._options = ["-c", "max_connections=200", "-c", f"fsync={'on' if sync else 'off'}"]
         self.directory = Path(tempfile.mkdtemp(prefix="postgres-"))
         self._user = "nobody" if os.geteuid() == 0 else None
         self._numbers = itertools.count()
@@ -66,7 +71,7 @@ class PostgresServer:
         server = [self._programs / "postgres", "-D", self.directory / "data", "-k", self.directory, "-h", ""]
         with (self.directory / "log").open("ab") as log:
             self._guard = subprocess.Popen(
-                ["/bin/sh", "-c", GUARD, "sh", *map(str, server), "-c", "max_connections=200"],
+                ["/bin/sh", "-c", GUARD, "sh", *map(str, server), *self._options],
                 stdin=subprocess.PIPE, stderr=log, user=self._user,
             )  # fmt: skip
         ready = [self._programs / "pg_isready", "-q", "-h", self.directory, "-U", "postgres"]
@@ -94,6 +99,6 @@ class PostgresServer:
 @cache
 def postgres() -> PostgresServer:
     """The server of this run, started when it is first wanted."""
-    server = PostgresServer()
+    server = PostgresServer(sync=False)
     atexit.register(server.remove)
     return server

@@ -83,12 +83,16 @@ STORES = {
     "memory": in_memory,
     "lmdb": in_lmdb,
     "sqlite": in_sqlite,
-    "sqlite in memory": in_sqlite_in_memory,
     "postgres": in_postgres,
+    "sqlite in memory": in_sqlite_in_memory,
 }
+PARAMETERS = [
+    pytest.param(make, id=name, marks=[pytest.mark.soak] if name == "sqlite in memory" else [])
+    for name, make in STORES.items()
+]
 
 
-@pytest.mark.parametrize("make_store", STORES.values(), ids=STORES)
+@pytest.mark.parametrize("make_store", PARAMETERS)
 @pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
 async def test_store_keeps_its_promise(check: Check, make_store: MakeStore) -> None:
     await check(make_store)

@@ -539,7 +539,7 @@ async def test_events_of_another_process_are_heard_of(url: str) -> None:
 async def test_two_processes_on_one_postgres_lose_and_double_nothing_though_killed() -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    await some_processes(await postgres().new_url(), 2, 3, random.Random(seed))
+    await some_processes(await postgres().new_url(), 2, 2, random.Random(seed))
 
 
 @pytest.mark.soak
