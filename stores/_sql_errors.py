@@ -20,7 +20,7 @@ class Trouble(Enum):
 
 _LOST = {"57P01", "57P02", "57P03", "57P05", "25P03"}  # shut down, crashed, starting up, idle for too long
 _BUSY = {"40001", "40P01", "55P03", "53300", "57014"}  # serialization, deadlock, lock, connections, cancelled
-_NO_TABLES = {"42P01", "3F000", "3D000"}  # table, schema, database
+_NO_TABLES = {"42P01", "3F000"}  # table, schema
 
 
 def trouble(error: BaseException) -> Trouble:
