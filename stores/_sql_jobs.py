@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Table, bindparam, delete
+from sqlalchemy import Table, bindparam, delete, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -35,11 +35,12 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class SaveProgress:
-    """Checkpoints, dead letters and views; ``held`` are the names that the store has leased."""
+    """Checkpoints, dead letters, views, dropped dead letters; ``held`` are the names that the store has leased."""
 
     checkpoints: Mapping[str, int]
     dead_letters: Sequence[DeadLetter]
     views: Sequence[ViewChange]
+    dropped: Sequence[tuple[str, int]]
     held: dict[str, int]
     store: str
 
@@ -56,6 +57,7 @@ class SaveProgress:
         letters = {(each.handler, each.position): _letter_row(each) for each in self.dead_letters}
         await _upsert(connection, dead_letters, [letters[key] for key in sorted(letters)])
         await _change(connection, self.views)
+        await _drop_letters(connection, self.dropped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,7 @@ class DropDeadLetter:
 
     async def write(self, connection: AsyncConnection) -> bool:
         """Remove it."""
-        wanted = (dead_letters.c.handler == self.handler) & (dead_letters.c.position == self.position)
-        return (await connection.execute(delete(dead_letters).where(wanted))).rowcount > 0
+        return await _drop_letters(connection, [(self.handler, self.position)]) > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,14 @@ async def _upsert(connection: AsyncConnection, table: Table, rows: Sequence[dict
     keys = [column.name for column in table.primary_key]
     new = {name: statement.excluded[name] for name in _names(table) if name not in keys}
     await connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=new), rows)
+
+
+async def _drop_letters(connection: AsyncConnection, dropped: Sequence[tuple[str, int]]) -> int:
+    """Remove those dead letters; how many there were."""
+    if not dropped:
+        return 0
+    wanted = tuple_(dead_letters.c.handler, dead_letters.c.position).in_(sorted(dropped))
+    return (await connection.execute(delete(dead_letters).where(wanted))).rowcount
 
 
 async def _change(connection: AsyncConnection, changes: Sequence[ViewChange]) -> None:

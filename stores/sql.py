@@ -238,6 +238,7 @@ class DatabaseEventStore(EventStore):
         checkpoints: Mapping[str, int],
         dead_letters: Sequence[DeadLetter] = (),
         views: Sequence[ViewChange] = (),
+        dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
         for name in {
             *checkpoints,
@@ -246,7 +247,9 @@ class DatabaseEventStore(EventStore):
         }:
             check_handler(name)
         held = {} if self._wire is None else dict(self._wire.leases.held)
-        progress = SaveProgress(dict(checkpoints), tuple(dead_letters), tuple(views), held, self._url)
+        progress = SaveProgress(
+            dict(checkpoints), tuple(dead_letters), tuple(views), tuple(dropped), held, self._url
+        )
         await self._submit(progress)
 
     @override

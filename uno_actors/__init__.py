@@ -9,11 +9,12 @@ A map, in the order in which one command travels:
 - ``log_filter`` narrows what is read of the log; ``causal_tree`` shows what followed from one first message.
 - ``repository``: aggregates loaded and saved without actors.
 - ``router``, ``topics``: recorded events find their handlers; ``handlers``, ``handler_actor`` run them.
-- ``projections``: handlers whose views count each event exactly once.
+- ``projections``: handlers whose views count each event exactly once; ``handler_control``: what operators ask.
 - ``process_manager``: a handler that sends commands, none of them twice.
 - ``bus``: events handled in memory, recorded nowhere; ``publisher``: recorded events of no aggregate, and the
   defaults of a process; ``bridges``: from one system to another.
-- ``supervisor`` decides what happens to a failed handler, ``supervision`` does it.
+- ``supervisor``: the rules for those that fail, ``tree``: who stands under whom; ``family`` decides what is to be
+  done, ``supervision`` does it, with ``runners`` for each kind of child.
 - ``actor``, ``process``, ``mailbox``, ``future``: pykka's actors, each at its work; ``dispatcher`` and
   ``carrier`` give them turns on an event loop and worker threads, ``asks`` sees to it that none waits for
   ever, and ``watchdog`` names who keeps the others waiting.
@@ -45,12 +46,14 @@ from uno_actors.errors import (
     InvalidAggregate,
     InvalidAggregateId,
     InvalidHandler,
+    InvalidReset,
     InvalidStoreUrl,
     InvalidSupervisor,
     InvalidTopic,
     MailboxFull,
     MissingApply,
     NameTaken,
+    NoDeadLetter,
     OutcomeUnknown,
     PlaceTaken,
     ReplyNotRecorded,
@@ -61,13 +64,17 @@ from uno_actors.errors import (
     SupervisorGaveUp,
     SystemNotRunning,
     UnknownAggregateType,
+    UnknownChild,
     UnknownCommand,
     UnknownEventType,
+    UnknownHandler,
+    UnknownSupervisor,
     UnoError,
     WorldError,
 )
 from uno_actors.events import DomainEvent, EventRegistry, event_registry, register_event, upcasts
 from uno_actors.future import Future, get_all
+from uno_actors.handler_control import HandlerControl, HandlerInfo
 from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, subscribe
 from uno_actors.log_filter import LogFilter
 from uno_actors.mailbox import DeadMessage, MailboxPolicy
@@ -82,10 +89,11 @@ from uno_actors.publisher import (
     get_event_store,
 )
 from uno_actors.repository import EventSourcedRepository
+from uno_actors.runners import TreeNode
 from uno_actors.runtime import SystemStatistics
 from uno_actors.store import ANY, DeadLetter, EventStore, Lease, RecordedEvent, Snapshot, open_store
 from uno_actors.supervisor import Backoff, ChildSpec, Supervisor
-from uno_actors.system import ActorSystem
+from uno_actors.system import ActorSystem, ChildCounts, SupervisorRef
 
 __all__ = [
     "ANY",
@@ -105,6 +113,7 @@ __all__ = [
     "CallerError",
     "CausalNode",
     "CausalTree",
+    "ChildCounts",
     "ChildSpec",
     "Command",
     "CommandRejected",
@@ -126,11 +135,14 @@ __all__ = [
     "FailedDelivery",
     "Future",
     "HandlerContext",
+    "HandlerControl",
+    "HandlerInfo",
     "HandlerTimeout",
     "InternalError",
     "InvalidAggregate",
     "InvalidAggregateId",
     "InvalidHandler",
+    "InvalidReset",
     "InvalidStoreUrl",
     "InvalidSupervisor",
     "InvalidTopic",
@@ -140,6 +152,7 @@ __all__ = [
     "MailboxPolicy",
     "MissingApply",
     "NameTaken",
+    "NoDeadLetter",
     "OutcomeUnknown",
     "PlaceTaken",
     "ProcessManager",
@@ -155,12 +168,17 @@ __all__ = [
     "StoreUnavailable",
     "Supervisor",
     "SupervisorGaveUp",
+    "SupervisorRef",
     "SystemNotRunning",
     "SystemStatistics",
     "Terminated",
+    "TreeNode",
     "UnknownAggregateType",
+    "UnknownChild",
     "UnknownCommand",
     "UnknownEventType",
+    "UnknownHandler",
+    "UnknownSupervisor",
     "UnoError",
     "View",
     "WorldError",

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from uno_actors import store_cli
+from uno_actors import deadletters_cli, handlers_cli, store_cli
 from uno_actors.errors import InvalidStoreUrl, InvalidTopic, UnoError
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(store_cli.app, name="store")
+app.add_typer(handlers_cli.app, name="handlers")
+app.add_typer(deadletters_cli.app, name="deadletters")
 
 
 @app.callback()

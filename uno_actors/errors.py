@@ -74,6 +74,39 @@ class InvalidAggregate(CallerError, TypeError):
         super().__init__(f"aggregate {aggregate}: {reason}")
 
 
+class UnknownHandler(CallerError):
+    """No handler of this name has ever run on the store.
+
+    Attributes:
+        name: The name.
+        known: Those that there are.
+    """
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        self.known = sorted(known)
+        there = f"there are: {', '.join(self.known)}" if self.known else "none has run on this store yet"
+        super().__init__(f"no handler is named {printable(name)!r}; {there}")
+
+
+class InvalidReset(CallerError):
+    """A handler cannot go on from there."""
+
+
+class NoDeadLetter(CallerError):
+    """There is no dead letter of this handler at this position.
+
+    Attributes:
+        handler: Its name.
+        position: In the log.
+    """
+
+    def __init__(self, handler: str, position: int) -> None:
+        self.handler = handler
+        self.position = position
+        super().__init__(f"handler {handler} has no dead letter at position {position}")
+
+
 class InvalidHandler(CallerError, TypeError):
     """An event handler that cannot work, found when it is subscribed."""
 
@@ -84,6 +117,25 @@ class InvalidSupervisor(CallerError, ValueError):
     def __init__(self, whose: str, reason: str) -> None:
         self.whose = whose
         super().__init__(f"{whose}: {reason}")
+
+
+class UnknownChild(CallerError, LookupError):
+    """No child of this name stands under the supervisor."""
+
+    def __init__(self, supervisor: str, name: str, known: Iterable[str]) -> None:
+        self.supervisor = supervisor
+        super().__init__(
+            f"supervisor {supervisor!r} has no child {name!r}; it has: {', '.join(known) or 'none'}"
+        )
+
+
+class UnknownSupervisor(CallerError, LookupError):
+    """The system has no supervisor of this name."""
+
+    def __init__(self, system: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(
+            f"system {system!r} has no supervisor {name!r}; it has: {', '.join(known) or 'none'}"
+        )
 
 
 class MissingApply(CallerError, TypeError):
@@ -396,14 +448,20 @@ class DeadlockError(CallerError):
 
 
 class SupervisorGaveUp(WorldError):
-    """A supervisor saw more failures than its restart budget allows."""
+    """A supervisor saw more failures than its restart budget allows, or one that escalates.
 
-    def __init__(self, supervisor: str, child: str, budget: str, cause: BaseException) -> None:
+    Attributes:
+        supervisor: Its name.
+        child: The name of the child that failed.
+        cause: With what it failed.
+    """
+
+    def __init__(self, supervisor: str, child: str, reason: str, cause: BaseException) -> None:
         self.supervisor = supervisor
         self.child = child
+        self.cause = cause
         super().__init__(
-            f"supervisor {supervisor!r} gave up: {child} failed again after {budget}. Its last error was"
-            f" {describe(cause)}"
+            f"supervisor {supervisor!r} gave up: {child} {reason}. Its last error was {describe(cause)}"
         )
 
 

@@ -5,7 +5,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import IntEnum
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
@@ -175,13 +175,6 @@ class HandlerSpec:
     def keeps_a_view(self) -> bool:
         """Whether it is a projection, which records its progress by itself, with what it writes."""
         return bool(getattr(self.target, "keeps_a_view", False))
-
-    @property
-    def starts_at(self) -> datetime | None:
-        """The time at which it starts, aware, if that is what ``start`` says."""
-        if not isinstance(self.start, datetime):
-            return None
-        return self.start if self.start.tzinfo is not None else self.start.replace(tzinfo=UTC)
 
     def instantiate(self) -> "BoundHandler":
         """What to call for each event; a class is instantiated."""

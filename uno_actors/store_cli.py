@@ -55,7 +55,8 @@ class Refused(CallerError):
     """A command that would do harm, or that has nothing to work on."""
 
 
-def _opened(url: str, *, create: bool = False) -> EventStore:
+def opened(url: str, *, create: bool = False) -> EventStore:
+    """The store of ``url``, which is made only if that is wanted."""
     return open_store(url, create=create)
 
 
@@ -69,7 +70,7 @@ def info(url: Url, as_json: Json = False) -> None:
 
 
 async def _info(url: str, as_json: bool) -> None:
-    async with _opened(url) as store:
+    async with opened(url) as store:
         if not isinstance(store, HasInfo):
             raise NotOffered(url, "info")
         facts = (await store.info())._asdict()
@@ -79,7 +80,7 @@ async def _info(url: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"store": url, **facts, "checkpoints": checkpoints, "dead_letters": letters}))
         return
-    console = _console()
+    console = new_console()
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():
         shown = value
@@ -96,7 +97,7 @@ async def _info(url: str, as_json: bool) -> None:
         for name in sorted({*checkpoints, *letters}):
             position = checkpoints.get(name)
             behind = None if position is None else facts["last_position"] - position
-            table.add_row(printable(name), *[_number(n) for n in (position, behind, letters[name])])
+            table.add_row(printable(name), *[number(n) for n in (position, behind, letters[name])])
         console.print()
         console.print(table, markup=False)
 
@@ -118,7 +119,7 @@ def events(
     """List the events of the log, in order."""
 
     async def show() -> None:
-        async with _opened(url) as store:
+        async with opened(url) as store:
             matching = store.log_filter(topic, event_type or None, aggregate_type, correlation_id)
             read = (
                 store.follow_records(after, matching)
@@ -145,7 +146,7 @@ def stream(
     """List the events of one aggregate, in order."""
 
     async def show() -> None:
-        async with _opened(url) as store:
+        async with opened(url) as store:
             types = [aggregate_type] if aggregate_type else await store.aggregate_types(aggregate_id)
             if len(types) > 1:
                 raise Refused(
@@ -166,7 +167,7 @@ def trace(
     """Show what followed from one first message, each event below its cause."""
 
     async def show() -> None:
-        async with _opened(url) as store:
+        async with opened(url) as store:
             tree = await store.causal_records(correlation_id)
         if not tree.roots:
             raise Refused(f"nothing in {url} has the correlation id {correlation_id!r}")
@@ -176,7 +177,7 @@ def trace(
 
 
 async def _show(records: AsyncGenerator[StoredRecord], limit: int | None, as_json: bool) -> None:
-    show = _print_line if as_json else _Rows(_console()).show
+    show = _print_line if as_json else _Rows(new_console()).show
     if limit == 0:
         return
     shown = 0
@@ -254,7 +255,7 @@ def verify(url: Url, as_json: Json = False) -> None:
     """Check everything in the store; the first fault ends it with exit code 1."""
 
     async def check() -> bool:
-        async with _opened(url) as store:
+        async with opened(url) as store:
             if not isinstance(store, CanVerify):
                 raise NotOffered(url, "verify")
             with _bar("verify") as progress:
@@ -290,7 +291,7 @@ def restore(
 
 
 async def _copy(url: str, target: str, command: str) -> None:
-    async with _opened(url) as store:
+    async with opened(url) as store:
         if not isinstance(store, CanBackUp):
             raise NotOffered(url, command)
         with _bar(command) as progress:
@@ -305,7 +306,7 @@ def copy_all(
     """Move to another store: events, checkpoints, dead letters and views; run again, it goes on and compares."""
 
     async def run() -> Copied:
-        async with _opened(source) as from_store, _opened(target, create=True) as to_store:
+        async with opened(source) as from_store, opened(target, create=True) as to_store:
             with _bar("copy") as progress:
                 return await copy_store(from_store, to_store, progress)
 
@@ -332,7 +333,7 @@ def export_events(
 
 
 async def _export(url: str, file: Path | None) -> None:
-    async with _opened(url) as store:
+    async with opened(url) as store:
         with _writing(file) as out, _bar("export", shown=file is not None) as progress:
             end, count = await store.last_position(), 0
             print(json.dumps(HEAD), file=out)
@@ -384,7 +385,7 @@ async def _import(url: str, file: Path | None, resume: bool) -> None:
         size = 0 if file is None else os.fstat(lines.fileno()).st_size
         exported = _exported(lines, size, progress)
         chunk = tuple(islice(exported, CHUNK))  # whoever names a wrong file gets no store
-        async with _opened(url, create=True) as store:
+        async with opened(url, create=True) as store:
             if await store.last_position() and not resume:
                 raise Refused(f"{url} has events: import into a new store, or add --resume to go on with it")
             exported = chain(chunk, exported)
@@ -456,7 +457,8 @@ def _exported(lines: Iterable[bytes], size: int, progress: Progress) -> Iterator
 # --- the terminal ------------------------------------------------------------------------------------------
 
 
-def _console() -> Console:
+def new_console() -> Console:
+    """Where tables are printed."""
     return Console(highlight=False)
 
 
@@ -473,7 +475,8 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _number(value: int | None) -> str:
+def number(value: int | None) -> str:
+    """A number in a table."""
     return "-" if value is None else f"{value:,}"
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -19,14 +20,18 @@ from uno_actors.dispatcher import Dispatcher, LoopThread
 from uno_actors.errors import InvalidHandler, SupervisorGaveUp, SystemNotRunning, UnknownAggregateType
 from uno_actors.events import EventRegistry, event_registry
 from uno_actors.future import Future
-from uno_actors.handlers import HandlerSpec, gather, handler_registry, is_same_target
+from uno_actors.handler_control import HandlerControl, HandlerInfo
+from uno_actors.handlers import HandlerSpec, Start, gather, handler_registry, is_same_target
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DeadMessage
 from uno_actors.projections import PublishedView, published_view
 from uno_actors.publisher import EventPublisher
+from uno_actors.runners import TreeNode
 from uno_actors.runtime import Runtime, Settings, SystemStatistics
 from uno_actors.store import EventStore, open_store
-from uno_actors.supervisor import Supervisor
+from uno_actors.supervision import SupervisorActor
+from uno_actors.supervisor import ChildSpec, Supervisor
+from uno_actors.tree import handlers_in, resolve, supervisors_in
 
 A = TypeVar("A", bound=PykkaActor)
 T = TypeVar("T")
@@ -231,8 +236,30 @@ class ActorSystem:
             raise SystemNotRunning(self.name, self._state)
         return list(self._runtime.dead_messages)
 
+    def supervisor(self, name: str) -> "SupervisorRef":
+        """The supervisor of this name, wherever it stands in the tree.
+
+        Raises:
+            UnknownSupervisor: There is none.
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        self._running().supervisor(name)
+        return SupervisorRef(self, name)
+
+    def tree(self) -> TreeNode:
+        """The supervisors, with the handlers and actors under them, and how they are.
+
+        Raises:
+            SystemNotRunning: The system was not started.
+        """
+        if self._runtime is None:
+            raise SystemNotRunning(self.name, self._state)
+        return self._runtime.tree()
+
     async def settled(self, timeout: float = 30.0) -> None:
         """Wait until every command is answered and every handler is live and has done with all that is recorded.
+
+        Not waited for are handlers that are paused, or that another process runs.
 
         Args:
             timeout: Seconds.
@@ -242,6 +269,89 @@ class ActorSystem:
             SystemNotRunning: The system was not started, or has stopped.
         """
         await self._running().settled(timeout)
+
+    async def handlers(self) -> list[HandlerInfo]:
+        """How every handler is that has run on the store, here or in another process, by name.
+
+        Raises:
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        return await self._running().handlers()
+
+    async def pause(self, name: str) -> None:
+        """Have a handler handle nothing until it is resumed, wherever it runs and also after restarts.
+
+        An event that it is handling is finished. In another process it pauses within half a second.
+
+        Raises:
+            UnknownHandler: None of this name has run on the store.
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        runtime = self._running()
+        await HandlerControl(self.store).pause(name)
+        await runtime.look_at_orders()
+
+    async def resume(self, name: str) -> None:
+        """Have a paused handler go on.
+
+        Raises:
+            UnknownHandler, SystemNotRunning: As `pause`.
+        """
+        runtime = self._running()
+        await HandlerControl(self.store).resume(name)
+        await runtime.look_at_orders()
+
+    async def reset(self, name: str, to: Start) -> int:
+        """Have a handler go on from another place; see `HandlerControl.reset`.
+
+        Args:
+            name: Of the handler.
+            to: ``earliest``, ``latest``, a position or a time. A projection is reset to ``earliest`` alone: its
+                view is built anew, beside the one that is read.
+
+        Returns:
+            The position after which it goes on.
+
+        Raises:
+            InvalidReset: The log does not reach so far, or it is a projection.
+            UnknownHandler, SystemNotRunning: As `pause`.
+        """
+        runtime = self._running()
+        position = await HandlerControl(self.store).reset(name, to)
+        await runtime.look_at_orders()
+        return position
+
+    async def retry_dead_letters(self, handler: str, positions: Sequence[int] | None = None) -> int:
+        """Have a handler given some of its dead letters once more, or all; see `HandlerControl.retry`.
+
+        It returns when that is asked for, not when it is done.
+
+        Args:
+            handler: Its name.
+            positions: Those of the letters.
+
+        Returns:
+            How many.
+
+        Raises:
+            NoDeadLetter: There is none at one of the positions.
+            UnknownHandler, SystemNotRunning: As `pause`.
+        """
+        runtime = self._running()
+        count = await HandlerControl(self.store).retry(handler, positions)
+        await runtime.look_at_orders()
+        return count
+
+    async def unsubscribe(self, name: str) -> None:
+        """Have this system run a handler no more: it ends after the event that it is handling.
+
+        Its checkpoint stays; another process that stands by for it takes over.
+
+        Raises:
+            UnknownHandler: The system runs none of this name.
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        await self._running().unsubscribe(name)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """In a synchronous program: run a coroutine on the system's loop and return its result.
@@ -386,10 +496,11 @@ class ActorSystem:
         """Have the system, not started yet, run one more handler."""
         if self._state != "not started":
             raise SystemNotRunning(self.name, f"{self._state} and takes no more handlers")
-        _check_unique(
-            "handlers", [spec.name, *(other.name for _, specs in self._supervised for other in specs)]
-        )
-        self._supervised[0][1].append(spec)
+        default, *others = self._supervised
+        taken = [other.name for supervisor in self._supervised for other in handlers_in(supervisor)]
+        _check_unique("handlers", [spec.name, *taken])
+        default = replace(default, children=(*default.children, ChildSpec(spec, spec.name)))
+        self._supervised = [default, *others]
 
     async def _on_its_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Await a coroutine on the loop on which the system runs, be it another thread's."""
@@ -428,22 +539,110 @@ class ActorSystem:
         return f"<ActorSystem {self.name} ({self._state})>"
 
 
+@dataclass(frozen=True, slots=True)
+class ChildCounts:
+    """How many children a supervisor has.
+
+    Attributes:
+        specs: Children, running or not.
+        active: Those that run.
+        supervisors: Those that are supervisors.
+        workers: The others.
+    """
+
+    specs: int
+    active: int
+    supervisors: int
+    workers: int
+
+
+class SupervisorRef:
+    """A running supervisor, as a service sees it; its functions are those of OTP's ``supervisor``.
+
+    Args:
+        system: Where it runs.
+        name: Its name.
+    """
+
+    def __init__(self, system: ActorSystem, name: str) -> None:
+        self.name = name
+        self._system = system
+
+    async def start_child(self, child: Any) -> TreeNode:
+        """Start one more child, as the last; return it when it has started.
+
+        A supervisor that is restarted begins with the children that it was configured with.
+
+        Args:
+            child: As in ``Supervisor(children=[...])``.
+
+        Raises:
+            InvalidSupervisor, InvalidHandler: It cannot stand under this supervisor.
+            Exception: What its start raised; it is no child then.
+        """
+        return await self._system._on_its_loop(self._shell.start_child(child))
+
+    async def terminate_child(self, name: str) -> None:
+        """Stop a child; it stays a child that `restart_child` can start, unless it is temporary.
+
+        Raises:
+            UnknownChild: There is none of this name.
+        """
+        await self._system._on_its_loop(self._shell.terminate_child(name))
+
+    async def restart_child(self, name: str) -> None:
+        """Start a child that was terminated or has ended.
+
+        Raises:
+            UnknownChild: There is none of this name.
+            InvalidSupervisor: It is running.
+            Exception: What its start raised.
+        """
+        await self._system._on_its_loop(self._shell.restart_child(name))
+
+    async def delete_child(self, name: str) -> None:
+        """Forget a child that was terminated or has ended.
+
+        Raises:
+            UnknownChild: There is none of this name.
+            InvalidSupervisor: It is running.
+        """
+        await self._system._on_its_loop(self._shell.delete_child(name))
+
+    def which_children(self) -> tuple[TreeNode, ...]:
+        """The children in the order of their start, and how they are."""
+        return self._shell.nodes()
+
+    def count_children(self) -> ChildCounts:
+        """How many there are."""
+        nodes = self.which_children()
+        supervisors = sum(node.kind == "supervisor" for node in nodes)
+        active = sum(node.state != "stopped" for node in nodes)
+        return ChildCounts(len(nodes), active, supervisors, len(nodes) - supervisors)
+
+    @property
+    def _shell(self) -> SupervisorActor:
+        return self._system._running().supervisor(self.name)
+
+    def __repr__(self) -> str:
+        return f"<SupervisorRef {self.name} of {self._system.name}>"
+
+
 def _qualified(aggregate_type: type[AggregateRoot]) -> str:
     return f"{aggregate_type.__module__}.{aggregate_type.__qualname__}"
 
 
-def _assign(
-    handlers: Iterable[object] | None, supervisors: Sequence[Supervisor]
-) -> list[tuple[Supervisor, list[HandlerSpec]]]:
-    """The handlers of each supervisor; those that stand under none come under the default one, first."""
-    groups = [(supervisor, list(gather(supervisor.children))) for supervisor in supervisors]
-    taken = [spec for _, specs in groups for spec in specs]
+def _assign(handlers: Iterable[object] | None, supervisors: Sequence[Supervisor]) -> list[Supervisor]:
+    """The supervisors with what stands under them; handlers under none come under the default one, first."""
+    given = [resolve(supervisor) for supervisor in supervisors]
+    taken = [spec for supervisor in given for spec in handlers_in(supervisor)]
     others = gather(handler_registry.values() if handlers is None else handlers)
     free = [spec for spec in others if not any(is_same_target(spec.target, other.target) for other in taken)]
-    groups.insert(0, (Supervisor(DEFAULT_SUPERVISOR, max_restarts=None), free))
     _check_unique("handlers", [spec.name for spec in (*taken, *free)])
-    _check_unique("supervisors", [supervisor.name for supervisor, _ in groups])
-    return groups
+    default = Supervisor(DEFAULT_SUPERVISOR, [ChildSpec(spec, spec.name) for spec in free], max_restarts=None)
+    tree = [default, *given]
+    _check_unique("supervisors", [below.name for supervisor in tree for below in supervisors_in(supervisor)])
+    return tree
 
 
 def _check_unique(what: str, names: Sequence[str]) -> None:
