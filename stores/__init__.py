@@ -2,6 +2,7 @@
 
 - ``stores.memory``: the reference implementation; read it first.
 - ``stores.lmdb``: the embedded default, durable on local disk.
+- ``stores.sql``: PostgreSQL and SQLite, with the extra ``sql``; imported by itself, for it needs SQLAlchemy.
 """
 
 from stores.lmdb import LmdbEventStore

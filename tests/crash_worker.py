@@ -1,6 +1,6 @@
 """A service to be killed: sends commands, and says on standard output what was acknowledged and handled.
 
-Usage: crash_worker.py STORE_DIRECTORY ROUND [finish]
+Usage: crash_worker.py DIRECTORY_OR_URL_OF_STORE ROUND [finish]
 
 Lines: ``started``, ``ack TOKEN REPLY``, ``handled NAME POSITION``, ``together NAME COUNT POSITION`` (of so many
 events, of which the last is at the position), ``settled``. With ``finish`` it sends nothing,
@@ -146,9 +146,14 @@ FLAKY = Supervisor(
 )
 
 
-async def main(directory: str, number: str, *, finish: bool) -> None:
+def store_url(place: object) -> str:
+    """``place`` as a URL: a directory is that of an LMDB store."""
+    return f"{place}" if "://" in f"{place}" else f"lmdb:{place}"
+
+
+async def main(place: str, number: str, *, finish: bool) -> None:
     system = ActorSystem(
-        f"lmdb:{directory}",
+        store_url(place),
         aggregates=[Account, Thanks, ThankProcess],
         handlers=HANDLERS,
         supervisors=[FLAKY],

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from stores import LmdbEventStore
-from tests.crash_worker import Account, Counts, Deposit, PartDeposited, Thanked
+from tests.crash_worker import Account, Counts, Deposit, PartDeposited, Thanked, store_url
 from uno_actors import ActorSystem, published_view
 from uno_actors.projections import ViewReader, entry_of
-from uno_actors.store import StoredRecord
+from uno_actors.store import EventStore, StoredRecord, open_store
 
 WORKER = Path(__file__).with_name("crash_worker.py")
 HANDLERS = ("async", "sync", "flaky", "abreast")
@@ -80,8 +80,8 @@ class Found:
     checkpoints: dict[str, int]
 
 
-async def read_everything(directory: Path) -> Found:
-    async with LmdbEventStore(directory) as store:
+async def read_everything(place: Path | str) -> Found:
+    async with open_store(store_url(place)) as store:
         records = [stored async for stored in store.read_records()]
         found = Found(records, {}, Counter(), await store.checkpoints())
         async for position, event in store.read_all(event_type=(PartDeposited, Thanked)):
@@ -94,7 +94,7 @@ async def read_everything(directory: Path) -> Found:
         return found
 
 
-async def check_view(store: LmdbEventStore, found: Found) -> None:
+async def check_view(store: EventStore, found: Found) -> None:
     """What is written, published or not, has each event up to its checkpoint once and no other."""
     writing = (await entry_of(store, "counts")).writing
     if writing is None:
@@ -112,9 +112,9 @@ async def check_view(store: LmdbEventStore, found: Found) -> None:
     ]
 
 
-async def check(directory: Path, heard: Heard) -> Found:
+async def check(place: Path | str, heard: Heard) -> Found:
     """Every acknowledged command is recorded whole and once; no half, no gap in versions or positions."""
-    found = await read_everything(directory)
+    found = await read_everything(place)
     records, events = found.records, found.deposits.values()
     assert [stored.position for stored in records] == list(range(1, len(records) + 1))
     versions: dict[str | None, list[int | None]] = defaultdict(list)

@@ -76,6 +76,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "check_cli",
         "service",
         "run_cli",
+        "store_copy",
         "store_cli",
         "handlers_cli",
         "deadletters_cli",
@@ -92,7 +93,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
-STORES_MAY_IMPORT = {"store", "store_care", "codec", "errors", "events"}
+STORES_MAY_IMPORT = {"store", "store_care", "codec", "errors", "events", "log_filter"}
 """What a store needs of uno_actors: the port, the codec, the errors, and the registry of events."""
 
 

@@ -12,7 +12,7 @@ awaited by many tasks at once.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
@@ -268,6 +268,15 @@ class EventStore(ABC):
             EventNotSerializable, InvalidAggregateId: An event cannot be recorded.
             StoreFull, StoreUnavailable, OutcomeUnknown: See there.
         """
+        return await self._append(events, expected_version, self.commit)
+
+    async def _append(
+        self,
+        events: Sequence[DomainEvent],
+        expected_version: int | None,
+        commit: Callable[[Sequence[Append]], Awaitable[Sequence[Appended | UnoError]]],
+    ) -> list[RecordedEvent]:
+        """For implementations: `append` by another way to commit."""
         if not events:
             return []
         for event in events:
@@ -280,7 +289,7 @@ class EventStore(ABC):
             raise ValueError(
                 f"expected_version is for the events of one stream, found {len(streams)}: {streams}"
             )
-        (outcome,) = await self.commit([Append(tuple(map(to_record, events)), expected_version)])
+        (outcome,) = await commit([Append(tuple(map(to_record, events)), expected_version)])
         if isinstance(outcome, UnoError):
             raise outcome
         return [

@@ -27,6 +27,7 @@ from uno_actors.errors import CallerError, ConcurrencyConflict, InvalidStoreUrl,
 from uno_actors.record_lines import UnreadableLine, from_line, to_line
 from uno_actors.store import Append, EventStore, StoredRecord, open_store
 from uno_actors.store_care import CanBackUp, CanVerify, Fault, HasInfo, Progress
+from uno_actors.store_copy import Copied, copy_store
 
 app = typer.Typer(help="Look at an event store, check it, copy it.", no_args_is_help=True)
 
@@ -295,6 +296,23 @@ async def _copy(url: str, target: str, command: str) -> None:
             raise NotOffered(url, command)
         with _bar(command) as progress:
             await store.backup(target, progress)
+
+
+@app.command("copy")
+def copy_all(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="URL of the store to be copied.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="URL of a new store, of any kind.")],
+) -> None:
+    """Move to another store: events, checkpoints, dead letters and views; run again, it goes on and compares."""
+
+    async def run() -> Copied:
+        async with opened(source) as from_store, opened(target, create=True) as to_store:
+            with _bar("copy") as progress:
+                return await copy_store(from_store, to_store, progress)
+
+    copied = asyncio.run(run())
+    known = f", {copied.known:,} were there already" * bool(copied.known)
+    print(f"{_count(copied.events, 'event')} copied{known}; {_count(copied.views, 'view')}; all are equal")
 
 
 # --- as JSON lines -----------------------------------------------------------------------------------------

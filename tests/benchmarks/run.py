@@ -8,6 +8,7 @@ naming sections: `python tests/benchmarks/run.py durable replay`.
 
 import asyncio
 import gc
+import itertools
 import logging
 import multiprocessing
 import queue
@@ -17,8 +18,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stores import LmdbEventStore
+from tests.postgres import PostgresServer
 from uno_actors import (
     Actor,
     ActorSystem,
@@ -44,6 +47,7 @@ from uno_actors import (
     EventBus,
     EventPriority,
     handles,
+    open_store,
     subscribe,
 )
 from uno_actors.codec import Record, StreamId
@@ -314,6 +318,97 @@ async def replay(events: int = 10_000) -> list[Measured]:
     return [
         Measured("events/s replayed of one stream", replayed, "eventsourcing on SQLite", others, 5),
         Measured("  the same beside the floor", replayed, "floor", least, 0.75),
+    ]
+
+
+# --- on PostgreSQL -----------------------------------------------------------------------------------------
+
+SQL_IN_FLIGHT = 100
+
+
+async def sql_commands(url: str, number: int, count: int = 6_000) -> float:
+    async with ActorSystem(url, handlers=[]) as system:
+        refs = [system.aggregate(Account, f"account-{number}-{n}") for n in range(SQL_IN_FLIGHT)]
+        return await in_flight(count, SQL_IN_FLIGHT, lambda n: refs[n % SQL_IN_FLIGHT].ask(Deposit(amount=1)))
+
+
+def peer_sql(server: PostgresServer) -> eventsourcing.application.Application:
+    env = {
+        "PERSISTENCE_MODULE": "eventsourcing.postgres",
+        "POSTGRES_HOST": str(server.directory),
+        "POSTGRES_PORT": "5432",
+        "POSTGRES_DBNAME": "postgres",
+        "POSTGRES_USER": "postgres",
+        "POSTGRES_PASSWORD": "none",
+        "AGGREGATE_CACHE_MAXSIZE": "1000",
+    }
+    return eventsourcing.application.Application(env)
+
+
+def peer_sql_commands(application: eventsourcing.application.Application, threads: int) -> float:
+    """As many threads, each with the next command of one of 100 aggregates."""
+    accounts = [PeerAccount() for _ in range(SQL_IN_FLIGHT)]
+    application.save(*accounts)
+
+    def command(number: int) -> None:
+        account = application.repository.get(accounts[number % SQL_IN_FLIGHT].id)
+        account.deposit(1)
+        application.save(account)
+
+    with ThreadPoolExecutor(threads) as pool:
+        started = time.perf_counter()
+        deque(pool.map(command, range(1000)), maxlen=0)
+        return rate(1000, started)
+
+
+async def sql(events: int = 10_000) -> list[Measured]:
+    """Beside `eventsourcing` on the same server, which keeps its word on the disk for both."""
+    server = PostgresServer()
+    application = peer_sql(server)
+    try:
+        url = await server.new_url()
+        rounds = itertools.count()
+        ours, alone, threads = await in_turn(
+            lambda: sql_commands(url, next(rounds)),
+            on_a_thread(partial(peer_sql_commands, application, 1)),
+            on_a_thread(partial(peer_sql_commands, application, 4)),
+        )
+        peer = PeerAccount()
+        for _ in range(events // 500):  # its driver hangs on many more at once
+            for _ in range(500):
+                peer.deposit(1)
+            application.save(peer)
+        application.repository.cache = None
+
+        def theirs() -> float:
+            started = time.perf_counter()
+            assert application.repository.get(peer.id).balance == events
+            return rate(events, started)
+
+        async with open_store(await server.new_url()) as store:
+            made = [Deposited(amount=1, aggregate_id="alice", aggregate_type="Account")] * events
+            await store.append(*made)
+
+            async def replayed() -> float:
+                started = time.perf_counter()
+                account = Account("alice")
+                async for event in store.stream_events(StreamId("Account", "alice")):
+                    account.replay([event])
+                assert account.balance == events
+                return rate(events, started)
+
+            read, others = await in_turn(replayed, on_a_thread(theirs), rounds=5)
+    finally:
+        application.close()
+        server.remove()
+    return [
+        Measured(
+            "durable commands/s on PostgreSQL, 100 in flight", ours, "eventsourcing, one at a time", alone, 5
+        ),
+        Measured("  the same", ours, "eventsourcing, 4 threads", threads, 5),
+        Measured(
+            "events/s replayed of one stream on PostgreSQL", read, "eventsourcing on PostgreSQL", others, 3
+        ),
     ]
 
 
@@ -599,6 +694,7 @@ SECTIONS = {
     "durable": durable,
     "latency": latency,
     "replay": replay,
+    "sql": sql,
     "delivery": delivery,
     "actors": actors,
     "many": many,

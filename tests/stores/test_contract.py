@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from stores import InMemoryEventStore, LmdbEventStore
+from tests.postgres import postgres
 from uno_actors.codec import StreamId
 from uno_actors.errors import ConcurrencyConflict, StoreUnavailable, UnoError
 from uno_actors.events import DomainEvent, EventRegistry
@@ -28,6 +29,7 @@ from uno_actors.store import (
     StoredRecord,
     ViewChange,
 )
+from uno_actors.store import open_store as open_store_of_url
 from uno_actors.testing import CONTRACT, Check, MakeStore, StorePlace, check_event_store
 
 
@@ -49,10 +51,48 @@ async def in_lmdb() -> AsyncIterator[StorePlace]:
         yield StorePlace(open_store)
 
 
-STORES = {"memory": in_memory, "lmdb": in_lmdb}
+@asynccontextmanager
+async def in_sqlite() -> AsyncIterator[StorePlace]:
+    with TemporaryDirectory() as directory:
+
+        async def open_store(event_registry: EventRegistry) -> EventStore:
+            return open_store_of_url(f"sqlite+aiosqlite:///{directory}/store.db", event_registry)
+
+        yield StorePlace(open_store)
 
 
-@pytest.mark.parametrize("make_store", STORES.values(), ids=STORES)
+@asynccontextmanager
+async def in_sqlite_in_memory() -> AsyncIterator[StorePlace]:
+    async def open_store(event_registry: EventRegistry) -> EventStore:
+        return open_store_of_url("sqlite+aiosqlite://", event_registry)
+
+    yield StorePlace(open_store, durable=False)
+
+
+@asynccontextmanager
+async def in_postgres() -> AsyncIterator[StorePlace]:
+    url = await postgres().new_url()
+
+    async def open_store(event_registry: EventRegistry) -> EventStore:
+        return open_store_of_url(url, event_registry)
+
+    yield StorePlace(open_store)
+
+
+STORES = {
+    "memory": in_memory,
+    "lmdb": in_lmdb,
+    "sqlite": in_sqlite,
+    "postgres": in_postgres,
+    "sqlite in memory": in_sqlite_in_memory,
+}
+PARAMETERS = [
+    pytest.param(make, id=name, marks=[pytest.mark.soak] if name == "sqlite in memory" else [])
+    for name, make in STORES.items()
+]
+
+
+@pytest.mark.parametrize("make_store", PARAMETERS)
 @pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
 async def test_store_keeps_its_promise(check: Check, make_store: MakeStore) -> None:
     await check(make_store)

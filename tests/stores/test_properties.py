@@ -1,4 +1,4 @@
-"""Both stores against a model so simple that it is plainly right: lists and dicts, driven by Hypothesis."""
+"""Stores against a model so simple that it is plainly right: lists and dicts, driven by Hypothesis."""
 
 import asyncio
 import tempfile
@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from stores import InMemoryEventStore, LmdbEventStore
+from tests.postgres import postgres
 from uno_actors.codec import StreamId, to_record
 from uno_actors.errors import AmbiguousStream, ConcurrencyConflict
 from uno_actors.events import EventRegistry
-from uno_actors.store import Append, Appended, DeadLetter, EventStore, Snapshot
+from uno_actors.store import Append, Appended, DeadLetter, EventStore, Snapshot, open_store
 from uno_actors.testing.contract import Noted
 
 T = TypeVar("T")
@@ -95,10 +96,10 @@ class Stores(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory()
         self.registry = EventRegistry([Noted])
         self.model = Model()
-        self.lmdb = self.opened()
+        self.durable = self.opened()
         self.memory = InMemoryEventStore(self.registry)
 
-    def opened(self) -> LmdbEventStore:
+    def opened(self) -> EventStore:
         return LmdbEventStore(Path(self.directory.name) / "store", self.registry)
 
     def teardown(self) -> None:
@@ -109,7 +110,7 @@ class Stores(RuleBasedStateMachine):
 
     @property
     def stores(self) -> tuple[EventStore, EventStore]:
-        return self.memory, self.lmdb
+        return self.memory, self.durable
 
     def run(self, work: Awaitable[T]) -> T:
         async def await_it() -> T:
@@ -214,8 +215,8 @@ class Stores(RuleBasedStateMachine):
     @precondition(lambda self: self.model.log)
     @rule()
     def reopen(self) -> None:
-        self.run(self.lmdb.close())
-        self.lmdb = self.opened()
+        self.run(self.durable.close())
+        self.durable = self.opened()
 
     # --- reading ---
 
@@ -306,3 +307,26 @@ class Stores(RuleBasedStateMachine):
 
 TestStoresAgreeWithTheModel = Stores.TestCase
 TestStoresAgreeWithTheModel.settings = settings(max_examples=25, stateful_step_count=25)
+
+
+class SqliteStores(Stores):
+    """The same with SQLite in the place of LMDB."""
+
+    def opened(self) -> EventStore:
+        return open_store(f"sqlite+aiosqlite:///{self.directory.name}/store.db", self.registry)
+
+
+class PostgresStores(Stores):
+    """The same with PostgreSQL in the place of LMDB."""
+
+    url: str | None = None
+
+    def opened(self) -> EventStore:
+        self.url = self.url or self.run(postgres().new_url())
+        return open_store(self.url, self.registry)
+
+
+TestSqliteAgreesWithTheModel = SqliteStores.TestCase
+TestPostgresAgreesWithTheModel = PostgresStores.TestCase
+TestSqliteAgreesWithTheModel.settings = settings(max_examples=4, stateful_step_count=20)
+TestPostgresAgreesWithTheModel.settings = settings(max_examples=4, stateful_step_count=20)

@@ -1,0 +1,80 @@
+"""What an error of a database means for what was asked of it."""
+
+from enum import Enum
+
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+
+class Trouble(Enum):
+    """Kinds of errors, by what is to be done about them."""
+
+    LOST = "the connection is gone, or there was none: try again on another"
+    BUSY = "others were in the way: try again"
+    FULL = "there is no room"
+    NO_TABLES = "the tables are missing"
+    TAKEN = "something has the same key"
+    UNFIT = "the values cannot be written"
+    OTHER = "nothing is known to help"
+
+
+_LOST = {"57P01", "57P02", "57P03", "57P05", "25P03"}  # shut down, crashed, starting up, idle for too long
+_BUSY = {"40001", "40P01", "55P03", "53300", "57014"}  # serialization, deadlock, lock, connections, cancelled
+_NO_TABLES = {"42P01", "3F000"}  # table, schema
+
+
+def trouble(error: BaseException) -> Trouble:
+    """The kind of an error that a session, its driver or the network has raised."""
+    origin = error.orig if isinstance(error, StatementError) and error.orig is not None else error
+    state = getattr(origin, "sqlstate", None)
+    found = _by_class(error, origin)
+    if found is None:
+        found = _by_state(state) if isinstance(state, str) else _by_text(str(origin).lower())
+    return found or Trouble.OTHER
+
+
+def _by_class(error: BaseException, origin: BaseException) -> Trouble | None:
+    if isinstance(error, PoolTimeout):
+        return Trouble.BUSY
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return Trouble.LOST
+    if isinstance(error, IntegrityError):
+        return Trouble.TAKEN
+    if isinstance(origin, (OSError, EOFError)):
+        return Trouble.LOST
+    return Trouble.UNFIT if isinstance(origin, (TypeError, ValueError, OverflowError)) else None
+
+
+def _by_state(state: str) -> Trouble | None:
+    """By the codes of the SQL standard and of PostgreSQL."""
+    if state in _LOST or state.startswith("08"):
+        return Trouble.LOST
+    if state in _BUSY:
+        return Trouble.BUSY
+    if state == "53100":
+        return Trouble.FULL
+    if state in _NO_TABLES:
+        return Trouble.NO_TABLES
+    return Trouble.UNFIT if state.startswith(("22", "54")) else None
+
+
+def _by_text(text: str) -> Trouble | None:
+    """SQLite tells its codes as texts, and asyncpg has none for what it notices itself."""
+    if "is locked" in text:
+        return Trouble.BUSY
+    if "disk is full" in text:
+        return Trouble.FULL
+    if "no such table" in text:
+        return Trouble.NO_TABLES
+    if "connection is closed" in text or "connection was closed" in text or "no active connection" in text:
+        return Trouble.LOST
+    if any(part in text for part in ("error binding parameter", "too big", "invalid input for query")):
+        return Trouble.UNFIT
+    return None
+
+
+def reason(error: BaseException) -> str:
+    """The text of ``error`` without the statement and its parameters, which may hold what is no one's business."""
+    origin = error.orig if isinstance(error, StatementError) and error.orig is not None else error
+    text = str(origin).strip().splitlines()
+    return f"{type(origin).__name__}: {text[0]}" if text else type(origin).__name__

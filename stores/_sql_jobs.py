@@ -1,0 +1,171 @@
+"""What a store writes besides events: each job is done in the transaction of its group."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Table, bindparam, delete, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from stores._sql_leases import lost_among
+from stores._sql_schema import checkpoints, dead_letters, snapshots, views
+from uno_actors.errors import InvalidHandler, StoreUnavailable
+from uno_actors.store import Append, DeadLetter, Snapshot, ViewChange
+
+MAX_HANDLER_BYTES = 502
+"""Bytes of a handler's name, as in the LMDB store, so that any handler can move."""
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Work(Protocol[T_co]):
+    """Something to be written."""
+
+    async def write(self, connection: AsyncConnection) -> T_co:
+        """Write it in the transaction of ``connection``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Records for the log, of which those of a whole group are placed and inserted at once."""
+
+    requests: Sequence[Append]
+
+
+@dataclass(frozen=True, slots=True)
+class SaveProgress:
+    """Checkpoints, dead letters, views, dropped dead letters; ``held`` are the names that the store has leased."""
+
+    checkpoints: Mapping[str, int]
+    dead_letters: Sequence[DeadLetter]
+    views: Sequence[ViewChange]
+    dropped: Sequence[tuple[str, int]]
+    held: dict[str, int]
+    store: str
+
+    async def write(self, connection: AsyncConnection) -> None:
+        """Write it, unless another process has taken one of the names."""
+        if lost := await lost_among(connection, self.held, self.checkpoints):
+            raise StoreUnavailable(
+                self.store,
+                f"another process has taken over {', '.join(lost)} while the connection was lost: the progress of"
+                " this process is not written any more; start its system again",
+            )
+        moved = [{"handler": name, "position": at} for name, at in sorted(self.checkpoints.items())]
+        await _upsert(connection, checkpoints, moved)
+        letters = {(each.handler, each.position): _letter_row(each) for each in self.dead_letters}
+        await _upsert(connection, dead_letters, [letters[key] for key in sorted(letters)])
+        await _change(connection, self.views)
+        await _drop_letters(connection, self.dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class DropDeadLetter:
+    """Whether there was one."""
+
+    handler: str
+    position: int
+
+    async def write(self, connection: AsyncConnection) -> bool:
+        """Remove it."""
+        return await _drop_letters(connection, [(self.handler, self.position)]) > 0
+
+
+@dataclass(frozen=True, slots=True)
+class DropView:
+    """A view, and the checkpoint of the handler of its name."""
+
+    view: str
+
+    async def write(self, connection: AsyncConnection) -> None:
+        """Remove both."""
+        await connection.execute(delete(checkpoints).where(checkpoints.c.handler == self.view))
+        await connection.execute(delete(views).where(views.c.view == self.view))
+
+
+@dataclass(frozen=True, slots=True)
+class SaveSnapshots:
+    """One for each stream."""
+
+    snapshots: Sequence[Snapshot]
+
+    async def write(self, connection: AsyncConnection) -> None:
+        """Put each in place of the one before it."""
+        rows = {each.stream: {**each._asdict(), **each.stream._asdict()} for each in self.snapshots}
+        for row in rows.values():
+            del row["stream"]
+        await _upsert(connection, snapshots, [rows[stream] for stream in sorted(rows)])
+
+
+@dataclass(frozen=True, slots=True)
+class DropSnapshots:
+    """How many there were."""
+
+    aggregate_type: str | None
+
+    async def write(self, connection: AsyncConnection) -> int:
+        """Remove them."""
+        statement = delete(snapshots)
+        if self.aggregate_type is not None:
+            statement = statement.where(snapshots.c.aggregate_type == self.aggregate_type)
+        return (await connection.execute(statement)).rowcount
+
+
+Job = Commit | Work[Any]
+
+
+def check_handler(name: str) -> None:
+    """Refuse a name that no table can hold.
+
+    Raises:
+        InvalidHandler: It is too long, or has a NUL.
+    """
+    size = len(name.encode())
+    if size > MAX_HANDLER_BYTES or "\0" in name:
+        raise InvalidHandler(
+            f"handler name {name[:40]!r} takes {size} bytes, the limit of the store is {MAX_HANDLER_BYTES}; and it"
+            " must have no NUL"
+        )
+
+
+async def _upsert(connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert ``rows`` or put them in place of those with the same keys; in an order that all writers share."""
+    if not rows:
+        return
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table)
+    keys = [column.name for column in table.primary_key]
+    new = {name: statement.excluded[name] for name in _names(table) if name not in keys}
+    await connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=new), rows)
+
+
+async def _drop_letters(connection: AsyncConnection, dropped: Sequence[tuple[str, int]]) -> int:
+    """Remove those dead letters; how many there were."""
+    if not dropped:
+        return 0
+    wanted = tuple_(dead_letters.c.handler, dead_letters.c.position).in_(sorted(dropped))
+    return (await connection.execute(delete(dead_letters).where(wanted))).rowcount
+
+
+async def _change(connection: AsyncConnection, changes: Sequence[ViewChange]) -> None:
+    """Bring each entry to what the last of its changes says."""
+    last = {change[:2]: change for change in changes}
+    in_order = [last[entry] for entry in sorted(last)]
+    removed = [{"of": view, "at": key} for view, key, value in in_order if value is None]
+    if removed:
+        entry = (views.c.view == bindparam("of")) & (views.c.key == bindparam("at"))
+        await connection.execute(delete(views).where(entry), removed)
+    await _upsert(connection, views, [change._asdict() for change in in_order if change.value is not None])
+
+
+def _names(table: Table) -> list[str]:
+    return [column.name for column in table.c]
+
+
+def _letter_row(letter: DeadLetter) -> dict[str, Any]:
+    """PostgreSQL's texts have no NUL, which the text of an error may have."""
+    return {
+        name: value.replace("\0", "\N{SYMBOL FOR NULL}") if isinstance(value, str) else value
+        for name, value in letter._asdict().items()
+    }

@@ -1,0 +1,161 @@
+"""The tables of the SQL event store (format 1): what each column means, and what the store asks of them.
+
+================= =============================================== =============================================
+table             key                                             holds
+================= =============================================== =============================================
+uno_log           position, from 1 without a gap                  the header fields of a record, each a column,
+                                                                  and ``payload``, as in every other store
+uno_head          1, the only row                                 the last position, and the format of the tables
+uno_checkpoints   handler                                         position
+uno_dead_letters  handler, position                               the fields of `DeadLetter`
+uno_snapshots     aggregate id, aggregate type                    version, schema version, state, taken at
+uno_views         view, key                                       value
+uno_leases        name                                            how often it was taken
+================= =============================================== =============================================
+
+Headers are columns, so that the log is narrowed by the server and can be looked into with any SQL tool. The
+payload stays the bytes that it is in every store, msgpack: JSON has no bytes, no keys but texts, no NUL and no
+difference between a time and a text, and a record that was copied from one store to another must stay the same.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    func,
+    literal_column,
+)
+from sqlalchemy.dialects.postgresql import TEXT, TIMESTAMP
+from sqlalchemy.types import TypeDecorator, TypeEngine
+from typing_extensions import override
+
+FORMAT = 1
+
+METADATA = MetaData()
+"""All tables; `DatabaseEventStore.create_schema` makes them, and so can a migration tool."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Microseconds(TypeDecorator[datetime]):
+    """An aware time in SQLite, which has no type for it: the microseconds since 1970."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    @override
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    @override
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+def _instant() -> TypeEngine[datetime]:
+    return TIMESTAMP(timezone=True).with_variant(Microseconds(), "sqlite")
+
+
+def _text() -> Text:
+    """Compared and sorted by bytes, whatever the language of the database."""
+    return Text().with_variant(TEXT(collation="C"), "postgresql")
+
+
+log = Table(
+    "uno_log",
+    METADATA,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    # In the order of `uno_actors.codec.Record`.
+    Column("event_id", _text(), nullable=False),
+    Column("event_type", _text(), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("aggregate_type", _text()),
+    Column("aggregate_id", _text()),
+    Column("aggregate_version", BigInteger),
+    Column("topic", _text()),
+    Column("timestamp", _instant(), nullable=False),
+    Column("correlation_id", _text()),
+    Column("causation_id", _text()),
+    Column("command_id", _text()),
+    Column("reply", LargeBinary),
+    Column("command_causation_id", _text()),
+    Column("payload", LargeBinary, nullable=False),
+)
+
+stream_type = func.coalesce(log.c.aggregate_type, literal_column("''"))
+"""The aggregate type in the name of a record's stream: a record may have an id and no type."""
+
+Index("uno_log_stream", log.c.aggregate_id, stream_type, log.c.aggregate_version, unique=True)
+Index(
+    "uno_log_correlation",
+    log.c.correlation_id,
+    log.c.position,
+    postgresql_where=log.c.correlation_id.is_not(None),
+    sqlite_where=log.c.correlation_id.is_not(None),
+)
+
+head = Table(
+    "uno_head",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("last_position", BigInteger, nullable=False),
+    Column("format", Integer, nullable=False),
+    postgresql_with={"fillfactor": 10},  # one row that changes with each commit: room for its versions
+)
+
+checkpoints = Table(
+    "uno_checkpoints",
+    METADATA,
+    Column("handler", _text(), primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    postgresql_with={"fillfactor": 50},
+)
+
+dead_letters = Table(
+    "uno_dead_letters",
+    METADATA,
+    # In the order of `uno_actors.store.DeadLetter`.
+    Column("handler", _text(), primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("event_type", _text(), nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("error", _text(), nullable=False),
+    Column("traceback", _text(), nullable=False),
+    Column("first_failed", _instant(), nullable=False),
+    Column("last_failed", _instant(), nullable=False),
+)
+
+snapshots = Table(
+    "uno_snapshots",
+    METADATA,
+    Column("aggregate_id", _text(), primary_key=True),
+    Column("aggregate_type", _text(), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("schema_version", BigInteger, nullable=False),
+    Column("state", LargeBinary, nullable=False),
+    Column("taken_at", _instant(), nullable=False),
+)
+
+views = Table(
+    "uno_views",
+    METADATA,
+    Column("view", _text(), primary_key=True),
+    Column("key", LargeBinary, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
+leases = Table(
+    "uno_leases",
+    METADATA,
+    Column("name", _text(), primary_key=True),
+    Column("taken", BigInteger, nullable=False),
+)

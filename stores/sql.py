@@ -1,0 +1,919 @@
+"""The event store in an SQL database that is there already: PostgreSQL or SQLite, by SQLAlchemy's asyncio API.
+
+The tables are described in `stores._sql_schema`, the order of the log in `stores._sql_log`. All writes of a store
+go through one task, which takes everything that waits, writes it in one transaction, and answers; whatever arrives
+during the commit forms the next transaction. If something in it cannot be written, its parts are written one by
+one, so that it fails alone.
+
+What a commit does not tell is found out. If the connection is lost before the commit was sent, nothing is recorded,
+and it is tried again. If it is lost while the server commits, the store connects again, waits for the lock on the
+head of the log, which a transaction that is still being committed would hold, and looks whether the records are
+there. Only if the server does not come back in time `OutcomeUnknown` is told; `StoreUnavailable` says that surely
+nothing was recorded.
+
+Durability is the database's own: PostgreSQL's with ``synchronous_commit = on``, which is its default; SQLite's with
+``synchronous = FULL``, which is its default too.
+
+With PostgreSQL a store uses one connection for writing, up to `READERS` for reading, and one that it keeps for
+``LISTEN`` and for the locks of leases, as long as somebody listens or has a lease.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from typing_extensions import override
+
+try:
+    from sqlalchemy import URL, Engine, Executable, Row, event, select, text
+    from sqlalchemy.dialects import postgresql, sqlite
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, UnboundExecutionError
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+    from sqlalchemy.pool import StaticPool
+    from sqlalchemy.schema import CreateIndex, CreateTable
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        f"{missing}: the SQL event store needs `pip install 'uno-actors[sql]'`", name=missing.name
+    ) from missing
+
+from stores import _sql_schema as schema
+from stores._sql_errors import Trouble, reason, trouble
+from stores._sql_jobs import (
+    Commit,
+    DropDeadLetter,
+    DropSnapshots,
+    DropView,
+    Job,
+    SaveProgress,
+    SaveSnapshots,
+    Work,
+    check_handler,
+)
+from stores._sql_leases import SharedLeaseFile
+from stores._sql_log import (
+    LAST_POSITION,
+    LAST_VERSION,
+    LOG_PAGE,
+    STREAM_PAGE,
+    Tail,
+    insert_rows,
+    lock_head,
+    names,
+    page_of,
+    place_all,
+    selecting,
+    to_stored,
+)
+from stores._sql_wire import Wire
+from uno_actors.codec import StreamId
+from uno_actors.errors import (
+    CorruptRecord,
+    EventNotSerializable,
+    InvalidStoreUrl,
+    OutcomeUnknown,
+    StoreForked,
+    StoreFormatError,
+    StoreFull,
+    StoreUnavailable,
+    UnoError,
+)
+from uno_actors.events import DomainEvent, EventRegistry, event_registry
+from uno_actors.log_filter import EVERYTHING, LogFilter
+from uno_actors.store import (
+    ANY,
+    PAGE,
+    Append,
+    Appended,
+    DeadLetter,
+    EventStore,
+    Lease,
+    RecordedEvent,
+    Snapshot,
+    StoredRecord,
+    ViewChange,
+)
+
+METADATA = schema.METADATA
+PATIENCE = 10.0
+"""Seconds that a store tries to reach a database that is away, unless it is told otherwise."""
+MAX_EVENT_SIZE = 16 << 20
+"""Bytes that the payload of an event may take, unless the store is told otherwise."""
+READERS = 4
+"""Reads of one store that are under way at once; others wait, and the pool has connections for others."""
+MAX_GROUP = 10_000
+"""Jobs in one transaction at the most."""
+LOOK_EVERY = 0.05
+"""Seconds between two looks for what other processes have recorded, where the database does not tell."""
+ASK_EVERY = 1.0
+"""Seconds between two questions to a database that tells: whether it is there, and what was not heard."""
+
+SessionFactory = Callable[[], AsyncSession]
+T = TypeVar("T")
+
+
+class DatabaseEventStore(EventStore):
+    """Events in an SQL database, through sessions of the program's own making.
+
+    The tables are made by `create_schema`, or by a migration tool from `METADATA`. A database in memory
+    (``sqlite+aiosqlite://``) has one connection, on which one thing is done at a time.
+
+    Args:
+        session_factory: Makes an `AsyncSession` that is bound to an engine of PostgreSQL or SQLite.
+        event_types: Classes, or a mapping of recorded names to classes, instead of an ``event_registry``.
+        event_registry: Finds the classes of recorded events; default is the process-wide registry.
+        max_event_size: Bytes that the payload of one event may take; a larger one is refused with
+            `EventNotSerializable`.
+        patience: Seconds that a call tries to reach a database that is away.
+
+    Raises:
+        ValueError: The sessions are bound to no engine, or to one of another database; or both ``event_types``
+            and ``event_registry`` were given.
+    """
+
+    def __init__(
+        self,
+        session_factory: SessionFactory,
+        event_types: Iterable[type[DomainEvent]] | Mapping[str, type[DomainEvent]] | None = None,
+        event_registry: EventRegistry | None = None,
+        *,
+        max_event_size: int = MAX_EVENT_SIZE,
+        patience: float = PATIENCE,
+    ) -> None:
+        if event_types is not None and event_registry is not None:
+            raise ValueError("give event_types or event_registry, not both")
+        super().__init__(_registry(event_types, event_registry))
+        if max_event_size < 1:
+            raise ValueError(f"max_event_size must be a positive number of bytes; found {max_event_size}")
+        self.max_event_size = max_event_size
+        self.patience = patience
+        self._session_factory = session_factory
+        engine = _engine_of(session_factory)
+        self._url = engine.url.render_as_string(hide_password=True)
+        self._dialect = engine.dialect.name
+        self._place = _Place.of(engine)
+        self._place.leases.join()
+        self._own_engine: AsyncEngine | None = None  # made for a URL, and disposed of with the store
+        self._create = False
+        self._ready = False
+        self._opening = asyncio.Lock()
+        self._readers = asyncio.Semaphore(READERS)
+        self._waiting: list[_Asked] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._tail = Tail()
+        self._leased: set[str] = set()  # of the names of the place, those of this store
+        self._wire = (
+            Wire(self._session_factory, self._announce, patience) if self._dialect == "postgresql" else None
+        )
+        self._watcher: asyncio.Task[None] | None = None
+        self._glances: set[asyncio.Task[None]] = set()
+        self._announced = 0  # listeners have been told of everything up to here
+        self._closed = False
+        self._end: asyncio.Task[None] | None = None
+        self._pid = os.getpid()
+
+    async def create_schema(self) -> None:
+        """Make the tables, where they are missing; what is there stays as it is.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached or written.
+            StoreFormatError: The tables are those of a newer version of this program.
+        """
+        self._check_open()
+        await self._again_if_lost(self._make_tables)
+
+    async def _make_tables(self) -> None:
+        async with self._place.turn, self._session_factory() as session:
+            connection = await session.connection()
+            if self._dialect == "sqlite":
+                # Readers and the writer do not hinder each other then; it stays so in the file.
+                await connection.execute(text("PRAGMA journal_mode = WAL"))
+            else:
+                await connection.execute(
+                    text("SELECT pg_advisory_xact_lock(hashtextextended('uno_actors', 0))")
+                )
+            for table in METADATA.sorted_tables:
+                await connection.execute(CreateTable(table, if_not_exists=True))
+                for index in sorted(table.indexes, key=lambda index: str(index.name)):
+                    await connection.execute(CreateIndex(index, if_not_exists=True))
+            insert = postgresql.insert if self._dialect == "postgresql" else sqlite.insert
+            first = insert(schema.head).values(id=1, last_position=0, format=schema.FORMAT)
+            await connection.execute(first.on_conflict_do_nothing())
+            await self._check_format(connection)
+            await session.commit()
+
+    async def _check_format(self, connection: AsyncConnection) -> None:
+        found = (await connection.execute(select(schema.head.c.format))).scalar_one_or_none()
+        if found is None:
+            raise StoreUnavailable(self._url, "its tables are empty; make them with `await create_schema()`")
+        if found != schema.FORMAT:
+            raise StoreFormatError(
+                Path(self._url),
+                f"the format of its tables is {found}, this version of uno_actors reads {schema.FORMAT}; use the"
+                " version that wrote it",
+            )
+        self._ready = True
+
+    # --- the port: writing ---
+
+    @override
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        if not requests:
+            self._check_open()
+            return []
+        outcomes: list[Appended | UnoError] = await self._submit(Commit(requests))
+        return outcomes
+
+    @override
+    async def save_progress(
+        self,
+        checkpoints: Mapping[str, int],
+        dead_letters: Sequence[DeadLetter] = (),
+        views: Sequence[ViewChange] = (),
+        dropped: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        for name in {
+            *checkpoints,
+            *(letter.handler for letter in dead_letters),
+            *(each.view for each in views),
+        }:
+            check_handler(name)
+        held = {} if self._wire is None else dict(self._wire.leases.held)
+        progress = SaveProgress(
+            dict(checkpoints), tuple(dead_letters), tuple(views), tuple(dropped), held, self._url
+        )
+        await self._submit(progress)
+
+    @override
+    async def drop_view(self, view: str) -> None:
+        await self._submit(DropView(view))
+
+    @override
+    async def drop_dead_letter(self, handler: str, position: int) -> bool:
+        dropped: bool = await self._submit(DropDeadLetter(handler, position))
+        return dropped
+
+    @override
+    async def save_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
+        await self._submit(SaveSnapshots(tuple(snapshots)))
+
+    @override
+    async def drop_snapshots(self, aggregate_type: str | None = None) -> int:
+        dropped: int = await self._submit(DropSnapshots(aggregate_type))
+        return dropped
+
+    @override
+    async def append(
+        self, *events: DomainEvent, expected_version: int | None = ANY, session: AsyncSession | None = None
+    ) -> list[RecordedEvent]:
+        """As `EventStore.append`; with a ``session`` the events become part of its transaction.
+
+        They are recorded when the caller commits, together with whatever else the transaction holds, or not at
+        all; until then nobody sees them, and their positions are theirs only if the commit succeeds. No other
+        events are recorded meanwhile, by nobody: append last, commit soon, and wait for nothing between, least
+        of all for an aggregate.
+
+        Raises:
+            StoreUnavailable, StoreFull: See there; roll back the transaction.
+        """
+        if session is None:
+            return await super().append(*events, expected_version=expected_version)
+        return await self._append(
+            events, expected_version, lambda requests: self._commit_in(session, requests)
+        )
+
+    async def _commit_in(
+        self, session: AsyncSession, requests: Sequence[Append]
+    ) -> list[Appended | UnoError]:
+        """Record in the transaction of ``session``, which the caller ends."""
+        self._check_open()
+        try:
+            connection = await session.connection()
+            outcomes, rows = await place_all(connection, requests, Tail(), self.max_event_size)
+            if rows:
+                async with connection.begin_nested():  # what fails leaves the transaction as it was
+                    await insert_rows(connection, rows)
+                if self._place.alone:  # else the watcher sees it
+                    event.listen(session.sync_session, "after_commit", self._look_soon, once=True)
+        except UnoError:
+            raise
+        except Exception as error:
+            raise self._refused(error, requests) from error
+        return outcomes
+
+    async def _submit(self, job: Commit | Work[T]) -> Any:
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        asked = _Asked(job, loop.create_future())
+        self._waiting.append(asked)
+        if self._writer is None:
+            self._writer = loop.create_task(self._write_all(), name=f"writer of {self._url}")
+        # A caller that is cancelled abandons the future, and the work is done all the same.
+        return await asked.future
+
+    async def _write_all(self) -> None:
+        group: list[_Asked] = []
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
+                results = await self._write([asked.job for asked in group])
+                for asked, result in zip(group, results, strict=True):
+                    asked.answer(result)
+                self._announce(self._tail.position)
+        finally:
+            self._writer = None
+            for asked in (*group, *self._waiting):  # none, unless the program ends
+                asked.future.cancel()
+
+    async def _write(self, jobs: Sequence[Job]) -> list[Any]:
+        """Do all jobs in one transaction and return the result of each, which may be an error."""
+        patience = _Patience(self.patience)
+        while True:
+            attempt = _Attempt()
+            try:
+                await self._open()
+                await self._transact(jobs, attempt)
+            except UnoError as error:
+                return [_answer_of(job, error) for job in jobs]
+            except Exception as error:  # noqa: BLE001 - the writer must outlive whatever one group meets
+                self._tail.forget()
+                if attempt.committing and attempt.rows:
+                    recorded = await self._is_recorded(attempt.rows)
+                    if recorded is None:
+                        unknown = OutcomeUnknown(f"store {self._url}", reason(error))
+                        return [_answer_of(job, unknown) for job in jobs]
+                    if recorded:
+                        return attempt.results
+                kind = trouble(error)
+                if kind in _PASSING and await patience.again():
+                    continue
+                parts = _parts(jobs) if kind in _OF_ONE else []
+                if len(parts) > 1:
+                    return _joined(jobs, [result for part in parts for result in await self._write([part])])
+                return [_answer_of(job, self._refused(error, _requests([job]))) for job in jobs]
+            return attempt.results
+
+    async def _transact(self, jobs: Sequence[Job], attempt: "_Attempt") -> None:
+        async with self._place.turn, self._session_factory() as session:
+            async with self._within(self.patience):  # others may hold the head, or the server not answer
+                connection = await session.connection()
+                for job in jobs:
+                    try:
+                        done = None if isinstance(job, Commit) else await job.write(connection)
+                        attempt.results.append(done)
+                    except UnoError as error:
+                        attempt.results.append(error)
+                requests = _requests(jobs)
+                if requests:
+                    outcomes, attempt.rows = await place_all(
+                        connection, requests, self._tail, self.max_event_size
+                    )
+                    attempt.results = _with_outcomes(jobs, attempt.results, outcomes)
+            async with self._within(self.patience + len(attempt.rows) / 1000):
+                await insert_rows(connection, attempt.rows)
+            attempt.committing = True
+            async with self._within(self.patience):
+                await session.commit()
+
+    def _within(self, seconds: float) -> asyncio.Timeout:
+        """A time limit, except where to give up would be to lose the database."""
+        return asyncio.timeout(None if self._place.alone else seconds)
+
+    async def _is_recorded(self, rows: Sequence[dict[str, Any]]) -> bool | None:
+        """Whether a commit that failed has recorded ``rows``; ``None`` if it cannot be found out.
+
+        A transaction that is still being committed holds the head, so whoever has it locks sees what came of it.
+        """
+        places = schema.log.c.position.between(rows[0]["position"], rows[-1]["position"])
+        statement = select(schema.log.c.event_id).where(places).order_by(schema.log.c.position)
+        patience = _Patience(self.patience)
+        while True:
+            try:
+                async with self._place.turn, self._session_factory() as session:
+                    async with self._within(self.patience):
+                        connection = await session.connection()
+                        await lock_head(connection)
+                        found = (await connection.execute(statement)).scalars().all()
+                    return list(found) == [row["event_id"] for row in rows]
+            except Exception as error:  # noqa: BLE001 - whatever it is, the outcome is not known
+                if trouble(error) not in _PASSING or not await patience.again():
+                    return None
+
+    # --- the port: reading ---
+
+    @override
+    async def read_stream(
+        self, stream: StreamId, after_version: int = 0, limit: int = PAGE
+    ) -> list[StoredRecord]:
+        parameters = {**names(stream), "after": after_version, "limit": limit}
+        page = to_stored(await self._rows(STREAM_PAGE, parameters))
+        for version, (_, record) in enumerate(page, start=after_version + 1):
+            if record.aggregate_version != version:
+                raise CorruptRecord(f"{stream} version {version} of {self._url}", "it is missing")
+        return page
+
+    @override
+    async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
+        return to_stored(await self._rows(LOG_PAGE, {"after": after, "limit": limit}))
+
+    @override
+    async def read_records(
+        self, after: int = 0, limit: int | None = None, matching: LogFilter = EVERYTHING
+    ) -> AsyncGenerator[StoredRecord]:
+        """As `EventStore.read_records`; the database selects what it can."""
+        if matching == EVERYTHING:
+            async with aclosing(super().read_records(after, limit)) as everything:
+                async for stored in everything:
+                    yield stored
+            return
+        statement = page_of(schema.log.c.position, *selecting(matching))
+        left = limit
+        while left is None or left > 0:
+            page = to_stored(await self._rows(statement, {"after": after, "limit": PAGE}))
+            for stored in page:
+                if matching.matches(stored.record):
+                    yield stored
+                    left = None if left is None else left - 1
+                    if left == 0:
+                        return
+            if not page:
+                return
+            after = page[-1].position
+
+    @override
+    async def last_version(self, stream: StreamId) -> int:
+        return await self._value(LAST_VERSION, names(stream)) or 0
+
+    @override
+    async def aggregate_types(self, aggregate_id: str) -> list[str]:
+        statement = select(schema.stream_type).where(schema.log.c.aggregate_id == aggregate_id).distinct()
+        return sorted([name for (name,) in await self._rows(statement)])
+
+    @override
+    async def last_position(self) -> int:
+        return await self._value(LAST_POSITION) or 0
+
+    @override
+    async def checkpoints(self) -> dict[str, int]:
+        return {row.handler: row.position for row in await self._rows(select(schema.checkpoints))}
+
+    @override
+    async def read_view(
+        self, view: str, start: bytes = b"", end: bytes | None = None, limit: int | None = PAGE
+    ) -> list[tuple[bytes, bytes]]:
+        table = schema.views
+        wanted = (table.c.view == view) & (table.c.key >= start)
+        if end is not None:
+            wanted &= table.c.key < end
+        statement = select(table.c.key, table.c.value).where(wanted).order_by(table.c.key).limit(limit)
+        return [(row.key, row.value) for row in await self._rows(statement)]
+
+    @override
+    async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:
+        letters = schema.dead_letters
+        statement = select(letters).order_by(letters.c.handler, letters.c.position)
+        if handler is not None:
+            statement = statement.where(letters.c.handler == handler)
+        return [DeadLetter._make(row) for row in await self._rows(statement)]
+
+    @override
+    async def read_snapshot(self, stream: StreamId) -> Snapshot | None:
+        table = schema.snapshots
+        columns = [table.c[name] for name in Snapshot._fields[1:]]
+        wanted = (table.c.aggregate_id == stream.aggregate_id) & (
+            table.c.aggregate_type == stream.aggregate_type
+        )
+        rows = await self._rows(select(*columns).where(wanted))
+        return Snapshot._make((stream, *rows[0])) if rows else None
+
+    @override
+    async def _pages(
+        self, stream: StreamId, after_version: int, size: int = PAGE
+    ) -> AsyncGenerator[list[StoredRecord]]:
+        """As `EventStore._pages`; the next page is on its way while the last one is looked at."""
+        page = await self.read_stream(stream, after_version, size)
+        while page:
+            after_version += len(page)
+            following = asyncio.ensure_future(self.read_stream(stream, after_version, size))
+            try:
+                await asyncio.sleep(0)  # a long stream must not keep the event loop from others
+                yield page
+                page = await following
+            finally:
+                following.cancel()
+
+    async def _value(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Any:
+        rows = await self._rows(statement, parameters)
+        return rows[0][0] if rows else None
+
+    async def _rows(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Row[Any]]:
+        self._check_open()
+        # A connection that is cancelled in the middle is lost, and with it a database in memory.
+        reading = asyncio.get_running_loop().create_task(self._read_in_turn(statement, parameters))
+        return await asyncio.shield(reading)
+
+    async def _read_in_turn(
+        self, statement: Executable, parameters: Mapping[str, Any] | None
+    ) -> Sequence[Row[Any]]:
+        async with self._readers:
+            self._check_open()
+            await self._open()
+            return await self._again_if_lost(lambda: self._read(statement, parameters))
+
+    async def _read(self, statement: Executable, parameters: Mapping[str, Any] | None) -> Sequence[Row[Any]]:
+        options = {"isolation_level": "AUTOCOMMIT"} if self._wire is not None else {}
+        async with self._place.turn, self._session_factory() as session:
+            connection = await session.connection(execution_options=options)
+            return (await connection.execute(statement, parameters)).all()
+
+    # --- news and leases ---
+
+    @override
+    def on_commit(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """As `EventStore.on_commit`.
+
+        Commits of other processes are heard of too: from PostgreSQL at once, of an SQLite file within `LOOK_EVERY`
+        seconds.
+        """
+        stop = super().on_commit(listener)
+        self._watch()
+        return stop
+
+    @override
+    async def lease(self, name: str) -> Lease | None:
+        self._check_open()
+        wire, files = self._wire, self._place.leases
+        if wire is None:
+            try:
+                taken = files.take(name)
+            except OSError as error:
+                raise StoreUnavailable(self._url, f"its leases: {error.strerror or error}") from error
+        else:
+            await self._open()
+            taken = await self._again_if_lost(lambda: wire.leases.take(name))
+        if not taken:
+            return None
+        self._leased.add(name)
+        self._watch()
+        return _Held(self, name)
+
+    async def _release(self, name: str) -> None:
+        if name not in self._leased or self._closed:
+            return
+        self._leased.discard(name)
+        if self._wire is None:
+            self._place.leases.release(name)
+        else:
+            with contextlib.suppress(Exception):  # a connection that was lost holds nothing
+                await self._wire.leases.release(name)
+
+    def _watch(self) -> None:
+        """Have somebody look what others record, and whether the leases are held."""
+        if self._closed or self._place.alone or not (self._watcher is None or self._watcher.done()):
+            return
+        work = self._look_often() if self._wire is None else self._listen(self._wire)
+        self._watcher = asyncio.get_running_loop().create_task(work, name=f"watcher of {self._url}")
+
+    async def _look_often(self) -> None:
+        while self._commit_listeners:
+            await self._look()
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def _listen(self, wire: Wire) -> None:
+        while self._commit_listeners or wire.leases.held:
+            try:
+                await self._open()
+                self._announce(await wire.ask(LAST_POSITION) or 0)
+                await wire.leases.renew()
+            except Exception:  # noqa: BLE001 - whoever reads or writes is told; here it is tried again
+                await asyncio.sleep(LOOK_EVERY)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ASK_EVERY if wire.listens else LOOK_EVERY):
+                    await wire.lost.wait()
+
+    async def _look(self) -> None:
+        with contextlib.suppress(UnoError):  # whoever reads next is told
+            self._announce(await self.last_position())
+
+    def _look_soon(self, _: object) -> None:
+        """A caller's transaction was committed."""
+        if self._commit_listeners and not self._closed:
+            self._glances.add(glance := asyncio.get_running_loop().create_task(self._look()))
+            glance.add_done_callback(self._glances.discard)
+
+    def _announce(self, end: int) -> None:
+        if end > self._announced:
+            self._announced = end
+            self._committed()
+
+    # --- opening and closing ---
+
+    async def _open(self) -> None:
+        """Make the tables, if it is for us to do, or see that they are ours."""
+        if self._ready:
+            return
+        async with self._opening:
+            if not self._ready:
+                await self._again_if_lost(self._make_tables if self._create else self._find_tables)
+
+    async def _find_tables(self) -> None:
+        async with self._place.turn, self._session_factory() as session:
+            await self._check_format(await session.connection())
+
+    @override
+    async def close(self) -> None:
+        if self._pid != os.getpid():  # nothing of it is the child's
+            return
+        if self._end is None:
+            self._closed = True
+            self._end_subscriptions()
+            self._end = asyncio.get_running_loop().create_task(self._let_go())
+        await asyncio.shield(
+            self._end
+        )  # a second caller waits too: whoever sees close return may open it again
+
+    async def _let_go(self) -> None:
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
+        tasks = [*self._glances, *([] if self._watcher is None else [self._watcher])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for _ in range(READERS):  # reads that were begun
+            await self._readers.acquire()
+        self._readers = asyncio.Semaphore(READERS)  # later ones are told that it is closed
+        for name in self._leased:
+            self._place.leases.release(name)
+        self._place.leases.leave()
+        if self._wire is not None:
+            await self._wire.close()
+        if self._own_engine is not None:
+            await self._own_engine.dispose()
+
+    def _check_open(self) -> None:
+        if self._pid != os.getpid():
+            raise StoreForked(self._url)
+        if self._closed:
+            raise StoreUnavailable(self._url, "it was closed")
+
+    async def _again_if_lost(self, work: Callable[[], Awaitable[T]]) -> T:
+        patience = _Patience(self.patience)
+        while True:
+            try:
+                return await work()
+            except UnoError:
+                raise
+            except Exception as error:
+                if trouble(error) not in _PASSING or not await patience.again():
+                    raise self._refused(error) from error
+
+    def _refused(self, error: Exception, requests: Sequence[Append] = ()) -> UnoError:
+        """What an error means that has left nothing recorded."""
+        match trouble(error):
+            case Trouble.FULL:
+                return StoreFull(self._url, f"{reason(error)}; make room on the disk")
+            case Trouble.NO_TABLES:
+                return StoreUnavailable(
+                    self._url, f"{reason(error)}; make its tables once with `await create_schema()`"
+                )
+            case Trouble.UNFIT if requests:
+                return EventNotSerializable(requests[0].records[0].event_type, reason(error))
+        return StoreUnavailable(self._url, reason(error))
+
+    def __repr__(self) -> str:
+        return f"DatabaseEventStore({self._url!r})"
+
+
+async def create_database_event_store(
+    session_factory: SessionFactory,
+    event_types: Iterable[type[DomainEvent]] | Mapping[str, type[DomainEvent]] | None = None,
+    event_registry: EventRegistry | None = None,
+    *,
+    max_event_size: int = MAX_EVENT_SIZE,
+    patience: float = PATIENCE,
+) -> DatabaseEventStore:
+    """A `DatabaseEventStore` whose tables are there; arguments and errors are those of the class.
+
+    Raises:
+        StoreUnavailable, StoreFormatError: See `DatabaseEventStore.create_schema`.
+    """
+    store = DatabaseEventStore(
+        session_factory, event_types, event_registry, max_event_size=max_event_size, patience=patience
+    )
+    await store.create_schema()
+    return store
+
+
+class _Held(Lease):
+    """A name that a store has."""
+
+    def __init__(self, store: DatabaseEventStore, name: str) -> None:
+        self._store: DatabaseEventStore | None = store
+        self._name = name
+
+    @override
+    async def release(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            await store._release(self._name)
+
+
+_PASSING = {Trouble.LOST, Trouble.BUSY, Trouble.TAKEN}
+"""What may be over when it is tried again. Something has the key if a program records without locking the head."""
+_OF_ONE = {Trouble.UNFIT, Trouble.OTHER}
+"""What may be the fault of one part of a group."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    job: Job
+    future: asyncio.Future[Any]
+
+    def answer(self, result: Any) -> None:
+        if self.future.done():  # cancelled by its caller
+            return
+        if isinstance(result, Exception):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """How far a transaction came."""
+
+    results: list[Any] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    committing: bool = False
+
+
+class _Patience:
+    """Tries again, ever less often, until the time is over."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+        self._pause = 0.01
+
+    async def again(self) -> bool:
+        """Wait a little; whether there is time to try again."""
+        if time.monotonic() >= self._end:
+            return False
+        await asyncio.sleep(self._pause)
+        self._pause = min(2 * self._pause, 0.5)
+        return True
+
+
+def _requests(jobs: Sequence[Job]) -> list[Append]:
+    return [request for job in jobs if isinstance(job, Commit) for request in job.requests]
+
+
+def _with_outcomes(
+    jobs: Sequence[Job], results: list[Any], outcomes: Sequence[Appended | UnoError]
+) -> list[Any]:
+    """The results of all jobs, those of commits taken from ``outcomes``."""
+    each = iter(outcomes)
+    return [
+        list(islice(each, len(job.requests))) if isinstance(job, Commit) else result
+        for job, result in zip(jobs, results, strict=True)
+    ]
+
+
+def _answer_of(job: Job, error: UnoError) -> Any:
+    """The result of a job of which ``error`` was all that came."""
+    return [error] * len(job.requests) if isinstance(job, Commit) else error
+
+
+def _parts(jobs: Sequence[Job]) -> list[Job]:
+    """What can be written by itself."""
+    return [
+        part
+        for job in jobs
+        for part in ([Commit((request,)) for request in job.requests] if isinstance(job, Commit) else [job])
+    ]
+
+
+def _joined(jobs: Sequence[Job], results: Sequence[Any]) -> list[Any]:
+    """The results of ``jobs`` from those of their `_parts`."""
+    each = iter(results)
+    return [
+        [outcome for _ in job.requests for outcome in next(each)] if isinstance(job, Commit) else next(each)
+        for job in jobs
+    ]
+
+
+def _registry(
+    event_types: Iterable[type[DomainEvent]] | Mapping[str, type[DomainEvent]] | None,
+    given: EventRegistry | None,
+) -> EventRegistry:
+    if event_types is not None:
+        return EventRegistry(event_types)
+    return event_registry if given is None else given
+
+
+# --- where the database is ---------------------------------------------------------------------------------
+
+
+class _Place:
+    """What the stores of one process on one database share.
+
+    Attributes:
+        turn: A database in memory has one connection, which sessions take in turn.
+        leases: Names held by the process, except in PostgreSQL.
+        alone: Nobody else can write there.
+    """
+
+    def __init__(
+        self, turn: AbstractAsyncContextManager[Any], leases: SharedLeaseFile, *, alone: bool
+    ) -> None:
+        self.turn = turn
+        self.leases = leases
+        self.alone = alone
+
+    @classmethod
+    def of(cls, engine: Engine) -> "_Place":
+        """That of ``engine``."""
+        if engine.dialect.name == "postgresql":
+            return cls(nullcontext(), SharedLeaseFile(None), alone=False)
+        if path := _file_of(engine.url):
+            return cls(nullcontext(), SharedLeaseFile.at(path.with_name(f"{path.name}-leases")), alone=False)
+        found = _in_memory.get(engine)
+        if found is None:
+            turn = asyncio.Lock() if isinstance(engine.pool, StaticPool) else nullcontext()
+            found = _in_memory[engine] = cls(turn, SharedLeaseFile(None), alone=True)
+        return found
+
+
+_in_memory: WeakKeyDictionary[Engine, _Place] = WeakKeyDictionary()
+
+
+def _file_of(url: URL) -> Path | None:
+    """The file of an SQLite database; ``None`` if it is in memory."""
+    name = url.database or ":memory:"
+    if name.startswith("file:"):
+        name, _, query = name.removeprefix("file:").partition("?")
+        if "mode=memory" in query:
+            return None
+    return None if name == ":memory:" or url.query.get("mode") == "memory" else Path(name)
+
+
+def _engine_of(session_factory: SessionFactory) -> Engine:
+    try:
+        session = session_factory()
+        bind = session.get_bind()
+    except UnboundExecutionError as error:
+        raise ValueError("the sessions are bound to no engine: write AsyncSession(engine)") from error
+    engine = bind.engine
+    if engine.dialect.name not in ("postgresql", "sqlite"):
+        raise ValueError(f"a database of PostgreSQL or SQLite is needed; found {engine.dialect.name}")
+    return engine
+
+
+OPTIONS: dict[str, Callable[[str], Any]] = {"patience": float, "max_event_size": int}
+
+
+def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) -> DatabaseEventStore:
+    """Open ``sqlite+aiosqlite:///PATH`` or ``postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE``.
+
+    The tables are made at the first use. The options ``patience`` and ``max_event_size`` of `DatabaseEventStore`
+    may follow as ``?patience=...``; others are for the driver.
+
+    Raises:
+        InvalidStoreUrl: It is no URL of a database, or an option is none.
+        StoreUnavailable: There is no file, and none was to be made.
+    """
+    try:
+        parsed = make_url(url)
+        options = {
+            name: kind(str(parsed.query[name])) for name, kind in OPTIONS.items() if name in parsed.query
+        }
+        parsed = parsed.difference_update_query(OPTIONS)
+        sqlite_file = _file_of(parsed) if parsed.get_backend_name() == "sqlite" else None
+        if sqlite_file is not None and not create and not sqlite_file.exists():
+            raise StoreUnavailable(url, f"there is no file {sqlite_file.absolute()}")
+        engine = create_async_engine(parsed)
+        store = DatabaseEventStore(lambda: AsyncSession(engine), event_registry=event_registry, **options)
+    except (ArgumentError, ValueError) as error:
+        raise InvalidStoreUrl(url, [], str(error)) from error
+    if parsed.get_backend_name() == "sqlite":
+        event.listen(engine.sync_engine, "connect", _sync_fully)
+    store._own_engine = engine
+    store._create = create
+    return store
+
+
+def _sync_fully(connection: Any, _: object) -> None:
+    """Whatever SQLite was built with: what is acknowledged survives the machine."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()

@@ -1,0 +1,326 @@
+"""The SQL store when PostgreSQL or the way to it fails: cut connections, lost leases, restarts under load."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+from stores.sql import DatabaseEventStore
+from tests.crash_worker import Account, Deposit, PartDeposited
+from tests.postgres import PostgresServer, postgres
+from tests.waiting import until
+from uno_actors import ActorSystem, HandlerContext, OutcomeUnknown, StoreUnavailable, open_store, subscribe
+from uno_actors.errors import UnoError
+from uno_actors.events import EventRegistry
+from uno_actors.testing.contract import Noted
+
+REGISTRY = EventRegistry([Noted])
+
+
+def noted(text: str = "", aggregate_id: str = "a") -> Noted:
+    return Noted(aggregate_id=aggregate_id, aggregate_type="Account", text=text)
+
+
+async def texts(store: DatabaseEventStore) -> list[str]:
+    return [event.text async for _, event in store.read_all() if isinstance(event, Noted)]
+
+
+def opened(url: str) -> DatabaseEventStore:
+    store = open_store(url, REGISTRY)
+    assert isinstance(store, DatabaseEventStore)
+    return store
+
+
+# --- a connection that is cut at the worst moment ----------------------------------------------------------
+
+
+class Proxy:
+    """Stands between a store and the server, and cuts the connection when a commit is sent.
+
+    Attributes:
+        cut: ``before`` the server has the commit, or ``after``; ``None`` cuts nothing.
+        refuses: Whether new connections are refused.
+    """
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._socket = server.directory / ".s.PGSQL.5432"
+        self.cut: str | None = None
+        self.refuses = False
+        self.cuts = 0
+        self.port = 0
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refuses:
+            writer.close()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        answers, requests = await asyncio.open_unix_connection(self._socket)
+        back = asyncio.create_task(self._copy(answers, writer))
+        try:
+            while data := await reader.read(1 << 16):
+                if b"COMMIT" in data and self.cut is not None:
+                    how, self.cut = self.cut, None
+                    self.cuts += 1
+                    back.cancel()
+                    if how.startswith("after"):
+                        requests.write(data)
+                        await requests.drain()
+                    self.refuses = how.endswith("for good")
+                    break
+                requests.write(data)
+        finally:
+            back.cancel()
+            await asyncio.gather(back, return_exceptions=True)
+            writer.close()
+            requests.close()
+            self._connections.discard(task)
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def proxied(
+    patience: float = 10.0,
+) -> AsyncIterator[tuple[Proxy, DatabaseEventStore, DatabaseEventStore]]:
+    """The proxy, a store behind it, and one that has a way of its own."""
+    url = await postgres().new_url()
+    proxy = Proxy(postgres())
+    server = await asyncio.start_server(proxy.pass_on, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    name = url.partition("//")[2].partition("@")[0]
+    engine = create_async_engine(f"postgresql+asyncpg://{name}@127.0.0.1:{port}/postgres?ssl=disable")
+    store = DatabaseEventStore(lambda: AsyncSession(engine), event_registry=REGISTRY, patience=patience)
+    async with opened(url) as direct, store:
+        await store.create_schema()
+        await store.append(noted("first"))
+        yield proxy, store, direct
+    await engine.dispose()
+    server.close()
+    await until(lambda: not proxy._connections)
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+async def test_an_append_whose_connection_is_cut_at_the_commit_is_recorded_once(cut: str) -> None:
+    async with proxied() as (proxy, store, direct):
+        proxy.cut = cut
+        outcomes = await asyncio.gather(
+            store.append(noted("second"), expected_version=1), store.append(noted("other", "b"))
+        )
+        assert proxy.cuts == 1
+        assert [recorded.position for (recorded,) in outcomes] == [2, 3]
+        await store.append(noted("third"), expected_version=2)
+        assert await texts(direct) == ["first", "second", "other", "third"]
+
+
+@pytest.mark.parametrize("cut", ["before for good", "after for good"])
+async def test_an_outcome_that_cannot_be_found_out_is_told_as_unknown(cut: str) -> None:
+    async with proxied(patience=0.3) as (proxy, store, direct):
+        proxy.cut = cut
+        with pytest.raises(OutcomeUnknown):
+            await store.append(noted("second"))
+        assert await texts(direct) == ["first", "second"][: 1 + cut.startswith("after")]
+        with pytest.raises(StoreUnavailable):  # surely not: there is no connection
+            await store.append(noted("third"))
+        with pytest.raises(StoreUnavailable):
+            await store.last_position()
+        proxy.refuses = False
+        await store.append(noted("fourth"))
+        assert "third" not in await texts(direct)
+        assert (await texts(direct))[-1] == "fourth"
+
+
+async def test_progress_is_written_though_its_connection_is_cut_at_the_commit() -> None:
+    async with proxied() as (proxy, store, direct):
+        for number, cut in enumerate(("before", "after")):
+            proxy.cut = cut
+            await store.save_progress({"mail": number})
+            assert await direct.checkpoints() == {"mail": number}
+        assert proxy.cuts == 2
+
+
+# --- the connection that listens and holds leases ----------------------------------------------------------
+
+
+async def cut_connections(user: str, query: str) -> int:
+    """End the connections of ``user`` whose last statement was like ``query``; how many they were."""
+    connection = await postgres().connect()
+    ended = await connection.fetchval(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1 AND query LIKE $2",
+        user,
+        query,
+    )
+    await connection.close()
+    return int(ended)
+
+
+async def test_a_listener_that_was_cut_off_hears_of_everything_again() -> None:
+    url = await postgres().new_url()
+    user = url.partition("//")[2].partition("@")[0]
+    async with opened(url) as store, opened(url) as other:
+        heard: list[str] = []
+
+        async def follow() -> None:
+            async for _, event in store.subscribe():
+                assert isinstance(event, Noted)
+                heard.append(event.text)
+
+        following = asyncio.create_task(follow())
+        await other.append(noted("0"))
+        await until(lambda: len(heard) == 1)
+        await until(lambda: store._wire is not None and store._wire.listens)
+        assert await cut_connections(user, "%") >= 1
+        await other.append(noted("1"))  # which is notified to nobody
+        await asyncio.wait_for(until(lambda: len(heard) == 2), 5)
+        await until(lambda: store._wire is not None and store._wire.listens)
+        await other.append(noted("2"))
+        await asyncio.wait_for(until(lambda: len(heard) == 3), 5)
+        await store.close()
+        await following
+
+
+async def test_where_nothing_is_notified_events_are_heard_of_by_looking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As behind a pooler that hands each transaction another connection."""
+    monkeypatch.setattr("stores.sql.ASK_EVERY", 0.05)
+    url = await postgres().new_url()
+    async with opened(url) as store, opened(url) as other:
+        heard: list[int] = []
+        store.on_commit(lambda: heard.append(1))
+        await until(lambda: store._wire is not None and store._wire.listens)
+        assert store._wire is not None
+        assert store._wire._connection is not None
+        async with store._wire._turn:
+            await store._wire._connection.execute(text("UNLISTEN *"))
+        for count in (1, 2):
+            await other.append(noted())
+            await asyncio.wait_for(until(lambda count=count: len(heard) == count), 5)
+
+
+async def test_a_lease_whose_connection_was_cut_is_kept_if_nobody_took_it() -> None:
+    url = await postgres().new_url()
+    user = url.partition("//")[2].partition("@")[0]
+    async with opened(url) as store, opened(url) as other:
+        assert await store.lease("mail") is not None
+        wire = store._wire
+        assert wire is not None
+        before = wire._connection
+        assert await cut_connections(user, "%") >= 1
+        await until(lambda: wire._connection not in (None, before) and not wire.leases._unlocked)
+        assert await other.lease("mail") is None
+        await store.save_progress({"mail": 5})
+
+
+async def test_progress_under_a_lease_that_another_has_taken_is_refused() -> None:
+    """Its holder was cut off, and another has taken over: what the first writes late must not count."""
+    url = await postgres().new_url()
+    async with opened(url) as store, opened(url) as other:
+        lease = await store.lease("mail")
+        assert lease is not None
+        assert store._wire is not None
+        assert store._watcher is not None
+        store._watcher.cancel()  # it does not come back before the other is there
+        await store._wire.close()
+        assert await other.lease("mail") is not None
+        await other.save_progress({"mail": 7})
+        with pytest.raises(StoreUnavailable, match="another process has taken over mail"):
+            await store.save_progress({"mail": 3})
+        await store.save_progress({"audit": 4})  # other names are not concerned
+        await lease.release()
+        assert await other.checkpoints() == {"mail": 7, "audit": 4}
+        assert await store.lease("mail") is None
+
+
+# --- a server that restarts under load ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Any:
+    server = PostgresServer()
+    yield server
+    server.remove()
+
+
+async def test_what_is_asked_of_a_server_that_is_away_is_answered_when_it_is_back(
+    own_server: PostgresServer,
+) -> None:
+    async with opened(await own_server.new_url()) as store:
+        await store.append(noted("1"))
+        await asyncio.to_thread(own_server.stop)
+        reading = asyncio.create_task(texts(store))
+        writing = asyncio.create_task(store.append(noted("2"), expected_version=1))
+        leasing = asyncio.create_task(store.lease("mail"))
+        await asyncio.sleep(0.05)
+        assert not reading.done()
+        await asyncio.to_thread(own_server.start)
+        assert (await reading)[:1] == ["1"]
+        assert [position for position, _ in await writing] == [2]
+        assert await leasing is not None
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["fast", "crash"])
+async def test_a_server_restarted_under_load_loses_nothing_acknowledged(
+    own_server: PostgresServer, how: signal.Signals
+) -> None:
+    url = await own_server.new_url()
+    acknowledged: dict[str, int] = {}
+    failed: list[str] = []
+    handled: list[int] = []
+    stop = False
+
+    @subscribe(event_type=PartDeposited, name="count", start="earliest")
+    async def count(event: PartDeposited, context: HandlerContext) -> None:
+        handled.append(context.position)
+
+    async with ActorSystem(url, aggregates=[Account], handlers=[count]) as system:
+
+        async def client(name: int) -> None:
+            number = 0
+            while not stop:
+                number += 1
+                token = f"{name}-{number}"
+                account = system.aggregate(Account, f"account-{(name + number) % 7}")
+                try:
+                    acknowledged[token] = await account.ask(Deposit(token=token, parts=1 + number % 3))
+                except UnoError as error:
+                    failed.append(f"{type(error).__name__}: {error}")
+                    await asyncio.sleep(0.05)
+
+        clients = [asyncio.create_task(client(name)) for name in range(30)]
+        for goal in (200, 600):
+            await until(lambda goal=goal: len(acknowledged) >= goal)
+            await own_server.restart(how)
+        goal = len(acknowledged) + 300
+        await until(lambda: len(acknowledged) >= goal)
+        stop = True
+        await asyncio.gather(*clients)
+        await system.settled()
+    print(f"{len(acknowledged)} acknowledged, {len(failed)} failed: {set(failed)}")
+    parts: dict[str, list[int]] = {}
+    positions = []
+    async with open_store(url) as store:
+        async for position, event in store.read_all():
+            assert isinstance(event, PartDeposited)
+            positions.append(position)
+            parts.setdefault(event.token, []).append(event.part)
+            assert event.parts > event.part
+    assert acknowledged.keys() <= parts.keys()
+    assert all(found == list(range(len(found))) for found in parts.values()), (
+        "something is there twice or halved"
+    )
+    assert positions == list(range(1, len(positions) + 1))
+    assert sorted(set(handled)) == positions
+    assert len(failed) < 30 * 10
