@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "process",
         "actor",
         "supervisor",
+        "family",
     ),
     (
         "handlers",
@@ -49,6 +50,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "router",
         "journal",
         "aggregate_actor",
+        "runners",
+        "tree",
         "supervision",
         "process_manager",
         "runtime",

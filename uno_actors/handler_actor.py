@@ -284,6 +284,12 @@ class Subscription:
         self.retries.pop(position, None)
         self._orders = replace(self._orders, retry=tuple(self.retries))  # it may be asked for again
 
+    def begin_again(self) -> None:
+        """It was stopped and is to go on where it was."""
+        self.end()
+        self.taken = self.position
+        self.state = "catching up"
+
     def holds(self, delivery: Delivery) -> bool:
         """Whether the router waits for it to handle ``delivery``."""
         return delivery.position in self.under_way or delivery in self.queue

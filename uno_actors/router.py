@@ -7,7 +7,7 @@ for its LOW handlers, the next may be with its HIGH ones.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from typing_extensions import override
 
@@ -54,7 +54,7 @@ class RouterActor(Actor):
     def __init__(
         self,
         store: EventStore,
-        subscriptions: Sequence[Subscription],
+        subscriptions: list[Subscription],
         position: int,
         clock: Clock,
         turn: float = TURN,
@@ -82,9 +82,32 @@ class RouterActor(Actor):
         self._save_wanted = False
         self._watching: Timer | None = None
         for subscription in subscriptions:
-            if subscription.spec.topic_pattern is not None:
-                self._by_topic.add(subscription.spec.topic_pattern, subscription)
-            subscription.give_back = self._given_back
+            self._enter(subscription)
+
+    def add(self, subscription: Subscription) -> None:
+        """One more handler, from the next event on that is read; what is before it, it reads by itself."""
+        self.subscriptions.append(subscription)
+        self._enter(subscription)
+        self._forget_routes()
+        if self._watching is None:
+            self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
+
+    def remove(self, subscription: Subscription) -> None:
+        """One handler less; it is stopped."""
+        self.subscriptions.remove(subscription)
+        if subscription.spec.topic_pattern is not None:
+            self._by_topic.remove(subscription.spec.topic_pattern, subscription)
+        self._forget_routes()
+        self._saved.pop(subscription.recorded_as, None)
+
+    def _forget_routes(self) -> None:
+        self._by_type.clear()
+        self._routes.clear()
+
+    def _enter(self, subscription: Subscription) -> None:
+        if subscription.spec.topic_pattern is not None:
+            self._by_topic.add(subscription.spec.topic_pattern, subscription)
+        subscription.give_back = self._given_back
 
     @override
     async def on_start(self) -> None:
@@ -138,23 +161,13 @@ class RouterActor(Actor):
             self._route_wanted = True
             self.actor_ref.tell(Route())
 
-    def remove(self, subscription: Subscription) -> None:
-        """Hand nothing more to a subscription that was stopped."""
-        self.subscriptions = [other for other in self.subscriptions if other is not subscription]
-        if subscription.spec.topic_pattern is not None:
-            self._by_topic.remove(subscription.spec.topic_pattern, subscription)
-        self._by_type.clear()
-        self._routes.clear()
-        self._saved.pop(subscription.recorded_as, None)
-
     # --- matching ---
 
     def _match(self, record: Record) -> tuple[list[Subscription], ...]:
         """The handlers that want the event, by priority."""
         if self._generation != self._store.event_registry.generation:
             self._generation = self._store.event_registry.generation
-            self._by_type.clear()
-            self._routes.clear()
+            self._forget_routes()
         route = record.event_type, record.topic
         tiers = self._routes.get(route)
         if tiers is None:
