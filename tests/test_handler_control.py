@@ -608,3 +608,18 @@ async def test_a_handler_that_is_unsubscribed_handles_nothing_more_and_can_come_
         async with serving(store, seen.spec(), pattern) as successor:
             await successor.settled()
             assert (seen, other) == ([1, 2], [1, 2]), "it has the lease and goes on"
+
+
+async def test_a_paused_handler_that_is_added_to_a_running_system_handles_nothing() -> None:
+    store, seen, clock = BankStore(), Seen(), ManualClock()
+    await store.append(*credited(1))
+    await store.save_progress({"mail": 0})
+    await HandlerControl(store).pause("mail")
+    async with serving(store, clock=clock) as system:
+        await system.supervisor("quick").start_child(seen.spec())
+        await system.settled()
+        await turns()
+        assert (seen, (await info(system)).state) == ([], "paused")
+        await system.resume("mail")
+        await system.settled()
+        assert seen == [1]

@@ -88,8 +88,7 @@ class RouterActor(Actor):
         """One more handler, from the next event on that is read; what is before it, it reads by itself."""
         self.subscriptions.append(subscription)
         self._enter(subscription)
-        self._by_type.clear()
-        self._routes.clear()
+        self._forget_routes()
         if self._watching is None:
             self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
 
@@ -98,9 +97,12 @@ class RouterActor(Actor):
         self.subscriptions.remove(subscription)
         if subscription.spec.topic_pattern is not None:
             self._by_topic.remove(subscription.spec.topic_pattern, subscription)
+        self._forget_routes()
+        self._saved.pop(subscription.recorded_as, None)
+
+    def _forget_routes(self) -> None:
         self._by_type.clear()
         self._routes.clear()
-        self._saved.pop(subscription.recorded_as, None)
 
     def _enter(self, subscription: Subscription) -> None:
         if subscription.spec.topic_pattern is not None:
@@ -165,8 +167,7 @@ class RouterActor(Actor):
         """The handlers that want the event, by priority."""
         if self._generation != self._store.event_registry.generation:
             self._generation = self._store.event_registry.generation
-            self._by_type.clear()
-            self._routes.clear()
+            self._forget_routes()
         route = record.event_type, record.topic
         tiers = self._routes.get(route)
         if tiers is None:

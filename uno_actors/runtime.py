@@ -375,6 +375,8 @@ class Runtime:
         elif subscription.live:
             subscription.state = "catching up"  # the router may be further by now
         await self._record_begin([subscription], checkpoints)
+        if leased:
+            self._give_orders(subscription, await self._control.orders())
         self.router.add(subscription)
         self._listen()
         self._take_over_later()
