@@ -220,8 +220,10 @@ class LmdbEventStore(EventStore):
         checkpoints: Mapping[str, int],
         dead_letters: Sequence[DeadLetter] = (),
         views: Sequence[ViewChange] = (),
+        dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
-        await self._submit(_SaveProgress(dict(checkpoints), tuple(dead_letters), tuple(views)))
+        work = _SaveProgress(dict(checkpoints), tuple(dead_letters), tuple(views), tuple(dropped))
+        await self._submit(work)
 
     @override
     async def drop_view(self, view: str) -> None:
@@ -804,6 +806,7 @@ class _SaveProgress:
     checkpoints: dict[str, int]
     dead_letters: tuple[DeadLetter, ...]
     views: tuple[ViewChange, ...]
+    dropped: tuple[tuple[str, int], ...]
 
     def write(self, writing: _Writing) -> None:
         for name, position in self.checkpoints.items():
@@ -819,6 +822,8 @@ class _SaveProgress:
                 writing.txn.delete(key, db=writing.store._views)
             else:
                 writing.txn.put(key, _sealed(key, value), db=writing.store._views)
+        for handler, position in self.dropped:
+            writing.txn.delete(_dead_letter_key(handler, position), db=writing.store._dead_letters)
 
 
 @dataclass(frozen=True, slots=True)

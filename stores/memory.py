@@ -98,6 +98,7 @@ class InMemoryEventStore(EventStore):
         checkpoints: Mapping[str, int],
         dead_letters: Sequence[DeadLetter] = (),
         views: Sequence[ViewChange] = (),
+        dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
         self._check_open()
         self._checkpoints.update(checkpoints)
@@ -107,6 +108,8 @@ class InMemoryEventStore(EventStore):
                 self._views.get(view, {}).pop(key, None)
             else:
                 self._views.setdefault(view, {})[key] = value
+        for place_of_letter in dropped:
+            self._dead_letters.pop(place_of_letter, None)
 
     @override
     async def read_view(

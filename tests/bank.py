@@ -130,10 +130,10 @@ class BankStore(InMemoryEventStore):
             raise self.read_stream_errors.pop(0)
         return await super().read_stream(stream, after_version, limit)
 
-    async def save_progress(self, checkpoints, dead_letters=(), views=()) -> None:  # type: ignore[no-untyped-def]
+    async def save_progress(self, checkpoints, dead_letters=(), views=(), dropped=()) -> None:  # type: ignore[no-untyped-def]
         if self.save_errors:
             raise self.save_errors.pop(0)
-        await super().save_progress(checkpoints, dead_letters, views)
+        await super().save_progress(checkpoints, dead_letters, views, dropped)
 
     def versions(self) -> list[int | None]:
         return [record.aggregate_version for record in self._log]

@@ -34,6 +34,7 @@ from uno_actors import (
 )
 from uno_actors.aggregate_actor import CAPACITY
 from uno_actors.codec import to_record
+from uno_actors.handler_actor import CAPACITY as HANDLER_CAPACITY
 from uno_actors.store import Append, Appended
 
 
@@ -496,11 +497,12 @@ async def test_10_a_handler_that_cannot_keep_up_reads_the_log() -> None:
         seen.append(event.amount)
 
     async with ActorSystem(handlers=[slow]) as system:
-        total = 3 * CAPACITY
+        total = 5000
+        assert total > 2 * HANDLER_CAPACITY
         for start in range(0, total, 500):
             account = system.aggregate(Account, f"account-{start}")
             await asyncio.gather(*(account.ask(Deposit(amount=n)) for n in range(start, start + 500)))
-            assert system.statistics().handlers["slow"].waiting <= CAPACITY
+            assert system.statistics().handlers["slow"].waiting <= HANDLER_CAPACITY
         await first.wait()
         go_on.set()
         await system.settled()

@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "handlers",
         "projections",
+        "handler_control",
         "lanes",
         "bus",
         "publisher",
@@ -69,7 +70,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("system",),
     ("bridges",),
     ("__init__",),
-    ("record_lines", "control", "check_cli", "service", "run_cli", "store_cli", "cli"),
+    (
+        "record_lines",
+        "control",
+        "check_cli",
+        "service",
+        "run_cli",
+        "store_cli",
+        "config",
+        "handlers_cli",
+        "deadletters_cli",
+        "cli",
+    ),
     (
         "testing.clock",
         "testing.contract",

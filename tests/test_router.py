@@ -18,7 +18,7 @@ from uno_actors import (
     Supervisor,
     subscribe,
 )
-from uno_actors.codec import to_record
+from uno_actors.codec import to_event, to_record
 from uno_actors.handler_actor import Delivery, Subscription
 from uno_actors.handlers import HandlerSpec
 from uno_actors.router import CHECKPOINT_EVERY, TURN, RouterActor
@@ -380,3 +380,51 @@ async def test_a_system_stops_while_its_router_has_failed() -> None:
     for _ in range(10):
         clock.advance(2 * TURN)
     assert clock.pending() == 0
+
+
+async def test_a_burst_makes_no_quick_handler_read_and_decode_it_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, decoded, seen = BankStore(), list[object](), list[object]()
+    go_on = asyncio.Event()
+
+    def decode(record: Any, registry: Any) -> Any:
+        decoded.append(record)
+        return to_event(record, registry)
+
+    async def handle(event: Credited) -> None:
+        await go_on.wait()
+        seen.append(event)
+
+    monkeypatch.setattr("uno_actors.handler_actor.to_event", decode)
+    handlers = [HandlerSpec(tier.name, handle, Credited, None, tier) for tier in EventPriority]
+    async with ActorSystem(store, aggregates=[], handlers=handlers) as system:
+        await system.settled()
+        await store.append(*credited(*range(1500)))
+        await until(lambda: system._running().router.position == 1500)
+        go_on.set()
+        await system.settled()
+    assert (len(decoded), len(seen)) == (1500, 4500)
+
+
+async def test_an_event_type_that_becomes_known_later_finds_its_handlers_from_then_on() -> None:
+    store, seen = BankStore(), list[int]()
+    store.event_registry = EventRegistry([Credited])
+
+    class LateParent(DomainEvent):
+        number: int
+
+    class LateChild(LateParent):
+        pass
+
+    async def handle(event: LateParent) -> None:
+        seen.append(event.number)
+
+    async with ActorSystem(store, aggregates=[], handlers=[HandlerSpec("x", handle, LateParent)]) as system:
+        await store.append(LateChild(number=1))
+        await system.settled()
+        store.event_registry.register(LateParent)
+        store.event_registry.register(LateChild)
+        await store.append(LateChild(number=2))
+        await system.settled()
+    assert seen == [2]

@@ -9,7 +9,7 @@ A map, in the order in which one command travels:
 - ``log_filter`` narrows what is read of the log; ``causal_tree`` shows what followed from one first message.
 - ``repository``: aggregates loaded and saved without actors.
 - ``router``, ``topics``: recorded events find their handlers; ``handlers``, ``handler_actor`` run them.
-- ``projections``: handlers whose views count each event exactly once.
+- ``projections``: handlers whose views count each event exactly once; ``handler_control``: what operators ask.
 - ``process_manager``: a handler that sends commands, none of them twice.
 - ``bus``: events handled in memory, recorded nowhere; ``publisher``: recorded events of no aggregate, and the
   defaults of a process; ``bridges``: from one system to another.
@@ -51,12 +51,14 @@ from uno_actors.errors import (
     InvalidAggregate,
     InvalidAggregateId,
     InvalidHandler,
+    InvalidReset,
     InvalidStoreUrl,
     InvalidSupervisor,
     InvalidTopic,
     MailboxFull,
     MissingApply,
     NameTaken,
+    NoDeadLetter,
     OutcomeUnknown,
     PlaceTaken,
     ReplyNotRecorded,
@@ -70,12 +72,14 @@ from uno_actors.errors import (
     UnknownChild,
     UnknownCommand,
     UnknownEventType,
+    UnknownHandler,
     UnknownSupervisor,
     UnoError,
     WorldError,
 )
 from uno_actors.events import DomainEvent, EventRegistry, event_registry, register_event, upcasts
 from uno_actors.future import Future, get_all
+from uno_actors.handler_control import HandlerControl, HandlerInfo
 from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, subscribe
 from uno_actors.log_filter import LogFilter
 from uno_actors.mailbox import DeadMessage, MailboxPolicy
@@ -138,12 +142,15 @@ __all__ = [
     "FailedDelivery",
     "Future",
     "HandlerContext",
+    "HandlerControl",
+    "HandlerInfo",
     "HandlerTimeout",
     "InternalError",
     "InvalidAggregate",
     "InvalidAggregateId",
     "InvalidConfig",
     "InvalidHandler",
+    "InvalidReset",
     "InvalidStoreUrl",
     "InvalidSupervisor",
     "InvalidTopic",
@@ -153,8 +160,9 @@ __all__ = [
     "MailboxPolicy",
     "MissingApply",
     "NameTaken",
-    "OutcomeUnknown",
+    "NoDeadLetter",
     "NotConfigurable",
+    "OutcomeUnknown",
     "PlaceTaken",
     "ProcessManager",
     "Projection",
@@ -179,6 +187,7 @@ __all__ = [
     "UnknownChild",
     "UnknownCommand",
     "UnknownEventType",
+    "UnknownHandler",
     "UnknownSupervisor",
     "UnoError",
     "View",

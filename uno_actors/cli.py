@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from uno_actors import check_cli, run_cli, store_cli
+from uno_actors import check_cli, deadletters_cli, handlers_cli, run_cli, store_cli
 from uno_actors.errors import InvalidStoreUrl, InvalidTopic, UnoError
 from uno_actors.simulation import InvalidFault
 
@@ -24,6 +24,8 @@ app.command()(check_cli.check)
 app.command()(run_cli.run)
 app.command()(run_cli.tree)
 app.command()(check_cli.schema)
+app.add_typer(handlers_cli.app, name="handlers")
+app.add_typer(deadletters_cli.app, name="deadletters")
 
 
 @app.callback()

@@ -74,6 +74,39 @@ class InvalidAggregate(CallerError, TypeError):
         super().__init__(f"aggregate {aggregate}: {reason}")
 
 
+class UnknownHandler(CallerError):
+    """No handler of this name has ever run on the store.
+
+    Attributes:
+        name: The name.
+        known: Those that there are.
+    """
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        self.known = sorted(known)
+        there = f"there are: {', '.join(self.known)}" if self.known else "none has run on this store yet"
+        super().__init__(f"no handler is named {printable(name)!r}; {there}")
+
+
+class InvalidReset(CallerError):
+    """A handler cannot go on from there."""
+
+
+class NoDeadLetter(CallerError):
+    """There is no dead letter of this handler at this position.
+
+    Attributes:
+        handler: Its name.
+        position: In the log.
+    """
+
+    def __init__(self, handler: str, position: int) -> None:
+        self.handler = handler
+        self.position = position
+        super().__init__(f"handler {handler} has no dead letter at position {position}")
+
+
 class InvalidHandler(CallerError, TypeError):
     """An event handler that cannot work, found when it is subscribed."""
 

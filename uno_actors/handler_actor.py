@@ -15,9 +15,10 @@ each start of its actor it goes on from what the store says.
 
 import asyncio
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
@@ -25,23 +26,26 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 from typing_extensions import override
 
 from uno_actors.actor import Actor
+from uno_actors.causality import _current as _current_cause
 from uno_actors.causality import caused_by
 from uno_actors.clock import Clock
 from uno_actors.codec import Record, StreamId, to_event
 from uno_actors.dispatcher import Dispatcher
-from uno_actors.errors import HandlerTimeout
+from uno_actors.errors import HandlerTimeout, describe, readable
 from uno_actors.events import DomainEvent, EventRegistry
+from uno_actors.handler_control import NOTHING, RESET, RETRY, Orders, Reset, control_entry
 from uno_actors.handlers import BoundHandler, HandlerContext, HandlerSpec
 from uno_actors.lanes import Lanes
 from uno_actors.log import get_logger
-from uno_actors.projections import PROJECTION_BATCH, Projection, View, publish, view_to_write
-from uno_actors.store import PAGE, EventStore, StoredRecord, ViewChange
+from uno_actors.projections import PROJECTION_BATCH, Projection, View, aside_key, publish, view_to_write
+from uno_actors.store import PAGE, DeadLetter, EventStore, StoredRecord, ViewChange
 
 if TYPE_CHECKING:
     from uno_actors.system import ActorSystem
 
-CAPACITY = 1000
-"""Deliveries that may wait for one handler before it must read the log by itself."""
+CAPACITY = 2048
+"""Deliveries that may wait for one handler before it must read the log by itself. More than an ordinary burst of
+commands, which quick handlers would then read and decode a second time; less than the router's window."""
 BATCH = 64
 """Events that a plain function handles in one visit to a worker thread, if it is quick."""
 BATCH_SECONDS = 0.01
@@ -89,8 +93,8 @@ class HandlerStatistics:
     """What one handler has done since the system started.
 
     Attributes:
-        state: ``live``, ``catching up``, ``restarting``, ``stopped``, or ``standby`` while another process has the
-            handler's lease.
+        state: ``live``, ``catching up``, ``restarting``, ``paused``, ``stopped``, or ``standby`` while another process
+            has the handler's lease.
         position: It has done with everything in the log up to here.
         waiting: Deliveries in its queue.
         handled: Events handled.
@@ -99,7 +103,7 @@ class HandlerStatistics:
         dead_letters: Events set aside.
     """
 
-    state: State
+    state: State | Literal["paused"]
     position: int
     waiting: int
     handled: int
@@ -121,6 +125,11 @@ class Subscription:
         self.name = spec.name
         self.position = position  # done with everything up to here, matching or not
         self.state: State = "live" if live else "catching up"
+        self.paused = False
+        self.reset: Reset | None = None
+        self.retries: dict[int, None] = {}  # dead letters to be handled once more
+        self._orders = NOTHING  # the last it was told
+        self._carried_out = ""  # the last request to reset
         self.recorded_as = (
             "" if spec.keeps_a_view else spec.name
         )  # its checkpoint's name, if that may be moved
@@ -156,7 +165,17 @@ class Subscription:
     @property
     def at_work(self) -> bool:
         """Whether it is to handle what there is."""
-        return self.state in ("live", "catching up")
+        return not self.paused and self.state in ("live", "catching up")
+
+    @property
+    def has_orders(self) -> bool:
+        """Whether there is something to carry out before it handles the next event."""
+        return self.reset is not None or bool(self.retries)
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether it is to handle the next event now."""
+        return self.at_work and not self.has_orders
 
     @property
     def idle(self) -> bool:
@@ -220,8 +239,50 @@ class Subscription:
 
     def stop(self, dispatched: int) -> None:
         """Handle nothing more, whatever waits; ``dispatched`` as for `checkpoint`."""
+        self.step_aside(dispatched, "stopped")
+
+    def step_aside(self, dispatched: int, state: State = "catching up") -> None:
+        """Give up its turn between two events; ``dispatched`` as for `checkpoint`."""
         self.position = self.checkpoint(dispatched)
-        self.fall_behind("stopped")
+        self.fall_behind(state)
+
+    def take_orders(self, orders: Orders, dispatched: int) -> None:
+        """Do as an operator wishes, after the event that is being handled; ``dispatched`` as for `checkpoint`."""
+        if orders == self._orders:
+            return
+        self._orders = orders
+        if orders.paused and self.live:
+            self.step_aside(dispatched)
+        self.paused = orders.paused
+        if orders.reset is not None and orders.reset.request != self._carried_out:
+            self.reset = orders.reset
+        self.retries = dict.fromkeys(orders.retry)
+        self.arrived()
+        self.wake()
+
+    def go_on_from(self, position: int) -> None:
+        """It is reset: all that it knew of events is of no use any more."""
+        self.end()
+        self.position = self.taken = position
+        self.alone_until = 0
+        self.ahead.clear()
+        self.untold.clear()
+        self._failed.clear()
+
+    def was_reset(self, request: Reset) -> None:
+        """The request is carried out."""
+        self._carried_out, self.reset = request.request, None
+        self._orders = replace(self._orders, reset=None)
+
+    def retried_before(self, letter: DeadLetter) -> None:
+        """Its next attempt at the event is one more than those of ``letter``."""
+        self._failed[letter.position] = letter.attempts, letter.first_failed
+
+    def retried(self, position: int) -> None:
+        """The attempt is over."""
+        self._failed.pop(position, None)
+        self.retries.pop(position, None)
+        self._orders = replace(self._orders, retry=tuple(self.retries))  # it may be asked for again
 
     def begin_again(self) -> None:
         """It was stopped and is to go on where it was."""
@@ -250,14 +311,34 @@ class Subscription:
         """It is about to handle what it took."""
         self._begun[delivery.position] = self._clock.monotonic()
 
+    def finish(self, position: int) -> None:
+        """The call for the event at ``position`` has ended."""
+        self._begun.pop(position, None)
+
     def done(self, delivery: Delivery) -> None:
         """It has handled one of those it took."""
         position = delivery.position
         self.handled += 1
-        self._begun.pop(position, None)
+        self.finish(position)
         self.leave(position)
         if (given := self.under_way.pop(position, None)) is not None:  # else it fell behind meanwhile
             self.give_back(given)
+
+    def done_alone(self, delivery: Delivery) -> None:
+        """As `done`, of the only one that it took."""
+        self.handled += 1
+        self._begun.clear()
+        self.pending.clear()
+        if self._failed:
+            self._failed.pop(delivery.position, None)
+        self.position = delivery.position
+        if self.under_way:  # else it fell behind meanwhile
+            self.under_way.clear()
+            self.give_back(delivery)
+
+    def aside(self, position: int) -> list[ViewChange]:
+        """What a view has to note when the event at ``position`` is set aside."""
+        return [ViewChange(self.recorded_as, aside_key(position), b"")] if self.spec.keeps_a_view else []
 
     def leave(self, position: int) -> None:
         """The event at ``position`` is handled or set aside."""
@@ -324,7 +405,7 @@ class Subscription:
     def statistics(self, dispatched: int) -> HandlerStatistics:
         """See `HandlerStatistics`; ``dispatched`` as for `checkpoint`."""
         return HandlerStatistics(
-            state=self.state,
+            state="paused" if self.paused and self.state not in ("stopped", "standby") else self.state,
             position=self.checkpoint(dispatched),
             waiting=len(self.queue),
             handled=self.handled,
@@ -387,11 +468,15 @@ class HandlerActor(Actor):
 
     @override
     async def on_start(self) -> None:
+        self._make_handler()
+        if self._subscription.state == "restarting":
+            self._subscription.state = "catching up"
+
+    def _make_handler(self) -> None:
         self._handler = self._subscription.spec.instantiate()
         handler = getattr(self._handler.function, "__self__", None)
         self._projection = handler if isinstance(handler, Projection) else None
-        if self._subscription.state == "restarting":
-            self._subscription.state = "catching up"
+        self._view_is = "unknown"
 
     @override
     async def on_receive(self, message: Work) -> None:
@@ -403,13 +488,16 @@ class HandlerActor(Actor):
             subscription.blame(position)
             raise error
         subscription.end()
-        if subscription.at_work and self._projection is not None and self._view_is == "unknown":
-            await self._find_view(self._projection)
-        if subscription.spec.concurrency > 1:
-            await self._work_abreast()
-            return
         while subscription.at_work:
-            if subscription.live:
+            await self._know_view()
+            if subscription.has_orders:
+                if not await self._carry_out_orders():
+                    return
+            elif subscription.spec.concurrency > 1:
+                await self._work_abreast()
+                if not subscription.has_orders:
+                    return
+            elif subscription.live:
                 if not subscription.queue:
                     return
                 await self._handle(subscription.queue)
@@ -436,10 +524,10 @@ class HandlerActor(Actor):
             for stored in page
             if stored.position <= end and subscription.wants(stored.record)
         )
-        while wanted and subscription.at_work:
+        while wanted and subscription.may_go_on:
             await self._handle(wanted)
-        if not subscription.at_work:
-            return False
+        if wanted or not subscription.at_work:
+            return subscription.at_work
         subscription.position = min(page[-1].position, end)
         router.progressed()
         await asyncio.sleep(0)  # a handler that never waits must not keep the loop from others
@@ -447,7 +535,15 @@ class HandlerActor(Actor):
 
     async def _handle(self, source: deque[Delivery]) -> None:
         """Handle the first of ``source``, or a batch, or as many as one visit to a worker thread gets done."""
-        subscription = self._subscription
+        subscription, spec = self._subscription, self._subscription.spec
+        if (
+            self._handler.is_async
+            and self._projection is None
+            and spec.batch is None
+            and spec.timeout is None
+        ):
+            await self._handle_in_turn(source)
+            return
         batch = [source.popleft() for _ in range(self._size(source))]
         subscription.begin(batch)
         if self._projection is None:
@@ -468,6 +564,21 @@ class HandlerActor(Actor):
         )  # if it fell behind meanwhile, nobody reads this queue any more
         self._router.progressed()
 
+    async def _handle_in_turn(self, source: deque[Delivery]) -> None:
+        """Handle ``source``, with a coroutine function and no option: the way of most events, and so a short one."""
+        subscription, router = self._subscription, self._router
+        while (
+            source and subscription.may_go_on
+        ):  # what it has at hand it handles, also when it has fallen behind
+            delivery = source.popleft()
+            subscription.begin((delivery,))
+            _, error = await self._run_async((delivery,))
+            if error is not None:
+                subscription.failed(delivery.position)
+                raise error
+            subscription.done_alone(delivery)
+            router.progressed()
+
     def _size(self, source: Sequence[Delivery]) -> int:
         """How many of ``source`` to handle at once."""
         spec = self._subscription.spec
@@ -481,12 +592,102 @@ class HandlerActor(Actor):
     def _takes_lists(self) -> bool:
         return self._subscription.spec.batch is not None and self._projection is None
 
+    # --- what operators ask for ---
+
+    async def _carry_out_orders(self) -> bool:
+        """Reset it, or give it dead letters once more. Whether it may go on: a call may have taken too long."""
+        subscription = self._subscription
+        if subscription.live:
+            subscription.step_aside(self._router.dispatched(subscription))
+        subscription.end()
+        letters: dict[int, DeadLetter] | None = None
+        while subscription.at_work and subscription.has_orders and not subscription.out:
+            await self._know_view()
+            if subscription.reset is not None:
+                await self._reset(subscription.reset)
+                continue
+            if letters is None:
+                found = await self._store.dead_letters(subscription.name)
+                letters = {letter.position: letter for letter in found}
+            position = next(iter(subscription.retries))
+            done = control_entry(None, subscription.name, RETRY, position)
+            if (letter := letters.pop(position, None)) is not None:
+                await self._retry(letter, done)
+            else:  # it was dropped
+                await self._store.save_progress({}, views=[done])
+            subscription.retried(position)
+        return not subscription.out
+
+    async def _reset(self, request: Reset) -> None:
+        subscription = self._subscription
+        done = control_entry(None, subscription.name, RESET)
+        if self._projection is not None:
+            await self._find_view(self._projection, also=[done])
+        else:
+            subscription.go_on_from(request.position)
+            await self._store.save_progress({subscription.name: request.position}, views=[done])
+        subscription.was_reset(request)
+        self._log.info("handler reset", position=subscription.position)
+
+    async def _retry(self, letter: DeadLetter, done: ViewChange) -> None:
+        """Handle the event of a dead letter: if that succeeds the letter is removed, else it says so."""
+        subscription, position = self._subscription, letter.position
+        (stored,) = await self._store.read_log(position - 1, 1)
+        delivery = Delivery(stored)
+        if self._projection is not None and not await self._is_aside(position):
+            error = None  # it was counted meanwhile, when the view was built anew
+        else:
+            subscription.retried_before(letter)
+            subscription.start(delivery)
+            _, error = await self._call([delivery])
+            subscription.finish(position)
+        if error is None:
+            changes = (
+                [] if self._projection is None else self._counted_after_all(self._projection.view, position)
+            )
+            await self._store.save_progress({}, (), [*changes, done], [(subscription.name, position)])
+            subscription.handled += 1
+            self._log.info("dead letter handled", event_type=letter.event_type, position=position)
+            return
+        subscription.failures += 1
+        again = letter._replace(
+            attempts=letter.attempts + 1,
+            error=describe(error),
+            traceback=readable("".join(traceback.format_exception(error))),
+            last_failed=datetime.now(UTC),
+        )
+        await self._store.save_progress({}, [again], [done])
+        self._log.warning(
+            "dead letter failed again", position=position, attempts=again.attempts, error=again.error
+        )
+        self._make_handler()  # as after any other failure
+
+    async def _is_aside(self, position: int) -> bool:
+        key = aside_key(position)
+        return bool(await self._store.read_view(self._subscription.recorded_as, key, key + b"\0", 1))
+
+    def _counted_after_all(self, view: View, position: int) -> list[ViewChange]:
+        view.keep()
+        aside = ViewChange(self._subscription.recorded_as, aside_key(position), None)
+        return [*view.take_changes(), aside]
+
     # --- projections ---
 
-    async def _find_view(self, projection: Projection[Any]) -> None:
-        """Learn which view to write and how far it has come: a commit that was told as failed may be there."""
+    async def _know_view(self) -> None:
+        if self._projection is not None and self._view_is == "unknown":
+            await self._find_view(self._projection)
+
+    async def _find_view(self, projection: Projection[Any], *, also: Sequence[ViewChange] = ()) -> None:
+        """Learn which view to write and how far it has come: a commit that was told as failed may be there.
+
+        With ``also``, changes that are recorded with it, begin a new one, as was asked for.
+        """
         subscription = self._subscription
-        view, position = await view_to_write(self._store, subscription.name, projection.version)
+        view, position = await view_to_write(
+            self._store, subscription.name, projection.version, anew=bool(also), also=also
+        )
+        if also:
+            subscription.go_on_from(position)
         if view != subscription.recorded_as or position > subscription.position:
             subscription.recorded_as, subscription.position = view, position
         projection.begin(self._store, view)
@@ -543,12 +744,12 @@ class HandlerActor(Actor):
         try:
             while True:
                 something_new.clear()
-                if not failures:
+                if not failures and subscription.may_go_on:
                     try:
                         await self._take_more(lanes)
                     except Exception as unread:  # noqa: BLE001 - a store of somebody else's may raise anything
                         failures.append((0, unread))
-                while not failures and subscription.at_work and (started := lanes.start()):
+                while not failures and subscription.may_go_on and (started := lanes.start()):
                     subscription.start(started[1])
                     task = self._dispatcher.loop.create_task(self._call([started[1]]))
                     tasks[task] = started
@@ -667,9 +868,14 @@ class HandlerActor(Actor):
     async def _run_async(self, batch: Sequence[Delivery]) -> Outcome:
         """As `_run_plain`, of one call, on the loop."""
         try:
-            given, context = self._given(batch), self._context(batch[-1])
-            with caused_by(batch[-1].event(self._store.event_registry).cause):
-                await self._handler(given, context)
+            given, last = self._given(batch), batch[-1]
+            token = _current_cause.set(
+                last.event(self._store.event_registry).cause
+            )  # `caused_by`, in half the time
+            try:
+                await self._handler(given, self._context(last))
+            finally:
+                _current_cause.reset(token)
         except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
             return 0, error
         return len(batch), None
@@ -682,9 +888,9 @@ class HandlerActor(Actor):
                 return count, None
             part = batch[count : count + size]
             try:
-                given, context = self._given(part), self._context(part[-1])
-                with caused_by(part[-1].event(self._store.event_registry).cause):
-                    result = self._handler(given, context)
+                given, last = self._given(part), part[-1]
+                with caused_by(last.event(self._store.event_registry).cause):
+                    result = self._handler(given, self._context(last))
                     if type(result) is CoroutineType:  # a plain function round a coroutine function
                         self._dispatcher.run_coroutine(result)
             except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
@@ -696,7 +902,10 @@ class HandlerActor(Actor):
         events = [delivery.event(self._store.event_registry) for delivery in batch]
         return events if self._takes_lists else events[0]
 
-    def _context(self, delivery: Delivery) -> HandlerContext:
+    def _context(self, delivery: Delivery) -> HandlerContext | None:
+        """The context, if the handler takes it: it costs more than a handler that does little."""
+        if not self._handler.takes_context:
+            return None
         subscription, position = self._subscription, delivery.position
         logger = self._log.bind(event_type=delivery.record.event_type, position=position)
         return HandlerContext(

@@ -5,7 +5,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import IntEnum
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
@@ -176,13 +176,6 @@ class HandlerSpec:
         """Whether it is a projection, which records its progress by itself, with what it writes."""
         return bool(getattr(self.target, "keeps_a_view", False))
 
-    @property
-    def starts_at(self) -> datetime | None:
-        """The time at which it starts, aware, if that is what ``start`` says."""
-        if not isinstance(self.start, datetime):
-            return None
-        return self.start if self.start.tzinfo is not None else self.start.replace(tzinfo=UTC)
-
     def instantiate(self) -> "BoundHandler":
         """What to call for each event; a class is instantiated."""
         target = self.target() if isinstance(self.target, type) else self.target
@@ -206,7 +199,7 @@ class BoundHandler:
         if not _accepts(function, 2 if self.takes_context else 1):
             raise InvalidHandler(f"{function!r} must take the event, and may take the HandlerContext")
 
-    def __call__(self, given: DomainEvent | list[DomainEvent], context: HandlerContext) -> Any:
+    def __call__(self, given: DomainEvent | list[DomainEvent], context: HandlerContext | None) -> Any:
         """What the handler returns for an event, or a batch of them: a coroutine if it ``is_async``."""
         return self.function(given, context) if self.takes_context else self.function(given)
 

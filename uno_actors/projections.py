@@ -37,7 +37,8 @@ DIRECTORY = "uno_actors.views"
 _I64 = struct.Struct(">Q")
 _BIAS = 1 << 63
 _INT, _STR = b"\x01", b"\x02"
-_BEYOND = b"\xff"
+_FIRST, _BEYOND = b"\x01", b"\xff"
+_ASIDE = b"\0"
 
 
 class ViewReader:
@@ -77,8 +78,8 @@ class ViewReader:
         Raises:
             TypeError, ValueError: ``prefix`` or ``after`` is no key.
         """
-        start = pack_key(prefix) if prefix != () else b""
-        end = start + _BEYOND
+        start = pack_key(prefix) if prefix != () else _FIRST
+        end = (start if prefix != () else b"") + _BEYOND
         if after is not None:
             start = max(start, pack_key(after) + b"\0")
         found = await self._read(start, end, limit) if start < end else []
@@ -182,6 +183,11 @@ def published_view(store: EventStore, projection: object) -> PublishedView:
     if not issubclass(kind, Projection):
         raise InvalidHandler(f"{projection!r} keeps no view: only a Projection does")
     return PublishedView(store, spec.name, classes_in(*kind.classes))
+
+
+def aside_key(position: int) -> bytes:
+    """The key under which a view notes that the event at ``position`` was set aside: it is not counted in it."""
+    return _ASIDE + _I64.pack(position)
 
 
 class Entry(NamedTuple):

@@ -20,12 +20,14 @@ from uno_actors.log import get_logger
 from uno_actors.store import PAGE, EventStore
 from uno_actors.topics import TopicTrie
 
-WINDOW = 1024
+WINDOW = 4096
 """Events under way at once; the rest waits in the log."""
 TURN = 1.0
 """Seconds that others wait for one handler's event; after that it catches up by itself."""
 CHECKPOINT_EVERY = 0.05
 """Seconds between two writes of checkpoints: what a crash may deliver again."""
+MAX_ROUTES = 4096
+"""Kinds of events, by type and topic, whose handlers are remembered."""
 
 TIERS = tuple(EventPriority)
 
@@ -66,6 +68,7 @@ class RouterActor(Actor):
         self._log = get_logger(actor="router")
         self._by_topic: TopicTrie[Subscription] = TopicTrie()
         self._by_type: dict[str, list[Subscription]] = {}
+        self._routes: dict[tuple[str, str | None], tuple[list[Subscription], ...]] = {}
         self._generation = -1
         self._under_way: tuple[deque[Delivery], ...] = tuple(deque() for _ in TIERS)
         self._dispatched = [position for _ in TIERS]
@@ -86,6 +89,7 @@ class RouterActor(Actor):
         self.subscriptions.append(subscription)
         self._enter(subscription)
         self._by_type.clear()
+        self._routes.clear()
         if self._watching is None:
             self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
 
@@ -95,6 +99,8 @@ class RouterActor(Actor):
         if subscription.spec.topic_pattern is not None:
             self._by_topic.remove(subscription.spec.topic_pattern, subscription)
         self._by_type.clear()
+        self._routes.clear()
+        self._saved.pop(subscription.recorded_as, None)
 
     def _enter(self, subscription: Subscription) -> None:
         if subscription.spec.topic_pattern is not None:
@@ -157,15 +163,22 @@ class RouterActor(Actor):
 
     def _match(self, record: Record) -> tuple[list[Subscription], ...]:
         """The handlers that want the event, by priority."""
-        tiers: tuple[list[Subscription], ...] = tuple([] for _ in TIERS)
-        for subscription in self._matching(record):
-            tiers[subscription.spec.priority].append(subscription)
-        return tiers
-
-    def _matching(self, record: Record) -> Iterable[Subscription]:
         if self._generation != self._store.event_registry.generation:
             self._generation = self._store.event_registry.generation
             self._by_type.clear()
+            self._routes.clear()
+        route = record.event_type, record.topic
+        tiers = self._routes.get(route)
+        if tiers is None:
+            tiers = tuple([] for _ in TIERS)
+            for subscription in self._matching(record):
+                tiers[subscription.spec.priority].append(subscription)
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes.clear()
+            self._routes[route] = tiers
+        return tiers
+
+    def _matching(self, record: Record) -> Iterable[Subscription]:
         kind = record.event_type
         by_type = self._by_type.get(kind)
         if by_type is None:

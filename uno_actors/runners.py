@@ -461,7 +461,8 @@ class HandlerRunner(ProcessRunner):
             last_failed=datetime.now(UTC),
         )
         beyond = subscription.position_without(position)
-        await self._store.save_progress({subscription.recorded_as: beyond}, [letter])
+        views = subscription.aside(position)
+        await self._store.save_progress({subscription.recorded_as: beyond}, [letter], views)
         subscription.leave(position)
         subscription.dead_letters += 1
         self._log.error(

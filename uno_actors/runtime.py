@@ -3,20 +3,21 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from uno_actors._pykka import PykkaActor
 from uno_actors.actor import Actor, ActorRef
 from uno_actors.aggregate import AggregateRoot
 from uno_actors.aggregate_actor import Aggregates
-from uno_actors.clock import Clock
+from uno_actors.clock import Clock, Timer
 from uno_actors.dispatcher import Dispatcher, DispatcherStatistics
-from uno_actors.errors import NameTaken, SupervisorGaveUp, SystemNotRunning, UnknownSupervisor
+from uno_actors.errors import NameTaken, SupervisorGaveUp, SystemNotRunning, UnknownHandler, UnknownSupervisor
 from uno_actors.future import Future
 from uno_actors.handler_actor import HandlerActor, HandlerStatistics, Subscription, Work
+from uno_actors.handler_control import NOTHING, HandlerControl, HandlerInfo, Orders, Told, position_of
 from uno_actors.handlers import HandlerSpec
 from uno_actors.journal import Journal
 from uno_actors.log import get_logger
@@ -42,6 +43,8 @@ DRAIN_SHARE = 0.7
 """Of the time that stopping may take: what draining may use, so that some is left for the stops."""
 LEASE_EVERY = 1.0
 """Seconds between two tries to take the lease of a handler that another process has."""
+LOOK_AT_ORDERS = 0.5
+"""Seconds between two looks at what operators ask of handlers."""
 LOOK_AGAIN = 0.005
 """Seconds between two looks at whether everything is done."""
 
@@ -147,6 +150,10 @@ class Runtime:
         self._supervisors: dict[str, SupervisorActor] = {}
         self._on_ended: dict[ActorProcess, Callable[[ActorProcess], None]] = {}
         self._leases: dict[str, Lease] = {}
+        self._control = HandlerControl(store)
+        self._told: dict[str, Told] = {}
+        self._looking: Timer | None = None
+        self._cannot_look = False
         self._log = get_logger(system=settings.name)
         self.dead_messages = DeadMessages()
         self.journal = Journal(store)
@@ -192,6 +199,8 @@ class Runtime:
         self._router_process.start()
         self._let_go.callback(self.router.cancel_timers)
         self._let_go.callback(self._router_process.kill)
+        if self.subscriptions:
+            await self.look_at_orders()
         for supervisor in supervisors:
             await self._start_top(supervisor)
         self._listen()
@@ -207,6 +216,8 @@ class Runtime:
             self._is_listening = True
             self._let_go.callback(self._store.on_commit(self.router.route_soon))
             self.router.route_soon()
+            self._look_later()
+            self._let_go.callback(self._look_no_more)
 
     async def _record_begin(self, subscriptions: Sequence[Subscription], checkpoints: dict[str, int]) -> None:
         """A crash before the first event must not move where "latest" began."""
@@ -221,24 +232,9 @@ class Runtime:
     async def _subscribe(self, spec: HandlerSpec, checkpoints: dict[str, int], end: int) -> Subscription:
         position = 0 if spec.keeps_a_view else checkpoints.get(spec.name)
         if position is None:
-            position = await self._start_of(spec, end)
+            position = await position_of(self._store, spec.start, end)
         live = position >= end and not spec.keeps_a_view
         return Subscription(spec, position, self._store.event_registry, self.clock, live=live)
-
-    async def _start_of(self, spec: HandlerSpec, end: int) -> int:
-        """The position after which a handler begins that has no checkpoint."""
-        if isinstance(spec.start, int):
-            return spec.start
-        if (moment := spec.starts_at) is None:
-            return 0 if spec.start == "earliest" else end
-        position = 0
-        while position < end:
-            for stored in await self._store.read_log(position):
-                if stored.record.timestamp >= moment:
-                    return stored.position - 1
-                position = stored.position
-            await asyncio.sleep(0)  # a long log must not keep the event loop from others
-        return end
 
     async def _lease(self, name: str) -> bool:
         lease = await self._store.lease(name)
@@ -253,7 +249,7 @@ class Runtime:
 
     async def _take_over(self) -> None:
         """Take the handlers whose holders have ended, and go on where those have left off."""
-        for subscription in self.subscriptions:
+        for subscription in tuple(self.subscriptions):
             if subscription.state == "standby":
                 try:
                     await self._take_over_one(subscription)
@@ -268,9 +264,10 @@ class Runtime:
         if lease is None:
             return
         try:
-            checkpoints = await self._store.checkpoints()
+            checkpoints, orders = await self._store.checkpoints(), await self._control.orders()
             if subscription.state == "standby":  # it was not stopped meanwhile
                 subscription.take_over(checkpoints.get(subscription.name, subscription.position))
+                self._give_orders(subscription, orders)
                 self._leases[subscription.name] = lease
                 self._log.info(
                     "handler taken over", handler=subscription.name, position=subscription.position
@@ -282,7 +279,54 @@ class Runtime:
     async def release(self) -> None:
         """Let other processes have the handlers."""
         while self._leases:
-            await self._leases.popitem()[1].release()
+            _, lease = self._leases.popitem()
+            await lease.release()
+
+    async def look_at_orders(self) -> None:
+        """Have the handlers that run here do what operators ask for."""
+        orders = await self._control.orders()
+        for subscription in self._leased():
+            self._give_orders(subscription, orders)
+
+    async def _tell(self) -> None:
+        """Tell operators how the handlers are that run here."""
+        now = {subscription.name: subscription.statistics(0) for subscription in self._leased()}
+        told = {name: Told(each.state, each.failures, each.restarts) for name, each in now.items()}
+        new = {name: each for name, each in told.items() if self._told.get(name) != each}
+        if new:
+            await self._control.tell(new)
+            self._told |= new
+
+    def _give_orders(self, subscription: Subscription, orders: Mapping[str, Orders]) -> None:
+        subscription.take_orders(orders.get(subscription.name, NOTHING), self.router.dispatched(subscription))
+
+    def _look_later(self) -> None:
+        self._looking = self.clock.call_later(LOOK_AT_ORDERS, lambda: self.start_task(self._look_again()))
+
+    def _look_no_more(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def _look_again(self) -> None:
+        try:
+            await self.look_at_orders()
+            await self._tell()
+            self._cannot_look = False
+        except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
+            if not self._cannot_look:
+                self._log.error("handlers cannot be controlled yet", exc_info=error)
+            self._cannot_look = True
+        self._look_later()
+
+    async def unsubscribe(self, name: str) -> None:
+        """See `ActorSystem.unsubscribe`."""
+        for shell in self._supervisors.values():
+            if isinstance(shell.runners.get(name), HandlerRunner):
+                await shell.terminate_child(name)
+                if name in shell.runners:  # else it was temporary
+                    await shell.delete_child(name)
+                return
+        raise UnknownHandler(name, [subscription.name for subscription in self.subscriptions])
 
     # --- the tree ---
 
@@ -551,14 +595,32 @@ class Runtime:
             state = "; ".join([commands, f"the log ends at {end}", *behind])
             raise TimeoutError(f"not settled within {timeout:g} s: {state}") from None
 
-    def _active(self) -> list[Subscription]:
+    def _leased(self) -> list[Subscription]:
         return [subscription for subscription in self.subscriptions if subscription.leased]
+
+    def _active(self) -> list[Subscription]:
+        return [subscription for subscription in self._leased() if not subscription.paused]
+
+    async def handlers(self) -> list[HandlerInfo]:
+        """See `ActorSystem.handlers`."""
+        ours = {each.name: each for each in self.subscriptions}
+        found = await self._control.handlers()
+        return [self._as_it_is(info, ours[info.name]) if info.name in ours else info for info in found]
+
+    def _as_it_is(self, info: HandlerInfo, subscription: Subscription) -> HandlerInfo:
+        """What the store knows of a handler, corrected by what we know."""
+        now = subscription.statistics(self.router.dispatched(subscription))
+        if not subscription.leased:
+            return replace(info, state=now.state)
+        end = info.position + info.lag
+        position = min(now.position, end)
+        return replace(info, state=now.state, position=position, lag=end - position, failures=now.failures)
 
     async def _is_settled(self, subscriptions: Sequence[Subscription]) -> bool:
         if self.aggregates.busy:
             return False
         end = await self._store.last_position()
-        return all(s.live and self.router.checkpoint(s) >= end for s in subscriptions)
+        return all(s.live and not s.has_orders and self.router.checkpoint(s) >= end for s in subscriptions)
 
     # --- stopping ---
 

@@ -194,8 +194,10 @@ class EventStore(ABC):
         checkpoints: Mapping[str, int],
         dead_letters: Sequence[DeadLetter] = (),
         views: Sequence[ViewChange] = (),
+        dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
-        """Move checkpoints, add dead letters and change views in this order, together or not at all.
+        """Move checkpoints, add dead letters, change views in their order and remove those dead letters that
+        ``dropped`` names by handler and position, if they are there: together or not at all.
 
         Durable when it returns, as `commit` is. Calls take effect in the order in which they were made.
         """

@@ -54,7 +54,8 @@ class Refused(CallerError):
     """A command that would do harm, or that has nothing to work on."""
 
 
-def _opened(url: str, *, create: bool = False) -> EventStore:
+def opened(url: str, *, create: bool = False) -> EventStore:
+    """The store of ``url``, which is made only if that is wanted."""
     return open_store(url, create=create)
 
 
@@ -68,7 +69,7 @@ def info(url: Url, as_json: Json = False) -> None:
 
 
 async def _info(url: str, as_json: bool) -> None:
-    async with _opened(url) as store:
+    async with opened(url) as store:
         if not isinstance(store, HasInfo):
             raise NotOffered(url, "info")
         facts = (await store.info())._asdict()
@@ -78,7 +79,7 @@ async def _info(url: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"store": url, **facts, "checkpoints": checkpoints, "dead_letters": letters}))
         return
-    console = _console()
+    console = new_console()
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():
         shown = value
@@ -95,7 +96,7 @@ async def _info(url: str, as_json: bool) -> None:
         for name in sorted({*checkpoints, *letters}):
             position = checkpoints.get(name)
             behind = None if position is None else facts["last_position"] - position
-            table.add_row(printable(name), *[_number(n) for n in (position, behind, letters[name])])
+            table.add_row(printable(name), *[number(n) for n in (position, behind, letters[name])])
         console.print()
         console.print(table, markup=False)
 
@@ -117,7 +118,7 @@ def events(
     """List the events of the log, in order."""
 
     async def show() -> None:
-        async with _opened(url) as store:
+        async with opened(url) as store:
             matching = store.log_filter(topic, event_type or None, aggregate_type, correlation_id)
             read = (
                 store.follow_records(after, matching)
@@ -144,7 +145,7 @@ def stream(
     """List the events of one aggregate, in order."""
 
     async def show() -> None:
-        async with _opened(url) as store:
+        async with opened(url) as store:
             types = [aggregate_type] if aggregate_type else await store.aggregate_types(aggregate_id)
             if len(types) > 1:
                 raise Refused(
@@ -165,7 +166,7 @@ def trace(
     """Show what followed from one first message, each event below its cause."""
 
     async def show() -> None:
-        async with _opened(url) as store:
+        async with opened(url) as store:
             tree = await store.causal_records(correlation_id)
         if not tree.roots:
             raise Refused(f"nothing in {url} has the correlation id {correlation_id!r}")
@@ -175,7 +176,7 @@ def trace(
 
 
 async def _show(records: AsyncGenerator[StoredRecord], limit: int | None, as_json: bool) -> None:
-    show = _print_line if as_json else _Rows(_console()).show
+    show = _print_line if as_json else _Rows(new_console()).show
     if limit == 0:
         return
     shown = 0
@@ -253,7 +254,7 @@ def verify(url: Url, as_json: Json = False) -> None:
     """Check everything in the store; the first fault ends it with exit code 1."""
 
     async def check() -> bool:
-        async with _opened(url) as store:
+        async with opened(url) as store:
             if not isinstance(store, CanVerify):
                 raise NotOffered(url, "verify")
             with _bar("verify") as progress:
@@ -289,7 +290,7 @@ def restore(
 
 
 async def _copy(url: str, target: str, command: str) -> None:
-    async with _opened(url) as store:
+    async with opened(url) as store:
         if not isinstance(store, CanBackUp):
             raise NotOffered(url, command)
         with _bar(command) as progress:
@@ -314,7 +315,7 @@ def export_events(
 
 
 async def _export(url: str, file: Path | None) -> None:
-    async with _opened(url) as store:
+    async with opened(url) as store:
         with _writing(file) as out, _bar("export", shown=file is not None) as progress:
             end, count = await store.last_position(), 0
             print(json.dumps(HEAD), file=out)
@@ -366,7 +367,7 @@ async def _import(url: str, file: Path | None, resume: bool) -> None:
         size = 0 if file is None else os.fstat(lines.fileno()).st_size
         exported = _exported(lines, size, progress)
         chunk = tuple(islice(exported, CHUNK))  # whoever names a wrong file gets no store
-        async with _opened(url, create=True) as store:
+        async with opened(url, create=True) as store:
             if await store.last_position() and not resume:
                 raise Refused(f"{url} has events: import into a new store, or add --resume to go on with it")
             exported = chain(chunk, exported)
@@ -438,7 +439,8 @@ def _exported(lines: Iterable[bytes], size: int, progress: Progress) -> Iterator
 # --- the terminal ------------------------------------------------------------------------------------------
 
 
-def _console() -> Console:
+def new_console() -> Console:
+    """Where tables are printed."""
     return Console(highlight=False)
 
 
@@ -455,7 +457,8 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _number(value: int | None) -> str:
+def number(value: int | None) -> str:
+    """A number in a table."""
     return "-" if value is None else f"{value:,}"
 
 

@@ -22,7 +22,8 @@ from uno_actors.dispatcher import Dispatcher, LoopThread
 from uno_actors.errors import InvalidHandler, SupervisorGaveUp, SystemNotRunning, UnknownAggregateType
 from uno_actors.events import EventRegistry, event_registry
 from uno_actors.future import Future
-from uno_actors.handlers import HandlerSpec, gather, handler_registry, is_same_target
+from uno_actors.handler_control import HandlerControl, HandlerInfo
+from uno_actors.handlers import HandlerSpec, Start, gather, handler_registry, is_same_target
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DeadMessage
 from uno_actors.projections import PublishedView, published_view
@@ -331,6 +332,8 @@ class ActorSystem:
     async def settled(self, timeout: float = 30.0) -> None:
         """Wait until every command is answered and every handler is live and has done with all that is recorded.
 
+        Not waited for are handlers that are paused, or that another process runs.
+
         Args:
             timeout: Seconds.
 
@@ -339,6 +342,89 @@ class ActorSystem:
             SystemNotRunning: The system was not started, or has stopped.
         """
         await self._running().settled(timeout)
+
+    async def handlers(self) -> list[HandlerInfo]:
+        """How every handler is that has run on the store, here or in another process, by name.
+
+        Raises:
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        return await self._running().handlers()
+
+    async def pause(self, name: str) -> None:
+        """Have a handler handle nothing until it is resumed, wherever it runs and also after restarts.
+
+        An event that it is handling is finished. In another process it pauses within half a second.
+
+        Raises:
+            UnknownHandler: None of this name has run on the store.
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        runtime = self._running()
+        await HandlerControl(self.store).pause(name)
+        await runtime.look_at_orders()
+
+    async def resume(self, name: str) -> None:
+        """Have a paused handler go on.
+
+        Raises:
+            UnknownHandler, SystemNotRunning: As `pause`.
+        """
+        runtime = self._running()
+        await HandlerControl(self.store).resume(name)
+        await runtime.look_at_orders()
+
+    async def reset(self, name: str, to: Start) -> int:
+        """Have a handler go on from another place; see `HandlerControl.reset`.
+
+        Args:
+            name: Of the handler.
+            to: ``earliest``, ``latest``, a position or a time. A projection is reset to ``earliest`` alone: its
+                view is built anew, beside the one that is read.
+
+        Returns:
+            The position after which it goes on.
+
+        Raises:
+            InvalidReset: The log does not reach so far, or it is a projection.
+            UnknownHandler, SystemNotRunning: As `pause`.
+        """
+        runtime = self._running()
+        position = await HandlerControl(self.store).reset(name, to)
+        await runtime.look_at_orders()
+        return position
+
+    async def retry_dead_letters(self, handler: str, positions: Sequence[int] | None = None) -> int:
+        """Have a handler given some of its dead letters once more, or all; see `HandlerControl.retry`.
+
+        It returns when that is asked for, not when it is done.
+
+        Args:
+            handler: Its name.
+            positions: Those of the letters.
+
+        Returns:
+            How many.
+
+        Raises:
+            NoDeadLetter: There is none at one of the positions.
+            UnknownHandler, SystemNotRunning: As `pause`.
+        """
+        runtime = self._running()
+        count = await HandlerControl(self.store).retry(handler, positions)
+        await runtime.look_at_orders()
+        return count
+
+    async def unsubscribe(self, name: str) -> None:
+        """Have this system run a handler no more: it ends after the event that it is handling.
+
+        Its checkpoint stays; another process that stands by for it takes over.
+
+        Raises:
+            UnknownHandler: The system runs none of this name.
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        await self._running().unsubscribe(name)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """In a synchronous program: run a coroutine on the system's loop and return its result.

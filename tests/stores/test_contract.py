@@ -382,9 +382,10 @@ class ReplacesCheckpoints(Broken):
         checkpoints: Mapping[str, int],
         dead_letters: Sequence[DeadLetter] = (),
         views: Sequence[ViewChange] = (),
+        dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
         self._checkpoints.clear()
-        await super().save_progress(checkpoints, dead_letters, views)
+        await super().save_progress(checkpoints, dead_letters, views, dropped)
 
 
 class OnlyForward(Broken):
@@ -393,9 +394,10 @@ class OnlyForward(Broken):
         checkpoints: Mapping[str, int],
         dead_letters: Sequence[DeadLetter] = (),
         views: Sequence[ViewChange] = (),
+        dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
         forward = {name: max(at, self._checkpoints.get(name, 0)) for name, at in checkpoints.items()}
-        await super().save_progress(forward, dead_letters, views)
+        await super().save_progress(forward, dead_letters, views, dropped)
 
 
 class KeepsFirstLetter(Broken):
@@ -404,11 +406,12 @@ class KeepsFirstLetter(Broken):
         checkpoints: Mapping[str, int],
         dead_letters: Sequence[DeadLetter] = (),
         views: Sequence[ViewChange] = (),
+        dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
         new = [
             letter for letter in dead_letters if (letter.handler, letter.position) not in self._dead_letters
         ]
-        await super().save_progress(checkpoints, new, views)
+        await super().save_progress(checkpoints, new, views, dropped)
 
 
 class LettersByArrival(Broken):
@@ -427,6 +430,17 @@ class DropsAll(Broken):
         if dropped:
             self._dead_letters.clear()
         return dropped
+
+
+class DropsNoneWithProgress(Broken):
+    async def save_progress(
+        self,
+        checkpoints: Mapping[str, int],
+        dead_letters: Sequence[DeadLetter] = (),
+        views: Sequence[ViewChange] = (),
+        dropped: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        await super().save_progress(checkpoints, dead_letters, views)
 
 
 class KeepsFirstSnapshot(Broken):
@@ -549,6 +563,7 @@ class OneViewForAll(Broken):
         checkpoints: Mapping[str, int],
         dead_letters: Sequence[DeadLetter] = (),
         views: Sequence[ViewChange] = (),
+        dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
         await super().save_progress(checkpoints, dead_letters, [c._replace(view="all") for c in views])
 
@@ -580,6 +595,7 @@ class KeepsFirstValue(Broken):
         checkpoints: Mapping[str, int],
         dead_letters: Sequence[DeadLetter] = (),
         views: Sequence[ViewChange] = (),
+        dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
         new = [c for c in views if c.value is None or c.key not in self._views.get(c.view, ())]
         await super().save_progress(checkpoints, dead_letters, new)
@@ -591,6 +607,7 @@ class RemovesNoKeys(Broken):
         checkpoints: Mapping[str, int],
         dead_letters: Sequence[DeadLetter] = (),
         views: Sequence[ViewChange] = (),
+        dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
         await super().save_progress(checkpoints, dead_letters, [c for c in views if c.value is not None])
 
@@ -656,6 +673,7 @@ BROKEN: dict[type[Broken], str] = {
     DropKeepsCheckpoint: "views_can_be_dropped",
     DropsViewsByPrefix: "views_can_be_dropped",
     DropsAll: "dead_letters_can_be_dropped",
+    DropsNoneWithProgress: "dead_letters_can_be_dropped",
     KeepsFirstSnapshot: "snapshots_are_kept_one_for_each_stream",
     SnapshotsById: "snapshots_are_kept_one_for_each_stream",
     DropsEverySnapshot: "snapshots_can_be_dropped",

@@ -805,6 +805,12 @@ async def dead_letters_can_be_dropped(make_store: MakeStore) -> None:
         _equal(await store.drop_dead_letter("a", 3), False, "dropping one that never was")
         _equal(await store.dead_letters(), [_letter("a", 2), _letter("b", 1)], "the dead letters left")
         _equal(await store.checkpoints(), {"a": 2}, "the checkpoint")
+        view = ViewChange("a", b"k", b"1")
+        await store.save_progress({"a": 3}, views=[view], dropped=[("a", 2), ("a", 9), ("c", 1)])
+        _equal(
+            await store.dead_letters(), [_letter("b", 1)], "those left when some were dropped with progress"
+        )
+        _equal(await store.read_view("a"), [(b"k", b"1")], "the view that has changed with them")
 
 
 # --- snapshots ---------------------------------------------------------------------------------------------
