@@ -1,5 +1,6 @@
 """What the configuration files of tests name."""
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -98,3 +99,10 @@ class Unmakable(EventHandler[Sold]):
     def __init__(self) -> None:
         super().__init__(Sold)
         raise OSError("no mail server")
+
+
+class SlowToStart(Actor):
+    @override
+    async def on_start(self) -> None:
+        note(Sold(price=1))
+        await asyncio.sleep(3600)

@@ -188,12 +188,29 @@ def test_an_empty_file_is_a_system_by_default(tmp_path: Path) -> None:
 
 
 async def test_a_system_runs_by_its_file(tmp_path: Path) -> None:
-    path = written(tmp_path, GOOD[: GOOD.index("[[supervisors]]")])
+    path = written(tmp_path, GOOD)
     configured.handled.clear()
     async with ActorSystem.from_config(path, store="memory:") as system:
         assert await system.aggregate(configured.Shop, "a").ask(configured.Sell(price=5)) == 5
         await system.settled()
+        clerk = system.actor("clerk")
+        assert clerk is not None
+        assert await clerk.ask("?") == "good day good day"
+        tree = [node.name for node in system.tree().walk()]
+    assert tree == [
+        "shop", "handlers", "audit", "notifications", "clerk", "mail", "counting", "configured.Counter", "Clerk"
+    ]  # fmt: skip
     assert ("audit", 1) in configured.handled
+
+
+async def test_a_system_prints_itself_as_its_file(tmp_path: Path) -> None:
+    system = ActorSystem.from_config(written(tmp_path, GOOD))
+    text = system.to_config()
+    second = ActorSystem.from_config(written(tmp_path, text, "second.toml"))
+    assert second.to_config() == text
+    assert second._supervised == system._supervised
+    assert second._settings.stop_timeout == system._settings.stop_timeout == 90
+    assert 'types = ["configured:Shop", "configured:Warehouse"]' in text
 
 
 def test_modules_beside_the_file_are_found(tmp_path: Path) -> None:

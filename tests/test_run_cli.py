@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -55,7 +56,11 @@ class Running:
     def start(self, text: str = FILE, *options: str, **environment: str) -> None:
         """Start it, and return when it has started."""
         self.begin(text, *options, **environment)
-        self.until(lambda: self.logged("system started"))
+        self.until(lambda: self.logged("system started") and self.sockets())
+
+    def sockets(self) -> list[Path]:
+        runtime = Path(self.environment["XDG_RUNTIME_DIR"])
+        return [*self.directory.rglob("*.sock"), *runtime.rglob("*.sock")]
 
     def begin(self, text: str = FILE, *options: str, **environment: str) -> None:
         self.file.write_text(text)
@@ -280,23 +285,19 @@ def test_a_system_in_memory_is_found_by_its_file(service: Running) -> None:
     assert service.tree().returncode == 0
 
 
-@pytest.mark.parametrize(
-    "request_line", [b"", b"\n", b"{}\n", b'{"want": "secrets"}\n', b"[" * 100_000 + b"\n", b"\xff\n"]
-)
-def test_a_malformed_request_does_not_hurt_the_system(service: Running, request_line: bytes) -> None:
-    import socket
-
+def test_malformed_requests_do_not_hurt_the_system(service: Running) -> None:
     service.start()
-    (path,) = (service.directory / "data").glob("*.sock")
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(path))
-        connection.sendall(request_line)
-        connection.shutdown(socket.SHUT_WR)
-        try:
-            reply: Any = connection.makefile("rb").readline()
-        except ConnectionResetError:
-            reply = b""
-    assert not reply or "error" in json.loads(reply)
+    (path,) = service.sockets()
+    for request in (b"", b"\n", b"{}\n", b'{"want": "secrets"}\n', b"[" * 100_000 + b"\n", b"\xff\n"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            try:
+                reply: Any = connection.makefile("rb").readline()
+            except ConnectionResetError:
+                reply = b""
+        assert not reply or "error" in json.loads(reply)
     assert service.tree().returncode == 0
 
 
@@ -316,3 +317,71 @@ def test_long_paths_are_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     directory = control_directory(f"lmdb:{deep}", "key")
     assert directory.parent.parent == tmp_path
     assert directory == control_directory(f"lmdb:{deep}", "key") != control_directory("memory:", "key")
+
+
+# --- another file ------------------------------------------------------------------------------------------
+
+SECOND = '[[handlers]]\nname = "second"\nhandler = "configured:note"\nstart = "earliest"\n'
+
+
+def test_sighup_applies_the_difference(service: Running) -> None:
+    service.start(SECONDS_EACH="0.01")
+    service.sell(1, 2)
+    service.until(lambda: service.notes() == [1, 2])
+    service.file.write_text(FILE + SECOND)
+    service.signal(signal.SIGHUP)
+    service.until(lambda: service.logged("configuration applied"))
+    line = json.loads(service.log.read_text().splitlines()[-1])
+    assert (line["stopped"], line["started"]) == ([], ["second"])
+    service.until(lambda: service.notes() == [1, 2, 1, 2])
+    assert "second  handler, live" in service.tree().stdout
+    service.signal(signal.SIGTERM)
+    assert service.code() == 0
+
+
+def test_sighup_with_a_wrong_file_changes_nothing(service: Running) -> None:
+    service.start()
+    before = json.loads(service.tree("--json").stdout)
+    service.file.write_text(FILE + SECOND + "topik = 1\nbatch = 0\n")
+    service.signal(signal.SIGHUP)
+    service.until(lambda: service.log.read_text().count("configuration is wrong and nothing changes") == 2)
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    assert f"{service.file}:14: handlers[1].topik" in lines[-2]["fault"]
+    assert f"{service.file}:15: handlers[1].batch" in lines[-1]["fault"]
+    assert json.loads(service.tree("--json").stdout)["tree"] == before["tree"]
+    service.file.unlink()
+    service.signal(signal.SIGHUP)
+    service.until(lambda: service.logged("No such file"))
+    service.signal(signal.SIGTERM)
+    assert service.code() == 0
+
+
+def test_sighup_tells_what_takes_a_new_start_and_changes_the_logs(service: Running) -> None:
+    service.start()
+    service.file.write_text(FILE.replace("20s", "21s").replace('"json"', '"text"'))
+    service.signal(signal.SIGHUP)
+    service.until(lambda: service.logged("configuration applied"))
+    last = service.log.read_text().splitlines()[-2:]
+    assert "changes take effect at the next start" in last[0]
+    assert "system.stop_timeout" in last[0]
+    assert "[info     ] configuration applied" in last[1]
+
+
+def test_hundreds_of_signals_end_in_the_last_file(service: Running) -> None:
+    service.start()
+    for number in range(200):
+        service.file.write_text(FILE + SECOND * (number % 2))
+        service.signal(signal.SIGHUP)
+    service.until(lambda: "second" in service.tree().stdout)
+    service.signal(signal.SIGTERM)
+    assert service.code() == 0
+    assert not service.logged("cannot be applied")
+
+
+def test_a_signal_while_it_starts_ends_it_with_0(service: Running) -> None:
+    slow = '[[supervisors]]\nname = "s"\n[[supervisors.actors]]\nactor = "configured:SlowToStart"\nshutdown = "kill"\n'
+    service.begin(FILE + slow)
+    service.until(service.notes)
+    service.signal(signal.SIGTERM)
+    assert service.code() == 0
+    assert service.logged("system stopped before it had started")

@@ -19,7 +19,8 @@ A map, in the order in which one command travels:
   ``carrier`` give them turns on an event loop and worker threads, ``asks`` sees to it that none waits for
   ever, and ``watchdog`` names who keeps the others waiting.
 - ``config``: a system as a file; its ``config_text``, ``config_values`` and ``config_errors``, with ``toml_lines``;
-  ``plan`` reads what its rules come to.
+  ``config_writer`` writes it; ``plan`` reads what its rules come to, ``simulation`` runs them, ``reload`` changes a
+  running tree.
 - ``errors``: one tree that tells the caller's faults, the world's and ours apart.
 """
 
@@ -31,6 +32,7 @@ from uno_actors.bus import BusStatistics, EventBus, FailedDelivery
 from uno_actors.causal_tree import CausalNode, CausalTree
 from uno_actors.commands import Command
 from uno_actors.config_errors import ConfigFault, InvalidConfig
+from uno_actors.config_writer import NotConfigurable
 from uno_actors.errors import (
     AggregateNotFound,
     AmbiguousEventType,
@@ -91,6 +93,7 @@ from uno_actors.publisher import (
     get_event_publisher,
     get_event_store,
 )
+from uno_actors.reload import Reloaded
 from uno_actors.repository import EventSourcedRepository
 from uno_actors.runners import TreeNode
 from uno_actors.runtime import SystemStatistics
@@ -158,6 +161,7 @@ __all__ = [
     "MissingApply",
     "NameTaken",
     "NoDeadLetter",
+    "NotConfigurable",
     "OutcomeUnknown",
     "PlaceTaken",
     "ProcessManager",
@@ -165,6 +169,7 @@ __all__ = [
     "PublishedView",
     "RecordedEvent",
     "Refusal",
+    "Reloaded",
     "ReplyNotRecorded",
     "Snapshot",
     "StoreForked",

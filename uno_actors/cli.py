@@ -20,12 +20,12 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(store_cli.app, name="store")
-app.add_typer(handlers_cli.app, name="handlers")
-app.add_typer(deadletters_cli.app, name="deadletters")
 app.command()(check_cli.check)
 app.command()(run_cli.run)
 app.command()(run_cli.tree)
 app.command()(check_cli.schema)
+app.add_typer(handlers_cli.app, name="handlers")
+app.add_typer(deadletters_cli.app, name="deadletters")
 
 
 @app.callback()
