@@ -9,6 +9,7 @@ import lmdb
 import pytest
 
 from stores import InMemoryEventStore
+from tests.waiting import ManualClock
 from uno_actors import (
     ActorSystem,
     AggregateRoot,
@@ -120,13 +121,14 @@ async def test_an_event_type_unknown_on_replay_answers_each_command_with_the_cau
     store = InMemoryEventStore(EventRegistry())
     async with ActorSystem(store, handlers=[]) as system:
         await system.aggregate(Folder, "a").ask(Open(owner="ada"))
-    async with ActorSystem(store, handlers=[]) as system:
+    async with ActorSystem(store, handlers=[], clock=(clock := ManualClock())) as system:
         for _ in range(2):
             with pytest.raises(
                 UnknownEventType, match=r"'FolderOpened' is not registered: import the module"
             ):
                 await system.aggregate(Folder, "a").ask(Open(owner="bob"))
         store.event_registry.register(FolderOpened)
+        clock.advance(0.1)  # after which it is tried again
         with pytest.raises(CommandRejected, match="it belongs to ada"):
             await system.aggregate(Folder, "a").ask(Open(owner="bob"))
 

@@ -1,6 +1,9 @@
 """``uno-actors check`` and ``uno-actors schema``."""
 
 import json
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -165,3 +168,30 @@ def test_the_schema_shows_defaults_as_they_are_written(schema: jsonschema.Draft2
     assert definitions["HandlerTable"]["properties"]["priority"]["default"] == "normal"
     assert "default" not in definitions["HandlerTable"]["properties"]["timeout"]
     assert "null" not in json.dumps(schema.schema)
+
+
+# --- simulation --------------------------------------------------------------------------------------------
+
+
+def test_an_hour_of_failures_is_simulated_and_told(tmp_path: Path) -> None:
+    result = check(written(tmp_path, FILE), "--simulate", "mail fails 100% of 1/s for 10s", "--for", "5m")
+    assert result.exit_code == 0
+    told = result.output[result.output.index("simulated: ") :]
+    first, *others = told.splitlines()
+    assert first.startswith("simulated: the system ")
+    assert others[0].startswith("  outer > inner > mail: ")
+    again = check(written(tmp_path, FILE), "--simulate", "mail fails 100% of 1/s for 10s", "--for", "5m")
+    assert again.output == result.output
+    as_data = check(written(tmp_path, FILE), "--simulate", "mail cannot start for 9m", "--json")
+    assert json.loads(as_data.output)["simulation"]["ended"] is True
+
+
+@pytest.mark.parametrize(
+    "options", [["--simulate", "mail"], ["--simulate", "mail fails 1%", "--for", "long"]]
+)
+def test_a_fault_that_cannot_be_simulated_is_a_wrong_command_line(tmp_path: Path, options: list[str]) -> None:
+    command = [Path(sys.executable).with_name("uno-actors"), "check", written(tmp_path, FILE), *options]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("error: cannot simulate ")

@@ -214,7 +214,9 @@ MESSAGES = [
         {"started": False},
     ),
     (
-        SupervisorGaveUp("mail", "send_receipt", "5 restarts within 30 s", ValueError("no such address")),
+        SupervisorGaveUp(
+            "mail", "send_receipt", "failed again after 5 restarts within 30 s", ValueError("no such address")
+        ),
         "supervisor 'mail' gave up: send_receipt failed again after 5 restarts within 30 s",
         "Its last error was ValueError: no such address",
         {"supervisor": "mail", "child": "send_receipt"},

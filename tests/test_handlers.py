@@ -342,7 +342,7 @@ def test_a_handler_under_a_supervisor_is_not_taken_a_second_time() -> None:
     def one(event: DomainEvent) -> None: ...
 
     system = ActorSystem(supervisors=[Supervisor("mine", [one])])
-    assert [(s.name, [spec.name for spec in specs]) for s, specs in system._supervised] == [
+    assert [(s.name, [spec.name for spec in s.specs]) for s in system._supervised] == [
         ("handlers", []),
         ("mine", ["mail"]),
     ]

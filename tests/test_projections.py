@@ -495,4 +495,4 @@ def test_the_event_type_of_a_projection_is_read_from_its_class() -> None:
         async def handle(self, event: Credited) -> None: ...
 
     system = ActorSystem(handlers=[OfCredits])
-    assert system._supervised[0][1][0].event_type is Credited
+    assert system._supervised[0].specs[0].run.event_type is Credited

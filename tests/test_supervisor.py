@@ -1,13 +1,14 @@
-"""What a supervisor decides, as tables of values."""
+"""The rules of a supervisor, as values: back-off, budget, how children stand in the tree."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uno_actors import Backoff, Supervisor
-from uno_actors.supervisor import DeadLetterEvent, Decision, GiveUp, Restart, RestartBudget, decide
+from uno_actors import Actor, Backoff, ChildSpec, InvalidSupervisor, Supervisor
+from uno_actors.supervisor import RestartBudget
 
 PLAIN = Backoff(initial=0.1, max=10.0, factor=2.0, jitter=0.0)
 
@@ -124,39 +125,6 @@ def test_a_budget_reads_as_a_sentence() -> None:
     assert str(RestartBudget()) == "any number of restarts"
 
 
-@pytest.mark.parametrize(
-    ("budget", "attempt", "max_attempts", "restarts", "expected"),
-    [
-        (RestartBudget(), 1, 5, [], Restart(0.1)),  # first failure: again, after the initial delay
-        (RestartBudget(), 4, 5, [], Restart(0.8)),  # the same event for the fourth time: a longer wait
-        (RestartBudget(), 5, 5, [], DeadLetterEvent(0.1)),  # its last attempt; the next event waits little
-        (RestartBudget(), 9, 5, [], DeadLetterEvent(0.1)),  # max_attempts was lowered meanwhile
-        (RestartBudget(), 1, 1, [], DeadLetterEvent(0.1)),  # no second attempt
-        (RestartBudget(2, 10), 1, 5, [95.0], Restart(0.1)),  # one of two in the window
-        (RestartBudget(2, 10), 1, 5, [95.0, 96.0], GiveUp()),  # used up
-        (RestartBudget(2, 10), 5, 5, [95.0, 96.0], GiveUp()),  # also when the event could be set aside
-        (RestartBudget(2, 10), 1, 5, [90.0, 96.0], GiveUp()),  # boundary inclusive
-        (RestartBudget(2, 10), 1, 5, [80.0, 96.0], Restart(0.1)),  # one has slid out of the window
-        (RestartBudget(0, 10), 1, 5, [], GiveUp()),  # never again
-    ],
-)
-def test_what_becomes_of_a_failed_child(
-    budget: RestartBudget, attempt: int, max_attempts: int, restarts: list[float], expected: Decision
-) -> None:
-    decision = decide(
-        budget,
-        PLAIN,
-        attempt=attempt,
-        max_attempts=max_attempts,
-        restarts=restarts,
-        now=100.0,
-        chance=0.0,
-    )
-    assert type(decision) is type(expected)
-    if isinstance(expected, (Restart, DeadLetterEvent)) and isinstance(decision, (Restart, DeadLetterEvent)):
-        assert decision.delay == pytest.approx(expected.delay)
-
-
 def test_a_supervisor_checks_its_values_where_they_enter() -> None:
     with pytest.raises(ValueError, match="needs a name"):
         Supervisor("")
@@ -165,3 +133,96 @@ def test_a_supervisor_checks_its_values_where_they_enter() -> None:
     with pytest.raises(ValueError, match="positive number of seconds"):
         Supervisor("mail", within=0)
     assert Supervisor("mail", max_restarts=2, within=3).restart_budget == RestartBudget(2, 3)
+
+
+class Worker(Actor):
+    async def on_receive(self, message: object) -> None: ...
+
+
+def handler(event: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"strategy": "one_for_two"},
+            "strategy must be one of one_for_one, one_for_all, rest_for_one; found 'one",
+        ),
+        ({"budget": "family"}, "budget must be one of supervisor, child; found 'family'"),
+        (
+            {"auto_shutdown": "sometimes"},
+            "auto_shutdown must be one of never, any_significant, all_significant",
+        ),
+        (
+            {"auto_shutdown": "any_significant"},
+            "auto_shutdown is 'any_significant' and no child is significant",
+        ),
+        (
+            {"directives": {ValueError: "ignore"}},
+            "the directive for ValueError must be one of restart, resume, st",
+        ),
+        ({"directives": {int: "stop"}}, "directives are by class of error; found <class 'int'>"),
+        ({"children": [Worker, Worker]}, "two children are named 'Worker'"),
+        ({"children": [Worker, ChildSpec(handler, name="Worker")]}, "two children are named 'Worker'"),
+        (
+            {"children": [ChildSpec(Worker, restart="transient", significant=True)]},
+            "a child is significant, which means nothing while auto_shutdown is 'never'",
+        ),
+    ],
+)
+def test_rules_that_contradict_each_other_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidSupervisor) as caught:
+        Supervisor("team", **values)
+    assert f"supervisor 'team': {message}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"restart": "always"}, "restart must be one of permanent, transient, temporary; found 'always'"),
+        ({"shutdown": -1}, "shutdown must be seconds, 'kill' or 'infinity'; found -1"),
+        ({"shutdown": "later"}, "shutdown must be seconds, 'kill' or 'infinity'; found 'later'"),
+        ({"shutdown": True}, "shutdown must be seconds, 'kill' or 'infinity'; found True"),
+        ({"max_attempts": 0}, "max_attempts must be 1 or more; found 0"),
+        ({"significant": True}, "significant and permanent, but a permanent child never ends by itself"),
+        ({"dispatcher": "pool"}, "dispatcher must be one of shared, thread; found 'pool'"),
+        ({"run": handler, "args": [1]}, "args, kwargs and dispatcher are for classes of actors"),
+        ({"run": Supervisor("inner"), "max_attempts": 2}, "max_attempts is for actors and handlers"),
+    ],
+)
+def test_a_child_that_cannot_stand_in_a_tree_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidSupervisor, match="^child ") as caught:
+        ChildSpec(**{"run": Worker, "name": "it", **values})
+    assert message in str(caught.value)
+
+
+def test_a_child_may_be_given_by_itself() -> None:
+    inner = Supervisor("inner")
+    supervisor = Supervisor("team", [Worker, inner, handler, ChildSpec(Worker, name="other", shutdown=1)])
+    assert [(spec.known_name, spec.patience) for spec in supervisor.specs] == [
+        ("Worker", 5.0),
+        ("inner", "infinity"),
+        (None, 5.0),
+        ("other", 1),
+    ]
+
+
+def test_of_directives_that_of_the_innermost_class_wins() -> None:
+    supervisor = Supervisor(
+        "team", directives={Exception: "stop", OSError: "resume", FileNotFoundError: "escalate"}
+    )
+    found = [
+        supervisor.directive(error()) for error in (KeyError, ConnectionError, FileNotFoundError, SystemExit)
+    ]
+    assert found == ["stop", "resume", "escalate", "restart"]
+
+
+@pytest.mark.parametrize(
+    ("reset_after", "within", "expected"), [(None, 30, 30), (None, 1, 10), (5.0, 30, 5.0), (0.0, 30, 0.0)]
+)
+def test_the_back_off_begins_anew_after_a_quiet_time(
+    reset_after: float | None, within: float, expected: float
+) -> None:
+    backoff = Backoff(max=10, reset_after=reset_after)
+    assert Supervisor("team", within=within, backoff=backoff).quiet_after == expected

@@ -13,7 +13,8 @@ A map, in the order in which one command travels:
 - ``process_manager``: a handler that sends commands, none of them twice.
 - ``bus``: events handled in memory, recorded nowhere; ``publisher``: recorded events of no aggregate, and the
   defaults of a process; ``bridges``: from one system to another.
-- ``supervisor`` decides what happens to a failed handler, ``supervision`` does it.
+- ``supervisor``: the rules for those that fail, ``tree``: who stands under whom; ``family`` decides what is to be
+  done, ``supervision`` does it, with ``runners`` for each kind of child.
 - ``actor``, ``process``, ``mailbox``, ``future``: pykka's actors, each at its work; ``dispatcher`` and
   ``carrier`` give them turns on an event loop and worker threads, ``asks`` sees to it that none waits for
   ever, and ``watchdog`` names who keeps the others waiting.
@@ -64,8 +65,10 @@ from uno_actors.errors import (
     SupervisorGaveUp,
     SystemNotRunning,
     UnknownAggregateType,
+    UnknownChild,
     UnknownCommand,
     UnknownEventType,
+    UnknownSupervisor,
     UnoError,
     WorldError,
 )
@@ -85,10 +88,11 @@ from uno_actors.publisher import (
     get_event_store,
 )
 from uno_actors.repository import EventSourcedRepository
+from uno_actors.runners import TreeNode
 from uno_actors.runtime import SystemStatistics
 from uno_actors.store import ANY, DeadLetter, EventStore, Lease, RecordedEvent, Snapshot, open_store
 from uno_actors.supervisor import Backoff, ChildSpec, Supervisor
-from uno_actors.system import ActorSystem
+from uno_actors.system import ActorSystem, ChildCounts, SupervisorRef
 
 __all__ = [
     "ANY",
@@ -108,6 +112,7 @@ __all__ = [
     "CallerError",
     "CausalNode",
     "CausalTree",
+    "ChildCounts",
     "ChildSpec",
     "Command",
     "CommandRejected",
@@ -160,12 +165,16 @@ __all__ = [
     "StoreUnavailable",
     "Supervisor",
     "SupervisorGaveUp",
+    "SupervisorRef",
     "SystemNotRunning",
     "SystemStatistics",
     "Terminated",
+    "TreeNode",
     "UnknownAggregateType",
+    "UnknownChild",
     "UnknownCommand",
     "UnknownEventType",
+    "UnknownSupervisor",
     "UnoError",
     "View",
     "WorldError",

@@ -102,7 +102,7 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
         return self._process().spawn(actor_class(*args, **kwargs))
 
     def watch(self, ref: PykkaActorRef[Any]) -> None:
-        """Be told `Terminated` when the actor behind ``ref`` has ended; at once if it has.
+        """Be told `Terminated`, even with a full mailbox, when the actor behind ``ref`` ends; at once if it has.
 
         Raises:
             TypeError: It is an actor of another runtime.

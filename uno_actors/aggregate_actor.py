@@ -31,6 +31,7 @@ from uno_actors.errors import (
     MailboxFull,
     OutcomeUnknown,
     UnoError,
+    WorldError,
     describe,
 )
 from uno_actors.events import DomainEvent
@@ -40,11 +41,14 @@ from uno_actors.log import get_logger
 from uno_actors.mailbox import DeadMessages
 from uno_actors.snapshots import Snapshots
 from uno_actors.store import Append, Appended, EventStore, Snapshot
+from uno_actors.supervisor import Backoff
 
 R = TypeVar("R")
 
 CAPACITY = 1000
 """Commands that may wait for one aggregate."""
+LOAD_BACKOFF = Backoff(initial=0.1, max=30.0, jitter=0.0)
+"""How long an aggregate whose stream cannot be replayed answers with the error of the last try."""
 BATCH = 64
 """Commands that one aggregate handles before the next one has its turn."""
 MAX_RERUNS = 3
@@ -165,6 +169,15 @@ class AggregateStatistics:
     passivations: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A stream could not be replayed, ``times`` in a row, with this error; it is tried again after ``until``."""
+
+    error: BaseException
+    until: float
+    times: int
+
+
 class AggregateActor:
     """One live aggregate: its mailbox, its state, and the replies that wait for the disk."""
 
@@ -178,6 +191,7 @@ class AggregateActor:
         "_records",
         "_scheduled",
         "_snapshot",
+        "_unreadable",
         "instance",
         "last_used",
         "stream",
@@ -196,6 +210,7 @@ class AggregateActor:
         self._snapshot: Snapshot | None = None  # of the state after the append under way
         self._scheduled = False
         self._loading = False  # something from the store, without which nothing can be handled
+        self._unreadable: Unreadable | None = None  # how the last replay of its stream has failed
 
     @property
     def idle(self) -> bool:
@@ -234,6 +249,7 @@ class AggregateActor:
                 # What is not yet recorded cannot be loaded: the append under way comes first.
                 if self._flight is None and not self._records:
                     self._load()
+                    continue
                 break
             envelope = self._mailbox.popleft()
             if not (envelope.withdrawn or self._is_repeated(envelope, self.instance)):
@@ -416,8 +432,27 @@ class AggregateActor:
     # --- loading ---
 
     def _load(self) -> None:
+        """Begin to load; or answer what waits, if the stream cannot be replayed and it is too early to try again."""
+        unreadable = self._unreadable
+        if unreadable is not None and self.last_used < unreadable.until:
+            self._answer_all(unreadable.error)
+            return
         self._loading = True
         self._aggregates.start(self._activate())
+
+    def _answer_all(self, error: BaseException) -> None:
+        waiting, self._mailbox = self._mailbox or (), None
+        for envelope in waiting:
+            if not envelope.withdrawn:
+                self._aggregates.answer(self, envelope, Failed(error))
+
+    def _cannot_load(self, error: BaseException) -> None:
+        self._aggregates.log.error("aggregate cannot be loaded", aggregate=str(self.stream), exc_info=error)
+        if not isinstance(error, WorldError):  # what is wrong with the world may be over soon
+            times = 0 if self._unreadable is None else self._unreadable.times
+            until = self._aggregates.clock.monotonic() + LOAD_BACKOFF.delay(times, 0.0)
+            self._unreadable = Unreadable(error, until, times + 1)
+        self._answer_all(error)
 
     async def _activate(self) -> None:
         aggregates = self._aggregates
@@ -426,14 +461,11 @@ class AggregateActor:
             instance, replayed = await aggregates.load(
                 self.stream, look=lambda record: self._remember(record, record.answered)
             )
-        except BaseException as error:
-            waiting, self._mailbox, self._loading = self._mailbox or (), None, False
-            aggregates.log.exception("aggregate cannot be loaded", aggregate=str(self.stream))
-            for envelope in waiting:
-                if not envelope.withdrawn:
-                    aggregates.answer(self, envelope, Failed(error))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, who waits must be answered
+            self._loading = False
+            self._cannot_load(error)
             return
-        self.instance = instance
+        self.instance, self._unreadable = instance, None
         self._loading = False
         for envelope in self._mailbox or ():
             envelope.others = ()  # versions that were not recorded then may be another's now

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,17 +11,29 @@ import typer
 
 from uno_actors.config import Config, json_schema, load
 from uno_actors.config_errors import ConfigFault, InvalidConfig
+from uno_actors.config_values import duration
 from uno_actors.errors import printable
 from uno_actors.handlers import HandlerSpec
 from uno_actors.plan import Finding, Node, Plan, plan
+from uno_actors.simulation import Fault, InvalidFault, Outcome, simulate
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file, in TOML.")]
 
 
 def check(
-    file: File, as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False
+    file: File,
+    faults: Annotated[
+        list[str] | None,
+        typer.Option("--simulate", metavar="FAULT", help="Run the rules on a virtual clock; repeatable."),
+    ] = None,
+    lasting: Annotated[str, typer.Option("--for", metavar="DURATION", help="Of the simulation.")] = "1h",
+    seed: Annotated[int, typer.Option(help="Of chance in the simulation.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Prove a configuration file: what is wrong, what its rules come to, and the tree. Exit code 1 if it is wrong."""
+    """Prove a configuration file: what is wrong, what its rules come to, and the tree. Exit code 1 if it is wrong.
+
+    Faults to simulate: 'mail fails 30%', 'mail fails 100% of 5/s for 10m after 1h', 'mail cannot start for 2m'.
+    """
     try:
         config = load(file)
     except InvalidConfig as error:
@@ -29,11 +43,16 @@ def check(
     findings = [
         (finding, config.fault(finding.path, finding.option, finding.reason)) for finding in found.findings
     ]
+    outcome = _simulated(found, faults or (), lasting, seed)
     is_right = all(finding.severity != "contradiction" for finding in found.findings)
     if as_json:
-        print(json.dumps(_as_data(config, found, findings, is_right=is_right)))
+        data = _as_data(config, found, findings, is_right=is_right)
+        data["simulation"] = None if outcome is None else _outcome_as_data(outcome)
+        print(json.dumps(data))
     else:
         for line in _report(config, found, findings, is_right=is_right):
+            print(printable(line))
+        for line in _told(outcome) if outcome is not None else ():
             print(printable(line))
     raise typer.Exit(0 if is_right else 1)
 
@@ -46,6 +65,45 @@ def schema() -> None:
 def exit_code(error: InvalidConfig) -> int:
     """2 if there is no such file, as for a wrong command line; 1 if it is wrong."""
     return 2 if any(fault.line is None and fault.file == error.file for fault in error.faults) else 1
+
+
+def _simulated(found: Plan, faults: Sequence[str], lasting: str, seed: int) -> Outcome | None:
+    if not faults:
+        return None
+    try:
+        seconds = duration(lasting)
+    except ValueError:
+        raise InvalidFault(lasting, "it is no duration") from None
+    return simulate(found.tree, [Fault.parse(fault) for fault in faults], seconds, seed)
+
+
+def _told(outcome: Outcome) -> Iterator[str]:
+    """The outcome of a simulation, a line for each part."""
+    yield ""
+    end = "the system ended after" if outcome.ended else "the system ran for"
+    yield f"simulated: {end} {rounded(outcome.seconds)}"
+    for path, child in outcome.children.items():
+        facts = [_count(child.failures, "failure"), _count(child.restarts, "restart")]
+        if child.handled or child.dead or child.waiting:
+            facts = [
+                f"{child.handled:,} handled",
+                *facts,
+                f"{child.dead:,} set aside",
+                f"{child.waiting:,} waiting",
+            ]
+        if child.down:
+            facts.append(f"down for {rounded(child.down)}, {rounded(child.longest)} at a time")
+        yield f"  {' > '.join(path)}: {', '.join(facts)}"
+    for path, times in groupby(sorted(outcome.gave_up, key=lambda one: one[1]), key=lambda one: one[1]):
+        moments = [moment for moment, _ in times]
+        when = f"after {rounded(moments[0])}" + (f", {len(moments)} times in all" if len(moments) > 1 else "")
+        yield f"  {' > '.join(path)} gave up {when}"
+
+
+def _outcome_as_data(outcome: Outcome) -> dict[str, Any]:
+    data = asdict(outcome)
+    data["children"] = [{"path": path, **asdict(child)} for path, child in outcome.children.items()]
+    return data
 
 
 def _refuse(error: InvalidConfig, *, as_json: bool) -> None:

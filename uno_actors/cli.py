@@ -10,6 +10,7 @@ import typer
 
 from uno_actors import check_cli, run_cli, store_cli
 from uno_actors.errors import InvalidStoreUrl, InvalidTopic, UnoError
+from uno_actors.simulation import InvalidFault
 
 app = typer.Typer(
     name="uno-actors",
@@ -36,7 +37,7 @@ def main() -> None:
         app()
     except UnoError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - it is a command
-        sys.exit(2 if isinstance(error, (InvalidStoreUrl, InvalidTopic)) else 1)
+        sys.exit(2 if isinstance(error, (InvalidStoreUrl, InvalidTopic, InvalidFault)) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # whoever read our output has seen enough

@@ -86,6 +86,25 @@ class InvalidSupervisor(CallerError, ValueError):
         super().__init__(f"{whose}: {reason}")
 
 
+class UnknownChild(CallerError, LookupError):
+    """No child of this name stands under the supervisor."""
+
+    def __init__(self, supervisor: str, name: str, known: Iterable[str]) -> None:
+        self.supervisor = supervisor
+        super().__init__(
+            f"supervisor {supervisor!r} has no child {name!r}; it has: {', '.join(known) or 'none'}"
+        )
+
+
+class UnknownSupervisor(CallerError, LookupError):
+    """The system has no supervisor of this name."""
+
+    def __init__(self, system: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(
+            f"system {system!r} has no supervisor {name!r}; it has: {', '.join(known) or 'none'}"
+        )
+
+
 class MissingApply(CallerError, TypeError):
     """An event was registered for which the aggregate has no ``apply_`` method."""
 
@@ -396,14 +415,20 @@ class DeadlockError(CallerError):
 
 
 class SupervisorGaveUp(WorldError):
-    """A supervisor saw more failures than its restart budget allows."""
+    """A supervisor saw more failures than its restart budget allows, or one that escalates.
 
-    def __init__(self, supervisor: str, child: str, budget: str, cause: BaseException) -> None:
+    Attributes:
+        supervisor: Its name.
+        child: The name of the child that failed.
+        cause: With what it failed.
+    """
+
+    def __init__(self, supervisor: str, child: str, reason: str, cause: BaseException) -> None:
         self.supervisor = supervisor
         self.child = child
+        self.cause = cause
         super().__init__(
-            f"supervisor {supervisor!r} gave up: {child} failed again after {budget}. Its last error was"
-            f" {describe(cause)}"
+            f"supervisor {supervisor!r} gave up: {child} {reason}. Its last error was {describe(cause)}"
         )
 
 

@@ -223,6 +223,12 @@ class Subscription:
         self.position = self.checkpoint(dispatched)
         self.fall_behind("stopped")
 
+    def begin_again(self) -> None:
+        """It was stopped and is to go on where it was."""
+        self.end()
+        self.taken = self.position
+        self.state = "catching up"
+
     def holds(self, delivery: Delivery) -> bool:
         """Whether the router waits for it to handle ``delivery``."""
         return delivery.position in self.under_way or delivery in self.queue
@@ -542,7 +548,7 @@ class HandlerActor(Actor):
                         await self._take_more(lanes)
                     except Exception as unread:  # noqa: BLE001 - a store of somebody else's may raise anything
                         failures.append((0, unread))
-                while not failures and subscription.state != "stopped" and (started := lanes.start()):
+                while not failures and subscription.at_work and (started := lanes.start()):
                     subscription.start(started[1])
                     task = self._dispatcher.loop.create_task(self._call([started[1]]))
                     tasks[task] = started

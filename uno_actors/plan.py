@@ -223,7 +223,7 @@ def _failures(supervisor: Supervisor, lasting: float) -> Iterator[tuple[float, b
         yield now, gives_up
         moments = (*budget.recent(moments, now), now)
         delay = backoff.delay(step, 0.0)
-        step = 0 if delay + lasting > supervisor.quiet_after else step + 1
+        step = 0 if lasting >= supervisor.quiet_after else step + 1
         now += delay + lasting
 
 

@@ -104,10 +104,21 @@ class Terminated:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What a supervisor is told of a failed actor."""
+    """What a supervisor is told of a failed actor.
+
+    Attributes:
+        error: With what it failed.
+        while_starting: Whether it did not come so far as to handle messages.
+        message: What it failed at, if it was a message.
+    """
 
     error: BaseException
     while_starting: bool
+    message: Envelope | None = None
+
+
+class Halt:
+    """A signal: the instance is to end, its mailbox and its reference stay."""
 
 
 class StopFlag:
@@ -183,6 +194,8 @@ class ActorProcess:
     _is_running = False  # on the loop
     _handled = 0
     _failed_count = 0
+    _restarted: Future[None] | None = None  # who waits for a new instance to have started
+    _halted: Future[None] | None = None  # who waits for the instance to have ended
     _carried: Coroutine[Any, Any, Any] | None = None  # what goes on in its task, if it has to wait
     _own_pool: WorkerPool | None = None
     _parent: "ActorProcess | None" = None
@@ -238,14 +251,27 @@ class ActorProcess:
         else:
             self._schedule()
 
-    def restart(self) -> None:
-        """Replace a failed actor by a new instance behind the same mailbox and reference, and go on.
+    @property
+    def is_suspended(self) -> bool:
+        """Whether its instance has failed or was halted, and it waits for `restart` or `resume`."""
+        return self._suspended and not self._has_ended
+
+    def restart(self, retry: Envelope | None = None) -> Future[None]:
+        """Replace a failed or halted actor by a new instance behind the same mailbox and reference, and go on.
+
+        Args:
+            retry: A message that it is to be given first, again.
+
+        Returns:
+            Set when ``on_start`` has succeeded, or to its error; of that ``on_failed`` is told as well.
 
         Raises:
             RuntimeError: There is no factory.
         """
         if self._factory is None:
             raise RuntimeError(f"{self.actor} has no factory to be restarted from")
+        restarted: Future[None] = Future()
+        self._restarted = restarted
         old, new = self.actor, self._factory()
         new.actor_inbox, new.actor_stopped = old.actor_inbox, old.actor_stopped
         new._actor_ref = old.actor_ref
@@ -255,7 +281,28 @@ class ActorProcess:
         self._is_set_up = self._is_open = self._suspended = False
         self._cancel_timers()
         self.unstash_all()  # the new instance knows nothing of them
+        if retry is not None:
+            self._inbox.put_back([retry])
         self._schedule()
+        return restarted
+
+    def resume(self) -> None:
+        """Let an actor that has failed go on as it is, with the next message."""
+        self._suspended, self._is_open = False, True
+        self._schedule()
+
+    def halt(self) -> Future[None]:
+        """Have the instance end after the message it is handling, for `restart`; the future is set when it has."""
+        halted: Future[None] = Future()
+        with _seldom:
+            if self._suspended or self._stopped.up:
+                halted.offer(None)
+                return halted
+            if self._halted is not None:
+                return self._halted
+            self._halted = halted
+        self._inbox.put_back([Signal(Halt(), halted)])  # in front of what waits
+        return halted
 
     def stop(self) -> Future[None]:
         """Have the actor stop after the messages it has; the future is set when ``on_stop`` has run."""
@@ -294,6 +341,7 @@ class ActorProcess:
         self._retire()
         if self._started is not None:
             self._started.offer_exception(ActorDeadError(f"{self.actor} was abandoned while it started"))
+        self._tell_restarted(ActorDeadError(f"{self.actor} was abandoned while it was restarted"))
         self._close()
         handling, task = self.handling, self.task
         if handling is not None and handling.reply_to is not None:
@@ -302,6 +350,10 @@ class ActorProcess:
             )
         if task is not None:
             task.cancel()
+
+    def lose(self, envelope: Envelope, reason: str) -> None:
+        """Keep a message among the dead ones."""
+        self._inbox.dead.add(str(self), envelope.message, reason)
 
     def stash(self) -> None:
         """See `Actor.stash`."""
@@ -612,6 +664,7 @@ class ActorProcess:
         except BaseException as error:  # noqa: BLE001 - as above
             if self._started is None:
                 self._begin_failure(error)
+                self._tell_restarted(error)
                 self._end_failure(error, while_starting=True)
             else:
                 self._retire()
@@ -619,12 +672,22 @@ class ActorProcess:
         else:
             self._is_open = not self._stopped.up
             self._tell_started()
+            self._tell_restarted(None)
         self._started = None
 
     def _tell_started(self) -> None:
         if self._started is not None:
             self._started.offer(self.actor.actor_ref)
             self._started = None
+
+    def _tell_restarted(self, error: BaseException | None) -> None:
+        restarted, self._restarted = self._restarted, None
+        if restarted is None:
+            return
+        if error is None:
+            restarted.offer(None)
+        else:
+            restarted.offer_exception(error)
 
     def _handle(self, envelope: Envelope) -> Calls:
         try:
@@ -638,6 +701,9 @@ class ActorProcess:
         actor = self.actor
         if isinstance(message, ActorStop):
             return (yield from self._stop_now())
+        if isinstance(message, Halt):
+            self._inbox.signal_taken()
+            return (yield from self._halt_now())
         if isinstance(message, ProxyCall):
             callee = get_attr_directly(actor, message.attr_path)
             return (yield partial(callee, *message.args, **message.kwargs))
@@ -669,7 +735,7 @@ class ActorProcess:
                     yield partial(self.actor.on_failure, type(error), error, error.__traceback__)
                 except BaseException as second:  # noqa: BLE001 - as above
                     get_logger().error(f"Unhandled exception in {self.actor}:", exc_info=second)
-                self._end_failure(error)
+                self._end_failure(error, envelope)
         self._handled += 1
         self.handling = None
         if asker is not None and not self._killed:
@@ -684,6 +750,15 @@ class ActorProcess:
 
     def _stop_now(self) -> Calls:
         self._retire()
+        yield from self._end_instance()
+
+    def _halt_now(self) -> Calls:
+        yield from self._end_instance()
+        self._suspended = True
+        self._is_open = False
+        self._halted = None
+
+    def _end_instance(self) -> Calls:
         self._cancel_timers()
         if self._children:
             yield self._stop_children
@@ -696,16 +771,24 @@ class ActorProcess:
 
     def _begin_failure(self, error: BaseException) -> None:
         """From here on no message is handled, until ``on_failure`` has run and the supervisor has decided."""
-        if self._on_failed is None:
+        with _seldom:
+            is_wanted = self._on_failed is not None and not self._stops  # else it was to end anyhow
+            if is_wanted:
+                self._suspended = True
+            halted, self._halted = self._halted, None
+        if is_wanted:
+            self._is_open = False
+        else:
             get_logger().error(f"Unhandled exception in {self.actor}:", exc_info=error)
             self._retire()
-        else:
-            self._suspended = True
-            self._is_open = False
+        if halted is not None:
+            halted.offer(None)  # which also withdraws the signal, if that still waits
 
-    def _end_failure(self, error: BaseException, *, while_starting: bool = False) -> None:
+    def _end_failure(
+        self, error: BaseException, message: Envelope | None = None, *, while_starting: bool = False
+    ) -> None:
         if self._on_failed is not None:
-            self._on_failed(Failure(error, while_starting=while_starting))
+            self._on_failed(Failure(error, while_starting, message))
 
     def _retire(self) -> None:
         if self._home is None:  # else pykka's registry has never heard of it
@@ -780,7 +863,7 @@ class ActorProcess:
         return "" if frame is None else f", now at {line_of(frame)}"
 
 
-_APART = frozenset((ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr, Terminated))
+_APART = frozenset((ActorStop, Halt, ProxyCall, ProxyGetAttr, ProxySetAttr, Terminated))
 """Classes of messages that are not, or not at once, for the actor's `on_receive`."""
 
 

@@ -7,7 +7,7 @@ for its LOW handlers, the next may be with its HIGH ones.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from typing_extensions import override
 
@@ -52,7 +52,7 @@ class RouterActor(Actor):
     def __init__(
         self,
         store: EventStore,
-        subscriptions: Sequence[Subscription],
+        subscriptions: list[Subscription],
         position: int,
         clock: Clock,
         turn: float = TURN,
@@ -79,9 +79,27 @@ class RouterActor(Actor):
         self._save_wanted = False
         self._watching: Timer | None = None
         for subscription in subscriptions:
-            if subscription.spec.topic_pattern is not None:
-                self._by_topic.add(subscription.spec.topic_pattern, subscription)
-            subscription.give_back = self._given_back
+            self._enter(subscription)
+
+    def add(self, subscription: Subscription) -> None:
+        """One more handler, from the next event on that is read; what is before it, it reads by itself."""
+        self.subscriptions.append(subscription)
+        self._enter(subscription)
+        self._by_type.clear()
+        if self._watching is None:
+            self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
+
+    def remove(self, subscription: Subscription) -> None:
+        """One handler less; it is stopped."""
+        self.subscriptions.remove(subscription)
+        if subscription.spec.topic_pattern is not None:
+            self._by_topic.remove(subscription.spec.topic_pattern, subscription)
+        self._by_type.clear()
+
+    def _enter(self, subscription: Subscription) -> None:
+        if subscription.spec.topic_pattern is not None:
+            self._by_topic.add(subscription.spec.topic_pattern, subscription)
+        subscription.give_back = self._given_back
 
     @override
     async def on_start(self) -> None:

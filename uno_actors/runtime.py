@@ -14,7 +14,7 @@ from uno_actors.aggregate import AggregateRoot
 from uno_actors.aggregate_actor import Aggregates
 from uno_actors.clock import Clock
 from uno_actors.dispatcher import Dispatcher, DispatcherStatistics
-from uno_actors.errors import NameTaken, SupervisorGaveUp, SystemNotRunning
+from uno_actors.errors import NameTaken, SupervisorGaveUp, SystemNotRunning, UnknownSupervisor
 from uno_actors.future import Future
 from uno_actors.handler_actor import HandlerActor, HandlerStatistics, Subscription, Work
 from uno_actors.handlers import HandlerSpec
@@ -22,11 +22,14 @@ from uno_actors.journal import Journal
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DEFAULT, DeadMessages, make_mailbox
 from uno_actors.process import ActorProcess, Failure, StopFlag
+from uno_actors.reload import Difference
 from uno_actors.router import TURN, RouterActor
+from uno_actors.runners import ActorRunner, ChildFailed, HandlerRunner, News, Runner, TreeNode
 from uno_actors.snapshots import check_every
 from uno_actors.store import EventStore, Lease
-from uno_actors.supervision import Child, SupervisorActor
-from uno_actors.supervisor import Backoff, Supervisor
+from uno_actors.supervision import SupervisorActor, SupervisorRunner
+from uno_actors.supervisor import Backoff, ChildSpec, Supervisor
+from uno_actors.tree import handlers_in
 from uno_actors.watchdog import watchdog
 
 if TYPE_CHECKING:
@@ -140,8 +143,10 @@ class Runtime:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._spawned: dict[ActorProcess, None] = {}  # in the order of their start
         self._names: dict[str, ActorProcess] = {}
-        self._children: list[Child] = []
-        self._leases: list[Lease] = []
+        self._tree: list[SupervisorRunner] = []
+        self._supervisors: dict[str, SupervisorActor] = {}
+        self._on_ended: dict[ActorProcess, Callable[[ActorProcess], None]] = {}
+        self._leases: dict[str, Lease] = {}
         self._log = get_logger(system=settings.name)
         self.dead_messages = DeadMessages()
         self.journal = Journal(store)
@@ -162,36 +167,24 @@ class Runtime:
         self._let_go = ExitStack()  # what is to be done at the end, however far the start came
         self.router: RouterActor
         self._router_process: ActorProcess
-        self._stop_listening: Callable[[], None] = lambda: None
+        self._is_listening = False
 
     # --- starting ---
 
-    async def start(self, supervised: Sequence[tuple[Supervisor, Sequence[HandlerSpec]]]) -> None:
-        """Start router, supervisors and handlers: who has something to read reads it, the others are live."""
+    async def start(self, supervisors: Sequence[Supervisor]) -> None:
+        """Start router, supervisors and children: handlers with something to read read it, the others are live."""
         store = self._store
-        names = [spec.name for _, specs in supervised for spec in specs]
-        leased = {
-            name for name in names if await self._lease(name)
-        }  # before checkpoints that others may move
+        specs = [spec for supervisor in supervisors for spec in handlers_in(supervisor)]
+        leased = [
+            spec.name for spec in specs if await self._lease(spec.name)
+        ]  # before checkpoints that others may move
         end = await store.last_position()
         checkpoints = await store.checkpoints()
-        groups = [
-            (supervisor, [await self._subscribe(spec, checkpoints, end) for spec in specs])
-            for supervisor, specs in supervised
-        ]
-        self.subscriptions = [subscription for _, group in groups for subscription in group]
+        self.subscriptions = [await self._subscribe(spec, checkpoints, end) for spec in specs]
         for subscription in self.subscriptions:
             if subscription.name not in leased:
                 subscription.stand_by()
-        begun = {
-            s.recorded_as: s.position
-            for s in self.subscriptions
-            if s.leased and s.recorded_as and s.name not in checkpoints
-        }
-        if begun:
-            await store.save_progress(
-                begun
-            )  # a crash before the first event must not move where "latest" began
+        await self._record_begin(self.subscriptions, checkpoints)
         self.router = RouterActor(store, self.subscriptions, end, self.clock, TURN)
         self._router_process = ActorProcess(
             self.router, self.dispatcher, factory=lambda: self.router, on_failed=self._router_failed
@@ -199,12 +192,31 @@ class Runtime:
         self._router_process.start()
         self._let_go.callback(self.router.cancel_timers)
         self._let_go.callback(self._router_process.kill)
-        for supervisor, group in groups:
-            await self._start_supervisor(supervisor, group)
-        if self.subscriptions:  # else nobody wants to know
-            self._stop_listening = store.on_commit(self.router.route_soon)
-            self.router.route_soon()
+        for supervisor in supervisors:
+            await self._start_top(supervisor)
+        self._listen()
         self._take_over_later()
+
+    async def _start_top(self, supervisor: Supervisor) -> None:
+        runner = SupervisorRunner(supervisor, ChildSpec(supervisor), self._root_hears, self)
+        self._tree.append(runner)
+        await runner.start()
+
+    def _listen(self) -> None:
+        if self.subscriptions and not self._is_listening:  # else nobody wants to know
+            self._is_listening = True
+            self._let_go.callback(self._store.on_commit(self.router.route_soon))
+            self.router.route_soon()
+
+    async def _record_begin(self, subscriptions: Sequence[Subscription], checkpoints: dict[str, int]) -> None:
+        """A crash before the first event must not move where "latest" began."""
+        begun = {
+            s.recorded_as: s.position
+            for s in subscriptions
+            if s.leased and s.recorded_as and s.name not in checkpoints
+        }
+        if begun:
+            await self._store.save_progress(begun)
 
     async def _subscribe(self, spec: HandlerSpec, checkpoints: dict[str, int], end: int) -> Subscription:
         position = 0 if spec.keeps_a_view else checkpoints.get(spec.name)
@@ -231,7 +243,7 @@ class Runtime:
     async def _lease(self, name: str) -> bool:
         lease = await self._store.lease(name)
         if lease is not None:
-            self._leases.append(lease)
+            self._leases[name] = lease
         return lease is not None
 
     def _take_over_later(self) -> None:
@@ -259,7 +271,7 @@ class Runtime:
             checkpoints = await self._store.checkpoints()
             if subscription.state == "standby":  # it was not stopped meanwhile
                 subscription.take_over(checkpoints.get(subscription.name, subscription.position))
-                self._leases.append(lease)
+                self._leases[subscription.name] = lease
                 self._log.info(
                     "handler taken over", handler=subscription.name, position=subscription.position
                 )
@@ -270,35 +282,150 @@ class Runtime:
     async def release(self) -> None:
         """Let other processes have the handlers."""
         while self._leases:
-            await self._leases.pop().release()
+            await self._leases.popitem()[1].release()
 
-    async def _start_supervisor(self, supervisor: Supervisor, subscriptions: Sequence[Subscription]) -> None:
-        shell = SupervisorActor(supervisor, self._store, self.clock, self._give_up)
+    # --- the tree ---
+
+    async def start_supervisor(
+        self,
+        rules: Supervisor,
+        gave_up: Callable[[SupervisorGaveUp], None],
+        has_ended: Callable[[], None],
+    ) -> SupervisorActor:
+        """See `uno_actors.supervision.Nursery`."""
+        shell = SupervisorActor(rules, self, gave_up, has_ended)
         await self.spawn(shell)
-        for subscription in subscriptions:
-            child, started = self._start_child(subscription, shell)
-            shell.children = (*shell.children, child)
-            self._children.append(child)
-            await started
-            child.process.actor.actor_ref.tell(Work())
+        self._supervisors[rules.name] = shell
+        return shell
 
-    def _start_child(
-        self, subscription: Subscription, supervisor: SupervisorActor
-    ) -> tuple[Child, Future[Any]]:
+    async def make_runner(self, spec: ChildSpec, tell: Callable[[News], None]) -> Runner:
+        """See `uno_actors.supervision.Nursery`."""
+        if isinstance(spec.run, Supervisor):
+            return SupervisorRunner(spec.run, spec, tell, self)
+        if not isinstance(spec.run, HandlerSpec):
+            return ActorRunner(spec.known_name or "", spec, tell, self)
+        known = [subscription for subscription in self.subscriptions if subscription.name == spec.run.name]
+        subscription = known[0] if known else await self._add_subscription(spec.run)
+        return HandlerRunner(subscription, spec, tell, self, self._store)
+
+    async def forget(self, runner: Runner) -> None:
+        """See `uno_actors.supervision.Nursery`."""
+        if isinstance(runner, SupervisorRunner) and (shell := runner.shell) is not None:
+            for other in shell.runners.values():
+                await self.forget(other)
+            self._supervisors.pop(shell.rules.name, None)
+            shell.actor_ref.stop(block=False)
+        elif isinstance(runner, HandlerRunner):
+            await self.router.save_checkpoints()
+            self.router.remove(runner.subscription)
+            if (lease := self._leases.pop(runner.name, None)) is not None:
+                await lease.release()
+
+    async def _add_subscription(self, spec: HandlerSpec) -> Subscription:
+        """A handler that comes while the system runs."""
+        leased = await self._lease(spec.name)
+        checkpoints = await self._store.checkpoints()
+        subscription = await self._subscribe(spec, checkpoints, await self._store.last_position())
+        if not leased:
+            subscription.stand_by()
+        elif subscription.live:
+            subscription.state = "catching up"  # the router may be further by now
+        await self._record_begin([subscription], checkpoints)
+        self.router.add(subscription)
+        self._listen()
+        self._take_over_later()
+        return subscription
+
+    def handler_process(
+        self, subscription: Subscription, on_failed: Callable[[Failure], None]
+    ) -> tuple[ActorProcess, Future[Any]]:
+        """See `uno_actors.runners.RunsHandlers`."""
+
         def instance() -> HandlerActor:
             return HandlerActor(subscription, self._store, self.dispatcher, self.router, self._system)
 
-        def failed(failure: Failure) -> None:
-            supervisor.failed(child, failure)
-
         started: Future[Any] = Future()
         process = ActorProcess(
-            instance(), self.dispatcher, factory=instance, on_failed=failed, started=started
+            instance(), self.dispatcher, factory=instance, on_failed=on_failed, started=started
         )
-        child = Child(subscription, process, self.router.dispatched)
         subscription.wake = lambda: process.actor.actor_ref.tell(Work())
         process.start()
-        return child, started
+        return process, started
+
+    def dispatched(self, subscription: Subscription) -> int:
+        """See `uno_actors.runners.RunsHandlers`."""
+        return self.router.dispatched(subscription)
+
+    def spawn_child(
+        self,
+        factory: Callable[[], PykkaActor],
+        name: str | None,
+        *,
+        own_thread: bool,
+        on_failed: Callable[[Failure], None],
+        on_ended: Callable[[ActorProcess], None],
+    ) -> tuple[ActorProcess, Future[Any]]:
+        """See `uno_actors.runners.SpawnsActors`."""
+        process, started = self._process_of(
+            factory(), name, own_thread=own_thread, factory=factory, on_failed=on_failed
+        )
+        self._on_ended[process] = on_ended
+        return process, started
+
+    def _root_hears(self, news: News) -> None:
+        """A supervisor at the top has given up, and with it the system; or it has ended, which is all right."""
+        if isinstance(news, ChildFailed) and isinstance(news.error, SupervisorGaveUp):
+            self._give_up(news.error)
+
+    async def change(self, wanted: Difference) -> dict[str, Exception]:
+        """Turn the tree into another; what is in both runs on.
+
+        Returns:
+            By name the children that could not be started, and why; they are left out.
+        """
+        for name in wanted.stop:
+            await self._stop_top(name)
+        shells = [(change, self._supervisors[change.rules.name]) for change in wanted.changes]
+        for change, shell in reversed(shells):
+            await shell.drop_children(change.stop)
+        for change, shell in shells:
+            shell.adopt(change.rules)
+        failed: dict[str, Exception] = {}
+        for change, shell in shells:
+            for spec in change.start if shell.is_running else ():  # else they come with their supervisor
+                try:
+                    await shell.start_child(spec)
+                except Exception as error:  # noqa: BLE001 - whatever its start raises
+                    failed[spec.known_name or ""] = error
+            shell.adopt(change.rules)
+        for supervisor in wanted.start:
+            try:
+                await self._start_top(supervisor)
+            except Exception as error:  # noqa: BLE001 - whatever the start of a child raises
+                failed[supervisor.name] = error
+                await self._stop_top(supervisor.name)
+        return failed
+
+    async def _stop_top(self, name: str) -> None:
+        for runner in [runner for runner in self._tree if runner.name == name]:
+            await runner.stop()
+            await self.forget(runner)
+            self._tree.remove(runner)
+
+    def supervisor(self, name: str) -> SupervisorActor:
+        """The supervisor of this name.
+
+        Raises:
+            UnknownSupervisor: There is none.
+        """
+        if name not in self._supervisors:
+            raise UnknownSupervisor(self._settings.name, name, self._supervisors)
+        return self._supervisors[name]
+
+    def tree(self) -> TreeNode:
+        """All supervisors with what stands under them."""
+        nodes = tuple(runner.node(restarting=False) for runner in self._tree)
+        return TreeNode(self._settings.name, "supervisor", "running", children=nodes)
 
     def spawn(
         self,
@@ -309,12 +436,33 @@ class Runtime:
         own_thread: bool = False,
     ) -> "Future[ActorRef[A]]":
         """Start an actor that stands under no supervisor; see `ActorSystem.spawn` and `Actor.spawn`."""
+        return self._process_of(actor, name, parent, own_thread=own_thread)[1]
+
+    def _process_of(
+        self,
+        actor: A,
+        name: str | None,
+        parent: ActorProcess | None = None,
+        *,
+        own_thread: bool,
+        factory: Callable[[], PykkaActor] | None = None,
+        on_failed: Callable[[Failure], None] | None = None,
+    ) -> "tuple[ActorProcess, Future[ActorRef[A]]]":
+        """Make a process of this system and start it; the future has its reference when it has started."""
         _fit(actor, own_thread=own_thread)
         started: Future[ActorRef[A]] = Future()
         ref = ActorRef(actor, self._settings.ask_timeout)
         ref.actor_inbox.dead = self.dead_messages
         actor._actor_ref = ref
-        process = ActorProcess(actor, self.dispatcher, started=started, home=self, own_thread=own_thread)
+        process = ActorProcess(
+            actor,
+            self.dispatcher,
+            factory=factory,
+            on_failed=on_failed,
+            started=started,
+            home=self,
+            own_thread=own_thread,
+        )
         started.target = process
         if name is not None:
             owner = self._names.setdefault(name, process)
@@ -325,7 +473,7 @@ class Runtime:
         if parent is not None:
             parent.add_child(process)
         process.start()
-        return started
+        return process, started
 
     def named(self, name: str) -> ActorRef[Any] | None:
         """The living actor of this name."""
@@ -337,12 +485,15 @@ class Runtime:
         self._spawned.pop(process, None)
         if process.name is not None:
             del self._names[process.name]
+        if (listener := self._on_ended.pop(process, None)) is not None:
+            listener(process)
 
-    def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine as a task that is not lost."""
         task = self.dispatcher.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _router_failed(self, failure: Failure) -> None:
         """The router goes on where it stood: it fails only when its store does."""
@@ -417,8 +568,8 @@ class Runtime:
         deadline = begun + timeout
         try:
             await self._within(begun + timeout * DRAIN_SHARE, self._drain())
-            for child in reversed(self._children):
-                await self._stop_one(child.stop(), child.process, deadline)
+            for runner in reversed(self._tree):
+                await runner.stop(deadline)
             await self._within(max(deadline, time.monotonic() + 1), self.router.save_checkpoints())
             for process in (*reversed(self._spawned), self._router_process):
                 await self._stop_one(process.stop(), process, deadline)
@@ -426,7 +577,6 @@ class Runtime:
             await self._within(deadline, self.aggregates.save_snapshots())
             await self._within(max(deadline, time.monotonic() + 1), self.release())
         finally:
-            self._stop_listening()
             self.close()
 
     async def _answered(self) -> None:
@@ -458,8 +608,8 @@ class Runtime:
     def close(self) -> None:
         """Let go of what needs no waiting; also after a start that failed."""
         self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
-        for child in self._children:
-            child.abandon()
+        for runner in reversed(self._tree):
+            runner.abandon()
         for process in tuple(self._spawned):
             process.kill()
         self._let_go.close()

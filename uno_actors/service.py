@@ -7,9 +7,11 @@ import signal
 import sys
 import time
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from typing import Any, Literal
 
-from uno_actors.config import Config
+from uno_actors.config import Config, load
+from uno_actors.config_errors import InvalidConfig
 from uno_actors.control import ControlServer, control_directory
 from uno_actors.errors import SupervisorGaveUp, UnoError, describe
 from uno_actors.log import get_logger, write_logs
@@ -27,7 +29,8 @@ class Service:
     """Runs one system until a signal ends it, or it gives up.
 
     SIGTERM and SIGINT stop it in order, within the system's ``stop_timeout``; the second one ends the process at
-    once, by 128 and the number of the signal, as if the signal had killed it.
+    once, by 128 and the number of the signal, as if the signal had killed it. SIGHUP reads the file again and applies
+    the difference; children whose specification is the same run on, and a file that is wrong changes nothing.
 
     Args:
         config: Of the system.
@@ -39,6 +42,7 @@ class Service:
         self._log_form = log_form
         self._system = ActorSystem(**config.arguments())
         self._told_to_stop = asyncio.Event()
+        self._told_to_reload = asyncio.Event()
         self._main: asyncio.Task[int] | None = None
         self._begun = time.monotonic()
         self._log = get_logger(system=config.system.name)
@@ -53,6 +57,7 @@ class Service:
         self._main = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._told_to_reload.set)
         try:
             await self._system.start()
         except asyncio.CancelledError:
@@ -72,8 +77,10 @@ class Service:
     async def _until_it_ends(self) -> int:
         ended = asyncio.ensure_future(self._system.wait_stopped())
         told = asyncio.ensure_future(self._told_to_stop.wait())
+        reloading = asyncio.ensure_future(self._keep_reloading())
         await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
         told.cancel()
+        reloading.cancel()
         await self._system.stop()
         try:
             await ended
@@ -81,6 +88,32 @@ class Service:
             self._log.critical("system gave up", error=str(error))
             return GAVE_UP
         return STOPPED
+
+    async def _keep_reloading(self) -> None:
+        while True:
+            await self._told_to_reload.wait()
+            self._told_to_reload.clear()
+            try:
+                await self._reload()
+            except InvalidConfig as error:
+                for fault in error.faults:
+                    self._log.error("configuration is wrong and nothing changes", fault=str(fault))
+            except Exception as error:  # noqa: BLE001 - a service does not end because of its file
+                self._log.error("configuration cannot be applied", exc_info=error)
+
+    async def _reload(self) -> None:
+        config = load(self.config.file)
+        reloaded = await self._system.reload(config)
+        write_logs(sys.stderr, config.logging.level, self._log_form or config.logging.format)
+        log_findings(config)
+        for table in ("system", "aggregates"):
+            before, after = getattr(self.config, table), getattr(config, table)
+            options = [f"{table}.{name}" for name, value in after if value != getattr(before, name)]
+            if options:
+                self._log.warning("changes take effect at the next start", options=options)
+        for name, error in reloaded.failed.items():
+            self._log.error("child cannot be started", child=name, exc_info=error)
+        self._log.info("configuration applied", stopped=reloaded.stopped, started=reloaded.started)
 
     def _answer(self, want: str) -> dict[str, Any]:
         """What another process wants to know.
@@ -94,7 +127,7 @@ class Service:
             "system": self.config.system.name,
             "pid": os.getpid(),
             "uptime": time.monotonic() - self._begun,
-            "tree": tree_of(self._system),
+            "tree": asdict(self._system.tree()),
         }
 
     def _stop(self, number: int) -> None:
@@ -115,9 +148,7 @@ def serve(config: Config, log_form: LogForm | None = None) -> int:
         Exception: Whatever keeps the system from starting.
     """
     write_logs(sys.stderr, config.logging.level, log_form or config.logging.format)
-    log = get_logger(system=config.system.name)
-    for finding in plan(config.supervisors, config.system.stop_timeout).findings:
-        log.warning(finding.severity, place=str(config.fault(finding.path, finding.option, finding.reason)))
+    log_findings(config)
 
     async def run() -> int:
         return await Service(config, log_form).run()
@@ -125,29 +156,11 @@ def serve(config: Config, log_form: LogForm | None = None) -> int:
     return asyncio.run(run())
 
 
-def tree_of(system: ActorSystem) -> dict[str, Any]:
-    """The living tree, as JSON can say it."""
-    children = [
-        {
-            "name": name,
-            "kind": "handler",
-            "state": handler.state,
-            "restart": "permanent",
-            "restarts": handler.restarts,
-            "waiting": handler.waiting,
-            "children": [],
-        }
-        for name, handler in system.statistics().handlers.items()
-    ]
-    return {
-        "name": system.name,
-        "kind": "supervisor",
-        "state": "running",
-        "restart": "permanent",
-        "restarts": 0,
-        "waiting": 0,
-        "children": children,
-    }
+def log_findings(config: Config) -> None:
+    """Warn of rules that contradict each other."""
+    log = get_logger(system=config.system.name)
+    for finding in plan(config.supervisors, config.system.stop_timeout).findings:
+        log.warning(finding.severity, place=str(config.fault(finding.path, finding.option, finding.reason)))
 
 
 def end_process(code: int) -> None:

@@ -1,176 +1,426 @@
-"""The supervisor as an actor: it carries out what `uno_actors.supervisor.decide` decides."""
+"""Supervisors as actors: they carry out what `uno_actors.family` decides.
 
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+A supervisor has a runner for each child. Whatever takes time (stopping one after the other, the back-off, starting
+one after the other) is a task beside the supervisor's mailbox, so that it hears of failures and is told to stop
+meanwhile.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
 
 from typing_extensions import override
 
 from uno_actors.actor import Actor
 from uno_actors.clock import Clock
-from uno_actors.errors import SupervisorGaveUp, describe, readable
-from uno_actors.future import Future
-from uno_actors.handler_actor import Subscription, Work
+from uno_actors.errors import InvalidSupervisor, SupervisorGaveUp, UnknownChild, describe
+from uno_actors.family import Family, GiveUp, LetGo, Order, RestartGroup, Resume, ShutDown
 from uno_actors.log import get_logger
-from uno_actors.process import ActorProcess, Failure
-from uno_actors.store import DeadLetter, EventStore
-from uno_actors.supervisor import DeadLetterEvent, Decision, GiveUp, Restart, Supervisor, chance, decide
+from uno_actors.runners import ChildEnded, ChildFailed, ChildStarted, News, Runner, StartFailed, TreeNode
+from uno_actors.supervisor import ChildSpec, Supervisor, chance
+from uno_actors.tree import resolve_child
 
-SET_ASIDE_AGAIN = 0.1
-"""Seconds until a store that could not take a dead letter is asked again."""
+BY_ITSELF: BaseException = RuntimeError("it has ended by itself")
+"""In place of the error of a child that has ended without one."""
 
 
-class Child:
-    """A supervised handler: its subscription, which survives restarts, and its process."""
+class SupervisorRunner(Runner):
+    """A child that is a supervisor, with all that is below it."""
+
+    kind = "supervisor"
 
     def __init__(
-        self, subscription: Subscription, process: ActorProcess, dispatched: Callable[[Subscription], int]
+        self,
+        rules: Supervisor,
+        spec: ChildSpec,
+        tell: Callable[[News], None],
+        nursery: "Nursery",
     ) -> None:
-        self.subscription = subscription
-        self.process = process
-        self.dispatched = dispatched
-        self.failed_starts = 0
+        super().__init__(spec.name or rules.name, spec, tell)
+        self._rules = rules
+        self._nursery = nursery
+        self.shell: SupervisorActor | None = None
 
-    def restart(self) -> None:
-        """Start a new instance behind the same mailbox, unless it was stopped meanwhile."""
-        if self.subscription.state == "stopped":
-            return
-        self.subscription.restarts += 1
-        self.process.restart()
-        self.process.actor.actor_ref.tell(Work())
+    @override
+    async def start(self) -> None:
+        self.round += 1
+        self.restarts += self.round > 1
+        if self.shell is None:
+            self.shell = await self._nursery.start_supervisor(self._rules, self._gave_up, self._has_ended)
+        await self.shell.start_children()
 
+    def _gave_up(self, error: SupervisorGaveUp) -> None:
+        self._tell(ChildFailed(self, self.round, error))
+
+    def _has_ended(self) -> None:
+        self._tell(ChildEnded(self, self.round))
+
+    @override
+    async def halt(self, until: float | None = None) -> None:
+        if self.shell is not None and not await self._within(until, self.shell.halt_children(until)):
+            self.abandon()
+
+    @override
+    async def rest(self) -> None:
+        if self.shell is not None:
+            await self.shell.rest_children()
+
+    @override
+    async def stop(self, until: float | None = None) -> None:
+        if self.shell is not None and not await self._within(until, self.shell.stop_children(until)):
+            self.abandon()
+
+    @override
     def abandon(self) -> None:
-        """Have it handle nothing more, and wait for nothing."""
-        self.subscription.fall_behind("stopped")
-        self.process.kill()
+        if self.shell is not None:
+            self.shell.abandon()
 
-    def stop(self) -> Future[None]:
-        """Have it stop after the event it is handling; the future is set when it has."""
-        self.subscription.stop(self.dispatched(self.subscription))
-        return self.process.stop()
+    @override
+    def node(self, *, restarting: bool) -> TreeNode:
+        running = self.shell is not None and self.shell.is_running
+        return TreeNode(
+            self.name,
+            self.kind,
+            "restarting" if restarting else "running" if running else "stopped",
+            self.spec.restart,
+            self.restarts,
+            children=self.shell.nodes() if self.shell is not None else (),
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class ChildFailed:
-    """Message to the supervisor."""
+# --- the supervisor ---
 
-    child: Child
-    failure: Failure
+
+class Nursery(Protocol):
+    """What supervisors need of the system in which they live."""
+
+    @property
+    def clock(self) -> Clock:
+        """For windows and back-offs."""
+
+    async def make_runner(self, spec: ChildSpec, tell: Callable[[News], None]) -> Runner:
+        """The runner of a new child."""
+
+    async def forget(self, runner: Runner) -> None:
+        """Keep nothing of a child that was removed."""
+
+    def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine as a task that is not lost."""
+
+    async def start_supervisor(
+        self,
+        rules: Supervisor,
+        gave_up: Callable[[SupervisorGaveUp], None],
+        has_ended: Callable[[], None],
+    ) -> "SupervisorActor":
+        """Make the actor of a supervisor and start it; its children are not started yet."""
 
 
 class SupervisorActor(Actor):
-    """Restarts failed handlers after a back-off, sets poisonous events aside, and gives up within its budget.
+    """Starts its children, restarts those that fail by its rules, and gives up within its budget.
 
     Args:
-        supervisor: The rules.
-        store: Where dead letters go.
-        clock: For the window and the back-off.
-        escalate: Told when it gives up; its children are stopped by then.
+        rules: Of the supervisor; each child has a name.
+        nursery: Where it lives.
+        gave_up: Told when it has given up; its children have ended by then.
+        has_ended: Told when it has ended because a significant child has.
     """
 
     def __init__(
         self,
-        supervisor: Supervisor,
-        store: EventStore,
-        clock: Clock,
-        escalate: Callable[[SupervisorGaveUp], None],
+        rules: Supervisor,
+        nursery: Nursery,
+        gave_up: Callable[[SupervisorGaveUp], None],
+        has_ended: Callable[[], None],
     ) -> None:
         super().__init__()
-        self.children: Sequence[Child] = ()
-        self._supervisor = supervisor
-        self._store = store
-        self._clock = clock
-        self._escalate = escalate
-        self._restarts: tuple[float, ...] = ()
-        self._log = get_logger(supervisor=supervisor.name)
+        self.rules = rules
+        self.is_running = False
+        self.runners: dict[str, Runner] = {}
+        self._nursery = nursery
+        self._gave_up = gave_up
+        self._has_ended = has_ended
+        self._family = Family(rules)
+        self._groups: dict[str, asyncio.Task[Any]] = {}  # that are being restarted, by the child that failed
+        self._awaited: dict[str, int] = {}  # news of a child from before this start of it is old
+        self._requests = asyncio.Lock()
+        self._log = get_logger(supervisor=rules.name)
+
+    # --- all children ---
+
+    async def start_children(self) -> None:
+        """Start the children in order; if one cannot be started, those before it are stopped again.
+
+        Raises:
+            Exception: What the start of a child raised.
+        """
+        self._family = Family(self.rules)
+        self.is_running = True
+        names = [spec.known_name for spec in self.rules.specs]
+        for runner in [runner for name, runner in self.runners.items() if name not in names]:
+            await self._let_go(runner)  # it was added while the supervisor ran
+        for spec in self.rules.specs:
+            try:
+                await self._start_child(spec)
+            except BaseException as error:
+                error.add_note(f"while {spec.known_name} was started under supervisor {self.rules.name!r}")
+                await self.rest_children()
+                raise
+
+    async def _start_child(self, spec: ChildSpec) -> Runner:
+        name = spec.known_name or ""
+        runner = self.runners.get(name)
+        if runner is None:
+            runner = await self._nursery.make_runner(spec, self._hear)
+        self._awaited[name] = runner.round + 1
+        self._family = self._family.added(name, spec, self._nursery.clock.monotonic())
+        self.runners[name] = runner
+        try:
+            await runner.start()
+        except BaseException:
+            self._family = self._family.without(name)
+            raise
+        return runner
+
+    async def halt_children(self, until: float | None = None) -> None:
+        """End what runs of the children, the last started first, and keep what waits for them."""
+        await self._end_children(lambda runner: runner.halt(until))
+
+    async def rest_children(self) -> None:
+        """As `halt_children`, when it is not known whether they will be started again."""
+        await self._end_children(lambda runner: runner.rest())
+
+    async def stop_children(self, until: float | None = None) -> None:
+        """End the children for good, the last started first."""
+        await self._end_children(lambda runner: runner.stop(until))
+
+    async def _end_children(self, end: Callable[[Runner], Awaitable[None]]) -> None:
+        self.is_running = False
+        self._leave_groups(*self._groups)
+        for runner in tuple(reversed(self.runners.values())):
+            try:
+                await end(runner)
+            except Exception as error:  # noqa: BLE001 - one that fails does not keep the others from their end
+                self._log.error("child cannot be stopped", child=runner.name, exc_info=error)
+
+    def abandon(self) -> None:
+        """End the children for good without waiting for anything."""
+        self.is_running = False
+        self._leave_groups(*self._groups)
+        for runner in reversed(self.runners.values()):
+            runner.abandon()
+
+    def nodes(self) -> tuple[TreeNode, ...]:
+        """How the children are, in the order of their start."""
+        known = {member.name: member.state for member in self._family.members}
+        return tuple(
+            runner.node(restarting=known.get(name) == "restarting" and self.is_running)
+            for name, runner in self.runners.items()
+        )
+
+    # --- what happens to them ---
+
+    def _hear(self, news: News) -> None:
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell(news)
 
     @override
-    async def on_receive(self, message: ChildFailed) -> None:
-        child, failure = message.child, message.failure
-        if child.subscription.state == "stopped":
-            child.process.stop()
+    async def on_receive(self, message: News) -> None:
+        name, now = message.runner.name, self._nursery.clock.monotonic()
+        is_known = self.runners.get(name) is message.runner and name in self._family.names
+        if not (self.is_running and is_known) or message.round < self._awaited.get(name, 0):
             return
-        decision = self._decide(child, failure)
-        name, error = child.subscription.name, failure.error
-        match decision:
-            case GiveUp():
-                self._give_up(child, error)
+        family, error = self._family, BY_ITSELF
+        if self._family[name].state == "restarting" and not isinstance(message, StartFailed):
+            family = family.started(name, now)  # of the start that was awaited
+        order: Order
+        match message:
+            case ChildStarted():
+                self._family = family
                 return
-            case DeadLetterEvent(delay):
-                try:
-                    await self._set_aside(child.subscription, error)
-                except Exception as cause:  # noqa: BLE001 - whatever the store raises
-                    self._log.error("event cannot be set aside yet", handler=name, exc_info=cause)
-                    self._clock.call_later(SET_ASIDE_AGAIN, lambda: self.failed(child, failure))
-                    return
-            case Restart(delay):
-                attempt = child.subscription.failed_times
+            case ChildFailed(streak=streak):
+                error = message.error
+                can_resume = message.runner.kind != "supervisor"
+                family, order = family.failed(name, error, now, chance(), streak, can_resume=can_resume)
+            case StartFailed():
+                error = message.error
+                family, order = family.start_failed(name, now, chance())
+            case ChildEnded():
+                family, order = family.ended(name, now, chance())
+        self._family = family
+        self._carry_out(order, message.runner, error)
+
+    def _carry_out(self, order: Order, runner: Runner, error: BaseException) -> None:
+        match order:
+            case Resume():
+                self._log.warning("child failed and goes on", child=runner.name, error=describe(error))
+                runner.resume()
+            case LetGo():
+                self._log.warning("child is not restarted", child=runner.name, error=describe(error))
+                self._nursery.start_task(self._let_go(runner))
+            case RestartGroup(delay=delay):
+                others = [name for name in order.start if name != runner.name]
                 self._log.warning(
-                    "handler failed", handler=name, error=describe(error), attempt=attempt, restart_in=delay
+                    f"{runner.kind} failed",
+                    **{runner.kind: runner.name},
+                    error=describe(error),
+                    restart_in=round(delay, 3),
+                    **({"with_it": others} if others else {}),
                 )
-        now = self._clock.monotonic()
-        self._restarts = (*self._supervisor.restart_budget.recent(self._restarts, now), now)
-        self._clock.call_later(delay, child.restart)
+                self._restart(order, runner.name)
+            case GiveUp(reason=reason):
+                self._nursery.start_task(self._give_up(runner, reason, error))
+            case ShutDown():
+                self._log.info("supervisor ends with its significant child", child=runner.name)
+                self._nursery.start_task(self._shut_down())
 
-    def failed(self, child: Child, failure: Failure) -> None:
-        """Tell it that ``child`` has failed."""
-        if self.actor_ref.is_alive():
-            self.actor_ref.tell(ChildFailed(child, failure))
+    def _restart(self, order: RestartGroup, name: str) -> None:
+        self._leave_groups(*(self._groups if self.rules.strategy != "one_for_one" else (name,)))
+        for member in order.start:
+            self._awaited[member] = self.runners[member].round + 1
+        self._groups[name] = self._nursery.start_task(self._restart_group(order))
 
-    def _decide(self, child: Child, failure: Failure) -> Decision:
-        subscription = child.subscription
-        if failure.while_starting or subscription.state != "restarting":
-            child.failed_starts += 1  # no event is to blame, but the start or the store: none is set aside
-            attempt, max_attempts = child.failed_starts, child.failed_starts + 1
-        elif not subscription.failed_at:
-            attempt, max_attempts = 1, 2  # one of a batch is to blame, and shows itself when they come alone
-        else:
-            child.failed_starts = 0
-            attempt, max_attempts = subscription.failed_times, subscription.spec.max_attempts
-        return decide(
-            self._supervisor.restart_budget,
-            self._supervisor.backoff,
-            attempt=attempt,
-            max_attempts=max_attempts,
-            restarts=self._restarts,
-            now=self._clock.monotonic(),
-            chance=chance(),
-        )
+    async def _restart_group(self, order: RestartGroup) -> None:
+        for name in order.stop:
+            if (runner := self.runners.get(name)) is None:
+                continue
+            if name in order.start:
+                await runner.halt()
+            else:
+                await self._let_go(runner)  # a temporary bystander is forgotten
+        await self._wait(order.delay)
+        for name in order.start:
+            if name not in self._family.names or self._family[name].state != "restarting":
+                continue  # somebody wanted it stopped meanwhile
+            runner = self.runners[name]
+            try:
+                await runner.start()
+            except Exception as error:  # noqa: BLE001 - whatever its start raises
+                if name in self._family.names and self._family[name].state == "restarting":
+                    self._hear(StartFailed(runner, runner.round, error))
+                    return
+            else:
+                self._hear(ChildStarted(runner, runner.round))
 
-    async def _set_aside(self, subscription: Subscription, error: BaseException) -> None:
-        """Move the event to the dead letters and the handler past it, in one transaction."""
-        position = subscription.failed_at
-        (stored,) = await self._store.read_log(position - 1, 1)
-        letter = DeadLetter(
-            handler=subscription.name,
-            position=position,
-            event_type=stored.record.event_type,
-            attempts=subscription.failed_times,
-            error=describe(error),
-            traceback=readable("".join(traceback.format_exception(error))),
-            first_failed=subscription.first_failed,
-            last_failed=datetime.now(UTC),
-        )
-        beyond = subscription.position_without(position)
-        await self._store.save_progress({subscription.recorded_as: beyond}, [letter])
-        subscription.leave(position)
-        subscription.dead_letters += 1
-        self._log.error(
-            "event set aside",
-            handler=subscription.name,
-            event_type=letter.event_type,
-            position=position,
-            attempts=letter.attempts,
-            error=letter.error,
-        )
+    async def _wait(self, delay: float) -> None:
+        over = asyncio.Event()
+        timer = self._nursery.clock.call_later(delay, over.set)
+        try:
+            await over.wait()
+        finally:
+            timer.cancel()
 
-    def _give_up(self, child: Child, error: BaseException) -> None:
-        for other in reversed(self.children):
-            other.stop()
-        name, budget = self._supervisor.name, str(self._supervisor.restart_budget)
-        gave_up = SupervisorGaveUp(name, child.subscription.name, budget, error)
-        self._log.critical(
-            "supervisor gave up", handler=child.subscription.name, error=describe(error), budget=budget
-        )
-        self._escalate(gave_up)
+    def _leave_groups(self, *names: str) -> None:
+        for name in names:
+            if (task := self._groups.pop(name, None)) is not None:
+                task.cancel()
+
+    async def _let_go(self, runner: Runner) -> None:
+        await runner.stop()
+        if runner.name not in self._family.names:
+            await self._remove(runner)
+
+    async def _remove(self, runner: Runner) -> None:
+        self.runners.pop(runner.name, None)
+        await self._nursery.forget(runner)
+
+    async def _give_up(self, runner: Runner, reason: str, error: BaseException) -> None:
+        self._log.critical("supervisor gave up", child=runner.name, reason=reason, error=describe(error))
+        await self.rest_children()
+        self._gave_up(SupervisorGaveUp(self.rules.name, runner.name, reason, error))
+
+    async def _shut_down(self) -> None:
+        await self.stop_children()
+        self._has_ended()
+
+    # --- what somebody wants of it ---
+
+    async def start_child(self, child: Any) -> TreeNode:
+        """See `SupervisorRef.start_child`."""
+        specs = resolve_child(child)
+        if len(specs) != 1:
+            raise InvalidSupervisor(
+                self._whose, f"one child is started at a time; {child!r} has {len(specs)}"
+            )
+        (spec,) = specs
+        async with self._requests:
+            self._check_running()
+            if spec.known_name in self.runners:
+                raise InvalidSupervisor(self._whose, f"it has a child named {spec.known_name!r} already")
+            if spec.significant and self.rules.auto_shutdown == "never":
+                raise InvalidSupervisor(self._whose, "its auto_shutdown is 'never': no child is significant")
+            try:
+                runner = await self._start_child(spec)
+            except BaseException:
+                if (runner_made := self.runners.get(spec.known_name or "")) is not None:
+                    await runner_made.stop()
+                    await self._remove(runner_made)
+                raise
+            return runner.node(restarting=False)
+
+    async def terminate_child(self, name: str) -> None:
+        """See `SupervisorRef.terminate_child`."""
+        async with self._requests:
+            runner = self._runner(name)
+            if name in self._family.names:
+                self._family = self._family.stopped(name)
+            await runner.stop()
+            if name not in self._family.names:
+                await self._remove(runner)
+
+    async def restart_child(self, name: str) -> None:
+        """See `SupervisorRef.restart_child`."""
+        async with self._requests:
+            self._check_running()
+            runner = self._runner(name)
+            self._check_stopped(name)
+            self._awaited[name] = runner.round + 1
+            await runner.start()
+            self._family = self._family.started(name, self._nursery.clock.monotonic())
+
+    async def delete_child(self, name: str) -> None:
+        """See `SupervisorRef.delete_child`."""
+        async with self._requests:
+            runner = self._runner(name)
+            self._check_stopped(name)
+            self._family = self._family.without(name)
+            await self._remove(runner)
+
+    # --- another configuration ---
+
+    async def drop_children(self, names: Sequence[str]) -> None:
+        """Stop children for good, the last started first, and forget them."""
+        async with self._requests:
+            for name in sorted(names, key=list(self.runners).index, reverse=True):
+                if name in self._family.names:
+                    self._family = self._family.without(name)
+                runner = self.runners[name]
+                await runner.stop()
+                await self._remove(runner)
+
+    def adopt(self, rules: Supervisor) -> None:
+        """Go on by other rules, with the children that there are, in the order in which these name them."""
+        order = {spec.known_name: place for place, spec in enumerate(rules.specs)}
+        self.rules = rules
+        members = sorted(self._family.members, key=lambda member: order.get(member.name, len(order)))
+        self._family = replace(self._family, rules=rules, members=tuple(members))
+        ordered = sorted(self.runners.items(), key=lambda item: order.get(item[0], len(order)))
+        self.runners = dict(ordered)
+
+    @property
+    def _whose(self) -> str:
+        return f"supervisor {self.rules.name!r}"
+
+    def _runner(self, name: str) -> Runner:
+        if name not in self.runners:
+            raise UnknownChild(self.rules.name, name, self.runners)
+        return self.runners[name]
+
+    def _check_running(self) -> None:
+        if not self.is_running:
+            raise InvalidSupervisor(self._whose, "it is not running")
+
+    def _check_stopped(self, name: str) -> None:
+        if name in self._family.names and self._family[name].state != "stopped":
+            raise InvalidSupervisor(self._whose, f"its child {name!r} is running: terminate it first")

@@ -113,56 +113,6 @@ class RestartBudget:
 
 
 @dataclass(frozen=True, slots=True)
-class Restart:
-    """Start the child again after ``delay`` seconds; it gets the same event again."""
-
-    delay: float
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetterEvent:
-    """The event is poisonous: set it aside, then start the child again after ``delay`` seconds."""
-
-    delay: float
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """The budget is used up: stop the children and fail to the parent."""
-
-
-Decision = Restart | DeadLetterEvent | GiveUp
-
-
-def decide(
-    budget: RestartBudget,
-    backoff: Backoff,
-    *,
-    attempt: int,
-    max_attempts: int,
-    restarts: Sequence[float],
-    now: float,
-    chance: float,
-) -> Decision:
-    """What to do about a failed child.
-
-    Args:
-        budget: Of its supervisor.
-        backoff: Of its supervisor.
-        attempt: How often the same event has failed now, from 1.
-        max_attempts: After so many the event is set aside.
-        restarts: When the supervisor's children were restarted before, on a monotonic clock.
-        now: On that clock.
-        chance: In [0, 1), for the jitter.
-    """
-    if not budget.allows(restarts, now):
-        return GiveUp()
-    if attempt >= max_attempts:
-        return DeadLetterEvent(backoff.delay(0, chance))
-    return Restart(backoff.delay(attempt - 1, chance))
-
-
-@dataclass(frozen=True, slots=True)
 class ChildSpec:
     """How one child stands under its supervisor.
 

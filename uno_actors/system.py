@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -15,7 +16,8 @@ from uno_actors.bus import EventBus
 from uno_actors.causality import current_cause
 from uno_actors.clock import Clock, SystemClock
 from uno_actors.codec import StreamId
-from uno_actors.config import DEFAULT_SUPERVISOR, load
+from uno_actors.config import DEFAULT_SUPERVISOR, Config, load
+from uno_actors.config_writer import write_config
 from uno_actors.dispatcher import Dispatcher, LoopThread
 from uno_actors.errors import InvalidHandler, SupervisorGaveUp, SystemNotRunning, UnknownAggregateType
 from uno_actors.events import EventRegistry, event_registry
@@ -25,9 +27,13 @@ from uno_actors.log import get_logger
 from uno_actors.mailbox import DeadMessage
 from uno_actors.projections import PublishedView, published_view
 from uno_actors.publisher import EventPublisher
+from uno_actors.reload import Reloaded, as_running, difference, names_below
+from uno_actors.runners import TreeNode
 from uno_actors.runtime import Runtime, Settings, SystemStatistics
 from uno_actors.store import EventStore, open_store
-from uno_actors.supervisor import Supervisor
+from uno_actors.supervision import SupervisorActor
+from uno_actors.supervisor import ChildSpec, Supervisor
+from uno_actors.tree import handlers_in, resolve, supervisors_in
 
 A = TypeVar("A", bound=PykkaActor)
 T = TypeVar("T")
@@ -110,6 +116,7 @@ class ActorSystem:
         self._runtime: Runtime | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._has_stopped = asyncio.Event()
+        self._reloading = asyncio.Lock()
         self._thread: LoopThread | None = None
         self._log = get_logger(system=name)
         self._bus = EventBus(name, system=self)
@@ -128,6 +135,30 @@ class ActorSystem:
             InvalidConfig: The file is wrong; with everything that is, each with its line.
         """
         return cls(**{**load(path).arguments(), **options})
+
+    def to_config(self) -> str:
+        """The text of a configuration file of this system: `from_config` makes the same of it.
+
+        What a file cannot say is left out: ``clock`` and ``event_registry``.
+
+        Raises:
+            NotConfigurable: A file cannot name all that it is made of; with everything that it cannot.
+        """
+        settings = self._settings
+        system = {
+            "name": self.name,
+            "store": self._url,
+            "ask_timeout": settings.ask_timeout,
+            "stop_timeout": settings.stop_timeout,
+        }
+        aggregates = {
+            "types": None if self._serves_any else list(self._types.values()),
+            "passivate_after": settings.passivate_after,
+            "max_active": settings.max_active,
+            "snapshot_every": settings.snapshot_every or 0,
+            "remember_commands": settings.remember_commands,
+        }
+        return write_config(system, aggregates, self._supervised)
 
     # --- what users call ---
 
@@ -243,6 +274,59 @@ class ActorSystem:
         if self._runtime is None:
             raise SystemNotRunning(self.name, self._state)
         return list(self._runtime.dead_messages)
+
+    def supervisor(self, name: str) -> "SupervisorRef":
+        """The supervisor of this name, wherever it stands in the tree.
+
+        Raises:
+            UnknownSupervisor: There is none.
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        self._running().supervisor(name)
+        return SupervisorRef(self, name)
+
+    def tree(self) -> TreeNode:
+        """The supervisors, with the handlers and actors under them, and how they are.
+
+        Raises:
+            SystemNotRunning: The system was not started.
+        """
+        if self._runtime is None:
+            raise SystemNotRunning(self.name, self._state)
+        return self._runtime.tree()
+
+    async def reload(self, config: Config | str | os.PathLike[str]) -> Reloaded:
+        """Make the running tree that of a configuration file; children whose specification is the same run on.
+
+        Only handlers and supervisors change: what ``[system]`` and ``[aggregates]`` say takes a new start.
+
+        Args:
+            config: Path of the file; or what `uno_actors.config.load` has made of it.
+
+        Raises:
+            InvalidConfig: The file is wrong; nothing has changed.
+            InvalidHandler, InvalidSupervisor: Likewise.
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        if not isinstance(config, Config):
+            config = load(config)
+        return await self._on_its_loop(self._reload(_assign(config.handlers, config.supervisors)))
+
+    async def _reload(self, wanted: list[Supervisor]) -> Reloaded:
+        async with self._reloading:
+            runtime = self._running()
+            present = {node.name: node for node in runtime.tree().children}
+            running = [
+                as_running(supervisor, names_below(present[supervisor.name]))
+                for supervisor in self._supervised
+                if supervisor.name in present
+            ]
+            change = difference(running, wanted)
+            failed = await runtime.change(change)
+            self._supervised = wanted
+            return Reloaded(
+                tuple(change.stopped), tuple(name for name in change.started if name not in failed), failed
+            )
 
     async def settled(self, timeout: float = 30.0) -> None:
         """Wait until every command is answered and every handler is live and has done with all that is recorded.
@@ -399,10 +483,11 @@ class ActorSystem:
         """Have the system, not started yet, run one more handler."""
         if self._state != "not started":
             raise SystemNotRunning(self.name, f"{self._state} and takes no more handlers")
-        _check_unique(
-            "handlers", [spec.name, *(other.name for _, specs in self._supervised for other in specs)]
-        )
-        self._supervised[0][1].append(spec)
+        default, *others = self._supervised
+        taken = [other.name for supervisor in self._supervised for other in handlers_in(supervisor)]
+        _check_unique("handlers", [spec.name, *taken])
+        default = replace(default, children=(*default.children, ChildSpec(spec, spec.name)))
+        self._supervised = [default, *others]
 
     async def _on_its_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Await a coroutine on the loop on which the system runs, be it another thread's."""
@@ -441,22 +526,110 @@ class ActorSystem:
         return f"<ActorSystem {self.name} ({self._state})>"
 
 
+@dataclass(frozen=True, slots=True)
+class ChildCounts:
+    """How many children a supervisor has.
+
+    Attributes:
+        specs: Children, running or not.
+        active: Those that run.
+        supervisors: Those that are supervisors.
+        workers: The others.
+    """
+
+    specs: int
+    active: int
+    supervisors: int
+    workers: int
+
+
+class SupervisorRef:
+    """A running supervisor, as a service sees it; its functions are those of OTP's ``supervisor``.
+
+    Args:
+        system: Where it runs.
+        name: Its name.
+    """
+
+    def __init__(self, system: ActorSystem, name: str) -> None:
+        self.name = name
+        self._system = system
+
+    async def start_child(self, child: Any) -> TreeNode:
+        """Start one more child, as the last; return it when it has started.
+
+        A supervisor that is restarted begins with the children that it was configured with.
+
+        Args:
+            child: As in ``Supervisor(children=[...])``.
+
+        Raises:
+            InvalidSupervisor, InvalidHandler: It cannot stand under this supervisor.
+            Exception: What its start raised; it is no child then.
+        """
+        return await self._system._on_its_loop(self._shell.start_child(child))
+
+    async def terminate_child(self, name: str) -> None:
+        """Stop a child; it stays a child that `restart_child` can start, unless it is temporary.
+
+        Raises:
+            UnknownChild: There is none of this name.
+        """
+        await self._system._on_its_loop(self._shell.terminate_child(name))
+
+    async def restart_child(self, name: str) -> None:
+        """Start a child that was terminated or has ended.
+
+        Raises:
+            UnknownChild: There is none of this name.
+            InvalidSupervisor: It is running.
+            Exception: What its start raised.
+        """
+        await self._system._on_its_loop(self._shell.restart_child(name))
+
+    async def delete_child(self, name: str) -> None:
+        """Forget a child that was terminated or has ended.
+
+        Raises:
+            UnknownChild: There is none of this name.
+            InvalidSupervisor: It is running.
+        """
+        await self._system._on_its_loop(self._shell.delete_child(name))
+
+    def which_children(self) -> tuple[TreeNode, ...]:
+        """The children in the order of their start, and how they are."""
+        return self._shell.nodes()
+
+    def count_children(self) -> ChildCounts:
+        """How many there are."""
+        nodes = self.which_children()
+        supervisors = sum(node.kind == "supervisor" for node in nodes)
+        active = sum(node.state != "stopped" for node in nodes)
+        return ChildCounts(len(nodes), active, supervisors, len(nodes) - supervisors)
+
+    @property
+    def _shell(self) -> SupervisorActor:
+        return self._system._running().supervisor(self.name)
+
+    def __repr__(self) -> str:
+        return f"<SupervisorRef {self.name} of {self._system.name}>"
+
+
 def _qualified(aggregate_type: type[AggregateRoot]) -> str:
     return f"{aggregate_type.__module__}.{aggregate_type.__qualname__}"
 
 
-def _assign(
-    handlers: Iterable[object] | None, supervisors: Sequence[Supervisor]
-) -> list[tuple[Supervisor, list[HandlerSpec]]]:
-    """The handlers of each supervisor; those that stand under none come under the default one, first."""
-    groups = [(supervisor, list(gather(supervisor.children))) for supervisor in supervisors]
-    taken = [spec for _, specs in groups for spec in specs]
+def _assign(handlers: Iterable[object] | None, supervisors: Sequence[Supervisor]) -> list[Supervisor]:
+    """The supervisors with what stands under them; handlers under none come under the default one, first."""
+    given = [resolve(supervisor) for supervisor in supervisors]
+    taken = [spec for supervisor in given for spec in handlers_in(supervisor)]
     others = gather(handler_registry.values() if handlers is None else handlers)
     free = [spec for spec in others if not any(is_same_target(spec.target, other.target) for other in taken)]
-    groups.insert(0, (Supervisor(DEFAULT_SUPERVISOR, max_restarts=None), free))
     _check_unique("handlers", [spec.name for spec in (*taken, *free)])
-    _check_unique("supervisors", [supervisor.name for supervisor, _ in groups])
-    return groups
+    default = Supervisor(DEFAULT_SUPERVISOR, [ChildSpec(spec, spec.name) for spec in free], max_restarts=None)
+    tree = [default, *given]
+    _check_unique("supervisors", [below.name for supervisor in tree for below in supervisors_in(supervisor)])
+    return tree
 
 
 def _check_unique(what: str, names: Sequence[str]) -> None:
