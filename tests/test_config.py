@@ -228,6 +228,15 @@ def test_a_duration_that_is_written_is_read_again(seconds: float) -> None:
     assert duration(as_duration(seconds)) == seconds
 
 
+async def test_one_function_may_be_several_handlers_with_a_supervisor_and_without(tmp_path: Path) -> None:
+    text = (
+        '[[handlers]]\nname = "alone"\nhandler = "configured:mail"\n[[supervisors]]\nname = "s"\n'
+        '[[supervisors.handlers]]\nname = "supervised"\nhandler = "configured:mail"\n'
+    )
+    async with ActorSystem.from_config(written(tmp_path, text)) as system:
+        assert set(system.statistics().handlers) == {"alone", "supervised"}
+
+
 # --- variables and included files --------------------------------------------------------------------------
 
 

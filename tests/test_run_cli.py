@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -53,9 +54,9 @@ class Running:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, text: str = FILE, *options: str, **environment: str) -> None:
-        """Start it, and return when it has started."""
+        """Start it, and return when it has started and can be asked about."""
         self.begin(text, *options, **environment)
-        self.until(lambda: self.logged("system started"))
+        self.until(lambda: self.logged("system started") and self.sockets())
 
     def begin(self, text: str = FILE, *options: str, **environment: str) -> None:
         self.file.write_text(text)
@@ -78,6 +79,11 @@ class Running:
 
     def logged(self, text: str) -> bool:
         return text in self.log.read_text()
+
+    def sockets(self) -> list[Path]:
+        """Those of living processes."""
+        places = (self.directory / "data", Path(self.environment["XDG_RUNTIME_DIR"]))
+        return [path for place in places for path in place.rglob("*.sock") if is_listening(path)]
 
     def notes(self) -> list[int]:
         path = self.directory / "notes"
@@ -110,6 +116,11 @@ class Running:
             check=False,
             cwd=self.directory,
         )
+
+
+def is_listening(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(path)) == 0
 
 
 @pytest.fixture
@@ -284,8 +295,6 @@ def test_a_system_in_memory_is_found_by_its_file(service: Running) -> None:
     "request_line", [b"", b"\n", b"{}\n", b'{"want": "secrets"}\n', b"[" * 100_000 + b"\n", b"\xff\n"]
 )
 def test_a_malformed_request_does_not_hurt_the_system(service: Running, request_line: bytes) -> None:
-    import socket
-
     service.start()
     (path,) = (service.directory / "data").glob("*.sock")
     with socket.socket(socket.AF_UNIX) as connection:
