@@ -210,7 +210,11 @@ class ProcessRunner(Runner):
     async def stop(self, until: float | None = None) -> None:
         process, self._process = self._process, None
         if process is not None:
-            await self._end(process, until, process.stop)
+            try:
+                await self._end(process, until, process.stop)
+            except asyncio.CancelledError:  # whoever wanted it ended waits no longer
+                process.kill()
+                raise
 
     async def _end(self, process: ActorProcess, until: float | None, end: Callable[[], Future[None]]) -> None:
         if self.spec.patience != "kill":
