@@ -71,6 +71,17 @@ class Clerk(Actor):
         return " ".join([self.greeting] * self.times)
 
 
+class Machine(Actor):
+    """Takes any arguments, and works on a thread of its own too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    @override
+    def on_receive(self, message: Any) -> None:
+        return None
+
+
 counter = Counter()
 number = 7
 

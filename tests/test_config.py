@@ -245,6 +245,15 @@ def test_a_duration_that_is_written_is_read_again(seconds: float) -> None:
     assert duration(as_duration(seconds)) == seconds
 
 
+async def test_one_function_may_be_several_handlers_with_a_supervisor_and_without(tmp_path: Path) -> None:
+    text = (
+        '[[handlers]]\nname = "alone"\nhandler = "configured:mail"\n[[supervisors]]\nname = "s"\n'
+        '[[supervisors.handlers]]\nname = "supervised"\nhandler = "configured:mail"\n'
+    )
+    async with ActorSystem.from_config(written(tmp_path, text)) as system:
+        assert set(system.statistics().handlers) == {"alone", "supervised"}
+
+
 # --- variables and included files --------------------------------------------------------------------------
 
 
@@ -360,6 +369,7 @@ WRONG: list[tuple[str, list[str]]] = [
     ("handlers = [1] # <-", ["handlers[0]: found 1; allowed is a table"]),
     ("[supervisors] # <-", ["allowed are tables: write [[supervisors]]"]),
     ("include = 3 # <-", ["a list of file names"]),
+    ('include = ["a\\u0000b"] # <-', ["embedded null"]),
     ("[aggregates]\ntypes = 3 # <-", ["allowed is a list, in [ and ]"]),
     ('[aggregates]\ntypes = [\n"configured:Shop",\n"configured:Shopp", # <-\n]', ["did you mean 'Shop'?"]),
     ('[aggregates]\ntypes = [\n"configured:Shop",\n"configured:Shop", # <-\n]', ["in the list already"]),
@@ -394,6 +404,9 @@ WRONG: list[tuple[str, list[str]]] = [
      ["handlers need names of their own, and this one is taken in"]),
     ('[[handlers]]\nname = "a"\nhandler = "configured:mail"\n[[supervisors]]\nname = "s"\n'
      '[[supervisors.handlers]]\nname = "a" # <-\nhandler = "configured:audit"', ["taken in"]),
+    ('[[handlers]]\nhandler = "configured:mail"\nname = "a@b" # <-', ["printable bytes without @"]),
+    ('[[handlers]]\nhandler = "configured:mail"\nevents = "configured:Sold" # <-', ["a list, in [ and ]"]),
+    ('[[handlers]]\nhandler = "configured:mail"\nstart = 9223372036854775808 # <-', ['"latest", "earliest"']),
     ("[[supervisors]] # <-", ["supervisors[0].name: it is missing"]),
     ('[[supervisors]]\nname = "handlers" # <-', ["by the one of handlers under no supervisor"]),
     ('[[supervisors]]\nname = "a"\n[[supervisors]]\nname = "b"\n'
@@ -409,6 +422,8 @@ WRONG: list[tuple[str, list[str]]] = [
      ["there is no 'NoError' in builtins"]),
     ('[[supervisors]]\nname = "a"\n[supervisors.directives]\nint = "stop" # <-', ["int is the class int"]),
     ('[[supervisors]]\nname = "a"\n[supervisors.directives]\nKeyError = "retry" # <-', ["directives.KeyError"]),
+    ('[[supervisors]]\nname = "a"\n[supervisors.directives]\nKeyError = "stop"\n"builtins:KeyError" = "resume" # <-',
+     ["KeyError is the same class"]),
     ('[[supervisors]]\nname = "a"\nauto_shutdown = "any_significant" # <-', ["no child is significant"]),
     ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "configured:Clerk"\nsignificant = true # <-',
      ["it is permanent and never ends by itself"]),
@@ -422,9 +437,17 @@ WRONG: list[tuple[str, list[str]]] = [
      ['or "kill" or "infinity"']),
     ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "configured:Clerk"\n[[supervisors.actors]]\n'
      'name = "Clerk" # <-\nactor = "configured:Clerk"', ["actors need names of their own"]),
-    ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "configured:Clerk"\nargs = [1]\n'
-     'dispatcher = "thread"\n[[supervisors.handlers]]\nname = "Clerk" # <-\nhandler = "configured:mail"',
+    ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "configured:Clerk"\n'
+     'args = [1]\n\n[[supervisors.handlers]]\nname = "Clerk" # <-\nhandler = "configured:mail"',
      ["children of one supervisor need names of their own, and this one is taken in line 3"]),
+    ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "configured:Clerk"\nargs = ["a", 1, 2] # <-',
+     ["Clerk cannot be made so: too many positional arguments"]),
+    ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "configured:Clerk"\nkwargs = { time = 2 } # <-',
+     ["Clerk cannot be made so: got an unexpected keyword argument 'time'"]),
+    ('[[supervisors]]\nname = "a"\n[[supervisors.actors]] # <-\nactor = "pykka:ThreadingActor"',
+     ['write dispatcher = "thread"']),
+    ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "configured:Clerk"\ndispatcher = "thread" # <-',
+     ["handles its messages in a coroutine"]),
     # several at once, in the order of the file
     ('[system]\nnam = "x" # <-\nstore = "x" # <-\n[[supervisors]] # <-\nwithin = 3 # <-\n[[supervisors.handlers]]\n'
      'handler = "nowhere:x" # <-\ntopic = "" # <-', ["'name'", "URL", "missing", "unit", "nowhere", "topic"]),

@@ -5,6 +5,7 @@ file with those that it includes, puts environment variables in, imports what is
 """
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from uno_actors.config_values import (
     FromEnvironment,
     Growth,
     Handler,
+    HandlerName,
     LevelWord,
     MaxRestarts,
     Name,
@@ -50,6 +52,7 @@ from uno_actors.config_values import (
     Topic,
     Truth,
     as_duration,
+    error_named,
     imported,
 )
 from uno_actors.errors import CallerError, InternalError
@@ -124,7 +127,7 @@ class HandlerTable(_Table):
 
     handler: Handler
     """What is called."""
-    name: Name | None = None
+    name: HandlerName | None = None
     """Unique; the checkpoint is kept under it."""
     topic: Topic | None = None
     """Only events whose topic matches."""
@@ -519,6 +522,7 @@ class _Reader:
         keys, before = entry.keys, len(self._faults)
         self._claim("supervisors", table.name, keys)
         self._keys[table.name] = keys
+        self._check_directives(table, keys)
         backoff = table.backoff
         if backoff.initial > backoff.max:
             reason = f"it is more than max, which is {backoff.max:g} s: the first wait would be the longest"
@@ -543,6 +547,21 @@ class _Reader:
                 auto_shutdown=table.auto_shutdown,
             ),
         )
+
+    def _check_directives(self, table: SupervisorTable, keys: Keys) -> None:
+        """No class twice, under two names: ``ValueError`` and ``builtins:ValueError``."""
+        if self._is_faulty((*keys, "directives")):
+            return
+        written: Any = self._text.data
+        for key in (*keys, "directives"):
+            written = written[key] if isinstance(key, int) else written.get(key, {})
+        classes: dict[type[BaseException], str] = {}
+        for name, kind in zip(written, map(error_named, written), strict=True):
+            if kind in classes:
+                self._tell(
+                    (*keys, "directives", name), f"{classes[kind]} is the same class: leave one out", name
+                )
+            classes.setdefault(kind, name)
 
     def _check_significant(self, table: SupervisorTable, keys: Keys, children: Sequence[_Entry]) -> None:
         significant = [child for child in children if child.table.significant]
@@ -574,6 +593,7 @@ class _Reader:
                     self._claim("actors", name, entry.keys)
                 for option in ("args", "kwargs", "dispatcher", "max_attempts"):
                     options[option] = getattr(table, option)
+                self._check_actor(table, entry.keys)
             case _:
                 run, name = self._supervisor(entry), table.name
         if (first := self._keys.setdefault(f"{above.name}/{name}", entry.keys)) is not entry.keys:
@@ -585,6 +605,25 @@ class _Reader:
         if isinstance(run, HandlerSpec) and options == _AS_USUAL:
             return run
         return self._made(entry, lambda: ChildSpec(run, name=name, **options))
+
+    def _check_actor(self, table: ActorTable, keys: Keys) -> None:
+        """That it can be made with its arguments, and run where it is to run."""
+        if self._is_faulty(keys):
+            return
+        kind = table.actor
+        if not issubclass(kind, Actor) and table.dispatcher == "shared":
+            reason = f'{kind.__name__} is an actor of pykka\'s threads: write dispatcher = "thread"'
+            self._tell((*keys, "dispatcher"), reason)
+        elif table.dispatcher == "thread" and inspect.iscoroutinefunction(kind.on_receive):
+            reason = f"{kind.__name__} handles its messages in a coroutine, on the event loop: leave it out"
+            self._tell((*keys, "dispatcher"), reason, table.dispatcher)
+        try:
+            inspect.signature(kind.__init__).bind(None, *table.args, **table.kwargs)
+        except TypeError as error:
+            given = "args" if table.args and not table.kwargs else "kwargs" if table.kwargs else "actor"
+            self._tell((*keys, given), f"{kind.__name__} cannot be made so: {error}")
+        except ValueError:  # some built-in classes do not tell
+            pass
 
     def _made(self, entry: _Entry, make: Callable[[], T]) -> T | None:
         """What ``make`` makes; what it finds wrong is told."""
@@ -654,7 +693,7 @@ def _table_at(keys: Keys) -> type[BaseModel] | None:
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and issubclass(annotation, _Table):  # events are models too
         yield annotation
     for inner in get_args(annotation):
         yield from _models_in(inner)

@@ -170,7 +170,7 @@ def _with_included(
             text.faults.append(text.fault(keys, "allowed is the name of a file", name))
             continue
         other = path.parent / name
-        if other.resolve() in including or len(including) > DEEPEST_INCLUDE:
+        if _resolved(other) in including or len(including) > DEEPEST_INCLUDE:
             chain = " -> ".join(step.name for step in (*including, other))
             text.faults.append(text.fault(keys, f"files include each other: {chain}", str(name)))
             continue
@@ -181,6 +181,14 @@ def _with_included(
         _merge(merged, included)
     _merge(merged, text)
     return merged
+
+
+def _resolved(path: Path) -> Path | None:
+    """``None`` if there can be no such file: what is wrong is told when it is read."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL in its name
+        return None
 
 
 def _merge(into: ConfigText, other: ConfigText) -> None:

@@ -26,6 +26,7 @@ from uno_actors.aggregate import AggregateRoot
 from uno_actors.errors import CallerError, InvalidHandler, InvalidTopic, describe
 from uno_actors.events import DomainEvent
 from uno_actors.handlers import (
+    _BARRED,
     MAX_NAME_BYTES,
     EventHandler,
     EventPriority,
@@ -87,6 +88,9 @@ class Allowed:
             raise PydanticCustomError("not_allowed", "{reason}", {"reason": text}) from None
 
 
+MOST = 2**63 - 1
+"""What a whole number may be at the most: TOML promises no more, and positions in the log have no more."""
+
 # --- plain values ------------------------------------------------------------------------------------------
 
 
@@ -103,6 +107,12 @@ def _name(found: Any) -> str:
     return text
 
 
+def _handler_name(found: Any) -> str:
+    if not _BARRED.isdisjoint(text := _name(found)):
+        raise ValueError
+    return text
+
+
 def _number(found: Any) -> float:
     if isinstance(found, FromEnvironment):
         found = float(found)
@@ -114,7 +124,7 @@ def _number(found: Any) -> float:
 def _whole(found: Any) -> int:
     if isinstance(found, FromEnvironment):
         found = int(found) if re.fullmatch(r"[+-]?[0-9]{1,18}", found) else None
-    if not isinstance(found, int) or isinstance(found, bool):
+    if not isinstance(found, int) or isinstance(found, bool) or not -MOST <= found <= MOST:
         raise ValueError
     return found
 
@@ -164,6 +174,14 @@ Text = Annotated[str, Allowed("a string", _text, {"type": "string"})]
 Name = Annotated[
     str,
     Allowed(f"a string of 1 to {MAX_NAME_BYTES} printable bytes", _name, {"type": "string", "minLength": 1}),
+]
+HandlerName = Annotated[
+    str,
+    Allowed(
+        f"a string of 1 to {MAX_NAME_BYTES} printable bytes without @",
+        _handler_name,
+        {"type": "string", "minLength": 1, "pattern": "^[^@]*$"},
+    ),
 ]
 Truth = Annotated[bool, Allowed("true or false", _truth, {"type": "boolean"})]
 AtLeastOne = Annotated[int, _count(1)]
@@ -448,7 +466,12 @@ def handler_named(found: Any) -> HandlerSpec:
     return spec
 
 
-def _error_type(found: Any) -> type[BaseException]:
+def error_named(found: Any) -> type[BaseException]:
+    """The exception class that ``"ValueError"`` or ``"package.module:name"`` names.
+
+    Raises:
+        ValueError: It names none.
+    """
     thing = imported(found if not isinstance(found, str) or ":" in found else f"builtins:{found}")
     if not (isinstance(thing, type) and issubclass(thing, BaseException)):
         raise ValueError(f"{found} is {_described(thing)}")
@@ -462,6 +485,6 @@ ActorType = Annotated[type[PykkaActor], _class_of(PykkaActor, "an Actor class")]
 ErrorType = Annotated[
     type[BaseException],
     Allowed(
-        'an exception class, named as "ValueError" or "package.module:name"', _error_type, {"type": "string"}
+        'an exception class, named as "ValueError" or "package.module:name"', error_named, {"type": "string"}
     ),
 ]

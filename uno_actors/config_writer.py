@@ -1,6 +1,7 @@
 """A system written as a configuration file: what `uno_actors.config.load` reads as the same system."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -246,7 +247,7 @@ def as_toml(value: object) -> str:
         case datetime() | date() | time():
             text = value.isoformat()
         case Mapping():
-            pairs = ", ".join(f"{key_path((_key(key),))} = {as_toml(item)}" for key, item in value.items())
+            pairs = ", ".join(f"{_key(key)} = {as_toml(item)}" for key, item in value.items())
             text = f"{{ {pairs} }}" if pairs else "{}"
         case list() | tuple():
             text = f"[{', '.join(map(as_toml, value))}]"
@@ -255,18 +256,25 @@ def as_toml(value: object) -> str:
     return text
 
 
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
 def _key(key: object) -> str:
     if not isinstance(key, str):
         raise ValueError(f"keys of tables are strings, not {key!r}")
-    return key
+    return key if _BARE_KEY.fullmatch(key) else _quoted(key)
 
 
 def _as_string(text: str) -> str:
+    return _quoted(text.replace("${", "$${"))
+
+
+def _quoted(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
         raise ValueError(f"TOML has no way to write {text!r}, which is no valid Unicode") from None
-    return json.dumps(text.replace("${", "$${"), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _shown(value: object) -> str:

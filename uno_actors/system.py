@@ -709,8 +709,13 @@ def _assign(handlers: Iterable[object] | None, supervisors: Sequence[Supervisor]
     """The supervisors with what stands under them; handlers under none come under the default one, first."""
     given = [resolve(supervisor) for supervisor in supervisors]
     taken = [spec for supervisor in given for spec in handlers_in(supervisor)]
-    others = gather(handler_registry.values() if handlers is None else handlers)
-    free = [spec for spec in others if not any(is_same_target(spec.target, other.target) for other in taken)]
+    others = handlers if handlers is None or isinstance(handlers, str) else list(handlers)
+    explicit = {handler.name for handler in others or () if isinstance(handler, HandlerSpec)}
+    free = [
+        spec
+        for spec in gather(handler_registry.values() if others is None else others)
+        if spec.name in explicit or not any(is_same_target(spec.target, other.target) for other in taken)
+    ]
     _check_unique("handlers", [spec.name for spec in (*taken, *free)])
     default = Supervisor(DEFAULT_SUPERVISOR, [ChildSpec(spec, spec.name) for spec in free], max_restarts=None)
     tree = [default, *given]

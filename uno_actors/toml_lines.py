@@ -10,13 +10,15 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any
 
+from uno_actors.config_errors import key_path
+
 Path = tuple[str | int, ...]
 """Keys and, below arrays, indices from 0."""
 
 MOST_SYNTAX_ERRORS = 20
 LONGEST_SHOWN = 60
 DEEPEST = 60
-"""Arrays and inline tables inside each other; far beyond what anybody writes, well within Python's stack."""
+"""Tables, arrays and keys inside each other; far beyond what anybody writes, well within Python's stack."""
 
 _SPACE = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _BLANK = re.compile(r"[ \t]*")
@@ -87,8 +89,9 @@ def read_toml(text: str) -> Document:
                 data, lines = {}, {}
                 break
             text = rest
-        except (RecursionError, _LostError):
-            faults.append(SyntaxFault(_deepest_line(text), f"nested more than {DEEPEST} levels deep"))
+        except (RecursionError, _LostError) as error:
+            line = error.line if isinstance(error, _DeepKeyError) else _deepest_line(text)
+            faults.append(SyntaxFault(line, f"nested more than {DEEPEST} levels deep"))
             return Document({}, {}, tuple(faults), is_whole=False)
         except ValueError as error:  # a number of more digits than Python reads
             faults.append(SyntaxFault(_longest_number_line(text), str(error)))
@@ -140,9 +143,10 @@ def _twice(text: str) -> tuple[list[SyntaxFault], str] | None:
     outer = [a for a in scanner.twice if not any(b[1] < a[1] and a[2] <= b[2] for b in scanner.twice)]
     for path, start, end in reversed(outer):
         line, first = scanner.line_at(start), scanner.lines[path]
-        name = ".".join(map(str, path))
         faults.append(
-            SyntaxFault(line, f"{name} is given twice, first in line {first}: leave one of them out")
+            SyntaxFault(
+                line, f"{key_path(path)} is given twice, first in line {first}: leave one of them out"
+            )
         )
         name = f"{_STAND_IN}{line}-{start}-{end}"
         lines = "\n" * text.count("\n", start, end)
@@ -208,6 +212,10 @@ class _LostError(Exception):
     """
 
     line = 1
+
+
+class _DeepKeyError(_LostError):
+    """A key lies in too many tables."""
 
 
 @dataclass
@@ -366,6 +374,8 @@ class _Scanner:
     # --- moving on ---
 
     def _note(self, path: Path, position: int) -> None:
+        if len(path) > 2 * DEEPEST:  # each array of tables has its indices, too
+            raise _DeepKeyError
         self.lines.setdefault(path, self.line_at(position))
 
     def _next(self, mark: str) -> bool:
