@@ -77,7 +77,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service",
         "run_cli",
         "store_cli",
-        "config",
         "handlers_cli",
         "deadletters_cli",
         "cli",
