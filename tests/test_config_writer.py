@@ -6,7 +6,7 @@ from typing import Any
 
 import configured
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_config import GOOD, written
 
@@ -189,6 +189,7 @@ def test_any_tree_that_is_written_is_read_as_the_same(tree: Supervisor, tmp_path
 
 
 @given(plain)
+@example({"\x7f": False})
 def test_values_are_written_as_toml_reads_them(value: Any) -> None:
     from uno_actors.config_text import expanded
     from uno_actors.toml_lines import read_toml

@@ -58,7 +58,7 @@ def shown(value: object) -> str:
     """A value nearly as TOML writes it, on one short line."""
     match value:
         case str():
-            text = json.dumps(value, ensure_ascii=False)
+            text = quoted(value)
         case bool():
             text = str(value).lower()
         case datetime() | date() | time():
@@ -80,5 +80,10 @@ def key_path(path: Sequence[str | int]) -> str:
             text += f"[{part}]"
         else:
             is_bare = part.replace("_", "").replace("-", "").isalnum() and part.isascii()
-            text += ("." if text else "") + (part if is_bare else json.dumps(part, ensure_ascii=False))
+            text += ("." if text else "") + (part if is_bare else quoted(part))
     return text
+
+
+def quoted(text: str) -> str:
+    """A string as TOML writes it."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

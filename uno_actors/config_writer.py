@@ -1,6 +1,5 @@
 """A system written as a configuration file: what `uno_actors.config.load` reads as the same system."""
 
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from types import MethodType
 from typing import Any
 
 from uno_actors.config import DEFAULT_SUPERVISOR, SystemTable
-from uno_actors.config_errors import key_path
+from uno_actors.config_errors import key_path, quoted
 from uno_actors.config_values import as_duration, handler_named, imported
 from uno_actors.errors import CallerError, describe
 from uno_actors.handlers import EventPriority, HandlerSpec
@@ -274,7 +273,7 @@ def _quoted(text: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise ValueError(f"TOML has no way to write {text!r}, which is no valid Unicode") from None
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return quoted(text)
 
 
 def _shown(value: object) -> str:
