@@ -84,7 +84,7 @@ async def test_a_command_unknown_to_the_aggregate_is_refused_where_it_is_sent() 
             system.aggregate(Folder, "a").ask(Close())
 
 
-@pytest.mark.parametrize("message", ["open", None, 3, FolderOpened(owner="ada"), Open], ids=repr)
+@pytest.mark.parametrize("message", ["open", None, 3, FolderOpened(owner="ada"), Open])
 async def test_what_is_no_command_is_refused_where_it_is_sent(message: Any) -> None:
     async with ActorSystem(handlers=[]) as system:
         with pytest.raises(UnknownCommand, match=r"Folder does not handle \w+; it handles: Open, Rename"):

@@ -278,7 +278,7 @@ class Secretive(DomainEvent):
     password: SecretStr
 
 
-@pytest.mark.parametrize("value", [object(), lambda: None, 2**64, "\ud800", {"x": object()}], ids=repr)
+@pytest.mark.parametrize("value", [object(), lambda: None, 2**64, "\ud800", {"x": object()}])
 def test_payload_that_cannot_be_written_is_refused_with_the_name_of_the_event(value: object) -> None:
     with pytest.raises(EventNotSerializable, match=r"^event Anything cannot be recorded: ") as caught:
         to_record(Anything(value=value))
@@ -290,9 +290,7 @@ def test_secret_is_refused_instead_of_being_recorded_as_asterisks() -> None:
         to_record(Secretive(password=SecretStr("open sesame")))
 
 
-@pytest.mark.parametrize(
-    "metadata", [{"correlation_id": "\ud800"}, {"version": 2**64}, {"topic": object()}], ids=str
-)
+@pytest.mark.parametrize("metadata", [{"correlation_id": "\ud800"}, {"version": 2**64}, {"topic": object()}])
 def test_header_that_cannot_be_written_is_refused(metadata: dict[str, object]) -> None:
     with pytest.raises(EventNotSerializable, match=r"^event Anything cannot be recorded: "):
         pack(to_record(Anything(value=1).stamped(**metadata)))
