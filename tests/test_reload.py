@@ -197,11 +197,13 @@ async def test_children_that_are_the_same_run_on(path: Path) -> None:
 
 async def test_a_file_that_is_wrong_changes_nothing(path: Path) -> None:
     async with ActorSystem.from_config(path) as system:
-        before = system.tree()
+        before = [(node.name, node.restarts) for node in system.tree().walk()]
+        same = system.actor("a")
         write(path, BEFORE + "colour = 3\n")
         with pytest.raises(InvalidConfig):
             await system.reload(path)
-        assert system.tree() == before
+        assert [(node.name, node.restarts) for node in system.tree().walk()] == before
+        assert system.actor("a") is same
 
 
 async def test_a_child_that_cannot_be_started_is_told_and_tried_again(path: Path) -> None:

@@ -432,10 +432,10 @@ class ActorProcess:
             self._parent._children.pop(self, None)
         for watcher in watchers:
             self._tell_end(watcher)
+        if self._home is not None:
+            self._home.ended(self)  # before anybody hears of it who may want the name
         for stopped in stops:
             stopped.offer(None)
-        if self._home is not None:
-            self._home.ended(self)
         if self._own_pool is not None:
             self._own_pool.close()
 
