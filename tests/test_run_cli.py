@@ -142,7 +142,7 @@ def test_a_signal_drains_and_ends_it_with_0(service: Running, number: signal.Sig
     assert [line["event"] for line in lines] == ["system started", "told to stop", "system stopped"]
     assert lines[1]["signal"] == number.name
     assert {line["system"] for line in lines} == {"shop"}
-    assert list((service.directory / "data").glob("*.sock")) == []
+    assert service.sockets() == []
 
 
 def test_a_second_signal_ends_it_at_once(service: Running) -> None:
@@ -253,7 +253,7 @@ def test_logs_for_people_are_lines_of_text(service: Running) -> None:
 
 def test_the_tree_of_a_running_system_is_shown_to_its_owner_only(service: Running) -> None:
     service.start()
-    (path,) = (service.directory / "data").glob("*.sock")
+    (path,) = service.sockets()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     service.sell(1)
     service.until(service.notes)
@@ -272,11 +272,11 @@ def test_what_a_killed_process_left_behind_is_removed(service: Running) -> None:
     service.start()
     service.signal(signal.SIGKILL)
     service.code()
-    assert list((service.directory / "data").glob("*.sock"))
+    assert service.sockets()
     asked = service.tree()
     assert (asked.returncode, asked.stdout) == (1, "")
     assert "no process runs the system of" in asked.stderr
-    assert list((service.directory / "data").glob("*.sock")) == []
+    assert service.sockets() == []
 
 
 def test_a_system_in_memory_is_found_by_its_file(service: Running) -> None:
