@@ -16,6 +16,7 @@ from uno_actors import (
     ActorSystem,
     Backoff,
     ChildSpec,
+    InvalidHandler,
     InvalidSupervisor,
     Supervisor,
     SupervisorGaveUp,
@@ -58,6 +59,40 @@ class Member(Actor):
             return self.count
         self.diary.append(f"{self.name}:{message}")
         return None
+
+
+class Poison:
+    """A message at which `FailsOnce` fails the first time."""
+
+    is_deadly = True
+
+
+class FailsOnce(Member):
+    """Fails at a `Poison` and manages it when it comes again."""
+
+    async def on_receive(self, message: Any) -> Any:
+        if not isinstance(message, Poison):
+            return await super().on_receive(message)
+        if message.is_deadly:
+            message.is_deadly = False
+            self.diary.append(f"{self.name} failed")
+            raise ValueError("poison")
+        self.diary.append(f"{self.name} managed")
+        return None
+
+
+def gated(gate: asyncio.Event) -> type[Member]:
+    """Members of which the second start waits for ``gate``."""
+    starts = itertools.count(1)
+
+    class Gated(Member):
+        async def on_start(self) -> None:
+            if next(starts) == 2:
+                self.diary.append(f"{self.name} waits")
+                await gate.wait()
+            await super().on_start()
+
+    return Gated
 
 
 class PlainMember(Actor):
@@ -275,6 +310,53 @@ async def test_by_default_a_message_is_not_tried_again() -> None:
 # --- directives ---
 
 
+async def test_a_message_is_tried_once_a_restart_however_often_the_start_fails() -> None:
+    diary, starts = Diary(), itertools.count(1)
+
+    class Flaky(FailsOnce):
+        async def on_start(self) -> None:
+            if next(starts) in (2, 3):
+                raise ConnectionError("no bus")
+            await super().on_start()
+
+    async with tree(team(member("a", diary, kind=Flaky, max_attempts=3))) as (system, clock):
+        tell(system, "a", Poison())
+        tell(system, "a", "next")
+        await passing(clock, lambda: "a:next" in diary)
+        assert diary == ["+a", "a failed", "+a", "a managed", "a:next"]
+
+
+async def test_what_was_handled_at_the_second_attempt_is_not_tried_again_after_another_failure() -> None:
+    diary = Diary()
+    children = member("a", diary, kind=FailsOnce, max_attempts=3), member("b", diary)
+    async with tree(team(*children, strategy="one_for_all")) as (system, clock):
+        tell(system, "a", Poison())
+        await passing(clock, lambda: "a managed" in diary)
+        tell(system, "b", ValueError("broken"))
+        await passing(clock, lambda: diary.count("+b") == 3)
+        tell(system, "a", "next")
+        await passing(clock, lambda: "a:next" in diary)
+        assert diary.count("a managed") == 1
+
+
+@pytest.mark.parametrize("how", ["the system ends", "terminated", "stopped by a directive"])
+async def test_a_message_that_is_never_tried_again_is_dead(how: str) -> None:
+    diary, poison = Diary(), Poison()
+    rules: dict[str, Any] = {"backoff": Backoff(initial=60, max=60, jitter=0)}
+    if how == "stopped by a directive":
+        rules["directives"] = {ValueError: "stop"}
+    async with tree(team(member("a", diary, kind=FailsOnce, max_attempts=3), **rules)) as (system, _):
+        tell(system, "a", poison)
+        await until(lambda: "a failed" in diary)
+        if how == "terminated":
+            await system.supervisor("team").terminate_child("a")
+        elif how == "stopped by a directive":
+            await until(lambda: system.actor("a") is None)
+    (dead,) = system.dead_messages()
+    assert dead.message is poison
+    assert "failed at it, at attempt 1: ValueError: poison" in dead.reason
+
+
 @KINDS
 async def test_an_actor_that_resumes_keeps_its_state(kind: type[Actor]) -> None:
     diary = Diary()
@@ -337,6 +419,26 @@ async def test_a_supervisor_that_gives_up_is_restarted_by_its_parent_with_all_it
         assert [entry for entry in diary if ":" not in entry] == ["+a", "+b", "+c", "-b", "+a", "+b"]
         nodes = {node.name: node for node in system.tree().walk()}
         assert (nodes["inner"].restarts, nodes["c"].restarts) == (1, 0)
+
+
+async def test_a_supervisor_of_which_two_children_fail_at_once_gives_up_once() -> None:
+    diary = Diary()
+
+    class Slow(Member):
+        async def on_stop(self) -> None:
+            await turns()
+            await super().on_stop()
+
+    children = [member("slow", diary, kind=Slow), member("a", diary), member("b", diary)]
+    inner = Supervisor("inner", children, max_restarts=0)
+    async with tree(team(inner)) as (system, clock):
+        for name in "ab":
+            tell(system, name, ValueError("broken"))
+        await passing(clock, lambda: diary.count("+b") == 2)
+        await turns()
+        assert diary == ["+slow", "+a", "+b", "-slow", "+slow", "+a", "+b"]
+        assert [node.restarts for node in system.supervisor("team").which_children()] == [1]
+        assert [node.state for node in system.supervisor("inner").which_children()] == ["idle"] * 3
 
 
 async def test_the_top_ends_the_system_with_an_error_its_children_in_reverse_order() -> None:
@@ -564,6 +666,100 @@ async def test_a_supervisor_comes_and_goes_with_its_children() -> None:
         assert diary == ["+a", "-a"]
         with pytest.raises(UnknownSupervisor):
             system.supervisor("inner")
+
+
+async def test_a_name_that_stands_elsewhere_in_the_tree_is_refused_and_harms_nobody() -> None:
+    store, seen = BankStore(), list[int]()
+
+    async def handle(event: Credited) -> None:
+        seen.append(event.amount)
+
+    async def other(event: Credited) -> None:
+        seen.append(-event.amount)
+
+    first, second = (HandlerSpec("handle", function, Credited) for function in (handle, other))
+    async with tree(team(first), Supervisor("more"), store=store) as (system, _):
+        more = system.supervisor("more")
+        for child in (second, Supervisor("inner", [second])):
+            with pytest.raises(InvalidHandler, match="two handlers are named 'handle'"):
+                await more.start_child(child)
+        for child in (Supervisor("team"), Supervisor("inner", [Supervisor("team")])):
+            with pytest.raises(InvalidSupervisor, match="supervisor 'team': the system has one of this name"):
+                await more.start_child(child)
+        assert more.which_children() == ()
+        assert system.supervisor("team").count_children().active == 1
+        await store.append(*credited(1))
+        await until(lambda: seen)
+        await system.supervisor("team").terminate_child("handle")
+        await system.supervisor("team").delete_child("handle")
+        await more.start_child(second)  # the name is free
+        await store.append(*credited(2))
+        await until(lambda: len(seen) == 2)
+        assert seen == [1, -2]
+
+
+async def test_a_child_that_is_terminated_while_it_starts_again_stays_stopped() -> None:
+    diary, gate = Diary(), asyncio.Event()
+    async with tree(team(member("a", diary, kind=gated(gate)))) as (system, clock):
+        tell(system, "a", ValueError("broken"))
+        await passing(clock, lambda: "a waits" in diary)
+        terminated = asyncio.ensure_future(system.supervisor("team").terminate_child("a"))
+        await turns()
+        gate.set()
+        await terminated
+        await turns()
+        assert [node.state for node in system.supervisor("team").which_children()] == ["stopped"]
+        await system.supervisor("team").restart_child("a")
+        assert [node.state for node in system.supervisor("team").which_children()] == ["idle"]
+
+
+async def test_a_sibling_that_fails_while_a_child_is_restarted_by_hand_takes_it_along() -> None:
+    diary, gate = Diary(), asyncio.Event()
+    children = member("a", diary, kind=gated(gate)), member("b", diary)
+    async with tree(team(*children, strategy="one_for_all")) as (system, clock):
+        team_ref = system.supervisor("team")
+        await team_ref.terminate_child("a")
+        restarted = asyncio.ensure_future(team_ref.restart_child("a"))
+        await until(lambda: "a waits" in diary)
+        tell(system, "b", ValueError("broken"))
+        await turns()
+        gate.set()
+        await asyncio.wait_for(restarted, 5)
+        await passing(clock, lambda: [node.state for node in team_ref.which_children()] == ["idle", "idle"])
+        for name in "ab":
+            tell(system, name, "hello")
+        await until(lambda: {"a:hello", "b:hello"} <= set(diary))
+        assert diary.count("+b") == 2
+
+
+async def test_a_system_that_stops_while_a_child_is_added_leaves_none_running() -> None:
+    inside, gate = asyncio.Event(), asyncio.Event()
+
+    class Slow(BankStore):
+        is_slow = False
+
+        async def last_position(self) -> int:
+            if self.is_slow:
+                inside.set()
+                await gate.wait()
+            return await super().last_position()
+
+    async def handle(event: Credited) -> None: ...
+
+    store = Slow()
+    async with tree(team(), store=store) as (system, _):
+        store.is_slow = True
+        added = asyncio.ensure_future(
+            system.supervisor("team").start_child(HandlerSpec("handle", handle, Credited))
+        )
+        await inside.wait()
+        store.is_slow = False
+        stopped = asyncio.ensure_future(system.stop())
+        await turns()
+        gate.set()
+        await stopped
+        with pytest.raises(InvalidSupervisor, match="supervisor 'team': it was stopped meanwhile"):
+            await asyncio.wait_for(added, 5)
 
 
 # --- how it is ---

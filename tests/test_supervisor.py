@@ -67,6 +67,8 @@ def test_a_later_restart_never_waits_less(backoff: Backoff, restart: int, chance
         ({"max": math.inf}, "0 <= initial <= max"),  # a wait for ever is no restart
         ({"initial": math.nan}, "0 <= initial <= max"),
         ({"factor": 0.5}, "factor >= 1; found 0.5"),  # it would shrink
+        ({"factor": math.nan}, "factor >= 1; found nan"),
+        ({"factor": math.inf}, "factor >= 1; found inf"),  # 0 x infinity is no time
         ({"jitter": -0.1}, "0 <= jitter <= 1"),
         ({"jitter": 1.1}, "0 <= jitter <= 1; found 1.1"),  # more than the whole delay
     ],
@@ -113,7 +115,7 @@ def test_no_window_ever_holds_more_restarts_than_the_budget(
         assert len([moment for moment in all_restarts if 0 <= end - moment <= within]) <= max_restarts
 
 
-@pytest.mark.parametrize("values", [(-1, 30.0), (1, 0.0), (1, -2.0), (None, 0.0)])
+@pytest.mark.parametrize("values", [(-1, 30.0), (1, 0.0), (1, -2.0), (None, 0.0), (1, math.nan)])
 def test_a_budget_that_cannot_be_is_refused(values: tuple[int | None, float]) -> None:
     with pytest.raises(ValueError, match="found"):
         RestartBudget(*values)
@@ -163,6 +165,7 @@ def handler(event: object) -> None: ...
             "the directive for ValueError must be one of restart, resume, st",
         ),
         ({"directives": {int: "stop"}}, "directives are by class of error; found <class 'int'>"),
+        ({"directives": {"ValueError": "stop"}}, "directives are by class of error; found 'ValueError'"),
         ({"children": [Worker, Worker]}, "two children are named 'Worker'"),
         ({"children": [Worker, ChildSpec(handler, name="Worker")]}, "two children are named 'Worker'"),
         (
@@ -195,6 +198,13 @@ def test_a_child_that_cannot_stand_in_a_tree_is_refused(values: dict[str, Any], 
     with pytest.raises(InvalidSupervisor, match="^child ") as caught:
         ChildSpec(**{"run": Worker, "name": "it", **values})
     assert message in str(caught.value)
+
+
+def test_children_may_come_from_an_iterator_and_are_kept() -> None:
+    children = [Worker, ChildSpec(Worker, name="second")]
+    supervisor = Supervisor("team", iter(children))  # type: ignore[arg-type]
+    assert [spec.known_name for spec in supervisor.specs] == ["Worker", "second"]
+    assert [spec.known_name for spec in supervisor.specs] == ["Worker", "second"]
 
 
 def test_a_child_may_be_given_by_itself() -> None:

@@ -117,6 +117,10 @@ class Family:
         """A child has started again."""
         return self._with(replace(self[name], state="running", since=now))
 
+    def starting(self, name: str) -> "Family":
+        """A stopped child is being started because somebody wants it."""
+        return self._with(replace(self[name], state="restarting"))
+
     def stopped(self, name: str) -> "Family":
         """A child was stopped because somebody wanted it; a temporary one is forgotten."""
         if self[name].restart == "temporary":

@@ -430,14 +430,16 @@ class ActorProcess:
             child.stop()  # those of an actor that ended by itself have been stopped already
         if self._parent is not None and self._parent._children is not None:
             self._parent._children.pop(self, None)
-        for watcher in watchers:
-            self._tell_end(watcher)
-        if self._home is not None:
-            self._home.ended(self)  # before anybody hears of it who may want the name
-        for stopped in stops:
-            stopped.offer(None)
-        if self._own_pool is not None:
-            self._own_pool.close()
+        try:
+            if self._home is not None:
+                self._home.ended(self)
+        finally:  # whoever hears of its end may use its name again
+            for watcher in watchers:
+                self._tell_end(watcher)
+            for stopped in stops:
+                stopped.offer(None)
+            if self._own_pool is not None:
+                self._own_pool.close()
 
     def _tell_end(self, watcher: PykkaActorRef[Any]) -> None:
         if watcher.is_alive():

@@ -133,7 +133,7 @@ class Runner:
         raise NotImplementedError
 
     async def halt(self, until: float | None = None) -> None:
-        """End what runs of it, and keep what waits for it; at ``until`` on the system's clock at the latest."""
+        """End what runs of it, and keep what waits for it; at ``until`` of ``time.monotonic`` at the latest."""
         raise NotImplementedError
 
     async def rest(self) -> None:
@@ -180,13 +180,14 @@ class ProcessRunner(Runner):
     """A child that is one actor."""
 
     _process: ActorProcess | None = None
+    _owed: Envelope | None = None  # what it failed at last, which is in no mailbox any more
 
     def _make(self) -> "Future[Any]":
         """Make and start its process; the future is set when it has started."""
         raise NotImplementedError
 
-    def _prepare_restart(self) -> Envelope | None:
-        """What comes before a restart; a message that is to be tried again."""
+    def _message_again(self) -> Envelope | None:
+        """Before a restart: the message that is to be tried again."""
         return None
 
     @override
@@ -195,7 +196,14 @@ class ProcessRunner(Runner):
         process = self._process
         if process is not None and process.is_suspended:
             self.restarts += 1
-            await process.restart(self._prepare_restart())
+            again = self._message_again()
+            self._owed = None  # from here on it is in the mailbox, and may fail again at any moment
+            try:
+                restarted = process.restart(again)
+            except BaseException:
+                self._owed = again
+                raise
+            await restarted
         else:
             self.restarts += self.round > 1
             await self._make()
@@ -260,15 +268,15 @@ class ActorRunner(ProcessRunner):
     def __init__(self, name: str, spec: ChildSpec, tell: Callable[[News], None], home: SpawnsActors) -> None:
         super().__init__(name, spec, tell)
         self._home = home
-        self._failed_at: Envelope | None = None
-        self._attempts = 0
+        self._tried: Envelope | None = None  # the message at which it failed last
+        self._attempts = 0  # at it
         self._error: BaseException | None = None
         self._is_up = False  # its process has started: its end is no failed start
 
     @override
     def _make(self) -> Future[Any]:
         spec = self.spec
-        self._failed_at, self._is_up = None, False
+        self._is_up = False
         self._process, started = self._home.spawn_child(
             lambda: spec.run(*spec.args, **spec.kwargs),
             spec.name,
@@ -287,36 +295,36 @@ class ActorRunner(ProcessRunner):
     @override
     def _failed(self, failure: Failure) -> None:
         if failure.message is not None:
-            self._attempts = self._attempts + 1 if failure.message is self._failed_at else 1
-            self._failed_at, self._error = failure.message, failure.error
+            self._attempts = self._attempts + 1 if failure.message is self._tried else 1
+            self._tried = self._owed = failure.message
+            self._error = failure.error
         super()._failed(failure)
 
     def _ended(self, process: ActorProcess) -> None:
         """Told when the process has ended, on any thread: by itself, if nobody here has wanted it."""
+        self._give_up_message(process)
         if self._process is process:
             self._process = None
             if self._is_up:
                 self._tell(ChildEnded(self, self.round))
 
     @override
-    def _prepare_restart(self) -> Envelope | None:
-        message = self._failed_at
-        if message is not None and self._attempts < (self.spec.max_attempts or 1):
-            return message
-        self._give_up_message()
-        return None
+    def _message_again(self) -> Envelope | None:
+        if self._attempts >= (self.spec.max_attempts or 1) and self._process is not None:
+            self._give_up_message(self._process)
+        return self._owed
 
     @override
     def resume(self) -> None:
-        self._give_up_message()
         if self._process is not None:
+            self._give_up_message(self._process)
             self._process.resume()
 
-    def _give_up_message(self) -> None:
-        message, self._failed_at = self._failed_at, None
-        if message is not None and self._process is not None and self._error is not None:
+    def _give_up_message(self, process: ActorProcess) -> None:
+        message, self._owed = self._owed, None
+        if message is not None and self._error is not None:
             reason = f"the actor failed at it, at attempt {self._attempts}: {describe(self._error)}"
-            self._process.lose(message, reason)
+            process.lose(message, reason)
 
     @override
     def node(self, *, restarting: bool) -> TreeNode:
@@ -381,6 +389,8 @@ class HandlerRunner(ProcessRunner):
         if self.subscription.state == "stopped":
             self.subscription.begin_again()
         await self._set_aside_poison()
+        if self.subscription.state == "stopped":
+            return  # somebody wanted it so while the store took its time
         await super().start()
         self.subscription.restarts = self.restarts
         self.subscription.wake()

@@ -14,7 +14,15 @@ from uno_actors.aggregate import AggregateRoot
 from uno_actors.aggregate_actor import Aggregates
 from uno_actors.clock import Clock, Timer
 from uno_actors.dispatcher import Dispatcher, DispatcherStatistics
-from uno_actors.errors import NameTaken, SupervisorGaveUp, SystemNotRunning, UnknownHandler, UnknownSupervisor
+from uno_actors.errors import (
+    InvalidHandler,
+    InvalidSupervisor,
+    NameTaken,
+    SupervisorGaveUp,
+    SystemNotRunning,
+    UnknownHandler,
+    UnknownSupervisor,
+)
 from uno_actors.future import Future
 from uno_actors.handler_actor import HandlerActor, HandlerStatistics, Subscription, Work
 from uno_actors.handler_control import NOTHING, HandlerControl, HandlerInfo, Orders, Told, position_of
@@ -148,6 +156,7 @@ class Runtime:
         self._names: dict[str, ActorProcess] = {}
         self._tree: list[SupervisorRunner] = []
         self._supervisors: dict[str, SupervisorActor] = {}
+        self._handlers: set[str] = set()  # names of those that stand in the tree
         self._on_ended: dict[ActorProcess, Callable[[ActorProcess], None]] = {}
         self._leases: dict[str, Lease] = {}
         self._control = HandlerControl(store)
@@ -337,9 +346,10 @@ class Runtime:
         has_ended: Callable[[], None],
     ) -> SupervisorActor:
         """See `uno_actors.supervision.Nursery`."""
-        shell = SupervisorActor(rules, self, gave_up, has_ended)
+        if rules.name in self._supervisors:
+            raise InvalidSupervisor(f"supervisor {rules.name!r}", "the system has one of this name already")
+        self._supervisors[rules.name] = shell = SupervisorActor(rules, self, gave_up, has_ended)
         await self.spawn(shell)
-        self._supervisors[rules.name] = shell
         return shell
 
     async def make_runner(self, spec: ChildSpec, tell: Callable[[News], None]) -> Runner:
@@ -348,8 +358,15 @@ class Runtime:
             return SupervisorRunner(spec.run, spec, tell, self)
         if not isinstance(spec.run, HandlerSpec):
             return ActorRunner(spec.known_name or "", spec, tell, self)
+        if spec.run.name in self._handlers:
+            raise InvalidHandler(f"two handlers are named {spec.run.name!r}: give each a name of its own")
+        self._handlers.add(spec.run.name)
         known = [subscription for subscription in self.subscriptions if subscription.name == spec.run.name]
-        subscription = known[0] if known else await self._add_subscription(spec.run)
+        try:
+            subscription = known[0] if known else await self._add_subscription(spec.run)
+        except BaseException:
+            await self._free(spec.run.name)
+            raise
         return HandlerRunner(subscription, spec, tell, self, self._store)
 
     async def forget(self, runner: Runner) -> None:
@@ -360,10 +377,17 @@ class Runtime:
             self._supervisors.pop(shell.rules.name, None)
             shell.actor_ref.stop(block=False)
         elif isinstance(runner, HandlerRunner):
-            await self.router.save_checkpoints()
-            self.router.remove(runner.subscription)
-            if (lease := self._leases.pop(runner.name, None)) is not None:
-                await lease.release()
+            try:
+                await self.router.save_checkpoints()
+            finally:
+                self.router.remove(runner.subscription)
+                await self._free(runner.name)
+
+    async def _free(self, name: str) -> None:
+        """Let another handler have the name of one that is gone."""
+        self._handlers.discard(name)
+        if (lease := self._leases.pop(name, None)) is not None:
+            await lease.release()
 
     async def _add_subscription(self, spec: HandlerSpec) -> Subscription:
         """A handler that comes while the system runs."""

@@ -100,7 +100,11 @@ class Nursery(Protocol):
         """For windows and back-offs."""
 
     async def make_runner(self, spec: ChildSpec, tell: Callable[[News], None]) -> Runner:
-        """The runner of a new child."""
+        """The runner of a new child.
+
+        Raises:
+            InvalidHandler: It is a handler, and there is one of this name.
+        """
 
     async def forget(self, runner: Runner) -> None:
         """Keep nothing of a child that was removed."""
@@ -114,7 +118,11 @@ class Nursery(Protocol):
         gave_up: Callable[[SupervisorGaveUp], None],
         has_ended: Callable[[], None],
     ) -> "SupervisorActor":
-        """Make the actor of a supervisor and start it; its children are not started yet."""
+        """Make the actor of a supervisor and start it; its children are not started yet.
+
+        Raises:
+            InvalidSupervisor: There is one of this name.
+        """
 
 
 class SupervisorActor(Actor):
@@ -143,6 +151,7 @@ class SupervisorActor(Actor):
         self._has_ended = has_ended
         self._family = Family(rules)
         self._groups: dict[str, asyncio.Task[Any]] = {}  # that are being restarted, by the child that failed
+        self._begun = 0  # starts of all children
         self._awaited: dict[str, int] = {}  # news of a child from before this start of it is old
         self._requests = asyncio.Lock()
         self._log = get_logger(supervisor=rules.name)
@@ -157,6 +166,8 @@ class SupervisorActor(Actor):
         """
         self._family = Family(self.rules)
         self.is_running = True
+        self._begun += 1
+        begun = self._begun
         names = [spec.known_name for spec in self.rules.specs]
         for runner in [runner for name, runner in self.runners.items() if name not in names]:
             await self._let_go(runner)  # it was added while the supervisor ran
@@ -165,14 +176,20 @@ class SupervisorActor(Actor):
                 await self._start_child(spec)
             except BaseException as error:
                 error.add_note(f"while {spec.known_name} was started under supervisor {self.rules.name!r}")
-                await self.rest_children()
+                if begun == self._begun:
+                    await self.rest_children()
                 raise
+            if begun != self._begun or not self.is_running:
+                raise InvalidSupervisor(self._whose, "it was stopped while it was started")
 
     async def _start_child(self, spec: ChildSpec) -> Runner:
         name = spec.known_name or ""
         runner = self.runners.get(name)
         if runner is None:
             runner = await self._nursery.make_runner(spec, self._hear)
+            if not self.is_running:
+                await self._nursery.forget(runner)
+                raise InvalidSupervisor(self._whose, "it was stopped meanwhile")
         self._awaited[name] = runner.round + 1
         self._family = self._family.added(name, spec, self._nursery.clock.monotonic())
         self.runners[name] = runner
@@ -196,9 +213,10 @@ class SupervisorActor(Actor):
         await self._end_children(lambda runner: runner.stop(until))
 
     async def _end_children(self, end: Callable[[Runner], Awaitable[None]]) -> None:
-        self.is_running = False
-        self._leave_groups(*self._groups)
+        self._cease()
         for runner in tuple(reversed(self.runners.values())):
+            if self.is_running:
+                return  # somebody else has ended them meanwhile, and started them again
             try:
                 await end(runner)
             except Exception as error:  # noqa: BLE001 - one that fails does not keep the others from their end
@@ -206,10 +224,14 @@ class SupervisorActor(Actor):
 
     def abandon(self) -> None:
         """End the children for good without waiting for anything."""
-        self.is_running = False
-        self._leave_groups(*self._groups)
+        self._cease()
         for runner in reversed(self.runners.values()):
             runner.abandon()
+
+    def _cease(self) -> None:
+        """From here on nothing that happens to the children is of any account."""
+        self.is_running = False
+        self._leave_groups(*self._groups)
 
     def nodes(self) -> tuple[TreeNode, ...]:
         """How the children are, in the order of their start."""
@@ -270,16 +292,19 @@ class SupervisorActor(Actor):
                 )
                 self._restart(order, runner.name)
             case GiveUp(reason=reason):
+                self._cease()
                 self._nursery.start_task(self._give_up(runner, reason, error))
             case ShutDown():
                 self._log.info("supervisor ends with its significant child", child=runner.name)
+                self._cease()
                 self._nursery.start_task(self._shut_down())
 
     def _restart(self, order: RestartGroup, name: str) -> None:
         self._leave_groups(*(self._groups if self.rules.strategy != "one_for_one" else (name,)))
         for member in order.start:
             self._awaited[member] = self.runners[member].round + 1
-        self._groups[name] = self._nursery.start_task(self._restart_group(order))
+        self._groups[name] = task = self._nursery.start_task(self._restart_group(order))
+        task.add_done_callback(lambda task: self._groups.get(name) is task and self._groups.pop(name))
 
     async def _restart_group(self, order: RestartGroup) -> None:
         for name in order.stop:
@@ -323,16 +348,19 @@ class SupervisorActor(Actor):
 
     async def _remove(self, runner: Runner) -> None:
         self.runners.pop(runner.name, None)
+        self._awaited.pop(runner.name, None)
         await self._nursery.forget(runner)
 
     async def _give_up(self, runner: Runner, reason: str, error: BaseException) -> None:
         self._log.critical("supervisor gave up", child=runner.name, reason=reason, error=describe(error))
         await self.rest_children()
-        self._gave_up(SupervisorGaveUp(self.rules.name, runner.name, reason, error))
+        if not self.is_running:  # else its parent has started it again meanwhile, for another reason
+            self._gave_up(SupervisorGaveUp(self.rules.name, runner.name, reason, error))
 
     async def _shut_down(self) -> None:
         await self.stop_children()
-        self._has_ended()
+        if not self.is_running:  # as above
+            self._has_ended()
 
     # --- what somebody wants of it ---
 
@@ -375,9 +403,16 @@ class SupervisorActor(Actor):
             self._check_running()
             runner = self._runner(name)
             self._check_stopped(name)
-            self._awaited[name] = runner.round + 1
-            await runner.start()
-            self._family = self._family.started(name, self._nursery.clock.monotonic())
+            self._awaited[name] = awaited = runner.round + 1
+            self._family = self._family.starting(name)
+            try:
+                await runner.start()
+            except BaseException:
+                if self._is_awaited(name, awaited):
+                    self._family = self._family.stopped(name)
+                raise
+            if self._is_awaited(name, awaited):
+                self._family = self._family.started(name, self._nursery.clock.monotonic())
 
     async def delete_child(self, name: str) -> None:
         """See `SupervisorRef.delete_child`."""
@@ -386,6 +421,12 @@ class SupervisorActor(Actor):
             self._check_stopped(name)
             self._family = self._family.without(name)
             await self._remove(runner)
+
+    def _is_awaited(self, name: str, start: int) -> bool:
+        """Whether that start number ``start`` goes well is still to be known; else there was another incident."""
+        if name not in self._family.names or self._awaited.get(name) != start:
+            return False
+        return self._family[name].state == "restarting"
 
     # --- another configuration ---
 

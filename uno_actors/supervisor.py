@@ -62,8 +62,8 @@ class Backoff:
             raise ValueError(
                 f"back-off needs 0 <= initial <= max; found initial={self.initial}, max={self.max}"
             )
-        if self.factor < 1:
-            raise ValueError(f"back-off needs factor >= 1; found {self.factor}")
+        if not 1 <= self.factor < math.inf:
+            raise ValueError(f"back-off needs a finite factor >= 1; found {self.factor}")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"back-off needs 0 <= jitter <= 1; found {self.jitter}")
         if self.reset_after is not None and not self.reset_after >= 0:
@@ -93,7 +93,7 @@ class RestartBudget:
     def __post_init__(self) -> None:
         if self.max_restarts is not None and self.max_restarts < 0:
             raise ValueError(f"max_restarts must not be negative; found {self.max_restarts}")
-        if self.within <= 0:
+        if not self.within > 0:
             raise ValueError(f"within must be a positive number of seconds; found {self.within}")
 
     def recent(self, restarts: Sequence[float], now: float) -> tuple[float, ...]:
@@ -119,7 +119,7 @@ class ChildSpec:
     Args:
         run: A handler as in ``ActorSystem(handlers=[...])``, a class of actors, or a `Supervisor`.
         name: Unique under the supervisor; default is that of the handler or supervisor, or the actor class's.
-            `ActorSystem.actor` finds an actor under it.
+            `ActorSystem.actor` finds an actor under the name that it was given here.
         args: For the constructor of an actor, each time it is started.
         kwargs: Likewise.
         dispatcher: For an actor; see `ActorSystem.spawn`.
@@ -222,6 +222,7 @@ class Supervisor:
     auto_shutdown: AutoShutdown = "never"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "children", tuple(self.children))  # it may be an iterator, or change later
         if not self.name:
             raise ValueError("a supervisor needs a name")
         RestartBudget(self.max_restarts, self.within)  # checks both
@@ -229,8 +230,9 @@ class Supervisor:
         _check_one_of(whose, "strategy", self.strategy, Strategy)
         _check_one_of(whose, "budget", self.budget, Budget)
         _check_one_of(whose, "auto_shutdown", self.auto_shutdown, AutoShutdown)
-        for kind, directive in self.directives.items():
-            if not issubclass(kind, BaseException):
+        kinds: Mapping[Any, Directive] = self.directives
+        for kind, directive in kinds.items():
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 raise InvalidSupervisor(whose, f"directives are by class of error; found {kind!r}")
             _check_one_of(whose, f"the directive for {kind.__name__}", directive, Directive)
         specs = self.specs
