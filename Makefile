@@ -9,7 +9,7 @@ demo: $(READY)
 	@$(BIN)/python examples/flights/demo.py
 
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff format --check .
