@@ -182,6 +182,8 @@ class Future(PykkaFuture[T]):
             elif self._get_hook is not None:
                 loop = asyncio.get_running_loop()
                 self._keep((yield from loop.run_in_executor(None, self._get_hook, None).__await__()))
+            elif target is None and being_handled.get() is None:
+                yield from self._until_done()
             else:
                 with waiting_for(self):
                     if target is not None:
@@ -224,23 +226,10 @@ class Future(PykkaFuture[T]):
                 arrived.acquire()
 
     def _until_done(self) -> Generator[Any, None, None]:
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-
-        def arrive() -> None:
-            if not waiter.done():
-                waiter.set_result(None)
-
-        def wake(_: Future[T]) -> None:
-            if asyncio._get_running_loop() is loop:
-                arrive()
-            else:
-                with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody awaits any more
-                    loop.call_soon_threadsafe(arrive)
-
-        self._when_done(wake)
+        waiter = _Waiter(loop=asyncio.get_running_loop())
+        self._when_done(wake := waiter.wake)
         try:
-            yield from waiter.__await__()
+            yield from waiter
         finally:
             if self._outcome is None:  # else it was called
                 self._forget(wake)
@@ -316,6 +305,25 @@ class Reply(Future[T]):
         if self._outcome is None:
             self.offer_exception(self.target.late(self, self._message.__name__, self._seconds))
         return True
+
+
+class _Waiter(asyncio.Future[None]):
+    """What a loop waits for until there is a result."""
+
+    __slots__ = ()
+
+    def wake(self, _: object) -> None:
+        """Have the loop go on; from any thread."""
+        loop = self.get_loop()
+        if asyncio._get_running_loop() is loop:
+            self._arrive()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody awaits any more
+                loop.call_soon_threadsafe(self._arrive)
+
+    def _arrive(self) -> None:
+        if not self.done():
+            self.set_result(None)
 
 
 def get_all(futures: Iterable[PykkaFuture[T]], *, timeout: float | None = None) -> list[T]:
