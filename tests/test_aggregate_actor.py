@@ -587,6 +587,22 @@ async def test_commands_that_are_answered_in_time_share_one_timer() -> None:
         assert clock.pending() == before + 1, "one for those with a time of their own, and it was cancelled"
 
 
+async def test_a_system_tells_how_long_commands_have_waited() -> None:
+    clock = ManualClock()
+    async with bank(clock=clock) as (system, store):
+        account = system.aggregate(Account, "alice")
+        first = await in_flight(store, account)
+        clock.advance(2)
+        second = account.ask(Credit(amount=1))
+        clock.advance(1)
+        statistics = system.statistics()
+        assert (statistics.commands_waiting, statistics.oldest_command) == (2, 3)
+        store.gate.set()
+        assert (await first, await second) == (1, 2)
+        statistics = system.statistics()
+        assert (statistics.commands_waiting, statistics.oldest_command) == (0, None)
+
+
 # --- passivation ---
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.waiting import ManualClock, turns, until
 from uno_actors import Actor, ActorRef, ActorSystem, MailboxPolicy, NameTaken, Terminated
 from uno_actors.asks import Envelope
-from uno_actors.dispatcher import MAX_WORKERS
+from uno_actors.dispatcher import MAX_WORKERS, Dispatcher
 from uno_actors.mailbox import make_mailbox
 
 
@@ -465,3 +465,55 @@ async def test_a_system_tells_of_its_actors_and_its_dispatcher() -> None:
         assert during.dispatcher.workers.threads >= 1
         gate.set()
         await until(lambda: system.statistics().dispatcher.workers.busy == 0)
+
+
+async def test_a_system_tells_of_the_messages_of_all_its_actors_and_of_its_commands() -> None:
+    gate = asyncio.Event()
+
+    class Waits(Actor):
+        async def on_receive(self, message: Any) -> None:
+            if message == "fail":
+                raise ValueError("asked for")
+            await gate.wait()
+
+    async with ActorSystem("memory:", handlers=[]) as system:
+        idle = system.statistics()
+        assert (idle.messages.waiting, idle.messages.oldest) == (0, None)
+        assert (idle.commands_waiting, idle.oldest_command) == (0, None)
+        refs = [await system.spawn(Waits) for _ in range(3)]
+        with pytest.raises(ValueError, match="asked for"):
+            await refs[0].ask("fail")
+        for ref in refs:
+            for _ in range(4):
+                ref.tell("wait")
+        await until(lambda: system.statistics().messages.waiting == 9)
+        busy = system.statistics().messages
+        assert busy.peak == 4
+        assert busy.failed == 1
+        assert busy.oldest is not None
+        assert busy.oldest >= 0
+        gate.set()
+        await until(lambda: system.statistics().messages.waiting == 0)
+        after = system.statistics()
+        assert after.messages.handled - idle.messages.handled == 13
+        assert after.dispatcher.oldest is None
+        assert after.dispatcher.turns > idle.dispatcher.turns
+        assert after.dispatcher.peak >= 3
+        assert after.restarts == 0
+
+
+async def test_a_dispatcher_tells_how_late_its_loop_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("uno_actors.dispatcher.monotonic", lambda: now)
+    dispatcher, late = Dispatcher(asyncio.get_running_loop()), list[float | None]()
+    for _ in range(3):
+        dispatcher.post(lambda: late.append(dispatcher.statistics().oldest))
+    now += 2
+    assert dispatcher.statistics().oldest == 2
+    dispatcher.post(lambda: 1 / 0)
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    await until(lambda: dispatcher.statistics().ready == 0)
+    assert late == [2, 2, 2]
+    told = dispatcher.statistics()
+    assert (told.peak, told.oldest, told.turns, told.failed) == (4, None, 4, 1)
+    dispatcher.close()

@@ -558,6 +558,7 @@ async def test_handlers_and_actors_are_siblings() -> None:
         await store.append(*credited(3))
         await passing(clock, lambda: seen == [1, 1, 2, 3])
         assert system.statistics().handlers["handle"].restarts == 2
+        assert system.statistics().restarts == sum(node.restarts for node in system.tree().walk()) >= 2
 
 
 async def test_a_handler_that_is_halted_sees_each_event_once() -> None:

@@ -544,6 +544,15 @@ class Aggregates:
         """Whether any command is not answered yet."""
         return self._busy > 0
 
+    @property
+    def waiting(self) -> int:
+        """Commands that are not answered yet."""
+        return self._busy
+
+    def oldest(self) -> float | None:
+        """Seconds since the command came that waits for longest, of those with the timeout of the system."""
+        return self._deadlines.longest()
+
     def deliver(self, stream: StreamId, envelope: Envelope, timeout: float) -> None:
         """Hand a command to the one live actor of its aggregate, activating it if need be."""
         actor = self._active.get(stream)

@@ -63,6 +63,11 @@ class Deadlines(Generic[W]):
         """It waits no longer."""
         self._waiting.pop(waiting, None)
 
+    def longest(self) -> float | None:
+        """Seconds for which the first of those who wait has waited; ``None`` if nobody waits."""
+        until = next(iter(self._waiting.values()), None)
+        return None if until is None else self._clock.monotonic() + self._seconds - until
+
     def close(self) -> None:
         """Nobody will be late any more."""
         self._waiting.clear()

@@ -62,10 +62,18 @@ class DispatcherStatistics:
 
     Attributes:
         ready: Actors and callbacks that wait for their turn on the event loop.
+        peak: The most that ever waited.
+        oldest: Seconds for which the first of them has waited: how late the loop is; ``None`` if none waits.
+        turns: How many had their turn.
+        failed: Callbacks that raised, which they should not.
         workers: Its worker threads.
     """
 
     ready: int
+    peak: int
+    oldest: float | None
+    turns: int
+    failed: int
     workers: WorkerStatistics
 
 
@@ -89,6 +97,8 @@ class Dispatcher:
         self.depth = 0
         self._posted: deque[Callable[[], object]] = deque()
         self._woken = False
+        self._woken_at = 0.0
+        self._peak = self._turns = self._failed = 0
         self._context = contextvars.Context()  # what is posted does not inherit the cause of who posted it
         self._carriers: list[Carrier] = []
         self._lends_until = 0.0
@@ -106,6 +116,7 @@ class Dispatcher:
         self._posted.append(callback)
         if not self._woken:  # a race costs one wake-up too many, never one too few: see _run_posted
             self._woken = True
+            self._woken_at = monotonic()
             return self._wake()
         return not self.loop.is_closed()
 
@@ -136,16 +147,21 @@ class Dispatcher:
     def _run_posted(self) -> None:
         self._woken = False  # first: whoever posts from now on wakes the loop again
         self.thread = threading.get_ident()
-        now = monotonic()
+        came, now = self._woken_at, monotonic()
         self._lends_until = now + LENDING_SECONDS
         posted = self._posted
-        for _ in range(len(posted)):
+        ready = len(posted)
+        self._peak = max(self._peak, ready)
+        for _ in range(ready):
+            self._turns += 1
             try:
                 posted.popleft()()
             except Exception as error:  # noqa: BLE001 - one callback must not take the others with it
+                self._failed += 1
                 context = {"message": "a posted callback failed", "exception": error}
                 self.loop.call_exception_handler(context)
             if monotonic() > now + TURN_SECONDS:
+                self._woken_at = came  # that of those who are left
                 break
         if posted and not self._woken:
             self._woken = True
@@ -205,7 +221,10 @@ class Dispatcher:
 
     def statistics(self) -> DispatcherStatistics:
         """What it is at."""
-        return DispatcherStatistics(len(self._posted), self.workers.statistics())
+        ready = len(self._posted)
+        oldest = monotonic() - self._woken_at if ready else None
+        workers = self.workers.statistics()
+        return DispatcherStatistics(ready, max(self._peak, ready), oldest, self._turns, self._failed, workers)
 
     # --- worker threads ---
 

@@ -81,6 +81,25 @@ class ActorStatistics:
     doing: str
 
 
+@dataclass(frozen=True, slots=True)
+class MessageStatistics:
+    """The messages of all actors that a system has spawned and that live now.
+
+    Attributes:
+        waiting: In their mailboxes.
+        peak: The most that ever waited in one of them.
+        oldest: Seconds since the message was sent that waits for longest; ``None`` if none waits.
+        handled: Messages handled, whatever came of it.
+        failed: Those of them that raised.
+    """
+
+    waiting: int
+    peak: int
+    oldest: float | None
+    handled: int
+    failed: int
+
+
 class Home(Protocol):
     """The system in which an actor lives."""
 
@@ -829,6 +848,21 @@ class ActorProcess:
             restarts=self.restarts,
             doing=self.doing(),
         )
+
+    @staticmethod
+    def messages(processes: "tuple[ActorProcess, ...]") -> MessageStatistics:
+        """The messages of several."""
+        waiting = peak = handled = failed = 0
+        ages: list[float] = []
+        for process in processes:
+            inbox = process._inbox
+            waiting += len(inbox)
+            peak = max(peak, inbox.peak)
+            if (age := inbox.oldest()) is not None:
+                ages.append(age)
+            handled += process._handled
+            failed += process._failed_count
+        return MessageStatistics(waiting, peak, max(ages, default=None), handled, failed)
 
     def _state(self) -> State:
         if self._stopped.up:

@@ -30,7 +30,7 @@ from uno_actors.handlers import HandlerSpec
 from uno_actors.journal import Journal
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DEFAULT, DeadMessages, make_mailbox
-from uno_actors.process import ActorProcess, Failure, StopFlag
+from uno_actors.process import ActorProcess, Failure, MessageStatistics, StopFlag
 from uno_actors.reload import Difference
 from uno_actors.router import TURN, RouterActor
 from uno_actors.runners import ActorRunner, ChildFailed, HandlerRunner, News, Runner, TreeNode
@@ -102,6 +102,11 @@ class SystemStatistics:
         active_aggregates: Aggregates active now.
         dead_messages: Messages that were told and not handled; see `ActorSystem.dead_messages`.
         actors: Spawned actors that live now, the system's own supervisors included.
+        messages: What waits for them, and what they have handled.
+        commands_waiting: Commands that are not answered yet.
+        oldest_command: Seconds since the one of them was sent that waits for longest, of those with the system's
+            own timeout; ``None`` if there is none.
+        restarts: How often children of its supervisors were restarted.
         dispatcher: Its event loop and worker threads.
         handlers: By handler name.
     """
@@ -120,6 +125,10 @@ class SystemStatistics:
     active_aggregates: int
     dead_messages: int
     actors: int
+    messages: MessageStatistics
+    commands_waiting: int
+    oldest_command: float | None
+    restarts: int
     dispatcher: DispatcherStatistics
     handlers: dict[str, HandlerStatistics]
 
@@ -580,7 +589,7 @@ class Runtime:
     # --- running ---
 
     def statistics(self) -> SystemStatistics:
-        """What the system has done so far."""
+        """What the system has done so far; the time grows with the number of spawned actors."""
         totals = self.aggregates.statistics
         return SystemStatistics(
             commands=totals.commands,
@@ -597,6 +606,10 @@ class Runtime:
             active_aggregates=len(self.aggregates),
             dead_messages=self.dead_messages.count,
             actors=len(self._spawned),
+            messages=ActorProcess.messages(tuple(self._spawned)),
+            commands_waiting=self.aggregates.waiting,
+            oldest_command=self.aggregates.oldest(),
+            restarts=sum(node.restarts for node in self.tree().walk()),
             dispatcher=self.dispatcher.statistics(),
             handlers={s.name: s.statistics(self.router.dispatched(s)) for s in self.subscriptions},
         )
