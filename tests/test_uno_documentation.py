@@ -5,13 +5,16 @@ persistence, event sourcing, integration of bounded contexts. Its best practices
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from stores import InMemoryEventStore
+from stores.sql import DatabaseEventStore, create_database_event_store
 from uno_actors import (
     ActorSystem,
     AggregateNotFound,
@@ -22,6 +25,7 @@ from uno_actors import (
     EventPriority,
     EventRegistry,
     EventSourcedRepository,
+    UnknownEventType,
     bridge,
     get_event_bus,
     get_event_publisher,
@@ -244,6 +248,80 @@ async def test_what_a_handler_publishes_is_linked_by_itself() -> None:
     assert (card.correlation_id, card.causation_id) == ("request-7", joined.event_id)
 
 
+# --- event persistence -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/members.db")
+    yield engine
+    await engine.dispose()
+
+
+async def test_events_are_persisted_in_a_database(engine: AsyncEngine) -> None:
+    store = DatabaseEventStore(
+        session_factory=lambda: AsyncSession(engine),
+        event_types={"MemberJoinedEvent": MemberJoinedEvent},
+    )
+    await store.create_schema()
+    for year in (2022, 2023, 2024):
+        moment = datetime(year, 6, 1, tzinfo=UTC)
+        await store.append(
+            MemberJoinedEvent(**ANN, timestamp=moment, aggregate_id="member-1", aggregate_type="Member")
+        )
+    await store.close()
+
+    reader = DatabaseEventStore(lambda: AsyncSession(engine), {"MemberJoinedEvent": MemberJoinedEvent})
+    since = datetime(2023, 1, 1)  # noqa: DTZ001 - as it is written there
+    events = await reader.get_events(aggregate_id="member-1", since_timestamp=since)
+    assert [(event.aggregate_version, event.timestamp.year) for event in events] == [(2, 2023), (3, 2024)]
+    assert {type(event) for event in events} == {MemberJoinedEvent}
+    await reader.close()
+
+
+async def test_making_the_schema_again_keeps_what_is_recorded(engine: AsyncEngine) -> None:
+    async with DatabaseEventStore(lambda: AsyncSession(engine)) as store:
+        await store.create_schema()
+        await store.append(MemberJoinedEvent(**ANN, aggregate_id="member-1", aggregate_type="Member"))
+        await store.create_schema()
+        assert len(await store.get_events(aggregate_id="member-1")) == 1
+
+
+async def test_a_database_store_made_in_one_step_is_ready_and_reads_by_its_registry(
+    engine: AsyncEngine,
+) -> None:
+    store = await create_database_event_store(
+        session_factory=lambda: AsyncSession(engine), event_registry=EventRegistry([MemberJoinedEvent])
+    )
+    for name in ("ann", "anne", "anna"):
+        await store.append(
+            MemberJoinedEvent(member_id="1", name=name, aggregate_id="member-1", aggregate_type="Member")
+        )
+    events = await store.get_events(aggregate_id="member-1", since_version=1)
+    assert [event.name for event in events] == ["anne", "anna"]
+    await store.close()
+
+    async with DatabaseEventStore(lambda: AsyncSession(engine), [MemberLeftEvent]) as knows_others:
+        with pytest.raises(UnknownEventType, match="MemberJoinedEvent"):
+            await knows_others.get_events(aggregate_id="member-1")
+
+
+async def test_a_recorded_name_is_read_as_the_class_that_it_is_mapped_to(engine: AsyncEngine) -> None:
+    class MemberAsOfTodayEvent(DomainEvent):
+        member_id: str
+        name: str
+        email: str
+        title: str = "none"
+
+    async with await create_database_event_store(lambda: AsyncSession(engine)) as store:
+        await store.append(MemberJoinedEvent(**ANN, aggregate_id="member-1", aggregate_type="Member"))
+    today = {"MemberJoinedEvent": MemberAsOfTodayEvent}
+    async with DatabaseEventStore(lambda: AsyncSession(engine), event_types=today) as store:
+        (event,) = await store.get_events(aggregate_id="member-1")
+    assert isinstance(event, MemberAsOfTodayEvent)
+    assert (event.name, event.title) == ("ann", "none")
+
+
 # --- event sourcing ----------------------------------------------------------------------------------------
 
 
@@ -291,6 +369,22 @@ async def test_an_aggregate_is_rebuilt_from_its_events() -> None:
     )
     (joined, _) = await store.get_events(aggregate_id="member-1")
     assert (joined.aggregate_type, joined.aggregate_version) == ("Member", 1)
+
+
+async def test_an_aggregate_is_rebuilt_from_a_database(engine: AsyncEngine) -> None:
+    async with await create_database_event_store(session_factory=lambda: AsyncSession(engine)) as store:
+        member = Member("member-1")
+        member.join("ann", "ann@example.org")
+        await EventSourcedRepository(aggregate_type=Member, event_store=store).save(member)
+        member.give_title("captain")
+        await EventSourcedRepository(aggregate_type=Member, event_store=store).save(member)
+
+    async with DatabaseEventStore(session_factory=lambda: AsyncSession(engine)) as store:
+        repository = EventSourcedRepository(aggregate_type=Member, event_store=store)
+        rebuilt = await repository.get_by_id("member-1")
+        assert (rebuilt.name, rebuilt.title, rebuilt.version) == ("ann", "captain", 2)
+        with pytest.raises(AggregateNotFound, match="Member<member-2>"):
+            await repository.get_by_id("member-2")
 
 
 async def test_of_two_who_save_at_once_the_second_decides_again() -> None:
