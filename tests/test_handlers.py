@@ -155,6 +155,11 @@ def test_forgotten_parentheses_are_pointed_out() -> None:
         @subscribe  # type: ignore[arg-type]
         def handler(event: DomainEvent) -> None: ...
 
+    with pytest.raises(InvalidHandler, match=r"write @subscribe\(\.\.\.\) with parentheses before Handler"):
+
+        @subscribe  # type: ignore[arg-type]
+        class Handler(EventHandler[DomainEvent]): ...
+
 
 def test_what_has_no_name_needs_one() -> None:
     partial = functools.partial(plain)

@@ -253,8 +253,9 @@ def subscribe(
         InvalidTopic: The pattern is malformed.
         InvalidHandler: Another argument is wrong.
     """
-    if inspect.isfunction(event_type):
-        raise InvalidHandler(f"write @subscribe(...) with parentheses before {event_type.__name__}")
+    misplaced: object = event_type
+    if inspect.isfunction(misplaced) or (inspect.isclass(misplaced) and issubclass(misplaced, EventHandler)):
+        raise InvalidHandler(f"write @subscribe(...) with parentheses before {misplaced.__name__}")
     pattern = None if topic_pattern is None else TopicPattern(topic_pattern)
 
     if priority not in tuple(EventPriority):
