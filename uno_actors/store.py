@@ -607,12 +607,17 @@ def open_store(
 
     Raises:
         InvalidStoreUrl: No installed store has this scheme.
-        StoreUnavailable, StoreFormatError: See there.
+        StoreUnavailable: What the store is made of is not installed; or see there.
+        StoreFormatError: See there.
     """
     openers = {entry.name: entry for entry in entry_points(group="uno_actors.stores")}
     scheme = url.partition(":")[0]
     if ":" not in url or scheme not in openers:
         raise InvalidStoreUrl(url, openers)
     options = {} if create else {"create": False}
-    store: EventStore = openers[scheme].load()(url, event_registry, **options)
+    try:
+        opener = openers[scheme].load()
+    except ModuleNotFoundError as missing:  # of an extra that is not installed
+        raise StoreUnavailable(scheme, str(missing)) from missing
+    store: EventStore = opener(url, event_registry, **options)
     return store

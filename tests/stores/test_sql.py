@@ -408,6 +408,20 @@ def test_without_sqlalchemy_the_remedy_is_told() -> None:
     assert "pip install 'uno-actors[sql]'" in run.stderr
 
 
+def test_a_command_without_sqlalchemy_ends_with_the_remedy_in_one_line() -> None:
+    code = """
+import sys
+sys.modules["sqlalchemy"] = None
+sys.argv = ["uno-actors", "store", "events", "--store", "sqlite+aiosqlite:///store.db"]
+from uno_actors.cli import main
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: store sqlite+aiosqlite is unavailable: ")
+    assert run.stderr.endswith("needs `pip install 'uno-actors[sql]'`\n")
+
+
 async def test_all_tables_can_be_made_by_a_migration_tool(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
         await connection.run_sync(METADATA.create_all)
