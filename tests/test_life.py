@@ -9,7 +9,7 @@ import pykka
 import pytest
 
 from tests.waiting import ManualClock, turns, until
-from uno_actors import Actor, ActorRef, ActorSystem, MailboxPolicy, NameTaken, Terminated
+from uno_actors import Actor, ActorRef, ActorSystem, AskTimeout, MailboxPolicy, NameTaken, Terminated
 from uno_actors.asks import Envelope
 from uno_actors.dispatcher import MAX_WORKERS, Dispatcher
 from uno_actors.mailbox import make_mailbox
@@ -430,6 +430,23 @@ async def test_an_actor_tells_what_it_is_at_and_what_it_has_done() -> None:
         assert (after.handled, after.peak, after.oldest) == (9, 5, None)
         assert await ref.stop(block=False)
         assert ref.statistics().state == "stopped"
+
+
+async def test_an_actor_that_has_a_name_is_called_by_it() -> None:
+    class Meter(Actor):
+        async def on_receive(self, message: Any) -> None:
+            await gate.wait()
+
+    gate = asyncio.Event()
+    async with ActorSystem(handlers=[]) as system:
+        ref, other = await system.spawn(Meter, name="water"), await system.spawn(Meter)
+        assert str(ref) == ref.statistics().actor == "Meter 'water'"
+        assert str(other) == f"Meter ({other.actor_urn})"
+        with pytest.raises(AskTimeout, match="^no reply from Meter 'water' to str"):
+            await ref.ask("how much", timeout=0.01)
+        gate.set()
+    with pytest.raises(pykka.ActorDeadError, match="^Meter 'water' not found"):
+        ref.tell("more")
 
 
 async def test_the_oldest_message_is_the_one_that_waits_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:

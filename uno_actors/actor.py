@@ -176,6 +176,9 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
     def is_alive(self) -> bool:
         return not self.actor_stopped.up
 
+    def __str__(self) -> str:
+        return super().__str__() if self.actor_inbox.process is None else str(self.actor_inbox)
+
     @override
     def tell(self, message: Any) -> None:
         """Send ``message`` and do not wait; it raises nothing if the mailbox is full.

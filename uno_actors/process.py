@@ -256,7 +256,8 @@ class ActorProcess:
         self._inbox.process = self
 
     def __str__(self) -> str:
-        return str(self.actor)
+        """Its class and name, or as pykka tells of one that has none."""
+        return str(self.actor) if self.name is None else f"{type(self.actor).__name__} {self.name!r}"
 
     def start(self) -> None:
         """Begin: ``on_start`` first, then the messages."""
@@ -288,7 +289,7 @@ class ActorProcess:
             RuntimeError: There is no factory.
         """
         if self._factory is None:
-            raise RuntimeError(f"{self.actor} has no factory to be restarted from")
+            raise RuntimeError(f"{self} has no factory to be restarted from")
         restarted: Future[None] = Future()
         self._restarted = restarted
         old, new = self.actor, self._factory()
@@ -359,13 +360,13 @@ class ActorProcess:
         self._killed = True
         self._retire()
         if self._started is not None:
-            self._started.offer_exception(ActorDeadError(f"{self.actor} was abandoned while it started"))
-        self._tell_restarted(ActorDeadError(f"{self.actor} was abandoned while it was restarted"))
+            self._started.offer_exception(ActorDeadError(f"{self} was abandoned while it started"))
+        self._tell_restarted(ActorDeadError(f"{self} was abandoned while it was restarted"))
         self._close()
         handling, task = self.handling, self.task
         if handling is not None and handling.reply_to is not None:
             handling.reply_to.offer_exception(
-                ActorDeadError(f"{self.actor} was abandoned while it handled the message")
+                ActorDeadError(f"{self} was abandoned while it handled the message")
             )
         if task is not None:
             task.cancel()
@@ -378,9 +379,9 @@ class ActorProcess:
         """See `Actor.stash`."""
         envelope, stash = self.handling, self._stash
         if envelope is None:
-            raise RuntimeError(f"{self.actor} handles no message that could be set aside")
+            raise RuntimeError(f"{self} handles no message that could be set aside")
         if len(stash) >= self._inbox.policy.capacity:
-            raise MailboxFull(f"{self.actor} (its stash)", self._inbox.policy.capacity)
+            raise MailboxFull(f"{self} (its stash)", self._inbox.policy.capacity)
         if envelope not in stash:
             self._stash = (*stash, envelope)
             self._set_aside = envelope
@@ -396,7 +397,7 @@ class ActorProcess:
     def spawn(self, actor: PykkaActor) -> Future[Any]:
         """See `Actor.spawn`."""
         if self._home is None:
-            raise RuntimeError(f"{self.actor} does not run in a system; start others with ActorSystem.spawn")
+            raise RuntimeError(f"{self} does not run in a system; start others with ActorSystem.spawn")
         return self._home.spawn(actor, self)
 
     def add_child(self, child: "ActorProcess") -> None:
@@ -755,17 +756,17 @@ class ActorProcess:
                 try:
                     yield partial(self.actor.on_failure, type(error), error, error.__traceback__)
                 except BaseException as second:  # noqa: BLE001 - as above
-                    get_logger().error(f"Unhandled exception in {self.actor}:", exc_info=second)
+                    get_logger().error(f"Unhandled exception in {self}:", exc_info=second)
                 self._end_failure(error, envelope)
         self._handled += 1
         self.handling = None
         if asker is not None and not self._killed:
-            get_logger().info(f"Exception returned from {self.actor} to caller:", exc_info=error)
+            get_logger().info(f"Exception returned from {self} to caller:", exc_info=error)
             asker.offer_exception(error)
 
     def _stop_all(self, error: BaseException) -> Calls:
         """What pykka does on SystemExit and the like; but it waits for nobody, so it cannot hang."""
-        get_logger().debug(f"{error!r} in {self.actor}. Stopping all actors.")
+        get_logger().debug(f"{error!r} in {self}. Stopping all actors.")
         yield from self._stop_now()
         ActorRegistry.stop_all(block=False)
 
@@ -788,7 +789,7 @@ class ActorProcess:
                 yield self.actor.on_stop
         except BaseException as error:  # noqa: BLE001 - as above
             if not self._killed:
-                get_logger().error(f"Unhandled exception in {self.actor}:", exc_info=error)
+                get_logger().error(f"Unhandled exception in {self}:", exc_info=error)
 
     def _begin_failure(self, error: BaseException) -> None:
         """From here on no message is handled, until ``on_failure`` has run and the supervisor has decided."""
@@ -800,7 +801,7 @@ class ActorProcess:
         if is_wanted:
             self._is_open = False
         else:
-            get_logger().error(f"Unhandled exception in {self.actor}:", exc_info=error)
+            get_logger().error(f"Unhandled exception in {self}:", exc_info=error)
             self._retire()
         if halted is not None:
             halted.offer(None)  # which also withdraws the signal, if that still waits
@@ -814,7 +815,7 @@ class ActorProcess:
     def _retire(self) -> None:
         if self._home is None:  # else pykka's registry has never heard of it
             ActorRegistry.unregister(self.actor.actor_ref)
-            get_logger().debug(f"Stopped {self.actor}")
+            get_logger().debug(f"Stopped {self}")
         self._is_open = False
         self._stopped.set()
 
@@ -827,7 +828,7 @@ class ActorProcess:
             doing = f"It was at place {place} of {len(self._inbox)} in the mailbox. {doing}"
         handling = self.handling
         started = handling is not None and handling.reply_to is reply
-        return AskTimeout(str(self.actor), message, seconds, started=started, doing=doing)
+        return AskTimeout(str(self), message, seconds, started=started, doing=doing)
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> LaterCall:
         """Call ``callback`` on its event loop in ``seconds``; from any thread."""
@@ -837,7 +838,7 @@ class ActorProcess:
         """What it is at, and what it has done."""
         inbox = self._inbox
         return ActorStatistics(
-            actor=str(self.actor),
+            actor=str(self),
             state=self._state(),
             waiting=len(inbox),
             peak=max(inbox.peak, len(inbox)),
@@ -877,10 +878,10 @@ class ActorProcess:
         """What it is handling, since when and at which line, for those who wait for it."""
         handling = self.handling
         if handling is None:
-            return f"{self.actor} is {self._state()}"
+            return f"{self} is {self._state()}"
         seconds = monotonic() - handling.since
         message = type(handling.message).__name__
-        return f"{self.actor} has been handling {message} for {seconds:.3g} s{self._where()}"
+        return f"{self} has been handling {message} for {seconds:.3g} s{self._where()}"
 
     def _where(self) -> str:
         """The line of the actor's code, or of what it called, that is running or waiting."""

@@ -229,7 +229,7 @@ class ProcessRunner(Runner):
             with suppress(ActorDeadError):  # it has ended meanwhile
                 if await self._within(until, end()):
                     return
-                self._log.warning("actor did not stop in time and is abandoned", actor=str(process.actor))
+                self._log.warning("actor did not stop in time and is abandoned", actor=str(process))
         self._process = None
         process.kill()
 

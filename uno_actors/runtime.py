@@ -546,7 +546,7 @@ class Runtime:
         if name is not None:
             owner = self._names.setdefault(name, process)
             if owner is not process:
-                raise NameTaken(name, str(owner.actor))
+                raise NameTaken(name, str(owner))
             process.name = name
         self._spawned[process] = None
         if parent is not None:
@@ -691,7 +691,7 @@ class Runtime:
 
     async def _stop_one(self, stopped: Awaitable[None], process: ActorProcess, deadline: float) -> None:
         if not await self._within(deadline, stopped):
-            self._log.warning("actor did not stop in time and is abandoned", actor=str(process.actor))
+            self._log.warning("actor did not stop in time and is abandoned", actor=str(process))
             process.kill()
 
     async def _within(self, deadline: float, work: Awaitable[Any]) -> bool:
