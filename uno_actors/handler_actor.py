@@ -133,6 +133,7 @@ class Subscription:
         self.recorded_as = (
             "" if spec.keeps_a_view else spec.name
         )  # its checkpoint's name, if that may be moved
+        self.saved: tuple[str, int] | None = None  # its checkpoint, as it was last written here
         self.leased = True  # else its position is another process's to move, also when it was stopped
         self.queue: deque[Delivery] = deque()
         self.under_way: dict[int, Delivery] = {}  # taken from the queue, and the router waits for them
@@ -626,6 +627,7 @@ class HandlerActor(Actor):
         else:
             subscription.go_on_from(request.position)
             await self._store.save_progress({subscription.name: request.position}, views=[done])
+            subscription.saved = subscription.name, request.position
         subscription.was_reset(request)
         self._log.info("handler reset", position=subscription.position)
 
