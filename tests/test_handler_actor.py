@@ -373,6 +373,33 @@ def subscription_of(system: ActorSystem, name: str) -> Subscription:
 # --- the supervisor's budget ---
 
 
+async def test_a_handler_that_resumes_after_a_failure_of_the_store_goes_on_and_blames_no_event() -> None:
+    store, seen = BankStore(), list[int]()
+
+    async def handle(event: Credited) -> None:
+        if event.amount == 2:
+            raise ValueError("poison")
+        seen.append(event.amount)
+
+    resuming = Supervisor(
+        "resuming", [HandlerSpec("mail", handle, Credited)], directives={Exception: "resume"}
+    )
+    async with ActorSystem(store, aggregates=[], handlers=[], supervisors=[resuming]) as system:
+        await store.append(*credited(1, 2, 3))
+        await system.settled()
+        await system.pause("mail")
+        await store.append(*credited(4, 5))
+        await turns()
+        store.read_log_errors = [StoreUnavailable("memory:", "for a test")]
+        await system.resume("mail")
+        await system.settled()
+        assert not store.read_log_errors
+        assert system.statistics().handlers["mail"].restarts == 0
+    assert seen == [1, 3, 4, 5]
+    ((position, error),) = [(letter.position, letter.error) for letter in await store.dead_letters()]
+    assert (position, error) == (2, "ValueError: poison")
+
+
 async def test_a_supervisor_beyond_its_budget_gives_up_and_the_system_ends_with_its_error() -> None:
     store, healthy = BankStore(), []
 

@@ -703,6 +703,8 @@ class HandlerActor(Actor):
             handled, error = await self._call([batch[count]])
             if error is None:
                 view.keep()
+            else:
+                view.forget()
             count += handled
         if changes := view.take_changes():
             await self._record(batch[count - 1].position, changes)
@@ -718,6 +720,7 @@ class HandlerActor(Actor):
         try:
             await self._store.save_progress({name: position}, views=changes)
         except Exception:
+            self._view_is = "unknown"
             if subscription.live:  # others need not wait until the store is back
                 subscription.fall_behind()
             raise
