@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.bank import EVENTS, Account, BankStore, Credit, Credited, Debited, Noted, credited
+from tests.bank import EVENTS, Account, BankStore, Credit, Credited, Debit, Debited, Noted, credited
 from tests.waiting import ManualClock, turns, until
 from uno_actors import (
     ActorSystem,
@@ -233,6 +233,23 @@ async def test_a_plain_function_that_returns_a_coroutine_has_it_awaited() -> Non
         await system.settled()
     assert seen == [1, 2, 3]
     assert [letter.position for letter in await store.dead_letters()] == [2]
+
+
+async def test_a_plain_function_that_returns_the_future_of_an_ask_has_failed_if_the_ask_has() -> None:
+    store = BankStore()
+
+    @subscribe(Debited, name="asks", max_attempts=1)
+    def asks(event: Debited, context: HandlerContext) -> Any:
+        return context.system.aggregate(Account, "alice").ask(Credit(amount=event.amount))
+
+    @subscribe(Credited, name="is refused", max_attempts=1)
+    def is_refused(event: Credited, context: HandlerContext) -> Any:
+        return context.system.aggregate(Account, "alice").ask(Debit(amount=1000))
+
+    async with serving(store, asks, is_refused) as system:
+        await store.append(Debited(amount=1))
+        await system.settled()
+    assert [(letter.handler, letter.position) for letter in await store.dead_letters()] == [("is refused", 2)]
 
 
 @pytest.mark.parametrize("given", ["class", "instance"])

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -455,6 +455,29 @@ def test_a_class_is_instantiated_each_time_and_an_instance_used_again() -> None:
 def test_a_function_of_the_wrong_number_of_parameters_is_refused(target: Callable[..., None]) -> None:
     with pytest.raises(InvalidHandler, match="must take the event, and may take the HandlerContext"):
         subscribe(name="wrong")(target)
+
+
+def yields(event: DomainEvent) -> Iterator[None]:
+    yield
+
+
+async def yields_too(event: DomainEvent) -> AsyncIterator[None]:
+    yield
+
+
+class Yields(EventHandler[Credited]):
+    async def handle(self, event: Credited) -> AsyncIterator[None]:
+        yield
+
+
+@pytest.mark.parametrize(
+    "target",
+    [yields, yields_too, functools.partial(yields), Yields()],
+    ids=["plain", "async", "partial", "object"],
+)
+def test_a_generator_would_handle_nothing_and_is_refused(target: Any) -> None:
+    with pytest.raises(InvalidHandler, match="has a yield in it"):
+        subscribe(name="yields")(target)
 
 
 def test_a_handler_without_handle_says_what_to_define() -> None:

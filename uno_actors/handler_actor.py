@@ -17,10 +17,10 @@ import asyncio
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from types import CoroutineType
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 from typing_extensions import override
@@ -896,8 +896,8 @@ class HandlerActor(Actor):
                 given, last = self._given(part), part[-1]
                 with caused_by(last.event(self._store.event_registry).cause):
                     result = self._handler(given, self._context(last))
-                    if type(result) is CoroutineType:  # a plain function round a coroutine function
-                        self._dispatcher.run_coroutine(result)
+                    if result is not None and isawaitable(result):  # a coroutine, or the future of an ask
+                        self._dispatcher.run_coroutine(_end_of(result))
             except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
                 return count, error
         return len(batch), None
@@ -916,3 +916,8 @@ class HandlerActor(Actor):
         return HandlerContext(
             position, subscription.attempt(position), subscription.name, logger, self._system
         )
+
+
+async def _end_of(result: Awaitable[object]) -> None:
+    """Wait for what a plain function has returned."""
+    await result
