@@ -156,6 +156,16 @@ def test_forgotten_parentheses_are_pointed_out() -> None:
         def handler(event: DomainEvent) -> None: ...
 
 
+def test_a_function_that_is_subscribed_twice_does_not_lose_the_first_in_silence() -> None:
+    def function(event: DomainEvent) -> None: ...
+
+    subscribe(topic_pattern="a.*")(function)
+    with pytest.raises(
+        InvalidHandler, match=r"function is subscribed already.* another function that calls it"
+    ):
+        subscribe(topic_pattern="b.*")(function)
+
+
 def test_what_has_no_name_needs_one() -> None:
     partial = functools.partial(plain)
     with pytest.raises(InvalidHandler, match="name="):
