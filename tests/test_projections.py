@@ -146,6 +146,11 @@ def whole(key: Key) -> tuple[Any, ...]:
     return key if isinstance(key, tuple) else (key,)
 
 
+async def test_a_negative_limit_is_refused() -> None:
+    with pytest.raises(ValueError, match="limit must be 0 or more, or None; found -1"):
+        await View(InMemoryEventStore(EVENTS), "v", {}).range(limit=-1)
+
+
 async def test_values_of_named_classes_come_back_as_they_were() -> None:
     class Places(Projection[Credited]):
         classes = (Place,)
