@@ -38,6 +38,7 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.causality import current_cause
+from uno_actors.future import Future
 from uno_actors.handlers import HandlerRegistry, HandlerSpec, gather, handler_registry
 from uno_actors.topics import TopicPattern
 
@@ -403,6 +404,18 @@ async def test_a_plain_function_round_a_coroutine_function_is_awaited() -> None:
     assert calls == ["inner"]
 
 
+async def test_a_future_that_a_plain_function_returns_is_awaited_and_its_error_is_the_handlers() -> None:
+    bus, failed = EventBus(), Future[None]()
+    failed.set_exception(ValueError("refused"))
+
+    def asks(event: DomainEvent) -> Any:
+        return failed
+
+    bus.subscribe(asks)
+    await bus.publish(Rang())
+    assert [letter.error for letter in bus.dead_letters()] == ["ValueError: refused"]
+
+
 async def test_several_handlers_each_have_a_task_and_a_context_of_their_own() -> None:
     """So that timeouts, cancellation and context variables of one are no business of the others."""
     bus, tasks = EventBus(), []
@@ -444,6 +457,11 @@ async def test_a_failure_keeps_no_other_from_running_and_is_kept() -> None:
     bus.subscribe(calls.failing("second", asyncio.CancelledError()), name="second")
     bus.subscribe(calls.handler("third"), name="third")
 
+    class Outcome(BaseException):  # as those of pytest are
+        pass
+
+    bus.subscribe(calls.failing("outcome", Outcome()), name="outcome")
+
     def stops(event: DomainEvent) -> None:
         raise StopIteration
 
@@ -452,16 +470,16 @@ async def test_a_failure_keeps_no_other_from_running_and_is_kept() -> None:
     bus.subscribe(calls.handler("low"), priority=LOW)
     event = Rang()
     await bus.publish(event)
-    assert calls == ["high", "first", "second", "third", "low"]
+    assert calls == ["high", "first", "second", "third", "outcome", "low"]
     letters = bus.dead_letters()
-    assert [letter.handler for letter in letters][:3] == ["high", "first", "second"]
-    assert {letter.handler for letter in letters[3:]} == {"stops", "broken"}
+    assert [letter.handler for letter in letters][:4] == ["high", "first", "second", "outcome"]
+    assert {letter.handler for letter in letters[4:]} == {"stops", "broken"}
     (high,) = bus.dead_letters("high")
     assert (high.event, high.error) == (event, "ValueError: cracked")
     assert "in handle" in high.traceback
     assert bus.dead_letters("broken")[0].error == "OSError: no belfry"
     statistics = bus.statistics()
-    assert (statistics.published, statistics.handled, statistics.failed) == (1, 2, 5)
+    assert (statistics.published, statistics.handled, statistics.failed) == (1, 2, 6)
 
 
 async def test_errors_are_raised_at_the_end_if_asked_for() -> None:

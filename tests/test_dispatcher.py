@@ -249,6 +249,23 @@ def test_after_a_burst_a_thread_that_stands_still_is_still_replaced() -> None:
     pool.close()
 
 
+def test_threads_that_are_held_are_replaced_as_far_as_there_are_spare_ones() -> None:
+    pool, gate = WorkerPool(2, 3), threading.Event()
+    held = [submit(pool, gate.wait) for _ in range(2)]
+    waiting = submit(pool, lambda: "spare")
+    pool.relieve(0)
+    assert pool._count == 2
+    pool.relieve(2)
+    assert waiting.result(5) == "spare"
+    assert pool._count == 3, "no more than are needed"
+    held += [submit(pool, gate.wait) for _ in range(9)]
+    pool.relieve(9)
+    assert pool._count == 5
+    gate.set()
+    assert all(future.result(5) for future in held)
+    pool.close()
+
+
 async def test_a_thread_that_waits_for_a_coroutine_stands_still(dispatcher: Dispatcher) -> None:
     gate = asyncio.Event()
     waiting = [

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.bank import EVENTS, Account, BankStore, Credit, Credited, Debited, Noted, credited
+from tests.bank import EVENTS, Account, BankStore, Credit, Credited, Debit, Debited, Noted, credited
 from tests.waiting import ManualClock, turns, until
 from uno_actors import (
     ActorSystem,
@@ -235,6 +235,23 @@ async def test_a_plain_function_that_returns_a_coroutine_has_it_awaited() -> Non
     assert [letter.position for letter in await store.dead_letters()] == [2]
 
 
+async def test_a_plain_function_that_returns_the_future_of_an_ask_has_failed_if_the_ask_has() -> None:
+    store = BankStore()
+
+    @subscribe(Debited, name="asks", max_attempts=1)
+    def asks(event: Debited, context: HandlerContext) -> Any:
+        return context.system.aggregate(Account, "alice").ask(Credit(amount=event.amount))
+
+    @subscribe(Credited, name="is refused", max_attempts=1)
+    def is_refused(event: Credited, context: HandlerContext) -> Any:
+        return context.system.aggregate(Account, "alice").ask(Debit(amount=1000))
+
+    async with serving(store, asks, is_refused) as system:
+        await store.append(Debited(amount=1))
+        await system.settled()
+    assert [(letter.handler, letter.position) for letter in await store.dead_letters()] == [("is refused", 2)]
+
+
 @pytest.mark.parametrize("given", ["class", "instance"])
 async def test_a_handler_class_is_instantiated_anew_at_each_restart_and_an_instance_is_kept(
     given: str,
@@ -371,6 +388,33 @@ def subscription_of(system: ActorSystem, name: str) -> Subscription:
 
 
 # --- the supervisor's budget ---
+
+
+async def test_a_handler_that_resumes_after_a_failure_of_the_store_goes_on_and_blames_no_event() -> None:
+    store, seen = BankStore(), list[int]()
+
+    async def handle(event: Credited) -> None:
+        if event.amount == 2:
+            raise ValueError("poison")
+        seen.append(event.amount)
+
+    resuming = Supervisor(
+        "resuming", [HandlerSpec("mail", handle, Credited)], directives={Exception: "resume"}
+    )
+    async with ActorSystem(store, aggregates=[], handlers=[], supervisors=[resuming]) as system:
+        await store.append(*credited(1, 2, 3))
+        await system.settled()
+        await system.pause("mail")
+        await store.append(*credited(4, 5))
+        await turns()
+        store.read_log_errors = [StoreUnavailable("memory:", "for a test")]
+        await system.resume("mail")
+        await system.settled()
+        assert not store.read_log_errors
+        assert system.statistics().handlers["mail"].restarts == 0
+    assert seen == [1, 3, 4, 5]
+    ((position, error),) = [(letter.position, letter.error) for letter in await store.dead_letters()]
+    assert (position, error) == (2, "ValueError: poison")
 
 
 async def test_a_supervisor_beyond_its_budget_gives_up_and_the_system_ends_with_its_error() -> None:

@@ -27,6 +27,7 @@ from uno_actors import (
 )
 from uno_actors.handler_control import Orders, Reset
 from uno_actors.handlers import HandlerSpec
+from uno_actors.router import CHECKPOINT_EVERY
 from uno_actors.testing import ManualClock
 
 
@@ -233,6 +234,22 @@ async def test_a_reset_that_was_asked_for_while_none_runs_is_carried_out_once() 
             await HandlerControl(store).reset("mail", 2)
             (it,) = await HandlerControl(store).handlers()
             assert (it.position, it.reset_to) == (3, 2)
+
+
+@KINDS
+async def test_a_reset_handler_that_is_soon_where_it_was_is_not_reset_again_in_the_next_system(
+    options: dict[str, int],
+) -> None:
+    store, seen, clock = BankStore(), Seen(), ManualClock()
+    await store.append(*credited(1, 2, 3))
+    async with serving(store, seen.spec(**options), clock=clock) as system:
+        await system.settled()
+        clock.advance(CHECKPOINT_EVERY)
+        await turns()
+        assert await store.checkpoints() == {"mail": 3}
+        await system.reset("mail", "earliest")
+        await system.settled()
+    assert (seen, await store.checkpoints()) == ([1, 2, 3, 1, 2, 3], {"mail": 3})
 
 
 async def test_a_reset_whose_commit_fails_is_carried_out_later() -> None:

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,16 @@ def test_forgotten_parentheses_are_pointed_out() -> None:
 
         @subscribe  # type: ignore[arg-type]
         class Handler(EventHandler[DomainEvent]): ...
+
+
+def test_a_function_that_is_subscribed_twice_does_not_lose_the_first_in_silence() -> None:
+    def function(event: DomainEvent) -> None: ...
+
+    subscribe(topic_pattern="a.*")(function)
+    with pytest.raises(
+        InvalidHandler, match=r"function is subscribed already.* another function that calls it"
+    ):
+        subscribe(topic_pattern="b.*")(function)
 
 
 def test_what_has_no_name_needs_one() -> None:
@@ -460,6 +470,29 @@ def test_a_class_is_instantiated_each_time_and_an_instance_used_again() -> None:
 def test_a_function_of_the_wrong_number_of_parameters_is_refused(target: Callable[..., None]) -> None:
     with pytest.raises(InvalidHandler, match="must take the event, and may take the HandlerContext"):
         subscribe(name="wrong")(target)
+
+
+def yields(event: DomainEvent) -> Iterator[None]:
+    yield
+
+
+async def yields_too(event: DomainEvent) -> AsyncIterator[None]:
+    yield
+
+
+class Yields(EventHandler[Credited]):
+    async def handle(self, event: Credited) -> AsyncIterator[None]:
+        yield
+
+
+@pytest.mark.parametrize(
+    "target",
+    [yields, yields_too, functools.partial(yields), Yields()],
+    ids=["plain", "async", "partial", "object"],
+)
+def test_a_generator_would_handle_nothing_and_is_refused(target: Any) -> None:
+    with pytest.raises(InvalidHandler, match="has a yield in it"):
+        subscribe(name="yields")(target)
 
 
 def test_a_handler_without_handle_says_what_to_define() -> None:

@@ -1,8 +1,10 @@
 """Process managers: state for each correlation id, and commands whose ids follow from what caused them."""
 
+import math
 from collections.abc import AsyncIterator
 
 import pytest
+from pydantic import Field
 
 from uno_actors import (
     ActorSystem,
@@ -169,6 +171,39 @@ def test_a_command_to_an_aggregate_that_is_not_named_is_an_error_that_names_thos
         process.send(Stock, "shelf", ReserveSoon(count=1))
 
 
+class Measure(Command):
+    length: float = Field(alias="len")
+
+
+class Measured(DomainEvent):
+    length: float
+
+
+class Gauge(AggregateRoot):
+    @handles
+    def measure(self, command: Measure) -> None:
+        self.register_event(Measured(length=command.length))
+
+    def apply_measured(self, event: Measured) -> None: ...
+
+
+class Surveyor(ProcessManager):
+    sends_to = (Gauge,)
+
+    @reacts
+    def measure(self, event: OrderPlaced) -> None:
+        self.send(Gauge, "g", Measure(len=event.count, correlation_id="its own"))
+
+
+def test_a_command_is_sent_as_it_was_made_and_refused_if_it_cannot_be() -> None:
+    process = Surveyor("s")
+    (outgoing,) = process.handle(React(to="e", message=OrderPlaced(count=3)))
+    _, command = Surveyor.command_of(outgoing, "e.0")
+    assert command == Measure(len=3, command_id="e.0", correlation_id="its own")
+    with pytest.raises(ValueError, match="cannot be read back from the JSON in which a process records"):
+        process.send(Gauge, "g", Measure(len=math.inf))
+
+
 def test_what_is_wrong_with_a_reaction_is_said_when_the_class_is_defined() -> None:
     with pytest.raises(InvalidAggregate, match="@reacts method on_it has no annotation: write on_it"):
 
@@ -249,6 +284,24 @@ async def test_events_delivered_again_send_nothing_twice(system: ActorSystem) ->
     ) as other:
         await other.settled()
     assert await recorded(system) == before
+
+
+async def test_an_event_that_comes_again_when_its_commands_are_long_forgotten_sends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Parcel, "works", False)
+    handler = Fulfilment.handler(max_attempts=2)
+    async with ActorSystem(
+        aggregates=TYPES, handlers=[handler], event_registry=EVENTS, remember_commands=1
+    ) as system:
+        for name in ("order-1", "order-2"):
+            await system.aggregate(Order, name).ask(PlaceOrder(count=3))
+            await system.settled()
+        end = await system.store.last_position()
+        await system.reset("Fulfilment", "earliest")
+        await system.settled()
+        assert await recorded(system) == ["OrderPlaced", "StockReserved", "StockReleased"] * 2
+        assert await system.store.last_position() == end
 
 
 async def test_a_refused_command_is_reacted_to_and_not_tried_again(

@@ -22,6 +22,7 @@ from uno_actors import (
     OutcomeUnknown,
     Projection,
     StoreUnavailable,
+    Supervisor,
     View,
     published_view,
     subscribe,
@@ -145,6 +146,11 @@ def whole(key: Key) -> tuple[Any, ...]:
     return key if isinstance(key, tuple) else (key,)
 
 
+async def test_a_negative_limit_is_refused() -> None:
+    with pytest.raises(ValueError, match="limit must be 0 or more, or None; found -1"):
+        await View(InMemoryEventStore(EVENTS), "v", {}).range(limit=-1)
+
+
 async def test_values_of_named_classes_come_back_as_they_were() -> None:
     class Places(Projection[Credited]):
         classes = (Place,)
@@ -194,6 +200,40 @@ async def test_a_projection_counts_what_was_recorded_before_it_and_after() -> No
         ]
         assert await view.range("position") == [(("position", n), 1) for n in (1, 2, 4, 5)]
     assert await store.checkpoints() == {"totals@1": 5}
+
+
+class Spoiled(Totals):
+    """Writes before it fails at the amount 2."""
+
+    async def handle(self, event: Credited, context: HandlerContext) -> None:
+        await super().handle(event, context)
+        if event.amount == 2:
+            raise ValueError("poison")
+
+
+async def test_a_projection_that_resumes_writes_nothing_of_what_has_failed_and_counts_the_rest_once() -> None:
+    store = BankStore()
+    spec = HandlerSpec("totals", Spoiled, Credited)
+    resuming = Supervisor("resuming", [spec], directives={Exception: "resume"})
+    async with ActorSystem(store, aggregates=[], handlers=[], supervisors=[resuming]) as system:
+        await system.settled()
+        save, errors = store.save_progress, [StoreUnavailable("memory:", "for a test")]
+
+        async def save_progress(checkpoints: Any, *others: Any, **views: Any) -> None:
+            if any(change.view == "totals@1" for change in views.get("views", ())) and errors:
+                raise errors.pop()
+            await save(checkpoints, *others, **views)
+
+        store.save_progress = save_progress  # type: ignore[method-assign]
+        await store.append(*credited(1, 2, 4))
+        await system.settled()
+        assert not errors
+        await store.append(*credited(8))
+        await system.settled()
+        view = system.view(spec)
+        assert await view.get(("account", "")) == (3, 13)
+        assert await view.range("position") == [(("position", n), 1) for n in (1, 3, 4)]
+    assert await store.checkpoints() == {"totals@1": 4}
 
 
 async def test_many_events_are_counted_in_one_transaction() -> None:

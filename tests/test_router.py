@@ -428,3 +428,26 @@ async def test_an_event_type_that_becomes_known_later_finds_its_handlers_from_th
         await store.append(LateChild(number=2))
         await system.settled()
     assert seen == [2]
+
+
+@pytest.mark.parametrize("priority", EventPriority, ids=str)
+async def test_a_handler_that_comes_while_events_are_with_others_misses_none(priority: EventPriority) -> None:
+    store, seen = BankStore(), list[int]()
+    go_on = asyncio.Event()
+
+    async def wait(event: Credited) -> None:
+        await go_on.wait()
+
+    async def handle(event: Credited) -> None:
+        seen.append(event.amount)
+
+    async with system_of(store, HandlerSpec("high", wait, Credited, priority=HIGH)) as system:
+        await store.append(*credited(1, 2))
+        await until(lambda: system._running().router.position == 2)
+        comer = HandlerSpec("comer", handle, Credited, priority=priority, start="earliest")
+        await system.supervisor("quick").start_child(comer)
+        await turns()
+        go_on.set()
+        await store.append(*credited(3))
+        await system.settled()
+    assert seen == [1, 2, 3]

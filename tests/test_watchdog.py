@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from tests.bank import BankStore, Credited, Debited
 from tests.waiting import until
 from uno_actors import Actor, ActorSystem
 from uno_actors import watchdog as watchdog_module
+from uno_actors.dispatcher import MAX_WORKERS
+from uno_actors.handlers import HandlerSpec
 from uno_actors.watchdog import watchdog
 
 
@@ -119,3 +122,16 @@ async def test_an_idle_system_is_never_named_and_the_watch_ends_with_it(named: N
         await waited.wait()
     assert dispatcher not in watchdog._watched
     assert named.records == []
+
+
+async def test_plain_handlers_that_are_stuck_leave_threads_to_others(named: Named) -> None:
+    go_on, seen = threading.Event(), list[int]()
+    store = BankStore()
+    stuck = HandlerSpec("stuck", lambda event: go_on.wait(), Credited, concurrency=2 * MAX_WORKERS)
+    other = HandlerSpec("other", lambda event: seen.append(event.amount), Debited)
+    async with ActorSystem(store, aggregates=[], handlers=[stuck, other]) as system:
+        await store.append(*(Credited(amount=n, aggregate_id=f"a{n}") for n in range(2 * MAX_WORKERS)))
+        await until(lambda: system.statistics().dispatcher.workers.busy >= MAX_WORKERS)
+        await store.append(Debited(amount=1))
+        await until(lambda: seen == [1])
+        go_on.set()

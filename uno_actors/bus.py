@@ -111,7 +111,7 @@ class EventBus:
     threads and may block.
 
     A handler that fails keeps no other from running. Its failure is logged and kept among the `dead_letters`;
-    there is no second attempt. ``SystemExit`` too is the handler's failure.
+    there is no second attempt. ``SystemExit`` and the like too are the handler's failure.
 
     Handlers may take ``(event)`` or ``(event, context)`` as everywhere. On a bus ``context.attempt`` is 1 and
     ``context.position`` 0, or the event's place in the log if a publisher has recorded it before. Events that
@@ -408,14 +408,16 @@ class EventBus:
                 await handler.function(*arguments)
             else:
                 result = await self._on_worker(handler.function, *arguments)
-                if inspect.iscoroutine(result):  # a plain function round a coroutine function
+                if result is not None and inspect.isawaitable(result):  # a coroutine, or the future of an ask
                     await result
         except asyncio.CancelledError as error:
             errors.append(error)
             self._fail(subscription, event, error)
             if task is not None and task.cancelling() > cancelled:
                 raise  # else it is the handler's own
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - one handler must not keep others from running
+        except (KeyboardInterrupt, GeneratorExit):  # of the process, or of the coroutine, not of the handler
+            raise
+        except BaseException as error:  # noqa: BLE001 - one handler must not keep others from running
             errors.append(error)
             self._fail(subscription, event, error)
         else:

@@ -22,7 +22,8 @@ from uno_actors.log import get_logger
 T = TypeVar("T")
 
 MAX_WORKERS = 32
-"""Worker threads that run at once. One that waits for a reply does not count: a spare one takes its place."""
+"""Worker threads that run at once. One that waits for a reply does not count, nor does one that is held by what
+it runs for over a second: a spare one takes its place."""
 MAX_SPARE = 512
 """Spare threads at the most."""
 CANCEL_SECONDS = 1.0
@@ -325,6 +326,7 @@ class WorkerPool:
         self._free = 0  # idle threads; below 0: functions that wait for a thread
         self._count = 0
         self._blocked = 0
+        self._held = 0
         self._closed = False
         self._lock = threading.RLock()  # a signal handler may submit on the thread that it interrupts here
         self.busy: dict[int, float] = {}  # by thread: since when it is at its work, on time.monotonic's clock
@@ -345,7 +347,7 @@ class WorkerPool:
             return WorkerStatistics(self._count, len(self.busy), self._blocked, self._work.qsize())
 
     def _start_one(self) -> None:
-        if self._closed or self._count < self._max_workers + min(self._blocked, self._max_spare):
+        if self._closed or self._count < self._max_workers + min(self._blocked + self._held, self._max_spare):
             name = f"{self._name}-{self._count + 1}"
             threading.Thread(target=self._run, name=name, daemon=True).start()
             self._count += 1
@@ -366,6 +368,13 @@ class WorkerPool:
             with self._lock:
                 self._blocked -= 1
                 self.busy[thread] = monotonic()
+
+    def relieve(self, held: int) -> None:
+        """So many threads are held by what they run, who knows for how long: spare ones do what waits meanwhile."""
+        with self._lock:
+            self._held = held
+            for _ in range(min(held, -self._free)):
+                self._start_one()
 
     def close(self) -> None:
         """End the threads once the queue is empty."""

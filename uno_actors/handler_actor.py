@@ -17,10 +17,10 @@ import asyncio
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from types import CoroutineType
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 from typing_extensions import override
@@ -133,6 +133,7 @@ class Subscription:
         self.recorded_as = (
             "" if spec.keeps_a_view else spec.name
         )  # its checkpoint's name, if that may be moved
+        self.saved: tuple[str, int] | None = None  # its checkpoint, as it was last written here
         self.leased = True  # else its position is another process's to move, also when it was stopped
         self.queue: deque[Delivery] = deque()
         self.under_way: dict[int, Delivery] = {}  # taken from the queue, and the router waits for them
@@ -626,6 +627,7 @@ class HandlerActor(Actor):
         else:
             subscription.go_on_from(request.position)
             await self._store.save_progress({subscription.name: request.position}, views=[done])
+            subscription.saved = subscription.name, request.position
         subscription.was_reset(request)
         self._log.info("handler reset", position=subscription.position)
 
@@ -701,6 +703,8 @@ class HandlerActor(Actor):
             handled, error = await self._call([batch[count]])
             if error is None:
                 view.keep()
+            else:
+                view.forget()
             count += handled
         if changes := view.take_changes():
             await self._record(batch[count - 1].position, changes)
@@ -716,6 +720,7 @@ class HandlerActor(Actor):
         try:
             await self._store.save_progress({name: position}, views=changes)
         except Exception:
+            self._view_is = "unknown"
             if subscription.live:  # others need not wait until the store is back
                 subscription.fall_behind()
             raise
@@ -891,8 +896,8 @@ class HandlerActor(Actor):
                 given, last = self._given(part), part[-1]
                 with caused_by(last.event(self._store.event_registry).cause):
                     result = self._handler(given, self._context(last))
-                    if type(result) is CoroutineType:  # a plain function round a coroutine function
-                        self._dispatcher.run_coroutine(result)
+                    if result is not None and isawaitable(result):  # a coroutine, or the future of an ask
+                        self._dispatcher.run_coroutine(_end_of(result))
             except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
                 return count, error
         return len(batch), None
@@ -911,3 +916,8 @@ class HandlerActor(Actor):
         return HandlerContext(
             position, subscription.attempt(position), subscription.name, logger, self._system
         )
+
+
+async def _end_of(result: Awaitable[object]) -> None:
+    """Wait for what a plain function has returned."""
+    await result

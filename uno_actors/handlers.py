@@ -189,11 +189,15 @@ class BoundHandler:
     """A callable with what the runtime must know of it: coroutine or plain, with context or without.
 
     Raises:
-        InvalidHandler: It takes neither one parameter nor two.
+        InvalidHandler: It takes neither one parameter nor two, or it is a generator.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
+        if _is_generator(function):
+            raise InvalidHandler(
+                f"{function!r} has a yield in it, so that calling it would handle nothing: write it without"
+            )
         self.is_async = _is_async(function)
         self.takes_context = _positional_parameters(function) >= 2
         if not _accepts(function, 2 if self.takes_context else 1):
@@ -264,6 +268,11 @@ def subscribe(
         )
 
     def register(target: H) -> H:
+        if isinstance(target, FunctionType) and (earlier := _subscription(target)) is not None:
+            raise InvalidHandler(
+                f"{earlier.name} is subscribed already, and would lose that: subscribe another function that"
+                " calls it"
+            )
         spec = HandlerSpec(
             name or _default_name(target),
             _Unbound(target) if _is_unbound(target) else target,
@@ -453,6 +462,15 @@ def _is_async(function: Any) -> bool:
     while isinstance(function, partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _is_generator(function: Any) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    return any(
+        inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called)
+        for called in (function, type(function).__call__)
+    )
 
 
 def _accepts(function: Callable[..., Any], arguments: int) -> bool:

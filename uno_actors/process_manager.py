@@ -2,9 +2,9 @@
 
 A process manager is an aggregate that is fed by events, one for each correlation id. What it reacts to, and the
 commands that it sends upon it, are events of its own stream, recorded before any command is sent. Commands have
-ids derived from what caused them and their place in the reaction. So it does not matter how often an event is
-delivered, or where a crash comes between: the same commands are sent again, with the same ids, and have no
-effect a second time.
+ids derived from what caused them and their place in the reaction. So it does not matter where a crash comes
+between: the same commands are sent again, with the same ids, and have no effect a second time. That all were sent
+is recorded too: an event that comes again later, as when the handler is reset, sends nothing.
 """
 
 import sys
@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from uno_actors.aggregate import AggregateRoot, annotation_of, check_aggregate_id, command_method, handles
 from uno_actors.commands import Command
-from uno_actors.errors import CommandRejected, InvalidAggregate, InvalidHandler
+from uno_actors.errors import CommandRejected, InvalidAggregate, InvalidHandler, describe
 from uno_actors.events import DomainEvent
 from uno_actors.handlers import EventHandler, HandlerContext, HandlerSpec
 
@@ -62,7 +62,10 @@ class Outgoing(BaseModel):
 
 
 class Reacted(DomainEvent):
-    """A process has reacted: ``to`` is the id of the event, or that of the command that was refused."""
+    """A process has reacted: ``to`` is the id of the event, or that of the command that was refused.
+
+    When all that followed from an event was sent this is recorded once more, with nothing that is to be ``sent``.
+    """
 
     event_type: str = "uno_actors.Reacted"
     to: str
@@ -78,6 +81,12 @@ class React(Command[list[Outgoing]]):
 
 class HasReacted(Command[bool]):
     """To a process: whether it has reacted to this."""
+
+    to: str
+
+
+class AllSent(Command[None]):
+    """To a process: all that followed from the event ``to`` was sent."""
 
     to: str
 
@@ -117,7 +126,8 @@ class ProcessManager(AggregateRoot):
         """In a reaction: have ``command`` sent once the reaction is recorded. Its ``command_id`` is derived.
 
         Raises:
-            ValueError: The class is not among `sends_to`, or the command cannot be found again by its name.
+            ValueError: The class is not among `sends_to`, or the command cannot be found again by its name, or
+                has fields that JSON does not keep.
             UnknownCommand: The aggregate does not handle it.
             InvalidAggregateId: The id cannot name an aggregate.
         """
@@ -132,18 +142,31 @@ class ProcessManager(AggregateRoot):
                 f"{type(command).__name__} is handled by {aggregate_type.__name__} as a command of another class;"
                 " send one that it handles as such"
             )
-        fields = command.model_dump_json(exclude={"command_id", "correlation_id", "causation_id"})
+        given = {name for name in ("correlation_id", "causation_id") if getattr(command, name) is not None}
+        fields = command.model_dump_json(
+            exclude={"command_id", "correlation_id", "causation_id"} - given, by_alias=False, round_trip=True
+        )
         outgoing = Outgoing(
             aggregate_type=aggregate_type.aggregate_type,
             aggregate_id=check_aggregate_id(aggregate_id),
             command=type(command).__name__,
             fields=fields,
         )
+        try:
+            _, kept = self.command_of(outgoing, command.command_id)
+        except ValueError as error:
+            kept, reason = None, describe(error)
+        else:
+            reason = f"it would be {kept!r}"
+        if kept != command:
+            raise ValueError(
+                f"{command!r} cannot be read back from the JSON in which a process records what it sends: {reason}"
+            )
         self._sending.append(outgoing)
 
     @handles
     def react(self, command: React) -> list[Outgoing]:
-        """React, or tell what was sent the first time."""
+        """React, or tell what is still to be sent, as it was decided the first time."""
         if command.to not in self._sent:
             self._sending = []
             getattr(self, self._reaction_to(command.message))(command.message)
@@ -154,6 +177,12 @@ class ProcessManager(AggregateRoot):
     def has_reacted(self, command: HasReacted) -> bool:
         """Whether it has."""
         return command.to in self._sent
+
+    @handles
+    def all_sent(self, command: AllSent) -> None:
+        """Send nothing more, whenever the event comes again: aggregates remember no command for ever."""
+        if self._sent[command.to]:
+            self.register_event(Reacted(to=command.to, sent=[]))
 
     def apply_reacted(self, event: Reacted) -> None:
         """It has reacted."""
@@ -189,7 +218,7 @@ class ProcessManager(AggregateRoot):
         """The class and the command that ``outgoing`` names."""
         aggregate = next(kind for kind in cls.sends_to if kind.aggregate_type == outgoing.aggregate_type)
         kind = next(kind for kind in aggregate._commands if kind.__name__ == outgoing.command)
-        command = kind.model_validate_json(outgoing.fields)
+        command = kind.model_validate_json(outgoing.fields, by_name=True)
         return aggregate, command.model_copy(update={"command_id": command_id})
 
 
@@ -207,9 +236,11 @@ class _Feed(EventHandler[DomainEvent]):
             return
         process = context.system.aggregate(self._manager, process_id)
         waiting: deque[tuple[str, object]] = deque([(event.event_id, event)])
+        has_sent = False
         while waiting:
             to, message = waiting.popleft()
             reaction: list[Outgoing] = await process.ask(React(to=to, message=message))
+            has_sent = has_sent or bool(reaction)
             for step, outgoing in enumerate(reaction):
                 command_id = f"{to}.{step}"
                 if await process.ask(HasReacted(to=command_id)):  # it was refused the first time
@@ -220,6 +251,8 @@ class _Feed(EventHandler[DomainEvent]):
                     await context.system.aggregate(aggregate, outgoing.aggregate_id).ask(command)
                 except CommandRejected as rejection:
                     waiting.append((command_id, Refusal(command, str(rejection))))
+        if has_sent:
+            await process.ask(AllSent(to=event.event_id))
 
 
 def _reactions(cls: type[ProcessManager], local_names: dict[str, Any]) -> dict[type, str]:

@@ -76,8 +76,10 @@ class ViewReader:
             limit: At most so many.
 
         Raises:
-            TypeError, ValueError: ``prefix`` or ``after`` is no key.
+            TypeError, ValueError: ``prefix`` or ``after`` is no key, or ``limit`` is negative.
         """
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit must be 0 or more, or None; found {limit}")
         start = pack_key(prefix) if prefix != () else _FIRST
         end = (start if prefix != () else b"") + _BEYOND
         if after is not None:

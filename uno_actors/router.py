@@ -77,7 +77,6 @@ class RouterActor(Actor):
         self._advancing = False
         self._more_to_advance = False
         self._route_wanted = False
-        self._saved: dict[str, int] = {}
         self._saving: Timer | None = None
         self._save_wanted = False
         self._watching: Timer | None = None
@@ -85,10 +84,13 @@ class RouterActor(Actor):
             self._enter(subscription)
 
     def add(self, subscription: Subscription) -> None:
-        """One more handler, from the next event on that is read; what is before it, it reads by itself."""
+        """One more handler: what has been handed out to its priority, it reads by itself; the rest it is given."""
         self.subscriptions.append(subscription)
         self._enter(subscription)
         self._forget_routes()
+        for still_above in self._under_way[: subscription.spec.priority]:
+            for delivery in still_above:
+                delivery.tiers = self._match(delivery.record)
         if self._watching is None:
             self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
 
@@ -98,7 +100,6 @@ class RouterActor(Actor):
         if subscription.spec.topic_pattern is not None:
             self._by_topic.remove(subscription.spec.topic_pattern, subscription)
         self._forget_routes()
-        self._saved.pop(subscription.recorded_as, None)
 
     def _forget_routes(self) -> None:
         self._by_type.clear()
@@ -286,9 +287,14 @@ class RouterActor(Actor):
 
     async def save_checkpoints(self) -> None:
         """Write the checkpoints that have moved since they were last written."""
-        ours = [each for each in self.subscriptions if each.leased and each.recorded_as]
-        now = {subscription.recorded_as: self.checkpoint(subscription) for subscription in ours}
-        moved = {name: position for name, position in now.items() if self._saved.get(name) != position}
+        moved = {}
+        for subscription in self.subscriptions:
+            now = subscription.recorded_as, self.checkpoint(subscription)
+            if subscription.leased and subscription.recorded_as and subscription.saved != now:
+                moved[subscription] = now
         if moved:
-            await self._store.save_progress(moved)
-            self._saved.update(moved)
+            before = {subscription: subscription.saved for subscription in moved}
+            await self._store.save_progress(dict(moved.values()))
+            for subscription, now in moved.items():
+                if subscription.saved == before[subscription]:  # else it was reset meanwhile
+                    subscription.saved = now

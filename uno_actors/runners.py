@@ -436,11 +436,14 @@ class HandlerRunner(ProcessRunner):
 
     async def _resume(self, process: ActorProcess | None) -> None:
         subscription = self.subscription
-        if subscription.failed_at and process is not None:
+        if subscription.state != "restarting":  # no event is to blame, but the store
+            await asyncio.sleep(SET_ASIDE_AGAIN)
+        elif subscription.failed_at:
             self._poison = self._error
         await self._set_aside_poison()
-        if subscription.state == "restarting" and process is not None and process.is_suspended:
-            subscription.state = "catching up"
+        if process is not None and process.is_suspended and subscription.state != "stopped":
+            if subscription.state == "restarting":
+                subscription.state = "catching up"
             process.resume()
             subscription.wake()
 

@@ -1,7 +1,8 @@
 """The watchdog: names code that holds an event loop or a worker thread for too long.
 
 An event loop that runs one function cannot run any other; a worker thread that is held is missed by the
-others. The watchdog looks from a thread of its own, so that it sees both while they are held.
+others, for whom spare ones are started. The watchdog looks from a thread of its own, so that it sees both while
+they are held.
 """
 
 import os
@@ -70,8 +71,10 @@ class Watchdog:
                 watched = list(self._watched.items())
             held: dict[tuple[int, float], str] = {}
             for dispatcher, pulse in watched:
-                for thread, since in tuple(dispatcher.workers.busy.items()):
-                    held[thread, since] = "a worker thread"
+                busy = tuple(dispatcher.workers.busy.items())
+                held.update(dict.fromkeys(busy, "a worker thread"))
+                long_ago = monotonic() - HELD_SECONDS
+                dispatcher.workers.relieve(sum(since <= long_ago for _, since in busy))
                 asked = pulse.unanswered()
                 if asked is not None and dispatcher.thread is not None and dispatcher.loop.is_running():
                     held[dispatcher.thread, asked] = "the event loop"
