@@ -18,7 +18,10 @@ from uno_actors.watchdog import watchdog
 
 
 class Named(logging.Handler):
-    """Sets its event when the watchdog has said something, and keeps it."""
+    """Sets its event when the watchdog has named code in this file, and keeps what it said.
+
+    On a busy machine it may name others as well, who only wait for a processor.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +29,7 @@ class Named(logging.Handler):
         self.heard = threading.Event()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if "code holds" in record.getMessage():
+        if "code holds" in record.getMessage() and __file__ in getattr(record, "uno_at", ""):
             self.records.append(record)
             self.heard.set()
 
