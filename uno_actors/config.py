@@ -55,9 +55,11 @@ from uno_actors.config_values import (
     error_named,
     imported,
 )
-from uno_actors.errors import CallerError, InternalError
+from uno_actors.errors import CallerError, InternalError, InvalidStoreUrl
 from uno_actors.events import DomainEvent
 from uno_actors.handlers import EventPriority, HandlerSpec
+from uno_actors.store import check_store_url
+from uno_actors.store_urls import below, with_options
 from uno_actors.supervisor import Backoff, ChildSpec, Supervisor
 from uno_actors.toml_lines import Path as Keys
 
@@ -83,7 +85,7 @@ class SystemTable(_Table):
     name: Name = "system"
     """For logs."""
     store: StoreUrl = "memory:"
-    """URL of the store; a path in it is relative to the working directory."""
+    """URL of the store; a path in it is relative to the file."""
     store_options: dict[str, StoreOption] = {}
     """Options of the store, as in its URL; sizes may be written as "64GiB"."""
     ask_timeout: Seconds = 30.0
@@ -94,8 +96,7 @@ class SystemTable(_Table):
     @property
     def url(self) -> str:
         """The store's URL with its options."""
-        options = "&".join(f"{name}={value}" for name, value in self.store_options.items())
-        return self.store if not options else f"{self.store}{'&' if '?' in self.store else '?'}{options}"
+        return with_options(self.store, self.store_options)
 
 
 class AggregatesTable(_Table):
@@ -418,7 +419,7 @@ class _Reader:
         return Config(
             self._text.file,
             tuple(self._text.files),
-            table.system,
+            self._system(table),
             table.logging,
             table.aggregates,
             tuple(handlers),
@@ -473,6 +474,24 @@ class _Reader:
             for index, entry in enumerate(getattr(table, kind))
         ]
         return sorted(entries, key=lambda entry: self._order.get(entry.keys, 0))
+
+    def _system(self, table: FileTable) -> SystemTable:
+        """``[system]`` with its store as others find it, wherever they work."""
+        keys: Keys = ("system", "store")
+        if self._is_faulty(keys):
+            return table.system
+        directory = Path(self._text.place(keys).file).absolute().parent
+        try:
+            system = table.system.model_copy(update={"store": below(directory, table.system.store)})
+        except ValueError as error:
+            self._tell(keys, str(error), table.system.store)
+            return table.system
+        if not self._is_faulty(("system", "store_options")):
+            try:
+                check_store_url(system.url)
+            except InvalidStoreUrl as error:
+                self._tell(("system", "store_options") if system.store_options else keys, error.reason)
+        return system
 
     def _check_aggregates(self, table: FileTable) -> None:
         """No class and no type name twice."""

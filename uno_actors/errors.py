@@ -312,12 +312,10 @@ class InvalidStoreUrl(CallerError, ValueError):
 
     def __init__(self, url: str, schemes: Iterable[str], reason: str = "") -> None:
         self.url = url
-        super().__init__(
-            f"cannot open the store {url!r}: {reason}"
-            if reason
-            else f"cannot open the store {url!r}: a store URL is SCHEME:REST with one of these schemes:"
-            f" {_listed(schemes)}; for example 'lmdb:./data/bank'"
+        self.reason = reason or (
+            f"a store URL is SCHEME:REST with one of these schemes: {_listed(schemes)}; for example 'lmdb:./data/bank'"
         )
+        super().__init__(f"cannot open the store {url!r}: {self.reason}")
 
 
 class StoreFormatError(CallerError):
