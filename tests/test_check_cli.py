@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -13,7 +15,8 @@ from test_config import GOOD, WRONG, written
 from typer.testing import CliRunner, Result
 
 from uno_actors import cli
-from uno_actors.config import FileTable
+from uno_actors.config import FileTable, load
+from uno_actors.config_writer import as_toml
 
 FILE = """\
 [system]
@@ -148,6 +151,31 @@ def test_the_schema_refuses_most_of_what_is_wrong(schema: jsonschema.Draft202012
             continue
         refused += not schema.is_valid(data)
     assert refused > 40
+
+
+def test_the_schema_accepts_a_variable_wherever_the_file_may_have_one(
+    tmp_path: Path, schema: jsonschema.Draft202012Validator
+) -> None:
+    places = list(leaves(tomllib.loads(GOOD)))
+    assert len(places) > 40
+    for keys, value in places:
+        data = tomllib.loads(GOOD)
+        inner: Any = data
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = "${V}"
+        text = "\n".join(f"{key} = {as_toml(table)}" for key, table in data.items()).replace("$${V}", "${V}")
+        load(written(tmp_path, text), {"V": value if isinstance(value, str) else as_toml(value)})
+        schema.validate(as_json(text))
+
+
+def leaves(data: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """All values in ``data`` that are no tables or lists, each with its place."""
+    if not isinstance(data, (dict, list)):
+        yield keys, data
+        return
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+        yield from leaves(value, (*keys, key))
 
 
 def test_every_key_of_the_schema_is_described(schema: jsonschema.Draft202012Validator) -> None:

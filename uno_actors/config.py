@@ -266,10 +266,11 @@ def _as_written(schema: Any) -> Any:
         written |= written.pop("anyOf")[0]
     if isinstance(written.get("title"), str):
         del written["title"]
+    main = written.get("anyOf", [written])[0]
     match default := schema.get("default"):
-        case int() if "enum" in written and not isinstance(default, bool):
+        case int() if "enum" in main and not isinstance(default, bool):
             written["default"] = EventPriority(default).name.lower()
-        case float() if "pattern" in written:
+        case float() if "pattern" in main:
             written["default"] = as_duration(default)
         case bool() | int() | float() | str():
             written["default"] = default

@@ -10,6 +10,7 @@ import math
 import re
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -63,7 +64,7 @@ class Allowed:
     Args:
         text: What is allowed.
         parse: Returns the value, or raises `ValueError` with a reason, which may be empty.
-        schema: JSON Schema of what is written.
+        schema: JSON Schema of what is written; a string with variables is allowed beside it.
     """
 
     text: str
@@ -76,7 +77,10 @@ class Allowed:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return dict(self.schema)
+        alternatives = self.schema.get("anyOf", [self.schema])
+        if any("string" in one.get("type", ()) and "pattern" not in one for one in alternatives):
+            return dict(self.schema)
+        return {"anyOf": [*alternatives, {"type": "string", "pattern": r"\$\{"}]}
 
     def _check(self, found: Any) -> Any:
         try:
@@ -277,7 +281,9 @@ SecondsOrZero = Annotated[float, Allowed(_A_DURATION, duration, _DURATION_SCHEMA
 StoreOption = Annotated[
     str,
     Allowed(
-        'a size such as "64GiB", a whole number or a word', store_option, {"type": ["string", "integer"]}
+        'a size such as "64GiB", a whole number, true, false or a word',
+        store_option,
+        {"type": ["string", "integer", "boolean"]},
     ),
 ]
 
@@ -351,6 +357,9 @@ def _start(found: Any) -> Start:
         return "latest"
     if found == "earliest":
         return "earliest"
+    if isinstance(found, str) and "-" in found:
+        with suppress(ValueError):
+            return datetime.fromisoformat(found)
     if (position := _whole(found)) < 0:
         raise ValueError
     return position
