@@ -326,6 +326,22 @@ max_active = "${ACTIVE}"
     assert arguments["max_active"] == 12
 
 
+def test_actors_are_given_variables_as_plain_strings(tmp_path: Path) -> None:
+    text = """\
+[[supervisors]]
+name = "s"
+[[supervisors.actors]]
+actor = "configured:Machine"
+args = ["${A}", ["${A}"]]
+kwargs = { a = "${A}", b = { c = "${A}" } }
+"""
+    (supervisor,) = load(written(tmp_path, text), {"A": "a"}).supervisors
+    (child,) = supervisor.specs
+    assert (child.args, child.kwargs) == (["a", ["a"]], {"a": "a", "b": {"c": "a"}})
+    given = [*child.args, *child.args[1], *child.kwargs.values(), child.kwargs["b"]["c"]]
+    assert {type(value) for value in given} == {str, list, dict}
+
+
 def test_variables_that_are_missing_or_wrong_are_told(tmp_path: Path) -> None:
     text = '[system]\nname = "${A}"\nstore = "${B"\n[aggregates]\nmax_active = "${C}"\n[logging]\nlevel = "${1}"\n'
     assert faults(written(tmp_path, text), C="many") == [
@@ -443,6 +459,15 @@ WRONG: list[tuple[str, list[str]]] = [
     ('[logging]\nlevel = "loud" # <-', ['"debug", "info", "warning", "error" or "critical"']),
     ('[logging]\nformat = "jsn" # <-', ['did you mean "json"?']),
     ("[[handlers]] # <-", ["handlers[0].handler: it is missing"]),
+    ('[aggregates]\ntypes = ["uno_actors:AggregateRoot"] # <-', ["AggregateRoot is the base class itself"]),
+    ('[aggregates]\ntypes = ["configured:Abstract"] # <-', ["Abstract is abstract: it does not define settle"]),
+    ('[aggregates]\ntypes = ["configured:Demanding"] # <-', ["cannot be made of its id alone: missing a required"]),
+    ('[[handlers]]\nhandler = "uno_actors:EventHandler" # <-', ["EventHandler is the base class itself"]),
+    ('[[handlers]]\nhandler = "uno_actors:Projection" # <-', ["Projection is the base class itself"]),
+    ('[[handlers]]\nhandler = "configured:Unfinished" # <-', ["without arguments: missing a required"]),
+    ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "uno_actors:Actor" # <-', ["the base class itself"]),
+    ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "pykka:ThreadingActor" # <-\n'
+     'dispatcher = "thread"', ["the base class itself"]),
     ('[[handlers]]\nhandler = "configured:number" # <-', ["configured:number is an int"]),
     ('[[handlers]]\nhandler = "configured:Shop" # <-', ["Allowed is a function or an EventHandler"]),
     ('[[handlers]]\nhandler = "configured:mail"\nrestart = "permanent" # <-', ["unknown key"]),
@@ -501,7 +526,7 @@ WRONG: list[tuple[str, list[str]]] = [
      ["Clerk cannot be made so: too many positional arguments"]),
     ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "configured:Clerk"\nkwargs = { time = 2 } # <-',
      ["Clerk cannot be made so: got an unexpected keyword argument 'time'"]),
-    ('[[supervisors]]\nname = "a"\n[[supervisors.actors]] # <-\nactor = "pykka:ThreadingActor"',
+    ('[[supervisors]]\nname = "a"\n[[supervisors.actors]] # <-\nactor = "configured:Threaded"',
      ['write dispatcher = "thread"']),
     ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "configured:Clerk"\ndispatcher = "thread" # <-',
      ["handles its messages in a coroutine"]),

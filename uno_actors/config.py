@@ -54,6 +54,8 @@ from uno_actors.config_values import (
     as_duration,
     error_named,
     imported,
+    plain,
+    why_not_made,
 )
 from uno_actors.errors import CallerError, InternalError, InvalidStoreUrl
 from uno_actors.events import DomainEvent
@@ -612,7 +614,7 @@ class _Reader:
                 if run is not StandIn or table.name is not None:
                     self._claim("actors", name, entry.keys)
                 for option in ("args", "kwargs", "dispatcher", "max_attempts"):
-                    options[option] = getattr(table, option)
+                    options[option] = plain(getattr(table, option))
                 self._check_actor(table, entry.keys)
             case _:
                 run, name = self._supervisor(entry), table.name
@@ -637,13 +639,9 @@ class _Reader:
         elif table.dispatcher == "thread" and inspect.iscoroutinefunction(kind.on_receive):
             reason = f"{kind.__name__} handles its messages in a coroutine, on the event loop: leave it out"
             self._tell((*keys, "dispatcher"), reason, table.dispatcher)
-        try:
-            inspect.signature(kind.__init__).bind(None, *table.args, **table.kwargs)
-        except TypeError as error:
+        if reason := why_not_made(kind, *table.args, **table.kwargs):
             given = "args" if table.args and not table.kwargs else "kwargs" if table.kwargs else "actor"
-            self._tell((*keys, given), f"{kind.__name__} cannot be made so: {error}")
-        except ValueError:  # some built-in classes do not tell
-            pass
+            self._tell((*keys, given), f"{kind.__name__} cannot be made so: {reason}")
 
     def _made(self, entry: _Entry, make: Callable[[], T]) -> T | None:
         """What ``make`` makes; what it finds wrong is told."""

@@ -5,7 +5,7 @@ Schema.
 """
 
 import importlib
-import importlib.util
+import inspect
 import math
 import re
 import traceback
@@ -23,6 +23,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from uno_actors._pykka import PykkaActor
+from uno_actors.actor import Actor
 from uno_actors.aggregate import AggregateRoot
 from uno_actors.errors import CallerError, InvalidHandler, InvalidTopic, describe
 from uno_actors.events import DomainEvent
@@ -36,6 +37,7 @@ from uno_actors.handlers import (
     _default_name,
     gather,
 )
+from uno_actors.projections import Projection
 from uno_actors.topics import TopicPattern
 
 
@@ -55,6 +57,18 @@ class FromEnvironment(str):
         return made
 
     written: str
+
+
+def plain(value: Any) -> Any:
+    """``value`` with strings that were put together as others are."""
+    match value:
+        case FromEnvironment():
+            return str(value)
+        case list():
+            return [plain(item) for item in value]
+        case dict():
+            return {key: plain(item) for key, item in value.items()}
+    return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -430,14 +444,52 @@ def _module(name: str) -> Any:
         raise ValueError(f"module {name!r} cannot be imported ({describe(error)}{place})") from None
 
 
-def _class_of(base: type, kind: str) -> Allowed:
+def _class_of(base: type, kind: str, check: Callable[[type], None] | None = None) -> Allowed:
     def parse(found: Any) -> Any:
         thing = imported(found)
         if not (isinstance(thing, type) and issubclass(thing, base)):
             raise ValueError(f"{found} is {_described(thing)}")
+        if check is not None:
+            check(thing)
         return thing
 
     return _import_string(f"{kind}", parse)
+
+
+_BASES = (Actor, AggregateRoot, EventHandler, Projection)
+
+
+def _check_is_concrete(kind: type) -> None:
+    if kind in _BASES or kind.__module__.partition(".")[0] == "pykka":
+        raise ValueError(f"{kind.__qualname__} is the base class itself: name one of your own")
+    if inspect.isabstract(kind):
+        missing = ", ".join(sorted(getattr(kind, "__abstractmethods__", ())))
+        raise ValueError(f"{kind.__qualname__} is abstract: it does not define {missing}")
+
+
+def _check_aggregate(kind: type) -> None:
+    _check_is_concrete(kind)
+    if reason := why_not_made(kind, "id"):
+        raise ValueError(f"{kind.__qualname__} cannot be made of its id alone: {reason}")
+
+
+def _check_handler(kind: type) -> None:
+    _check_is_concrete(kind)
+    if reason := why_not_made(kind):
+        raise ValueError(
+            f"{kind.__qualname__} cannot be made without arguments: {reason}; make one in its module and name that"
+        )
+
+
+def why_not_made(kind: Any, *args: Any, **kwargs: Any) -> str:
+    """Why ``kind`` cannot be called with these arguments; empty if it can, or does not tell."""
+    try:
+        inspect.signature(kind.__init__).bind(None, *args, **kwargs)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # some built-in classes do not tell
+        pass
+    return ""
 
 
 def _described(thing: object) -> str:
@@ -466,6 +518,8 @@ def handler_named(found: Any) -> HandlerSpec:
         callable(thing) or isinstance(thing, (HandlerSpec, EventHandler))
     ):
         raise ValueError(f"{found} is {_described(thing)}")
+    if isinstance(thing, type) and issubclass(thing, EventHandler):
+        _check_handler(thing)
     try:
         (spec,) = gather([thing])
     except InvalidHandler:  # nobody has subscribed it: the file does
@@ -488,9 +542,11 @@ def error_named(found: Any) -> type[BaseException]:
 
 
 Handler = Annotated[HandlerSpec, _import_string("a function or an EventHandler", handler_named)]
-AggregateType = Annotated[type[AggregateRoot], _class_of(AggregateRoot, "an AggregateRoot class")]
+AggregateType = Annotated[
+    type[AggregateRoot], _class_of(AggregateRoot, "an AggregateRoot class", _check_aggregate)
+]
 EventType = Annotated[type[DomainEvent], _class_of(DomainEvent, "a DomainEvent class")]
-ActorType = Annotated[type[PykkaActor], _class_of(PykkaActor, "an Actor class")]
+ActorType = Annotated[type[PykkaActor], _class_of(PykkaActor, "an Actor class", _check_is_concrete)]
 ErrorType = Annotated[
     type[BaseException],
     Allowed(
