@@ -89,12 +89,13 @@ def test_a_file_that_is_not_there_is_a_wrong_command_line(tmp_path: Path) -> Non
 
 
 def test_rules_that_contradict_each_other_are_told_with_their_line(tmp_path: Path) -> None:
-    path = written(tmp_path, FILE.replace("max_attempts = 3", "max_attempts = 9"))
+    text = FILE.replace("max_attempts = 3", "max_attempts = 12").replace('"1m"', '"1h"')
+    path = written(tmp_path, text.replace('strategy = "one_for_all"', 'within = "1h"'))
     result = check(path)
     assert result.exit_code == 1
     assert (
         f"contradiction: {path}:19: supervisors[0].supervisors[0].handlers[0].max_attempts: an event is to be tried"
-        " 9 times, but 'inner' gives up at its failure 4: raise max_restarts there to 9, or write 3 here\n"
+        " 12 times, but 'outer' gives up at its failure 12: raise max_restarts there to 12, or write 11 here\n"
     ) in result.output
     assert result.output.endswith("contradicts itself\n")
 
@@ -111,7 +112,15 @@ def test_programs_get_json(tmp_path: Path) -> None:
     assert right["right"] is True
     assert right["longest"]["failures"] == 12
     assert right["tree"][0]["children"][0]["name"] == "inner"
-    contradicting = check(written(tmp_path, FILE.replace("max_attempts = 3", "max_attempts = 9")), "--json")
+    contradicting = check(
+        written(
+            tmp_path,
+            FILE.replace("max_restarts = 2", "max_restarts = 0").replace(
+                "max_attempts = 3", "max_attempts = 9"
+            ),
+        ),
+        "--json",
+    )
     assert contradicting.exit_code == 1
     assert [finding["line"] for finding in json.loads(contradicting.output)["findings"]] == [19]
     wrong = check(written(tmp_path, "[sytem]\n"), "--json")
