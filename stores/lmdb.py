@@ -166,14 +166,7 @@ class LmdbEventStore(EventStore):
         create: bool = True,
     ) -> None:
         super().__init__(event_registry)
-        if durability not in get_args(Durability):
-            allowed = " or ".join(map(repr, get_args(Durability)))
-            raise ValueError(f"durability must be {allowed}; found {durability!r}")
-        for name, size in (("map_size", map_size), ("max_size", max_size)):
-            if size is not None and size < MIN_SIZE:
-                raise ValueError(f"{name} must be at least {MIN_SIZE:,} bytes; found {size:,}")
-        if max_event_size < 1:
-            raise ValueError(f"max_event_size must be a positive number of bytes; found {max_event_size}")
+        _check_options(durability, map_size, max_size, max_event_size)
         self.path = Path(path)
         if not create and not (self.path / "data.mdb").exists():
             raise StoreUnavailable(f"lmdb:{self.path}", f"there is no store in {self.path.absolute()}")
@@ -960,6 +953,22 @@ def _told_by(data: bytes) -> str:
     return f"by its header {record.stream} version {record.aggregate_version}"
 
 
+def _check_options(
+    durability: str = "fsync",
+    map_size: int = MAP_SIZE,
+    max_size: int | None = None,
+    max_event_size: int = MAX_EVENT_SIZE,
+) -> None:
+    if durability not in get_args(Durability):
+        allowed = " or ".join(map(repr, get_args(Durability)))
+        raise ValueError(f"durability must be {allowed}; found {durability!r}")
+    for name, size in (("map_size", map_size), ("max_size", max_size)):
+        if size is not None and size < MIN_SIZE:
+            raise ValueError(f"{name} must be at least {MIN_SIZE:,} bytes; found {size:,}")
+    if max_event_size < 1:
+        raise ValueError(f"max_event_size must be a positive number of bytes; found {max_event_size}")
+
+
 class _Options(NamedTuple):
     """How the environment is opened."""
 
@@ -1089,6 +1098,28 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
     Raises:
         InvalidStoreUrl: The path is missing, or an option is none of those that are allowed.
     """
+    path, options = _read_url(url)
+    try:
+        return LmdbEventStore(path, event_registry, create=create, **options)
+    except ValueError as error:
+        raise InvalidStoreUrl(url, ["lmdb"], str(error)) from error
+
+
+def check_url(url: str) -> None:
+    """Whether `open_url` understands ``url``; nothing is opened.
+
+    Raises:
+        InvalidStoreUrl: As there.
+    """
+    _, options = _read_url(url)
+    try:
+        _check_options(**options)
+    except ValueError as error:
+        raise InvalidStoreUrl(url, ["lmdb"], str(error)) from error
+
+
+def _read_url(url: str) -> tuple[str, dict[str, Any]]:
+    """The path and the options."""
     path, _, query = url.removeprefix("lmdb:").partition("?")
     if not path:
         raise InvalidStoreUrl(url, ["lmdb:PATH"])
@@ -1098,7 +1129,6 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
         what = f"unknown option {', '.join(wrong)}" if wrong else "an option is given twice"
         raise InvalidStoreUrl(url, ["lmdb"], f"{what}; options are {', '.join(OPTIONS)}")
     try:
-        options = {name: OPTIONS[name](value) for name, value in pairs}
-        return LmdbEventStore(path, event_registry, create=create, **options)
+        return path, {name: OPTIONS[name](value) for name, value in pairs}
     except ValueError as error:
         raise InvalidStoreUrl(url, ["lmdb"], str(error)) from error

@@ -195,8 +195,17 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
         StoreUnavailable: None was to be made.
         InvalidStoreUrl: Something follows the colon.
     """
-    if url != "memory:":
-        raise InvalidStoreUrl(url, ["memory:"])
+    check_url(url)
     if not create:
         raise StoreUnavailable(url, "a store in memory can be seen by its own process only")
     return InMemoryEventStore(event_registry)
+
+
+def check_url(url: str) -> None:
+    """Whether `open_url` understands ``url``.
+
+    Raises:
+        InvalidStoreUrl: As there.
+    """
+    if url != "memory:":
+        raise InvalidStoreUrl(url, [], f"memory: has no path and no options; found {url!r}")

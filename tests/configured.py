@@ -3,9 +3,11 @@
 import asyncio
 import os
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+import pykka
 from typing_extensions import override
 
 from uno_actors import Actor, AggregateRoot, DomainEvent, EventHandler, EventPriority, handles, subscribe
@@ -80,6 +82,25 @@ class Machine(Actor):
     @override
     def on_receive(self, message: Any) -> None:
         return None
+
+
+class Abstract(AggregateRoot, ABC):
+    @abstractmethod
+    def settle(self) -> None: ...
+
+
+class Demanding(AggregateRoot):
+    def __init__(self, id: str, rate: float) -> None:
+        super().__init__(id)
+
+
+class Unfinished(EventHandler[Sold]):
+    def __init__(self, server: str) -> None:
+        super().__init__(Sold)
+
+
+class Threaded(pykka.ThreadingActor):
+    pass
 
 
 counter = Counter()

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -13,7 +15,8 @@ from test_config import GOOD, WRONG, written
 from typer.testing import CliRunner, Result
 
 from uno_actors import cli
-from uno_actors.config import FileTable
+from uno_actors.config import FileTable, load
+from uno_actors.config_writer import as_toml
 
 FILE = """\
 [system]
@@ -86,12 +89,13 @@ def test_a_file_that_is_not_there_is_a_wrong_command_line(tmp_path: Path) -> Non
 
 
 def test_rules_that_contradict_each_other_are_told_with_their_line(tmp_path: Path) -> None:
-    path = written(tmp_path, FILE.replace("max_attempts = 3", "max_attempts = 9"))
+    text = FILE.replace("max_attempts = 3", "max_attempts = 12").replace('"1m"', '"1h"')
+    path = written(tmp_path, text.replace('strategy = "one_for_all"', 'within = "1h"'))
     result = check(path)
     assert result.exit_code == 1
     assert (
         f"contradiction: {path}:19: supervisors[0].supervisors[0].handlers[0].max_attempts: an event is to be tried"
-        " 9 times, but 'inner' gives up at its failure 4: raise max_restarts there to 9, or write 3 here\n"
+        " 12 times, but 'outer' gives up at its failure 12: raise max_restarts there to 12, or write 11 here\n"
     ) in result.output
     assert result.output.endswith("contradicts itself\n")
 
@@ -108,7 +112,15 @@ def test_programs_get_json(tmp_path: Path) -> None:
     assert right["right"] is True
     assert right["longest"]["failures"] == 12
     assert right["tree"][0]["children"][0]["name"] == "inner"
-    contradicting = check(written(tmp_path, FILE.replace("max_attempts = 3", "max_attempts = 9")), "--json")
+    contradicting = check(
+        written(
+            tmp_path,
+            FILE.replace("max_restarts = 2", "max_restarts = 0").replace(
+                "max_attempts = 3", "max_attempts = 9"
+            ),
+        ),
+        "--json",
+    )
     assert contradicting.exit_code == 1
     assert [finding["line"] for finding in json.loads(contradicting.output)["findings"]] == [19]
     wrong = check(written(tmp_path, "[sytem]\n"), "--json")
@@ -148,6 +160,31 @@ def test_the_schema_refuses_most_of_what_is_wrong(schema: jsonschema.Draft202012
             continue
         refused += not schema.is_valid(data)
     assert refused > 40
+
+
+def test_the_schema_accepts_a_variable_wherever_the_file_may_have_one(
+    tmp_path: Path, schema: jsonschema.Draft202012Validator
+) -> None:
+    places = list(leaves(tomllib.loads(GOOD)))
+    assert len(places) > 40
+    for keys, value in places:
+        data = tomllib.loads(GOOD)
+        inner: Any = data
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = "${V}"
+        text = "\n".join(f"{key} = {as_toml(table)}" for key, table in data.items()).replace("$${V}", "${V}")
+        load(written(tmp_path, text), {"V": value if isinstance(value, str) else as_toml(value)})
+        schema.validate(as_json(text))
+
+
+def leaves(data: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """All values in ``data`` that are no tables or lists, each with its place."""
+    if not isinstance(data, (dict, list)):
+        yield keys, data
+        return
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+        yield from leaves(value, (*keys, key))
 
 
 def test_every_key_of_the_schema_is_described(schema: jsonschema.Draft202012Validator) -> None:

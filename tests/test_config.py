@@ -12,6 +12,7 @@ import configured
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import make_url
 
 from uno_actors import ActorSystem, Backoff, ConfigFault, EventPriority, InvalidConfig, Supervisor
 from uno_actors.config import FileTable, load
@@ -118,7 +119,7 @@ def test_everything_that_a_file_says_is_in_the_system(tmp_path: Path) -> None:
     handlers, supervisors = arguments.pop("handlers"), arguments.pop("supervisors")
     assert arguments == {
         "name": "shop",
-        "store": f"lmdb:data?max_size={8 << 30}&durability=relaxed",
+        "store": f"lmdb:{tmp_path}/data?max_size={8 << 30}&durability=relaxed",
         "ask_timeout": 5.0,
         "stop_timeout": 90.0,
         "aggregates": [configured.Shop, configured.Warehouse],
@@ -213,6 +214,56 @@ async def test_a_system_prints_itself_as_its_file(tmp_path: Path) -> None:
     assert 'types = ["configured:Shop", "configured:Warehouse"]' in text
 
 
+# as written in a file in the directory HERE, and as it is opened
+STORES = {
+    "memory:": "memory:",
+    "lmdb:data": "lmdb:HERE/data",
+    "lmdb:./data": "lmdb:HERE/data",
+    "lmdb:data?durability=relaxed": "lmdb:HERE/data?durability=relaxed",
+    "lmdb:/data": "lmdb:/data",
+    "sqlite+aiosqlite:///shop.db": "sqlite+aiosqlite:///HERE/shop.db",
+    "sqlite+aiosqlite:////shop.db?patience=3": "sqlite+aiosqlite:////shop.db?patience=3",
+    "sqlite+aiosqlite://": "sqlite+aiosqlite://",
+    "sqlite+aiosqlite:///:memory:": "sqlite+aiosqlite:///:memory:",
+    "sqlite+aiosqlite:///file:shop?mode=memory": "sqlite+aiosqlite:///file:shop?mode=memory",
+    "postgresql+asyncpg:///shop": "postgresql+asyncpg:///shop",
+    "postgresql+asyncpg://me@there/shop": "postgresql+asyncpg://me@there/shop",
+}
+
+
+@pytest.mark.parametrize(("url", "store"), STORES.items(), ids=STORES)
+def test_the_path_of_a_store_is_relative_to_the_file_in_which_it_is_written(
+    tmp_path: Path, url: str, store: str
+) -> None:
+    (tmp_path / "common").mkdir()
+    text = f'[system]\nstore = "{url}"\n'
+    assert load(written(tmp_path, text)).system.url == store.replace("HERE", str(tmp_path))
+    written(tmp_path / "common", text, "common.toml")
+    including = written(tmp_path, 'include = ["common/common.toml"]\n')
+    assert load(including).system.url == store.replace("HERE", str(tmp_path / "common"))
+
+
+def test_a_directory_that_no_url_can_say_is_told(tmp_path: Path) -> None:
+    (tmp_path / "what?").mkdir()
+    (fault,) = faults(written(tmp_path / "what?", '[system]\nstore = "lmdb:data"\n'))
+    assert "has a '?'" in fault
+
+
+def test_a_system_prints_its_store_as_it_is_found_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    file = written(tmp_path / "elsewhere", ActorSystem("lmdb:data", handlers=[]).to_config())
+    assert load(file).system.url == f"lmdb:{tmp_path}/data"
+
+
+def test_options_of_a_store_may_have_any_letters(tmp_path: Path) -> None:
+    text = '[system]\nstore = "sqlite+aiosqlite:///shop.db"\nstore_options = { "a b" = "1&patience=2", c = "ä+#?" }\n'
+    url = make_url(load(written(tmp_path, text)).system.url)
+    assert dict(url.query) == {"a b": "1&patience=2", "c": "ä+#?"}
+
+
 def test_modules_beside_the_file_are_found(tmp_path: Path) -> None:
     (tmp_path / "beside_the_file.py").write_text("def handle(event): pass\n")
     path = written(tmp_path, '[[handlers]]\nhandler = "beside_the_file:handle"\n')
@@ -269,10 +320,26 @@ max_active = "${ACTIVE}"
 """
     environment = {"NAME": "shop", "SECONDS": "7", "EMPTY": "", "ACTIVE": "12"}
     arguments = load(written(tmp_path, text), environment).arguments()
-    assert arguments["store"] == "lmdb:here/shop${x}"
+    assert arguments["store"] == f"lmdb:{tmp_path}/here/shop${{x}}"
     assert arguments["name"] == "shop"
     assert (arguments["ask_timeout"], arguments["stop_timeout"]) == (7.0, 3.0)
     assert arguments["max_active"] == 12
+
+
+def test_actors_are_given_variables_as_plain_strings(tmp_path: Path) -> None:
+    text = """\
+[[supervisors]]
+name = "s"
+[[supervisors.actors]]
+actor = "configured:Machine"
+args = ["${A}", ["${A}"]]
+kwargs = { a = "${A}", b = { c = "${A}" } }
+"""
+    (supervisor,) = load(written(tmp_path, text), {"A": "a"}).supervisors
+    (child,) = supervisor.specs
+    assert (child.args, child.kwargs) == (["a", ["a"]], {"a": "a", "b": {"c": "a"}})
+    given = [*child.args, *child.args[1], *child.kwargs.values(), child.kwargs["b"]["c"]]
+    assert {type(value) for value in given} == {str, list, dict}
 
 
 def test_variables_that_are_missing_or_wrong_are_told(tmp_path: Path) -> None:
@@ -362,6 +429,12 @@ WRONG: list[tuple[str, list[str]]] = [
     ('[system]\nstore = "data" # <-', ["the URL of a store"]),
     ("[system]\nstore_options = { max_size = 1.5 } # <-", ["system.store_options.max_size: found 1.5; allowed is"]),
     ("[system]\nstore_options = 3 # <-", ["allowed is a table"]),
+    ('[system]\nstore = "lmdb:data"\nstore_options = { size = 1 } # <-', ["unknown option size; options are"]),
+    ('[system]\nstore = "lmdb:data"\nstore_options = { durability = "1&x" } # <-', ["or 'relaxed'; found '1&x'"]),
+    ('[system]\nstore = "lmdb:data?map_size=2GiB" # <-', ["'2GiB'"]),
+    ('[system]\nstore = "lmdb:data?map_size=2000000"\nstore_options = { map_size = 3000000 } # <-', ["given twice"]),
+    ('[system]\nstore = "lmdb:" # <-', ["lmdb:PATH"]),
+    ('[system]\nstore = "memory:here" # <-', ["memory:"]),
     ("system = 3 # <-", ["system: found 3; allowed is a table"]),
     ("aggregates = 3 # <-", ["allowed is a table"]),
     ("handlers = 3 # <-", ["allowed are tables: write [[handlers]]"]),
@@ -386,6 +459,15 @@ WRONG: list[tuple[str, list[str]]] = [
     ('[logging]\nlevel = "loud" # <-', ['"debug", "info", "warning", "error" or "critical"']),
     ('[logging]\nformat = "jsn" # <-', ['did you mean "json"?']),
     ("[[handlers]] # <-", ["handlers[0].handler: it is missing"]),
+    ('[aggregates]\ntypes = ["uno_actors:AggregateRoot"] # <-', ["AggregateRoot is the base class itself"]),
+    ('[aggregates]\ntypes = ["configured:Abstract"] # <-', ["Abstract is abstract: it does not define settle"]),
+    ('[aggregates]\ntypes = ["configured:Demanding"] # <-', ["cannot be made of its id alone: missing a required"]),
+    ('[[handlers]]\nhandler = "uno_actors:EventHandler" # <-', ["EventHandler is the base class itself"]),
+    ('[[handlers]]\nhandler = "uno_actors:Projection" # <-', ["Projection is the base class itself"]),
+    ('[[handlers]]\nhandler = "configured:Unfinished" # <-', ["without arguments: missing a required"]),
+    ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "uno_actors:Actor" # <-', ["the base class itself"]),
+    ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "pykka:ThreadingActor" # <-\n'
+     'dispatcher = "thread"', ["the base class itself"]),
     ('[[handlers]]\nhandler = "configured:number" # <-', ["configured:number is an int"]),
     ('[[handlers]]\nhandler = "configured:Shop" # <-', ["Allowed is a function or an EventHandler"]),
     ('[[handlers]]\nhandler = "configured:mail"\nrestart = "permanent" # <-', ["unknown key"]),
@@ -444,7 +526,7 @@ WRONG: list[tuple[str, list[str]]] = [
      ["Clerk cannot be made so: too many positional arguments"]),
     ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "configured:Clerk"\nkwargs = { time = 2 } # <-',
      ["Clerk cannot be made so: got an unexpected keyword argument 'time'"]),
-    ('[[supervisors]]\nname = "a"\n[[supervisors.actors]] # <-\nactor = "pykka:ThreadingActor"',
+    ('[[supervisors]]\nname = "a"\n[[supervisors.actors]] # <-\nactor = "configured:Threaded"',
      ['write dispatcher = "thread"']),
     ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "configured:Clerk"\ndispatcher = "thread" # <-',
      ["handles its messages in a coroutine"]),

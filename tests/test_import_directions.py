@@ -58,6 +58,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runtime",
     ),
     (
+        "store_urls",
         "toml_lines",
         "config_errors",
         "config_values",

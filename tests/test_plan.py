@@ -1,10 +1,15 @@
 """What the rules of supervision come to: worst cases, outages, and rules that contradict each other."""
 
+from collections.abc import Sequence
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from uno_actors import Actor, Backoff, Supervisor
 from uno_actors.handlers import HandlerSpec
 from uno_actors.plan import plan, time_to_give_up
+from uno_actors.simulation import Fault, simulate
 from uno_actors.supervisor import ChildSpec
 
 AT_ONCE = Backoff(0.0, 0.0)
@@ -39,11 +44,7 @@ NESTED = [
 
 @pytest.mark.parametrize(("budgets", "failures"), NESTED)
 def test_nested_budgets_multiply(budgets: list[int], failures: int) -> None:
-    tree: object = Planned
-    for depth, restarts in reversed(list(enumerate(budgets))):
-        tree = supervised(tree, restarts=restarts, name=f"s{depth}", backoff=AT_ONCE)
-    assert isinstance(tree, Supervisor)
-    found = plan([tree], 10).longest
+    found = plan([nested(budgets, Planned)], 10).longest
     assert found is not None
     assert (found.failures, found.restarts) == (failures, failures - 1)
     assert found.path == (*(f"s{depth}" for depth in range(len(budgets))), "Planned")
@@ -121,6 +122,82 @@ def test_attempts_that_the_budget_never_allows_are_a_contradiction(
         assert finding.path == ("s", "mail")
         assert finding.option == "max_attempts"
         assert f"gives up at its failure {restarts + 1 if restarts is not None else None}" in finding.reason
+
+
+# restarts of the supervisors from the outermost, max_attempts, at which failure it is over
+NESTED_ATTEMPTS = [
+    ([5, 1], 5, None),  # the attempts of an event are counted on when the inner one has given up
+    ([5, 1], 11, None),
+    ([5, 1], 12, 12),
+    ([5, 0], 5, None),
+    ([5, 0], 6, 6),
+    ([0, 5], 5, None),
+    ([0, 5], 6, 6),
+    ([1, 1, 1], 7, None),
+    ([1, 1, 1], 8, 8),
+    ([None, 0], 1000, None),
+]
+
+
+@pytest.mark.parametrize(("budgets", "attempts", "over"), NESTED_ATTEMPTS)
+def test_an_event_has_the_restarts_of_all_supervisors_above_its_handler(
+    budgets: list[int | None], attempts: int, over: int | None
+) -> None:
+    findings = plan([nested(budgets, handler(attempts))], 10).findings
+    contradictions = [finding for finding in findings if finding.severity == "contradiction"]
+    assert len(contradictions) == (over is not None)
+    if over is not None:
+        assert f"but 's0' gives up at its failure {over}: raise" in contradictions[0].reason
+
+
+def test_an_event_that_ends_an_inner_supervisor_before_it_is_set_aside_is_a_warning() -> None:
+    (finding,) = plan([nested([5, 3], handler(9))], 10).findings
+    assert (finding.severity, finding.path) == ("warning", ("s0", "s1", "mail"))
+    assert finding.reason == (
+        "an event is to be tried 9 times, but 's1' gives up at its failure 4, which restarts all that is under it:"
+        " raise max_restarts there to 9, or write 3 here"
+    )
+
+
+def nested(budgets: Sequence[int | None], child: object, **options: object) -> Supervisor:
+    """Supervisors ``s0``, ``s1``... from the outermost."""
+    for depth, restarts in reversed(list(enumerate(budgets))):
+        child = supervised(child, restarts=restarts, name=f"s{depth}", **{"backoff": AT_ONCE} | options)
+    assert isinstance(child, Supervisor)
+    return child
+
+
+def test_nobody_starts_a_temporary_supervisor_again() -> None:
+    inner = supervised(handler(4), name="inner", restarts=2)
+    outer = supervised(ChildSpec(inner, restart="temporary"), restarts=100)
+    (finding,) = [one for one in plan([outer], 10).findings if one.severity == "contradiction"]
+    assert (
+        "'inner' gives up at its failure 3: raise max_restarts there to 4, or write 2 here" in finding.reason
+    )
+
+
+def test_a_temporary_handler_has_one_attempt_whatever_the_budget_is() -> None:
+    assert plan([supervised(ChildSpec(handler(5), restart="temporary"), restarts=0)], 10).findings == ()
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=3),
+    st.sampled_from([AT_ONCE, Backoff(0.1, 10.0, 2.0, 0.0), Backoff(1.0, 1.0, 1.0, 0.0, 0.5)]),
+    st.sampled_from([0.97, 29.3]),  # no sum of waits, of which the boundary would be one of rounding
+)
+def test_an_event_fails_as_often_as_in_a_simulation(
+    budgets: list[int], backoff: Backoff, within: float
+) -> None:
+    rules = nested(budgets, handler(100), backoff=backoff, within=within)
+    found = plan([rules], 10)
+    over = [finding for finding in found.findings if finding.severity == "contradiction"]
+    simulated = simulate(found.tree, [Fault("mail", 1.0)], 100 * 60.0)
+    (mail,) = simulated.children.values()
+    if over:
+        assert simulated.ended
+        assert f"gives up at its failure {mail.failures}:" in over[0].reason
+    else:
+        assert mail.dead > 0
 
 
 def test_slow_attempts_leave_the_window_and_contradict_nothing() -> None:

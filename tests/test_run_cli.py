@@ -106,14 +106,14 @@ class Running:
 
         asyncio.run(append())
 
-    def tree(self, *options: str) -> "subprocess.CompletedProcess[str]":
+    def tree(self, *options: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [COMMAND, "tree", self.file, *options],
             env=self.environment,
             capture_output=True,
             text=True,
             check=False,
-            cwd=self.directory,
+            cwd=cwd or self.directory,
         )
 
 
@@ -283,6 +283,13 @@ def test_a_system_in_memory_is_found_by_its_file(service: Running) -> None:
     service.start(FILE.replace("lmdb:${DATA}", "memory:"))
     assert "note  handler" in service.tree().stdout
     assert service.tree().returncode == 0
+
+
+def test_a_running_system_is_found_from_any_directory(service: Running) -> None:
+    service.start(FILE, DATA="data")
+    assert (service.directory / "data" / "data.mdb").exists()
+    service.environment["DATA"] = "data"
+    assert "note  handler" in service.tree(cwd=Path("/")).stdout
 
 
 def test_malformed_requests_do_not_hurt_the_system(service: Running) -> None:

@@ -18,11 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from typer.testing import CliRunner
+from typing_extensions import override
 
 from stores import LmdbEventStore
 from stores.lmdb import _sealed, _stream_prefix
-from uno_actors import DeadLetter, DomainEvent, EventRegistry, Snapshot, cli
+from uno_actors import ActorSystem, DeadLetter, DomainEvent, EventRegistry, Projection, Snapshot, cli
 from uno_actors.codec import Record, StreamId, pack, to_record
+from uno_actors.handlers import HandlerSpec
 from uno_actors.record_lines import UnreadableLine, from_line, to_line
 from uno_actors.store import StoredRecord, ViewChange
 
@@ -86,9 +88,9 @@ def run(path: Path, *arguments: str, fails: bool = False) -> str:
     return result.output
 
 
-def started(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+def started(*arguments: str, check: bool = False, **options: Any) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [COMMAND, "store", *arguments], capture_output=True, text=True, check=False, **options
+        [COMMAND, "store", *arguments], capture_output=True, text=True, check=check, **options
     )
 
 
@@ -117,6 +119,48 @@ def test_info_tells_how_the_store_is(path: Path) -> None:
     )
     assert 0 < facts["map_used"] <= facts["map_size"]
     assert 0 < facts["size"] < 1_000_000
+
+
+class Totals(Projection[Weighed]):
+    def __init__(self) -> None:
+        super().__init__(Weighed)
+
+    @override
+    async def handle(self, event: Weighed) -> None: ...
+
+
+def test_info_lists_a_projection_by_its_name(tmp_path: Path) -> None:
+    async def project() -> None:
+        async with ActorSystem(f"lmdb:{tmp_path}", handlers=[HandlerSpec("totals", Totals)]) as system:
+            await system.store.append(weighed("a"))
+            await system.settled()
+
+    asyncio.run(project())
+    assert json.loads(run(tmp_path, "info", "--json"))["checkpoints"] == {"totals": 1}
+
+
+def test_info_of_a_database_tells_what_every_store_has(path: Path, tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/copy.db"
+    started("copy", f"lmdb:{path}", url, check=True)
+    facts = json.loads(started("info", "-s", url, "--json", check=True).stdout)
+    assert facts == {
+        "store": url,
+        "last_position": 6,
+        "checkpoints": {"mail": 2, "audit": 6},
+        "dead_letters": {"mail": 1},
+    }
+    assert "last position" in started("info", "-s", url, check=True).stdout
+    for command in ("verify", "backup copy"):
+        name, *arguments = command.split()
+        refused = started(name, "-s", url, *arguments)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert f"a store of the kind sqlite+aiosqlite has no `{name}`: use the tools" in refused.stderr
+
+
+def test_passwords_are_not_shown() -> None:
+    refused = started("info", "-s", "postgres://me:hunter2@there/shop")
+    assert refused.returncode == 2
+    assert "'postgres://me:***@there/shop'" in refused.stderr
 
 
 @pytest.mark.parametrize(

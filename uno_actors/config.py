@@ -54,10 +54,14 @@ from uno_actors.config_values import (
     as_duration,
     error_named,
     imported,
+    plain,
+    why_not_made,
 )
-from uno_actors.errors import CallerError, InternalError
+from uno_actors.errors import CallerError, InternalError, InvalidStoreUrl
 from uno_actors.events import DomainEvent
 from uno_actors.handlers import EventPriority, HandlerSpec
+from uno_actors.store import check_store_url
+from uno_actors.store_urls import below, with_options
 from uno_actors.supervisor import Backoff, ChildSpec, Supervisor
 from uno_actors.toml_lines import Path as Keys
 
@@ -83,7 +87,7 @@ class SystemTable(_Table):
     name: Name = "system"
     """For logs."""
     store: StoreUrl = "memory:"
-    """URL of the store; a path in it is relative to the working directory."""
+    """URL of the store; a path in it is relative to the file."""
     store_options: dict[str, StoreOption] = {}
     """Options of the store, as in its URL; sizes may be written as "64GiB"."""
     ask_timeout: Seconds = 30.0
@@ -94,8 +98,7 @@ class SystemTable(_Table):
     @property
     def url(self) -> str:
         """The store's URL with its options."""
-        options = "&".join(f"{name}={value}" for name, value in self.store_options.items())
-        return self.store if not options else f"{self.store}{'&' if '?' in self.store else '?'}{options}"
+        return with_options(self.store, self.store_options)
 
 
 class AggregatesTable(_Table):
@@ -265,10 +268,11 @@ def _as_written(schema: Any) -> Any:
         written |= written.pop("anyOf")[0]
     if isinstance(written.get("title"), str):
         del written["title"]
+    main = written.get("anyOf", [written])[0]
     match default := schema.get("default"):
-        case int() if "enum" in written and not isinstance(default, bool):
+        case int() if "enum" in main and not isinstance(default, bool):
             written["default"] = EventPriority(default).name.lower()
-        case float() if "pattern" in written:
+        case float() if "pattern" in main:
             written["default"] = as_duration(default)
         case bool() | int() | float() | str():
             written["default"] = default
@@ -418,7 +422,7 @@ class _Reader:
         return Config(
             self._text.file,
             tuple(self._text.files),
-            table.system,
+            self._system(table),
             table.logging,
             table.aggregates,
             tuple(handlers),
@@ -473,6 +477,24 @@ class _Reader:
             for index, entry in enumerate(getattr(table, kind))
         ]
         return sorted(entries, key=lambda entry: self._order.get(entry.keys, 0))
+
+    def _system(self, table: FileTable) -> SystemTable:
+        """``[system]`` with its store as others find it, wherever they work."""
+        keys: Keys = ("system", "store")
+        if self._is_faulty(keys):
+            return table.system
+        directory = Path(self._text.place(keys).file).absolute().parent
+        try:
+            system = table.system.model_copy(update={"store": below(directory, table.system.store)})
+        except ValueError as error:
+            self._tell(keys, str(error), table.system.store)
+            return table.system
+        if not self._is_faulty(("system", "store_options")):
+            try:
+                check_store_url(system.url)
+            except InvalidStoreUrl as error:
+                self._tell(("system", "store_options") if system.store_options else keys, error.reason)
+        return system
 
     def _check_aggregates(self, table: FileTable) -> None:
         """No class and no type name twice."""
@@ -592,7 +614,7 @@ class _Reader:
                 if run is not StandIn or table.name is not None:
                     self._claim("actors", name, entry.keys)
                 for option in ("args", "kwargs", "dispatcher", "max_attempts"):
-                    options[option] = getattr(table, option)
+                    options[option] = plain(getattr(table, option))
                 self._check_actor(table, entry.keys)
             case _:
                 run, name = self._supervisor(entry), table.name
@@ -617,13 +639,9 @@ class _Reader:
         elif table.dispatcher == "thread" and inspect.iscoroutinefunction(kind.on_receive):
             reason = f"{kind.__name__} handles its messages in a coroutine, on the event loop: leave it out"
             self._tell((*keys, "dispatcher"), reason, table.dispatcher)
-        try:
-            inspect.signature(kind.__init__).bind(None, *table.args, **table.kwargs)
-        except TypeError as error:
+        if reason := why_not_made(kind, *table.args, **table.kwargs):
             given = "args" if table.args and not table.kwargs else "kwargs" if table.kwargs else "actor"
-            self._tell((*keys, given), f"{kind.__name__} cannot be made so: {error}")
-        except ValueError:  # some built-in classes do not tell
-            pass
+            self._tell((*keys, given), f"{kind.__name__} cannot be made so: {reason}")
 
     def _made(self, entry: _Entry, make: Callable[[], T]) -> T | None:
         """What ``make`` makes; what it finds wrong is told."""

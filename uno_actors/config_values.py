@@ -5,11 +5,12 @@ Schema.
 """
 
 import importlib
-import importlib.util
+import inspect
 import math
 import re
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -22,6 +23,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from uno_actors._pykka import PykkaActor
+from uno_actors.actor import Actor
 from uno_actors.aggregate import AggregateRoot
 from uno_actors.errors import CallerError, InvalidHandler, InvalidTopic, describe
 from uno_actors.events import DomainEvent
@@ -35,6 +37,7 @@ from uno_actors.handlers import (
     _default_name,
     gather,
 )
+from uno_actors.projections import Projection
 from uno_actors.topics import TopicPattern
 
 
@@ -56,6 +59,18 @@ class FromEnvironment(str):
     written: str
 
 
+def plain(value: Any) -> Any:
+    """``value`` with strings that were put together as others are."""
+    match value:
+        case FromEnvironment():
+            return str(value)
+        case list():
+            return [plain(item) for item in value]
+        case dict():
+            return {key: plain(item) for key, item in value.items()}
+    return value
+
+
 @dataclass(frozen=True, eq=False)
 class Allowed:
     """How a value is read, as an annotation for pydantic.
@@ -63,7 +78,7 @@ class Allowed:
     Args:
         text: What is allowed.
         parse: Returns the value, or raises `ValueError` with a reason, which may be empty.
-        schema: JSON Schema of what is written.
+        schema: JSON Schema of what is written; a string with variables is allowed beside it.
     """
 
     text: str
@@ -76,7 +91,10 @@ class Allowed:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return dict(self.schema)
+        alternatives = self.schema.get("anyOf", [self.schema])
+        if any("string" in one.get("type", ()) and "pattern" not in one for one in alternatives):
+            return dict(self.schema)
+        return {"anyOf": [*alternatives, {"type": "string", "pattern": r"\$\{"}]}
 
     def _check(self, found: Any) -> Any:
         try:
@@ -277,7 +295,9 @@ SecondsOrZero = Annotated[float, Allowed(_A_DURATION, duration, _DURATION_SCHEMA
 StoreOption = Annotated[
     str,
     Allowed(
-        'a size such as "64GiB", a whole number or a word', store_option, {"type": ["string", "integer"]}
+        'a size such as "64GiB", a whole number, true, false or a word',
+        store_option,
+        {"type": ["string", "integer", "boolean"]},
     ),
 ]
 
@@ -351,6 +371,9 @@ def _start(found: Any) -> Start:
         return "latest"
     if found == "earliest":
         return "earliest"
+    if isinstance(found, str) and "-" in found:
+        with suppress(ValueError):
+            return datetime.fromisoformat(found)
     if (position := _whole(found)) < 0:
         raise ValueError
     return position
@@ -421,14 +444,52 @@ def _module(name: str) -> Any:
         raise ValueError(f"module {name!r} cannot be imported ({describe(error)}{place})") from None
 
 
-def _class_of(base: type, kind: str) -> Allowed:
+def _class_of(base: type, kind: str, check: Callable[[type], None] | None = None) -> Allowed:
     def parse(found: Any) -> Any:
         thing = imported(found)
         if not (isinstance(thing, type) and issubclass(thing, base)):
             raise ValueError(f"{found} is {_described(thing)}")
+        if check is not None:
+            check(thing)
         return thing
 
     return _import_string(f"{kind}", parse)
+
+
+_BASES = (Actor, AggregateRoot, EventHandler, Projection)
+
+
+def _check_is_concrete(kind: type) -> None:
+    if kind in _BASES or kind.__module__.partition(".")[0] == "pykka":
+        raise ValueError(f"{kind.__qualname__} is the base class itself: name one of your own")
+    if inspect.isabstract(kind):
+        missing = ", ".join(sorted(getattr(kind, "__abstractmethods__", ())))
+        raise ValueError(f"{kind.__qualname__} is abstract: it does not define {missing}")
+
+
+def _check_aggregate(kind: type) -> None:
+    _check_is_concrete(kind)
+    if reason := why_not_made(kind, "id"):
+        raise ValueError(f"{kind.__qualname__} cannot be made of its id alone: {reason}")
+
+
+def _check_handler(kind: type) -> None:
+    _check_is_concrete(kind)
+    if reason := why_not_made(kind):
+        raise ValueError(
+            f"{kind.__qualname__} cannot be made without arguments: {reason}; make one in its module and name that"
+        )
+
+
+def why_not_made(kind: Any, *args: Any, **kwargs: Any) -> str:
+    """Why ``kind`` cannot be called with these arguments; empty if it can, or does not tell."""
+    try:
+        inspect.signature(kind.__init__).bind(None, *args, **kwargs)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # some built-in classes do not tell
+        pass
+    return ""
 
 
 def _described(thing: object) -> str:
@@ -457,6 +518,8 @@ def handler_named(found: Any) -> HandlerSpec:
         callable(thing) or isinstance(thing, (HandlerSpec, EventHandler))
     ):
         raise ValueError(f"{found} is {_described(thing)}")
+    if isinstance(thing, type) and issubclass(thing, EventHandler):
+        _check_handler(thing)
     try:
         (spec,) = gather([thing])
     except InvalidHandler:  # nobody has subscribed it: the file does
@@ -479,9 +542,11 @@ def error_named(found: Any) -> type[BaseException]:
 
 
 Handler = Annotated[HandlerSpec, _import_string("a function or an EventHandler", handler_named)]
-AggregateType = Annotated[type[AggregateRoot], _class_of(AggregateRoot, "an AggregateRoot class")]
+AggregateType = Annotated[
+    type[AggregateRoot], _class_of(AggregateRoot, "an AggregateRoot class", _check_aggregate)
+]
 EventType = Annotated[type[DomainEvent], _class_of(DomainEvent, "a DomainEvent class")]
-ActorType = Annotated[type[PykkaActor], _class_of(PykkaActor, "an Actor class")]
+ActorType = Annotated[type[PykkaActor], _class_of(PykkaActor, "an Actor class", _check_is_concrete)]
 ErrorType = Annotated[
     type[BaseException],
     Allowed(

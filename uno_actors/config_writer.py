@@ -14,6 +14,7 @@ from uno_actors.config_errors import key_path, quoted
 from uno_actors.config_values import as_duration, handler_named, imported
 from uno_actors.errors import CallerError, describe
 from uno_actors.handlers import EventPriority, HandlerSpec
+from uno_actors.store_urls import below
 from uno_actors.supervisor import Backoff, ChildSpec, Supervisor
 
 Table = dict[str, Any]
@@ -81,9 +82,11 @@ class _Writer:
             for name, value in options.items()
             if value != SystemTable.model_fields[name].default
         }
-        if table.get("store", "") is None:
+        if "store" in table and table["store"] is None:
             self.reasons.append("its store was given as an object: give it as a URL")
             del table["store"]
+        elif "store" in table:
+            table["store"] = below(Path.cwd(), table["store"])  # the file may lie elsewhere
         return table
 
     def aggregates(self, options: Table) -> Table:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from uno_actors.errors import CallerError, StoreUnavailable, describe
+from uno_actors.store_urls import path_in
 
 PREFIX = "uno-actors-"
 LONGEST_PATH = 100
@@ -42,12 +43,13 @@ def control_directory(store_url: str, key: str) -> Path:
     Raises:
         ControlRefused: The user's directory is not the user's own.
     """
-    path = Path(store_url.partition(":")[2].partition("?")[0])
-    if path.parts and path.is_dir() and len(os.fsencode(path.resolve())) + 30 < LONGEST_PATH:
+    path = path_in(store_url)
+    in_directory = path is not None and path.is_dir()
+    if path is not None and in_directory and len(os.fsencode(path.resolve())) + 30 < LONGEST_PATH:
         return path.resolve()
     above = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     own = above / f"uno-actors-{os.getuid()}"
-    name = sha256(f"{store_url if path.parts and path.is_dir() else ''}\0{key}".encode()).hexdigest()[:16]
+    name = sha256(f"{store_url if in_directory else ''}\0{key}".encode()).hexdigest()[:16]
     directory = own / name
     for made in (own, directory):
         made.mkdir(mode=0o700, exist_ok=True)

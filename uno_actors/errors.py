@@ -7,6 +7,7 @@
 Errors carry what they know as attributes, write their own message, and say the remedy.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -45,6 +46,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def without_password(url: str) -> str:
+    """A URL as others may see it."""
+    return re.sub(r"(?<=://)([^:@/]*):.*@", r"\1:***@", url)
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -312,12 +318,10 @@ class InvalidStoreUrl(CallerError, ValueError):
 
     def __init__(self, url: str, schemes: Iterable[str], reason: str = "") -> None:
         self.url = url
-        super().__init__(
-            f"cannot open the store {url!r}: {reason}"
-            if reason
-            else f"cannot open the store {url!r}: a store URL is SCHEME:REST with one of these schemes:"
-            f" {_listed(schemes)}; for example 'lmdb:./data/bank'"
+        self.reason = reason or (
+            f"a store URL is SCHEME:REST with one of these schemes: {_listed(schemes)}; for example 'lmdb:./data/bank'"
         )
+        super().__init__(f"cannot open the store {without_password(url)!r}: {self.reason}")
 
 
 class StoreFormatError(CallerError):

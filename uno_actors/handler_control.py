@@ -117,14 +117,14 @@ class HandlerControl:
         starts just then waits a second for it.
         """
         known, told = await self._known(), await self._told()
-        end, checkpoints = await self._store.last_position(), await self._store.checkpoints()
+        end, positions = await self._store.last_position(), await self.positions()
         orders = await self.orders()
         letters = Counter(letter.handler for letter in await self._store.dead_letters())
         found = []
         for name in sorted(known):
             entry, asked = known[name], orders.get(name, NOTHING)
             view = None if entry is None else entry.writing
-            position = checkpoints.get(name if entry is None else view or "", 0)
+            position = positions[name]
             runs = told.get(name) if await self._is_run(name) else None
             state = NOT_RUNNING if runs is None else runs.state
             info = HandlerInfo(
@@ -141,6 +141,12 @@ class HandlerControl:
             )
             found.append(info)
         return found
+
+    async def positions(self) -> dict[str, int]:
+        """How far every handler has come that has run on the store, by name; a projection with what it writes now."""
+        known, checkpoints = await self._known(), await self._store.checkpoints()
+        recorded_as = {name: name if entry is None else entry.writing or "" for name, entry in known.items()}
+        return {name: checkpoints.get(recorded_as[name], 0) for name in sorted(known)}
 
     async def check(self, *names: str) -> None:
         """Do nothing.

@@ -7,13 +7,14 @@ makes it shorter.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, takewhile
+from itertools import islice
 from typing import Literal
 
 from uno_actors.handlers import HandlerSpec, gather
 from uno_actors.supervisor import ChildSpec, Supervisor
 
 Kind = Literal["supervisor", "handler", "actor"]
+Severity = Literal["contradiction", "warning"]
 
 MOST_STEPS = 1000
 """Restarts that are looked at one by one; beyond it back-off is at its longest wait nearly all the time."""
@@ -80,7 +81,7 @@ class Finding:
         reason: What, with the remedy.
     """
 
-    severity: Literal["contradiction", "warning"]
+    severity: Severity
     path: tuple[str, ...]
     option: str
     reason: str
@@ -231,31 +232,66 @@ def _failures(supervisor: Supervisor, lasting: float) -> Iterator[tuple[float, b
 
 
 def _unreachable(tree: Sequence[Node]) -> Iterator[Finding]:
-    """Attempt counts of handlers that the restart budget never lets them reach."""
+    """Attempt counts of handlers that the restart budgets never let them reach, or not without a supervisor's end."""
     for line in _lines(tree):
         *above, node = line
-        if node.handler is None:
+        if node.handler is None or (node.spec is not None and node.spec.restart == "temporary"):
             continue
-        supervisor = above[-1].supervisor
-        assert supervisor is not None
-        wanted, possible = node.handler.max_attempts, _attempts(supervisor, node.handler.max_attempts)
-        if possible < wanted:
-            remedy = f"raise max_restarts there to {wanted}" + (
-                f", or write {possible} here" if possible else ""
-            )
-            yield Finding(
-                "contradiction",
-                _names(line),
-                "max_attempts",
-                f"an event is to be tried {wanted} times, but {supervisor.name!r} gives up at its failure"
-                f" {possible + 1}: {remedy}",
-            )
+        lasting = _until_forgotten(above)
+        rules = [part.supervisor for part in lasting if part.supervisor is not None]
+        wanted = node.handler.max_attempts
+        severity: Severity
+        if (possible := attempts(rules, wanted)) < wanted:
+            severity, giving_up, comes_of_it = "contradiction", lasting[-1], ""
+        elif (possible := attempts(rules[:1], wanted)) < wanted:
+            severity, giving_up, comes_of_it = "warning", lasting[0], ", which restarts all that is under it"
+        else:
+            continue
+        remedy = f"raise max_restarts there to {wanted}" + (f", or write {possible} here" if possible else "")
+        reason = (
+            f"an event is to be tried {wanted} times, but {giving_up.name!r} gives up at its failure"
+            f" {possible + 1}{comes_of_it}: {remedy}"
+        )
+        yield Finding(severity, _names(line), "max_attempts", reason)
 
 
-def _attempts(supervisor: Supervisor, wanted: int) -> int:
-    """How often the same event may fail, up to ``wanted`` times, before the supervisor gives up."""
-    allowed = takewhile(lambda failure: not failure[1], _failures(supervisor, 0.0))
-    return sum(1 for _ in islice(allowed, wanted))
+def _until_forgotten(above: Sequence[Node]) -> list[Node]:
+    """The supervisors from the innermost to the one that nobody starts again."""
+    lasting = []
+    for node in reversed(above):
+        lasting.append(node)
+        if node.spec is not None and node.spec.restart == "temporary":
+            break
+    return lasting
+
+
+def attempts(above: Sequence[Supervisor], wanted: int) -> int:
+    """How often an event may fail before its handler is not started again.
+
+    Its attempts are counted on when a supervisor has given up and is started anew.
+
+    Args:
+        above: The supervisors above the handler, from the innermost.
+        wanted: More are not counted; and if there are thousands, none are missing.
+    """
+    restarts: list[tuple[float, ...]] = [() for _ in above]
+    started, streaks = [0.0] * len(above), [0] * len(above)
+    now = 0.0
+    for failure in range(min(wanted, 2 * MOST_STEPS)):
+        allows = (rules.restart_budget.allows(restarts[level], now) for level, rules in enumerate(above))
+        level = next((level for level, is_allowed in enumerate(allows) if is_allowed), None)
+        if level is None:
+            return failure
+        rules = above[level]
+        is_quiet = now - started[level] >= rules.quiet_after
+        streak = failure if level == 0 else 0 if is_quiet else streaks[level]
+        restarts[level] = (*rules.restart_budget.recent(restarts[level], now), now)
+        streaks[level] = streak + 1
+        now += rules.backoff.delay(streak, 0.0)
+        for below in range(level):
+            restarts[below], streaks[below] = (), 0
+        started[: level + 1] = [now] * (level + 1)
+    return wanted
 
 
 def _smells(tree: Sequence[Node], stop_timeout: float, above: tuple[str, ...] = ()) -> Iterator[Finding]:

@@ -15,7 +15,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from importlib.metadata import entry_points
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -28,6 +29,7 @@ from uno_actors.errors import (
     InvalidStoreUrl,
     StoreUnavailable,
     UnoError,
+    describe,
 )
 from uno_actors.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.log_filter import EVERYTHING, EventTypes, LogFilter, recorded_names
@@ -610,14 +612,37 @@ def open_store(
         StoreUnavailable: What the store is made of is not installed; or see there.
         StoreFormatError: See there.
     """
-    openers = {entry.name: entry for entry in entry_points(group="uno_actors.stores")}
-    scheme = url.partition(":")[0]
-    if ":" not in url or scheme not in openers:
-        raise InvalidStoreUrl(url, openers)
     options = {} if create else {"create": False}
+    entry = _opener(url)
     try:
-        opener = openers[scheme].load()
+        opener = entry.load()
     except ModuleNotFoundError as missing:  # of an extra that is not installed
-        raise StoreUnavailable(scheme, str(missing)) from missing
+        raise StoreUnavailable(entry.name, str(missing)) from missing
     store: EventStore = opener(url, event_registry, **options)
     return store
+
+
+def check_store_url(url: str) -> None:
+    """Whether the store of ``url`` understands it, as far as that can be told without opening it.
+
+    The module of a store's opener may have a function ``check_url(url)`` for this.
+
+    Raises:
+        InvalidStoreUrl: It does not; or the package that the store needs is not installed.
+    """
+    opener = _opener(url)
+    try:
+        module = import_module(opener.module)
+    except ImportError as error:
+        raise InvalidStoreUrl(url, [], f"its package cannot be imported: {describe(error)}") from error
+    check: Callable[[str], None] | None = getattr(module, "check_url", None)
+    if check is not None:
+        check(url)
+
+
+def _opener(url: str) -> EntryPoint:
+    openers = {entry.name: entry for entry in entry_points(group="uno_actors.stores")}
+    scheme, colon, _ = url.partition(":")
+    if not colon or scheme not in openers:
+        raise InvalidStoreUrl(url, openers)
+    return openers[scheme]

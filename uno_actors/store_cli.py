@@ -23,7 +23,15 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from uno_actors.codec import Record, StreamId, read_payload
-from uno_actors.errors import CallerError, ConcurrencyConflict, InvalidStoreUrl, UnoError, printable
+from uno_actors.errors import (
+    CallerError,
+    ConcurrencyConflict,
+    InvalidStoreUrl,
+    UnoError,
+    printable,
+    without_password,
+)
+from uno_actors.handler_control import HandlerControl
 from uno_actors.record_lines import UnreadableLine, from_line, to_line
 from uno_actors.store import Append, EventStore, StoredRecord, open_store
 from uno_actors.store_care import CanBackUp, CanVerify, Fault, HasInfo, Progress
@@ -48,7 +56,11 @@ class NotOffered(CallerError):
     """The store has not got what a command needs."""
 
     def __init__(self, url: str, command: str) -> None:
-        super().__init__(f"stores of the kind of {url!r} have no `{command}`")
+        kind = url.partition(":")[0]
+        super().__init__(
+            f"a store of the kind {kind} has no `{command}`: use the tools of its database; or move what is in it to an"
+            " lmdb: store, by `uno-actors store copy`"
+        )
 
 
 class Refused(CallerError):
@@ -71,14 +83,16 @@ def info(url: Url, as_json: Json = False) -> None:
 
 async def _info(url: str, as_json: bool) -> None:
     async with opened(url) as store:
-        if not isinstance(store, HasInfo):
-            raise NotOffered(url, "info")
-        facts = (await store.info())._asdict()
+        facts = (await store.info())._asdict() if isinstance(store, HasInfo) else {}
         facts["last_position"] = await store.last_position()
-        checkpoints = await store.checkpoints()
+        checkpoints = await HandlerControl(store).positions()
         letters = Counter(letter.handler for letter in await store.dead_letters())
     if as_json:
-        print(json.dumps({"store": url, **facts, "checkpoints": checkpoints, "dead_letters": letters}))
+        print(
+            json.dumps(
+                {"store": without_password(url), **facts, "checkpoints": checkpoints, "dead_letters": letters}
+            )
+        )
         return
     console = new_console()
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -154,7 +168,9 @@ def stream(
                 )
             name = StreamId(types[0] if types else "", aggregate_id)
             if not types or not await store.last_version(name):
-                raise Refused(f"there is no stream {name if types else repr(aggregate_id)} in {url}")
+                raise Refused(
+                    f"there is no stream {name if types else repr(aggregate_id)} in {without_password(url)}"
+                )
             await _show(store.stream_records(name, after, backward=backward), limit, as_json)
 
     asyncio.run(show())
@@ -170,7 +186,7 @@ def trace(
         async with opened(url) as store:
             tree = await store.causal_records(correlation_id)
         if not tree.roots:
-            raise Refused(f"nothing in {url} has the correlation id {correlation_id!r}")
+            raise Refused(f"nothing in {without_password(url)} has the correlation id {correlation_id!r}")
         print(tree)
 
     asyncio.run(show())
@@ -287,7 +303,7 @@ def restore(
     if not colon:
         raise InvalidStoreUrl(url, ["lmdb"])
     asyncio.run(_copy(f"{scheme}:{copy}", rest.partition("?")[0], "restore"))
-    print(f"restored to {url}")
+    print(f"restored to {without_password(url)}")
 
 
 async def _copy(url: str, target: str, command: str) -> None:
@@ -387,7 +403,9 @@ async def _import(url: str, file: Path | None, resume: bool) -> None:
         chunk = tuple(islice(exported, CHUNK))  # whoever names a wrong file gets no store
         async with opened(url, create=True) as store:
             if await store.last_position() and not resume:
-                raise Refused(f"{url} has events: import into a new store, or add --resume to go on with it")
+                raise Refused(
+                    f"{without_password(url)} has events: import into a new store, or add --resume to go on with it"
+                )
             exported = chain(chunk, exported)
             known = count = await _skip_known(store, exported, url) if resume else 0
             while chunk := tuple(islice(exported, CHUNK)):
@@ -407,7 +425,8 @@ async def _skip_known(store: EventStore, exported: Iterator[Record], url: str) -
         async for position, record in records:
             if record != next(exported, None):
                 raise Refused(
-                    f"{url} has another event at position {position} than the export: nothing was added"
+                    f"{without_password(url)} has another event at position {position} than the export: nothing"
+                    " was added"
                 )
             known += 1
     return known

@@ -1,6 +1,6 @@
 """The bank over HTTP: ``uvicorn bank.service:app``.
 
-What it is made of is in ``bank.toml``. BANK_STORE names the store, by default ``lmdb:data``.
+What it is made of is in ``bank.toml``. BANK_STORE names the store, by default ``lmdb:data`` beside it.
 """
 
 import asyncio
