@@ -174,9 +174,9 @@ class LmdbEventStore(EventStore):
                 raise ValueError(f"{name} must be at least {MIN_SIZE:,} bytes; found {size:,}")
         if max_event_size < 1:
             raise ValueError(f"max_event_size must be a positive number of bytes; found {max_event_size}")
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # the program may go to another working directory
         if not create and not (self.path / "data.mdb").exists():
-            raise StoreUnavailable(f"lmdb:{self.path}", f"there is no store in {self.path.absolute()}")
+            raise StoreUnavailable(f"lmdb:{path}", f"there is no store in {self.path}")
         self.max_event_size = max_event_size
         self.gate = Gate()
         self._options = _Options(durability, map_size if max_size is None else min(map_size, max_size))
@@ -503,6 +503,7 @@ class LmdbEventStore(EventStore):
 
     async def verify(self, progress: Progress | None = None) -> Verified | Fault:
         """Check the file by LMDB's verifier, and every index against the log and back."""
+        self._check_open()
         stopped = threading.Event()
 
         def report(done: int, total: int) -> None:
@@ -971,8 +972,9 @@ def _failure(path: Path, error: Exception) -> WorldError:
     """What an error of LMDB means that has left nothing recorded."""
     name, code = f"lmdb:{path}", getattr(error, "code", None)
     # A write that the disk took half of is told as EIO.
-    if code in _DISK_FULL or ("Input/output error" in str(error) and _is_full(path)):
-        return StoreFull(name, f"{error}; make room on the disk")
+    with contextlib.suppress(OSError):  # of a disk that is gone there is nothing more to learn
+        if code in _DISK_FULL or ("Input/output error" in str(error) and _is_full(path)):
+            return StoreFull(name, f"{error}; make room on the disk")
     return StoreUnavailable(name, str(error))
 
 
