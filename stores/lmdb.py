@@ -65,7 +65,7 @@ from lmdb.verify import VerifyError, verify
 from typing_extensions import override
 
 from stores import _lmdb_care as care
-from stores._guards import Gate, LeaseFile, can_map, guard_forks, reserve_lock_file
+from stores._guards import PATIENCE, Gate, LeaseFile, can_map, guard_forks, reserve_lock_file
 from uno_actors.codec import Record, StreamId, pack, unpack
 from uno_actors.errors import (
     CorruptRecord,
@@ -264,9 +264,13 @@ class LmdbEventStore(EventStore):
 
     def _let_go(self) -> None:
         self._writer.join()
-        with self.gate.alone():
-            self._env.close()
         self._leases.close()
+        while not self.gate.lock(PATIENCE):  # a copy is being made
+            pass
+        try:
+            self._env.close()
+        finally:
+            self.gate.unlock()
 
     def abandon(self, *, quiet: bool) -> None:
         """See `stores._guards.Forkable`."""

@@ -597,6 +597,22 @@ async def test_relative_path_is_that_of_the_working_directory_in_which_it_was_op
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+async def test_closing_waits_for_a_copy_however_long_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("stores.lmdb", "stores._guards"):
+        monkeypatch.setattr(f"{module}.PATIENCE", 0.02)
+    store = open_at(tmp_path / "store")
+    await store.append(noted("a"))
+    with store.gate:  # as while it is copied
+        closing = asyncio.ensure_future(store.close())
+        await asyncio.sleep(0.1)
+        assert not closing.done()
+    await asyncio.wait_for(closing, 5)
+    async with open_at(tmp_path / "store") as again:
+        assert await versions(again) == [1]
+
+
 async def test_closed_store_cannot_be_looked_after(tmp_path: Path) -> None:
     store = open_at(tmp_path / "store")
     await store.close()
