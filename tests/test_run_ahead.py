@@ -126,23 +126,33 @@ def test_what_is_told_of_each_command_is_what_is_recorded(data: st.DataObject) -
     answered = {command.command_id: [] for command in commands}
     for command, outcome in zip(commands, found, strict=True):
         answered[command.command_id].append(outcome)
-        match command, outcome:
-            case Balance(), int():
-                assert outcome in balances
-            case ((Credit() | Debit()), int()):
-                assert outcome == balance_after[command.command_id]
-            case CreditAndFail(), _:
-                assert isinstance(outcome, (ZeroDivisionError, StoreUnavailable, OutcomeUnknown))
-            case Credit(amount=size), EventNotSerializable():
-                assert size == TOO_LARGE
-            case Debit(), CommandRejected():
-                pass
-            case _:
-                assert isinstance(outcome, (StoreUnavailable, OutcomeUnknown, ConcurrencyConflict)), outcome
-                assert any(faults), outcome
+        check_outcome(command, outcome, balances, balance_after, faults)
     for command_id, outcomes in answered.items():
         if command_id in balance_after:
             assert any(isinstance(each, (int, OutcomeUnknown)) for each in outcomes)
     order = [command.command_id for command in commands if len(answered[command.command_id]) == 1]
     recorded = [each for each in balance_after if each in order]
     assert recorded == [each for each in order if each in balance_after]
+
+
+def check_outcome(
+    command: Command[int],
+    outcome: object,
+    balances: Sequence[int],
+    balance_after: dict[str, int],
+    faults: Sequence[str],
+) -> None:
+    match command, outcome:
+        case Balance(), int():
+            assert outcome in balances
+        case ((Credit() | Debit()), int()):
+            assert outcome == balance_after[command.command_id]
+        case CreditAndFail(), _:
+            assert isinstance(outcome, (ZeroDivisionError, StoreUnavailable, OutcomeUnknown))
+        case Credit(amount=size), EventNotSerializable():
+            assert size == TOO_LARGE
+        case Debit(), CommandRejected():
+            pass
+        case _:
+            assert isinstance(outcome, (StoreUnavailable, OutcomeUnknown, ConcurrencyConflict)), outcome
+            assert any(faults), outcome
