@@ -65,7 +65,7 @@ from lmdb.verify import VerifyError, verify
 from typing_extensions import override
 
 from stores import _lmdb_care as care
-from stores._guards import Gate, LeaseFile, can_map, guard_forks, reserve_lock_file
+from stores._guards import PATIENCE, Gate, LeaseFile, can_map, guard_forks, reserve_lock_file
 from uno_actors.codec import Record, StreamId, pack, unpack
 from uno_actors.errors import (
     CorruptRecord,
@@ -167,9 +167,9 @@ class LmdbEventStore(EventStore):
     ) -> None:
         super().__init__(event_registry)
         _check_options(durability, map_size, max_size, max_event_size)
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # the program may go to another working directory
         if not create and not (self.path / "data.mdb").exists():
-            raise StoreUnavailable(f"lmdb:{self.path}", f"there is no store in {self.path.absolute()}")
+            raise StoreUnavailable(f"lmdb:{path}", f"there is no store in {self.path}")
         self.max_event_size = max_event_size
         self.gate = Gate()
         self._options = _Options(durability, map_size if max_size is None else min(map_size, max_size))
@@ -257,9 +257,13 @@ class LmdbEventStore(EventStore):
 
     def _let_go(self) -> None:
         self._writer.join()
-        with self.gate.alone():
-            self._env.close()
         self._leases.close()
+        while not self.gate.lock(PATIENCE):  # a copy is being made
+            pass
+        try:
+            self._env.close()
+        finally:
+            self.gate.unlock()
 
     def abandon(self, *, quiet: bool) -> None:
         """See `stores._guards.Forkable`."""
@@ -496,6 +500,7 @@ class LmdbEventStore(EventStore):
 
     async def verify(self, progress: Progress | None = None) -> Verified | Fault:
         """Check the file by LMDB's verifier, and every index against the log and back."""
+        self._check_open()
         stopped = threading.Event()
 
         def report(done: int, total: int) -> None:
@@ -980,8 +985,9 @@ def _failure(path: Path, error: Exception) -> WorldError:
     """What an error of LMDB means that has left nothing recorded."""
     name, code = f"lmdb:{path}", getattr(error, "code", None)
     # A write that the disk took half of is told as EIO.
-    if code in _DISK_FULL or ("Input/output error" in str(error) and _is_full(path)):
-        return StoreFull(name, f"{error}; make room on the disk")
+    with contextlib.suppress(OSError):  # of a disk that is gone there is nothing more to learn
+        if code in _DISK_FULL or ("Input/output error" in str(error) and _is_full(path)):
+            return StoreFull(name, f"{error}; make room on the disk")
     return StoreUnavailable(name, str(error))
 
 

@@ -339,6 +339,20 @@ async def test_a_question_with_nothing_before_it_waits_for_nothing() -> None:
         assert await account.ask(Balance()) == 1
 
 
+async def test_a_failure_at_the_end_of_a_batch_does_not_keep_those_behind_it_waiting() -> None:
+    async with bank() as (system, _):
+        account = system.aggregate(Account, "alice")
+        await account.ask(Balance())
+        batch = [account.ask(Balance()) for _ in range(BATCH - 1)]
+        fails = account.ask(CreditAndFail(amount=1))
+        behind = account.ask(Balance())
+        with pytest.raises(ZeroDivisionError):
+            await fails
+        async with asyncio.timeout(5):
+            assert await behind == 0
+        assert [await each for each in batch] == [0] * (BATCH - 1)
+
+
 async def test_a_failed_commit_answers_those_in_it_and_runs_those_behind_it_again() -> None:
     async with bank() as (system, store):
         account = system.aggregate(Account, "alice")

@@ -220,6 +220,15 @@ class Nesting(DomainEvent):
     strict: Strict
 
 
+class Renamed(BaseModel):
+    model_config = ConfigDict(serialize_by_alias=True)
+    amount: int = Field(serialization_alias="amountInCents")
+
+
+class NestingRenamed(DomainEvent):
+    renamed: Renamed
+
+
 class OpenEnded(DomainEvent):
     model_config = ConfigDict(extra="allow")
 
@@ -247,6 +256,7 @@ def test_cached_property_that_was_used_is_not_recorded() -> None:
     [
         Computed(amount=2),
         Nesting(strict=Strict(amount=2)),
+        NestingRenamed(renamed=Renamed(amount=2)),
         OpenEnded(amount=2, other=[1]),  # type: ignore[call-arg]
         Rooted(many=RootModel[list[int]]([1, 2])),
     ],

@@ -619,7 +619,12 @@ def test_every_record_comes_back_from_its_line(
     payload: bytes, when: datetime, text: str | None, reply: bytes | None
 ) -> None:
     record = to_record(weighed("a"))._replace(
-        payload=payload, timestamp=when, aggregate_id=text, topic=text, reply=reply, aggregate_version=2**40
+        payload=payload,
+        timestamp=when,
+        aggregate_id=None if text is None else f"a{text}".replace("\0", "")[:60],
+        topic=text,
+        reply=reply,
+        aggregate_version=2**40,
     )
     line = to_line(StoredRecord(7, record))
     assert "\n" not in line
@@ -635,6 +640,8 @@ def test_a_line_with_a_field_of_another_type_is_refused() -> None:
         {"reply": "no base64!"},
         {"payload": []},
         {"event_id": None},
+        {"aggregate_id": "a\0b"},
+        {"aggregate_id": "x" * 256},
     ):
         with pytest.raises(UnreadableLine, match="line 9"):
             from_line(json.dumps(fields | wrong), 9)

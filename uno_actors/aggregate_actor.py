@@ -26,6 +26,7 @@ from uno_actors.commands import Command
 from uno_actors.dispatcher import Dispatcher
 from uno_actors.errors import (
     AskTimeout,
+    CallerError,
     CommandRejected,
     ConcurrencyConflict,
     MailboxFull,
@@ -95,7 +96,7 @@ class CommandReply(Future[R]):
 class Envelope:
     """A command on its way, with what becomes of its reply."""
 
-    __slots__ = ("actor", "command", "future", "others", "recorded", "reruns", "started", "timer")
+    __slots__ = ("actor", "alone", "command", "future", "others", "recorded", "reruns", "started", "timer")
 
     actor: "AggregateActor"
 
@@ -103,6 +104,7 @@ class Envelope:
         self.command = command
         self.future = future
         self.reruns = 0
+        self.alone = False  # its events are not to share an append with those of others
         self.started = False
         self.timer: Timer | None = None
         self.recorded: Recorded | None = None  # found in the store: it is a repetition
@@ -251,14 +253,18 @@ class AggregateActor:
                     self._load()
                     continue
                 break
+            if self._mailbox[0].alone and (self._flight or self._behind):
+                break
             envelope = self._mailbox.popleft()
             if not (envelope.withdrawn or self._is_repeated(envelope, self.instance)):
                 self._execute(envelope, self.instance)
+            if envelope.alone:
+                break
         self._flush()
-        if self._mailbox and self.instance is not None:
-            self._schedule()
-        elif not self._mailbox:
+        if not self._mailbox:
             self._mailbox = None
+        elif self._flight is None or not (self.instance is None or self._mailbox[0].alone):
+            self._schedule()  # else what is under way comes first, and its outcome goes on from here
 
     def _execute(self, envelope: Envelope, instance: AggregateRoot) -> None:
         """Let the aggregate decide. Its events and the reply join the next append; a failure undoes itself."""
@@ -380,6 +386,11 @@ class AggregateActor:
             self._answer_flight()
         elif isinstance(outcome, ConcurrencyConflict):
             self._run_again(outcome, [*(self._flight or ()), *(self._behind or ())])
+        elif isinstance(outcome, CallerError) and len(self._flight or ()) > 1:
+            # One command's event cannot be recorded, and which one is not told: each has an append of its own.
+            for envelope, _ in self._flight or ():
+                envelope.alone = True
+            self._run_again(None, [*(self._flight or ()), *(self._behind or ())])
         else:
             flight = self._flight or []
             for envelope, result in flight:

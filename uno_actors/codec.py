@@ -229,7 +229,7 @@ def _has_serializers(event_type: type[DomainEvent]) -> bool:
 def _plain(value: object) -> object:
     """What msgpack cannot write, in the form from which pydantic reads it back."""
     if isinstance(value, BaseModel):
-        return value.model_dump(round_trip=True)
+        return value.model_dump(by_alias=False, round_trip=True)
     if isinstance(value, (set, frozenset)):
         return list(value)
     if isinstance(value, datetime):  # naive, for msgpack writes aware ones itself

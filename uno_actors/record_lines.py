@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import msgpack
 
+from uno_actors.aggregate import check_aggregate_id
 from uno_actors.codec import Record, pack, unpack
 from uno_actors.errors import CallerError
 from uno_actors.store import StoredRecord
@@ -53,6 +54,8 @@ def from_line(line: str, number: int) -> Record:
         packed = msgpack.packb(payload) if isinstance(payload, dict) else b64decode(payload, validate=True)
         record = Record(**values, payload=packed)
         unpack(pack(record), "")  # of the right types
+        if record.aggregate_id is not None:
+            check_aggregate_id(record.aggregate_id)
     except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as error:
         raise UnreadableLine(number, f"{type(error).__name__}: {error}") from error
     except Exception as error:  # our own, which name a position that is none here

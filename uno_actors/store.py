@@ -321,7 +321,12 @@ class EventStore(ABC):
 
         Raises:
             AmbiguousStream: They have, and it was not given.
+            InvalidAggregateId: No aggregate can have this id.
+            ValueError: ``since_version`` or ``limit`` is negative, or beyond 63 bits.
         """
+        check_aggregate_id(aggregate_id)
+        _check_number("since_version", since_version)
+        _check_number("limit", limit)
         if aggregate_type is None:
             types = await self.aggregate_types(aggregate_id)
             if len(types) > 1:
@@ -409,6 +414,7 @@ class EventStore(ABC):
 
         Raises:
             InvalidTopic: ``topic_pattern`` is none.
+            ValueError: ``after`` or ``limit`` is negative, or beyond 63 bits.
         """
         matching = self.log_filter(topic_pattern, event_type, aggregate_type, correlation_id)
         async with aclosing(self.read_records(after, limit, matching)) as records:
@@ -419,6 +425,8 @@ class EventStore(ABC):
         self, after: int = 0, limit: int | None = None, matching: LogFilter = EVERYTHING
     ) -> AsyncGenerator[StoredRecord]:
         """As `read_all`, the records themselves: no class of an event is needed."""
+        _check_number("after", after)
+        _check_number("limit", limit)
         left = limit
         while left is None or left > 0:
             page = await self.read_log(after, min(left, PAGE) if left and matching == EVERYTHING else PAGE)
@@ -456,6 +464,7 @@ class EventStore(ABC):
 
         Raises:
             InvalidTopic: ``topic_pattern`` is none.
+            ValueError: ``after`` is negative, or beyond 63 bits.
         """
         matching = self.log_filter(topic_pattern, event_type, aggregate_type, correlation_id)
         async with aclosing(self.follow_records(after, matching)) as records:
@@ -466,6 +475,7 @@ class EventStore(ABC):
         self, after: int = 0, matching: LogFilter = EVERYTHING
     ) -> AsyncGenerator[StoredRecord]:
         """As `subscribe`, the records themselves: no class of an event is needed."""
+        _check_number("after", after)
         await self.last_position()  # a store that was closed refuses; one that is closed later ends
         grown = asyncio.Event()
         stop = self.on_commit(grown.set)
@@ -552,6 +562,12 @@ class EventStore(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _check_number(name: str, value: int | None) -> None:
+    """Refuse what no store can count to: each would answer it in a way of its own."""
+    if value is not None and not 0 <= value < 2**63:
+        raise ValueError(f"{name} must be 0 or more, and below 2**63; found {value}")
 
 
 async def _selected(page: list[StoredRecord], matching: LogFilter) -> AsyncIterator[StoredRecord]:

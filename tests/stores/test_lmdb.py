@@ -575,10 +575,50 @@ async def test_url_names_the_directory(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     async with open_store("lmdb:data/bank", REGISTRY) as store:
         assert isinstance(store, LmdbEventStore)
-        assert repr(store) == "LmdbEventStore('data/bank')"
+        assert repr(store) == f"LmdbEventStore('{tmp_path}/data/bank')"
     assert (tmp_path / "data" / "bank" / "data.mdb").exists()
     async with open_store(f"lmdb:{tmp_path}/data/bank", REGISTRY):
         pass
+
+
+async def test_relative_path_is_that_of_the_working_directory_in_which_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    async with open_at(Path("store")) as store:
+        await store.append(noted("a"))
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        store._broken = True  # as after a meta page that could not be written: it is opened again
+        assert await store.last_position() == 1
+        assert await store.lease("mail") is not None
+        assert (await store.info()).events == 1
+    assert {entry.name for entry in (tmp_path / "store").iterdir()} == {"data.mdb", "lock.mdb", "leases.lock"}
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+async def test_closing_waits_for_a_copy_however_long_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("stores.lmdb", "stores._guards"):
+        monkeypatch.setattr(f"{module}.PATIENCE", 0.02)
+    store = open_at(tmp_path / "store")
+    await store.append(noted("a"))
+    with store.gate:  # as while it is copied
+        closing = asyncio.ensure_future(store.close())
+        await asyncio.sleep(0.1)
+        assert not closing.done()
+    await asyncio.wait_for(closing, 5)
+    async with open_at(tmp_path / "store") as again:
+        assert await versions(again) == [1]
+
+
+async def test_closed_store_cannot_be_looked_after(tmp_path: Path) -> None:
+    store = open_at(tmp_path / "store")
+    await store.close()
+    for use in (store.info(), store.verify(), store.backup(str(tmp_path / "copy"))):
+        with pytest.raises(StoreUnavailable, match="it was closed"):
+            await use
 
 
 def test_url_without_a_path_is_refused() -> None:

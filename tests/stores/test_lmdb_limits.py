@@ -535,6 +535,22 @@ async def test_fault_of_the_writer_loses_nothing_halves_nothing_and_is_told_as_w
         assert await texts(store) == [*recorded, "last"]
 
 
+async def test_disk_that_is_gone_answers_each_append_and_the_writer_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: object) -> object:
+        raise OSError(5, "Input/output error")
+
+    async with open_at(tmp_path) as store:
+        store._env = FaultyEnvironment(store._env, Faults("before commit", IO_ERROR))  # type: ignore[assignment]
+        with monkeypatch.context() as patch:
+            patch.setattr(stores.lmdb, "_is_full", gone)
+            with pytest.raises(StoreUnavailable, match="Input/output error"):
+                await asyncio.wait_for(store.append(noted("a", "first")), 5)
+        await store.append(noted("a", "second"))
+        assert await texts(store) == ["second"]
+
+
 async def _together(env: lmdb.Environment, work: list[Awaitable[Any]]) -> list[Any]:
     """Do it in one or two groups: the writer waits until all has been handed over."""
     with env.begin(write=True) as txn:

@@ -337,9 +337,10 @@ async def odd_types_never_meet(make_store: MakeStore) -> None:
 
 
 async def impossible_ids_are_refused(make_store: MakeStore) -> None:
-    """An empty id, one of more than 255 bytes or one with a NUL is refused and nothing is recorded."""
+    """An empty id, one of more than 255 bytes or one with a NUL is refused, recorded and looked for nowhere."""
     async with opened(make_store) as store:
-        for name in ("", "x" * 256, "é" * 128, "a\0b"):
+        for name in ("", "x" * 256, "é" * 128, "a\0b", "\ud800"):
+            await _raises(InvalidAggregateId, store.get_events(name), f"get_events of {name!r}")
             await _raises(
                 InvalidAggregateId, store.append(_noted("fine"), _noted(name)), f"append to {name!r}"
             )
@@ -455,7 +456,7 @@ async def requests_of_one_commit_stand_alone(make_store: MakeStore) -> None:
 
 
 async def get_events_narrows_by_version_and_limit(make_store: MakeStore) -> None:
-    """`since_version` is exclusive, `limit` is the greatest number of events."""
+    """`since_version` is exclusive, `limit` is the greatest number of events; neither is below 0."""
     async with opened(make_store) as store:
         await store.append(*[_noted("a", str(number)) for number in range(1, 6)], _noted("b", "b"))
         _equal(await _texts(store, "a", since_version=0), ["1", "2", "3", "4", "5"], "since 0")
@@ -467,6 +468,12 @@ async def get_events_narrows_by_version_and_limit(make_store: MakeStore) -> None
         _equal(await _texts(store, "a", since_version=1, limit=2), ["2", "3"], "two since 1")
         _equal(await store.get_events("nobody"), [], "a stream that is not there")
         _equal(await _texts(store, "a", of="Nothing"), [], "a type that is not there")
+        for wrong in (-1, 2**63):
+            await _raises(ValueError, _texts(store, "a", since_version=wrong), f"since {wrong}")
+            await _raises(ValueError, _texts(store, "a", limit=wrong), f"limit {wrong}")
+            await _raises(ValueError, _log(store, after=wrong), f"the log after {wrong}")
+            await _raises(ValueError, _log(store, limit=wrong), f"the log, limit {wrong}")
+            await _raises(ValueError, anext(store.subscribe(wrong)), f"subscribe after {wrong}")
 
 
 async def get_events_narrows_by_time(make_store: MakeStore) -> None:
