@@ -5,6 +5,16 @@ from enum import Enum
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from uno_actors.errors import CallerError
+
+
+class InvalidSession(CallerError, ValueError):
+    """A session in which nothing can be recorded for a store; nothing was."""
+
+    def __init__(self, store: str, reason: str) -> None:
+        self.store = store
+        super().__init__(f"store {store} cannot record in this session: {reason}")
+
 
 class Trouble(Enum):
     """Kinds of errors, by what is to be done about them."""
