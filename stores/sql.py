@@ -23,7 +23,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -47,7 +47,7 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from stores import _sql_schema as schema
-from stores._sql_errors import InvalidSession, Trouble, reason, trouble
+from stores._sql_errors import InvalidSession, Trouble, reason, trouble, within
 from stores._sql_jobs import (
     Commit,
     DropDeadLetter,
@@ -109,6 +109,8 @@ PATIENCE = 10.0
 """Seconds that a store tries to reach a database that is away, unless it is told otherwise."""
 MAX_EVENT_SIZE = 16 << 20
 """Bytes that the payload of an event may take, unless the store is told otherwise."""
+SEARCH_PATIENCE = 60.0
+"""Seconds that a read may take if it looks through all of the log, or reads a whole view; others have ``patience``."""
 READERS = 4
 """Reads of one store that are under way at once; others wait, and the pool has connections for others."""
 MAX_GROUP = 10_000
@@ -193,7 +195,7 @@ class DatabaseEventStore(EventStore):
         await self._again_if_lost(self._make_tables)
 
     async def _make_tables(self) -> None:
-        async with self._session() as session:
+        async with self._session() as session, self._within(self.patience):
             connection = await session.connection()
             if self._dialect == "sqlite":
                 # Readers and the writer do not hinder each other then; it stays so in the file.
@@ -413,9 +415,9 @@ class DatabaseEventStore(EventStore):
         async with self._place.turn(self._url, self.patience), self._session_factory() as session:
             yield session
 
-    def _within(self, seconds: float) -> asyncio.Timeout:
+    def _within(self, seconds: float) -> AbstractAsyncContextManager[None]:
         """A time limit, except where to give up would be to lose the database."""
-        return asyncio.timeout(None if self._place.alone else seconds)
+        return within(None if self._place.alone else seconds)
 
     async def _is_recorded(self, rows: Sequence[dict[str, Any]]) -> bool | None:
         """Whether a commit that failed has recorded ``rows``; ``None`` if it cannot be found out.
@@ -467,7 +469,8 @@ class DatabaseEventStore(EventStore):
         statement = page_of(schema.log.c.position, *selecting(matching))
         left = limit
         while left is None or left > 0:
-            page = to_stored(await self._rows(statement, {"after": after, "limit": PAGE}))
+            rows = await self._rows(statement, {"after": after, "limit": PAGE}, SEARCH_PATIENCE)
+            page = to_stored(rows)
             for stored in page:
                 if matching.matches(stored.record):
                     yield stored
@@ -504,7 +507,8 @@ class DatabaseEventStore(EventStore):
         if end is not None:
             wanted &= table.c.key < end
         statement = select(table.c.key, table.c.value).where(wanted).order_by(table.c.key).limit(limit)
-        return [(row.key, row.value) for row in await self._rows(statement)]
+        rows = await self._rows(statement, patience=SEARCH_PATIENCE if limit is None else 0)
+        return [(row.key, row.value) for row in rows]
 
     @override
     async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:
@@ -545,24 +549,29 @@ class DatabaseEventStore(EventStore):
         return rows[0][0] if rows else None
 
     async def _rows(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None, patience: float = 0
     ) -> Sequence[Row[Any]]:
+        """The rows of ``statement``, which may take the store's patience, or ``patience`` if that is more."""
         self._check_open()
         # A connection that is cancelled in the middle is lost, and with it a database in memory.
-        reading = asyncio.get_running_loop().create_task(self._read_in_turn(statement, parameters))
+        reading = asyncio.get_running_loop().create_task(
+            self._read_in_turn(statement, parameters, max(patience, self.patience))
+        )
         return await asyncio.shield(reading)
 
     async def _read_in_turn(
-        self, statement: Executable, parameters: Mapping[str, Any] | None
+        self, statement: Executable, parameters: Mapping[str, Any] | None, seconds: float
     ) -> Sequence[Row[Any]]:
         async with self._readers:
             self._check_open()
             await self._open()
-            return await self._again_if_lost(lambda: self._read(statement, parameters))
+            return await self._again_if_lost(lambda: self._read(statement, parameters, seconds))
 
-    async def _read(self, statement: Executable, parameters: Mapping[str, Any] | None) -> Sequence[Row[Any]]:
+    async def _read(
+        self, statement: Executable, parameters: Mapping[str, Any] | None, seconds: float
+    ) -> Sequence[Row[Any]]:
         options = {"isolation_level": "AUTOCOMMIT"} if self._wire is not None else {}
-        async with self._session() as session:
+        async with self._session() as session, self._within(seconds):
             connection = await session.connection(execution_options=options)
             return (await connection.execute(statement, parameters)).all()
 
@@ -658,7 +667,7 @@ class DatabaseEventStore(EventStore):
                 await self._again_if_lost(self._make_tables if self._create else self._find_tables)
 
     async def _find_tables(self) -> None:
-        async with self._session() as session:
+        async with self._session() as session, self._within(self.patience):
             await self._check_format(await session.connection())
 
     @override
