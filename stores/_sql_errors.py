@@ -1,9 +1,22 @@
 """What an error of a database means for what was asked of it."""
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from enum import Enum
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from uno_actors.errors import CallerError
+
+
+class InvalidSession(CallerError, ValueError):
+    """A session in which nothing can be recorded for a store; nothing was."""
+
+    def __init__(self, store: str, reason: str) -> None:
+        self.store = store
+        super().__init__(f"store {store} cannot record in this session: {reason}")
 
 
 class Trouble(Enum):
@@ -71,6 +84,25 @@ def _by_text(text: str) -> Trouble | None:
     if any(part in text for part in ("error binding parameter", "too big", "invalid input for query")):
         return Trouble.UNFIT
     return None
+
+
+@asynccontextmanager
+async def within(seconds: float | None) -> AsyncGenerator[None]:
+    """A time limit, whose error says what may be the matter.
+
+    Raises:
+        TimeoutError: The body took more than ``seconds``.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        if str(error) or seconds is None:
+            raise
+        raise TimeoutError(
+            f"no answer within {seconds:g} s: the way to the server is cut, a transaction that has recorded events"
+            " does not end, or the engine's pool has no connection left (see its pool_size)"
+        ) from error
 
 
 def reason(error: BaseException) -> str:

@@ -90,6 +90,15 @@ async def lock_head(connection: AsyncConnection) -> int:
     return int(found.scalar_one())
 
 
+def in_transaction(connection: AsyncConnection) -> bool:
+    """Whether ``connection``, which has locked the head, keeps it locked, and can undo what it has done."""
+    assert connection.sync_connection is not None
+    driver: Any = connection.sync_connection.connection.driver_connection
+    if hasattr(driver, "is_in_transaction"):  # asyncpg
+        return bool(driver.is_in_transaction())
+    return bool(getattr(driver, "in_transaction", True))  # aiosqlite
+
+
 async def place_all(
     connection: AsyncConnection, requests: Sequence[Append], tail: Tail, max_event_size: int
 ) -> tuple[list[Appended | UnoError], list[dict[str, Any]]]:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from stores._sql_errors import within
 from stores._sql_leases import AdvisoryLeases
 from stores._sql_log import CHANNEL
 
@@ -49,7 +50,7 @@ class Wire:
         """The one value that ``statement`` gives; whatever fails ends the connection."""
         async with self._turn:
             try:
-                async with asyncio.timeout(self._patience):
+                async with within(self._patience):
                     if self.lost.is_set():
                         await self._drop()
                     connection = self._connection or await self._connect()

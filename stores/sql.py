@@ -23,7 +23,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -38,6 +38,7 @@ try:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, UnboundExecutionError
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+    from sqlalchemy.orm import Session, SessionTransaction
     from sqlalchemy.pool import StaticPool
     from sqlalchemy.schema import CreateIndex, CreateTable
 except ModuleNotFoundError as missing:
@@ -46,7 +47,7 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from stores import _sql_schema as schema
-from stores._sql_errors import Trouble, reason, trouble
+from stores._sql_errors import InvalidSession, Trouble, reason, trouble, within
 from stores._sql_jobs import (
     Commit,
     DropDeadLetter,
@@ -65,6 +66,7 @@ from stores._sql_log import (
     LOG_PAGE,
     STREAM_PAGE,
     Tail,
+    in_transaction,
     insert_rows,
     lock_head,
     names,
@@ -107,6 +109,8 @@ PATIENCE = 10.0
 """Seconds that a store tries to reach a database that is away, unless it is told otherwise."""
 MAX_EVENT_SIZE = 16 << 20
 """Bytes that the payload of an event may take, unless the store is told otherwise."""
+SEARCH_PATIENCE = 60.0
+"""Seconds that a read may take if it looks through all of the log, or reads a whole view; others have ``patience``."""
 READERS = 4
 """Reads of one store that are under way at once; others wait, and the pool has connections for others."""
 MAX_GROUP = 10_000
@@ -191,7 +195,7 @@ class DatabaseEventStore(EventStore):
         await self._again_if_lost(self._make_tables)
 
     async def _make_tables(self) -> None:
-        async with self._place.turn, self._session_factory() as session:
+        async with self._session() as session, self._within(self.patience):
             connection = await session.connection()
             if self._dialect == "sqlite":
                 # Readers and the writer do not hinder each other then; it stays so in the file.
@@ -281,8 +285,11 @@ class DatabaseEventStore(EventStore):
         events are recorded meanwhile, by nobody: append last, commit soon, and wait for nothing between, least
         of all for an aggregate.
 
+        A database in memory has one connection: until the caller's transaction ends, the store waits for it.
+
         Raises:
             StoreUnavailable, StoreFull: See there; roll back the transaction.
+            InvalidSession: The session is bound to another database, or commits each statement by itself.
         """
         if session is None:
             return await super().append(*events, expected_version=expected_version)
@@ -297,17 +304,36 @@ class DatabaseEventStore(EventStore):
         self._check_open()
         try:
             connection = await session.connection()
+            self._check_place(connection)
+            if self._place.alone:  # else the watcher sees it
+                await self._place.lend(session.sync_session, self._url, self.patience, self._look_soon)
             outcomes, rows = await place_all(connection, requests, Tail(), self.max_event_size)
+            self._check_transaction(connection)
             if rows:
                 async with connection.begin_nested():  # what fails leaves the transaction as it was
                     await insert_rows(connection, rows)
-                if self._place.alone:  # else the watcher sees it
-                    event.listen(session.sync_session, "after_commit", self._look_soon, once=True)
         except UnoError:
             raise
         except Exception as error:
             raise self._refused(error, requests) from error
         return outcomes
+
+    def _check_place(self, connection: AsyncConnection) -> None:
+        """Refuse to record in another database than ours."""
+        assert connection.sync_connection is not None
+        engine = connection.sync_connection.engine
+        if _Place.key_of(engine) != self._place.key:
+            found = engine.url.render_as_string(hide_password=True)
+            raise InvalidSession(self._url, f"it is bound to {found}; bind it to the database of the store")
+
+    def _check_transaction(self, connection: AsyncConnection) -> None:
+        """Refuse to record where nothing keeps the head of the log locked, as it must be by now."""
+        if not in_transaction(connection):
+            raise InvalidSession(
+                self._url,
+                "its connection commits each statement by itself; use an engine and sessions without"
+                ' isolation_level="AUTOCOMMIT"',
+            )
 
     async def _submit(self, job: Commit | Work[T]) -> Any:
         self._check_open()
@@ -362,7 +388,7 @@ class DatabaseEventStore(EventStore):
             return attempt.results
 
     async def _transact(self, jobs: Sequence[Job], attempt: "_Attempt") -> None:
-        async with self._place.turn, self._session_factory() as session:
+        async with self._session() as session:
             async with self._within(self.patience):  # others may hold the head, or the server not answer
                 connection = await session.connection()
                 for job in jobs:
@@ -376,6 +402,7 @@ class DatabaseEventStore(EventStore):
                     outcomes, attempt.rows = await place_all(
                         connection, requests, self._tail, self.max_event_size
                     )
+                    self._check_transaction(connection)
                     attempt.results = _with_outcomes(jobs, attempt.results, outcomes)
             async with self._within(self.patience + len(attempt.rows) / 1000):
                 await insert_rows(connection, attempt.rows)
@@ -383,9 +410,14 @@ class DatabaseEventStore(EventStore):
             async with self._within(self.patience):
                 await session.commit()
 
-    def _within(self, seconds: float) -> asyncio.Timeout:
+    @asynccontextmanager
+    async def _session(self) -> AsyncGenerator[AsyncSession]:
+        async with self._place.turn(self._url, self.patience), self._session_factory() as session:
+            yield session
+
+    def _within(self, seconds: float) -> AbstractAsyncContextManager[None]:
         """A time limit, except where to give up would be to lose the database."""
-        return asyncio.timeout(None if self._place.alone else seconds)
+        return within(None if self._place.alone else seconds)
 
     async def _is_recorded(self, rows: Sequence[dict[str, Any]]) -> bool | None:
         """Whether a commit that failed has recorded ``rows``; ``None`` if it cannot be found out.
@@ -397,7 +429,7 @@ class DatabaseEventStore(EventStore):
         patience = _Patience(self.patience)
         while True:
             try:
-                async with self._place.turn, self._session_factory() as session:
+                async with self._session() as session:
                     async with self._within(self.patience):
                         connection = await session.connection()
                         await lock_head(connection)
@@ -437,7 +469,8 @@ class DatabaseEventStore(EventStore):
         statement = page_of(schema.log.c.position, *selecting(matching))
         left = limit
         while left is None or left > 0:
-            page = to_stored(await self._rows(statement, {"after": after, "limit": PAGE}))
+            rows = await self._rows(statement, {"after": after, "limit": PAGE}, SEARCH_PATIENCE)
+            page = to_stored(rows)
             for stored in page:
                 if matching.matches(stored.record):
                     yield stored
@@ -474,7 +507,8 @@ class DatabaseEventStore(EventStore):
         if end is not None:
             wanted &= table.c.key < end
         statement = select(table.c.key, table.c.value).where(wanted).order_by(table.c.key).limit(limit)
-        return [(row.key, row.value) for row in await self._rows(statement)]
+        rows = await self._rows(statement, patience=SEARCH_PATIENCE if limit is None else 0)
+        return [(row.key, row.value) for row in rows]
 
     @override
     async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:
@@ -515,24 +549,29 @@ class DatabaseEventStore(EventStore):
         return rows[0][0] if rows else None
 
     async def _rows(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None, patience: float = 0
     ) -> Sequence[Row[Any]]:
+        """The rows of ``statement``, which may take the store's patience, or ``patience`` if that is more."""
         self._check_open()
         # A connection that is cancelled in the middle is lost, and with it a database in memory.
-        reading = asyncio.get_running_loop().create_task(self._read_in_turn(statement, parameters))
+        reading = asyncio.get_running_loop().create_task(
+            self._read_in_turn(statement, parameters, max(patience, self.patience))
+        )
         return await asyncio.shield(reading)
 
     async def _read_in_turn(
-        self, statement: Executable, parameters: Mapping[str, Any] | None
+        self, statement: Executable, parameters: Mapping[str, Any] | None, seconds: float
     ) -> Sequence[Row[Any]]:
         async with self._readers:
             self._check_open()
             await self._open()
-            return await self._again_if_lost(lambda: self._read(statement, parameters))
+            return await self._again_if_lost(lambda: self._read(statement, parameters, seconds))
 
-    async def _read(self, statement: Executable, parameters: Mapping[str, Any] | None) -> Sequence[Row[Any]]:
+    async def _read(
+        self, statement: Executable, parameters: Mapping[str, Any] | None, seconds: float
+    ) -> Sequence[Row[Any]]:
         options = {"isolation_level": "AUTOCOMMIT"} if self._wire is not None else {}
-        async with self._place.turn, self._session_factory() as session:
+        async with self._session() as session, self._within(seconds):
             connection = await session.connection(execution_options=options)
             return (await connection.execute(statement, parameters)).all()
 
@@ -606,8 +645,8 @@ class DatabaseEventStore(EventStore):
         with contextlib.suppress(UnoError):  # whoever reads next is told
             self._announce(await self.last_position())
 
-    def _look_soon(self, _: object) -> None:
-        """A caller's transaction was committed."""
+    def _look_soon(self) -> None:
+        """A caller's transaction has ended."""
         if self._commit_listeners and not self._closed:
             self._glances.add(glance := asyncio.get_running_loop().create_task(self._look()))
             glance.add_done_callback(self._glances.discard)
@@ -628,7 +667,7 @@ class DatabaseEventStore(EventStore):
                 await self._again_if_lost(self._make_tables if self._create else self._find_tables)
 
     async def _find_tables(self) -> None:
-        async with self._place.turn, self._session_factory() as session:
+        async with self._session() as session, self._within(self.patience):
             await self._check_format(await session.connection())
 
     @override
@@ -828,30 +867,85 @@ class _Place:
     """What the stores of one process on one database share.
 
     Attributes:
-        turn: A database in memory has one connection, which sessions take in turn.
+        key: The same for all engines of one database, as far as their URLs tell.
         leases: Names held by the process, except in PostgreSQL.
         alone: Nobody else can write there.
     """
 
     def __init__(
-        self, turn: AbstractAsyncContextManager[Any], leases: SharedLeaseFile, *, alone: bool
+        self, key: object, leases: SharedLeaseFile, *, alone: bool = False, one_connection: bool = False
     ) -> None:
-        self.turn = turn
+        self.key = key
         self.leases = leases
         self.alone = alone
+        self._turn = asyncio.Lock() if one_connection else None
+        self._borrowers: WeakKeyDictionary[Session, Callable[[], None]] = WeakKeyDictionary()
 
     @classmethod
     def of(cls, engine: Engine) -> "_Place":
         """That of ``engine``."""
+        key = cls.key_of(engine)
         if engine.dialect.name == "postgresql":
-            return cls(nullcontext(), SharedLeaseFile(None), alone=False)
+            return cls(key, SharedLeaseFile(None))
         if path := _file_of(engine.url):
-            return cls(nullcontext(), SharedLeaseFile.at(path.with_name(f"{path.name}-leases")), alone=False)
+            return cls(key, SharedLeaseFile.at(path.with_name(f"{path.name}-leases")))
         found = _in_memory.get(engine)
         if found is None:
-            turn = asyncio.Lock() if isinstance(engine.pool, StaticPool) else nullcontext()
-            found = _in_memory[engine] = cls(turn, SharedLeaseFile(None), alone=True)
+            one = isinstance(engine.pool, StaticPool)
+            found = _in_memory[engine] = cls(key, SharedLeaseFile(None), alone=True, one_connection=one)
         return found
+
+    @staticmethod
+    def key_of(engine: Engine) -> object:
+        """What `key` says. A server may have several addresses, so only the name of the database counts."""
+        if engine.dialect.name == "sqlite":
+            file = _file_of(engine.url)
+            return id(engine.pool) if file is None else os.path.realpath(file)
+        return engine.dialect.name, engine.url.database
+
+    @asynccontextmanager
+    async def turn(self, store: str, patience: float) -> AsyncGenerator[None]:
+        """A database in memory has one connection, which sessions take in turn.
+
+        Raises:
+            StoreUnavailable: A caller's transaction did not end within ``patience`` seconds.
+        """
+        await self._take_turn(store, patience)
+        try:
+            yield
+        finally:
+            self._give_turn()
+
+    async def lend(self, session: Session, store: str, patience: float, ended: Callable[[], None]) -> None:
+        """Leave the turn to a caller's ``session`` until its transaction ends, and call ``ended`` then."""
+        if session in self._borrowers:
+            return
+        await self._take_turn(store, patience)
+        self._borrowers[session] = ended
+        if not event.contains(session, "after_transaction_end", self._take_back):
+            event.listen(session, "after_transaction_end", self._take_back)
+
+    def _take_back(self, session: Session, transaction: SessionTransaction) -> None:
+        if transaction.parent is None and (ended := self._borrowers.pop(session, None)) is not None:
+            self._give_turn()
+            ended()
+
+    async def _take_turn(self, store: str, patience: float) -> None:
+        if self._turn is None:
+            return
+        try:
+            async with asyncio.timeout(patience):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise StoreUnavailable(
+                store,
+                f"the database is in memory and has one connection, which was in use for {patience:g} s: commit or"
+                " roll back the session that was given to `append` before the store is asked for anything else",
+            ) from None
+
+    def _give_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.release()
 
 
 _in_memory: WeakKeyDictionary[Engine, _Place] = WeakKeyDictionary()

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
+from stores._sql_errors import InvalidSession
 from stores.sql import METADATA, DatabaseEventStore, create_database_event_store
 from tests.bank import Account, Credit
 from tests.postgres import postgres
@@ -196,6 +197,67 @@ async def test_listeners_hear_of_a_callers_commit_in_a_database_in_memory() -> N
         await until(lambda: len(heard) == 2)
         assert await texts(store) == ["2", "3"]
     await engine.dispose()
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+async def test_nobody_else_uses_the_one_connection_of_memory_during_a_callers_transaction(end: str) -> None:
+    """To end another session on it would roll back the caller's."""
+    engine = create_async_engine("sqlite+aiosqlite://")
+    async with opened(engine) as store:
+        async with AsyncSession(engine) as session:
+            await store.append(noted("1"), session=session)
+            await store.append(noted("2"), session=session)
+            reading = asyncio.create_task(texts(store))
+            writing = asyncio.create_task(store.append(noted("3", "b")))
+            await asyncio.wait([reading, writing], timeout=0.05)
+            assert not reading.done()
+            assert not writing.done()
+            await (session.commit() if end == "commit" else session.rollback())
+        await writing
+        theirs = ["1", "2"] if end == "commit" else []
+        assert (await reading)[: len(theirs)] == theirs
+        assert await texts(store) == [*theirs, "3"]
+    await engine.dispose()
+
+
+async def test_a_callers_transaction_in_memory_that_does_not_end_is_told() -> None:
+    engine = create_async_engine("sqlite+aiosqlite://")
+    async with opened(engine, patience=0.05) as store, AsyncSession(engine) as session:
+        await store.append(noted("1"), session=session)
+        with pytest.raises(StoreUnavailable, match="commit or roll back the session"):
+            await store.last_position()
+        with pytest.raises(StoreUnavailable, match="commit or roll back the session"):
+            await store.append(noted("2"))
+        await session.commit()
+        assert await texts(store) == ["1"]
+    await engine.dispose()
+
+
+async def test_sessions_that_commit_each_statement_are_refused(engine: AsyncEngine, url: str) -> None:
+    async with opened(engine) as store, AsyncSession(engine) as session:
+        await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        with pytest.raises(InvalidSession, match="without isolation_level"):
+            await store.append(noted("1"), session=session)
+        await session.rollback()
+        assert await texts(store) == []
+        careless = create_async_engine(url, isolation_level="AUTOCOMMIT")
+        async with opened(careless) as other:
+            with pytest.raises(InvalidSession, match="without isolation_level"):
+                await other.append(noted("2"))
+        await careless.dispose()
+        await store.append(noted("3"), expected_version=0)
+        assert await texts(store) == ["3"]
+
+
+async def test_a_session_on_another_database_is_refused(engine: AsyncEngine, tmp_path: Path) -> None:
+    for url in (f"sqlite+aiosqlite:///{tmp_path}/other.db", "sqlite+aiosqlite://"):
+        elsewhere = create_async_engine(url)
+        async with opened(engine) as store, opened(elsewhere) as other, AsyncSession(elsewhere) as session:
+            with pytest.raises(InvalidSession, match="bind it to the database of the store"):
+                await store.append(noted("1"), session=session)
+            await session.commit()
+            assert await other.last_position() == 0
+        await elsewhere.dispose()
 
 
 async def test_a_conflict_leaves_the_callers_transaction_as_it_was(orders: AsyncEngine) -> None:

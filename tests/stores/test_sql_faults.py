@@ -1,6 +1,7 @@
 """The SQL store when PostgreSQL or the way to it fails: cut connections, lost leases, restarts under load."""
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,12 +46,14 @@ class Proxy:
     Attributes:
         cut: ``before`` the server has the commit, or ``after``; ``None`` cuts nothing.
         refuses: Whether new connections are refused.
+        silent: Whether what is sent is swallowed, as where a network drops it: nothing fails and nothing comes.
     """
 
     def __init__(self, server: PostgresServer) -> None:
         self._socket = server.directory / ".s.PGSQL.5432"
         self.cut: str | None = None
         self.refuses = False
+        self.silent = False
         self.cuts = 0
         self.port = 0
         self._connections: set[asyncio.Task[None]] = set()
@@ -66,6 +69,8 @@ class Proxy:
         back = asyncio.create_task(self._copy(answers, writer))
         try:
             while data := await reader.read(1 << 16):
+                if self.silent:
+                    continue
                 if b"COMMIT" in data and self.cut is not None:
                     how, self.cut = self.cut, None
                     self.cuts += 1
@@ -79,8 +84,10 @@ class Proxy:
         finally:
             back.cancel()
             await asyncio.gather(back, return_exceptions=True)
-            writer.close()
-            requests.close()
+            for each in (writer, requests):
+                each.close()
+                with contextlib.suppress(OSError):  # the other side has cut it
+                    await each.wait_closed()
             self._connections.discard(task)
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -140,6 +147,23 @@ async def test_an_outcome_that_cannot_be_found_out_is_told_as_unknown(cut: str) 
         await store.append(noted("fourth"))
         assert "third" not in await texts(direct)
         assert (await texts(direct))[-1] == "fourth"
+
+
+async def test_a_network_that_drops_everything_is_told_and_the_store_can_be_closed() -> None:
+    async with proxied(patience=0.3) as (proxy, store, direct):
+        proxy.silent = True
+        for attempt in (
+            store.last_position,
+            lambda: store.append(noted("lost")),
+            lambda: store.lease("mail"),
+        ):
+            with pytest.raises(StoreUnavailable, match="no answer within 0.3 s"):
+                await asyncio.wait_for(attempt(), 10)
+        reading = asyncio.create_task(texts(store))
+        await asyncio.wait_for(store.close(), 10)
+        with pytest.raises(StoreUnavailable):
+            await reading
+        assert await texts(direct) == ["first"]
 
 
 async def test_progress_is_written_though_its_connection_is_cut_at_the_commit() -> None:
