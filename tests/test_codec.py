@@ -295,6 +295,31 @@ def test_payload_that_cannot_be_written_is_refused_with_the_name_of_the_event(va
     assert caught.value.event_type == "Anything"
 
 
+def test_what_pydantic_leaves_out_of_a_model_is_refused_instead_of_lost() -> None:
+    class Inner(BaseModel):
+        amount: int
+        note: str = Field("", exclude=True)
+
+    class HoldsOne(DomainEvent):
+        inner: Inner
+
+    class LeavesOut(DomainEvent):
+        amount: int = Field(exclude=True)
+
+        @field_serializer("amount")
+        def as_text(self, amount: int) -> str:
+            return str(amount)
+
+    for event, name in (
+        (HoldsOne(inner=Inner(amount=1, note="lost")), "note"),
+        (LeavesOut(amount=1), "amount"),
+    ):
+        with pytest.raises(
+            EventNotSerializable, match=f"exclude=True for {name}, which would not be recorded"
+        ):
+            to_record(event)
+
+
 def test_secret_is_refused_instead_of_being_recorded_as_asterisks() -> None:
     with pytest.raises(EventNotSerializable, match="asterisks; record a reference"):
         to_record(Secretive(password=SecretStr("open sesame")))

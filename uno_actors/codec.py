@@ -209,6 +209,7 @@ def read_payload(record: Record) -> Payload:
 def _payload(event: DomainEvent) -> Payload:
     event_type = type(event)
     if _has_serializers(event_type):
+        _check_is_whole(event_type)
         return event.model_dump(exclude=set(METADATA), by_alias=False, round_trip=True)
     values = event.__dict__  # by name, for cached properties are in it too
     payload = {name: values[name] for name in _payload_names(event_type)}
@@ -226,9 +227,19 @@ def _has_serializers(event_type: type[DomainEvent]) -> bool:
     return bool(decorators.field_serializers or decorators.model_serializers)
 
 
+@lru_cache(maxsize=1024)
+def _check_is_whole(model: type[BaseModel]) -> None:
+    """Refuse to record a model of which pydantic leaves something out."""
+    if lost := [name for name, field in model.model_fields.items() if field.exclude]:
+        raise TypeError(
+            f"{model.__name__} has exclude=True for {', '.join(lost)}, which would not be recorded; leave that away"
+        )
+
+
 def _plain(value: object) -> object:
     """What msgpack cannot write, in the form from which pydantic reads it back."""
     if isinstance(value, BaseModel):
+        _check_is_whole(type(value))
         return value.model_dump(by_alias=False, round_trip=True)
     if isinstance(value, (set, frozenset)):
         return list(value)
