@@ -360,6 +360,40 @@ async def test_what_is_asked_in_the_middle_of_a_page_of_the_log_skips_nothing() 
     assert seen == [2, 3, 4, 5, 1, 6, 7, 8, 9, 10]
 
 
+@KINDS
+async def test_a_pause_while_the_log_is_read_skips_nothing_and_delays_nobody(options: dict[str, int]) -> None:
+    store, seen, after = BankStore(), Seen(), Seen()
+    await store.append(*credited(1, 2, 3))
+    await store.save_progress({"mail": 0})
+    await HandlerControl(store).pause("mail")
+    spec = seen.spec(priority=EventPriority.HIGH, **options)
+    low = HandlerSpec("low", after.spec().target, Credited, priority=EventPriority.LOW, start="earliest")
+    read, reading, go_on = store.read_log, asyncio.Event(), asyncio.Event()
+
+    async def hold(*arguments: Any) -> Any:
+        found = await read(*arguments)
+        if found and not reading.is_set():
+            reading.set()
+            await go_on.wait()
+        return found
+
+    async with serving(store, spec, low) as system:
+        await system.settled()
+        store.read_log = hold  # type: ignore[method-assign]
+        await system.resume("mail")
+        await reading.wait()
+        await system.pause("mail")
+        go_on.set()
+        await turns()
+        await store.append(*credited(4))
+        await system.settled()
+        assert after == [1, 2, 3, 4], "nobody waits for it"
+        assert system.statistics().handlers["mail"].state == "paused"
+        await system.resume("mail")
+        await system.settled()
+    assert seen == [1, 2, 3, 4]
+
+
 # --- dead letters ---
 
 

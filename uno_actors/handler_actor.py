@@ -782,7 +782,7 @@ class HandlerActor(Actor):
     async def _take_more(self, lanes: Lanes[Delivery]) -> None:
         """Take what there is, from the queue or from the log, as far as there is room; at its end go live."""
         subscription = self._subscription
-        while len(lanes) < LOOK_AHEAD:
+        while len(lanes) < LOOK_AHEAD and subscription.may_go_on:
             if subscription.live:
                 if not subscription.queue:
                     return
