@@ -318,9 +318,11 @@ async def test_what_cannot_be_asked_for_is_refused_and_tells_what_there_is() -> 
         ):
             with pytest.raises(UnknownHandler, match="'nail'; there are: mail, totals"):
                 await asked
-        for to in (2, -1):
-            with pytest.raises(InvalidReset, match=f"after position {to}: the log ends at 1"):
-                await system.reset("mail", to)
+        with pytest.raises(InvalidReset, match="after position 2: the log ends at 1"):
+            await system.reset("mail", 2)
+        for no_place in (-1, "earlist", None, 1.5):
+            with pytest.raises(InvalidReset, match=f"a position .* or a datetime, not from {no_place!r}"):
+                await system.reset("mail", no_place)  # type: ignore[arg-type]
         with pytest.raises(NoDeadLetter, match="mail has no dead letter at position 1"):
             await system.retry_dead_letters("mail", [1])
         assert await system.retry_dead_letters("mail") == 0
@@ -637,6 +639,13 @@ def test_whatever_is_asked_no_event_is_missed(
         assert await it.store.checkpoints() == {"mail": it.recorded}
 
     asyncio.run(run())
+
+
+async def test_a_projection_is_known_as_soon_as_its_system_runs() -> None:
+    store = BankStore()
+    async with serving(store, totals()) as system:
+        await system.pause("totals")
+        assert (await info(system, "totals")).state == "paused"
 
 
 # --- taking one out ---

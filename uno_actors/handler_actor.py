@@ -470,6 +470,8 @@ class HandlerActor(Actor):
     @override
     async def on_start(self) -> None:
         self._make_handler()
+        if self._subscription.leased:
+            await self._know_view()  # from here on operators know it too
         if self._subscription.state == "restarting":
             self._subscription.state = "catching up"
 
