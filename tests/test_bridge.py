@@ -232,6 +232,12 @@ async def test_bridges_that_cannot_work_are_refused() -> None:
         bridge(system("four", "lmdb:x"), system("five", "lmdb:x"), ">")
     with pytest.raises(InvalidTopic):
         bridge(one, two, "a..b")
+
+    async def coroutine(event: DomainEvent) -> DomainEvent:
+        return event
+
+    with pytest.raises(InvalidHandler, match="translate must be a plain function"):
+        bridge(one, two, ">", translate=coroutine)  # type: ignore[arg-type]
     bridge(one, two, ">")
     with pytest.raises(InvalidHandler, match="two handlers are named 'bridge one to two: >'"):
         bridge(one, two, ">")

@@ -318,9 +318,11 @@ async def test_what_cannot_be_asked_for_is_refused_and_tells_what_there_is() -> 
         ):
             with pytest.raises(UnknownHandler, match="'nail'; there are: mail, totals"):
                 await asked
-        for to in (2, -1):
-            with pytest.raises(InvalidReset, match=f"after position {to}: the log ends at 1"):
-                await system.reset("mail", to)
+        with pytest.raises(InvalidReset, match="after position 2: the log ends at 1"):
+            await system.reset("mail", 2)
+        for no_place in (-1, "earlist", None, 1.5):
+            with pytest.raises(InvalidReset, match=f"a position .* or a datetime, not from {no_place!r}"):
+                await system.reset("mail", no_place)  # type: ignore[arg-type]
         with pytest.raises(NoDeadLetter, match="mail has no dead letter at position 1"):
             await system.retry_dead_letters("mail", [1])
         assert await system.retry_dead_letters("mail") == 0
@@ -358,6 +360,40 @@ async def test_what_is_asked_in_the_middle_of_a_page_of_the_log_skips_nothing() 
         go_on.set()
         await system.settled()
     assert seen == [2, 3, 4, 5, 1, 6, 7, 8, 9, 10]
+
+
+@KINDS
+async def test_a_pause_while_the_log_is_read_skips_nothing_and_delays_nobody(options: dict[str, int]) -> None:
+    store, seen, after = BankStore(), Seen(), Seen()
+    await store.append(*credited(1, 2, 3))
+    await store.save_progress({"mail": 0})
+    await HandlerControl(store).pause("mail")
+    spec = seen.spec(priority=EventPriority.HIGH, **options)
+    low = HandlerSpec("low", after.spec().target, Credited, priority=EventPriority.LOW, start="earliest")
+    read, reading, go_on = store.read_log, asyncio.Event(), asyncio.Event()
+
+    async def hold(*arguments: Any) -> Any:
+        found = await read(*arguments)
+        if found and not reading.is_set():
+            reading.set()
+            await go_on.wait()
+        return found
+
+    async with serving(store, spec, low) as system:
+        await system.settled()
+        store.read_log = hold  # type: ignore[method-assign]
+        await system.resume("mail")
+        await reading.wait()
+        await system.pause("mail")
+        go_on.set()
+        await turns()
+        await store.append(*credited(4))
+        await system.settled()
+        assert after == [1, 2, 3, 4], "nobody waits for it"
+        assert system.statistics().handlers["mail"].state == "paused"
+        await system.resume("mail")
+        await system.settled()
+    assert seen == [1, 2, 3, 4]
 
 
 # --- dead letters ---
@@ -603,6 +639,13 @@ def test_whatever_is_asked_no_event_is_missed(
         assert await it.store.checkpoints() == {"mail": it.recorded}
 
     asyncio.run(run())
+
+
+async def test_a_projection_is_known_as_soon_as_its_system_runs() -> None:
+    store = BankStore()
+    async with serving(store, totals()) as system:
+        await system.pause("totals")
+        assert (await info(system, "totals")).state == "paused"
 
 
 # --- taking one out ---

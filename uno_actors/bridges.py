@@ -5,10 +5,11 @@ carries over it records in the target's store, where the target's handlers find 
 
 Carried events are recorded once, although a handler may see an event twice: each has a stream of its own in
 the target's store, whose name follows from the event's id, and is recorded as the first event of that stream
-or not at all. The name of the stream also tells which systems the event has passed; so it goes through each of
-them once, however the bridges lie.
+or not at all. The name of the stream also tells which systems the event has passed; so it never comes back to one
+of them, however the bridges lie. To a system that two ways lead to it comes once on each.
 """
 
+import inspect
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Literal
@@ -68,6 +69,8 @@ def bridge(
         raise InvalidHandler(f"the name of a bridged system must not have '>' or '/' in it; found {unfit}")
     if source._shares_store_with(target):
         raise InvalidHandler(f"{source!r} and {target!r} have one store: there is nothing to bridge")
+    if inspect.iscoroutinefunction(translate):
+        raise InvalidHandler(f"translate must be a plain function, {translate!r} is a coroutine function")
     name = name or f"bridge {source.name} to {target.name}: {topic_pattern}"
     carrier = _Bridge(name, source.name, target, translate)
     source._add_handler(

@@ -470,6 +470,8 @@ class HandlerActor(Actor):
     @override
     async def on_start(self) -> None:
         self._make_handler()
+        if self._subscription.leased:
+            await self._know_view()  # from here on operators know it too
         if self._subscription.state == "restarting":
             self._subscription.state = "catching up"
 
@@ -782,7 +784,7 @@ class HandlerActor(Actor):
     async def _take_more(self, lanes: Lanes[Delivery]) -> None:
         """Take what there is, from the queue or from the log, as far as there is room; at its end go live."""
         subscription = self._subscription
-        while len(lanes) < LOOK_AHEAD:
+        while len(lanes) < LOOK_AHEAD and subscription.may_go_on:
             if subscription.live:
                 if not subscription.queue:
                     return

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from uno_actors.errors import InvalidReset, NoDeadLetter, UnknownHandler
-from uno_actors.handlers import Start
+from uno_actors.handlers import STARTS, Start, is_start
 from uno_actors.projections import Entry, ViewReader, entries, pack_key
 from uno_actors.store import EventStore, ViewChange
 from uno_actors.values import pack_value
@@ -193,9 +193,11 @@ class HandlerControl:
 
         Raises:
             UnknownHandler: None of this name has run on the store.
-            InvalidReset: The log does not reach so far, or it is a projection.
+            InvalidReset: The log does not reach so far, ``to`` is no place, or it is a projection.
         """
         entry = await self._check_known(name)
+        if not is_start(to):
+            raise InvalidReset(f"{name} goes on from {STARTS}, not from {to!r}")
         end = await self._store.last_position()
         position = await position_of(self._store, to, end)
         if entry is not None and position:

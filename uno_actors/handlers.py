@@ -29,6 +29,8 @@ _BARRED = frozenset("\0@")  # @ is in the names under which views are kept
 Start = Literal["latest", "earliest"] | int | datetime
 """Where a handler without a checkpoint begins; see `HandlerSpec`."""
 
+STARTS = "'latest', 'earliest', a position (0 or more) or a datetime"
+
 
 class EventPriority(IntEnum):
     """For each event every HIGH handler finishes before a NORMAL one starts, and NORMAL before LOW."""
@@ -145,10 +147,8 @@ class HandlerSpec:
             (
                 "start",
                 self.start,
-                "'latest', 'earliest', a position (0 or more) or a datetime",
-                self.start in ("latest", "earliest")
-                or isinstance(self.start, datetime)
-                or _is_count(self.start, 0),
+                STARTS,
+                is_start(self.start),
             ),
             ("max_attempts", self.max_attempts, "1 or more", _is_count(self.max_attempts)),
             (
@@ -379,6 +379,11 @@ def _is_unbound(target: object) -> bool:
     outer = target.__qualname__.rpartition(".")[0]
     in_class = bool(outer) and not outer.endswith("<locals>")
     return in_class and next(iter(inspect.signature(target).parameters), None) == "self"
+
+
+def is_start(found: object) -> bool:
+    """Whether ``found`` is a `Start`."""
+    return found in ("latest", "earliest") or isinstance(found, datetime) or _is_count(found, 0)
 
 
 def _is_count(found: object, least: int = 1) -> bool:
