@@ -114,6 +114,22 @@ async def test_an_event_finds_handlers_by_topic_and_must_fit_the_type_too() -> N
     assert calls == ["bells.*", "bells.>", "*.fell"]
 
 
+async def test_an_event_finds_handlers_by_the_type_of_its_aggregate() -> None:
+    bus, calls = EventBus(), Calls()
+    bus.subscribe(calls.handler("Tower"), aggregate_type="Tower")
+    bus.subscribe(topic_pattern="bells.rang", aggregate_type="Tower")(calls.handler("Tower's bells"))
+    bus.subscribe(calls.handler("all"))
+    for aggregate_type, called in [
+        ("Tower", ["Tower", "Tower's bells", "all"]),
+        ("Clock", ["all"]),
+        ("Tower", ["Tower", "Tower's bells", "all"]),
+        (None, ["all"]),
+    ]:
+        calls.clear()
+        await bus.publish(Rang(aggregate_id="one", aggregate_type=aggregate_type))
+        assert sorted(calls) == sorted(called)
+
+
 @pytest.mark.parametrize("pattern", [None, "bells.>"])
 async def test_a_handler_of_several_types_is_called_once(
     registry: HandlerRegistry, pattern: str | None

@@ -77,6 +77,7 @@ auto_shutdown = "any_significant"
   max_attempts = 2
   timeout = "1s"
   concurrency = 4
+  aggregate_type = "Account"
   restart = "permanent"
   shutdown = "2s"
 
@@ -162,7 +163,7 @@ def test_everything_that_a_file_says_is_in_the_system(tmp_path: Path) -> None:
     assert (mail.name, mail.shutdown, mail.run.target) == ("mail", 2.0, configured.mail)
     assert (mail.run.topic_pattern, mail.run.event_type) == (TopicPattern("shop.>"), configured.Sold)
     assert (mail.run.priority, mail.run.start, mail.run.max_attempts) == (EventPriority.HIGH, 17, 2)
-    assert (mail.run.timeout, mail.run.concurrency) == (1.0, 4)
+    assert (mail.run.timeout, mail.run.concurrency, mail.run.aggregate_type) == (1.0, 4, "Account")
     assert (counting.restart, counting.shutdown) == ("temporary", "infinity")
     assert counting.run.max_restarts is None
     (counter,) = counting.run.children

@@ -115,6 +115,7 @@ handlers = st.builds(
     max_attempts=st.integers(1, 50),
     timeout=st.none() | seconds,
     concurrency=st.integers(1, 8),
+    aggregate_type=st.sampled_from([None, "Account", 'a "quoted" one']),
 )
 
 

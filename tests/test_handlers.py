@@ -132,6 +132,14 @@ def test_a_handler_that_is_defined_again_replaces_itself(
         ({"concurrency": 0}, "concurrency must be 1 or more, not 0"),
         ({"concurrency": 1.5}, "concurrency must be 1 or more, not 1.5"),
         ({"batch": 0}, "batch must be 1 or more, or None, not 0"),
+        (
+            {"aggregate_type": DomainEvent},
+            "aggregate_type must be an AggregateRoot class or the name of its type",
+        ),
+        (
+            {"aggregate_type": ""},
+            "aggregate_type must be an AggregateRoot class or the name of its type, not ''",
+        ),
         ({"batch": 2, "concurrency": 2}, "batch and concurrency exclude each other"),
         ({"max_attempts": 0}, "max_attempts must be 1 or more, not 0"),
         ({"priority": "high"}, "priority must be one of HIGH, NORMAL, LOW, not 'high'"),

@@ -56,19 +56,24 @@ def collector(seen: list[Any], **subscription: Any) -> Callable[[DomainEvent], A
         ({"event_type": Credited, "topic_pattern": "bank.*"}, [1, 4]),  # both must fit
         ({"event_type": Debited, "topic_pattern": "bank.credited"}, []),  # and never do
         ({"event_type": Noted, "topic_pattern": ">"}, []),  # no topic fits no pattern
+        ({"aggregate_type": Account}, [1, 3]),  # a class of aggregates
+        ({"aggregate_type": "Shop"}, [4]),  # or the name of a type
+        ({"aggregate_type": "shop"}, []),
+        ({"aggregate_type": Account, "event_type": Debited}, [3]),  # both must fit
+        ({"aggregate_type": Account, "topic_pattern": "bank.credited"}, [1]),
     ],
 )
 @pytest.mark.parametrize("start", ["live", "catching up"])
-async def test_a_handler_gets_what_fits_topic_and_type(
+async def test_a_handler_gets_what_fits_topic_and_types(
     subscription: dict[str, Any], expected: list[Any], start: str
 ) -> None:
     store, seen = BankStore(), []
     events = [
-        Credited(amount=1),
+        Credited(amount=1, aggregate_id="alice", aggregate_type="Account"),
         BonusCredited(amount=2),
-        Debited(amount=3),
+        Debited(amount=3, aggregate_id="alice", aggregate_type="Account"),
         Noted(text="note"),
-        Credited(amount=4),
+        Credited(amount=4, aggregate_id="alice", aggregate_type="Shop"),
     ]
     if start == "catching up":
         await store.append(*events)

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
+from uno_actors.aggregate import AggregateRoot
 from uno_actors.carrier import Waiting
 from uno_actors.causality import _current as _current_cause
 from uno_actors.causality import current_cause
@@ -143,7 +144,7 @@ class EventBus:
         self._by_target: dict[tuple[int, ...], list[_Subscription]] = {}
         self._by_type: dict[type[DomainEvent], dict[_Subscription, None]] = {}
         self._by_topic: TopicTrie[_Subscription] = TopicTrie()
-        self._routes: dict[tuple[type[DomainEvent], str | None], Tiers] = {}
+        self._routes: dict[tuple[type[DomainEvent], str | None, str | None], Tiers] = {}
         self._order = itertools.count()
         self._lock = threading.RLock()
         self._dead_letters: deque[FailedDelivery] = deque(maxlen=KEPT)
@@ -163,6 +164,7 @@ class EventBus:
         priority: EventPriority | None = None,
         *,
         name: str | None = None,
+        aggregate_type: type[AggregateRoot] | str | None = None,
     ) -> H: ...
     @overload
     def subscribe(
@@ -173,6 +175,7 @@ class EventBus:
         priority: EventPriority | None = None,
         *,
         name: str | None = None,
+        aggregate_type: type[AggregateRoot] | str | None = None,
     ) -> Callable[[H], H]: ...
 
     def subscribe(
@@ -183,6 +186,7 @@ class EventBus:
         priority: EventPriority | None = None,
         *,
         name: str | None = None,
+        aggregate_type: type[AggregateRoot] | str | None = None,
     ) -> H | Callable[[H], H]:
         """Subscribe ``handler``, and return it; without one, a decorator that does.
 
@@ -195,6 +199,7 @@ class EventBus:
             topic_pattern: Only events whose topic matches.
             priority: See `EventPriority`; default is NORMAL.
             name: For logs and dead letters; default is the qualified name.
+            aggregate_type: Only events of aggregates of this class, or of this name of a type.
 
         A handler with ``batch`` is given lists of one event; of the other options of `HandlerSpec` a bus knows none.
 
@@ -203,16 +208,17 @@ class EventBus:
             InvalidHandler: Another argument is wrong, or it is a projection.
         """
         if handler is None:
-            return lambda handler: self.subscribe(handler, event_type, topic_pattern, priority, name=name)
-        spec = _spec(handler, event_type, topic_pattern, priority, name)
+            return lambda handler: self.subscribe(
+                handler, event_type, topic_pattern, priority, name=name, aggregate_type=aggregate_type
+            )
+        spec = _spec(handler, event_type, topic_pattern, priority, name=name, aggregate_type=aggregate_type)
         if spec.keeps_a_view:
             raise InvalidHandler(f"{spec.name} keeps a view of recorded events: give it to an ActorSystem")
         with self._lock:
             self._serve_registry()
-            same = (spec.event_type, spec.topic_pattern, spec.priority)
-            for other in self._by_target.get(_key(handler), ()):
-                if (other.spec.event_type, other.spec.topic_pattern, other.spec.priority) == same:
-                    return handler
+            wanted = _wanted(spec)
+            if any(_wanted(other.spec) == wanted for other in self._by_target.get(_key(handler), ())):
+                return handler
             self._add(spec)
         return handler
 
@@ -302,7 +308,9 @@ class EventBus:
         registry = self._registry
         if registry is not None and self._served != registry.state:
             self._serve_registry()
-        tiers = self._routes.get((event.__class__, getattr(event, "topic", None)))
+        tiers = self._routes.get(
+            (event.__class__, getattr(event, "topic", None), getattr(event, "aggregate_type", None))
+        )
         if tiers is None:
             tiers = self._route(event)
         self._published += 1
@@ -367,7 +375,7 @@ class EventBus:
         return cast("T", value)
 
     def _route(self, event: DomainEvent) -> Tiers:
-        """The handlers of events of this class and topic, by priority and in the order of subscription."""
+        """The handlers of events of this class, topic and aggregate type, by priority, in the order of subscription."""
         kind: type = type(event)
         if not issubclass(kind, DomainEvent):
             raise TypeError(f"a bus carries DomainEvents; found {event!r}")
@@ -383,12 +391,17 @@ class EventBus:
                     for subscription in self._by_topic.match(topic)
                     if issubclass(kind, _kinds(subscription.spec))
                 )
+            found = [
+                subscription
+                for subscription in found
+                if subscription.spec.aggregate_type in (None, event.aggregate_type)
+            ]
             found.sort(key=lambda subscription: (subscription.spec.priority, subscription.order))
             by_priority = itertools.groupby(found, key=lambda subscription: subscription.spec.priority)
             tiers = tuple(tuple(tier) for _, tier in by_priority)
             if len(self._routes) >= MAX_ROUTES:
                 self._routes = {}
-            self._routes[kind, topic] = tiers
+            self._routes[kind, topic, event.aggregate_type] = tiers
         return tiers
 
     async def _run(
@@ -474,10 +487,12 @@ def _spec(
     event_type: type[DomainEvent] | None,
     topic_pattern: str | None,
     priority: EventPriority | None,
+    *,
     name: str | None,
+    aggregate_type: type[AggregateRoot] | str | None,
 ) -> HandlerSpec:
     """The subscription of ``handler``: what is given wins over what it says of itself."""
-    given: dict[str, Any] = {"event_type": event_type, "name": name}
+    given: dict[str, Any] = {"event_type": event_type, "name": name, "aggregate_type": aggregate_type}
     if topic_pattern is not None:
         given["topic_pattern"] = TopicPattern(topic_pattern)
     if priority is not None:
@@ -493,6 +508,11 @@ def _spec(
         (own,) = gather([handler])
         return replace(own, **given)
     return HandlerSpec(**({"name": name or _default_name(handler), "target": handler} | given))
+
+
+def _wanted(spec: HandlerSpec) -> tuple[object, ...]:
+    """Which events it wants, and when."""
+    return spec.event_type, spec.topic_pattern, spec.aggregate_type, spec.priority
 
 
 def _kinds(spec: HandlerSpec) -> tuple[type[DomainEvent], ...]:

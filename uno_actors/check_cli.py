@@ -194,7 +194,8 @@ def _subscription(handler: HandlerSpec) -> list[str]:
     kinds = handler.event_type if isinstance(handler.event_type, tuple) else (handler.event_type,)
     events = " or ".join(kind.__name__ for kind in kinds if kind is not None)
     topic = "" if handler.topic_pattern is None else f"topic {handler.topic_pattern.text}"
-    of = [part for part in (events, topic) if part] or ["every event"]
+    aggregate = "" if handler.aggregate_type is None else f"of {handler.aggregate_type}"
+    of = [part for part in (events, topic, aggregate) if part] or ["every event"]
     return [*of, handler.priority.name.lower(), _count(handler.max_attempts, "attempt")]
 
 

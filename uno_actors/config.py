@@ -136,6 +136,8 @@ class HandlerTable(_Table):
     """Only events whose topic matches."""
     events: list[EventType] | None = None
     """Only events of these classes."""
+    aggregate_type: Name | None = None
+    """Only events of aggregates of this type."""
     priority: PriorityWord = EventPriority.NORMAL
     """For each event every high handler finishes before a normal one starts."""
     start: StartValue = "latest"
@@ -665,7 +667,16 @@ class _Reader:
 
 
 _AS_USUAL = {"restart": "permanent", "shutdown": None, "significant": False}
-_HANDLER_OPTIONS = {"name", "priority", "start", "max_attempts", "timeout", "concurrency", "batch"}
+_HANDLER_OPTIONS = {
+    "name",
+    "priority",
+    "start",
+    "max_attempts",
+    "timeout",
+    "concurrency",
+    "batch",
+    "aggregate_type",
+}
 
 
 # --- what pydantic says ------------------------------------------------------------------------------------

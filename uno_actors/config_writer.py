@@ -157,7 +157,7 @@ class _Writer:
                     self.reasons.append(f"{name} has a topic pattern of its own, but this handler has none")
                 case "event_type", None:
                     self.reasons.append(f"{name} has an event type of its own, but this handler has none")
-                case (("timeout" | "batch"), None):
+                case (("timeout" | "batch" | "aggregate_type"), None):
                     self.reasons.append(f"{name} has a {option} of its own, but this handler has none")
                 case "topic_pattern", pattern:
                     table["topic"] = pattern.text

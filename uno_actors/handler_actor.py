@@ -193,10 +193,12 @@ class Subscription:
         pattern = self.spec.topic_pattern
         if pattern is not None and (record.topic is None or not pattern.matches(record.topic)):
             return False
-        return self.wants_type(record.event_type)
+        return self.wants_type(record.event_type, record.aggregate_type)
 
-    def wants_type(self, event_type: str) -> bool:
-        """Whether events recorded under this name are of the class it subscribed to."""
+    def wants_type(self, event_type: str, aggregate_type: str | None) -> bool:
+        """Whether events recorded under this name, of such an aggregate, are of those it subscribed to."""
+        if self.spec.aggregate_type not in (None, aggregate_type):
+            return False
         wanted = self.spec.event_type
         kinds = wanted if isinstance(wanted, tuple) else (wanted,)
         return wanted is None or any(event_type in self._registry.names_of(kind) for kind in kinds if kind)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, get_
 
 from structlog.typing import FilteringBoundLogger
 
+from uno_actors.aggregate import AggregateRoot
 from uno_actors.errors import InvalidHandler
 from uno_actors.events import DomainEvent
 from uno_actors.topics import TopicPattern
@@ -106,6 +107,8 @@ class HandlerSpec:
         batch: The handler is given a list of up to so many events that are there, in order, instead of one
             event, and has handled or failed to handle all of them. After a failure each of them comes in a
             list of its own, so that a poisonous one is set aside alone; only these are attempts that count.
+        aggregate_type: Only events of aggregates of this class; kept as the name of the type, which may be given
+            as well.
     """
 
     name: str
@@ -118,6 +121,7 @@ class HandlerSpec:
     timeout: float | None = None
     concurrency: int = 1
     batch: int | None = None
+    aggregate_type: str | None = None
 
     def __post_init__(self) -> None:
         if not (callable(self.target) or isinstance(self.target, EventHandler)):
@@ -138,9 +142,19 @@ class HandlerSpec:
                 raise InvalidHandler(
                     f"handler {self.name}: event_type must be a DomainEvent class, not {kind!r}"
                 )
+        object.__setattr__(self, "aggregate_type", self._aggregate_type_name(self.aggregate_type))
         self._check_options()
         if not isinstance(self.target, type):
             self.instantiate()  # checks its parameters
+
+    def _aggregate_type_name(self, found: object) -> str | None:
+        name = found.aggregate_type if isinstance(found, type) and issubclass(found, AggregateRoot) else found
+        if name is not None and (not isinstance(name, str) or not name):
+            raise InvalidHandler(
+                f"handler {self.name}: aggregate_type must be an AggregateRoot class or the name of its type,"
+                f" not {found!r}"
+            )
+        return name
 
     def _check_options(self) -> None:
         for option, found, allowed, is_allowed in (
@@ -242,6 +256,7 @@ def subscribe(
     timeout: float | None = None,
     concurrency: int = 1,
     batch: int | None = None,
+    aggregate_type: type[AggregateRoot] | str | None = None,
 ) -> Callable[[H], H]:
     """Decorator that subscribes a function or an `EventHandler` class to recorded events; or, called with an
     `EventHandler` instance or a bound method, that: ``subscribe(topic_pattern="users.*")(Audit(file))``.
@@ -249,9 +264,9 @@ def subscribe(
     A method that is decorated in its class is served when it is given to a system with its object, as in
     ``ActorSystem(handlers=[mailer.send_receipt])``.
 
-    With both ``event_type`` (one, or several in a tuple) and ``topic_pattern`` an event must fit both; with
-    neither every event is handled. For the other arguments see `HandlerSpec`; the default name is the
-    function's qualified name.
+    An event must fit all that is given of ``event_type`` (one, or several in a tuple), ``topic_pattern`` and
+    ``aggregate_type``; with none of them every event is handled. For the other arguments see `HandlerSpec`; the
+    default name is the function's qualified name.
 
     Raises:
         InvalidTopic: The pattern is malformed.
@@ -284,6 +299,7 @@ def subscribe(
             timeout,
             concurrency,
             batch,
+            aggregate_type,  # type: ignore[arg-type]  # a class becomes its name
         )
         if not isinstance(target, MethodType):
             try:

@@ -27,7 +27,7 @@ TURN = 1.0
 CHECKPOINT_EVERY = 0.05
 """Seconds between two writes of checkpoints: what a crash may deliver again."""
 MAX_ROUTES = 4096
-"""Kinds of events, by type and topic, whose handlers are remembered."""
+"""Kinds of events, by type, aggregate type and topic, whose handlers are remembered."""
 
 TIERS = tuple(EventPriority)
 
@@ -67,8 +67,8 @@ class RouterActor(Actor):
         self._turn = turn
         self._log = get_logger(actor="router")
         self._by_topic: TopicTrie[Subscription] = TopicTrie()
-        self._by_type: dict[str, list[Subscription]] = {}
-        self._routes: dict[tuple[str, str | None], tuple[list[Subscription], ...]] = {}
+        self._by_type: dict[tuple[str, str | None], list[Subscription]] = {}
+        self._routes: dict[tuple[str, str | None, str | None], tuple[list[Subscription], ...]] = {}
         self._generation = -1
         self._under_way: tuple[deque[Delivery], ...] = tuple(deque() for _ in TIERS)
         self._dispatched = [position for _ in TIERS]
@@ -169,7 +169,7 @@ class RouterActor(Actor):
         if self._generation != self._store.event_registry.generation:
             self._generation = self._store.event_registry.generation
             self._forget_routes()
-        route = record.event_type, record.topic
+        route = record.event_type, record.aggregate_type, record.topic
         tiers = self._routes.get(route)
         if tiers is None:
             tiers = tuple([] for _ in TIERS)
@@ -181,18 +181,18 @@ class RouterActor(Actor):
         return tiers
 
     def _matching(self, record: Record) -> Iterable[Subscription]:
-        kind = record.event_type
+        kind = record.event_type, record.aggregate_type
         by_type = self._by_type.get(kind)
         if by_type is None:
             by_type = self._by_type[kind] = [
                 subscription
                 for subscription in self.subscriptions
-                if subscription.spec.topic_pattern is None and subscription.wants_type(kind)
+                if subscription.spec.topic_pattern is None and subscription.wants_type(*kind)
             ]
         if record.topic is None:
             return by_type
         by_topic = self._by_topic.match(record.topic)
-        return [*by_type, *(subscription for subscription in by_topic if subscription.wants_type(kind))]
+        return [*by_type, *(subscription for subscription in by_topic if subscription.wants_type(*kind))]
 
     # --- tiers ---
     # Each tier has a queue of the events dispatched to it, in log order. When the first of them has been
