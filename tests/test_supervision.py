@@ -734,6 +734,28 @@ async def test_a_sibling_that_fails_while_a_child_is_restarted_by_hand_takes_it_
         assert diary.count("+b") == 2
 
 
+async def test_a_handler_is_unsubscribed_once_whatever_happens_to_its_siblings_meanwhile() -> None:
+    diary, gate, begun = Diary(), asyncio.Event(), asyncio.Event()
+
+    async def handle(event: Credited) -> None:
+        begun.set()
+        await gate.wait()
+
+    store = BankStore()
+    children = HandlerSpec("handle", handle, Credited), member("a", diary)
+    async with tree(team(*children, strategy="one_for_all"), store=store) as (system, clock):
+        await store.append(*credited(1))
+        await begun.wait()
+        ends = [asyncio.ensure_future(system.unsubscribe("handle")) for _ in range(2)]
+        await turns()
+        tell(system, "a", ValueError("broken"))
+        await turns()
+        gate.set()
+        await asyncio.gather(*ends)
+        await passing(clock, lambda: diary.count("+a") == 2)
+        assert [node.name for node in system.supervisor("team").which_children()] == ["a"]
+
+
 async def test_a_system_that_stops_while_a_child_is_added_leaves_none_running() -> None:
     inside, gate = asyncio.Event(), asyncio.Event()
 

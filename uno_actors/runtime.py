@@ -340,9 +340,7 @@ class Runtime:
         """See `ActorSystem.unsubscribe`."""
         for shell in self._supervisors.values():
             if isinstance(shell.runners.get(name), HandlerRunner):
-                await shell.terminate_child(name)
-                if name in shell.runners:  # else it was temporary
-                    await shell.delete_child(name)
+                await shell.drop_children([name])
                 return
         raise UnknownHandler(name, [subscription.name for subscription in self.subscriptions])
 

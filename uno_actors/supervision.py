@@ -431,9 +431,9 @@ class SupervisorActor(Actor):
     # --- another configuration ---
 
     async def drop_children(self, names: Sequence[str]) -> None:
-        """Stop children for good, the last started first, and forget them."""
+        """Stop those of the children for good that are there, the last started first, and forget them."""
         async with self._requests:
-            for name in sorted(names, key=list(self.runners).index, reverse=True):
+            for name in [name for name in reversed(self.runners) if name in names]:
                 if name in self._family.names:
                     self._family = self._family.without(name)
                 runner = self.runners[name]
