@@ -22,7 +22,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -175,10 +175,12 @@ class DatabaseEventStore(EventStore):
         self._tail = Tail()
         self._leased: set[str] = set()  # of the names of the place, those of this store
         self._wire = (
-            Wire(self._session_factory, self._announce, patience) if self._dialect == "postgresql" else None
+            Wire(self._url, self._session_factory, self._announce, patience)
+            if self._dialect == "postgresql"
+            else None
         )
         self._watcher: asyncio.Task[None] | None = None
-        self._glances: set[asyncio.Task[None]] = set()
+        self._errands: set[asyncio.Task[None]] = set()
         self._announced = 0  # listeners have been told of everything up to here
         self._closed = False
         self._end: asyncio.Task[None] | None = None
@@ -591,6 +593,7 @@ class DatabaseEventStore(EventStore):
     @override
     async def lease(self, name: str) -> Lease | None:
         self._check_open()
+        check_handler(name)
         wire, files = self._wire, self._place.leases
         if wire is None:
             try:
@@ -599,7 +602,12 @@ class DatabaseEventStore(EventStore):
                 raise StoreUnavailable(self._url, f"its leases: {error.strerror or error}") from error
         else:
             await self._open()
-            taken = await self._again_if_lost(lambda: wire.leases.take(name))
+            taking = asyncio.ensure_future(self._again_if_lost(lambda: wire.leases.take(name)))
+            try:
+                taken = await asyncio.shield(taking)  # to cancel it would end the connection, with all leases
+            except asyncio.CancelledError:
+                self._run(_give_back(wire, name, taking))
+                raise
         if not taken:
             return None
         self._leased.add(name)
@@ -614,7 +622,7 @@ class DatabaseEventStore(EventStore):
             self._place.leases.release(name)
         else:
             with contextlib.suppress(Exception):  # a connection that was lost holds nothing
-                await self._wire.leases.release(name)
+                await asyncio.shield(self._wire.leases.release(name))
 
     def _watch(self) -> None:
         """Have somebody look what others record, and whether the leases are held."""
@@ -648,8 +656,12 @@ class DatabaseEventStore(EventStore):
     def _look_soon(self) -> None:
         """A caller's transaction has ended."""
         if self._commit_listeners and not self._closed:
-            self._glances.add(glance := asyncio.get_running_loop().create_task(self._look()))
-            glance.add_done_callback(self._glances.discard)
+            self._run(self._look())
+
+    def _run(self, errand: Coroutine[Any, Any, None]) -> None:
+        """Do something that nobody waits for, unless the store is closed first."""
+        self._errands.add(task := asyncio.get_running_loop().create_task(errand))
+        task.add_done_callback(self._errands.discard)
 
     def _announce(self, end: int) -> None:
         if end > self._announced:
@@ -685,7 +697,7 @@ class DatabaseEventStore(EventStore):
     async def _let_go(self) -> None:
         if self._writer is not None:
             await asyncio.wait([self._writer])
-        tasks = [*self._glances, *([] if self._watcher is None else [self._watcher])]
+        tasks = [*self._errands, *([] if self._watcher is None else [self._watcher])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -752,6 +764,13 @@ async def create_database_event_store(
     )
     await store.create_schema()
     return store
+
+
+async def _give_back(wire: Wire, name: str, taking: Awaitable[bool]) -> None:
+    """Release a lease that nobody waits for any more."""
+    with contextlib.suppress(Exception):  # as in `_release`
+        if await taking:
+            await wire.leases.release(name)
 
 
 class _Held(Lease):
