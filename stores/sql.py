@@ -140,7 +140,7 @@ class DatabaseEventStore(EventStore):
 
     Raises:
         ValueError: The sessions are bound to no engine, or to one of another database; or both ``event_types``
-            and ``event_registry`` were given.
+            and ``event_registry`` were given; or a number is not positive.
     """
 
     def __init__(
@@ -157,6 +157,8 @@ class DatabaseEventStore(EventStore):
         super().__init__(_registry(event_types, event_registry))
         if max_event_size < 1:
             raise ValueError(f"max_event_size must be a positive number of bytes; found {max_event_size}")
+        if not patience > 0:
+            raise ValueError(f"patience must be a positive number of seconds; found {patience}")
         self.max_event_size = max_event_size
         self.patience = patience
         self._session_factory = session_factory
@@ -738,6 +740,10 @@ class DatabaseEventStore(EventStore):
                 return StoreUnavailable(
                     self._url, f"{reason(error)}; make its tables once with `await create_schema()`"
                 )
+            case Trouble.NO_FILE:
+                return StoreUnavailable(
+                    self._url, f"{reason(error)}; the directory must be there and be writable, make it first"
+                )
             case Trouble.UNFIT if requests:
                 return EventNotSerializable(requests[0].records[0].event_type, reason(error))
         return StoreUnavailable(self._url, reason(error))
@@ -1005,8 +1011,10 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
         InvalidStoreUrl: It is no URL of a database, or an option is none.
         StoreUnavailable: There is no file, and none was to be made.
     """
+    shown = url
     try:
         parsed = make_url(url)
+        shown = parsed.render_as_string(hide_password=True)
         options = {
             name: kind(str(parsed.query[name])) for name, kind in OPTIONS.items() if name in parsed.query
         }
@@ -1017,7 +1025,7 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
         engine = create_async_engine(parsed)
         store = DatabaseEventStore(lambda: AsyncSession(engine), event_registry=event_registry, **options)
     except (ArgumentError, ValueError) as error:
-        raise InvalidStoreUrl(url, [], str(error)) from error
+        raise InvalidStoreUrl(shown, [], str(error)) from error
     if parsed.get_backend_name() == "sqlite":
         event.listen(engine.sync_engine, "connect", _sync_fully)
     store._own_engine = engine
