@@ -25,6 +25,7 @@ class Trouble(Enum):
     LOST = "the connection is gone, or there was none: try again on another"
     BUSY = "others were in the way: try again"
     FULL = "there is no room"
+    NO_FILE = "the file of the database can neither be opened nor made"
     NO_TABLES = "the tables are missing"
     TAKEN = "something has the same key"
     UNFIT = "the values cannot be written"
@@ -71,19 +72,23 @@ def _by_state(state: str) -> Trouble | None:
     return Trouble.UNFIT if state.startswith(("22", "54")) else None
 
 
+_TEXTS = {
+    "is locked": Trouble.BUSY,
+    "disk is full": Trouble.FULL,
+    "unable to open database file": Trouble.NO_FILE,
+    "no such table": Trouble.NO_TABLES,
+    "connection is closed": Trouble.LOST,
+    "connection was closed": Trouble.LOST,
+    "no active connection": Trouble.LOST,
+    "error binding parameter": Trouble.UNFIT,
+    "too big": Trouble.UNFIT,
+    "invalid input for query": Trouble.UNFIT,
+}
+
+
 def _by_text(text: str) -> Trouble | None:
     """SQLite tells its codes as texts, and asyncpg has none for what it notices itself."""
-    if "is locked" in text:
-        return Trouble.BUSY
-    if "disk is full" in text:
-        return Trouble.FULL
-    if "no such table" in text:
-        return Trouble.NO_TABLES
-    if "connection is closed" in text or "connection was closed" in text or "no active connection" in text:
-        return Trouble.LOST
-    if any(part in text for part in ("error binding parameter", "too big", "invalid input for query")):
-        return Trouble.UNFIT
-    return None
+    return next((kind for part, kind in _TEXTS.items() if part in text), None)
 
 
 @asynccontextmanager

@@ -75,7 +75,9 @@ _KEY = "hashtextextended('uno_actors lease ' || current_schema() || ' ' || :name
 _LOCK = text(f"SELECT pg_try_advisory_lock({_KEY})")
 _UNLOCK = text(f"SELECT pg_advisory_unlock({_KEY})")
 _TAKE = text(
-    "INSERT INTO uno_leases AS known (name, taken) VALUES (:name, 1)"
+    # In one statement, lest the connection is lost between: a lock that was lost would be counted as had.
+    f"WITH tried AS MATERIALIZED (SELECT pg_try_advisory_lock({_KEY}) AS locked)"  # noqa: S608 - constants
+    " INSERT INTO uno_leases AS known (name, taken) SELECT CAST(:name AS text), 1 FROM tried WHERE locked"
     " ON CONFLICT (name) DO UPDATE SET taken = known.taken + 1 RETURNING taken"
 )
 _TAKEN = select(leases.c.taken).where(leases.c.name == text(":name"))
@@ -104,11 +106,12 @@ class AdvisoryLeases:
             return False
         self._taking.add(name)  # the lock of one connection is had by all of its users
         try:
-            if not await self._ask(_LOCK, {"name": name}):
-                return False
-            self.held[name] = await self._ask(_TAKE, {"name": name})
+            taken = await self._ask(_TAKE, {"name": name})
         finally:
             self._taking.discard(name)
+        if taken is None:
+            return False
+        self.held[name] = taken
         return True
 
     async def release(self, name: str) -> None:
@@ -122,10 +125,10 @@ class AdvisoryLeases:
         self._unlocked = set(self.held)
 
     async def renew(self) -> None:
-        """Lock again what was held, as far as nobody has it now."""
+        """Lock again what was held, as far as nobody has it now or had it meanwhile."""
         for name in tuple(self._unlocked):
             if await self._ask(_LOCK, {"name": name}):
-                if name not in self.held:  # released meanwhile
+                if await self._ask(_TAKEN, {"name": name}) != self.held.get(name):  # or released meanwhile
                     await self._ask(_UNLOCK, {"name": name})
                 self._unlocked.discard(name)
 

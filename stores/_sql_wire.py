@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from stores._sql_errors import within
 from stores._sql_leases import AdvisoryLeases
 from stores._sql_log import CHANNEL
+from uno_actors.errors import StoreUnavailable
 
 _CHANNEL = text(f"SELECT {CHANNEL}")
 
@@ -19,6 +20,7 @@ class Wire:
     """A connection that is made when it is needed, and again after it was lost.
 
     Args:
+        store: Whose it is, for errors.
         session_factory: Makes the session whose connection it keeps.
         heard: Told the last position of the log when it has grown.
         patience: Seconds that the server may take for an answer before the connection counts as lost.
@@ -29,8 +31,14 @@ class Wire:
     """
 
     def __init__(
-        self, session_factory: Callable[[], AsyncSession], heard: Callable[[int], None], patience: float
+        self,
+        store: str,
+        session_factory: Callable[[], AsyncSession],
+        heard: Callable[[int], None],
+        patience: float,
     ) -> None:
+        self._store = store
+        self._closed = False
         self.leases = AdvisoryLeases(self.ask)
         self.lost = asyncio.Event()
         self._session_factory = session_factory
@@ -47,8 +55,10 @@ class Wire:
         return self._listens and self._connection is not None
 
     async def ask(self, statement: Any, parameters: dict[str, Any] | None = None) -> Any:
-        """The one value that ``statement`` gives; whatever fails ends the connection."""
+        """The one value that ``statement`` gives; whatever fails, and to be cancelled, ends the connection."""
         async with self._turn:
+            if self._closed:  # a connection would keep its locks for ever
+                raise StoreUnavailable(self._store, "it was closed")
             try:
                 async with within(self._patience):
                     if self.lost.is_set():
@@ -60,7 +70,8 @@ class Wire:
                 raise
 
     async def close(self) -> None:
-        """End the connection, and with it the leases."""
+        """End the connection, and with it the leases, for good."""
+        self._closed = True
         async with self._turn:
             await self._drop()
 

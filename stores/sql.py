@@ -22,7 +22,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -140,7 +140,7 @@ class DatabaseEventStore(EventStore):
 
     Raises:
         ValueError: The sessions are bound to no engine, or to one of another database; or both ``event_types``
-            and ``event_registry`` were given.
+            and ``event_registry`` were given; or a number is not positive.
     """
 
     def __init__(
@@ -157,6 +157,8 @@ class DatabaseEventStore(EventStore):
         super().__init__(_registry(event_types, event_registry))
         if max_event_size < 1:
             raise ValueError(f"max_event_size must be a positive number of bytes; found {max_event_size}")
+        if not patience > 0:
+            raise ValueError(f"patience must be a positive number of seconds; found {patience}")
         self.max_event_size = max_event_size
         self.patience = patience
         self._session_factory = session_factory
@@ -175,10 +177,12 @@ class DatabaseEventStore(EventStore):
         self._tail = Tail()
         self._leased: set[str] = set()  # of the names of the place, those of this store
         self._wire = (
-            Wire(self._session_factory, self._announce, patience) if self._dialect == "postgresql" else None
+            Wire(self._url, self._session_factory, self._announce, patience)
+            if self._dialect == "postgresql"
+            else None
         )
         self._watcher: asyncio.Task[None] | None = None
-        self._glances: set[asyncio.Task[None]] = set()
+        self._errands: set[asyncio.Task[None]] = set()
         self._announced = 0  # listeners have been told of everything up to here
         self._closed = False
         self._end: asyncio.Task[None] | None = None
@@ -591,6 +595,7 @@ class DatabaseEventStore(EventStore):
     @override
     async def lease(self, name: str) -> Lease | None:
         self._check_open()
+        check_handler(name)
         wire, files = self._wire, self._place.leases
         if wire is None:
             try:
@@ -599,7 +604,12 @@ class DatabaseEventStore(EventStore):
                 raise StoreUnavailable(self._url, f"its leases: {error.strerror or error}") from error
         else:
             await self._open()
-            taken = await self._again_if_lost(lambda: wire.leases.take(name))
+            taking = asyncio.ensure_future(self._again_if_lost(lambda: wire.leases.take(name)))
+            try:
+                taken = await asyncio.shield(taking)  # to cancel it would end the connection, with all leases
+            except asyncio.CancelledError:
+                self._run(_give_back(wire, name, taking))
+                raise
         if not taken:
             return None
         self._leased.add(name)
@@ -614,7 +624,7 @@ class DatabaseEventStore(EventStore):
             self._place.leases.release(name)
         else:
             with contextlib.suppress(Exception):  # a connection that was lost holds nothing
-                await self._wire.leases.release(name)
+                await asyncio.shield(self._wire.leases.release(name))
 
     def _watch(self) -> None:
         """Have somebody look what others record, and whether the leases are held."""
@@ -648,8 +658,12 @@ class DatabaseEventStore(EventStore):
     def _look_soon(self) -> None:
         """A caller's transaction has ended."""
         if self._commit_listeners and not self._closed:
-            self._glances.add(glance := asyncio.get_running_loop().create_task(self._look()))
-            glance.add_done_callback(self._glances.discard)
+            self._run(self._look())
+
+    def _run(self, errand: Coroutine[Any, Any, None]) -> None:
+        """Do something that nobody waits for, unless the store is closed first."""
+        self._errands.add(task := asyncio.get_running_loop().create_task(errand))
+        task.add_done_callback(self._errands.discard)
 
     def _announce(self, end: int) -> None:
         if end > self._announced:
@@ -685,7 +699,7 @@ class DatabaseEventStore(EventStore):
     async def _let_go(self) -> None:
         if self._writer is not None:
             await asyncio.wait([self._writer])
-        tasks = [*self._glances, *([] if self._watcher is None else [self._watcher])]
+        tasks = [*self._errands, *([] if self._watcher is None else [self._watcher])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -726,6 +740,10 @@ class DatabaseEventStore(EventStore):
                 return StoreUnavailable(
                     self._url, f"{reason(error)}; make its tables once with `await create_schema()`"
                 )
+            case Trouble.NO_FILE:
+                return StoreUnavailable(
+                    self._url, f"{reason(error)}; the directory must be there and be writable, make it first"
+                )
             case Trouble.UNFIT if requests:
                 return EventNotSerializable(requests[0].records[0].event_type, reason(error))
         return StoreUnavailable(self._url, reason(error))
@@ -752,6 +770,13 @@ async def create_database_event_store(
     )
     await store.create_schema()
     return store
+
+
+async def _give_back(wire: Wire, name: str, taking: Awaitable[bool]) -> None:
+    """Release a lease that nobody waits for any more."""
+    with contextlib.suppress(Exception):  # as in `_release`
+        if await taking:
+            await wire.leases.release(name)
 
 
 class _Held(Lease):
@@ -986,8 +1011,10 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
         InvalidStoreUrl: It is no URL of a database, or an option is none.
         StoreUnavailable: There is no file, and none was to be made.
     """
+    shown = url
     try:
         parsed = make_url(url)
+        shown = parsed.render_as_string(hide_password=True)
         options = {
             name: kind(str(parsed.query[name])) for name, kind in OPTIONS.items() if name in parsed.query
         }
@@ -998,7 +1025,7 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
         engine = create_async_engine(parsed)
         store = DatabaseEventStore(lambda: AsyncSession(engine), event_registry=event_registry, **options)
     except (ArgumentError, ValueError) as error:
-        raise InvalidStoreUrl(url, [], str(error)) from error
+        raise InvalidStoreUrl(shown, [], str(error)) from error
     if parsed.get_backend_name() == "sqlite":
         event.listen(engine.sync_engine, "connect", _sync_fully)
     store._own_engine = engine

@@ -163,6 +163,16 @@ async def test_a_target_with_checkpoints_of_its_own_is_refused(stores: Stores) -
         await copy_store(source, target, unheard)
 
 
+async def test_a_target_with_dead_letters_of_its_own_is_refused(stores: Stores) -> None:
+    """As after a copy that was cut short, if the source's was retried or dropped before the copy went on."""
+    source, target = stores
+    await source.append(*noted("1", "2"))
+    await source.save_progress({}, [LETTER._replace(position=1)])
+    await target.save_progress({}, [LETTER])
+    with pytest.raises(CopyRefused, match="dead letters"):
+        await copy_store(source, target, unheard)
+
+
 def test_a_source_that_is_not_there_is_told(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.app, ["store", "copy", f"lmdb:{tmp_path}/none", f"lmdb:{tmp_path}/new"])
     assert isinstance(result.exception, StoreUnavailable)

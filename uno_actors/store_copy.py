@@ -4,13 +4,13 @@ Records keep their positions and versions, so that checkpoints mean the same in 
 the system takes new ones. What is written when the source is copied must not grow meanwhile: stop its systems.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
 from uno_actors.errors import CallerError, UnoError
 from uno_actors.projections import DIRECTORY, entries
-from uno_actors.store import PAGE, Append, EventStore, StoredRecord, ViewChange
+from uno_actors.store import PAGE, Append, DeadLetter, EventStore, StoredRecord, ViewChange
 from uno_actors.store_care import Progress
 
 CHUNK = 1000
@@ -77,7 +77,13 @@ async def copy_store(source: EventStore, target: EventStore, progress: Progress)
         raise CopyRefused("the source has grown meanwhile: stop what records in it, and copy again to go on")
     if await target.checkpoints() != checkpoints:
         raise CopyRefused("the target has checkpoints that the source has not: name an empty target")
+    if _named(await target.dead_letters()) != _named(letters):  # their texts may be changed: SQL has no NUL
+        raise CopyRefused("the target has dead letters that the source has not: name an empty target")
     return Copied(end - known, known, views)
+
+
+def _named(letters: Sequence[DeadLetter]) -> set[tuple[str, int]]:
+    return {(letter.handler, letter.position) for letter in letters}
 
 
 async def _chunk(source: EventStore, after: int) -> list[StoredRecord]:

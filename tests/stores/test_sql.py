@@ -433,6 +433,12 @@ async def test_types_are_given_as_classes_or_by_their_recorded_names(engine: Asy
         DatabaseEventStore(lambda: AsyncSession(engine), event_types=[Noted], event_registry=REGISTRY)
 
 
+@pytest.mark.parametrize("patience", ["0", "-1", "nan"])
+def test_a_patience_of_no_time_is_refused(patience: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidStoreUrl, match="patience must be a positive number of seconds"):
+        open_store(f"sqlite+aiosqlite:///{tmp_path}/store.db?patience={patience}")
+
+
 def test_sessions_without_engine_are_refused() -> None:
     with pytest.raises(ValueError, match=r"AsyncSession\(engine\)"):
         DatabaseEventStore(AsyncSession)
@@ -448,6 +454,14 @@ def test_impossible_urls_are_refused(url: str) -> None:
         open_store(url)
 
 
+async def test_a_file_that_cannot_be_made_is_told_with_the_remedy(tmp_path: Path) -> None:
+    async with open_store(f"sqlite+aiosqlite:///{tmp_path}/none/store.db") as store:
+        with pytest.raises(
+            StoreUnavailable, match="unable to open database file; the directory must be there"
+        ):
+            await store.append(noted())
+
+
 async def test_options_of_the_url_are_taken(tmp_path: Path) -> None:
     store = open_store(f"sqlite+aiosqlite:///{tmp_path}/store.db?patience=2.5&max_event_size=7")
     assert isinstance(store, DatabaseEventStore)
@@ -456,12 +470,15 @@ async def test_options_of_the_url_are_taken(tmp_path: Path) -> None:
 
 
 async def test_the_password_is_shown_to_nobody(tmp_path: Path) -> None:
-    store = open_store(f"postgresql+asyncpg://alice:secret@/db?host={tmp_path}&patience=0")
+    store = open_store(f"postgresql+asyncpg://alice:secret@/db?host={tmp_path}&patience=0.05")
     with pytest.raises(StoreUnavailable) as caught:
         await store.append(noted())
     assert "secret" not in f"{caught.value} {store!r}"
     assert "alice" in repr(store)
     await store.close()
+    with pytest.raises(InvalidStoreUrl) as refused:
+        open_store("postgresql+asyncpg://alice:secret@/db?patience=soon")
+    assert "secret" not in str(refused.value)
 
 
 def test_without_sqlalchemy_the_remedy_is_told() -> None:

@@ -257,7 +257,7 @@ async def test_progress_under_a_lease_that_another_has_taken_is_refused() -> Non
         assert store._wire is not None
         assert store._watcher is not None
         store._watcher.cancel()  # it does not come back before the other is there
-        await store._wire.close()
+        await store._wire._drop()
         assert await other.lease("mail") is not None
         await other.save_progress({"mail": 7})
         with pytest.raises(StoreUnavailable, match="another process has taken over mail"):
@@ -266,6 +266,72 @@ async def test_progress_under_a_lease_that_another_has_taken_is_refused() -> Non
         await lease.release()
         assert await other.checkpoints() == {"mail": 7, "audit": 4}
         assert await store.lease("mail") is None
+
+
+async def test_who_asks_for_a_lease_in_vain_or_gives_up_takes_nobody_elses_and_leaves_none_behind() -> None:
+    url = await postgres().new_url()
+    async with opened(url) as store, opened(url) as other:
+        assert await store.lease("mail") is not None
+        assert store._wire is not None
+        wire, ask = store._wire, store._wire.ask
+        before = wire._connection
+        asked = asyncio.Event()
+
+        async def told(statement: Any, parameters: Any) -> Any:
+            async with wire._turn:  # so that its statement is under way when the other task goes on
+                asked.set()
+            return await ask(statement, parameters)
+
+        wire.leases._ask = told
+        for name in ("audit", "search"):
+            asked.clear()
+            asking = asyncio.create_task(store.lease(name))
+            await asked.wait()
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+        assert await other.lease("mail") is None
+        assert store._wire._connection is before  # which holds the other leases
+        await until(lambda: not store._wire.leases._taking and store._wire.leases.held.keys() == {"mail"})
+        assert await other.lease("audit") is not None
+        assert await other.lease("search") is not None
+
+
+async def test_a_name_that_was_taken_and_given_back_meanwhile_is_not_kept_from_others() -> None:
+    """Its first holder was cut off; what it believes to have is lost, so it must not lock it again."""
+    url = await postgres().new_url()
+    async with opened(url) as store, opened(url) as other, opened(url) as third:
+        assert await store.lease("mail") is not None
+        assert store._wire is not None
+        assert store._watcher is not None
+        store._watcher.cancel()
+        await store._wire._drop()
+        taken = await other.lease("mail")
+        assert taken is not None
+        await taken.release()
+        await store._wire.leases.renew()
+        with pytest.raises(StoreUnavailable, match="another process has taken over mail"):
+            await store.save_progress({"mail": 3})
+        assert await third.lease("mail") is not None
+
+
+async def test_a_lease_that_is_asked_for_when_the_store_closes_is_not_had_by_it() -> None:
+    url = await postgres().new_url()
+    async with opened(url) as other:
+        engine = create_async_engine(url)
+        store = DatabaseEventStore(lambda: AsyncSession(engine), event_registry=REGISTRY)
+        await store.create_schema()
+        assert store._wire is not None
+        async with store._wire._turn:
+            asking = asyncio.create_task(store.lease("mail"))
+            await until(lambda: store._wire is not None and bool(store._wire.leases._taking))
+            closing = asyncio.create_task(store.close())
+            await asyncio.wait([closing], timeout=0.05)
+        await closing
+        with pytest.raises(StoreUnavailable):
+            await asking
+        assert await other.lease("mail") is not None
+        await engine.dispose()
 
 
 # --- a server that restarts under load ---------------------------------------------------------------------
