@@ -50,6 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "router",
         "journal",
         "aggregate_actor",
+        "others",
         "runners",
         "tree",
         "reload",

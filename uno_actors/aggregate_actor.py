@@ -412,6 +412,15 @@ class AggregateActor:
         for envelope, result in flight:
             self._aggregates.answer(self, envelope, result)
 
+    def overtaken(self, version: int) -> None:
+        """The stream has come to ``version``; if that is none of ours, the state is not that of today."""
+        if self.instance is None or version <= self.instance.version:
+            return  # while it is loaded see `Aggregates.come_to`
+        if not (
+            self._flight or self._behind
+        ):  # else the append under way meets the conflict, and all begins anew
+            self.instance = None
+
     def _run_again(
         self, conflict: ConcurrencyConflict | None, entries: Iterable[tuple[Envelope, Any]]
     ) -> None:
@@ -467,11 +476,14 @@ class AggregateActor:
 
     async def _activate(self) -> None:
         aggregates = self._aggregates
-        self._memory = None
         try:
-            instance, replayed = await aggregates.load(
-                self.stream, look=lambda record: self._remember(record, record.answered)
-            )
+            while True:
+                self._memory = None
+                instance, replayed = await aggregates.load(
+                    self.stream, look=lambda record: self._remember(record, record.answered)
+                )
+                if instance.version >= aggregates.come_to(self.stream):
+                    break
         except BaseException as error:  # noqa: BLE001 - whatever it is, who waits must be answered
             self._loading = False
             self._cannot_load(error)
@@ -544,6 +556,7 @@ class Aggregates:
         self._max_active = max_active
         self._active: OrderedDict[StreamId, AggregateActor] = OrderedDict()
         self._sweeping: Timer | None = None
+        self._come_to: dict[StreamId, int] = {}
         self._busy = 0
         self._sweep_later()
 
@@ -595,6 +608,20 @@ class Aggregates:
             statistics.failed += 1
         if not envelope.answer(result) and isinstance(result, Failed) and envelope.future is None:
             self._dead.add(repr(actor), envelope.command, describe(result.error))
+
+    def heard(self, record: Record) -> None:
+        """Perhaps somebody else has recorded this; see `uno_actors.others`."""
+        stream = record.stream
+        if stream is not None and (actor := self._active.get(stream)) is not None:
+            version = record.aggregate_version or 0
+            if actor.instance is None:
+                self._come_to[stream] = version
+            else:
+                actor.overtaken(version)
+
+    def come_to(self, stream: StreamId) -> int:
+        """To which version a stream has come while its aggregate was loaded, as far as that was heard of."""
+        return self._come_to.pop(stream, 0)
 
     async def load(self, stream: StreamId, look: Callable[[Record], object]) -> tuple[AggregateRoot, int]:
         """An instance with all of its stream applied, and how many events were replayed for it.
@@ -673,6 +700,7 @@ class Aggregates:
 
     def _let_go(self, stream: StreamId) -> None:
         del self._active[stream]
+        self._come_to.pop(stream, None)
         self.statistics.passivations += 1
 
     def close(self, reason: UnoError) -> None:

@@ -14,17 +14,22 @@ from uno_actors.store import Append, Appended, EventStore
 Outcome = Appended | UnoError
 
 
+def _nobody_wants_to_know(appended: Appended) -> None: ...
+
+
 class Journal:
     """The way of all aggregates of a system to its store. Lives on the event loop.
 
     Attributes:
         commits: Groups that were committed.
         events: Events that were recorded.
+        recorded: Told of each append that is durable.
     """
 
     def __init__(self, store: EventStore) -> None:
         self.commits = 0
         self.events = 0
+        self.recorded: Callable[[Appended], object] = _nobody_wants_to_know
         self._store = store
         self._waiting: list[tuple[Append, Callable[[Outcome], None]]] = []
         self._task: asyncio.Task[None] | None = None
@@ -44,6 +49,7 @@ class Journal:
             for (request, done), outcome in zip(group, outcomes, strict=True):
                 if isinstance(outcome, Appended):
                     self.events += len(request.records)
+                    self.recorded(outcome)
                 try:
                     done(outcome)
                 except Exception as error:  # noqa: BLE001 - one that fails must not keep the others waiting

@@ -30,6 +30,7 @@ from uno_actors.handlers import HandlerSpec
 from uno_actors.journal import Journal
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DEFAULT, DeadMessages, make_mailbox
+from uno_actors.others import Others
 from uno_actors.process import ActorProcess, Failure, MessageStatistics, StopFlag
 from uno_actors.reload import Difference
 from uno_actors.router import TURN, RouterActor
@@ -222,7 +223,13 @@ class Runtime:
         for supervisor in supervisors:
             await self._start_top(supervisor)
         self._listen()
+        self._listen_to_others(end)
         self._take_over_later()
+
+    def _listen_to_others(self, position: int) -> None:
+        others = Others(self._store, position, self.aggregates, self.start_task)
+        self.journal.recorded = others.recorded
+        self._let_go.callback(self._store.on_commit(others.grown))
 
     async def _start_top(self, supervisor: Supervisor) -> None:
         runner = SupervisorRunner(supervisor, ChildSpec(supervisor), self._root_hears, self)

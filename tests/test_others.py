@@ -1,0 +1,158 @@
+"""What others record is heard of, and what the journal records is not read again."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stores import LmdbEventStore
+from tests.bank import Account, Balance, BankStore, Credit, credited
+from tests.waiting import turns, until
+from uno_actors import ActorSystem
+from uno_actors.codec import Record, to_record
+from uno_actors.others import Others
+from uno_actors.store import PAGE, Append, Appended, StoredRecord
+
+
+class Reading(BankStore):
+    """Counts how often its log is read."""
+
+    reads = 0
+
+    async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
+        self.reads += 1
+        return await super().read_log(after, limit)
+
+
+def bank(store: Any) -> ActorSystem:
+    return ActorSystem(store, aggregates=[Account], handlers=[])
+
+
+async def eventually(reply: Callable[[], Awaitable[int]], expected: int) -> None:
+    while await reply() != expected:  # noqa: ASYNC110 - asking is what shows it
+        await asyncio.sleep(0.005)
+
+
+async def test_an_aggregate_answers_by_what_another_system_has_recorded() -> None:
+    store = BankStore()
+    async with bank(store) as one, bank(store) as other:
+        here, there = (system.aggregate(Account, "alice") for system in (one, other))
+        assert await here.ask(Balance()) == await there.ask(Balance()) == 0
+        for balance in (5, 10, 15):
+            await here.ask(Credit(amount=5))
+            await eventually(lambda: there.ask(Balance()), balance)
+        await there.ask(Credit(amount=1))
+        assert other.statistics().reruns == 0, "it knew already, and met no conflict"
+        await eventually(lambda: here.ask(Balance()), 16)
+
+
+async def test_an_aggregate_answers_by_what_another_process_has_recorded(tmp_path: Any) -> None:
+    """LMDB lets one process open a store once, so the other one is a program of its own."""
+    program = f"""
+import asyncio
+import sys
+from tests.bank import Account, Credit
+from uno_actors import ActorSystem
+
+async def main():
+    async with ActorSystem("lmdb:{tmp_path}", aggregates=[Account], handlers=[]) as system:
+        await system.aggregate(Account, "alice").ask(Credit(amount=7))
+
+asyncio.run(main())
+"""
+    async with LmdbEventStore(tmp_path) as store, bank(store) as system:
+        alice = system.aggregate(Account, "alice")
+        assert await alice.ask(Balance()) == 0
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+        assert await process.wait() == 0
+        await eventually(lambda: alice.ask(Balance()), 7)
+
+
+async def test_what_is_recorded_without_an_aggregate_counts_too() -> None:
+    store = BankStore()
+    async with bank(store) as system:
+        alice = system.aggregate(Account, "alice")
+        assert await alice.ask(Credit(amount=1)) == 1
+        await store.append(*credited(2, aggregate_id="alice"))
+        await eventually(lambda: alice.ask(Balance()), 3)
+        assert await alice.ask(Credit(amount=4)) == 7
+
+
+async def test_a_system_that_is_alone_never_reads_its_log() -> None:
+    store = Reading()
+    async with bank(store) as system:
+        refs = [system.aggregate(Account, f"a{number}") for number in range(50)]
+        for _ in range(20):
+            await asyncio.gather(*(ref.ask(Credit(amount=1)) for ref in refs))
+        await until(lambda: not any("Others._look" in repr(task) for task in asyncio.all_tasks()))
+        assert store.reads == 0
+        assert await refs[0].ask(Balance()) == 20
+    assert system.statistics().activations == 50
+
+
+async def test_what_comes_while_an_aggregate_is_loaded_is_not_missed() -> None:
+    class Slow(BankStore):
+        go_on, begun = asyncio.Event(), asyncio.Event()
+
+        async def read_stream(self, *args: Any, **kwargs: Any) -> Any:
+            page = await super().read_stream(*args, **kwargs)
+            if not page:  # it believes to have seen all
+                self.begun.set()
+                await self.go_on.wait()
+            return page
+
+    store = Slow()
+    await store.append(*credited(1, aggregate_id="alice"))
+    async with bank(store) as system:
+        reply = system.aggregate(Account, "alice").ask(Balance())
+        await store.begun.wait()
+        await store.append(*credited(2, aggregate_id="alice"))
+        runtime = system._running()
+        await until(lambda: runtime.aggregates._come_to)
+        store.go_on.set()
+        assert await reply == 3
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 4), st.integers(0, 7)), max_size=30))
+def test_all_that_others_record_is_heard_of(steps: list[tuple[bool, int, int]]) -> None:
+    """Each step records some events, by the journal or by others, and gives looks some turns of the loop."""
+
+    async def run() -> None:
+        store, heard, tasks = BankStore(), list[Record](), list[asyncio.Task[None]]()
+        loop = asyncio.get_running_loop()
+
+        class Hears:
+            def __len__(self) -> int:
+                return 1
+
+            def heard(self, record: Record) -> None:
+                heard.append(record)
+
+        def start(coroutine: Coroutine[Any, Any, None]) -> None:
+            tasks.append(loop.create_task(coroutine))
+
+        others = Others(store, 0, Hears(), start)
+        theirs: list[str] = []
+        for ours, count, given_turns in steps:
+            records = tuple(to_record(event) for event in credited(*range(count)))
+            (outcome,) = await store.commit([Append(records)])
+            assert isinstance(outcome, Appended)
+            if ours:
+                others.recorded(outcome)
+            else:
+                theirs += [record.event_id for record in records]
+            others.grown()
+            await turns(given_turns)
+        await asyncio.gather(*tasks)
+        found = [record.event_id for record in heard]
+        assert len(set(found)) == len(found)
+        assert [event_id for event_id in found if event_id in theirs] == theirs
+        assert others._seen == await store.last_position()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("uno_actors.others.LOOK_AFTER", 0)
+        asyncio.run(run())
