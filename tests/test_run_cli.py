@@ -392,3 +392,24 @@ def test_a_signal_while_it_starts_ends_it_with_0(service: Running) -> None:
     service.signal(signal.SIGTERM)
     assert service.code() == 0
     assert service.logged("system stopped before it had started")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_modules_are_imported_ends_it_with_0(service: Running, number: signal.Signals) -> None:
+    mark = service.directory / "mark"
+    service.begin(IMPORT_MARK=str(mark))
+    service.until(mark.exists)
+    service.signal(number)
+    assert service.code() == 0
+    assert service.log.read_text() == ""
+
+
+def test_sighup_while_modules_are_imported_is_carried_out_after_the_start(service: Running) -> None:
+    mark = service.directory / "mark"
+    service.begin(IMPORT_MARK=str(mark))
+    service.until(mark.exists)
+    service.file.write_text(FILE + SECOND)
+    service.signal(signal.SIGHUP)
+    mark.unlink()
+    service.until(lambda: service.logged("configuration applied"))
+    assert "second  handler" in service.tree().stdout

@@ -12,7 +12,7 @@ from uno_actors.config_errors import InvalidConfig
 from uno_actors.control import ask_processes, control_directory
 from uno_actors.errors import CallerError, UnoError, describe, printable
 from uno_actors.log import get_logger
-from uno_actors.service import LogForm, end_process, serve
+from uno_actors.service import EarlySignals, LogForm, end_process, serve
 
 
 def run(
@@ -23,16 +23,20 @@ def run(
 ) -> None:
     """Run the system of a configuration file until SIGTERM or SIGINT, then drain and stop it in order.
 
-    A second signal ends it at once. Exit codes: 0 stopped, 1 the file is wrong or the system cannot start, 2 there is
-    no such file, 3 its supervisors gave up.
+    A second signal ends it at once; SIGHUP has it read the file again.
+
+    Exit codes: 0 stopped, 1 the file is wrong or the system cannot start,
+    2 there is no such file, 3 its supervisors gave up.
     """
+    early = EarlySignals()
+    early.catch()
     try:
         config = load(file)
     except InvalidConfig as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(exit_code(error)) from None
     try:
-        code = serve(config, log_form)
+        code = serve(config, log_form, early)
     except UnoError as error:
         get_logger(system=config.system.name).critical("system cannot start", error=describe(error))
         code = 1
