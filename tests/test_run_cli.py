@@ -279,6 +279,16 @@ def test_what_a_killed_process_left_behind_is_removed(service: Running) -> None:
     assert service.sockets() == []
 
 
+def test_a_service_that_starts_removes_the_sockets_of_killed_ones(service: Running) -> None:
+    service.start()
+    service.signal(signal.SIGKILL)
+    service.code()
+    (dead,) = service.sockets()
+    service.begin()
+    service.until(lambda: service.sockets() not in ([dead], []))
+    assert not dead.exists()
+
+
 def test_a_system_in_memory_is_found_by_its_file(service: Running) -> None:
     service.start(FILE.replace("lmdb:${DATA}", "memory:"))
     assert "note  handler" in service.tree().stdout
@@ -290,6 +300,24 @@ def test_a_running_system_is_found_from_any_directory(service: Running) -> None:
     assert (service.directory / "data" / "data.mdb").exists()
     service.environment["DATA"] = "data"
     assert "note  handler" in service.tree(cwd=Path("/")).stdout
+
+
+def test_a_process_that_does_not_answer_hides_no_other(service: Running) -> None:
+    service.start()
+    stuck = service.process
+    assert stuck is not None
+    try:
+        service.start()
+        service.until(lambda: len(service.sockets()) == 2)
+        stuck.send_signal(signal.SIGSTOP)
+        shown = service.tree()
+        assert service.process is not None
+        assert f"shop, process {service.process.pid}, up" in shown.stdout
+        assert f"error: process {stuck.pid} does not answer at {service.directory}" in shown.stderr
+        assert shown.returncode == 1
+    finally:
+        stuck.kill()
+        stuck.wait()
 
 
 def test_malformed_requests_do_not_hurt_the_system(service: Running) -> None:

@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
-from uno_actors.errors import CallerError, StoreUnavailable, describe
+from uno_actors.errors import CallerError, WorldError, describe
 from uno_actors.store_urls import path_in
 
 PREFIX = "uno-actors-"
@@ -78,12 +78,16 @@ class ControlServer:
 
     async def __aenter__(self) -> Self:
         self.path.unlink(missing_ok=True)  # of a process that had our number and was killed
+        remove_dead(self.path.parent)
+        nameless = self.path.with_suffix(".new")  # nobody may find it before it listens, and take it for dead
+        nameless.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         try:
             os.fchmod(listener.fileno(), 0o600)  # before it has a name, so that it is never open to others
-            listener.bind(str(self.path))
-            self.path.chmod(0o600)
+            listener.bind(str(nameless))
+            nameless.chmod(0o600)
             self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LONGEST_REQUEST)
+            nameless.rename(self.path)
         except BaseException:
             listener.close()
             raise
@@ -121,33 +125,51 @@ def _peer(writer: asyncio.StreamWriter) -> int:
     return int(struct.unpack("3i", found)[1])
 
 
-def ask_processes(directory: Path, want: str) -> Iterator[Any]:
-    """What each process answers whose socket lies in ``directory``.
+class Unanswered(WorldError):
+    """A process that cannot be asked.
 
-    Raises:
-        StoreUnavailable: One refuses, or does not answer in time.
+    Attributes:
+        path: Of its socket.
     """
-    for path in sorted(directory.glob(f"{PREFIX}*.sock")):
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(PATIENCE)
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        process = path.stem.removeprefix(PREFIX)
+        super().__init__(f"process {process} does not answer at {path}: {reason}")
+
+
+def remove_dead(directory: Path) -> None:
+    """Remove the sockets of processes that were killed."""
+    for path in directory.glob(f"{PREFIX}*.sock"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            connection.setblocking(False)
             try:
                 connection.connect(str(path))
-            except (ConnectionRefusedError, FileNotFoundError):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                continue
-            except OSError as error:
-                raise StoreUnavailable(str(path), describe(error)) from error
-            yield _ask(connection, path, want)
+            except ConnectionRefusedError:
+                path.unlink()
 
 
-def _ask(connection: socket.socket, path: Path, want: str) -> Any:
-    try:
+def ask_processes(directory: Path, want: str) -> Iterator[Any]:
+    """What each process answers whose socket lies in ``directory``; `Unanswered` in place of what one does not."""
+    remove_dead(directory)
+    for path in sorted(directory.glob(f"{PREFIX}*.sock")):
+        try:
+            yield _ask(path, want)
+        except (ConnectionRefusedError, FileNotFoundError):  # it has just ended
+            pass
+        except TimeoutError:
+            yield Unanswered(path, f"nothing within {PATIENCE:g} s; it is busy, or was stopped")
+        except (OSError, ValueError) as error:
+            yield Unanswered(path, describe(error))
+
+
+def _ask(path: Path, want: str) -> Any:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PATIENCE)
+        connection.connect(str(path))
         connection.sendall(json.dumps({"want": want}).encode() + b"\n")
         with connection.makefile("rb") as replies:
-            reply = json.loads(replies.readline())
-    except (OSError, ValueError) as error:
-        raise StoreUnavailable(str(path), f"it does not answer ({describe(error)})") from error
+            reply = json.loads(replies.readline() or b'{"error": "it has hung up"}')
     if "error" in reply:
-        raise StoreUnavailable(str(path), str(reply["error"]))
+        raise ValueError(reply["error"])
     return reply["answer"]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from uno_actors.check_cli import File, exit_code, rounded
 from uno_actors.config import control_key, load, load_system
 from uno_actors.config_errors import InvalidConfig
-from uno_actors.control import ask_processes, control_directory
+from uno_actors.control import Unanswered, ask_processes, control_directory
 from uno_actors.errors import CallerError, UnoError, describe, printable
 from uno_actors.log import get_logger
 from uno_actors.service import EarlySignals, LogForm, end_process, serve
@@ -49,15 +50,20 @@ def run(
 class NotRunning(CallerError):
     """No process runs the system that is asked about."""
 
-    def __init__(self, file: str) -> None:
-        super().__init__(f"no process runs the system of {file} on this machine for this user")
+    def __init__(self, file: Path, directory: Path) -> None:
+        super().__init__(
+            f"no process runs the system of {file} on this machine for this user: there is no socket in {directory}"
+        )
 
 
 def tree(
     file: File,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a process, a line each.")] = False,
 ) -> None:
-    """Show the live tree of a running system: states, restarts, queues. Exit code 1 if it does not run."""
+    """Show the live tree of a running system: states, restarts, queues.
+
+    Exit code 1 if it does not run, or a process does not answer.
+    """
     try:
         directory = control_directory(load_system(file).url, control_key(file))
     except InvalidConfig as error:
@@ -65,14 +71,17 @@ def tree(
         raise typer.Exit(exit_code(error)) from None
     answers = list(ask_processes(directory, "tree"))
     if not answers:
-        raise NotRunning(str(file))
+        raise NotRunning(file, directory)
     for answer in answers:
-        if as_json:
+        if isinstance(answer, Unanswered):
+            typer.echo(f"error: {answer}", err=True)
+        elif as_json:
             print(json.dumps(answer))
         else:
             print(f"{printable(answer['system'])}, process {answer['pid']}, up {rounded(answer['uptime'])}")
             for line in _branches(answer["tree"]["children"]):
                 print(line)
+    raise typer.Exit(any(isinstance(answer, Unanswered) for answer in answers))
 
 
 def _branches(nodes: list[dict[str, Any]], before: str = "") -> Iterator[str]:
