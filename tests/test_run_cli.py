@@ -20,7 +20,7 @@ from configured import Sold
 
 from stores import LmdbEventStore
 from uno_actors import EventRegistry
-from uno_actors.control import ControlRefused, control_directory
+from uno_actors.control import ControlRefused, control_directories, control_directory
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
 HERE = Path(__file__).parent
@@ -336,22 +336,63 @@ def test_malformed_requests_do_not_hurt_the_system(service: Running) -> None:
     assert service.tree().returncode == 0
 
 
-def test_a_directory_that_others_may_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    directory = control_directory("memory:", "key")
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where sockets may lie: with a shorter path than that of the test."""
+    with tempfile.TemporaryDirectory() as directory:
+        monkeypatch.setattr(tempfile, "tempdir", directory)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
+        yield Path(directory)
+
+
+def test_a_directory_that_others_may_use_is_refused(short: Path) -> None:
+    directory = control_directory("memory:", str(short))
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert control_directories("memory:", str(short)) == [directory]
     directory.parent.chmod(0o755)
     with pytest.raises(ControlRefused, match="is open to others"):
-        control_directory("memory:", "key")
+        control_directory("memory:", str(short))
+    assert control_directories("memory:", str(short)) == []
 
 
-def test_long_paths_are_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+def test_long_paths_are_no_obstacle(short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = tmp_path / ("x" * 90)
     deep.mkdir()
-    directory = control_directory(f"lmdb:{deep}", "key")
-    assert directory.parent.parent == tmp_path
-    assert directory == control_directory(f"lmdb:{deep}", "key") != control_directory("memory:", "key")
+    directory = control_directory(f"lmdb:{deep}", str(short))
+    assert directory.parent.parent == short
+    assert (
+        directory == control_directory(f"lmdb:{deep}", str(short)) != control_directory("memory:", str(short))
+    )
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    assert directory == control_directory(f"lmdb:{deep}", str(short))
+
+
+@pytest.mark.parametrize("place", ["nowhere", "file"])
+def test_a_directory_for_sockets_that_cannot_be_is_told(
+    short: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (short / "file").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short / place))
+    assert control_directories("memory:", str(short)) == []
+    with pytest.raises(ControlRefused, match="set XDG_RUNTIME_DIR"):
+        control_directory("memory:", str(short))
+
+
+def test_a_relative_directory_for_sockets_is_passed_over(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "relative")
+    assert control_directory("memory:", str(short)).parent.parent == short
+
+
+def test_a_system_is_found_from_another_environment(service: Running) -> None:
+    """A service manager has another one than a login has."""
+    service.environment["TMPDIR"] = service.environment.pop("XDG_RUNTIME_DIR")
+    service.begin(FILE.replace("lmdb:${DATA}", "memory:"))
+    service.until(lambda: [*Path(service.environment["TMPDIR"]).rglob("*.sock")])
+    service.environment["XDG_RUNTIME_DIR"] = str(service.directory)
+    assert "note  handler" in service.tree().stdout
+    service.environment["XDG_RUNTIME_DIR"] = service.environment["TMPDIR"]
 
 
 # --- another file ------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import typer
 from uno_actors.check_cli import File, exit_code, rounded
 from uno_actors.config import control_key, load, load_system
 from uno_actors.config_errors import InvalidConfig
-from uno_actors.control import Unanswered, ask_processes, control_directory
+from uno_actors.control import Unanswered, ask_processes, control_directories
 from uno_actors.errors import CallerError, UnoError, describe, printable
 from uno_actors.log import get_logger
 from uno_actors.service import EarlySignals, LogForm, end_process, serve
@@ -50,10 +50,8 @@ def run(
 class NotRunning(CallerError):
     """No process runs the system that is asked about."""
 
-    def __init__(self, file: Path, directory: Path) -> None:
-        super().__init__(
-            f"no process runs the system of {file} on this machine for this user: there is no socket in {directory}"
-        )
+    def __init__(self, file: Path) -> None:
+        super().__init__(f"no process runs the system of {file} on this machine for this user")
 
 
 def tree(
@@ -65,13 +63,13 @@ def tree(
     Exit code 1 if it does not run, or a process does not answer.
     """
     try:
-        directory = control_directory(load_system(file).url, control_key(file))
+        directories = control_directories(load_system(file).url, control_key(file))
     except InvalidConfig as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(exit_code(error)) from None
-    answers = list(ask_processes(directory, "tree"))
+    answers = list(ask_processes(directories, "tree"))
     if not answers:
-        raise NotRunning(file, directory)
+        raise NotRunning(file)
     for answer in answers:
         if isinstance(answer, Unanswered):
             typer.echo(f"error: {answer}", err=True)
