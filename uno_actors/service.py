@@ -116,6 +116,7 @@ class Service:
         while True:
             await self._told_to_reload.wait()
             self._told_to_reload.clear()
+            self._log.info("told to read the configuration again", file=self.config.file)
             try:
                 await self._reload()
             except InvalidConfig as error:
