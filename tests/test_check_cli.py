@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -224,8 +225,14 @@ def test_an_hour_of_failures_is_simulated_and_told(tmp_path: Path) -> None:
     assert json.loads(as_data.output)["simulation"]["ended"] is True
 
 
+def test_a_handler_under_no_supervisor_is_simulated_too(tmp_path: Path) -> None:
+    result = check(written(tmp_path, FILE), "--simulate", "audit fails 50%", "--for", "5m")
+    assert "simulated: the system ran for 5 min" in result.output
+    assert re.search(r"  handlers > audit: \d+ handled, [1-9]\d* failures", result.output)
+
+
 @pytest.mark.parametrize(
-    "options", [["--simulate", "mail"], ["--simulate", "mail fails 1%", "--for", "long"]]
+    "options", [["--simulate", "mail"], ["--simulate", "mail fails 1%", "--for", "long"], ["--for", "long"]]
 )
 def test_a_fault_that_cannot_be_simulated_is_a_wrong_command_line(tmp_path: Path, options: list[str]) -> None:
     command = [Path(sys.executable).with_name("uno-actors"), "check", written(tmp_path, FILE), *options]
