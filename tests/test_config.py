@@ -442,6 +442,7 @@ WRONG: list[tuple[str, list[str]]] = [
     ('[system]\nstore = "lmdb:data?map_size=2000000"\nstore_options = { map_size = 3000000 } # <-', ["given twice"]),
     ('[system]\nstore = "lmdb:" # <-', ["lmdb:PATH"]),
     ('[system]\nstore = "memory:here" # <-', ["memory:"]),
+    ('[system]\nstore = "lmdb:~/data" # <-', ["write ${HOME} in its place"]),
     ("system = 3 # <-", ["system: found 3; allowed is a table"]),
     ("aggregates = 3 # <-", ["allowed is a table"]),
     ("handlers = 3 # <-", ["allowed are tables: write [[handlers]]"]),
