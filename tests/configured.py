@@ -117,6 +117,12 @@ def note(event: Sold) -> None:
         notes.write(f"{event.price}\n")
 
 
+if "IMPORT_MARK" in os.environ:  # it takes as long as the file is there
+    Path(os.environ["IMPORT_MARK"]).touch()
+    while Path(os.environ["IMPORT_MARK"]).exists():
+        time.sleep(0.01)
+
+
 def get_stuck(event: Sold) -> None:
     """Never come back."""
     note(event)

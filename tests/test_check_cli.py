@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -223,8 +225,14 @@ def test_an_hour_of_failures_is_simulated_and_told(tmp_path: Path) -> None:
     assert json.loads(as_data.output)["simulation"]["ended"] is True
 
 
+def test_a_handler_under_no_supervisor_is_simulated_too(tmp_path: Path) -> None:
+    result = check(written(tmp_path, FILE), "--simulate", "audit fails 50%", "--for", "5m")
+    assert "simulated: the system ran for 5 min" in result.output
+    assert re.search(r"  handlers > audit: \d+ handled, [1-9]\d* failures", result.output)
+
+
 @pytest.mark.parametrize(
-    "options", [["--simulate", "mail"], ["--simulate", "mail fails 1%", "--for", "long"]]
+    "options", [["--simulate", "mail"], ["--simulate", "mail fails 1%", "--for", "long"], ["--for", "long"]]
 )
 def test_a_fault_that_cannot_be_simulated_is_a_wrong_command_line(tmp_path: Path, options: list[str]) -> None:
     command = [Path(sys.executable).with_name("uno-actors"), "check", written(tmp_path, FILE), *options]
@@ -232,3 +240,25 @@ def test_a_fault_that_cannot_be_simulated_is_a_wrong_command_line(tmp_path: Path
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("error: cannot simulate ")
+
+
+# --- the command ---------------------------------------------------------------------------------------------
+
+
+def test_the_command_tells_its_version() -> None:
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"{version('uno-actors')}\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_output_that_cannot_be_written_is_told_in_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [Path(sys.executable).with_name("uno-actors"), "schema"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr == "error: the output cannot be written: No space left on device\n"

@@ -345,6 +345,7 @@ kwargs = { a = "${A}", b = { c = "${A}" } }
 
 def test_variables_that_are_missing_or_wrong_are_told(tmp_path: Path) -> None:
     text = '[system]\nname = "${A}"\nstore = "${B"\n[aggregates]\nmax_active = "${C}"\n[logging]\nlevel = "${1}"\n'
+    text += 'format = "${A:-${B}}"\n'
     assert faults(written(tmp_path, text), C="many") == [
         'shop.toml:2: system.name: found "${A}"; environment variable A is not set: set it, or write'
         " ${A:-default}",
@@ -354,6 +355,8 @@ def test_variables_that_are_missing_or_wrong_are_told(tmp_path: Path) -> None:
         " more",
         'shop.toml:7: logging.level: found "${1}"; ${1} is no variable: allowed are ${NAME}, ${NAME:-default},'
         " and $${ for a plain ${",
+        'shop.toml:8: logging.format: found "${A:-${B}}"; ${A:-${B} is no variable: allowed are ${NAME},'
+        " ${NAME:-default}, and $${ for a plain ${",
     ]
 
 
@@ -411,6 +414,10 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     path = tmp_path / "latin.toml"
     path.write_bytes(b'[system]\nname = "caf\xe9"\n')
     assert faults(path) == ["latin.toml:2: it must be UTF-8, and byte 0xe9 is not"]
+    circle = tmp_path / "circle.toml"
+    circle.symlink_to(circle)
+    assert faults(circle) == ["circle.toml: it cannot be read: Too many levels of symbolic links"]
+    assert faults(tmp_path / "a\0b") == ["a\\x00b: it cannot be read: embedded null byte"]
 
 
 # --- what is wrong -----------------------------------------------------------------------------------------
@@ -436,6 +443,7 @@ WRONG: list[tuple[str, list[str]]] = [
     ('[system]\nstore = "lmdb:data?map_size=2000000"\nstore_options = { map_size = 3000000 } # <-', ["given twice"]),
     ('[system]\nstore = "lmdb:" # <-', ["lmdb:PATH"]),
     ('[system]\nstore = "memory:here" # <-', ["memory:"]),
+    ('[system]\nstore = "lmdb:~/data" # <-', ["write ${HOME} in its place"]),
     ("system = 3 # <-", ["system: found 3; allowed is a table"]),
     ("aggregates = 3 # <-", ["allowed is a table"]),
     ("handlers = 3 # <-", ["allowed are tables: write [[handlers]]"]),

@@ -206,3 +206,8 @@ def test_values_are_written_as_toml_reads_them(value: Any) -> None:
         return expanded(found, {}) if isinstance(found, str) else found
 
     assert put_in(document.data["x"]) == value
+
+
+def test_a_store_that_a_file_cannot_name_is_told() -> None:
+    with pytest.raises(NotConfigurable, match="HOME"):
+        write_config(SYSTEM | {"store": "lmdb:~/data"}, AGGREGATES, [])

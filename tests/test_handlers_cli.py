@@ -293,3 +293,16 @@ def test_names_that_would_move_the_cursor_are_shown_as_text(tmp_path: Path) -> N
     asyncio.run(fill())
     assert "evil\\x1b[2J" in run(tmp_path / "store", "handlers", "list")
     assert run(tmp_path / "store", "handlers", "pause", "evil\x1b[2J") == "evil\\x1b[2J: paused\n"
+
+
+def test_a_handler_with_a_long_name_is_on_one_line_in_a_pipe(tmp_path: Path) -> None:
+    name = "handler-" * 20
+
+    async def fill() -> None:
+        async with LmdbEventStore(tmp_path / "store", EVENTS) as store:
+            await store.save_progress({name: 0})
+
+    asyncio.run(fill())
+    for arguments in (("handlers", "list"), ("store", "info")):
+        (line,) = [line for line in run(tmp_path / "store", *arguments).splitlines() if name in line]
+        assert line.split()[-1] == "0"

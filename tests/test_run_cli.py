@@ -20,7 +20,7 @@ from configured import Sold
 
 from stores import LmdbEventStore
 from uno_actors import EventRegistry
-from uno_actors.control import ControlRefused, control_directory
+from uno_actors.control import ControlRefused, control_directories, control_directory
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
 HERE = Path(__file__).parent
@@ -279,6 +279,16 @@ def test_what_a_killed_process_left_behind_is_removed(service: Running) -> None:
     assert service.sockets() == []
 
 
+def test_a_service_that_starts_removes_the_sockets_of_killed_ones(service: Running) -> None:
+    service.start()
+    service.signal(signal.SIGKILL)
+    service.code()
+    (dead,) = service.sockets()
+    service.begin()
+    service.until(lambda: service.sockets() not in ([dead], []))
+    assert not dead.exists()
+
+
 def test_a_system_in_memory_is_found_by_its_file(service: Running) -> None:
     service.start(FILE.replace("lmdb:${DATA}", "memory:"))
     assert "note  handler" in service.tree().stdout
@@ -290,6 +300,24 @@ def test_a_running_system_is_found_from_any_directory(service: Running) -> None:
     assert (service.directory / "data" / "data.mdb").exists()
     service.environment["DATA"] = "data"
     assert "note  handler" in service.tree(cwd=Path("/")).stdout
+
+
+def test_a_process_that_does_not_answer_hides_no_other(service: Running) -> None:
+    service.start()
+    stuck = service.process
+    assert stuck is not None
+    try:
+        service.start()
+        service.until(lambda: len(service.sockets()) == 2)
+        stuck.send_signal(signal.SIGSTOP)
+        shown = service.tree()
+        assert service.process is not None
+        assert f"shop, process {service.process.pid}, up" in shown.stdout
+        assert f"error: process {stuck.pid} does not answer at {service.directory}" in shown.stderr
+        assert shown.returncode == 1
+    finally:
+        stuck.kill()
+        stuck.wait()
 
 
 def test_malformed_requests_do_not_hurt_the_system(service: Running) -> None:
@@ -308,22 +336,63 @@ def test_malformed_requests_do_not_hurt_the_system(service: Running) -> None:
     assert service.tree().returncode == 0
 
 
-def test_a_directory_that_others_may_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    directory = control_directory("memory:", "key")
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where sockets may lie: with a shorter path than that of the test."""
+    with tempfile.TemporaryDirectory() as directory:
+        monkeypatch.setattr(tempfile, "tempdir", directory)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
+        yield Path(directory)
+
+
+def test_a_directory_that_others_may_use_is_refused(short: Path) -> None:
+    directory = control_directory("memory:", str(short))
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert control_directories("memory:", str(short)) == [directory]
     directory.parent.chmod(0o755)
     with pytest.raises(ControlRefused, match="is open to others"):
-        control_directory("memory:", "key")
+        control_directory("memory:", str(short))
+    assert control_directories("memory:", str(short)) == []
 
 
-def test_long_paths_are_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+def test_long_paths_are_no_obstacle(short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = tmp_path / ("x" * 90)
     deep.mkdir()
-    directory = control_directory(f"lmdb:{deep}", "key")
-    assert directory.parent.parent == tmp_path
-    assert directory == control_directory(f"lmdb:{deep}", "key") != control_directory("memory:", "key")
+    directory = control_directory(f"lmdb:{deep}", str(short))
+    assert directory.parent.parent == short
+    assert (
+        directory == control_directory(f"lmdb:{deep}", str(short)) != control_directory("memory:", str(short))
+    )
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    assert directory == control_directory(f"lmdb:{deep}", str(short))
+
+
+@pytest.mark.parametrize("place", ["nowhere", "file"])
+def test_a_directory_for_sockets_that_cannot_be_is_told(
+    short: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (short / "file").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short / place))
+    assert control_directories("memory:", str(short)) == []
+    with pytest.raises(ControlRefused, match="set XDG_RUNTIME_DIR"):
+        control_directory("memory:", str(short))
+
+
+def test_a_relative_directory_for_sockets_is_passed_over(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "relative")
+    assert control_directory("memory:", str(short)).parent.parent == short
+
+
+def test_a_system_is_found_from_another_environment(service: Running) -> None:
+    """A service manager has another one than a login has."""
+    service.environment["TMPDIR"] = service.environment.pop("XDG_RUNTIME_DIR")
+    service.begin(FILE.replace("lmdb:${DATA}", "memory:"))
+    service.until(lambda: [*Path(service.environment["TMPDIR"]).rglob("*.sock")])
+    service.environment["XDG_RUNTIME_DIR"] = str(service.directory)
+    assert "note  handler" in service.tree().stdout
+    service.environment["XDG_RUNTIME_DIR"] = service.environment["TMPDIR"]
 
 
 # --- another file ------------------------------------------------------------------------------------------
@@ -392,3 +461,24 @@ def test_a_signal_while_it_starts_ends_it_with_0(service: Running) -> None:
     service.signal(signal.SIGTERM)
     assert service.code() == 0
     assert service.logged("system stopped before it had started")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_modules_are_imported_ends_it_with_0(service: Running, number: signal.Signals) -> None:
+    mark = service.directory / "mark"
+    service.begin(IMPORT_MARK=str(mark))
+    service.until(mark.exists)
+    service.signal(number)
+    assert service.code() == 0
+    assert service.log.read_text() == ""
+
+
+def test_sighup_while_modules_are_imported_is_carried_out_after_the_start(service: Running) -> None:
+    mark = service.directory / "mark"
+    service.begin(IMPORT_MARK=str(mark))
+    service.until(mark.exists)
+    service.file.write_text(FILE + SECOND)
+    service.signal(signal.SIGHUP)
+    mark.unlink()
+    service.until(lambda: service.logged("configuration applied"))
+    assert "second  handler" in service.tree().stdout

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from uno_actors.config import Config, json_schema, load
+from uno_actors.config import DEFAULT_SUPERVISOR, Config, json_schema, load
 from uno_actors.config_errors import ConfigFault, InvalidConfig
 from uno_actors.config_values import duration
 from uno_actors.errors import printable
 from uno_actors.handlers import HandlerSpec
 from uno_actors.plan import Finding, Node, Plan, plan
 from uno_actors.simulation import Fault, InvalidFault, Outcome, simulate
+from uno_actors.supervisor import Supervisor
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file, in TOML.")]
 
@@ -43,7 +44,7 @@ def check(
     findings = [
         (finding, config.fault(finding.path, finding.option, finding.reason)) for finding in found.findings
     ]
-    outcome = _simulated(found, faults or (), lasting, seed)
+    outcome = _simulated(config, faults or (), lasting, seed)
     is_right = all(finding.severity != "contradiction" for finding in found.findings)
     if as_json:
         data = _as_data(config, found, findings, is_right=is_right)
@@ -67,14 +68,16 @@ def exit_code(error: InvalidConfig) -> int:
     return 2 if any(fault.line is None and fault.file == error.file for fault in error.faults) else 1
 
 
-def _simulated(found: Plan, faults: Sequence[str], lasting: str, seed: int) -> Outcome | None:
-    if not faults:
-        return None
+def _simulated(config: Config, faults: Sequence[str], lasting: str, seed: int) -> Outcome | None:
     try:
         seconds = duration(lasting)
     except ValueError:
         raise InvalidFault(lasting, "it is no duration") from None
-    return simulate(found.tree, [Fault.parse(fault) for fault in faults], seconds, seed)
+    if not faults:
+        return None
+    free = Supervisor(DEFAULT_SUPERVISOR, config.handlers, max_restarts=None)
+    tree = plan([*config.supervisors, free], config.system.stop_timeout).tree
+    return simulate(tree, [Fault.parse(fault) for fault in faults], seconds, seed)
 
 
 def _told(outcome: Outcome) -> Iterator[str]:

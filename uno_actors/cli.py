@@ -3,8 +3,11 @@
 Exit codes: 0 fine, 1 a fault was found or the work was refused, 2 the command line is wrong.
 """
 
+import errno
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -28,8 +31,19 @@ app.add_typer(handlers_cli.app, name="handlers")
 app.add_typer(deadletters_cli.app, name="deadletters")
 
 
+def _show_version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("uno-actors"))
+        raise typer.Exit
+
+
 @app.callback()
-def uno_actors() -> None:
+def uno_actors(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
     """Prove configuration files of event-sourced actors, run them, and care for what was recorded."""
 
 
@@ -45,3 +59,9 @@ def main() -> None:
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may the exit complain
         sys.exit(0)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201 - likewise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uno_actors.actor import Actor
 from uno_actors.config_errors import ConfigFault, InvalidConfig, key_path, shown
-from uno_actors.config_text import ConfigText, Place, nearest, read_text
+from uno_actors.config_text import ConfigText, Place, nearest, read_text, resolved
 from uno_actors.config_values import (
     ActorType,
     AggregateType,
@@ -434,11 +434,11 @@ class _Reader:
         )
 
     def faults_in_order(self) -> list[ConfigFault]:
-        files = [str(file) for file in self._text.files]
+        files = self._text.files
 
         def place(fault: ConfigFault) -> tuple[int, int]:
-            resolved = str(Path(fault.file).resolve())
-            return files.index(resolved) if resolved in files else -1, fault.line or 0
+            file = resolved(Path(fault.file))
+            return files.index(file) if file in files else -1, fault.line or 0
 
         return sorted(self._faults, key=place)
 

@@ -15,7 +15,7 @@ from uno_actors.toml_lines import Path as Keys
 DEEPEST_INCLUDE = 20
 
 _VARIABLE = re.compile(r"(\$\$(?=\{))|\$\{([^}]*)\}|\$\{")
-_REFERENCE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_REFERENCE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-((?:(?!\$\{).)*))?", re.DOTALL)
 
 
 class Place(NamedTuple):
@@ -170,7 +170,7 @@ def _with_included(
             text.faults.append(text.fault(keys, "allowed is the name of a file", name))
             continue
         other = path.parent / name
-        if _resolved(other) in including or len(including) > DEEPEST_INCLUDE:
+        if resolved(other) in including or len(including) > DEEPEST_INCLUDE:
             chain = " -> ".join(step.name for step in (*including, other))
             text.faults.append(text.fault(keys, f"files include each other: {chain}", str(name)))
             continue
@@ -183,8 +183,8 @@ def _with_included(
     return merged
 
 
-def _resolved(path: Path) -> Path | None:
-    """``None`` if there can be no such file: what is wrong is told when it is read."""
+def resolved(path: Path) -> Path | None:
+    """``path`` without links; ``None`` if there can be no such file: what is wrong is told when it is read."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL in its name

@@ -86,7 +86,10 @@ class _Writer:
             self.reasons.append("its store was given as an object: give it as a URL")
             del table["store"]
         elif "store" in table:
-            table["store"] = below(Path.cwd(), table["store"])  # the file may lie elsewhere
+            try:
+                table["store"] = below(Path.cwd(), table["store"])  # the file may lie elsewhere
+            except ValueError as error:
+                self.reasons.append(str(error))
         return table
 
     def aggregates(self, options: Table) -> Table:

@@ -13,12 +13,12 @@ import socket
 import stat
 import struct
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
-from uno_actors.errors import CallerError, StoreUnavailable, describe
+from uno_actors.errors import CallerError, WorldError, describe
 from uno_actors.store_urls import path_in
 
 PREFIX = "uno-actors-"
@@ -34,33 +34,71 @@ class ControlRefused(CallerError):
 
 
 def control_directory(store_url: str, key: str) -> Path:
-    """Where the sockets of the processes lie that run one system.
+    """Where a process that runs a system puts its socket.
 
     Args:
-        store_url: Of its store. If it names a directory, they lie there.
+        store_url: Of its store. If it names a directory, it lies there.
         key: Tells those systems apart that have no such directory.
 
     Raises:
-        ControlRefused: The user's directory is not the user's own.
+        ControlRefused: The user's directory is not the user's own, or cannot be made.
     """
-    path = path_in(store_url)
-    in_directory = path is not None and path.is_dir()
-    if path is not None and in_directory and len(os.fsencode(path.resolve())) + 30 < LONGEST_PATH:
-        return path.resolve()
-    above = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    own = above / f"uno-actors-{os.getuid()}"
-    name = sha256(f"{store_url if in_directory else ''}\0{key}".encode()).hexdigest()[:16]
-    directory = own / name
-    for made in (own, directory):
-        made.mkdir(mode=0o700, exist_ok=True)
-        found = made.lstat()
-        if (
-            found.st_uid != os.getuid()
-            or stat.S_IMODE(found.st_mode) & 0o077
-            or not stat.S_ISDIR(found.st_mode)
-        ):
+    if (directory := _of_store(store_url)) is not None and _is_short(directory):
+        return directory
+    places = [above / _below_user(store_url, key) for above in _above_users()]
+    directory = next(filter(_is_short, places), places[-1])
+    for made in (directory.parent, directory):
+        try:
+            made.mkdir(mode=0o700, exist_ok=True)
+            is_private = _is_private(made)
+        except OSError as error:
+            raise ControlRefused(f"{describe(error)}: set XDG_RUNTIME_DIR") from error
+        if not is_private:
             raise ControlRefused(f"{made} is open to others: remove it, or set XDG_RUNTIME_DIR")
     return directory
+
+
+def control_directories(store_url: str, key: str) -> list[Path]:
+    """Where the sockets of the processes may lie that run one system, whatever environment they were started in.
+
+    Args:
+        store_url: As for `control_directory`.
+        key: Likewise.
+    """
+    of_user = Path(f"/run/user/{os.getuid()}")
+    places = [above / _below_user(store_url, key) for above in dict.fromkeys((*_above_users(), of_user))]
+    found = [place for place in places if place.is_dir() and _is_private(place.parent) and _is_private(place)]
+    directory = _of_store(store_url)
+    return found if directory is None else [directory, *found]
+
+
+def _of_store(store_url: str) -> Path | None:
+    """The directory of a store that has one."""
+    path = path_in(store_url)
+    return path.resolve() if path is not None and path.is_dir() else None
+
+
+def _above_users() -> list[Path]:
+    """Where a directory for each user can be, the best first."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    places = [Path(runtime), Path(tempfile.gettempdir()), Path("/tmp")]  # noqa: S108 - what is in it is checked
+    return list(dict.fromkeys(place for place in places if place.is_absolute()))
+
+
+def _below_user(store_url: str, key: str) -> Path:
+    name = sha256(f"{store_url if _of_store(store_url) else ''}\0{key}".encode()).hexdigest()[:16]
+    return Path(f"uno-actors-{os.getuid()}", name)
+
+
+def _is_short(directory: Path) -> bool:
+    """Whether the path of a socket in it is not too long for one."""
+    return len(os.fsencode(directory)) + 30 < LONGEST_PATH
+
+
+def _is_private(directory: Path) -> bool:
+    found = directory.lstat()
+    is_open = found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077
+    return stat.S_ISDIR(found.st_mode) and not is_open
 
 
 class ControlServer:
@@ -78,12 +116,16 @@ class ControlServer:
 
     async def __aenter__(self) -> Self:
         self.path.unlink(missing_ok=True)  # of a process that had our number and was killed
+        living(self.path.parent)
+        nameless = self.path.with_suffix(".new")  # nobody may find it before it listens, and take it for dead
+        nameless.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         try:
             os.fchmod(listener.fileno(), 0o600)  # before it has a name, so that it is never open to others
-            listener.bind(str(self.path))
-            self.path.chmod(0o600)
+            listener.bind(str(nameless))
+            nameless.chmod(0o600)
             self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LONGEST_REQUEST)
+            nameless.rename(self.path)
         except BaseException:
             listener.close()
             raise
@@ -121,33 +163,51 @@ def _peer(writer: asyncio.StreamWriter) -> int:
     return int(struct.unpack("3i", found)[1])
 
 
-def ask_processes(directory: Path, want: str) -> Iterator[Any]:
-    """What each process answers whose socket lies in ``directory``.
+class Unanswered(WorldError):
+    """A process that cannot be asked.
 
-    Raises:
-        StoreUnavailable: One refuses, or does not answer in time.
+    Attributes:
+        path: Of its socket.
     """
-    for path in sorted(directory.glob(f"{PREFIX}*.sock")):
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(PATIENCE)
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        process = path.stem.removeprefix(PREFIX)
+        super().__init__(f"process {process} does not answer at {path}: {reason}")
+
+
+def living(directory: Path) -> list[Path]:
+    """The sockets in a directory; those of processes that were killed are removed."""
+    for path in directory.glob(f"{PREFIX}*.sock"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            connection.setblocking(False)
             try:
                 connection.connect(str(path))
-            except (ConnectionRefusedError, FileNotFoundError):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                continue
-            except OSError as error:
-                raise StoreUnavailable(str(path), describe(error)) from error
-            yield _ask(connection, path, want)
+            except ConnectionRefusedError:
+                path.unlink()
+    return list(directory.glob(f"{PREFIX}*.sock"))
 
 
-def _ask(connection: socket.socket, path: Path, want: str) -> Any:
-    try:
+def ask_processes(directories: Iterable[Path], want: str) -> Iterator[Any]:
+    """What each process answers whose socket lies there; `Unanswered` in place of what one does not."""
+    for path in sorted(path for directory in directories for path in living(directory)):
+        try:
+            yield _ask(path, want)
+        except (ConnectionRefusedError, FileNotFoundError):  # it has just ended
+            pass
+        except TimeoutError:
+            yield Unanswered(path, f"nothing within {PATIENCE:g} s; it is busy, or was stopped")
+        except (OSError, ValueError) as error:
+            yield Unanswered(path, describe(error))
+
+
+def _ask(path: Path, want: str) -> Any:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PATIENCE)
+        connection.connect(str(path))
         connection.sendall(json.dumps({"want": want}).encode() + b"\n")
         with connection.makefile("rb") as replies:
-            reply = json.loads(replies.readline())
-    except (OSError, ValueError) as error:
-        raise StoreUnavailable(str(path), f"it does not answer ({describe(error)})") from error
+            reply = json.loads(replies.readline() or b'{"error": "it has hung up"}')
     if "error" in reply:
-        raise StoreUnavailable(str(path), str(reply["error"]))
+        raise ValueError(reply["error"])
     return reply["answer"]

@@ -20,7 +20,7 @@ LOOK_AGAIN = 0.1
 """Seconds between two looks at whether retries are done."""
 
 Handler = Annotated[str, typer.Argument(metavar="HANDLER", help="Name of the handler.")]
-Positions = Annotated[list[int] | None, typer.Argument(metavar="[POSITION...]", help="In the log; or --all.")]
+Positions = Annotated[list[int] | None, typer.Argument(metavar="POSITION", help="In the log; or --all.")]
 All = Annotated[bool, typer.Option("--all", help="All letters of the handler.")]
 
 

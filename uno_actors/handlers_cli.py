@@ -20,7 +20,7 @@ from uno_actors.store_cli import Json, Url, new_console, number, opened
 
 app = typer.Typer(help="Look at handlers, pause, resume and reset them.", no_args_is_help=True)
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Of the handlers.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Of the handlers.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the handler.")]
 
 
@@ -51,8 +51,9 @@ def list_handlers(url: Url, as_json: Json = False) -> None:
         table = Table(box=None, pad_edge=False)
         to_come = [_to_come(info) for info in found]
         for title in ("HANDLER", "STATE", "POSITION", "BEHIND", "FAILURES", "LETTERS"):
+            is_text, is_name = title in ("HANDLER", "STATE"), title == "HANDLER"
             table.add_column(
-                title, justify="left" if title in ("HANDLER", "STATE") else "right", overflow="fold"
+                title, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_name
             )
         if any(to_come):
             table.add_column("TO COME")

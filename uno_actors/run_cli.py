@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,10 +10,10 @@ import typer
 from uno_actors.check_cli import File, exit_code, rounded
 from uno_actors.config import control_key, load, load_system
 from uno_actors.config_errors import InvalidConfig
-from uno_actors.control import ask_processes, control_directory
+from uno_actors.control import Unanswered, ask_processes, control_directories
 from uno_actors.errors import CallerError, UnoError, describe, printable
 from uno_actors.log import get_logger
-from uno_actors.service import LogForm, end_process, serve
+from uno_actors.service import EarlySignals, LogForm, end_process, serve
 
 
 def run(
@@ -23,16 +24,20 @@ def run(
 ) -> None:
     """Run the system of a configuration file until SIGTERM or SIGINT, then drain and stop it in order.
 
-    A second signal ends it at once. Exit codes: 0 stopped, 1 the file is wrong or the system cannot start, 2 there is
-    no such file, 3 its supervisors gave up.
+    A second signal ends it at once; SIGHUP has it read the file again.
+
+    Exit codes: 0 stopped, 1 the file is wrong or the system cannot start,
+    2 there is no such file, 3 its supervisors gave up.
     """
+    early = EarlySignals()
+    early.catch()
     try:
         config = load(file)
     except InvalidConfig as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(exit_code(error)) from None
     try:
-        code = serve(config, log_form)
+        code = serve(config, log_form, early)
     except UnoError as error:
         get_logger(system=config.system.name).critical("system cannot start", error=describe(error))
         code = 1
@@ -45,7 +50,7 @@ def run(
 class NotRunning(CallerError):
     """No process runs the system that is asked about."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: Path) -> None:
         super().__init__(f"no process runs the system of {file} on this machine for this user")
 
 
@@ -53,22 +58,28 @@ def tree(
     file: File,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a process, a line each.")] = False,
 ) -> None:
-    """Show the live tree of a running system: states, restarts, queues. Exit code 1 if it does not run."""
+    """Show the live tree of a running system: states, restarts, queues.
+
+    Exit code 1 if it does not run, or a process does not answer.
+    """
     try:
-        directory = control_directory(load_system(file).url, control_key(file))
+        directories = control_directories(load_system(file).url, control_key(file))
     except InvalidConfig as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(exit_code(error)) from None
-    answers = list(ask_processes(directory, "tree"))
+    answers = list(ask_processes(directories, "tree"))
     if not answers:
-        raise NotRunning(str(file))
+        raise NotRunning(file)
     for answer in answers:
-        if as_json:
+        if isinstance(answer, Unanswered):
+            typer.echo(f"error: {answer}", err=True)
+        elif as_json:
             print(json.dumps(answer))
         else:
             print(f"{printable(answer['system'])}, process {answer['pid']}, up {rounded(answer['uptime'])}")
             for line in _branches(answer["tree"]["children"]):
                 print(line)
+    raise typer.Exit(any(isinstance(answer, Unanswered) for answer in answers))
 
 
 def _branches(nodes: list[dict[str, Any]], before: str = "") -> Iterator[str]:

@@ -25,6 +25,25 @@ GAVE_UP = 3
 LogForm = Literal["text", "json"]
 
 
+class EarlySignals:
+    """Signals that come while the file is read and its modules are imported, before there is an event loop.
+
+    One that tells to stop ends the process at once, for nothing has been begun; one that tells to reload is kept.
+    """
+
+    def __init__(self) -> None:
+        self.told_to_reload = False
+
+    def catch(self) -> None:
+        """From now on, until a `Service` takes over."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: end_process(STOPPED))
+        signal.signal(signal.SIGHUP, self._keep)
+
+    def _keep(self, _number: int, _frame: object) -> None:
+        self.told_to_reload = True
+
+
 class Service:
     """Runs one system until a signal ends it, or it gives up.
 
@@ -35,11 +54,13 @@ class Service:
     Args:
         config: Of the system.
         log_form: In place of what the file says.
+        early: Signals that came before.
     """
 
-    def __init__(self, config: Config, log_form: LogForm | None = None) -> None:
+    def __init__(self, config: Config, log_form: LogForm | None, early: EarlySignals) -> None:
         self.config = config
         self._log_form = log_form
+        self._early = early
         self._system = ActorSystem(**config.arguments())
         self._told_to_stop = asyncio.Event()
         self._told_to_reload = asyncio.Event()
@@ -58,6 +79,8 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._told_to_reload.set)
+        if self._early.told_to_reload:
+            self._told_to_reload.set()
         try:
             await self._system.start()
         except asyncio.CancelledError:
@@ -93,6 +116,7 @@ class Service:
         while True:
             await self._told_to_reload.wait()
             self._told_to_reload.clear()
+            self._log.info("told to read the configuration again", file=self.config.file)
             try:
                 await self._reload()
             except InvalidConfig as error:
@@ -141,8 +165,13 @@ class Service:
             self._main.cancel()  # it is still starting
 
 
-def serve(config: Config, log_form: LogForm | None = None) -> int:
+def serve(config: Config, log_form: LogForm | None, early: EarlySignals) -> int:
     """Run the system of ``config`` in this process, which logs to its standard error; the exit code.
+
+    Args:
+        config: Of the system.
+        log_form: In place of what the file says.
+        early: Signals that came while the file was read.
 
     Raises:
         Exception: Whatever keeps the system from starting.
@@ -151,7 +180,7 @@ def serve(config: Config, log_form: LogForm | None = None) -> int:
     log_findings(config)
 
     async def run() -> int:
-        return await Service(config, log_form).run()
+        return await Service(config, log_form, early).run()
 
     return asyncio.run(run())
 

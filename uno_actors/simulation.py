@@ -142,7 +142,7 @@ def simulate(tree: Sequence[Node], faults: Sequence[Fault], seconds: float = HOU
         named = [worker for worker in workers if worker.node.name == fault.child]
         if len(named) != 1:
             known = ", ".join(sorted({worker.node.name for worker in workers})) or "none"
-            count = "several children have" if named else "no child under a supervisor has"
+            count = "several children have" if named else "no child has"
             raise InvalidFault(fault.child, f"{count} this name; there are {known}")
         named[0].fault = fault
     for team in teams:

@@ -107,7 +107,10 @@ async def _info(url: str, as_json: bool) -> None:
     if checkpoints or letters:
         table = Table(box=None, pad_edge=False)
         for title in ("HANDLER", "CHECKPOINT", "BEHIND", "DEAD LETTERS"):
-            table.add_column(title, justify="left" if title == "HANDLER" else "right", overflow="fold")
+            is_name = title == "HANDLER"
+            table.add_column(
+                title, justify="left" if is_name else "right", overflow="fold", no_wrap=not is_name
+            )
         for name in sorted({*checkpoints, *letters}):
             position = checkpoints.get(name)
             behind = None if position is None else facts["last_position"] - position
@@ -193,7 +196,7 @@ def trace(
 
 
 async def _show(records: AsyncGenerator[StoredRecord], limit: int | None, as_json: bool) -> None:
-    show = _print_line if as_json else _Rows(new_console()).show
+    show = _print_line if as_json else _Rows(Console(highlight=False)).show
     if limit == 0:
         return
     shown = 0
@@ -476,9 +479,16 @@ def _exported(lines: Iterable[bytes], size: int, progress: Progress) -> Iterator
 # --- the terminal ------------------------------------------------------------------------------------------
 
 
+WIDEST = 10_000
+"""Of a table in a pipe, so that programs find each row on one line."""
+
+
 def new_console() -> Console:
-    """Where tables are printed."""
-    return Console(highlight=False)
+    """Where tables are printed that are whole before: folded into the width of a terminal, a row a line in a pipe."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDEST
+    return console
 
 
 @contextmanager

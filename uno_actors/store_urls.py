@@ -18,11 +18,14 @@ def below(directory: Path, url: str) -> str:
     """``url`` with its path, if it has a relative one, taken from ``directory`` on.
 
     Raises:
-        ValueError: ``directory`` has a ``?`` in its name, behind which a URL has its options.
+        ValueError: It begins with ``~``, which nobody expands; or ``directory`` has a ``?`` in its name, behind which
+            a URL has its options.
     """
     before, path, options = _split(url)
     if not path or Path(path).is_absolute():
         return url
+    if path.startswith("~"):
+        raise ValueError("'~' stands for no directory here: write ${HOME} in its place")
     absolute = str(directory / path)
     if "?" in absolute:
         raise ValueError(f"the path {absolute} has a '?', which no URL of a store can say: write another one")

@@ -6,6 +6,7 @@ notes where keys stand, so that the two cannot disagree about a value.
 
 import re
 import tomllib
+from ast import literal_eval
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,8 @@ _STRING = re.compile(
 )
 _SCALAR = re.compile(r"[^,\]}#\n]*")
 _PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)")
+_KEYS = re.compile(r"\((?:'[^']*',? ?)+\)")
+"""How `tomllib` names a key, as a tuple of Python."""
 _TWICE = ("Cannot overwrite a value", "Cannot declare", "Cannot mutate immutable", "Duplicate inline")
 
 
@@ -122,7 +125,7 @@ def _fault(text: str, error: tomllib.TOMLDecodeError) -> SyntaxFault:
     except _LostError as lost:
         begun = lost.line
     line = int(place[1]) if place and place[1] else min(begun, last)
-    reason = _PLACE.sub("", message)
+    reason = _KEYS.sub(lambda keys: key_path(literal_eval(keys[0])), _PLACE.sub("", message))
     shown = text.split("\n")[line - 1].strip() if line <= last else ""
     shown = shown if len(shown) <= LONGEST_SHOWN else shown[: LONGEST_SHOWN - 3] + "..."
     reason = f"{reason}, in {shown!r}" if shown else reason
