@@ -189,7 +189,11 @@ def log_findings(config: Config) -> None:
     """Warn of rules that contradict each other."""
     log = get_logger(system=config.system.name)
     for finding in plan(config.supervisors, config.system.stop_timeout).findings:
-        log.warning(finding.severity, place=str(config.fault(finding.path, finding.option, finding.reason)))
+        is_contradiction = finding.severity == "contradiction"
+        log.warning(
+            "rules contradict each other" if is_contradiction else "rules are worth a look",
+            finding=str(config.fault(finding.path, finding.option, finding.reason)),
+        )
 
 
 def end_process(code: int) -> None:
