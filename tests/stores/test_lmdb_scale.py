@@ -42,6 +42,7 @@ class Writer:
             causation_id=ids[2],
             command_id=None,
             reply=None,
+            command_causation_id=None,
             payload=b"\x81\xa6amount\x01",
         )
         return Append((record,))
