@@ -865,3 +865,25 @@ async def test_a_stream_that_cannot_be_replayed_answers_with_its_cause_and_is_no
         broken = False
         clock.advance(1)
         assert await alice.ask(Credit(amount=1)) == 6
+
+
+@pytest.mark.parametrize(("attempts", "inner", "outer"), [(4, 1, 5), (6, 0, 10)])
+async def test_an_event_whose_last_attempt_ends_an_inner_supervisor_is_set_aside_once(
+    attempts: int, inner: int, outer: int
+) -> None:
+    calls = []
+
+    async def poisoned(event: Credited) -> None:
+        calls.append(event.amount)
+        if event.amount == 1:
+            raise ValueError("poison")
+
+    spec = HandlerSpec("poisoned", poisoned, event_type=Credited, max_attempts=attempts)
+    at_once = Backoff(initial=0, max=0)
+    below = Supervisor("inner", [spec], max_restarts=inner, backoff=at_once)
+    above = Supervisor("outer", [below], max_restarts=outer, backoff=at_once)
+    async with ActorSystem(BankStore(), aggregates=[Account], handlers=[], supervisors=[above]) as system:
+        await system.store.append(*credited(1, 2))
+        await system.settled()
+        assert calls == [1] * attempts + [2]
+        assert [letter.attempts for letter in await system.store.dead_letters()] == [attempts]

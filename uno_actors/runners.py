@@ -386,11 +386,12 @@ class HandlerRunner(ProcessRunner):
 
     @override
     async def start(self) -> None:
+        was_stopped = self.subscription.state == "stopped"
+        await self._set_aside_poison()  # before it begins again, which would be at this event
         if self.subscription.state == "stopped":
+            if not was_stopped:
+                return  # somebody wanted it so while the store took its time
             self.subscription.begin_again()
-        await self._set_aside_poison()
-        if self.subscription.state == "stopped":
-            return  # somebody wanted it so while the store took its time
         await super().start()
         self.subscription.restarts = self.restarts
         self.subscription.wake()
