@@ -155,10 +155,7 @@ class DatabaseEventStore(EventStore):
         if event_types is not None and event_registry is not None:
             raise ValueError("give event_types or event_registry, not both")
         super().__init__(_registry(event_types, event_registry))
-        if max_event_size < 1:
-            raise ValueError(f"max_event_size must be a positive number of bytes; found {max_event_size}")
-        if not patience > 0:
-            raise ValueError(f"patience must be a positive number of seconds; found {patience}")
+        _check_options(max_event_size, patience)
         self.max_event_size = max_event_size
         self.patience = patience
         self._session_factory = session_factory
@@ -1011,26 +1008,49 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
         InvalidStoreUrl: It is no URL of a database, or an option is none.
         StoreUnavailable: There is no file, and none was to be made.
     """
-    shown = url
+    parsed, options = _read_url(url)
+    sqlite_file = _file_of(parsed) if parsed.get_backend_name() == "sqlite" else None
+    if sqlite_file is not None and not create and not sqlite_file.exists():
+        raise StoreUnavailable(url, f"there is no file {sqlite_file.absolute()}")
     try:
-        parsed = make_url(url)
-        shown = parsed.render_as_string(hide_password=True)
-        options = {
-            name: kind(str(parsed.query[name])) for name, kind in OPTIONS.items() if name in parsed.query
-        }
-        parsed = parsed.difference_update_query(OPTIONS)
-        sqlite_file = _file_of(parsed) if parsed.get_backend_name() == "sqlite" else None
-        if sqlite_file is not None and not create and not sqlite_file.exists():
-            raise StoreUnavailable(url, f"there is no file {sqlite_file.absolute()}")
         engine = create_async_engine(parsed)
-        store = DatabaseEventStore(lambda: AsyncSession(engine), event_registry=event_registry, **options)
     except (ArgumentError, ValueError) as error:
-        raise InvalidStoreUrl(shown, [], str(error)) from error
+        raise InvalidStoreUrl(url, [], str(error)) from error
+    store = DatabaseEventStore(lambda: AsyncSession(engine), event_registry=event_registry, **options)
     if parsed.get_backend_name() == "sqlite":
         event.listen(engine.sync_engine, "connect", _sync_fully)
     store._own_engine = engine
     store._create = create
     return store
+
+
+def check_url(url: str) -> None:
+    """Whether `open_url` understands ``url``; no connection is made.
+
+    Raises:
+        InvalidStoreUrl: As there.
+    """
+    _read_url(url)
+
+
+def _read_url(url: str) -> tuple[URL, dict[str, Any]]:
+    """The URL of the database, and the options of the store."""
+    try:
+        parsed = make_url(url)
+        options = {
+            name: kind(str(parsed.query[name])) for name, kind in OPTIONS.items() if name in parsed.query
+        }
+        _check_options(**options)
+    except (ArgumentError, ValueError) as error:
+        raise InvalidStoreUrl(url, [], str(error)) from error
+    return parsed.difference_update_query(OPTIONS), options
+
+
+def _check_options(max_event_size: int = MAX_EVENT_SIZE, patience: float = PATIENCE) -> None:
+    if max_event_size < 1:
+        raise ValueError(f"max_event_size must be a positive number of bytes; found {max_event_size}")
+    if not patience > 0:
+        raise ValueError(f"patience must be a positive number of seconds; found {patience}")
 
 
 def _sync_fully(connection: Any, _: object) -> None:

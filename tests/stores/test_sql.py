@@ -32,7 +32,7 @@ from uno_actors import (
 )
 from uno_actors.codec import StreamId, to_record
 from uno_actors.events import DomainEvent, EventRegistry
-from uno_actors.store import Append, Appended
+from uno_actors.store import Append, Appended, check_store_url
 from uno_actors.testing.contract import Noted
 
 REGISTRY = EventRegistry([Noted])
@@ -449,9 +449,16 @@ def test_sessions_without_engine_are_refused() -> None:
     ["sqlite+aiosqlite", "sqlite+aiosqlite:store.db", "sqlite+aiosqlite:///x.db?patience=soon",
      "sqlite+aiosqlite:///x.db?max_event_size=0"],
 )  # fmt: skip
-def test_impossible_urls_are_refused(url: str) -> None:
+@pytest.mark.parametrize("use", [open_store, check_store_url])
+def test_impossible_urls_are_refused(url: str, use: Callable[[str], object]) -> None:
     with pytest.raises(InvalidStoreUrl):
-        open_store(url)
+        use(url)
+
+
+def test_a_possible_url_is_checked_without_opening_anything(tmp_path: Path) -> None:
+    check_store_url(f"sqlite+aiosqlite:///{tmp_path}/store.db?patience=2")
+    check_store_url("postgresql+asyncpg://alice:secret@nowhere.example/db?max_event_size=7")
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_file_that_cannot_be_made_is_told_with_the_remedy(tmp_path: Path) -> None:
