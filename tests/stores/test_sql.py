@@ -4,6 +4,7 @@ import asyncio
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -467,6 +468,8 @@ async def test_a_file_that_cannot_be_made_is_told_with_the_remedy(tmp_path: Path
             StoreUnavailable, match="unable to open database file; the directory must be there"
         ):
             await store.append(noted())
+    # The driver's thread of a failed connection ends by itself, and needs the loop for it.
+    await until(lambda: not any("_connection_worker" in thread.name for thread in threading.enumerate()))
 
 
 async def test_options_of_the_url_are_taken(tmp_path: Path) -> None:
