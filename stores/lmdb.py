@@ -1117,11 +1117,7 @@ def check_url(url: str) -> None:
     Raises:
         InvalidStoreUrl: As there.
     """
-    _, options = _read_url(url)
-    try:
-        _check_options(**options)
-    except ValueError as error:
-        raise InvalidStoreUrl(url, ["lmdb"], str(error)) from error
+    _read_url(url)
 
 
 def _read_url(url: str) -> tuple[str, dict[str, Any]]:
@@ -1135,6 +1131,8 @@ def _read_url(url: str) -> tuple[str, dict[str, Any]]:
         what = f"unknown option {', '.join(wrong)}" if wrong else "an option is given twice"
         raise InvalidStoreUrl(url, ["lmdb"], f"{what}; options are {', '.join(OPTIONS)}")
     try:
-        return path, {name: OPTIONS[name](value) for name, value in pairs}
+        options = {name: OPTIONS[name](value) for name, value in pairs}
+        _check_options(**options)
     except ValueError as error:
         raise InvalidStoreUrl(url, ["lmdb"], str(error)) from error
+    return path, options

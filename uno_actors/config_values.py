@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from difflib import get_close_matches
-from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
@@ -38,6 +37,7 @@ from uno_actors.handlers import (
     gather,
 )
 from uno_actors.projections import Projection
+from uno_actors.store import store_openers
 from uno_actors.topics import TopicPattern
 
 
@@ -212,7 +212,7 @@ Growth = Annotated[float, Allowed("a number, 1 or more", _growth, {"type": "numb
 
 def _store_url(found: Any) -> str:
     scheme, colon, _ = _text(found).partition(":")
-    schemes = {entry.name for entry in entry_points(group="uno_actors.stores")}
+    schemes = store_openers()
     if not colon or scheme not in schemes:
         raise ValueError(f"there are stores for {', '.join(sorted(schemes))}")
     return str(found)

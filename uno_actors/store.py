@@ -656,8 +656,13 @@ def check_store_url(url: str) -> None:
         check(url)
 
 
+def store_openers() -> dict[str, EntryPoint]:
+    """What opens the stores that are installed, by the scheme of their URLs."""
+    return {entry.name: entry for entry in entry_points(group="uno_actors.stores")}
+
+
 def _opener(url: str) -> EntryPoint:
-    openers = {entry.name: entry for entry in entry_points(group="uno_actors.stores")}
+    openers = store_openers()
     scheme, colon, _ = url.partition(":")
     if not colon or scheme not in openers:
         raise InvalidStoreUrl(url, openers)
