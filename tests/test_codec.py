@@ -288,7 +288,7 @@ class Secretive(DomainEvent):
     password: SecretStr
 
 
-@pytest.mark.parametrize("value", [object(), lambda: None, 2**64, "\ud800", {"x": object()}])
+@pytest.mark.parametrize("value", [object(), lambda: None, "\ud800", {"x": object()}])
 def test_payload_that_cannot_be_written_is_refused_with_the_name_of_the_event(value: object) -> None:
     with pytest.raises(EventNotSerializable, match=r"^event Anything cannot be recorded: ") as caught:
         to_record(Anything(value=value))

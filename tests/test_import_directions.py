@@ -12,9 +12,8 @@ ROOT = Path(__file__).parent.parent
 # From the bottom to the top. A module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "topics", "clock", "causality", "log"),
-    ("events", "commands"),
+    ("values", "events", "payloads", "commands"),
     (
-        "values",
         "aggregate",
         "codec",
         "log_filter",
@@ -150,7 +149,7 @@ HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 def test_there_is_something_to_look_at() -> None:
     assert {"errors", "events", "store", "__init__"} <= set(UNO_ACTORS)
     assert {"memory", "lmdb"} <= set(STORES)
-    assert IMPORTS["codec"] == {"errors", "events"}
+    assert IMPORTS["codec"] == {"errors", "events", "payloads", "values"}
 
 
 @pytest.mark.parametrize("module", UNO_ACTORS)

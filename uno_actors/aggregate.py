@@ -5,8 +5,9 @@ Nothing here knows of actors, stores or threads: an aggregate is tested by calli
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Self, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from functools import partial
+from typing import Any, ClassVar, Self, TypeVar, get_args
 
 from uno_actors.causality import _current as _current_cause
 from uno_actors.commands import Command
@@ -17,7 +18,8 @@ from uno_actors.errors import (
     MissingApply,
     UnknownCommand,
 )
-from uno_actors.events import DomainEvent
+from uno_actors.events import DomainEvent, EventRegistry, check_metadata, register_meaning
+from uno_actors.payloads import is_exact, own_copy
 
 MAX_ID_BYTES = 255
 """The longest aggregate id, in bytes of UTF-8."""
@@ -73,7 +75,6 @@ class AggregateRoot:
     matched without case and underscores: ``UserCreatedEvent`` is applied by ``apply_user_created``.
 
     Attributes:
-        id: Its name, unique among the aggregates of its type.
         version: The number of events applied, pending ones included.
 
     Raises:
@@ -91,6 +92,7 @@ class AggregateRoot:
     _applies: ClassVar[dict[str, str]] = {}
     _command_names: ClassVar[dict[type, str]] = {}  # what command_method found
     _apply_names: ClassVar[dict[type, str]] = {}  # what _apply_method found
+    _initial: ClassVar[Set[str] | None] = None  # the attributes that __init__ sets, once that is known
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -100,34 +102,63 @@ class AggregateRoot:
         # Names local to the function that defines the class are found in the frame of the class statement.
         cls._commands = _command_methods(cls, sys._getframe(1).f_locals)
         cls._applies = _apply_methods(cls)
+        register_meaning(cls, cls.aggregate_type, partial(_events_named, cls))
         cls._command_names = {}
         cls._apply_names = {}
+        cls._initial = None
 
     def __init__(self, id: str) -> None:
-        self.id = check_aggregate_id(id)
+        self._id = check_aggregate_id(id)
         self.version = 0
         self._pending: list[DomainEvent] | None = None
+        self._applying = False
+
+    @property
+    def id(self) -> str:
+        """Its name, unique among the aggregates of its type; it never changes."""
+        return self._id
 
     def register_event(self, event: DomainEvent) -> None:
         """Stamp ``event`` with its place in this stream and its cause, apply it, and keep it to be recorded.
 
+        What is applied is the event as a fresh process reads it, and what is recorded is what ``event`` holds now:
+        whatever is done to its lists afterwards changes neither.
+
         Raises:
             MissingApply: The class has no method for it.
+            EventNotSerializable: It could not be read back as it is; see `uno_actors.payloads`.
+            InvalidAggregate: An ``apply_`` method calls it: a replay could not.
         """
         apply = _apply_method(type(self), type(event))
+        if self._applying:
+            name = type(event).__name__
+            reason = f"an apply_ method registers {name}, and a replay runs it too: it may only change state"
+            raise InvalidAggregate(type(self).__name__, reason)
+        check_metadata(event)
         cause = _current_cause.get()
         stamped = event.stamped(
-            aggregate_id=self.id,
+            aggregate_id=self._id,
             aggregate_type=self.aggregate_type,
             aggregate_version=self.version + 1,
             correlation_id=event.correlation_id or (cause and cause.correlation_id),
             causation_id=event.causation_id or (cause and cause.causation_id),
         )
+        applied = stamped
+        if not is_exact(stamped):
+            stamped = own_copy(stamped)
+            applied = own_copy(stamped)  # what a method keeps of it and changes is not what is recorded
         if self._pending is None:
             self._pending = []
         self._pending.append(stamped)
         self.version += 1
-        getattr(self, apply)(stamped)
+        self._apply(apply, applied)
+
+    def _apply(self, method: str, event: DomainEvent) -> None:
+        self._applying = True
+        try:
+            getattr(self, method)(event)
+        finally:
+            self._applying = False
 
     def handle(self, command: Command[Any]) -> Any:
         """Let the ``@handles`` method for ``command`` decide; events it registers name the command as cause.
@@ -166,7 +197,7 @@ class AggregateRoot:
                 raise InternalError(f"{self!r} cannot replay {event}: a gap in its stream")
             apply = _apply_method(type(self), type(event))
             self.version += 1  # before it is applied, as when it was registered
-            getattr(self, apply)(event)
+            self._apply(apply, event)
         return self
 
     def to_snapshot(self) -> Mapping[str, Any]:
@@ -175,27 +206,68 @@ class AggregateRoot:
         Override it, and `from_snapshot`, where attributes hold what `uno_actors.values` cannot restore.
 
         Raises:
-            TypeError: The class keeps attributes in ``__slots__``.
+            TypeError: The class keeps attributes in ``__slots__``, or an attribute is neither set by ``__init__``
+                nor annotated on the class: `from_snapshot` would not know it.
         """
         if any(base.__dict__.get("__slots__") for base in type(self).__mro__):
             raise TypeError("attributes in __slots__ are not looked for")
-        return {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
+        state = {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
+        if self._initial is not None and (unknown := state.keys() - self._initial - _annotated(type(self))):
+            raise TypeError(
+                f"{', '.join(sorted(unknown))}: set in __init__ or annotate on the class what is part of the state"
+            )
+        return state
 
     def from_snapshot(self, state: Mapping[str, Any]) -> None:
         """Take over the state that `to_snapshot` returned; called on a fresh instance.
 
         Raises:
-            ValueError: An attribute that the class sets today is not in it.
+            ValueError: An attribute that the class sets today is not in it, or it has one that the class has not.
         """
         if missing := vars(self).keys() - _OWN_ATTRIBUTES - state.keys():
             raise ValueError(f"it has no {', '.join(sorted(missing))}")
+        if unknown := state.keys() - (vars(self).keys() - _OWN_ATTRIBUTES) - _annotated(type(self)):
+            raise ValueError(f"the class has no attribute {', '.join(sorted(unknown))}")
         vars(self).update(state)
 
     def __repr__(self) -> str:
-        return f"{self.aggregate_type}<{self.id}@{self.version}>"
+        return f"{self.aggregate_type}<{self._id}@{self.version}>"
 
 
 _OWN_ATTRIBUTES = frozenset(vars(AggregateRoot("any")))
+
+A = TypeVar("A", bound=AggregateRoot)
+
+
+def new_aggregate(aggregate_type: type[A], aggregate_id: str) -> A:
+    """An aggregate of which nothing is recorded, as every replay begins with it.
+
+    Raises:
+        InvalidAggregateId: Its class gives itself another id: its events would go to another stream.
+        InvalidAggregate: Its class registers events when it is made: it would do so again at each replay.
+    """
+    instance = aggregate_type(aggregate_id)
+    if instance.id != aggregate_id:
+        reason = (
+            f"{aggregate_type.__name__}.__init__ makes {instance.id!r} of it, so its events would go to another stream"
+            " than the one it is loaded from; bring ids into their form before you ask for an aggregate"
+        )
+        raise InvalidAggregateId(aggregate_id, reason)
+    if instance.version or instance._pending:
+        reason = (
+            "__init__ registers events, and would do so again whenever the aggregate is loaded; register them in a"
+            " @handles method or in a class method that makes a new one"
+        )
+        raise InvalidAggregate(aggregate_type.__name__, reason)
+    if aggregate_type._initial is None:
+        aggregate_type._initial = vars(instance).keys() - _OWN_ATTRIBUTES
+    return instance
+
+
+def _annotated(aggregate: type[AggregateRoot]) -> Set[str]:
+    """The attributes that the class and its bases annotate."""
+    bases = aggregate.__mro__[: aggregate.__mro__.index(AggregateRoot)]
+    return {name for base in bases for name in inspect.get_annotations(base)}
 
 
 def known_commands(aggregate: type[AggregateRoot]) -> list[str]:
@@ -254,6 +326,39 @@ def _apply_methods(cls: type[AggregateRoot]) -> dict[str, str]:
         if other != name:
             raise InvalidAggregate(cls.__name__, f"{other} and {name} apply the same event")
     return found
+
+
+def _events_named(cls: type[AggregateRoot], name: str) -> list[type[DomainEvent]]:
+    """The classes of this name that the ``apply_`` methods of ``cls`` are annotated with."""
+    return [event for event in _applied_events(cls) if event.type_name() == name]
+
+
+def check_events(cls: type[AggregateRoot], registry: EventRegistry) -> None:
+    """See that each event that ``cls`` applies is found again by its name, before one is recorded.
+
+    Raises:
+        AmbiguousEventType: Another class has the name of one, and it cannot be told which is meant.
+    """
+    for name in registry.shared_names():
+        if _key(name.removesuffix("Event")) in cls._applies:
+            registry.resolve(name, cls.aggregate_type)
+    for event in _applied_events(cls):
+        registry.check_meant(event, cls.aggregate_type)
+
+
+def _applied_events(cls: type[AggregateRoot]) -> Iterator[type[DomainEvent]]:
+    """The events that the ``apply_`` methods of ``cls`` are annotated with; what cannot be read names none."""
+    for name in cls._applies.values():
+        method = inspect.unwrap(getattr(cls, name))
+        try:
+            annotation = [*inspect.signature(method).parameters.values()][1].annotation
+            if isinstance(annotation, str):
+                annotation = eval(annotation, method.__globals__)  # noqa: S307 - the class's own source
+        except Exception:  # noqa: BLE001, S112 - whatever evaluating it raises
+            continue
+        for kind in (annotation, *get_args(annotation)):
+            if isinstance(kind, type) and issubclass(kind, DomainEvent):
+                yield kind
 
 
 def _command_methods(cls: type[AggregateRoot], local_names: dict[str, Any]) -> dict[type[Command[Any]], str]:

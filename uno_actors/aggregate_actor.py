@@ -290,6 +290,8 @@ class AggregateActor:
         """The events as records, of which the last one holds the reply."""
         if not events:
             return []
+        for event in events:
+            self._aggregates.registry.check_readable(event)
         *others, last = events
         cause = command.causation_id
         records = [to_record(event, command_causation_id=cause) for event in others]
@@ -547,6 +549,7 @@ class Aggregates:
         self._dead = dead
         self.log = get_logger(actor="aggregates")
         self._store = store
+        self.registry = store.event_registry
         self.clock = clock
         self._ask_timeout = ask_timeout
         self._deadlines: Deadlines[Envelope] = Deadlines(

@@ -36,6 +36,7 @@ from uno_actors.handlers import (
     gather,
 )
 from uno_actors.log import get_logger
+from uno_actors.payloads import unshared
 from uno_actors.topics import TopicPattern, TopicTrie
 
 if TYPE_CHECKING:
@@ -323,7 +324,7 @@ class EventBus:
             for tier in tiers:
                 begun += 1
                 if len(tier) == 1:  # most events have one handler: it runs in the caller's task
-                    await self._run(tier[0], event, position, errors)
+                    await self._run(tier[0], event, position, errors, shared=len(tiers) > 1)
                 else:
                     await self._run_tier(tier, event, position, errors)
         except asyncio.CancelledError:
@@ -346,11 +347,11 @@ class EventBus:
         dispatcher = self._dispatcher()
         if dispatcher.depth >= MAX_DEPTH:  # publishing inside publishing: Python's own limit is the end of it
             for subscription in tier:
-                await self._run(subscription, event, position, errors)
+                await self._run(subscription, event, position, errors, shared=True)
             return
         running = _Running(dispatcher)
         for subscription in tier:
-            running.start(self._run(subscription, event, position, errors))
+            running.start(self._run(subscription, event, position, errors, shared=True))
         await running.end()
 
     def _dispatcher(self) -> Dispatcher:
@@ -405,9 +406,18 @@ class EventBus:
         return tiers
 
     async def _run(
-        self, subscription: _Subscription, event: DomainEvent, position: int, errors: list[BaseException]
+        self,
+        subscription: _Subscription,
+        event: DomainEvent,
+        position: int,
+        errors: list[BaseException],
+        *,
+        shared: bool,
     ) -> None:
-        """Have one handler handle ``event``; raises nothing but its own cancellation."""
+        """Have one handler handle ``event``; raises nothing but its own cancellation.
+
+        An event that is shared with other handlers is given as a copy if anything in it can change.
+        """
         task = asyncio.current_task()
         cancelled = 0 if task is None else task.cancelling()
         try:
@@ -415,7 +425,8 @@ class EventBus:
             if handler is None:
                 handler = subscription.handler = subscription.spec.instantiate()
             context = self._context(subscription, event, position) if handler.takes_context else None
-            given = event if subscription.spec.batch is None else [event]
+            mine = unshared(event) if shared else event
+            given = mine if subscription.spec.batch is None else [mine]
             arguments = (given,) if context is None else (given, context)
             if handler.is_async:
                 await handler.function(*arguments)

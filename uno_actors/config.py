@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uno_actors.actor import Actor
+from uno_actors.aggregate import check_events
 from uno_actors.config_errors import ConfigFault, InvalidConfig, key_path, shown
 from uno_actors.config_text import ConfigText, Place, nearest, read_text, resolved
 from uno_actors.config_values import (
@@ -57,8 +58,8 @@ from uno_actors.config_values import (
     plain,
     why_not_made,
 )
-from uno_actors.errors import CallerError, InternalError, InvalidStoreUrl
-from uno_actors.events import DomainEvent
+from uno_actors.errors import AmbiguousEventType, CallerError, InternalError, InvalidStoreUrl
+from uno_actors.events import DomainEvent, event_registry
 from uno_actors.handlers import EventPriority, HandlerSpec
 from uno_actors.store import check_store_url
 from uno_actors.store_urls import below, with_options
@@ -499,7 +500,7 @@ class _Reader:
         return system
 
     def _check_aggregates(self, table: FileTable) -> None:
-        """No class and no type name twice."""
+        """No class and no type name twice, and no events whose classes cannot be told apart."""
         written = self._text.data.get("aggregates", {})
         names: dict[str, object] = {}
         for index, name in enumerate(written.get("types", ()) if table.aggregates.types else ()):
@@ -511,6 +512,10 @@ class _Reader:
                 reason = f"{names[type_name]} with the type name {type_name!r} is in the list already"
                 self._tell(keys, reason, name)
             names.setdefault(type_name, name)
+            try:
+                check_events(imported(name), event_registry)
+            except AmbiguousEventType as error:
+                self._tell(keys, str(error), name)
 
     def _is_faulty(self, keys: Keys) -> bool:
         """Whether a fault was told of ``keys`` or of something below."""

@@ -263,14 +263,23 @@ class UnknownEventType(CallerError, LookupError):
         )
 
 
+class InvalidEvent(CallerError, TypeError):
+    """An event class that cannot work; found when it is defined."""
+
+    def __init__(self, event: str, reason: str) -> None:
+        self.event = event
+        super().__init__(f"event class {event}: {reason}")
+
+
 class AmbiguousEventType(CallerError, LookupError):
     """Two classes share the name of an event type and the store would have to choose."""
 
     def __init__(self, event_type: str, classes: Iterable[str]) -> None:
         self.event_type = event_type
         super().__init__(
-            f"event type {event_type!r} names several classes ({_listed(classes)}): give the store its own"
-            " event_registry=EventRegistry([...]) with the one that is meant"
+            f"event type {event_type!r} names several classes ({_listed(classes)}): give one of them another name"
+            " (`event_type: str = ...` in its class), annotate the event in the aggregate's apply_ method, or give"
+            " the store its own event_registry=EventRegistry([...]) with the one that is meant"
         )
 
 
@@ -296,12 +305,16 @@ class EventNotSerializable(CallerError, TypeError):
 class EventNotReadable(CallerError, ValueError):
     """A recorded event does not fit today's class of its type."""
 
-    def __init__(self, event_type: str, recorded: int, current: int, reason: str) -> None:
+    def __init__(
+        self, event_type: str, recorded: int, current: int, reason: str, where: str | None = None
+    ) -> None:
         self.event_type = event_type
         self.recorded = recorded
         self.current = current
+        self.where = where
+        place = f" at {where}" if where else ""
         super().__init__(
-            f"event {event_type} of schema version {recorded} cannot be read as version {current}: {reason}"
+            f"event {event_type} of schema version {recorded}{place} cannot be read as version {current}: {reason}"
         )
 
 

@@ -5,16 +5,33 @@ field is payload. Event types are found again by name in an `EventRegistry`; old
 today's schema by the steps registered with `upcasts`.
 """
 
+import ast
+import itertools
+import sys
+import typing
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any, ClassVar, Self, TypeVar, overload
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticUndefined
 
 from uno_actors.causality import Cause, new_id
-from uno_actors.errors import AmbiguousEventType, EventNotReadable, UnknownEventType
+from uno_actors.errors import (
+    AmbiguousEventType,
+    EventNotReadable,
+    EventNotSerializable,
+    InvalidEvent,
+    UnknownEventType,
+    describe,
+)
 from uno_actors.topics import check_topic
+
+MAX_VERSION = 2**31
+"""Schema versions are smaller, so that every store has room for them."""
 
 
 def _now() -> datetime:
@@ -64,7 +81,11 @@ class DomainEvent(BaseModel):
     causation_id: str | None = None
     topic: str | None = None
 
+    __slots__ = ("_proven_payload",)  # the bytes of an event that was proven to be read back as it is
+
+    _proven_payload: ClassVar[bytes]
     _schema_version: ClassVar[int] = 1
+    _type_name: ClassVar[str] = "DomainEvent"
 
     # Validators by name, for they hold where a subclass declares the field again: `topic: str = "a.b"`.
     _aware = field_validator("timestamp")(_aware)
@@ -81,13 +102,14 @@ class DomainEvent(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        cls._schema_version = int(cls.model_fields["version"].default)
+        cls._schema_version = _checked_version(cls)
+        cls._type_name = _checked_name(cls)
         event_registry.register(cls)
 
     @classmethod
     def type_name(cls) -> str:
         """The name under which events of this class are recorded."""
-        return str(cls.model_fields["event_type"].default)
+        return cls._type_name
 
     @classmethod
     def schema_version(cls) -> int:
@@ -121,9 +143,65 @@ class DomainEvent(BaseModel):
 
 METADATA = frozenset(DomainEvent.model_fields)
 
+
+def _checked_version(event_type: type[DomainEvent]) -> int:
+    version = event_type.model_fields["version"].default
+    if type(version) is not int or not 1 <= version < MAX_VERSION:
+        raise InvalidEvent(
+            event_type.__qualname__,
+            "version is the schema version of its payload: give it a whole number from 1 as default"
+            f" (`version: int = 2`), or leave it away; found {_default(version)}",
+        )
+    return version
+
+
+def _checked_name(event_type: type[DomainEvent]) -> str:
+    name = event_type.model_fields["event_type"].default
+    if not isinstance(name, str) or not name:
+        raise InvalidEvent(
+            event_type.__qualname__,
+            "event_type is the name under which its events are recorded: give it a str as default"
+            f' (`event_type: str = "orders.created"`), or leave it away; found {_default(name)}',
+        )
+    return str(name)
+
+
+def _default(value: object) -> str:
+    return "no default" if value is PydanticUndefined else repr(value)
+
+
+def check_metadata(event: DomainEvent) -> None:
+    """Refuse metadata that a user gave and under which ``event`` could not be read again.
+
+    An event of an older schema version is history that is brought along: upcasts read it.
+
+    Raises:
+        EventNotSerializable: Its schema version is none of its class's.
+    """
+    current = event._schema_version
+    if type(event.version) is not int or not 1 <= event.version <= current:
+        raise EventNotSerializable(
+            event.event_type,
+            f"version={event.version!r} was given, and the schema version of {type(event).__name__} is {current}."
+            " Leave it away; the place in the stream is aggregate_version, which is set for you",
+        )
+
+
 E = TypeVar("E", bound=DomainEvent)
 Payload = dict[str, Any]
 Upcast = Callable[[Payload], Payload]
+
+Meaning = Callable[[str], "Collection[type[DomainEvent]]"]
+"""The classes that an aggregate names by the name of an event type."""
+
+_meanings: dict[str, dict[str, Meaning]] = {}
+"""By aggregate type, and by the qualified name of the aggregate's class."""
+
+
+def register_meaning(aggregate: type, aggregate_type: str, meaning: Meaning) -> None:
+    """Let the class of an aggregate tell what it means by the names of events."""
+    _meanings.setdefault(aggregate_type, {})[_qualified(aggregate)] = meaning
+    event_registry.generation += 1
 
 
 class EventRegistry:
@@ -132,8 +210,10 @@ class EventRegistry:
     Args:
         event_types: Classes, or a mapping of recorded names to classes.
 
-    Two classes may share a name, as those of two bounded contexts do; only who would have to choose between
-    them is refused. A class defined again (same module and qualified name, as in a notebook) replaces itself.
+    Two classes may share a name, as those of two bounded contexts do: the aggregate type then tells which one is
+    meant, by what the ``apply_`` methods of the aggregate are annotated with, or else by the module in which it
+    is defined. Where that does not tell, the event is refused, before it is recorded. A class defined again (same
+    module and qualified name, as in a notebook) replaces itself.
 
     Attributes:
         generation: Grows with each registration, for those who cache what they looked up.
@@ -144,6 +224,7 @@ class EventRegistry:
     ) -> None:
         self._classes: dict[str, list[weakref.ref[type[DomainEvent]]]] = {}
         self._upcasts: dict[tuple[str, int], Upcast] = {}
+        self._resolved: dict[tuple[type[DomainEvent], str, str | None], int] = {}
         self._names_of: weakref.WeakKeyDictionary[type[DomainEvent], frozenset[str]] = (
             weakref.WeakKeyDictionary()
         )
@@ -164,20 +245,103 @@ class EventRegistry:
         classes.append(weakref.ref(event_type))
         self.generation += 1
         self._names_of.clear()
+        self._resolved.clear()
 
-    def resolve(self, name: str) -> type[DomainEvent]:
+    def resolve(self, name: str, aggregate_type: str | None = None) -> type[DomainEvent]:
         """The class whose events are recorded as ``name``.
+
+        Args:
+            name: As it is recorded; ``Changed[int]`` names a parametrised class also before the program makes it.
+            aggregate_type: The type of the aggregate whose event it is.
 
         Raises:
             UnknownEventType: There is none.
-            AmbiguousEventType: There are several.
+            AmbiguousEventType: There are several, and the aggregate type does not tell which is meant.
         """
-        classes = [known for ref in self._classes.get(name, ()) if (known := ref())]
-        if len(classes) == 1:
-            return classes[0]
-        if classes:
-            raise AmbiguousEventType(name, map(_qualified, classes))
+        refs = self._classes.get(name)
+        if refs is not None and len(refs) == 1 and (known := refs[0]()):
+            return known
+        classes = self._known(name) or [self._parametrised(name, aggregate_type)]
+        return classes[0] if len(classes) == 1 else self._meant(name, aggregate_type, classes)[0]
+
+    def _known(self, name: str) -> list[type[DomainEvent]]:
+        return [known for ref in self._classes.get(name, ()) if (known := ref())]
+
+    def _meant(
+        self, name: str, aggregate_type: str | None, classes: list[type[DomainEvent]]
+    ) -> list[type[DomainEvent]]:
+        """The one of ``classes`` that aggregates of this type mean."""
+        meant: list[type[DomainEvent]] = []
+        for aggregate, meaning in tuple(_meanings.get(aggregate_type or "", {}).items()):
+            named = {_qualified(known) for known in meaning(name)}
+            mine = [known for known in classes if _qualified(known) in named] or _nearest(aggregate, classes)
+            meant += (known for known in mine if known not in meant)
+        if len(meant) != 1:
+            raise AmbiguousEventType(name, map(_qualified, meant or classes))
+        return meant
+
+    def _parametrised(self, name: str, aggregate_type: str | None) -> type[DomainEvent]:
+        generic, bracket, arguments = name.partition("[")
+        if bracket and self._known(generic):
+            parametrised = parametrise(self.resolve(generic, aggregate_type), f"[{arguments}")
+            if parametrised is not None:
+                self.register(parametrised, name)
+                return parametrised
         raise UnknownEventType(name, self.names())
+
+    def covers(self, event_type: type[DomainEvent], name: str, aggregate_type: str | None) -> bool:
+        """Whether an event recorded as ``name``, of such an aggregate, is read as an ``event_type``."""
+        if name not in self.names_of(event_type) and "[" not in name:
+            return False
+        try:
+            return issubclass(self.resolve(name, aggregate_type), event_type)
+        except LookupError:  # unknown, or ambiguous: whoever reads it is told
+            return name in self.names_of(event_type)
+
+    def check_readable(self, event: DomainEvent) -> None:
+        """See that ``event`` is found again by the metadata that it is recorded with.
+
+        A class that is not registered here is read by the programs that know it.
+
+        Raises:
+            AmbiguousEventType: Another class has the same name, and the aggregate type does not tell which is meant.
+            EventNotSerializable: It would be read as an event of another class, or its schema version is none
+                of its class's.
+        """
+        if event.version != event._schema_version:
+            check_metadata(event)
+        key = type(event), event.event_type, event.aggregate_type
+        known = self.generation + event_registry.generation  # which grows when aggregates are defined
+        if self._resolved.get(key) == known:
+            return
+        self._check_found_again(*key)
+        self._resolved[key] = known
+
+    def _check_found_again(
+        self, event_type: type[DomainEvent], name: str, aggregate_type: str | None
+    ) -> None:
+        qualified = _qualified(event_type)
+        try:
+            known = self.resolve(name, aggregate_type)
+        except UnknownEventType:
+            if name != event_type.type_name():
+                raise EventNotSerializable(
+                    name,
+                    f"{qualified} is recorded as {event_type.type_name()!r}, and event_type={name!r} was given, which"
+                    f" names no class: leave it away, or register the name with @register_event(name={name!r})",
+                ) from None
+            return
+        if not _stands_for(known, event_type):
+            raise EventNotSerializable(
+                name,
+                f"it is a {qualified} and would be read as a {_qualified(known)}, which has the name too",
+            )
+        if "[" in name and parametrise(_generic_of(event_type), name[name.index("[") :]) is not event_type:
+            raise EventNotSerializable(
+                name,
+                "the next process cannot know which class that is: give it a name of its own"
+                f" (`class IntChanged({name}): ...`), or parametrise it with classes of the module of the generic one",
+            )
 
     def names_of(self, event_type: type[DomainEvent]) -> frozenset[str]:
         """The names under which events of ``event_type`` and its subclasses are recorded."""
@@ -190,40 +354,175 @@ class EventRegistry:
             )
         return names
 
+    def shared_names(self) -> list[str]:
+        """The names that several classes have."""
+        return [name for name in tuple(self._classes) if len(self._known(name)) > 1]
+
+    def check_meant(self, event_type: type[DomainEvent], aggregate_type: str) -> None:
+        """See that events of ``event_type`` of such an aggregate are read as what they are.
+
+        Raises:
+            AmbiguousEventType: They would be read as events of another class.
+        """
+        if not (classes := self._known(event_type.type_name())):
+            return
+        meant = classes if len(classes) == 1 else self._meant(event_type.type_name(), aggregate_type, classes)
+        if not _stands_for(meant[0], event_type):
+            raise AmbiguousEventType(event_type.type_name(), map(_qualified, {*meant, event_type}))
+
     def names(self) -> list[str]:
         """The names of all registered event types, sorted."""
         return sorted(name for name, refs in self._classes.items() if any(ref() for ref in refs))
 
-    def add_upcast(self, name: str, from_version: int, step: Upcast) -> None:
+    def add_upcast(self, event_type: type[DomainEvent] | str, from_version: int, step: Upcast) -> None:
         """Register one step of schema evolution; see `upcasts`.
 
         Raises:
             ValueError: ``from_version`` is no version.
         """
-        if from_version < 1:
-            raise ValueError(f"schema versions start at 1; found from_version={from_version}")
+        if type(from_version) is not int or not 1 <= from_version < MAX_VERSION:
+            raise ValueError(f"schema versions start at 1; found from_version={from_version!r}")
+        name = event_type if isinstance(event_type, str) else _qualified(event_type)
         self._upcasts[name, from_version] = step
 
-    def upcast(self, name: str, recorded: int, current: int, payload: Payload) -> Payload:
+    def upcast(
+        self,
+        name: str,
+        recorded: int,
+        current: int,
+        payload: Payload,
+        *,
+        event_type: type[DomainEvent] | None = None,
+        where: str | None = None,
+    ) -> Payload:
         """Bring a payload of schema version ``recorded`` to version ``current``, step by step.
 
+        Args:
+            name: Under which the event is recorded; steps registered for it come before those of the class.
+            recorded: The version that the payload has.
+            current: The version that it is wanted in.
+            payload: It may be changed.
+            event_type: The class that it is read as, for the steps that were registered for the class or its bases.
+            where: The place of the event, named in errors.
+
         Raises:
-            EventNotReadable: A step is missing, or the event is newer than the class.
+            EventNotReadable: A step is missing, raised, or returned no payload, or the event is newer than the class.
         """
+
+        def unreadable(reason: str) -> EventNotReadable:
+            return EventNotReadable(name, recorded, current, reason, where)
+
         if recorded > current:
-            raise EventNotReadable(name, recorded, current, "it was recorded by a newer program")
+            raise unreadable("it was recorded by a newer program")
         for version in range(recorded, current):
-            step = self._upcasts.get((name, version))
+            step = self._step(name, event_type, version)
             if step is None:
-                remedy = f"register the step with @upcasts({name!r}, from_version={version})"
-                raise EventNotReadable(name, recorded, current, remedy)
-            payload = step(payload)
+                raise unreadable(f"register the step with @upcasts({name!r}, from_version={version})")
+            called = f"the step {getattr(step, '__qualname__', step)!s} from version {version}"
+            try:
+                returned: object = step(payload)
+            except Exception as error:
+                raise unreadable(f"{called} raised {describe(error)}") from error
+            if not isinstance(returned, dict):
+                kind = "None" if returned is None else f"a {type(returned).__name__}"
+                raise unreadable(f"{called} returned {kind}; it must return the payload, a dict")
+            payload = returned
         return payload
 
+    def _step(self, name: str, event_type: type[DomainEvent] | None, version: int) -> Upcast | None:
+        classes = self._known(name) if event_type is None else [event_type]
+        names = [name, *(_qualified(base) for known in classes for base in known.__mro__)]
+        return next((step for one in names if (step := self._upcasts.get((one, version)))), None)
 
-def _qualified(event_type: type[DomainEvent]) -> str:
-    return f"{event_type.__module__}.{event_type.__qualname__}"
 
+def _qualified(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _stands_for(known: type[DomainEvent], event_type: type[DomainEvent]) -> bool:
+    """Whether an ``event_type`` may be read as a ``known``: it is the class, or one of an older schema."""
+    return _qualified(known) == _qualified(event_type) or known.schema_version() > event_type.schema_version()
+
+
+def _nearest(aggregate: str, classes: list[type[DomainEvent]]) -> list[type[DomainEvent]]:
+    """Those of ``classes`` that share the longest way of packages, modules and scopes with ``aggregate``."""
+    way = aggregate.split(".")[:-1]
+
+    def shared(known: type[DomainEvent]) -> int:
+        pairs = zip(way, _qualified(known).split(".")[:-1], strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    longest = max(map(shared, classes))
+    return [known for known in classes if longest and shared(known) == longest]
+
+
+# --- generic events ---
+
+
+def _generic_of(event_type: type[DomainEvent]) -> type[DomainEvent]:
+    origin = event_type.__pydantic_generic_metadata__["origin"]
+    return event_type if origin is None or not issubclass(origin, DomainEvent) else origin
+
+
+def parametrise(generic: type[DomainEvent], arguments: str) -> type[DomainEvent] | None:
+    """``generic`` with the arguments in a recorded name, as in ``Changed[list[int]]``.
+
+    The text comes out of a store: it is read as names, never evaluated. A name stands for a type of Python or
+    for what the module of ``generic`` calls by it.
+
+    Returns:
+        The class; ``None`` if a name stands for nothing, or ``generic`` takes no such arguments.
+    """
+    known = {**vars(sys.modules.get(generic.__module__, typing)), **_TYPE_NAMES}
+    try:
+        tree = ast.parse(f"_{arguments}", mode="eval").body
+        if not isinstance(tree, ast.Subscript):
+            return None
+        parametrised = generic[_type_named(tree.slice, known)]  # type: ignore[index]
+    except Exception:  # noqa: BLE001 - whatever a name stands for may refuse to be an argument
+        return None
+    return parametrised if isinstance(parametrised, type) and issubclass(parametrised, DomainEvent) else None
+
+
+def _type_named(tree: ast.expr, known: Mapping[str, Any]) -> Any:
+    match tree:
+        case ast.Name(id=name):
+            return known[name]
+        case ast.Constant(value=None):
+            return None
+        case ast.Tuple(elts=parts):
+            return tuple(_type_named(part, known) for part in parts)
+        case ast.Subscript(value=origin, slice=arguments):
+            return _type_named(origin, known)[_type_named(arguments, known)]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _type_named(left, known) | _type_named(right, known)
+    raise LookupError(ast.dump(tree))
+
+
+_TYPES = (
+    bool,
+    int,
+    float,
+    str,
+    bytes,
+    list,
+    dict,
+    set,
+    frozenset,
+    tuple,
+    Decimal,
+    UUID,
+    date,
+    datetime,
+    time,
+    timedelta,
+)
+_TYPE_NAMES: dict[str, Any] = {kind.__name__: kind for kind in _TYPES} | {
+    "Any": Any,
+    "NoneType": None,
+    "Optional": typing.Optional,
+    "Union": typing.Union,
+}
 
 event_registry = EventRegistry()
 """The process-wide registry, in which every subclass of `DomainEvent` enters itself."""
@@ -264,10 +563,9 @@ def upcasts(event_type: type[DomainEvent] | str, from_version: int) -> Callable[
     Raises:
         ValueError: ``from_version`` is no version.
     """
-    name = event_type if isinstance(event_type, str) else event_type.type_name()
 
     def register(step: Upcast) -> Upcast:
-        event_registry.add_upcast(name, from_version, step)
+        event_registry.add_upcast(event_type, from_version, step)
         return step
 
     return register

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 from typing_extensions import override
 
 from uno_actors.actor import Actor
+from uno_actors.causality import Cause, caused_by
 from uno_actors.causality import _current as _current_cause
-from uno_actors.causality import caused_by
 from uno_actors.clock import Clock
 from uno_actors.codec import Record, StreamId, to_event
 from uno_actors.dispatcher import Dispatcher
@@ -37,6 +37,7 @@ from uno_actors.handler_control import NOTHING, RESET, RETRY, Orders, Reset, con
 from uno_actors.handlers import BoundHandler, HandlerContext, HandlerSpec
 from uno_actors.lanes import Lanes
 from uno_actors.log import get_logger
+from uno_actors.payloads import is_exact
 from uno_actors.projections import PROJECTION_BATCH, Projection, View, aside_key, publish, view_to_write
 from uno_actors.store import PAGE, DeadLetter, EventStore, StoredRecord, ViewChange
 
@@ -61,7 +62,9 @@ State = Literal["live", "catching up", "restarting", "standby", "stopped"]
 
 
 class Delivery:
-    """One recorded event on its way to handlers; decoded at most once, and only if one wants it."""
+    """One recorded event on its way to handlers, decoded only if one wants it. An event in which something can
+    change is decoded for each: no handler sees what another has made of it.
+    """
 
     __slots__ = ("_event", "position", "record", "since", "tier", "tiers", "waiting")
 
@@ -79,9 +82,18 @@ class Delivery:
         Raises:
             UnknownEventType, EventNotReadable, CorruptRecord: It cannot be decoded.
         """
-        if self._event is None:
-            self._event = to_event(self.record, registry)
-        return self._event
+        if self._event is not None:
+            return self._event
+        event = to_event(self.record, registry, self.position)
+        if is_exact(event):
+            self._event = event
+        return event
+
+    @property
+    def cause(self) -> Cause:
+        """As that of the event."""
+        record = self.record
+        return Cause(record.correlation_id or record.event_id, record.event_id)
 
 
 DeliveryDone = Callable[[Delivery], None]
@@ -201,7 +213,9 @@ class Subscription:
             return False
         wanted = self.spec.event_type
         kinds = wanted if isinstance(wanted, tuple) else (wanted,)
-        return wanted is None or any(event_type in self._registry.names_of(kind) for kind in kinds if kind)
+        return wanted is None or any(
+            self._registry.covers(kind, event_type, aggregate_type) for kind in kinds if kind
+        )
 
     def stand_by(self) -> None:
         """Another process is active under its name."""
@@ -878,9 +892,7 @@ class HandlerActor(Actor):
         """As `_run_plain`, of one call, on the loop."""
         try:
             given, last = self._given(batch), batch[-1]
-            token = _current_cause.set(
-                last.event(self._store.event_registry).cause
-            )  # `caused_by`, in half the time
+            token = _current_cause.set(last.cause)  # `caused_by`, in half the time
             try:
                 await self._handler(given, self._context(last))
             finally:
@@ -898,7 +910,7 @@ class HandlerActor(Actor):
             part = batch[count : count + size]
             try:
                 given, last = self._given(part), part[-1]
-                with caused_by(last.event(self._store.event_registry).cause):
+                with caused_by(last.cause):
                     result = self._handler(given, self._context(last))
                     if result is not None and isawaitable(result):  # a coroutine, or the future of an ask
                         self._dispatcher.run_coroutine(_end_of(result))

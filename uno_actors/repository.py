@@ -2,7 +2,7 @@
 
 from typing import Generic, TypeVar
 
-from uno_actors.aggregate import AggregateRoot, check_aggregate_id
+from uno_actors.aggregate import AggregateRoot, check_aggregate_id, new_aggregate
 from uno_actors.codec import StreamId
 from uno_actors.errors import AggregateNotFound
 from uno_actors.snapshots import Snapshots
@@ -58,10 +58,12 @@ class EventSourcedRepository(Generic[A]):
         Raises:
             ConcurrencyConflict: Another writer was faster: load it again and decide again.
             TypeError: The aggregate is not of this repository's type.
+            InvalidAggregateId, InvalidAggregate: It could not be loaded again; see `new_aggregate`.
             EventNotSerializable, StoreFull, StoreUnavailable, OutcomeUnknown: See there.
         """
         if aggregate.aggregate_type != self._type.aggregate_type:
             raise TypeError(f"this repository saves {self._type.__name__}; found {aggregate!r}")
+        new_aggregate(self._type, aggregate.id)  # as it will be made when it is loaded
         pending = aggregate.pending_events
         before = aggregate.version - len(pending)
         recorded = await self._store.append(*pending, expected_version=before)

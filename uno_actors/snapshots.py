@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from uno_actors.aggregate import AggregateRoot
+from uno_actors.aggregate import AggregateRoot, new_aggregate
 from uno_actors.codec import Record, StreamId, to_event
 from uno_actors.errors import describe
 from uno_actors.log import get_logger
@@ -54,7 +54,7 @@ def restore(aggregate_type: type[A], snapshot: Snapshot) -> A:
     state = unpack_value(snapshot.state, _classes(aggregate_type))
     if not isinstance(state, Mapping):
         raise TypeError(f"a {type(state).__name__}, not a mapping")
-    instance = aggregate_type(snapshot.stream.aggregate_id)
+    instance = new_aggregate(aggregate_type, snapshot.stream.aggregate_id)
     instance.from_snapshot(state)
     instance.version = snapshot.version
     return instance
@@ -155,14 +155,16 @@ class Snapshots:
             MissingApply, EventNotReadable, UnknownEventType, CorruptRecord: An event cannot be replayed.
             StoreUnavailable: See there.
         """
-        instance = await self._restored(aggregate_type, stream) or aggregate_type(stream.aggregate_id)
+        instance = await self._restored(aggregate_type, stream) or new_aggregate(
+            aggregate_type, stream.aggregate_id
+        )
         begun = instance.version
         after = max(0, begun - reach)
         while page := await self._store.read_stream(stream, after):
-            for _, record in page:
+            for position, record in page:
                 after += 1
                 if after > begun:
-                    instance.replay([to_event(record, self._store.event_registry)])
+                    instance.replay([to_event(record, self._store.event_registry, position)])
                 look(record)
             await asyncio.sleep(0)  # a long stream must not keep the event loop from others
         return instance, instance.version - begun

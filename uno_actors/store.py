@@ -33,6 +33,7 @@ from uno_actors.errors import (
 )
 from uno_actors.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.log_filter import EVERYTHING, EventTypes, LogFilter, recorded_names
+from uno_actors.payloads import as_recorded
 from uno_actors.topics import TopicPattern
 
 ANY: None = None
@@ -291,12 +292,15 @@ class EventStore(ABC):
             raise ValueError(
                 f"expected_version is for the events of one stream, found {len(streams)}: {streams}"
             )
-        (outcome,) = await commit([Append(tuple(map(to_record, events)), expected_version)])
+        for event in events:
+            self.event_registry.check_readable(event)
+        recorded = [*map(as_recorded, events)]
+        (outcome,) = await commit([Append(tuple(map(to_record, recorded)), expected_version)])
         if isinstance(outcome, UnoError):
             raise outcome
         return [
             RecordedEvent(position, event.stamped(aggregate_version=record.aggregate_version))
-            for position, record, event in zip(*outcome, events, strict=True)
+            for position, record, event in zip(*outcome, recorded, strict=True)
         ]
 
     async def get_events(
@@ -343,9 +347,9 @@ class EventStore(ABC):
         events: list[DomainEvent] = []
         async with aclosing(read(StreamId(aggregate_type, aggregate_id), since_version or 0, size)) as pages:
             async for page in pages:
-                for _, record in page:
+                for position, record in page:
                     if since_timestamp is None or record.timestamp >= since_timestamp:
-                        events.append(to_event(record, self.event_registry))
+                        events.append(to_event(record, self.event_registry, position))
                         if len(events) == limit:
                             return events
         return events
@@ -354,8 +358,8 @@ class EventStore(ABC):
         """The events of one stream after ``after_version``, read page by page."""
         async with aclosing(self._pages(stream, after_version)) as pages:
             async for page in pages:
-                for _, record in page:
-                    yield to_event(record, self.event_registry)
+                for position, record in page:
+                    yield to_event(record, self.event_registry, position)
 
     async def stream_records(
         self, stream: StreamId, after_version: int = 0, *, backward: bool = False
@@ -419,7 +423,7 @@ class EventStore(ABC):
         matching = self.log_filter(topic_pattern, event_type, aggregate_type, correlation_id)
         async with aclosing(self.read_records(after, limit, matching)) as records:
             async for position, record in records:
-                yield RecordedEvent(position, to_event(record, self.event_registry))
+                yield RecordedEvent(position, to_event(record, self.event_registry, position))
 
     async def read_records(
         self, after: int = 0, limit: int | None = None, matching: LogFilter = EVERYTHING
@@ -469,7 +473,7 @@ class EventStore(ABC):
         matching = self.log_filter(topic_pattern, event_type, aggregate_type, correlation_id)
         async with aclosing(self.follow_records(after, matching)) as records:
             async for position, record in records:
-                yield RecordedEvent(position, to_event(record, self.event_registry))
+                yield RecordedEvent(position, to_event(record, self.event_registry, position))
 
     async def follow_records(
         self, after: int = 0, matching: LogFilter = EVERYTHING

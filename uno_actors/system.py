@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from uno_actors._pykka import PykkaActor
 from uno_actors.actor import ActorRef
-from uno_actors.aggregate import AggregateRoot
+from uno_actors.aggregate import AggregateRoot, check_events
 from uno_actors.aggregate_actor import AggregateRef, Envelope
 from uno_actors.asks import being_handled, time_left
 from uno_actors.bus import EventBus
@@ -592,6 +592,11 @@ class ActorSystem:
             return self._url != "memory:"
         return self._store is not None and self._store is other._store
 
+    @property
+    def _registry(self) -> EventRegistry:
+        """That of the store, which reads the events."""
+        return self._event_registry if self._store is None else self._store.event_registry
+
     def _running(self) -> Runtime:
         if self._process != os.getpid():
             raise SystemNotRunning(self.name, "that of the parent of this forked process; start one here")
@@ -604,6 +609,7 @@ class ActorSystem:
         other = self._types.get(aggregate_type.aggregate_type)
         if other is not None and _qualified(other) != _qualified(aggregate_type):
             raise UnknownAggregateType(_qualified(aggregate_type), [_qualified(other)])
+        check_events(aggregate_type, self._registry)
         self._types[aggregate_type.aggregate_type] = aggregate_type
         if other is not None and (runtime := self._runtime) is not None:
             runtime.dispatcher.call(lambda: runtime.aggregates.let_go_of_type(aggregate_type.aggregate_type))

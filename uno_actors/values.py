@@ -8,8 +8,9 @@ never paths to import, and no code of a class runs when it is read.
 """
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum
 from inspect import get_annotations
@@ -23,6 +24,12 @@ from pydantic_core import TzInfo
 
 Classes = Mapping[str, type]
 """The classes that a reader knows, by name."""
+TagReader = Callable[[int, bytes], Any]
+"""What msgpack calls for a tagged value, as its ``ext_hook``."""
+
+
+class UnknownClass(ValueError):
+    """A value is of a class that its reader does not know."""
 
 
 def classes_in(*annotations: Any) -> dict[str, type]:
@@ -83,6 +90,184 @@ def unpack_value(data: bytes, classes: Classes) -> Any:
     return _unpack(data, classes)
 
 
+def with_tags(value: object, classes: Classes) -> object:
+    """``value`` as something that msgpack writes, to stand in a larger whole; `tag_reader` reads the tags.
+
+    A time keeps its offset from UTC, and not the name of its zone. One mutable object may stand in two places.
+
+    Raises:
+        TypeError, ValueError: It would not come back the same; the text says what is in the way.
+    """
+    return _Writer(classes, may_share=True, keep_zones=False).plain(value)
+
+
+def tag_reader(classes: Classes | None) -> TagReader:
+    """The ``ext_hook`` for what `with_tags` wrote.
+
+    Args:
+        classes: As for `unpack_value`; ``None`` gives a `Shown` for each value of a class.
+    """
+
+    def read(code: int, data: bytes) -> Any:
+        parts = msgpack.unpackb(data, ext_hook=read, strict_map_key=False)
+        if code in _READERS:
+            return _READERS[code](*parts)
+        name, *fields = parts
+        if classes is None:
+            return Shown(name, fields)
+        if name not in classes:
+            raise UnknownClass(f"the annotations name no class {name}, or several")
+        return _CLASS_READERS[code](classes[name], *fields)
+
+    return read
+
+
+class Shown:
+    """A value whose class is not known, to be looked at."""
+
+    __slots__ = ("_fields", "_name")
+
+    def __init__(self, name: str, fields: list[Any]) -> None:
+        self._name = name
+        self._fields = fields
+
+    def __repr__(self) -> str:
+        return f"{self._name}({', '.join(map(repr, self._fields))})"
+
+
+def at_offset(moment: datetime) -> datetime:
+    """``moment`` with the offset of its zone in place of the zone; without one it is left as it is."""
+    offset = moment.utcoffset()
+    if offset is None:
+        return moment
+    return datetime(
+        moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second, moment.microsecond,
+        timezone(offset) if offset else UTC,
+    )  # fmt: skip
+
+
+def difference(path: str, one: Any, other: Any) -> str:
+    """What tells ``other``, read from the bytes of ``one``, from it; empty if they are the same in value and type.
+
+    A time is the same at the same offset from UTC, whatever the zone is called. An instance of a subclass of a
+    scalar type may be read as the scalar; members of enums and booleans may not.
+    """
+    if type(one) is not type(other):
+        if (
+            type(other) in _SCALAR_TYPES
+            and isinstance(one, type(other))
+            and not isinstance(one, (Enum, bool))
+        ):
+            return difference(path, _as_scalar(one, type(other)), other)
+        return _unequal(path, one, other)
+    parts = _PARTS.get(type(one)) or _parts_of_class(type(one))
+    if parts is None:
+        return "" if _is_equal(one, other) else _unequal(path, one, other)
+    ours, others = parts(one), parts(other)
+    if ours is None or others is None or ours.keys() != others.keys():
+        return _unequal(path, one, other)
+    found = (difference(f"{path}.{key}", value, others[key]) for key, value in ours.items())
+    return next(filter(None, found), "")
+
+
+def _unequal(path: str, one: object, other: object) -> str:
+    return f"{path} is {_short(one)} and would be read back as {_short(other)}"
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - whatever its own __repr__ raises
+        text = f"a {type(value).__qualname__}"
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _as_scalar(value: Any, kind: type) -> object:
+    """An instance of a subclass of ``kind`` as one of ``kind`` itself."""
+    if kind is datetime:
+        return at_offset(datetime.combine(value.date(), value.timetz()))
+    return value if kind is date and isinstance(value, datetime) else _BASE_SCALARS[kind](value)
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    match one:
+        case float() | Decimal():
+            return repr(one) == repr(other)  # which tells 1.0 from 1.00, and a NaN is one
+        case datetime():
+            if (one.tzinfo is None) != (other.tzinfo is None):
+                return False
+            offset = one.utcoffset()
+            return at_offset(one).replace(tzinfo=None) == at_offset(other).replace(tzinfo=None) and (
+                one.fold == other.fold if offset is None else offset == other.utcoffset()
+            )
+        case time():
+            return (repr(one), one.fold) == (repr(other), other.fold)
+    try:
+        return bool(one is other or one == other)
+    except Exception:  # noqa: BLE001 - whatever its own __eq__ raises
+        return False
+
+
+def _parts_of_class(kind: type) -> Callable[[Any], Mapping[Any, Any] | None] | None:
+    """What an instance of ``kind`` is made of, if it is made of fields."""
+    if issubclass(kind, Enum):
+        return None
+    if issubclass(kind, BaseModel):
+        return _model_parts
+    if dataclasses.is_dataclass(kind):
+        return lambda value: {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if issubclass(kind, (list, tuple, deque)):
+        return _in_order
+    if issubclass(kind, (set, frozenset)):
+        return _by_member
+    return _by_key if issubclass(kind, dict) else None
+
+
+def _model_parts(value: BaseModel) -> Mapping[str, Any]:
+    fields = {name: value.__dict__[name] for name in type(value).model_fields if name in value.__dict__}
+    return fields | (value.__pydantic_extra__ or {}) | (value.__pydantic_private__ or {})
+
+
+def _in_order(value: Any) -> Mapping[int, Any]:
+    return dict(enumerate(value))
+
+
+def _by_member(value: Any) -> Mapping[Any, Any]:
+    return {member: member for member in value}
+
+
+def _by_key(value: dict[Any, Any]) -> Mapping[Any, Any]:
+    """Each key and item by its place, so that keys too are compared by type, and in their order."""
+    return {
+        place: part
+        for at, item in enumerate(value.items())
+        for place, part in zip((f"key {at}", item[0]), item, strict=True)
+    }
+
+
+_SCALAR_TYPES = frozenset({str, bytes, int, float, Decimal, UUID, datetime, date, time, timedelta})
+_PARTS: dict[type, Callable[[Any], Mapping[Any, Any] | None]] = {
+    list: _in_order,
+    tuple: _in_order,
+    set: _by_member,
+    frozenset: _by_member,
+    dict: _by_key,
+}
+_BASE_SCALARS: dict[type, Callable[[Any], object]] = {
+    str: str.__str__,
+    bytes: lambda value: bytes(memoryview(value)),
+    int: int.__int__,
+    float: float.__float__,
+    Decimal: lambda value: Decimal(value.as_tuple()),
+    UUID: lambda value: UUID(int=value.int),
+    date: lambda value: date(value.year, value.month, value.day),
+    time: lambda value: time(
+        value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold
+    ),
+    timedelta: lambda value: timedelta(value.days, value.seconds, value.microseconds),
+}
+
+
 def _is_restorable(kind: type) -> bool:
     """Whether an instance is nothing but its fields, so that it can be built from them."""
     if issubclass(kind, (Enum, BaseModel)) or _is_named_tuple(kind):
@@ -114,9 +299,10 @@ def _tagged(code: int, *parts: object) -> msgpack.ExtType:
 class _Writer:
     """Turns one value into what msgpack can write, tags included."""
 
-    def __init__(self, classes: Classes, *, may_share: bool) -> None:
+    def __init__(self, classes: Classes, *, may_share: bool, keep_zones: bool = True) -> None:
         self._names = {known: name for name, known in classes.items()}
         self._may_share = may_share
+        self._keep_zones = keep_zones
         self._seen: dict[int, object] = {}
 
     def plain(self, value: Any) -> object:
@@ -147,6 +333,8 @@ class _Writer:
 
     def _scalar(self, value: Any) -> object:
         code, parts = _SCALARS[type(value)]
+        if code == _DATETIME and not self._keep_zones:
+            value = at_offset(value)
         return _tagged(code, *parts(value))
 
     def _of_known_class(self, value: Any) -> object:
@@ -270,14 +458,7 @@ _READERS: dict[int, Callable[..., Any]] = {
 
 
 def _unpack(data: bytes, classes: Classes) -> Any:
-    def read(code: int, data: bytes) -> Any:
-        parts = _unpack(data, classes)
-        if code in _READERS:
-            return _READERS[code](*parts)
-        name, *fields = parts
-        return _CLASS_READERS[code](classes[name], *fields)
-
-    return msgpack.unpackb(data, ext_hook=read, strict_map_key=False)
+    return msgpack.unpackb(data, ext_hook=tag_reader(classes), strict_map_key=False)
 
 
 def _dataclass_of(kind: Any, fields: dict[str, Any]) -> Any:

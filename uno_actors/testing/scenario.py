@@ -15,7 +15,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel
 
-from uno_actors.aggregate import AggregateRoot
+from uno_actors.aggregate import AggregateRoot, new_aggregate
 from uno_actors.codec import to_record
 from uno_actors.commands import Command
 from uno_actors.errors import CommandRejected
@@ -82,7 +82,7 @@ class Given(Generic[A]):
         return Then(story, recorded, reply, rejection, aggregate)
 
     def _replayed(self, recorded: Sequence[DomainEvent]) -> A:
-        return self._type(self._id).replay([*self._events, *recorded])
+        return new_aggregate(self._type, self._id).replay([*self._events, *recorded])
 
     def _check_replay(self, decided: A, replayed: A, story: str) -> None:
         ours, others = getattr(decided, "__dict__", {}), getattr(replayed, "__dict__", {})
