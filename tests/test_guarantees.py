@@ -4,8 +4,11 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -22,7 +25,9 @@ from uno_actors import (
     ConcurrencyConflict,
     DeadlockError,
     DomainEvent,
+    EventNotSerializable,
     EventPriority,
+    EventSourcedRepository,
     MailboxFull,
     OutcomeUnknown,
     StoreUnavailable,
@@ -30,6 +35,7 @@ from uno_actors import (
     SystemNotRunning,
     UnoError,
     handles,
+    open_store,
     subscribe,
 )
 from uno_actors.aggregate_actor import CAPACITY
@@ -520,3 +526,42 @@ async def test_11_replay_never_judges(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await system.aggregate(Account, "alice").ask(Balance()) == 100
         with pytest.raises(CommandRejected, match="may not exceed 50"):
             await system.aggregate(Account, "alice").ask(Deposit(amount=1))
+
+
+class Weighed(DomainEvent):
+    parts: list[Decimal | str]
+    at: datetime
+
+
+class Weigh(Command[str]):
+    parts: list[Any]
+
+
+class Scale(AggregateRoot):
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.events: list[Weighed] = []
+
+    @handles
+    def weigh(self, command: Weigh) -> str:
+        at = datetime(2024, 11, 3, 22, 30, tzinfo=ZoneInfo("America/New_York"))
+        self.register_event(Weighed.model_construct(parts=list(command.parts), at=at))
+        return repr(self.events[-1])
+
+    def apply_weighed(self, event: Weighed) -> None:
+        self.events.append(event)
+
+
+async def test_12_what_was_decided_is_what_is_read(tmp_path: Path) -> None:
+    """What ``apply_…`` saw is what the next process reads; what would be read otherwise is refused."""
+    url = f"lmdb:{tmp_path}"
+    async with ActorSystem(url, handlers=[]) as system:
+        scale = system.aggregate(Scale, "s")
+        live = await scale.ask(Weigh(parts=[Decimal("1.50"), "1.50"]))
+        with pytest.raises(EventNotSerializable, match="parts"):
+            await scale.ask(Weigh(parts=[object()]))
+    async with open_store(url) as store:
+        (read,) = (await EventSourcedRepository(Scale, store).get_by_id("s")).events
+    assert [*map(repr, read.parts)] == ["Decimal('1.50')", "'1.50'"]
+    assert read.at.isoformat() == "2024-11-03T22:30:00-05:00"
+    assert live == repr(read)

@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from ipaddress import IPv4Address
@@ -129,8 +129,8 @@ ZONES = st.sampled_from(
 )
 MOMENTS = st.datetimes(timezones=ZONES) | st.sampled_from(
     [
-        datetime.min,
-        datetime.max,
+        datetime.min,  # noqa: DTZ901 - naive on purpose
+        datetime.max,  # noqa: DTZ901
         datetime.min.replace(tzinfo=UTC),
         datetime.max.replace(tzinfo=UTC),
         datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
@@ -189,54 +189,41 @@ OTHERS: list[Kind] = [
 ]
 
 
-def _union(one: Kind, other: Kind) -> Kind:
-    return one[0] | other[0] if one[0] is not None else other[0] | None, one[1] | other[1]
+Build = Callable[[Kind, Kind], Kind]
+
+FROZEN: dict[str, Build] = {
+    "tuple": lambda one, _: (tuple[one[0], ...], st.lists(one[1], max_size=3).map(tuple)),
+    "pair": lambda one, other: (tuple[one[0], other[0]], st.tuples(one[1], other[1])),
+    "union": lambda one, other: (one[0] | other[0] if other[0] or one[0] else one[0], one[1] | other[1]),
+}
+OF_KEYS: dict[str, Build] = {
+    "frozenset": lambda key, _: (frozenset[key[0]], st.frozensets(key[1], max_size=3)),
+    "set": lambda key, _: (set[key[0]], st.sets(key[1], max_size=3)),
+    "dict": lambda key, one: (dict[key[0], one[0]], st.dictionaries(key[1], one[1], max_size=2)),
+    "mapping": lambda key, one: (Mapping[key[0], one[0]], st.dictionaries(key[1], one[1], max_size=2)),
+}
+IN_ORDER: dict[str, Build] = {
+    "list": lambda one, _: (list[one[0]], st.lists(one[1], max_size=3)),
+    "deque": lambda one, _: (deque[one[0]], st.lists(one[1], max_size=3).map(deque)),
+    "sequence": lambda one, _: (
+        Sequence[one[0]],
+        st.lists(one[1], max_size=3) | st.lists(one[1], max_size=3).map(tuple),
+    ),
+}
 
 
 @st.composite
 def kinds(draw: st.DrawFn, *, hashable: bool = False, depth: int = 2) -> Kind:
     """An annotation, and values for it."""
     leaves = st.sampled_from(HASHABLE if hashable else HASHABLE + OTHERS)
-    if depth == 0:
+    shapes = {**FROZEN, "frozenset": OF_KEYS["frozenset"]} if hashable else {**FROZEN, **OF_KEYS, **IN_ORDER}
+    shape = draw(st.sampled_from(["leaf", "leaf", *shapes]))
+    if depth == 0 or shape == "leaf":
         return draw(leaves)
-    inner = kinds(hashable=hashable, depth=depth - 1)
-    keys = kinds(hashable=True, depth=depth - 1)
-    shape = draw(st.sampled_from(["leaf", "leaf", "union", "tuple", "pair", "frozenset", "list", "set", "dict", "deque", "sequence", "mapping"]))  # fmt: skip
-    match shape:
-        case "union":
-            one, other = draw(inner), draw(inner)
-            try:
-                return _union(one, other)
-            except TypeError:  # None | None
-                return one
-        case "tuple":
-            annotation, values = draw(inner)
-            return tuple[annotation, ...], st.lists(values, max_size=3).map(tuple)
-        case "pair":
-            one, other = draw(inner), draw(inner)
-            return tuple[one[0], other[0]], st.tuples(one[1], other[1])  # type: ignore[name-defined]
-        case "frozenset":
-            annotation, values = draw(keys)
-            return frozenset[annotation], st.frozensets(values, max_size=3)  # type: ignore[valid-type]
-    if hashable or shape == "leaf":
-        return draw(leaves)
-    annotation, values = draw(inner)
-    match shape:
-        case "list":
-            return list[annotation], st.lists(values, max_size=3)  # type: ignore[valid-type]
-        case "deque":
-            return deque[annotation], st.lists(values, max_size=3).map(deque)  # type: ignore[valid-type]
-        case "sequence":
-            return Sequence[annotation], st.lists(values, max_size=3) | st.lists(values, max_size=3).map(
-                tuple
-            )  # type: ignore[valid-type]
-    key, members = draw(keys)
-    match shape:
-        case "set":
-            return set[key], st.sets(members, max_size=3)  # type: ignore[valid-type]
-        case "mapping":
-            return Mapping[key, annotation], st.dictionaries(members, values, max_size=2)  # type: ignore[valid-type]
-    return dict[key, annotation], st.dictionaries(members, values, max_size=2)  # type: ignore[valid-type]
+    of_keys = hashable or shape in OF_KEYS
+    return shapes[shape](
+        draw(kinds(hashable=of_keys, depth=depth - 1)), draw(kinds(hashable=hashable, depth=depth - 1))
+    )
 
 
 def event_class(annotation: Any) -> type[DomainEvent]:
@@ -377,3 +364,234 @@ async def test_every_store_gives_back_thousands_of_events_of_any_class(
     name: str, written: list[DomainEvent]
 ) -> None:
     await _check_store(STORES[name], written)
+
+
+# --- the table ---------------------------------------------------------------------------------------------
+
+
+class Held(DomainEvent):
+    value: Any
+
+
+def of(annotation: Any, value: Any) -> DomainEvent:
+    return event_class(annotation)(value=value)
+
+
+VIENNA = ZoneInfo("Europe/Vienna")
+
+EXACT = [
+    of(int, 2**63),
+    of(str | None, None),
+    of(Any, 1.5),
+    of(tuple[int, ...], (1, 2)),
+    of(Money, Money(amount=Decimal("1.50"))),
+    of(Name, Name.ALICE),
+    of(datetime, datetime(2024, 6, 1, tzinfo=UTC)),
+    of(Annotated[int, Field(gt=0)] | None, 1),
+]
+CARRIED = [
+    of(Decimal | str, Decimal("1.5")),
+    of(Decimal | str, "1.5"),
+    of(UUID | str, UUID(int=7)),
+    of(UUID | str, str(UUID(int=7))),
+    of(datetime | date, date(2024, 6, 1)),
+    of(date | datetime, datetime(2024, 6, 1, tzinfo=UTC)),
+    of(Name | str, Name.ALICE),
+    of(Name | str, "alice"),
+    of(Decimal | int, Decimal(1)),
+    of(Decimal | int, 1),
+    of(Level | int, Level.LOW),
+    of(Colour, Colour.RED),
+    of(dict[Square, str], {Square(1, Decimal(2)): "k"}),
+    of(dict[Money, str], {Money(amount=Decimal(2)): "k"}),
+    of(dict[Place, list[Colour]], {Place(1, "a"): [Colour.RED]}),
+    of(Note, noted(Note, "a", "alice")),
+    of(int, 10**40),
+    of(float, math.inf),
+    of(Any, Decimal("1.5")),
+    of(Any, {1, 2}),
+    of(Any, datetime(2024, 6, 1, tzinfo=UTC)),
+    of(dict[int, Any], {2**70: (1, [2])}),
+    of(datetime, datetime(2024, 6, 1, tzinfo=timezone(timedelta(hours=1, seconds=30)))),
+    of(datetime, datetime(2024, 10, 27, 2, 30, fold=1)),  # noqa: DTZ001 - naive on purpose
+]
+
+
+@pytest.mark.parametrize("event", EXACT, ids=lambda event: repr(event.value))
+def test_immutable_values_of_the_annotated_type_need_no_proof_and_no_copy(event: DomainEvent) -> None:
+    assert is_exact(event)
+    assert as_recorded(event) is event
+    assert check_decided_is_read(event)
+
+
+@pytest.mark.parametrize("event", CARRIED, ids=lambda event: repr(event.value))
+def test_values_that_plain_msgpack_does_not_carry_are_recorded_all_the_same(event: DomainEvent) -> None:
+    assert check_decided_is_read(event)
+
+
+class Guarded(DomainEvent):
+    value: str
+    _seen: int = PrivateAttr(default=0)
+
+
+class Exclaimed(DomainEvent):
+    value: Annotated[str, AfterValidator(lambda text: text + "!")]
+
+
+class Doubled(DomainEvent):
+    value: list[int]
+
+    @field_validator("value")
+    @classmethod
+    def _double(cls, value: list[int]) -> list[int]:
+        return value * 2
+
+
+def guarded() -> Guarded:
+    event = Guarded(value="a")
+    event._seen = 7
+    return event
+
+
+class Unlike:
+    """Equal to nothing."""
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+REFUSED = [
+    (of(list[Note], [noted(SignedNote, "a", "")]), "value.0 is SignedNote"),
+    (of(Any, Name.ALICE), "value is <Name.ALICE: 'alice'> and would be read back as 'alice'"),
+    (of(Any, Square(1, Decimal(2))), "value is Square"),
+    (of(Any, (1, Unlike())), "Unlike"),
+    (guarded(), "_seen is 7 and would be read back as 0"),
+    (Exclaimed(value="a"), "value is 'a!' and would be read back as 'a!!'"),
+    (Doubled(value=[1]), r"value is \[1, 1\] and would be read back as \[1, 1, 1, 1\]"),
+    (Held.model_construct(value=Held), "Held"),
+]
+
+
+@pytest.mark.parametrize(("event", "reason"), REFUSED)
+def test_what_would_be_read_as_something_else_is_refused_with_its_path(
+    event: DomainEvent, reason: str
+) -> None:
+    for refuse in (to_record, as_recorded):
+        with pytest.raises(EventNotSerializable, match=reason):
+            refuse(event)
+
+
+def test_values_of_the_wrong_type_that_were_put_in_unchecked_are_refused() -> None:
+    with pytest.raises(EventNotSerializable, match="value: Input should be a valid integer"):
+        to_record(event_class(int).model_construct(value="many"))
+
+
+def test_a_time_keeps_its_offset_and_not_the_name_of_its_zone() -> None:
+    event = event_class(datetime)(value=datetime(2024, 7, 1, 22, 30, tzinfo=VIENNA))
+    applied = as_recorded(event)
+    assert applied.value.isoformat() == "2024-07-01T22:30:00+02:00"  # type: ignore[attr-defined]
+    assert applied.value.tzinfo is not VIENNA  # type: ignore[attr-defined]
+    assert applied.value == event.value  # type: ignore[attr-defined]
+
+
+def test_payloads_recorded_before_tags_were_written_are_read_as_ever() -> None:
+    """Bytes of a store of the first release: times in UTC as instants, all else as plain msgpack."""
+    data = bytes.fromhex("82 a27768 d6ff665a6480 a26e6f a3312e35")
+    kind = create_model("Old", __base__=DomainEvent, wh=(datetime, ...), no=(Decimal, ...))
+    record = to_record(kind(wh=datetime(2024, 6, 1, tzinfo=UTC), no=Decimal("1.5")))
+    assert record.payload == data
+    read = to_event(record, EventRegistry([kind]))
+    assert (read.wh, read.no) == (datetime(2024, 6, 1, tzinfo=UTC), Decimal("1.5"))  # type: ignore[attr-defined]
+
+
+def test_a_class_that_is_gone_makes_the_event_unreadable_by_its_name() -> None:
+    record = to_record(of(Colour, Colour.RED))
+    with pytest.raises(EventNotReadable, match="the annotations name no class Colour"):
+        to_event(record, EventRegistry({"Generated": event_class(Name)}))
+
+
+# --- a fresh process ---------------------------------------------------------------------------------------
+
+PROGRAM = """
+import asyncio, sys
+from tests.test_payloads import *
+from uno_actors import open_store
+
+async def main(step, url):
+    async with open_store(url) as store:
+        if step == "write":
+            await store.append(*THINGS)
+        for thing, read in zip(THINGS, [one.event async for one in store.read_all()], strict=True):
+            assert type(read) is type(thing), (read, thing)
+            assert same({**dict(thing), **UNLIKE}, {**dict(read), **UNLIKE}), (read, thing)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+T = TypeVar("T")
+UNLIKE = {"event_id": "", "timestamp": ""}
+
+
+class Changed(DomainEvent, Generic[T]):
+    new: T
+
+
+class Painted(DomainEvent):
+    colours: dict[Square, Colour]
+    at: datetime
+    price: Decimal | str
+
+
+THINGS = [
+    Painted(
+        colours={Square(1, Decimal("2.0")): Colour.BLUE},
+        at=datetime(2024, 7, 1, 22, 30, tzinfo=timezone(timedelta(hours=2))),
+        price=Decimal(1),
+    ),
+    Changed[int](new=1),
+    Changed[list[Money]](new=[Money(amount=Decimal(1))]),
+    Changed[dict[str, Decimal | None]](new={"a": Decimal("1.0"), "b": None}),
+]
+
+
+@pytest.mark.parametrize("scheme", ["lmdb:{}", "sqlite+aiosqlite:///{}"])
+def test_a_fresh_process_reads_what_another_has_recorded(tmp_path: Path, scheme: str) -> None:
+    url = scheme.format(tmp_path / "store")
+    for step in ("write", "read"):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, step, url], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_generic_event_that_the_next_process_cannot_name_is_refused() -> None:
+    class Local(BaseModel):
+        model_config = ConfigDict(frozen=True)
+
+    registry = EventRegistry([Changed])
+    event = Changed[Local](new=Local())
+    registry.register(type(event))
+    with pytest.raises(EventNotSerializable, match=r"a name of its own \(`class IntChanged\(Changed\["):
+        registry.check_readable(event)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Changed[__import__('os').system('true')]",
+        "Changed[Nothing]",
+        "Changed[",
+        "Changed[]",
+        "Changed[int, str]",
+    ],
+)
+def test_names_of_generic_events_out_of_a_store_are_read_and_never_run(name: str) -> None:
+    with pytest.raises(UnoError):
+        EventRegistry([Changed]).resolve(name)
+    assert EventRegistry([Changed]).resolve("Changed[int]") is Changed[int]
+
+
+def test_metadata_of_an_event_is_no_part_of_its_payload() -> None:
+    assert METADATA.isdisjoint(Painted.model_fields.keys() - METADATA)

@@ -16,6 +16,8 @@ UTC but not the name of its zone, because the rules of a zone change; and an ins
 scalar type, such as a ``datetime`` of a library, becomes the scalar.
 """
 
+import dataclasses
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -147,7 +149,7 @@ def _prove(event: E) -> tuple[bytes, E]:
         except _NotRecordable as error:
             raise EventNotSerializable(event.event_type, str(error)) from error
         except Exception as error:  # noqa: BLE001 - a serializer or a validator of the class may raise anything
-            failed, because = _failed_fields(error, fields), describe(error)
+            failed, because = _blamed(error, fields)
         else:
             changed = _differences(event, found)
             if not changed:
@@ -160,11 +162,12 @@ def _prove(event: E) -> tuple[bytes, E]:
         by_tags |= more
 
 
-def _failed_fields(error: Exception, fields: Payload) -> Set[str]:
-    """The fields to blame for ``error``; all of them, if it names none."""
+def _blamed(error: Exception, fields: Payload) -> tuple[Set[str], str]:
+    """The fields to blame for ``error``, all of them if it names none, and what it says."""
     if isinstance(error, Unreadable):
-        return error.fields & fields.keys() or fields.keys()
-    return {name for name, value in fields.items() if not _is_writable(value)} or fields.keys()
+        return error.fields & fields.keys() or fields.keys(), str(error)
+    unwritable = [name for name, value in fields.items() if not _is_writable(value)]
+    return set(unwritable) or fields.keys(), f"{', '.join(unwritable or fields)}: {describe(error)}"
 
 
 def _is_writable(value: object) -> bool:
@@ -258,8 +261,10 @@ def _plain(value: object) -> object:
     if isinstance(value, BaseModel):
         _check_is_whole(type(value))
         return value.model_dump(by_alias=False, round_trip=True)
-    if isinstance(value, (set, frozenset)):
+    if isinstance(value, (set, frozenset, deque)):
         return list(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, datetime):  # naive, for msgpack writes aware ones itself
         return value.isoformat()
     if hasattr(value, "get_secret_value"):

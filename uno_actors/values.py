@@ -191,7 +191,7 @@ def _as_scalar(value: Any, kind: type) -> object:
 
 def _is_equal(one: Any, other: Any) -> bool:
     match one:
-        case float() | Decimal():
+        case float() | complex() | Decimal():
             return repr(one) == repr(other)  # which tells 1.0 from 1.00, and a NaN is one
         case datetime():
             if (one.tzinfo is None) != (other.tzinfo is None):
