@@ -19,7 +19,7 @@ from uno_actors.errors import (
     UnknownCommand,
 )
 from uno_actors.events import DomainEvent, EventRegistry, check_metadata, register_meaning
-from uno_actors.payloads import is_exact, own_copy
+from uno_actors.payloads import mark_exact, own_copy
 
 MAX_ID_BYTES = 255
 """The longest aggregate id, in bytes of UTF-8."""
@@ -134,7 +134,8 @@ class AggregateRoot:
             name = type(event).__name__
             reason = f"an apply_ method registers {name}, and a replay runs it too: it may only change state"
             raise InvalidAggregate(type(self).__name__, reason)
-        check_metadata(event)
+        if event.version != event._schema_version:
+            check_metadata(event)
         cause = _current_cause.get()
         stamped = event.stamped(
             aggregate_id=self._id,
@@ -144,19 +145,16 @@ class AggregateRoot:
             causation_id=event.causation_id or (cause and cause.causation_id),
         )
         applied = stamped
-        if not is_exact(stamped):
+        if not mark_exact(stamped):
             stamped = own_copy(stamped)
             applied = own_copy(stamped)  # what a method keeps of it and changes is not what is recorded
         if self._pending is None:
             self._pending = []
         self._pending.append(stamped)
         self.version += 1
-        self._apply(apply, applied)
-
-    def _apply(self, method: str, event: DomainEvent) -> None:
         self._applying = True
         try:
-            getattr(self, method)(event)
+            getattr(self, apply)(applied)
         finally:
             self._applying = False
 
@@ -197,7 +195,11 @@ class AggregateRoot:
                 raise InternalError(f"{self!r} cannot replay {event}: a gap in its stream")
             apply = _apply_method(type(self), type(event))
             self.version += 1  # before it is applied, as when it was registered
-            self._apply(apply, event)
+            self._applying = True
+            try:
+                getattr(self, apply)(event)
+            finally:
+                self._applying = False
         return self
 
     def to_snapshot(self) -> Mapping[str, Any]:

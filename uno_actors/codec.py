@@ -2,7 +2,8 @@
 
 A record is a msgpack array: thirteen header fields, then the payload as one binary field. A reader that only
 routes or counts never decodes the payload. No pickle, no class path: the names of types and fields are the
-stored schema.
+stored schema. The payload is a msgpack map by field; values that plain msgpack does not carry have the extension
+types of `uno_actors.values`, and `uno_actors.payloads` holds the rule that decides it.
 """
 
 from datetime import datetime

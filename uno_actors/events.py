@@ -86,6 +86,7 @@ class DomainEvent(BaseModel):
     _proven_payload: ClassVar[bytes]
     _schema_version: ClassVar[int] = 1
     _type_name: ClassVar[str] = "DomainEvent"
+    _exactly: ClassVar[Callable[[dict[str, Any]], bool] | None] = None  # see `payloads`
 
     # Validators by name, for they hold where a subclass declares the field again: `topic: str = "a.b"`.
     _aware = field_validator("timestamp")(_aware)
@@ -104,6 +105,7 @@ class DomainEvent(BaseModel):
         super().__pydantic_init_subclass__(**kwargs)
         cls._schema_version = _checked_version(cls)
         cls._type_name = _checked_name(cls)
+        cls._exactly = None
         event_registry.register(cls)
 
     @classmethod

@@ -74,15 +74,16 @@ def pack_payload(event: DomainEvent) -> bytes:
     Raises:
         EventNotSerializable: It would not, or something in it cannot be written.
     """
-    if is_exact(event):
+    proven = _proven_payload(event)
+    if proven:
+        return proven
+    if proven is not None or is_exact(event):
         try:
             packed: bytes = msgpack.packb(_fields(event), datetime=True, default=_plain)
-        except Exception:  # noqa: BLE001, S110 - an integer beyond 64 bits; what else it is, the proof says
-            pass
-        else:
-            return packed
-    proven = _proven_payload(event)
-    return _prove(event)[0] if proven is None else proven
+        except Exception:  # noqa: BLE001 - an integer beyond 64 bits; what else it may be, the proof says
+            return _prove(event)[0]
+        return packed
+    return _prove(event)[0]
 
 
 def as_recorded(event: E) -> E:
@@ -94,6 +95,18 @@ def as_recorded(event: E) -> E:
     return event if is_exact(event) else own_copy(event)
 
 
+_EXACT = b""
+"""Stands for the payload of an event that needed no proof."""
+
+
+def mark_exact(event: DomainEvent) -> bool:
+    """As `is_exact`, and have `pack_payload` know it of this very event."""
+    if not is_exact(event):
+        return False
+    object.__setattr__(event, "_proven_payload", _EXACT)
+    return True
+
+
 def own_copy(event: E) -> E:
     """A copy of ``event`` as a fresh process reads it; no change of one shows in the other.
 
@@ -101,10 +114,10 @@ def own_copy(event: E) -> E:
         EventNotSerializable: As for `pack_payload`.
     """
     payload = _proven_payload(event)
-    if payload is None:
-        payload, copy = _prove(event)
-    else:
+    if payload:
         copy = _read_back(event, payload)
+    else:
+        payload, copy = _prove(event)
     object.__setattr__(copy, "__pydantic_fields_set__", event.__pydantic_fields_set__)
     object.__setattr__(copy, "_proven_payload", payload)
     return copy
@@ -122,8 +135,15 @@ def unshared(event: E) -> E:
 
 def is_exact(event: DomainEvent) -> bool:
     """Whether nothing in the payload of ``event`` can change, and all of it reads back as it is."""
-    exact = _exact_event(type(event))
-    return exact is not None and exact(event.__dict__)
+    kind = event.__class__
+    exactly = kind._exactly
+    if exactly is None:
+        exactly = kind._exactly = _exact_fields(kind, _payload_names(kind)) or _never
+    return exactly(event.__dict__)
+
+
+def _never(_: dict[str, Any]) -> bool:
+    return False
 
 
 def _proven_payload(event: DomainEvent) -> bytes | None:
@@ -397,15 +417,10 @@ _JUDGEMENTS = (annotated_types.BaseMetadata, StringConstraints)
 """Metadata of an annotation that refuses values and does not make others of them a second time."""
 
 
-@lru_cache(maxsize=1024)
-def _exact_event(event_type: type[DomainEvent]) -> Callable[[dict[str, Any]], bool] | None:
-    """A check of the instance's ``__dict__``; ``None`` if every event of the class needs the proof."""
-    return _exact_fields(event_type, _payload_names(event_type))
-
-
 def _exact_fields(
     model: type[BaseModel], names: Iterable[str], holders: tuple[type[BaseModel], ...] = ()
 ) -> Callable[[dict[str, Any]], bool] | None:
+    """A check of an instance's ``__dict__``; ``None`` if every instance of ``model`` needs the proof."""
     if not _is_bare(model):
         return None
     kinds: dict[str, frozenset[type]] = {}
@@ -420,16 +435,12 @@ def _exact_fields(
             return None
         else:
             checks.append((name, check))
-    native_names = tuple(kinds)
-    allowed = tuple(kinds.values())
-    seen: set[tuple[type, ...]] = set()
+    natives = tuple(kinds.items())
 
     def are_exact(values: dict[str, Any]) -> bool:
-        types = tuple([type(values[name]) for name in native_names])
-        if types not in seen:
-            if not all(kind in among for kind, among in zip(types, allowed, strict=True)):
+        for name, among in natives:
+            if type(values[name]) not in among:
                 return False
-            seen.add(types)
         return all(check(values[name]) for name, check in checks) if checks else True
 
     return are_exact
