@@ -12,6 +12,7 @@ from uno_actors import DeadLetter, open_store
 @dataclass
 class Audit:
     acknowledged: int = 0  # commands
+    rejected: int = 0  # commands that were acknowledged as refused by a rule
     lost: list[str] = field(default_factory=list)  # acknowledged, and not in the store
     twice: list[str] = field(default_factory=list)  # in the store more than once
     unacknowledged: int = 0  # in the store, though nobody was told
@@ -60,8 +61,11 @@ async def audit(data_dir: Path) -> Audit:
     with (data_dir / "acknowledged.log").open(encoding="utf-8") as lines:
         for line in lines:
             outcome, _, told = line.rstrip("\n").partition(" ")
-            found.acknowledged += line.endswith("\n")
-            if outcome == "rejected" or not line.endswith("\n"):
+            if not line.endswith("\n"):
+                continue
+            found.acknowledged += 1
+            if outcome == "rejected":
+                found.rejected += 1
                 continue
             if told in recorded:
                 found.unacknowledged -= 1

@@ -10,6 +10,9 @@ transaction, and which itself knows whether the event is in already. There are t
   to which they are counted. A handler sees the log in order, so what is not beyond that position was counted.
   Position and counters are one row, so they cannot disagree.
 
+What a board says depends on the flights and not on their order in the log: counters add up, and of flights
+that are equally late the worst is the first by name.
+
 ``synchronous=NORMAL`` with a write-ahead log costs no fsync for each event. It survives the death of the
 process at any instant, which is what the demo shows. A power cut may take back its last moments, while the
 event store, which does sync, keeps its checkpoints; boards that must survive that as well use ``FULL``, or are
@@ -49,7 +52,11 @@ ON CONFLICT DO UPDATE SET
     late = late + excluded.late,
     minutes = minutes + excluded.minutes,
     worst = max(worst, excluded.worst),
-    worst_flight = iif(excluded.worst > worst, excluded.worst_flight, worst_flight)
+    worst_flight = CASE
+        WHEN excluded.worst > worst THEN excluded.worst_flight
+        WHEN excluded.worst = worst THEN min(excluded.worst_flight, worst_flight)
+        ELSE worst_flight
+    END
 WHERE excluded.counted_to > counted_to
 """
 
@@ -66,7 +73,7 @@ WHERE excluded.counted_to > counted_to
 AIRPORTS = """
 SELECT airport, departed, late, minutes, worst, worst_flight,
     (SELECT count(*) FROM cancellations WHERE cancellations.airport = delays.airport)
-FROM delays ORDER BY departed DESC
+FROM delays ORDER BY departed DESC, airport
 """
 
 CARRIERS = """

@@ -77,6 +77,7 @@ def checks(count: Count, found: Findings) -> list[Check]:
         Check("without tail number", count.without_tail_number, audit.without_tail_number),
         Check("events", count.events, audit.events),
         Check("commands acknowledged", count.events, audit.acknowledged),
+        Check("commands rejected", 0, audit.rejected),
         Check("acknowledged, but lost", 0, len(audit.lost)),
         Check("recorded twice", 0, len(audit.twice)),
         Check("dead letters", count.departed_without_arrival_delay, len(audit.dead_letters)),

@@ -1,4 +1,4 @@
-"""Writes a year of flights for want of the real one, to see that it takes no more memory than a week.
+"""Writes a year of flights for want of the real one, to see that it is as right as a week.
 
     python examples/flights/year.py OUT.csv
     python examples/flights/ingest.py OUT.csv DATA_DIR
@@ -6,12 +6,15 @@
 The week is repeated, seven days later each time, until there are as many rows as the real year has (336,776,
 which at the pace of the first week takes until 23 January). In every second repetition the aircraft have other
 tail numbers, as many as are needed for the real year's 4,044. Gaps and delays stay as they were.
+
+The months of a year come in the order of the real file, which is that of their names: 1, 10, 11, 12, 2.
 """
 
 import csv
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import count as numbers
 from itertools import islice
 from pathlib import Path
@@ -24,13 +27,17 @@ MISSING = "NA"
 
 
 def year(week: list[dict[str, str]]) -> Iterator[dict[str, str]]:
-    """Without end: the week, and the week after it, and so on."""
+    """Without end: one year after the other, each day with the rows of its weekday."""
     tails = list(dict.fromkeys(row["tailnum"] for row in week))
     others = {tail: f"{tail}-2" for tail in islice((t for t in tails if t != MISSING), AIRCRAFT - len(tails))}
-    for number in numbers():
+    rows_of: defaultdict[date, list[dict[str, str]]] = defaultdict(list)
+    for row in week:
+        rows_of[date(int(row["year"]), int(row["month"]), int(row["day"]))].append(row)
+    first = min(rows_of)
+    for day in days(first):
+        number, weekday = divmod((day - first).days, 7)
         names = others if number % 2 else {}
-        for row in week:
-            day = datetime(int(row["year"]), int(row["month"]), int(row["day"])) + timedelta(weeks=number)  # noqa: DTZ001 - local, as the file has it
+        for row in rows_of[first + timedelta(days=weekday)]:
             hour = datetime.fromisoformat(row["time_hour"]) + timedelta(weeks=number)
             yield row | {
                 "year": str(day.year),
@@ -39,6 +46,17 @@ def year(week: list[dict[str, str]]) -> Iterator[dict[str, str]]:
                 "time_hour": f"{hour:%Y-%m-%dT%H:%M:%SZ}",
                 "tailnum": names.get(row["tailnum"], row["tailnum"]),
             }
+
+
+def days(first: date) -> Iterator[date]:
+    """The days from the first on, as the real file has them: the months of each year by their names."""
+    for number in numbers(first.year):
+        for month in sorted(range(1, 13), key=str):
+            day = date(number, month, 1)
+            while day.month == month:
+                if day >= first:
+                    yield day
+                day += timedelta(days=1)
 
 
 def main() -> None:

@@ -1,10 +1,13 @@
 """The flights example: its domain, its reading of dirty rows, its boards, and the whole demo."""
 
+import asyncio
+import random
 import subprocess
 import sys
-from collections import Counter
+from calendar import monthrange
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
 
@@ -22,12 +25,16 @@ from aircraft import (
 from audit import audit
 from boards import Boards
 from count import WEEK, count
+from hypothesis import given
+from hypothesis import strategies as st
 from ingest import Acknowledgements, Progress, ingest
 from report import checks, find
 from timetable import aircraft_of, commands_of, orders
-from year import AIRCRAFT, year
+from year import AIRCRAFT, days, year
 
-from uno_actors import CommandRejected
+from stores import InMemoryEventStore
+from uno_actors import CommandRejected, EventSourcedRepository
+from uno_actors.codec import StreamId
 
 MORNING = datetime(2013, 1, 1, 10, 15, tzinfo=UTC)
 HEADER = (
@@ -123,21 +130,60 @@ class TestAircraft:
         assert aircraft.handle(Depart(flight=evening, delay=0)) is True
         assert aircraft.handle(Cancel(flight=flight())) is True
 
-    def test_it_remembers_two_days_however_long_it_flies(self):
+    @given(st.permutations(range(1, 13)), st.randoms(use_true_random=False))
+    def test_a_year_is_known_whatever_the_order_of_its_months(self, months, chance):
+        """The real file has them in the order 1, 10, 11, 12, 2, and a sender repeats what it has sent."""
+        told = [command for month in months for command in commands_of_month(month)]
         aircraft = Aircraft("N14228")
-        for day in range(100):
-            for hours in (0, 6, 12):
-                leg = flight(MORNING + timedelta(days=day, hours=hours))
-                aircraft.handle(Depart(flight=leg, delay=0))
-                aircraft.handle(Arrive(flight=leg, delay=0))
-        assert aircraft.version == 600
-        assert len(aircraft.flights) <= 7
+        assert [aircraft.handle(command) for command in told] == [True] * len(told)
+        assert aircraft.flights == year_of_flights().flights
+        again = chance.sample(told, 20)
+        assert [aircraft.handle(command) for command in again] == [False] * len(again)
+        assert aircraft.version == len(told)
 
-    def test_it_rejects_a_flight_that_it_may_have_forgotten(self):
+    def test_a_flight_is_the_same_in_every_time_zone(self):
+        there = flight(MORNING.astimezone(timezone(timedelta(hours=-5))))
+        assert str(there) == str(flight()) == "UA1545 2013-01-01T10:15Z"
         aircraft = Aircraft("N14228")
-        aircraft.handle(Cancel(flight=flight(MORNING + timedelta(days=3))))
-        with pytest.raises(CommandRejected, match="N14228 remembers 2 days"):
-            aircraft.handle(Depart(flight=flight(), delay=0))
+        aircraft.handle(Depart(flight=there, delay=0))
+        assert aircraft.handle(Depart(flight=flight(), delay=0)) is False
+
+    def test_a_year_of_flights_takes_some_kilobytes(self):
+        flights = year_of_flights().flights
+        size = sys.getsizeof(flights) + sum(map(sys.getsizeof, flights))
+        assert size / len(flights) < 200
+
+    async def test_a_year_is_known_from_a_snapshot_too(self):
+        store = InMemoryEventStore()
+        repository = EventSourcedRepository(Aircraft, store, snapshot_every=10)
+        aircraft = Aircraft("N14228")
+        told = [command for month in (1, 10, 11, 12, 2) for command in commands_of_month(month)]
+        for command in told:
+            aircraft.handle(command)
+            await repository.save(aircraft)
+        snapshot = await store.read_snapshot(StreamId("Aircraft", "N14228"))
+        assert snapshot.version > len(told) - 10
+        assert snapshot.schema_version == Aircraft.schema_version
+        loaded = await repository.get_by_id("N14228")
+        assert loaded.flights == aircraft.flights
+        assert loaded.handle(told[0]) is False
+
+
+def commands_of_month(month):
+    """Some legs, and one cancelled."""
+    for day in (1, 9, 28):
+        leg = flight(datetime(2013, month, day, 10, 15, tzinfo=UTC))
+        yield Depart(flight=leg, delay=month)
+        yield Arrive(flight=leg, delay=day)
+    yield Cancel(flight=flight(datetime(2013, month, 28, 22, 5, tzinfo=UTC), 7))
+
+
+def year_of_flights():
+    aircraft = Aircraft("N14228")
+    for month in range(1, 13):
+        for command in commands_of_month(month):
+            aircraft.handle(command)
+    return aircraft
 
 
 class TestTimetable:
@@ -208,6 +254,13 @@ def test_the_year_has_the_weeks_rows_with_other_dates_and_tail_numbers():
     assert (rows[3]["day"], rows[3]["time_hour"]) == ("8", "2013-01-08T10:00:00Z")
     whole = list(islice(year([row(line) for line in WEEK.read_text().splitlines()[1:]]), 2 * 6_099))
     assert len({one["tailnum"] for one in whole}) == AIRCRAFT
+
+
+def test_the_year_has_its_months_in_the_order_of_the_real_file():
+    months = [day.month for day in islice(days(date(2013, 1, 1)), 366)]
+    assert list(dict.fromkeys(months[:365])) == [1, 10, 11, 12, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert Counter(months[:365]) == {month: monthrange(2013, month)[1] for month in range(1, 13)}
+    assert months[365] == 1
 
 
 class TestBoards:
@@ -304,11 +357,41 @@ class TestIngest:
         assert (await audit(tmp_path)).lost == ["depart N1 XX1 2013-01-01T10:15Z"]
 
     async def test_a_rejected_command_is_acknowledged_as_rejected(self, tmp_path):
-        later = ORDINARY.replace("2013-01-01T", "2013-01-05T")
-        file = written(tmp_path / "disorder.csv", later, ORDINARY)
+        cancelled = ORDINARY.replace(",517,515,2,830,819,11,", ",NA,515,NA,NA,819,NA,")
+        file = written(tmp_path / "contradiction.csv", cancelled, ORDINARY)
         progress = await ingest(file, tmp_path, lambda _: None)
-        assert (progress.sent, progress.rejected, progress.events) == (4, 2, 2)
-        assert (await audit(tmp_path)).lost == []
+        assert (progress.sent, progress.rejected, progress.events) == (3, 2, 1)
+        found = await audit(tmp_path)
+        assert (found.acknowledged, found.rejected, found.lost) == (3, 2, [])
+
+    def test_months_in_any_order_make_the_same_boards(self, tmp_path):
+        """The whole service, told of a year in order, in the order of the real file, and shuffled."""
+        by_month = defaultdict(list)
+        for one in year_of_rows():
+            by_month[int(one["month"])].append(",".join(one.values()))
+        shuffled = random.Random(7).sample(range(1, 13), 12)
+        results = []
+        for months in (list(range(1, 13)), sorted(range(1, 13), key=str), shuffled):
+            place = tmp_path / "-".join(map(str, months))
+            place.mkdir()
+            file = written(place / "year.csv", *[line for month in months for line in by_month[month]])
+            progress = asyncio.run(ingest(file, place, lambda _: None))
+            assert (progress.rejected, progress.known) == (0, 0)
+            found = find(place)
+            assert all(check.passed for check in checks(count(file), found))
+            letters = {letter.error for letter in found.audit.dead_letters}
+            results.append((found.airports, found.carriers, letters))
+        assert results[0] == results[1] == results[2]
+
+
+def year_of_rows():
+    """The same few rows in each month, so that some flights are as late as others."""
+    from_jfk = ORDINARY.replace("EWR", "JFK").replace("1545", "1546")
+    for month in range(1, 13):
+        for line in (ORDINARY, CANCELLED, NAMELESS, from_jfk, DIVERTED, UNSEEN):
+            one = row(line)
+            hour = datetime.fromisoformat(one["time_hour"]).replace(month=month)
+            yield one | {"month": str(month), "time_hour": f"{hour:%Y-%m-%dT%H:%M:%SZ}"}
 
 
 def test_the_demo_survives_its_kill_and_every_total_is_right(tmp_path: Path):
