@@ -2,12 +2,30 @@
 
 import signal
 
-from hypothesis import settings
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.machine import measure, patience
 
 # A busy machine must not fail a test that is right; what hangs is ended by the deadline of each test.
-settings.register_profile("uno", deadline=None)
+settings.register_profile("uno", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("uno")
 
 # A shell has what it runs in the background ignore Ctrl-C, and so would the programs that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    measure(workers=config.getoption("numprocesses", None) or 1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Scale the deadline of each test, its own or that of all, by how slow the machine is."""
+    of_all = config.getoption("timeout")
+    if of_all is None:
+        of_all = config.getini("timeout")
+    for item in items:
+        own = item.get_closest_marker("timeout")
+        limit = float(own.args[0] if own else of_all)
+        item.add_marker(pytest.mark.timeout(patience(limit)), append=False)

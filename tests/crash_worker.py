@@ -2,12 +2,15 @@
 
 Usage: crash_worker.py DIRECTORY_OR_URL_OF_STORE ROUND [finish]
 
+It sends so many commands and then waits for its end: the work of a test is bounded however late the kill comes.
+
 Lines: ``started``, ``ack TOKEN REPLY``, ``handled NAME POSITION``, ``together NAME COUNT POSITION`` (of so many
 events, of which the last is at the position), ``settled``. With ``finish`` it sends nothing,
 waits until all handlers have done with everything, and ends.
 """
 
 import asyncio
+import itertools
 import os
 import random
 import sys
@@ -31,6 +34,8 @@ from uno_actors import (
 
 ACCOUNTS = 7
 CLIENTS = 20
+COMMANDS = 40
+"""For each client: more than are acknowledged before any kill that a test waits for."""
 
 
 class Deposit(Command[int]):
@@ -161,21 +166,26 @@ async def main(place: str, number: str, *, finish: bool) -> None:
     async with system:
         say("started")
         if finish:
-            await system.settled(timeout=60)
+            await system.settled(timeout=600)
             say("settled")
             return
 
         async def client(name: int) -> None:
-            for count in range(1_000_000):
+            acknowledged = 0
+            for count in itertools.count():
+                if acknowledged == COMMANDS:
+                    return
                 token = f"{number}-{name}-{count}"
                 account = system.aggregate(Account, f"account-{(name + count) % ACCOUNTS}")
                 try:
                     reply = await account.ask(Deposit(command_id=token, token=token, parts=1 + count % 3))
                 except ConcurrencyConflict:  # other processes were faster four times
                     continue
+                acknowledged += 1
                 say(f"ack {token} {reply}")
 
         await asyncio.gather(*(client(name) for name in range(CLIENTS)))
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

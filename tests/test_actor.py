@@ -13,6 +13,7 @@ import pykka
 import pytest
 from pykka._envelope import Envelope
 
+from tests.machine import patience
 from tests.waiting import turns, until
 from uno_actors import Actor, ActorRef, ActorSystem, AskTimeout, BlockingCallOnLoop, Future, MailboxFull
 from uno_actors.dispatcher import Dispatcher
@@ -745,7 +746,7 @@ if not child:
     os._exit(0 if Echo.start().ask("child", timeout=10) == "child" else 1)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], timeout=patience(30), check=False).returncode == 0
 
 
 @pytest.mark.parametrize("wait", [asyncio.sleep, time.sleep])

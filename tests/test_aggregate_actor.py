@@ -21,6 +21,7 @@ from tests.bank import (
     Unheard,
     credited,
 )
+from tests.machine import patience
 from tests.waiting import ManualClock, turns, until
 from uno_actors import (
     ActorSystem,
@@ -348,7 +349,7 @@ async def test_a_failure_at_the_end_of_a_batch_does_not_keep_those_behind_it_wai
         behind = account.ask(Balance())
         with pytest.raises(ZeroDivisionError):
             await fails
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience(5)):
             assert await behind == 0
         assert [await each for each in batch] == [0] * (BATCH - 1)
 

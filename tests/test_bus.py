@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.machine import patience
 from tests.waiting import turns, until
 from uno_actors import (
     ActorSystem,
@@ -380,7 +381,7 @@ async def test_handlers_of_one_priority_wait_at_the_same_time() -> None:
     seen = []
 
     async def meet(number: int, event: DomainEvent) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patience(30)):
             await meeting.wait()
         seen.append(number)
 

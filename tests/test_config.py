@@ -615,7 +615,7 @@ def test_every_mutation_of_a_good_file_is_refused_with_its_line(tmp_path: Path) 
 
 
 @given(data=st.data())
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_fuzzed_files_are_read_or_refused(data: Any, tmp_path: Path) -> None:
     raw = GOOD.encode()
     for _ in range(data.draw(st.integers(1, 4))):
@@ -654,7 +654,7 @@ values = st.recursive(
 
 
 @given(data=st.data())
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_values_of_any_kind_anywhere_are_read_or_refused(data: Any, tmp_path: Path) -> None:
     lines = GOOD.split("\n")
     for _ in range(data.draw(st.integers(1, 5))):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.machine import patience
 from tests.waiting import turns, until
 from uno_actors.dispatcher import Dispatcher, LoopThread, WorkerPool, default_dispatcher, standing_still
 
@@ -160,7 +161,7 @@ async def test_what_a_worker_raises_comes_back(dispatcher: Dispatcher, error: ty
 async def test_stop_iteration_from_a_worker_comes_back_as_a_runtime_error(dispatcher: Dispatcher) -> None:
     """No coroutine can raise it; a forgotten default of `next()` must not hang anybody."""
     with pytest.raises(RuntimeError, match="StopIteration") as caught:
-        await asyncio.wait_for(dispatcher.on_worker(lambda: next(iter(()))), 5)
+        await asyncio.wait_for(dispatcher.on_worker(lambda: next(iter(()))), patience(5))
     assert isinstance(caught.value.__cause__, StopIteration)
 
 
@@ -287,7 +288,7 @@ def test_closing_lets_every_thread_end() -> None:
     gate.set()
     assert [future.result(5) for future in futures] == [True] * 5, "what was accepted is done"
     for thread in mine:
-        thread.join(5)
+        thread.join(patience(5))
         assert not thread.is_alive()
 
 
@@ -298,11 +299,11 @@ def test_what_comes_after_the_closing_is_still_done_and_leaves_no_thread_behind(
     mine = set(workers()) - before
     pool.close()
     for thread in mine:
-        thread.join(5)
+        thread.join(patience(5))
     late = [submit(pool, lambda: "late") for _ in range(5)]
     assert [future.result(5) for future in late] == ["late"] * 5
     for thread in set(workers()) - before:
-        thread.join(5)
+        thread.join(patience(5))
         assert not thread.is_alive()
 
 

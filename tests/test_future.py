@@ -3,7 +3,6 @@
 import asyncio
 import queue
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -456,13 +455,20 @@ def test_get_all_returns_the_results_in_the_order_of_the_futures() -> None:
 
 def test_get_all_has_one_time_for_all_of_them() -> None:
     """Not one for each, as pykka's: the first reply comes in time, and leaves the second what is left."""
-    first: Future[int] = Future()
-    second: Future[int] = Future()
-    on_thread(lambda: (threading.Event().wait(0.05), first.set(1)))
-    begun = time.monotonic()
+
+    class Asked(Future[int]):
+        def get(self, *, timeout: float | None = None) -> int:
+            given.append(timeout or 0.0)
+            threading.Event().wait(0.05)
+            return super().get(timeout=timeout)
+
+    given: list[float] = []
+    first, second = Asked(), Asked()
+    first.set(1)
     with pytest.raises(GetTimeout, match=r"no result within 0.1 seconds"):
         get_all([first, second], timeout=0.1)
-    assert 0.1 <= time.monotonic() - begun < 0.14
+    assert given[0] <= 0.1
+    assert given[1] <= given[0] - 0.05
 
 
 def test_get_all_raises_the_error_of_the_first_that_has_one() -> None:

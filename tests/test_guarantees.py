@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from stores import InMemoryEventStore, LmdbEventStore
+from tests.machine import patience
 from uno_actors import (
     Actor,
     ActorRef,
@@ -456,7 +457,7 @@ async def test_9_isolation_of_a_busy_tier_from_one_that_is_slow(monkeypatch: pyt
 
     async with ActorSystem(store, handlers=[quick, slow]) as system:
         await store.append(*(MoneyPaid(amount=n) for n in range(total)))
-        await asyncio.wait_for(all_seen.wait(), 5)
+        await asyncio.wait_for(all_seen.wait(), patience(5))
         assert seen == list(range(total))
         await system.settled()
 

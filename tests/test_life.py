@@ -8,6 +8,7 @@ from typing import Any
 import pykka
 import pytest
 
+from tests.machine import patience
 from tests.waiting import ManualClock, turns, until
 from uno_actors import Actor, ActorRef, ActorSystem, AskTimeout, MailboxPolicy, NameTaken, Terminated
 from uno_actors.asks import Envelope
@@ -122,7 +123,7 @@ async def test_more_parents_than_worker_threads_may_stop_with_children_that_need
             await system.spawn(BlockingParent, str(number), stopped, 1) for number in range(2 * MAX_WORKERS)
         ]
         stops = [parent.stop(block=False) for parent in parents]
-        assert await asyncio.wait_for(asyncio.gather(*stops), 10) == [True] * len(parents)
+        assert await asyncio.wait_for(asyncio.gather(*stops), patience(10)) == [True] * len(parents)
     assert len(stopped) == 2 * len(parents)
 
 
@@ -198,7 +199,7 @@ async def test_an_actor_outside_of_a_system_has_no_children() -> None:
 
     ref = Alone.start()
     with pytest.raises(RuntimeError, match="does not run in a system"):
-        await asyncio.to_thread(lambda: ref.ask("anything", timeout=5))
+        await asyncio.to_thread(lambda: ref.ask("anything", timeout=patience(5)))
     ref.stop(block=False)
 
 

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, multiple, rule
 
+from tests.machine import patience
 from tests.waiting import ManualClock, until
 from uno_actors import (
     Actor,
@@ -296,7 +297,7 @@ class LifeMachine(RuleBasedStateMachine):
         if not hasattr(self, "system"):
             return
         try:
-            self.runner.run(asyncio.wait_for(self._end(), 30))
+            self.runner.run(asyncio.wait_for(self._end(), patience(30)))
         finally:
             for life in self.all:
                 life.open()

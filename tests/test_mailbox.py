@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.machine import patience
 from uno_actors import Future, MailboxFull
 from uno_actors import mailbox as mailbox_module
 from uno_actors._pykka import ActorStop, PykkaEnvelope
@@ -316,7 +317,7 @@ def test_wait_holds_a_thread_that_tells_until_there_is_room() -> None:
     until_parked(mailbox)
     assert thread.is_alive()
     assert mailbox.take() is not None
-    thread.join(5)
+    thread.join(patience(5))
     assert not thread.is_alive()
     assert taken(mailbox) == ["second"]
 
@@ -345,7 +346,7 @@ def test_closing_answers_those_that_wait_for_room_and_frees_their_threads() -> N
     thread.start()
     until_parked(mailbox)
     mailbox.close()
-    thread.join(5)
+    thread.join(patience(5))
     assert not thread.is_alive()
     assert [dead.reason for dead in mailbox.dead] == ["actor is dead"] * 2
 

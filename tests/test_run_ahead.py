@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from stores import InMemoryEventStore
 from tests.bank import EVENTS, Account, Balance, Credit, CreditAndFail, Credited, Debit
+from tests.machine import patience
 from uno_actors import (
     ActorSystem,
     Command,
@@ -112,7 +113,7 @@ def test_what_is_told_of_each_command_is_what_is_recorded(data: st.DataObject) -
         store._closed = False  # what it holds can still be looked at
         return found, [record for _, record in await store.read_stream(ALICE, limit=1000)]
 
-    found, records = asyncio.run(asyncio.wait_for(run(), 5))
+    found, records = asyncio.run(asyncio.wait_for(run(), patience(5)))
     balances, balance_after = [0], {}
     for record in records:
         change = amount(record) if record.event_type == "Credited" else -amount(record)

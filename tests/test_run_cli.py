@@ -19,6 +19,7 @@ import pytest
 from configured import Sold
 
 from stores import LmdbEventStore
+from tests.machine import patience
 from uno_actors import EventRegistry
 from uno_actors.control import ControlRefused, control_directories, control_directory
 
@@ -95,7 +96,7 @@ class Running:
     def code(self) -> int:
         """The exit code, when it has ended."""
         assert self.process is not None
-        return self.process.wait(30)
+        return self.process.wait(patience(30))
 
     def sell(self, *prices: int) -> None:
         """Have another process, this one, record events in its store."""
@@ -146,15 +147,13 @@ def test_a_signal_drains_and_ends_it_with_0(service: Running, number: signal.Sig
 
 
 def test_a_second_signal_ends_it_at_once(service: Running) -> None:
-    service.start(FILE.replace("configured:note", "configured:get_stuck"))
+    service.start(FILE.replace("configured:note", "configured:get_stuck").replace("20s", "1h"))
     service.sell(1)
     service.until(service.notes)
     service.signal(signal.SIGTERM)
     service.until(lambda: service.logged("told to stop"))
-    begun = time.monotonic()
     service.signal(signal.SIGTERM)
     assert service.code() == 128 + signal.SIGTERM
-    assert time.monotonic() - begun < 5
     assert service.logged("told to stop again: ending at once")
 
 
@@ -163,10 +162,8 @@ def test_a_handler_that_is_stuck_holds_it_no_longer_than_the_deadline(service: R
     service.start(stuck)
     service.sell(1)
     service.until(service.notes)
-    begun = time.monotonic()
     service.signal(signal.SIGTERM)
     assert service.code() == 0
-    assert time.monotonic() - begun < 10
 
 
 def test_a_service_that_is_killed_goes_on_where_it_was(service: Running) -> None:

@@ -402,7 +402,7 @@ def test_an_attribute_that_is_new_in_the_class_is_missed_though_nobody_raised_th
 COMMANDS = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(1, 4), st.booleans()), max_size=25)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(COMMANDS, st.integers(1, 6), st.sampled_from([0, 1, 5]))
 async def test_loading_with_snapshots_gives_the_same_state_as_without(
     commands: list[tuple[str, int, bool]], every: int, remember: int

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import pytest
 
 from tests.bank import BankStore, Credited, credited
+from tests.machine import patience
 from tests.waiting import ManualClock, until
 from uno_actors import ActorSystem, HandlerContext, Supervisor, subscribe
 from uno_actors.handlers import EventHandler
@@ -48,7 +49,7 @@ async def test_second_system_stands_by_and_handles_nothing(store: BankStore, han
     async with system(store, "first", handled) as first, system(store, "second", handled) as second:
         await store.append(*credited(1, 2, 3))
         await first.settled()
-        await second.settled(timeout=1)  # which does not wait for what others handle
+        await second.settled(timeout=patience(1))  # which does not wait for what others handle
         await pass_time(second, lambda: second._runtime and second._runtime.router.position == 3)
         assert (state(first), state(second)) == ("live", "standby")
         assert second.statistics().handlers["mail"].handled == 0
@@ -62,7 +63,7 @@ async def test_stand_by_leaves_the_checkpoint_alone(store: BankStore, handled: H
         await store.append(*credited(1, 2, 3))
         await first.settled()
         await pass_time(first, lambda: store._checkpoints.get("mail") == 3)
-        await asyncio.wait_for(second.stop(), 5)
+        await asyncio.wait_for(second.stop(), patience(5))
         assert store._checkpoints == {"mail": 3}
     assert store._checkpoints == {"mail": 3}
 

@@ -11,6 +11,7 @@ import pytest
 
 from stores import InMemoryEventStore, LmdbEventStore
 from tests.bank import Account, Balance, Credit, Credited
+from tests.machine import patience
 from tests.waiting import turns, until
 from uno_actors import (
     Actor,
@@ -74,7 +75,7 @@ async def test_a_handler_that_fails_while_it_is_stopped_stays_stopped(
         stopping = asyncio.ensure_future(system.stop())
         await until(lambda: system.statistics().handlers["fails late"].state == "stopped")
         go_on.set()
-        await asyncio.wait_for(stopping, 5)
+        await asyncio.wait_for(stopping, patience(5))
         assert system.statistics().handlers["fails late"].state == "stopped"
 
 

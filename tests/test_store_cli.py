@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from stores import LmdbEventStore
 from stores.lmdb import _sealed, _stream_prefix
+from tests.machine import patience
 from uno_actors import ActorSystem, DeadLetter, DomainEvent, EventRegistry, Projection, Snapshot, cli
 from uno_actors.codec import Record, StreamId, pack, to_record
 from uno_actors.handlers import HandlerSpec
@@ -296,7 +297,7 @@ def test_follow_shows_what_another_process_records_until_it_is_interrupted(path:
         in_store(path, lambda store: store.append(weighed("b", of="Box"), weighed("new")))
         assert json.loads(following.stdout.readline())["aggregate_id"] == "new"
         following.send_signal(signal.SIGINT)
-        assert following.wait(20) == 130
+        assert following.wait(patience(20)) == 130
         assert following.stderr.read() == ""
 
 

@@ -9,6 +9,7 @@ import pytest
 from waiting import turns, until
 
 from stores import InMemoryEventStore, LmdbEventStore
+from tests.machine import patience
 from uno_actors import DomainEvent, EventRegistry, EventStore, StoreUnavailable, UnknownEventType
 from uno_actors.store import STRIDE, StoredRecord
 
@@ -74,7 +75,7 @@ async def test_many_subscriptions_hear_of_one_append(store: EventStore) -> None:
     await store.append(*ticks(3))
     await until(lambda: all(len(taken) == 3 for taken in takers))
     await store.close()
-    await asyncio.wait_for(asyncio.gather(*tasks), 5)
+    await asyncio.wait_for(asyncio.gather(*tasks), patience(5))
     assert takers == [[0, 1, 2]] * 50
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.bank import Account, BankStore, Credit, Credited, Debited, credited
+from tests.machine import patience
 from tests.waiting import turns, until
 from uno_actors import (
     Actor,
@@ -533,7 +534,7 @@ async def test_the_time_of_the_system_limits_that_of_its_children() -> None:
     begun = asyncio.get_running_loop().time()
     async with tree(team(patient), stop_timeout=0.2):
         pass
-    assert asyncio.get_running_loop().time() - begun < 5
+    assert asyncio.get_running_loop().time() - begun < patience(5)
 
 
 # --- handlers and actors together ---
@@ -726,7 +727,7 @@ async def test_a_sibling_that_fails_while_a_child_is_restarted_by_hand_takes_it_
         tell(system, "b", ValueError("broken"))
         await turns()
         gate.set()
-        await asyncio.wait_for(restarted, 5)
+        await asyncio.wait_for(restarted, patience(5))
         await passing(clock, lambda: [node.state for node in team_ref.which_children()] == ["idle", "idle"])
         for name in "ab":
             tell(system, name, "hello")
@@ -783,7 +784,7 @@ async def test_a_system_that_stops_while_a_child_is_added_leaves_none_running() 
         gate.set()
         await stopped
         with pytest.raises(InvalidSupervisor, match="supervisor 'team': it was stopped meanwhile"):
-            await asyncio.wait_for(added, 5)
+            await asyncio.wait_for(added, patience(5))
 
 
 # --- how it is ---

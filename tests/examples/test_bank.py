@@ -15,12 +15,14 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "bank"))
 
 import load
 
+from tests.machine import patience
+
 HERE = Path(__file__).parents[2] / "examples" / "bank"
 
 
 @pytest.fixture
 def http(tmp_path: Path) -> Iterator[httpx.Client]:
-    with load.service(str(tmp_path)) as (url, _), httpx.Client(base_url=url, timeout=30) as client:
+    with load.service(str(tmp_path)) as (url, _), httpx.Client(base_url=url, timeout=patience(30)) as client:
         yield client
 
 
@@ -120,13 +122,16 @@ def test_each_movement_has_a_receipt(http: httpx.Client, tmp_path: Path) -> None
 
 def test_a_service_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     wish = {"source": "ann", "target": "bob", "amount": 10}
-    with load.service(str(tmp_path)) as (url, process), httpx.Client(base_url=url, timeout=30) as http:
+    with (
+        load.service(str(tmp_path)) as (url, process),
+        httpx.Client(base_url=url, timeout=patience(30)) as http,
+    ):
         opened(http, "ann", 1000)
         opened(http, "bob")
         transfers = [http.post("/transfers", json=wish).json()["id"] for _ in range(30)]
         process.kill()  # in the midst of them
         process.wait()
-    with load.service(str(tmp_path)) as (url, _), httpx.Client(base_url=url, timeout=30) as http:
+    with load.service(str(tmp_path)) as (url, _), httpx.Client(base_url=url, timeout=patience(30)) as http:
         assert {ended(http, transfer) for transfer in transfers} == {"done"}
         assert (balance(http, "ann"), balance(http, "bob")) == (700, 300)
         while len({receipt["id"] for receipt in receipts(tmp_path)}) < 61:
@@ -147,7 +152,10 @@ def test_the_service_tells_how_it_is_and_stops_when_it_is_told_to(tmp_path: Path
         health = httpx.get(f"{url}/health").json()
         assert health["handlers"] == {"transfers": "live", "receipts": "live", "fraud": "live"}
         process.terminate()
-        assert process.wait(20) in (0, -15)  # uvicorn ends by the signal, or with 0: it differs by version
+        assert process.wait(patience(20)) in (
+            0,
+            -15,
+        )  # uvicorn ends by the signal, or with 0: it differs by version
 
 
 async def test_under_load_the_books_are_right(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from stores import LmdbEventStore
+from tests.machine import patience
 from uno_actors.events import EventRegistry
 
 ENDS = {
@@ -28,7 +29,7 @@ def run(store: Path, kill_after: int = 0) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=patience(60),
         cwd=WORKER.parents[2],
     )
 

@@ -17,6 +17,7 @@ import msgpack
 import pytest
 
 from stores.lmdb import FORMAT, LmdbEventStore, open_url
+from tests.machine import patience
 from uno_actors.codec import StreamId, pack, to_record, unpack
 from uno_actors.errors import (
     ConcurrencyConflict,
@@ -237,7 +238,7 @@ async def test_cancelled_append_that_was_handed_over_is_recorded_and_listeners_h
             append.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await append
-        await asyncio.wait_for(heard.wait(), 30)
+        await asyncio.wait_for(heard.wait(), patience(30))
         assert await versions(store) == [1, 2]
         await store.append(noted("a"), expected_version=2)
 
@@ -300,7 +301,7 @@ def test_two_event_loops_in_two_threads_append_to_one_stream(tmp_path: Path) -> 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(patience(30))
     assert errors == []
 
     async def look() -> list[int | None]:
@@ -325,7 +326,7 @@ async def test_answer_to_a_loop_that_is_gone_harms_nobody(tmp_path: Path) -> Non
     with writer_held(store):
         thread = threading.Thread(target=abandon)
         thread.start()
-        thread.join(30)
+        thread.join(patience(30))
     async with store:
         await store.append(noted("a"))
         assert await versions(store, "gone") == [1]
@@ -608,7 +609,7 @@ async def test_closing_waits_for_a_copy_however_long_it_takes(
         closing = asyncio.ensure_future(store.close())
         await asyncio.sleep(0.1)
         assert not closing.done()
-    await asyncio.wait_for(closing, 5)
+    await asyncio.wait_for(closing, patience(5))
     async with open_at(tmp_path / "store") as again:
         assert await versions(again) == [1]
 
@@ -666,7 +667,7 @@ async def test_two_processes_append_to_one_stream_without_gap_or_loss(tmp_path: 
             assert end is not None
             end.write("go\n")
             end.flush()
-        counts = [json.loads(worker.communicate(timeout=50)[0]) for worker in workers]
+        counts = [json.loads(worker.communicate(timeout=patience(50))[0]) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()

@@ -15,6 +15,7 @@ import pytest
 
 import stores.lmdb
 from stores.lmdb import LmdbEventStore, open_url
+from tests.machine import patience
 from tests.waiting import until
 from uno_actors.errors import (
     EventNotSerializable,
@@ -129,7 +130,7 @@ async def test_map_grows_while_readers_are_active(tmp_path: Path) -> None:
         finally:
             stop.set()
             for thread in threads:
-                thread.join(30)
+                thread.join(patience(30))
         assert errors == []
         assert len(pages) > 3
         assert map_size(store) == 16 * MIB
@@ -546,7 +547,7 @@ async def test_disk_that_is_gone_answers_each_append_and_the_writer_lives(
         with monkeypatch.context() as patch:
             patch.setattr(stores.lmdb, "_is_full", gone)
             with pytest.raises(StoreUnavailable, match="Input/output error"):
-                await asyncio.wait_for(store.append(noted("a", "first")), 5)
+                await asyncio.wait_for(store.append(noted("a", "first")), patience(5))
         await store.append(noted("a", "second"))
         assert await texts(store) == ["second"]
 

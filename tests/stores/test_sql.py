@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from stores._sql_errors import InvalidSession
 from stores.sql import METADATA, DatabaseEventStore, create_database_event_store
 from tests.bank import Account, Credit
+from tests.machine import patience
 from tests.postgres import postgres
 from tests.stores.test_lmdb_processes import in_forked_child, in_new_loop, line, program, some_processes, tell
 from tests.waiting import until
@@ -632,7 +633,7 @@ async def test_events_of_another_process_are_heard_of(url: str) -> None:
         for number in range(5):
             await tell(other, f"{number}")
             assert await line(other) == "done"
-            await asyncio.wait_for(until(lambda count=number + 1: len(heard) == count), 5)
+            await asyncio.wait_for(until(lambda count=number + 1: len(heard) == count), patience(5))
         assert heard == [f"{number}" for number in range(5)]
         await store.close()
         await following

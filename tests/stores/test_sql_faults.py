@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from stores.sql import DatabaseEventStore
 from tests.crash_worker import Account, Deposit, PartDeposited
+from tests.machine import patience
 from tests.postgres import PostgresServer, postgres
 from tests.waiting import until
 from uno_actors import ActorSystem, HandlerContext, OutcomeUnknown, StoreUnavailable, open_store, subscribe
@@ -158,9 +159,9 @@ async def test_a_network_that_drops_everything_is_told_and_the_store_can_be_clos
             lambda: store.lease("mail"),
         ):
             with pytest.raises(StoreUnavailable, match="no answer within 0.3 s"):
-                await asyncio.wait_for(attempt(), 10)
+                await asyncio.wait_for(attempt(), patience(10))
         reading = asyncio.create_task(texts(store))
-        await asyncio.wait_for(store.close(), 10)
+        await asyncio.wait_for(store.close(), patience(10))
         with pytest.raises(StoreUnavailable):
             await reading
         assert await texts(direct) == ["first"]
@@ -207,10 +208,10 @@ async def test_a_listener_that_was_cut_off_hears_of_everything_again() -> None:
         await until(lambda: store._wire is not None and store._wire.listens)
         assert await cut_connections(user, "%") >= 1
         await other.append(noted("1"))  # which is notified to nobody
-        await asyncio.wait_for(until(lambda: len(heard) == 2), 5)
+        await asyncio.wait_for(until(lambda: len(heard) == 2), patience(5))
         await until(lambda: store._wire is not None and store._wire.listens)
         await other.append(noted("2"))
-        await asyncio.wait_for(until(lambda: len(heard) == 3), 5)
+        await asyncio.wait_for(until(lambda: len(heard) == 3), patience(5))
         await store.close()
         await following
 
@@ -231,7 +232,7 @@ async def test_where_nothing_is_notified_events_are_heard_of_by_looking(
             await store._wire._connection.execute(text("UNLISTEN *"))
         for count in (1, 2):
             await other.append(noted())
-            await asyncio.wait_for(until(lambda count=count: len(heard) == count), 5)
+            await asyncio.wait_for(until(lambda count=count: len(heard) == count), patience(5))
 
 
 async def test_a_lease_whose_connection_was_cut_is_kept_if_nobody_took_it() -> None:

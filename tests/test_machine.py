@@ -1,0 +1,46 @@
+"""Limits of tests grow with what the machine has to do besides."""
+
+import os
+
+import pytest
+
+from tests.machine import MEASURED, MOST, REFERENCE, measure, patience, slowness
+
+
+@pytest.mark.parametrize(
+    ("seconds", "load", "workers", "cores", "expected"),
+    [
+        (REFERENCE, 0, 2, 2, 1),  # a quiet machine
+        (REFERENCE / 4, 0, 1, 64, 1),  # a fast one: limits are never below those that are written
+        (REFERENCE, 4, 2, 2, 3),  # four busy processes, two of ours, two cores
+        (2 * REFERENCE, 4, 2, 2, 6),  # slow cores besides
+        (2 * REFERENCE, 0, 1, 2, 2),  # a container that may use half a core
+        (1000.0, 500, 2, 2, MOST),  # what hangs is ended some day
+    ],
+)
+def test_slowness_is_that_of_the_cores_times_those_who_want_one(
+    seconds: float, load: float, workers: int, cores: int, expected: float
+) -> None:
+    assert slowness(seconds, load, workers, cores) == expected
+
+
+def test_every_test_has_the_deadline_of_all_scaled(request: pytest.FixtureRequest) -> None:
+    (deadline,) = request.node.get_closest_marker("timeout").args
+    of_all = request.config.getoption("timeout")
+    assert deadline == patience(float(request.config.getini("timeout") if of_all is None else of_all))
+
+
+@pytest.mark.timeout(7)
+def test_a_test_with_a_deadline_of_its_own_has_that_one_scaled(request: pytest.FixtureRequest) -> None:
+    (deadline,) = request.node.get_closest_marker("timeout").args
+    assert deadline == patience(7)
+    assert patience(7) >= 7
+
+
+def test_a_worker_takes_what_the_run_has_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MEASURED, "2.50")
+    measure(workers=500)
+    assert os.environ[MEASURED] == "2.50"
+    monkeypatch.delenv(MEASURED)
+    measure(workers=500)
+    assert 1 < float(os.environ[MEASURED]) <= MOST
