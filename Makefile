@@ -31,14 +31,9 @@ clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
 
 $(READY): pyproject.toml
-	@echo "Setting up .venv (once) ..."
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "uno_actors needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet --editable . --group dev
-	@touch $(READY)
+	@.ci/setup "$(PYTHON)" --editable . --group dev
+	@touch $@
 
 .venv/.bench-ready: $(READY)
-	@$(BIN)/python -m pip install --quiet --group bench
+	@.ci/setup "$(PYTHON)" --group bench
 	@touch $@
