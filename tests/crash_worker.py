@@ -14,6 +14,10 @@ import itertools
 import os
 import random
 import sys
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Self
 
 from uno_actors import (
     ActorSystem,
@@ -34,8 +38,8 @@ from uno_actors import (
 
 ACCOUNTS = 7
 CLIENTS = 20
-COMMANDS = 40
-"""For each client: more than are acknowledged before any kill that a test waits for."""
+COMMANDS = 800
+"""Of all clients together: more than are acknowledged before any kill that a test waits for."""
 
 
 class Deposit(Command[int]):
@@ -156,7 +160,7 @@ def store_url(place: object) -> str:
     return f"{place}" if "://" in f"{place}" else f"lmdb:{place}"
 
 
-async def main(place: str, number: str, *, finish: bool) -> None:
+async def main(place: str, number: str, *, finish: bool, commands: int = COMMANDS) -> None:
     system = ActorSystem(
         store_url(place),
         aggregates=[Account, Thanks, ThankProcess],
@@ -173,7 +177,7 @@ async def main(place: str, number: str, *, finish: bool) -> None:
         async def client(name: int) -> None:
             acknowledged = 0
             for count in itertools.count():
-                if acknowledged == COMMANDS:
+                if acknowledged == commands // CLIENTS:
                     return
                 token = f"{number}-{name}-{count}"
                 account = system.aggregate(Account, f"account-{(name + count) % ACCOUNTS}")
@@ -186,6 +190,57 @@ async def main(place: str, number: str, *, finish: bool) -> None:
 
         await asyncio.gather(*(client(name) for name in range(CLIENTS)))
         await asyncio.Event().wait()
+
+
+def write_to(pipe: Connection, place: str, number: str, *, finish: bool, commands: int) -> None:
+    """As the program, in a process that was forked: what it says goes to ``pipe``."""
+    os.dup2(pipe.fileno(), 1)
+    pipe.close()
+    asyncio.run(main(place, number, finish=finish, commands=commands))
+
+
+class Forked:
+    """One run of the worker, with as much of ``Popen`` as the tests use.
+
+    It is forked from a process that has imported this module already, so that it is at work at once.
+    """
+
+    def __init__(self, place: object, number: str, *, finish: bool = False, commands: int = COMMANDS) -> None:
+        context = get_context("forkserver")
+        context.set_forkserver_preload([write_to.__module__])
+        reader, writer = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=write_to,
+            args=(writer, str(place), number),
+            kwargs={"finish": finish, "commands": commands},
+            daemon=True,
+        )
+        self._process.start()
+        writer.close()
+        self.stdout = os.fdopen(os.dup(reader.fileno()))
+        reader.close()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> int | None:
+        self._process.join()
+        return self.returncode
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.kill()
+        self.stdout.close()
+        self.wait()
 
 
 if __name__ == "__main__":

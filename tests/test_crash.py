@@ -1,8 +1,6 @@
 """kill -9 at random moments: what was acknowledged is there once, and handlers go on where they stood."""
 
 import random
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from stores import LmdbEventStore
-from tests.crash_worker import Account, Counts, Deposit, PartDeposited, Thanked, store_url
+from tests.crash_worker import Account, Counts, Deposit, Forked, PartDeposited, Thanked, store_url
 from uno_actors import ActorSystem, published_view
 from uno_actors.projections import ViewReader, entry_of
 from uno_actors.store import EventStore, StoredRecord, open_store
 
-WORKER = Path(__file__).with_name("crash_worker.py")
 HANDLERS = ("async", "sync", "flaky", "abreast")
 IN_ORDER = ("async", "sync", "flaky")
 
@@ -42,17 +39,11 @@ class Heard:
             self.together.append((int(words[1]), int(words[2])))
 
 
-def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(WORKER), str(directory), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=WORKER.parent.parent)
-
-
 def run_until_killed(directory: Path, number: int, heard: Heard, lines: int) -> None:
     """Start a worker and kill it when it has said so many lines; what is still in the pipe counts too."""
     for name in HANDLERS:
         heard.handled[name].append([])
-    with start(directory, str(number)) as worker:
-        assert worker.stdout is not None
+    with Forked(directory, str(number)) as worker:
         for count, line in enumerate(worker.stdout):
             heard.listen(line)
             if count == lines:
@@ -63,8 +54,7 @@ def run_until_killed(directory: Path, number: int, heard: Heard, lines: int) -> 
 def run_to_the_end(directory: Path, heard: Heard) -> None:
     for name in HANDLERS:
         heard.handled[name].append([])
-    with start(directory, "last", "finish") as worker:
-        assert worker.stdout is not None
+    with Forked(directory, "last", finish=True) as worker:
         said = [line for line in worker.stdout if heard.listen(line) is None]
     assert worker.returncode == 0
     assert said[-1] == "settled\n"

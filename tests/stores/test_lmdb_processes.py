@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from stores.lmdb import LmdbEventStore
-from tests.crash_worker import PartDeposited
+from tests.crash_worker import Forked, PartDeposited
 from tests.machine import patience
-from tests.test_crash import WORKER, Heard, check
+from tests.test_crash import Heard, check
 from tests.waiting import until
 from uno_actors import ActorSystem, StoreForked, SystemNotRunning
 from uno_actors.events import EventRegistry
@@ -375,21 +375,19 @@ def _run_soon(store: LmdbEventStore, name: str) -> int | None:
 class Worker:
     """One run of the crash worker, which is listened to on a thread."""
 
-    def __init__(self, place: Path | str, name: str, heard: Heard, *arguments: str) -> None:
+    def __init__(self, place: Path | str, name: str, heard: Heard, **options: Any) -> None:
         self.said: list[str] = []
         self._heard = heard
-        command = [sys.executable, str(WORKER), str(place), name, *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self.process = Forked(place, name, **options)
         self._thread = threading.Thread(target=self._listen)
         self._thread.start()
 
     def _listen(self) -> None:
-        assert self.process.stdout is not None
         for text in self.process.stdout:
             self.said.append(text.strip())
 
     def has_said(self, lines: int) -> bool:
-        assert self.process.poll() is None, "the worker has ended by itself"
+        assert self.process.returncode is None, "the worker has ended by itself"
         return len(self.said) >= lines
 
     def end(self) -> None:
@@ -400,7 +398,6 @@ class Worker:
             kind, *words = text.split()
             if kind == "ack":
                 self._heard.acknowledged[words[0]] = int(words[1])
-        assert self.process.stdout is not None
         self.process.stdout.close()
 
     def handled(self, name: str) -> list[int]:
@@ -408,26 +405,31 @@ class Worker:
         return [int(each[2]) for each in words if each[:2] == ["handled", name]]
 
 
-async def some_processes(place: Path | str, count: int, kills: int, chance: random.Random) -> None:
-    """Kill one after the other at random moments, start another in its place, and look at the end."""
+async def some_processes(
+    place: Path | str, count: int, kills: int, chance: random.Random, commands: int = 200
+) -> None:
+    """Kill one after the other at random moments, start another in its place, and look at the end.
+
+    Each sends so many commands at most, so that what is to be handled in the end is bounded.
+    """
     heard, ended = Heard(), []
-    workers = [Worker(place, f"{number}", heard) for number in range(count)]
+    workers = [Worker(place, f"{number}", heard, commands=commands) for number in range(count)]
     try:
         for number in range(kills):
             each = chance.randrange(count)
-            goal = chance.choice([1, 2, chance.randrange(50), chance.randrange(400)])
+            goal = chance.choice([1, 2, chance.randrange(50), chance.randrange(commands)])
             await until(lambda worker=workers[each], goal=goal: worker.has_said(goal))
             await asyncio.sleep(chance.random() / 50)  # the moment of the kill is to be any
             workers[each].process.kill()
             workers[each].end()
             ended.append(workers[each])
-            workers[each] = Worker(place, f"{count + number}", heard)
+            workers[each] = Worker(place, f"{count + number}", heard, commands=commands)
         await until(lambda: all(worker.has_said(2) for worker in workers))
     finally:
         for worker in workers:
             worker.process.kill()
             worker.end()
-    last = Worker(place, "last", heard, "finish")
+    last = Worker(place, "last", heard, finish=True)
     last.end()
     assert last.said[-1] == "settled"
     found = await check(place, heard)
@@ -460,7 +462,7 @@ async def test_four_processes_survive_two_hundred_kills(tmp_path: Path) -> None:
     print(f"seed {seed}")
     chance = random.Random(seed)
     for number in range(20):  # each begins anew: four writers of few long streams spend their time replaying
-        await some_processes(tmp_path / f"{number}", 4, 10, chance)
+        await some_processes(tmp_path / f"{number}", 4, 10, chance, commands=400)
 
 
 COMPETE = """

@@ -656,4 +656,4 @@ async def test_two_processes_on_one_database_survive_a_hundred_kills(url: str, t
         fresh = (
             f"sqlite+aiosqlite:///{tmp_path}/{number}.db" if "sqlite" in url else await postgres().new_url()
         )
-        await some_processes(fresh, 2, 10, chance)
+        await some_processes(fresh, 2, 10, chance, commands=400)
