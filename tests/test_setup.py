@@ -66,7 +66,9 @@ def test_on_a_terminal_the_packages_share_a_line(clone: Path) -> None:
     ours, its = pty.openpty()
     run = subprocess.run([SETUP, "./python", "--group", "dev"], cwd=clone, stdout=its, check=False)
     os.close(its)
-    shown = os.read(ours, 10_000).decode()
+    shown = ""
+    while "done" not in shown:
+        shown += os.read(ours, 10_000).decode()
     os.close(ours)
     assert run.returncode == 0
     assert "\r\x1b[K  Collecting pydantic>=2.11\r\x1b[K  Installing 2 packages" in shown
