@@ -347,6 +347,43 @@ async def test_others_go_on_while_the_view_cannot_be_written() -> None:
         assert await system.view(totals()).get(("account", "")) == (1, 1)
 
 
+class SlowCheckpoints(BankStore):
+    """A write of checkpoints alone takes until `go_on`; others overtake it, as on another connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on, self.under_way = asyncio.Event(), False
+        self.applied: list[int] = []
+
+    async def save_progress(
+        self, checkpoints: Mapping[str, int], *letters_and_views: Any, views: Sequence[ViewChange] = ()
+    ) -> None:
+        if "totals@1" in checkpoints and not views:
+            self.under_way = True
+            await self.go_on.wait()
+        await super().save_progress(checkpoints, *letters_and_views, views=views)
+        self.applied += [checkpoints["totals@1"]] if "totals@1" in checkpoints else []
+
+
+async def test_a_slow_write_of_a_checkpoint_never_moves_a_projection_back() -> None:
+    """One that catches up records by itself, while the router writes the checkpoints of all."""
+
+    class TakesItsTime(Totals):
+        async def handle(self, event: Credited, context: HandlerContext) -> None:
+            await asyncio.sleep(0.02)
+            await super().handle(event, context)
+
+    store = SlowCheckpoints()
+    await store.append(*credited(*range(1, 16)))
+    async with serving(store, totals(kind=TakesItsTime)) as system:
+        await until(lambda: store.under_way)
+        await asyncio.sleep(0.1)
+        store.go_on.set()
+        await system.settled()
+    assert store.applied == sorted(store.applied)
+    assert store.applied[-1] == 15
+
+
 @dataclass(frozen=True)
 class Life:
     """One run of a system: what is recorded meanwhile, how commits end, and which version it has."""

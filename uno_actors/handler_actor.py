@@ -146,6 +146,7 @@ class Subscription:
             "" if spec.keeps_a_view else spec.name
         )  # its checkpoint's name, if that may be moved
         self.saved: tuple[str, int] | None = None  # its checkpoint, as it was last written here
+        self.writes = asyncio.Lock()  # of its checkpoint: one at a time, or the older could come last
         self.leased = True  # else its position is another process's to move, also when it was stopped
         self.queue: deque[Delivery] = deque()
         self.under_way: dict[int, Delivery] = {}  # taken from the queue, and the router waits for them
@@ -644,7 +645,8 @@ class HandlerActor(Actor):
             await self._find_view(self._projection, also=[done])
         else:
             subscription.go_on_from(request.position)
-            await self._store.save_progress({subscription.name: request.position}, views=[done])
+            async with subscription.writes:
+                await self._store.save_progress({subscription.name: request.position}, views=[done])
             subscription.saved = subscription.name, request.position
         subscription.was_reset(request)
         self._log.info("handler reset", position=subscription.position)
@@ -736,7 +738,8 @@ class HandlerActor(Actor):
         subscription = self._subscription
         name, subscription.recorded_as = subscription.recorded_as, ""
         try:
-            await self._store.save_progress({name: position}, views=changes)
+            async with subscription.writes:
+                await self._store.save_progress({name: position}, views=changes)
         except Exception:
             self._view_is = "unknown"
             if subscription.live:  # others need not wait until the store is back

@@ -7,7 +7,8 @@ for its LOW handlers, the next may be with its HIGH ones.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import AsyncExitStack
 
 from typing_extensions import override
 
@@ -290,11 +291,25 @@ class RouterActor(Actor):
         moved = {}
         for subscription in self.subscriptions:
             now = subscription.recorded_as, self.checkpoint(subscription)
-            if subscription.leased and subscription.recorded_as and subscription.saved != now:
+            free = subscription.leased and subscription.recorded_as and not subscription.writes.locked()
+            if free and subscription.saved != now:
                 moved[subscription] = now
         if moved:
             before = {subscription: subscription.saved for subscription in moved}
-            await self._store.save_progress(dict(moved.values()))
+            await self._save(moved)
             for subscription, now in moved.items():
                 if subscription.saved == before[subscription]:  # else it was reset meanwhile
                     subscription.saved = now
+
+    async def _save(self, subscriptions: Collection[Subscription]) -> None:
+        """Write the checkpoints of these, but for a projection that records one with what it has written.
+
+        No other write of the same checkpoint is under way meanwhile: else a store with several connections could
+        carry out the older one last, and a projection would count events again or leave some out.
+        """
+        async with AsyncExitStack() as writing:
+            for subscription in subscriptions:
+                await writing.enter_async_context(subscription.writes)
+            positions = {each.recorded_as: self.checkpoint(each) for each in subscriptions}
+            positions.pop("", None)
+            await self._store.save_progress(positions)

@@ -476,7 +476,8 @@ class HandlerRunner(ProcessRunner):
         )
         beyond = subscription.position_without(position)
         views = subscription.aside(position)
-        await self._store.save_progress({subscription.recorded_as: beyond}, [letter], views)
+        async with subscription.writes:
+            await self._store.save_progress({subscription.recorded_as: beyond}, [letter], views)
         subscription.leave(position)
         subscription.dead_letters += 1
         self._log.error(
