@@ -39,6 +39,10 @@ class Weighed(DomainEvent):
     grams: Any = 0
 
 
+class Other(Weighed):
+    pass
+
+
 def weighed(aggregate_id: str | None, grams: Any = 0, *, of: str = "Parcel", **metadata: Any) -> Weighed:
     return Weighed(
         grams=grams,
@@ -54,7 +58,7 @@ async def fill(store: LmdbEventStore) -> None:
     await store.append(
         weighed("a", 3, topic="parcels.weighed.again"), weighed(None, 4), weighed("b", 5, of="Box")
     )
-    await store.append(Weighed(grams=6, event_type="Other", aggregate_id="a", aggregate_type="Parcel"))
+    await store.append(Other(grams=6, aggregate_id="a", aggregate_type="Parcel"))
     letter = DeadLetter("mail", 2, "Weighed", 3, "ValueError", "Traceback", MOMENT, MOMENT)
     await store.save_progress({"mail": 2, "audit": 6}, [letter], [ViewChange("totals", b"k", b"1")])
     await store.save_snapshots([Snapshot(StreamId("Parcel", "a"), 3, 1, b"\x80", MOMENT)])

@@ -11,7 +11,8 @@ from waiting import turns, until
 from stores import InMemoryEventStore, LmdbEventStore
 from tests.machine import patience
 from uno_actors import DomainEvent, EventRegistry, EventStore, StoreUnavailable, UnknownEventType
-from uno_actors.store import STRIDE, StoredRecord
+from uno_actors.codec import to_record
+from uno_actors.store import ANY, STRIDE, Append, StoredRecord
 
 
 class Ticked(DomainEvent):
@@ -80,7 +81,8 @@ async def test_many_subscriptions_hear_of_one_append(store: EventStore) -> None:
 
 
 async def test_a_subscription_that_meets_an_unreadable_event_says_so_and_is_gone(store: EventStore) -> None:
-    await store.append(DomainEvent(event_type="NeverDefined"))
+    record = to_record(DomainEvent())._replace(event_type="NeverDefined")
+    await store.commit([Append((record,), ANY)])
     with pytest.raises(UnknownEventType, match="NeverDefined"):
         await anext(store.subscribe())
     assert store._commit_listeners == []
