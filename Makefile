@@ -15,7 +15,8 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_import_directions.py
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m pytest -m "not soak" tests/test_import_directions.py tests/test_readme_types.py
 
 bench: $(READY) .venv/.bench-ready
 	@$(BIN)/python tests/benchmarks/run.py

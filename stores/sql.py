@@ -97,6 +97,7 @@ from uno_actors.store import (
     Appended,
     DeadLetter,
     EventStore,
+    ExpectedVersion,
     Lease,
     RecordedEvent,
     Snapshot,
@@ -277,7 +278,10 @@ class DatabaseEventStore(EventStore):
 
     @override
     async def append(
-        self, *events: DomainEvent, expected_version: int | None = ANY, session: AsyncSession | None = None
+        self,
+        *events: DomainEvent,
+        expected_version: ExpectedVersion = ANY,
+        session: AsyncSession | None = None,
     ) -> list[RecordedEvent]:
         """As `EventStore.append`; with a ``session`` the events become part of its transaction.
 

@@ -258,7 +258,7 @@ async def test_subscribe_is_a_decorator_too() -> None:
 
 async def test_a_decorated_handler_brings_its_own_options_and_others_win() -> None:
     @subscribe(topic_pattern="bells.rang", priority=LOW, name="mine")
-    async def handler(event: Rang, context: HandlerContext) -> None:
+    async def handler(event: Rang | Fell, context: HandlerContext) -> None:
         seen.append((context.handler, event.event_type))
 
     seen: list[tuple[str, str]] = []

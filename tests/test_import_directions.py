@@ -11,9 +11,11 @@ ROOT = Path(__file__).parent.parent
 
 # From the bottom to the top. A module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "topics", "clock", "causality", "log"),
+    ("errors", "topics", "clock", "causality", "frozen_models", "log"),
     ("values", "events", "payloads", "commands"),
     (
+        "annotations",
+        "marked_methods",
         "aggregate",
         "codec",
         "log_filter",

@@ -3,6 +3,7 @@
 A map, in the order in which one command travels:
 
 - ``commands``, ``aggregate``, ``events``: what users write; ``causality`` links one to the next.
+- ``annotations`` reads which messages a function takes, ``marked_methods`` finds those of aggregates.
 - ``system``: what a service starts; ``runtime``: its running parts; ``aggregate_actor``: one actor each.
 - ``journal`` and ``store``: events become durable in groups; ``codec`` turns them into records.
 - ``command_memory`` knows a command that comes again; ``snapshots`` shorten loading, with ``values`` as bytes.
@@ -37,6 +38,7 @@ from uno_actors.errors import (
     AggregateNotFound,
     AmbiguousEventType,
     AmbiguousStream,
+    ApplyFailed,
     AskTimeout,
     BlockingCallOnLoop,
     CallerError,
@@ -51,6 +53,7 @@ from uno_actors.errors import (
     InvalidAggregate,
     InvalidAggregateId,
     InvalidEvent,
+    InvalidExpectedVersion,
     InvalidHandler,
     InvalidReset,
     InvalidStoreUrl,
@@ -69,6 +72,7 @@ from uno_actors.errors import (
     StoreUnavailable,
     SupervisorGaveUp,
     SystemNotRunning,
+    UnknownActor,
     UnknownAggregateType,
     UnknownChild,
     UnknownCommand,
@@ -98,12 +102,12 @@ from uno_actors.reload import Reloaded
 from uno_actors.repository import EventSourcedRepository
 from uno_actors.runners import TreeNode
 from uno_actors.runtime import SystemStatistics
-from uno_actors.store import ANY, DeadLetter, EventStore, Lease, RecordedEvent, Snapshot, open_store
+from uno_actors.store import ANY as ANY  # not among the names of `import *`: unittest.mock has an ANY too
+from uno_actors.store import DeadLetter, EventStore, Lease, RecordedEvent, Snapshot, open_store
 from uno_actors.supervisor import Backoff, ChildSpec, Supervisor
 from uno_actors.system import ActorSystem, ChildCounts, SupervisorRef
 
 __all__ = [
-    "ANY",
     "Actor",
     "ActorRef",
     "ActorStatistics",
@@ -113,6 +117,7 @@ __all__ = [
     "AggregateRoot",
     "AmbiguousEventType",
     "AmbiguousStream",
+    "ApplyFailed",
     "AskTimeout",
     "Backoff",
     "BlockingCallOnLoop",
@@ -151,6 +156,7 @@ __all__ = [
     "InvalidAggregateId",
     "InvalidConfig",
     "InvalidEvent",
+    "InvalidExpectedVersion",
     "InvalidHandler",
     "InvalidReset",
     "InvalidStoreUrl",
@@ -185,6 +191,7 @@ __all__ = [
     "SystemStatistics",
     "Terminated",
     "TreeNode",
+    "UnknownActor",
     "UnknownAggregateType",
     "UnknownChild",
     "UnknownCommand",

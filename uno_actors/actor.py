@@ -23,10 +23,9 @@ from uno_actors.watchdog import watchdog
 A = TypeVar("A", bound=PykkaActor)
 
 
-if TYPE_CHECKING:
-    _PykkaActor: Any  # pykka's hooks return None; ours may be coroutine functions, which its types exclude
-else:
-    _PykkaActor = PykkaActor
+_PykkaActor: Any = (
+    PykkaActor  # pykka's hooks return None; ours may be coroutine functions, which its types exclude
+)
 
 
 class Actor(_PykkaActor):  # type: ignore[misc]  # see above
@@ -64,7 +63,7 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
         ) -> Any:
             """Run after a message that nobody waits for has failed, before the actor stops or is restarted."""
 
-        def on_receive(self, message: Any) -> Any:
+        def on_receive(self, message: Any, /) -> Any:
             """Handle a message and return the reply; the default logs that it was unexpected."""
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:

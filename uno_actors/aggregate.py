@@ -4,21 +4,26 @@ Nothing here knows of actors, stores or threads: an aggregate is tested by calli
 """
 
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import suppress
 from functools import partial
-from typing import Any, ClassVar, Self, TypeVar, get_args
+from typing import Any, ClassVar, Self, TypeVar, overload
 
+from uno_actors.annotations import UnreadableAnnotation, annotated_classes, is_subclass, runs_later
 from uno_actors.causality import _current as _current_cause
 from uno_actors.commands import Command
 from uno_actors.errors import (
+    ApplyFailed,
     InternalError,
     InvalidAggregate,
     InvalidAggregateId,
     MissingApply,
     UnknownCommand,
+    UnoError,
+    describe,
 )
 from uno_actors.events import DomainEvent, EventRegistry, check_metadata, register_meaning
+from uno_actors.marked_methods import HANDLES, REACTS
 from uno_actors.payloads import mark_exact, own_copy
 
 MAX_ID_BYTES = 255
@@ -27,17 +32,24 @@ MAX_TYPE_BYTES = 200
 """The longest aggregate type, in bytes of UTF-8: LMDB indexes both in one key of at most 511 bytes."""
 
 M = TypeVar("M", bound=Callable[..., Any])
+R = TypeVar("R")
 
 
-def handles(method: M) -> M:
+@overload
+def handles(method: M) -> M: ...
+@overload
+def handles() -> Callable[[M], M]: ...
+
+
+def handles(method: M | None = None) -> M | Callable[[M], M]:
     """Mark a method as the one that handles a command; its type is read from the annotation.
 
     The method decides: it raises `CommandRejected`, or registers events and returns the reply. It runs on the
     event loop and must not block. The reply waits for the disk while later commands may run, so return values,
-    not the aggregate's own lists and dicts. What is wrong with the method is said when its class is defined.
+    not the aggregate's own lists and dicts. It may stand in a class of any kind that aggregates inherit from. What
+    is wrong with the method is said when the class of an aggregate is defined.
     """
-    method.__handles_command__ = True  # type: ignore[attr-defined]
-    return method
+    return HANDLES.put_on if method is None else HANDLES.put_on(method)
 
 
 def check_aggregate_id(aggregate_id: object) -> str:
@@ -71,8 +83,9 @@ class AggregateRoot:
     """A consistency boundary with an id, whose state is the sum of its events.
 
     Subclasses set their initial state in ``__init__(self, id)``, decide in ``@handles`` methods, and change
-    state only in ``apply_<event>`` methods, named for the event's class without a trailing ``Event`` and
-    matched without case and underscores: ``UserCreatedEvent`` is applied by ``apply_user_created``.
+    state only in ``apply_<event>`` methods, named for the event's class without a trailing ``Event`` (unless that
+    is all of it) and matched without case and underscores: ``UserCreatedEvent`` is applied by
+    ``apply_user_created``.
 
     Attributes:
         version: The number of events applied, pending ones included.
@@ -99,8 +112,9 @@ class AggregateRoot:
         if "aggregate_type" not in cls.__dict__:
             cls.aggregate_type = cls.__name__
         _check_type_name(cls)
-        # Names local to the function that defines the class are found in the frame of the class statement.
-        cls._commands = _command_methods(cls, sys._getframe(1).f_locals)
+        cls._commands = _command_methods(cls)
+        if not hasattr(cls, "_reactions"):
+            REACTS.check_absent(cls, f"{cls.__name__} is no ProcessManager, so that nothing would call it")
         cls._applies = _apply_methods(cls)
         register_meaning(cls, cls.aggregate_type, partial(_events_named, cls))
         cls._command_names = {}
@@ -128,7 +142,9 @@ class AggregateRoot:
             MissingApply: The class has no method for it.
             EventNotSerializable: It could not be read back as it is; see `uno_actors.payloads`.
             InvalidAggregate: An ``apply_`` method calls it: a replay could not.
+            ApplyFailed: The method has raised something that is no error of ours.
         """
+        check_is_initialised(self)
         apply = _apply_method(type(self), type(event))
         if self._applying:
             name = type(event).__name__
@@ -155,10 +171,14 @@ class AggregateRoot:
         self._applying = True
         try:
             getattr(self, apply)(applied)
+        except UnoError:
+            raise
+        except Exception as error:
+            raise ApplyFailed(repr(self), apply, str(stamped), describe(error)) from error
         finally:
             self._applying = False
 
-    def handle(self, command: Command[Any]) -> Any:
+    def handle(self, command: Command[R]) -> R:
         """Let the ``@handles`` method for ``command`` decide; events it registers name the command as cause.
 
         Raises:
@@ -167,13 +187,15 @@ class AggregateRoot:
         method = command_method(type(self), command)
         token = _current_cause.set(command.cause)
         try:
-            return getattr(self, method)(command)
+            reply: R = getattr(self, method)(command)
+            return reply
         finally:
             _current_cause.reset(token)
 
     @property
     def pending_events(self) -> tuple[DomainEvent, ...]:
         """The events registered and not yet taken to be recorded, oldest first."""
+        check_is_initialised(self)
         return tuple(self._pending or ())
 
     def take_pending_events(self, count: int | None = None) -> list[DomainEvent]:
@@ -188,8 +210,10 @@ class AggregateRoot:
 
         Raises:
             MissingApply: The class has no method for one of them.
+            ApplyFailed: The method has raised something.
             InternalError: They do not follow upon the present version.
         """
+        check_is_initialised(self)
         for event in events:
             if event.aggregate_version != self.version + 1:
                 raise InternalError(f"{self!r} cannot replay {event}: a gap in its stream")
@@ -198,6 +222,8 @@ class AggregateRoot:
             self._applying = True
             try:
                 getattr(self, apply)(event)
+            except Exception as error:
+                raise ApplyFailed(repr(self), apply, str(event), describe(error)) from error
             finally:
                 self._applying = False
         return self
@@ -246,9 +272,11 @@ def new_aggregate(aggregate_type: type[A], aggregate_id: str) -> A:
 
     Raises:
         InvalidAggregateId: Its class gives itself another id: its events would go to another stream.
-        InvalidAggregate: Its class registers events when it is made: it would do so again at each replay.
+        InvalidAggregate: Its class registers events when it is made: it would do so again at each replay; or its
+            ``__init__`` does not call that of `AggregateRoot`.
     """
     instance = aggregate_type(aggregate_id)
+    check_is_initialised(instance)
     if instance.id != aggregate_id:
         reason = (
             f"{aggregate_type.__name__}.__init__ makes {instance.id!r} of it, so its events would go to another stream"
@@ -272,6 +300,43 @@ def _annotated(aggregate: type[AggregateRoot]) -> Set[str]:
     return {name for base in bases for name in inspect.get_annotations(base)}
 
 
+def check_is_aggregate(found: Any) -> None:
+    """Check that ``found`` is the class of an aggregate.
+
+    Raises:
+        InvalidAggregate: It is something else, or its definition never came to `AggregateRoot`.
+    """
+    if not is_subclass(found, AggregateRoot):
+        name = found.__name__ if isinstance(found, type) else repr(found)
+        reason = 'the class of an aggregate is needed, as in system.aggregate(Account, "alice"); found '
+        if isinstance(found, AggregateRoot):
+            reason += f"an instance of {type(found).__name__}"
+        else:
+            reason += (
+                f"{'a class that is no AggregateRoot' if isinstance(found, type) else type(found).__name__}"
+            )
+        raise InvalidAggregate(name, reason)
+    if "_commands" not in vars(found):
+        bases = [base.__name__ for base in found.__mro__ if "__init_subclass__" in vars(base)]
+        reason = f"{bases[0]}.__init_subclass__ must call super().__init_subclass__(**kwargs), else it has no commands"
+        raise InvalidAggregate(found.__name__, reason)
+
+
+def check_is_initialised(aggregate: AggregateRoot) -> None:
+    """Check that the ``__init__`` of a subclass has called that of `AggregateRoot`.
+
+    Raises:
+        InvalidAggregate: It has not.
+    """
+    try:
+        aggregate._pending  # noqa: B018 - what `AggregateRoot.__init__` sets last
+    except AttributeError:
+        reason = (
+            "its __init__ must begin with super().__init__(id); in a dataclass, let __post_init__ call it"
+        )
+        raise InvalidAggregate(type(aggregate).__name__, reason) from None
+
+
 def known_commands(aggregate: type[AggregateRoot]) -> list[str]:
     """The names of the commands that ``aggregate`` handles."""
     return [command.__name__ for command in aggregate._commands]
@@ -289,6 +354,7 @@ def command_method(aggregate: type[AggregateRoot], command: object) -> str:
         methods = aggregate._commands
         name = next((methods[base] for base in kind.__mro__ if base in methods), None)
         if name is None:
+            check_is_aggregate(aggregate)
             raise UnknownCommand(aggregate.aggregate_type, command, known_commands(aggregate))
         aggregate._command_names[kind] = name
     return name
@@ -297,10 +363,10 @@ def command_method(aggregate: type[AggregateRoot], command: object) -> str:
 def _apply_method(aggregate: type[AggregateRoot], event: type[DomainEvent]) -> str:
     name = aggregate._apply_names.get(event)
     if name is None:
-        keys = (_key(base.__name__.removesuffix("Event")) for base in event.__mro__)
+        keys = (_event_key(base.__name__) for base in event.__mro__)
         name = next((aggregate._applies[key] for key in keys if key in aggregate._applies), None)
         if name is None:
-            expected = f"apply_{_key(event.__name__.removesuffix('Event'))}"
+            expected = f"apply_{_event_key(event.__name__)}"
             known = aggregate._applies.values()
             raise MissingApply(aggregate.aggregate_type, event.__name__, expected, known)
         aggregate._apply_names[event] = name
@@ -309,6 +375,11 @@ def _apply_method(aggregate: type[AggregateRoot], event: type[DomainEvent]) -> s
 
 def _key(name: str) -> str:
     return name.replace("_", "").lower()
+
+
+def _event_key(name: str) -> str:
+    """That of the class of an event, less a trailing ``Event``; of one that is called just that, ``event``."""
+    return _key(name.removesuffix("Event")) or _key(name)
 
 
 def _check_type_name(cls: type[AggregateRoot]) -> None:
@@ -324,6 +395,11 @@ def _apply_methods(cls: type[AggregateRoot]) -> dict[str, str]:
     for name in dir(cls):
         if not name.startswith("apply_"):
             continue
+        if runs_later(inspect.getattr_static(cls, name)):
+            reason = (
+                f"{name} is async or has a yield, so that calling it would change nothing: write a plain def"
+            )
+            raise InvalidAggregate(cls.__name__, reason)
         other = found.setdefault(_key(name.removeprefix("apply_")), name)
         if other != name:
             raise InvalidAggregate(cls.__name__, f"{other} and {name} apply the same event")
@@ -342,7 +418,7 @@ def check_events(cls: type[AggregateRoot], registry: EventRegistry) -> None:
         AmbiguousEventType: Another class has the name of one, and it cannot be told which is meant.
     """
     for name in registry.shared_names():
-        if _key(name.removesuffix("Event")) in cls._applies:
+        if _event_key(name) in cls._applies:
             registry.resolve(name, cls.aggregate_type)
     for event in _applied_events(cls):
         registry.check_meant(event, cls.aggregate_type)
@@ -351,87 +427,21 @@ def check_events(cls: type[AggregateRoot], registry: EventRegistry) -> None:
 def _applied_events(cls: type[AggregateRoot]) -> Iterator[type[DomainEvent]]:
     """The events that the ``apply_`` methods of ``cls`` are annotated with; what cannot be read names none."""
     for name in cls._applies.values():
-        method = inspect.unwrap(getattr(cls, name))
-        try:
-            annotation = [*inspect.signature(method).parameters.values()][1].annotation
-            if isinstance(annotation, str):
-                annotation = eval(annotation, method.__globals__)  # noqa: S307 - the class's own source
-        except Exception:  # noqa: BLE001, S112 - whatever evaluating it raises
-            continue
-        for kind in (annotation, *get_args(annotation)):
-            if isinstance(kind, type) and issubclass(kind, DomainEvent):
-                yield kind
+        with suppress(UnreadableAnnotation):
+            yield from annotated_classes(getattr(cls, name), DomainEvent, skip=1, kind=cls) or ()
 
 
-def _command_methods(cls: type[AggregateRoot], local_names: dict[str, Any]) -> dict[type[Command[Any]], str]:
+def _command_methods(cls: type[AggregateRoot]) -> dict[type[Command[Any]], str]:
     """Map each command type to the method that handles it, inherited ones included."""
     found: dict[type[Command[Any]], str] = {}
-    inherited = {
-        name: command
-        for base in reversed(cls.__mro__[1:])
-        for command, name in vars(base).get("_commands", {}).items()
-    }
-    for name in dir(cls):
-        method = inspect.getattr_static(cls, name)
-        if not getattr(method, "__handles_command__", False):
-            if name in inherited:
-                reason = f"{name} overrides a method that handles {inherited[name].__name__}: mark it with @handles too"
-                raise InvalidAggregate(cls.__name__, reason)
-            continue
-        own = name in cls.__dict__
-        command = _command_type(cls, name, method, local_names) if own else inherited[name]
-        if command in found:
-            raise InvalidAggregate(
-                cls.__name__, f"{found[command]} and {name} both handle {command.__name__}"
+    for method in HANDLES.methods_of(cls):
+        if len(method.alternatives) != 1 or not is_subclass(command := method.alternatives[0], Command):
+            reason = (
+                f"@handles method {method.name} is annotated with {method.annotation!r}, which is no Command"
             )
-        found[command] = name
+            raise InvalidAggregate(cls.__name__, reason)
+        if command in found:
+            reason = f"{found[command]} and {method.name} both handle {command.__name__}"
+            raise InvalidAggregate(cls.__name__, reason)
+        found[command] = method.name
     return found
-
-
-def _command_type(
-    cls: type[AggregateRoot], name: str, method: Callable[..., Any], local_names: dict[str, Any]
-) -> type[Command[Any]]:
-    annotation = annotation_of(cls, "@handles", name, method, local_names)
-    if not (isinstance(annotation, type) and issubclass(annotation, Command)):
-        reason = f"@handles method {name} is annotated with {annotation!r}, which is no Command"
-        raise InvalidAggregate(cls.__name__, reason)
-    return annotation
-
-
-def annotation_of(
-    cls: type[AggregateRoot], mark: str, name: str, method: Callable[..., Any], local_names: dict[str, Any]
-) -> Any:
-    """What the one message that ``method`` takes is annotated with.
-
-    Args:
-        cls: Whose method it is.
-        mark: The decorator that it is marked with.
-        name: Its name.
-        method: The method.
-        local_names: Where names are looked up beside the method's module.
-
-    Raises:
-        InvalidAggregate: It is async, takes something else than one message, or that is not annotated.
-    """
-    what = f"{mark} method {name}"
-    if inspect.iscoroutinefunction(method):
-        reason = f"{what} is async; it must decide by the state alone, as a plain def"
-        raise InvalidAggregate(cls.__name__, reason)
-    parameters = list(inspect.signature(method).parameters.values())[1:]
-    if len(parameters) != 1:
-        kind = "command" if mark == "@handles" else "event"
-        raise InvalidAggregate(
-            cls.__name__, f"{what} must take one {kind}, found {len(parameters)} parameters"
-        )
-    annotation = parameters[0].annotation
-    if isinstance(annotation, str):
-        try:
-            annotation = eval(annotation, getattr(method, "__globals__", {}), local_names)  # noqa: S307 - the class's own source
-        except Exception as error:  # noqa: BLE001 - whatever evaluating it raises
-            reason = f"the annotation {annotation!r} of {what} is not defined ({error})"
-            raise InvalidAggregate(cls.__name__, reason) from None
-    if annotation is inspect.Parameter.empty:
-        kind = "ACommand" if mark == "@handles" else "AnEvent"
-        reason = f"{what} has no annotation: write {name}(self, {parameters[0].name}: {kind})"
-        raise InvalidAggregate(cls.__name__, reason)
-    return annotation

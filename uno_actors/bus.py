@@ -33,6 +33,7 @@ from uno_actors.handlers import (
     HandlerSpec,
     _default_name,
     _subscription,
+    complete,
     gather,
 )
 from uno_actors.log import get_logger
@@ -518,7 +519,7 @@ def _spec(
     if is_handler or _subscription(handler) is not None:
         (own,) = gather([handler])
         return replace(own, **given)
-    return HandlerSpec(**({"name": name or _default_name(handler), "target": handler} | given))
+    return complete(HandlerSpec(**({"name": name or _default_name(handler), "target": handler} | given)))
 
 
 def _wanted(spec: HandlerSpec) -> tuple[object, ...]:

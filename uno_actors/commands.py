@@ -6,14 +6,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeVar
 
 from uno_actors.causality import Cause, new_id
+from uno_actors.frozen_models import FrozenModel
 
-R = TypeVar("R", default=Any)
+R_co = TypeVar("R_co", default=Any, covariant=True)
 
 
-class Command(BaseModel, Generic[R]):
+class Command(BaseModel, Generic[R_co], metaclass=FrozenModel):
     """A wish that an aggregate grants or rejects; subclass it and add fields.
 
-    ``class Deposit(Command[int])`` says that the reply is an ``int``; a bare ``Command`` leaves it open.
+    ``class Deposit(Command[int])`` says that the reply is an ``int``; a bare ``Command`` leaves it open. A command
+    whose reply is a ``bool`` may stand where the reply is to be an ``int``.
 
     Attributes:
         command_id: 32 hexadecimal digits, unique; or what you give, say the key of a request. An aggregate

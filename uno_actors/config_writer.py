@@ -151,7 +151,7 @@ class _Writer:
         if not name:
             return table
         alone = handler_named(name)
-        found = _differing(spec, alone, [one.name for one in fields(HandlerSpec)])
+        found = _differing(spec, alone, [one.name for one in fields(HandlerSpec) if one.compare])
         for option in ("name", "target"):
             found.pop(option, None)
         for option, value in found.items():

@@ -156,6 +156,25 @@ class MissingApply(CallerError, TypeError):
         )
 
 
+class ApplyFailed(CallerError):
+    """An ``apply_`` method has raised: the event cannot be part of the aggregate's state.
+
+    Attributes:
+        aggregate: The aggregate, with the event's place in its stream as its version.
+        method: The name of the method.
+        event: The event.
+    """
+
+    def __init__(self, aggregate: str, method: str, event: str, reason: str) -> None:
+        self.aggregate = aggregate
+        self.method = method
+        self.event = event
+        super().__init__(
+            f"{method} of {aggregate} raised {reason}, applying {event}. An event has happened: accept it in"
+            f" {method}, and refuse in the @handles method what must not happen"
+        )
+
+
 class InvalidAggregateId(CallerError, ValueError):
     """An id that cannot name an aggregate."""
 
@@ -194,9 +213,12 @@ class UnknownCommand(CallerError, TypeError):
     def __init__(self, aggregate: str, command: object, known: Iterable[str]) -> None:
         self.aggregate = aggregate
         self.command = command
-        super().__init__(
-            f"{aggregate} does not handle {type(command).__name__}; it handles: {_listed(known)}"
-        )
+        if isinstance(command, type):
+            name = command.__name__
+            reason = f"{aggregate} handles commands, and {name} is a class of them: write {name}(...)"
+        else:
+            reason = f"{aggregate} does not handle {type(command).__name__}; it handles: {_listed(known)}"
+        super().__init__(reason)
 
 
 class ReplyNotRecorded(CallerError):
@@ -247,6 +269,14 @@ class SystemNotRunning(CallerError, RuntimeError):
             f"actor system {system!r} is {state}: use it inside `async with ActorSystem(...)`, or `with` in a"
             " synchronous program"
         )
+
+
+class UnknownActor(CallerError, LookupError):
+    """No living actor of this name and class."""
+
+    def __init__(self, system: str, name: str, reason: str) -> None:
+        self.name = name
+        super().__init__(f"system {system!r} has no actor {name!r}: {reason}")
 
 
 # --- the caller's: events and stores -----------------------------------------------------------------------
@@ -315,6 +345,18 @@ class EventNotReadable(CallerError, ValueError):
         place = f" at {where}" if where else ""
         super().__init__(
             f"event {event_type} of schema version {recorded}{place} cannot be read as version {current}: {reason}"
+        )
+
+
+class InvalidExpectedVersion(CallerError, ValueError):
+    """``expected_version`` is no version that a stream can have."""
+
+    def __init__(self, found: object) -> None:
+        hint = ""
+        if type(found).__module__ == "unittest.mock":
+            hint = ". unittest.mock has an ANY too, which is another one"
+        super().__init__(
+            f"expected_version is a version, 0 or more, or uno_actors.ANY for no check; found {found!r}{hint}"
         )
 
 

@@ -28,6 +28,7 @@ from uno_actors.errors import (
     UnknownEventType,
     describe,
 )
+from uno_actors.frozen_models import FrozenModel
 from uno_actors.topics import check_topic
 
 MAX_VERSION = 2**31
@@ -49,7 +50,7 @@ def _checked(topic: str | None) -> str | None:
     return topic if topic is None else check_topic(topic)
 
 
-class DomainEvent(BaseModel):
+class DomainEvent(BaseModel, metaclass=FrozenModel):
     """Something that happened in the domain; subclass it and add fields.
 
     A subclass registers itself under its ``event_type``. Fields:

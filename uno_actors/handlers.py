@@ -4,16 +4,25 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
 from uno_actors.aggregate import AggregateRoot
+from uno_actors.annotations import (
+    NOT_ANNOTATED,
+    Scope,
+    UnreadableAnnotation,
+    annotated_classes,
+    classes_among,
+    narrowed,
+    type_arguments,
+)
 from uno_actors.errors import InvalidHandler
 from uno_actors.events import DomainEvent
 from uno_actors.topics import TopicPattern
@@ -54,6 +63,8 @@ class EventHandler(Generic[E]):
     keeps_a_view: ClassVar[bool] = False
     """Whether it is a `uno_actors.projections.Projection`."""
 
+    event_type: type[E] | None = None  # for a class whose own __init__ does not call this one's
+
     def __init__(self, event_type: type[E] | None = None) -> None:
         self.event_type = event_type
 
@@ -89,7 +100,9 @@ class HandlerSpec:
     Attributes:
         name: Unique in a system; its checkpoint is kept under this name.
         target: A function, a bound method, an `EventHandler`, or a class of it.
-        event_type: Only events of this class, or of these, and their subclasses.
+        event_type: Only events of this class, or of these, and their subclasses. Default is what the event is
+            annotated with in the target, ``AnEvent | AnotherEvent`` included, and what stands in
+            ``EventHandler[...]``; no annotation, ``Any`` and ``DomainEvent`` mean all events.
         topic_pattern: Only events whose topic matches.
         priority: See `EventPriority`.
         start: Where a handler without a checkpoint begins. ``latest``: at what comes after the system's start.
@@ -122,6 +135,8 @@ class HandlerSpec:
     concurrency: int = 1
     batch: int | None = None
     aggregate_type: str | None = None
+    # What the target is annotated with, once that was read; see `complete`.
+    _annotated: Any = field(default=NOT_ANNOTATED, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not (callable(self.target) or isinstance(self.target, EventHandler)):
@@ -129,7 +144,10 @@ class HandlerSpec:
                 f"{self.target!r} is no event handler: a function or an EventHandler is needed"
             )
         if isinstance(self.target, type) and not _instances_are_callable(self.target):
-            raise InvalidHandler(f"class {self.target.__qualname__} must be an EventHandler to handle events")
+            reason = "must be an EventHandler to handle events"
+            if remedy := _remedy(self.target).removesuffix(" Else "):
+                reason = f"{reason}: {remedy}"
+            raise InvalidHandler(f"class {self.target.__qualname__} {reason}")
         if not 0 < len(self.name.encode()) <= MAX_NAME_BYTES or not _BARRED.isdisjoint(self.name):
             raise InvalidHandler(
                 f"handler name {self.name!r} must have 1 to {MAX_NAME_BYTES} bytes, no NUL and no @"
@@ -265,14 +283,20 @@ def subscribe(
     ``ActorSystem(handlers=[mailer.send_receipt])``.
 
     An event must fit all that is given of ``event_type`` (one, or several in a tuple), ``topic_pattern`` and
-    ``aggregate_type``; with none of them every event is handled. For the other arguments see `HandlerSpec`; the
-    default name is the function's qualified name.
+    ``aggregate_type``. Without ``event_type`` the annotation of the event says which events are meant:
+    ``event: Deposited | Withdrawn``; with ``batch`` that of the list. No annotation, ``Any`` and ``DomainEvent`` mean
+    all events. For the other arguments see `HandlerSpec`; the default name is the function's qualified name.
 
     Raises:
         InvalidTopic: The pattern is malformed.
-        InvalidHandler: Another argument is wrong.
+        InvalidHandler: Another argument is wrong, or the annotation names no events.
     """
     misplaced: object = event_type
+    if topic_pattern is not None and not isinstance(topic_pattern, str):
+        raise InvalidHandler(
+            f"topic_pattern must be a str, not {topic_pattern!r}: of several events give a tuple, as in"
+            " @subscribe((Deposited, Withdrawn)), or annotate the event with Deposited | Withdrawn"
+        )
     if inspect.isfunction(misplaced) or (inspect.isclass(misplaced) and issubclass(misplaced, EventHandler)):
         raise InvalidHandler(f"write @subscribe(...) with parentheses before {misplaced.__name__}")
     pattern = None if topic_pattern is None else TopicPattern(topic_pattern)
@@ -301,6 +325,7 @@ def subscribe(
             batch,
             aggregate_type,  # type: ignore[arg-type]  # a class becomes its name
         )
+        spec = _with_annotated_events(spec, may_wait=True)
         if not isinstance(target, MethodType):
             try:
                 target.__subscription__ = spec  # type: ignore[union-attr]
@@ -325,27 +350,37 @@ def gather(handlers: Iterable[object]) -> Iterator[HandlerSpec]:
         raise InvalidHandler(f"handlers must be a list of handlers: write [{handlers!r}], not {handlers!r}")
     for handler in handlers:
         if isinstance(handler, HandlerSpec):
-            yield _complete(handler)
+            yield complete(handler)
         elif isinstance(handler, str):
             yield from gather([_imported(handler)])
         elif isinstance(handler, ModuleType):
             yield from gather(_subscribed_members(handler))
         elif isinstance(handler, MethodType):
-            yield _of_method(handler)
+            yield complete(_of_method(handler))
         elif (decorated := _subscription(handler)) is not None:
             if isinstance(decorated.target, _Unbound):
                 decorated.target(None)
-            yield _complete(decorated)
+            yield complete(decorated)
         elif isinstance(handler, EventHandler):
             spec = _subscription(type(handler)) or HandlerSpec(_default_name(type(handler)), handler)
-            yield _complete(replace(spec, target=handler))
+            yield complete(replace(spec, target=handler))
         elif isinstance(handler, type) and issubclass(handler, EventHandler):
-            yield _complete(HandlerSpec(_default_name(handler), handler))
+            yield complete(HandlerSpec(_default_name(handler), handler))
         else:
             raise InvalidHandler(
-                f"{handler!r} is no event handler: decorate a function with @subscribe(...), or give an"
-                " EventHandler or a module that has some"
+                f"{handler!r} is no event handler: {_remedy(handler)}decorate a function with @subscribe(...), or"
+                " give an EventHandler or a module that has some"
             )
+
+
+def _remedy(found: object) -> str:
+    """What to give in place of an aggregate's class; empty for what is none."""
+    if not (isinstance(found, type) and issubclass(found, AggregateRoot)):
+        return ""
+    name = found.__name__
+    if callable(getattr(found, "handler", None)):  # a process manager
+        return f"give {name}.handler() among the handlers, and {name} among the aggregates. Else "
+    return f"give {name} among the aggregates, as in ActorSystem(aggregates=[{name}]). Else "
 
 
 def is_same_target(one: object, other: object) -> bool:
@@ -371,6 +406,10 @@ def _of_method(method: MethodType) -> HandlerSpec:
     for spec in handler_registry.values():
         if is_same_target(spec.target, method):
             return spec
+    if isinstance(method.__self__, type) and issubclass(method.__self__, AggregateRoot):
+        raise InvalidHandler(
+            f"{method!r} is no event handler: {_remedy(method.__self__).removesuffix(' Else ')}"
+        )
     raise InvalidHandler(
         f"{method!r} is not subscribed: decorate the method with @subscribe(...), or give"
         " HandlerSpec(name, method)"
@@ -427,31 +466,73 @@ def _subscribed_members(module: ModuleType) -> list[object]:
     return list({id(member): member for member in members}.values())  # one may have several names
 
 
-def _complete(spec: HandlerSpec) -> HandlerSpec:
-    """An `EventHandler` says its event type as ``EventHandler[AnEvent]`` or in ``super().__init__(AnEvent)``."""
+def complete(spec: HandlerSpec) -> HandlerSpec:
+    """``spec`` with the events that its target says it handles, where the subscription itself does not.
+
+    A target says so by an annotation, as ``EventHandler[AnEvent]``, or in ``super().__init__(AnEvent)``.
+
+    Raises:
+        InvalidHandler: It names no events, or cannot be read.
+    """
     target = spec.target
-    if spec.event_type is not None:
+    if spec.event_type is not None and spec.event_type != spec._annotated:
         return spec
-    if isinstance(target, EventHandler):
-        return replace(spec, event_type=target.event_type or _declared_event_type(type(target)))
-    if isinstance(target, type) and issubclass(target, EventHandler):
-        declared = _declared_event_type(target)
-        return replace(spec, event_type=declared or _made(target).event_type)
+    if isinstance(target, EventHandler) and target.event_type is not None:
+        return replace(spec, event_type=target.event_type)
+    spec = _with_annotated_events(spec, may_wait=False)
+    if isinstance(target, type) and issubclass(target, EventHandler) and _type_argument(target) is None:
+        return replace(spec, event_type=_made(target).event_type or spec.event_type)
     return spec
 
 
-def _declared_event_type(kind: type[EventHandler[Any]]) -> type[DomainEvent] | None:
-    """The ``AnEvent`` of a class that is written as ``class AHandler(EventHandler[AnEvent])``."""
-    for base in kind.__mro__:
-        for generic in getattr(base, "__orig_bases__", ()):
-            kind_of, (event_type, *_) = get_origin(generic), (*get_args(generic), None)
-            if (
-                isinstance(kind_of, type)
-                and issubclass(kind_of, EventHandler)
-                and isinstance(event_type, type)
-            ):
-                return event_type if issubclass(event_type, DomainEvent) else None
-    return None
+def _with_annotated_events(spec: HandlerSpec, *, may_wait: bool) -> HandlerSpec:
+    """``spec`` with the events that are annotated in its target; as it is where it names its events itself.
+
+    Args:
+        spec: The subscription.
+        may_wait: Whether names that are not defined yet may be so when the annotation is read the next time.
+    """
+    if spec.event_type is not None or spec._annotated is not NOT_ANNOTATED:
+        return spec
+    try:
+        found = _annotated_events(spec)
+    except UnreadableAnnotation as unreadable:
+        if may_wait and unreadable.may_be_defined_later:
+            return spec
+        raise InvalidHandler(
+            f"handler {spec.name}: {unreadable}. Annotate the event with the classes that it handles, as in event:"
+            " Deposited | Withdrawn, or with DomainEvent for all; or give event_type=..."
+        ) from None
+    if found == ():
+        raise InvalidHandler(
+            f"handler {spec.name}: no event is of the class in EventHandler[...] and of that which handle() is"
+            " annotated with: write the same in both"
+        )
+    wanted = found[0] if found and len(found) == 1 else found
+    return replace(spec, event_type=wanted, _annotated=wanted)
+
+
+def _annotated_events(spec: HandlerSpec) -> tuple[type[DomainEvent], ...] | None:
+    """The events that the target of ``spec`` is annotated for; ``None`` for all."""
+    target, in_lists = spec.target, spec.batch is not None and not spec.keeps_a_view
+    kind = target if isinstance(target, type) else type(target)
+    if issubclass(kind, EventHandler):
+        method = target.handle if isinstance(target, EventHandler) else kind.handle
+        skip = 0 if isinstance(target, EventHandler) else 1
+        annotated = annotated_classes(method, DomainEvent, skip=skip, kind=kind, in_lists=in_lists)
+        return narrowed(_type_argument(kind), annotated)
+    skip = 0
+    if isinstance(target, _Unbound):
+        target, skip = target.method, 1
+    elif isinstance(target, type):
+        return annotated_classes(target.__call__, DomainEvent, skip=1, kind=target, in_lists=in_lists)
+    return annotated_classes(target, DomainEvent, skip=skip, in_lists=in_lists)
+
+
+def _type_argument(kind: type[EventHandler[Any]]) -> tuple[type[DomainEvent], ...] | None:
+    """The events of a class that is written as ``class AHandler(EventHandler[AnEvent])``; ``None`` for all."""
+    argument = type_arguments(kind, EventHandler).get(E, Any)
+    return classes_among(Scope(owner=kind).alternatives(argument), DomainEvent)
 
 
 def _made(kind: type[EventHandler[Any]]) -> EventHandler[Any]:

@@ -7,20 +7,21 @@ between: the same commands are sent again, with the same ids, and have no effect
 is recorded too: an event that comes again later, as when the handler is reset, sends nothing.
 """
 
-import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin, overload
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
-from uno_actors.aggregate import AggregateRoot, annotation_of, check_aggregate_id, command_method, handles
+from uno_actors.aggregate import AggregateRoot, check_aggregate_id, command_method, handles
+from uno_actors.annotations import is_subclass
 from uno_actors.commands import Command
 from uno_actors.errors import CommandRejected, InvalidAggregate, InvalidHandler, describe
 from uno_actors.events import DomainEvent
 from uno_actors.handlers import EventHandler, HandlerContext, HandlerSpec
+from uno_actors.marked_methods import REACTS, MarkedMethod
 
 C = TypeVar("C", bound=Command[Any])
 M = TypeVar("M", bound=Callable[..., Any])
@@ -40,14 +41,19 @@ class Refusal(Generic[C]):
     reason: str
 
 
-def reacts(method: M) -> M:
+@overload
+def reacts(method: M) -> M: ...
+@overload
+def reacts() -> Callable[[M], M]: ...
+
+
+def reacts(method: M | None = None) -> M | Callable[[M], M]:
     """Mark a method as the reaction to an event, or to a ``Refusal[ACommand]``; read from its annotation.
 
-    It may register events of the process's own and `ProcessManager.send` commands. As all that decides, it
-    runs on the event loop and must not block.
+    ``AnEvent | AnotherEvent`` means each of them. It may register events of the process's own and
+    `ProcessManager.send` commands. As all that decides, it runs on the event loop and must not block.
     """
-    method.__reacts__ = True  # type: ignore[attr-defined]
-    return method
+    return REACTS.put_on if method is None else REACTS.put_on(method)
 
 
 class Outgoing(BaseModel):
@@ -110,7 +116,7 @@ class ProcessManager(AggregateRoot):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._reactions = _reactions(cls, sys._getframe(1).f_locals)
+        cls._reactions = _reactions(cls)
 
     def __init__(self, id: str) -> None:
         super().__init__(id)
@@ -232,7 +238,9 @@ class _Feed(EventHandler[DomainEvent]):
     @override
     async def handle(self, event: DomainEvent, context: HandlerContext) -> None:
         process_id = self._manager.process_id(event)
-        if process_id is None:
+        if process_id is None or isinstance(
+            event, Reacted
+        ):  # which tells of a process, and would cause the next
             return
         process = context.system.aggregate(self._manager, process_id)
         waiting: deque[tuple[str, object]] = deque([(event.event_id, event)])
@@ -255,23 +263,29 @@ class _Feed(EventHandler[DomainEvent]):
             await process.ask(AllSent(to=event.event_id))
 
 
-def _reactions(cls: type[ProcessManager], local_names: dict[str, Any]) -> dict[type, str]:
+def _reactions(cls: type[ProcessManager]) -> dict[type, str]:
     """Map each event class, and each command class whose refusal it reacts to, to the method."""
     found: dict[type, str] = {}
-    for base in reversed(cls.__mro__[1:]):
-        found |= vars(base).get("_reactions", {})
-    for name, method in vars(cls).items():
-        if not getattr(method, "__reacts__", False):
-            continue
-        annotation = annotation_of(cls, "@reacts", name, method, local_names)
-        kind = get_args(annotation)[0] if get_origin(annotation) is Refusal else annotation
-        wanted = Command if get_origin(annotation) is Refusal else DomainEvent
-        if not (isinstance(kind, type) and issubclass(kind, wanted)):
-            reason = (
-                f"@reacts method {name} is annotated with {annotation!r}, which is no event and no Refusal"
-            )
-            raise InvalidAggregate(cls.__name__, reason)
-        if found.get(kind, name) != name:
-            raise InvalidAggregate(cls.__name__, f"{found[kind]} and {name} both react to {kind.__name__}")
-        found[kind] = name
+    for method in REACTS.methods_of(cls):
+        for kind in _reacted_to(cls, method):
+            if found.get(kind, method.name) != method.name:
+                reason = f"{found[kind]} and {method.name} both react to {kind.__name__}"
+                raise InvalidAggregate(cls.__name__, reason)
+            found[kind] = method.name
     return found
+
+
+def _reacted_to(cls: type[ProcessManager], method: MarkedMethod) -> Iterator[type]:
+    """The classes of events, and of commands whose refusal, ``method`` takes: of unions each."""
+    for part in method.alternatives:
+        is_refusal = part is Refusal or get_origin(part) is Refusal
+        commands = method.scope.alternatives(next(iter(get_args(part)), Command)) if is_refusal else ()
+        kinds = [Command if kind is Any else kind for kind in commands] if is_refusal else [part]
+        for kind in kinds:
+            if not is_subclass(kind, Command if is_refusal else DomainEvent):
+                raise InvalidAggregate(
+                    cls.__name__,
+                    f"@reacts method {method.name} is annotated with {method.annotation!r}, which is no event and"
+                    " no Refusal",
+                )
+            yield kind

@@ -22,10 +22,11 @@ from uno_actors.values import Classes, classes_in, pack_value, unpack_value
 
 E = TypeVar("E", bound=DomainEvent)
 
-Part = str | int
+Part = str | int | None
 Key = Part | tuple[Part, ...]
-"""A name or number, or several: ``("alice", 2024)``. Ordered part by part, numbers before names; names by their
-UTF-8 bytes. A single part is the same key as a tuple of it and is read back as the part."""
+"""A name or number, or several: ``("alice", 2024)``. ``None`` is the name of what has none, such as the aggregate
+of an event that belongs to none. Ordered part by part, numbers before names before ``None``; names by their UTF-8
+bytes. A single part is the same key as a tuple of it and is read back as the part."""
 
 PROJECTION_BATCH = 256
 """Events that a projection counts in one transaction, if so many are there."""
@@ -36,7 +37,7 @@ DIRECTORY = "uno_actors.views"
 
 _I64 = struct.Struct(">Q")
 _BIAS = 1 << 63
-_INT, _STR = b"\x01", b"\x02"
+_INT, _STR, _NONE = b"\x01", b"\x02", b"\x03"
 _FIRST, _BEYOND = b"\x01", b"\xff"
 _ASIDE = b"\0"
 
@@ -72,7 +73,7 @@ class ViewReader:
 
         Args:
             prefix: Only keys that begin with these parts.
-            after: Only keys after this one: the last of the page before.
+            after: Only keys after this one: the last of the page before; the key ``None`` is written ``(None,)``.
             limit: At most so many.
 
         Raises:
@@ -268,7 +269,7 @@ def pack_key(key: Key) -> bytes:
     """The bytes of ``key``, in whose order views are read.
 
     Raises:
-        TypeError: A part is neither a name nor a number.
+        TypeError: A part is neither a name, nor a number, nor ``None``.
         ValueError: There is no part, a number has over 64 bits, or it takes too many bytes.
     """
     parts = key if isinstance(key, tuple) else (key,)
@@ -283,8 +284,10 @@ def pack_key(key: Key) -> bytes:
 def _pack_part(part: Part) -> bytes:
     if isinstance(part, str):
         return _STR + part.encode().replace(b"\0", b"\0\xff") + b"\0"
+    if part is None:
+        return _NONE
     if type(part) is not int:
-        raise TypeError(f"keys of a view are str, int or tuples of these; found {part!r}")
+        raise TypeError(f"keys of a view are str, int or tuples of these, or None; found {part!r}")
     if not -_BIAS <= part < _BIAS:
         raise ValueError(f"a number in a key has at most 64 bits; found {part}")
     return _INT + _I64.pack(part + _BIAS)
@@ -298,6 +301,10 @@ def unpack_key(data: bytes) -> Key:
         if data[at : at + 1] == _INT:
             parts.append(_I64.unpack_from(data, at + 1)[0] - _BIAS)
             at += 9
+            continue
+        if data[at : at + 1] == _NONE:
+            parts.append(None)
+            at += 1
             continue
         end = at + 1
         while data[end] or data[end + 1 : end + 2] == b"\xff":

@@ -732,6 +732,8 @@ def _fit(actor: PykkaActor, *, own_thread: bool) -> None:
         TypeError, ValueError: It cannot.
     """
     kind = type(actor).__name__
+    if not hasattr(actor, "actor_inbox"):
+        raise TypeError(f"{kind}.__init__ must begin with super().__init__(), else it has no mailbox")
     if own_thread and inspect.iscoroutinefunction(actor.on_receive):
         raise ValueError(f"{kind} handles its messages in a coroutine, on the event loop: it needs no thread")
     if isinstance(actor, Actor):

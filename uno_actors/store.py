@@ -11,15 +11,19 @@ awaited by many tasks at once.
 """
 
 import asyncio
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
+from enum import Enum
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, Final, Generic, Literal, NamedTuple, Self, overload
+
+from typing_extensions import TypeVar, override
 
 from uno_actors.aggregate import MAX_TYPE_BYTES, AggregateRoot, check_aggregate_id, unfit_name
 from uno_actors.causal_tree import CausalTree, causal_tree
@@ -27,6 +31,7 @@ from uno_actors.codec import Record, StreamId, to_event, to_record
 from uno_actors.errors import (
     AmbiguousStream,
     ConcurrencyConflict,
+    InvalidExpectedVersion,
     InvalidStoreUrl,
     StoreUnavailable,
     UnoError,
@@ -37,8 +42,22 @@ from uno_actors.log_filter import EVERYTHING, EventTypes, LogFilter, recorded_na
 from uno_actors.payloads import as_recorded
 from uno_actors.topics import TopicPattern
 
-ANY: None = None
-"""``expected_version=ANY``: append to whatever is there."""
+
+class AnyVersion(Enum):
+    """The class of `ANY`: one value, which stays the same when it is copied or pickled."""
+
+    ANY = "any version"
+
+    @override
+    def __repr__(self) -> str:
+        return self.name
+
+
+ANY: Final = AnyVersion.ANY
+"""``expected_version=ANY``: append to whatever is there. ``None`` means the same."""
+
+ExpectedVersion = int | Literal[AnyVersion.ANY] | None
+"""The version of a stream that an append is for."""
 
 PAGE = 512
 """Records read at once: few enough to leave the event loop within milliseconds."""
@@ -49,12 +68,12 @@ STRIDE = 128
 class Append(NamedTuple):
     """A request to record events together.
 
-    ``expected_version`` is the version of their one stream before them; `ANY` asks for no check. A record
+    ``expected_version`` is the version of their one stream before them; ``None`` asks for no check. A record
     that brings its own ``aggregate_version`` is recorded in that place or the request fails.
     """
 
     records: tuple[Record, ...]
-    expected_version: int | None = ANY
+    expected_version: int | None = None
 
 
 class Appended(NamedTuple):
@@ -71,11 +90,15 @@ class StoredRecord(NamedTuple):
     record: Record
 
 
-class RecordedEvent(NamedTuple):
+E_co = TypeVar("E_co", bound=DomainEvent, default=DomainEvent, covariant=True)
+E = TypeVar("E", bound=DomainEvent)
+
+
+class RecordedEvent(NamedTuple, Generic[E_co]):
     """An event and its place in the log."""
 
     position: int
-    event: DomainEvent
+    event: E_co
 
 
 class DeadLetter(NamedTuple):
@@ -259,15 +282,18 @@ class EventStore(ABC):
 
     # --- what rests on it ---
 
-    async def append(self, *events: DomainEvent, expected_version: int | None = ANY) -> list[RecordedEvent]:
+    async def append(
+        self, *events: DomainEvent, expected_version: ExpectedVersion = ANY
+    ) -> list[RecordedEvent]:
         """Record ``events`` together or not at all, and return them as recorded when they are durable.
 
         Args:
             events: They may belong to several streams, unless ``expected_version`` is given.
-            expected_version: Version of their stream before them; 0 if it must not exist yet.
+            expected_version: Version of their stream before them; 0 if it must not exist yet, `ANY` for no check.
 
         Raises:
             ConcurrencyConflict: The stream is at another version.
+            InvalidExpectedVersion: ``expected_version`` is no version.
             ValueError: ``expected_version`` was given for events of no or of several streams.
             EventNotSerializable, InvalidAggregateId: An event cannot be recorded.
             StoreFull, StoreUnavailable, OutcomeUnknown: See there.
@@ -277,10 +303,11 @@ class EventStore(ABC):
     async def _append(
         self,
         events: Sequence[DomainEvent],
-        expected_version: int | None,
+        expected_version: ExpectedVersion,
         commit: Callable[[Sequence[Append]], Awaitable[Sequence[Appended | UnoError]]],
     ) -> list[RecordedEvent]:
         """For implementations: `append` by another way to commit."""
+        expected = _checked_version(expected_version)
         if not events:
             return []
         for event in events:
@@ -289,14 +316,14 @@ class EventStore(ABC):
             if event.aggregate_type and (reason := unfit_name(event.aggregate_type, MAX_TYPE_BYTES)):
                 raise ValueError(f"invalid aggregate type {event.aggregate_type!r}: {reason}")
         streams = {(event.aggregate_type, event.aggregate_id) for event in events}
-        if expected_version is not ANY and (len(streams) > 1 or events[0].aggregate_id is None):
+        if expected is not None and (len(streams) > 1 or events[0].aggregate_id is None):
             raise ValueError(
                 f"expected_version is for the events of one stream, found {len(streams)}: {streams}"
             )
         for event in events:
             self.event_registry.check_readable(event)
         recorded = [*map(as_recorded, events)]
-        (outcome,) = await commit([Append(tuple(map(to_record, recorded)), expected_version)])
+        (outcome,) = await commit([Append(tuple(map(to_record, recorded)), expected)])
         if isinstance(outcome, UnoError):
             raise outcome
         return [
@@ -395,6 +422,29 @@ class EventStore(ABC):
             end = start
             await asyncio.sleep(0)
 
+    @overload
+    def read_all(
+        self,
+        after: int = 0,
+        limit: int | None = None,
+        *,
+        topic_pattern: TopicPattern | str | None = None,
+        event_type: type[E],
+        aggregate_type: str | type[AggregateRoot] | None = None,
+        correlation_id: str | None = None,
+    ) -> AsyncGenerator[RecordedEvent[E]]: ...
+    @overload
+    def read_all(
+        self,
+        after: int = 0,
+        limit: int | None = None,
+        *,
+        topic_pattern: TopicPattern | str | None = None,
+        event_type: EventTypes | None = None,
+        aggregate_type: str | type[AggregateRoot] | None = None,
+        correlation_id: str | None = None,
+    ) -> AsyncGenerator[RecordedEvent]: ...
+
     async def read_all(
         self,
         after: int = 0,
@@ -404,7 +454,7 @@ class EventStore(ABC):
         event_type: EventTypes | None = None,
         aggregate_type: str | type[AggregateRoot] | None = None,
         correlation_id: str | None = None,
-    ) -> AsyncGenerator[RecordedEvent]:
+    ) -> AsyncGenerator[RecordedEvent[Any]]:
         """The events of the log after position ``after``, in global order, read page by page.
 
         Only those are decoded that all of the given filters select.
@@ -444,6 +494,27 @@ class EventStore(ABC):
                     return
             after = page[-1].position
 
+    @overload
+    def subscribe(
+        self,
+        after: int = 0,
+        *,
+        topic_pattern: TopicPattern | str | None = None,
+        event_type: type[E],
+        aggregate_type: str | type[AggregateRoot] | None = None,
+        correlation_id: str | None = None,
+    ) -> AsyncGenerator[RecordedEvent[E]]: ...
+    @overload
+    def subscribe(
+        self,
+        after: int = 0,
+        *,
+        topic_pattern: TopicPattern | str | None = None,
+        event_type: EventTypes | None = None,
+        aggregate_type: str | type[AggregateRoot] | None = None,
+        correlation_id: str | None = None,
+    ) -> AsyncGenerator[RecordedEvent]: ...
+
     async def subscribe(
         self,
         after: int = 0,
@@ -452,7 +523,7 @@ class EventStore(ABC):
         event_type: EventTypes | None = None,
         aggregate_type: str | type[AggregateRoot] | None = None,
         correlation_id: str | None = None,
-    ) -> AsyncGenerator[RecordedEvent]:
+    ) -> AsyncGenerator[RecordedEvent[Any]]:
         """The events of the log after position ``after`` and then each that is recorded, without gap or double.
 
         It ends when the store is closed; until then it waits for more, and can be left or cancelled at any
@@ -575,6 +646,15 @@ def _check_number(name: str, value: int | None) -> None:
         raise ValueError(f"{name} must be 0 or more, and below 2**63; found {value}")
 
 
+def _checked_version(found: object) -> int | None:
+    """The version that an append expects; ``None`` if any will do."""
+    if found is ANY or found is None:
+        return None
+    if not isinstance(found, int) or isinstance(found, bool) or found < 0:
+        raise InvalidExpectedVersion(found)
+    return found
+
+
 async def _selected(page: list[StoredRecord], matching: LogFilter) -> AsyncIterator[StoredRecord]:
     """The records of ``page`` that match, with pauses in which others get the event loop."""
     for start in range(0, len(page), STRIDE):
@@ -605,7 +685,7 @@ def place(request: Append, version_of: Callable[[StreamId], int]) -> tuple[Recor
         head = heads.get(stream)
         if head is None:
             head = version_of(stream)
-            if request.expected_version not in (ANY, head):
+            if request.expected_version not in (None, head):
                 raise ConcurrencyConflict(str(stream), request.expected_version, head)
         heads[stream] = version = head + 1
         if record.aggregate_version is None:
@@ -637,7 +717,11 @@ def open_store(
     entry = _opener(url)
     try:
         opener = entry.load()
-    except ModuleNotFoundError as missing:  # of an extra that is not installed
+    except (ImportError, AttributeError) as missing:
+        if reason := _hidden(entry, missing):
+            raise StoreUnavailable(entry.name, reason) from missing
+        if not isinstance(missing, ModuleNotFoundError):  # else of an extra that is not installed
+            raise
         raise StoreUnavailable(entry.name, str(missing)) from missing
     store: EventStore = opener(url, event_registry, **options)
     return store
@@ -655,6 +739,8 @@ def check_store_url(url: str) -> None:
     try:
         module = import_module(opener.module)
     except ImportError as error:
+        if reason := _hidden(opener, error):
+            raise InvalidStoreUrl(url, [], reason) from error
         raise InvalidStoreUrl(url, [], f"its package cannot be imported: {describe(error)}") from error
     check: Callable[[str], None] | None = getattr(module, "check_url", None)
     if check is not None:
@@ -668,6 +754,18 @@ def store_openers() -> dict[str, EntryPoint]:
     Looked up once: it reads the metadata of every package that is installed, which takes some 30 ms.
     """
     return {entry.name: entry for entry in entry_points(group="uno_actors.stores")}
+
+
+def _hidden(entry: EntryPoint, error: Exception) -> str:
+    """Which module of a project hides that of an installed store, so that its opener is not found; empty if none."""
+    package = entry.module.partition(".")[0]
+    found, module = sys.modules.get(package), sys.modules.get(entry.module)
+    is_missing = isinstance(error, ModuleNotFoundError) and f"{entry.module}.".startswith(f"{error.name}.")
+    is_other = isinstance(error, AttributeError) and module is not None and not hasattr(module, entry.attr)
+    if found is None or not (is_missing or is_other):
+        return ""
+    place = getattr(found, "__file__", None) or next(iter(getattr(found, "__path__", ())), "?")
+    return f"{place} hides the installed package {package!r}, in which {entry.value} is: rename that module of yours"
 
 
 def _opener(url: str) -> EntryPoint:

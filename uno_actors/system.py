@@ -5,11 +5,11 @@ import os
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, overload
 
 from uno_actors._pykka import PykkaActor
 from uno_actors.actor import ActorRef
-from uno_actors.aggregate import AggregateRoot, check_events
+from uno_actors.aggregate import AggregateRoot, check_events, check_is_aggregate
 from uno_actors.aggregate_actor import AggregateRef, Envelope
 from uno_actors.asks import being_handled, time_left
 from uno_actors.bus import EventBus
@@ -19,7 +19,14 @@ from uno_actors.codec import StreamId
 from uno_actors.config import DEFAULT_SUPERVISOR, Config, load
 from uno_actors.config_writer import write_config
 from uno_actors.dispatcher import Dispatcher, LoopThread
-from uno_actors.errors import InvalidHandler, SupervisorGaveUp, SystemNotRunning, UnknownAggregateType
+from uno_actors.errors import (
+    InvalidAggregate,
+    InvalidHandler,
+    SupervisorGaveUp,
+    SystemNotRunning,
+    UnknownActor,
+    UnknownAggregateType,
+)
 from uno_actors.events import EventRegistry, event_registry
 from uno_actors.future import Future
 from uno_actors.handler_control import HandlerControl, HandlerInfo
@@ -72,6 +79,7 @@ class ActorSystem:
 
     Raises:
         InvalidHandler: Two handlers or supervisors have one name, or one of them is wrong.
+        InvalidAggregate: One of the aggregate classes is none.
         UnknownAggregateType: Two of the aggregate classes have one type name.
     """
 
@@ -99,6 +107,10 @@ class ActorSystem:
         self._event_registry = event_registry
         self._types: dict[str, type[AggregateRoot]] = {}
         self._serves_any = aggregates is None
+        if isinstance(aggregates, (type, str)):
+            raise InvalidAggregate(
+                repr(aggregates), "aggregates is a list of classes, as in aggregates=[Account]"
+            )
         for aggregate_type in aggregates or ():
             self._serve(aggregate_type)
         self._supervised = _assign(handlers, supervisors)
@@ -199,9 +211,15 @@ class ActorSystem:
 
         Raises:
             UnknownAggregateType: The system does not serve this class.
+            InvalidAggregate: It is no class of an aggregate.
             InvalidAggregateId: The id cannot name an aggregate.
         """
-        if self._types.get(aggregate_type.aggregate_type) is not aggregate_type:
+        try:
+            is_served = self._types.get(aggregate_type.aggregate_type) is aggregate_type
+        except AttributeError:  # it is no class of an aggregate
+            is_served = False
+        if not is_served:
+            check_is_aggregate(aggregate_type)
             if not self._serves_any:
                 raise UnknownAggregateType(_qualified(aggregate_type), map(_qualified, self._types.values()))
             self._serve(aggregate_type)
@@ -248,13 +266,30 @@ class ActorSystem:
         actor, own_thread = actor_class(*args, **kwargs), dispatcher == "thread"
         return self._running().spawn(actor, name=name, own_thread=own_thread)
 
-    def actor(self, name: str) -> ActorRef[Any] | None:
-        """The living actor that was spawned under ``name``, or ``None``.
+    @overload
+    def actor(self, name: str) -> ActorRef[Any] | None: ...
+    @overload
+    def actor(self, name: str, actor_class: type[A]) -> ActorRef[A]: ...
+
+    def actor(self, name: str, actor_class: type[A] | None = None) -> ActorRef[Any] | None:
+        """The living actor that was spawned under ``name``; ``None`` if there is none, unless a class is given.
+
+        Args:
+            name: Its name.
+            actor_class: What it must be, so that there must be one, and type checkers know it.
 
         Raises:
+            UnknownActor: There is no actor of this class and name.
             SystemNotRunning: The system was not started, or has stopped.
         """
-        return self._running().named(name)
+        found = self._running().named(name)
+        if actor_class is not None:
+            if found is None:
+                raise UnknownActor(self.name, name, "none that lives was spawned under this name")
+            if not issubclass(found.actor_class, actor_class):
+                kinds = f"{found.actor_class.__name__}, not a {actor_class.__name__}"
+                raise UnknownActor(self.name, name, f"the one of this name is a {kinds}")
+        return found
 
     def statistics(self) -> SystemStatistics:
         """What the system has done since it started; also after it has stopped.
@@ -606,6 +641,7 @@ class ActorSystem:
 
     def _serve(self, aggregate_type: type[AggregateRoot]) -> None:
         """Take a class into service; one that was defined again, as in a notebook, replaces itself."""
+        check_is_aggregate(aggregate_type)
         other = self._types.get(aggregate_type.aggregate_type)
         if other is not None and _qualified(other) != _qualified(aggregate_type):
             raise UnknownAggregateType(_qualified(aggregate_type), [_qualified(other)])

@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -160,7 +160,7 @@ async def _show_now_and_then(
         await asyncio.sleep(every)
         if not progress.settled:
             elapsed = time.monotonic() - began
-            now = progress if progress.seconds else Progress(**asdict(progress) | {"seconds": elapsed})
+            now = progress if progress.seconds else replace(progress, seconds=elapsed)
             _take_stock(system, now)
             show(now)
 

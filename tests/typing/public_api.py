@@ -1,8 +1,11 @@
 """What type checkers must see in the public names; checked by `make check`, never run."""
 
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
+
+from pydantic import Field
 
 from uno_actors import (
+    ANY,
     Actor,
     ActorRef,
     ActorSystem,
@@ -18,9 +21,11 @@ from uno_actors import (
     FailedDelivery,
     Future,
     HandlerContext,
+    ProcessManager,
     Projection,
     PublishedView,
     RecordedEvent,
+    Refusal,
     View,
     bridge,
     get_event_bus,
@@ -28,6 +33,7 @@ from uno_actors import (
     get_event_store,
     handles,
     published_view,
+    reacts,
     register_event,
     subscribe,
     upcasts,
@@ -61,6 +67,42 @@ class Account(AggregateRoot):
 
 
 assert_type(Account("a").deposit(Deposit(amount=1)), int)
+assert_type(Account("a").handle(Deposit(amount=1)), int)
+assert_type(Account("a").handle(Close()), Any)
+
+
+class Approve(Command[bool]):
+    pass
+
+
+def of_an_int(command: Command[int]) -> int:
+    return Account("a").handle(command)
+
+
+of_an_int(Approve())  # a bool is an int
+
+
+class CanClose:
+    """A mixin for aggregates."""
+
+    @handles()
+    def close(self, command: Close) -> str:
+        return "closed"
+
+
+assert_type(CanClose().close(Close()), str)
+assert_type(Withdrawn(amount=1).topic, str)
+assert_type(Deposited(amount=1).topic, str | None)
+
+
+class Refunded(Withdrawn):
+    """Fields may be narrowed again, and have any default."""
+
+    event_type: Literal["Refunded"] = "Refunded"
+    notes: list[str] = Field(default_factory=list)
+
+
+assert_type(Refunded(amount=1).event_type, Literal["Refunded"])
 
 
 @register_event(name="money_in")
@@ -101,15 +143,34 @@ subscribe(topic_pattern="accounts.*")(ReceiptsWithContext())
 @subscribe(name="balances")
 class Balances(Projection[Deposited]):
     async def handle(self, event: Deposited, context: HandlerContext) -> None:
-        self.view.put(("of", event.aggregate_id or ""), event.amount)
+        self.view.put(("of", event.aggregate_id), event.amount)
+        self.view.put((event.aggregate_type, event.aggregate_version, event.correlation_id), event.amount)
+        await self.view.get(event.topic)
         assert_type(self.view, View)
 
 
 class Plain(Actor):
     async def on_start(self) -> None: ...
 
-    def on_receive(self, message: str) -> int:
-        return len(message)
+    def on_receive(self, text: str) -> int:
+        return len(text)
+
+
+@subscribe()
+async def of_several(event: Deposited | Withdrawn) -> None: ...
+
+
+class OfSeveral(EventHandler[Deposited | Withdrawn]):
+    async def handle(self, event: Deposited | Withdrawn) -> None: ...
+
+
+class Process(ProcessManager):
+    @reacts
+    def on_money(self, event: Deposited | Withdrawn) -> None: ...
+
+    @reacts()
+    def on_refusal(self, refusal: Refusal[Deposit]) -> None:
+        assert_type(refusal.command, Deposit)
 
 
 bus = get_event_bus()
@@ -152,8 +213,18 @@ async def in_async_code(system: ActorSystem, store: EventStore) -> None:
     assert_type(await system.spawn(Plain), ActorRef[Plain])
     assert_type(await store.get_events("a"), list[DomainEvent])
     assert_type(await store.append(Deposited(amount=1)), list[RecordedEvent])
+    assert_type(await store.append(Deposited(amount=1), expected_version=ANY), list[RecordedEvent])
     async for recorded in store.read_all():
         assert_type(recorded.event, DomainEvent)
+    async for recorded in store.read_all(event_type="money_in"):
+        assert_type(recorded, RecordedEvent)
+    async for position, event in store.read_all(event_type=Deposited):
+        assert_type(position, int)
+        assert_type(event, Deposited)
+    async for deposited in store.subscribe(event_type=Deposited):
+        assert_type(deposited, RecordedEvent[Deposited])
+    assert_type(system.actor("plain"), ActorRef[Any] | None)
+    assert_type(system.actor("plain", Plain), ActorRef[Plain])
 
 
 async def viewed(system: ActorSystem, store: EventStore) -> None:

@@ -15,11 +15,12 @@ from typing import Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel
 
-from uno_actors.aggregate import AggregateRoot, new_aggregate
+from uno_actors.aggregate import AggregateRoot, check_is_aggregate, new_aggregate
 from uno_actors.codec import to_record
 from uno_actors.commands import Command
-from uno_actors.errors import CommandRejected
+from uno_actors.errors import CommandRejected, InvalidAggregate, MissingApply, UnknownCommand
 from uno_actors.events import METADATA, DomainEvent
+from uno_actors.process_manager import ProcessManager
 from uno_actors.values import pack_value
 
 A = TypeVar("A", bound=AggregateRoot)
@@ -37,9 +38,19 @@ def given(aggregate_type: type[A], *events: DomainEvent, id: str = "test") -> "G
 
     Raises:
         MissingApply: The class has no method for one of them.
+        InvalidAggregate: It is no class of an aggregate.
         InvalidAggregateId: No aggregate can have this id.
     """
+    check_is_aggregate(aggregate_type)
+    _check_are_events(aggregate_type, events)
     return Given(aggregate_type, id, events)
+
+
+def _check_are_events(aggregate_type: type[AggregateRoot], found: Sequence[object]) -> None:
+    for one in found:
+        if not isinstance(one, DomainEvent):
+            reason = f"given(...) takes events that have happened; found {one!r}: commands go into .when(...)"
+            raise InvalidAggregate(aggregate_type.__name__, reason)
 
 
 class Given(Generic[A]):
@@ -54,7 +65,11 @@ class Given(Generic[A]):
             )
             for place, event in enumerate(events, start=1)
         ]
-        self._replayed(())  # an event that cannot be applied is told here
+        try:
+            self._replayed(())  # an event that cannot be applied is told here
+        except MissingApply as missing:
+            self._check_takes_commands(missing)
+            raise
 
     def when(self, *commands: Command[Any]) -> "Then[A]":
         """What follows from the commands, one after the other; one that is rejected ends it.
@@ -62,6 +77,7 @@ class Given(Generic[A]):
         Raises:
             AssertionError: The state is not what a replay of the events would make of it.
             UnknownCommand: The class has no method for one of them.
+            InvalidAggregate: It is a process manager, and one of them is an event.
             EventNotSerializable: An event could not be recorded.
             Exception: Whatever else a command's method raises.
         """
@@ -70,6 +86,9 @@ class Given(Generic[A]):
         for command in commands:
             try:
                 reply = aggregate.handle(command)
+            except UnknownCommand as unknown:
+                self._check_takes_commands(unknown)
+                raise
             except CommandRejected as error:
                 reply, rejection = None, error
                 aggregate = self._replayed(recorded)  # as the runtime does, if it had registered events
@@ -83,6 +102,17 @@ class Given(Generic[A]):
 
     def _replayed(self, recorded: Sequence[DomainEvent]) -> A:
         return new_aggregate(self._type, self._id).replay([*self._events, *recorded])
+
+    def _check_takes_commands(self, cause: Exception) -> None:
+        """Say how a process manager is tested, which takes events where aggregates take commands."""
+        if issubclass(self._type, ProcessManager):
+            name = self._type.__name__
+            reason = (
+                "given(...).when(...) is for aggregates, which take commands; a process reacts to events. Test it in"
+                f' ActorSystem("memory:", aggregates=[..., {name}], handlers=[{name}.handler()]): record the events,'
+                " wait for system.settled(), and look at what it has sent"
+            )
+            raise InvalidAggregate(name, reason) from cause
 
     def _check_replay(self, decided: A, replayed: A, story: str) -> None:
         ours, others = getattr(decided, "__dict__", {}), getattr(replayed, "__dict__", {})

@@ -1,0 +1,20 @@
+"""Frozen pydantic models, as type checkers must be told of them.
+
+pydantic freezes a model and its subclasses by ``model_config``, which type checkers do not read. Of a frozen class
+they let a field be declared again with a narrower type, as in ``topic: str = "accounts.deposited"``, and refuse
+assignments to it.
+"""
+
+from typing import TYPE_CHECKING, dataclass_transform
+
+from pydantic import BaseModel, Field, PrivateAttr
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+
+    @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field, PrivateAttr))
+    class FrozenModel(ModelMetaclass):
+        """The class of classes that are frozen, and whose subclasses are."""
+
+else:
+    FrozenModel = type(BaseModel)
