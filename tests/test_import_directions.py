@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 # From the bottom to the top. A module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
+    ("printable", "store_urls"),
     ("errors", "topics", "clock", "causality", "log"),
     ("values", "events", "payloads", "commands"),
     (
@@ -58,7 +59,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runtime",
     ),
     (
-        "store_urls",
         "toml_lines",
         "config_errors",
         "config_values",
@@ -72,6 +72,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bridges",),
     ("__init__",),
     (
+        "terminal",
         "record_lines",
         "control",
         "check_cli",
@@ -94,7 +95,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
-STORES_MAY_IMPORT = {"store", "store_care", "codec", "errors", "events", "log_filter"}
+STORES_MAY_IMPORT = {"store", "store_care", "store_urls", "codec", "errors", "events", "log_filter"}
 """What a store needs of uno_actors: the port, the codec, the errors, and the registry of events."""
 
 

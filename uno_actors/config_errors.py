@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime, time
 from typing import Any
 
-from uno_actors.errors import CallerError, printable
+from uno_actors.errors import CallerError
+from uno_actors.printable import counted, printable
 
 LONGEST_SHOWN = 80
 
@@ -50,8 +51,9 @@ class InvalidConfig(CallerError, ValueError):
     def __init__(self, file: str, faults: Sequence[ConfigFault]) -> None:
         self.file = file
         self.faults = tuple(faults)
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        super().__init__("\n".join([printable(f"{file} has {count}:"), *map(str, faults)]))
+        super().__init__(
+            "\n".join([printable(f"{file} has {counted(len(faults), 'fault')}:"), *map(str, faults)])
+        )
 
 
 def shown(value: object) -> str:
