@@ -8,6 +8,7 @@ from typing import Any
 
 from uno_actors.errors import CallerError
 from uno_actors.printable import counted, printable
+from uno_actors.store_urls import without_password
 
 LONGEST_SHOWN = 80
 
@@ -57,10 +58,11 @@ class InvalidConfig(CallerError, ValueError):
 
 
 def shown(value: object) -> str:
-    """A value nearly as TOML writes it, on one short line."""
+    """A value nearly as TOML writes it, on one short line; the password in a URL is hidden."""
     match value:
         case str():
-            text = quoted(value)
+            may_be_url = "@" in value or "//" in value
+            text = quoted(without_password(value) if may_be_url else value)
         case bool():
             text = str(value).lower()
         case datetime() | date() | time():

@@ -129,8 +129,8 @@ async def _outcome(
     while left := set(wanted).intersection((await control.orders()).get(handler, NOTHING).retry):
         if time.monotonic() > deadline:
             raise NotRetried(
-                f"{counted(len(left), 'dead letter')} not tried within {wait:g} s: the handler does not run, is paused or"
-                " is busy; see `uno-actors handlers list`"
+                f"{counted(len(left), 'dead letter')} not tried within {wait:g} s: the handler does not run, is"
+                " paused or is busy; see `uno-actors handlers list`"
             )
         await asyncio.sleep(LOOK_AGAIN)
     failed = [letter for letter in await store.dead_letters(handler) if letter.position in wanted]

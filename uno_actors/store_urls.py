@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlencode
 
 HIDDEN = "***"
 
-_SECRET_NAME = re.compile(r"pass|pwd|secret|token|credential|auth|key", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"pass(?!iv)|pwd|secret|token|credential|auth|key", re.IGNORECASE)
 _OPTION = re.compile(r"([?&;])([^=?&;]*)=((?:[^&]|&(?![\w.%+-]+=))*)", re.DOTALL)
 """A name and its value, which goes on behind an ``&`` that no other name follows: someone forgot to escape it."""
 _USER = re.compile(r"((?:(?:[^:/?#@]*:)?/+)?[^:@/]*):(.*)@", re.DOTALL)
