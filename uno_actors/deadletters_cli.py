@@ -13,7 +13,7 @@ from uno_actors.printable import as_json, bounded, counted, printable
 from uno_actors.record_lines import to_fields
 from uno_actors.store import DeadLetter, EventStore
 from uno_actors.store_cli import Json, Url, opened
-from uno_actors.terminal import say, say_json, seconds_of, table_console
+from uno_actors.terminal import in_utf8, say, say_json, seconds_of, table_console
 
 app = typer.Typer(help="Look at dead letters, retry and drop them.", no_args_is_help=True)
 
@@ -22,7 +22,7 @@ LOOK_AGAIN = 0.1
 LONGEST_ROW = 200
 """Characters of an error's text in a table; `show` has more."""
 
-Handler = Annotated[str, typer.Argument(metavar="HANDLER", help="Name of the handler.")]
+Handler = Annotated[str, typer.Argument(metavar="HANDLER", help="Name of the handler.", callback=in_utf8)]
 Positions = Annotated[list[int] | None, typer.Argument(metavar="POSITION", help="In the log; or --all.")]
 All = Annotated[bool, typer.Option("--all", help="All letters of the handler.")]
 
@@ -34,7 +34,9 @@ class NotRetried(CallerError):
 @app.command("list")
 def list_letters(
     url: Url,
-    handler: Annotated[str | None, typer.Option("--handler", help="Only those of this one.")] = None,
+    handler: Annotated[
+        str | None, typer.Option("--handler", help="Only those of this one.", callback=in_utf8)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List dead letters: handler, position, event, attempts, error."""
@@ -84,7 +86,7 @@ def show(
         say(f"event: {as_json(event)}")
         say("traceback:")
         for line in letter.traceback.rstrip().split("\n"):
-            say(f"  {line}")
+            say(f"  | {line}")
 
     asyncio.run(run())
 

@@ -17,12 +17,12 @@ from uno_actors.handler_control import HandlerControl, HandlerInfo
 from uno_actors.handlers import Start
 from uno_actors.printable import counted, printable
 from uno_actors.store_cli import Json, Url, opened
-from uno_actors.terminal import number, say, say_json, table_console
+from uno_actors.terminal import in_utf8, number, say, say_json, table_console
 
 app = typer.Typer(help="Look at handlers, pause, resume and reset them.", no_args_is_help=True)
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Of the handlers.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the handler.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Of the handlers.", callback=in_utf8)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the handler.", callback=in_utf8)]
 
 
 def _place(text: str) -> Start:

@@ -32,6 +32,7 @@ from uno_actors.store_copy import Copied, copy_store
 from uno_actors.store_urls import without_password
 from uno_actors.terminal import (
     bar,
+    in_utf8,
     new_console,
     number,
     say,
@@ -125,12 +126,16 @@ async def _info(url: str, as_json: bool) -> None:
 @app.command()
 def events(
     url: Url,
-    topic: Annotated[str | None, typer.Option(help="Topic pattern: a.*, a.b.>")] = None,
+    topic: Annotated[str | None, typer.Option(help="Topic pattern: a.*, a.b.>", callback=in_utf8)] = None,
     event_type: Annotated[
-        list[str] | None, typer.Option("--event", help="Recorded type; repeatable.")
+        list[str] | None, typer.Option("--event", help="Recorded type; repeatable.", callback=in_utf8)
     ] = None,
-    aggregate_type: Annotated[str | None, typer.Option("--type", help="Type of the aggregate.")] = None,
-    correlation_id: Annotated[str | None, typer.Option("--correlation", help="Correlation id.")] = None,
+    aggregate_type: Annotated[
+        str | None, typer.Option("--type", help="Type of the aggregate.", callback=in_utf8)
+    ] = None,
+    correlation_id: Annotated[
+        str | None, typer.Option("--correlation", help="Correlation id.", callback=in_utf8)
+    ] = None,
     after: Annotated[int, typer.Option(min=0, help="Only behind this position.")] = 0,
     limit: Limit = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more; Ctrl-C ends it.")] = False,
@@ -154,9 +159,9 @@ def events(
 @app.command()
 def stream(
     url: Url,
-    aggregate_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the aggregate.")],
+    aggregate_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the aggregate.", callback=in_utf8)],
     aggregate_type: Annotated[
-        str | None, typer.Option("--type", help="Its type, if several have it.")
+        str | None, typer.Option("--type", help="Its type, if several have it.", callback=in_utf8)
     ] = None,
     after: Annotated[int, typer.Option(min=0, help="Only behind this version.")] = 0,
     limit: Limit = None,
@@ -184,7 +189,10 @@ def stream(
 
 @app.command()
 def trace(
-    url: Url, correlation_id: Annotated[str, typer.Argument(help="Common to what followed from one message.")]
+    url: Url,
+    correlation_id: Annotated[
+        str, typer.Argument(help="Common to what followed from one message.", callback=in_utf8)
+    ],
 ) -> None:
     """Show what followed from one first message, each event below its cause."""
 

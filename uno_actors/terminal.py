@@ -6,11 +6,14 @@ and branches of trees as ASCII, so that a command never fails because of a local
 
 import codecs
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
+import typer
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import Progress as Bar
@@ -40,6 +43,22 @@ def take_any_encoding() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="uno_actors.terminal")
+
+
+def in_utf8(given: Any) -> Any:
+    """A name or an id of the command line, or a list of them, which are UTF-8 in any locale; as typer's callback.
+
+    Paths are left alone: they are read as the locale says.
+
+    Raises:
+        BadParameter: It is not UTF-8.
+    """
+    if not isinstance(given, str):
+        return [in_utf8(each) for each in given] if isinstance(given, (list, tuple)) else given
+    try:
+        return os.fsencode(given).decode() if any("\udc80" <= c <= "\udcff" for c in given) else given
+    except UnicodeDecodeError:
+        raise typer.BadParameter("it must be UTF-8") from None
 
 
 def say(text: object = "") -> None:
