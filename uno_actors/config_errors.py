@@ -61,8 +61,7 @@ def shown(value: object) -> str:
     """A value nearly as TOML writes it, on one short line; the password in a URL is hidden."""
     match value:
         case str():
-            may_be_url = "@" in value or "//" in value
-            text = quoted(without_password(value) if may_be_url else value)
+            text = quoted(without_password(value))
         case bool():
             text = str(value).lower()
         case datetime() | date() | time():

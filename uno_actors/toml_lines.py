@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from uno_actors.config_errors import key_path
-from uno_actors.store_urls import HIDDEN, is_secret_name
+from uno_actors.store_urls import HIDDEN, is_secret_name, without_password
 
 Path = tuple[str | int, ...]
 """Keys and, below arrays, indices from 0."""
@@ -138,9 +138,14 @@ def _fault(text: str, error: tomllib.TOMLDecodeError) -> SyntaxFault:
 def _without_secret(line: str) -> str:
     """A line as errors show it: what may be a URL with a password, or a secret, is left out with its quotes."""
     key, equals, _ = line.partition("=")
-    if "@" in line or "//" in line or (equals and is_secret_name(key)):
-        return f"{key.strip()} = {HIDDEN}" if equals and "@" not in key and "//" not in key else ""
+    if equals and is_secret_name(key):
+        return f"{key.strip()} = {HIDDEN}"
+    if "@" in line or "//" in line or without_password(line) != line:
+        return f"{key.strip()} = {HIDDEN}" if _BARE_KEY.fullmatch(key) else ""
     return line
+
+
+_BARE_KEY = re.compile(r"[\w. -]+", re.ASCII)
 
 
 def _twice(text: str) -> tuple[list[SyntaxFault], str] | None:
