@@ -141,11 +141,11 @@ def _without_secret(line: str) -> str:
     if equals and is_secret_name(key):
         return f"{key.strip()} = {HIDDEN}"
     if "@" in line or "//" in line or without_password(line) != line:
-        return f"{key.strip()} = {HIDDEN}" if _BARE_KEY.fullmatch(key) else ""
+        return f"{key.strip()} = {HIDDEN}" if _PLAIN_KEY.fullmatch(key) else ""
     return line
 
 
-_BARE_KEY = re.compile(r"[\w. -]+", re.ASCII)
+_PLAIN_KEY = re.compile(r"[\w. -]+", re.ASCII)
 
 
 def _twice(text: str) -> tuple[list[SyntaxFault], str] | None:
