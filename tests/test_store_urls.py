@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from uno_actors import InvalidConfig, UnoError, open_store
@@ -133,6 +133,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(url=f"postgresql+asyncpg://bob:a@:{TOKEN}@127.0.0.1:1/db")
 @given(url=URLS)
 def test_no_password_is_shown_anywhere(url: str, file: Path) -> None:
     for text in shown_by(url, file):

@@ -15,6 +15,7 @@ _OPTION = re.compile(r"([?&;])([^=?&;]*)=((?:[^&]|&(?![\w.%+-]+=))*)", re.DOTALL
 """A name and its value, which goes on behind an ``&`` that no other name follows: someone forgot to escape it."""
 _USER = re.compile(r"((?:(?:[^:/?#@]*:)?/+)?[^:@/]*):(.*)@", re.DOTALL)
 """All from the first colon behind the scheme to the last ``@``: a password may hold an ``@``, ``/``, ``?`` or ``#``."""
+_MARKS = re.compile(r"[@:/?#&=]")
 _ONLY_NAME = re.compile(r"[^:/?#@]*:/+[^:@/?#]*@[^@]*", re.DOTALL)
 _NO_PORT = re.compile(
     r"((?:[^:/?#@]*:)?//(?:\[[^\]]*\]|[^:@/?#\[]*)):(?!\d+(?:[/?#,]|$)|(?:[/?#,]|$))([^/?#]*)"
@@ -61,7 +62,9 @@ def without_password(url: str) -> str:
 def without_secrets(text: str, url: str) -> str:
     """``text``, which may be about ``url``, without that which `without_password` hides in it."""
     written = {url[start:end] for start, end in _secret_places(url)}
-    parts = {part for secret in written for part in (secret, *secret.split("@"))}
+    parts = {
+        part for secret in written for part in (secret, *_MARKS.split(secret))
+    }  # a parser may take it apart
     for secret in sorted(parts | set(map(unquote, parts)), key=len, reverse=True):
         if len(secret) > 1 and secret != HIDDEN:
             text = text.replace(secret, HIDDEN)
