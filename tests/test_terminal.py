@@ -13,7 +13,8 @@ import pytest
 
 from stores import LmdbEventStore
 from uno_actors import DeadLetter, DomainEvent, EventRegistry, cli
-from uno_actors.store import ViewChange
+from uno_actors.codec import to_record
+from uno_actors.store import Append, ViewChange
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
 MOMENT = datetime(1, 1, 1, 0, 0, 0, tzinfo=UTC)
@@ -54,11 +55,10 @@ async def fill(path: Path) -> None:
                 value=value,
                 aggregate_id=EVIL,
                 aggregate_type=f"T{EVIL}",
-                event_type=f"E{EVIL}",
                 correlation_id=EVIL,
                 timestamp=MOMENT,
             )
-            await store.append(event)
+            await store.commit([Append((to_record(event)._replace(event_type=f"E{EVIL}"),))])
         await store.append(Hostile(aggregate_id=EVIL, aggregate_type=f"U{EVIL}"))
         traceback = f"Traceback (most recent call last):\nValueError: {EVIL}"
         letters = [
