@@ -104,6 +104,7 @@ from uno_actors.store import (
     StoredRecord,
     ViewChange,
 )
+from uno_actors.store_urls import without_password
 
 METADATA = schema.METADATA
 PATIENCE = 10.0
@@ -161,7 +162,8 @@ class DatabaseEventStore(EventStore):
         self.patience = patience
         self._session_factory = session_factory
         engine = _engine_of(session_factory)
-        self._url = engine.url.render_as_string(hide_password=True)
+        self._secret_url = engine.url.render_as_string(hide_password=False)
+        self._url = without_password(self._secret_url)
         self._dialect = engine.dialect.name
         self._place = _Place.of(engine)
         self._place.leases.join()
@@ -328,7 +330,7 @@ class DatabaseEventStore(EventStore):
         assert connection.sync_connection is not None
         engine = connection.sync_connection.engine
         if _Place.key_of(engine) != self._place.key:
-            found = engine.url.render_as_string(hide_password=True)
+            found = without_password(engine.url.render_as_string(hide_password=False))
             raise InvalidSession(self._url, f"it is bound to {found}; bind it to the database of the store")
 
     def _check_transaction(self, connection: AsyncConnection) -> None:
@@ -736,18 +738,19 @@ class DatabaseEventStore(EventStore):
         """What an error means that has left nothing recorded."""
         match trouble(error):
             case Trouble.FULL:
-                return StoreFull(self._url, f"{reason(error)}; make room on the disk")
+                return StoreFull(self._secret_url, f"{reason(error)}; make room on the disk")
             case Trouble.NO_TABLES:
                 return StoreUnavailable(
-                    self._url, f"{reason(error)}; make its tables once with `await create_schema()`"
+                    self._secret_url, f"{reason(error)}; make its tables once with `await create_schema()`"
                 )
             case Trouble.NO_FILE:
                 return StoreUnavailable(
-                    self._url, f"{reason(error)}; the directory must be there and be writable, make it first"
+                    self._secret_url,
+                    f"{reason(error)}; the directory must be there and be writable, make it first",
                 )
             case Trouble.UNFIT if requests:
                 return EventNotSerializable(requests[0].records[0].event_type, reason(error))
-        return StoreUnavailable(self._url, reason(error))
+        return StoreUnavailable(self._secret_url, reason(error))
 
     def __repr__(self) -> str:
         return f"DatabaseEventStore({self._url!r})"
@@ -1019,7 +1022,7 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
     try:
         engine = create_async_engine(parsed)
     except (ArgumentError, ValueError) as error:
-        raise InvalidStoreUrl(url, [], str(error)) from error
+        raise InvalidStoreUrl(url, [], str(error)) from None  # its text may hold the password
     store = DatabaseEventStore(lambda: AsyncSession(engine), event_registry=event_registry, **options)
     if parsed.get_backend_name() == "sqlite":
         event.listen(engine.sync_engine, "connect", _sync_fully)
@@ -1046,7 +1049,7 @@ def _read_url(url: str) -> tuple[URL, dict[str, Any]]:
         }
         _check_options(**options)
     except (ArgumentError, ValueError) as error:
-        raise InvalidStoreUrl(url, [], str(error)) from error
+        raise InvalidStoreUrl(url, [], str(error)) from None  # its text may hold the password
     return parsed.difference_update_query(OPTIONS), options
 
 

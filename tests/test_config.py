@@ -1,5 +1,6 @@
 """Configuration files: what they say, and what is wrong with them, all at once and each with its line."""
 
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from sqlalchemy import make_url
 
 from uno_actors import ActorSystem, Backoff, ConfigFault, EventPriority, InvalidConfig, Supervisor
 from uno_actors.config import FileTable, load
+from uno_actors.config_text import MOST_BYTES
 from uno_actors.config_values import as_duration, duration
 from uno_actors.supervisor import ChildSpec
 from uno_actors.topics import TopicPattern
@@ -686,3 +688,26 @@ def test_many_faults_are_found_in_reasonable_time(tmp_path: Path) -> None:
     entry = '[[handlers]]\nhandler = "configured:mail"\nname = "h{}"\ntopik = "a"\n'
     found = faults(written(tmp_path, "".join(entry.format(n) for n in range(500))))
     assert len(found) == 500
+
+
+# --- files that are none -----------------------------------------------------------------------------------
+
+
+def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: Path) -> None:
+    """At once: a device has no end, and a FIFO waits for a writer."""
+    fifo, huge = tmp_path / "fifo", tmp_path / "huge"
+    os.mkfifo(fifo)
+    with huge.open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    for place, reason in (
+        ("/dev/zero", "it is no regular file"),
+        (str(fifo), "it is no regular file"),
+        (str(tmp_path), "Is a directory"),
+        (str(huge), f"it has more than {MOST_BYTES:,} bytes"),
+        (str(tmp_path / "none"), "No such file"),
+    ):
+        (alone,) = faults(Path(place))
+        assert alone.startswith(f"{Path(place).name}: it cannot be read: {reason}")
+        (included,) = faults(written(tmp_path, f'include = ["{place}"]\n'))
+        assert ":1: include[0]: found " in included
+        assert reason in included

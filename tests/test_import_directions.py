@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 # From the bottom to the top. A module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
+    ("printable", "store_urls"),
     ("errors", "topics", "clock", "causality", "frozen_models", "log"),
     ("values", "events", "payloads", "commands"),
     (
@@ -60,7 +61,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runtime",
     ),
     (
-        "store_urls",
         "toml_lines",
         "config_errors",
         "config_values",
@@ -74,6 +74,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bridges",),
     ("__init__",),
     (
+        "terminal",
         "record_lines",
         "control",
         "check_cli",
@@ -96,7 +97,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
-STORES_MAY_IMPORT = {"store", "store_care", "codec", "errors", "events", "log_filter"}
+STORES_MAY_IMPORT = {"store", "store_care", "store_urls", "codec", "errors", "events", "log_filter"}
 """What a store needs of uno_actors: the port, the codec, the errors, and the registry of events."""
 
 

@@ -25,6 +25,7 @@ from stores.lmdb import _sealed, _stream_prefix
 from tests.machine import patience
 from uno_actors import ActorSystem, DeadLetter, DomainEvent, EventRegistry, Projection, Snapshot, cli
 from uno_actors.codec import Record, StreamId, pack, to_record
+from uno_actors.errors import CallerError
 from uno_actors.handlers import HandlerSpec
 from uno_actors.record_lines import UnreadableLine, from_line, to_line
 from uno_actors.store import StoredRecord, ViewChange
@@ -650,3 +651,52 @@ def test_a_line_with_a_field_of_another_type_is_refused() -> None:
     ):
         with pytest.raises(UnreadableLine, match="line 9"):
             from_line(json.dumps(fields | wrong), 9)
+
+
+# --- the output and the input as files ---------------------------------------------------------------------
+
+
+def test_a_dash_is_the_output_and_the_input(path: Path, tmp_path: Path) -> None:
+    script = f"{COMMAND} store export - -s lmdb:{path} | {COMMAND} store import - -s lmdb:{tmp_path}/piped"
+    work = tmp_path / "work"
+    work.mkdir()
+    subprocess.run(["/bin/bash", "-o", "pipefail", "-c", script], check=True, cwd=work)
+    assert all_of(tmp_path / "piped")[0] == all_of(path)[0]
+    assert list(work.iterdir()) == []
+
+
+def test_an_export_goes_into_pipes_and_devices_and_comes_from_them(path: Path, tmp_path: Path) -> None:
+    script = (
+        f"{COMMAND} store export >(cat > {tmp_path}/copied; touch {tmp_path}/done) -s lmdb:{path}"
+        f" && {COMMAND} store export /dev/null -s lmdb:{path}"
+        f" && {COMMAND} store import <({COMMAND} store export -s lmdb:{path}) -s lmdb:{tmp_path}/piped"
+        f"; code=$?; while [ ! -e {tmp_path}/done ]; do sleep 0.01; done; exit $code"
+    )
+    subprocess.run(["/bin/bash", "-c", script], check=True, timeout=60)
+    assert all_of(tmp_path / "piped")[0] == all_of(path)[0]
+    run(tmp_path / "new", "import", str(tmp_path / "copied"))
+    assert all_of(tmp_path / "new")[0] == all_of(path)[0]
+
+
+def test_an_export_to_a_reader_that_has_gone_ends_quietly(path: Path) -> None:
+    in_store(path, lambda store: store.append(*[weighed("long", "x" * 100) for _ in range(5000)]))
+    script = f"{COMMAND} store export - -s lmdb:{path} | head -n 2"
+    result = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, check=True)
+    assert (len(result.stdout.splitlines()), result.stderr) == (2, "")
+
+
+@pytest.mark.parametrize("file", ["/dev/zero", "{path}"])
+def test_an_import_of_what_is_no_export_ends_at_once(path: Path, tmp_path: Path, file: str) -> None:
+    url = f"lmdb:{tmp_path}/new"
+    result = CliRunner().invoke(cli.app, ["store", "import", "-s", url, file.format(path=path)])
+    assert isinstance(result.exception, CallerError)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_copy_names_the_event_that_its_target_refuses(path: Path, tmp_path: Path) -> None:
+    in_store(path, lambda store: store.append(*[weighed("n", n) for n in range(50)]))
+    in_store(path, lambda store: store.append(weighed("large", "x" * 5000), weighed("later")))
+    url = f"lmdb:{tmp_path}/copy?max_event_size=2000"
+    result = CliRunner().invoke(cli.app, ["store", "copy", f"lmdb:{path}", url])
+    assert "the source's event at position 57, Weighed of Parcel<large> version 1: " in str(result.exception)
+    assert len(all_of(tmp_path / "copy")[0]) == 56  # and the copy can go on where the rest fits

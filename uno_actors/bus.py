@@ -9,7 +9,6 @@ import contextvars
 import inspect
 import itertools
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from uno_actors.carrier import Waiting
 from uno_actors.causality import _current as _current_cause
 from uno_actors.causality import current_cause
 from uno_actors.dispatcher import MAX_DEPTH, Dispatcher, outcome_of
-from uno_actors.errors import InvalidHandler, describe, readable
+from uno_actors.errors import InvalidHandler, describe
 from uno_actors.events import DomainEvent
 from uno_actors.handlers import (
     BoundHandler,
@@ -38,6 +37,7 @@ from uno_actors.handlers import (
 )
 from uno_actors.log import get_logger
 from uno_actors.payloads import unshared
+from uno_actors.printable import traceback_text
 from uno_actors.topics import TopicPattern, TopicTrie
 
 if TYPE_CHECKING:
@@ -459,7 +459,7 @@ class EventBus:
     def _fail(self, subscription: _Subscription, event: DomainEvent, error: BaseException) -> None:
         self._failed += 1
         name = subscription.spec.name
-        text = readable("".join(traceback.format_exception(error)))
+        text = traceback_text(error)
         self._dead_letters.append(FailedDelivery(event, name, describe(error), text, datetime.now(UTC)))
         self._log.error(
             "handler failed",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from uno_actors.codec import Record
-from uno_actors.errors import printable
 from uno_actors.events import DomainEvent
+from uno_actors.printable import counted, printable
 
 E = TypeVar("E", DomainEvent, Record)
 
@@ -52,8 +52,7 @@ class CausalTree(Generic[E]):
         return sum(1 for _ in self)
 
     def __str__(self) -> str:
-        count = len(self)
-        title = f"{printable(self.correlation_id)}: {count} {'event' if count == 1 else 'events'}"
+        title = f"{printable(self.correlation_id)}: {counted(len(self), 'event')}"
         return "\n".join([title, *(f"{branches}{node}" for branches, node in self._walk())])
 
     def _walk(self) -> Iterator[tuple[str, CausalNode[E]]]:

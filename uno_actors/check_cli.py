@@ -1,6 +1,5 @@
 """``uno-actors check`` and ``uno-actors schema``: prove a configuration file before it runs."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -12,11 +11,12 @@ import typer
 from uno_actors.config import DEFAULT_SUPERVISOR, Config, json_schema, load
 from uno_actors.config_errors import ConfigFault, InvalidConfig
 from uno_actors.config_values import duration
-from uno_actors.errors import printable
 from uno_actors.handlers import HandlerSpec
 from uno_actors.plan import Finding, Node, Plan, plan
+from uno_actors.printable import counted
 from uno_actors.simulation import Fault, InvalidFault, Outcome, simulate
 from uno_actors.supervisor import Supervisor
+from uno_actors.terminal import complain, say, say_json
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file, in TOML.")]
 
@@ -49,18 +49,18 @@ def check(
     if as_json:
         data = _as_data(config, found, findings, is_right=is_right)
         data["simulation"] = None if outcome is None else _outcome_as_data(outcome)
-        print(json.dumps(data))
+        say_json(data)
     else:
         for line in _report(config, found, findings, is_right=is_right):
-            print(printable(line))
+            say(line)
         for line in _told(outcome) if outcome is not None else ():
-            print(printable(line))
+            say(line)
     raise typer.Exit(0 if is_right else 1)
 
 
 def schema() -> None:
     """Print the JSON Schema of configuration files, with which editors complete and check."""
-    print(json.dumps(json_schema(), indent=2))
+    say_json(json_schema(), indent=2)
 
 
 def exit_code(error: InvalidConfig) -> int:
@@ -86,7 +86,7 @@ def _told(outcome: Outcome) -> Iterator[str]:
     end = "the system ended after" if outcome.ended else "the system ran for"
     yield f"simulated: {end} {rounded(outcome.seconds)}"
     for path, child in outcome.children.items():
-        facts = [_count(child.failures, "failure"), _count(child.restarts, "restart")]
+        facts = [counted(child.failures, "failure"), counted(child.restarts, "restart")]
         if child.handled or child.dead or child.waiting:
             facts = [
                 f"{child.handled:,} handled",
@@ -112,9 +112,9 @@ def _outcome_as_data(outcome: Outcome) -> dict[str, Any]:
 def _refuse(error: InvalidConfig, *, as_json: bool) -> None:
     if as_json:
         faults = [fault.as_dict() for fault in error.faults]
-        print(json.dumps({"file": error.file, "right": False, "faults": faults}))
+        say_json({"file": error.file, "right": False, "faults": faults})
     else:
-        typer.echo(f"error: {error}", err=True)
+        complain(error)
 
 
 # --- the report --------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def worst_cases(found: Plan) -> Iterator[str]:
             ways = {" at the earliest": found.shortest, " at the latest": found.longest}
         for when, way in ways.items():
             yield (
-                f"the system ends{when} after {_count(way.restarts, 'restart')}, at failure {way.failures:,} in a row"
+                f"the system ends{when} after {counted(way.restarts, 'restart')}, at failure {way.failures:,} in a row"
                 f" of {' > '.join(way.path)}"
             )
         assert found.longest_outage is not None
@@ -180,7 +180,7 @@ def _rules(node: Node) -> str:
         limit = "any number of restarts"
         if supervisor.max_restarts is not None:
             each = " each" if supervisor.budget == "child" else ""
-            restarts = _count(supervisor.max_restarts, "restart")
+            restarts = counted(supervisor.max_restarts, "restart")
             limit = f"{restarts}{each} within {rounded(supervisor.within)}"
         parts += [supervisor.strategy, limit]
     elif node.handler is not None:
@@ -199,7 +199,7 @@ def _subscription(handler: HandlerSpec) -> list[str]:
     topic = "" if handler.topic_pattern is None else f"topic {handler.topic_pattern.text}"
     aggregate = "" if handler.aggregate_type is None else f"of {handler.aggregate_type}"
     of = [part for part in (events, topic, aggregate) if part] or ["every event"]
-    return [*of, handler.priority.name.lower(), _count(handler.max_attempts, "attempt")]
+    return [*of, handler.priority.name.lower(), counted(handler.max_attempts, "attempt")]
 
 
 def rounded(seconds: float) -> str:
@@ -210,10 +210,6 @@ def rounded(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = [f"{number} {unit}" for number, unit in ((hours, "h"), (minutes, "min"), (rest, "s")) if number]
     return " ".join(parts)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _as_data(

@@ -13,7 +13,9 @@ import typer
 
 from uno_actors import check_cli, deadletters_cli, handlers_cli, run_cli, store_cli
 from uno_actors.errors import InvalidStoreUrl, InvalidTopic, UnoError
+from uno_actors.printable import printable
 from uno_actors.simulation import InvalidFault
+from uno_actors.terminal import complain, take_any_encoding
 
 app = typer.Typer(
     name="uno-actors",
@@ -49,10 +51,11 @@ def uno_actors(
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    take_any_encoding()
     try:
         app()
     except UnoError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - it is a command
+        complain(printable(str(error)))
         sys.exit(2 if isinstance(error, (InvalidStoreUrl, InvalidTopic, InvalidFault)) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -62,6 +65,6 @@ def main() -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201 - likewise
+        complain(f"the output cannot be written: {error.strerror}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

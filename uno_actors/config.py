@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import override
 
 from uno_actors.actor import Actor
 from uno_actors.aggregate import check_events
@@ -62,7 +63,7 @@ from uno_actors.errors import AmbiguousEventType, CallerError, InternalError, In
 from uno_actors.events import DomainEvent, event_registry
 from uno_actors.handlers import EventPriority, HandlerSpec
 from uno_actors.store import check_store_url
-from uno_actors.store_urls import below, with_options
+from uno_actors.store_urls import HIDDEN, below, is_secret_name, with_options, without_password
 from uno_actors.supervisor import Backoff, ChildSpec, Supervisor
 from uno_actors.toml_lines import Path as Keys
 
@@ -100,6 +101,16 @@ class SystemTable(_Table):
     def url(self) -> str:
         """The store's URL with its options."""
         return with_options(self.store, self.store_options)
+
+    @override
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            shown = value
+            if name == "store":
+                shown = without_password(value)
+            elif name == "store_options":
+                shown = {key: HIDDEN if is_secret_name(key) else item for key, item in value.items()}
+            yield name, shown
 
 
 class AggregatesTable(_Table):

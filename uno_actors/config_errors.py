@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime, time
 from typing import Any
 
-from uno_actors.errors import CallerError, printable
+from uno_actors.errors import CallerError
+from uno_actors.printable import counted, printable
+from uno_actors.store_urls import without_password
 
 LONGEST_SHOWN = 80
 
@@ -50,15 +52,16 @@ class InvalidConfig(CallerError, ValueError):
     def __init__(self, file: str, faults: Sequence[ConfigFault]) -> None:
         self.file = file
         self.faults = tuple(faults)
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        super().__init__("\n".join([printable(f"{file} has {count}:"), *map(str, faults)]))
+        super().__init__(
+            "\n".join([printable(f"{file} has {counted(len(faults), 'fault')}:"), *map(str, faults)])
+        )
 
 
 def shown(value: object) -> str:
-    """A value nearly as TOML writes it, on one short line."""
+    """A value nearly as TOML writes it, on one short line; the password in a URL is hidden."""
     match value:
         case str():
-            text = quoted(value)
+            text = quoted(without_password(value))
         case bool():
             text = str(value).lower()
         case datetime() | date() | time():

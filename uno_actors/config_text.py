@@ -1,7 +1,9 @@
 """The text of a configuration file before its values are judged: lines, environment variables, included files."""
 
+import io
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +11,13 @@ from typing import Any, NamedTuple
 
 from uno_actors.config_errors import ConfigFault, key_path, shown
 from uno_actors.config_values import FromEnvironment
+from uno_actors.store_urls import HIDDEN, is_secret_name
 from uno_actors.toml_lines import Document, read_toml
 from uno_actors.toml_lines import Path as Keys
 
 DEEPEST_INCLUDE = 20
+MOST_BYTES = 4 << 20
+"""Of a file: no system is described by more, and what is larger was named by mistake."""
 
 _VARIABLE = re.compile(r"(\$\$(?=\{))|\$\{([^}]*)\}|\$\{")
 _REFERENCE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-((?:(?!\$\{).)*))?", re.DOTALL)
@@ -48,6 +53,8 @@ class ConfigText:
     def fault(self, keys: Keys, reason: str, found: object = None) -> ConfigFault:
         """A fault at ``keys``, or at the nearest thing above them that is written."""
         place = self.place(keys)
+        if found is not None and keys and is_secret_name(str(keys[-1])):
+            found = HIDDEN
         return ConfigFault(
             place.file, place.line, key_path(keys), reason, None if found is None else shown(found)
         )
@@ -71,7 +78,7 @@ def read_text(path: str | Path, environment: Mapping[str, str] = os.environ) -> 
 def _read(path: Path, environment: Mapping[str, str], including: tuple[Path, ...]) -> ConfigText:
     text = ConfigText(str(path))
     try:
-        raw = path.read_bytes()
+        raw = _content(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in its name
         reason = getattr(error, "strerror", None) or str(error)
         text.faults.append(ConfigFault(str(path), None, "", f"it cannot be read: {reason}"))
@@ -92,6 +99,29 @@ def _read(path: Path, environment: Mapping[str, str], including: tuple[Path, ...
     text.faults += [ConfigFault(str(path), fault.line, "", fault.reason) for fault in document.faults]
     text.data = _with_variables(document, text, environment)
     return _with_included(text, path, environment, (*including, path.resolve()))
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file; at once, whatever ``path`` names.
+
+    Raises:
+        OSError, ValueError: It cannot be read, or is no file of a system.
+    """
+    with open(path, "rb", buffering=0, opener=_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no regular file")
+        with io.BufferedReader(file) as reader:
+            raw = reader.read(
+                MOST_BYTES + 1
+            )  # its size says nothing where the system makes it up, as in /proc
+    if len(raw) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+    return raw
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 # --- variables ---------------------------------------------------------------------------------------------

@@ -1,25 +1,28 @@
 """``uno-actors deadletters``: events that handlers could not handle."""
 
 import asyncio
-import json
 import time
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from uno_actors.errors import CallerError, NoDeadLetter, printable
+from uno_actors.errors import CallerError, NoDeadLetter
 from uno_actors.handler_control import NOTHING, HandlerControl
-from uno_actors.record_lines import to_line
+from uno_actors.printable import as_json, bounded, counted, printable
+from uno_actors.record_lines import to_fields
 from uno_actors.store import DeadLetter, EventStore
-from uno_actors.store_cli import Json, Url, new_console, opened
+from uno_actors.store_cli import Json, Url, opened
+from uno_actors.terminal import in_utf8, say, say_json, seconds_of, table_console
 
 app = typer.Typer(help="Look at dead letters, retry and drop them.", no_args_is_help=True)
 
 LOOK_AGAIN = 0.1
 """Seconds between two looks at whether retries are done."""
+LONGEST_ROW = 200
+"""Characters of an error's text in a table; `show` has more."""
 
-Handler = Annotated[str, typer.Argument(metavar="HANDLER", help="Name of the handler.")]
+Handler = Annotated[str, typer.Argument(metavar="HANDLER", help="Name of the handler.", callback=in_utf8)]
 Positions = Annotated[list[int] | None, typer.Argument(metavar="POSITION", help="In the log; or --all.")]
 All = Annotated[bool, typer.Option("--all", help="All letters of the handler.")]
 
@@ -31,7 +34,9 @@ class NotRetried(CallerError):
 @app.command("list")
 def list_letters(
     url: Url,
-    handler: Annotated[str | None, typer.Option("--handler", help="Only those of this one.")] = None,
+    handler: Annotated[
+        str | None, typer.Option("--handler", help="Only those of this one.", callback=in_utf8)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List dead letters: handler, position, event, attempts, error."""
@@ -43,17 +48,18 @@ def list_letters(
             letters = await store.dead_letters(handler)
         if as_json:
             for letter in letters:
-                print(json.dumps(_fields(letter)))
+                say_json(_fields(letter))
             return
         table = Table(box=None, pad_edge=False)
         for title in ("HANDLER", "POSITION", "EVENT", "ATTEMPTS", "LAST FAILED (UTC)", "ERROR"):
             right = title in ("POSITION", "ATTEMPTS")
             table.add_column(title, justify="right" if right else "left", overflow="fold")
         for letter in letters:
-            last = letter.last_failed.strftime("%Y-%m-%d %H:%M:%S")
-            name, event_type, error = map(printable, (letter.handler, letter.event_type, letter.error))
+            last = seconds_of(letter.last_failed)
+            error = bounded(letter.error, LONGEST_ROW)
+            name, event_type, error = map(printable, (letter.handler, letter.event_type, error))
             table.add_row(name, str(letter.position), event_type, str(letter.attempts), last, error)
-        new_console().print(table, markup=False)
+        table_console().print(table)
 
     asyncio.run(show())
 
@@ -63,7 +69,7 @@ def show(
     url: Url,
     handler: Handler,
     position: Annotated[int, typer.Argument(metavar="POSITION", help="In the log.")],
-    as_json: Json = False,
+    json_wanted: Json = False,
 ) -> None:
     """Show one dead letter whole: its event, and the traceback of the last attempt."""
 
@@ -71,14 +77,16 @@ def show(
         async with opened(url) as store:
             letter = (await _letters(store, handler, [position]))[0]
             (stored,) = await store.read_log(position - 1, 1)
-        event = json.loads(to_line(stored))
-        if as_json:
-            print(json.dumps({**_fields(letter), "traceback": letter.traceback, "event": event}))
+        event = to_fields(stored)
+        if json_wanted:
+            say_json({**_fields(letter), "traceback": letter.traceback, "event": event})
             return
         for name, value in _fields(letter).items():
-            print(f"{name.replace('_', ' ')}: {printable(str(value))}")
-        print(f"event: {json.dumps(event, ensure_ascii=False)}")
-        print("\n".join(printable(line) for line in letter.traceback.splitlines()))
+            say(f"{name.replace('_', ' ')}: {value}")
+        say(f"event: {as_json(event)}")
+        say("traceback:")
+        for line in letter.traceback.rstrip().split("\n"):
+            say(f"  | {line}")
 
     asyncio.run(run())
 
@@ -109,7 +117,7 @@ def retry(
             control = HandlerControl(store)
             before = {letter.position: letter for letter in await store.dead_letters(handler)}
             count = await control.retry(handler, wanted)
-            print(f"{printable(handler)}: is to retry {_letters_text(count)}")
+            say(f"{handler}: is to retry {counted(count, 'dead letter')}")
             if wait and count:
                 await _outcome(store, control, handler, list(before) if wanted is None else wanted, wait)
 
@@ -123,15 +131,17 @@ async def _outcome(
     while left := set(wanted).intersection((await control.orders()).get(handler, NOTHING).retry):
         if time.monotonic() > deadline:
             raise NotRetried(
-                f"{_letters_text(len(left))} not tried within {wait:g} s: the handler does not run, is paused or is"
-                " busy; see `uno-actors handlers list`"
+                f"{counted(len(left), 'dead letter')} not tried within {wait:g} s: the handler does not run, is"
+                " paused or is busy; see `uno-actors handlers list`"
             )
         await asyncio.sleep(LOOK_AGAIN)
     failed = [letter for letter in await store.dead_letters(handler) if letter.position in wanted]
     if failed:
-        shown = "; ".join(f"position {letter.position}: {printable(letter.error)}" for letter in failed)
-        raise NotRetried(f"{_letters_text(len(failed))} of {len(wanted)} failed again: {shown}")
-    print(f"{printable(handler)}: {_letters_text(len(wanted))} handled")
+        shown = "; ".join(
+            f"position {letter.position}: {bounded(letter.error, LONGEST_ROW)}" for letter in failed
+        )
+        raise NotRetried(f"{counted(len(failed), 'dead letter')} of {len(wanted)} failed again: {shown}")
+    say(f"{handler}: {counted(len(wanted), 'dead letter')} handled")
 
 
 @app.command()
@@ -144,7 +154,7 @@ def drop(url: Url, handler: Handler, positions: Positions = None, every: All = F
             letters = await _letters(store, handler, wanted)
             dropped = [(handler, letter.position) for letter in letters]
             await store.save_progress({}, dropped=dropped)
-        print(f"{printable(handler)}: {_letters_text(len(letters))} dropped")
+        say(f"{handler}: {counted(len(letters), 'dead letter')} dropped")
 
     asyncio.run(run())
 
@@ -170,7 +180,3 @@ def _fields(letter: DeadLetter) -> dict[str, Any]:
     fields = {**letter._asdict(), **times}
     del fields["traceback"]
     return fields
-
-
-def _letters_text(count: int) -> str:
-    return f"{count} dead letter{'s' * (count != 1)}"

@@ -7,9 +7,11 @@
 Errors carry what they know as attributes, write their own message, and say the remedy.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from uno_actors.printable import LONGEST_ERROR, bounded, printable, readable
+from uno_actors.store_urls import without_password, without_secrets
 
 
 class UnoError(Exception):
@@ -29,28 +31,11 @@ class InternalError(UnoError):
 
 
 def describe(error: BaseException) -> str:
-    """Class and text of any error, also of one that cannot be shown or written as UTF-8."""
+    """Class and text of any error, also of one that cannot be shown or written as UTF-8; long ones are cut."""
     try:
-        return readable(f"{type(error).__name__}: {error}")
+        return bounded(readable(f"{type(error).__name__}: {error}"), LONGEST_ERROR)
     except Exception:  # noqa: BLE001 - whatever its own __str__ raises
         return f"{type(error).__name__} (its text cannot be shown)"
-
-
-def readable(text: str) -> str:
-    """``text`` with what is no valid Unicode written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def printable(text: str) -> str:
-    """``text`` on one line, with what a terminal would obey instead of show written as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def without_password(url: str) -> str:
-    """A URL as others may see it."""
-    return re.sub(r"(?<=://)([^:@/]*):.*@", r"\1:***@", url)
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -91,7 +76,11 @@ class UnknownHandler(CallerError):
     def __init__(self, name: str, known: Iterable[str]) -> None:
         self.name = name
         self.known = sorted(known)
-        there = f"there are: {', '.join(self.known)}" if self.known else "none has run on this store yet"
+        there = (
+            f"there are: {', '.join(map(printable, self.known))}"
+            if self.known
+            else "none has run on this store yet"
+        )
         super().__init__(f"no handler is named {printable(name)!r}; {there}")
 
 
@@ -372,8 +361,8 @@ class InvalidStoreUrl(CallerError, ValueError):
     """A store URL that nothing can open."""
 
     def __init__(self, url: str, schemes: Iterable[str], reason: str = "") -> None:
-        self.url = url
-        self.reason = reason or (
+        self.url = without_password(url)
+        self.reason = without_secrets(reason, url) or (
             f"a store URL is SCHEME:REST with one of these schemes: {_listed(schemes)}; for example 'lmdb:./data/bank'"
         )
         super().__init__(f"cannot open the store {without_password(url)!r}: {self.reason}")
@@ -413,16 +402,16 @@ class StoreUnavailable(WorldError):
     """The store cannot be reached, opened or written; nothing was recorded."""
 
     def __init__(self, store: str, reason: str) -> None:
-        self.store = store
-        super().__init__(f"store {store} is unavailable: {reason}")
+        self.store = without_password(store)
+        super().__init__(f"store {self.store} is unavailable: {without_secrets(reason, store)}")
 
 
 class StoreFull(WorldError):
     """There is no room for what was to be recorded; nothing was recorded."""
 
     def __init__(self, store: str, reason: str) -> None:
-        self.store = store
-        super().__init__(f"store {store} is full: {reason}")
+        self.store = without_password(store)
+        super().__init__(f"store {self.store} is full: {without_secrets(reason, store)}")
 
 
 class OutcomeUnknown(WorldError):

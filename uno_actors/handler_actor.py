@@ -15,7 +15,6 @@ each start of its actor it goes on from what the store says.
 
 import asyncio
 import time
-import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -31,13 +30,14 @@ from uno_actors.causality import _current as _current_cause
 from uno_actors.clock import Clock
 from uno_actors.codec import Record, StreamId, to_event
 from uno_actors.dispatcher import Dispatcher
-from uno_actors.errors import HandlerTimeout, describe, readable
+from uno_actors.errors import HandlerTimeout, describe
 from uno_actors.events import DomainEvent, EventRegistry
 from uno_actors.handler_control import NOTHING, RESET, RETRY, Orders, Reset, control_entry
 from uno_actors.handlers import BoundHandler, HandlerContext, HandlerSpec
 from uno_actors.lanes import Lanes
 from uno_actors.log import get_logger
 from uno_actors.payloads import is_exact
+from uno_actors.printable import traceback_text
 from uno_actors.projections import PROJECTION_BATCH, Projection, View, aside_key, publish, view_to_write
 from uno_actors.store import PAGE, DeadLetter, EventStore, StoredRecord, ViewChange
 
@@ -675,7 +675,7 @@ class HandlerActor(Actor):
         again = letter._replace(
             attempts=letter.attempts + 1,
             error=describe(error),
-            traceback=readable("".join(traceback.format_exception(error))),
+            traceback=traceback_text(error),
             last_failed=datetime.now(UTC),
         )
         await self._store.save_progress({}, [again], [done])

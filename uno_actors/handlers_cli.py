@@ -4,7 +4,6 @@ Requests are kept in the store: a running system carries them out within half a 
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import datetime
@@ -13,15 +12,17 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from uno_actors.errors import InvalidReset, printable
+from uno_actors.errors import InvalidReset
 from uno_actors.handler_control import HandlerControl, HandlerInfo
 from uno_actors.handlers import Start
-from uno_actors.store_cli import Json, Url, new_console, number, opened
+from uno_actors.printable import counted, printable
+from uno_actors.store_cli import Json, Url, opened
+from uno_actors.terminal import in_utf8, number, say, say_json, table_console
 
 app = typer.Typer(help="Look at handlers, pause, resume and reset them.", no_args_is_help=True)
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Of the handlers.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the handler.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Of the handlers.", callback=in_utf8)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the handler.", callback=in_utf8)]
 
 
 def _place(text: str) -> Start:
@@ -46,7 +47,7 @@ def list_handlers(url: Url, as_json: Json = False) -> None:
             found = await HandlerControl(store).handlers()
         if as_json:
             for info in found:
-                print(json.dumps(asdict(info)))
+                say_json(asdict(info))
             return
         table = Table(box=None, pad_edge=False)
         to_come = [_to_come(info) for info in found]
@@ -60,7 +61,7 @@ def list_handlers(url: Url, as_json: Json = False) -> None:
         for info, asked in zip(found, to_come, strict=True):
             numbers = (info.position, info.lag, info.failures, info.dead_letters)
             table.add_row(printable(info.name), info.state, *map(number, numbers), *[asked] * any(to_come))
-        new_console().print(table, markup=False)
+        table_console().print(table)
 
     asyncio.run(show())
 
@@ -98,7 +99,7 @@ def _for_each(
             await control.check(*names)
             for name in names:
                 await ask(control, name)
-                print(f"{printable(name)}: {done}")
+                say(f"{name}: {done}")
 
     asyncio.run(run())
 
@@ -136,15 +137,15 @@ def _reset(url: str, name: str, to: Start, *, back_only: bool) -> None:
                     f"{name} has come to position {before.position} only, and has nothing to replay after {place}"
                 )
             position = await control.reset(name, to)
-        print(f"{printable(name)}: goes on after position {position}{_difference(before, position)}")
+        say(f"{name}: goes on after position {position}{_difference(before, position)}")
 
     asyncio.run(run())
 
 
 def _difference(before: HandlerInfo, position: int) -> str:
     if before.view is not None:
-        return f", with a new view beside {printable(before.view)} until it has caught up"
+        return f", with a new view beside {before.view} until it has caught up"
     count = position - before.position
     if not count:
         return ", where it stands"
-    return f": {abs(count)} position{'s' * (abs(count) != 1)} {'never' if count > 0 else 'once more'}"
+    return f": {counted(abs(count), 'position')} {'never' if count > 0 else 'once more'}"

@@ -2,17 +2,42 @@
 
 A program that has configured structlog gets the events in its own pipeline. In any other they go to the
 standard library's logger ``uno_actors`` as one line, with the values as attributes of the record; only a
-stack stands below it.
+stack stands below it. Values and texts of errors come from outside: what is written follows the rules of
+`uno_actors.printable`, so that no event can forge the line of another.
 """
 
 import logging
 from typing import Any, Literal, TextIO, cast
 
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, WrappedLogger
+
+from uno_actors.printable import (
+    LONGEST_ERROR,
+    as_json,
+    bounded,
+    printable,
+    printable_lines,
+    text_of,
+    traceback_text,
+)
 
 _logger = logging.getLogger("uno_actors")
 _logger.addHandler(logging.NullHandler())
+
+
+def _with_traceback(record: logging.LogRecord) -> bool:
+    """Write the traceback before a formatter does, which would write it as it is."""
+    if isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
+        record.exc_text = _traceback(record.exc_info[1])
+    return True
+
+
+def _traceback(error: BaseException) -> str:
+    return printable_lines(traceback_text(error).rstrip())
+
+
+_logger.addFilter(_with_traceback)
 
 
 def get_logger(**bound: object) -> FilteringBoundLogger:
@@ -30,12 +55,49 @@ def get_logger(**bound: object) -> FilteringBoundLogger:
 
 def _one_line(_: WrappedLogger, __: str, event: EventDict) -> dict[str, Any]:
     exc_info = event.pop("exc_info", None)
-    text = str(event.pop("event"))
+    text = _shown(event.pop("event"))
     extra = {f"uno_{name}": value for name, value in event.items()}
     stack = event.pop("stack", None)  # below the line, where structlog's console shows it too
-    values = " ".join(f"{name}={value}" for name, value in event.items())
+    values = " ".join(f"{name}={_shown(value)}" for name, value in event.items())
     line = f"{text} {values}".rstrip()
-    return {"msg": line if stack is None else f"{line}\n{stack}", "exc_info": exc_info, "extra": extra}
+    below = "" if stack is None else f"\n{printable_lines(text_of(stack))}"
+    return {"msg": f"{line}{below}", "exc_info": exc_info, "extra": extra}
+
+
+def _shown(value: object) -> str:
+    return printable(bounded(text_of(value), LONGEST_ERROR))
+
+
+class _Shown:
+    """A value that the console shows by its ``repr``."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        try:
+            return _shown(repr(self._value))
+        except Exception:  # noqa: BLE001 - whatever a value of others does when it is looked at
+            return text_of(self._value)
+
+
+def _for_console(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """``event`` with values that a terminal shows and does not obey."""
+    for name, value in event.items():
+        if name == "stack":
+            event[name] = printable_lines(text_of(value))
+        elif name == "event":
+            event[name] = _shown(value)
+        elif isinstance(value, str):
+            text = bounded(value, LONGEST_ERROR)  # quoted by the console if it has spaces, and then escaped
+            event[name] = text if _QUOTED & set(text) else printable(text)
+        elif name != "exc_info":
+            event[name] = _Shown(value)
+    return event
+
+
+_QUOTED = frozenset(" \t=\r\n\"'")
+"""Characters for which the console of structlog quotes a value."""
 
 
 def write_logs(stream: TextIO, level: str, form: Literal["text", "json"]) -> None:
@@ -56,10 +118,13 @@ def write_logs(stream: TextIO, level: str, form: Literal["text", "json"]) -> Non
     ]
     last: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if form == "json":
-        last += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+        last += [
+            structlog.processors.ExceptionRenderer(lambda exc_info: traceback_text(exc_info[1]).rstrip()),
+            structlog.processors.JSONRenderer(lambda event, **_: as_json(event)),
+        ]
     else:
-        plain = structlog.dev.plain_traceback
-        last += [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
+        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_write_traceback)
+        last += [_for_console, renderer, _encodable(stream)]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -80,3 +145,17 @@ def write_logs(stream: TextIO, level: str, form: Literal["text", "json"]) -> Non
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def _write_traceback(stream: TextIO, exc_info: ExcInfo) -> None:
+    stream.write(_traceback(exc_info[1]))
+
+
+def _encodable(stream: TextIO) -> structlog.typing.Processor:
+    """Escapes what ``stream`` cannot encode, such as all but ASCII in the locale C."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def encodable(_: WrappedLogger, __: str, line: Any) -> str:
+        return str(line).encode(encoding, "backslashreplace").decode(encoding)
+
+    return encodable

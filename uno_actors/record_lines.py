@@ -1,7 +1,7 @@
 """Records as JSON lines, and back to the same bytes.
 
-A line is one object: the position, the header fields, and the payload. Times are in ISO 8601, bytes in base64.
-The payload is a JSON object where that gives the same bytes back, else its msgpack in base64.
+A line is one object in ASCII: the position, the header fields, and the payload. Times are in ISO 8601, bytes in
+base64. The payload is a JSON object where that gives the same bytes back, else its msgpack in base64.
 """
 
 import binascii
@@ -30,11 +30,13 @@ class UnreadableLine(CallerError, ValueError):
 
 def to_line(stored: StoredRecord) -> str:
     """The line of ``stored``, without the line's end."""
+    return json.dumps(to_fields(stored), allow_nan=False)
+
+
+def to_fields(stored: StoredRecord) -> dict[str, Any]:
+    """What the line of ``stored`` says."""
     fields = {name: _plain(value) for name, value in stored.record._asdict().items()}
-    return json.dumps(
-        {"position": stored.position, **fields, "payload": _payload(stored.record.payload)},
-        ensure_ascii=False,
-    )
+    return {"position": stored.position, **fields, "payload": _payload(stored.record.payload)}
 
 
 def from_line(line: str, number: int) -> Record:

@@ -1,6 +1,5 @@
 """``uno-actors run`` and ``uno-actors tree``: a service by its configuration file, and how it is."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +10,11 @@ from uno_actors.check_cli import File, exit_code, rounded
 from uno_actors.config import control_key, load, load_system
 from uno_actors.config_errors import InvalidConfig
 from uno_actors.control import Unanswered, ask_processes, control_directories
-from uno_actors.errors import CallerError, UnoError, describe, printable
+from uno_actors.errors import CallerError, UnoError, describe
 from uno_actors.log import get_logger
+from uno_actors.printable import counted, printable
 from uno_actors.service import EarlySignals, LogForm, end_process, serve
+from uno_actors.terminal import complain, say, say_json
 
 
 def run(
@@ -34,7 +35,7 @@ def run(
     try:
         config = load(file)
     except InvalidConfig as error:
-        typer.echo(f"error: {error}", err=True)
+        complain(error)
         raise typer.Exit(exit_code(error)) from None
     try:
         code = serve(config, log_form, early)
@@ -65,20 +66,20 @@ def tree(
     try:
         directories = control_directories(load_system(file).url, control_key(file))
     except InvalidConfig as error:
-        typer.echo(f"error: {error}", err=True)
+        complain(error)
         raise typer.Exit(exit_code(error)) from None
     answers = list(ask_processes(directories, "tree"))
     if not answers:
         raise NotRunning(file)
     for answer in answers:
         if isinstance(answer, Unanswered):
-            typer.echo(f"error: {answer}", err=True)
+            complain(printable(str(answer)))
         elif as_json:
-            print(json.dumps(answer))
+            say_json(answer)
         else:
-            print(f"{printable(answer['system'])}, process {answer['pid']}, up {rounded(answer['uptime'])}")
+            say(f"{answer['system']}, process {answer['pid']}, up {rounded(answer['uptime'])}")
             for line in _branches(answer["tree"]["children"]):
-                print(line)
+                say(line)
     raise typer.Exit(any(isinstance(answer, Unanswered) for answer in answers))
 
 
@@ -86,7 +87,7 @@ def _branches(nodes: list[dict[str, Any]], before: str = "") -> Iterator[str]:
     for number, node in enumerate(nodes, start=1):
         is_last = number == len(nodes)
         facts = [node["kind"], node["state"]]
-        facts += [f"{node['restarts']} restarts"] if node["restarts"] else []
-        facts += [f"{node['waiting']} waiting"] if node["waiting"] else []
-        yield f"{before}{'└─' if is_last else '├─'} {printable(node['name'])}  {', '.join(facts)}"
+        facts += [counted(node["restarts"], "restart")] if node["restarts"] else []
+        facts += [f"{node['waiting']:,} waiting"] if node["waiting"] else []
+        yield f"{before}{'└─' if is_last else '├─'} {node['name']}  {', '.join(facts)}"
         yield from _branches(node["children"], before + ("   " if is_last else "│  "))

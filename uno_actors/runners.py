@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from typing_extensions import override
 
 from uno_actors._pykka import ActorDeadError, PykkaActor
 from uno_actors.asks import Envelope
-from uno_actors.errors import describe, readable
+from uno_actors.errors import describe
 from uno_actors.future import Future
 from uno_actors.handler_actor import Subscription
 from uno_actors.log import get_logger
+from uno_actors.printable import traceback_text
 from uno_actors.process import ActorProcess, Failure
 from uno_actors.store import DeadLetter, EventStore
 from uno_actors.supervisor import ChildSpec, Shutdown
@@ -470,7 +470,7 @@ class HandlerRunner(ProcessRunner):
             event_type=stored.record.event_type,
             attempts=subscription.failed_times,
             error=describe(error),
-            traceback=readable("".join(traceback.format_exception(error))),
+            traceback=traceback_text(error),
             first_failed=subscription.first_failed,
             last_failed=datetime.now(UTC),
         )

@@ -7,35 +7,41 @@ where they exist, and may be in use by other processes.
 import asyncio
 import json
 import os
+import stat
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Annotated, BinaryIO, TextIO
 
 import typer
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.filesize import decimal
-from rich.progress import Progress as Bar
 from rich.table import Table
 
 from uno_actors.codec import Record, StreamId, read_payload
-from uno_actors.errors import (
-    CallerError,
-    ConcurrencyConflict,
-    InvalidStoreUrl,
-    UnoError,
-    printable,
-    without_password,
-)
+from uno_actors.errors import CallerError, ConcurrencyConflict, InvalidStoreUrl, UnoError
 from uno_actors.handler_control import HandlerControl
+from uno_actors.printable import counted, json_value, printable
 from uno_actors.record_lines import UnreadableLine, from_line, to_line
 from uno_actors.store import Append, EventStore, StoredRecord, open_store
 from uno_actors.store_care import CanBackUp, CanVerify, Fault, HasInfo, Progress
 from uno_actors.store_copy import Copied, copy_store
+from uno_actors.store_urls import without_password
+from uno_actors.terminal import (
+    bar,
+    in_utf8,
+    new_console,
+    number,
+    say,
+    say_json,
+    say_line,
+    seconds_of,
+    size,
+    table_console,
+)
 
 app = typer.Typer(help="Look at an event store, check it, copy it.", no_args_is_help=True)
 
@@ -88,19 +94,17 @@ async def _info(url: str, as_json: bool) -> None:
         checkpoints = await HandlerControl(store).positions()
         letters = Counter(letter.handler for letter in await store.dead_letters())
     if as_json:
-        print(
-            json.dumps(
-                {"store": without_password(url), **facts, "checkpoints": checkpoints, "dead_letters": letters}
-            )
+        say_json(
+            {"store": without_password(url), **facts, "checkpoints": checkpoints, "dead_letters": letters}
         )
         return
-    console = new_console()
+    console = table_console()
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():
         shown = value
         if isinstance(value, int):
-            shown = _size(value) if name in ("size", "map_used", "map_size") else f"{value:,}"
-        table.add_row(name.replace("_", " "), shown)
+            shown = size(value) if name in ("size", "map_used", "map_size") else f"{value:,}"
+        table.add_row(name.replace("_", " "), printable(shown))
     table.add_row("handlers", f"{len(checkpoints):,}")
     table.add_row("dead letters", f"{letters.total():,}")
     console.print(table)
@@ -116,18 +120,22 @@ async def _info(url: str, as_json: bool) -> None:
             behind = None if position is None else facts["last_position"] - position
             table.add_row(printable(name), *[number(n) for n in (position, behind, letters[name])])
         console.print()
-        console.print(table, markup=False)
+        console.print(table)
 
 
 @app.command()
 def events(
     url: Url,
-    topic: Annotated[str | None, typer.Option(help="Topic pattern: a.*, a.b.>")] = None,
+    topic: Annotated[str | None, typer.Option(help="Topic pattern: a.*, a.b.>", callback=in_utf8)] = None,
     event_type: Annotated[
-        list[str] | None, typer.Option("--event", help="Recorded type; repeatable.")
+        list[str] | None, typer.Option("--event", help="Recorded type; repeatable.", callback=in_utf8)
     ] = None,
-    aggregate_type: Annotated[str | None, typer.Option("--type", help="Type of the aggregate.")] = None,
-    correlation_id: Annotated[str | None, typer.Option("--correlation", help="Correlation id.")] = None,
+    aggregate_type: Annotated[
+        str | None, typer.Option("--type", help="Type of the aggregate.", callback=in_utf8)
+    ] = None,
+    correlation_id: Annotated[
+        str | None, typer.Option("--correlation", help="Correlation id.", callback=in_utf8)
+    ] = None,
     after: Annotated[int, typer.Option(min=0, help="Only behind this position.")] = 0,
     limit: Limit = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more; Ctrl-C ends it.")] = False,
@@ -151,9 +159,9 @@ def events(
 @app.command()
 def stream(
     url: Url,
-    aggregate_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the aggregate.")],
+    aggregate_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the aggregate.", callback=in_utf8)],
     aggregate_type: Annotated[
-        str | None, typer.Option("--type", help="Its type, if several have it.")
+        str | None, typer.Option("--type", help="Its type, if several have it.", callback=in_utf8)
     ] = None,
     after: Annotated[int, typer.Option(min=0, help="Only behind this version.")] = 0,
     limit: Limit = None,
@@ -181,7 +189,10 @@ def stream(
 
 @app.command()
 def trace(
-    url: Url, correlation_id: Annotated[str, typer.Argument(help="Common to what followed from one message.")]
+    url: Url,
+    correlation_id: Annotated[
+        str, typer.Argument(help="Common to what followed from one message.", callback=in_utf8)
+    ],
 ) -> None:
     """Show what followed from one first message, each event below its cause."""
 
@@ -190,13 +201,14 @@ def trace(
             tree = await store.causal_records(correlation_id)
         if not tree.roots:
             raise Refused(f"nothing in {without_password(url)} has the correlation id {correlation_id!r}")
-        print(tree)
+        for line in str(tree).split("\n"):
+            say(line)
 
     asyncio.run(show())
 
 
 async def _show(records: AsyncGenerator[StoredRecord], limit: int | None, as_json: bool) -> None:
-    show = _print_line if as_json else _Rows(Console(highlight=False)).show
+    show = _print_line if as_json else _Rows(new_console()).show
     if limit == 0:
         return
     shown = 0
@@ -209,7 +221,7 @@ async def _show(records: AsyncGenerator[StoredRecord], limit: int | None, as_jso
 
 
 def _print_line(stored: StoredRecord) -> None:
-    print(to_line(stored), flush=True)  # whoever follows in a pipe waits for it
+    say_line(to_line(stored))  # whoever follows in a pipe waits for it
 
 
 class _Rows:
@@ -233,15 +245,13 @@ class _Rows:
             if record.stream is None
             else f"{record.stream.aggregate_type}<{record.aggregate_id}@{record.aggregate_version}>"
         )
-        when = record.timestamp.strftime("%Y-%m-%d %H:%M:%S")
+        when = seconds_of(record.timestamp)
         self._row([f"{stored.position:>8}", when, record.event_type, of, _payload(record)], None)
 
     def _row(self, cells: list[str], style: str | None) -> None:
         *first, last = [printable(cell) for cell in cells]
         line = "  ".join([*map(self._fitted, first, self._widths), self._cut_to(last, self._last)])
-        self._console.print(
-            line.rstrip(), style=style, markup=False, highlight=False, soft_wrap=True, emoji=False
-        )
+        self._console.print(line.rstrip(), style=style, soft_wrap=True)
 
     def _fitted(self, text: str, width: int) -> str:
         text = self._cut_to(text, width)
@@ -260,7 +270,7 @@ def _payload(record: Record) -> str:
 
 def _shown(value: object) -> str:
     return (
-        json.dumps(value, ensure_ascii=False, default=str)
+        json.dumps(json_value(value), ensure_ascii=False)
         if isinstance(value, (str, dict, list))
         else str(value)
     )
@@ -277,14 +287,14 @@ def verify(url: Url, as_json: Json = False) -> None:
         async with opened(url) as store:
             if not isinstance(store, CanVerify):
                 raise NotOffered(url, "verify")
-            with _bar("verify") as progress:
+            with bar("verify") as progress:
                 found = await store.verify(progress)
         if as_json:
-            print(json.dumps({"whole": not isinstance(found, Fault), **found._asdict()}))
+            say_json({"whole": not isinstance(found, Fault), **found._asdict()})
         elif isinstance(found, Fault):
-            print(f"fault: {printable(found.reason)}")
+            say(f"fault: {found.reason}")
         else:
-            print(f"whole: {_count(found.events, 'event')}, {_count(found.streams, 'stream')}")
+            say(f"whole: {counted(found.events, 'event')}, {counted(found.streams, 'stream')}")
         return isinstance(found, Fault)
 
     raise typer.Exit(asyncio.run(check()))
@@ -294,7 +304,7 @@ def verify(url: Url, as_json: Json = False) -> None:
 def backup(url: Url, target: Annotated[str, typer.Argument(help="A new place for the copy.")]) -> None:
     """Copy the store, as it is at one moment, while it is in use."""
     asyncio.run(_copy(url, target, "backup"))
-    print(f"copied to {target}")
+    say(f"copied to {target}")
 
 
 @app.command()
@@ -306,14 +316,14 @@ def restore(
     if not colon:
         raise InvalidStoreUrl(url, ["lmdb"])
     asyncio.run(_copy(f"{scheme}:{copy}", rest.partition("?")[0], "restore"))
-    print(f"restored to {without_password(url)}")
+    say(f"restored to {without_password(url)}")
 
 
 async def _copy(url: str, target: str, command: str) -> None:
     async with opened(url) as store:
         if not isinstance(store, CanBackUp):
             raise NotOffered(url, command)
-        with _bar(command) as progress:
+        with bar(command) as progress:
             await store.backup(target, progress)
 
 
@@ -326,12 +336,12 @@ def copy_all(
 
     async def run() -> Copied:
         async with opened(source) as from_store, opened(target, create=True) as to_store:
-            with _bar("copy") as progress:
+            with bar("copy") as progress:
                 return await copy_store(from_store, to_store, progress)
 
     copied = asyncio.run(run())
     known = f", {copied.known:,} were there already" * bool(copied.known)
-    print(f"{_count(copied.events, 'event')} copied{known}; {_count(copied.views, 'view')}; all are equal")
+    say(f"{counted(copied.events, 'event')} copied{known}; {counted(copied.views, 'view')}; all are equal")
 
 
 # --- as JSON lines -----------------------------------------------------------------------------------------
@@ -339,70 +349,90 @@ def copy_all(
 MARK = '{"uno_actors": '
 HEAD = {"uno_actors": "events", "format": 1}
 """The first line of an export; the last has the number of events, to tell one that was cut off."""
+LONGEST_HEAD = 1000
+"""Bytes of the first line: what is longer is no export, and may have no end."""
+LONGEST_LINE = 1 << 30
+"""Bytes of any other line."""
+OUTPUT = Path("-")
+"""The output or the input, as it is named in place of a file."""
 
 
 @app.command("export")
 def export_events(
-    url: Url, file: Annotated[Path | None, typer.Argument(help="Where to; default is the output.")] = None
+    url: Url, file: Annotated[Path, typer.Argument(help="Where to; - is the output.")] = OUTPUT
 ) -> None:
     """Write all events as JSON lines. Checkpoints, dead letters and snapshots are not among them."""
-    if file is not None and file.exists():
-        raise Refused(f"{file} exists, and nothing is overwritten: name another file")
-    asyncio.run(_export(url, file))
+    asyncio.run(_export(url, None if file == OUTPUT else file))
 
 
 async def _export(url: str, file: Path | None) -> None:
     async with opened(url) as store:
-        with _writing(file) as out, _bar("export", shown=file is not None) as progress:
-            end, count = await store.last_position(), 0
+        with _writing(file) as out, bar("export", shown=file is not None) as progress:
+            end, events = await store.last_position(), 0
             print(json.dumps(HEAD), file=out)
             async with aclosing(store.read_records()) as records:
                 async for stored in records:
                     if stored.position > end:
                         break
                     print(to_line(stored), file=out)
-                    count += 1
-                    if count % CHUNK == 0:
+                    events += 1
+                    if events % CHUNK == 0:
                         progress(stored.position, end)
-            print(json.dumps({"uno_actors": "end", "events": count}), file=out)
+            print(json.dumps({"uno_actors": "end", "events": events}), file=out)
             progress(end, end)
     if file is not None:
-        print(f"{_count(count, 'event')} exported to {file}")
+        say(f"{counted(events, 'event')} exported to {file}")
 
 
 @contextmanager
 def _writing(file: Path | None) -> Iterator[TextIO]:
-    """The output, or ``file``, which is there whole or not at all."""
+    """The output, or ``file``, which is there whole or not at all; into a pipe or a device it is written at once."""
     if file is None:
         yield sys.stdout
         return
-    partial = file.with_name(f".{file.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as out:
-            yield out
-        partial.replace(file)
-    except OSError as error:
-        raise Refused(f"{file} cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        if _is_stream(file):
+            with file.open("w", encoding="ascii") as out:
+                yield out
+            return
+        if file.exists():
+            raise Refused(f"{file} exists, and nothing is overwritten: name another file")
+        partial = file.with_name(f".{file.name}.partial")
+        try:
+            with partial.open("w", encoding="ascii") as out:
+                yield out
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        raise Refused(f"{file} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _is_stream(file: Path) -> bool:
+    """Whether ``file`` is there and is a pipe or a device, such as a shell's ``>(gzip)`` is."""
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 @app.command("import")
 def import_events(
     url: Url,
-    file: Annotated[Path | None, typer.Argument(help="What export wrote; default is the input.")] = None,
+    file: Annotated[Path, typer.Argument(help="What export wrote; - is the input.")] = OUTPUT,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an import that was cut short.")
     ] = False,
 ) -> None:
     """Record exported events in a new store, in their order and with their versions."""
-    asyncio.run(_import(url, file, resume))
+    asyncio.run(_import(url, None if file == OUTPUT else file, resume))
 
 
 async def _import(url: str, file: Path | None, resume: bool) -> None:
-    with _reading(file) as lines, _bar("import", shown=file is not None) as progress:
-        size = 0 if file is None else os.fstat(lines.fileno()).st_size
-        exported = _exported(lines, size, progress)
+    with _reading(file) as lines, bar("import", shown=file is not None) as progress:
+        total = 0 if file is None else os.fstat(lines.fileno()).st_size
+        exported = _exported(_lines(lines), total, progress)
         chunk = tuple(islice(exported, CHUNK))  # whoever names a wrong file gets no store
         async with opened(url, create=True) as store:
             if await store.last_position() and not resume:
@@ -410,15 +440,15 @@ async def _import(url: str, file: Path | None, resume: bool) -> None:
                     f"{without_password(url)} has events: import into a new store, or add --resume to go on with it"
                 )
             exported = chain(chunk, exported)
-            known = count = await _skip_known(store, exported, url) if resume else 0
+            known = done = await _skip_known(store, exported, url) if resume else 0
             while chunk := tuple(islice(exported, CHUNK)):
                 (outcome,) = await store.commit([Append(chunk)])
                 if isinstance(outcome, ConcurrencyConflict):
-                    raise Refused(f"behind event {count:,} the versions of a stream have a gap: {outcome}")
+                    raise Refused(f"behind event {done:,} the versions of a stream have a gap: {outcome}")
                 if isinstance(outcome, UnoError):
                     raise outcome
-                count += len(chunk)
-    print(f"{_count(count - known, 'event')} imported" + f", {known:,} were there already" * bool(known))
+                done += len(chunk)
+    say(f"{counted(done - known, 'event')} imported" + f", {known:,} were there already" * bool(known))
 
 
 async def _skip_known(store: EventStore, exported: Iterator[Record], url: str) -> int:
@@ -442,10 +472,27 @@ def _reading(file: Path | None) -> Iterator[BinaryIO]:
         return
     try:
         opened = file.open("rb")
-    except OSError as error:
-        raise Refused(f"{file} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        raise Refused(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     with opened:
         yield opened
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of ``file``, none of them longer than one of an export can be.
+
+    Raises:
+        UnreadableLine: One is.
+    """
+    most = LONGEST_HEAD
+    for place in count(1):
+        line = file.readline(most + 1)
+        if len(line) > most:
+            raise UnreadableLine(place, f"it is longer than {most:,} bytes")
+        if not line:
+            return
+        yield line
+        most = LONGEST_LINE
 
 
 def _exported(lines: Iterable[bytes], size: int, progress: Progress) -> Iterator[Record]:
@@ -474,40 +521,3 @@ def _exported(lines: Iterable[bytes], size: int, progress: Progress) -> Iterator
         if number % CHUNK == 0:
             progress(done, size)
     raise UnreadableLine(number + 1, "the export was cut off before its end")
-
-
-# --- the terminal ------------------------------------------------------------------------------------------
-
-
-WIDEST = 10_000
-"""Of a table in a pipe, so that programs find each row on one line."""
-
-
-def new_console() -> Console:
-    """Where tables are printed that are whole before: folded into the width of a terminal, a row a line in a pipe."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDEST
-    return console
-
-
-@contextmanager
-def _bar(what: str, *, shown: bool = True) -> Iterator[Progress]:
-    """A progress bar on the terminal's error output; none in a pipe."""
-    console = Console(stderr=True)
-    with Bar(console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def number(value: int | None) -> str:
-    """A number in a table."""
-    return "-" if value is None else f"{value:,}"
-
-
-def _size(size: int) -> str:
-    return f"{decimal(size)} ({size:,} bytes)"

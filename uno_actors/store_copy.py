@@ -58,10 +58,7 @@ async def copy_store(source: EventStore, target: EventStore, progress: Progress)
     after = known
     while after < end:
         chunk = await _chunk(source, after)
-        (outcome,) = await target.commit([Append(tuple(record for _, record in chunk))])
-        if isinstance(outcome, UnoError):
-            raise outcome
-        wanted, found = [position for position, _ in chunk], list(outcome.positions)
+        wanted, found = [position for position, _ in chunk], await _record(target, chunk)
         if wanted != found:
             raise CopyRefused(
                 f"the source's event at position {wanted[0]:,} was recorded at {found[0]:,}: the positions of the"
@@ -84,6 +81,28 @@ async def copy_store(source: EventStore, target: EventStore, progress: Progress)
 
 def _named(letters: Sequence[DeadLetter]) -> set[tuple[str, int]]:
     return {(letter.handler, letter.position) for letter in letters}
+
+
+async def _record(target: EventStore, chunk: Sequence[StoredRecord]) -> list[int]:
+    """Record ``chunk`` and return its positions in the target; what is before an event that it refuses stays there.
+
+    Raises:
+        CopyRefused: The target refuses an event, which is named.
+        UnoError: See `copy_store`.
+    """
+    (outcome,) = await target.commit([Append(tuple(record for _, record in chunk))])
+    if not isinstance(outcome, UnoError):
+        return list(outcome.positions)
+    if not isinstance(outcome, CallerError):
+        raise outcome
+    if len(chunk) > 1:  # one of them
+        half = len(chunk) // 2
+        return [*await _record(target, chunk[:half]), *await _record(target, chunk[half:])]
+    position, record = chunk[0]
+    of = "" if record.stream is None else f" of {record.stream} version {record.aggregate_version}"
+    raise CopyRefused(
+        f"the target cannot record the source's event at position {position:,}, {record.event_type}{of}: {outcome}"
+    ) from outcome
 
 
 async def _chunk(source: EventStore, after: int) -> list[StoredRecord]:

@@ -3,9 +3,24 @@
 SQLite's are written as SQLAlchemy does: ``sqlite+aiosqlite:///PATH``, with one more ``/`` before an absolute path.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
+
+HIDDEN = "***"
+
+_SECRET_NAME = re.compile(r"pass(?!iv)|pwd|secret|token|credential|auth|key", re.IGNORECASE)
+_OPTION = re.compile(r"([?&;])([^=?&;]*)=((?:[^&]|&(?![\w.%+-]+=))*)", re.DOTALL)
+"""A name and its value, which goes on behind an ``&`` that no other name follows: someone forgot to escape it."""
+_USER = re.compile(r"((?:(?:[^:/?#@]*:)?/+)?[^:@/]*):(.*)@", re.DOTALL)
+"""All from the first colon behind the scheme to the last ``@``: a password may hold an ``@``, ``/``, ``?`` or ``#``."""
+_MARKS = re.compile(r"[@:/?#&=]")
+_ONLY_NAME = re.compile(r"[^:/?#@]*:/+[^:@/?#]*@[^@]*", re.DOTALL)
+_NO_PORT = re.compile(
+    r"((?:[^:/?#@]*:)?//(?:\[[^\]]*\]|[^:@/?#\[]*)):(?!\d+(?:[/?#,]|$)|(?:[/?#,]|$))([^/?#]*)"
+)
+"""What stands in the place of a port and is none: a password, if the ``@`` was forgotten."""
 
 
 def path_in(url: str) -> Path | None:
@@ -35,6 +50,53 @@ def below(directory: Path, url: str) -> str:
 def with_options(url: str, options: Mapping[str, str]) -> str:
     """``url`` with more options, whatever letters they have."""
     return f"{url}{'&' if '?' in url else '?'}{urlencode(options)}" if options else url
+
+
+def without_password(url: str) -> str:
+    """``url`` as others may see it, also one that is written wrongly: passwords, tokens and keys are hidden."""
+    for start, end in sorted(_secret_places(url), reverse=True):
+        url = f"{url[:start]}{HIDDEN}{url[end:]}"
+    return url
+
+
+def without_secrets(text: str, url: str) -> str:
+    """``text``, which may be about ``url``, without that which `without_password` hides in it."""
+    written = {url[start:end] for start, end in _secret_places(url)}
+    parts = {
+        part for secret in written for part in (secret, *_MARKS.split(secret))
+    }  # a parser may take it apart
+    for secret in sorted(parts | set(map(unquote, parts)), key=len, reverse=True):
+        if len(secret) > 1 and secret != HIDDEN:
+            text = text.replace(secret, HIDDEN)
+    return text
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether an option of this name has a value that is shown to no one."""
+    return _SECRET_NAME.search(unquote(name)) is not None
+
+
+def _secret_places(url: str) -> Iterator[tuple[int, int]]:
+    """Where the secrets begin and end, apart from each other."""
+    covered = 0
+    if not _is_path(url):
+        # What is hidden among the options may hold an @ too, which ends no user.
+        shown = _OPTION.sub(lambda m: m[0].replace("@", " ") if is_secret_name(m[2]) else m[0], url)
+        named = None if _ONLY_NAME.fullmatch(shown) else _USER.match(shown) or _NO_PORT.match(shown)
+        if named is not None:
+            covered = named.end(2)
+            yield named.span(2)
+    for option in _OPTION.finditer(url):
+        if is_secret_name(option[2]) and option.start(3) >= covered:
+            yield option.span(3)
+
+
+def _is_path(url: str) -> bool:
+    """Whether no user can stand in it."""
+    scheme, _, rest = url.partition(":")
+    if scheme.startswith("sqlite"):
+        return rest.startswith("///")
+    return scheme in ("lmdb", "memory") and not rest.startswith("//")
 
 
 def _split(url: str) -> tuple[str, str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from uno_actors.config_errors import key_path
+from uno_actors.store_urls import HIDDEN, is_secret_name, without_password
 
 Path = tuple[str | int, ...]
 """Keys and, below arrays, indices from 0."""
@@ -126,12 +127,25 @@ def _fault(text: str, error: tomllib.TOMLDecodeError) -> SyntaxFault:
         begun = lost.line
     line = int(place[1]) if place and place[1] else min(begun, last)
     reason = _KEYS.sub(lambda keys: key_path(literal_eval(keys[0])), _PLACE.sub("", message))
-    shown = text.split("\n")[line - 1].strip() if line <= last else ""
+    shown = _without_secret(text.split("\n")[line - 1].strip()) if line <= last else ""
     shown = shown if len(shown) <= LONGEST_SHOWN else shown[: LONGEST_SHOWN - 3] + "..."
     reason = f"{reason}, in {shown!r}" if shown else reason
     if begun < line:
         reason += f"; what it belongs to begins in line {begun}"
     return SyntaxFault(min(line, last), reason)
+
+
+def _without_secret(line: str) -> str:
+    """A line as errors show it: what may be a URL with a password, or a secret, is left out with its quotes."""
+    key, equals, _ = line.partition("=")
+    if equals and is_secret_name(key):
+        return f"{key.strip()} = {HIDDEN}"
+    if "@" in line or "//" in line or without_password(line) != line:
+        return f"{key.strip()} = {HIDDEN}" if _PLAIN_KEY.fullmatch(key) else ""
+    return line
+
+
+_PLAIN_KEY = re.compile(r"[\w. -]+", re.ASCII)
 
 
 def _twice(text: str) -> tuple[list[SyntaxFault], str] | None:
