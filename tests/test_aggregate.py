@@ -136,7 +136,28 @@ def test_event_names_the_command_as_its_cause() -> None:
     command = Deposit(amount=1)
     account.handle(command)
     (event,) = account.pending_events
-    assert event.correlation_id == event.causation_id == command.command_id
+    assert event.causation_id == command.command_id
+
+
+def test_what_begins_with_a_command_has_a_correlation_id_of_its_own() -> None:
+    """One id, say the key of a request, may be used for two aggregates: two things begin."""
+
+    class Generous(Account):
+        @handles
+        def deposit(self, command: Deposit) -> int:
+            super().deposit(command)
+            return super().deposit(command)
+
+    command = Deposit(amount=1, command_id="request 17")
+    correlations = []
+    for name in ("alice", "bob"):
+        account = Generous(name)
+        account.handle(command)
+        first, second = account.pending_events
+        assert first.correlation_id == second.correlation_id, "one command, one beginning"
+        correlations.append(first.correlation_id)
+    assert len({*correlations, command.command_id}) == 3
+    assert all(correlations)
 
 
 def test_event_takes_the_correlation_of_its_command() -> None:

@@ -75,8 +75,7 @@ async def test_a_carried_event_is_recorded_in_the_other_system_and_handled_there
     shipping = ActorSystem("memory:", name="shipping", handlers=[look])
     bridge(orders, shipping, "orders.>")
     async with shipping, orders:
-        command = Ship()
-        await orders.aggregate(Order, "o1").ask(command)
+        await orders.aggregate(Order, "o1").ask(Ship(correlation_id="c"))
         await orders.publisher.publish(ParcelAnnounced(reference="not of this topic"))
         await orders.settled()
         await shipping.settled()
@@ -87,7 +86,7 @@ async def test_a_carried_event_is_recorded_in_the_other_system_and_handled_there
     assert (carried.order, carried.topic, carried.timestamp) == ("o1", original.topic, original.timestamp)
     assert carried.event_id != original.event_id
     assert carried.causation_id == original.event_id
-    assert carried.correlation_id == original.correlation_id == command.command_id
+    assert carried.correlation_id == original.correlation_id == "c"
     assert carried.aggregate_type == CARRIED  # not of the target's Order "o1", if there is one
     assert systems_passed(carried) == ["orders"]
     assert systems_passed(original) == []

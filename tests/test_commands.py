@@ -3,7 +3,6 @@
 import pytest
 from pydantic import ValidationError
 
-from uno_actors.causality import Cause
 from uno_actors.commands import Command
 
 
@@ -33,14 +32,12 @@ def test_each_command_has_an_id_of_its_own() -> None:
     assert all(len(each) == 32 and int(each, 16) >= 0 for each in ids)
 
 
-def test_command_names_itself_as_the_cause_of_what_follows() -> None:
-    command = Deposit(amount=1)
-    assert command.cause == Cause(correlation_id=command.command_id, causation_id=command.command_id)
-
-
-def test_correlation_goes_on_from_the_first_message() -> None:
-    command = Deposit(amount=1, correlation_id="first", causation_id="before")
-    assert command.cause == Cause(correlation_id="first", causation_id=command.command_id)
+def test_none_is_a_new_id() -> None:
+    ids = {Deposit(amount=1, command_id=None).command_id for _ in range(9)}  # type: ignore[arg-type]
+    assert len(ids) == 9
+    assert all(len(each) == 32 for each in ids)
+    first = Deposit(amount=1, command_id="mine", correlation_id=None, causation_id=None)
+    assert (first.command_id, first.correlation_id, first.causation_id) == ("mine", None, None)
 
 
 def test_a_bare_command_and_one_with_a_reply_type_are_both_commands() -> None:

@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "causal_tree",
         "store",
         "snapshots",
+        "fingerprint",
         "command_memory",
         "repository",
     ),

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, ClassVar, Self, TypeVar, overload
 
 from uno_actors.annotations import UnreadableAnnotation, annotated_classes, is_subclass, runs_later
+from uno_actors.causality import Cause, new_id
 from uno_actors.causality import _current as _current_cause
 from uno_actors.commands import Command
 from uno_actors.errors import (
@@ -181,11 +182,14 @@ class AggregateRoot:
     def handle(self, command: Command[R]) -> R:
         """Let the ``@handles`` method for ``command`` decide; events it registers name the command as cause.
 
+        Their correlation id is that of the command, or one of their own if it has none.
+
         Raises:
             UnknownCommand: The class has no method for it.
         """
         method = command_method(type(self), command)
-        token = _current_cause.set(command.cause)
+        cause = Cause(command.correlation_id or new_id(), command.command_id)
+        token = _current_cause.set(cause)
         try:
             reply: R = getattr(self, method)(command)
             return reply

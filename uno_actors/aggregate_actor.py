@@ -9,7 +9,7 @@ append never rests on events that may still fail.
 import asyncio
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from time import monotonic
@@ -18,17 +18,27 @@ from typing import Any, Protocol, TypeVar
 from typing_extensions import override
 
 from uno_actors.aggregate import AggregateRoot, check_aggregate_id, command_method
-from uno_actors.causality import current_cause
+from uno_actors.causality import Cause, current_cause, new_id
 from uno_actors.clock import Clock, Deadlines, Timer
 from uno_actors.codec import Record, StreamId, to_record
-from uno_actors.command_memory import CommandMemory, pack_reply, recorded_reply
+from uno_actors.command_memory import (
+    NO_LANDMARKS,
+    CommandMemory,
+    Landmarks,
+    memory_of,
+    pack_answer,
+    recorded_reply,
+    version_at,
+)
 from uno_actors.commands import Command
 from uno_actors.dispatcher import Dispatcher
 from uno_actors.errors import (
     AskTimeout,
     CallerError,
+    CommandIdReused,
     CommandRejected,
     ConcurrencyConflict,
+    InvalidCommand,
     MailboxFull,
     OutcomeUnknown,
     UnoError,
@@ -36,6 +46,7 @@ from uno_actors.errors import (
     describe,
 )
 from uno_actors.events import DomainEvent
+from uno_actors.fingerprint import are_same
 from uno_actors.future import Future, GetTimeout
 from uno_actors.journal import Journal, Outcome
 from uno_actors.log import get_logger
@@ -58,6 +69,8 @@ LOOKS = 8
 """At the limit, among so many of the oldest an idle aggregate is looked for when a new one comes."""
 SAVE_AFTER = 0.2
 """Seconds that a snapshot waits for others, so that a hot aggregate does not cost a transaction for each."""
+SLACK = 256
+"""Events for which a memory that was made to reach back further still reaches as far."""
 LOOP_LATE = 1.0
 """Seconds beyond the time of a command after which a thread that waits for the reply gives up on the loop."""
 SWEEPS = 4
@@ -96,7 +109,21 @@ class CommandReply(Future[R]):
 class Envelope:
     """A command on its way, with what becomes of its reply."""
 
-    __slots__ = ("actor", "alone", "command", "future", "others", "recorded", "reruns", "started", "timer")
+    __slots__ = (
+        "actor",
+        "after",
+        "alone",
+        "command",
+        "future",
+        "log",
+        "looks_back",
+        "others",
+        "recorded",
+        "reruns",
+        "since",
+        "started",
+        "timer",
+    )
 
     actor: "AggregateActor"
 
@@ -109,6 +136,10 @@ class Envelope:
         self.timer: Timer | None = None
         self.recorded: Recorded | None = None  # found in the store: it is a repetition
         self.others: tuple[int, ...] = ()  # versions whose commands look like it and are others
+        self.looks_back = False  # `since` or `after` says from where the memory must know
+        self.since = 0  # position in `log`: it was not recorded before
+        self.log: object = None  # a store; `None` for that of its system
+        self.after: int | None = None  # version: it was not recorded before
 
     @property
     def withdrawn(self) -> bool:
@@ -187,9 +218,11 @@ class AggregateActor:
         "_aggregates",
         "_behind",
         "_flight",
+        "_landmarks",
         "_loading",
         "_mailbox",
         "_memory",
+        "_reach",
         "_records",
         "_scheduled",
         "_snapshot",
@@ -209,6 +242,8 @@ class AggregateActor:
         self._behind: list[tuple[Envelope, Any]] | None = None  # replies that wait for the next one
         self._records: list[Record] | None = None  # events of the next append
         self._memory: CommandMemory | None = None  # made when there is something to remember
+        self._reach = aggregates.remember_commands  # so many of the last events are in it
+        self._landmarks: Landmarks = NO_LANDMARKS
         self._snapshot: Snapshot | None = None  # of the state after the append under way
         self._scheduled = False
         self._loading = False  # something from the store, without which nothing can be handled
@@ -253,7 +288,7 @@ class AggregateActor:
                     self._load()
                     continue
                 break
-            if self._mailbox[0].alone and (self._flight or self._behind):
+            if (self._flight or self._behind) and self._must_wait(self._mailbox[0]):
                 break
             envelope = self._mailbox.popleft()
             if not (envelope.withdrawn or self._is_repeated(envelope, self.instance)):
@@ -263,8 +298,12 @@ class AggregateActor:
         self._flush()
         if not self._mailbox:
             self._mailbox = None
-        elif self._flight is None or not (self.instance is None or self._mailbox[0].alone):
+        elif self._flight is None or not (self.instance is None or self._must_wait(self._mailbox[0])):
             self._schedule()  # else what is under way comes first, and its outcome goes on from here
+
+    def _must_wait(self, envelope: Envelope) -> bool:
+        """Whether what is under way must be recorded before the command is handled."""
+        return envelope.alone or (envelope.looks_back and not self._reaches_back(envelope))
 
     def _execute(self, envelope: Envelope, instance: AggregateRoot) -> None:
         """Let the aggregate decide. Its events and the reply join the next append; a failure undoes itself."""
@@ -295,7 +334,7 @@ class AggregateActor:
         *others, last = events
         cause = command.causation_id
         records = [to_record(event, command_causation_id=cause) for event in others]
-        records.append(to_record(last, command.command_id, pack_reply(reply, type(command)), cause))
+        records.append(to_record(last, command.command_id, pack_answer(command, reply), cause))
         return records
 
     def _answer_behind(self, envelope: Envelope, outcome: Any) -> None:
@@ -306,30 +345,30 @@ class AggregateActor:
     # --- repeated commands ---
 
     def _remember(self, record: Record, answered: str | None) -> None:
-        size = self._aggregates.remember_commands
-        if not size:
+        if not self._reach:
             return
         if self._memory is None:
             if answered is None:
                 return
             self._memory = CommandMemory()
-        self._memory.note(record.aggregate_version or 0, answered, size)
+        self._memory.note(record.aggregate_version or 0, answered, self._reach)
 
     def _is_repeated(self, envelope: Envelope, instance: AggregateRoot) -> bool:
         """Whether the command was handled before, or may have been: then it is dealt with here."""
         if envelope.recorded is None:
+            if envelope.looks_back and not self._reaches_back(envelope):
+                self._look_first(envelope, self._reach_back(envelope, instance.version))
+                return True
             if self._memory is None:
                 return False
-            command_id = envelope.command.command_id
-            found = self._memory.versions(command_id, instance.version, self._aggregates.remember_commands)
+            command = envelope.command
+            found = self._memory.versions(command.command_id, instance.version, self._reach)
             versions = [version for version in found if version not in envelope.others] if found else ()
             if not versions:
                 return False
-            envelope.recorded = self._outcome_under_way(command_id)
+            envelope.recorded = self._outcome_under_way(command)
             if envelope.recorded is None:
-                self._mailbox = deque([envelope, *(self._mailbox or ())])  # it keeps its turn
-                self._loading = True
-                self._aggregates.start(self._look_up(envelope, versions[-1]))
+                self._look_first(envelope, self._look_up(envelope, versions[-1]))
                 return True
         envelope.started = True
         self._aggregates.statistics.repeated += 1
@@ -337,13 +376,53 @@ class AggregateActor:
         envelope.recorded = None  # if what is under way fails, it is decided again
         return True
 
-    def _outcome_under_way(self, command_id: str) -> Recorded | None:
-        """The outcome of a command that was handled and is not yet recorded; the latest if there are several."""
+    def _look_first(self, envelope: Envelope, looking: Coroutine[Any, Any, None]) -> None:
+        """Have ``looking`` look into the store before the command and those after it are handled."""
+        self._mailbox = deque([envelope, *(self._mailbox or ())])  # it keeps its turn
+        self._loading = True
+        self._aggregates.start(looking)
+
+    def _outcome_under_way(self, command: Command[Any]) -> Recorded | None:
+        """The outcome of a command of this id whose events are not recorded yet; the latest if there are several."""
         under_way = [*(self._flight or ()), *(self._behind or ())]
         for envelope, outcome in reversed(under_way):
-            if envelope.command.command_id == command_id:
+            first = envelope.command
+            if first.command_id != command.command_id or isinstance(outcome, Failed):
+                continue  # what has failed has no events
+            if are_same(first, command):
                 return Recorded(outcome)
+            name, recorded = type(command).__name__, f"is under way: {type(first).__name__}"
+            return Recorded(Failed(CommandIdReused(name, command.command_id, str(self.stream), recorded)))
         return None
+
+    def _reaches_back(self, envelope: Envelope) -> bool:
+        """Whether the memory holds all events among which those of the command can be."""
+        if self.instance is None:
+            return True  # it is loaded before anything else
+        oldest = self.instance.version - self._reach
+        if oldest <= 0:
+            return True
+        if envelope.after is not None:
+            return envelope.after >= oldest
+        return self._landmarks.show(oldest, envelope.since)
+
+    async def _reach_back(self, envelope: Envelope, version: int) -> None:
+        """Have the memory reach back to the first event that may be one of the command; all are recorded."""
+        store = self._aggregates.store
+        try:
+            after = envelope.after
+            if after is None:
+                after, position = await version_at(store, self.stream, envelope.since, version)
+                self._landmarks = self._landmarks.with_one(after, position, self._reach // 4)
+            if after < version - self._reach:
+                size = version - after + SLACK
+                memory = await memory_of(store, self.stream, after, version, size)
+                self._memory, self._reach = memory, size
+            envelope.after = after
+        except BaseException as error:  # noqa: BLE001 - it must be answered, whatever a store raises
+            envelope.recorded = Recorded(Failed(error))
+        self._loading = False
+        self._schedule()
 
     async def _look_up(self, envelope: Envelope, version: int) -> None:
         """See in the store whether the event of ``version`` is the last of this very command."""
@@ -385,6 +464,10 @@ class AggregateActor:
         if isinstance(outcome, Appended):
             if snapshot is not None:
                 self._aggregates.save_snapshot(snapshot)
+            last = outcome.records[-1].aggregate_version or 0
+            if last > self._reach:
+                place = outcome.positions[-1]
+                self._landmarks = self._landmarks.with_one(last, place, self._reach // 4)
             self._answer_flight()
         elif isinstance(outcome, ConcurrencyConflict):
             self._run_again(outcome, [*(self._flight or ()), *(self._behind or ())])
@@ -406,7 +489,8 @@ class AggregateActor:
     def _failed(self, envelope: Envelope, error: UnoError) -> Failed:
         """The end of a command whose events were not, or may not have been, recorded."""
         if isinstance(error, OutcomeUnknown) and self._aggregates.remember_commands:
-            error = OutcomeUnknown(error.what, error.reason, envelope.command.command_id)
+            since = self._aggregates.journal.position
+            error = OutcomeUnknown(error.what, error.reason, envelope.command.command_id, since)
         return Failed(error)
 
     def _answer_flight(self) -> None:
@@ -435,6 +519,9 @@ class AggregateActor:
                 if envelope.reruns > MAX_RERUNS:
                     self._aggregates.answer(self, envelope, Failed(conflict))
                     continue
+                if not envelope.looks_back and self._aggregates.remember_commands:
+                    # What the others have recorded since may be this very command, and more than is remembered.
+                    envelope.looks_back, envelope.after = True, conflict.expected
             again.append(envelope)
         self._aggregates.statistics.reruns += len(again)
         if again:
@@ -480,7 +567,7 @@ class AggregateActor:
         aggregates = self._aggregates
         try:
             while True:
-                self._memory = None
+                self._memory, self._reach = None, aggregates.remember_commands
                 instance, replayed = await aggregates.load(
                     self.stream, look=lambda record: self._remember(record, record.answered)
                 )
@@ -548,7 +635,7 @@ class Aggregates:
         self._saving = asyncio.Lock()
         self._dead = dead
         self.log = get_logger(actor="aggregates")
-        self._store = store
+        self.store = store
         self.registry = store.event_registry
         self.clock = clock
         self._ask_timeout = ask_timeout
@@ -589,6 +676,8 @@ class Aggregates:
             actor = self._active[stream] = AggregateActor(self, stream)
         else:
             self._active.move_to_end(stream)
+        if envelope.log is not None and envelope.log is not self.store:
+            envelope.since = 0  # positions of another log say nothing here
         self._busy += 1
         if envelope.future is not None:
             envelope.actor = actor
@@ -641,7 +730,7 @@ class Aggregates:
 
     async def record_at(self, stream: StreamId, version: int) -> Record | None:
         """The record of one event, if there is one."""
-        page = await self._store.read_stream(stream, version - 1, 1)
+        page = await self.store.read_stream(stream, version - 1, 1)
         return page[0].record if page else None
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
@@ -735,40 +824,94 @@ class AggregateRef:
         self._type = aggregate_type
         self._system = system
 
-    def ask(self, command: Command[R], *, timeout: float | None = None) -> Future[R]:
+    def ask(
+        self, command: Command[R], *, timeout: float | None = None, since: int | None = None
+    ) -> Future[R]:
         """Send ``command`` and return the future reply, which comes when its events are durable.
 
         Args:
             command: One that the aggregate handles.
             timeout: Seconds; default is that of the system.
+            since: For a command that may have been recorded longer ago than the aggregate remembers (see
+                `ActorSystem`): the position in the log before which that cannot be, 0 if there is none. The
+                aggregate looks through its stream from there. Default, for a command with an id that was given,
+                is the event being handled; so a handler may send it again at any time.
 
         Raises:
             UnknownCommand: The aggregate does not handle it.
+            InvalidCommand: One of its ids is no string.
             SystemNotRunning: The system was not started, or has stopped.
-            CommandRejected, AskTimeout, ConcurrencyConflict, MailboxFull, StoreUnavailable, StoreFull,
-                OutcomeUnknown: In the reply; and whatever else the aggregate raises.
+            ValueError: ``since`` is negative.
+            CommandRejected, CommandIdReused, ReplyNotRecorded, AskTimeout, ConcurrencyConflict, MailboxFull,
+                StoreUnavailable, StoreFull, OutcomeUnknown: In the reply; and whatever else the aggregate raises.
         """
         future = CommandReply(self.stream, type(command))
-        self._system.deliver(self.stream, Envelope(self._caused(command), future), timeout)
+        self._system.deliver(self.stream, self._envelope(command, future, since), timeout)
         return future
 
-    def tell(self, command: Command[Any]) -> None:
+    def tell(self, command: Command[Any], *, since: int | None = None) -> None:
         """Send ``command`` and do not wait; if it fails, the failure is logged.
 
-        Raises:
-            UnknownCommand, SystemNotRunning: As for `ask`.
-        """
-        self._system.deliver(self.stream, Envelope(self._caused(command), None), None)
+        Args:
+            command: As for `ask`.
+            since: As for `ask`.
 
-    def _caused(self, command: Command[R]) -> Command[R]:
-        """``command`` with the event being handled as its cause; explicit values win."""
+        Raises:
+            UnknownCommand, InvalidCommand, SystemNotRunning, ValueError: As for `ask`.
+        """
+        self._system.deliver(self.stream, self._envelope(command, None, since), None)
+
+    def _envelope(self, command: Command[R], future: CommandReply[R] | None, since: int | None) -> Envelope:
+        """``command`` with the event being handled as its cause, and whence to look whether it was handled."""
         command_method(self._type, command)
+        if not (
+            type(command.command_id) is str
+            and type(command.correlation_id) in _STR_OR_NONE
+            and type(command.causation_id) in _STR_OR_NONE
+        ):
+            command = _with_fit_ids(command)
         cause = current_cause()
-        if cause is None or (command.correlation_id and command.causation_id):
-            return command
-        correlation_id = command.correlation_id or cause.correlation_id
-        causation_id = command.causation_id or cause.causation_id
-        return command.model_copy(update={"correlation_id": correlation_id, "causation_id": causation_id})
+        if cause is None and since is None:
+            return Envelope(command, future)
+        envelope = Envelope(command if cause is None else _caused(command, cause), future)
+        if since is not None:
+            if since < 0:
+                raise ValueError(f"since must be a position of the log, or 0; found {since}")
+            envelope.looks_back, envelope.since = True, since
+        elif cause is not None and cause.position is not None and "command_id" in command.model_fields_set:
+            # What follows from an event is recorded after it.
+            envelope.looks_back, envelope.since, envelope.log = True, cause.position, cause.log
+        return envelope
 
     def __repr__(self) -> str:
         return f"AggregateRef({self.stream})"
+
+
+_STR_OR_NONE = frozenset({str, type(None)})
+
+
+def _caused(command: Command[R], cause: Cause) -> Command[R]:
+    """``command`` with ``cause`` as its own; explicit values win."""
+    if command.correlation_id and command.causation_id:
+        return command
+    correlation_id = command.correlation_id or cause.correlation_id
+    causation_id = command.causation_id or cause.causation_id
+    return command.model_copy(update={"correlation_id": correlation_id, "causation_id": causation_id})
+
+
+def _with_fit_ids(command: Command[R]) -> Command[R]:
+    """``command``, whose ids were not validated, as in a copy that was updated; a new ``command_id`` for ``None``.
+
+    Raises:
+        InvalidCommand: One is no string.
+    """
+    ids: dict[str, Any] = {name: getattr(command, name) for name in Command.model_fields}
+    if ids["command_id"] is None:
+        ids["command_id"] = new_id()
+        command = command.model_copy(update=ids)
+    for name, found in ids.items():
+        if not isinstance(found, str) and (found is not None or name == "command_id"):
+            raise InvalidCommand(
+                type(command).__name__, f"its {name} must be a string, or None; found {found!r}"
+            )
+    return command

@@ -1,7 +1,9 @@
 """Who caused what: the message being handled now, so that what follows from it can name it.
 
 An event takes ``correlation_id`` from the command being handled and its ``causation_id`` is that command's
-id; a command sent while an event is handled takes both from the event. Explicit values win.
+id; a command sent while an event is handled takes both from the event. Explicit values win. A command that is sent
+from outside and names no correlation id begins something new: its events get an id that nothing else has, not
+even another command of the same id.
 """
 
 import os
@@ -12,10 +14,20 @@ from typing import NamedTuple
 
 
 class Cause(NamedTuple):
-    """The message being handled, as those that follow from it will name it."""
+    """The message being handled, as those that follow from it will name it.
+
+    Attributes:
+        correlation_id: Common to all that follows from one first message.
+        causation_id: The id of the message.
+        position: Place in ``log`` of the recorded event being handled (of several, of the first): whatever follows
+            from it is recorded after it. ``None`` for any other message.
+        log: The store that the event was read from.
+    """
 
     correlation_id: str
     causation_id: str
+    position: int | None = None
+    log: object = None
 
 
 _current: ContextVar[Cause | None] = ContextVar("uno_actors.cause", default=None)

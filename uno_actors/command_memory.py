@@ -1,19 +1,28 @@
 """What a stream remembers of the commands that wrote it, so that a repeated one is answered and not run again.
 
-Nothing is stored for it but the reply, in the last record of a command (`codec.Record.reply`): the record also
-tells which command it answers. An active aggregate keeps three bytes for each of its last events, in which it
-looks for the id of a command that comes; what is found is compared with the record before it counts.
+Nothing is stored for it but the reply and the command's fingerprint, in the last record of a command
+(`codec.Record.reply`): the record also tells which command it answers. An active aggregate keeps three bytes for
+each of its last events, in which it looks for the id of a command that comes; what is found is compared with the
+record before it counts.
+
+The memory reaches back over so many events and no further. A command that may have been recorded before those is
+sent with the position since which that can be (`AggregateRef.ask`): then the aggregate reads its stream from there
+and its memory reaches back as far, until it is loaded again. `Landmarks` spare it that where nothing was recorded
+in between.
 """
 
+import asyncio
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import msgpack
 
-from uno_actors.codec import Record
+from uno_actors.codec import Record, StreamId
 from uno_actors.commands import Command
-from uno_actors.errors import ReplyNotRecorded, describe
+from uno_actors.errors import CommandIdReused, ReplyNotRecorded, describe
+from uno_actors.fingerprint import SIZE, fingerprint, is_same
+from uno_actors.store import PAGE, EventStore
 from uno_actors.values import classes_in, pack_value, unpack_value
 
 MAX_REPLY = 64 << 10
@@ -21,6 +30,9 @@ MAX_REPLY = 64 << 10
 
 _NOT_KEPT = b"\xc1"
 """Begins what stands in for a reply that could not be recorded, before the reason: no msgpack begins so."""
+_FINGERPRINT = b"\xc1\x01"
+"""Begins the fingerprint of the command, after which the reply follows: no reason begins so. Programs that know
+of no fingerprints take it for a reply that could not be recorded. Their records have none."""
 
 _WIDTH = 3
 _NONE = b"\0" * _WIDTH
@@ -68,11 +80,67 @@ def _hash(command_id: str) -> bytes:
     return (hash(command_id) & 0xFF_FFFF or 1).to_bytes(_WIDTH, "little")
 
 
+class Landmarks(tuple[tuple[int, int], ...]):
+    """Some versions of a stream with their positions in the log, in order: which events came after a position.
+
+    A value; what it says of recorded events stays true.
+    """
+
+    __slots__ = ()
+    KEPT: ClassVar[int] = 5
+
+    def with_one(self, version: int, position: int, every: int) -> "Landmarks":
+        """With that of a recorded event, unless there is one within ``every`` versions before it; the last ones."""
+        if self and version - self[-1][0] < every:
+            return self
+        return Landmarks((*self[1 - self.KEPT :], (version, position)))
+
+    def show(self, oldest: int, since: int) -> bool:
+        """Whether all events after position ``since`` have a version after ``oldest``, as far as is known."""
+        return any(version >= oldest and position <= since for version, position in self)
+
+
+NO_LANDMARKS = Landmarks()
+
+
+async def version_at(store: EventStore, stream: StreamId, position: int, head: int) -> tuple[int, int]:
+    """The last version of ``stream``, up to ``head``, that is recorded up to ``position``, and its own position.
+
+    Reads one record after the other, about as often as ``head`` can be halved.
+    """
+    low, low_position, high = 0, 0, head
+    middle = head  # most often nothing has come since
+    while low < high:
+        page = await store.read_stream(stream, middle - 1, 1)
+        if page and page[0].position <= position:
+            low, low_position = middle, page[0].position
+        else:
+            high = middle - 1
+        middle = (low + high + 1) // 2
+    return low, low_position
+
+
+async def memory_of(store: EventStore, stream: StreamId, after: int, head: int, size: int) -> CommandMemory:
+    """The memory of the events of ``stream`` after version ``after`` up to ``head``, read from the store."""
+    memory = CommandMemory()
+    while after < head and (page := await store.read_stream(stream, after, min(PAGE, head - after))):
+        for _, record in page:
+            after += 1
+            memory.note(after, record.answered, size)
+        await asyncio.sleep(0)  # a long stream must not keep the event loop from others
+    return memory
+
+
 # --- replies ---
 
 _PLAIN = frozenset({type(None), bool, float, str})
 _SMALL = 2**63
 _pack_plain = msgpack.Packer().pack
+
+
+def pack_answer(command: Command[Any], reply: object) -> bytes:
+    """What the last record of ``command`` holds: its fingerprint, and the reply or why that cannot be recorded."""
+    return _FINGERPRINT + fingerprint(command) + pack_reply(reply, type(command))
 
 
 def pack_reply(reply: object, command: type[Command[Any]]) -> bytes:
@@ -91,13 +159,20 @@ def pack_reply(reply: object, command: type[Command[Any]]) -> bytes:
 
 
 def recorded_reply(record: Record, command: Command[Any]) -> Any:
-    """The reply that ``record``, the last one of ``command``, holds.
+    """The reply that ``record``, the last one of a command with this id, holds.
 
     Raises:
-        ReplyNotRecorded: It holds none that can be given again.
+        CommandIdReused: It was another command: of another type, or with other contents.
+        ReplyNotRecorded: It holds no reply that can be given again.
     """
     packed = record.reply or b""
     name = type(command).__name__
+    if packed.startswith(_FINGERPRINT):
+        begin = len(_FINGERPRINT)
+        packed, known = packed[begin + SIZE :], packed[begin : begin + SIZE]
+        if not is_same(command, known):
+            recorded = f"recorded {record.event_type} as version {record.aggregate_version}"
+            raise CommandIdReused(name, command.command_id, str(record.stream), recorded)
     if packed.startswith(_NOT_KEPT):
         raise ReplyNotRecorded(
             name, command.command_id, str(record.stream), packed[1:].decode(errors="replace")

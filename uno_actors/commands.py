@@ -2,10 +2,10 @@
 
 from typing import Any, Generic
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import TypeVar
 
-from uno_actors.causality import Cause, new_id
+from uno_actors.causality import new_id
 from uno_actors.frozen_models import FrozenModel
 
 R_co = TypeVar("R_co", default=Any, covariant=True)
@@ -18,10 +18,13 @@ class Command(BaseModel, Generic[R_co], metaclass=FrozenModel):
     whose reply is a ``bool`` may stand where the reply is to be an ``int``.
 
     Attributes:
-        command_id: 32 hexadecimal digits, unique; or what you give, say the key of a request. An aggregate
-            handles one id once: sent again it gets the recorded reply (see `ActorSystem`).
+        command_id: 32 hexadecimal digits, unique; or what you give, say the key of a request. ``None`` means a new
+            one. An aggregate handles one id once: sent again it gets the recorded reply (see `ActorSystem`). An
+            id that comes again with another type of command or other contents is refused; what counts as
+            contents says `uno_actors.fingerprint`.
         correlation_id: Common to all that follows from one first message; taken from the event during whose
-            handling the command is sent, if not given.
+            handling the command is sent, if not given. Where there is none the events of the command get one of
+            their own, so that commands of one id that are sent to two aggregates are two beginnings.
         causation_id: The id of the message that caused this command; taken likewise.
     """
 
@@ -31,7 +34,7 @@ class Command(BaseModel, Generic[R_co], metaclass=FrozenModel):
     correlation_id: str | None = None
     causation_id: str | None = None
 
-    @property
-    def cause(self) -> Cause:
-        """How messages that follow from this command name it."""
-        return Cause(self.correlation_id or self.command_id, self.command_id)
+    @field_validator("command_id", mode="before")
+    @classmethod
+    def _new_if_none(cls, command_id: object) -> object:
+        return new_id() if command_id is None else command_id

@@ -210,6 +210,14 @@ class UnknownCommand(CallerError, TypeError):
         super().__init__(reason)
 
 
+class InvalidCommand(CallerError, TypeError):
+    """A command with an id that no message can have; it was not sent."""
+
+    def __init__(self, command: str, reason: str) -> None:
+        self.command = command
+        super().__init__(f"{command} cannot be sent: {reason}")
+
+
 class ReplyNotRecorded(CallerError):
     """A command was sent again whose first reply cannot be given again; its events are recorded."""
 
@@ -219,6 +227,26 @@ class ReplyNotRecorded(CallerError):
         super().__init__(
             f"{command} {command_id!r} was handled before and its events are recorded in {stream}, but its reply"
             f" cannot be given again: {reason}. Reply with plain values, or name the type in Command[...]"
+        )
+
+
+class CommandIdReused(CallerError, ValueError):
+    """A command came with the id of another one, of another type or with other contents. It was not handled.
+
+    Attributes:
+        command: The class of the command that was not handled.
+        command_id: The id of both.
+        stream: The aggregate to which both were sent.
+    """
+
+    def __init__(self, command: str, command_id: str, stream: str, recorded: str) -> None:
+        self.command = command
+        self.command_id = command_id
+        self.stream = stream
+        super().__init__(
+            f"{command} was not handled: its command_id {command_id!r} is that of another command to {stream}, which"
+            f" {recorded}. Give each command an id of its own, and send one again with the type and the fields"
+            " that it had"
         )
 
 
@@ -420,16 +448,22 @@ class OutcomeUnknown(WorldError):
     Attributes:
         command_id: Of the command that was handled: sent again with this id it takes effect once. ``None`` if
             there was none, or if the system remembers none.
+        since: Position in the log after which its events are, if they were recorded: with ``ask(command,
+            since=...)`` it takes effect once, however late it is sent again. ``None`` as above.
     """
 
-    def __init__(self, what: str, reason: str, command_id: str | None = None) -> None:
+    def __init__(
+        self, what: str, reason: str, command_id: str | None = None, since: int | None = None
+    ) -> None:
         self.what = what
         self.reason = reason
         self.command_id = command_id
+        self.since = since
         remedy = (
             "Read the stream before sending the command again"
             if command_id is None
-            else f"Send the same command again, with command_id={command_id!r}: it takes effect once"
+            else f"Send the same command again, with command_id={command_id!r} and ask(..., since={since or 0}):"
+            " it takes effect once"
         )
         super().__init__(
             f"{what}: a commit did not come to its end ({reason}); its events may or may not be recorded. {remedy}"

@@ -24,11 +24,13 @@ class Journal:
         commits: Groups that were committed.
         events: Events that were recorded.
         recorded: Told of each append that is durable.
+        position: Whatever it has not yet given the outcome of is recorded after this position of the log.
     """
 
     def __init__(self, store: EventStore) -> None:
         self.commits = 0
         self.events = 0
+        self.position = 0
         self.recorded: Callable[[Appended], object] = _nobody_wants_to_know
         self._store = store
         self._waiting: list[tuple[Append, Callable[[Outcome], None]]] = []
@@ -46,14 +48,17 @@ class Journal:
             group, self._waiting = self._waiting, []
             outcomes = await self._commit([request for request, _ in group])
             self.commits += 1
+            end = self.position
             for (request, done), outcome in zip(group, outcomes, strict=True):
                 if isinstance(outcome, Appended):
                     self.events += len(request.records)
+                    end = outcome.positions.stop - 1
                     self.recorded(outcome)
                 try:
                     done(outcome)
                 except Exception as error:  # noqa: BLE001 - one that fails must not keep the others waiting
                     self._log.error("an outcome was not taken", exc_info=error)
+            self.position = end
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 break  # the program ends
         self._task = None

@@ -3,8 +3,14 @@
 A process manager is an aggregate that is fed by events, one for each correlation id. What it reacts to, and the
 commands that it sends upon it, are events of its own stream, recorded before any command is sent. Commands have
 ids derived from what caused them and their place in the reaction. So it does not matter where a crash comes
-between: the same commands are sent again, with the same ids, and have no effect a second time. That all were sent
-is recorded too: an event that comes again later, as when the handler is reset, sends nothing.
+between, nor how late the event comes again: the same commands are sent again, with the same ids, and have no effect
+a second time. Their aggregates look for them in their streams, from the event on that the process reacts to, as
+far as their memory does not reach (`AggregateRef.ask`). That all were sent is recorded too: then an event that
+comes again, as when the handler is reset, sends nothing.
+
+A command that was rejected, or that recorded nothing, leaves no trace in its aggregate. If a crash comes before the
+process has recorded how that ended, the command is sent again and decided again: it may be granted this time, which
+then is its one effect.
 """
 
 from collections import deque
@@ -18,7 +24,14 @@ from typing_extensions import override
 from uno_actors.aggregate import AggregateRoot, check_aggregate_id, command_method, handles
 from uno_actors.annotations import is_subclass
 from uno_actors.commands import Command
-from uno_actors.errors import CommandRejected, InvalidAggregate, InvalidHandler, describe
+from uno_actors.errors import (
+    CommandIdReused,
+    CommandRejected,
+    InvalidAggregate,
+    InvalidHandler,
+    ReplyNotRecorded,
+    describe,
+)
 from uno_actors.events import DomainEvent
 from uno_actors.handlers import EventHandler, HandlerContext, HandlerSpec
 from uno_actors.marked_methods import REACTS, MarkedMethod
@@ -186,7 +199,7 @@ class ProcessManager(AggregateRoot):
 
     @handles
     def all_sent(self, command: AllSent) -> None:
-        """Send nothing more, whenever the event comes again: aggregates remember no command for ever."""
+        """Send nothing more, whenever the event comes again: nothing need be looked for."""
         if self._sent[command.to]:
             self.register_event(Reacted(to=command.to, sent=[]))
 
@@ -259,6 +272,8 @@ class _Feed(EventHandler[DomainEvent]):
                     await context.system.aggregate(aggregate, outgoing.aggregate_id).ask(command)
                 except CommandRejected as rejection:
                     waiting.append((command_id, Refusal(command, str(rejection))))
+                except (ReplyNotRecorded, CommandIdReused):
+                    pass  # it took effect before; the id is ours, so its class has other fields or replies by now
         if has_sent:
             await process.ask(AllSent(to=event.event_id))
 
