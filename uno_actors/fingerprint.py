@@ -222,8 +222,9 @@ def _model(value: BaseModel, made: Made) -> object:
 
 
 def _fields(value: Any, extra: Mapping[str, object] | None, made: Made) -> object:
-    parts: list[object] = [type(value).__name__]
-    _add_fields(parts, value, _fields_of(type(value)), made)
+    kind: Any = type(value)
+    parts: list[object] = [kind.__name__]
+    _add_fields(parts, value, _fields_of(kind), made)
     if extra:
         parts.append(_map(extra, made))
     return _tagged(_FIELDS, *parts)
