@@ -10,27 +10,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stores import LmdbEventStore
-from tests.bank import EVENTS, Account, Balance, BankStore, Credit, Credited, Debit
+from tests.bank import EVENTS, Account, Balance, BankStore, Credit, CreditAndFail, Credited, Debit, credited
+from tests.postgres import postgres
 from tests.waiting import turns, until
 from uno_actors import (
     ActorSystem,
     AggregateRoot,
     Command,
+    CommandIdReused,
     CommandRejected,
     ConcurrencyConflict,
+    HandlerContext,
+    InvalidCommand,
     OutcomeUnknown,
     ReplyNotRecorded,
     StoreFull,
     UnoError,
     handles,
+    open_store,
 )
-from uno_actors.codec import to_record
+from uno_actors.codec import read_payload, to_record
 from uno_actors.command_memory import MAX_REPLY, CommandMemory, pack_reply
-from uno_actors.store import Append, Appended, EventStore
+from uno_actors.fingerprint import fingerprint
+from uno_actors.handlers import HandlerSpec
+from uno_actors.store import PAGE, Append, Appended, EventStore, StoredRecord
 
 
 @dataclass(frozen=True)
@@ -287,6 +294,422 @@ async def test_between_two_processes_the_loser_answers_with_what_the_winner_reco
         both = Credit(amount=7)
         assert await asyncio.gather(alice.ask(both), alice_too.ask(both)) == [13, 13]
         assert await amounts(store) == [1, 5, 7]
+
+
+# --- an id that another command has ---
+
+
+@asynccontextmanager
+async def store_of(url: str) -> AsyncIterator[EventStore]:
+    async with open_store(url, EVENTS) as store:
+        yield store
+
+
+@pytest.fixture(params=["lmdb", "sqlite", "postgres"])
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    match request.param:
+        case "lmdb":
+            return f"lmdb:{tmp_path}/store"
+        case "sqlite":
+            return f"sqlite+aiosqlite:///{tmp_path}/store.db"
+    return await postgres().new_url()
+
+
+OTHERS: list[Command[Any]] = [
+    Credit(amount=6, command_id="x"),
+    Debit(amount=5, command_id="x"),
+    Balance(command_id="x"),
+    CreditAndFail(amount=5, command_id="x"),
+]
+"""Commands with the id of ``Credit(amount=5, command_id="x")``."""
+
+
+async def assert_reused(alice: Any, command: Command[Any]) -> None:
+    with pytest.raises(CommandIdReused, match=f"{type(command).__name__} was not handled") as raised:
+        await alice.ask(command)
+    assert (raised.value.command_id, raised.value.stream) == (command.command_id, "Account<alice>")
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=repr)
+async def test_another_command_of_the_same_id_is_refused_and_never_answered_for_the_first(
+    other: Command[Any],
+) -> None:
+    async with running() as (system, store):
+        alice = system.aggregate(Account, "alice")
+        first = Credit(amount=5, command_id="x")
+        assert await alice.ask(first) == 5
+        for _ in range(2):
+            await assert_reused(alice, other)
+            assert await alice.ask(first) == 5
+        await assert_reused(alice, first.model_copy(update={"amount": 7}))
+        assert await alice.ask(first.model_copy(update={"correlation_id": "c", "causation_id": "k"})) == 5
+        assert await amounts(store) == [5]
+
+
+async def test_it_is_refused_after_a_restart_behind_a_snapshot_and_in_another_process(url: str) -> None:
+    first, other = Credit(amount=5, command_id="x"), OTHERS[0]
+    async with store_of(url) as store, running(store, snapshot_every=2) as (system, _):
+        alice = system.aggregate(Account, "alice")
+        await alice.ask(first)
+        await alice.ask(Credit(amount=1))
+        await assert_reused(alice, other)
+        async with running(store) as (elsewhere, _):
+            await assert_reused(elsewhere.aggregate(Account, "alice"), other)
+            assert await elsewhere.aggregate(Account, "alice").ask(first) == 5
+    async with store_of(url) as store, running(store, snapshot_every=2) as (system, _):
+        alice = system.aggregate(Account, "alice")
+        assert await alice.ask(Balance()) == 6
+        assert system.statistics().events_replayed == 0, "there is a snapshot"
+        await assert_reused(alice, other)
+        assert await alice.ask(first) == 5
+        assert await amounts(store) == [5, 1]
+
+
+async def test_it_is_refused_after_the_aggregate_was_let_go() -> None:
+    async with running(max_active=1) as (system, store):
+        alice = system.aggregate(Account, "alice")
+        await alice.ask(Credit(amount=5, command_id="x"))
+        await system.aggregate(Account, "bob").ask(Balance())
+        assert system.statistics().passivations == 1
+        await assert_reused(alice, OTHERS[0])
+        assert await amounts(store) == [5]
+
+
+async def test_while_the_first_is_under_way_the_other_waits_for_what_comes_of_it() -> None:
+    async with running() as (system, store):
+        alice = system.aggregate(Account, "alice")
+        store.gate.clear()
+        first = Credit(amount=5, command_id="x")
+        replies = [alice.ask(first)]
+        await until(lambda: store.commits_asked)
+        replies += [alice.ask(command) for command in (OTHERS[0], first, OTHERS[1], Credit(amount=1), first)]
+        await turns()
+        assert not any(reply.done() for reply in replies)
+        store.gate.set()
+        found = await asyncio.gather(*map(answered, replies), return_exceptions=True)
+        assert [each if isinstance(each, int) else type(each) for each in found] == [
+            5,
+            CommandIdReused,
+            5,
+            CommandIdReused,
+            6,
+            5,
+        ]
+        assert "is under way: Credit" in str(found[1])
+        assert await amounts(store) == [5, 1]
+
+
+async def test_if_the_first_fails_the_other_has_the_id() -> None:
+    async with running() as (system, store):
+        alice = system.aggregate(Account, "alice")
+        store.gate.clear()
+        store.commit_errors.append(StoreFull("memory:", "no room"))
+        first = Credit(amount=5, command_id="x")
+        replies = [alice.ask(first)]
+        await until(lambda: store.commits_asked)
+        replies += [alice.ask(OTHERS[0]), alice.ask(first)]
+        await turns()
+        store.gate.set()
+        found = await asyncio.gather(*map(answered, replies), return_exceptions=True)
+        assert [type(found[0]), found[1], type(found[2])] == [StoreFull, 6, CommandIdReused]
+        assert await amounts(store) == [6]
+
+
+async def test_a_command_that_recorded_nothing_leaves_its_id_to_others() -> None:
+    async with running() as (system, store):
+        alice = system.aggregate(Account, "alice")
+        assert await alice.ask(Balance(command_id="x")) == 0
+        with pytest.raises(CommandRejected):
+            await alice.ask(Debit(amount=1, command_id="x"))
+        assert await alice.ask(Credit(amount=5, command_id="x")) == 5
+        await assert_reused(alice, Balance(command_id="x"))
+        assert await amounts(store) == [5]
+
+
+async def test_what_older_programs_recorded_is_answered_as_they_did() -> None:
+    """They recorded replies without fingerprints."""
+    async with running() as (system, store):
+        event = Credited(amount=5, aggregate_id="alice", aggregate_type="Account")
+        await store.commit([Append((to_record(event, "x", pack_reply(5, Credit)),))])
+        for command in (Credit(amount=5, command_id="x"), Credit(amount=6, command_id="x")):
+            assert await system.aggregate(Account, "alice").ask(command) == 5
+        event = Credited(amount=1, aggregate_id="bob", aggregate_type="Account")
+        await store.commit([Append((to_record(event, "x", pack_reply(sys, Credit)),))])
+        with pytest.raises(ReplyNotRecorded, match="a module cannot be restored"):
+            await system.aggregate(Account, "bob").ask(Credit(amount=1, command_id="x"))
+
+
+async def test_a_recorded_reply_stands_behind_its_fingerprint() -> None:
+    """As the format says; an older program takes it for a reply that was not recorded."""
+    command = Credit(amount=5, command_id="x")
+    async with running() as (system, store):
+        await system.aggregate(Account, "alice").ask(command)
+        (stored,) = await store.read_log()
+    assert stored.record.reply == b"\xc1\x01" + fingerprint(command) + b"\x05"
+
+
+@pytest.mark.parametrize(
+    ("update", "wrong"),
+    [
+        ({"command_id": 5}, "command_id"),
+        ({"correlation_id": b"c"}, "correlation_id"),
+        ({"causation_id": 1.5}, "causation_id"),
+    ],
+)
+async def test_an_id_that_could_not_be_read_again_is_refused_before_the_command_is_sent(
+    update: dict[str, Any], wrong: str
+) -> None:
+    """pydantic validates no update of a copy."""
+    async with running() as (system, store):
+        alice = system.aggregate(Account, "alice")
+        with pytest.raises(InvalidCommand, match=f"Credit cannot be sent: its {wrong} must be a string"):
+            alice.ask(Credit(amount=1).model_copy(update=update))
+        copy = Credit(amount=1, command_id="x").model_copy(update={"command_id": None})
+        assert [await alice.ask(copy) for _ in range(2)] == [1, 2], "each is a new one"
+        assert await amounts(store) == [1, 1]
+
+
+async def answered(reply: Any) -> Any:
+    return await reply
+
+
+# --- repetitions that come later than the memory reaches ---
+
+
+async def fill(alice: Any, count: int = 9) -> None:
+    for _ in range(count):
+        await alice.ask(Credit(amount=0))
+
+
+@pytest.mark.parametrize("remembered", [0, 1, 4])
+@pytest.mark.parametrize("snapshot_every", [0, 3])
+async def test_a_command_is_looked_for_since_the_position_that_is_given(
+    url: str, remembered: int, snapshot_every: int
+) -> None:
+    settings = {"remember_commands": remembered, "snapshot_every": snapshot_every}
+    command = Credit(amount=5, command_id="x")
+    async with store_of(url) as store, running(store, **settings) as (system, _):
+        alice = system.aggregate(Account, "alice")
+        await fill(alice)
+        since = await store.last_position()
+        await system.aggregate(Account, "bob").ask(Credit(amount=1))
+        assert await alice.ask(command, since=since) == 5
+        await fill(alice)
+        for place in (since, 0, 3):
+            assert await alice.ask(command, since=place) == 5
+        await fill(alice)
+        assert await alice.ask(command, since=since) == 5
+        with pytest.raises(CommandIdReused):
+            await alice.ask(Credit(amount=6, command_id="x"), since=since)
+    async with store_of(url) as store, running(store, **settings) as (system, _):
+        alice = system.aggregate(Account, "alice")
+        assert await alice.ask(command, since=since) == 5
+        assert await alice.ask(Credit(amount=7, command_id="y"), since=since) == 12
+        assert sum(await amounts(store)) == 12
+
+
+class CountingStore(BankStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[int] = []
+
+    async def read_stream(self, stream: Any, after_version: int = 0, limit: int = PAGE) -> list[StoredRecord]:
+        page = await super().read_stream(stream, after_version, limit)
+        self.reads.append(len(page))
+        return page
+
+
+async def test_nothing_is_read_for_a_command_that_is_sent_for_the_first_time() -> None:
+    """Not even where the stream is longer than the memory; and a long way back is read once."""
+    async with running(CountingStore(), remember_commands=8) as (system, store):
+        alice = system.aggregate(Account, "alice")
+        await fill(alice, 40)
+        store.reads.clear()
+        for number in range(60):
+            position = await store.last_position()
+            await alice.ask(Credit(amount=1, command_id=f"{number}"), since=position)
+        assert store.reads == []
+        for number in range(59, -1, -1):
+            assert await alice.ask(Credit(amount=1, command_id=f"{number}"), since=40 + number) == number + 1
+        assert sum(await amounts(store)) == 60
+        looked_up = 60
+        assert len(store.reads) < looked_up + 60, "by halves and page by page, and mostly not at all"
+
+
+class Till(Account):
+    """Another stream, of which the handler below does not hear."""
+
+
+async def test_a_stream_that_is_looked_through_as_a_whole_is_not_read_again_for_each_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("uno_actors.aggregate_actor.SLACK", 2)
+    async with running(CountingStore(), remember_commands=2) as (system, store):
+        alice = system.aggregate(Account, "alice")
+        await fill(alice, 100)
+        store.reads.clear()
+        for number in range(100):
+            await alice.ask(Credit(amount=1, command_id=f"{number}"), since=0)
+        assert sum(store.reads) < 1000, "a few times, and not a hundred"
+        assert sum(await amounts(store)) == 100
+
+
+async def test_a_handler_may_send_its_commands_again_at_any_time() -> None:
+    """It derives their ids from the event, and the event says since when they can be recorded."""
+    fail = True
+
+    async def pay(event: Credited, context: HandlerContext) -> None:
+        receipt = Credit(amount=event.amount, command_id=f"{event.event_id}-receipt")
+        await context.system.aggregate(Till, "till").ask(receipt)
+        await context.system.aggregate(Till, "till").ask(Credit(amount=100))
+        if fail:
+            raise RuntimeError("after it has sent")
+
+    spec = HandlerSpec(
+        "pay", pay, event_type=Credited, aggregate_type=Account, start="earliest", max_attempts=1
+    )
+    store = BankStore()
+    async with ActorSystem(store, aggregates=[Account, Till], handlers=[spec], remember_commands=4) as system:
+
+        async def receipts() -> list[int]:
+            return [amount for amount in await amounts(store, "till") if amount < 100]
+
+        for amount in (1, 2):
+            await system.aggregate(Account, "alice").ask(Credit(amount=amount))
+        await system.settled()
+        for _ in range(20):
+            await system.aggregate(Till, "till").ask(Credit(amount=100))
+        assert len(await store.dead_letters()) == 2
+        fail = False
+        await system.retry_dead_letters("pay")
+        await system.settled()
+        await until(lambda: not store._dead_letters)
+        assert await receipts() == [1, 2]
+        for _ in range(20):
+            await system.aggregate(Till, "till").ask(Credit(amount=100))
+        await system.reset("pay", to="earliest")
+        await system.settled()
+        assert await receipts() == [1, 2]
+
+
+async def test_positions_of_another_systems_log_are_not_taken_for_ones_own() -> None:
+    """The handler's event has a later position there than the command has here."""
+    here = BankStore()
+    async with running(here, remember_commands=2) as (system, _):
+        alice = system.aggregate(Account, "alice")
+
+        async def credit(event: Credited, context: HandlerContext) -> None:
+            await alice.ask(Credit(amount=event.amount, command_id=f"of {event.event_id}"))
+
+        spec = HandlerSpec("credit", credit, event_type=Credited, start="earliest")
+        there = BankStore()
+        await there.append(*credited(0, 0, 0, 0, 0, 5))
+        async with ActorSystem(there, handlers=[spec]) as other:
+            await other.settled()
+            await fill(alice)
+            await other.reset("credit", to="earliest")
+            await other.settled()
+        assert sum(await amounts(here)) == 5
+
+
+async def test_after_an_unknown_outcome_the_error_says_since_when_to_look() -> None:
+    class Mute(BankStore):
+        async def commit(self, requests: Any) -> list[Appended | UnoError]:
+            outcomes = await super().commit(requests)
+            if self.commits_asked == 7:
+                raise OutcomeUnknown("memory:", "the power went")
+            return outcomes
+
+    async with running(Mute(), remember_commands=2) as (system, store):
+        alice = system.aggregate(Account, "alice")
+        await fill(alice, 6)
+        command = Credit(amount=5)
+        with pytest.raises(OutcomeUnknown, match=r"ask\(\.\.\., since=6\)") as raised:
+            await alice.ask(command)
+        await fill(alice)
+        assert raised.value.since == 6
+        assert await alice.ask(command, since=raised.value.since) == 5
+        assert sum(await amounts(store)) == 5
+
+
+async def test_a_loser_to_many_events_of_others_looks_among_all_of_them() -> None:
+    """Two processes are sent one command. The slower one meets a conflict when the other has gone far ahead."""
+    command = Credit(amount=5, command_id="x")
+    async with (
+        running(remember_commands=2) as (one, store),
+        running(store, remember_commands=2) as (other, _),
+    ):
+        await one.aggregate(Account, "alice").ask(Credit(amount=0))
+        await other.aggregate(Account, "alice").ask(Balance())
+
+        async def ahead() -> None:
+            store.before_commit = None
+            await other.aggregate(Account, "alice").ask(command)
+            await fill(other.aggregate(Account, "alice"))
+
+        store.before_commit = ahead
+        assert await one.aggregate(Account, "alice").ask(command) == 5
+        assert sum(await amounts(store)) == 5
+
+
+async def test_a_store_that_fails_to_be_read_then_is_the_error_of_that_command_alone() -> None:
+    async with running(remember_commands=2) as (system, store):
+        alice = system.aggregate(Account, "alice")
+        await fill(alice)
+        store.read_stream_errors.append(OSError("the disk is gone"))
+        with pytest.raises(OSError, match="the disk is gone"):
+            await alice.ask(Credit(amount=1, command_id="x"), since=0)
+        assert await alice.ask(Credit(amount=1, command_id="x"), since=0) == 1
+
+
+async def test_a_place_that_is_none_is_refused() -> None:
+    async with running() as (system, _):
+        with pytest.raises(ValueError, match="since must be a position"):
+            system.aggregate(Account, "alice").ask(Credit(amount=1), since=-1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_each_id_counts_once_however_little_is_remembered_and_whoever_writes(data: st.DataObject) -> None:
+    """Two systems on one store, with any memory, send commands of few ids at any time, among others."""
+    ids = st.sampled_from(["x", "y", None])
+    steps = data.draw(
+        st.lists(st.tuples(st.integers(0, 1), ids, st.sampled_from([1, 2]), st.integers(0, 3)), max_size=25)
+    )
+    remembered = data.draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
+    every = data.draw(st.sampled_from([0, 2]))
+    slack = data.draw(st.integers(0, 3))
+    store = BankStore()
+
+    async def run() -> list[tuple[Command[Any], Any]]:
+        async with (
+            running(store, remember_commands=remembered[0], snapshot_every=every) as (one, _),
+            running(store, remember_commands=remembered[1]) as (other, _),
+        ):
+            refs = [system.aggregate(Account, "alice") for system in (one, other)]
+            asked = []
+            for place, command_id, amount, pause in steps:
+                command = Credit(amount=amount, command_id=command_id)
+                asked.append((command, asyncio.ensure_future(answered(refs[place].ask(command, since=0)))))
+                await turns(pause)
+            await asyncio.wait([reply for _, reply in asked]) if asked else None
+            return [(command, reply.exception() or reply.result()) for command, reply in asked]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("uno_actors.aggregate_actor.SLACK", slack)
+        found = asyncio.run(asyncio.wait_for(run(), 20))
+    balance, recorded = 0, {}
+    for record in store._log:
+        amount = read_payload(record)["amount"]
+        balance += amount
+        assert record.answered not in recorded, "recorded twice"
+        recorded[record.answered] = amount, balance
+    for command, outcome in found:
+        amount, reply = recorded[command.command_id]
+        if isinstance(outcome, CommandIdReused):
+            assert command.amount != amount
+        elif not isinstance(outcome, ConcurrencyConflict):
+            assert (command.amount, outcome) == (amount, reply)
 
 
 # --- looking it up ---
