@@ -14,7 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stores import LmdbEventStore
-from tests.bank import EVENTS, Account, Balance, BankStore, Credit, CreditAndFail, Credited, Debit, credited
+from tests.bank import (
+    EVENTS,
+    Account,
+    Balance,
+    BankStore,
+    Credit,
+    CreditAndFail,
+    Credited,
+    Debit,
+    Noted,
+    credited,
+)
 from tests.postgres import postgres
 from tests.waiting import turns, until
 from uno_actors import (
@@ -592,8 +603,11 @@ async def test_a_handler_may_send_its_commands_again_at_any_time() -> None:
         assert await receipts() == [1, 2]
 
 
-async def test_positions_of_another_systems_log_are_not_taken_for_ones_own() -> None:
-    """The handler's event has a later position there than the command has here."""
+async def test_positions_of_another_systems_log_are_not_taken_for_ones_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The event that is handled has a later position there than its command has here."""
+    monkeypatch.setattr("uno_actors.aggregate_actor.SLACK", 0)
     here = BankStore()
     async with running(here, remember_commands=2) as (system, _):
         alice = system.aggregate(Account, "alice")
@@ -603,10 +617,10 @@ async def test_positions_of_another_systems_log_are_not_taken_for_ones_own() -> 
 
         spec = HandlerSpec("credit", credit, event_type=Credited, start="earliest")
         there = BankStore()
-        await there.append(*credited(0, 0, 0, 0, 0, 5))
+        await there.append(*[Noted(text="")] * 20, *credited(5))
         async with ActorSystem(there, handlers=[spec]) as other:
             await other.settled()
-            await fill(alice)
+            await fill(alice, 30)
             await other.reset("credit", to="earliest")
             await other.settled()
         assert sum(await amounts(here)) == 5

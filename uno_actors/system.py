@@ -71,7 +71,9 @@ class ActorSystem:
             first event; 0 or ``None`` to take none. Saved behind the commands, never needed.
         remember_commands: For how many of its last events an aggregate knows which commands recorded them: one
             of these that is sent again, with the same ``command_id``, records nothing and gets the reply of
-            the first time. 0 for none. One that had recorded nothing is handled again.
+            the first time; another command with that id is refused with `CommandIdReused`. 0 for none. One that
+            had recorded nothing is handled again. For commands that may be sent again later, see
+            `AggregateRef.ask` and its ``since``; those that handlers send need it not.
         stop_timeout: Seconds that stopping may take.
         clock: For everything that waits.
         event_registry: For a store that is opened by URL: finds the classes of recorded events. Default is
