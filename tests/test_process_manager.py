@@ -1,11 +1,15 @@
 """Process managers: state for each correlation id, and commands whose ids follow from what caused them."""
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from pydantic import Field
 
+from stores import InMemoryEventStore
+from tests.waiting import ManualClock, until
 from uno_actors import (
     ActorSystem,
     AggregateRoot,
@@ -15,13 +19,17 @@ from uno_actors import (
     EventRegistry,
     InvalidAggregate,
     InvalidHandler,
+    OutcomeUnknown,
     ProcessManager,
     Refusal,
+    StoreUnavailable,
     UnknownCommand,
+    UnoError,
     handles,
     reacts,
 )
 from uno_actors.process_manager import HasReacted, React, Reacted
+from uno_actors.store import Append, Appended
 
 
 class Reserve(Command):
@@ -338,3 +346,142 @@ async def test_events_that_no_reaction_is_for_are_not_even_decoded(system: Actor
     await system.aggregate(Order, "order-1").ask(PlaceOrder(count=1))
     await system.settled()
     assert await system.store.dead_letters() == []
+
+
+# --- a command once in effect, whenever the process comes to send it again ---
+
+
+class DyingStore(InMemoryEventStore):
+    """Commits so many times more; the last of these is done and not told, as if the process had been killed."""
+
+    def __init__(self) -> None:
+        super().__init__(EVENTS)
+        self.left: float = math.inf
+
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        self.left -= 1
+        if self.left < 0:
+            raise StoreUnavailable("memory:", "it is dead")
+        outcomes = await super().commit(requests)
+        if self.left == 0:
+            raise OutcomeUnknown("memory:", "killed")
+        return outcomes
+
+    async def save_progress(self, *args: Any, **kwargs: Any) -> None:
+        if self.left > 0:
+            await super().save_progress(*args, **kwargs)
+
+
+@asynccontextmanager
+async def running(
+    store: InMemoryEventStore, *, handles: bool = True, **settings: Any
+) -> AsyncIterator[ActorSystem]:
+    handlers = [Fulfilment.handler(start="earliest", max_attempts=1000)] if handles else []
+    async with ActorSystem(
+        store, aggregates=TYPES, handlers=handlers, remember_commands=4, stop_timeout=1, **settings
+    ) as system:
+        yield system
+
+
+async def go_on_without_it(store: InMemoryEventStore) -> None:
+    """More events in the streams to which the process sends than their aggregates remember the commands of."""
+    async with running(store, handles=False) as system:
+        for _ in range(10):
+            await system.aggregate(Stock, "shelf").ask(Release(count=0))
+
+
+@pytest.mark.parametrize("works", [True, False], ids=["granted", "refused"])
+@pytest.mark.parametrize("snapshot_every", [0, 3])
+async def test_a_process_that_is_killed_after_any_write_sends_no_command_twice_in_effect(
+    monkeypatch: pytest.MonkeyPatch, works: bool, snapshot_every: int
+) -> None:
+    """Killed, and started again when the aggregates have long forgotten what it had sent."""
+    monkeypatch.setattr(Parcel, "works", works)
+    monkeypatch.setattr(InMemoryEventStore, "close", still_open)
+    wanted = ["OrderPlaced", "StockReserved", "ParcelPacked" if works else "StockReleased"]
+    kills = 0
+    while await dies_and_goes_on(kills + 1, wanted, snapshot_every):
+        kills += 1
+    assert kills > 5
+
+
+async def dies_and_goes_on(commits: int, wanted: list[str], snapshot_every: int) -> bool:
+    """Whether a process that is killed after so many commits was killed at all; either way it ends as wanted."""
+    store = DyingStore()
+    await go_on_without_it(store)
+    async with running(store, handles=False) as system:
+        await system.aggregate(Order, "order-1").ask(PlaceOrder(count=3, correlation_id="order-1"))
+    store.left = commits
+    async with running(store, snapshot_every=snapshot_every, clock=ManualClock()) as system:
+        await until(
+            lambda: store.left <= 0 or system.statistics().handlers["Fulfilment"].position == len(store._log)
+        )
+        is_killed = store.left <= 0
+    store.left = math.inf
+    await go_on_without_it(store)
+    async with running(store, snapshot_every=snapshot_every) as system:
+        await system.settled()
+        assert await store.dead_letters() == []
+        events = [event async for _, event in store.read_all() if not isinstance(event, Reacted)]
+    assert [event.event_type for event in events if getattr(event, "count", 1)] == wanted
+    return is_killed
+
+
+async def still_open(self: InMemoryEventStore) -> None:
+    """What is in memory is there for the next system."""
+
+
+class Weigh(Command[Any]):
+    weight: int
+
+
+class ParcelWeighed(DomainEvent):
+    weight: int
+
+
+class Scale(AggregateRoot):
+    @handles
+    def weigh(self, command: Weigh) -> object:
+        self.register_event(ParcelWeighed(weight=command.weight))
+        return object()
+
+    def apply_parcel_weighed(self, event: ParcelWeighed) -> None: ...
+
+
+class Weighing(ProcessManager):
+    sends_to = (Scale,)
+
+    @reacts
+    def weigh(self, event: OrderPlaced) -> None:
+        self.send(Scale, "scale", Weigh(weight=event.count))
+
+
+async def test_what_a_command_replied_or_held_then_does_not_matter_to_a_process_that_sends_it_again() -> None:
+    """Its reply could not be recorded; and by now the class of the command has other fields."""
+    registry = EventRegistry([OrderPlaced, ParcelWeighed, Reacted])
+    async with ActorSystem(
+        aggregates=[Scale, Weighing], handlers=[Weighing.handler(start="earliest")], event_registry=registry
+    ) as system:
+        scale = system.aggregate(Scale, "scale")
+        for number, recorded in enumerate([3, 4]):  # by the process, and by its older program
+            event = OrderPlaced(count=3, correlation_id=f"{number}")
+            await scale.ask(Weigh(weight=recorded, command_id=f"{event.event_id}.0"))
+            await system.store.append(event)
+        await system.settled()
+        assert await system.store.dead_letters() == []
+        weighed = [event.weight for event in await system.store.get_events("scale")]
+        assert weighed == [3, 4]
+        ends = [
+            record
+            async for _, record in system.store.read_records()
+            if record.event_type == "uno_actors.Reacted"
+        ]
+        assert len(ends) == 4, "both processes know that all was sent"
+
+
+async def test_one_id_that_two_aggregates_are_sent_begins_two_processes(system: ActorSystem) -> None:
+    """The key of a request, say: the correlation id is not taken from it."""
+    for name in ("order-1", "order-2"):
+        await system.aggregate(Order, name).ask(PlaceOrder(count=3, command_id="request-1"))
+    await system.settled()
+    assert sorted(await recorded(system)) == sorted(["OrderPlaced", "StockReserved", "ParcelPacked"] * 2)
