@@ -16,6 +16,11 @@ views          view name, NUL, key                                  value, check
 meta           ``program``, ``format``                              ``uno_actors``, ``1``
 ============== ==================================================== ====================================
 
+The last record of a command holds its reply (`uno_actors.codec.Record.reply`): the bytes C1 01 and eight bytes of
+fingerprint, by which another command of the same id is known (`uno_actors.fingerprint`), then the reply as msgpack
+(`uno_actors.values`), or C1 and the reason why it could not be recorded. Older programs wrote no fingerprint, only what
+follows it.
+
 *check* is the CRC-32 of key and value, 32 bits, the lowest byte first: a value that was changed, or that stands
 in another's place, is not believed but told as `CorruptRecord`. What the index of a stream leads to must be the
 record of that stream and version. Damage to keys and to LMDB's own pages is not seen by these checks: LMDB notices

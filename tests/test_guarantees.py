@@ -22,6 +22,7 @@ from uno_actors import (
     AskTimeout,
     Backoff,
     Command,
+    CommandIdReused,
     CommandRejected,
     ConcurrencyConflict,
     DeadlockError,
@@ -31,17 +32,20 @@ from uno_actors import (
     EventSourcedRepository,
     MailboxFull,
     OutcomeUnknown,
+    ProcessManager,
     StoreUnavailable,
     Supervisor,
     SystemNotRunning,
     UnoError,
     handles,
     open_store,
+    reacts,
     subscribe,
 )
 from uno_actors.aggregate_actor import CAPACITY
 from uno_actors.codec import to_record
 from uno_actors.handler_actor import CAPACITY as HANDLER_CAPACITY
+from uno_actors.process_manager import AllSent
 from uno_actors.store import Append, Appended
 
 
@@ -566,3 +570,66 @@ async def test_12_what_was_decided_is_what_is_read(tmp_path: Path) -> None:
     assert [*map(repr, read.parts)] == ["Decimal('1.50')", "'1.50'"]
     assert read.at.isoformat() == "2024-11-03T22:30:00-05:00"
     assert live == repr(read)
+
+
+async def test_13_one_id_one_command(tmp_path: Path) -> None:
+    """A `command_id` that comes again with other contents is an error, never another command's reply."""
+    first = Deposit(amount=10, command_id="order-4711")
+    others = [
+        Deposit(amount=11, command_id="order-4711"),
+        DepositParts(parts=10, command_id="order-4711"),
+        Balance(command_id="order-4711"),
+    ]
+    for _ in range(2):  # before a restart and after it
+        async with ActorSystem(f"lmdb:{tmp_path}/store", handlers=[]) as system:
+            account = system.aggregate(Account, "alice")
+            assert await account.ask(first) == 10
+            for other in others:
+                with pytest.raises(CommandIdReused):
+                    await account.ask(other)
+            assert await account.ask(Balance()) == 10
+
+
+class Wished(DomainEvent):
+    amount: int
+
+
+class Payer(ProcessManager):
+    """Pays into the account what is wished for."""
+
+    sends_to = (Account,)
+    crashes = False
+
+    @reacts
+    def pay(self, event: Wished) -> None:
+        self.send(Account, "alice", Deposit(amount=event.amount))
+
+    @handles
+    def all_sent(self, command: AllSent) -> None:
+        if self.crashes:
+            raise RuntimeError("killed before it has recorded that all was sent")
+        super().all_sent(command)
+
+
+async def test_13_a_process_sends_each_command_once_in_effect_however_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its command took effect, it did not come to record so, and the account has long forgotten the command."""
+    settings = {"aggregates": [Account, Payer], "remember_commands": 16}
+    handler = Payer.handler(start="earliest", max_attempts=1)
+    monkeypatch.setattr(Payer, "crashes", True)
+    async with ActorSystem(f"lmdb:{tmp_path}/store", handlers=[handler], **settings) as system:
+        await system.publisher.publish(Wished(amount=10, correlation_id="wish"))
+        await system.settled()
+        assert len(await system.store.dead_letters()) == 1
+        for _ in range(40):
+            await system.aggregate(Account, "alice").ask(Deposit(amount=0))
+    async with ActorSystem(f"lmdb:{tmp_path}/store", handlers=[handler], **settings) as system:
+        await system.reset("Payer", to="earliest")
+        await system.settled()
+        assert await system.aggregate(Account, "alice").ask(Balance()) == 10
+        monkeypatch.setattr(Payer, "crashes", False)
+        await system.retry_dead_letters("Payer")
+        await system.settled()
+        assert await system.store.dead_letters() == []
+        assert await system.aggregate(Account, "alice").ask(Balance()) == 10

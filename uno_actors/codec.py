@@ -31,8 +31,9 @@ class StreamId(NamedTuple):
 class Record(NamedTuple):
     """An event as it is stored; the first fields are those of `DomainEvent`, ``payload`` is msgpack.
 
-    The last event that a command recorded also holds what was replied, and so which command it was: the one
-    named as its cause, or, if the event names another cause, ``command_id``.
+    The last event that a command recorded also holds what was replied and a fingerprint of the command (see
+    `command_memory.pack_answer`), and so which command it was: the one named as its cause, or, if the event names
+    another cause, ``command_id``.
 
     Commands are not recorded. So that a chain of causes does not end at one, the events that name a command as
     their cause also hold what caused that: ``command_causation_id``.
@@ -79,7 +80,7 @@ def to_record(
     Args:
         event: Of any type.
         command_id: The command whose last event it is.
-        reply: What was replied to it, as `command_memory.pack_reply` writes it.
+        reply: What was replied to it, as `command_memory.pack_answer` writes it.
         command_causation_id: What caused the command that is the event's cause.
 
     Raises:
