@@ -44,9 +44,21 @@ Made: TypeAlias = Literal["if given", "always", "never"]
 def fingerprint(command: Command[Any], made: Made = "if given") -> bytes:
     """The fingerprint of ``command``. Those of commands with different ids differ."""
     kind = type(command)
+    names, fields = _fields_of(kind)
     parts: list[object] = [kind.__name__, command.command_id]
+    if names is not None:  # the way of most commands, and so a short one
+        values = command.__dict__
+        try:
+            for name in names:
+                value = values[name]
+                if type(value) not in _EXACT:
+                    value = _canonical(value, made)
+                parts += name, value
+            return blake2b(_pack(parts), digest_size=SIZE).digest()
+        except Exception:  # noqa: BLE001 - see below; or it is an integer that msgpack does not know
+            del parts[2:]
     try:
-        _add_fields(parts, command, _fields_of(kind), made)
+        _add_fields(parts, command, fields, made)
         if command.__pydantic_extra__:
             parts.append(_map(command.__pydantic_extra__, made))
         packed = _pack(parts)
@@ -87,30 +99,46 @@ class _Field(NamedTuple):
 
 _IDS = frozenset(Command.model_fields)
 _EMPTY: dict[object, object] = {factory: factory() for factory in (list, dict, set, frozenset, tuple)}
-_EXACT = frozenset({type(None), bool, str, bytes})
-"""Types whose values msgpack writes in one way."""
+_EXACT = frozenset({type(None), bool, str, bytes, int})
+"""Types whose values msgpack writes in one way, if it can write them."""
+
+
+class _Fields(NamedTuple):
+    """The fields of a model or a dataclass, by name: a class may put them in another order.
+
+    Attributes:
+        names: Their names if they all count, whatever they hold; else ``None``.
+        fields: All of them.
+    """
+
+    names: tuple[str, ...] | None
+    fields: tuple[_Field, ...]
 
 
 @lru_cache(maxsize=1024)
-def _fields_of(kind: Any) -> tuple[_Field, ...]:
-    """The fields of a model or a dataclass, by name: a class may put them in another order."""
-    fields: Iterable[tuple[str, Any]]
+def _fields_of(kind: Any) -> _Fields:
+    found: Iterable[tuple[str, Any]]
+    is_open = False
     if issubclass(kind, BaseModel):
         ids = _IDS if issubclass(kind, Command) else ()
-        fields = ((name, field) for name, field in kind.model_fields.items() if name not in ids)
+        found = ((name, field) for name, field in kind.model_fields.items() if name not in ids)
+        is_open = kind.model_config.get("extra") == "allow"
     else:
-        fields = ((field.name, field) for field in dataclasses.fields(kind) if field.compare)
-    return tuple(sorted(_field(name, field.default, field.default_factory) for name, field in fields))
+        found = ((field.name, field) for field in dataclasses.fields(kind) if field.compare)
+    fields = tuple(sorted(_field(name, field.default, field.default_factory) for name, field in found))
+    all_count = not (is_open or any(field.is_made or field.default is not None for field in fields))
+    return _Fields(tuple(field.name for field in fields) if all_count else None, fields)
 
 
 def _field(name: str, default: object, factory: object) -> _Field:
     if factory is not None and factory is not dataclasses.MISSING:
-        if factory not in _EMPTY:
+        if not (isinstance(factory, type) and factory in _EMPTY):
             return _Field(name, None, is_made=True)
         default = _EMPTY[factory]
-    if default in (PydanticUndefined, dataclasses.MISSING):
-        return _Field(name, None, is_made=False)
-    return _Field(name, _pack(_canonical(default, "if given")), is_made=False)
+    if default is not PydanticUndefined and default is not dataclasses.MISSING:
+        with suppress(Exception):  # whatever its own methods raise
+            return _Field(name, _pack(_canonical(default, "if given")), is_made=False)
+    return _Field(name, None, is_made=False)
 
 
 def _add_fields(parts: list[object], value: Any, fields: tuple[_Field, ...], made: Made) -> None:
@@ -118,10 +146,7 @@ def _add_fields(parts: list[object], value: Any, fields: tuple[_Field, ...], mad
     for name, default, is_made in fields:
         if is_made and (made == "never" or (made == "if given" and not _was_given(value, name))):
             continue
-        item = getattr(value, name)
-        kind = type(item)
-        if kind not in _EXACT and not (kind is int and -_BIG <= item < _BIG):
-            item = _canonical(item, made)
+        item = _canonical(getattr(value, name), made)
         if default is not None and _pack(item) == default:
             continue
         parts.append(name)
@@ -134,7 +159,7 @@ def _was_given(value: Any, name: str) -> bool:
 
 # --- values, as msgpack writes them in one way ---
 
-_BIG = 2**63
+_LEAST, _MOST = -(2**63), 2**64  # integers in between msgpack writes itself
 _pack: Callable[[object], bytes] = msgpack.Packer(unicode_errors="surrogatepass").pack
 
 _NUMBER, _SET, _MAP, _MOMENT, _SPAN, _UUID, _FIELDS, _ENUM, _CLASS, _OTHER = range(10)
@@ -146,7 +171,7 @@ def _tagged(code: int, *parts: object) -> msgpack.ExtType:
 
 def _canonical(value: Any, made: Made) -> object:
     kind = type(value)
-    if kind in _EXACT:
+    if kind in _EXACT and (kind is not int or _LEAST <= value < _MOST):
         return value
     for base, write in _WRITERS:
         if isinstance(value, base):
@@ -170,7 +195,7 @@ def _bytes(value: Any, _: Made) -> object:
 
 def _int(value: int, _: Made) -> object:
     value = int.__int__(value)
-    return value if -_BIG <= value < _BIG else _tagged(_NUMBER, *_digits(Decimal(value)))
+    return value if _LEAST <= value < _MOST else _tagged(_NUMBER, *_digits(Decimal(value)))
 
 
 def _float(value: float, made: Made) -> object:
@@ -183,7 +208,7 @@ def _float(value: float, made: Made) -> object:
 def _decimal(value: Decimal, _: Made) -> object:
     if not value.is_finite():
         return float(value) if value.is_infinite() else _tagged(_NUMBER, "nan")
-    if -_BIG <= value < _BIG and value == (whole := int(value)):
+    if _LEAST <= value < _MOST and value == (whole := int(value)):
         return whole
     return _tagged(_NUMBER, *_digits(value))
 
@@ -224,7 +249,7 @@ def _model(value: BaseModel, made: Made) -> object:
 def _fields(value: Any, extra: Mapping[str, object] | None, made: Made) -> object:
     kind: Any = type(value)
     parts: list[object] = [kind.__name__]
-    _add_fields(parts, value, _fields_of(kind), made)
+    _add_fields(parts, value, _fields_of(kind).fields, made)
     if extra:
         parts.append(_map(extra, made))
     return _tagged(_FIELDS, *parts)
