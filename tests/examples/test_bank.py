@@ -82,6 +82,11 @@ def test_a_request_that_is_sent_again_takes_effect_once(http: httpx.Client) -> N
         transfer = http.post("/transfers", json=wish, headers={"Idempotency-Key": "rent"}).json()["id"]
         assert (transfer, ended(http, transfer)) == ("transfer-rent", "done")
     assert (balance(http, "ann"), balance(http, "bob")) == (130, 20)
+    for path, body in (("deposits", {"amount": 51}), ("withdrawals", {"amount": 50})):
+        other = http.post(f"/accounts/ann/{path}", json=body, headers={"Idempotency-Key": "deposit-1"})
+        assert other.status_code == 422
+        assert "'deposit-1' is that of another command" in other.json()["detail"]
+    assert balance(http, "ann") == 130
 
 
 def test_a_transfer_that_cannot_be_is_refused_or_undone(http: httpx.Client) -> None:

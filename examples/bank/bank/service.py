@@ -18,6 +18,7 @@ from bank.accounts import Account, Cents, Deposit, LookAt, OpenAccount, Withdraw
 from bank.transfers import PREFIX, LookAtTransfer, RequestTransfer, Transfer
 from uno_actors import (
     ActorSystem,
+    CommandIdReused,
     CommandRejected,
     InvalidAggregateId,
     OutcomeUnknown,
@@ -86,7 +87,8 @@ async def _rejected(_: Request, error: CommandRejected) -> JSONResponse:
 
 
 @app.exception_handler(InvalidAggregateId)
-async def _impossible(_: Request, error: InvalidAggregateId) -> JSONResponse:
+@app.exception_handler(CommandIdReused)
+async def _impossible(_: Request, error: InvalidAggregateId | CommandIdReused) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, status_code=422)
 
 
