@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import Enum, Flag
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from stores import LmdbEventStore
 from tests.bank import (
@@ -45,7 +47,7 @@ from uno_actors import (
     open_store,
 )
 from uno_actors.codec import read_payload, to_record
-from uno_actors.command_memory import MAX_REPLY, CommandMemory, pack_reply
+from uno_actors.command_memory import MAX_REPLY, CommandMemory, pack_answer, pack_reply, recorded_reply
 from uno_actors.fingerprint import fingerprint
 from uno_actors.handlers import HandlerSpec
 from uno_actors.store import PAGE, Append, Appended, EventStore, StoredRecord
@@ -197,6 +199,113 @@ async def test_the_reply_comes_back_type_for_type(reply: object) -> None:
         again = await system.aggregate(Shop, "alice").ask(command)
     for found in (first, again, await ask_again(store, Shop, command)):
         assert (repr(found), type(found)) == (repr(first), type(first))
+
+
+class Kind(Enum):
+    FIRST = (1, "a")
+    ALSO_FIRST = FIRST
+    SECOND = object()
+
+
+class Bits(Flag):
+    ONE = 1
+    TWO = 2
+
+
+class Weight(int):
+    """It would be read as an ``int``."""
+
+
+class Part(BaseModel):
+    name: str
+    extras: list[str] = []
+
+
+class RarePart(Part):
+    rarity: int
+
+
+class Pair(NamedTuple):
+    left: Any
+    right: Any
+
+
+class Offer(Command[Kind | Bits | Part | RarePart | Pair | Receipt]):
+    """What is replied to it is one of these, or something else."""
+
+
+OFFERED = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.binary(max_size=4)
+    | st.decimals() | st.dates() | st.times() | st.datetimes(timezones=st.none() | st.timezones()) | st.timedeltas()
+    | st.uuids() | st.sampled_from([*Kind, *Bits, Bits.ONE | Bits.TWO, Weight(3), object(), sys])
+    | st.builds(Part, name=st.text(max_size=3)) | st.builds(RarePart, name=st.text(max_size=3), rarity=st.integers()),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.lists(inner, max_size=3).map(tuple)
+    | st.dictionaries(st.text(max_size=2) | st.integers() | st.sampled_from([*Kind, (1, "x")]), inner, max_size=3)
+    | st.builds(Pair, inner, inner)
+    | st.builds(lambda items: Part.model_construct(name="x", extras=items), st.lists(inner, max_size=2))
+    | st.builds(Receipt, inner, inner),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@given(OFFERED)
+def test_a_repetition_gets_an_equal_reply_of_the_same_type_or_is_told_that_there_is_none(reply: Any) -> None:
+    command = Offer()
+    event = Credited(amount=1, aggregate_id="alice", aggregate_type="Shop")
+    record = to_record(event, command.command_id, pack_answer(command, reply))
+    try:
+        again = recorded_reply(record, command)
+    except ReplyNotRecorded:
+        return
+    assert shown(again) == shown(reply)
+
+
+def shown(value: Any) -> Any:
+    """A value and its type, and those of what it holds."""
+    kind = type(value)
+    match value:
+        case dict():
+            return kind, [(shown(key), shown(item)) for key, item in value.items()]
+        case list() | tuple() | set() | frozenset():
+            return kind, [shown(item) for item in value]
+        case BaseModel() | Receipt():
+            return kind, shown(vars(value))
+        case _:
+            return kind, repr(value)
+
+
+class Remember(Command[list[str]]):
+    text: str
+
+
+class Diary(AggregateRoot):
+    """It replies with a list of its own, in spite of all advice."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id=id)
+        self.texts: list[str] = []
+
+    @handles
+    def remember(self, command: Remember) -> list[str]:
+        self.register_event(Noted(text=command.text))
+        return self.texts
+
+    def apply_noted(self, event: Noted) -> None:
+        self.texts.append(event.text)
+
+
+async def test_a_reply_is_that_of_its_moment_whatever_the_aggregate_makes_of_it_later() -> None:
+    store = BankStore()
+    async with ActorSystem(store, aggregates=[Diary], handlers=[]) as system:
+        diary = system.aggregate(Diary, "d")
+        store.gate.clear()
+        first, second = Remember(text="a"), Remember(text="b")
+        replies = [diary.ask(command) for command in (first, second, first)]
+        await until(lambda: store.commits_asked)
+        store.gate.set()
+        assert await asyncio.gather(*replies) == [["a"], ["a", "b"], ["a"]]
+        assert await diary.ask(first) == ["a"]
 
 
 class Foreign:

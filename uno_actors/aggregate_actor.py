@@ -28,6 +28,7 @@ from uno_actors.command_memory import (
     memory_of,
     pack_answer,
     recorded_reply,
+    reply_of_its_own,
     version_at,
 )
 from uno_actors.commands import Command
@@ -312,7 +313,7 @@ class AggregateActor:
         outcome: Any
         try:
             outcome = instance.handle(envelope.command)
-            records = self._to_records(instance.take_pending_events(), envelope.command, outcome)
+            records, outcome = self._to_records(instance.take_pending_events(), envelope.command, outcome)
         except BaseException as error:  # noqa: BLE001 - one aggregate's SystemExit is that aggregate's failure
             outcome, records = Failed(error), []
             if instance.pending_events or not isinstance(error, CommandRejected):
@@ -326,17 +327,20 @@ class AggregateActor:
             self._remember(records[-1], envelope.command.command_id)
         self._answer_behind(envelope, outcome)
 
-    def _to_records(self, events: list[DomainEvent], command: Command[Any], reply: Any) -> list[Record]:
-        """The events as records, of which the last one holds the reply."""
+    def _to_records(
+        self, events: list[DomainEvent], command: Command[Any], reply: Any
+    ) -> tuple[list[Record], Any]:
+        """The events as records, of which the last one holds the reply; and the reply, equal to that."""
         if not events:
-            return []
+            return [], reply
         for event in events:
             self._aggregates.registry.check_readable(event)
         *others, last = events
         cause = command.causation_id
         records = [to_record(event, command_causation_id=cause) for event in others]
-        records.append(to_record(last, command.command_id, pack_answer(command, reply), cause))
-        return records
+        packed = pack_answer(command, reply)
+        records.append(to_record(last, command.command_id, packed, cause))
+        return records, reply_of_its_own(command, reply, packed)
 
     def _answer_behind(self, envelope: Envelope, outcome: Any) -> None:
         if self._behind is None:

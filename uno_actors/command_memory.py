@@ -158,6 +158,23 @@ def pack_reply(reply: object, command: type[Command[Any]]) -> bytes:
     return packed
 
 
+def reply_of_its_own(command: Command[Any], reply: object, packed: bytes) -> Any:
+    """``reply`` as it is recorded in ``packed``, so that what is changed later in the aggregate is not changed in it.
+
+    One that could not be recorded, or that cannot change, is returned as it is.
+    """
+    kind = type(reply)
+    if kind in _PLAIN or kind is int:
+        return reply
+    recorded = packed[len(_FINGERPRINT) + SIZE :]
+    if recorded.startswith(_NOT_KEPT):
+        return reply
+    try:
+        return unpack_value(recorded, _reply_classes(type(command)))
+    except Exception:  # noqa: BLE001 - then a repetition is told; the first asker has what was replied
+        return reply
+
+
 def recorded_reply(record: Record, command: Command[Any]) -> Any:
     """The reply that ``record``, the last one of a command with this id, holds.
 
