@@ -253,7 +253,9 @@ OFFERED = st.recursive(
 def test_a_repetition_gets_an_equal_reply_of_the_same_type_or_is_told_that_there_is_none(reply: Any) -> None:
     command = Offer()
     event = Credited(amount=1, aggregate_id="alice", aggregate_type="Shop")
-    record = to_record(event, command.command_id, pack_answer(command, reply))
+    packed, given = pack_answer(command, reply)
+    assert shown(given) == shown(reply)
+    record = to_record(event, command.command_id, packed)
     try:
         again = recorded_reply(record, command)
     except ReplyNotRecorded:
@@ -787,8 +789,9 @@ async def test_a_store_that_fails_to_be_read_then_is_the_error_of_that_command_a
 
 async def test_a_place_that_is_none_is_refused() -> None:
     async with running() as (system, _):
-        with pytest.raises(ValueError, match="since must be a position"):
-            system.aggregate(Account, "alice").ask(Credit(amount=1), since=-1)
+        for wrong in (-1, 1.5, "1"):
+            with pytest.raises(ValueError, match="since must be a position"):
+                system.aggregate(Account, "alice").ask(Credit(amount=1), since=wrong)
 
 
 @settings(max_examples=150, deadline=None)

@@ -190,7 +190,7 @@ def endless() -> list[Any]:
     return inner
 
 
-@pytest.mark.parametrize("value", [Shy(), endless(), SecretStr("1234"), SecretStr("4321")], ids=repr)
+@pytest.mark.parametrize("value", [Shy(), endless(), SecretStr("1234")], ids=["shy", "endless", "secret"])
 def test_what_cannot_be_looked_into_counts_by_its_class(value: object) -> None:
     command = holding(value)
     assert fingerprint(command) == fingerprint(command)

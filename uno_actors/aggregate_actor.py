@@ -28,7 +28,6 @@ from uno_actors.command_memory import (
     memory_of,
     pack_answer,
     recorded_reply,
-    reply_of_its_own,
     version_at,
 )
 from uno_actors.commands import Command
@@ -338,9 +337,9 @@ class AggregateActor:
         *others, last = events
         cause = command.causation_id
         records = [to_record(event, command_causation_id=cause) for event in others]
-        packed = pack_answer(command, reply)
+        packed, reply = pack_answer(command, reply)
         records.append(to_record(last, command.command_id, packed, cause))
-        return records, reply_of_its_own(command, reply, packed)
+        return records, reply
 
     def _answer_behind(self, envelope: Envelope, outcome: Any) -> None:
         if self._behind is None:
@@ -880,7 +879,7 @@ class AggregateRef:
             return Envelope(command, future)
         envelope = Envelope(command if cause is None else _caused(command, cause), future)
         if since is not None:
-            if since < 0:
+            if type(since) is not int or since < 0:
                 raise ValueError(f"since must be a position of the log, or 0; found {since}")
             envelope.looks_back, envelope.since = True, since
         elif cause is not None and cause.position is not None and "command_id" in command.model_fields_set:

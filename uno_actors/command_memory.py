@@ -13,6 +13,7 @@ in between.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -134,13 +135,23 @@ async def memory_of(store: EventStore, stream: StreamId, after: int, head: int, 
 # --- replies ---
 
 _PLAIN = frozenset({type(None), bool, float, str})
+_UNCHANGING = _PLAIN | {int}
 _SMALL = 2**63
 _pack_plain = msgpack.Packer().pack
 
 
-def pack_answer(command: Command[Any], reply: object) -> bytes:
-    """What the last record of ``command`` holds: its fingerprint, and the reply or why that cannot be recorded."""
-    return _FINGERPRINT + fingerprint(command) + pack_reply(reply, type(command))
+def pack_answer(command: Command[Any], reply: Any) -> tuple[bytes, Any]:
+    """What the last record of ``command`` holds: its fingerprint, and the reply or why that cannot be recorded.
+
+    And the reply for its asker: equal to what is recorded, and not changed by what the aggregate does later to a
+    list of its own. One that cannot be recorded is the aggregate's.
+    """
+    begin = _FINGERPRINT + fingerprint(command)
+    packed = pack_reply(reply, type(command))
+    if type(reply) not in _UNCHANGING and not packed.startswith(_NOT_KEPT):
+        with suppress(Exception):  # then a repetition is told so; the first asker has what was replied
+            reply = unpack_value(packed, _reply_classes(type(command)))
+    return begin + packed, reply
 
 
 def pack_reply(reply: object, command: type[Command[Any]]) -> bytes:
@@ -156,23 +167,6 @@ def pack_reply(reply: object, command: type[Command[Any]]) -> bytes:
     except Exception as error:  # noqa: BLE001 - the command was handled: a reply of any kind must not undo it
         return _NOT_KEPT + describe(error).encode()[:MAX_REPLY]
     return packed
-
-
-def reply_of_its_own(command: Command[Any], reply: object, packed: bytes) -> Any:
-    """``reply`` as it is recorded in ``packed``, so that what is changed later in the aggregate is not changed in it.
-
-    One that could not be recorded, or that cannot change, is returned as it is.
-    """
-    kind = type(reply)
-    if kind in _PLAIN or kind is int:
-        return reply
-    recorded = packed[len(_FINGERPRINT) + SIZE :]
-    if recorded.startswith(_NOT_KEPT):
-        return reply
-    try:
-        return unpack_value(recorded, _reply_classes(type(command)))
-    except Exception:  # noqa: BLE001 - then a repetition is told; the first asker has what was replied
-        return reply
 
 
 def recorded_reply(record: Record, command: Command[Any]) -> Any:
