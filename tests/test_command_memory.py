@@ -831,10 +831,12 @@ def test_each_id_counts_once_however_little_is_remembered_and_whoever_writes(dat
         assert record.answered not in recorded, "recorded twice"
         recorded[record.answered] = amount, balance
     for command, outcome in found:
+        if isinstance(outcome, ConcurrencyConflict):
+            continue  # the other was faster four times
         amount, reply = recorded[command.command_id]
         if isinstance(outcome, CommandIdReused):
             assert command.amount != amount
-        elif not isinstance(outcome, ConcurrencyConflict):
+        else:
             assert (command.amount, outcome) == (amount, reply)
 
 

@@ -127,6 +127,9 @@ class Envelope:
     )
 
     actor: "AggregateActor"
+    since: int
+    log: object
+    after: int | None
 
     def __init__(self, command: Command[Any], future: CommandReply[Any] | None) -> None:
         self.command = command
@@ -137,10 +140,17 @@ class Envelope:
         self.timer: Timer | None = None
         self.recorded: Recorded | None = None  # found in the store: it is a repetition
         self.others: tuple[int, ...] = ()  # versions whose commands look like it and are others
-        self.looks_back = False  # `since` or `after` says from where the memory must know
-        self.since = 0  # position in `log`: it was not recorded before
-        self.log: object = None  # a store; `None` for that of its system
-        self.after: int | None = None  # version: it was not recorded before
+        self.looks_back = False  # for most commands: then none of the three below is ever set
+
+    def look_back(self, since: int, log: object = None, after: int | None = None) -> None:
+        """It may have been recorded before, further back than the memory reaches: only after these places.
+
+        Args:
+            since: Position in ``log``.
+            log: A store; ``None`` for that of the system.
+            after: Version of the stream; ``None`` if it is not known yet.
+        """
+        self.looks_back, self.since, self.log, self.after = True, since, log, after
 
     @property
     def withdrawn(self) -> bool:
@@ -289,7 +299,12 @@ class AggregateActor:
                     self._load()
                     continue
                 break
-            if (self._flight or self._behind) and self._must_wait(self._mailbox[0]):
+            first = self._mailbox[0]
+            if (
+                (first.alone or first.looks_back)
+                and (self._flight or self._behind)
+                and self._must_wait(first)
+            ):
                 break
             envelope = self._mailbox.popleft()
             if not (envelope.withdrawn or self._is_repeated(envelope, self.instance)):
@@ -525,7 +540,7 @@ class AggregateActor:
                     continue
                 if not envelope.looks_back and self._aggregates.remember_commands:
                     # What the others have recorded since may be this very command, and more than is remembered.
-                    envelope.looks_back, envelope.after = True, conflict.expected
+                    envelope.look_back(0, after=conflict.expected)
             again.append(envelope)
         self._aggregates.statistics.reruns += len(again)
         if again:
@@ -680,7 +695,7 @@ class Aggregates:
             actor = self._active[stream] = AggregateActor(self, stream)
         else:
             self._active.move_to_end(stream)
-        if envelope.log is not None and envelope.log is not self.store:
+        if envelope.looks_back and envelope.log is not None and envelope.log is not self.store:
             envelope.since = 0  # positions of another log say nothing here
         self._busy += 1
         if envelope.future is not None:
@@ -868,10 +883,11 @@ class AggregateRef:
     def _envelope(self, command: Command[R], future: CommandReply[R] | None, since: int | None) -> Envelope:
         """``command`` with the event being handled as its cause, and whence to look whether it was handled."""
         command_method(self._type, command)
+        ids = command.__dict__
         if not (
-            type(command.command_id) is str
-            and type(command.correlation_id) in _STR_OR_NONE
-            and type(command.causation_id) in _STR_OR_NONE
+            type(ids["command_id"]) is str
+            and type(ids["correlation_id"]) in _STR_OR_NONE
+            and type(ids["causation_id"]) in _STR_OR_NONE
         ):
             command = _with_fit_ids(command)
         cause = current_cause()
@@ -881,10 +897,10 @@ class AggregateRef:
         if since is not None:
             if type(since) is not int or since < 0:
                 raise ValueError(f"since must be a position of the log, or 0; found {since}")
-            envelope.looks_back, envelope.since = True, since
+            envelope.look_back(since)
         elif cause is not None and cause.position is not None and "command_id" in command.model_fields_set:
             # What follows from an event is recorded after it.
-            envelope.looks_back, envelope.since, envelope.log = True, cause.position, cause.log
+            envelope.look_back(cause.position, cause.log)
         return envelope
 
     def __repr__(self) -> str:

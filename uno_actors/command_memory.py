@@ -147,10 +147,12 @@ def pack_answer(command: Command[Any], reply: Any) -> tuple[bytes, Any]:
     list of its own. One that cannot be recorded is the aggregate's.
     """
     begin = _FINGERPRINT + fingerprint(command)
+    kind = type(reply)
     packed = pack_reply(reply, type(command))
-    if type(reply) not in _UNCHANGING and not packed.startswith(_NOT_KEPT):
-        with suppress(Exception):  # then a repetition is told so; the first asker has what was replied
-            reply = unpack_value(packed, _reply_classes(type(command)))
+    if kind in _UNCHANGING or packed.startswith(_NOT_KEPT):
+        return begin + packed, reply
+    with suppress(Exception):  # then a repetition is told so; the first asker has what was replied
+        reply = unpack_value(packed, _reply_classes(type(command)))
     return begin + packed, reply
 
 
