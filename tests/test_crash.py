@@ -179,13 +179,13 @@ async def test_a_command_sent_again_after_a_kill_gets_the_recorded_reply(tmp_pat
     heard = Heard()
     run_until_killed(tmp_path / "store", 0, heard, lines=800)
     found = await check(tmp_path / "store", heard)
-    recorded: dict[str, tuple[str, int]] = {}  # by token
+    recorded: dict[str, tuple[str, int, int]] = {}  # by token
     async with LmdbEventStore(tmp_path / "store") as store:
         for event in found.deposits.values():
-            recorded[event.token] = (event.aggregate_id or "", event.aggregate_version or 0)
+            recorded[event.token] = (event.aggregate_id or "", event.aggregate_version or 0, event.parts)
         async with ActorSystem(store, aggregates=[Account], handlers=[]) as system:
-            for token, (account, version) in list(recorded.items())[::-1][:200]:
-                command = Deposit(command_id=token, token=token, parts=99)
+            for token, (account, version, parts) in list(recorded.items())[::-1][:200]:
+                command = Deposit(command_id=token, token=token, parts=parts)
                 reply = await system.aggregate(Account, account).ask(command)
                 assert reply == version == heard.acknowledged.get(token, version)
             assert system.statistics().repeated == min(200, len(recorded))
