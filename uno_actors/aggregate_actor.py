@@ -33,13 +33,16 @@ from uno_actors.errors import (
     OutcomeUnknown,
     UnoError,
     WorldError,
+    as_error,
     describe,
+    shown,
 )
 from uno_actors.events import DomainEvent
 from uno_actors.future import Future, GetTimeout
 from uno_actors.journal import Journal, Outcome
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DeadMessages
+from uno_actors.quantities import check_duration
 from uno_actors.snapshots import Snapshots
 from uno_actors.store import Append, Appended, EventStore, Snapshot
 from uno_actors.supervisor import Backoff
@@ -78,6 +81,10 @@ class CommandReply(Future[R]):
         self._stream = stream
         self._command_type = command_type
         self._asked = monotonic()
+
+    @override
+    def _source(self) -> str:
+        return str(self._stream)
 
     @override
     def _wait(self, timeout: float | None) -> None:
@@ -119,12 +126,16 @@ class Envelope:
         """Give the asker its reply, or the error that ``result`` is; whether there is one who still waits."""
         if self.timer is not None:
             self.timer.cancel()
-        if self.future is None or self.future.done():
+        future = self.future
+        if future is None or future.done():
             return False
+        self.future = (
+            None  # frames in the error's traceback have this envelope, which must not have the error
+        )
         if isinstance(result, Failed):
-            self.future.set_exception(result.error)
+            future.set_exception(result.error)
         else:
-            self.future.set(result)
+            future.set(result)
         return True
 
 
@@ -285,6 +296,7 @@ class AggregateActor:
                 self._remember(record, None)
             self._remember(records[-1], envelope.command.command_id)
         self._answer_behind(envelope, outcome)
+        del outcome  # the traceback of an error keeps this frame, which must not keep the error
 
     def _to_records(self, events: list[DomainEvent], command: Command[Any], reply: Any) -> list[Record]:
         """The events as records, of which the last one holds the reply."""
@@ -354,7 +366,7 @@ class AggregateActor:
             else:
                 envelope.recorded = Recorded(recorded_reply(record, envelope.command))
         except BaseException as error:  # noqa: BLE001 - it must be answered, whatever a store raises
-            envelope.recorded = Recorded(Failed(error))
+            envelope.recorded = Recorded(Failed(as_error(error, f"reading {self.stream}")))
         self._loading = False
         self._schedule()
 
@@ -469,12 +481,12 @@ class AggregateActor:
                 self._aggregates.answer(self, envelope, Failed(error))
 
     def _cannot_load(self, error: BaseException) -> None:
-        self._aggregates.log.error("aggregate cannot be loaded", aggregate=str(self.stream), exc_info=error)
         if not isinstance(error, WorldError):  # what is wrong with the world may be over soon
             times = 0 if self._unreadable is None else self._unreadable.times
             until = self._aggregates.clock.monotonic() + LOAD_BACKOFF.delay(times, 0.0)
             self._unreadable = Unreadable(error, until, times + 1)
         self._answer_all(error)
+        self._aggregates.log.error("aggregate cannot be loaded", aggregate=str(self.stream), exc_info=error)
 
     async def _activate(self) -> None:
         aggregates = self._aggregates
@@ -488,7 +500,7 @@ class AggregateActor:
                     break
         except BaseException as error:  # noqa: BLE001 - whatever it is, who waits must be answered
             self._loading = False
-            self._cannot_load(error)
+            self._cannot_load(as_error(error, f"loading {self.stream}"))
             return
         self.instance, self._unreadable = instance, None
         self._loading = False
@@ -499,7 +511,7 @@ class AggregateActor:
         self._run()
 
     def __repr__(self) -> str:
-        return repr(self.instance) if self.instance is not None else str(self.stream)
+        return shown(self.instance, repr) if self.instance is not None else str(self.stream)
 
 
 class Aggregates:
@@ -746,8 +758,11 @@ class AggregateRef:
             UnknownCommand: The aggregate does not handle it.
             SystemNotRunning: The system was not started, or has stopped.
             CommandRejected, AskTimeout, ConcurrencyConflict, MailboxFull, StoreUnavailable, StoreFull,
-                OutcomeUnknown: In the reply; and whatever else the aggregate raises.
+                OutcomeUnknown, WorkCancelled, ExitRaised: In the reply; and whatever else the aggregate raises.
+            InvalidNumber: ``timeout`` is no number of seconds.
         """
+        if timeout is not None:
+            check_duration("timeout", timeout, zero=True)
         future = CommandReply(self.stream, type(command))
         self._system.deliver(self.stream, Envelope(self._caused(command), future), timeout)
         return future
