@@ -273,6 +273,7 @@ async def test_a_commit_that_is_cancelled_under_the_store_has_an_unknown_outcome
 
 # SQLAlchemy gives up a connection that is cancelled while it is being made, and says so when it is collected.
 @pytest.mark.filterwarnings("ignore:The garbage collector is trying to clean up non-checked-in connection")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("url", ["memory:", "lmdb:{}", "sqlite+aiosqlite:///{}"])
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 30])
 async def test_a_system_all_of_whose_tasks_are_cancelled_answers_everybody_and_goes_on(
@@ -908,3 +909,48 @@ async def test_one_error_for_many_askers_does_not_grow_without_end() -> None:
             assert await end_of_ask(actor.ask("x")) is shared
             depths.append(depth())
     assert depths[-1] <= MAX_FRAMES + 20, "those of the last asker come in front"
+
+
+# --- the program's task factory ----------------------------------------------------------------------------
+
+
+def _refuses(_: Any, coroutine: Any, **__: Any) -> Any:
+    coroutine.close()
+    raise AssertionError("the runtime makes its tasks by itself")
+
+
+EAGER = getattr(asyncio, "eager_task_factory", None)  # Python 3.12 and later
+FACTORIES = [_refuses, *([] if EAGER is None else [EAGER])]
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize("url", ["memory:", "lmdb:{}"])
+async def test_it_does_not_matter_when_the_programs_task_factory_runs_the_first_step(
+    url: str, factory: Any, tmp_path: Any
+) -> None:
+    """A commit that is over before ``create_task`` returns, as with eager tasks, was the last of its journal."""
+    handled: list[int] = []
+
+    async def count(event: Deposited) -> None:
+        handled.append(event.amount)
+
+    handlers = [HandlerSpec("count", count), HandlerSpec("abreast", count, concurrency=2)]
+    asyncio.get_running_loop().set_task_factory(factory)
+    try:
+        async with system(store=url.format(tmp_path / "store"), handlers=handlers) as running:
+            account = running.aggregate(Account, "a")
+            assert [await account.ask(Deposit(amount=1), timeout=5) for _ in range(5)] == [1, 2, 3, 4, 5]
+            actor = await running.spawn(CancelsItself)
+            assert isinstance(await _error_of(actor.ask("while it waits", timeout=5)), WorkCancelled)
+            await running.settled(10)
+            assert handled == [1] * 10
+    finally:
+        asyncio.get_running_loop().set_task_factory(None)
+
+
+async def _error_of(reply: Any) -> Exception | None:
+    try:
+        await reply
+    except Exception as error:  # noqa: BLE001 - it is what the test looks at
+        return error
+    return None

@@ -573,6 +573,7 @@ class Aggregates:
         self._sweeping: Timer | None = None
         self._come_to: dict[StreamId, int] = {}
         self._busy = 0
+        self._closed: UnoError | None = None  # why it takes no more commands
         self._sweep_later()
 
     def __len__(self) -> int:
@@ -594,6 +595,11 @@ class Aggregates:
 
     def deliver(self, stream: StreamId, envelope: Envelope, timeout: float) -> None:
         """Hand a command to the one live actor of its aggregate, activating it if need be."""
+        if (
+            self._closed is not None
+        ):  # it comes from what was abandoned, and is not to wait for what is no more
+            self._refuse(stream, envelope, self._closed)
+            return
         actor = self._active.get(stream)
         if actor is None:
             if len(self._active) >= self._max_active:
@@ -609,6 +615,11 @@ class Aggregates:
             else:
                 envelope.timer = self.clock.call_later(timeout, lambda: self._time_out(envelope, timeout))
         actor.put(envelope)
+
+    def _refuse(self, stream: StreamId, envelope: Envelope, reason: UnoError) -> None:
+        self.statistics.failed += 1
+        if not envelope.answer(Failed(reason)):
+            self._dead.add(str(stream), envelope.command, str(reason))
 
     def answer(self, actor: AggregateActor, envelope: Envelope, result: Any) -> None:
         """The end of every command: its reply or its error."""
@@ -719,7 +730,8 @@ class Aggregates:
         self.statistics.passivations += 1
 
     def close(self, reason: UnoError) -> None:
-        """Stop looking for idle aggregates, and answer whoever still waits with ``reason``."""
+        """Stop looking for idle aggregates; who still waits, and who comes later, is answered with ``reason``."""
+        self._closed = reason
         self._deadlines.close()
         for timer in (self._sweeping, self._save_timer):
             if timer is not None:

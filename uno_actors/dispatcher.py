@@ -391,7 +391,12 @@ class WorkerPool:
     def _start_one(self) -> None:
         if self._closed or self._count < self._max_workers + min(self._blocked + self._held, self._max_spare):
             name = f"{self._name}-{self._count + 1}"
-            threading.Thread(target=self._run, name=name, daemon=True).start()
+            try:
+                threading.Thread(target=self._run, name=name, daemon=True).start()
+            except RuntimeError:  # the system has no more threads
+                if self._closed or not self._count:
+                    raise  # else those that there are do the work, one after the other
+                return
             self._count += 1
             self._free += 1
 
