@@ -369,10 +369,9 @@ class ActorProcess:
         self._tell_restarted(ActorDeadError(f"{self} was abandoned while it was restarted"))
         self._close()
         handling, task = self.handling, self.task
-        if handling is not None and handling.reply_to is not None:
-            handling.reply_to.offer_exception(
-                ActorDeadError(f"{self} was abandoned while it handled the message")
-            )
+        asker = None if handling is None else handling.reply_to
+        if asker is not None:
+            asker.offer_exception(ActorDeadError(f"{self} was abandoned while it handled the message"))
         if task is not None:
             task.cancel()
 
@@ -768,9 +767,9 @@ class ActorProcess:
         self._failed_count += 1
         if asker is not None:  # first of all: whatever comes behind it may take its time, or fail
             self._done_with(envelope)
-            if not self._stash or envelope not in self._stash:
+            if envelope not in self._stash:
                 envelope.reply_to = (
-                    None  # the error's frames have the envelope, which must not have the error
+                    None  # frames of the error's traceback have the envelope: it would be a circle
                 )
             asker.offer_exception(error)
         if not self._killed:
