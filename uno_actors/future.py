@@ -216,14 +216,12 @@ class Future(PykkaFuture[T]):
         value, error, traceback = self._outcome  # type: ignore[misc]  # done, whoever asks
         if error is None:
             return value  # type: ignore[no-any-return]
-        try:  # with the traceback of where it arose, however often it is raised
-            raise error.with_traceback(traceback)
-        finally:  # the traceback keeps this frame, which must not keep the traceback: only the collector of
-            del (
-                self,
-                error,
-                traceback,
-            )  # circles would ever let go of the error, and of all that its frames hold
+        # The traceback will keep this frame, which must not keep the traceback: only the collector of circles
+        # would ever let go of the error, and of all that its frames hold.
+        try:
+            raise error.with_traceback(traceback)  # as of where it arose, however often it is raised
+        finally:
+            del self, error, traceback
 
     def _keep(self, value: T) -> None:
         """Keep what the hook computed; the first thread to compute it wins."""

@@ -82,11 +82,8 @@ class Logger:
     def _log(self, level: str, event: str, values: dict[str, object]) -> None:
         error = values.get("exc_info")
         if isinstance(error, BaseException) and _may_be_false(error):
-            values["exc_info"] = (
-                type(error),
-                error,
-                error.__traceback__,
-            )  # which is true wherever it is looked at
+            # A tuple is true wherever it is looked at.
+            values["exc_info"] = type(error), error, error.__traceback__
         try:
             getattr(self._logger, level)(event, **values)
         except KeyboardInterrupt:  # of the process

@@ -705,9 +705,8 @@ class Runtime:
         try:
             await self._within(begun + timeout * DRAIN_SHARE, self._drain())
             for runner in reversed(self._tree):
-                await self._within(
-                    deadline + 1, runner.stop(deadline)
-                )  # which keeps to the deadline by itself
+                # It keeps to the deadline by itself.
+                await self._within(deadline + 1, runner.stop(deadline))
             await self._within(max(deadline, time.monotonic() + 1), self.router.save_checkpoints())
             self._take_no_more()
             for process in (*reversed(self._spawned), self._router_process):
