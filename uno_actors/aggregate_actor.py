@@ -595,9 +595,7 @@ class Aggregates:
 
     def deliver(self, stream: StreamId, envelope: Envelope, timeout: float) -> None:
         """Hand a command to the one live actor of its aggregate, activating it if need be."""
-        if (
-            self._closed is not None
-        ):  # it comes from what was abandoned, and is not to wait for what is no more
+        if self._closed is not None:  # it comes from what was abandoned: nothing that it waits for will come
             self._refuse(stream, envelope, self._closed)
             return
         actor = self._active.get(stream)

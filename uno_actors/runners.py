@@ -437,9 +437,8 @@ class HandlerRunner(ProcessRunner):
         task = self._home.start_task(self._resume(process))
 
         def over(task: asyncio.Task[Any]) -> None:
-            if (
-                task.cancelled() and process is self._process is not None
-            ):  # by the program, which does not know it
+            # The program may have cancelled it, which does not know it.
+            if task.cancelled() and process is self._process is not None:
                 self.resume()
 
         task.add_done_callback(over)

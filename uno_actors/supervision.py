@@ -315,9 +315,8 @@ class SupervisorActor(Actor):
             if self._groups.get(name) is not task:
                 return  # it was cancelled here, or another has taken its place
             del self._groups[name]
-            if (
-                task.cancelled()
-            ):  # by the program, which does not know it: what it was to do is still to be done
+            # If the program has cancelled it, which does not know it, what it was to do is still to be done.
+            if task.cancelled():
                 self._restart(order, name)
 
         task.add_done_callback(over)
