@@ -845,6 +845,7 @@ class FailsLater(Actor):
         raise Traced
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of other tests
 @pytest.mark.parametrize("kind", [FailsPlainly, FailsAtOnce, FailsLater])
 async def test_an_error_that_was_answered_is_let_go_of_without_the_collector_of_circles(
     kind: type[Actor],
@@ -870,6 +871,7 @@ async def _failing(actor: Any) -> "weakref.ref[Exception]":
     return reference
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of other tests
 async def test_a_rejected_command_leaves_no_circle() -> None:
     async with system() as running:
         account = running.aggregate(Account, "a")

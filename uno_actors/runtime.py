@@ -439,7 +439,6 @@ class Runtime:
             instance(), self.dispatcher, factory=instance, on_failed=on_failed, started=started
         )
         process.name = subscription.name  # in logs and errors
-        started.target = process
         subscription.wake = lambda: process.actor.actor_ref.tell(Work())
         process.start()
         return process, started
