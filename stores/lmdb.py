@@ -86,6 +86,7 @@ from uno_actors.errors import (
     WorldError,
 )
 from uno_actors.events import EventRegistry, event_registry
+from uno_actors.quantities import check_count
 from uno_actors.store import (
     PAGE,
     Append,
@@ -973,10 +974,10 @@ def _check_options(
         allowed = " or ".join(map(repr, get_args(Durability)))
         raise ValueError(f"durability must be {allowed}; found {durability!r}")
     for name, size in (("map_size", map_size), ("max_size", max_size)):
+        check_count(name, size, none=True)
         if size is not None and size < MIN_SIZE:
             raise ValueError(f"{name} must be at least {MIN_SIZE:,} bytes; found {size:,}")
-    if max_event_size < 1:
-        raise ValueError(f"max_event_size must be a positive number of bytes; found {max_event_size}")
+    check_count("max_event_size", max_event_size, 1)
 
 
 class _Options(NamedTuple):

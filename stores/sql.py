@@ -90,6 +90,7 @@ from uno_actors.errors import (
 )
 from uno_actors.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.log_filter import EVERYTHING, LogFilter
+from uno_actors.quantities import check_count, check_duration
 from uno_actors.store import (
     ANY,
     PAGE,
@@ -1054,10 +1055,8 @@ def _read_url(url: str) -> tuple[URL, dict[str, Any]]:
 
 
 def _check_options(max_event_size: int = MAX_EVENT_SIZE, patience: float = PATIENCE) -> None:
-    if max_event_size < 1:
-        raise ValueError(f"max_event_size must be a positive number of bytes; found {max_event_size}")
-    if not patience > 0:
-        raise ValueError(f"patience must be a positive number of seconds; found {patience}")
+    check_count("max_event_size", max_event_size, 1)
+    check_duration("patience", patience)
 
 
 def _sync_fully(connection: Any, _: object) -> None:

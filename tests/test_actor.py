@@ -15,7 +15,17 @@ from pykka._envelope import Envelope
 
 from tests.machine import patience
 from tests.waiting import turns, until
-from uno_actors import Actor, ActorRef, ActorSystem, AskTimeout, BlockingCallOnLoop, Future, MailboxFull
+from uno_actors import (
+    Actor,
+    ActorRef,
+    ActorSystem,
+    AskTimeout,
+    BlockingCallOnLoop,
+    ExitRaised,
+    Future,
+    MailboxFull,
+    WorkCancelled,
+)
 from uno_actors.dispatcher import Dispatcher
 from uno_actors.mailbox import MailboxPolicy
 from uno_actors.process import ActorProcess, Failure
@@ -145,7 +155,7 @@ async def test_spawn_answers_with_the_error_of_on_start(system: ActorSystem) -> 
 
     with pytest.raises(ValueError, match="not today"):
         await system.spawn(Refuses)
-    with pytest.raises(SystemExit):
+    with pytest.raises(ExitRaised, match="SystemExit: 1"):
         await system.spawn(RefusesOnWorker)
 
 
@@ -282,8 +292,9 @@ async def test_even_system_exit_is_the_actors_own_failure(
     system: ActorSystem, greeter: Greeter, error: BaseException
 ) -> None:
     ref = await system.spawn(greeter, [])
-    with pytest.raises(type(error)):
+    with pytest.raises(WorkCancelled if isinstance(error, asyncio.CancelledError) else ExitRaised) as raised:
         await ref.ask(error)
+    assert raised.value.__cause__ is error
     assert await ref.ask("still here") == ("got", "still here")
 
 
@@ -298,7 +309,7 @@ async def test_system_exit_in_a_coroutine_method_of_a_plain_actor_ends_neither_l
             raise SystemExit(4)
 
     ref = await system.spawn(Exits)
-    with pytest.raises(SystemExit):
+    with pytest.raises(ExitRaised, match="SystemExit: 4"):
         await ref.proxy().leave()
     assert await ref.ask("?") == "still here"
 

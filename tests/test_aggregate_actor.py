@@ -32,6 +32,7 @@ from uno_actors import (
     CommandRejected,
     ConcurrencyConflict,
     DomainEvent,
+    ExitRaised,
     InvalidAggregateId,
     MailboxFull,
     OutcomeUnknown,
@@ -129,7 +130,7 @@ async def test_commands_that_come_while_it_is_loaded_wait_and_keep_their_order()
     [
         (StoreUnavailable("memory:", "the disk is away"), StoreUnavailable, "the disk is away"),
         (ValueError("what a stranger's store raises"), ValueError, "stranger"),
-        (SystemExit(2), SystemExit, "2"),
+        (SystemExit(2), ExitRaised, "SystemExit: 2"),
     ],
 )
 async def test_a_stream_that_cannot_be_read_answers_each_command_with_the_cause_and_is_tried_again(
@@ -202,7 +203,7 @@ async def test_an_id_that_names_nothing_is_refused_where_it_is_written() -> None
 
 @pytest.mark.parametrize(
     ("command", "error"),
-    [(CreditAndFail(amount=5), ZeroDivisionError), (CreditAndExit(amount=5), SystemExit)],
+    [(CreditAndFail(amount=5), ZeroDivisionError), (CreditAndExit(amount=5), ExitRaised)],
 )
 async def test_an_error_after_register_event_leaves_nothing(
     command: Command[int], error: type[BaseException]

@@ -9,7 +9,16 @@ import pykka
 import pytest
 
 from tests.waiting import until
-from uno_actors import Actor, ActorRef, ActorSystem, AskTimeout, BlockingCallOnLoop, DeadlockError, Future
+from uno_actors import (
+    Actor,
+    ActorRef,
+    ActorSystem,
+    AskTimeout,
+    BlockingCallOnLoop,
+    DeadlockError,
+    ExitRaised,
+    Future,
+)
 from uno_actors.asks import Envelope, being_handled
 from uno_actors.dispatcher import MAX_WORKERS
 from uno_actors.future import GetTimeout, Reply
@@ -316,11 +325,11 @@ def test_a_mapped_future_whose_function_raises_not_implemented_error_ends() -> N
 def test_an_ask_whose_handler_raises_system_exit_or_keyboard_interrupt_ends(error: BaseException) -> None:
     with ActorSystem(handlers=[]) as system:
         ref = system.spawn(Raises).get(timeout=5)
-        with pytest.raises(type(error)):
+        with pytest.raises(ExitRaised, match=type(error).__name__):
             ref.ask(error, block=True, timeout=5)
         assert ref.is_alive()
     alone = Raises.start()
-    with pytest.raises(type(error)):
+    with pytest.raises(ExitRaised, match=type(error).__name__):
         alone.ask(error, timeout=5)
     assert not alone.is_alive()
 

@@ -30,6 +30,7 @@ from uno_actors import (
     EventNotSerializable,
     EventPriority,
     EventSourcedRepository,
+    ExitRaised,
     MailboxFull,
     OutcomeUnknown,
     ProcessManager,
@@ -474,11 +475,11 @@ async def test_9_isolation_of_aggregates_and_actors() -> None:
             raise SystemExit(2)
 
     async with ActorSystem(handlers=[]) as system:
-        with pytest.raises(SystemExit):
+        with pytest.raises(ExitRaised, match="SystemExit"):
             await system.aggregate(Account, "alice").ask(Exit())
         assert await system.aggregate(Account, "alice").ask(Deposit(amount=3)) == 3
         ref = await system.spawn(Exits)
-        with pytest.raises(SystemExit):
+        with pytest.raises(ExitRaised, match="SystemExit: 2"):
             await ref.ask("anything")
         assert ref.is_alive()
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # From the bottom to the top. A module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("printable", "store_urls"),
-    ("errors", "topics", "clock", "causality", "frozen_models", "log"),
+    ("errors", "topics", "clock", "causality", "frozen_models", "log", "quantities", "tasks"),
     ("values", "events", "payloads", "commands"),
     (
         "annotations",
@@ -98,7 +98,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
-STORES_MAY_IMPORT = {"store", "store_care", "store_urls", "codec", "errors", "events", "log_filter"}
+STORES_MAY_IMPORT = {
+    "store",
+    "store_care",
+    "store_urls",
+    "codec",
+    "errors",
+    "events",
+    "log_filter",
+    "quantities",
+}
 """What a store needs of uno_actors: the port, the codec, the errors, and the registry of events."""
 
 

@@ -375,9 +375,11 @@ async def test_a_plain_actor_on_a_worker_thread_has_timers_too() -> None:
 async def test_a_timer_that_cannot_be_is_refused() -> None:
     async with ActorSystem(handlers=[]) as system:
         ticks = await system.spawn(Ticks)
-        with pytest.raises(ValueError, match="a timer's delay is in seconds and may not be -1"):
+        with pytest.raises(
+            ValueError, match="delay must be a number of seconds that is not negative, .* found -1"
+        ):
             await ticks.ask(("once", -1, "now"))
-        with pytest.raises(ValueError, match="interval is in seconds and may not be 0"):
+        with pytest.raises(ValueError, match="interval must be a positive number of seconds, .* found 0"):
             await ticks.ask(("periodic", 0, "tick"))
 
 

@@ -424,6 +424,7 @@ def test_dead_messages_are_logged_some_and_counted_all(
 @pytest.mark.parametrize(("capacity", "overflow"), [(0, "reject"), (-1, "wait"), (1, "explode")])
 def test_a_policy_that_cannot_be_is_refused(capacity: int, overflow: Any) -> None:
     with pytest.raises(
-        ValueError, match=r"capacity must be 1 or more|one of reject, wait, drop_oldest, dead_letter"
+        ValueError,
+        match=r"capacity must be a whole number, 1 or more|one of reject, wait, drop_oldest, dead_letter",
     ):
         MailboxPolicy(capacity=capacity, overflow=overflow)

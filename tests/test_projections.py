@@ -151,7 +151,7 @@ def whole(key: Key) -> tuple[Any, ...]:
 
 
 async def test_a_negative_limit_is_refused() -> None:
-    with pytest.raises(ValueError, match="limit must be 0 or more, or None; found -1"):
+    with pytest.raises(ValueError, match="limit must be a whole number, 0 or more, or None; found -1"):
         await View(InMemoryEventStore(EVENTS), "v", {}).range(limit=-1)
 
 

@@ -22,6 +22,7 @@ from uno_actors import (
     DomainEvent,
     EventHandler,
     EventPriority,
+    ExitRaised,
     HandlerContext,
     InvalidStoreUrl,
     OutcomeUnknown,
@@ -109,7 +110,7 @@ def test_a_synchronous_program_gets_the_error_of_a_start_that_fails() -> None:
             raise SystemExit(5)
 
     system = ActorSystem(ThreadStore(), handlers=[Refuses])
-    with pytest.raises(SystemExit), system:
+    with pytest.raises(ExitRaised, match="SystemExit: 5"), system:
         raise AssertionError("never reached")
     assert [thread for thread in set(threading.enumerate()) - before if "uno-system" in thread.name] == []
 

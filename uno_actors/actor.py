@@ -6,6 +6,7 @@ message is handled at a time.
 """
 
 import weakref
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, cast, overload
 
@@ -14,9 +15,11 @@ from typing_extensions import override
 from uno_actors._pykka import ActorDeadError, ActorStop, PykkaActor, PykkaActorRef
 from uno_actors.asks import Envelope, time_left
 from uno_actors.dispatcher import default_dispatcher
+from uno_actors.errors import StartTimeout
 from uno_actors.future import Future, Reply
 from uno_actors.mailbox import Mailbox, MailboxPolicy, make_mailbox
 from uno_actors.process import ActorProcess, ActorStatistics, StopFlag
+from uno_actors.quantities import check_duration
 from uno_actors.timers import Timers
 from uno_actors.watchdog import watchdog
 
@@ -96,7 +99,9 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
             **kwargs: For its constructor.
 
         Raises:
+            StartTimeout: In the future: its ``on_start`` has not returned within the time of an ask.
             RuntimeError: This actor does not run in a system.
+            SystemNotRunning: The system has come to stopping its actors.
         """
         return self._process().spawn(actor_class(*args, **kwargs))
 
@@ -208,8 +213,11 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
         Raises:
             DeadlockError: Where the reply is awaited or got: it can never come.
             pykka.ActorDeadError: In the reply: the actor has stopped, or stops before it handles the message.
-            AskTimeout, MailboxFull: In the reply; and whatever the actor raises.
+            AskTimeout, MailboxFull, WorkCancelled, ExitRaised: In the reply; and whatever the actor raises.
+            InvalidNumber: ``timeout`` is no number of seconds.
         """
+        if timeout is not None:
+            check_duration("timeout", timeout, zero=True)
         seconds = time_left(self._ask_timeout if timeout is None else timeout)
         process: Any = self.actor_inbox.process
         reply: Reply[Any] = Reply(process, seconds, type(message))
@@ -243,6 +251,26 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
     def statistics(self) -> ActorStatistics:
         """What the actor is at, and what it has done."""
         return cast("ActorProcess", self.actor_inbox.process).statistics()
+
+
+class StartReply(Reply[Any]):
+    """The reference of a spawned actor, once it has started; one that takes longer than ``seconds`` is abandoned.
+
+    Its ``target`` is to be set: the process of the actor.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = monotonic() + seconds
+        self._seconds = seconds
+
+    @override
+    def _expire(self) -> bool:
+        process = cast("ActorProcess", self.target)
+        if self._outcome is None:
+            late = StartTimeout(str(process), self._seconds, process.doing())
+            if self.offer_exception(late):  # nobody will ever have its reference
+                process.abandon()
+        return True
 
 
 class _StopReply(Reply[bool]):

@@ -43,7 +43,9 @@ from uno_actors.errors import (
     OutcomeUnknown,
     UnoError,
     WorldError,
+    as_error,
     describe,
+    shown,
 )
 from uno_actors.events import DomainEvent
 from uno_actors.fingerprint import are_same
@@ -51,6 +53,7 @@ from uno_actors.future import Future, GetTimeout
 from uno_actors.journal import Journal, Outcome
 from uno_actors.log import get_logger
 from uno_actors.mailbox import DeadMessages
+from uno_actors.quantities import check_duration
 from uno_actors.snapshots import Snapshots
 from uno_actors.store import Append, Appended, EventStore, Snapshot
 from uno_actors.supervisor import Backoff
@@ -92,6 +95,10 @@ class CommandReply(Future[R]):
         self._stream = stream
         self._command_type = command_type
         self._asked = monotonic()
+
+    @override
+    def _source(self) -> str:
+        return str(self._stream)
 
     @override
     def _wait(self, timeout: float | None) -> None:
@@ -161,12 +168,16 @@ class Envelope:
         """Give the asker its reply, or the error that ``result`` is; whether there is one who still waits."""
         if self.timer is not None:
             self.timer.cancel()
-        if self.future is None or self.future.done():
+        future = self.future
+        if future is None or future.done():
             return False
+        self.future = (
+            None  # frames in the error's traceback have this envelope, which must not have the error
+        )
         if isinstance(result, Failed):
-            self.future.set_exception(result.error)
+            future.set_exception(result.error)
         else:
-            self.future.set(result)
+            future.set(result)
         return True
 
 
@@ -340,6 +351,7 @@ class AggregateActor:
                 self._remember(record, None)
             self._remember(records[-1], envelope.command.command_id)
         self._answer_behind(envelope, outcome)
+        del outcome  # the traceback of an error keeps this frame, which must not keep the error
 
     def _to_records(
         self, events: list[DomainEvent], command: Command[Any], reply: Any
@@ -452,7 +464,7 @@ class AggregateActor:
             else:
                 envelope.recorded = Recorded(recorded_reply(record, envelope.command))
         except BaseException as error:  # noqa: BLE001 - it must be answered, whatever a store raises
-            envelope.recorded = Recorded(Failed(error))
+            envelope.recorded = Recorded(Failed(as_error(error, f"reading {self.stream}")))
         self._loading = False
         self._schedule()
 
@@ -575,12 +587,12 @@ class AggregateActor:
                 self._aggregates.answer(self, envelope, Failed(error))
 
     def _cannot_load(self, error: BaseException) -> None:
-        self._aggregates.log.error("aggregate cannot be loaded", aggregate=str(self.stream), exc_info=error)
         if not isinstance(error, WorldError):  # what is wrong with the world may be over soon
             times = 0 if self._unreadable is None else self._unreadable.times
             until = self._aggregates.clock.monotonic() + LOAD_BACKOFF.delay(times, 0.0)
             self._unreadable = Unreadable(error, until, times + 1)
         self._answer_all(error)
+        self._aggregates.log.error("aggregate cannot be loaded", aggregate=str(self.stream), exc_info=error)
 
     async def _activate(self) -> None:
         aggregates = self._aggregates
@@ -594,7 +606,7 @@ class AggregateActor:
                     break
         except BaseException as error:  # noqa: BLE001 - whatever it is, who waits must be answered
             self._loading = False
-            self._cannot_load(error)
+            self._cannot_load(as_error(error, f"loading {self.stream}"))
             return
         self.instance, self._unreadable = instance, None
         self._loading = False
@@ -605,7 +617,7 @@ class AggregateActor:
         self._run()
 
     def __repr__(self) -> str:
-        return repr(self.instance) if self.instance is not None else str(self.stream)
+        return shown(self.instance, repr) if self.instance is not None else str(self.stream)
 
 
 class Aggregates:
@@ -667,6 +679,7 @@ class Aggregates:
         self._sweeping: Timer | None = None
         self._come_to: dict[StreamId, int] = {}
         self._busy = 0
+        self._closed: UnoError | None = None  # why it takes no more commands
         self._sweep_later()
 
     def __len__(self) -> int:
@@ -688,6 +701,9 @@ class Aggregates:
 
     def deliver(self, stream: StreamId, envelope: Envelope, timeout: float) -> None:
         """Hand a command to the one live actor of its aggregate, activating it if need be."""
+        if self._closed is not None:  # it comes from what was abandoned: nothing that it waits for will come
+            self._refuse(stream, envelope, self._closed)
+            return
         actor = self._active.get(stream)
         if actor is None:
             if len(self._active) >= self._max_active:
@@ -705,6 +721,11 @@ class Aggregates:
             else:
                 envelope.timer = self.clock.call_later(timeout, lambda: self._time_out(envelope, timeout))
         actor.put(envelope)
+
+    def _refuse(self, stream: StreamId, envelope: Envelope, reason: UnoError) -> None:
+        self.statistics.failed += 1
+        if not envelope.answer(Failed(reason)):
+            self._dead.add(str(stream), envelope.command, str(reason))
 
     def answer(self, actor: AggregateActor, envelope: Envelope, result: Any) -> None:
         """The end of every command: its reply or its error."""
@@ -815,7 +836,8 @@ class Aggregates:
         self.statistics.passivations += 1
 
     def close(self, reason: UnoError) -> None:
-        """Stop looking for idle aggregates, and answer whoever still waits with ``reason``."""
+        """Stop looking for idle aggregates; who still waits, and who comes later, is answered with ``reason``."""
+        self._closed = reason
         self._deadlines.close()
         for timer in (self._sweeping, self._save_timer):
             if timer is not None:
@@ -861,9 +883,13 @@ class AggregateRef:
             InvalidCommand: One of its ids is no string.
             SystemNotRunning: The system was not started, or has stopped.
             ValueError: ``since`` is negative.
+            InvalidNumber: ``timeout`` is no number of seconds.
             CommandRejected, CommandIdReused, ReplyNotRecorded, AskTimeout, ConcurrencyConflict, MailboxFull,
-                StoreUnavailable, StoreFull, OutcomeUnknown: In the reply; and whatever else the aggregate raises.
+                StoreUnavailable, StoreFull, OutcomeUnknown, WorkCancelled, ExitRaised: In the reply; and whatever
+                else the aggregate raises.
         """
+        if timeout is not None:
+            check_duration("timeout", timeout, zero=True)
         future = CommandReply(self.stream, type(command))
         self._system.deliver(self.stream, self._envelope(command, future, since), timeout)
         return future

@@ -102,9 +102,10 @@ _lock = threading.RLock()  # a signal handler may ask on the thread that it inte
 def time_left(seconds: float) -> float:
     """``seconds``, or what is left of the ask being handled if that is less."""
     envelope = being_handled.get()
-    if envelope is None or envelope.reply_to is None or envelope.actor.handling is not envelope:
+    asker = None if envelope is None else envelope.reply_to
+    if envelope is None or asker is None or envelope.actor.handling is not envelope:
         return seconds  # what a handling started and left behind does not inherit its time
-    deadline = envelope.reply_to.deadline
+    deadline = asker.deadline
     return seconds if deadline is None else max(0.0, min(seconds, deadline - monotonic()))
 
 

@@ -21,7 +21,7 @@ from uno_actors.carrier import Waiting
 from uno_actors.causality import _current as _current_cause
 from uno_actors.causality import current_cause
 from uno_actors.dispatcher import MAX_DEPTH, Dispatcher, outcome_of
-from uno_actors.errors import InvalidHandler, describe
+from uno_actors.errors import InvalidHandler, as_error, describe
 from uno_actors.events import DomainEvent
 from uno_actors.handlers import (
     BoundHandler,
@@ -35,7 +35,7 @@ from uno_actors.handlers import (
     complete,
     gather,
 )
-from uno_actors.log import get_logger
+from uno_actors.log import get_logger, program_logger
 from uno_actors.payloads import unshared
 from uno_actors.printable import traceback_text
 from uno_actors.topics import TopicPattern, TopicTrie
@@ -154,6 +154,7 @@ class EventBus:
         self._handled = 0
         self._failed = 0
         self._log = get_logger(bus=name)
+        self._program_log = program_logger(bus=name)
 
     # --- subscribing ---
 
@@ -436,21 +437,21 @@ class EventBus:
                 if result is not None and inspect.isawaitable(result):  # a coroutine, or the future of an ask
                     await result
         except asyncio.CancelledError as error:
-            errors.append(error)
+            errors.append(as_error(error, f"handler {subscription.spec.name}"))
             self._fail(subscription, event, error)
             if task is not None and task.cancelling() > cancelled:
                 raise  # else it is the handler's own
         except (KeyboardInterrupt, GeneratorExit):  # of the process, or of the coroutine, not of the handler
             raise
         except BaseException as error:  # noqa: BLE001 - one handler must not keep others from running
-            errors.append(error)
+            errors.append(as_error(error, f"handler {subscription.spec.name}"))
             self._fail(subscription, event, error)
         else:
             self._handled += 1
 
     def _context(self, subscription: _Subscription, event: DomainEvent, position: int) -> HandlerContext:
         name = subscription.spec.name
-        logger = self._log.bind(handler=name, event_type=event.event_type, position=position)
+        logger = self._program_log.bind(handler=name, event_type=event.event_type, position=position)
         system = cast("ActorSystem", _NoSystem() if self._system is None else self._system)
         return HandlerContext(position, 1, name, logger, system)
 

@@ -14,6 +14,8 @@ from functools import partial
 from types import coroutine
 from typing import Any
 
+from uno_actors.tasks import begin
+
 MAX_READY = 64
 """Carriers that are kept ready; beyond that they end with their work."""
 
@@ -34,7 +36,7 @@ class Carrier:
         self._ready = ready
         self._work: tuple[contextvars.Context, Waiting, Callable[[], object]] | None = None
         self._wake: asyncio.Future[None] | None = None
-        self.task = loop.create_task(self._run(), name="uno-actors carrier", context=contextvars.Context())
+        self.task = begin(loop, self._run(), name="uno-actors carrier", context=contextvars.Context())
         self._may_vanish(True)
 
     def carry(self, context: contextvars.Context, waiting: Waiting, done: Callable[[], object]) -> None:

@@ -6,7 +6,6 @@ Schema.
 
 import importlib
 import inspect
-import math
 import re
 import traceback
 from collections.abc import Callable
@@ -37,6 +36,7 @@ from uno_actors.handlers import (
     gather,
 )
 from uno_actors.projections import Projection
+from uno_actors.quantities import LONGEST, MOST, is_count, is_number
 from uno_actors.store import store_openers
 from uno_actors.topics import TopicPattern
 
@@ -106,9 +106,6 @@ class Allowed:
             raise PydanticCustomError("not_allowed", "{reason}", {"reason": text}) from None
 
 
-MOST = 2**63 - 1
-"""What a whole number may be at the most: TOML promises no more, and positions in the log have no more."""
-
 # --- plain values ------------------------------------------------------------------------------------------
 
 
@@ -134,7 +131,7 @@ def _handler_name(found: Any) -> str:
 def _number(found: Any) -> float:
     if isinstance(found, FromEnvironment):
         found = float(found)
-    if not isinstance(found, (int, float)) or isinstance(found, bool) or not math.isfinite(found):
+    if not is_number(found):
         raise ValueError
     return found
 
@@ -142,7 +139,7 @@ def _number(found: Any) -> float:
 def _whole(found: Any) -> int:
     if isinstance(found, FromEnvironment):
         found = int(found) if re.fullmatch(r"[+-]?[0-9]{1,18}", found) else None
-    if not isinstance(found, int) or isinstance(found, bool) or not -MOST <= found <= MOST:
+    if not is_count(found, -MOST):
         raise ValueError
     return found
 
@@ -235,7 +232,6 @@ SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 SIZES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _DURATION = r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)"
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(B|[KMGT]i?B)")
-LONGEST = 100 * 366 * 86400.0
 
 
 def duration(found: Any) -> float:

@@ -1,6 +1,7 @@
 """Where actors run: one event loop for coroutines, and worker threads for plain functions that may block."""
 
 import asyncio
+import concurrent.futures
 import contextvars
 import os
 import queue
@@ -16,8 +17,9 @@ from time import monotonic
 from typing import Any, TypeVar, cast
 
 from uno_actors.carrier import Carrier, Waiting
-from uno_actors.errors import InternalError
+from uno_actors.errors import BlockingCallOnLoop, InternalError, as_error
 from uno_actors.log import get_logger
+from uno_actors.tasks import surely
 
 T = TypeVar("T")
 
@@ -153,20 +155,22 @@ class Dispatcher:
         posted = self._posted
         ready = len(posted)
         self._peak = max(self._peak, ready)
-        for _ in range(ready):
-            self._turns += 1
-            try:
-                posted.popleft()()
-            except Exception as error:  # noqa: BLE001 - one callback must not take the others with it
-                self._failed += 1
-                context = {"message": "a posted callback failed", "exception": error}
-                self.loop.call_exception_handler(context)
-            if monotonic() > now + TURN_SECONDS:
-                self._woken_at = came  # that of those who are left
-                break
-        if posted and not self._woken:
-            self._woken = True
-            self._wake()
+        try:
+            for _ in range(ready):
+                self._turns += 1
+                try:
+                    posted.popleft()()
+                except Exception as error:  # noqa: BLE001 - one callback must not take the others with it
+                    self._failed += 1
+                    context = {"message": "a posted callback failed", "exception": error}
+                    self.loop.call_exception_handler(context)
+                if monotonic() > now + TURN_SECONDS:
+                    self._woken_at = came  # that of those who are left
+                    break
+        finally:  # also when one ends the loop: it may be run again
+            if posted and not self._woken:
+                self._woken = True
+                self._wake()
 
     # --- the turns of actors on the loop ---
 
@@ -208,6 +212,9 @@ class Dispatcher:
         self.depth += 1
         try:
             waiting = context.run(turn, carrier.task)
+        except BaseException:
+            done()  # no turn raises; one that did must not be the actor's last
+            raise
         finally:
             self.depth -= 1
             _leave_task(loop, carrier.task)
@@ -229,22 +236,40 @@ class Dispatcher:
 
     # --- worker threads ---
 
-    async def on_worker(self, function: Callable[..., T], *args: object) -> T:
-        """Run a plain function on a worker thread, in the caller's context, and return its result."""
-        done: asyncio.Future[T] = self.loop.create_future()
+    async def on_worker(
+        self, function: Callable[..., T], *args: object, stays: Callable[[], bool] | None = None
+    ) -> T:
+        """Run a plain function on a worker thread, in the caller's context, and return its result.
+
+        A thread cannot be cancelled. If the caller is, and ``stays()``, it waits all the same until the function
+        has ended, and has its result: so what handles one thing at a time never handles two. Else it is gone at
+        once, and the function is left to itself.
+        """
+        call = _Call(self.loop.create_future())
         context = contextvars.copy_context()
 
         def work() -> None:
             outcome = outcome_of(partial(context.run, function, *args))
-            self.post(partial(_resolve, done, outcome))
+            self.post(partial(call.end, outcome))
 
         self.workers.submit(work)
-        return await done
+        while True:
+            try:
+                return cast("T", await call.waiter)
+            except asyncio.CancelledError:
+                if not call.waiter.cancelled() or stays is None or not stays():
+                    raise  # it is the function's own, or nobody wants to know how the function ends
+                call.wait_again(self.loop.create_future())
 
     def run_coroutine(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop from another thread, and wait for its result."""
+        """Run a coroutine on the loop from another thread, and wait for its result.
+
+        Raises:
+            WorkCancelled: It was cancelled.
+            InternalError: The loop was closed, so that nothing would ever come.
+        """
         with standing_still():
-            return _run_on(self.loop, coroutine)
+            return _run_on(self.loop, coroutine, lambda: not self.loop.is_closed())
 
     def close(self) -> None:
         """Let idle worker threads end; those that are busy end with their work."""
@@ -290,14 +315,31 @@ def outcome_of(function: Callable[[], T]) -> tuple[T | None, BaseException | Non
         return None, error
 
 
-def _resolve(done: "asyncio.Future[Any]", outcome: tuple[object, BaseException | None]) -> None:
-    value, error = outcome
-    if done.done():  # whoever waited was cancelled
-        return
-    if error is None:
-        done.set_result(value)
-    else:
-        done.set_exception(error)
+class _Call:
+    """A call on a worker thread, and who waits for its end. Lives on the loop."""
+
+    __slots__ = ("outcome", "waiter")
+
+    def __init__(self, waiter: "asyncio.Future[Any]") -> None:
+        self.waiter = waiter
+        self.outcome: tuple[object, BaseException | None] | None = None
+
+    def wait_again(self, waiter: "asyncio.Future[Any]") -> None:
+        """Whoever waited was cancelled, and waits all the same."""
+        self.waiter = waiter
+        if self.outcome is not None:
+            self.end(self.outcome)
+
+    def end(self, outcome: tuple[object, BaseException | None]) -> None:
+        """The function has returned or raised."""
+        self.outcome = outcome
+        value, error = outcome
+        if self.waiter.done():  # whoever waited was cancelled
+            return
+        if error is None:
+            self.waiter.set_result(value)
+        else:
+            self.waiter.set_exception(error)
 
 
 _worker = threading.local()
@@ -349,7 +391,12 @@ class WorkerPool:
     def _start_one(self) -> None:
         if self._closed or self._count < self._max_workers + min(self._blocked + self._held, self._max_spare):
             name = f"{self._name}-{self._count + 1}"
-            threading.Thread(target=self._run, name=name, daemon=True).start()
+            try:
+                threading.Thread(target=self._run, name=name, daemon=True).start()
+            except RuntimeError:  # the system has no more threads
+                if self._closed or not self._count:
+                    raise  # else those that there are do the work, one after the other
+                return
             self._count += 1
             self._free += 1
 
@@ -412,6 +459,8 @@ class LoopThread:
         """Run a coroutine on the loop and wait for its result.
 
         Raises:
+            WorkCancelled: It was cancelled.
+            BlockingCallOnLoop: This is the thread of that loop.
             InternalError: The thread has ended, so that nothing would ever come.
         """
         return _run_on(self.loop, coroutine, self._thread.is_alive)
@@ -440,26 +489,59 @@ async def _cancel_others() -> None:
 
 
 def _run_on(
-    loop: asyncio.AbstractEventLoop,
-    coroutine: Coroutine[Any, Any, T],
-    is_alive: Callable[[], bool] = lambda: True,
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], is_alive: Callable[[], bool]
 ) -> T:
     """Run a coroutine on a loop of another thread; its SystemExit is its result and does not end the loop."""
-
-    async def outcome() -> tuple[T | None, BaseException | None]:
-        try:
-            return await coroutine, None
-        except BaseException as error:  # noqa: BLE001 - raised below, where somebody waits for it
-            return None, error
-
-    future = asyncio.run_coroutine_threadsafe(outcome(), loop)
+    if asyncio._get_running_loop() is loop:
+        coroutine.close()
+        raise BlockingCallOnLoop("run()", "await")
+    future, running = _submit(loop, coroutine)
     while True:
         try:
-            result, error = future.result(LOOK_SECONDS)
+            outcome = future.result(LOOK_SECONDS)
             break
         except TimeoutError:  # never the coroutine's own, which is in the outcome
             if not is_alive():
+                running.close()
+                coroutine.close()
                 raise InternalError("the thread of an event loop has ended while it was needed") from None
+    return _unpacked(outcome)
+
+
+async def on_other_loop(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine that runs on the loop of another thread; to be cancelled cancels it.
+
+    Raises:
+        WorkCancelled: It was cancelled there, and the caller was not.
+    """
+    return _unpacked(await asyncio.wrap_future(_submit(loop, coroutine)[0]))
+
+
+Ended = tuple[T | None, BaseException | None]
+
+
+def _submit(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]
+) -> "tuple[concurrent.futures.Future[Ended[T]], Coroutine[Any, Any, Ended[T]]]":
+    async def outcome() -> Ended[T]:
+        try:
+            return await coroutine, None
+        except BaseException as error:  # noqa: BLE001 - raised where somebody waits for it
+            return None, error
+
+    running = surely(outcome())
+    try:
+        return asyncio.run_coroutine_threadsafe(running, loop), running
+    except RuntimeError:  # the loop is closed
+        running.close()
+        coroutine.close()
+        raise
+
+
+def _unpacked(outcome: Ended[T]) -> T:
+    result, error = outcome
+    if isinstance(error, asyncio.CancelledError):
+        raise as_error(error, "a coroutine on another event loop") from error
     if error is not None:
         raise error
     return cast("T", result)

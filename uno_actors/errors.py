@@ -7,8 +7,10 @@
 Errors carry what they know as attributes, write their own message, and say the remedy.
 """
 
-from collections.abc import Iterable, Sequence
+from asyncio import CancelledError
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import TracebackType
 
 from uno_actors.printable import LONGEST_ERROR, bounded, printable, readable
 from uno_actors.store_urls import without_password, without_secrets
@@ -34,8 +36,59 @@ def describe(error: BaseException) -> str:
     """Class and text of any error, also of one that cannot be shown or written as UTF-8; long ones are cut."""
     try:
         return bounded(readable(f"{type(error).__name__}: {error}"), LONGEST_ERROR)
-    except Exception:  # noqa: BLE001 - whatever its own __str__ raises
+    except BaseException:  # noqa: BLE001 - whatever its own __str__ raises, SystemExit too
         return f"{type(error).__name__} (its text cannot be shown)"
+
+
+def bounded_traceback(place: TracebackType | None) -> TracebackType | None:
+    """A traceback that keeps `MAX_FRAMES` frames at the most.
+
+    The traceback of one instance that is raised again and again, as that of a module's only one is, grows with
+    every time, and all its frames keep what is in them.
+    """
+    last, count = place, 0
+    while last is not None:
+        count += 1
+        if count >= MAX_FRAMES:
+            last.tb_next = None
+        last = last.tb_next
+    return place
+
+
+MAX_FRAMES = 1200
+"""A few more than Python's own limit of recursion allows."""
+
+
+def shown(value: object, show: Callable[[object], str] = str) -> str:
+    """``show(value)``, or what can be said where a program's own ``__str__`` or ``__repr__`` raises.
+
+    What a program has written may do anything when it is shown, also where nobody expects it: while a failure is
+    reported. So the runtime shows what is not its own through this function alone.
+    """
+    try:
+        return readable(show(value))
+    except BaseException as error:  # noqa: BLE001 - whatever it raises, SystemExit too
+        return f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
+
+
+def as_error(error: BaseException, who: str) -> Exception:
+    """``error`` in the form in which those may get it who wait for what ``who`` does.
+
+    The rule for all that is answered: only the cancellation of the asker itself arrives as ``CancelledError``, and
+    nothing that a reply raises ends a program, a task group or a loop by what Python means by it. So what is no
+    ``Exception``, and ``StopIteration``, arrives as an error of ours, whose ``__cause__`` it is.
+    """
+    if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
+        return error
+    ours = WorkCancelled(who) if _is_cancellation(error) else ExitRaised(who, describe(error))
+    ours.__cause__ = error
+    return ours
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(CancelledError)[1] is None
+    return isinstance(error, CancelledError)
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -112,6 +165,23 @@ class InvalidSupervisor(CallerError, ValueError):
     def __init__(self, whose: str, reason: str) -> None:
         self.whose = whose
         super().__init__(f"{whose}: {reason}")
+
+
+class InvalidNumber(CallerError, ValueError):
+    """A duration, a count or another number that cannot be.
+
+    Attributes:
+        what: Which one.
+        allowed: What it may be.
+        found: What it is.
+    """
+
+    def __init__(self, what: str, allowed: str, found: object) -> None:
+        self.what = what
+        self.allowed = allowed
+        self.found = found
+        text = shown(found, repr)
+        super().__init__(f"{what} must be {allowed}; found {text if len(text) <= 60 else text[:57] + '...'}")
 
 
 class UnknownChild(CallerError, LookupError):
@@ -263,10 +333,10 @@ class MailboxFull(WorldError):
 
 
 class BlockingCallOnLoop(CallerError, RuntimeError):
-    """A blocking ``get`` on the thread whose event loop would have to produce the value."""
+    """A blocking call on the thread whose event loop would have to produce the value."""
 
-    def __init__(self) -> None:
-        super().__init__("get() would block the event loop's thread; write `await future` instead")
+    def __init__(self, call: str = "get()", remedy: str = "await future") -> None:
+        super().__init__(f"{call} would block the event loop's thread; write `{remedy}` instead")
 
 
 class NameTaken(CallerError, ValueError):
@@ -499,6 +569,16 @@ class AskTimeout(WorldError, TimeoutError):
         super().__init__(f"no reply from {actor} to {message} within {seconds:g} s; {remedy}. {doing}")
 
 
+class StartTimeout(AskTimeout):
+    """A spawned actor has not started within the time that an ask has; it was abandoned."""
+
+    def __init__(self, actor: str, seconds: float, doing: str) -> None:
+        super().__init__(actor, "on_start", seconds, started=True, doing=doing)
+        self.args = (
+            f"{actor} has not started within {seconds:g} s and was abandoned: its on_start did not return. {doing}",
+        )
+
+
 class HandlerTimeout(WorldError, TimeoutError):
     """An event handler took longer than its ``timeout``; it counts as a failed attempt.
 
@@ -515,6 +595,54 @@ class HandlerTimeout(WorldError, TimeoutError):
         super().__init__(
             f"handler {handler} has not handled {event} within {seconds:g} s; make it quicker, or raise its"
             " timeout"
+        )
+
+
+class WorkCancelled(WorldError):
+    """What was asked for was cancelled where it was done; the asker itself was not.
+
+    Its ``__cause__`` is the ``asyncio.CancelledError``. It arises when an actor's code cancels its own task or
+    raises ``CancelledError`` (as a client that is closed does), and when a program cancels tasks that are not
+    its own.
+
+    Attributes:
+        who: Whose work was cancelled.
+    """
+
+    def __init__(self, who: str) -> None:
+        self.who = who
+        super().__init__(
+            f"{who}: the work was cancelled before its end, and may have taken effect in part. Whoever asked was not"
+            " cancelled: ask again, and cancel tasks of your own alone"
+        )
+
+
+class ExitRaised(CallerError, RuntimeError):
+    """What was asked for raised what must not reach the asker: it would end the program, or a loop, there.
+
+    So it is with ``SystemExit``, ``KeyboardInterrupt``, ``GeneratorExit``, ``StopIteration`` and all that is no
+    ``Exception``. It is the ``__cause__``.
+
+    Attributes:
+        who: Whose code raised it.
+    """
+
+    def __init__(self, who: str, what: str) -> None:
+        self.who = who
+        super().__init__(
+            f"{who} raised {what}, which is no error to answer with and ends nothing but this work: raise an"
+            " Exception, or stop the system to end the program"
+        )
+
+
+class WaitsForItself(CallerError, RuntimeError):
+    """A handler waited for what cannot come before the handler itself has returned."""
+
+    def __init__(self, handler: str, what: str) -> None:
+        self.handler = handler
+        super().__init__(
+            f"handler {handler} waits for {what}, which comes only after this handler has returned: call it from"
+            " outside, or start it in the handler as a task that the handler does not wait for"
         )
 
 

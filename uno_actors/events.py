@@ -29,6 +29,7 @@ from uno_actors.errors import (
     describe,
 )
 from uno_actors.frozen_models import FrozenModel
+from uno_actors.quantities import is_count
 from uno_actors.topics import check_topic
 
 MAX_VERSION = 2**31
@@ -383,7 +384,7 @@ class EventRegistry:
         Raises:
             ValueError: ``from_version`` is no version.
         """
-        if type(from_version) is not int or not 1 <= from_version < MAX_VERSION:
+        if not is_count(from_version, 1) or from_version >= MAX_VERSION:
             raise ValueError(f"schema versions start at 1; found from_version={from_version!r}")
         name = event_type if isinstance(event_type, str) else _qualified(event_type)
         self._upcasts[name, from_version] = step

@@ -16,8 +16,9 @@ from typing_extensions import override
 from uno_actors._pykka import PykkaFuture, PykkaTimeout
 from uno_actors.asks import Answers, being_handled, waiting_for
 from uno_actors.dispatcher import standing_still
-from uno_actors.errors import BlockingCallOnLoop, WorldError
+from uno_actors.errors import BlockingCallOnLoop, WorldError, as_error, bounded_traceback
 from uno_actors.log import get_logger
+from uno_actors.quantities import check_duration
 
 T = TypeVar("T")
 J = TypeVar("J")
@@ -100,8 +101,15 @@ class Future(PykkaFuture[T]):
         return self._get_hook is None and self._decide((value, None, None))
 
     def offer_exception(self, error: BaseException) -> bool:
-        """Set an error as the result if there is none yet; whether it was set."""
-        return self._get_hook is None and self._decide((None, error, error.__traceback__))
+        """Set an error as the result if there is none yet; whether it was set. For its form see `as_error`."""
+        if self._get_hook is not None:
+            return False
+        error = as_error(error, self._source())
+        return self._decide((None, error, bounded_traceback(error.__traceback__)))
+
+    def _source(self) -> str:
+        """Who was to give the result."""
+        return "another task" if self.target is None else str(self.target)
 
     def set_get_hook(self, func: Callable[[float | None], T]) -> None:
         """Have ``func(timeout)`` compute the result when it is first asked for.
@@ -155,7 +163,10 @@ class Future(PykkaFuture[T]):
         Raises:
             GetTimeout: There was none in time.
             BlockingCallOnLoop: An event loop runs on this thread.
+            InvalidNumber: ``timeout`` is no number of seconds.
         """
+        if timeout is not None:
+            check_duration("timeout", timeout, zero=True)
         if not self.done():
             if not self._sources and asyncio._get_running_loop() is not None:
                 raise BlockingCallOnLoop
@@ -164,7 +175,10 @@ class Future(PykkaFuture[T]):
             else:
                 with waiting_for(self), standing_still():
                     self._wait(timeout)
-        return self._result()
+        try:
+            return self._result()
+        finally:  # as there
+            del self
 
     def __await__(self) -> Generator[Any, None, T]:
         target = self.target
@@ -190,16 +204,24 @@ class Future(PykkaFuture[T]):
                         target.lend()
                     if self._outcome is None:
                         yield from self._until_done()
-        return self._result()
+        try:
+            return self._result()
+        finally:  # as there
+            del self, target
 
     __iter__ = __await__
 
     def _result(self) -> T:
         value: Any
         value, error, traceback = self._outcome  # type: ignore[misc]  # done, whoever asks
-        if error is not None:  # with the traceback of where it arose, however often it is raised
-            raise error.with_traceback(traceback)
-        return value  # type: ignore[no-any-return]
+        if error is None:
+            return value  # type: ignore[no-any-return]
+        # The traceback will keep this frame, which must not keep the traceback: only the collector of circles
+        # would ever let go of the error, and of all that its frames hold.
+        try:
+            raise error.with_traceback(traceback)  # as of where it arose, however often it is raised
+        finally:
+            del self, error, traceback
 
     def _keep(self, value: T) -> None:
         """Keep what the hook computed; the first thread to compute it wins."""
@@ -337,6 +359,7 @@ def get_all(futures: Iterable[PykkaFuture[T]], *, timeout: float | None = None) 
         GetTimeout: They were not all there in time.
         BlockingCallOnLoop: An event loop runs on this thread; there, await ``first.join(*others)``.
     """
+    check_duration("timeout", timeout, zero=True, none=True)
     deadline = None if timeout is None else time.monotonic() + timeout
     results = []
     for future in futures:

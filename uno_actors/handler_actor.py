@@ -35,11 +35,12 @@ from uno_actors.events import DomainEvent, EventRegistry
 from uno_actors.handler_control import NOTHING, RESET, RETRY, Orders, Reset, control_entry
 from uno_actors.handlers import BoundHandler, HandlerContext, HandlerSpec
 from uno_actors.lanes import Lanes
-from uno_actors.log import get_logger
+from uno_actors.log import get_logger, program_logger
 from uno_actors.payloads import is_exact
 from uno_actors.printable import traceback_text
 from uno_actors.projections import PROJECTION_BATCH, Projection, View, aside_key, publish, view_to_write
 from uno_actors.store import PAGE, DeadLetter, EventStore, StoredRecord, ViewChange
+from uno_actors.tasks import begin
 
 if TYPE_CHECKING:
     from uno_actors.system import ActorSystem
@@ -474,9 +475,15 @@ class HandlerActor(Actor):
         self._dispatcher = dispatcher
         self._system = system
         self._log = get_logger(handler=subscription.name)
+        self._program_log = program_logger(handler=subscription.name)
         self._handler: BoundHandler
         self._projection: Projection[Any] | None = None
         self._view_is = "unknown"
+
+    @property
+    def subscription(self) -> Subscription:
+        """Of the handler that it runs."""
+        return self._subscription
 
     @override
     async def on_start(self) -> None:
@@ -771,7 +778,7 @@ class HandlerActor(Actor):
                         failures.append((0, unread))
                 while not failures and subscription.may_go_on and (started := lanes.start()):
                     subscription.start(started[1])
-                    task = self._dispatcher.loop.create_task(self._call([started[1]]))
+                    task = begin(self._dispatcher.loop, self._call([started[1]]))
                     tasks[task] = started
                     task.add_done_callback(end)
                 if not tasks:
@@ -789,8 +796,9 @@ class HandlerActor(Actor):
                         failures.append((delivery.position, error))
         finally:
             subscription.arrived = _nobody_waits
-            for task in tasks:
+            for task in tasks:  # only if this was cancelled: else all have ended
                 task.cancel()
+                self._goes_on(task)
         if failures:
             self._fail(failures)
 
@@ -852,20 +860,27 @@ class HandlerActor(Actor):
                 count, error = await self._run(batch)  # tells that it was cancelled as its error
             late = error is not None and limit.expired()
             return (0, self._too_late(batch, error)) if late else (count, error)
-        call = self._dispatcher.loop.create_task(self._run(batch))
-        await asyncio.wait({call}, timeout=seconds)
+        call = begin(self._dispatcher.loop, self._run(batch))
+        try:
+            await asyncio.wait({call}, timeout=seconds)
+        except asyncio.CancelledError:
+            self._goes_on(call)
+            raise
         if call.done():
             return call.result()
-        self._subscription.out.add(call)
-        call.add_done_callback(self._is_back)
+        self._goes_on(call)
         return 0, self._too_late(batch, None)
 
     async def _run(self, batch: Sequence[Delivery]) -> Outcome:
         if self._handler.is_async:
             return await self._run_async(batch)
         if self._subscription.spec.batch is not None:
-            return await self._dispatcher.on_worker(self._run_plain, batch, len(batch))
-        return await self._dispatcher.on_worker(self._run_plain, batch, 1)
+            return await self._dispatcher.on_worker(self._run_plain, batch, len(batch), stays=self._lives)
+        return await self._dispatcher.on_worker(self._run_plain, batch, 1, stays=self._lives)
+
+    def _lives(self) -> bool:
+        """Whether it was not abandoned: then what runs on a thread is waited for, for it must not run twice."""
+        return not self.actor_stopped.up
 
     def _too_late(self, batch: Sequence[Delivery], cause: BaseException | None) -> HandlerTimeout:
         first, last = batch[0], batch[-1]
@@ -876,12 +891,17 @@ class HandlerActor(Actor):
         late.__cause__ = cause  # shows where it was
         return late
 
+    def _goes_on(self, call: "asyncio.Future[Outcome]") -> None:
+        """Nobody waits for the call any more, and it is not over: until then the handler is not called again."""
+        self._subscription.out.add(call)
+        call.add_done_callback(self._is_back)
+
     def _is_back(self, call: "asyncio.Future[Outcome]") -> None:
-        """A call that had taken too long has come back after all: the handler may be called again."""
+        """A call for which nobody waited any more has come back: the handler may be called again."""
         subscription = self._subscription
         subscription.out.discard(call)
         if not call.cancelled():
-            self._log.info("handler came back after its timeout")
+            self._log.info("handler came back after it was given up")
         if not subscription.out and subscription.state != "stopped":
             subscription.wake()
 
@@ -931,7 +951,7 @@ class HandlerActor(Actor):
         if not self._handler.takes_context:
             return None
         subscription, position = self._subscription, delivery.position
-        logger = self._log.bind(event_type=delivery.record.event_type, position=position)
+        logger = self._program_log.bind(event_type=delivery.record.event_type, position=position)
         return HandlerContext(
             position, subscription.attempt(position), subscription.name, logger, self._system
         )

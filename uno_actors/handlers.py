@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -25,6 +24,7 @@ from uno_actors.annotations import (
 )
 from uno_actors.errors import InvalidHandler
 from uno_actors.events import DomainEvent
+from uno_actors.quantities import is_count, is_duration
 from uno_actors.topics import TopicPattern
 
 if TYPE_CHECKING:
@@ -182,15 +182,15 @@ class HandlerSpec:
                 STARTS,
                 is_start(self.start),
             ),
-            ("max_attempts", self.max_attempts, "1 or more", _is_count(self.max_attempts)),
+            ("max_attempts", self.max_attempts, "1 or more", is_count(self.max_attempts, 1)),
             (
                 "timeout",
                 self.timeout,
                 "a positive number of seconds, or None",
-                self.timeout is None or _is_duration(self.timeout),
+                self.timeout is None or is_duration(self.timeout),
             ),
-            ("concurrency", self.concurrency, "1 or more", _is_count(self.concurrency)),
-            ("batch", self.batch, "1 or more, or None", self.batch is None or _is_count(self.batch)),
+            ("concurrency", self.concurrency, "1 or more", is_count(self.concurrency, 1)),
+            ("batch", self.batch, "1 or more, or None", self.batch is None or is_count(self.batch, 1)),
         ):
             if not is_allowed:
                 raise InvalidHandler(f"handler {self.name}: {option} must be {allowed}, not {found!r}")
@@ -438,16 +438,7 @@ def _is_unbound(target: object) -> bool:
 
 def is_start(found: object) -> bool:
     """Whether ``found`` is a `Start`."""
-    return found in ("latest", "earliest") or isinstance(found, datetime) or _is_count(found, 0)
-
-
-def _is_count(found: object, least: int = 1) -> bool:
-    return isinstance(found, int) and not isinstance(found, bool) and found >= least
-
-
-def _is_duration(found: object) -> bool:
-    is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
-    return is_number and 0 < found < math.inf  # type: ignore[operator]
+    return found in ("latest", "earliest") or isinstance(found, datetime) or is_count(found)
 
 
 def _subscription(member: object) -> HandlerSpec | None:

@@ -7,9 +7,10 @@ larger the group.
 import asyncio
 from collections.abc import Callable
 
-from uno_actors.errors import OutcomeUnknown, UnoError
+from uno_actors.errors import OutcomeUnknown, UnoError, describe, shown
 from uno_actors.log import get_logger
 from uno_actors.store import Append, Appended, EventStore
+from uno_actors.tasks import begin
 
 Outcome = Appended | UnoError
 
@@ -41,7 +42,7 @@ class Journal:
         """Record ``request``; ``done`` is called with the outcome once it is durable or has failed."""
         self._waiting.append((request, done))
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._commit_all(), name="journal")
+            self._task = begin(asyncio.get_running_loop(), self._commit_all(), name="journal")
 
     async def _commit_all(self) -> None:
         while self._waiting:
@@ -59,8 +60,6 @@ class Journal:
                 except Exception as error:  # noqa: BLE001 - one that fails must not keep the others waiting
                     self._log.error("an outcome was not taken", exc_info=error)
             self.position = end
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                break  # the program ends
         self._task = None
 
     async def _commit(self, requests: list[Append]) -> list[Outcome]:
@@ -69,10 +68,11 @@ class Journal:
         except UnoError as error:
             return [error] * len(requests)
         except BaseException as error:  # noqa: BLE001 - a store of somebody else's may raise anything
+            # Also if the program cancels this task, which it does not know: the others that wait have their turn.
             self._log.error("store failed", exc_info=error)
-            reason = f"{type(error).__name__}: {error}"
+            reason = describe(error)
         else:
             if len(outcomes) == len(requests):
                 return [*outcomes]
             reason = f"it gave {len(outcomes)} outcomes for {len(requests)} requests"
-        return [OutcomeUnknown(repr(self._store), reason)] * len(requests)
+        return [OutcomeUnknown(shown(self._store, repr), reason)] * len(requests)

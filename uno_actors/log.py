@@ -7,11 +7,13 @@ stack stands below it. Values and texts of errors come from outside: what is wri
 """
 
 import logging
+from contextlib import suppress
 from typing import Any, Literal, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, WrappedLogger
 
+from uno_actors.errors import describe
 from uno_actors.printable import (
     LONGEST_ERROR,
     as_json,
@@ -40,8 +42,79 @@ def _traceback(error: BaseException) -> str:
 _logger.addFilter(_with_traceback)
 
 
-def get_logger(**bound: object) -> FilteringBoundLogger:
-    """A logger that names ``bound`` in every event."""
+class Logger:
+    """The runtime's own logger: it names what it was made with in every event, and never raises.
+
+    What is logged passes through the program's own processors, filters and handlers, and any of these may raise.
+    That must not keep an asker from its answer or an actor from its next message, so that it ends here, in the one
+    place: the event goes to the standard library's logger then, with what has failed.
+    """
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, logger: FilteringBoundLogger) -> None:
+        self._logger = logger
+
+    def debug(self, event: str, **values: object) -> None:
+        """Log what helps to find a fault."""
+        self._log("debug", event, values)
+
+    def info(self, event: str, **values: object) -> None:
+        """Log what is as it should be."""
+        self._log("info", event, values)
+
+    def warning(self, event: str, **values: object) -> None:
+        """Log what somebody may want to change."""
+        self._log("warning", event, values)
+
+    def error(self, event: str, **values: object) -> None:
+        """Log a failure."""
+        self._log("error", event, values)
+
+    def exception(self, event: str, **values: object) -> None:
+        """Log the error that is being handled."""
+        self._log("exception", event, values)
+
+    def critical(self, event: str, **values: object) -> None:
+        """Log the failure of the whole."""
+        self._log("critical", event, values)
+
+    def _log(self, level: str, event: str, values: dict[str, object]) -> None:
+        error = values.get("exc_info")
+        if isinstance(error, BaseException) and _may_be_false(error):
+            # A tuple is true wherever it is looked at.
+            values["exc_info"] = type(error), error, error.__traceback__
+        try:
+            getattr(self._logger, level)(event, **values)
+        except KeyboardInterrupt:  # of the process
+            raise
+        except BaseException as failure:  # noqa: BLE001 - whatever a program's logging raises, SystemExit too
+            self._log_plainly(level, event, failure)
+
+    def _log_plainly(self, level: str, event: str, failure: BaseException) -> None:
+        with suppress(Exception):  # a filter of the program's may raise here as well
+            _logger.log(
+                _LEVELS[level.upper()],
+                "%s (the program's own logging failed at this event: %s)",
+                event,
+                describe(failure),
+            )
+
+
+_LEVELS = {**logging.getLevelNamesMapping(), "EXCEPTION": logging.ERROR}
+
+
+def _may_be_false(error: BaseException) -> bool:
+    return hasattr(type(error), "__bool__") or hasattr(type(error), "__len__")
+
+
+def get_logger(**bound: object) -> Logger:
+    """A logger of the runtime that names ``bound`` in every event; see `Logger`."""
+    return Logger(program_logger(**bound))
+
+
+def program_logger(**bound: object) -> FilteringBoundLogger:
+    """The program's own logger, for its own code: it raises what the program's processors raise."""
     if structlog.is_configured():
         return cast("FilteringBoundLogger", structlog.get_logger("uno_actors", **bound))
     logger = structlog.wrap_logger(

@@ -17,9 +17,10 @@ from typing_extensions import override
 
 from uno_actors._pykka import ActorDeadError, ActorStop, PykkaEnvelope
 from uno_actors.asks import Answers, Envelope, Reply
-from uno_actors.errors import MailboxFull
+from uno_actors.errors import InvalidNumber, MailboxFull
 from uno_actors.future import Future
 from uno_actors.log import get_logger
+from uno_actors.quantities import check_count
 
 CAPACITY = 1000
 """Messages that may wait before a mailbox has no room for more."""
@@ -62,8 +63,7 @@ class MailboxPolicy:
     priority: Callable[[Any], float] | None = None
 
     def __post_init__(self) -> None:
-        if self.capacity < 1:
-            raise ValueError(f"a mailbox's capacity must be 1 or more; found {self.capacity}")
+        check_count("a mailbox's capacity", self.capacity, 1)
         if self.overflow not in get_args(Overflow):
             allowed = ", ".join(get_args(Overflow))
             raise ValueError(f"a mailbox's overflow must be one of {allowed}; found {self.overflow!r}")
@@ -224,7 +224,7 @@ class Mailbox:
             queue = self._make_queue()
         count = len(queue)
         if count >= self._limit and type(envelope) is not Signal:
-            self._lose(envelope)
+            self.lose(envelope)
             return
         if count >= self.peak:
             self.peak = count + 1
@@ -315,9 +315,9 @@ class Mailbox:
     def _lose_all(self) -> None:
         while self._queue:
             if (envelope := self.take()) is not None:
-                self._lose(envelope)
+                self.lose(envelope)
 
-    def _lose(self, envelope: Envelope) -> None:
+    def lose(self, envelope: Envelope) -> None:
         """Tell whoever should know that ``envelope`` will not be handled."""
         message, asker = envelope.message, envelope.reply_to
         stop = isinstance(message, ActorStop)
@@ -358,7 +358,7 @@ class OrderedMailbox(Mailbox):
             self.woken = True
             self.wake()
         if loser is not None:
-            self._lose(loser)
+            self.lose(loser)
         if parked is not None and parked.room is not None and not parked.room.wait(WAIT_SECONDS):
             self._give_up(parked)
 
@@ -423,7 +423,7 @@ class OrderedMailbox(Mailbox):
             if parked not in self._parked:
                 return
             self._parked.remove(parked)
-        self._lose(parked.envelope)
+        self.lose(parked.envelope)
 
 
 def make_mailbox(policy: MailboxPolicy = DEFAULT) -> Mailbox:
@@ -481,14 +481,21 @@ class _PriorityQueue:
 
     def put_back(self, envelopes: list[Envelope]) -> None:
         for envelope in reversed(envelopes):  # in front of equals that never were taken
-            heapq.heappush(self._heap, (self._place(envelope), next(self._returns), envelope))
+            try:
+                place = self._place(envelope)
+            except Exception:  # noqa: BLE001 - it was accepted before, and is lost by nobody's second thought
+                place = 0.0
+            heapq.heappush(self._heap, (place, next(self._returns), envelope))
 
     def clear(self) -> None:
         self._heap.clear()
 
     def _place(self, envelope: Envelope) -> float:
         if type(envelope) is not Signal:
-            return self._priority(envelope.message)
+            priority: Any = self._priority(envelope.message)
+            if not isinstance(priority, (int, float)) or priority != priority:  # noqa: PLR0124 - nan has no order
+                raise InvalidNumber("the priority of a message", "a number", priority)
+            return priority
         return math.inf if isinstance(envelope.message, ActorStop) else -math.inf
 
     def __iter__(self) -> Iterator[Envelope]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from uno_actors.codec import Record
-from uno_actors.errors import UnoError
+from uno_actors.errors import describe
 from uno_actors.log import get_logger
 from uno_actors.store import PAGE, Appended, EventStore
 
@@ -79,8 +79,12 @@ class Others:
                 self._has_grown = False
                 await asyncio.sleep(LOOK_AFTER)
                 await self._tell(await self._store.last_position())
-        except UnoError as error:  # the next news brings another look
-            self._log.warning("what others record cannot be read", reason=str(error))
+        except (
+            asyncio.CancelledError
+        ):  # the system ends, or the program has cancelled all tasks: the next news
+            return  # brings another look
+        except Exception as error:  # noqa: BLE001 - likewise; a store of somebody else's may raise anything
+            self._log.warning("what others record cannot be read", reason=describe(error))
         finally:
             self._is_looking = False
 

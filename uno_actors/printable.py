@@ -62,7 +62,7 @@ def text_of(value: object) -> str:
     """``str(value)``, also of what cannot be shown."""
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - whatever its own __str__ raises
+    except BaseException:  # noqa: BLE001 - whatever its own __str__ raises, SystemExit too
         return f"a {type(value).__name__} (its text cannot be shown)"
 
 
@@ -73,8 +73,8 @@ def traceback_text(error: BaseException) -> str:
     """
     try:
         chunks = traceback.format_exception(error)
-    except Exception:  # noqa: BLE001 - whatever an error of others does when it is looked at
-        return f"{type(error).__name__} (its traceback cannot be shown)\n"
+    except BaseException:  # noqa: BLE001 - whatever an error of others does when it is looked at: its __bool__, its notes
+        chunks = [*traceback.format_tb(error.__traceback__), f"{type(error).__name__} (it cannot be shown)"]
     lines: list[str] = []
     in_text = False
     for chunk in chunks:

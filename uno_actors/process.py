@@ -33,7 +33,7 @@ from uno_actors.asks import Envelope, Reply, being_handled
 from uno_actors.carrier import Waiting, resumed
 from uno_actors.clock import Clock, SystemClock
 from uno_actors.dispatcher import Dispatcher, LaterCall, WorkerPool
-from uno_actors.errors import AskTimeout, MailboxFull
+from uno_actors.errors import AskTimeout, MailboxFull, bounded_traceback, shown
 from uno_actors.future import Future
 from uno_actors.log import get_logger
 from uno_actors.mailbox import Mailbox, Signal
@@ -257,7 +257,7 @@ class ActorProcess:
 
     def __str__(self) -> str:
         """Its class and name, or as pykka tells of one that has none."""
-        return str(self.actor) if self.name is None else f"{type(self.actor).__name__} {self.name!r}"
+        return shown(self.actor) if self.name is None else f"{type(self.actor).__name__} {self.name!r}"
 
     def start(self) -> None:
         """Begin: ``on_start`` first, then the messages."""
@@ -356,7 +356,12 @@ class ActorProcess:
         return True
 
     def kill(self) -> None:
-        """Abandon an actor that does not stop: its coroutine is cancelled, a worker thread is left to itself."""
+        """Abandon an actor that does not stop: its coroutine is cancelled, a worker thread is left to itself.
+
+        On a worker thread the actor may begin or end a message in this very moment. Its asker is answered all the
+        same: the thread enters what it handles before it looks whether it was abandoned and takes it out before it
+        answers, and here it is the other way round. So one of the two answers, or both, and the first counts.
+        """
         self._killed = True
         self._retire()
         if self._started is not None:
@@ -364,12 +369,15 @@ class ActorProcess:
         self._tell_restarted(ActorDeadError(f"{self} was abandoned while it was restarted"))
         self._close()
         handling, task = self.handling, self.task
-        if handling is not None and handling.reply_to is not None:
-            handling.reply_to.offer_exception(
-                ActorDeadError(f"{self} was abandoned while it handled the message")
-            )
+        asker = None if handling is None else handling.reply_to
+        if asker is not None:
+            asker.offer_exception(ActorDeadError(f"{self} was abandoned while it handled the message"))
         if task is not None:
             task.cancel()
+
+    def abandon(self) -> None:
+        """As `kill`, from any thread."""
+        self._dispatcher.call(self.kill)
 
     def lose(self, envelope: Envelope, reason: str) -> None:
         """Keep a message among the dead ones."""
@@ -564,11 +572,14 @@ class ActorProcess:
             if type(coroutine) is not CoroutineType and not hasattr(coroutine, "send"):
                 self._succeeded(envelope, coroutine)  # of a plain function in the place of its class's
                 return None
+        except BaseException as error:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
+            return self._begin(self._drive(self._failed(envelope, error)))
+        try:
             yielded = coroutine.send(None)
         except StopIteration as end:
             self._succeeded(envelope, end.value)
             return None
-        except BaseException as error:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
+        except BaseException as error:  # noqa: BLE001 - as above
             return self._begin(self._drive(self._failed(envelope, error)))
         waiting = self._begin(self._go_on(coroutine, yielded, envelope))
         self._carried = coroutine
@@ -600,13 +611,17 @@ class ActorProcess:
                     if inspect.iscoroutinefunction(call):
                         result = await call()
                     else:
-                        result = await self._dispatcher.on_worker(self._call_here, call)
+                        result = await self._dispatcher.on_worker(self._call_here, call, stays=self._lives)
                         if type(result) is CoroutineType:
                             result = await result
                 except BaseException as error:  # noqa: BLE001 - as above
                     call = calls.throw(error)
                 else:
                     call = calls.send(result)
+
+    def _lives(self) -> bool:
+        """Whether it was not abandoned."""
+        return not self._killed
 
     def _call_here(self, call: Callable[[], Any]) -> Any:
         self.thread = threading.get_ident()
@@ -619,12 +634,10 @@ class ActorProcess:
         if self._turn.acquire(blocking=False):
             try:
                 contextvars.Context().run(self._turn_on_worker)
-                has_stopped = (
-                    self._stopped.up
-                )  # looked at within the turn: in the next it may just be stopping
-            finally:
+            finally:  # no turn raises; one that did must not be the actor's last
+                has_stopped = self._stopped.up  # within the turn: in the next it may just be stopping
                 self._turn.release()
-            self._rest(has_stopped)
+                self._rest(has_stopped)
 
     def _turn_on_worker(self) -> None:
         """As `_turn_on_loop`: plain functions are called, coroutine functions run on the loop."""
@@ -642,6 +655,10 @@ class ActorProcess:
             if _withdrawn(envelope):
                 self.handling = None
                 continue
+            if self._killed:  # by who may have looked before it was entered, see `kill`
+                self.handling = None
+                self._inbox.lose(envelope)
+                break
             being_handled.set(envelope)
             if type(envelope.message) in _APART:
                 self._drive_here(self._handle(envelope))
@@ -748,25 +765,42 @@ class ActorProcess:
         """An asker gets the error and the actor goes on; if nobody asked, the actor has failed."""
         asker = envelope.reply_to
         self._failed_count += 1
+        if asker is not None:  # first of all: whatever comes behind it may take its time, or fail
+            self._done_with(envelope)
+            if envelope not in self._stash:
+                envelope.reply_to = (
+                    None  # frames of the error's traceback have the envelope: it would be a circle
+                )
+            asker.offer_exception(error)
         if not self._killed:
-            if self._stops_all and not isinstance(error, Exception):
+            if self._stops_all and not isinstance(error, (Exception, asyncio.CancelledError)):
                 yield from self._stop_all(error)
             elif asker is None:
-                self._begin_failure(error)
-                try:
-                    yield partial(self.actor.on_failure, type(error), error, error.__traceback__)
-                except BaseException as second:  # noqa: BLE001 - as above
-                    get_logger().error(f"Unhandled exception in {self}:", exc_info=second)
-                self._end_failure(error, envelope)
+                yield from self._fail(error, envelope)
+            else:
+                get_logger().info(f"Exception returned from {self} to caller:", exc_info=error)
+        if asker is None:
+            self._done_with(envelope)
+
+    def _fail(self, error: BaseException, envelope: Envelope) -> Calls:
+        """It has failed at what it was told: its supervisor decides what comes next."""
+        bounded_traceback(error.__traceback__)
+        self._begin_failure(error)
+        try:
+            yield partial(self.actor.on_failure, type(error), error, error.__traceback__)
+        except BaseException as second:  # noqa: BLE001 - as above
+            get_logger().error(f"Unhandled exception in {self}:", exc_info=second)
+        self._end_failure(error, envelope)
+
+    def _done_with(self, envelope: Envelope) -> None:
         self._handled += 1
         self.handling = None
-        if asker is not None and not self._killed:
-            get_logger().info(f"Exception returned from {self} to caller:", exc_info=error)
-            asker.offer_exception(error)
+        if envelope is self._set_aside:
+            self._set_aside = None
 
     def _stop_all(self, error: BaseException) -> Calls:
         """What pykka does on SystemExit and the like; but it waits for nobody, so it cannot hang."""
-        get_logger().debug(f"{error!r} in {self}. Stopping all actors.")
+        get_logger().debug(f"{shown(error, repr)} in {self}. Stopping all actors.")
         yield from self._stop_now()
         ActorRegistry.stop_all(block=False)
 

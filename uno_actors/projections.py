@@ -17,6 +17,7 @@ from typing_extensions import override
 from uno_actors.errors import InvalidHandler
 from uno_actors.events import DomainEvent
 from uno_actors.handlers import EventHandler, gather
+from uno_actors.quantities import check_count
 from uno_actors.store import EventStore, ViewChange
 from uno_actors.values import Classes, classes_in, pack_value, unpack_value
 
@@ -79,8 +80,7 @@ class ViewReader:
         Raises:
             TypeError, ValueError: ``prefix`` or ``after`` is no key, or ``limit`` is negative.
         """
-        if limit is not None and limit < 0:
-            raise ValueError(f"limit must be 0 or more, or None; found {limit}")
+        check_count("limit", limit, none=True)
         start = pack_key(prefix) if prefix != () else _FIRST
         end = (start if prefix != () else b"") + _BEYOND
         if after is not None:

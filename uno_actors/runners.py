@@ -353,7 +353,7 @@ class RunsHandlers(Protocol):
     def dispatched(self, subscription: Subscription) -> int:
         """The position up to which events have been handed out to handlers of its priority."""
 
-    def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> object:
+    def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine as a task that is not lost."""
 
 
@@ -433,7 +433,15 @@ class HandlerRunner(ProcessRunner):
 
     @override
     def resume(self) -> None:
-        self._home.start_task(self._resume(self._process))
+        process = self._process
+        task = self._home.start_task(self._resume(process))
+
+        def over(task: asyncio.Task[Any]) -> None:
+            # The program may have cancelled it, which does not know it.
+            if task.cancelled() and process is self._process is not None:
+                self.resume()
+
+        task.add_done_callback(over)
 
     async def _resume(self, process: ActorProcess | None) -> None:
         subscription = self.subscription

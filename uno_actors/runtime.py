@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
@@ -9,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from uno_actors._pykka import PykkaActor
-from uno_actors.actor import Actor, ActorRef
+from uno_actors.actor import Actor, ActorRef, StartReply
 from uno_actors.aggregate import AggregateRoot
 from uno_actors.aggregate_actor import Aggregates
+from uno_actors.asks import being_handled, time_left
 from uno_actors.clock import Clock, Timer
 from uno_actors.dispatcher import Dispatcher, DispatcherStatistics
 from uno_actors.errors import (
@@ -22,6 +24,7 @@ from uno_actors.errors import (
     SystemNotRunning,
     UnknownHandler,
     UnknownSupervisor,
+    WaitsForItself,
 )
 from uno_actors.future import Future
 from uno_actors.handler_actor import HandlerActor, HandlerStatistics, Subscription, Work
@@ -32,6 +35,7 @@ from uno_actors.log import get_logger
 from uno_actors.mailbox import DEFAULT, DeadMessages, make_mailbox
 from uno_actors.others import Others
 from uno_actors.process import ActorProcess, Failure, MessageStatistics, StopFlag
+from uno_actors.quantities import check_count, check_duration
 from uno_actors.reload import Difference
 from uno_actors.router import TURN, RouterActor
 from uno_actors.runners import ActorRunner, ChildFailed, HandlerRunner, News, Runner, TreeNode
@@ -39,6 +43,7 @@ from uno_actors.snapshots import check_every
 from uno_actors.store import EventStore, Lease
 from uno_actors.supervision import SupervisorActor, SupervisorRunner
 from uno_actors.supervisor import Backoff, ChildSpec, Supervisor
+from uno_actors.tasks import begin
 from uno_actors.tree import handlers_in
 from uno_actors.watchdog import watchdog
 
@@ -72,15 +77,11 @@ class Settings:
     clock: Clock
 
     def __post_init__(self) -> None:
-        for what in ("ask_timeout", "passivate_after"):
-            if not getattr(self, what) > 0:
-                raise ValueError(f"{what} must be a positive number of seconds; found {getattr(self, what)}")
-        if self.stop_timeout < 0:
-            raise ValueError(f"stop_timeout must not be negative; found {self.stop_timeout}")
-        if self.max_active < 1:
-            raise ValueError(f"max_active must be 1 or more; found {self.max_active}")
-        if self.remember_commands < 0:
-            raise ValueError(f"remember_commands must not be negative; found {self.remember_commands}")
+        check_duration("ask_timeout", self.ask_timeout)
+        check_duration("passivate_after", self.passivate_after)
+        check_duration("stop_timeout", self.stop_timeout, zero=True)
+        check_count("max_active", self.max_active, 1)
+        check_count("remember_commands", self.remember_commands)
         check_every(self.snapshot_every)
 
 
@@ -164,6 +165,9 @@ class Runtime:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._spawned: dict[ActorProcess, None] = {}  # in the order of their start
         self._names: dict[str, ActorProcess] = {}
+        self._spawning = threading.RLock()  # a signal handler may spawn on the thread that it interrupts here
+        self._takes_no_more = False  # actors: those that there are, are being stopped
+        self._is_closed = False
         self._tree: list[SupervisorRunner] = []
         self._supervisors: dict[str, SupervisorActor] = {}
         self._handlers: set[str] = set()  # names of those that stand in the tree
@@ -278,11 +282,12 @@ class Runtime:
             if subscription.state == "standby":
                 try:
                     await self._take_over_one(subscription)
-                except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
+                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as in `_look_again`
                     self._log.error(
                         "handler cannot be taken over yet", handler=subscription.name, exc_info=error
                     )
-        self._take_over_later()
+        if not self._is_closed:
+            self._take_over_later()
 
     async def _take_over_one(self, subscription: Subscription) -> None:
         lease = await self._store.lease(subscription.name)
@@ -337,11 +342,12 @@ class Runtime:
             await self.look_at_orders()
             await self._tell()
             self._cannot_look = False
-        except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - of a store, or see `start_task`
             if not self._cannot_look:
                 self._log.error("handlers cannot be controlled yet", exc_info=error)
             self._cannot_look = True
-        self._look_later()
+        if not self._is_closed:
+            self._look_later()
 
     async def unsubscribe(self, name: str) -> None:
         """See `ActorSystem.unsubscribe`."""
@@ -432,6 +438,7 @@ class Runtime:
         process = ActorProcess(
             instance(), self.dispatcher, factory=instance, on_failed=on_failed, started=started
         )
+        process.name = subscription.name  # in logs and errors
         subscription.wake = lambda: process.actor.actor_ref.tell(Work())
         process.start()
         return process, started
@@ -520,7 +527,8 @@ class Runtime:
         own_thread: bool = False,
     ) -> "Future[ActorRef[A]]":
         """Start an actor that stands under no supervisor; see `ActorSystem.spawn` and `Actor.spawn`."""
-        return self._process_of(actor, name, parent, own_thread=own_thread)[1]
+        seconds = time_left(self._settings.ask_timeout)
+        return self._process_of(actor, name, parent, own_thread=own_thread, seconds=seconds)[1]
 
     def _process_of(
         self,
@@ -529,12 +537,16 @@ class Runtime:
         parent: ActorProcess | None = None,
         *,
         own_thread: bool,
+        seconds: float | None = None,
         factory: Callable[[], PykkaActor] | None = None,
         on_failed: Callable[[Failure], None] | None = None,
     ) -> "tuple[ActorProcess, Future[ActorRef[A]]]":
-        """Make a process of this system and start it; the future has its reference when it has started."""
+        """Make a process of this system and start it; the future has its reference when it has started.
+
+        It is abandoned if it has not started within ``seconds``, as far as the future is looked at.
+        """
         _fit(actor, own_thread=own_thread)
-        started: Future[ActorRef[A]] = Future()
+        started: Future[ActorRef[A]] = Future() if seconds is None else StartReply(seconds)
         ref = ActorRef(actor, self._settings.ask_timeout)
         ref.actor_inbox.dead = self.dead_messages
         actor._actor_ref = ref
@@ -548,12 +560,15 @@ class Runtime:
             own_thread=own_thread,
         )
         started.target = process
-        if name is not None:
-            owner = self._names.setdefault(name, process)
-            if owner is not process:
-                raise NameTaken(name, str(owner))
-            process.name = name
-        self._spawned[process] = None
+        with self._spawning:  # at the end of the system either it is seen there, or refused here
+            if self._takes_no_more:
+                raise SystemNotRunning(self._settings.name, "stopping and takes no more actors")
+            if name is not None:
+                owner = self._names.setdefault(name, process)
+                if owner is not process:
+                    raise NameTaken(name, str(owner))
+                process.name = name
+            self._spawned[process] = None
         if parent is not None:
             parent.add_child(process)
         process.start()
@@ -573,8 +588,12 @@ class Runtime:
             listener(process)
 
     def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine as a task that is not lost."""
-        task = self.dispatcher.loop.create_task(coroutine)
+        """Run a coroutine as a task that is not lost.
+
+        A program may cancel tasks that are not its own. What is to be done all the same is the coroutine's affair;
+        `close` cancels all of them, too.
+        """
+        task = begin(self.dispatcher.loop, coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -621,6 +640,7 @@ class Runtime:
 
     async def settled(self, timeout: float) -> None:
         """See `ActorSystem.settled`."""
+        self._check_not_in_handler("settled()")
         try:
             async with asyncio.timeout(timeout):
                 while not await self._is_settled(self._active()):  # noqa: ASYNC110 - it has many causes
@@ -638,6 +658,15 @@ class Runtime:
             )
             state = "; ".join([commands, f"the log ends at {end}", *behind])
             raise TimeoutError(f"not settled within {timeout:g} s: {state}") from None
+
+    def _check_not_in_handler(self, what: str) -> None:
+        """Refuse what ends only when every handler has returned, where one of ours is what calls it."""
+        envelope = being_handled.get()
+        if envelope is None or envelope.actor.handling is not envelope:
+            return  # a handler may have started it, and left it behind
+        actor = getattr(envelope.actor, "actor", None)
+        if isinstance(actor, HandlerActor) and actor.subscription in self.subscriptions:
+            raise WaitsForItself(actor.subscription.name, what)
 
     def _leased(self) -> list[Subscription]:
         return [subscription for subscription in self.subscriptions if subscription.leased]
@@ -675,8 +704,10 @@ class Runtime:
         try:
             await self._within(begun + timeout * DRAIN_SHARE, self._drain())
             for runner in reversed(self._tree):
-                await runner.stop(deadline)
+                # It keeps to the deadline by itself.
+                await self._within(deadline + 1, runner.stop(deadline))
             await self._within(max(deadline, time.monotonic() + 1), self.router.save_checkpoints())
+            self._take_no_more()
             for process in (*reversed(self._spawned), self._router_process):
                 await self._stop_one(process.stop(), process, deadline)
             await self._within(deadline, self._answered())
@@ -700,19 +731,31 @@ class Runtime:
             process.kill()
 
     async def _within(self, deadline: float, work: Awaitable[Any]) -> bool:
-        """Await ``work`` until ``deadline``; whether it was done by then. What fails does not stop the stop."""
+        """Await ``work`` until ``deadline``; whether it was done by then. What fails does not stop the stop.
+
+        Nor does it if the program cancels this task, which is the system's own and ends by its deadline.
+        """
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await work
         except TimeoutError:
             return False
+        except asyncio.CancelledError:
+            self._log.warning("stopping goes on, though its task was cancelled")
+            return isinstance(work, Future) and await self._within(deadline, work)
         except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
             self._log.error("stopping goes on after an error", exc_info=error)
             return False
         return True
 
+    def _take_no_more(self) -> None:
+        with self._spawning:  # whoever spawns has entered the actor before, or is refused from here on
+            self._takes_no_more = True
+
     def close(self) -> None:
         """Let go of what needs no waiting; also after a start that failed."""
+        self._is_closed = True
+        self._take_no_more()
         self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
         for runner in reversed(self._tree):
             runner.abandon()

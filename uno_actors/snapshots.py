@@ -13,6 +13,7 @@ from uno_actors.aggregate import AggregateRoot, new_aggregate
 from uno_actors.codec import Record, StreamId, to_event
 from uno_actors.errors import describe
 from uno_actors.log import get_logger
+from uno_actors.quantities import check_count
 from uno_actors.store import EventStore, Snapshot
 from uno_actors.values import annotations_of, classes_in, pack_value, unpack_value
 
@@ -79,10 +80,9 @@ def check_every(every: int | None) -> int:
     """``every``, with 0 for ``None``.
 
     Raises:
-        ValueError: It is negative.
+        InvalidNumber: It is none.
     """
-    if every is not None and every < 0:
-        raise ValueError(f"snapshot_every must be a number of events, or 0 or None for never; found {every}")
+    check_count("snapshot_every", every, none=True)
     return every or 0
 
 

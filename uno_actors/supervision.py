@@ -7,6 +7,7 @@ meanwhile.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -175,7 +176,12 @@ class SupervisorActor(Actor):
             try:
                 await self._start_child(spec)
             except BaseException as error:
-                error.add_note(f"while {spec.known_name} was started under supervisor {self.rules.name!r}")
+                note = f"while {spec.known_name} was started under supervisor {self.rules.name!r}"
+                with suppress(Exception):  # a class of errors may have a way of its own
+                    if note not in getattr(
+                        error, "__notes__", ()
+                    ):  # the same instance may come again and again
+                        error.add_note(note)
                 if begun == self._begun:
                     await self.rest_children()
                 raise
@@ -304,7 +310,16 @@ class SupervisorActor(Actor):
         for member in order.start:
             self._awaited[member] = self.runners[member].round + 1
         self._groups[name] = task = self._nursery.start_task(self._restart_group(order))
-        task.add_done_callback(lambda task: self._groups.get(name) is task and self._groups.pop(name))
+
+        def over(task: asyncio.Task[Any]) -> None:
+            if self._groups.get(name) is not task:
+                return  # it was cancelled here, or another has taken its place
+            del self._groups[name]
+            # If the program has cancelled it, which does not know it, what it was to do is still to be done.
+            if task.cancelled():
+                self._restart(order, name)
+
+        task.add_done_callback(over)
 
     async def _restart_group(self, order: RestartGroup) -> None:
         for name in order.stop:
@@ -342,9 +357,11 @@ class SupervisorActor(Actor):
                 task.cancel()
 
     async def _let_go(self, runner: Runner) -> None:
-        await runner.stop()
-        if runner.name not in self._family.names:
-            await self._remove(runner)
+        try:
+            await runner.stop()
+        finally:  # one that is cancelled has abandoned the child
+            if runner.name not in self._family.names:
+                await self._remove(runner)
 
     async def _remove(self, runner: Runner) -> None:
         self.runners.pop(runner.name, None)
@@ -353,12 +370,19 @@ class SupervisorActor(Actor):
 
     async def _give_up(self, runner: Runner, reason: str, error: BaseException) -> None:
         self._log.critical("supervisor gave up", child=runner.name, reason=reason, error=describe(error))
-        await self.rest_children()
+        await self._end_or_abandon(self.rest_children())
         if not self.is_running:  # else its parent has started it again meanwhile, for another reason
             self._gave_up(SupervisorGaveUp(self.rules.name, runner.name, reason, error))
 
+    async def _end_or_abandon(self, ending: Awaitable[None]) -> None:
+        """End the children; if the program cancels that, they are abandoned, for who waits must hear of the end."""
+        try:
+            await ending
+        except asyncio.CancelledError:
+            self.abandon()
+
     async def _shut_down(self) -> None:
-        await self.stop_children()
+        await self._end_or_abandon(self.stop_children())
         if not self.is_running:  # as above
             self._has_ended()
 

@@ -5,14 +5,14 @@ child is restarted; a supervisor that sees more restarts than its budget allows 
 to its parent.
 """
 
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from uno_actors._pykka import PykkaActor
-from uno_actors.errors import InvalidSupervisor
+from uno_actors.errors import InvalidNumber, InvalidSupervisor
+from uno_actors.quantities import check_count, check_duration, check_number, is_count, is_duration
 
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 """Who is restarted with a failed child: nobody, all of its siblings, or those that were started after it."""
@@ -58,16 +58,13 @@ class Backoff:
     reset_after: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.initial <= self.max < math.inf:
-            raise ValueError(
-                f"back-off needs 0 <= initial <= max; found initial={self.initial}, max={self.max}"
-            )
-        if not 1 <= self.factor < math.inf:
-            raise ValueError(f"back-off needs a finite factor >= 1; found {self.factor}")
-        if not 0 <= self.jitter <= 1:
-            raise ValueError(f"back-off needs 0 <= jitter <= 1; found {self.jitter}")
-        if self.reset_after is not None and not self.reset_after >= 0:
-            raise ValueError(f"back-off needs reset_after >= 0; found {self.reset_after}")
+        check_duration("back-off's initial", self.initial, zero=True)
+        check_duration("back-off's max", self.max, zero=True)
+        if self.initial > self.max:
+            raise InvalidNumber("back-off's initial", f"at most its max, {self.max}", self.initial)
+        check_number("back-off's factor", self.factor, 1)
+        check_number("back-off's jitter", self.jitter, 0, 1)
+        check_duration("back-off's reset_after", self.reset_after, zero=True, none=True)
 
     def delay(self, restart: int, chance: float) -> float:
         """Seconds before restart number ``restart`` (from 0); ``chance`` in [0, 1) decides the jitter."""
@@ -91,10 +88,8 @@ class RestartBudget:
     within: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.max_restarts is not None and self.max_restarts < 0:
-            raise ValueError(f"max_restarts must not be negative; found {self.max_restarts}")
-        if not self.within > 0:
-            raise ValueError(f"within must be a positive number of seconds; found {self.within}")
+        check_count("max_restarts", self.max_restarts, none=True)
+        check_duration("within", self.within)
 
     def recent(self, restarts: Sequence[float], now: float) -> tuple[float, ...]:
         """Those of the times ``restarts`` that still count at ``now``."""
@@ -151,8 +146,10 @@ class ChildSpec:
             raise InvalidSupervisor(
                 whose, f"shutdown must be seconds, 'kill' or 'infinity'; found {self.shutdown!r}"
             )
-        if self.max_attempts is not None and self.max_attempts < 1:
-            raise InvalidSupervisor(whose, f"max_attempts must be 1 or more; found {self.max_attempts}")
+        if self.max_attempts is not None and not is_count(self.max_attempts, 1):
+            raise InvalidSupervisor(
+                whose, f"max_attempts must be a whole number, 1 or more; found {self.max_attempts!r}"
+            )
         if self.significant and self.restart == "permanent":
             raise InvalidSupervisor(
                 whose,
@@ -286,9 +283,7 @@ def _check_one_of(whose: str, what: str, found: object, allowed: Any) -> None:
 
 
 def _is_shutdown(found: object) -> bool:
-    if isinstance(found, (int, float)) and not isinstance(found, bool):
-        return found >= 0
-    return found is None or found in ("kill", "infinity")
+    return found is None or found in ("kill", "infinity") or is_duration(found, zero=True)
 
 
 chance: Callable[[], float] = random.random

@@ -18,7 +18,7 @@ from uno_actors.clock import Clock, SystemClock
 from uno_actors.codec import StreamId
 from uno_actors.config import DEFAULT_SUPERVISOR, Config, load
 from uno_actors.config_writer import write_config
-from uno_actors.dispatcher import Dispatcher, LoopThread
+from uno_actors.dispatcher import Dispatcher, LoopThread, on_other_loop
 from uno_actors.errors import (
     InvalidAggregate,
     InvalidHandler,
@@ -26,6 +26,7 @@ from uno_actors.errors import (
     SystemNotRunning,
     UnknownActor,
     UnknownAggregateType,
+    shown,
 )
 from uno_actors.events import EventRegistry, event_registry
 from uno_actors.future import Future
@@ -35,12 +36,14 @@ from uno_actors.log import get_logger
 from uno_actors.mailbox import DeadMessage
 from uno_actors.projections import PublishedView, published_view
 from uno_actors.publisher import EventPublisher
+from uno_actors.quantities import check_duration
 from uno_actors.reload import Reloaded, as_running, difference, names_below
 from uno_actors.runners import TreeNode
 from uno_actors.runtime import Runtime, Settings, SystemStatistics
 from uno_actors.store import EventStore, open_store
 from uno_actors.supervision import SupervisorActor
 from uno_actors.supervisor import ChildSpec, Supervisor
+from uno_actors.tasks import begin, end_of
 from uno_actors.tree import handlers_in, resolve, supervisors_in
 
 A = TypeVar("A", bound=PykkaActor)
@@ -249,6 +252,9 @@ class ActorSystem:
     ) -> "Future[ActorRef[A]]":
         """Start an actor; the future has its reference once ``on_start`` has succeeded, else its error.
 
+        One that has not started within ``ask_timeout`` is abandoned, and the future, if it is awaited or got, ends
+        with `StartTimeout`.
+
         Args:
             actor_class: The class.
             *args: For its constructor.
@@ -266,7 +272,7 @@ class ActorSystem:
         if dispatcher not in ("shared", "thread"):
             raise ValueError(f"dispatcher must be 'shared' or 'thread'; found {dispatcher!r}")
         actor, own_thread = actor_class(*args, **kwargs), dispatcher == "thread"
-        return self._running().spawn(actor, name=name, own_thread=own_thread)
+        return self._accepting().spawn(actor, name=name, own_thread=own_thread)
 
     @overload
     def actor(self, name: str) -> ActorRef[Any] | None: ...
@@ -352,7 +358,7 @@ class ActorSystem:
 
     async def _reload(self, wanted: list[Supervisor]) -> Reloaded:
         async with self._reloading:
-            runtime = self._running()
+            runtime = self._accepting()
             present = {node.name: node for node in runtime.tree().children}
             running = [
                 as_running(supervisor, names_below(present[supervisor.name]))
@@ -375,9 +381,11 @@ class ActorSystem:
             timeout: Seconds.
 
         Raises:
+            WaitsForItself: A handler of this system calls it, which is not done before it returns.
             TimeoutError: It was not so in time; the message names the handlers that are behind.
             SystemNotRunning: The system was not started, or has stopped.
         """
+        check_duration("timeout", timeout, zero=True)
         await self._running().settled(timeout)
 
     async def handlers(self) -> list[HandlerInfo]:
@@ -504,7 +512,7 @@ class ActorSystem:
             self._state = "stopped"
             raise
         self._state = "running"
-        self._log.info("system started", store=repr(self._store))
+        self._log.info("system started", store=shown(self._store, repr))
         if self.failure is not None:
             self._give_up(self.failure)  # that of a supervisor, while others were still being started
 
@@ -514,12 +522,13 @@ class ActorSystem:
         Args:
             timeout: Seconds; default is the system's ``stop_timeout``.
         """
+        check_duration("timeout", timeout, zero=True, none=True)
         if self._state == "running":
             self._state = "stopping"
             seconds = self._settings.stop_timeout if timeout is None else timeout
-            self._stopping = asyncio.get_running_loop().create_task(self._stop(seconds))
+            self._stopping = begin(asyncio.get_running_loop(), self._stop(seconds))
         if self._stopping is not None:
-            await asyncio.shield(self._stopping)
+            await end_of(self._stopping, f"stopping system {self.name!r}")
 
     async def _stop(self, timeout: float) -> None:
         try:
@@ -538,7 +547,8 @@ class ActorSystem:
         """A supervisor under the root has given up: the system ends with its error."""
         self.failure = error
         if self._runtime is not None:
-            self._runtime.dispatcher.post(lambda: self._stopping or asyncio.ensure_future(self.stop()))
+            runtime = self._runtime
+            runtime.dispatcher.post(lambda: self._stopping or runtime.start_task(self.stop()))
 
     async def wait_stopped(self) -> None:
         """Wait until the system has stopped: what a service does inside ``async with`` when all else is set up.
@@ -588,9 +598,7 @@ class ActorSystem:
 
     def deliver(self, stream: StreamId, envelope: Envelope, timeout: float | None) -> None:
         """Hand a command over to the event loop; called by `AggregateRef`, from any thread."""
-        runtime = self._running()
-        if self._state == "stopping" and current_cause() is None and being_handled.get() is None:
-            raise SystemNotRunning(self.name, self._state)  # what handlers and actors still need goes on
+        runtime = self._accepting()
         seconds = time_left(self._settings.ask_timeout if timeout is None else timeout)
         if envelope.future is not None:
             envelope.future.seconds = seconds
@@ -621,7 +629,7 @@ class ActorSystem:
             raise
         if dispatcher.is_current():
             return await coroutine
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, dispatcher.loop))
+        return await on_other_loop(dispatcher.loop, coroutine)
 
     def _shares_store_with(self, other: "ActorSystem") -> bool:
         """Whether the two are known to have one store; each ``memory:`` is another."""
@@ -640,6 +648,13 @@ class ActorSystem:
         if self._runtime is None or self._state not in ("running", "stopping"):
             raise SystemNotRunning(self.name, self._state) from self.failure
         return self._runtime
+
+    def _accepting(self) -> Runtime:
+        """As `_running`, for what is new: while it stops, only what handlers and actors still need."""
+        runtime = self._running()
+        if self._state == "stopping" and current_cause() is None and being_handled.get() is None:
+            raise SystemNotRunning(self.name, self._state)
+        return runtime
 
     def _serve(self, aggregate_type: type[AggregateRoot]) -> None:
         """Take a class into service; one that was defined again, as in a notebook, replaces itself."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from uno_actors.clock import Clock, Timer
 from uno_actors.dispatcher import Dispatcher
+from uno_actors.quantities import check_duration
 
 
 class Timers:
@@ -29,18 +30,18 @@ class Timers:
         """Tell the actor ``message`` in ``delay`` seconds; the default key is the message itself.
 
         Raises:
-            ValueError: ``delay`` is negative.
+            InvalidNumber: ``delay`` is no number of seconds, or negative.
         """
-        _check(delay >= 0, "delay", delay)
+        check_duration("a timer's delay", delay, zero=True)
         self._start(message if key is None else key, delay, message, repeat=False)
 
     def periodic(self, interval: float, message: Any, *, key: Hashable = None) -> None:
         """Tell the actor ``message`` every ``interval`` seconds; the default key is the message itself.
 
         Raises:
-            ValueError: ``interval`` is not positive.
+            InvalidNumber: ``interval`` is no number of seconds, or not positive.
         """
-        _check(interval > 0, "interval", interval)
+        check_duration("a timer's interval", interval)
         self._start(message if key is None else key, interval, message, repeat=True)
 
     def cancel(self, key: Hashable) -> None:
@@ -75,8 +76,3 @@ class Timers:
     def _forget_all(self) -> None:
         for key in tuple(self._waiting):
             self._forget(key)
-
-
-def _check(is_right: bool, what: str, found: float) -> None:
-    if not is_right:
-        raise ValueError(f"a timer's {what} is in seconds and may not be {found}")
