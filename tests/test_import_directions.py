@@ -19,6 +19,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "marked_methods",
         "aggregate",
         "codec",
+        "view_keys",
+        "handler_names",
         "log_filter",
         "store_care",
         "causal_tree",
@@ -97,8 +99,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
-STORES_MAY_IMPORT = {"store", "store_care", "store_urls", "codec", "errors", "events", "log_filter"}
-"""What a store needs of uno_actors: the port, the codec, the errors, and the registry of events."""
+STORES_MAY_IMPORT = {
+    "store",
+    "store_care",
+    "store_urls",
+    "codec",
+    "errors",
+    "events",
+    "handler_names",
+    "log",
+    "log_filter",
+}
+"""What a store needs of uno_actors: the port, the codec, the errors, the registry of events, and a logger."""
 
 
 def modules_of(package: str) -> dict[str, str]:

@@ -25,6 +25,7 @@ from uno_actors.annotations import (
 )
 from uno_actors.errors import InvalidHandler
 from uno_actors.events import DomainEvent
+from uno_actors.handler_names import MARK
 from uno_actors.topics import TopicPattern
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ E = TypeVar("E", bound=DomainEvent)
 H = TypeVar("H", bound="Callable[..., Any] | EventHandler[Any]")
 
 MAX_NAME_BYTES = 200
-_BARRED = frozenset("\0@")  # @ is in the names under which views are kept
+_BARRED = frozenset({"\0", MARK})
 
 Start = Literal["latest", "earliest"] | int | datetime
 """Where a handler without a checkpoint begins; see `HandlerSpec`."""
