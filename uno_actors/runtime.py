@@ -172,6 +172,7 @@ class Runtime:
         self._control = HandlerControl(store)
         self._told: dict[str, Told] = {}
         self._looking: Timer | None = None
+        self._taking_over: Timer | None = None
         self._cannot_look = False
         self._log = get_logger(system=settings.name)
         self.dead_messages = DeadMessages()
@@ -208,7 +209,7 @@ class Runtime:
         checkpoints = await store.checkpoints()
         self.subscriptions = [await self._subscribe(spec, checkpoints, end) for spec in specs]
         for subscription in self.subscriptions:
-            if subscription.name not in leased:
+            if subscription.name not in leased or self._leases[subscription.name].is_lost:
                 subscription.stand_by()
         await self._record_begin(self.subscriptions, checkpoints)
         self.router = RouterActor(store, self.subscriptions, end, self.clock, TURN)
@@ -264,16 +265,29 @@ class Runtime:
     async def _lease(self, name: str) -> bool:
         lease = await self._store.lease(name)
         if lease is not None:
-            self._leases[name] = lease
+            self._hold(name, lease)
         return lease is not None
 
+    def _hold(self, name: str, lease: Lease) -> None:
+        self._leases[name] = lease
+        lease.when_lost(lambda: self._lost(name))
+
+    def _lost(self, name: str) -> None:
+        """Another process has taken over a handler that runs here."""
+        self._told.pop(name, None)
+        for subscription in self._leased():
+            if subscription.name == name:
+                self._log.warning("handler was taken over by another process", handler=name)
+                subscription.stand_by()
+        self._take_over_later()
+
     def _take_over_later(self) -> None:
-        if any(subscription.state == "standby" for subscription in self.subscriptions):
-            timer = self.clock.call_later(LEASE_EVERY, lambda: self.start_task(self._take_over()))
-            self._let_go.callback(timer.cancel)
+        if self._taking_over is None and any(each.state == "standby" for each in self.subscriptions):
+            self._taking_over = self.clock.call_later(LEASE_EVERY, lambda: self.start_task(self._take_over()))
 
     async def _take_over(self) -> None:
         """Take the handlers whose holders have ended, and go on where those have left off."""
+        self._taking_over = None
         for subscription in tuple(self.subscriptions):
             if subscription.state == "standby":
                 try:
@@ -285,6 +299,10 @@ class Runtime:
         self._take_over_later()
 
     async def _take_over_one(self, subscription: Subscription) -> None:
+        if subscription.pending:  # it was lost while an event was handled, which has not ended
+            return
+        if (lost := self._leases.pop(subscription.name, None)) is not None:
+            await lost.release()
         lease = await self._store.lease(subscription.name)
         if lease is None:
             return
@@ -293,7 +311,7 @@ class Runtime:
             if subscription.state == "standby":  # it was not stopped meanwhile
                 subscription.take_over(checkpoints.get(subscription.name, subscription.position))
                 self._give_orders(subscription, orders)
-                self._leases[subscription.name] = lease
+                self._hold(subscription.name, lease)
                 self._log.info(
                     "handler taken over", handler=subscription.name, position=subscription.position
                 )
@@ -329,13 +347,15 @@ class Runtime:
         self._looking = self.clock.call_later(LOOK_AT_ORDERS, lambda: self.start_task(self._look_again()))
 
     def _look_no_more(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
+        for timer in (self._looking, self._taking_over):
+            if timer is not None:
+                timer.cancel()
 
     async def _look_again(self) -> None:
         try:
             await self.look_at_orders()
             await self._tell()
+            self._take_over_later()  # one that was lost while its checkpoint was written
             self._cannot_look = False
         except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
             if not self._cannot_look:
