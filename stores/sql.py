@@ -185,6 +185,7 @@ class DatabaseEventStore(EventStore):
         self._dialect = engine.dialect.name
         self._place = _Place.of(engine)
         self._place.leases.join()
+        self.is_durable = not self._place.alone
         self._own_engine: OwnEngine | None = None  # made for a URL, and disposed of with the store
         self._create = False
         self._ready = False

@@ -47,6 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "handlers",
         "projections",
         "handler_control",
+        "handler_moves",
         "lanes",
         "bus",
         "publisher",

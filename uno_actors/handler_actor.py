@@ -517,8 +517,12 @@ class HandlerActor(Actor):
 
     @override
     async def on_receive(self, message: Work) -> None:
-        with self._standing_by_if_lost():
-            await self._work()
+        try:
+            with self._standing_by_if_lost():
+                await self._work()
+        finally:
+            if not self._subscription.leased:
+                self._subscription.end()
 
     async def _work(self) -> None:
         subscription = self._subscription

@@ -141,6 +141,10 @@ class HandlerControl:
             found.append(info)
         return found
 
+    async def plain(self) -> list[str]:
+        """The handlers that have run on the store and are no projections."""
+        return [name for name, entry in (await self._known()).items() if entry is None]
+
     async def positions(self) -> dict[str, int]:
         """How far every handler has come that has run on the store, by name; a projection with what it writes now."""
         known, checkpoints = await self._known(), await self._store.checkpoints()

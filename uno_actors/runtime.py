@@ -26,6 +26,7 @@ from uno_actors.errors import (
 from uno_actors.future import Future
 from uno_actors.handler_actor import HandlerActor, HandlerStatistics, Subscription, Work
 from uno_actors.handler_control import NOTHING, HandlerControl, HandlerInfo, Orders, Told, position_of
+from uno_actors.handler_moves import checkpoint_of, warn_of_skipped, warn_of_unnamed
 from uno_actors.handlers import HandlerSpec
 from uno_actors.journal import Journal
 from uno_actors.log import get_logger
@@ -207,6 +208,7 @@ class Runtime:
         ]  # before checkpoints that others may move
         end = await store.last_position()
         checkpoints = await store.checkpoints()
+        await self._warn_of_names(specs, checkpoints, end)
         self.subscriptions = [await self._subscribe(spec, checkpoints, end) for spec in specs]
         for subscription in self.subscriptions:
             if subscription.name not in leased or self._leases[subscription.name].is_lost:
@@ -255,8 +257,17 @@ class Runtime:
         if begun:
             await self._store.save_progress(begun)
 
+    async def _warn_of_names(
+        self, specs: Sequence[HandlerSpec], checkpoints: Mapping[str, int], end: int
+    ) -> None:
+        if self._store.is_durable:
+            warn_of_unnamed(specs, checkpoints)
+            running = [subscription.spec for subscription in self.subscriptions]
+            warn_of_skipped(specs, running, await self._control.plain(), checkpoints, end)
+
     async def _subscribe(self, spec: HandlerSpec, checkpoints: dict[str, int], end: int) -> Subscription:
-        position = 0 if spec.keeps_a_view else checkpoints.get(spec.name)
+        others = [subscription.name for subscription in self.subscriptions]
+        position = 0 if spec.keeps_a_view else checkpoint_of(spec, checkpoints, others)
         if position is None:
             position = await position_of(self._store, spec.start, end)
         live = position >= end and not spec.keeps_a_view
@@ -426,8 +437,9 @@ class Runtime:
     async def _add_subscription(self, spec: HandlerSpec) -> Subscription:
         """A handler that comes while the system runs."""
         leased = await self._lease(spec.name)
-        checkpoints = await self._store.checkpoints()
-        subscription = await self._subscribe(spec, checkpoints, await self._store.last_position())
+        checkpoints, end = await self._store.checkpoints(), await self._store.last_position()
+        await self._warn_of_names([spec], checkpoints, end)
+        subscription = await self._subscribe(spec, checkpoints, end)
         if not leased:
             subscription.stand_by()
         elif subscription.live:

@@ -195,6 +195,9 @@ class EventStore(ABC):
         event_registry: Finds the classes of recorded events; default is the process-wide registry.
     """
 
+    is_durable = True
+    """Whether what is recorded outlives the process, as it does everywhere but in memory."""
+
     def __init__(self, event_registry: EventRegistry = event_registry) -> None:
         self.event_registry = event_registry
         self._commit_listeners: list[Callable[[], None]] = []
