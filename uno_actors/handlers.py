@@ -577,8 +577,8 @@ def _module_name(name: str) -> str:
         return name
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
-    found = spec.name if spec is not None else Path(getattr(main, "__file__", None) or name).stem
-    return found if found.rpartition(".")[2].isidentifier() else name
+    found = spec.name if spec is not None else Path(getattr(main, "__file__", None) or "").stem
+    return found if found.rpartition(".")[2].isidentifier() else "__main__"
 
 
 _RUN = ("__main__", "__mp_main__")
