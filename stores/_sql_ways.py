@@ -1,5 +1,6 @@
 """The ways to a server: whether a pooler stands on them, which connections may still be used, and how they end."""
 
+import asyncio
 import contextlib
 import uuid
 from collections.abc import Callable
@@ -8,8 +9,6 @@ from weakref import WeakSet
 
 from sqlalchemy import URL, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
-
-from stores._sql_errors import within
 
 CLOSE_PATIENCE = 1.0
 """Seconds in which connections end in good order; then they are cut off."""
@@ -134,7 +133,7 @@ _NUMBERS: dict[str, Callable[[str], Any]] = {
 
 async def _dispose(engine: AsyncEngine, drivers: WeakSet[Any]) -> None:
     try:
-        async with within(CLOSE_PATIENCE):
+        async with asyncio.timeout(CLOSE_PATIENCE):  # no generator: it may be the loop's very end
             await engine.dispose()
     except TimeoutError:
         for driver in tuple(drivers):

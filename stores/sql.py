@@ -962,8 +962,8 @@ class DatabaseEventStore(EventStore):
             self._place.move()
             if self._wire is not None:
                 self._wire.move()
-            if self._own_engine is not None and not self._place.alone:
-                self._own_engine.renew()
+                if self._own_engine is not None:
+                    self._own_engine.renew()
         self._stay = self._stay_on()
         with contextlib.suppress(StopIteration):
             self._stay.__anext__().send(None)  # to where it waits for the end of the loop
@@ -975,9 +975,9 @@ class DatabaseEventStore(EventStore):
         try:
             yield
         finally:
-            if not self._closed and self._own_engine is not None and not self._place.alone:
-                if self._wire is not None:
-                    await self._wire.leave()
+            # Those of SQLite belong to threads, and to no loop.
+            if not self._closed and self._wire is not None and self._own_engine is not None:
+                await self._wire.leave()
                 await self._own_engine.dispose()
 
     async def _again_if_lost(self, work: Callable[[], Awaitable[T]]) -> T:
