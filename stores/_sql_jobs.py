@@ -137,13 +137,13 @@ def check_handler(name: str) -> None:
     """Refuse a name that no table can hold.
 
     Raises:
-        InvalidHandler: It is too long, or has a NUL.
+        InvalidHandler: It is too long, has a NUL, or is no valid Unicode.
     """
-    size = len(name.encode())
-    if size > MAX_HANDLER_BYTES or "\0" in name:
+    size = len(name.encode("utf-8", "surrogatepass"))
+    if size > MAX_HANDLER_BYTES or "\0" in name or name.encode("utf-8", "ignore").decode() != name:
         raise InvalidHandler(
             f"handler name {name[:40]!r} takes {size} bytes, the limit of the store is {MAX_HANDLER_BYTES}; and it"
-            " must have no NUL"
+            " must be valid Unicode with no NUL"
         )
 
 

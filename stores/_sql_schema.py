@@ -57,7 +57,8 @@ class Microseconds(TypeDecorator[datetime]):
 
     @override
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        return None if value is None else (value - _EPOCH) // _MICROSECOND
+        # In UTC, which refuses what could not be read again.
+        return None if value is None else (value.astimezone(UTC) - _EPOCH) // _MICROSECOND
 
     @override
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
