@@ -27,6 +27,9 @@ class Trouble(Enum):
     FULL = "there is no room"
     NO_FILE = "the file of the database can neither be opened nor made"
     NO_TABLES = "the tables are missing"
+    READ_ONLY = "the server only reads: try again on another connection"
+    POOLED = "a pooler has lost a prepared statement, or has one of another"
+    OTHER_LOOP = "the connection belongs to another event loop"
     TAKEN = "something has the same key"
     UNFIT = "the values cannot be written"
     OTHER = "nothing is known to help"
@@ -34,7 +37,15 @@ class Trouble(Enum):
 
 _LOST = {"57P01", "57P02", "57P03", "57P05", "25P03"}  # shut down, crashed, starting up, idle for too long
 _BUSY = {"40001", "40P01", "55P03", "53300", "57014"}  # serialization, deadlock, lock, connections, cancelled
-_NO_TABLES = {"42P01", "3F000"}  # table, schema
+_BY_STATE = {
+    "53100": Trouble.FULL,
+    "25006": Trouble.READ_ONLY,
+    "42P01": Trouble.NO_TABLES,
+    "42703": Trouble.NO_TABLES,  # a column of a later version
+    "3F000": Trouble.NO_TABLES,  # the schema
+    "26000": Trouble.POOLED,  # no such statement
+    "42P05": Trouble.POOLED,  # one that is there already
+}
 
 
 def trouble(error: BaseException) -> Trouble:
@@ -56,6 +67,8 @@ def _by_class(error: BaseException, origin: BaseException) -> Trouble | None:
         return Trouble.TAKEN
     if isinstance(origin, (OSError, EOFError)):
         return Trouble.LOST
+    if isinstance(origin, RuntimeError) and "loop" in str(origin):
+        return Trouble.OTHER_LOOP
     return Trouble.UNFIT if isinstance(origin, (TypeError, ValueError, OverflowError)) else None
 
 
@@ -65,10 +78,8 @@ def _by_state(state: str) -> Trouble | None:
         return Trouble.LOST
     if state in _BUSY:
         return Trouble.BUSY
-    if state == "53100":
-        return Trouble.FULL
-    if state in _NO_TABLES:
-        return Trouble.NO_TABLES
+    if state in _BY_STATE:
+        return _BY_STATE[state]
     return Trouble.UNFIT if state.startswith(("22", "54")) else None
 
 

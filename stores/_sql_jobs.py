@@ -1,6 +1,6 @@
 """What a store writes besides events: each job is done in the transaction of its group."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -8,9 +8,10 @@ from sqlalchemy import Table, bindparam, delete, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stores._sql_leases import lost_among
+from stores._sql_leases import count_lease, lost_among
 from stores._sql_schema import checkpoints, dead_letters, snapshots, views
-from uno_actors.errors import InvalidHandler, StoreUnavailable
+from uno_actors.errors import InvalidHandler, LeaseLost
+from uno_actors.handler_names import handler_of, handlers_of
 from uno_actors.store import Append, DeadLetter, Snapshot, ViewChange
 
 MAX_HANDLER_BYTES = 502
@@ -41,16 +42,19 @@ class SaveProgress:
     dead_letters: Sequence[DeadLetter]
     views: Sequence[ViewChange]
     dropped: Sequence[tuple[str, int]]
-    held: dict[str, int]
+    held: Mapping[str, int]
     store: str
 
     async def write(self, connection: AsyncConnection) -> None:
-        """Write it, unless another process has taken one of the names."""
-        if lost := await lost_among(connection, self.held, self.checkpoints):
-            raise StoreUnavailable(
-                self.store,
-                f"another process has taken over {', '.join(lost)} while the connection was lost: the progress of"
-                " this process is not written any more; start its system again",
+        """Write it, unless another process has taken over one of the handlers."""
+        if self.held:
+            names = {
+                *self.checkpoints,
+                *(letter.handler for letter in self.dead_letters),
+                *(handler for handler, _ in self.dropped),
+            }
+            await _fence(
+                connection, self.held, handlers_of(names, (each[:2] for each in self.views)), self.store
             )
         moved = [{"handler": name, "position": at} for name, at in sorted(self.checkpoints.items())]
         await _upsert(connection, checkpoints, moved)
@@ -77,11 +81,25 @@ class DropView:
     """A view, and the checkpoint of the handler of its name."""
 
     view: str
+    held: Mapping[str, int]
+    store: str
 
     async def write(self, connection: AsyncConnection) -> None:
-        """Remove both."""
+        """Remove both, unless another process has taken over the handler."""
+        await _fence(connection, self.held, [handler_of(self.view)], self.store)
         await connection.execute(delete(checkpoints).where(checkpoints.c.handler == self.view))
         await connection.execute(delete(views).where(views.c.view == self.view))
+
+
+@dataclass(frozen=True, slots=True)
+class CountLease:
+    """The number of the taking of a name in an SQLite file."""
+
+    name: str
+
+    async def write(self, connection: AsyncConnection) -> int:
+        """Count it."""
+        return await count_lease(connection, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +137,26 @@ def check_handler(name: str) -> None:
     """Refuse a name that no table can hold.
 
     Raises:
-        InvalidHandler: It is too long, or has a NUL.
+        InvalidHandler: It is too long, has a NUL, or is no valid Unicode.
     """
-    size = len(name.encode())
-    if size > MAX_HANDLER_BYTES or "\0" in name:
+    size = len(name.encode("utf-8", "surrogatepass"))
+    if size > MAX_HANDLER_BYTES or "\0" in name or name.encode("utf-8", "ignore").decode() != name:
         raise InvalidHandler(
             f"handler name {name[:40]!r} takes {size} bytes, the limit of the store is {MAX_HANDLER_BYTES}; and it"
-            " must have no NUL"
+            " must be valid Unicode with no NUL"
         )
+
+
+async def _fence(
+    connection: AsyncConnection, held: Mapping[str, int], handlers: Iterable[str], store: str
+) -> None:
+    """Have nothing written for handlers that are ``held`` and that another process has taken over.
+
+    Raises:
+        LeaseLost: There are some.
+    """
+    if lost := await lost_among(connection, held, handlers):
+        raise LeaseLost(store, lost)
 
 
 async def _upsert(connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]) -> None:

@@ -1,11 +1,14 @@
 """Names that one process has: how they are held beside an SQLite file, in memory, and in PostgreSQL."""
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import Executable, select, text, update
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stores._guards import LeaseFile
@@ -54,6 +57,17 @@ class SharedLeaseFile:
         self._held.add(name)
         return True
 
+    def is_taken(self, name: str) -> bool:
+        """Whether somebody has ``name``; it is taken for a moment to find out.
+
+        Raises:
+            OSError: As `take`.
+        """
+        if not self.take(name):
+            return True
+        self.release(name)
+        return False
+
     def release(self, name: str) -> None:
         """Let go of ``name``."""
         self._held.discard(name)
@@ -74,67 +88,182 @@ class SharedLeaseFile:
 _KEY = "hashtextextended('uno_actors lease ' || current_schema() || ' ' || :name, 0)"
 _LOCK = text(f"SELECT pg_try_advisory_lock({_KEY})")
 _UNLOCK = text(f"SELECT pg_advisory_unlock({_KEY})")
+_END = "clock_timestamp() + make_interval(secs => CAST(:seconds AS double precision))"
 _TAKE = text(
     # In one statement, lest the connection is lost between: a lock that was lost would be counted as had.
-    f"WITH tried AS MATERIALIZED (SELECT pg_try_advisory_lock({_KEY}) AS locked)"  # noqa: S608 - constants
-    " INSERT INTO uno_leases AS known (name, taken) SELECT CAST(:name AS text), 1 FROM tried WHERE locked"
-    " ON CONFLICT (name) DO UPDATE SET taken = known.taken + 1 RETURNING taken"
+    f"""
+    WITH tried AS MATERIALIZED (
+        SELECT CASE WHEN :session THEN pg_try_advisory_lock({_KEY}) ELSE pg_try_advisory_xact_lock({_KEY}) END AS locked
+    ), done AS (
+        INSERT INTO uno_leases AS known (name, taken, ends, by_session, holder)
+        SELECT CAST(:name AS text), 1, {_END}, :session AND locked, CAST(:holder AS text) FROM tried
+        WHERE locked OR EXISTS (
+            SELECT 1 FROM uno_leases
+            WHERE name = :name AND (ends <= clock_timestamp() OR holder = :holder)
+        )
+        ON CONFLICT (name) DO UPDATE SET taken = known.taken + 1, ends = excluded.ends,
+            by_session = excluded.by_session, holder = excluded.holder
+        WHERE known.holder = excluded.holder OR known.ends <= clock_timestamp()
+            OR ((known.ends IS NULL OR known.by_session) AND (SELECT locked FROM tried))
+        RETURNING taken
+    )
+    SELECT ARRAY[coalesce((SELECT taken FROM done), 0), CAST((SELECT locked FROM tried) AS int)]
+    """  # noqa: S608 - constants
 )
-_TAKEN = select(leases.c.taken).where(leases.c.name == text(":name"))
+_RENEW = text(
+    # Locked in the order of their names, as whoever writes progress locks them.
+    f"""
+    WITH ours AS (
+        SELECT known.name, held.locked FROM uno_leases AS known
+        JOIN unnest(CAST(:names AS text[]), CAST(:taken AS bigint[]), CAST(:locked AS boolean[]))
+            AS held(name, taken, locked) ON known.name = held.name AND known.taken = held.taken
+        ORDER BY known.name FOR UPDATE OF known
+    ), renewed AS (
+        UPDATE uno_leases SET ends = {_END}, by_session = ours.locked FROM ours
+        WHERE uno_leases.name = ours.name RETURNING uno_leases.name
+    )
+    SELECT coalesce(array_agg(name), CAST(ARRAY[] AS text[])) FROM renewed
+    """  # noqa: S608 - constants
+)
+_RELEASE = text(
+    "UPDATE uno_leases SET ends = NULL, by_session = false, holder = NULL WHERE name = :name AND taken = :taken"
+    " RETURNING taken"
+)
+IS_LEASED = text(
+    # A row without an end is that of a program of before, or of nobody: whose lock is held has it.
+    f"""
+    SELECT coalesce(
+        (SELECT CASE WHEN ends IS NULL OR (ends > clock_timestamp() AND by_session)
+                THEN NOT pg_try_advisory_xact_lock({_KEY}) ELSE ends > clock_timestamp() END
+         FROM uno_leases WHERE name = :name),
+        false)
+    """  # noqa: S608 - constants
+)
 
 
-class AdvisoryLeases:
-    """Names held by advisory locks of PostgreSQL, which the server frees when their connection ends.
+LOCK_AGAIN_AFTER = 1.0
+"""Seconds in which others may take names whose holder was cut off: who stands by asks for them once a second."""
 
-    A connection can end while its process lives on, and then others may take its names. So each taking is
-    counted in ``uno_leases``, and whoever writes under a name makes sure, in the same transaction, that it was
-    not taken since: see `lost_among`. A name that nobody has taken meanwhile is locked again by `renew`.
+
+class ServerLeases:
+    """Names held in ``uno_leases`` of PostgreSQL until a time by the clock of the server, and renewed before it.
+
+    So one who hangs or is cut off loses them, and they need no session: they work through a pooler that gives each
+    transaction another connection. On a connection of its own a store holds an advisory lock for each besides,
+    which the server frees when the connection ends, so that the names of a dead process are free at once.
+
+    Each taking is counted, and whoever writes under a name makes sure, in the same transaction, that it was not
+    taken since: see `lost_among`. That, and no clock, is the fence. A name whose end has passed and that nobody has
+    taken meanwhile is simply renewed.
 
     Args:
-        ask: Executes a statement on the connection that holds the locks, each by itself, and returns one value.
+        ask: Executes a statement, each by itself, and returns one value.
+        seconds: Until a lease ends that is not renewed.
+        lost: Told of each name that another is found to have taken over.
     """
 
-    def __init__(self, ask: Callable[[Any, dict[str, Any]], Awaitable[Any]]) -> None:
+    def __init__(
+        self,
+        ask: Callable[[Any, dict[str, Any]], Awaitable[Any]],
+        seconds: float,
+        lost: Callable[[str], None],
+    ) -> None:
         self._ask = ask
+        self._seconds = seconds
+        self._tell_lost = lost
+        self._holder = secrets.token_hex(8)
+        self.by_session = True
         self.held: dict[str, int] = {}
-        self._unlocked: set[str] = set()
+        self._locked: set[str] = set()
         self._taking: set[str] = set()
+        self._renew_at = 0.0
 
     async def take(self, name: str) -> bool:
         """Whether ``name`` is ours now and was nobody's before."""
         if name in self.held or name in self._taking:
             return False
         self._taking.add(name)  # the lock of one connection is had by all of its users
+        begun = time.monotonic()
         try:
-            taken = await self._ask(_TAKE, {"name": name})
+            taken, locked = await self._ask(
+                _TAKE, {"name": name, "session": self.by_session, **self._terms()}
+            )
         finally:
             self._taking.discard(name)
-        if taken is None:
+        if locked and self.by_session:
+            self._locked.add(name)
+        if not taken:
+            await self._unlock(name)
             return False
+        if not self.held:
+            self._renew_at = begun + self._seconds / 3
         self.held[name] = taken
         return True
 
     async def release(self, name: str) -> None:
         """Let go of ``name``."""
-        if self.held.pop(name, None) is not None:
-            self._unlocked.discard(name)
-            await self._ask(_UNLOCK, {"name": name})
+        taken = self.held.pop(name, None)
+        if taken is not None:
+            await self._ask(_RELEASE, {"name": name, "taken": taken})
+            await self._unlock(name)
 
     def unlocked(self) -> None:
-        """The connection has ended, and the locks with it."""
-        self._unlocked = set(self.held)
+        """The connection has ended, and the locks with it: others may take the names, and are given the time."""
+        if self._locked:
+            self._renew_at = time.monotonic() + LOCK_AGAIN_AFTER
+        self._locked.clear()
+
+    @property
+    def due(self) -> float:
+        """Seconds until they are to be renewed; 0 or less: now."""
+        return self._renew_at - time.monotonic()
 
     async def renew(self) -> None:
-        """Lock again what was held, as far as nobody has it now or had it meanwhile."""
-        for name in tuple(self._unlocked):
+        """Hold on to what is held, as far as nobody has taken it meanwhile."""
+        if not self.held:
+            return
+        begun = time.monotonic()
+        for name in self.held.keys() - self._locked if self.by_session else ():
             if await self._ask(_LOCK, {"name": name}):
-                if await self._ask(_TAKEN, {"name": name}) != self.held.get(name):  # or released meanwhile
-                    await self._ask(_UNLOCK, {"name": name})
-                self._unlocked.discard(name)
+                self._locked.add(name)
+        names = sorted(self.held)
+        ours = {name: self.held[name] for name in names if name in self.held}
+        found = await self._ask(
+            _RENEW,
+            {"names": list(ours), "taken": list(ours.values()), "locked": [n in self._locked for n in ours]}
+            | self._terms(),
+        )
+        self._renew_at = begun + self._seconds / 3
+        for name in ours.keys() - set(found):
+            if self.held.get(name) == ours[name]:  # else it was released meanwhile
+                await self._unlock(name)
+                self._tell_lost(name)
+        for name in (
+            self._locked - self.held.keys() - self._taking
+        ):  # released while it was being locked again
+            await self._unlock(name)
+
+    async def _unlock(self, name: str) -> None:
+        if name in self._locked:
+            self._locked.discard(name)
+            await self._ask(_UNLOCK, {"name": name})
+
+    def _terms(self) -> dict[str, Any]:
+        return {"seconds": self._seconds, "holder": self._holder}
+
+
+# --- both --------------------------------------------------------------------------------------------------
+
+
+async def count_lease(connection: AsyncConnection, name: str) -> int:
+    """The number of the taking of ``name`` in an SQLite file, whose lock is had already."""
+    insert = sqlite.insert(leases).values(name=name, taken=1)
+    counted = insert.on_conflict_do_update(index_elements=["name"], set_={"taken": leases.c.taken + 1})
+    return int((await connection.execute(counted.returning(leases.c.taken))).scalar_one())
 
 
 async def lost_among(
-    connection: AsyncConnection, held: dict[str, int], names: Iterable[str]
+    connection: AsyncConnection, held: Mapping[str, int], names: Iterable[str]
 ) -> Sequence[str]:
     """Those of the ``names`` that are ``held`` and were taken by others since.
 
@@ -143,8 +272,18 @@ async def lost_among(
     ours = sorted(held.keys() & set(names))
     if not ours:
         return ()
-    statement = (
-        select(leases.c.name, leases.c.taken).where(leases.c.name.in_(ours)).with_for_update(read=True)
-    )
+    wanted = leases.c.name.in_(ours)
+    statement: Executable
+    if connection.dialect.name == "postgresql":
+        statement = (
+            select(leases.c.name, leases.c.taken)
+            .where(wanted)
+            .order_by(leases.c.name)
+            .with_for_update(read=True)
+        )
+    else:  # a reader that became a writer could be refused at once; the first statement of a writer waits
+        statement = (
+            update(leases).where(wanted).values(taken=leases.c.taken).returning(leases.c.name, leases.c.taken)
+        )
     found = {row.name: row.taken for row in await connection.execute(statement)}
     return [name for name in ours if found.get(name) != held[name]]

@@ -10,7 +10,9 @@ uno_checkpoints   handler                                         position
 uno_dead_letters  handler, position                               the fields of `DeadLetter`
 uno_snapshots     aggregate id, aggregate type                    version, schema version, state, taken at
 uno_views         view, key                                       value
-uno_leases        name                                            how often it was taken
+uno_leases        name                                            how often it was taken; when it ends by the
+                                                                  server's clock, whether the holder's session
+                                                                  has a lock, and the holder (PostgreSQL alone)
 ================= =============================================== =============================================
 
 Headers are columns, so that the log is narrowed by the server and can be looked into with any SQL tool. The
@@ -22,6 +24,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Dialect,
     Index,
@@ -54,7 +57,8 @@ class Microseconds(TypeDecorator[datetime]):
 
     @override
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        return None if value is None else (value - _EPOCH) // _MICROSECOND
+        # In UTC, which refuses what could not be read again.
+        return None if value is None else (value.astimezone(UTC) - _EPOCH) // _MICROSECOND
 
     @override
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
@@ -158,4 +162,10 @@ leases = Table(
     METADATA,
     Column("name", _text(), primary_key=True),
     Column("taken", BigInteger, nullable=False),
+    Column("ends", _instant()),
+    Column("by_session", Boolean),
+    Column("holder", _text()),
 )
+
+LATER = {"uno_leases": ("ends", "by_session", "holder")}
+"""Columns that tables made by an earlier version of this program lack; all may be null, so that it can go on."""

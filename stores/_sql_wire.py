@@ -9,8 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from stores._sql_errors import within
-from stores._sql_leases import AdvisoryLeases
+from stores._sql_leases import ServerLeases
 from stores._sql_log import CHANNEL
+from stores._sql_ways import driver_of, terminate
 from uno_actors.errors import StoreUnavailable
 
 _CHANNEL = text(f"SELECT {CHANNEL}")
@@ -19,15 +20,21 @@ _CHANNEL = text(f"SELECT {CHANNEL}")
 class Wire:
     """A connection that is made when it is needed, and again after it was lost.
 
+    Through a pooler that gives each transaction another session it hears nothing and holds no locks: each question
+    is a transaction of its own.
+
     Args:
         store: Whose it is, for errors.
         session_factory: Makes the session whose connection it keeps.
         heard: Told the last position of the log when it has grown.
         patience: Seconds that the server may take for an answer before the connection counts as lost.
+        lease_time: Seconds until a lease ends that is not renewed.
+        lost_lease: Told the name of each lease that another has taken over.
 
     Attributes:
-        leases: The names that are held by the connection.
+        leases: The names that are held.
         lost: Set when the connection ends.
+        pooled: Whether a pooler stands between.
     """
 
     def __init__(
@@ -35,19 +42,29 @@ class Wire:
         store: str,
         session_factory: Callable[[], AsyncSession],
         heard: Callable[[int], None],
+        *,
         patience: float,
+        lease_time: float,
+        lost_lease: Callable[[str], None],
     ) -> None:
         self._store = store
         self._closed = False
-        self.leases = AdvisoryLeases(self.ask)
-        self.lost = asyncio.Event()
+        self.leases = ServerLeases(self.ask, lease_time, lost_lease)
         self._session_factory = session_factory
         self._heard = heard
         self._patience = patience
+        self.pooled = False
+        self.move()
+
+    def move(self) -> None:
+        """Begin anew on another event loop."""
+        self.lost = asyncio.Event()
         self._turn = asyncio.Lock()  # one statement at a time
         self._session: AsyncSession | None = None
         self._connection: AsyncConnection | None = None
+        self._driver: Any = None
         self._listens = False
+        self.leases.unlocked()
 
     @property
     def listens(self) -> bool:
@@ -64,24 +81,40 @@ class Wire:
                     if self.lost.is_set():
                         await self._drop()
                     connection = self._connection or await self._connect()
-                    return (await connection.execute(statement, parameters)).scalar()
+                    value = (await connection.execute(statement, parameters)).scalar()
+                    if self.pooled and self._session is not None:
+                        await self._session.commit()
+                        self._connection = None  # the session's next one is had by its next transaction
+                    return value
             except BaseException:
+                terminate(self._driver)  # to end it in good order would wait for a server that is silent
                 await self._drop()
                 raise
 
+    async def leave(self) -> None:
+        """End the connection; it is made again, perhaps on another event loop."""
+        await self._drop()
+
     async def close(self) -> None:
-        """End the connection, and with it the leases, for good."""
+        """End the connection, and with it the locks of the leases, for good."""
         self._closed = True
         async with self._turn:
             await self._drop()
 
+    def cut(self) -> None:
+        """End it at once."""
+        self._closed = True
+        terminate(self._driver)
+
     async def _connect(self) -> AsyncConnection:
-        self._session = session = self._session_factory()
-        connection = await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-        driver: Any = (await connection.get_raw_connection()).driver_connection
+        self._session = session = self._session or self._session_factory()
+        self.leases.by_session = not self.pooled
+        options = {} if self.pooled else {"isolation_level": "AUTOCOMMIT"}
+        connection = await session.connection(execution_options=options)
+        self._driver = driver = driver_of(connection)
         self.lost.clear()
         self._connection = connection
-        self._listens = hasattr(driver, "add_listener")
+        self._listens = not self.pooled and hasattr(driver, "add_listener")
         if self._listens:
             channel = (await connection.execute(_CHANNEL)).scalar_one()
             driver.add_termination_listener(lambda _: self._terminated(connection))
@@ -97,6 +130,7 @@ class Wire:
 
     async def _drop(self) -> None:
         session, self._session, self._connection = self._session, None, None
+        self._driver = None
         self.leases.unlocked()
         self.lost.set()
         if session is not None:

@@ -24,6 +24,8 @@ from uno_actors.store import (
 class InMemoryEventStore(EventStore):
     """A log in a list. Position n is its item n - 1; a stream is a list of positions."""
 
+    is_durable = False
+
     def __init__(self, event_registry: EventRegistry = event_registry) -> None:
         super().__init__(event_registry)
         self._log: list[Record] = []

@@ -15,11 +15,19 @@ Durability is the database's own: PostgreSQL's with ``synchronous_commit = on``,
 ``synchronous = FULL``, which is its default too.
 
 With PostgreSQL a store uses one connection for writing, up to `READERS` for reading, and one that it keeps for
-``LISTEN`` and for the locks of leases, as long as somebody listens or has a lease.
+``LISTEN`` and for the locks of leases, as long as somebody listens or has a lease. A pooler that gives each
+transaction another session is found out at the first use: then every question is a transaction, news is looked for,
+and leases end by the clock of the server alone.
+
+A connection that leads to a server that only reads, as after a fail-over, is given up, and with it all that were
+made before: what was asked is tried again on new ones.
+
+A store may be used from one event loop after another. Its connections, if they are its own, end with their loop.
 """
 
 import asyncio
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -33,11 +41,11 @@ from weakref import WeakKeyDictionary
 from typing_extensions import override
 
 try:
-    from sqlalchemy import URL, Engine, Executable, Row, event, select, text
+    from sqlalchemy import URL, Connection, Engine, Executable, Row, event, inspect, select, text
     from sqlalchemy.dialects import postgresql, sqlite
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, UnboundExecutionError
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.orm import Session, SessionTransaction
     from sqlalchemy.pool import StaticPool
     from sqlalchemy.schema import CreateIndex, CreateTable
@@ -50,6 +58,7 @@ from stores import _sql_schema as schema
 from stores._sql_errors import InvalidSession, Trouble, reason, trouble, within
 from stores._sql_jobs import (
     Commit,
+    CountLease,
     DropDeadLetter,
     DropSnapshots,
     DropView,
@@ -59,7 +68,7 @@ from stores._sql_jobs import (
     Work,
     check_handler,
 )
-from stores._sql_leases import SharedLeaseFile
+from stores._sql_leases import IS_LEASED, SharedLeaseFile
 from stores._sql_log import (
     LAST_POSITION,
     LAST_VERSION,
@@ -75,12 +84,14 @@ from stores._sql_log import (
     selecting,
     to_stored,
 )
+from stores._sql_ways import CLOSE_PATIENCE, OwnEngine, is_pooled, split_numbers, terminate
 from stores._sql_wire import Wire
 from uno_actors.codec import StreamId
 from uno_actors.errors import (
     CorruptRecord,
     EventNotSerializable,
     InvalidStoreUrl,
+    LeaseLost,
     OutcomeUnknown,
     StoreForked,
     StoreFormatError,
@@ -89,6 +100,7 @@ from uno_actors.errors import (
     UnoError,
 )
 from uno_actors.events import DomainEvent, EventRegistry, event_registry
+from uno_actors.log import get_logger
 from uno_actors.log_filter import EVERYTHING, LogFilter
 from uno_actors.quantities import check_count, check_duration
 from uno_actors.store import (
@@ -110,6 +122,8 @@ from uno_actors.store_urls import without_password
 METADATA = schema.METADATA
 PATIENCE = 10.0
 """Seconds that a store tries to reach a database that is away, unless it is told otherwise."""
+LEASE_TIME = 10.0
+"""Seconds until a lease ends that is not renewed, unless the store is told otherwise."""
 MAX_EVENT_SIZE = 16 << 20
 """Bytes that the payload of an event may take, unless the store is told otherwise."""
 SEARCH_PATIENCE = 60.0
@@ -140,6 +154,8 @@ class DatabaseEventStore(EventStore):
         max_event_size: Bytes that the payload of one event may take; a larger one is refused with
             `EventNotSerializable`.
         patience: Seconds that a call tries to reach a database that is away.
+        lease_time: Seconds after which a process that hangs or is cut off from PostgreSQL loses its handlers to
+            another. On an SQLite file the operating system holds the leases, until their process ends.
 
     Raises:
         ValueError: The sessions are bound to no engine, or to one of another database; or both ``event_types``
@@ -154,11 +170,12 @@ class DatabaseEventStore(EventStore):
         *,
         max_event_size: int = MAX_EVENT_SIZE,
         patience: float = PATIENCE,
+        lease_time: float = LEASE_TIME,
     ) -> None:
         if event_types is not None and event_registry is not None:
             raise ValueError("give event_types or event_registry, not both")
         super().__init__(_registry(event_types, event_registry))
-        _check_options(max_event_size, patience)
+        _check_options(max_event_size, patience, lease_time)
         self.max_event_size = max_event_size
         self.patience = patience
         self._session_factory = session_factory
@@ -168,26 +185,46 @@ class DatabaseEventStore(EventStore):
         self._dialect = engine.dialect.name
         self._place = _Place.of(engine)
         self._place.leases.join()
-        self._own_engine: AsyncEngine | None = None  # made for a URL, and disposed of with the store
+        self.is_durable = not self._place.alone
+        self._own_engine: OwnEngine | None = None  # made for a URL, and disposed of with the store
         self._create = False
         self._ready = False
-        self._opening = asyncio.Lock()
-        self._readers = asyncio.Semaphore(READERS)
-        self._waiting: list[_Asked] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._pooled = False  # known when it is ready
+        self._trusted_from = 0  # connections with a lower number lead to a server that only reads
         self._tail = Tail()
-        self._leased: set[str] = set()  # of the names of the place, those of this store
+        self._leases: dict[str, _Held] = {}  # had by this store, and lost or not
         self._wire = (
-            Wire(self._url, self._session_factory, self._announce, patience)
+            Wire(
+                self._url,
+                session_factory,
+                self._announce,
+                patience=patience,
+                lease_time=lease_time,
+                lost_lease=self._lose,
+            )
             if self._dialect == "postgresql"
             else None
         )
-        self._watcher: asyncio.Task[None] | None = None
-        self._errands: set[asyncio.Task[None]] = set()
+        self._counted: dict[str, int] = {}  # the taking of each lease, on SQLite
         self._announced = 0  # listeners have been told of everything up to here
         self._closed = False
         self._end: asyncio.Task[None] | None = None
         self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._begin_on(None)
+
+    def _begin_on(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Nothing is under way on ``loop`` yet."""
+        self._loop = loop
+        self._opening = asyncio.Lock()
+        self._readers = asyncio.Semaphore(READERS)
+        self._reading: set[asyncio.Task[Any]] = set()
+        self._sessions: set[AsyncSession] = set()
+        self._waiting: list[_Asked] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._errands: set[asyncio.Task[None]] = set()
+        self._stay: AsyncGenerator[None] | None = None
 
     async def create_schema(self) -> None:
         """Make the tables, where they are missing; what is there stays as it is.
@@ -200,8 +237,9 @@ class DatabaseEventStore(EventStore):
         await self._again_if_lost(self._make_tables)
 
     async def _make_tables(self) -> None:
+        await self._look_for_pooler()
         async with self._session() as session, self._within(self.patience):
-            connection = await session.connection()
+            connection = await self._connection(session)
             if self._dialect == "sqlite":
                 # Readers and the writer do not hinder each other then; it stays so in the file.
                 await connection.execute(text("PRAGMA journal_mode = WAL"))
@@ -213,11 +251,21 @@ class DatabaseEventStore(EventStore):
                 await connection.execute(CreateTable(table, if_not_exists=True))
                 for index in sorted(table.indexes, key=lambda index: str(index.name)):
                     await connection.execute(CreateIndex(index, if_not_exists=True))
+            await self._add_columns(connection)
             insert = postgresql.insert if self._dialect == "postgresql" else sqlite.insert
             first = insert(schema.head).values(id=1, last_position=0, format=schema.FORMAT)
             await connection.execute(first.on_conflict_do_nothing())
             await self._check_format(connection)
             await session.commit()
+
+    async def _add_columns(self, connection: AsyncConnection) -> None:
+        """Give tables of an earlier version of this program what they lack."""
+        for table, columns in schema.LATER.items():
+            there = await connection.run_sync(_columns_of, table)
+            for name in columns:
+                if name not in there:
+                    kind = METADATA.tables[table].c[name].type.compile(connection.dialect)
+                    await connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {name} {kind}"))
 
     async def _check_format(self, connection: AsyncConnection) -> None:
         found = (await connection.execute(select(schema.head.c.format))).scalar_one_or_none()
@@ -255,15 +303,31 @@ class DatabaseEventStore(EventStore):
             *(each.view for each in views),
         }:
             check_handler(name)
-        held = {} if self._wire is None else dict(self._wire.leases.held)
         progress = SaveProgress(
-            dict(checkpoints), tuple(dead_letters), tuple(views), tuple(dropped), held, self._url
+            dict(checkpoints), tuple(dead_letters), tuple(views), tuple(dropped), self._held(), self._url
         )
-        await self._submit(progress)
+        await self._submit_fenced(progress)
 
     @override
     async def drop_view(self, view: str) -> None:
-        await self._submit(DropView(view))
+        await self._submit_fenced(DropView(view, self._held(), self._url))
+
+    def _held(self) -> dict[str, int]:
+        """The number of the taking of each lease that this store has, be it lost or not."""
+        return dict(self._counted if self._wire is None else self._wire.leases.held)
+
+    async def _submit_fenced(self, job: Work[None]) -> None:
+        try:
+            await self._submit(job)
+        except LeaseLost as lost:
+            for name in lost.handlers:
+                self._lose(name)
+            raise
+
+    def _lose(self, name: str) -> None:
+        """Another has taken over a lease of this store."""
+        if (lease := self._leases.get(name)) is not None:
+            lease._lose()
 
     @override
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
@@ -361,11 +425,20 @@ class DatabaseEventStore(EventStore):
                 results = await self._write([asked.job for asked in group])
                 for asked, result in zip(group, results, strict=True):
                     asked.answer(result)
+                group = []
                 self._announce(self._tail.position)
+        except asyncio.CancelledError:  # by the program as it ends, or underneath: no caller was
+            self._tail.forget()
+            unknown = OutcomeUnknown(f"store {self._url}", "its writer was cancelled")
+            untouched = StoreUnavailable(self._url, "its writer was cancelled")
+            waiting, self._waiting = self._waiting, []
+            for asked in group:
+                asked.answer(_answer_of(asked.job, unknown))
+            for asked in waiting:
+                asked.answer(_answer_of(asked.job, untouched))
+            raise
         finally:
             self._writer = None
-            for asked in (*group, *self._waiting):  # none, unless the program ends
-                asked.future.cancel()
 
     async def _write(self, jobs: Sequence[Job]) -> list[Any]:
         """Do all jobs in one transaction and return the result of each, which may be an error."""
@@ -398,7 +471,7 @@ class DatabaseEventStore(EventStore):
     async def _transact(self, jobs: Sequence[Job], attempt: "_Attempt") -> None:
         async with self._session() as session:
             async with self._within(self.patience):  # others may hold the head, or the server not answer
-                connection = await session.connection()
+                connection = await self._connection(session)
                 for job in jobs:
                     try:
                         done = None if isinstance(job, Commit) else await job.write(connection)
@@ -420,8 +493,48 @@ class DatabaseEventStore(EventStore):
 
     @asynccontextmanager
     async def _session(self) -> AsyncGenerator[AsyncSession]:
-        async with self._place.turn(self._url, self.patience), self._session_factory() as session:
+        if self._wire is None:
+            async with self._place.turn(self._url, self.patience), self._session_factory() as session:
+                yield session
+            return
+        session = self._session_factory()
+        self._sessions.add(session)
+        try:
             yield session
+            async with within(self.patience):
+                await session.close()
+        except BaseException as error:
+            await self._part_with(session, error)
+            raise
+        finally:
+            self._sessions.discard(session)
+
+    async def _part_with(self, session: AsyncSession, error: BaseException) -> None:
+        """End a session that has failed, without waiting for a server that may not answer."""
+        kind = trouble(error) if isinstance(error, Exception) else Trouble.LOST  # cancelled in the middle
+        if kind is Trouble.READ_ONLY:
+            self._trusted_from = next(_numbers)
+        try:
+            if kind in (Trouble.LOST, Trouble.READ_ONLY):
+                terminate(session.info.get(_DRIVER))
+                await session.invalidate()
+            else:
+                async with within(self.patience):
+                    await session.close()
+        except Exception:  # noqa: BLE001 - what was to be done has failed before
+            terminate(session.info.get(_DRIVER))
+
+    async def _connection(self, session: AsyncSession, **options: Any) -> AsyncConnection:
+        """The connection of ``session``, which is not known to lead to a server that only reads."""
+        while True:
+            connection = await session.connection(execution_options=options)
+            assert connection.sync_connection is not None
+            made = connection.sync_connection.connection
+            session.info[_DRIVER] = made.driver_connection
+            if made.info.setdefault(_NUMBER, next(_numbers)) >= self._trusted_from:
+                return connection
+            terminate(made.driver_connection)
+            await session.invalidate()
 
     def _within(self, seconds: float) -> AbstractAsyncContextManager[None]:
         """A time limit, except where to give up would be to lose the database."""
@@ -439,7 +552,7 @@ class DatabaseEventStore(EventStore):
             try:
                 async with self._session() as session:
                     async with self._within(self.patience):
-                        connection = await session.connection()
+                        connection = await self._connection(session)
                         await lock_head(connection)
                         found = (await connection.execute(statement)).scalars().all()
                     return list(found) == [row["event_id"] for row in rows]
@@ -565,7 +678,17 @@ class DatabaseEventStore(EventStore):
         reading = asyncio.get_running_loop().create_task(
             self._read_in_turn(statement, parameters, max(patience, self.patience))
         )
-        return await asyncio.shield(reading)
+        self._reading.add(reading)
+        reading.add_done_callback(self._has_read)
+        await asyncio.wait([reading])
+        if reading.cancelled():  # underneath: a caller who is cancelled does not come here
+            raise StoreUnavailable(self._url, "it was closed" if self._closed else "the read was cancelled")
+        return reading.result()
+
+    def _has_read(self, reading: asyncio.Task[Any]) -> None:
+        self._reading.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # one whose caller is gone is told to nobody
 
     async def _read_in_turn(
         self, statement: Executable, parameters: Mapping[str, Any] | None, seconds: float
@@ -578,9 +701,9 @@ class DatabaseEventStore(EventStore):
     async def _read(
         self, statement: Executable, parameters: Mapping[str, Any] | None, seconds: float
     ) -> Sequence[Row[Any]]:
-        options = {"isolation_level": "AUTOCOMMIT"} if self._wire is not None else {}
+        options = {} if self._wire is None or self._pooled else {"isolation_level": "AUTOCOMMIT"}
         async with self._session() as session, self._within(seconds):
-            connection = await session.connection(execution_options=options)
+            connection = await self._connection(session, **options)
             return (await connection.execute(statement, parameters)).all()
 
     # --- news and leases ---
@@ -600,34 +723,71 @@ class DatabaseEventStore(EventStore):
     async def lease(self, name: str) -> Lease | None:
         self._check_open()
         check_handler(name)
-        wire, files = self._wire, self._place.leases
-        if wire is None:
-            try:
-                taken = files.take(name)
-            except OSError as error:
-                raise StoreUnavailable(self._url, f"its leases: {error.strerror or error}") from error
-        else:
-            await self._open()
-            taking = asyncio.ensure_future(self._again_if_lost(lambda: wire.leases.take(name)))
-            try:
-                taken = await asyncio.shield(taking)  # to cancel it would end the connection, with all leases
-            except asyncio.CancelledError:
-                self._run(_give_back(wire, name, taking))
-                raise
-        if not taken:
+        await self._open()
+        taking = asyncio.ensure_future(self._take(name))
+        try:
+            await asyncio.wait([taking])  # to cancel it would end the connection, with all locks of leases
+        except asyncio.CancelledError:
+            self._run(self._give_back(name, taking))
+            raise
+        if taking.cancelled():
+            raise StoreUnavailable(
+                self._url, "it was closed" if self._closed else "what was asked was cancelled"
+            )
+        if not taking.result():
             return None
-        self._leased.add(name)
+        self._leases[name] = lease = _Held(self, name)
         self._watch()
-        return _Held(self, name)
+        return lease
 
-    async def _release(self, name: str) -> None:
-        if name not in self._leased or self._closed:
+    async def _take(self, name: str) -> bool:
+        if (wire := self._wire) is not None:
+            return await self._again_if_lost(lambda: wire.leases.take(name))
+        try:
+            if not self._place.leases.take(name):
+                return False
+        except OSError as error:
+            raise self._no_lease_file(error) from error
+        try:
+            self._counted[name] = await self._submit(CountLease(name))
+        except BaseException:
+            self._place.leases.release(name)
+            raise
+        return True
+
+    @override
+    async def is_leased(self, name: str) -> bool:
+        """As `EventStore.is_leased`; of PostgreSQL it is asked, and nothing is taken."""
+        self._check_open()
+        check_handler(name)
+        if self._wire is not None:
+            return bool(await self._value(IS_LEASED, {"name": name}))
+        try:
+            return self._place.leases.is_taken(name)
+        except OSError as error:
+            raise self._no_lease_file(error) from error
+
+    def _no_lease_file(self, error: OSError) -> StoreUnavailable:
+        return StoreUnavailable(self._url, f"its leases: {error.strerror or error}")
+
+    async def _give_back(self, name: str, taking: asyncio.Task[bool]) -> None:
+        """Release a lease that nobody waits for any more."""
+        with contextlib.suppress(Exception):
+            if await taking:
+                await self._let_go_of(name)
+
+    async def _release(self, lease: "_Held") -> None:
+        if self._leases.get(lease.name) is not lease or self._closed:
             return
-        self._leased.discard(name)
+        del self._leases[lease.name]
+        await self._let_go_of(lease.name)
+
+    async def _let_go_of(self, name: str) -> None:
         if self._wire is None:
+            self._counted.pop(name, None)
             self._place.leases.release(name)
         else:
-            with contextlib.suppress(Exception):  # a connection that was lost holds nothing
+            with contextlib.suppress(Exception):  # what cannot be released ends by itself
                 await asyncio.shield(self._wire.leases.release(name))
 
     def _watch(self) -> None:
@@ -646,13 +806,15 @@ class DatabaseEventStore(EventStore):
         while self._commit_listeners or wire.leases.held:
             try:
                 await self._open()
+                if wire.leases.due <= 0:
+                    await wire.leases.renew()
                 self._announce(await wire.ask(LAST_POSITION) or 0)
-                await wire.leases.renew()
             except Exception:  # noqa: BLE001 - whoever reads or writes is told; here it is tried again
                 await asyncio.sleep(LOOK_EVERY)
                 continue
+            pause = LOOK_EVERY if self._commit_listeners and not wire.listens else ASK_EVERY
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ASK_EVERY if wire.listens else LOOK_EVERY):
+                async with asyncio.timeout(max(0.0, min(pause, wire.leases.due))):
                     await wire.lost.wait()
 
     async def _look(self) -> None:
@@ -685,44 +847,138 @@ class DatabaseEventStore(EventStore):
                 await self._again_if_lost(self._make_tables if self._create else self._find_tables)
 
     async def _find_tables(self) -> None:
+        await self._look_for_pooler()
         async with self._session() as session, self._within(self.patience):
-            await self._check_format(await session.connection())
+            await self._check_format(await self._connection(session))
+
+    async def _look_for_pooler(self) -> None:
+        """Learn whether there is one, and suit it."""
+        if self._wire is None or self._pooled:
+            return
+        async with self._session() as session, self._within(self.patience):
+            pooled = await is_pooled(await self._connection(session))
+        if pooled:
+            self._pooled = self._wire.pooled = True
+            self._wire.leases.by_session = False
+            _log.info(
+                "PostgreSQL is reached through a pooler: leases end by its clock alone, news is looked for",
+                store=self._url,
+            )
+            if self._own_engine is not None:
+                await self._own_engine.suit_pooler()
 
     @override
     async def close(self) -> None:
         if self._pid != os.getpid():  # nothing of it is the child's
             return
         if self._end is None:
+            self._come_to(asyncio.get_running_loop())
             self._closed = True
             self._end_subscriptions()
             self._end = asyncio.get_running_loop().create_task(self._let_go())
-        await asyncio.shield(
-            self._end
-        )  # a second caller waits too: whoever sees close return may open it again
+        try:
+            # A second caller waits too: whoever sees close return may open it again.
+            await asyncio.shield(self._end)
+        except asyncio.CancelledError:  # there is no time to do it in good order
+            self._cut()
+            self._end.cancel()
+            raise
 
     async def _let_go(self) -> None:
-        if self._writer is not None:
-            await asyncio.wait([self._writer])
-        tasks = [*self._errands, *([] if self._watcher is None else [self._watcher])]
+        try:
+            await self._finish()
+        except asyncio.CancelledError:
+            self._cut()
+        tasks = self._under_way()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for _ in range(READERS):  # reads that were begun
-            await self._readers.acquire()
-        self._readers = asyncio.Semaphore(READERS)  # later ones are told that it is closed
-        for name in self._leased:
+        for session in self._sessions:
+            terminate(session.info.get(_DRIVER))
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._end_connections()
+        except asyncio.CancelledError:
+            self._cut()
+        for name in self._counted:
             self._place.leases.release(name)
         self._place.leases.leave()
+
+    async def _finish(self) -> None:
+        """Wait for what was accepted, as long as the database may take for it, and for reads that were begun."""
+        if self._writer is not None:
+            await asyncio.wait([self._writer], timeout=2 * self.patience)
+        if self._reading:
+            await asyncio.wait(self._reading, timeout=CLOSE_PATIENCE)
+
+    def _under_way(self) -> list[asyncio.Task[Any]]:
+        tasks = (self._writer, self._watcher, *self._errands, *self._reading)
+        return [task for task in tasks if task is not None and not task.done()]
+
+    async def _end_connections(self) -> None:
+        """In good order, if they answer soon."""
         if self._wire is not None:
+            with contextlib.suppress(Exception):  # what cannot be released ends by itself
+                async with within(CLOSE_PATIENCE):
+                    for name in tuple(self._wire.leases.held) if self._pooled else ():
+                        await self._wire.leases.release(name)
             await self._wire.close()
         if self._own_engine is not None:
             await self._own_engine.dispose()
+        if self._stay is not None:
+            await self._stay.aclose()
+
+    def _cut(self) -> None:
+        """End all connections of the store at once."""
+        if self._wire is not None:
+            self._wire.cut()
+        for session in self._sessions:
+            terminate(session.info.get(_DRIVER))
+        if self._own_engine is not None:
+            self._own_engine.cut()
 
     def _check_open(self) -> None:
         if self._pid != os.getpid():
             raise StoreForked(self._url)
         if self._closed:
             raise StoreUnavailable(self._url, "it was closed")
+        self._come_to(asyncio.get_running_loop())
+
+    def _come_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Be used on ``loop`` from now on.
+
+        Raises:
+            StoreUnavailable: Another event loop uses it.
+        """
+        if loop is self._loop:
+            return
+        before = self._loop
+        if before is not None and before.is_running():
+            raise StoreUnavailable(
+                self._url, "another event loop, which is running, uses it: open a store for each of them"
+            )
+        self._begin_on(loop)
+        if before is not None:
+            self._tail.forget()
+            self._place.move()
+            if self._wire is not None:
+                self._wire.move()
+                if self._own_engine is not None:
+                    self._own_engine.renew()
+        self._stay = self._stay_on()
+        with contextlib.suppress(StopIteration):
+            self._stay.__anext__().send(None)  # to where it waits for the end of the loop
+        if before is not None and self._commit_listeners:
+            self._watch()
+
+    async def _stay_on(self) -> AsyncGenerator[None]:
+        """Waits for the end of the event loop, which closes its generators, as that of `asyncio.run` does."""
+        try:
+            yield
+        finally:
+            # Those of SQLite belong to threads, and to no loop.
+            if not self._closed and self._wire is not None and self._own_engine is not None:
+                await self._wire.leave()
+                await self._own_engine.dispose()
 
     async def _again_if_lost(self, work: Callable[[], Awaitable[T]]) -> T:
         patience = _Patience(self.patience)
@@ -732,26 +988,18 @@ class DatabaseEventStore(EventStore):
             except UnoError:
                 raise
             except Exception as error:
-                if trouble(error) not in _PASSING or not await patience.again():
+                if trouble(error) not in _PASSING or self._closed or not await patience.again():
                     raise self._refused(error) from error
 
     def _refused(self, error: Exception, requests: Sequence[Append] = ()) -> UnoError:
         """What an error means that has left nothing recorded."""
-        match trouble(error):
-            case Trouble.FULL:
-                return StoreFull(self._secret_url, f"{reason(error)}; make room on the disk")
-            case Trouble.NO_TABLES:
-                return StoreUnavailable(
-                    self._secret_url, f"{reason(error)}; make its tables once with `await create_schema()`"
-                )
-            case Trouble.NO_FILE:
-                return StoreUnavailable(
-                    self._secret_url,
-                    f"{reason(error)}; the directory must be there and be writable, make it first",
-                )
-            case Trouble.UNFIT if requests:
-                return EventNotSerializable(requests[0].records[0].event_type, reason(error))
-        return StoreUnavailable(self._secret_url, reason(error))
+        kind, text = trouble(error), reason(error)
+        if kind is Trouble.FULL:
+            return StoreFull(self._secret_url, f"{text}; make room on the disk")
+        if kind is Trouble.UNFIT and requests:
+            return EventNotSerializable(requests[0].records[0].event_type, text)
+        remedy = _REMEDIES.get(kind)
+        return StoreUnavailable(self._secret_url, f"{text}; {remedy}" if remedy else text)
 
     def __repr__(self) -> str:
         return f"DatabaseEventStore({self._url!r})"
@@ -764,6 +1012,7 @@ async def create_database_event_store(
     *,
     max_event_size: int = MAX_EVENT_SIZE,
     patience: float = PATIENCE,
+    lease_time: float = LEASE_TIME,
 ) -> DatabaseEventStore:
     """A `DatabaseEventStore` whose tables are there; arguments and errors are those of the class.
 
@@ -771,35 +1020,50 @@ async def create_database_event_store(
         StoreUnavailable, StoreFormatError: See `DatabaseEventStore.create_schema`.
     """
     store = DatabaseEventStore(
-        session_factory, event_types, event_registry, max_event_size=max_event_size, patience=patience
+        session_factory,
+        event_types,
+        event_registry,
+        max_event_size=max_event_size,
+        patience=patience,
+        lease_time=lease_time,
     )
     await store.create_schema()
     return store
-
-
-async def _give_back(wire: Wire, name: str, taking: Awaitable[bool]) -> None:
-    """Release a lease that nobody waits for any more."""
-    with contextlib.suppress(Exception):  # as in `_release`
-        if await taking:
-            await wire.leases.release(name)
 
 
 class _Held(Lease):
     """A name that a store has."""
 
     def __init__(self, store: DatabaseEventStore, name: str) -> None:
-        self._store: DatabaseEventStore | None = store
-        self._name = name
+        self._store = store
+        self.name = name
 
     @override
     async def release(self) -> None:
-        store, self._store = self._store, None
-        if store is not None:
-            await store._release(self._name)
+        await self._store._release(self)
 
 
-_PASSING = {Trouble.LOST, Trouble.BUSY, Trouble.TAKEN}
+_log = get_logger()
+_DRIVER, _NUMBER = "uno_actors driver", "uno_actors number"
+_numbers = itertools.count(1)
+"""Of connections, in the order in which stores of this process first meet them."""
+
+_PASSING = {Trouble.LOST, Trouble.BUSY, Trouble.TAKEN, Trouble.READ_ONLY}
 """What may be over when it is tried again. Something has the key if a program records without locking the head."""
+_REMEDIES = {
+    Trouble.NO_TABLES: "make its tables once with `await create_schema()`",
+    Trouble.NO_FILE: "the directory must be there and be writable, make it first",
+    Trouble.READ_ONLY: "the server only reads, as one that stands by does: name the one that writes",
+    Trouble.POOLED: (
+        "behind a pooler statements must have no name: give the URL to open_store, or make the engine with"
+        ' poolclass=NullPool and connect_args={"statement_cache_size": 0, "prepared_statement_cache_size": 0,'
+        ' "prepared_statement_name_func": str}'
+    ),
+    Trouble.OTHER_LOOP: (
+        "the engine has connections of an event loop that has ended: make it with poolclass=NullPool, or dispose of"
+        " it before its loop ends"
+    ),
+}
 _OF_ONE = {Trouble.UNFIT, Trouble.OTHER}
 """What may be the fault of one part of a group."""
 
@@ -925,6 +1189,11 @@ class _Place:
             found = _in_memory[engine] = cls(key, SharedLeaseFile(None), alone=True, one_connection=one)
         return found
 
+    def move(self) -> None:
+        """Its stores are used on another event loop from now on."""
+        if self._turn is not None and not self._turn.locked():
+            self._turn = asyncio.Lock()
+
     @staticmethod
     def key_of(engine: Engine) -> object:
         """What `key` says. A server may have several addresses, so only the name of the database counts."""
@@ -1003,14 +1272,14 @@ def _engine_of(session_factory: SessionFactory) -> Engine:
     return engine
 
 
-OPTIONS: dict[str, Callable[[str], Any]] = {"patience": float, "max_event_size": int}
+OPTIONS: dict[str, Callable[[str], Any]] = {"patience": float, "max_event_size": int, "lease_time": float}
 
 
 def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) -> DatabaseEventStore:
     """Open ``sqlite+aiosqlite:///PATH`` or ``postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE``.
 
-    The tables are made at the first use. The options ``patience`` and ``max_event_size`` of `DatabaseEventStore`
-    may follow as ``?patience=...``; others are for the driver.
+    The tables are made at the first use. The options ``patience``, ``max_event_size`` and ``lease_time`` of
+    `DatabaseEventStore` may follow as ``?patience=...``; others are for the driver.
 
     Raises:
         InvalidStoreUrl: It is no URL of a database, or an option is none.
@@ -1021,13 +1290,11 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
     if sqlite_file is not None and not create and not sqlite_file.exists():
         raise StoreUnavailable(url, f"there is no file {sqlite_file.absolute()}")
     try:
-        engine = create_async_engine(parsed)
+        own = OwnEngine(parsed, _sync_fully if parsed.get_backend_name() == "sqlite" else None)
     except (ArgumentError, ValueError) as error:
         raise InvalidStoreUrl(url, [], str(error)) from None  # its text may hold the password
-    store = DatabaseEventStore(lambda: AsyncSession(engine), event_registry=event_registry, **options)
-    if parsed.get_backend_name() == "sqlite":
-        event.listen(engine.sync_engine, "connect", _sync_fully)
-    store._own_engine = engine
+    store = DatabaseEventStore(own.session, event_registry=event_registry, **options)
+    store._own_engine = own
     store._create = create
     return store
 
@@ -1049,17 +1316,25 @@ def _read_url(url: str) -> tuple[URL, dict[str, Any]]:
             name: kind(str(parsed.query[name])) for name, kind in OPTIONS.items() if name in parsed.query
         }
         _check_options(**options)
+        split_numbers(parsed)
     except (ArgumentError, ValueError) as error:
         raise InvalidStoreUrl(url, [], str(error)) from None  # its text may hold the password
     return parsed.difference_update_query(OPTIONS), options
 
 
-def _check_options(max_event_size: int = MAX_EVENT_SIZE, patience: float = PATIENCE) -> None:
+def _check_options(
+    max_event_size: int = MAX_EVENT_SIZE, patience: float = PATIENCE, lease_time: float = LEASE_TIME
+) -> None:
     check_count("max_event_size", max_event_size, 1)
     check_duration("patience", patience)
+    check_duration("lease_time", lease_time)
 
 
-def _sync_fully(connection: Any, _: object) -> None:
+def _columns_of(connection: Connection, table: str) -> set[str]:
+    return {column["name"] for column in inspect(connection).get_columns(table)}
+
+
+def _sync_fully(connection: Any) -> None:
     """Whatever SQLite was built with: what is acknowledged survives the machine."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = FULL")

@@ -19,6 +19,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "marked_methods",
         "aggregate",
         "codec",
+        "view_keys",
+        "handler_names",
         "log_filter",
         "store_care",
         "causal_tree",
@@ -46,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "handlers",
         "projections",
         "handler_control",
+        "handler_moves",
         "lanes",
         "bus",
         "publisher",
@@ -105,10 +108,12 @@ STORES_MAY_IMPORT = {
     "codec",
     "errors",
     "events",
+    "handler_names",
+    "log",
     "log_filter",
     "quantities",
 }
-"""What a store needs of uno_actors: the port, the codec, the errors, and the registry of events."""
+"""What a store needs of uno_actors: the port, the codec, the errors, the registry of events, and a logger."""
 
 
 def modules_of(package: str) -> dict[str, str]:

@@ -29,17 +29,9 @@ from uno_actors import (
 )
 from uno_actors.errors import InvalidHandler
 from uno_actors.handlers import HandlerSpec
-from uno_actors.projections import (
-    MAX_KEY_BYTES,
-    Key,
-    ViewReader,
-    entry_of,
-    pack_key,
-    publish,
-    unpack_key,
-    view_to_write,
-)
+from uno_actors.projections import ViewReader, entry_of, publish, view_to_write
 from uno_actors.store import ViewChange
+from uno_actors.view_keys import MAX_KEY_BYTES, Key, pack_key, unpack_key
 
 # --- keys ---
 

@@ -63,6 +63,7 @@ from uno_actors.errors import (
     InvalidStoreUrl,
     InvalidSupervisor,
     InvalidTopic,
+    LeaseLost,
     MailboxFull,
     MissingApply,
     NameTaken,
@@ -92,6 +93,7 @@ from uno_actors.errors import (
 from uno_actors.events import DomainEvent, EventRegistry, event_registry, register_event, upcasts
 from uno_actors.future import Future, get_all
 from uno_actors.handler_control import HandlerControl, HandlerInfo
+from uno_actors.handler_moves import HandlerNameWarning
 from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, subscribe
 from uno_actors.log_filter import LogFilter
 from uno_actors.mailbox import DeadMessage, MailboxPolicy
@@ -159,6 +161,7 @@ __all__ = [
     "HandlerContext",
     "HandlerControl",
     "HandlerInfo",
+    "HandlerNameWarning",
     "HandlerTimeout",
     "InternalError",
     "InvalidAggregate",
@@ -174,6 +177,7 @@ __all__ = [
     "InvalidSupervisor",
     "InvalidTopic",
     "Lease",
+    "LeaseLost",
     "LogFilter",
     "MailboxFull",
     "MailboxPolicy",

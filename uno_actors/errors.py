@@ -504,6 +504,23 @@ class StoreUnavailable(WorldError):
         super().__init__(f"store {self.store} is unavailable: {without_secrets(reason, store)}")
 
 
+class LeaseLost(StoreUnavailable):
+    """Another process has taken over handlers of this one: what this one still writes for them is refused.
+
+    Attributes:
+        handlers: Their names.
+    """
+
+    def __init__(self, store: str, handlers: Iterable[str]) -> None:
+        self.handlers = tuple(sorted(handlers))
+        names = ", ".join(self.handlers)
+        super().__init__(
+            store,
+            f"another process has taken over {names}, while this one hung or was cut off: what this one still writes"
+            " for it is refused",
+        )
+
+
 class StoreFull(WorldError):
     """There is no room for what was to be recorded; nothing was recorded."""
 

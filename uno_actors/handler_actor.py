@@ -16,7 +16,8 @@ each start of its actor it goes on from what the store says.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from inspect import isawaitable
@@ -30,7 +31,7 @@ from uno_actors.causality import _current as _current_cause
 from uno_actors.clock import Clock
 from uno_actors.codec import Record, StreamId, to_event
 from uno_actors.dispatcher import Dispatcher
-from uno_actors.errors import HandlerTimeout, describe
+from uno_actors.errors import HandlerTimeout, LeaseLost, describe
 from uno_actors.events import DomainEvent, EventRegistry
 from uno_actors.handler_control import NOTHING, RESET, RETRY, Orders, Reset, control_entry
 from uno_actors.handlers import BoundHandler, HandlerContext, HandlerSpec
@@ -214,14 +215,19 @@ class Subscription:
         )
 
     def stand_by(self) -> None:
-        """Another process is active under its name."""
+        """Another process is active under its name: handle nothing more, and leave all that is kept to it."""
         self.leased = False
-        self.state = "standby"
+        self.paused, self.reset, self._orders = False, None, NOTHING
+        self.retries = {}
+        self.fall_behind("stopped" if self.state == "stopped" else "standby")
 
     def take_over(self, position: int) -> None:
-        """The lease is ours: go on from ``position``, where the other has left off."""
+        """The lease is ours: go on from ``position``, where the other has left off; a projection, from its view."""
         self.leased = True
-        self.position = position
+        self.saved = None
+        if self.spec.keeps_a_view:
+            position, self.recorded_as = 0, ""
+        self.go_on_from(position)
         self.state = "catching up"
         self.wake()
 
@@ -301,7 +307,7 @@ class Subscription:
         """It was stopped and is to go on where it was."""
         self.end()
         self.taken = self.position
-        self.state = "catching up"
+        self.state = "catching up" if self.leased else "standby"
 
     def holds(self, delivery: Delivery) -> bool:
         """Whether the router waits for it to handle ``delivery``."""
@@ -409,7 +415,7 @@ class Subscription:
         self.failed_at = position
         if position:
             self.failed_times, self.first_failed = self._failed[position]
-        self.fall_behind("stopped" if self.state == "stopped" else "restarting")
+        self.fall_behind(self.state if self.state in ("stopped", "standby") else "restarting")
 
     def checkpoint(self, dispatched: int) -> int:
         """It has done with everything up to here, given that the router has handed out up to ``dispatched``."""
@@ -489,7 +495,8 @@ class HandlerActor(Actor):
     async def on_start(self) -> None:
         self._make_handler()
         if self._subscription.leased:
-            await self._know_view()  # from here on operators know it too
+            with self._standing_by_if_lost():
+                await self._know_view()  # from here on operators know it too
         if self._subscription.state == "restarting":
             self._subscription.state = "catching up"
 
@@ -499,8 +506,26 @@ class HandlerActor(Actor):
         self._projection = handler if isinstance(handler, Projection) else None
         self._view_is = "unknown"
 
+    @contextmanager
+    def _standing_by_if_lost(self) -> Iterator[None]:
+        """If another process has taken the handler over, that is no failure."""
+        try:
+            yield
+        except LeaseLost as lost:
+            if self._subscription.name not in lost.handlers:
+                raise
+            self._subscription.stand_by()
+
     @override
     async def on_receive(self, message: Work) -> None:
+        try:
+            with self._standing_by_if_lost():
+                await self._work()
+        finally:
+            if not self._subscription.leased:
+                self._subscription.end()
+
+    async def _work(self) -> None:
         subscription = self._subscription
         if subscription.out:  # it must not run twice at once; the call that is out wakes it when it is back
             return
@@ -697,7 +722,9 @@ class HandlerActor(Actor):
     # --- projections ---
 
     async def _know_view(self) -> None:
-        if self._projection is not None and self._view_is == "unknown":
+        if self._projection is not None and (
+            self._view_is == "unknown" or not self._subscription.recorded_as
+        ):
             await self._find_view(self._projection)
 
     async def _find_view(self, projection: Projection[Any], *, also: Sequence[ViewChange] = ()) -> None:

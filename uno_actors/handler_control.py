@@ -13,17 +13,16 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from uno_actors.errors import InvalidReset, NoDeadLetter, UnknownHandler
+from uno_actors.handler_names import CONTROL, TOLD
 from uno_actors.handlers import STARTS, Start, is_start
-from uno_actors.projections import Entry, ViewReader, entries, pack_key
+from uno_actors.projections import Entry, ViewReader, entries
 from uno_actors.store import EventStore, ViewChange
 from uno_actors.values import pack_value
-
-CONTROL = "uno_actors.handlers"
-"""The view that has the requests, and what running handlers tell of themselves."""
+from uno_actors.view_keys import pack_key
 
 NOT_RUNNING = "not running"
 
-PAUSED, RESET, RETRY, TOLD = "paused", "reset", "retry", "told"
+PAUSED, RESET, RETRY = "paused", "reset", "retry"
 
 
 class Reset(NamedTuple):
@@ -125,7 +124,7 @@ class HandlerControl:
             entry, asked = known[name], orders.get(name, NOTHING)
             view = None if entry is None else entry.writing
             position = positions[name]
-            runs = told.get(name) if await self._is_run(name) else None
+            runs = told.get(name) if await self._store.is_leased(name) else None
             state = NOT_RUNNING if runs is None else runs.state
             info = HandlerInfo(
                 name,
@@ -141,6 +140,10 @@ class HandlerControl:
             )
             found.append(info)
         return found
+
+    async def plain(self) -> list[str]:
+        """The handlers that have run on the store and are no projections."""
+        return [name for name, entry in (await self._known()).items() if entry is None]
 
     async def positions(self) -> dict[str, int]:
         """How far every handler has come that has run on the store, by name; a projection with what it writes now."""
@@ -275,13 +278,6 @@ class HandlerControl:
         if name not in known:
             raise UnknownHandler(name, known)
         return known[name]
-
-    async def _is_run(self, name: str) -> bool:
-        lease = await self._store.lease(name)
-        if lease is None:
-            return True
-        await lease.release()
-        return False
 
 
 def control_entry(value: object, *key: str | int) -> ViewChange:

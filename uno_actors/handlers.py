@@ -2,11 +2,13 @@
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
 from functools import partial
+from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -24,6 +26,7 @@ from uno_actors.annotations import (
 )
 from uno_actors.errors import InvalidHandler
 from uno_actors.events import DomainEvent
+from uno_actors.handler_names import MARK
 from uno_actors.quantities import is_count, is_duration
 from uno_actors.topics import TopicPattern
 
@@ -34,7 +37,7 @@ E = TypeVar("E", bound=DomainEvent)
 H = TypeVar("H", bound="Callable[..., Any] | EventHandler[Any]")
 
 MAX_NAME_BYTES = 200
-_BARRED = frozenset("\0@")  # @ is in the names under which views are kept
+_BARRED = frozenset({"\0", MARK})
 
 Start = Literal["latest", "earliest"] | int | datetime
 """Where a handler without a checkpoint begins; see `HandlerSpec`."""
@@ -285,7 +288,8 @@ def subscribe(
     An event must fit all that is given of ``event_type`` (one, or several in a tuple), ``topic_pattern`` and
     ``aggregate_type``. Without ``event_type`` the annotation of the event says which events are meant:
     ``event: Deposited | Withdrawn``; with ``batch`` that of the list. No annotation, ``Any`` and ``DomainEvent`` mean
-    all events. For the other arguments see `HandlerSpec`; the default name is the function's qualified name.
+    all events. For the other arguments see `HandlerSpec`; the default name is the function's qualified name,
+    under which its checkpoint is kept: give a ``name``, lest a function that is renamed or moved begins anew.
 
     Raises:
         InvalidTopic: The pattern is malformed.
@@ -534,17 +538,50 @@ def _made(kind: type[EventHandler[Any]]) -> EventHandler[Any]:
         raise InvalidHandler(f"{kind.__qualname__} {reason}") from error
 
 
+class DefaultName(str):
+    """The name of a handler that was given none: that of its code, which does not survive a move."""
+
+    __slots__ = ()
+
+
+def name_in_main(target: Any) -> str:
+    """The default name of a handler as it is where its module is not imported but run."""
+    return f"__main__.{_code_of(target).__qualname__}"
+
+
 def _place(target: Any) -> str:
-    kind = type(target) if not hasattr(target, "__qualname__") else target
-    return f"{kind.__module__}.{kind.__qualname__}"
+    code = _code_of(target)
+    return f"{_module_name(code.__module__)}.{code.__qualname__}"
 
 
-def _default_name(target: Any) -> str:
+def _code_of(target: Any) -> Any:
+    return target if hasattr(target, "__qualname__") else type(target)
+
+
+def _module_name(name: str) -> str:
+    """The name under which a module is imported, also while it is run as a program, as far as that is known.
+
+    ``python -m package.module`` tells it; that of ``python module.py`` is the file's, whose directory Python puts
+    on its path. What is typed in or read from a pipe has none.
+    """
+    if name not in _RUN:
+        return name
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    found = spec.name if spec is not None else Path(getattr(main, "__file__", None) or "").stem
+    return found if found.rpartition(".")[2].isidentifier() else "__main__"
+
+
+_RUN = ("__main__", "__mp_main__")
+"""Names of the module that is run, in the first process and in those that `multiprocessing` spawns."""
+
+
+def _default_name(target: Any) -> DefaultName:
     if isinstance(target, EventHandler):
         target = type(target)
     if not hasattr(target, "__qualname__"):
         raise InvalidHandler(f"{target!r} has no name of its own: subscribe it with name=...")
-    return _place(target)
+    return DefaultName(_place(target))
 
 
 def _instances_are_callable(target: type) -> bool:

@@ -15,6 +15,7 @@ from typing_extensions import override
 from uno_actors.actor import Actor
 from uno_actors.clock import Clock, Timer
 from uno_actors.codec import Record
+from uno_actors.errors import LeaseLost
 from uno_actors.handler_actor import Delivery, Subscription
 from uno_actors.handlers import EventPriority
 from uno_actors.log import get_logger
@@ -296,7 +297,16 @@ class RouterActor(Actor):
                 moved[subscription] = now
         if moved:
             before = {subscription: subscription.saved for subscription in moved}
-            await self._save(moved)
+            try:
+                await self._save(moved)
+            except LeaseLost as lost:
+                theirs = [each for each in moved if each.name in lost.handlers]
+                if not theirs:
+                    raise
+                for subscription in theirs:
+                    subscription.stand_by()
+                await self.save_checkpoints()  # of the others
+                return
             for subscription, now in moved.items():
                 if subscription.saved == before[subscription]:  # else it was reset meanwhile
                     subscription.saved = now

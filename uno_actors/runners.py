@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from uno_actors._pykka import ActorDeadError, PykkaActor
 from uno_actors.asks import Envelope
-from uno_actors.errors import describe
+from uno_actors.errors import LeaseLost, describe
 from uno_actors.future import Future
 from uno_actors.handler_actor import Subscription
 from uno_actors.log import get_logger
@@ -459,8 +459,13 @@ class HandlerRunner(ProcessRunner):
     async def _set_aside_poison(self) -> None:
         """Move the event at which it has failed too often to the dead letters, however long the store takes."""
         while self._poison is not None:
+            if not self.subscription.leased:  # what becomes of the event is for another process to find out
+                self._poison = None
+                return
             try:
                 await self._set_aside(self._poison)
+            except LeaseLost:
+                self.subscription.stand_by()
             except Exception as cause:  # noqa: BLE001 - whatever the store raises
                 self._log.error("event cannot be set aside yet", exc_info=cause)
                 await asyncio.sleep(SET_ASIDE_AGAIN)

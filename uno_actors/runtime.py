@@ -29,6 +29,7 @@ from uno_actors.errors import (
 from uno_actors.future import Future
 from uno_actors.handler_actor import HandlerActor, HandlerStatistics, Subscription, Work
 from uno_actors.handler_control import NOTHING, HandlerControl, HandlerInfo, Orders, Told, position_of
+from uno_actors.handler_moves import checkpoint_of, warn_of_skipped, warn_of_unnamed
 from uno_actors.handlers import HandlerSpec
 from uno_actors.journal import Journal
 from uno_actors.log import get_logger
@@ -176,6 +177,7 @@ class Runtime:
         self._control = HandlerControl(store)
         self._told: dict[str, Told] = {}
         self._looking: Timer | None = None
+        self._taking_over: Timer | None = None
         self._cannot_look = False
         self._log = get_logger(system=settings.name)
         self.dead_messages = DeadMessages()
@@ -210,9 +212,10 @@ class Runtime:
         ]  # before checkpoints that others may move
         end = await store.last_position()
         checkpoints = await store.checkpoints()
+        await self._warn_of_names(specs, checkpoints, end)
         self.subscriptions = [await self._subscribe(spec, checkpoints, end) for spec in specs]
         for subscription in self.subscriptions:
-            if subscription.name not in leased:
+            if subscription.name not in leased or self._leases[subscription.name].is_lost:
                 subscription.stand_by()
         await self._record_begin(self.subscriptions, checkpoints)
         self.router = RouterActor(store, self.subscriptions, end, self.clock, TURN)
@@ -258,8 +261,17 @@ class Runtime:
         if begun:
             await self._store.save_progress(begun)
 
+    async def _warn_of_names(
+        self, specs: Sequence[HandlerSpec], checkpoints: Mapping[str, int], end: int
+    ) -> None:
+        if self._store.is_durable:
+            warn_of_unnamed(specs, checkpoints)
+            running = [subscription.spec for subscription in self.subscriptions]
+            warn_of_skipped(specs, running, await self._control.plain(), checkpoints, end)
+
     async def _subscribe(self, spec: HandlerSpec, checkpoints: dict[str, int], end: int) -> Subscription:
-        position = 0 if spec.keeps_a_view else checkpoints.get(spec.name)
+        others = [subscription.name for subscription in self.subscriptions]
+        position = 0 if spec.keeps_a_view else checkpoint_of(spec, checkpoints, others)
         if position is None:
             position = await position_of(self._store, spec.start, end)
         live = position >= end and not spec.keeps_a_view
@@ -268,16 +280,29 @@ class Runtime:
     async def _lease(self, name: str) -> bool:
         lease = await self._store.lease(name)
         if lease is not None:
-            self._leases[name] = lease
+            self._hold(name, lease)
         return lease is not None
 
+    def _hold(self, name: str, lease: Lease) -> None:
+        self._leases[name] = lease
+        lease.when_lost(lambda: self._lost(name))
+
+    def _lost(self, name: str) -> None:
+        """Another process has taken over a handler that runs here."""
+        self._told.pop(name, None)
+        for subscription in self._leased():
+            if subscription.name == name:
+                self._log.warning("handler was taken over by another process", handler=name)
+                subscription.stand_by()
+        self._take_over_later()
+
     def _take_over_later(self) -> None:
-        if any(subscription.state == "standby" for subscription in self.subscriptions):
-            timer = self.clock.call_later(LEASE_EVERY, lambda: self.start_task(self._take_over()))
-            self._let_go.callback(timer.cancel)
+        if self._taking_over is None and any(each.state == "standby" for each in self.subscriptions):
+            self._taking_over = self.clock.call_later(LEASE_EVERY, lambda: self.start_task(self._take_over()))
 
     async def _take_over(self) -> None:
         """Take the handlers whose holders have ended, and go on where those have left off."""
+        self._taking_over = None
         for subscription in tuple(self.subscriptions):
             if subscription.state == "standby":
                 try:
@@ -290,6 +315,10 @@ class Runtime:
             self._take_over_later()
 
     async def _take_over_one(self, subscription: Subscription) -> None:
+        if subscription.pending:  # it was lost while an event was handled, which has not ended
+            return
+        if (lost := self._leases.pop(subscription.name, None)) is not None:
+            await lost.release()
         lease = await self._store.lease(subscription.name)
         if lease is None:
             return
@@ -298,7 +327,7 @@ class Runtime:
             if subscription.state == "standby":  # it was not stopped meanwhile
                 subscription.take_over(checkpoints.get(subscription.name, subscription.position))
                 self._give_orders(subscription, orders)
-                self._leases[subscription.name] = lease
+                self._hold(subscription.name, lease)
                 self._log.info(
                     "handler taken over", handler=subscription.name, position=subscription.position
                 )
@@ -334,13 +363,15 @@ class Runtime:
         self._looking = self.clock.call_later(LOOK_AT_ORDERS, lambda: self.start_task(self._look_again()))
 
     def _look_no_more(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
+        for timer in (self._looking, self._taking_over):
+            if timer is not None:
+                timer.cancel()
 
     async def _look_again(self) -> None:
         try:
             await self.look_at_orders()
             await self._tell()
+            self._take_over_later()  # one that was lost while its checkpoint was written
             self._cannot_look = False
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - of a store, or see `start_task`
             if not self._cannot_look:
@@ -412,8 +443,9 @@ class Runtime:
     async def _add_subscription(self, spec: HandlerSpec) -> Subscription:
         """A handler that comes while the system runs."""
         leased = await self._lease(spec.name)
-        checkpoints = await self._store.checkpoints()
-        subscription = await self._subscribe(spec, checkpoints, await self._store.last_position())
+        checkpoints, end = await self._store.checkpoints(), await self._store.last_position()
+        await self._warn_of_names([spec], checkpoints, end)
+        subscription = await self._subscribe(spec, checkpoints, end)
         if not leased:
             subscription.stand_by()
         elif subscription.live:

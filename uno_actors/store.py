@@ -158,11 +158,34 @@ class Snapshot(NamedTuple):
 
 
 class Lease(ABC):
-    """A name that its holder alone has, until it releases it, closes the store or ends, however it ends."""
+    """A name that its holder alone has, until it releases it, closes the store or ends, however it ends.
+
+    A holder that hangs or is cut off may lose it to another: what it writes from then on under the name, or under
+    one that comes of it (see `uno_actors.handler_names`), is refused with `LeaseLost`.
+    """
+
+    _lost = False
+    _listener: Callable[[], None] | None = None
 
     @abstractmethod
     async def release(self) -> None:
         """Let others have it; idempotent."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether another has taken it over, as far as the store knows by now."""
+        return self._lost
+
+    def when_lost(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called on the event loop when the store learns that another has taken it over."""
+        self._listener = listener
+
+    def _lose(self) -> None:
+        """For implementations: another has taken it over."""
+        if not self._lost:
+            self._lost = True
+            if self._listener is not None:
+                self._listener()
 
 
 class EventStore(ABC):
@@ -171,6 +194,9 @@ class EventStore(ABC):
     Args:
         event_registry: Finds the classes of recorded events; default is the process-wide registry.
     """
+
+    is_durable = True
+    """Whether what is recorded outlives the process, as it does everywhere but in memory."""
 
     def __init__(self, event_registry: EventRegistry = event_registry) -> None:
         self.event_registry = event_registry
@@ -227,6 +253,10 @@ class EventStore(ABC):
         ``dropped`` names by handler and position, if they are there: together or not at all.
 
         Durable when it returns, as `commit` is. Calls take effect in the order in which they were made.
+
+        Raises:
+            LeaseLost: Something of it is written under a name that this store had leased and that another has taken
+                over; nothing was written.
         """
 
     @abstractmethod
@@ -240,6 +270,9 @@ class EventStore(ABC):
         """Remove a view, and the checkpoint of the handler of its name with it.
 
         A large view may be removed in parts, the checkpoint with the first; nobody may write to it meanwhile.
+
+        Raises:
+            LeaseLost: As `save_progress`.
         """
 
     @abstractmethod
@@ -281,6 +314,14 @@ class EventStore(ABC):
         """
 
     # --- what rests on it ---
+
+    async def is_leased(self, name: str) -> bool:
+        """Whether somebody has ``name`` leased. It may be taken for a moment to find out."""
+        lease = await self.lease(name)
+        if lease is None:
+            return True
+        await lease.release()
+        return False
 
     async def append(
         self, *events: DomainEvent, expected_version: ExpectedVersion = ANY

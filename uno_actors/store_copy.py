@@ -9,7 +9,8 @@ from contextlib import aclosing
 from typing import NamedTuple
 
 from uno_actors.errors import CallerError, UnoError
-from uno_actors.projections import DIRECTORY, entries
+from uno_actors.handler_names import DIRECTORY
+from uno_actors.projections import entries
 from uno_actors.store import PAGE, Append, DeadLetter, EventStore, StoredRecord, ViewChange
 from uno_actors.store_care import Progress
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -48,6 +49,9 @@ from uno_actors.tree import handlers_in, resolve, supervisors_in
 
 A = TypeVar("A", bound=PykkaActor)
 T = TypeVar("T")
+
+CLOSE_TIME = 2.0
+"""Seconds that closing the store may take at the least, however little time there was for stopping."""
 
 State = Literal["not started", "starting", "running", "stopping", "stopped"]
 
@@ -506,9 +510,9 @@ class ActorSystem:
         except BaseException:
             if self._runtime is not None:
                 self._runtime.close()
-                await self._runtime.release()
+                await self._in_time(self._runtime.release(), CLOSE_TIME)
                 self._runtime = None
-            await self._close_store()
+            await self._close_store(CLOSE_TIME)
             self._state = "stopped"
             raise
         self._state = "running"
@@ -531,17 +535,28 @@ class ActorSystem:
             await end_of(self._stopping, f"stopping system {self.name!r}")
 
     async def _stop(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
         try:
             await self._running().stop(timeout)
         finally:
-            await self._close_store()
+            await self._close_store(max(CLOSE_TIME, deadline - time.monotonic()))
             self._state = "stopped"
             self._has_stopped.set()
             self._log.info("system stopped")
 
-    async def _close_store(self) -> None:
+    async def _close_store(self, seconds: float) -> None:
         if self._url is not None and self._store is not None:
-            await self._store.close()
+            await self._in_time(self._store.close(), seconds)
+
+    async def _in_time(self, work: Coroutine[Any, Any, None], seconds: float) -> None:
+        """Await ``work`` for so long: whoever stops a system waits for no store that does not answer."""
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                await work
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._log.warning("store did not end in time and is left to itself", store=repr(self._store))
 
     def _give_up(self, error: SupervisorGaveUp) -> None:
         """A supervisor under the root has given up: the system ends with its error."""

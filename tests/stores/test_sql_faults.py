@@ -16,7 +16,15 @@ from tests.crash_worker import Account, Deposit, PartDeposited
 from tests.machine import patience
 from tests.postgres import PostgresServer, postgres
 from tests.waiting import until
-from uno_actors import ActorSystem, HandlerContext, OutcomeUnknown, StoreUnavailable, open_store, subscribe
+from uno_actors import (
+    ActorSystem,
+    HandlerContext,
+    LeaseLost,
+    OutcomeUnknown,
+    StoreUnavailable,
+    open_store,
+    subscribe,
+)
 from uno_actors.errors import UnoError
 from uno_actors.events import EventRegistry
 from uno_actors.testing.contract import Noted
@@ -244,7 +252,7 @@ async def test_a_lease_whose_connection_was_cut_is_kept_if_nobody_took_it() -> N
         assert wire is not None
         before = wire._connection
         assert await cut_connections(user, "%") >= 1
-        await until(lambda: wire._connection not in (None, before) and not wire.leases._unlocked)
+        await until(lambda: wire._connection not in (None, before) and wire.leases._locked == {"mail"})
         assert await other.lease("mail") is None
         await store.save_progress({"mail": 5})
 
@@ -261,8 +269,9 @@ async def test_progress_under_a_lease_that_another_has_taken_is_refused() -> Non
         await store._wire._drop()
         assert await other.lease("mail") is not None
         await other.save_progress({"mail": 7})
-        with pytest.raises(StoreUnavailable, match="another process has taken over mail"):
+        with pytest.raises(LeaseLost, match="another process has taken over mail"):
             await store.save_progress({"mail": 3})
+        assert lease.is_lost
         await store.save_progress({"audit": 4})  # other names are not concerned
         await lease.release()
         assert await other.checkpoints() == {"mail": 7, "audit": 4}
@@ -302,7 +311,8 @@ async def test_a_name_that_was_taken_and_given_back_meanwhile_is_not_kept_from_o
     """Its first holder was cut off; what it believes to have is lost, so it must not lock it again."""
     url = await postgres().new_url()
     async with opened(url) as store, opened(url) as other, opened(url) as third:
-        assert await store.lease("mail") is not None
+        lease = await store.lease("mail")
+        assert lease is not None
         assert store._wire is not None
         assert store._watcher is not None
         store._watcher.cancel()
@@ -311,7 +321,8 @@ async def test_a_name_that_was_taken_and_given_back_meanwhile_is_not_kept_from_o
         assert taken is not None
         await taken.release()
         await store._wire.leases.renew()
-        with pytest.raises(StoreUnavailable, match="another process has taken over mail"):
+        assert lease.is_lost
+        with pytest.raises(LeaseLost, match="another process has taken over mail"):
             await store.save_progress({"mail": 3})
         assert await third.lease("mail") is not None
 

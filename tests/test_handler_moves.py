@@ -1,0 +1,215 @@
+"""Handlers whose names do not survive a move: which name they get, and what is told of it."""
+
+import subprocess
+import sys
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bank import Credited, credited
+from uno_actors import ActorSystem, EventHandler, HandlerNameWarning, Projection, open_store, subscribe
+from uno_actors.handler_moves import checkpoint_of
+from uno_actors.handlers import DefaultName, HandlerSpec, gather
+
+APP = """
+import asyncio, sys
+from tests.bank import Credited
+from uno_actors import ActorSystem, subscribe
+
+@subscribe(event_type=Credited)
+async def mail(event):
+    print("mail", event.amount, flush=True)
+
+async def main():
+    async with ActorSystem(sys.argv[1]) as system:
+        for amount in sys.argv[2:]:
+            await system.publisher.publish(Credited(amount=int(amount)))
+        await system.settled()
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"lmdb:{tmp_path}/store"
+
+
+async def nothing(event: Credited) -> None: ...
+
+
+def unnamed(function: Any = nothing, **options: Any) -> HandlerSpec:
+    copy = types.FunctionType(function.__code__, dict(function.__globals__), function.__name__)
+    copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
+    copy.__annotations__ = function.__annotations__
+    (spec,) = gather([subscribe(**options)(copy)])
+    return spec
+
+
+async def warned(url: str, *handlers: object) -> list[str]:
+    """What is told when a system with ``handlers`` starts."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        async with ActorSystem(url, aggregates=[], handlers=handlers):
+            pass
+    assert all(each.category is HandlerNameWarning for each in caught)
+    assert all(Path(each.filename) == Path(__file__) for each in caught)
+    return [str(each.message) for each in caught]
+
+
+# --- the name of a program that is run ---
+
+
+def run(tmp_path: Path, *arguments: str) -> list[str]:
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, *arguments]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines()
+
+
+def test_a_handler_goes_on_where_it_was_however_its_module_is_run(tmp_path: Path, url: str) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    ways = [
+        [str(tmp_path / "app.py")],
+        ["-m", "app"],
+        ["-c", "import sys, asyncio, app; sys.argv[0] = 'x'; asyncio.run(app.main())"],
+        ["-c", "import runpy; runpy.run_module('app', run_name='__main__', alter_sys=True)"],
+    ]
+    for number, way in enumerate(ways, start=1):
+        assert run(tmp_path, *way, url, str(number)) == [f"mail {number}"]
+    known = (
+        "import asyncio, sys; from uno_actors import open_store\n"
+        "async def main():\n"
+        "    async with open_store(sys.argv[1]) as store: print(sorted(await store.checkpoints()))\n"
+        "asyncio.run(main())"
+    )
+    assert run(tmp_path, "-c", known, url) == ["['app.mail']"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "file", "name"),
+    [
+        (types.SimpleNamespace(name="shop.mail"), "/x/shop/mail.py", "shop.mail.nothing"),
+        (types.SimpleNamespace(name="shop.__main__"), "/x/shop/__main__.py", "shop.__main__.nothing"),
+        (None, "/x/app.py", "app.nothing"),
+        (None, "/x/my-app.py", "__main__.nothing"),  # which cannot be imported
+        (None, None, "__main__.nothing"),  # typed in
+    ],
+)
+def test_a_module_that_is_run_is_called_as_it_is_imported(
+    monkeypatch: pytest.MonkeyPatch, spec: Any, file: str | None, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "__main__", types.SimpleNamespace(__spec__=spec, __file__=file))
+    for module in ("__main__", "__mp_main__"):
+        handler = types.FunctionType(nothing.__code__, {}, "nothing")
+        handler.__module__ = module
+        (found,) = gather([subscribe(event_type=Credited)(handler)])
+        assert found.name == name
+
+
+async def test_a_checkpoint_under_the_name_of_main_is_gone_on_from(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """An earlier version of this program has called the module that was run ``__main__``."""
+    async with open_store(url) as store:
+        await store.append(*credited(1, 2, 3))
+        await store.save_progress({"__main__.nothing": 1})
+    seen: list[int] = []
+    spec = unnamed()
+
+    async def see(event: Credited) -> None:
+        seen.append(event.amount)
+
+    see.__qualname__ = "nothing"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        async with ActorSystem(url, aggregates=[], handlers=[subscribe(event_type=Credited)(see)]) as system:
+            await system.settled()
+            assert (await system.store.checkpoints())[spec.name] == 1 or seen
+    assert seen == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "checkpoints", "others", "position"),
+    [
+        (DefaultName("app.nothing"), {"app.nothing": 5, "__main__.nothing": 3}, [], 5),
+        (DefaultName("app.nothing"), {"__main__.nothing": 3}, [], 3),
+        (DefaultName("app.nothing"), {"__main__.nothing": 3}, ["__main__.nothing"], None),
+        (DefaultName("app.nothing"), {"__main__.other": 3}, [], None),
+        ("nothing", {"__main__.nothing": 3}, [], None),  # it was named: what has another name is another
+    ],
+)
+def test_the_checkpoint_of_a_handler_is(
+    name: str, checkpoints: dict[str, int], others: list[str], position: int | None
+) -> None:
+    assert checkpoint_of(HandlerSpec(name, nothing), checkpoints, others) == position
+
+
+# --- what is told ---
+
+
+async def test_a_handler_that_is_named_after_its_code_is_told_the_line_to_write(url: str) -> None:
+    (text,) = await warned(url, unnamed(event_type=Credited))
+    assert '@subscribe(name="nothing", ...)' in text
+    (text,) = await warned(url, unnamed(event_type=Credited))
+    # Under which it has a checkpoint by now.
+    assert f'@subscribe(name="{nothing.__module__}.nothing", ...)' in text
+
+
+async def test_handlers_that_need_no_name_of_their_own_are_told_nothing(url: str) -> None:
+    class Sum(Projection[Credited]):
+        async def handle(self, event: Credited) -> None: ...
+
+    class Audit(EventHandler[Credited]):
+        async def handle(self, event: Credited) -> None: ...
+
+    assert await warned("memory:", unnamed()) == []
+    assert await warned("sqlite+aiosqlite://", unnamed()) == []
+    assert await warned(url, Sum, unnamed(name="mail"), subscribe(name="audit")(Audit)) == []
+
+
+async def test_a_handler_that_begins_at_the_end_while_a_checkpoint_is_not_used_is_told(url: str) -> None:
+    assert await warned(url, unnamed(name="orders.mail"), unnamed(name="audit")) == []
+    async with open_store(url) as store:
+        await store.append(*credited(1, 2))
+    (text,) = await warned(url, unnamed(name="post.mail"), unnamed(name="audit"))
+    assert "'post.mail' is new and begins at the end of the log, after position 2" in text
+    assert "'orders.mail' (at 0)" in text
+    assert '@subscribe(name="orders.mail", ...)' in text
+    assert await warned(url, unnamed(name="post.mail"), unnamed(name="audit")) == []  # it is known now
+
+
+@pytest.mark.parametrize("options", [{"start": "earliest"}, {"start": 1}])
+async def test_a_new_handler_that_says_where_it_begins_is_told_nothing(
+    url: str, options: dict[str, Any]
+) -> None:
+    await warned(url, unnamed(name="mail"))
+    async with open_store(url) as store:
+        await store.append(*credited(1, 2))
+    assert await warned(url, unnamed(name="post", **options)) == []
+
+
+async def test_a_handler_that_comes_later_is_told_as_well(url: str) -> None:
+    await warned(url, unnamed(name="mail"))
+    async with open_store(url) as store:
+        await store.append(*credited(1, 2))
+    async with ActorSystem(url, aggregates=[], handlers=[]) as system:
+        with pytest.warns(HandlerNameWarning, match="'mail' \\(at 0\\)"):
+            await system.supervisor("handlers").start_child(unnamed(name="post"))
+
+
+async def test_of_many_checkpoints_that_are_not_used_the_likeliest_is_told_first(url: str) -> None:
+    await warned(url, *[unnamed(name=f"old.{name}") for name in ("audit", "sum", "mails", "x", "y", "z")])
+    async with open_store(url) as store:
+        await store.append(*credited(1))
+    (text,) = await warned(url, unnamed(name="new.mail"))
+    assert "the checkpoint of 'old.mails' (at 0), 'old.audit' (at 0)" in text
+    assert "and 1 more" in text
