@@ -10,11 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stores._sql_leases import lost_among
 from stores._sql_schema import checkpoints, dead_letters, snapshots, views
-from uno_actors.errors import InvalidHandler, StoreUnavailable
+from uno_actors.errors import StoreUnavailable
 from uno_actors.store import Append, DeadLetter, Snapshot, ViewChange
-
-MAX_HANDLER_BYTES = 502
-"""Bytes of a handler's name, as in the LMDB store, so that any handler can move."""
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -113,20 +110,6 @@ class DropSnapshots:
 
 
 Job = Commit | Work[Any]
-
-
-def check_handler(name: str) -> None:
-    """Refuse a name that no table can hold.
-
-    Raises:
-        InvalidHandler: It is too long, or has a NUL.
-    """
-    size = len(name.encode())
-    if size > MAX_HANDLER_BYTES or "\0" in name:
-        raise InvalidHandler(
-            f"handler name {name[:40]!r} takes {size} bytes, the limit of the store is {MAX_HANDLER_BYTES}; and it"
-            " must have no NUL"
-        )
 
 
 async def _upsert(connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]) -> None:

@@ -78,7 +78,6 @@ from stores._lmdb_reading import NAMES, U64, Databases, Reading, sealed, stream_
 from uno_actors.codec import Record, StreamId, pack
 from uno_actors.errors import (
     EventNotSerializable,
-    InvalidHandler,
     InvalidStoreUrl,
     OutcomeUnknown,
     StoreForked,
@@ -89,6 +88,7 @@ from uno_actors.errors import (
     WorldError,
 )
 from uno_actors.events import EventRegistry, event_registry
+from uno_actors.limits import check_handlers, check_lease, check_progress
 from uno_actors.store import (
     PAGE,
     Append,
@@ -123,8 +123,6 @@ LOOK_AT_FILES_EVERY = 0.25
 CHECK_READERS_EVERY = 30.0
 """Seconds between two looks for readers that died: what they read is kept, and the file grows."""
 
-MAX_HANDLER_BYTES = 502
-"""Bytes of a handler's name: a key of LMDB has 511, and a position follows."""
 LEASES = "leases.lock"
 
 Durability = Literal["fsync", "relaxed"]
@@ -226,16 +224,20 @@ class LmdbEventStore(EventStore):
         views: Sequence[ViewChange] = (),
         dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
+        letters = [(letter.handler, letter.position) for letter in dead_letters]
+        check_progress(checkpoints, [*letters, *dropped], views)
         work = _SaveProgress(dict(checkpoints), tuple(dead_letters), tuple(views), tuple(dropped))
         await self._submit(work)
 
     @override
     async def drop_view(self, view: str) -> None:
+        check_handlers([view])
         while await self._submit(_DropView(view)):
             pass
 
     @override
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
+        check_progress({}, [(handler, position)], ())
         return await self._submit(_DropDeadLetter(handler, position))
 
     @override
@@ -249,6 +251,7 @@ class LmdbEventStore(EventStore):
     @override
     async def lease(self, name: str) -> Lease | None:
         self._check_open()
+        check_lease(name)
         self._check_files()
         try:
             taken = self._leases.take(name)
@@ -730,14 +733,14 @@ class _SaveProgress:
 
     def write(self, writing: _Writing) -> None:
         for name, position in self.checkpoints.items():
-            key = _handler_key(name)
+            key = name.encode()
             writing.txn.put(key, sealed(key, U64.pack(position)), db=writing.databases.checkpoints)
         for letter in self.dead_letters:
             key = _dead_letter_key(letter.handler, letter.position)
             packed = msgpack.packb(letter, datetime=True)
             writing.txn.put(key, sealed(key, packed), db=writing.databases.dead_letters)
         for view, view_key, value in self.views:
-            key = _handler_key(view) + b"\0" + view_key
+            key = f"{view}\0".encode() + view_key
             if value is None:
                 writing.txn.delete(key, db=writing.databases.views)
             else:
@@ -753,7 +756,7 @@ class _DropView:
     view: str
 
     def write(self, writing: _Writing) -> bool:
-        name = _handler_key(self.view)
+        name = self.view.encode()
         writing.txn.delete(name, db=writing.databases.checkpoints)
         with writing.txn.cursor(writing.databases.views) as cursor:
             found = cursor.set_range(name + b"\0")
@@ -812,16 +815,7 @@ class _Job(Generic[T]):
 
 
 def _dead_letter_key(handler: str, position: int) -> bytes:
-    return _handler_key(handler) + b"\0" + U64.pack(position)
-
-
-def _handler_key(name: str) -> bytes:
-    key = name.encode()
-    if len(key) > MAX_HANDLER_BYTES:
-        raise InvalidHandler(
-            f"handler name {name[:40]!r}... takes {len(key)} bytes, the limit of the store is {MAX_HANDLER_BYTES}"
-        )
-    return key
+    return f"{handler}\0".encode() + U64.pack(position)
 
 
 def _check_options(

@@ -57,7 +57,6 @@ from stores._sql_jobs import (
     SaveProgress,
     SaveSnapshots,
     Work,
-    check_handler,
 )
 from stores._sql_leases import SharedLeaseFile
 from stores._sql_log import (
@@ -89,6 +88,7 @@ from uno_actors.errors import (
     UnoError,
 )
 from uno_actors.events import DomainEvent, EventRegistry, event_registry
+from uno_actors.limits import check_lease, check_progress
 from uno_actors.log_filter import EVERYTHING, LogFilter
 from uno_actors.store import (
     ANY,
@@ -245,12 +245,8 @@ class DatabaseEventStore(EventStore):
         views: Sequence[ViewChange] = (),
         dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
-        for name in {
-            *checkpoints,
-            *(letter.handler for letter in dead_letters),
-            *(each.view for each in views),
-        }:
-            check_handler(name)
+        letters = [(letter.handler, letter.position) for letter in dead_letters]
+        check_progress(checkpoints, [*letters, *dropped], views)
         held = {} if self._wire is None else dict(self._wire.leases.held)
         progress = SaveProgress(
             dict(checkpoints), tuple(dead_letters), tuple(views), tuple(dropped), held, self._url
@@ -592,7 +588,7 @@ class DatabaseEventStore(EventStore):
     @override
     async def lease(self, name: str) -> Lease | None:
         self._check_open()
-        check_handler(name)
+        check_lease(name)
         wire, files = self._wire, self._place.leases
         if wire is None:
             try:

@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "values",
         "aggregate",
         "codec",
+        "limits",
         "log_filter",
         "store_care",
         "causal_tree",
@@ -95,8 +96,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
-STORES_MAY_IMPORT = {"store", "store_care", "codec", "errors", "events", "log_filter"}
-"""What a store needs of uno_actors: the port, the codec, the errors, and the registry of events."""
+STORES_MAY_IMPORT = {"store", "store_care", "codec", "errors", "events", "limits", "log_filter"}
+"""What a store needs of uno_actors: the port and its limits, the codec, the errors, and the registry of events."""
 
 
 def modules_of(package: str) -> dict[str, str]:
