@@ -2,6 +2,8 @@
 
 - `Gate`: the map is replaced or closed only while no transaction of this process uses it.
 - `Forkable`: a forked child lets go of what it has inherited, so that it can open the store anew.
+- `WriteTurn`: one process at a time writes, also where processes of two namespaces have the same number.
+- `Files`: files that were removed, or replaced, are not written to any more.
 - `LeaseFile`: a name is held by one process at a time; the kernel frees what a dead process held.
 - `reserve_lock_file` and `can_map`: no crash by a full disk, no loss of the map by a full address space.
 """
@@ -11,6 +13,7 @@ import fcntl
 import mmap
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -124,6 +127,109 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(
     before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
 )
+
+
+class WriteTurn:
+    """The turn to write in one directory, which one thread of one process has at a time.
+
+    LMDB's own lock is a robust mutex that knows its owner by the number of a thread. In two containers threads have
+    the same numbers, and when one is killed while it waits for the other, the kernel takes the mutex for its own and
+    lets a third write beside the second. So nobody here waits for that mutex: all wait for this turn, a ``flock`` of
+    the directory, which the kernel frees when the process ends, however it ends.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._thread = threading.Lock()
+
+    def take(self, seconds: float | None = None) -> None:
+        """Wait for the turn; `release` must follow.
+
+        Raises:
+            TimeoutError: It did not come within ``seconds``.
+        """
+        if not self._thread.acquire(timeout=-1 if seconds is None else seconds):
+            raise TimeoutError(_NO_TURN.format(seconds))
+        try:
+            if seconds is None:
+                fcntl.flock(self._directory, fcntl.LOCK_EX)
+            else:
+                self._take_within(seconds)
+        except BaseException:
+            self._thread.release()
+            raise
+
+    def _take_within(self, seconds: float) -> None:
+        end, pause = time.monotonic() + seconds, 0.0001
+        while True:
+            try:
+                fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise TimeoutError(_NO_TURN.format(seconds)) from None
+            else:
+                return
+            time.sleep(pause)
+            pause = min(2 * pause, 0.01)
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._directory >= 0:
+            fcntl.flock(self._directory, fcntl.LOCK_UN)
+        self._thread.release()
+
+    @contextlib.contextmanager
+    def taken(self, seconds: float) -> Iterator[None]:
+        """Have the turn.
+
+        Raises:
+            TimeoutError: It did not come within ``seconds``.
+        """
+        self.take(seconds)
+        try:
+            yield
+        finally:
+            self.release()
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
+
+
+_NO_TURN = "another process had the turn to write for {:g} s"
+
+
+class Files:
+    """Files as they were when they were opened. What is written to one that was removed is found by nobody."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[int, int]] = {}
+
+    def watch(self, *paths: Path) -> None:
+        """Know these, as they are now, from now on.
+
+        Raises:
+            OSError: One is not there.
+        """
+        self._known.update((path, _identity(path)) for path in paths)
+
+    def lost(self) -> str:
+        """What has become of one that is not in its place; empty if all are."""
+        for path, known in self._known.items():
+            try:
+                found = _identity(path)
+            except OSError as error:
+                return f"{path} was removed ({error.strerror})"
+            if found != known:
+                return f"{path} was replaced by another file"
+        return ""
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 class LeaseFile:

@@ -3,12 +3,15 @@
 Everything is read in short transactions, so that the store can be used and can grow meanwhile.
 """
 
+import contextlib
 import os
+import secrets
 import shutil
-import struct
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ import lmdb
 from lmdb.verify import VerifyError
 from lmdb.verify import verify as verify_pages
 
+from stores._lmdb_reading import LAST, U64, Item, Reading
 from uno_actors.codec import StreamId, read_payload
 from uno_actors.errors import CorruptRecord, PlaceTaken, StoreFormatError, StoreUnavailable
 from uno_actors.store import PAGE, StoredRecord
@@ -24,16 +28,16 @@ from uno_actors.store_care import Fault, Progress, StoreInfo, Verified
 if TYPE_CHECKING:
     from stores.lmdb import LmdbEventStore
 
-_U64 = struct.Struct(">Q")
-Items = list[tuple[bytes, bytes]]
+Items = list[Item]
 
 
 def info(store: "LmdbEventStore") -> StoreInfo:
     """How ``store`` is."""
-    with store._reading() as txn:
-        events = txn.stat(store._log)["entries"]
-        snapshots = txn.stat(store._snapshots)["entries"]
-        page_size, facts = txn.stat(store._log)["psize"], store._env.info()
+    with store._reading() as reading:
+        txn, databases = reading.txn, reading.databases
+        events = reading.count(databases.log)
+        snapshots = reading.count(databases.snapshots)
+        page_size, facts = txn.stat(databases.log)["psize"], store._env.info()
         version = bytes(txn.get(b"format", db=store._env.open_db(b"meta", txn, create=False)) or b"")
     return StoreInfo(
         version.decode(errors="replace"),
@@ -69,20 +73,23 @@ def backup(store: "LmdbEventStore", target: Path, progress: Progress) -> None:
     partial: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        partial = _new_directory(target, store.path.stat().st_mode)
         data = partial / "data.mdb"
         total = info(store).map_used
         watch = threading.Thread(target=_watch, args=(data, total, progress, done))
         watch.start()
         try:
-            with store.gate:
-                store._env.copy(str(partial), compact=True)
+            copy = os.open(data, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _mode(store.path / "data.mdb"))
+            try:
+                with store.gate:
+                    store._env.copyfd(copy, compact=True)
+            finally:
+                os.close(copy)
         finally:
             done.set()
             watch.join()
         _sync(data)
         _sync(partial)
-        partial.chmod(0o755)
         partial.replace(target)  # an empty directory gives way
         _sync(target.parent)
     except (OSError, lmdb.Error) as error:
@@ -91,6 +98,19 @@ def backup(store: "LmdbEventStore", target: Path, progress: Progress) -> None:
         reason = f"{getattr(error, 'strerror', None) or error}; the copy was not made"
         raise StoreUnavailable(f"lmdb:{target}", reason) from error
     progress(total, total)
+
+
+def _new_directory(target: Path, mode: int) -> Path:
+    """A directory of a new name beside ``target``, with ``mode`` less what the umask takes away."""
+    while True:
+        directory = target.parent / f".{target.name}-{secrets.token_hex(4)}"
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(stat.S_IMODE(mode) | stat.S_IRWXU)
+            return directory
+
+
+def _mode(file: Path) -> int:
+    return stat.S_IMODE(file.stat().st_mode)
 
 
 def _watch(data: Path, total: int, progress: Progress, done: threading.Event) -> None:
@@ -147,9 +167,9 @@ class _Check:
         self._store = store
         self._progress = progress
         self._done = 0
-        with store._reading() as txn:
-            self._end = store._end(txn)
-            self._total = sum(txn.stat(database)["entries"] for database in (store._log, store._streams))
+        with store._reading() as reading:
+            self._end = reading.count(reading.databases.log)
+            self._total = self._end + reading.count(reading.databases.streams)
         self.events = 0
         self.streams_seen = 0
 
@@ -157,20 +177,20 @@ class _Check:
         """Each record can be read, none is missing, and the index of its stream leads to it."""
         store, wanted = self._store, 1
         while wanted <= self._end:
-            with store._reading() as txn:
-                page = _page(txn, store._log, _U64.pack(wanted))
+            with store._reading() as reading:
+                page = _page(reading, reading.databases.log, U64.pack(wanted))
                 for key, data in page:
-                    if key != _U64.pack(wanted):
+                    if key != U64.pack(wanted):
                         raise _found(wanted, f"position {wanted}: it is missing from the log")
-                    stored = self._read(key, data, None)
-                    self._check_indexed(txn, stored)
+                    stored = self._read(reading, key, data, None)
+                    self._check_indexed(reading, stored)
                     wanted += 1
             if not page:
                 raise _found(wanted, f"position {wanted}: the log ends before it")
             self._step(len(page))
         self.events = wanted - 1
 
-    def _check_indexed(self, txn: lmdb.Transaction, stored: StoredRecord) -> None:
+    def _check_indexed(self, reading: Reading, stored: StoredRecord) -> None:
         position, record = stored
         try:
             read_payload(record)
@@ -182,10 +202,10 @@ class _Check:
         what = f"position {position}: {stream} version {record.aggregate_version}"
         if record.aggregate_version is None:
             raise _found(position, f"{what}: an event of a stream has no version")
-        entry = self._store._entry(txn, stream, record.aggregate_version)
+        entry = reading.entry(stream, record.aggregate_version)
         if entry is None:
             raise _found(position, f"{what} is missing from the index of its stream")
-        if entry != _U64.pack(position):
+        if entry != U64.pack(position):
             raise _found(
                 position, f"{what}: the index of its stream leads to position {int.from_bytes(entry)}"
             )
@@ -193,48 +213,51 @@ class _Check:
     def streams(self) -> None:
         """Versions of each stream run 1, 2, 3 in the order of the log, and each leads to its record."""
         store = self._store
-        key, prefix, version, before = b"", b"", 0, 0
+        start, prefix, version, before = b"", b"", 0, 0
         while True:
-            with store._reading() as txn:
-                page = _page(txn, store._streams, key)
+            with store._reading() as reading:
+                page = _page(reading, reading.databases.streams, start)
+                end = reading.count(reading.databases.log)
                 for key, position in page:
+                    start = key + b"\0"
                     if key[:-8] != prefix:
                         prefix, version, before = key[:-8], 0, 0
                         self.streams_seen += 1
                     version += 1
-                    stream, number = _stream(prefix), int.from_bytes(position)
+                    stream, number = reading.named(prefix), int.from_bytes(position)
+                    if self._end < number <= end:  # it came meanwhile: no check that follows them would end
+                        start = prefix + LAST
+                        break
                     what = f"position {number}: {stream} version {version}"
-                    if key[-8:] != _U64.pack(version):
+                    if key[-8:] != U64.pack(version):
                         raise _found(number, f"{what} is missing from the index of its stream")
                     if number <= before:
                         raise _found(number, f"{what} is recorded before the version before it, at {before}")
-                    self._read(position, store._data(txn, position) or b"", (stream, version))
+                    self._read(reading, position, reading.data(position) or b"", (stream, version))
                     before = number
             if not page:
                 return
-            key += b"\0"
             self._step(len(page))
 
     def the_rest(self) -> None:
         """Checkpoints, dead letters, snapshots and views can be read."""
         store = self._store
-        store._read_checkpoints()
-        store._read_dead_letters(None)
-        for prefix in _keys(store, store._snapshots):
-            store._read_snapshot(_stream(prefix))
-        key = b""
-        while True:
-            with store._reading() as txn:
-                page = _page(txn, store._views, key)
-            if not page:
-                return
-            for key, data in page:
-                store._checked_entry(key, data)
-            key += b"\0"
+        with store._reading() as reading:
+            reading.checkpoints()
+            reading.dead_letters(None)
+        for prefix in _keys(store, "snapshots"):
+            with store._reading() as reading:
+                reading.snapshot(reading.named(prefix))
+        start: bytes | None = b""
+        while start is not None:
+            with store._reading() as reading:
+                start = reading.check_views(start, PAGE)
 
-    def _read(self, position: bytes, data: bytes, wanted: tuple[StreamId, int] | None) -> StoredRecord:
+    def _read(
+        self, reading: Reading, position: bytes, data: bytes, wanted: tuple[StreamId, int] | None
+    ) -> StoredRecord:
         try:
-            return self._store._stored(position, data, wanted)
+            return reading.stored(position, data, wanted)
         except CorruptRecord as error:
             raise _found(int.from_bytes(position), str(error)) from error
 
@@ -243,22 +266,20 @@ class _Check:
         self._progress(min(self._done, self._total), self._total)
 
 
-def _page(txn: lmdb.Transaction, database: Any, start: bytes) -> Items:
-    """At most `PAGE` items from ``start`` on."""
-    items: Items = []
-    with txn.cursor(database) as cursor:
-        found = cursor.set_range(start)
-        while found and len(items) < PAGE:
-            items.append((bytes(cursor.key()), bytes(cursor.value())))
-            found = cursor.next()
-    return items
+def _page(reading: Reading, database: Any, start: bytes) -> Items:
+    """At most `PAGE` items from ``start`` on, in the order of their keys.
+
+    Raises:
+        CorruptRecord: They are out of order.
+    """
+    return list(islice(reading.ascending(database, start), PAGE))
 
 
-def _keys(store: "LmdbEventStore", database: Any) -> Iterator[bytes]:
+def _keys(store: "LmdbEventStore", database: str) -> Iterator[bytes]:
     key = b""
     while True:
-        with store._reading() as txn:
-            page = _page(txn, database, key)
+        with store._reading() as reading:
+            page = _page(reading, getattr(reading.databases, database), key)
         if not page:
             return
         yield from (key for key, _ in page)
@@ -269,22 +290,13 @@ def _stream_names(store: "LmdbEventStore") -> Iterator[bytes]:
     """The prefix of each stream, by jumps from one to the next."""
     key = b""
     while True:
-        with store._reading() as txn, txn.cursor(store._streams) as cursor:
+        with store._reading() as reading:
             found: list[bytes] = []
-            while len(found) < PAGE and cursor.set_range(key):
-                prefix = bytes(cursor.key())[:-8]
+            streams = reading.databases.streams
+            while len(found) < PAGE and (first := next(reading.ascending(streams, key), None)):
+                prefix = first[0][:-8]
                 found.append(prefix)
                 key = prefix + b"\xff" * 9
         if not found:
             return
         yield from found
-
-
-def _stream(prefix: bytes) -> StreamId:
-    try:
-        aggregate_id, aggregate_type, nothing = prefix.decode().split("\0")
-    except ValueError as error:
-        raise _found(None, f"the index of streams has a key that names none: {prefix!r}") from error
-    if nothing:
-        raise _found(None, f"the index of streams has a key that names none: {prefix!r}")
-    return StreamId(aggregate_type, aggregate_id)

@@ -10,12 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stores._sql_leases import count_lease, lost_among
 from stores._sql_schema import checkpoints, dead_letters, snapshots, views
-from uno_actors.errors import InvalidHandler, LeaseLost
+from uno_actors.errors import LeaseLost
 from uno_actors.handler_names import handler_of, handlers_of
 from uno_actors.store import Append, DeadLetter, Snapshot, ViewChange
-
-MAX_HANDLER_BYTES = 502
-"""Bytes of a handler's name, as in the LMDB store, so that any handler can move."""
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -131,20 +128,6 @@ class DropSnapshots:
 
 
 Job = Commit | Work[Any]
-
-
-def check_handler(name: str) -> None:
-    """Refuse a name that no table can hold.
-
-    Raises:
-        InvalidHandler: It is too long, has a NUL, or is no valid Unicode.
-    """
-    size = len(name.encode("utf-8", "surrogatepass"))
-    if size > MAX_HANDLER_BYTES or "\0" in name or name.encode("utf-8", "ignore").decode() != name:
-        raise InvalidHandler(
-            f"handler name {name[:40]!r} takes {size} bytes, the limit of the store is {MAX_HANDLER_BYTES}; and it"
-            " must be valid Unicode with no NUL"
-        )
 
 
 async def _fence(

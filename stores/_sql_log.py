@@ -30,6 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from stores._sql_schema import head, log, stream_type
 from uno_actors.codec import Record, StreamId
 from uno_actors.errors import EventNotSerializable, UnoError
+from uno_actors.limits import is_recordable
 from uno_actors.log_filter import LogFilter
 from uno_actors.store import Append, Appended, StoredRecord, place
 
@@ -117,7 +118,10 @@ async def place_all(
     if position != tail.position or len(tail.heads) > MAX_HEADS:
         tail.heads.clear()
     tail.position = position
-    streams = {record.stream for request in requests for record in request.records}
+    fit = (
+        request.records for request in requests if is_recordable(request.records)
+    )  # others are refused below
+    streams = {record.stream for records in fit for record in records}
     await _learn_heads(connection, tail, [each for each in streams if each and each not in tail.heads])
     outcomes: list[Appended | UnoError] = []
     rows: list[dict[str, Any]] = []

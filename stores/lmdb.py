@@ -22,13 +22,15 @@ fingerprint, by which another command of the same id is known (`uno_actors.finge
 follows it.
 
 *check* is the CRC-32 of key and value, 32 bits, the lowest byte first: a value that was changed, or that stands
-in another's place, is not believed but told as `CorruptRecord`. What the index of a stream leads to must be the
-record of that stream and version. Damage to keys and to LMDB's own pages is not seen by these checks: LMDB notices
-some of it, the rest can hide events and in the worst case end the process, but not change an event. A file that has
-lost its end is refused when it is opened; ``python -m lmdb verify`` finds the rest in a file at rest.
+in another's place, is not believed but told as `CorruptRecord`. So is a false key: `stores._lmdb_reading` has the
+rules. Damage to the structure of LMDB's own pages is not seen by these checks: LMDB notices some of it, the rest can
+in the worst case end the process, but not change an event. A file that has lost its end is refused when it is
+opened; ``python -m lmdb verify`` finds the rest in a file at rest.
 
 Files in the directory: ``data.mdb``; ``lock.mdb``, LMDB's readers and its lock for writers; ``leases.lock``,
-a locked byte for each handler name that a process has leased. The last two mean nothing when no process runs.
+a locked byte for each handler name that a process has leased. The last two mean nothing when no process runs. The
+directory itself is locked (``flock``) by the one who writes. If a file is removed or replaced while the store is
+open, commits are refused from then on, and reads within `LOOK_AT_FILES_EVERY` seconds.
 
 The writer thread takes everything that waits, checks each request before its first put, commits once, and
 answers with one wake-up of the event loop; whatever arrives during the fsync forms the next transaction.
@@ -52,16 +54,13 @@ import errno
 import os
 import queue
 import resource
-import struct
 import threading
 import time
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast, get_args
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
 from urllib.parse import parse_qsl
 
 import lmdb
@@ -70,12 +69,20 @@ from lmdb.verify import VerifyError, verify
 from typing_extensions import override
 
 from stores import _lmdb_care as care
-from stores._guards import PATIENCE, Gate, LeaseFile, can_map, guard_forks, reserve_lock_file
-from uno_actors.codec import Record, StreamId, pack, unpack
+from stores._guards import (
+    PATIENCE,
+    Files,
+    Gate,
+    LeaseFile,
+    WriteTurn,
+    can_map,
+    guard_forks,
+    reserve_lock_file,
+)
+from stores._lmdb_reading import NAMES, U64, Databases, Reading, sealed, stream_prefix
+from uno_actors.codec import Record, StreamId, pack
 from uno_actors.errors import (
-    CorruptRecord,
     EventNotSerializable,
-    InvalidHandler,
     InvalidStoreUrl,
     OutcomeUnknown,
     StoreForked,
@@ -86,6 +93,7 @@ from uno_actors.errors import (
     WorldError,
 )
 from uno_actors.events import EventRegistry, event_registry
+from uno_actors.limits import check_handlers, check_lease, check_progress
 from uno_actors.quantities import check_count
 from uno_actors.store import (
     PAGE,
@@ -109,8 +117,6 @@ MIN_SIZE = 1 << 20
 """Bytes of the smallest map, so that there is room for the databases themselves."""
 MAX_EVENT_SIZE = 16 << 20
 """Bytes that a record may take, unless the store is told otherwise."""
-PAGE_BYTES = 4 << 20
-"""Bytes after which a page of records is full, however few they are, so that a read stays short."""
 MAX_READERS = 1024
 MAX_GROUP = 10_000
 """Jobs in one transaction at the most, so that the first of them is not kept waiting by the last."""
@@ -118,19 +124,15 @@ MAX_HEADS = 100_000
 """Stream versions that the writer remembers between transactions."""
 LOOK_EVERY = 0.025
 """Seconds between two looks for what other processes have recorded, while somebody listens."""
+LOOK_AT_FILES_EVERY = 0.25
+"""Seconds between two looks, by reads, at whether the files are still in their place; commits look each time."""
 CHECK_READERS_EVERY = 30.0
 """Seconds between two looks for readers that died: what they read is kept, and the file grows."""
 
-MAX_HANDLER_BYTES = 502
-"""Bytes of a handler's name: a key of LMDB has 511, and a position follows."""
 LEASES = "leases.lock"
 
 Durability = Literal["fsync", "relaxed"]
 
-_U64 = struct.Struct(">Q")
-_SOUND = 0x2144DF1C
-"""The CRC-32 of anything that its own CRC-32 follows, the lowest byte first."""
-_LAST = b"\xff" * 8
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_ROOM = 1 << 20
 """Bytes left on a disk that is as good as full."""
@@ -183,7 +185,15 @@ class LmdbEventStore(EventStore):
         self._leases = LeaseFile(self.path / LEASES)
         self._forked = False
         self._broken = False  # its environment cannot be used and must be opened again
-        self._open_environment()
+        self._files = Files()
+        self._look_at_files_at = 0.0
+        self._lost_was_told = False
+        self._turn = _turn_at(self.path)
+        try:
+            self._open_environment()
+        except BaseException:
+            self._turn.close()
+            raise
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._heads: dict[StreamId, int] = {}
         self._known_end = -1  # the end of the log for which the heads are right
@@ -195,13 +205,12 @@ class LmdbEventStore(EventStore):
         self._writer.start()
 
     def _open_environment(self) -> None:
-        self._env = _open(self.path, self._options)
-        self._log = self._env.open_db(b"log")
-        self._streams = self._env.open_db(b"streams")
-        self._checkpoints = self._env.open_db(b"checkpoints")
-        self._dead_letters = self._env.open_db(b"dead_letters")
-        self._snapshots = self._env.open_db(b"snapshots")
-        self._views = self._env.open_db(b"views")
+        try:
+            with self._turn.taken(PATIENCE):
+                self._env, self._databases = _open(self.path, self._options)
+            self._files.watch(self.path / "data.mdb", self.path / "lock.mdb")
+        except (OSError, TimeoutError) as error:
+            raise StoreUnavailable(f"lmdb:{self.path}", str(error)) from error
 
     # --- the port: writing ---
 
@@ -221,16 +230,20 @@ class LmdbEventStore(EventStore):
         views: Sequence[ViewChange] = (),
         dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
+        letters = [(letter.handler, letter.position) for letter in dead_letters]
+        check_progress(checkpoints, [*letters, *dropped], views)
         work = _SaveProgress(dict(checkpoints), tuple(dead_letters), tuple(views), tuple(dropped))
         await self._submit(work)
 
     @override
     async def drop_view(self, view: str) -> None:
+        check_handlers([view])
         while await self._submit(_DropView(view)):
             pass
 
     @override
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
+        check_progress({}, [(handler, position)], ())
         return await self._submit(_DropDeadLetter(handler, position))
 
     @override
@@ -244,8 +257,12 @@ class LmdbEventStore(EventStore):
     @override
     async def lease(self, name: str) -> Lease | None:
         self._check_open()
+        check_lease(name)
+        self._check_files()
         try:
             taken = self._leases.take(name)
+            if taken:
+                self._files.watch(self.path / LEASES)
         except OSError as error:
             raise StoreUnavailable(f"lmdb:{self.path}", f"{LEASES}: {error.strerror or error}") from error
         return _Held(self, name) if taken else None
@@ -269,12 +286,14 @@ class LmdbEventStore(EventStore):
         try:
             self._env.close()
         finally:
+            self._turn.close()
             self.gate.unlock()
 
     def abandon(self, *, quiet: bool) -> None:
         """See `stores._guards.Forkable`."""
         self._forked = self._closed = True
         self._leases.close()
+        self._turn.close()
         if quiet:
             self._env.close()
 
@@ -284,122 +303,49 @@ class LmdbEventStore(EventStore):
     async def read_stream(
         self, stream: StreamId, after_version: int = 0, limit: int = PAGE
     ) -> list[StoredRecord]:
-        prefix = _stream_prefix(stream)
-        page: list[StoredRecord] = []
-        version, room = after_version, PAGE_BYTES
-        with self._reading() as txn, txn.cursor(self._streams) as cursor:
-            if cursor.set_range(prefix + _U64.pack(after_version + 1)):
-                for key, position in _items(cursor):
-                    if len(page) >= limit or room <= 0:
-                        break
-                    version += 1
-                    if key != prefix + _U64.pack(version):
-                        if not key.startswith(prefix):
-                            break
-                        reason = "it is missing from the index of its stream"
-                        raise CorruptRecord(self._place(f"{stream} version {version}"), reason)
-                    data = _value(txn, position, self._log) or b""
-                    page.append(self._stored(position, data, (stream, version)))
-                    room -= len(data)
-        return page
+        with self._reading() as reading:
+            return reading.stream_page(stream, after_version, limit)
 
     @override
     async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
-        page: list[StoredRecord] = []
-        room = PAGE_BYTES
-        with self._reading() as txn, txn.cursor(self._log) as cursor:
-            if cursor.set_range(_U64.pack(after + 1)):
-                for position, data in _items(cursor):
-                    if len(page) >= limit or room <= 0:
-                        break
-                    page.append(self._stored(position, data))
-                    room -= len(data)
-        return page
+        with self._reading() as reading:
+            return reading.log_page(after, limit)
 
     @override
     async def last_version(self, stream: StreamId) -> int:
-        with self._reading() as txn:
-            return self._version(txn, stream)
+        with self._reading() as reading:
+            return reading.version(stream)
 
     @override
     async def aggregate_types(self, aggregate_id: str) -> list[str]:
-        start = aggregate_id.encode() + b"\0"
-        types: list[str] = []
-        with self._reading() as txn, txn.cursor(self._streams) as cursor:
-            found = cursor.set_range(start)
-            while found and _key(cursor).startswith(start):
-                name = _key(cursor)[len(start) :].partition(b"\0")[0]
-                types.append(name.decode())
-                found = cursor.set_range(start + name + b"\0" + _LAST)
-        return types
+        with self._reading() as reading:
+            return reading.types(aggregate_id)
 
     @override
     async def last_position(self) -> int:
-        with self._reading() as txn:
-            return self._end(txn)
+        return self._last()
 
     @override
     async def checkpoints(self) -> dict[str, int]:
-        return self._read_checkpoints()
-
-    def _read_checkpoints(self) -> dict[str, int]:
-        with self._reading() as txn, txn.cursor(self._checkpoints) as cursor:
-            return {
-                name.decode(): _U64.unpack(self._checked(name, data, f"the checkpoint {name!r}"))[0]
-                for name, data in _items(cursor)
-            }
+        with self._reading() as reading:
+            return reading.checkpoints()
 
     @override
     async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:
-        return self._read_dead_letters(handler)
-
-    def _read_dead_letters(self, handler: str | None) -> list[DeadLetter]:
-        letters: list[DeadLetter] = []
-        prefix = b"" if handler is None else handler.encode() + b"\0"
-        with self._reading() as txn, txn.cursor(self._dead_letters) as cursor:
-            if cursor.set_range(prefix):
-                for key, data in _items(cursor):
-                    if not key.startswith(prefix):
-                        break
-                    packed = self._checked(key, data, f"the dead letter {key!r}")
-                    letters.append(DeadLetter._make(msgpack.unpackb(packed, timestamp=3)))
-        return letters
+        with self._reading() as reading:
+            return reading.dead_letters(handler)
 
     @override
     async def read_view(
         self, view: str, start: bytes = b"", end: bytes | None = None, limit: int | None = PAGE
     ) -> list[tuple[bytes, bytes]]:
-        prefix = view.encode() + b"\0"
-        found: list[tuple[bytes, bytes]] = []
-        with self._reading() as txn, txn.cursor(self._views) as cursor:
-            if cursor.set_range(prefix + start):
-                for stored_key, data in _items(cursor):
-                    key = stored_key[len(prefix) :]
-                    if not stored_key.startswith(prefix) or (end is not None and key >= end):
-                        break
-                    if limit is not None and len(found) >= limit:
-                        break
-                    found.append((key, self._checked_entry(stored_key, data)))
-        return found
-
-    def _checked_entry(self, key: bytes, data: bytes) -> bytes:
-        """The value of an entry of a view."""
-        view, _, entry = key.partition(b"\0")
-        return self._checked(key, data, f"the entry {entry!r} of the view {view.decode(errors='replace')}")
+        with self._reading() as reading:
+            return reading.view(view, start, end, limit)
 
     @override
     async def read_snapshot(self, stream: StreamId) -> Snapshot | None:
-        return self._read_snapshot(stream)
-
-    def _read_snapshot(self, stream: StreamId) -> Snapshot | None:
-        with self._reading() as txn:
-            key = _stream_prefix(stream)
-            data = _value(txn, key, self._snapshots)
-        return (
-            None
-            if data is None
-            else _to_snapshot(stream, self._checked(key, data, f"the snapshot of {stream}"))
-        )
+        with self._reading() as reading:
+            return reading.snapshot(stream)
 
     @override
     def on_commit(self, listener: Callable[[], None]) -> Callable[[], None]:
@@ -417,8 +363,12 @@ class LmdbEventStore(EventStore):
         if self._closed or not self._commit_listeners:
             self._looking = None
             return
-        with contextlib.suppress(UnoError):  # whoever reads next is told
+        try:
             self._announce(self._last())
+        except UnoError:  # the next read tells of it; those who wait for news have none before
+            if self._files.lost() and not self._lost_was_told:
+                self._lost_was_told = True
+                self._committed()
         if self._looking is not None:
             self._looking.call_later(LOOK_EVERY, self._look)
 
@@ -428,75 +378,41 @@ class LmdbEventStore(EventStore):
             self._committed()
 
     def _last(self) -> int:
-        with self._reading() as txn:
-            return self._end(txn)
+        with self._reading() as reading:
+            return reading.end()
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[lmdb.Transaction]:
+    def _reading(self) -> Iterator[Reading]:
         """A read transaction; it must be short, for the map cannot grow meanwhile."""
         self._check_open()
         try:
             txn = self._begin()
             try:
-                with txn:
-                    yield txn
+                yield Reading(txn, self._databases, self.path)
             finally:
+                txn.abort()
                 self.gate.leave()
-        except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.BadTxnError) as error:
-            remedy = (
-                f"{error}; find out more with `python -m lmdb verify {self.path}`, and put back a whole copy"
-            )
-            raise StoreFormatError(self.path, f"its pages are damaged: {remedy}") from error
         except (lmdb.Error, TimeoutError) as error:
-            raise StoreUnavailable(f"lmdb:{self.path}", str(error)) from error
+            raise _meaning(self.path, error) from error
+
+    def _check_files(self) -> None:
+        """Refuse to go on with files that nobody else can find.
+
+        Raises:
+            StoreUnavailable: One of them was removed, or another is in its place.
+        """
+        if lost := self._files.lost():
+            self._look_at_files_at = 0.0  # each read looks, until they are back
+            raise StoreUnavailable(
+                f"lmdb:{self.path}", f"{lost} while it was open: put the store back, or open it again"
+            )
+        self._look_at_files_at = time.monotonic() + LOOK_AT_FILES_EVERY
 
     def _check_open(self) -> None:
         if self._forked:
             raise StoreForked(f"lmdb:{self.path}")
         if self._closed:
             raise StoreUnavailable(f"lmdb:{self.path}", "it was closed")
-
-    def _stored(
-        self, position: bytes, data: bytes, wanted: tuple[StreamId, int] | None = None
-    ) -> StoredRecord:
-        """Read one record back, which should be the ``wanted`` version of a stream."""
-        if not data:
-            reason = "an index names it but it is not in the log"
-        elif not _is_sound(position, data):
-            reason = "its check sum is wrong"
-        else:
-            try:
-                record = unpack(data[:-4], "")
-            except CorruptRecord as error:
-                where = self._place(f"position {int.from_bytes(position)}")
-                raise CorruptRecord(where, error.reason) from error
-            if wanted is None or _is(record, *wanted):
-                return StoredRecord(int.from_bytes(position), record)
-            reason = f"it is that of {record.stream} version {record.aggregate_version}"
-        whose = _told_by(data) if wanted is None else f"{wanted[0]} version {wanted[1]}"
-        raise CorruptRecord(self._place(f"position {int.from_bytes(position)} ({whose})"), reason)
-
-    def _data(self, txn: lmdb.Transaction, position: bytes) -> bytes | None:
-        """What the log has at ``position``."""
-        return _value(txn, position, self._log)
-
-    def _entry(self, txn: lmdb.Transaction, stream: StreamId, version: int) -> bytes | None:
-        """What the index of ``stream`` has for ``version``: a position as bytes."""
-        return _value(txn, _stream_prefix(stream) + _U64.pack(version), self._streams)
-
-    def _checked(self, key: bytes, data: bytes, what: str) -> bytes:
-        """What `_sealed` has sealed."""
-        if not _is_sound(key, data):
-            raise CorruptRecord(self._place(what), "its check sum is wrong")
-        return data[:-4]
-
-    def _place(self, what: str) -> str:
-        """For errors."""
-        return f"{what} of {self.path}"
-
-    def _end(self, txn: lmdb.Transaction) -> int:
-        with txn.cursor(self._log) as cursor:
-            return int(_U64.unpack(_key(cursor))[0]) if cursor.last() else 0
 
     # --- care: see `uno_actors.store_care` ---
 
@@ -586,7 +502,7 @@ class LmdbEventStore(EventStore):
         """The results of all jobs, done in one transaction, and the end of the log after it."""
         txn = self._begin(write=True)
         try:
-            writing = _Writing(self, txn)
+            writing = _Writing(self, Reading(txn, self._databases, self.path))
             results = [job.work.write(writing) for job in group]
             writing.flush()
             try:
@@ -597,21 +513,28 @@ class LmdbEventStore(EventStore):
                 raise _CommitFailed(error) from error
         finally:
             txn.abort()  # does nothing after a commit
+            self._turn.release()
             self.gate.leave()
+        if lost := self._files.lost():
+            raise _CommitFailed(FileNotFoundError(f"{lost} meanwhile"))
         return results, writing.end
 
     def _begin(self, *, write: bool = False) -> lmdb.Transaction:
-        """Begin a transaction on the whole map, whoever made it grow; `Gate.leave` must follow its end.
+        """Begin a transaction on the whole map, whoever made it grow.
+
+        `Gate.leave` must follow its end, and, if it is one that writes, `WriteTurn.release`.
 
         Raises:
-            lmdb.Error, TimeoutError: It cannot be begun.
+            lmdb.Error, TimeoutError, StoreUnavailable: It cannot be begun.
         """
         mended = False
         while True:
             self.gate.enter()
             try:
+                if write or time.monotonic() >= self._look_at_files_at:
+                    self._check_files()
                 if not self._broken:
-                    return self._env.begin(write=write)
+                    return self._begun(write)
             except lmdb.MapResizedError:  # another process has made it grow
                 self.gate.leave()
                 with self.gate.alone():
@@ -630,10 +553,21 @@ class LmdbEventStore(EventStore):
             self._open_again()
             mended = True
 
+    def _begun(self, write: bool) -> lmdb.Transaction:
+        if not write:
+            return self._env.begin()
+        self._turn.take()
+        try:
+            return self._env.begin(write=True)
+        except BaseException:
+            self._turn.release()
+            raise
+
     def _open_again(self) -> None:
         """LMDB lets nobody use an environment whose meta page it could not write: begin anew."""
         with self.gate.alone():
             if self._broken:  # else another thread was faster
+                self._check_files()  # nothing new is made in their place
                 self._env.close()
                 try:
                     self._open_environment()
@@ -658,9 +592,9 @@ class LmdbEventStore(EventStore):
         """What a failed commit means: nothing was recorded, unless it was the meta page that failed."""
         if isinstance(error, lmdb.Error):
             try:
-                with self.gate:
+                with self.gate, self._turn.taken(PATIENCE):
                     self._env.begin(write=True).abort()
-            except lmdb.Error:
+            except (lmdb.Error, TimeoutError):
                 self._broken = True
             else:
                 return self._refused(error)
@@ -700,18 +634,7 @@ class LmdbEventStore(EventStore):
             return StoreFull(
                 name, f"its map of {size:,} bytes is used up and there is no address space for more"
             )
-        if isinstance(error, (lmdb.Error, TimeoutError)):
-            return _failure(self.path, error)
-        return error
-
-    def _version(self, txn: lmdb.Transaction, stream: StreamId) -> int:
-        """The version of ``stream``: its last index key. No separate head row is kept."""
-        prefix = _stream_prefix(stream)
-        with txn.cursor(self._streams) as cursor:
-            found = cursor.last() if not cursor.set_range(prefix + _LAST) else cursor.prev()
-            if found and _key(cursor).startswith(prefix):
-                return int(_U64.unpack(cursor.key()[-8:])[0])
-        return 0
+        return _meaning(self.path, error) if isinstance(error, (lmdb.Error, TimeoutError)) else error
 
     def __repr__(self) -> str:
         return f"LmdbEventStore({str(self.path)!r})"
@@ -740,10 +663,12 @@ class _CommitFailed(Exception):
 class _Writing:
     """One write transaction: what its jobs put into it, gathered so that each database is written at once."""
 
-    def __init__(self, store: LmdbEventStore, txn: lmdb.Transaction) -> None:
+    def __init__(self, store: LmdbEventStore, reading: Reading) -> None:
         self.store = store
-        self.txn = txn
-        self.end = store._end(txn)
+        self.reading = reading
+        self.txn = reading.txn
+        self.databases = reading.databases
+        self.end = reading.end()
         self.log: list[tuple[bytes, bytes]] = []
         self.streams: list[tuple[bytes, bytes]] = []
         if self.end != store._known_end or len(store._heads) > MAX_HEADS:
@@ -753,7 +678,7 @@ class _Writing:
         heads = self.store._heads
         version = heads.get(stream)
         if version is None:
-            version = heads[stream] = self.store._version(self.txn, stream)
+            version = heads[stream] = self.reading.version(stream)
         return version
 
     def append(self, request: Append) -> Appended:
@@ -762,12 +687,12 @@ class _Writing:
         first = self.end + 1
         for record, data in zip(placed, packed, strict=True):
             self.end += 1
-            position = _U64.pack(self.end)
-            self.log.append((position, _sealed(position, data)))
+            position = U64.pack(self.end)
+            self.log.append((position, sealed(position, data)))
             stream = record.stream
             if stream is not None and record.aggregate_version is not None:
                 self.store._heads[stream] = record.aggregate_version
-                self.streams.append((_stream_prefix(stream) + _U64.pack(record.aggregate_version), position))
+                self.streams.append((stream_prefix(stream) + U64.pack(record.aggregate_version), position))
         return Appended(range(first, first + len(placed)), placed)
 
     def _packed(self, record: Record) -> bytes:
@@ -779,11 +704,11 @@ class _Writing:
 
     def flush(self) -> None:
         if self.log:
-            with self.txn.cursor(self.store._log) as cursor:
+            with self.txn.cursor(self.databases.log) as cursor:
                 cursor.putmulti(self.log, append=True)
         if self.streams:
             self.streams.sort()
-            with self.txn.cursor(self.store._streams) as cursor:
+            with self.txn.cursor(self.databases.streams) as cursor:
                 cursor.putmulti(self.streams)
 
 
@@ -814,20 +739,20 @@ class _SaveProgress:
 
     def write(self, writing: _Writing) -> None:
         for name, position in self.checkpoints.items():
-            key = _handler_key(name)
-            writing.txn.put(key, _sealed(key, _U64.pack(position)), db=writing.store._checkpoints)
+            key = name.encode()
+            writing.txn.put(key, sealed(key, U64.pack(position)), db=writing.databases.checkpoints)
         for letter in self.dead_letters:
             key = _dead_letter_key(letter.handler, letter.position)
             packed = msgpack.packb(letter, datetime=True)
-            writing.txn.put(key, _sealed(key, packed), db=writing.store._dead_letters)
+            writing.txn.put(key, sealed(key, packed), db=writing.databases.dead_letters)
         for view, view_key, value in self.views:
-            key = _handler_key(view) + b"\0" + view_key
+            key = f"{view}\0".encode() + view_key
             if value is None:
-                writing.txn.delete(key, db=writing.store._views)
+                writing.txn.delete(key, db=writing.databases.views)
             else:
-                writing.txn.put(key, _sealed(key, value), db=writing.store._views)
+                writing.txn.put(key, sealed(key, value), db=writing.databases.views)
         for handler, position in self.dropped:
-            writing.txn.delete(_dead_letter_key(handler, position), db=writing.store._dead_letters)
+            writing.txn.delete(_dead_letter_key(handler, position), db=writing.databases.dead_letters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -837,12 +762,12 @@ class _DropView:
     view: str
 
     def write(self, writing: _Writing) -> bool:
-        name = _handler_key(self.view)
-        writing.txn.delete(name, db=writing.store._checkpoints)
-        with writing.txn.cursor(writing.store._views) as cursor:
+        name = self.view.encode()
+        writing.txn.delete(name, db=writing.databases.checkpoints)
+        with writing.txn.cursor(writing.databases.views) as cursor:
             found = cursor.set_range(name + b"\0")
             for _ in range(PAGE):
-                if not (found and _key(cursor).startswith(name + b"\0")):
+                if not (found and bytes(cursor.key()).startswith(name + b"\0")):
                     return False
                 found = cursor.delete()
         return True
@@ -855,7 +780,9 @@ class _DropDeadLetter:
 
     def write(self, writing: _Writing) -> bool:
         key = _dead_letter_key(self.handler, self.position)
-        return bool(writing.txn.delete(key, db=writing.store._dead_letters))
+        return writing.reading.has_dead_letter(key) and writing.txn.delete(
+            key, db=writing.databases.dead_letters
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -864,11 +791,11 @@ class _SaveSnapshots:
 
     def write(self, writing: _Writing) -> None:
         packed = {
-            _stream_prefix(snapshot.stream): msgpack.packb(snapshot[1:], datetime=True)
+            stream_prefix(snapshot.stream): msgpack.packb(snapshot[1:], datetime=True)
             for snapshot in self.snapshots
         }
-        items = {key: _sealed(key, value) for key, value in packed.items()}
-        with writing.txn.cursor(writing.store._snapshots) as cursor:
+        items = {key: sealed(key, value) for key, value in packed.items()}
+        with writing.txn.cursor(writing.databases.snapshots) as cursor:
             cursor.putmulti(sorted(items.items()))
 
 
@@ -878,10 +805,11 @@ class _DropSnapshots:
 
     def write(self, writing: _Writing) -> int:
         end = None if self.aggregate_type is None else f"\0{self.aggregate_type}\0".encode()
-        with writing.txn.cursor(writing.store._snapshots) as cursor:
-            dropped = [key for key in _keys(cursor) if end is None or key.endswith(end)]
+        with writing.txn.cursor(writing.databases.snapshots) as cursor:
+            keys = map(bytes, cursor.iternext(values=False))
+            dropped = [key for key in keys if end is None or key.endswith(end)]
         for key in dropped:
-            writing.txn.delete(key, db=writing.store._snapshots)
+            writing.txn.delete(key, db=writing.databases.snapshots)
         return len(dropped)
 
 
@@ -892,76 +820,8 @@ class _Job(Generic[T]):
     future: asyncio.Future[T]
 
 
-# py-lmdb's types allow for memory views, which only an environment with buffers=True returns.
-
-
-def _items(cursor: lmdb.Cursor) -> Iterator[tuple[bytes, bytes]]:
-    return cast("Iterator[tuple[bytes, bytes]]", cursor.iternext())
-
-
-def _keys(cursor: lmdb.Cursor) -> Iterator[bytes]:
-    return cast("Iterator[bytes]", cursor.iternext(values=False))
-
-
-def _key(cursor: lmdb.Cursor) -> bytes:
-    return cast("bytes", cursor.key())
-
-
-def _value(txn: lmdb.Transaction, key: bytes, database: Any) -> bytes | None:
-    return cast("bytes | None", txn.get(key, db=database))
-
-
-def _stream_prefix(stream: StreamId) -> bytes:
-    return f"{stream.aggregate_id}\0{stream.aggregate_type}\0".encode()
-
-
-def _to_snapshot(stream: StreamId, data: bytes) -> Snapshot:
-    try:
-        match msgpack.unpackb(data, timestamp=3):
-            case [int(version), int(schema_version), bytes(state), datetime() as taken_at]:
-                return Snapshot(stream, version, schema_version, state, taken_at)
-    except Exception as error:  # damaged bytes fail in many ways
-        raise CorruptRecord(f"the snapshot of {stream}", f"{type(error).__name__}: {error}") from error
-    raise CorruptRecord(f"the snapshot of {stream}", "its fields are of other types")
-
-
 def _dead_letter_key(handler: str, position: int) -> bytes:
-    return _handler_key(handler) + b"\0" + _U64.pack(position)
-
-
-def _handler_key(name: str) -> bytes:
-    key = name.encode()
-    if len(key) > MAX_HANDLER_BYTES:
-        raise InvalidHandler(
-            f"handler name {name[:40]!r}... takes {len(key)} bytes, the limit of the store is {MAX_HANDLER_BYTES}"
-        )
-    return key
-
-
-def _sealed(key: bytes, value: bytes) -> bytes:
-    """``value`` with its check; see the module."""
-    return value + zlib.crc32(value, zlib.crc32(key)).to_bytes(4, "little")
-
-
-def _is_sound(key: bytes, data: bytes) -> bool:
-    return zlib.crc32(data, zlib.crc32(key)) == _SOUND
-
-
-def _is(record: Record, stream: StreamId, version: int) -> bool:
-    return (
-        record.aggregate_version == version
-        and record.aggregate_id == stream.aggregate_id
-        and (record.aggregate_type or "") == stream.aggregate_type
-    )
-
-
-def _told_by(data: bytes) -> str:
-    """Whose a damaged record is by its own header, as far as that can be read."""
-    try:
-        record = unpack(data[:-4], "")
-    except CorruptRecord:
-        return "of which stream cannot be read"
-    return f"by its header {record.stream} version {record.aggregate_version}"
+    return f"{handler}\0".encode() + U64.pack(position)
 
 
 def _check_options(
@@ -987,8 +847,23 @@ class _Options(NamedTuple):
     map_size: int
 
 
-def _failure(path: Path, error: Exception) -> WorldError:
+_DAMAGED = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.BadTxnError,
+    lmdb.CursorFullError,
+    lmdb.PageFullError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+)
+"""What LMDB raises about pages that are none of its own."""
+
+
+def _meaning(path: Path, error: Exception) -> UnoError:
     """What an error of LMDB means that has left nothing recorded."""
+    if isinstance(error, _DAMAGED):
+        remedy = f"{error}; find out more with `python -m lmdb verify {path}`, and put back a whole copy"
+        return StoreFormatError(path, f"its pages are damaged: {remedy}")
     name, code = f"lmdb:{path}", getattr(error, "code", None)
     # A write that the disk took half of is told as EIO.
     with contextlib.suppress(OSError):  # of a disk that is gone there is nothing more to learn
@@ -1007,11 +882,30 @@ def _is_full(path: Path) -> bool:
     return room < _NO_ROOM
 
 
-def _open(path: Path, options: _Options) -> lmdb.Environment:
+def _turn_at(path: Path) -> WriteTurn:
+    """The turn to write of the directory ``path``, made if it is missing.
+
+    Raises:
+        StoreFull, StoreUnavailable: It cannot be made or read.
+    """
+    name = f"lmdb:{path}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return WriteTurn(path)
+    except OSError as error:
+        raise _cannot_open(name, error) from error
+
+
+def _cannot_open(name: str, error: OSError) -> WorldError:
+    if error.errno in _DISK_FULL:
+        return StoreFull(name, f"{error.strerror}; make room on the disk")
+    return StoreUnavailable(name, f"{error.strerror or error}; it needs a directory that it may write")
+
+
+def _open(path: Path, options: _Options) -> tuple[lmdb.Environment, Databases]:
     name = f"lmdb:{path}"
     data = path / "data.mdb"
     try:
-        path.mkdir(parents=True, exist_ok=True)
         ours = ("lock.mdb", LEASES)
         if not data.exists() and (
             others := sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
@@ -1028,31 +922,38 @@ def _open(path: Path, options: _Options) -> lmdb.Environment:
             metasync=options.durability == "fsync",
         )
     except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise StoreFull(name, f"{error.strerror}; make room on the disk") from error
-        raise StoreUnavailable(
-            name, f"{error.strerror or error}; it needs a directory that it may write"
-        ) from error
+        raise _cannot_open(name, error) from error
     except lmdb.Error as error:
-        twice = "already open" in str(error)
-        remedy = "share the store that has it open" if twice else "it needs a directory that it may write"
         if isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError)):
             raise StoreFormatError(path, f"data.mdb is no LMDB file ({error})") from error
-        full = _failure(path, error)
+        full = _meaning(path, error)
         if isinstance(full, StoreFull):
             raise full from error
-        raise StoreUnavailable(name, f"{error}; {remedy}") from error
+        raise StoreUnavailable(name, f"{error}; {_remedy(error)}") from error
     try:
         _check_whole(env, path)
         _check_format(env, path)
         env.reader_check()
+        return env, Databases.opened(env)
     except lmdb.Error as error:
         env.close()
-        raise _failure(path, error) from error
+        raise _meaning(path, error) from error
     except BaseException:
         env.close()
         raise
-    return env
+
+
+def _remedy(error: lmdb.Error) -> str:
+    """What helps where LMDB refuses to open a store."""
+    if "already open" in str(error):
+        return "share the store that has it open"
+    if getattr(error, "code", None) == errno.EAGAIN:  # its lock for the number of this process is another's
+        return (
+            f"another process that has the number {os.getpid()} too, as the first ones of two containers do, has the"
+            " store open, and LMDB tells its readers apart by their numbers: run both in one PID namespace (with"
+            " Docker `--pid=container:NAME`, in a pod `shareProcessNamespace: true`), or move to a PostgreSQL store"
+        )
+    return "it needs a directory that it may write"
 
 
 def _check_whole(env: lmdb.Environment, path: Path) -> None:
@@ -1083,6 +984,8 @@ def _check_format(env: lmdb.Environment, path: Path) -> None:
         try:
             meta = env.open_db(b"meta", txn, create=False)
             program, found = txn.get(b"program", db=meta), txn.get(b"format", db=meta)
+            with txn.cursor() as cursor:
+                unknown = sorted(set(map(bytes, cursor.iternext(values=False))).difference(NAMES))
         except (lmdb.NotFoundError, lmdb.IncompatibleError):
             program = None
     if program != PROGRAM:
@@ -1093,6 +996,10 @@ def _check_format(env: lmdb.Environment, path: Path) -> None:
             path,
             f"its format is {shown}, this version of uno_actors reads {FORMAT.decode()}; use the version that"
             " wrote it",
+        )
+    if unknown:  # else a new one would be made, empty, beside the one whose name is damaged
+        raise StoreFormatError(
+            path, f"its pages are damaged: a database is named {unknown[0]!r}; put back a whole copy"
         )
 
 

@@ -1,5 +1,6 @@
 """The event store in memory: the reference implementation, for tests and for events that may be lost."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from typing_extensions import override
@@ -7,6 +8,7 @@ from typing_extensions import override
 from uno_actors.codec import Record, StreamId
 from uno_actors.errors import InvalidStoreUrl, StoreUnavailable, UnoError
 from uno_actors.events import EventRegistry, event_registry
+from uno_actors.limits import check_lease, check_progress
 from uno_actors.store import (
     PAGE,
     Append,
@@ -54,6 +56,7 @@ class InMemoryEventStore(EventStore):
                     self._streams.setdefault(record.stream, []).append(position)
             outcomes.append(Appended(range(first, first + len(placed)), placed))
         self._committed()
+        await asyncio.sleep(0)  # as if it had waited for a disk: a loop of appends leaves time for others
         return outcomes
 
     @override
@@ -103,6 +106,8 @@ class InMemoryEventStore(EventStore):
         dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
         self._check_open()
+        letters = [(letter.handler, letter.position) for letter in dead_letters]
+        check_progress(checkpoints, [*letters, *dropped], views)
         self._checkpoints.update(checkpoints)
         self._dead_letters.update({(letter.handler, letter.position): letter for letter in dead_letters})
         for view, key, value in views:
@@ -112,6 +117,7 @@ class InMemoryEventStore(EventStore):
                 self._views.setdefault(view, {})[key] = value
         for place_of_letter in dropped:
             self._dead_letters.pop(place_of_letter, None)
+        await asyncio.sleep(0)
 
     @override
     async def read_view(
@@ -145,6 +151,7 @@ class InMemoryEventStore(EventStore):
     async def save_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
         self._check_open()
         self._snapshots.update({snapshot.stream: snapshot for snapshot in snapshots})
+        await asyncio.sleep(0)
 
     @override
     async def read_snapshot(self, stream: StreamId) -> Snapshot | None:
@@ -162,6 +169,7 @@ class InMemoryEventStore(EventStore):
     @override
     async def lease(self, name: str) -> Lease | None:
         self._check_open()
+        check_lease(name)
         if name in self._leased:
             return None
         self._leased.add(name)

@@ -66,7 +66,6 @@ from stores._sql_jobs import (
     SaveProgress,
     SaveSnapshots,
     Work,
-    check_handler,
 )
 from stores._sql_leases import IS_LEASED, SharedLeaseFile
 from stores._sql_log import (
@@ -100,6 +99,7 @@ from uno_actors.errors import (
     UnoError,
 )
 from uno_actors.events import DomainEvent, EventRegistry, event_registry
+from uno_actors.limits import check_lease, check_progress
 from uno_actors.log import get_logger
 from uno_actors.log_filter import EVERYTHING, LogFilter
 from uno_actors.quantities import check_count, check_duration
@@ -297,12 +297,8 @@ class DatabaseEventStore(EventStore):
         views: Sequence[ViewChange] = (),
         dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
-        for name in {
-            *checkpoints,
-            *(letter.handler for letter in dead_letters),
-            *(each.view for each in views),
-        }:
-            check_handler(name)
+        letters = [(letter.handler, letter.position) for letter in dead_letters]
+        check_progress(checkpoints, [*letters, *dropped], views)
         progress = SaveProgress(
             dict(checkpoints), tuple(dead_letters), tuple(views), tuple(dropped), self._held(), self._url
         )
@@ -722,7 +718,7 @@ class DatabaseEventStore(EventStore):
     @override
     async def lease(self, name: str) -> Lease | None:
         self._check_open()
-        check_handler(name)
+        check_lease(name)
         await self._open()
         taking = asyncio.ensure_future(self._take(name))
         try:
@@ -759,7 +755,7 @@ class DatabaseEventStore(EventStore):
     async def is_leased(self, name: str) -> bool:
         """As `EventStore.is_leased`; of PostgreSQL it is asked, and nothing is taken."""
         self._check_open()
-        check_handler(name)
+        check_lease(name)
         if self._wire is not None:
             return bool(await self._value(IS_LEASED, {"name": name}))
         try:

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from typing_extensions import override
 
 from stores import LmdbEventStore
-from stores.lmdb import _sealed, _stream_prefix
+from stores._lmdb_reading import sealed, stream_prefix
 from tests.machine import patience
 from uno_actors import ActorSystem, DeadLetter, DomainEvent, EventRegistry, Projection, Snapshot, cli
 from uno_actors.codec import Record, StreamId, pack, to_record
@@ -314,41 +314,41 @@ def u64(number: int) -> bytes:
 
 
 def entry(stream: StreamId, version: int) -> bytes:
-    return _stream_prefix(stream) + u64(version)
+    return stream_prefix(stream) + u64(version)
 
 
 A = StreamId("Parcel", "a")
 
 
 def flip_a_byte(txn: Any, store: LmdbEventStore) -> None:
-    data = bytearray(txn.get(u64(3), db=store._log))
+    data = bytearray(txn.get(u64(3), db=store._databases.log))
     data[len(data) // 2] ^= 1
-    txn.put(u64(3), bytes(data), db=store._log)
+    txn.put(u64(3), bytes(data), db=store._databases.log)
 
 
 def drop_index_entry(txn: Any, store: LmdbEventStore) -> None:
-    txn.delete(entry(A, 2), db=store._streams)
+    txn.delete(entry(A, 2), db=store._databases.streams)
 
 
 def drop_record(txn: Any, store: LmdbEventStore) -> None:
-    txn.delete(u64(3), db=store._log)
+    txn.delete(u64(3), db=store._databases.log)
 
 
 def drop_last_record(txn: Any, store: LmdbEventStore) -> None:
-    txn.delete(u64(6), db=store._log)
+    txn.delete(u64(6), db=store._databases.log)
 
 
 def index_what_is_not_there(txn: Any, store: LmdbEventStore) -> None:
-    txn.put(entry(A, 4), u64(7), db=store._streams)
+    txn.put(entry(A, 4), u64(7), db=store._databases.streams)
 
 
 def index_anothers_record(txn: Any, store: LmdbEventStore) -> None:
-    txn.put(entry(StreamId("Parcel", "c"), 1), u64(2), db=store._streams)
+    txn.put(entry(StreamId("Parcel", "c"), 1), u64(2), db=store._databases.streams)
 
 
 def swap_versions(txn: Any, store: LmdbEventStore) -> None:
-    txn.put(entry(A, 1), u64(3), db=store._streams)
-    txn.put(entry(A, 2), u64(1), db=store._streams)
+    txn.put(entry(A, 1), u64(3), db=store._databases.streams)
+    txn.put(entry(A, 2), u64(1), db=store._databases.streams)
 
 
 def swap_records(txn: Any, store: LmdbEventStore) -> None:
@@ -356,25 +356,25 @@ def swap_records(txn: Any, store: LmdbEventStore) -> None:
     swap_versions(txn, store)
     for position, version in ((1, 2), (3, 1)):
         record = to_record(weighed("a"))._replace(aggregate_version=version)
-        txn.put(u64(position), _sealed(u64(position), pack(record)), db=store._log)
+        txn.put(u64(position), sealed(u64(position), pack(record)), db=store._databases.log)
 
 
 def skip_a_version(txn: Any, store: LmdbEventStore) -> None:
     """Log and index agree with each other: there is no version 2."""
     record = to_record(weighed("a"))._replace(aggregate_version=5)
-    txn.put(u64(3), _sealed(u64(3), pack(record)), db=store._log)
-    txn.delete(entry(A, 2), db=store._streams)
-    txn.put(entry(A, 5), u64(3), db=store._streams)
+    txn.put(u64(3), sealed(u64(3), pack(record)), db=store._databases.log)
+    txn.delete(entry(A, 2), db=store._databases.streams)
+    txn.put(entry(A, 5), u64(3), db=store._databases.streams)
 
 
 def record_no_payload(txn: Any, store: LmdbEventStore) -> None:
     record = to_record(weighed("a"))._replace(aggregate_version=2, payload=b"\xc1")
-    txn.put(u64(3), _sealed(u64(3), pack(record)), db=store._log)
+    txn.put(u64(3), sealed(u64(3), pack(record)), db=store._databases.log)
 
 
 def damage(database: str) -> Callable[[Any, LmdbEventStore], None]:
     def change(txn: Any, store: LmdbEventStore) -> None:
-        db = getattr(store, database)
+        db = getattr(store._databases, database)
         with txn.cursor(db) as cursor:
             assert cursor.first()
             key, value = cursor.item()
@@ -394,10 +394,10 @@ FAULTS = [
     (swap_records, 1, "Parcel<a> version 2 is recorded before the version before it, at 3"),
     (skip_a_version, 6, "Parcel<a> version 2 is missing from the index of its stream"),
     (record_no_payload, 3, "payload"),
-    (damage("_checkpoints"), None, "checkpoint"),
-    (damage("_dead_letters"), None, "dead letter"),
-    (damage("_snapshots"), None, "snapshot"),
-    (damage("_views"), None, "the view totals"),
+    (damage("checkpoints"), None, "checkpoint"),
+    (damage("dead_letters"), None, "dead letter"),
+    (damage("snapshots"), None, "snapshot"),
+    (damage("views"), None, "the view totals"),
 ]
 
 

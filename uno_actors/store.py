@@ -38,6 +38,7 @@ from uno_actors.errors import (
     describe,
 )
 from uno_actors.events import DomainEvent, EventRegistry, event_registry
+from uno_actors.limits import check_record
 from uno_actors.log_filter import EVERYTHING, EventTypes, LogFilter, recorded_names
 from uno_actors.payloads import as_recorded
 from uno_actors.topics import TopicPattern
@@ -713,9 +714,12 @@ def place(request: Append, version_of: Callable[[StreamId], int]) -> tuple[Recor
         version_of: The version that a stream has now, earlier requests of the same commit included.
 
     Raises:
+        EventNotSerializable, InvalidAggregateId: A record is none that every store accepts; see `uno_actors.limits`.
         ConcurrencyConflict: A stream is not at the expected version, or the place that a record brings is
             not the next one.
     """
+    for record in request.records:
+        check_record(record)
     placed: list[Record] = []
     heads: dict[StreamId, int] = {}
     for record in request.records:

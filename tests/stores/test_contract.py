@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -14,7 +14,13 @@ import pytest
 from stores import InMemoryEventStore, LmdbEventStore
 from tests.postgres import postgres
 from uno_actors.codec import StreamId
-from uno_actors.errors import ConcurrencyConflict, StoreUnavailable, UnoError
+from uno_actors.errors import (
+    ConcurrencyConflict,
+    EventNotSerializable,
+    InvalidHandler,
+    StoreUnavailable,
+    UnoError,
+)
 from uno_actors.events import DomainEvent, EventRegistry
 from uno_actors.log_filter import EVERYTHING, LogFilter
 from uno_actors.store import (
@@ -663,7 +669,45 @@ class DropsViewsByPrefix(Broken):
             await super().drop_view(name)
 
 
+class TakesAnyHeader(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        outcomes = await super().commit(requests)
+        for number, outcome in enumerate(outcomes):
+            if isinstance(outcome, EventNotSerializable):
+                self._log += requests[number].records
+                outcomes[number] = Appended(
+                    range(len(self._log), len(self._log) + 1), requests[number].records
+                )
+        return outcomes
+
+
+class TakesAnyName(Broken):
+    async def save_progress(
+        self,
+        checkpoints: Mapping[str, int],
+        dead_letters: Sequence[DeadLetter] = (),
+        views: Sequence[ViewChange] = (),
+        dropped: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        with suppress(InvalidHandler):
+            await super().save_progress(checkpoints, dead_letters, views, dropped)
+
+
+class KeepsTheLoop(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        working = super().commit(requests)
+        while True:
+            try:
+                working.send(None)
+            except StopIteration as done:
+                outcomes: list[Appended | UnoError] = done.value
+                return outcomes
+
+
 BROKEN: dict[type[Broken], str] = {
+    TakesAnyHeader: "what_one_store_refuses_all_refuse",
+    TakesAnyName: "progress_that_one_store_refuses_all_refuse",
+    KeepsTheLoop: "a_loop_of_appends_leaves_time_for_others",
     StartsAtZero: "positions_only_grow",
     EndIsWrong: "positions_only_grow",
     ForgetsTopic: "append_returns_what_readers_read",

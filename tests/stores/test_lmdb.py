@@ -134,7 +134,7 @@ async def test_commit_is_synced_by_default(tmp_path: Path) -> None:
 async def test_record_is_msgpack_whose_header_can_be_read_alone(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
         await store.append(noted("alice", "hello"))
-        with store._env.begin(db=store._log) as txn:
+        with store._env.begin(db=store._databases.log) as txn:
             data = bytes(txn.get(u64(1)))[:-4]
     *header, payload = msgpack.unpackb(data, timestamp=3)
     assert header[1:6] == ["uno_actors.testing.Noted", 1, "Account", "alice", 1]
@@ -151,12 +151,12 @@ async def test_longest_names_fit_into_a_key(tmp_path: Path) -> None:
 async def test_damaged_record_is_told_with_its_place_and_harms_no_other(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
         await store.append(noted("a"), noted("b"))
-        with store._env.begin(write=True, db=store._log) as txn:
+        with store._env.begin(write=True, db=store._databases.log) as txn:
             txn.put(u64(1), sealed(u64(1), b"\xc1 no record"))
         with pytest.raises(CorruptRecord, match="position 1 of"):
             await store.get_events("a")
         assert await versions(store, "b") == [1]
-        with store._env.begin(write=True, db=store._log) as txn:
+        with store._env.begin(write=True, db=store._databases.log) as txn:
             txn.delete(u64(1))
         with pytest.raises(CorruptRecord, match="an index names it but it is not in the log"):
             await store.get_events("a")
@@ -273,8 +273,8 @@ async def test_versions_are_read_again_when_another_has_written(tmp_path: Path) 
         await store.append(noted("a"))  # the writer remembers version 1
         with store._env.begin(write=True) as txn:  # as another process would write
             record = pack(to_record(noted("a").stamped(aggregate_version=2)))
-            txn.put(u64(2), sealed(u64(2), record), db=store._log)
-            txn.put(b"a\0Account\0" + u64(2), u64(2), db=store._streams)
+            txn.put(u64(2), sealed(u64(2), record), db=store._databases.log)
+            txn.put(b"a\0Account\0" + u64(2), u64(2), db=store._databases.streams)
         with pytest.raises(ConcurrencyConflict, match="at version 2, not at 1"):
             await store.append(noted("a"), expected_version=1)
         await store.append(noted("a"), expected_version=2)

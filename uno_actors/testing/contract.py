@@ -18,7 +18,7 @@ To see each promise as a test of its own, parametrize over `CONTRACT`; a check's
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -33,7 +33,9 @@ from uno_actors.codec import Record, StreamId, to_record
 from uno_actors.errors import (
     AmbiguousStream,
     ConcurrencyConflict,
+    EventNotSerializable,
     InvalidAggregateId,
+    InvalidHandler,
     StoreUnavailable,
     UnknownEventType,
     UnoError,
@@ -355,6 +357,108 @@ async def events_without_aggregate_stand_in_the_log_alone(make_store: MakeStore)
         _equal(await _log(store), recorded, "the log")
         _equal(await _texts(store, "a"), ["in a stream"], "the stream")
         await _raises(ValueError, store.append(_noted(None), expected_version=0), "an expected version")
+
+
+async def what_one_store_refuses_all_refuse(make_store: MakeStore) -> None:
+    """A record whose header no other store could keep is refused alone, whatever the store; its edges come back."""
+    async with opened(make_store) as store:
+        record = to_record(_noted("a", "fine"))
+        refused = [_with(record, name, value) for name, value in _each(IMPOSSIBLE_HEADERS)]
+        outcomes = await store.commit([Append((each,)) for each in (record, *refused, record)])
+        for each, outcome in zip(refused, outcomes[1:-1], strict=True):
+            is_refused = isinstance(outcome, EventNotSerializable | InvalidAggregateId)
+            _equal(is_refused, True, f"whether {each!r} is refused")
+        possible = [_with(record, name, value) for name, value in _each(POSSIBLE_HEADERS)]
+        outcomes += await store.commit([Append((each,)) for each in possible])
+        kept = [each for outcome in outcomes if isinstance(outcome, Appended) for each in outcome.records]
+        _equal(len(kept), 2 + len(possible), "how many records were kept")
+        _equal([each for _, each in await store.read_log()], kept, "the log")
+
+
+def _each(fields: Mapping[str, Sequence[object]]) -> list[tuple[str, object]]:
+    return [(name, value) for name, values in fields.items() for value in values]
+
+
+def _with(record: Record, name: str, value: object) -> Record:
+    return Record._make({**record._asdict(), name: value}.values())
+
+
+IMPOSSIBLE_TEXTS: Sequence[object] = ("a\0b", "\ud800", "x" * 1001, "é" * 501, b"a", 1, 0, False)
+"""Of a header field: with a NUL, not to be written as UTF-8, too long, of another type."""
+IMPOSSIBLE_NUMBERS: Sequence[object] = (0, -1, 2**63, 2**70, 1.0, True, "1")
+IMPOSSIBLE_HEADERS: Mapping[str, Sequence[object]] = {
+    **dict.fromkeys(["event_id", "event_type"], (*IMPOSSIBLE_TEXTS, None)),
+    **dict.fromkeys(["topic", "correlation_id", "causation_id", "command_id"], IMPOSSIBLE_TEXTS),
+    "command_causation_id": IMPOSSIBLE_TEXTS,
+    "aggregate_id": (*IMPOSSIBLE_TEXTS, "", "x" * 256),
+    "aggregate_type": (*IMPOSSIBLE_TEXTS, "x" * 201),
+    "version": (*IMPOSSIBLE_NUMBERS, None),
+    "aggregate_version": IMPOSSIBLE_NUMBERS,
+    "timestamp": (
+        None, 0, "2024-06-01", datetime(2024, 6, 1), datetime.min.replace(tzinfo=UTC),  # noqa: DTZ001
+        datetime.max.replace(tzinfo=UTC), datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=8))),
+        datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-8))), datetime(1, 1, 1, 23, 59, tzinfo=UTC),
+    ),
+    "reply": ("text", 1),
+    "payload": (None, "text", 1),
+}  # fmt: skip
+"""Header fields of a record that no store keeps."""
+POSSIBLE_TEXTS = ("", "x" * 1000, "é" * 500, "\x01\n\x7f", "\u202e\ufeff", "🚀", "' OR 1=1")
+POSSIBLE_HEADERS: Mapping[str, Sequence[object]] = {
+    **dict.fromkeys(["event_id", "event_type", "topic", "correlation_id", "causation_id"], POSSIBLE_TEXTS),
+    **dict.fromkeys(["command_id", "command_causation_id"], POSSIBLE_TEXTS),
+    "version": (1, 2**31, 2**63 - 1),
+    "timestamp": (
+        datetime(1, 1, 2, tzinfo=UTC), datetime(1582, 10, 10, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999_999, UTC),
+        datetime(2024, 2, 29, 12, 0, 0, 1, UTC), datetime(9999, 12, 30, 23, 59, 59, 999_999, UTC),
+    ),
+    "reply": (b"", b"\x00\xff"),
+}  # fmt: skip
+"""Header fields at the edges of what every store keeps, and gives back as they were."""
+
+
+async def progress_that_one_store_refuses_all_refuse(make_store: MakeStore) -> None:
+    """Names of handlers, positions and keys of views have the same limits in every store."""
+    async with opened(make_store) as store:
+        for name in ("", "x" * 503, "a\0b", "\ud800"):
+            await _raises(InvalidHandler, store.save_progress({name: 1}), f"a handler named {name!r}")
+            change = ViewChange(name, b"k", b"v")
+            await _raises(InvalidHandler, store.save_progress({}, views=[change]), f"a view named {name!r}")
+            if name:
+                await _raises(InvalidHandler, store.lease(name), f"a lease of {name!r}")
+        for position in (-1, 2**63, 2**70):
+            await _raises(ValueError, store.save_progress({"mail": position}), f"position {position}")
+        for key in (b"", b"x" * 251):
+            change = ViewChange("view", key, b"v")
+            await _raises(ValueError, store.save_progress({}, views=[change]), f"a key of {len(key)} bytes")
+        await store.save_progress({"x" * 502: 2**63 - 1, "é": 0}, views=[ViewChange("v", b"x" * 250, b"")])
+        _equal(await store.checkpoints(), {"x" * 502: 2**63 - 1, "é": 0}, "the checkpoints")
+        _equal(await store.read_view("v"), [(b"x" * 250, b"")], "the view")
+
+
+async def a_loop_of_appends_leaves_time_for_others(make_store: MakeStore) -> None:
+    """A task that does nothing but append lets the other tasks of the loop run."""
+    async with opened(make_store) as store:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.ensure_future(count())
+        for _ in range(20):
+            await store.append(_noted("a"))
+        after_appends = turns
+        for number in range(20):
+            await store.save_progress({"mail": number})
+        counting.cancel()
+        if after_appends < 20 or turns - after_appends < 20:
+            raise AssertionError(
+                f"another task had {after_appends} turns in 20 appends, and {turns} in 40 writes"
+            )
 
 
 # --- expected versions -------------------------------------------------------------------------------------
@@ -1170,6 +1274,9 @@ CONTRACT: tuple[Check, ...] = (
     odd_ids_never_meet,
     odd_types_never_meet,
     impossible_ids_are_refused,
+    what_one_store_refuses_all_refuse,
+    progress_that_one_store_refuses_all_refuse,
+    a_loop_of_appends_leaves_time_for_others,
     events_without_aggregate_stand_in_the_log_alone,
     expected_version_is_the_fence,
     expected_version_is_of_one_stream,

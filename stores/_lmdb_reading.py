@@ -1,0 +1,441 @@
+"""What an LMDB store believes of what it reads: the rules, in one place.
+
+LMDB checks neither keys nor values, and a search among keys of which one is damaged can end anywhere. So:
+
+- A value ends with the check of its key and itself; one that is not sound is no answer.
+- Positions of the log run 1, 2, 3 up to the number of its entries.
+- Versions in the index of a stream run 1, 2, 3, and each leads to the record that says the same of itself.
+- Keys ascend, so that no read goes round.
+- That something is *not* there is believed only if the two entries beside its place are in order and sound. A
+  binary search that meets one false key ends beside that key, and one that took a wrong turn ends where the order
+  is broken.
+
+Everything that is found to be otherwise is `CorruptRecord`, which names the place.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn, Self, TypeVar, cast
+
+import lmdb
+import msgpack
+
+from uno_actors.codec import Record, StreamId, unpack
+from uno_actors.errors import CorruptRecord
+from uno_actors.store import DeadLetter, Snapshot, StoredRecord
+
+PAGE_BYTES = 4 << 20
+"""Bytes after which a page of records is full, however few they are, so that a read stays short."""
+LAST = b"\xff" * 8
+"""Behind each version of a stream."""
+U64 = struct.Struct(">Q")
+_SOUND = 0x2144DF1C
+"""The CRC-32 of anything that its own CRC-32 follows, the lowest byte first."""
+
+T = TypeVar("T")
+Item = tuple[bytes, bytes]
+Describe = Callable[[bytes], str]
+"""What the entry of a key is, for errors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """The named databases of an environment."""
+
+    log: Any
+    streams: Any
+    checkpoints: Any
+    dead_letters: Any
+    snapshots: Any
+    views: Any
+
+    @classmethod
+    def opened(cls, env: lmdb.Environment) -> Self:
+        """Those of ``env``, made if they are missing."""
+        return cls(*(env.open_db(name) for name in NAMES[:-1]))
+
+
+NAMES = (*(name.encode() for name in Databases.__annotations__), b"meta")
+
+
+class Reading:
+    """What can be read in one transaction.
+
+    Args:
+        txn: Of any kind.
+        databases: Of its environment.
+        path: Of the store, for errors.
+    """
+
+    __slots__ = ("_path", "databases", "txn")
+
+    def __init__(self, txn: lmdb.Transaction, databases: Databases, path: Path) -> None:
+        self.txn = txn
+        self.databases = databases
+        self._path = path
+
+    # --- the log and the index of streams ---
+
+    def end(self) -> int:
+        """The last position; 0 in an empty log."""
+        with self.txn.cursor(self.databases.log) as cursor:
+            last = int.from_bytes(_key(cursor)) if cursor.last() else 0
+        if last != (count := self.count(self.databases.log)):
+            self._corrupt("the end of the log", f"its last position is {last}, and it has {count} entries")
+        return last
+
+    def count(self, database: Any) -> int:
+        """How many entries ``database`` has."""
+        return int(self.txn.stat(database)["entries"])
+
+    def log_page(self, after: int, limit: int) -> list[StoredRecord]:
+        """See `EventStore.read_log`."""
+        page: list[StoredRecord] = []
+        room, number = PAGE_BYTES, after
+        with self.txn.cursor(self.databases.log) as cursor:
+            found = cursor.set_range(U64.pack(after + 1))
+            for position, data in _items(cursor) if found else ():
+                if len(page) >= limit or room <= 0:
+                    return page
+                number += 1
+                if int.from_bytes(position) != number:
+                    self._missing(number)
+                page.append(self.stored(position, data))
+                room -= len(data)
+        if number < self.count(self.databases.log):
+            self._missing(number + 1)
+        return page
+
+    def _missing(self, position: int) -> NoReturn:
+        self._corrupt(f"position {position}", "it is missing from the log")
+
+    def stream_page(self, stream: StreamId, after: int, limit: int) -> list[StoredRecord]:
+        """See `EventStore.read_stream`."""
+        prefix = stream_prefix(stream)
+        page: list[StoredRecord] = []
+        version, room = after, PAGE_BYTES
+        with self.txn.cursor(self.databases.streams) as cursor:
+            if not self._seek(cursor, prefix + U64.pack(after + 1), self.check_indexed):
+                return page
+            for key, position in _items(cursor):
+                if len(page) >= limit or room <= 0:
+                    break
+                version += 1
+                if key != prefix + U64.pack(version):
+                    if key.startswith(prefix):
+                        reason = "it is missing from the index of its stream"
+                        self._corrupt(f"{stream} version {version}", reason)
+                    self.check_first(key, position)
+                    break
+                data = self.data(position) or b""
+                page.append(self.stored(position, data, (stream, version)))
+                room -= len(data)
+        return page
+
+    def version(self, stream: StreamId) -> int:
+        """The version of ``stream``: its last index key. No separate head row is kept."""
+        prefix = stream_prefix(stream)
+        with self.txn.cursor(self.databases.streams) as cursor:
+            found = self._seek(cursor, prefix + LAST, self.check_indexed)
+            if found:
+                self.check_first(*_item(cursor))
+            if (cursor.prev() if found else cursor.last()) and (key := _key(cursor)).startswith(prefix):
+                return int.from_bytes(key[-8:])
+        return 0
+
+    def types(self, aggregate_id: str) -> list[str]:
+        """See `EventStore.aggregate_types`."""
+        start = f"{aggregate_id}\0".encode()
+        types: list[str] = []
+        with self.txn.cursor(self.databases.streams) as cursor:
+            at = start
+            while self._seek(cursor, at, self.check_indexed):
+                key, position = _item(cursor)
+                stream = self.check_first(key, position)
+                if not key.startswith(start):
+                    break
+                types.append(stream.aggregate_type)
+                at = key[:-8] + LAST
+        return types
+
+    def check_first(self, key: bytes, position: bytes) -> StreamId:
+        """The stream of an entry of the index that must be the first of its stream.
+
+        Raises:
+            CorruptRecord: It is not, or see `check_indexed`.
+        """
+        stream, version = self.check_indexed(key, position)
+        if version != 1:
+            self._corrupt(f"{stream} version {version}", "the version before it is missing from the index")
+        return stream
+
+    def check_indexed(self, key: bytes, position: bytes) -> tuple[StreamId, int]:
+        """The stream and the version that the key of an entry of the index names.
+
+        Raises:
+            CorruptRecord: The record to which it leads says another. (One that cannot be read says nothing.)
+        """
+        stream, version = self.named(key[:-8]), int.from_bytes(key[-8:])
+        data = self.data(position) or b""
+        # A record that has these fields, one behind the other, need not be read to know that it is theirs.
+        fields = msgpack.packb((stream.aggregate_type, stream.aggregate_id, version))
+        if fields[1:] not in data or not _is_sound(position, data):
+            try:
+                self.stored(position, data)
+            except CorruptRecord:  # for those who read it
+                return stream, version
+            self.stored(position, data, (stream, version))
+        return stream, version
+
+    def named(self, prefix: bytes) -> StreamId:
+        """The stream of a `stream_prefix`.
+
+        Raises:
+            CorruptRecord: It is of none.
+        """
+        try:
+            aggregate_id, aggregate_type, nothing = prefix.decode().split("\0")
+        except ValueError:
+            nothing = "?"
+        if nothing:
+            self._corrupt(f"the entry {prefix!r} of the index of streams", "its key names no stream")
+        return StreamId(aggregate_type, aggregate_id)
+
+    def data(self, position: bytes) -> bytes | None:
+        """What the log has at ``position``."""
+        return cast("bytes | None", self.txn.get(position, db=self.databases.log)) if position else None
+
+    def entry(self, stream: StreamId, version: int) -> bytes | None:
+        """What the index of ``stream`` has for ``version``: a position as bytes."""
+        key = stream_prefix(stream) + U64.pack(version)
+        return cast("bytes | None", self.txn.get(key, db=self.databases.streams))
+
+    def stored(
+        self, position: bytes, data: bytes, wanted: tuple[StreamId, int] | None = None
+    ) -> StoredRecord:
+        """Read one record back, which should be the ``wanted`` version of a stream.
+
+        Raises:
+            CorruptRecord: It is not, or is no record.
+        """
+        if not data:
+            reason = "an index names it but it is not in the log"
+        elif not _is_sound(position, data):
+            reason = "its check sum is wrong"
+        else:
+            try:
+                record = unpack(data[:-4], "")
+            except CorruptRecord as error:
+                where = self._place(f"position {int.from_bytes(position)}")
+                raise CorruptRecord(where, error.reason) from error
+            if wanted is None or _is(record, *wanted):
+                return StoredRecord(int.from_bytes(position), record)
+            reason = f"it is that of {record.stream} version {record.aggregate_version}"
+        whose = _told_by(data) if wanted is None else f"{wanted[0]} version {wanted[1]}"
+        raise CorruptRecord(self._place(f"position {int.from_bytes(position)} ({whose})"), reason)
+
+    # --- the other databases ---
+
+    def checkpoints(self) -> dict[str, int]:
+        """See `EventStore.checkpoints`."""
+        found: dict[str, int] = {}
+        for key, value in self.entries(self.databases.checkpoints, b"", _a_checkpoint):
+            if len(value) != U64.size:
+                self._corrupt(_a_checkpoint(key), "it is no position")
+            found[key.decode()] = int.from_bytes(value)
+        return found
+
+    def dead_letters(self, handler: str | None) -> list[DeadLetter]:
+        """See `EventStore.dead_letters`."""
+        prefix = b"" if handler is None else handler.encode() + b"\0"
+        letters: list[DeadLetter] = []
+        for key, value in self.entries(self.databases.dead_letters, prefix, _a_dead_letter):
+            if not key.startswith(prefix):
+                break
+            letters.append(self._unpacked(value, DeadLetter._make, _a_dead_letter(key)))
+        return letters
+
+    def has_dead_letter(self, key: bytes) -> bool:
+        """Whether there is one."""
+        return self._value(self.databases.dead_letters, key, _a_dead_letter) is not None
+
+    def view(self, view: str, start: bytes, end: bytes | None, limit: int | None) -> list[Item]:
+        """See `EventStore.read_view`."""
+        prefix = view.encode() + b"\0"
+        found: list[Item] = []
+        if limit == 0:
+            return found
+        for stored_key, value in self.entries(self.databases.views, prefix + start, _an_entry):
+            key = stored_key[len(prefix) :]
+            if not stored_key.startswith(prefix) or (end is not None and key >= end):
+                break
+            found.append((key, value))
+            if len(found) == limit:
+                break
+        return found
+
+    def snapshot(self, stream: StreamId) -> Snapshot | None:
+        """See `EventStore.read_snapshot`."""
+        value = self._value(self.databases.snapshots, stream_prefix(stream), _a_snapshot)
+        if value is None:
+            return None
+        what = f"the snapshot of {stream}"
+        return self._unpacked(value, lambda fields: _to_snapshot(stream, fields), what)
+
+    def check_views(self, start: bytes, limit: int) -> bytes | None:
+        """Check at most ``limit`` entries of views from ``start`` on; where to go on, ``None`` at the end."""
+        checked = [key for key, _ in islice(self.entries(self.databases.views, start, _an_entry), limit)]
+        return checked[-1] + b"\0" if checked else None
+
+    def ascending(self, database: Any, start: bytes) -> Iterator[Item]:
+        """The items of ``database`` from ``start`` on as they are, in the order of their keys.
+
+        Raises:
+            CorruptRecord: They are out of order.
+        """
+        with self.txn.cursor(database) as cursor:
+            before = start
+            for key, data in _items(cursor) if cursor.set_range(start) else ():
+                if key < before:
+                    self._disordered(before, key)
+                before = key + b"\0"
+                yield key, data
+
+    def entries(self, database: Any, start: bytes, describe: Describe) -> Iterator[Item]:
+        """Keys and values from ``start`` on to the end of ``database``, each checked before it is returned."""
+        with self.txn.cursor(database) as cursor:
+            if not self._seek(cursor, start, lambda key, data: self._opened(key, data, describe)):
+                return
+            before = b""
+            for key, data in _items(cursor):
+                if key <= before:
+                    self._disordered(before, key)
+                before = key
+                yield key, self._opened(key, data, describe)
+
+    def _value(self, database: Any, key: bytes, describe: Describe) -> bytes | None:
+        data = self.txn.get(key, db=database)
+        if data is not None:
+            return self._opened(key, cast("bytes", data), describe)
+        for found, value in self.entries(database, key, describe):
+            return value if found == key else None  # else what is beside its place is sound
+        return None
+
+    def _opened(self, key: bytes, data: bytes, describe: Describe) -> bytes:
+        """What `sealed` has sealed."""
+        if not _is_sound(key, data):
+            self._corrupt(describe(key), "its check sum is wrong")
+        return data[:-4]
+
+    def _unpacked(self, value: bytes, made: Callable[[Any], T], what: str) -> T:
+        try:
+            return made(msgpack.unpackb(value, timestamp=3))
+        except Exception as error:  # damaged bytes fail in many ways
+            raise CorruptRecord(self._place(what), f"{type(error).__name__}: {error}") from error
+
+    # --- searching ---
+
+    def _seek(self, cursor: lmdb.Cursor, key: bytes, check: Callable[[bytes, bytes], object]) -> bool:
+        """Stand at the first entry from ``key`` on; whether there is one.
+
+        If it is not that of ``key``, the entry before it was checked; it is for the caller to check this one.
+        """
+        found = cursor.set_range(key)
+        if found:
+            if (at := _key(cursor)) == key:
+                return True
+            if at < key:
+                self._disordered(key, at)
+        if cursor.prev() if found else cursor.last():
+            if (before := _key(cursor)) >= key:
+                self._disordered(before, key)
+            check(*_item(cursor))
+            if found:
+                cursor.next()
+        elif found:
+            cursor.first()
+        return found
+
+    def _disordered(self, one: bytes, other: bytes) -> NoReturn:
+        self._corrupt(f"a key beside {other!r}", f"the keys are out of order: {one!r} stands before it")
+
+    def _corrupt(self, what: str, reason: str) -> NoReturn:
+        raise CorruptRecord(self._place(what), reason)
+
+    def _place(self, what: str) -> str:
+        return f"{what} of {self._path}"
+
+
+def stream_prefix(stream: StreamId) -> bytes:
+    """The keys of ``stream`` in the index, less the version; the key of its snapshot."""
+    return f"{stream.aggregate_id}\0{stream.aggregate_type}\0".encode()
+
+
+def sealed(key: bytes, value: bytes) -> bytes:
+    """``value`` with its check."""
+    return value + zlib.crc32(value, zlib.crc32(key)).to_bytes(4, "little")
+
+
+def _is_sound(key: bytes, data: bytes) -> bool:
+    return zlib.crc32(data, zlib.crc32(key)) == _SOUND
+
+
+def _is(record: Record, stream: StreamId, version: int) -> bool:
+    return (
+        record.aggregate_version == version
+        and record.aggregate_id == stream.aggregate_id
+        and (record.aggregate_type or "") == stream.aggregate_type
+    )
+
+
+def _told_by(data: bytes) -> str:
+    """Whose a damaged record is by its own header, as far as that can be read."""
+    try:
+        record = unpack(data[:-4], "")
+    except CorruptRecord:
+        return "of which stream cannot be read"
+    return f"by its header {record.stream} version {record.aggregate_version}"
+
+
+def _to_snapshot(stream: StreamId, fields: object) -> Snapshot:
+    match fields:
+        case [int(version), int(schema_version), bytes(state), datetime() as taken_at]:
+            return Snapshot(stream, version, schema_version, state, taken_at)
+    raise TypeError("its fields are of other types")
+
+
+def _a_checkpoint(key: bytes) -> str:
+    return f"the checkpoint {key!r}"
+
+
+def _a_dead_letter(key: bytes) -> str:
+    return f"the dead letter {key!r}"
+
+
+def _a_snapshot(key: bytes) -> str:
+    return f"the snapshot {key!r}"
+
+
+def _an_entry(key: bytes) -> str:
+    view, _, entry = key.partition(b"\0")
+    return f"the entry {entry!r} of the view {view.decode(errors='replace')}"
+
+
+# py-lmdb's types allow for memory views, which only an environment with buffers=True returns.
+
+
+def _items(cursor: lmdb.Cursor) -> Iterator[Item]:
+    return cast("Iterator[Item]", cursor.iternext())
+
+
+def _item(cursor: lmdb.Cursor) -> Item:
+    return cast("Item", cursor.item())
+
+
+def _key(cursor: lmdb.Cursor) -> bytes:
+    return cast("bytes", cursor.key())
