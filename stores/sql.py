@@ -584,7 +584,7 @@ class DatabaseEventStore(EventStore):
                     yield stored
             return
         statement = page_of(schema.log.c.position, *selecting(matching))
-        left = limit
+        left, end = limit, await self.last_position()
         while left is None or left > 0:
             rows = await self._rows(statement, {"after": after, "limit": PAGE}, SEARCH_PATIENCE)
             page = to_stored(rows)
@@ -594,7 +594,7 @@ class DatabaseEventStore(EventStore):
                     left = None if left is None else left - 1
                     if left == 0:
                         return
-            if not page:
+            if not page or page[-1].position >= end:
                 return
             after = page[-1].position
 
@@ -651,8 +651,12 @@ class DatabaseEventStore(EventStore):
     ) -> AsyncGenerator[list[StoredRecord]]:
         """As `EventStore._pages`; the next page is on its way while the last one is looked at."""
         page = await self.read_stream(stream, after_version, size)
+        end = await self.last_version(stream) if page else 0
         while page:
             after_version += len(page)
+            if after_version >= end:
+                yield page
+                return
             following = asyncio.ensure_future(self.read_stream(stream, after_version, size))
             try:
                 await asyncio.sleep(0)  # a long stream must not keep the event loop from others

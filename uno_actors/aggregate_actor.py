@@ -68,6 +68,8 @@ BATCH = 64
 """Commands that one aggregate handles before the next one has its turn."""
 MAX_RERUNS = 3
 """How often a command is run again after another writer was faster."""
+MAX_RELOADS = 3
+"""How often a stream is loaded at once if it has grown meanwhile; then the commands that wait have their turn."""
 LOOKS = 8
 """At the limit, among so many of the oldest an idle aggregate is looked for when a new one comes."""
 SAVE_AFTER = 0.2
@@ -597,12 +599,13 @@ class AggregateActor:
     async def _activate(self) -> None:
         aggregates = self._aggregates
         try:
-            while True:
+            for _ in range(MAX_RELOADS):
                 self._memory, self._reach = None, aggregates.remember_commands
                 instance, replayed = await aggregates.load(
                     self.stream, look=lambda record: self._remember(record, record.answered)
                 )
-                if instance.version >= aggregates.come_to(self.stream):
+                heard_of = aggregates.come_to(self.stream)
+                if instance.version >= heard_of:
                     break
         except BaseException as error:  # noqa: BLE001 - whatever it is, who waits must be answered
             self._loading = False
@@ -615,6 +618,7 @@ class AggregateActor:
         if snapshot := self._take_snapshot(instance.version - replayed, instance.version):
             aggregates.save_snapshot(snapshot)
         self._run()
+        self.overtaken(heard_of)  # else the next command would be answered by a state of the past
 
     def __repr__(self) -> str:
         return shown(self.instance, repr) if self.instance is not None else str(self.stream)

@@ -145,6 +145,9 @@ class Snapshots:
     ) -> tuple[A, int]:
         """An instance with all of its stream applied, and how many events were replayed for it.
 
+        It is read up to the version that it has when the first page was read: a load would never reach an end that
+        others move faster than it reads. The expected version fences what is decided on it.
+
         Args:
             aggregate_type: Of the instance.
             stream: Its own.
@@ -160,12 +163,15 @@ class Snapshots:
         )
         begun = instance.version
         after = max(0, begun - reach)
-        while page := await self._store.read_stream(stream, after):
+        end: int | None = None
+        while (end is None or after < end) and (page := await self._store.read_stream(stream, after)):
             for position, record in page:
                 after += 1
                 if after > begun:
                     instance.replay([to_event(record, self._store.event_registry, position)])
                 look(record)
+            if end is None:
+                end = await self._store.last_version(stream)
             await asyncio.sleep(0)  # a long stream must not keep the event loop from others
         return instance, instance.version - begun
 

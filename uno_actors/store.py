@@ -444,9 +444,18 @@ class EventStore(ABC):
     async def _pages(
         self, stream: StreamId, after_version: int, size: int = PAGE
     ) -> AsyncGenerator[list[StoredRecord]]:
+        """Pages of a stream after ``after_version``, to the end that it has when the first was read.
+
+        Whoever reads to an end that moves never comes to it where others append faster.
+        """
+        end: int | None = None
         while page := await self.read_stream(stream, after_version, size):
             yield page
             after_version += len(page)
+            if end is None:
+                end = await self.last_version(stream)
+            if after_version >= end:
+                return
             await asyncio.sleep(0)  # a long stream must not keep the event loop from others
 
     async def _pages_backward(
@@ -499,6 +508,7 @@ class EventStore(ABC):
     ) -> AsyncGenerator[RecordedEvent[Any]]:
         """The events of the log after position ``after``, in global order, read page by page.
 
+        It ends where the log ends when the first page was read, or soon after; `subscribe` goes on with what comes.
         Only those are decoded that all of the given filters select.
 
         Args:
@@ -524,7 +534,7 @@ class EventStore(ABC):
         """As `read_all`, the records themselves: no class of an event is needed."""
         _check_number("after", after)
         _check_number("limit", limit)
-        left = limit
+        left, end = limit, None
         while left is None or left > 0:
             page = await self.read_log(after, min(left, PAGE) if left and matching == EVERYTHING else PAGE)
             if not page:
@@ -535,6 +545,10 @@ class EventStore(ABC):
                 if left == 0:
                     return
             after = page[-1].position
+            if end is None:
+                end = await self.last_position()
+            if after >= end:
+                return
 
     @overload
     def subscribe(
