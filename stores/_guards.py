@@ -3,7 +3,6 @@
 - `Gate`: the map is replaced or closed only while no transaction of this process uses it.
 - `Forkable`: a forked child lets go of what it has inherited, so that it can open the store anew.
 - `WriteTurn`: one process at a time writes, also where processes of two namespaces have the same number.
-- `Files`: files that were removed, or replaced, are not written to any more.
 - `LeaseFile`: a name is held by one process at a time; the kernel frees what a dead process held.
 - `reserve_lock_file` and `can_map`: no crash by a full disk, no loss of the map by a full address space.
 """
@@ -199,37 +198,6 @@ class WriteTurn:
 
 
 _NO_TURN = "another process had the turn to write for {:g} s"
-
-
-class Files:
-    """Files as they were when they were opened. What is written to one that was removed is found by nobody."""
-
-    def __init__(self) -> None:
-        self._known: dict[Path, tuple[int, int]] = {}
-
-    def watch(self, *paths: Path) -> None:
-        """Know these, as they are now, from now on.
-
-        Raises:
-            OSError: One is not there.
-        """
-        self._known.update((path, _identity(path)) for path in paths)
-
-    def lost(self) -> str:
-        """What has become of one that is not in its place; empty if all are."""
-        for path, known in self._known.items():
-            try:
-                found = _identity(path)
-            except OSError as error:
-                return f"{path} was removed ({error.strerror})"
-            if found != known:
-                return f"{path} was replaced by another file"
-        return ""
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
 
 
 class LeaseFile:

@@ -65,8 +65,19 @@ class Microseconds(TypeDecorator[datetime]):
         return None if value is None else _EPOCH + timedelta(microseconds=value)
 
 
+class Instant(TypeDecorator[datetime]):
+    """An aware time. PostgreSQL keeps the first and the last one of `datetime` as infinities, which come back naive."""
+
+    impl = TIMESTAMP(timezone=True)
+    cache_ok = True
+
+    @override
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
 def _instant() -> TypeEngine[datetime]:
-    return TIMESTAMP(timezone=True).with_variant(Microseconds(), "sqlite")
+    return Instant().with_variant(Microseconds(), "sqlite")
 
 
 def _text() -> Text:

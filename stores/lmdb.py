@@ -69,9 +69,9 @@ from lmdb.verify import VerifyError, verify
 from typing_extensions import override
 
 from stores import _lmdb_care as care
+from stores._files import Files
 from stores._guards import (
     PATIENCE,
-    Files,
     Gate,
     LeaseFile,
     WriteTurn,

@@ -55,6 +55,7 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from stores import _sql_schema as schema
+from stores._files import Files
 from stores._sql_errors import InvalidSession, Trouble, reason, trouble, within
 from stores._sql_jobs import (
     Commit,
@@ -490,6 +491,10 @@ class DatabaseEventStore(EventStore):
     @asynccontextmanager
     async def _session(self) -> AsyncGenerator[AsyncSession]:
         if self._wire is None:
+            if lost := self._place.lost():
+                raise StoreUnavailable(
+                    self._url, f"{lost} while it was open: put it back, or open the store again"
+                )
             async with self._place.turn(self._url, self.patience), self._session_factory() as session:
                 yield session
             return
@@ -1167,11 +1172,19 @@ class _Place:
     """
 
     def __init__(
-        self, key: object, leases: SharedLeaseFile, *, alone: bool = False, one_connection: bool = False
+        self,
+        key: object,
+        leases: SharedLeaseFile,
+        *,
+        alone: bool = False,
+        one_connection: bool = False,
+        file: Path | None = None,
     ) -> None:
         self.key = key
         self.leases = leases
         self.alone = alone
+        self._file = file
+        self._files = Files()
         self._turn = asyncio.Lock() if one_connection else None
         self._borrowers: WeakKeyDictionary[Session, Callable[[], None]] = WeakKeyDictionary()
 
@@ -1182,7 +1195,7 @@ class _Place:
         if engine.dialect.name == "postgresql":
             return cls(key, SharedLeaseFile(None))
         if path := _file_of(engine.url):
-            return cls(key, SharedLeaseFile.at(path.with_name(f"{path.name}-leases")))
+            return cls(key, SharedLeaseFile.at(path.with_name(f"{path.name}-leases")), file=path)
         found = _in_memory.get(engine)
         if found is None:
             one = isinstance(engine.pool, StaticPool)
@@ -1193,6 +1206,14 @@ class _Place:
         """Its stores are used on another event loop from now on."""
         if self._turn is not None and not self._turn.locked():
             self._turn = asyncio.Lock()
+
+    def lost(self) -> str:
+        """What has become of a file of SQLite that was there and is not in its place; else empty."""
+        if self._file is not None and self._file.exists():
+            with contextlib.suppress(OSError):  # it goes in this moment: the next look tells
+                self._files.watch(self._file)
+            self._file = None
+        return self._files.lost()
 
     @staticmethod
     def key_of(engine: Engine) -> object:

@@ -44,7 +44,12 @@ def _aware(moment: datetime) -> datetime:
     """A naive time is read as UTC; an aware one is brought to UTC."""
     if moment.tzinfo is UTC:
         return moment
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{moment} is not within the years 1 to 9999 in UTC") from None
 
 
 def _checked(topic: str | None) -> str | None:

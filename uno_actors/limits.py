@@ -6,7 +6,7 @@ is recorded already is read as it is. The payload is for `uno_actors.codec`, and
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from uno_actors.aggregate import MAX_ID_BYTES, MAX_TYPE_BYTES, check_aggregate_id, unfit_name
@@ -21,10 +21,9 @@ MAX_KEY_BYTES = 250
 """The longest key of an entry of a view."""
 MAX_NUMBER = 2**63 - 1
 """The greatest version or position."""
-EARLIEST = datetime(1, 1, 1, tzinfo=UTC) + timedelta(days=1)
-LATEST = datetime(9999, 12, 31, tzinfo=UTC)
-"""Times of events lie between these, so that each can be shown in any time zone; databases keep the days beyond them
-for infinity."""
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+LATEST = datetime.max.replace(tzinfo=UTC)
+"""Times of events lie between these, both included: in UTC they have the years 1 to 9999."""
 
 
 def check_record(record: Record) -> None:
@@ -75,7 +74,7 @@ def check_record(record: Record) -> None:
             and type(version) is int
             and 0 < version <= MAX_NUMBER
             and (of_version is None or (type(of_version) is int and 0 < of_version <= MAX_NUMBER))
-            and EARLIEST <= when < LATEST
+            and EARLIEST <= when <= LATEST
             and (reply is None or type(reply) is bytes)
             and type(data) is bytes
         ):
@@ -117,7 +116,7 @@ def _instant(value: object) -> str:
         return f"it must be a datetime, not {type(value).__name__}"
     if value.tzinfo is None:
         return "it has no time zone"
-    if EARLIEST <= value < LATEST:
+    if EARLIEST <= value <= LATEST:
         return ""
     return f"it must be between {EARLIEST:%Y-%m-%d} and {LATEST:%Y-%m-%d}"
 

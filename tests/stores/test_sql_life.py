@@ -314,9 +314,7 @@ async def test_a_time_that_the_database_cannot_keep_is_refused_by_an_error_of_ou
         except UnoError:
             pass
         else:
-            assert all(
-                letter.first_failed.replace(tzinfo=UTC) == when for letter in await store.dead_letters()
-            )
+            assert all(letter.first_failed == when for letter in await store.dead_letters())
         await store.append(Credited(amount=1))
 
 

@@ -395,9 +395,9 @@ IMPOSSIBLE_HEADERS: Mapping[str, Sequence[object]] = {
     "version": (*IMPOSSIBLE_NUMBERS, None),
     "aggregate_version": IMPOSSIBLE_NUMBERS,
     "timestamp": (
-        None, 0, "2024-06-01", datetime(2024, 6, 1), datetime.min.replace(tzinfo=UTC),  # noqa: DTZ001
-        datetime.max.replace(tzinfo=UTC), datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=8))),
-        datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-8))), datetime(1, 1, 1, 23, 59, tzinfo=UTC),
+        None, 0, "2024-06-01", datetime(2024, 6, 1),  # noqa: DTZ001
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=8))),
+        datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-8))),
     ),
     "reply": ("text", 1),
     "payload": (None, "text", 1),
@@ -409,9 +409,9 @@ POSSIBLE_HEADERS: Mapping[str, Sequence[object]] = {
     **dict.fromkeys(["command_id", "command_causation_id"], POSSIBLE_TEXTS),
     "version": (1, 2**31, 2**63 - 1),
     "timestamp": (
-        datetime(1, 1, 2, tzinfo=UTC), datetime(1582, 10, 10, tzinfo=UTC),
+        datetime.min.replace(tzinfo=UTC), datetime(1, 1, 1, 23, 59, tzinfo=UTC), datetime(1582, 10, 10, tzinfo=UTC),
         datetime(1969, 12, 31, 23, 59, 59, 999_999, UTC),
-        datetime(2024, 2, 29, 12, 0, 0, 1, UTC), datetime(9999, 12, 30, 23, 59, 59, 999_999, UTC),
+        datetime(2024, 2, 29, 12, 0, 0, 1, UTC), datetime.max.replace(tzinfo=UTC),
     ),
     "reply": (b"", b"\x00\xff"),
 }  # fmt: skip

@@ -1,0 +1,34 @@
+"""Files of a store that were removed or replaced while it is open: nothing more is acknowledged into them."""
+
+from pathlib import Path
+
+
+class Files:
+    """Files as they were when they were opened. What is written to one that was removed is found by nobody."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[int, int]] = {}
+
+    def watch(self, *paths: Path) -> None:
+        """Know these, as they are now, from now on.
+
+        Raises:
+            OSError: One is not there.
+        """
+        self._known.update((path, _identity(path)) for path in paths)
+
+    def lost(self) -> str:
+        """What has become of one that is not in its place; empty if all are."""
+        for path, known in self._known.items():
+            try:
+                found = _identity(path)
+            except OSError as error:
+                return f"{path} was removed ({error.strerror})"
+            if found != known:
+                return f"{path} was replaced by another file"
+        return ""
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
