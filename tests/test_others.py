@@ -98,12 +98,11 @@ async def test_what_comes_while_an_aggregate_is_loaded_is_not_missed() -> None:
     class Slow(BankStore):
         go_on, begun = asyncio.Event(), asyncio.Event()
 
-        async def read_stream(self, *args: Any, **kwargs: Any) -> Any:
-            page = await super().read_stream(*args, **kwargs)
-            if not page:  # it believes to have seen all
-                self.begun.set()
-                await self.go_on.wait()
-            return page
+        async def last_version(self, *args: Any, **kwargs: Any) -> Any:
+            end = await super().last_version(*args, **kwargs)  # up to which it reads
+            self.begun.set()
+            await self.go_on.wait()
+            return end
 
     store = Slow()
     await store.append(*credited(1, aggregate_id="alice"))

@@ -393,9 +393,9 @@ async def test_a_burst_makes_no_quick_handler_read_and_decode_it_again(
     store, decoded, seen = BankStore(), list[object](), list[object]()
     go_on = asyncio.Event()
 
-    def decode(record: Any, registry: Any) -> Any:
+    def decode(record: Any, *others: Any) -> Any:
         decoded.append(record)
-        return to_event(record, registry)
+        return to_event(record, *others)
 
     async def handle(event: Credited) -> None:
         await go_on.wait()

@@ -15,6 +15,7 @@ from tests.waiting import turns, until
 from uno_actors import (
     Actor,
     ActorSystem,
+    ApplyFailed,
     Backoff,
     ChildSpec,
     InvalidHandler,
@@ -860,8 +861,9 @@ async def test_a_stream_that_cannot_be_replayed_answers_with_its_cause_and_is_no
     async with ActorSystem(store, aggregates=[Unreadable], handlers=[], clock=clock) as system:
         alice = system.aggregate(Unreadable, "alice")
         for _ in range(20):
-            with pytest.raises(ArithmeticError, match="cannot add"):
+            with pytest.raises(ApplyFailed, match="cannot add") as caught:
                 await alice.ask(Credit(amount=1))
+            assert isinstance(caught.value.__cause__, ArithmeticError)
         assert store.reads <= 2
         broken = False
         clock.advance(1)

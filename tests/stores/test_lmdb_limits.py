@@ -87,7 +87,7 @@ WRONG = {
     "map_size=lots": r"invalid literal for int",
     "map_size=10": r"map_size must be at least 1,048,576 bytes; found 10",
     "max_size=10": r"max_size must be at least 1,048,576 bytes; found 10",
-    "max_event_size=0": r"max_event_size must be a positive number of bytes",
+    "max_event_size=0": r"max_event_size must be a whole number, 1 or more; found 0",
     "map_size=2000000&map_size=3000000": r"an option is given twice",
 }
 
