@@ -418,7 +418,8 @@ def _a_dead_letter(key: bytes) -> str:
 
 
 def _a_snapshot(key: bytes) -> str:
-    return f"the snapshot {key!r}"
+    aggregate_id, _, aggregate_type = key.decode(errors="replace").removesuffix("\0").partition("\0")
+    return f"the snapshot of {StreamId(aggregate_type, aggregate_id)}"
 
 
 def _an_entry(key: bytes) -> str:
