@@ -108,6 +108,7 @@ from uno_actors.store import (
     place,
 )
 from uno_actors.store_care import Fault, Progress, StoreInfo, Verified
+from uno_actors.units import size
 
 FORMAT = b"1"
 PROGRAM = b"uno_actors"
@@ -833,10 +834,10 @@ def _check_options(
     if durability not in get_args(Durability):
         allowed = " or ".join(map(repr, get_args(Durability)))
         raise ValueError(f"durability must be {allowed}; found {durability!r}")
-    for name, size in (("map_size", map_size), ("max_size", max_size)):
-        check_count(name, size, none=True)
-        if size is not None and size < MIN_SIZE:
-            raise ValueError(f"{name} must be at least {MIN_SIZE:,} bytes; found {size:,}")
+    for name, given in (("map_size", map_size), ("max_size", max_size)):
+        check_count(name, given, none=True)
+        if given is not None and given < MIN_SIZE:
+            raise ValueError(f"{name} must be at least {MIN_SIZE:,} bytes; found {given:,}")
     check_count("max_event_size", max_event_size, 1)
 
 
@@ -1005,14 +1006,14 @@ def _check_format(env: lmdb.Environment, path: Path) -> None:
 
 OPTIONS: dict[str, Callable[[str], Any]] = {
     "durability": str,
-    "map_size": int,
-    "max_size": int,
-    "max_event_size": int,
+    "map_size": size,
+    "max_size": size,
+    "max_event_size": size,
 }
 
 
 def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) -> LmdbEventStore:
-    """Open ``lmdb:PATH`` or ``lmdb:PATH?durability=relaxed&map_size=...``; options as of `LmdbEventStore`.
+    """Open ``lmdb:PATH`` or ``lmdb:PATH?durability=relaxed&map_size=64GiB``; options as of `LmdbEventStore`.
 
     Raises:
         InvalidStoreUrl: The path is missing, or an option is none of those that are allowed.

@@ -119,6 +119,7 @@ from uno_actors.store import (
     ViewChange,
 )
 from uno_actors.store_urls import without_password
+from uno_actors.units import seconds, size
 
 METADATA = schema.METADATA
 PATIENCE = 10.0
@@ -1293,7 +1294,11 @@ def _engine_of(session_factory: SessionFactory) -> Engine:
     return engine
 
 
-OPTIONS: dict[str, Callable[[str], Any]] = {"patience": float, "max_event_size": int, "lease_time": float}
+OPTIONS: dict[str, Callable[[str], Any]] = {
+    "patience": seconds,
+    "max_event_size": size,
+    "lease_time": seconds,
+}
 
 
 def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) -> DatabaseEventStore:

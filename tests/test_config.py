@@ -18,9 +18,9 @@ from sqlalchemy import make_url
 from uno_actors import ActorSystem, Backoff, ConfigFault, EventPriority, InvalidConfig, Supervisor
 from uno_actors.config import FileTable, load
 from uno_actors.config_text import MOST_BYTES
-from uno_actors.config_values import as_duration, duration
 from uno_actors.supervisor import ChildSpec
 from uno_actors.topics import TopicPattern
+from uno_actors.units import as_duration, duration
 
 GOOD = """\
 [system]
@@ -441,7 +441,7 @@ WRONG: list[tuple[str, list[str]]] = [
     ("[system]\nstore_options = 3 # <-", ["allowed is a table"]),
     ('[system]\nstore = "lmdb:data"\nstore_options = { size = 1 } # <-', ["unknown option size; options are"]),
     ('[system]\nstore = "lmdb:data"\nstore_options = { durability = "1&x" } # <-', ["or 'relaxed'; found '1&x'"]),
-    ('[system]\nstore = "lmdb:data?map_size=2GiB" # <-', ["'2GiB'"]),
+    ('[system]\nstore = "lmdb:data?map_size=2Gib" # <-', ["'2Gib'"]),
     ('[system]\nstore = "lmdb:data?map_size=2000000"\nstore_options = { map_size = 3000000 } # <-', ["given twice"]),
     ('[system]\nstore = "lmdb:" # <-', ["lmdb:PATH"]),
     ('[system]\nstore = "memory:here" # <-', ["memory:"]),

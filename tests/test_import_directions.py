@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # From the bottom to the top. A module may import from its own layer and from those below.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("printable", "store_urls"),
-    ("errors", "topics", "clock", "causality", "frozen_models", "log", "quantities", "tasks"),
+    ("errors", "topics", "clock", "causality", "frozen_models", "log", "quantities", "tasks", "units"),
     ("values", "events", "payloads", "commands"),
     (
         "annotations",
@@ -114,6 +114,7 @@ STORES_MAY_IMPORT = {
     "log",
     "log_filter",
     "quantities",
+    "units",
 }
 """What a store needs of uno_actors: the port, the codec, the errors, the registry of events, and a logger."""
 

@@ -187,7 +187,7 @@ def test_what_passes_is_a_finite_number_within_its_limits_and_no_truth_value(fou
 
 @given(st.floats(min_value=0.001, max_value=LONGEST), st.integers(min_value=0, max_value=10**6))
 def test_what_code_takes_a_file_can_say(within: float, restarts: int) -> None:
-    from uno_actors.config_values import as_duration, duration
+    from uno_actors.units import as_duration, duration
 
     assert Supervisor("s", within=within, max_restarts=restarts).within == within
     assert duration(as_duration(within)) == pytest.approx(within, rel=1e-12)

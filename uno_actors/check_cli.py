@@ -10,13 +10,13 @@ import typer
 
 from uno_actors.config import DEFAULT_SUPERVISOR, Config, json_schema, load
 from uno_actors.config_errors import ConfigFault, InvalidConfig
-from uno_actors.config_values import duration
 from uno_actors.handlers import HandlerSpec
 from uno_actors.plan import Finding, Node, Plan, plan
 from uno_actors.printable import counted
 from uno_actors.simulation import Fault, InvalidFault, Outcome, simulate
 from uno_actors.supervisor import Supervisor
 from uno_actors.terminal import complain, say, say_json
+from uno_actors.units import duration
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file, in TOML.")]
 

@@ -53,7 +53,6 @@ from uno_actors.config_values import (
     Text,
     Topic,
     Truth,
-    as_duration,
     error_named,
     imported,
     plain,
@@ -66,6 +65,7 @@ from uno_actors.store import check_store_url
 from uno_actors.store_urls import HIDDEN, below, is_secret_name, with_options, without_password
 from uno_actors.supervisor import Backoff, ChildSpec, Supervisor
 from uno_actors.toml_lines import Path as Keys
+from uno_actors.units import as_duration
 
 DEFAULT_SUPERVISOR = "handlers"
 """Supervisor of handlers that stand under no other: any number of restarts, for each event has its attempts."""

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from difflib import get_close_matches
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -36,9 +35,10 @@ from uno_actors.handlers import (
     gather,
 )
 from uno_actors.projections import Projection
-from uno_actors.quantities import LONGEST, MOST, is_count, is_number
+from uno_actors.quantities import MOST, is_count, is_number
 from uno_actors.store import store_openers
 from uno_actors.topics import TopicPattern
+from uno_actors.units import DURATION, SIZE, duration, size
 
 
 class FromEnvironment(str):
@@ -227,42 +227,6 @@ StoreUrl = Annotated[
 
 # --- durations and sizes -----------------------------------------------------------------------------------
 
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-SIZES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_DURATION = r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)"
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(B|[KMGT]i?B)")
-
-
-def duration(found: Any) -> float:
-    """Seconds of ``"250ms"``, ``"1.5s"``, ``"1h30m"``.
-
-    Raises:
-        ValueError: It is no such string.
-    """
-    if isinstance(found, (int, float)) and not isinstance(found, bool):
-        raise ValueError(f'a unit is needed: write "{found}s" for seconds')
-    if not isinstance(found, str) or not re.fullmatch(f"(?:{_DURATION} ?)+", found.strip() + " "):
-        raise ValueError
-    parts = re.findall(_DURATION, found)
-    seconds = sum(
-        float(number) / 1000 if unit == "ms" else float(number) * UNITS[unit] for number, unit in parts
-    )
-    if seconds > LONGEST:
-        raise ValueError("it is longer than 100 years")
-    return seconds
-
-
-def as_duration(seconds: float) -> str:
-    """How a configuration file writes so many seconds, in the largest unit that needs no fraction."""
-    for unit in ("d", "h", "m", "s"):
-        if seconds and seconds % UNITS[unit] == 0:
-            return f"{seconds / UNITS[unit]:.0f}{unit}"
-    milliseconds = round(seconds * 1000)
-    if milliseconds / 1000 == seconds:
-        return f"{milliseconds}ms" if milliseconds else "0s"
-    return f"{Decimal(repr(seconds)):f}s"
-
 
 def _positive_duration(found: Any) -> float:
     if (seconds := duration(found)) <= 0:
@@ -276,15 +240,15 @@ def store_option(found: Any) -> str:
     Raises:
         ValueError: It is none of these.
     """
-    if isinstance(found, str) and (size := _SIZE.fullmatch(found)):
-        return str(int(float(size[1]) * SIZES[size[2]]))
+    if isinstance(found, str) and SIZE.fullmatch(found):
+        return str(size(found))
     if isinstance(found, (bool, str)):
         return str(found).lower() if isinstance(found, bool) else found
     return str(_whole(found))
 
 
 _A_DURATION = 'a duration such as "250ms", "30s", "5m", "1h30m" or "1d"'
-_DURATION_SCHEMA = {"type": "string", "pattern": f"^({_DURATION} ?)+$", "examples": ["250ms", "30s", "5m"]}
+_DURATION_SCHEMA = {"type": "string", "pattern": f"^({DURATION} ?)+$", "examples": ["250ms", "30s", "5m"]}
 Seconds = Annotated[float, Allowed(_A_DURATION, _positive_duration, _DURATION_SCHEMA)]
 SecondsOrZero = Annotated[float, Allowed(_A_DURATION, duration, _DURATION_SCHEMA)]
 """Zero is allowed."""

@@ -11,11 +11,12 @@ from typing import Any
 
 from uno_actors.config import DEFAULT_SUPERVISOR, SystemTable
 from uno_actors.config_errors import key_path, quoted
-from uno_actors.config_values import as_duration, handler_named, imported
+from uno_actors.config_values import handler_named, imported
 from uno_actors.errors import CallerError, describe
 from uno_actors.handlers import EventPriority, HandlerSpec
 from uno_actors.store_urls import below
 from uno_actors.supervisor import Backoff, ChildSpec, Supervisor
+from uno_actors.units import as_duration
 
 Table = dict[str, Any]
 

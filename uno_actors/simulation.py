@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from uno_actors.config_values import duration
 from uno_actors.errors import CallerError, SupervisorGaveUp
 from uno_actors.family import Family, GiveUp, LetGo, Order, RestartGroup, Resume, ShutDown
 from uno_actors.plan import Node
 from uno_actors.supervisor import Supervisor
+from uno_actors.units import duration
 
 HOUR = 3600.0
 MOST_PER_SECOND = 100.0

@@ -41,6 +41,7 @@ from uno_actors.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.limits import check_record
 from uno_actors.log_filter import EVERYTHING, EventTypes, LogFilter, recorded_names
 from uno_actors.payloads import as_recorded
+from uno_actors.store_urls import check_path
 from uno_actors.topics import TopicPattern
 
 
@@ -832,4 +833,8 @@ def _opener(url: str) -> EntryPoint:
     scheme, colon, _ = url.partition(":")
     if not colon or scheme not in openers:
         raise InvalidStoreUrl(url, openers)
+    try:
+        check_path(url)
+    except ValueError as error:
+        raise InvalidStoreUrl(url, openers, str(error)) from error
     return openers[scheme]

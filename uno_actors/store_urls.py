@@ -29,6 +29,27 @@ def path_in(url: str) -> Path | None:
     return Path(path) if path else None
 
 
+def check_path(url: str) -> None:
+    """Refuse a path that means something else than what it says.
+
+    Raises:
+        ValueError: It begins with ``~``, which nobody expands; or, for LMDB, with two slashes, behind which a server
+            would be named.
+    """
+    path = _split(url)[1]
+    if path.startswith("~"):
+        raise ValueError(
+            "'~' stands for no directory here: write ${HOME} in its place in a file, and the whole path in a program"
+        )
+    place = url.partition("?")[0]
+    if place.startswith("lmdb://") and not path:
+        rest = place.removeprefix("lmdb://")
+        raise ValueError(
+            f"behind '//' a server is named, and the store is a directory: write 'lmdb:{rest}' for one below the"
+            f" working directory, or 'lmdb:/{rest}'"
+        )
+
+
 def below(directory: Path, url: str) -> str:
     """``url`` with its path, if it has a relative one, taken from ``directory`` on.
 
@@ -39,8 +60,7 @@ def below(directory: Path, url: str) -> str:
     before, path, options = _split(url)
     if not path or Path(path).is_absolute():
         return url
-    if path.startswith("~"):
-        raise ValueError("'~' stands for no directory here: write ${HOME} in its place")
+    check_path(url)
     absolute = str(directory / path)
     if "?" in absolute:
         raise ValueError(f"the path {absolute} has a '?', which no URL of a store can say: write another one")
@@ -107,6 +127,8 @@ def _split(url: str) -> tuple[str, str, str]:
     if scheme.startswith("sqlite") and path.startswith("///"):
         before, path = f"{before}///", path[3:]
         path = "" if path == ":memory:" or path.startswith("file:") else path
+    elif scheme == "lmdb" and path.startswith("///"):
+        before, path = f"{before}//", path[2:]
     elif path.startswith("//"):
         path = ""
     return before, path, mark + options

@@ -26,7 +26,7 @@ from uno_actors.errors import (
     StoreUnavailable,
 )
 from uno_actors.events import EventRegistry
-from uno_actors.store import DeadLetter
+from uno_actors.store import DeadLetter, check_store_url, open_store
 from uno_actors.testing.contract import Noted
 
 REGISTRY = EventRegistry([Noted])
@@ -84,10 +84,10 @@ WRONG = {
     # query: part of the message
     "durabilty=fsync": r"unknown option durabilty; options are durability, map_size, max_size, max_event_size",
     "durability=none": r"durability must be 'fsync' or 'relaxed'; found 'none'",
-    "map_size=lots": r"invalid literal for int",
+    "map_size=lots": r"a size is a number of bytes",
     "map_size=10": r"map_size must be at least 1,048,576 bytes; found 10",
     "max_size=10": r"max_size must be at least 1,048,576 bytes; found 10",
-    "max_event_size=0": r"max_event_size must be a whole number, 1 or more; found 0",
+    "max_event_size=0": r"max_event_size must be a whole number, 1 or more",
     "map_size=2000000&map_size=3000000": r"an option is given twice",
 }
 
@@ -586,3 +586,54 @@ async def test_environment_that_cannot_be_opened_again_is_tried_at_each_use(
                     await use()
         assert await texts(store) == ["first"]
         await store.append(noted("a", "last"))
+
+
+URLS = {
+    # what stands behind the path: what the option is
+    "max_size=64MiB": ("_max_size", 64 * MIB),
+    "max_size=67108864": ("_max_size", 64 * MIB),
+    "max_size=1.5GiB": ("_max_size", 3 << 29),
+    "max_event_size=2KB": ("max_event_size", 2000),
+}
+
+
+@pytest.mark.parametrize(("query", "wanted"), URLS.items(), ids=URLS)
+async def test_size_in_a_url_is_written_as_in_a_configuration_file(
+    tmp_path: Path, query: str, wanted: tuple[str, int]
+) -> None:
+    async with open_url(f"lmdb:{tmp_path}/store?{query}", REGISTRY) as store:
+        assert getattr(store, wanted[0]) == wanted[1]
+
+
+BAD_URLS = {
+    "lmdb://data/x": "behind '//' a server is named.*write 'lmdb:data/x'.*or 'lmdb:/data/x'",
+    "lmdb:~/bank": "'~' stands for no directory here",
+    "lmdb:~": "'~' stands for no directory here",
+    "sqlite+aiosqlite:///~/bank.db": "'~' stands for no directory here",
+    "lmdb:x?max_size=64 parsecs": 'a size is a number of bytes, or one with a unit such as "64MiB"',
+    "lmdb:x?max_size=-1": "a size is a number of bytes",
+    "lmdb:x?max_size=٣": "a size is a number of bytes",
+    "lmdb:": "a store URL is SCHEME:REST",
+    "lmdb:?durability=fsync": "a store URL is SCHEME:REST",
+    "sqlite+aiosqlite:///x.db?patience=soon": "a duration is a number of seconds, or such as",
+    "sqlite+aiosqlite:///x.db?patience=nan": "patience must be a positive number of seconds",
+    "sqlite+aiosqlite:///x.db?patience=inf": "patience must be a positive number of seconds",
+    "sqlite+aiosqlite:///x.db?max_event_size=big": "a size is a number of bytes",
+}
+
+
+@pytest.mark.parametrize(("url", "text"), BAD_URLS.items(), ids=BAD_URLS)
+def test_url_that_says_something_else_than_it_seems_is_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for use in (check_store_url, open_store):
+        with pytest.raises(InvalidStoreUrl, match=text):
+            use(url)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_three_slashes_name_an_absolute_path(tmp_path: Path) -> None:
+    async with open_store(f"lmdb://{tmp_path}/store") as store:
+        assert await store.last_position() == 0
+    assert (tmp_path / "store" / "data.mdb").exists()
