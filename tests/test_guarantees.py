@@ -534,7 +534,7 @@ async def test_11_replay_never_judges(monkeypatch: pytest.MonkeyPatch) -> None:
             await system.aggregate(Account, "alice").ask(Deposit(amount=1))
 
 
-class Weighed(DomainEvent):
+class PartsWeighed(DomainEvent):
     parts: list[Decimal | str]
     at: datetime
 
@@ -546,15 +546,15 @@ class Weigh(Command[str]):
 class Scale(AggregateRoot):
     def __init__(self, id: str) -> None:
         super().__init__(id)
-        self.events: list[Weighed] = []
+        self.events: list[PartsWeighed] = []
 
     @handles
     def weigh(self, command: Weigh) -> str:
         at = datetime(2024, 11, 3, 22, 30, tzinfo=ZoneInfo("America/New_York"))
-        self.register_event(Weighed.model_construct(parts=list(command.parts), at=at))
+        self.register_event(PartsWeighed.model_construct(parts=list(command.parts), at=at))
         return repr(self.events[-1])
 
-    def apply_weighed(self, event: Weighed) -> None:
+    def apply_parts_weighed(self, event: PartsWeighed) -> None:
         self.events.append(event)
 
 

@@ -15,7 +15,7 @@ from stores.sql import DatabaseEventStore
 from tests.bank import Account, Credit, Credited, credited
 from tests.postgres import postgres
 from tests.stores.test_sql_faults import Proxy
-from tests.waiting import until
+from tests.waiting import soon, until
 from uno_actors import (
     ActorSystem,
     InvalidStoreUrl,
@@ -190,7 +190,7 @@ async def test_a_read_that_is_cancelled_underneath_is_an_error_and_no_cancellati
     async with opened(url) as store:
         await store.append(*credited(1))
         reading = asyncio.create_task(store.last_position())
-        await until(lambda: store._reading)
+        await soon(lambda: store._reading)
         for task in tuple(store._reading):
             task.cancel()
         with pytest.raises(StoreUnavailable, match="was cancelled"):
@@ -202,7 +202,7 @@ async def test_a_commit_whose_writer_is_cancelled_is_an_error_and_the_store_goes
     async with opened(url) as store:
         await store.append(*credited(1))
         writing = asyncio.create_task(store.append(*credited(2)))
-        await until(lambda: store._writer is not None and not store._waiting)
+        await soon(lambda: store._writer is not None and not store._waiting)
         assert store._writer is not None
         store._writer.cancel()
         with pytest.raises(OutcomeUnknown, match="writer was cancelled"):
@@ -216,7 +216,7 @@ async def test_who_is_cancelled_while_reading_is_cancelled(url: str) -> None:
     async with opened(url) as store:
         await store.append(*credited(1))
         reading = asyncio.create_task(store.last_position())
-        await until(lambda: store._reading)
+        await soon(lambda: store._reading)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
@@ -274,7 +274,7 @@ async def test_closing_that_is_cancelled_cuts_off() -> None:
         proxy.silent = True
         writing = asyncio.create_task(store.append(*credited(2)))
         reading = asyncio.create_task(store.last_position())
-        await until(lambda: store._writer is not None and not store._waiting)
+        await soon(lambda: store._writer is not None and not store._waiting)
         closing = asyncio.create_task(store.close())
         await until(lambda: store._closed)
         closing.cancel()
@@ -285,6 +285,28 @@ async def test_closing_that_is_cancelled_cuts_off() -> None:
         with pytest.raises(StoreUnavailable):
             await asyncio.wait_for(reading, 30)
         await asyncio.wait_for(store.close(), 30)
+
+
+# --- a file that goes away -------------------------------------------------------------------------------
+
+
+async def test_a_file_of_sqlite_that_is_gone_is_noticed_and_nothing_is_acknowledged_into_it(
+    tmp_path: Path,
+) -> None:
+    async with opened(f"sqlite+aiosqlite:///{tmp_path}/store.db") as store:
+        await store.append(*credited(1))
+        (tmp_path / "store.db").rename(tmp_path / "elsewhere")
+        for use in (store.append(*credited(2)), store.last_position()):
+            with pytest.raises(
+                StoreUnavailable, match="store.db was removed .* put it back, or open the store again"
+            ):
+                await use
+        (tmp_path / "store.db").write_bytes(b"")
+        with pytest.raises(StoreUnavailable, match="was replaced by another file"):
+            await store.append(*credited(2))
+        (tmp_path / "elsewhere").rename(tmp_path / "store.db")
+        await store.append(*credited(2))
+        assert await store.last_position() == 2
 
 
 # --- odd values --------------------------------------------------------------------------------------------
