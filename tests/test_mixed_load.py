@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -197,17 +198,22 @@ class Load:
                 await system.aggregate(Till, f"t{chance.randrange(300)}").ask(Pay(amount=amount))
 
 
-def threads() -> list[str]:
-    """Those of worker threads and loops of ours."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("uno-")]
+def threads(before: Collection[threading.Thread] = ()) -> list[str]:
+    """Those of worker threads and loops of ours that were not there ``before``, in another test."""
+    return [
+        thread.name
+        for thread in threading.enumerate()
+        if thread.name.startswith("uno-") and thread not in before
+    ]
 
 
 async def test_a_system_that_stops_under_load_answers_everybody_and_leaves_no_thread_and_no_task() -> None:
+    before = threading.enumerate()
     load = Load("memory:", random.Random(7))
     await asyncio.wait_for(load.run(0.7), 30)
     assert load.ends["answered"]
     assert load.ends["cancelled"]
-    await until(lambda: threads() == [])
+    await until(lambda: threads(before) == [])
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
@@ -240,14 +246,15 @@ def test_memory_is_the_same_after_each_of_many_systems_in_one_process(
     chance = random.Random(2026)
     left: list[int] = []
     objects: list[Counter[str]] = []
+    before = threading.enumerate()
     for number in range(7):
         load = Load(url.format(tmp_path / f"store{number}"), chance)
         asyncio.run(load.run(8))
         del load
         deadline = time.monotonic() + 5
-        while threads() and time.monotonic() < deadline:
+        while threads(before) and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert threads() == []
+        assert threads(before) == []
         gc.collect()
         objects.append(Counter(type(each).__name__ for each in gc.get_objects()))
         left.append(anonymous_memory())
