@@ -641,6 +641,12 @@ def test_whatever_is_asked_no_event_is_missed(
     asyncio.run(run())
 
 
+async def test_a_reset_that_is_asked_for_while_another_is_carried_out_is_not_lost() -> None:
+    it: Operated = Operated({}, set())
+    await it.run([("append", [0, 0, 0, 0]), ("reset", 1), ("reset", 0)])
+    assert it.handled[it.handled.index(0) :].count(1) == 1, it.handled
+
+
 async def test_a_projection_is_known_as_soon_as_its_system_runs() -> None:
     store = BankStore()
     async with serving(store, totals()) as system:

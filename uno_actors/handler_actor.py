@@ -33,7 +33,7 @@ from uno_actors.codec import Record, StreamId, to_event
 from uno_actors.dispatcher import Dispatcher
 from uno_actors.errors import HandlerTimeout, LeaseLost, describe
 from uno_actors.events import DomainEvent, EventRegistry
-from uno_actors.handler_control import NOTHING, RESET, RETRY, Orders, Reset, control_entry
+from uno_actors.handler_control import NOTHING, RETRY, Orders, Reset, control_entry, without_reset
 from uno_actors.handlers import BoundHandler, HandlerContext, HandlerSpec
 from uno_actors.lanes import Lanes
 from uno_actors.log import get_logger, program_logger
@@ -290,8 +290,11 @@ class Subscription:
 
     def was_reset(self, request: Reset) -> None:
         """The request is carried out."""
-        self._carried_out, self.reset = request.request, None
-        self._orders = replace(self._orders, reset=None)
+        self._carried_out = request.request
+        if self.reset == request:  # else another has come meanwhile
+            self.reset = None
+        if self._orders.reset == request:
+            self._orders = replace(self._orders, reset=None)
 
     def retried_before(self, letter: DeadLetter) -> None:
         """Its next attempt at the event is one more than those of ``letter``."""
@@ -666,13 +669,13 @@ class HandlerActor(Actor):
 
     async def _reset(self, request: Reset) -> None:
         subscription = self._subscription
-        done = control_entry(None, subscription.name, RESET)
+        done = without_reset(subscription.name, request.request)
         if self._projection is not None:
-            await self._find_view(self._projection, also=[done])
+            await self._find_view(self._projection, also=done)
         else:
             subscription.go_on_from(request.position)
             async with subscription.writes:
-                await self._store.save_progress({subscription.name: request.position}, views=[done])
+                await self._store.save_progress({subscription.name: request.position}, views=done)
             subscription.saved = subscription.name, request.position
         subscription.was_reset(request)
         self._log.info("handler reset", position=subscription.position)

@@ -209,7 +209,12 @@ class HandlerControl:
             )
         if not 0 <= position <= end:
             raise InvalidReset(f"{name} cannot go on after position {position}: the log ends at {end}")
-        await self._change(control_entry([secrets.token_hex(8), position], name, RESET))
+        request = secrets.token_hex(8)
+        replaced = [key for key, _ in await self._entries() if key[:2] == (name, RESET)]
+        await self._change(
+            *(control_entry(None, *key) for key in replaced),
+            control_entry([request, position], name, RESET, request),
+        )
         return position
 
     async def retry(self, name: str, positions: Sequence[int] | None = None) -> int:
@@ -278,6 +283,14 @@ class HandlerControl:
         if name not in known:
             raise UnknownHandler(name, known)
         return known[name]
+
+
+def without_reset(name: str, request: str) -> list[ViewChange]:
+    """What removes a request to reset that is carried out, and not one that has come meanwhile.
+
+    Older programs kept one entry for all requests of a handler.
+    """
+    return [control_entry(None, name, RESET, request), control_entry(None, name, RESET)]
 
 
 def control_entry(value: object, *key: str | int) -> ViewChange:
