@@ -56,6 +56,20 @@ CLOSE_TIME = 2.0
 State = Literal["not started", "starting", "running", "stopping", "stopped"]
 
 
+class _Forks:
+    """How often this process was forked off since the module was imported; each ask looks, so it is no system call."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self.count += 1
+
+
+_forks = _Forks()
+
+
 class ActorSystem:
     """Aggregates, handlers and their supervisors over one store.
 
@@ -134,7 +148,7 @@ class ActorSystem:
             clock or SystemClock(),
         )
         self._state: State = "not started"
-        self._process = os.getpid()
+        self._forks = _forks.count
         self._runtime: Runtime | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._has_stopped = asyncio.Event()
@@ -501,7 +515,7 @@ class ActorSystem:
         if self._state != "not started":
             raise SystemNotRunning(self.name, f"{self._state} and cannot be started again")
         self._state = "starting"
-        self._process = os.getpid()
+        self._forks = _forks.count
         try:
             if self._store is None:
                 self._store = open_store(self._url or "", self._event_registry)
@@ -658,7 +672,7 @@ class ActorSystem:
         return self._event_registry if self._store is None else self._store.event_registry
 
     def _running(self) -> Runtime:
-        if self._process != os.getpid():
+        if self._forks != _forks.count:
             raise SystemNotRunning(self.name, "that of the parent of this forked process; start one here")
         if self._runtime is None or self._state not in ("running", "stopping"):
             raise SystemNotRunning(self.name, self._state) from self.failure
