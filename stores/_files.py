@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 class Files:
-    """Files as they were when they were opened. What is written to one that was removed is found by nobody."""
+    """Files as they were when they were opened. What is written to a removed file is lost."""
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[int, int]] = {}

@@ -133,7 +133,7 @@ class WriteTurn:
 
     LMDB's own lock is a robust mutex that knows its owner by the number of a thread. In two containers threads have
     the same numbers, and when one is killed while it waits for the other, the kernel takes the mutex for its own and
-    lets a third write beside the second. So nobody here waits for that mutex: all wait for this turn, a ``flock`` of
+    lets a third write beside the second. So no writer here waits for that mutex: all wait for this turn, a ``flock`` of
     the directory, which the kernel frees when the process ends, however it ends.
     """
 

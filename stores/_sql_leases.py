@@ -58,7 +58,7 @@ class SharedLeaseFile:
         return True
 
     def is_taken(self, name: str) -> bool:
-        """Whether somebody has ``name``; it is taken for a moment to find out.
+        """Whether a process has ``name``; it is taken for a moment to find out.
 
         Raises:
             OSError: As `take`.
@@ -111,7 +111,7 @@ _TAKE = text(
     """  # noqa: S608 - constants
 )
 _RENEW = text(
-    # Locked in the order of their names, as whoever writes progress locks them.
+    # Locked in the order of their names, as every writer of progress locks them.
     f"""
     WITH ours AS (
         SELECT known.name, held.locked FROM uno_leases AS known
@@ -219,7 +219,7 @@ class ServerLeases:
         return self._renew_at - time.monotonic()
 
     async def renew(self) -> None:
-        """Hold on to what is held, as far as nobody has taken it meanwhile."""
+        """Hold on to what is held, unless another process has taken it meanwhile."""
         if not self.held:
             return
         begun = time.monotonic()
