@@ -1,4 +1,4 @@
-"""Event stores for uno_actors, each behind the port `uno_actors.store.EventStore`.
+"""Event stores for uno_actors, each behind the port `uno_actors.store.port.EventStore`.
 
 - ``stores.memory``: the reference implementation; read it first.
 - ``stores.lmdb``: the embedded default, durable on local disk.

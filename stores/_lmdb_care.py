@@ -20,10 +20,10 @@ from lmdb.verify import VerifyError
 from lmdb.verify import verify as verify_pages
 
 from stores._lmdb_reading import LAST, U64, Item, Reading
-from uno_actors.codec import StreamId, read_payload
 from uno_actors.errors import CorruptRecord, PlaceTaken, StoreFormatError, StoreUnavailable
-from uno_actors.store import PAGE, StoredRecord
-from uno_actors.store_care import Fault, Progress, StoreInfo, Verified
+from uno_actors.store.codec import StreamId, read_payload
+from uno_actors.store.maintenance import Fault, Progress, StoreInfo, Verified
+from uno_actors.store.port import PAGE, StoredRecord
 
 if TYPE_CHECKING:
     from stores.lmdb import LmdbEventStore

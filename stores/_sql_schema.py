@@ -89,7 +89,7 @@ log = Table(
     "uno_log",
     METADATA,
     Column("position", BigInteger, primary_key=True, autoincrement=False),
-    # In the order of `uno_actors.codec.Record`.
+    # In the order of `uno_actors.store.codec.Record`.
     Column("event_id", _text(), nullable=False),
     Column("event_type", _text(), nullable=False),
     Column("version", BigInteger, nullable=False),
@@ -138,7 +138,7 @@ checkpoints = Table(
 dead_letters = Table(
     "uno_dead_letters",
     METADATA,
-    # In the order of `uno_actors.store.DeadLetter`.
+    # In the order of `uno_actors.store.port.DeadLetter`.
     Column("handler", _text(), primary_key=True),
     Column("position", BigInteger, primary_key=True, autoincrement=False),
     Column("event_type", _text(), nullable=False),

@@ -6,7 +6,7 @@ versions have 64 bits. ``log`` is the truth; ``streams`` is an index that can be
 ============== ==================================================== ====================================
 database       key                                                  value
 ============== ==================================================== ====================================
-log            position, from 1                                     record (`uno_actors.codec.pack`), check
+log            position, from 1                                     record (`uno_actors.store.codec.pack`), check
 streams        aggregate id, NUL, aggregate type, NUL, version      position
 checkpoints    handler name                                         position, check
 dead_letters   handler name, NUL, position                          msgpack array, fields of `DeadLetter`, check
@@ -16,10 +16,10 @@ views          view name, NUL, key                                  value, check
 meta           ``program``, ``format``                              ``uno_actors``, ``1``
 ============== ==================================================== ====================================
 
-The last record of a command holds its reply (`uno_actors.codec.Record.reply`): the bytes C1 01 and eight bytes of
-fingerprint, by which another command of the same id is known (`uno_actors.fingerprint`), then the reply as msgpack
-(`uno_actors.values`), or C1 and the reason why it could not be recorded. Older programs wrote no fingerprint, only what
-follows it.
+The last record of a command holds its reply (`uno_actors.store.codec.Record.reply`): the bytes C1 01 and eight bytes
+of fingerprint, which tells another command of the same id apart (`uno_actors.aggregates.fingerprint`), then the reply
+as msgpack (`uno_actors.domain.values`), or C1 and the reason why the reply could not be recorded. Older versions wrote
+no fingerprint, only what follows it.
 
 *check* is the CRC-32 of key and value, 32 bits, the lowest byte first: a value that was changed, or that stands
 in another's place, is not believed but told as `CorruptRecord`. So is a false key: `stores._lmdb_reading` has the
@@ -80,7 +80,7 @@ from stores._guards import (
     reserve_lock_file,
 )
 from stores._lmdb_reading import NAMES, U64, Databases, Reading, sealed, stream_prefix
-from uno_actors.codec import Record, StreamId, pack
+from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import (
     EventNotSerializable,
     InvalidStoreUrl,
@@ -92,10 +92,11 @@ from uno_actors.errors import (
     UnoError,
     WorldError,
 )
-from uno_actors.events import EventRegistry, event_registry
-from uno_actors.limits import check_handlers, check_lease, check_progress
 from uno_actors.quantities import check_count
-from uno_actors.store import (
+from uno_actors.store.codec import Record, StreamId, pack
+from uno_actors.store.limits import check_handlers, check_lease, check_progress
+from uno_actors.store.maintenance import Fault, Progress, StoreInfo, Verified
+from uno_actors.store.port import (
     PAGE,
     Append,
     Appended,
@@ -107,7 +108,6 @@ from uno_actors.store import (
     ViewChange,
     place,
 )
-from uno_actors.store_care import Fault, Progress, StoreInfo, Verified
 from uno_actors.units import size
 
 FORMAT = b"1"
@@ -415,7 +415,7 @@ class LmdbEventStore(EventStore):
         if self._closed:
             raise StoreUnavailable(f"lmdb:{self.path}", "it was closed")
 
-    # --- care: see `uno_actors.store_care` ---
+    # --- care: see `uno_actors.store.maintenance` ---
 
     async def info(self) -> StoreInfo:
         """How the store is; the time grows with the number of streams."""

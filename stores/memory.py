@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from typing_extensions import override
 
-from uno_actors.codec import Record, StreamId
+from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import InvalidStoreUrl, StoreUnavailable, UnoError
-from uno_actors.events import EventRegistry, event_registry
-from uno_actors.limits import check_lease, check_progress
-from uno_actors.store import (
+from uno_actors.store.codec import Record, StreamId
+from uno_actors.store.limits import check_lease, check_progress
+from uno_actors.store.port import (
     PAGE,
     Append,
     Appended,

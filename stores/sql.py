@@ -86,7 +86,7 @@ from stores._sql_log import (
 )
 from stores._sql_ways import CLOSE_PATIENCE, OwnEngine, is_pooled, split_numbers, terminate
 from stores._sql_wire import Wire
-from uno_actors.codec import StreamId
+from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.errors import (
     CorruptRecord,
     EventNotSerializable,
@@ -99,12 +99,12 @@ from uno_actors.errors import (
     StoreUnavailable,
     UnoError,
 )
-from uno_actors.events import DomainEvent, EventRegistry, event_registry
-from uno_actors.limits import check_lease, check_progress
-from uno_actors.log import get_logger
-from uno_actors.log_filter import EVERYTHING, LogFilter
+from uno_actors.logs import get_logger
 from uno_actors.quantities import check_count, check_duration
-from uno_actors.store import (
+from uno_actors.store.codec import StreamId
+from uno_actors.store.limits import check_lease, check_progress
+from uno_actors.store.log_filter import EVERYTHING, LogFilter
+from uno_actors.store.port import (
     ANY,
     PAGE,
     Append,

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from stores import InMemoryEventStore
 from uno_actors import AggregateRoot, Command, CommandRejected, DomainEvent, EventRegistry, UnoError, handles
-from uno_actors.codec import StreamId
-from uno_actors.store import PAGE, Append, Appended, StoredRecord
+from uno_actors.store.codec import StreamId
+from uno_actors.store.port import PAGE, Append, Appended, StoredRecord
 
 
 class Credited(DomainEvent):

@@ -11,7 +11,7 @@ import pykka
 from typing_extensions import override
 
 from uno_actors import Actor, AggregateRoot, DomainEvent, EventHandler, EventPriority, handles, subscribe
-from uno_actors.commands import Command
+from uno_actors.domain.commands import Command
 
 
 class Sell(Command[int]):

@@ -26,9 +26,9 @@ from uno_actors import (
     MailboxFull,
     WorkCancelled,
 )
-from uno_actors.dispatcher import Dispatcher
-from uno_actors.mailbox import MailboxPolicy
-from uno_actors.process import ActorProcess, Failure
+from uno_actors.actors.cell import ActorProcess, Failure
+from uno_actors.actors.dispatcher import Dispatcher
+from uno_actors.actors.mailbox import MailboxPolicy
 
 Log = list[Any]
 

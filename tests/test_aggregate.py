@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from uno_actors.aggregate import (
+from uno_actors.causality import Cause, caused_by, current_cause
+from uno_actors.domain.aggregate import (
     MAX_ID_BYTES,
     MAX_TYPE_BYTES,
     AggregateRoot,
@@ -18,8 +19,8 @@ from uno_actors.aggregate import (
     handles,
     known_commands,
 )
-from uno_actors.causality import Cause, caused_by, current_cause
-from uno_actors.commands import Command
+from uno_actors.domain.commands import Command
+from uno_actors.domain.events import DomainEvent
 from uno_actors.errors import (
     CommandRejected,
     InternalError,
@@ -28,7 +29,6 @@ from uno_actors.errors import (
     MissingApply,
     UnknownCommand,
 )
-from uno_actors.events import DomainEvent
 
 
 class Deposit(Command[int]):

@@ -43,10 +43,10 @@ from uno_actors import (
     UnknownEventType,
     handles,
 )
-from uno_actors.aggregate_actor import BATCH, CAPACITY, MAX_RERUNS, AggregateActor
-from uno_actors.codec import to_record
-from uno_actors.future import GetTimeout
-from uno_actors.store import Append
+from uno_actors.actors.future import GetTimeout
+from uno_actors.aggregates.actor import BATCH, CAPACITY, MAX_RERUNS, AggregateActor
+from uno_actors.store.codec import to_record
+from uno_actors.store.port import Append
 
 
 @asynccontextmanager
@@ -568,7 +568,7 @@ async def test_a_command_that_timed_out_while_it_is_run_again_is_counted_once() 
 
 def test_a_thread_does_not_wait_for_ever_for_a_loop_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop would tell it that the time is over."""
-    monkeypatch.setattr("uno_actors.aggregate_actor.LOOP_LATE", 0.05)
+    monkeypatch.setattr("uno_actors.aggregates.actor.LOOP_LATE", 0.05)
     held, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -725,7 +725,7 @@ async def test_a_burst_of_busy_aggregates_beyond_the_limit_is_not_searched_for_e
                 return AggregateActor.idle.fget(self)  # type: ignore[attr-defined, no-any-return]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("uno_actors.aggregate_actor.AggregateActor", Counting)
+            patch.setattr("uno_actors.aggregates.actor.AggregateActor", Counting)
             replies = [system.aggregate(Account, f"account-{n}").ask(Credit(amount=1)) for n in range(1000)]
         assert len(aggregates) == 1000
         assert looked <= 20 * 1000

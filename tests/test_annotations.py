@@ -33,7 +33,7 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.annotations import Scope, UnreadableAnnotation
-from uno_actors.handlers import HandlerSpec, gather
+from uno_actors.handlers.spec import HandlerSpec, gather
 
 
 class A(DomainEvent):

@@ -36,8 +36,8 @@ from uno_actors import (
     handles,
     subscribe,
 )
-from uno_actors.codec import to_record
-from uno_actors.store import Append
+from uno_actors.store.codec import to_record
+from uno_actors.store.port import Append
 
 
 class Open(Command[str]):

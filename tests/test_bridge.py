@@ -25,8 +25,8 @@ from uno_actors import (
     handles,
     subscribe,
 )
-from uno_actors.bridges import CARRIED, systems_passed
-from uno_actors.store import Append, Appended
+from uno_actors.store.port import Append, Appended
+from uno_actors.system.bridges import CARRIED, systems_passed
 
 
 class OrderLeft(DomainEvent):

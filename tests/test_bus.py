@@ -38,9 +38,9 @@ from uno_actors import (
     open_store,
     subscribe,
 )
+from uno_actors.actors.future import Future
 from uno_actors.causality import current_cause
-from uno_actors.future import Future
-from uno_actors.handlers import HandlerRegistry, HandlerSpec, gather, handler_registry
+from uno_actors.handlers.spec import HandlerRegistry, HandlerSpec, gather, handler_registry
 from uno_actors.topics import TopicPattern
 
 HIGH, NORMAL, LOW = EventPriority

@@ -16,9 +16,9 @@ import pytest
 from test_config import GOOD, WRONG, written
 from typer.testing import CliRunner, Result
 
-from uno_actors import cli
-from uno_actors.config import FileTable, load
-from uno_actors.config_writer import as_toml
+from uno_actors.cli import app as cli
+from uno_actors.config.reader import FileTable, load
+from uno_actors.config.writer import as_toml
 
 FILE = """\
 [system]

@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from uno_actors.codec import StreamId, pack, to_event, to_record, unpack
+from uno_actors.domain.events import METADATA, DomainEvent, EventRegistry
 from uno_actors.errors import (
     CorruptRecord,
     EventNotReadable,
@@ -36,7 +36,7 @@ from uno_actors.errors import (
     UnknownEventType,
     UnoError,
 )
-from uno_actors.events import METADATA, DomainEvent, EventRegistry
+from uno_actors.store.codec import StreamId, pack, to_event, to_record, unpack
 
 
 def through_bytes(event: DomainEvent, as_type: type[DomainEvent] | None = None) -> DomainEvent:

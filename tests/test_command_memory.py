@@ -46,11 +46,17 @@ from uno_actors import (
     handles,
     open_store,
 )
-from uno_actors.codec import read_payload, to_record
-from uno_actors.command_memory import MAX_REPLY, CommandMemory, pack_answer, pack_reply, recorded_reply
-from uno_actors.fingerprint import fingerprint
-from uno_actors.handlers import HandlerSpec
-from uno_actors.store import PAGE, Append, Appended, EventStore, StoredRecord
+from uno_actors.aggregates.fingerprint import fingerprint
+from uno_actors.aggregates.idempotency import (
+    MAX_REPLY,
+    CommandMemory,
+    pack_answer,
+    pack_reply,
+    recorded_reply,
+)
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.store.codec import read_payload, to_record
+from uno_actors.store.port import PAGE, Append, Appended, EventStore, StoredRecord
 
 
 @dataclass(frozen=True)
@@ -665,7 +671,7 @@ class Till(Account):
 async def test_a_stream_that_is_looked_through_as_a_whole_is_not_read_again_for_each_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uno_actors.aggregate_actor.SLACK", 2)
+    monkeypatch.setattr("uno_actors.aggregates.actor.SLACK", 2)
     async with running(CountingStore(), remember_commands=2) as (system, store):
         alice = system.aggregate(Account, "alice")
         await fill(alice, 100)
@@ -718,7 +724,7 @@ async def test_positions_of_another_systems_log_are_not_taken_for_ones_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The event that is handled has a later position there than its command has here."""
-    monkeypatch.setattr("uno_actors.aggregate_actor.SLACK", 0)
+    monkeypatch.setattr("uno_actors.aggregates.actor.SLACK", 0)
     here = BankStore()
     async with running(here, remember_commands=2) as (system, _):
         alice = system.aggregate(Account, "alice")
@@ -822,7 +828,7 @@ def test_each_id_counts_once_however_little_is_remembered_and_whoever_writes(dat
             return [(command, reply.exception() or reply.result()) for command, reply in asked]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("uno_actors.aggregate_actor.SLACK", slack)
+        patch.setattr("uno_actors.aggregates.actor.SLACK", slack)
         found = asyncio.run(asyncio.wait_for(run(), 20))
     balance, recorded = 0, {}
     for record in store._log:
@@ -844,7 +850,7 @@ def test_each_id_counts_once_however_little_is_remembered_and_whoever_writes(dat
 
 
 def collide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uno_actors.command_memory._hash", lambda command_id: b"abc")
+    monkeypatch.setattr("uno_actors.aggregates.idempotency._hash", lambda command_id: b"abc")
 
 
 async def test_commands_that_only_look_alike_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -859,7 +865,7 @@ async def test_commands_that_only_look_alike_are_told_apart(monkeypatch: pytest.
 
 
 async def test_looking_up_keeps_the_order_of_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uno_actors.command_memory._hash", lambda command_id: command_id[:3].encode())
+    monkeypatch.setattr("uno_actors.aggregates.idempotency._hash", lambda command_id: command_id[:3].encode())
     async with running() as (system, store):
         alice = system.aggregate(Account, "alice")
         first = Credit(amount=1, command_id="aaa one")
@@ -1024,7 +1030,7 @@ def test_memory_finds_what_a_list_of_the_last_events_would(
 def test_memory_does_not_find_what_stands_across_two_places(commands: list[str], size: int) -> None:
     memory = CommandMemory()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("uno_actors.command_memory._hash", str.encode)
+        patch.setattr("uno_actors.aggregates.idempotency._hash", str.encode)
         for version, command_id in enumerate(commands, 1):
             memory.note(version, command_id, size)
         for wanted in set(commands):

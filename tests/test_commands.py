@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from uno_actors.commands import Command
+from uno_actors.domain.commands import Command
 
 
 class Deposit(Command[int]):

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from sqlalchemy import make_url
 
 from uno_actors import ActorSystem, Backoff, ConfigFault, EventPriority, InvalidConfig, Supervisor
-from uno_actors.config import FileTable, load
-from uno_actors.config_text import MOST_BYTES
-from uno_actors.supervisor import ChildSpec
+from uno_actors.config.reader import FileTable, load
+from uno_actors.config.text import MOST_BYTES
+from uno_actors.supervision.spec import ChildSpec
 from uno_actors.topics import TopicPattern
 from uno_actors.units import as_duration, duration
 
@@ -270,7 +270,9 @@ def test_options_of_a_store_may_have_any_letters(tmp_path: Path) -> None:
 def test_modules_beside_the_file_are_found(tmp_path: Path) -> None:
     (tmp_path / "beside_the_file.py").write_text("def handle(event): pass\n")
     path = written(tmp_path, '[[handlers]]\nhandler = "beside_the_file:handle"\n')
-    code = "import sys, os; from uno_actors.config import load; print(load(sys.argv[1]).handlers[0].name)"
+    code = (
+        "import sys, os; from uno_actors.config.reader import load; print(load(sys.argv[1]).handlers[0].name)"
+    )
     run = subprocess.run(
         [sys.executable, "-c", code, str(path)], cwd="/", capture_output=True, text=True, check=True
     )

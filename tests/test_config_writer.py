@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from test_config import GOOD, written
 
 from uno_actors import Backoff, EventPriority, Supervisor
-from uno_actors.config import DEFAULT_SUPERVISOR, load
-from uno_actors.config_writer import NotConfigurable, as_toml, write_config
-from uno_actors.handlers import HandlerSpec
-from uno_actors.supervisor import ChildSpec
+from uno_actors.config.reader import DEFAULT_SUPERVISOR, load
+from uno_actors.config.writer import NotConfigurable, as_toml, write_config
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.supervision.spec import ChildSpec
 from uno_actors.topics import TopicPattern
 
 SYSTEM = {"name": "system", "store": "memory:", "ask_timeout": 30.0, "stop_timeout": 10.0}
@@ -192,8 +192,8 @@ def test_any_tree_that_is_written_is_read_as_the_same(tree: Supervisor, tmp_path
 @given(plain)
 @example({"\x7f": False})
 def test_values_are_written_as_toml_reads_them(value: Any) -> None:
-    from uno_actors.config_text import expanded
-    from uno_actors.toml_lines import read_toml
+    from uno_actors.config.text import expanded
+    from uno_actors.config.toml import read_toml
 
     document = read_toml(f"x = {as_toml(value)}\n")
     assert document.faults == ()

@@ -28,8 +28,8 @@ from uno_actors import (
     subscribe,
     upcasts,
 )
-from uno_actors.config import load
-from uno_actors.events import register_event
+from uno_actors.config.reader import load
+from uno_actors.domain.events import register_event
 
 
 class Pick(Command[list[int]]):

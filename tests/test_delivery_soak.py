@@ -22,9 +22,9 @@ from uno_actors import (
     Supervisor,
     UnknownHandler,
 )
-from uno_actors.handlers import HandlerSpec
-from uno_actors.projections import aside_key, entry_of
-from uno_actors.store import StoredRecord
+from uno_actors.handlers.projection import aside_key, entry_of
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.store.port import StoredRecord
 
 OPTIONS: list[dict[str, Any]] = [{}, {"batch": 2}, {"timeout": 5.0}, {"batch": 3, "timeout": 5.0}]
 ABREAST: list[dict[str, Any]] = [{"concurrency": 2}, {"concurrency": 3}]
@@ -192,8 +192,8 @@ def test_whatever_happens_to_handlers_no_event_is_missing_or_counted_twice(
 ) -> None:
     chance = random.Random(seed)
     for _ in range(100):
-        monkeypatch.setattr("uno_actors.router.CHECKPOINT_EVERY", chance.choice([0, 0.05]))
-        monkeypatch.setattr("uno_actors.router.WINDOW", chance.choice([2, 4096]))
-        monkeypatch.setattr("uno_actors.handler_actor.CAPACITY", chance.choice([1, 3, 2048]))
-        monkeypatch.setattr("uno_actors.handler_actor.LOOK_AHEAD", chance.choice([2, 256]))
+        monkeypatch.setattr("uno_actors.handlers.router.CHECKPOINT_EVERY", chance.choice([0, 0.05]))
+        monkeypatch.setattr("uno_actors.handlers.router.WINDOW", chance.choice([2, 4096]))
+        monkeypatch.setattr("uno_actors.handlers.actor.CAPACITY", chance.choice([1, 3, 2048]))
+        monkeypatch.setattr("uno_actors.handlers.actor.LOOK_AHEAD", chance.choice([2, 256]))
         asyncio.run(World(chance).run(chance.randint(5, 40)))

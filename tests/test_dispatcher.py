@@ -12,7 +12,13 @@ import pytest
 
 from tests.machine import patience
 from tests.waiting import turns, until
-from uno_actors.dispatcher import Dispatcher, LoopThread, WorkerPool, default_dispatcher, standing_still
+from uno_actors.actors.dispatcher import (
+    Dispatcher,
+    LoopThread,
+    WorkerPool,
+    default_dispatcher,
+    standing_still,
+)
 
 label: ContextVar[str] = ContextVar("label", default="none")
 
@@ -357,7 +363,7 @@ def test_closing_a_loop_thread_cancels_what_runs_and_ends_the_thread(loop_thread
 def test_closing_a_loop_thread_does_not_wait_for_a_task_that_refuses_to_end(
     loop_thread: LoopThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("uno_actors.dispatcher.CANCEL_SECONDS", 0.01)
+    monkeypatch.setattr("uno_actors.actors.dispatcher.CANCEL_SECONDS", 0.01)
     task: asyncio.Task[None]
 
     async def stubborn() -> None:
@@ -380,9 +386,9 @@ def test_closing_a_loop_thread_does_not_wait_for_a_task_that_refuses_to_end(
 def test_the_default_dispatcher_is_one_and_is_made_anew_when_its_loop_was_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uno_actors.dispatcher._default", None)
+    monkeypatch.setattr("uno_actors.actors.dispatcher._default", None)
     thread = LoopThread("first")
-    monkeypatch.setattr("uno_actors.dispatcher.LoopThread", lambda _: thread)
+    monkeypatch.setattr("uno_actors.actors.dispatcher.LoopThread", lambda _: thread)
     first = default_dispatcher()
     assert default_dispatcher() is first
     thread.close()

@@ -9,8 +9,15 @@ import pytest
 from pydantic import Field, ValidationError
 
 from uno_actors.causality import Cause
+from uno_actors.domain.events import (
+    METADATA,
+    DomainEvent,
+    EventRegistry,
+    event_registry,
+    register_event,
+    upcasts,
+)
 from uno_actors.errors import AmbiguousEventType, EventNotReadable, InvalidTopic, UnknownEventType
-from uno_actors.events import METADATA, DomainEvent, EventRegistry, event_registry, register_event, upcasts
 
 
 class Minted(DomainEvent):

@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uno_actors import Backoff, ChildSpec, Supervisor
-from uno_actors.family import Family, GiveUp, LetGo, Nothing, Order, RestartGroup, Resume, ShutDown
-from uno_actors.supervisor import RestartType, Strategy
+from uno_actors.supervision.policy import (
+    Family,
+    GiveUp,
+    LetGo,
+    Nothing,
+    Order,
+    RestartGroup,
+    Resume,
+    ShutDown,
+)
+from uno_actors.supervision.spec import RestartType, Strategy
 
 BACKOFF = Backoff(initial=1, max=8, factor=2, jitter=0)
 ERROR = ValueError("broken")

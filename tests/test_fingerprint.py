@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, create_model, field_serializer
 
 from uno_actors import Command
-from uno_actors.fingerprint import SIZE, are_same, fingerprint, is_same
+from uno_actors.aggregates.fingerprint import SIZE, are_same, fingerprint, is_same
 
 
 class Colour(Enum):

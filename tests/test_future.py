@@ -13,7 +13,7 @@ import pytest
 
 from tests.waiting import turns
 from uno_actors import BlockingCallOnLoop, Future, WorldError, get_all
-from uno_actors.future import GetTimeout, Reply
+from uno_actors.actors.future import GetTimeout, Reply
 
 
 def on_thread(function: Callable[[], object]) -> threading.Thread:
@@ -531,7 +531,7 @@ def test_a_reply_whose_time_ends_between_two_looks_says_who_did_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     moments = count()
-    monkeypatch.setattr("uno_actors.future.time", SimpleNamespace(monotonic=lambda: next(moments)))
+    monkeypatch.setattr("uno_actors.actors.future.time", SimpleNamespace(monotonic=lambda: next(moments)))
     for seconds in range(1, 6):
         reply: Reply[int] = Reply(Silent(), seconds, str)
         with pytest.raises(Boom):

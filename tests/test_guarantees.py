@@ -43,11 +43,11 @@ from uno_actors import (
     reacts,
     subscribe,
 )
-from uno_actors.aggregate_actor import CAPACITY
-from uno_actors.codec import to_record
-from uno_actors.handler_actor import CAPACITY as HANDLER_CAPACITY
-from uno_actors.process_manager import AllSent
-from uno_actors.store import Append, Appended
+from uno_actors.aggregates.actor import CAPACITY
+from uno_actors.handlers.actor import CAPACITY as HANDLER_CAPACITY
+from uno_actors.handlers.process_manager import AllSent
+from uno_actors.store.codec import to_record
+from uno_actors.store.port import Append, Appended
 
 
 class MoneyPaid(DomainEvent):
@@ -444,8 +444,8 @@ async def test_9_isolation_of_handlers() -> None:
 
 async def test_9_isolation_of_a_busy_tier_from_one_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A LOW handler that is slow, but never beyond its turn, does not hold up the HIGH ones for long."""
-    monkeypatch.setattr("uno_actors.runtime.TURN", 0.05)
-    monkeypatch.setattr("uno_actors.router.WINDOW", 50)
+    monkeypatch.setattr("uno_actors.system.runtime.TURN", 0.05)
+    monkeypatch.setattr("uno_actors.handlers.router.WINDOW", 50)
     store, total, all_seen = InMemoryEventStore(), 400, asyncio.Event()
     seen: list[int] = []
 

@@ -23,10 +23,10 @@ from uno_actors import (
     SystemNotRunning,
     subscribe,
 )
-from uno_actors.codec import to_record
-from uno_actors.handler_actor import CAPACITY, Delivery, Subscription
-from uno_actors.handlers import HandlerSpec
-from uno_actors.store import PAGE, StoredRecord
+from uno_actors.handlers.actor import CAPACITY, Delivery, Subscription
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.store.codec import to_record
+from uno_actors.store.port import PAGE, StoredRecord
 
 AT_ONCE = Backoff(initial=0, max=0)
 
@@ -532,7 +532,7 @@ async def test_stopping_while_a_handler_waits_for_its_restart_neither_waits_nor_
 async def test_a_handler_whose_queue_is_full_falls_behind_and_catches_up_without_gap_or_double(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uno_actors.handler_actor.CAPACITY", 10)
+    monkeypatch.setattr("uno_actors.handlers.actor.CAPACITY", 10)
     store, seen, states = BankStore(), [], set()
     gate = threading.Event()
 
@@ -756,7 +756,7 @@ async def test_a_plain_handler_works_on_a_thread_in_batches_and_in_order() -> No
 async def test_a_slow_plain_handler_comes_back_amid_a_batch_and_goes_on_with_the_rest(
     start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uno_actors.handler_actor.BATCH_SECONDS", -1.0)
+    monkeypatch.setattr("uno_actors.handlers.actor.BATCH_SECONDS", -1.0)
     store, seen = BankStore(), []
 
     @subscribe(name="plain", start="earliest")

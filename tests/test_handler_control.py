@@ -25,9 +25,9 @@ from uno_actors import (
     UnknownHandler,
     subscribe,
 )
-from uno_actors.handler_control import Orders, Reset
-from uno_actors.handlers import HandlerSpec
-from uno_actors.router import CHECKPOINT_EVERY
+from uno_actors.handlers.control import Orders, Reset
+from uno_actors.handlers.router import CHECKPOINT_EVERY
+from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.testing import ManualClock
 
 

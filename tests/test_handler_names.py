@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uno_actors.handler_control import PAUSED, RESET, RETRY
-from uno_actors.handler_names import CONTROL, DIRECTORY, TOLD, handler_of, handlers_of, view_name
-from uno_actors.view_keys import pack_key
+from uno_actors.handlers.control import PAUSED, RESET, RETRY
+from uno_actors.store.handler_names import CONTROL, DIRECTORY, TOLD, handler_of, handlers_of, view_name
+from uno_actors.store.view_keys import pack_key
 
 names = st.text(min_size=1, max_size=20).filter(lambda name: not {"@", "\0"} & set(name))
 

@@ -24,7 +24,7 @@ from uno_actors import (
     Supervisor,
     subscribe,
 )
-from uno_actors.handlers import HandlerSpec
+from uno_actors.handlers.spec import HandlerSpec
 
 
 def of(aggregate_id: str | None, *amounts: int) -> list[Credited]:
@@ -270,7 +270,7 @@ async def test_what_is_set_aside_takes_no_checkpoint_past_what_is_not_done() -> 
 
 
 async def test_a_handler_left_behind_goes_on_with_other_aggregates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uno_actors.runtime.TURN", 0.05)
+    monkeypatch.setattr("uno_actors.system.runtime.TURN", 0.05)
     store, go_on, seen = BankStore(), asyncio.Event(), []
 
     @subscribe(name="abreast", concurrency=2, priority=EventPriority.HIGH)
@@ -534,7 +534,7 @@ def test_the_same_with_little_room_and_a_new_system_for_each_part(
         await run.check([event for part in parts for event in part], restarted=True)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("uno_actors.router.WINDOW", window)
-        patch.setattr("uno_actors.handler_actor.CAPACITY", capacity)
-        patch.setattr("uno_actors.handler_actor.LOOK_AHEAD", capacity)
+        patch.setattr("uno_actors.handlers.router.WINDOW", window)
+        patch.setattr("uno_actors.handlers.actor.CAPACITY", capacity)
+        patch.setattr("uno_actors.handlers.actor.LOOK_AHEAD", capacity)
         asyncio.run(play())

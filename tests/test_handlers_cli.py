@@ -15,7 +15,8 @@ from tests.bank import EVENTS, Credited, credited
 from tests.test_handler_control import Seen, info
 from tests.test_projections import totals
 from tests.waiting import until
-from uno_actors import ActorSystem, Backoff, Supervisor, cli
+from uno_actors import ActorSystem, Backoff, Supervisor
+from uno_actors.cli import app as cli
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
 

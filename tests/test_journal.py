@@ -9,9 +9,9 @@ import pytest
 from tests.bank import BankStore, credited
 from tests.waiting import turns, until
 from uno_actors import ConcurrencyConflict, OutcomeUnknown, StoreUnavailable, UnoError
-from uno_actors.codec import to_record
-from uno_actors.journal import Journal, Outcome
-from uno_actors.store import Append, Appended
+from uno_actors.aggregates.journal import Journal, Outcome
+from uno_actors.store.codec import to_record
+from uno_actors.store.port import Append, Appended
 
 
 def request(aggregate_id: str, *amounts: int, expected: int | None = None) -> Append:

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uno_actors.codec import StreamId
-from uno_actors.lanes import Lanes
+from uno_actors.handlers.keyed_queue import Lanes
+from uno_actors.store.codec import StreamId
 
 A, B, C = (StreamId("Account", name) for name in "abc")
 

@@ -11,9 +11,9 @@ import pytest
 from tests.machine import patience
 from tests.waiting import ManualClock, turns, until
 from uno_actors import Actor, ActorRef, ActorSystem, AskTimeout, MailboxPolicy, NameTaken, Terminated
-from uno_actors.asks import Envelope
-from uno_actors.dispatcher import MAX_WORKERS, Dispatcher
-from uno_actors.mailbox import make_mailbox
+from uno_actors.actors.ask import Envelope
+from uno_actors.actors.dispatcher import MAX_WORKERS, Dispatcher
+from uno_actors.actors.mailbox import make_mailbox
 
 
 class Notes(Actor):
@@ -454,8 +454,8 @@ async def test_an_actor_that_has_a_name_is_called_by_it() -> None:
 
 async def test_the_oldest_message_is_the_one_that_waits_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("uno_actors.asks.monotonic", lambda: now)
-    monkeypatch.setattr("uno_actors.mailbox.monotonic", lambda: now)
+    monkeypatch.setattr("uno_actors.actors.ask.monotonic", lambda: now)
+    monkeypatch.setattr("uno_actors.actors.mailbox.monotonic", lambda: now)
     mailbox = make_mailbox(MailboxPolicy(priority=lambda message: -message))
     assert mailbox.oldest() is None
     for number in range(3):
@@ -524,7 +524,7 @@ async def test_a_system_tells_of_the_messages_of_all_its_actors_and_of_its_comma
 
 async def test_a_dispatcher_tells_how_late_its_loop_is(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("uno_actors.dispatcher.monotonic", lambda: now)
+    monkeypatch.setattr("uno_actors.actors.dispatcher.monotonic", lambda: now)
     dispatcher, late = Dispatcher(asyncio.get_running_loop()), list[float | None]()
     for _ in range(3):
         dispatcher.post(lambda: late.append(dispatcher.statistics().oldest))

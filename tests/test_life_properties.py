@@ -32,7 +32,7 @@ from uno_actors import (
     WorkCancelled,
     handles,
 )
-from uno_actors.process import ActorProcess, Failure
+from uno_actors.actors.cell import ActorProcess, Failure
 
 Message = tuple[str, int]
 

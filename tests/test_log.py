@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from uno_actors.log import get_logger
+from uno_actors.logs import get_logger
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +79,6 @@ def test_a_program_that_has_configured_structlog_gets_the_events_itself() -> Non
 
 def test_a_program_that_has_configured_nothing_sees_no_noise() -> None:
     """A library does not write to standard error uninvited."""
-    program = "from uno_actors.log import get_logger; get_logger().error('not for your eyes')"
+    program = "from uno_actors.logs import get_logger; get_logger().error('not for your eyes')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")

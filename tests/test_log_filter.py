@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from stores import InMemoryEventStore
 from uno_actors import AggregateRoot, DomainEvent, EventRegistry, InvalidTopic
-from uno_actors.codec import Record, to_record
-from uno_actors.log_filter import EVERYTHING, LogFilter, recorded_names
+from uno_actors.store.codec import Record, to_record
+from uno_actors.store.log_filter import EVERYTHING, LogFilter, recorded_names
 from uno_actors.topics import TopicPattern
 
 

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from tests.machine import patience
 from uno_actors import Future, MailboxFull
-from uno_actors import mailbox as mailbox_module
-from uno_actors._pykka import ActorStop, PykkaEnvelope
-from uno_actors.asks import Envelope
-from uno_actors.mailbox import (
+from uno_actors.actors import mailbox as mailbox_module
+from uno_actors.actors.ask import Envelope
+from uno_actors.actors.mailbox import (
     KEPT,
     LOGGED_PER_SECOND,
     DeadMessages,
@@ -22,6 +21,7 @@ from uno_actors.mailbox import (
     Overflow,
     make_mailbox,
 )
+from uno_actors.actors.pykka import ActorStop, PykkaEnvelope
 
 
 @pytest.fixture(autouse=True)

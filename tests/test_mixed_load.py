@@ -32,8 +32,8 @@ from uno_actors import (
     UnoError,
     handles,
 )
-from uno_actors.actor import ActorDeadError
-from uno_actors.handlers import HandlerSpec
+from uno_actors.actors.actor import ActorDeadError
+from uno_actors.handlers.spec import HandlerSpec
 
 ACTORS = 5
 CLIENTS = 60

@@ -10,8 +10,8 @@ import pytest
 from stores import InMemoryEventStore
 from tests.bank import Account, Balance, BankStore, Credit, Credited
 from uno_actors import ActorSystem, ConcurrencyConflict, EventSourcedRepository
-from uno_actors.codec import StreamId, to_record
-from uno_actors.store import PAGE, Append, EventStore, StoredRecord
+from uno_actors.store.codec import StreamId, to_record
+from uno_actors.store.port import PAGE, Append, EventStore, StoredRecord
 
 ALICE = StreamId("Account", "alice")
 

@@ -13,9 +13,9 @@ from stores import LmdbEventStore
 from tests.bank import Account, Balance, BankStore, Credit, credited
 from tests.waiting import turns, until
 from uno_actors import ActorSystem
-from uno_actors.codec import Record, to_record
-from uno_actors.others import Others
-from uno_actors.store import PAGE, Append, Appended, StoredRecord
+from uno_actors.aggregates.external_writes import Others
+from uno_actors.store.codec import Record, to_record
+from uno_actors.store.port import PAGE, Append, Appended, StoredRecord
 
 
 class Reading(BankStore):
@@ -153,5 +153,5 @@ def test_all_that_others_record_is_heard_of(steps: list[tuple[bool, int, int]]) 
         assert others._seen == await store.last_position()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("uno_actors.others.LOOK_AFTER", 0)
+        patch.setattr("uno_actors.aggregates.external_writes.LOOK_AFTER", 0)
         asyncio.run(run())

@@ -34,9 +34,9 @@ from typing_extensions import TypedDict
 
 from tests.stores.test_contract import STORES
 from uno_actors import AggregateRoot, EventNotReadable, EventNotSerializable, UnoError
-from uno_actors.codec import pack, to_event, to_record, unpack
-from uno_actors.events import METADATA, DomainEvent, EventRegistry
-from uno_actors.payloads import as_recorded, is_exact
+from uno_actors.domain.events import METADATA, DomainEvent, EventRegistry
+from uno_actors.domain.payloads import as_recorded, is_exact
+from uno_actors.store.codec import pack, to_event, to_record, unpack
 from uno_actors.testing.contract import MakeStore
 
 # --- values that are hard to carry -------------------------------------------------------------------------

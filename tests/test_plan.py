@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uno_actors import Actor, Backoff, Supervisor
-from uno_actors.handlers import HandlerSpec
-from uno_actors.plan import plan, time_to_give_up
-from uno_actors.simulation import Fault, simulate
-from uno_actors.supervisor import ChildSpec
+from uno_actors.config.analysis import plan, time_to_give_up
+from uno_actors.config.simulation import Fault, simulate
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.supervision.spec import ChildSpec
 
 AT_ONCE = Backoff(0.0, 0.0)
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from uno_actors import ActorSystem, DomainEvent, EventBus
 from uno_actors.errors import describe
-from uno_actors.handler_control import HandlerControl
-from uno_actors.handlers import HandlerSpec
-from uno_actors.log import get_logger, write_logs
+from uno_actors.handlers.control import HandlerControl
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.logs import get_logger, write_logs
 from uno_actors.printable import (
     LONGEST_ERROR,
     LONGEST_TRACEBACK,

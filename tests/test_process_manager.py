@@ -28,8 +28,8 @@ from uno_actors import (
     handles,
     reacts,
 )
-from uno_actors.process_manager import HasReacted, React, Reacted
-from uno_actors.store import Append, Appended
+from uno_actors.handlers.process_manager import HasReacted, React, Reacted
+from uno_actors.store.port import Append, Appended
 
 
 class Reserve(Command):

@@ -28,10 +28,10 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.errors import InvalidHandler
-from uno_actors.handlers import HandlerSpec
-from uno_actors.projections import ViewReader, entry_of, publish, view_to_write
-from uno_actors.store import ViewChange
-from uno_actors.view_keys import MAX_KEY_BYTES, Key, pack_key, unpack_key
+from uno_actors.handlers.projection import ViewReader, entry_of, publish, view_to_write
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.store.port import ViewChange
+from uno_actors.store.view_keys import MAX_KEY_BYTES, Key, pack_key, unpack_key
 
 # --- keys ---
 

@@ -29,8 +29,8 @@ from uno_actors import (
     open_store,
     subscribe,
 )
-from uno_actors.config import load
-from uno_actors.handlers import HandlerSpec
+from uno_actors.config.reader import load
+from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.quantities import LONGEST, MOST, is_count, is_duration, is_number
 
 NO_NUMBERS: list[Any] = [True, False, "1", b"1", Decimal(1), 1j, [], object()]

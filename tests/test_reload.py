@@ -9,9 +9,9 @@ import pytest
 from typing_extensions import override
 
 from uno_actors import Actor, ActorSystem, InvalidConfig, Supervisor, SupervisorGaveUp
-from uno_actors.handlers import HandlerSpec
-from uno_actors.reload import Change, Difference, difference
-from uno_actors.supervisor import ChildSpec
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.supervision.reload import Change, Difference, difference
+from uno_actors.supervision.spec import ChildSpec
 
 # --- the difference ----------------------------------------------------------------------------------------
 

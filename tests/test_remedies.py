@@ -37,8 +37,8 @@ from uno_actors import (
     reacts,
     subscribe,
 )
-from uno_actors.actor import Actor
-from uno_actors.store import ANY
+from uno_actors.actors.actor import Actor
+from uno_actors.store.port import ANY
 from uno_actors.testing import given
 
 

@@ -20,7 +20,7 @@ from uno_actors import (
     StoreFull,
     UnoError,
 )
-from uno_actors.codec import StreamId
+from uno_actors.store.codec import StreamId
 
 ALICE = StreamId("Account", "alice")
 

@@ -18,10 +18,10 @@ from uno_actors import (
     Supervisor,
     subscribe,
 )
-from uno_actors.codec import to_event, to_record
-from uno_actors.handler_actor import Delivery, Subscription
-from uno_actors.handlers import HandlerSpec
-from uno_actors.router import CHECKPOINT_EVERY, TURN, RouterActor
+from uno_actors.handlers.actor import Delivery, Subscription
+from uno_actors.handlers.router import CHECKPOINT_EVERY, TURN, RouterActor
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.store.codec import to_event, to_record
 
 HIGH, NORMAL, LOW = EventPriority
 
@@ -207,7 +207,7 @@ async def test_a_failing_high_handler_gives_up_its_turn_at_once() -> None:
 async def test_with_a_window_of_any_size_everything_arrives(
     window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uno_actors.router.WINDOW", window)
+    monkeypatch.setattr("uno_actors.handlers.router.WINDOW", window)
     store, high_saw, low_saw = BankStore(), [], []
 
     @subscribe(name="high", priority=HIGH)
@@ -229,7 +229,7 @@ async def test_with_a_window_of_any_size_everything_arrives(
 
 
 async def test_no_more_events_are_in_memory_than_the_window_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uno_actors.router.WINDOW", 10)
+    monkeypatch.setattr("uno_actors.handlers.router.WINDOW", 10)
     store, gate = BankStore(), asyncio.Event()
 
     @subscribe(name="stuck")
@@ -252,7 +252,7 @@ async def test_no_more_events_are_in_memory_than_the_window_allows(monkeypatch: 
 async def test_what_a_full_handler_gives_back_does_not_move_on_what_is_still_being_handed_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uno_actors.handler_actor.CAPACITY", 1)
+    monkeypatch.setattr("uno_actors.handlers.actor.CAPACITY", 1)
     store, log = BankStore(), []
 
     @subscribe(name="full", priority=HIGH)
@@ -277,7 +277,7 @@ def test_a_handler_that_falls_behind_while_events_are_handed_out_disturbs_no_ord
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Handing out makes one give back, which makes others move on: each sees the order of the log."""
-    monkeypatch.setattr("uno_actors.handler_actor.CAPACITY", 2)
+    monkeypatch.setattr("uno_actors.handlers.actor.CAPACITY", 2)
     clock = ManualClock()
     full = Subscription(HandlerSpec("full", print, priority=HIGH), 0, EVENTS, clock, live=True)
     lows = [
@@ -302,7 +302,7 @@ def test_a_handler_that_falls_behind_while_events_are_handed_out_disturbs_no_ord
 
 
 def _stored(position: int) -> Any:
-    from uno_actors.store import StoredRecord
+    from uno_actors.store.port import StoredRecord
 
     return StoredRecord(position, to_record(Credited(amount=position)))
 
@@ -401,7 +401,7 @@ async def test_a_burst_makes_no_quick_handler_read_and_decode_it_again(
         await go_on.wait()
         seen.append(event)
 
-    monkeypatch.setattr("uno_actors.handler_actor.to_event", decode)
+    monkeypatch.setattr("uno_actors.handlers.actor.to_event", decode)
     handlers = [HandlerSpec(tier.name, handle, Credited, None, tier) for tier in EventPriority]
     async with ActorSystem(store, aggregates=[], handlers=handlers) as system:
         await system.settled()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.bank import BankStore, BonusCredited, Credited, Debited
 from uno_actors import ActorSystem, Backoff, DomainEvent, EventPriority, Supervisor
-from uno_actors.handlers import HandlerSpec
+from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.topics import TopicPattern
 
 MAX_ATTEMPTS = 3
@@ -201,6 +201,6 @@ def test_the_same_with_little_room_and_a_new_system_for_each_batch(
         await run.check_each_handler([event for batch in batches for event in batch])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("uno_actors.router.WINDOW", window)
-        patch.setattr("uno_actors.handler_actor.CAPACITY", capacity)
+        patch.setattr("uno_actors.handlers.router.WINDOW", window)
+        patch.setattr("uno_actors.handlers.actor.CAPACITY", capacity)
         asyncio.run(play())

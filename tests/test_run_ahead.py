@@ -20,8 +20,8 @@ from uno_actors import (
     StoreUnavailable,
     UnoError,
 )
-from uno_actors.codec import Record, StreamId, read_payload, to_record
-from uno_actors.store import Append, Appended
+from uno_actors.store.codec import Record, StreamId, read_payload, to_record
+from uno_actors.store.port import Append, Appended
 
 TOO_LARGE = 100
 ALICE = StreamId("Account", "alice")

@@ -9,8 +9,8 @@ from tests.bank import BankStore, Credited, credited
 from tests.machine import patience
 from tests.waiting import ManualClock, until
 from uno_actors import ActorSystem, HandlerContext, Supervisor, subscribe
-from uno_actors.handlers import EventHandler
-from uno_actors.store import Lease
+from uno_actors.handlers.spec import EventHandler
+from uno_actors.store.port import Lease
 
 Handled = list[tuple[str, int]]
 System = Callable[[str], ActorSystem]

@@ -57,7 +57,7 @@ async def test_a_stop_under_load_answers_every_accepted_command_with_what_is_cer
 async def test_a_handler_that_fails_while_it_is_stopped_stays_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uno_actors.runtime.DRAIN_SHARE", 0)
+    monkeypatch.setattr("uno_actors.system.runtime.DRAIN_SHARE", 0)
     inside, go_on = asyncio.Event(), asyncio.Event()
 
     @subscribe(event_type=Credited, name="fails late")

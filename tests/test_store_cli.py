@@ -23,12 +23,13 @@ from typing_extensions import override
 from stores import LmdbEventStore
 from stores._lmdb_reading import sealed, stream_prefix
 from tests.machine import patience
-from uno_actors import ActorSystem, DeadLetter, DomainEvent, EventRegistry, Projection, Snapshot, cli
-from uno_actors.codec import Record, StreamId, pack, to_record
+from uno_actors import ActorSystem, DeadLetter, DomainEvent, EventRegistry, Projection, Snapshot
+from uno_actors.cli import app as cli
+from uno_actors.cli.record_lines import UnreadableLine, from_line, to_line
 from uno_actors.errors import CallerError
-from uno_actors.handlers import HandlerSpec
-from uno_actors.record_lines import UnreadableLine, from_line, to_line
-from uno_actors.store import StoredRecord, ViewChange
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.store.codec import Record, StreamId, pack, to_record
+from uno_actors.store.port import StoredRecord, ViewChange
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
 MOMENT = datetime(2024, 2, 29, 12, 30, 59, 123456, tzinfo=UTC)

@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 
 from tests.crash_worker import Account, Counts, Deposit
 from tests.postgres import postgres
-from uno_actors import ActorSystem, DeadLetter, StoreUnavailable, UnoError, cli, open_store, published_view
-from uno_actors.events import EventRegistry
-from uno_actors.store import Append, Appended, EventStore, StoredRecord
-from uno_actors.store_copy import CopyRefused, copy_store
+from uno_actors import ActorSystem, DeadLetter, StoreUnavailable, UnoError, open_store, published_view
+from uno_actors.cli import app as cli
+from uno_actors.cli.store_copy import CopyRefused, copy_store
+from uno_actors.domain.events import EventRegistry
+from uno_actors.store.port import Append, Appended, EventStore, StoredRecord
 from uno_actors.testing.contract import Noted
 
 MOMENT = datetime(2024, 6, 1, tzinfo=UTC)

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from uno_actors import InvalidConfig, UnoError, open_store
-from uno_actors.config import load
+from uno_actors.config.reader import load
 from uno_actors.errors import InvalidStoreUrl, StoreUnavailable
 from uno_actors.printable import traceback_text
-from uno_actors.store import check_store_url
+from uno_actors.store.port import check_store_url
 from uno_actors.store_urls import is_secret_name, without_password, without_secrets
 
 

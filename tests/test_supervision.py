@@ -27,8 +27,8 @@ from uno_actors import (
     UnknownChild,
     UnknownSupervisor,
 )
-from uno_actors.actor import ActorDeadError
-from uno_actors.handlers import HandlerSpec
+from uno_actors.actors.actor import ActorDeadError
+from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.testing import ManualClock
 
 AT_ONCE = Backoff(initial=0, max=0)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uno_actors import Actor, Backoff, ChildSpec, InvalidSupervisor, Supervisor
-from uno_actors.supervisor import RestartBudget
+from uno_actors.supervision.spec import RestartBudget
 
 PLAIN = Backoff(initial=0.1, max=10.0, factor=2.0, jitter=0.0)
 

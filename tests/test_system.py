@@ -33,7 +33,7 @@ from uno_actors import (
     handles,
     subscribe,
 )
-from uno_actors.handlers import HandlerRegistry, HandlerSpec
+from uno_actors.handlers.spec import HandlerRegistry, HandlerSpec
 
 
 @pytest.fixture(autouse=True)
@@ -333,7 +333,7 @@ async def test_a_start_that_fails_leaves_nothing_running() -> None:
 
 async def test_a_store_opened_for_a_start_that_fails_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     store = ThreadStore()
-    monkeypatch.setattr("uno_actors.system.open_store", lambda *_: store)
+    monkeypatch.setattr("uno_actors.system.system.open_store", lambda *_: store)
 
     async def fail(*_: object) -> int:
         raise StoreUnavailable("memory:", "for a test")
@@ -451,7 +451,7 @@ async def test_a_stuck_handler_does_not_keep_the_stop_beyond_its_timeout(kind: s
 def test_a_synchronous_program_ends_although_handlers_and_actors_are_stuck(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uno_actors.dispatcher.CANCEL_SECONDS", 0.01)
+    monkeypatch.setattr("uno_actors.actors.dispatcher.CANCEL_SECONDS", 0.01)
     store, never, begun = ThreadStore(), threading.Event(), threading.Barrier(3)
 
     def stuck(event: DomainEvent) -> None:

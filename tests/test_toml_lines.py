@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from uno_actors.toml_lines import read_toml
+from uno_actors.config.toml import read_toml
 
 DOCUMENT = '''\
 a = 1

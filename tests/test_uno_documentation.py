@@ -33,8 +33,8 @@ from uno_actors import (
     register_event,
     subscribe,
 )
-from uno_actors.handlers import HandlerRegistry
-from uno_actors.publisher import event_defaults
+from uno_actors.bus.publisher import event_defaults
+from uno_actors.handlers.spec import HandlerRegistry
 from uno_actors.testing import Probe
 
 

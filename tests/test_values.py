@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, PrivateAttr, TypeAdapter, field_validator
 
-from uno_actors.values import classes_in, pack_value, unpack_value
+from uno_actors.domain.values import classes_in, pack_value, unpack_value
 
 
 class Colour(enum.Enum):

@@ -39,10 +39,10 @@ from uno_actors import (
     handles,
     open_store,
 )
-from uno_actors.actor import ActorDeadError
-from uno_actors.dispatcher import Dispatcher
+from uno_actors.actors.actor import ActorDeadError
+from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.errors import MAX_FRAMES, as_error, describe, shown
-from uno_actors.handlers import HandlerSpec
+from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.printable import traceback_text
 from uno_actors.tasks import begin, end_of
 

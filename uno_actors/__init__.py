@@ -25,15 +25,25 @@ A map, in the order in which one command travels:
 - ``errors``: one tree that tells the caller's faults, the world's and ours apart.
 """
 
-from uno_actors.actor import Actor, ActorRef
-from uno_actors.aggregate import AggregateRoot, handles
-from uno_actors.aggregate_actor import AggregateRef
-from uno_actors.bridges import bridge
-from uno_actors.bus import BusStatistics, EventBus, FailedDelivery
-from uno_actors.causal_tree import CausalNode, CausalTree
-from uno_actors.commands import Command
-from uno_actors.config_errors import ConfigFault, InvalidConfig
-from uno_actors.config_writer import NotConfigurable
+from uno_actors.actors.actor import Actor, ActorRef
+from uno_actors.actors.cell import ActorStatistics, Terminated
+from uno_actors.actors.future import Future, get_all
+from uno_actors.actors.mailbox import DeadMessage, MailboxPolicy
+from uno_actors.aggregates.actor import AggregateRef
+from uno_actors.aggregates.repository import EventSourcedRepository
+from uno_actors.bus.bus import BusStatistics, EventBus, FailedDelivery
+from uno_actors.bus.publisher import (
+    EventPublisher,
+    event_defaults,
+    get_event_bus,
+    get_event_publisher,
+    get_event_store,
+)
+from uno_actors.config.errors import ConfigFault, InvalidConfig
+from uno_actors.config.writer import NotConfigurable
+from uno_actors.domain.aggregate import AggregateRoot, handles
+from uno_actors.domain.commands import Command
+from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry, register_event, upcasts
 from uno_actors.errors import (
     AggregateNotFound,
     AmbiguousEventType,
@@ -90,31 +100,23 @@ from uno_actors.errors import (
     WorkCancelled,
     WorldError,
 )
-from uno_actors.events import DomainEvent, EventRegistry, event_registry, register_event, upcasts
-from uno_actors.future import Future, get_all
-from uno_actors.handler_control import HandlerControl, HandlerInfo
-from uno_actors.handler_moves import HandlerNameWarning
-from uno_actors.handlers import EventHandler, EventPriority, HandlerContext, subscribe
-from uno_actors.log_filter import LogFilter
-from uno_actors.mailbox import DeadMessage, MailboxPolicy
-from uno_actors.process import ActorStatistics, Terminated
-from uno_actors.process_manager import ProcessManager, Refusal, reacts
-from uno_actors.projections import Projection, PublishedView, View, published_view
-from uno_actors.publisher import (
-    EventPublisher,
-    event_defaults,
-    get_event_bus,
-    get_event_publisher,
-    get_event_store,
+from uno_actors.handlers.control import HandlerControl, HandlerInfo
+from uno_actors.handlers.moves import HandlerNameWarning
+from uno_actors.handlers.process_manager import ProcessManager, Refusal, reacts
+from uno_actors.handlers.projection import Projection, PublishedView, View, published_view
+from uno_actors.handlers.spec import EventHandler, EventPriority, HandlerContext, subscribe
+from uno_actors.store.causal_tree import CausalNode, CausalTree
+from uno_actors.store.log_filter import LogFilter
+from uno_actors.store.port import (
+    ANY as ANY,  # not among the names of `import *`: unittest.mock has an ANY too
 )
-from uno_actors.reload import Reloaded
-from uno_actors.repository import EventSourcedRepository
-from uno_actors.runners import TreeNode
-from uno_actors.runtime import SystemStatistics
-from uno_actors.store import ANY as ANY  # not among the names of `import *`: unittest.mock has an ANY too
-from uno_actors.store import DeadLetter, EventStore, Lease, RecordedEvent, Snapshot, open_store
-from uno_actors.supervisor import Backoff, ChildSpec, Supervisor
-from uno_actors.system import ActorSystem, ChildCounts, SupervisorRef
+from uno_actors.store.port import DeadLetter, EventStore, Lease, RecordedEvent, Snapshot, open_store
+from uno_actors.supervision.child import TreeNode
+from uno_actors.supervision.reload import Reloaded
+from uno_actors.supervision.spec import Backoff, ChildSpec, Supervisor
+from uno_actors.system.bridges import bridge
+from uno_actors.system.runtime import SystemStatistics
+from uno_actors.system.system import ActorSystem, ChildCounts, SupervisorRef
 
 __all__ = [
     "Actor",

@@ -50,9 +50,9 @@ from uno_actors import (
     open_store,
     subscribe,
 )
-from uno_actors.codec import Record, StreamId
-from uno_actors.mailbox import MailboxPolicy
-from uno_actors.store import EventStore
+from uno_actors.actors.mailbox import MailboxPolicy
+from uno_actors.store.codec import Record, StreamId
+from uno_actors.store.port import EventStore
 from uno_actors.topics import TopicPattern, TopicTrie
 
 METADATA_FIELDS = [name for name in Record._fields if name in DomainEvent.model_fields]

@@ -34,7 +34,7 @@ from year import AIRCRAFT, days, year
 
 from stores import InMemoryEventStore
 from uno_actors import CommandRejected, EventSourcedRepository
-from uno_actors.codec import StreamId
+from uno_actors.store.codec import StreamId
 
 MORNING = datetime(2013, 1, 1, 10, 15, tzinfo=UTC)
 HEADER = (

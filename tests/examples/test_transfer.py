@@ -10,7 +10,7 @@ import pytest
 
 from stores import LmdbEventStore
 from tests.machine import patience
-from uno_actors.events import EventRegistry
+from uno_actors.domain.events import EventRegistry
 
 ENDS = {
     "rent": "done",

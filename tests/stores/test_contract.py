@@ -13,7 +13,7 @@ import pytest
 
 from stores import InMemoryEventStore, LmdbEventStore
 from tests.postgres import postgres
-from uno_actors.codec import StreamId
+from uno_actors.domain.events import DomainEvent, EventRegistry
 from uno_actors.errors import (
     ConcurrencyConflict,
     EventNotSerializable,
@@ -21,9 +21,9 @@ from uno_actors.errors import (
     StoreUnavailable,
     UnoError,
 )
-from uno_actors.events import DomainEvent, EventRegistry
-from uno_actors.log_filter import EVERYTHING, LogFilter
-from uno_actors.store import (
+from uno_actors.store.codec import StreamId
+from uno_actors.store.log_filter import EVERYTHING, LogFilter
+from uno_actors.store.port import (
     PAGE,
     Append,
     Appended,
@@ -35,7 +35,7 @@ from uno_actors.store import (
     StoredRecord,
     ViewChange,
 )
-from uno_actors.store import open_store as open_store_of_url
+from uno_actors.store.port import open_store as open_store_of_url
 from uno_actors.testing import CONTRACT, Check, MakeStore, StorePlace, check_event_store
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from stores.lmdb import FORMAT, LmdbEventStore, open_url
 from tests.machine import patience
-from uno_actors.codec import StreamId, pack, to_record, unpack
+from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import (
     ConcurrencyConflict,
     CorruptRecord,
@@ -29,8 +29,8 @@ from uno_actors.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from uno_actors.events import EventRegistry
-from uno_actors.store import Append, DeadLetter, Snapshot, open_store
+from uno_actors.store.codec import StreamId, pack, to_record, unpack
+from uno_actors.store.port import Append, DeadLetter, Snapshot, open_store
 from uno_actors.testing.contract import Noted
 
 REGISTRY = EventRegistry([Noted])

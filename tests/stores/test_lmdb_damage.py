@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from stores.lmdb import LmdbEventStore
-from uno_actors.codec import StreamId
+from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import CorruptRecord
-from uno_actors.events import EventRegistry
-from uno_actors.store import DeadLetter
+from uno_actors.store.codec import StreamId
+from uno_actors.store.port import DeadLetter
 from uno_actors.testing.contract import Noted
 
 REGISTRY = EventRegistry([Noted])

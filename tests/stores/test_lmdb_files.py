@@ -13,8 +13,8 @@ import pytest
 
 from stores._guards import WriteTurn
 from stores.lmdb import LOOK_AT_FILES_EVERY, LmdbEventStore
+from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import OutcomeUnknown, StoreUnavailable
-from uno_actors.events import EventRegistry
 from uno_actors.testing.contract import Noted
 
 REGISTRY = EventRegistry([Noted])

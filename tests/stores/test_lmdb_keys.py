@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from stores.lmdb import LmdbEventStore
 from tests.lmdb_pages import Part, parts
-from uno_actors.codec import StreamId
+from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import CorruptRecord, StoreFormatError, UnoError
-from uno_actors.events import EventRegistry
-from uno_actors.store import DeadLetter, Snapshot, ViewChange
-from uno_actors.store_care import Fault, Verified
+from uno_actors.store.codec import StreamId
+from uno_actors.store.maintenance import Fault, Verified
+from uno_actors.store.port import DeadLetter, Snapshot, ViewChange
 from uno_actors.testing.contract import Noted
 
 REGISTRY = EventRegistry([Noted])

@@ -17,6 +17,7 @@ import stores.lmdb
 from stores.lmdb import LmdbEventStore, open_url
 from tests.machine import patience
 from tests.waiting import until
+from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import (
     EventNotSerializable,
     InvalidHandler,
@@ -25,8 +26,7 @@ from uno_actors.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from uno_actors.events import EventRegistry
-from uno_actors.store import DeadLetter, check_store_url, open_store
+from uno_actors.store.port import DeadLetter, check_store_url, open_store
 from uno_actors.testing.contract import Noted
 
 REGISTRY = EventRegistry([Noted])

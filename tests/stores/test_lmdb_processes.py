@@ -23,8 +23,8 @@ from tests.machine import patience
 from tests.test_crash import Heard, check
 from tests.waiting import until
 from uno_actors import ActorSystem, StoreForked, SystemNotRunning
-from uno_actors.events import EventRegistry
-from uno_actors.store import Append
+from uno_actors.domain.events import EventRegistry
+from uno_actors.store.port import Append
 from uno_actors.testing.contract import Noted
 
 REGISTRY = EventRegistry([Noted])

@@ -12,8 +12,8 @@ from random import Random
 import pytest
 
 from stores import LmdbEventStore
-from uno_actors.codec import Record, StreamId
-from uno_actors.store import Append
+from uno_actors.store.codec import Record, StreamId
+from uno_actors.store.port import Append
 
 MILLION = 1_000_000
 STREAMS = 100_000

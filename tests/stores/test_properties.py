@@ -14,10 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from stores import InMemoryEventStore, LmdbEventStore
 from tests.postgres import postgres
-from uno_actors.codec import StreamId, to_record
+from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import AmbiguousStream, ConcurrencyConflict
-from uno_actors.events import EventRegistry
-from uno_actors.store import Append, Appended, DeadLetter, EventStore, Snapshot, open_store
+from uno_actors.store.codec import StreamId, to_record
+from uno_actors.store.port import Append, Appended, DeadLetter, EventStore, Snapshot, open_store
 from uno_actors.testing.contract import Noted
 
 T = TypeVar("T")

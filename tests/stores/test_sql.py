@@ -32,9 +32,9 @@ from uno_actors import (
     StoreUnavailable,
     open_store,
 )
-from uno_actors.codec import StreamId, to_record
-from uno_actors.events import DomainEvent, EventRegistry
-from uno_actors.store import Append, Appended, check_store_url
+from uno_actors.domain.events import DomainEvent, EventRegistry
+from uno_actors.store.codec import StreamId, to_record
+from uno_actors.store.port import Append, Appended, check_store_url
 from uno_actors.testing.contract import Noted
 
 REGISTRY = EventRegistry([Noted])

@@ -25,8 +25,8 @@ from uno_actors import (
     open_store,
     subscribe,
 )
+from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import UnoError
-from uno_actors.events import EventRegistry
 from uno_actors.testing.contract import Noted
 
 REGISTRY = EventRegistry([Noted])

@@ -29,10 +29,10 @@ from uno_actors import (
     open_store,
     subscribe,
 )
-from uno_actors.handler_control import PAUSED, control_entry
-from uno_actors.handler_names import TOLD
-from uno_actors.projections import Entry
-from uno_actors.store import DeadLetter, Lease, ViewChange
+from uno_actors.handlers.control import PAUSED, control_entry
+from uno_actors.handlers.projection import Entry
+from uno_actors.store.handler_names import TOLD
+from uno_actors.store.port import DeadLetter, Lease, ViewChange
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 

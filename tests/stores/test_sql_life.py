@@ -25,9 +25,9 @@ from uno_actors import (
     open_store,
     subscribe,
 )
-from uno_actors.codec import StreamId
-from uno_actors.log_filter import LogFilter
-from uno_actors.store import DeadLetter, Snapshot, ViewChange, check_store_url
+from uno_actors.store.codec import StreamId
+from uno_actors.store.log_filter import LogFilter
+from uno_actors.store.port import DeadLetter, Snapshot, ViewChange, check_store_url
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -38,7 +38,7 @@ from uno_actors import (
     subscribe,
     upcasts,
 )
-from uno_actors.view_keys import Key
+from uno_actors.store.view_keys import Key
 
 
 class Deposit(Command[int]):

@@ -29,7 +29,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from uno_actors.codec import Record, StreamId, to_record
+from uno_actors.domain.events import DomainEvent, EventRegistry, Payload
 from uno_actors.errors import (
     AmbiguousStream,
     ConcurrencyConflict,
@@ -40,9 +40,9 @@ from uno_actors.errors import (
     UnknownEventType,
     UnoError,
 )
-from uno_actors.events import DomainEvent, EventRegistry, Payload
-from uno_actors.log_filter import LogFilter
-from uno_actors.store import (
+from uno_actors.store.codec import Record, StreamId, to_record
+from uno_actors.store.log_filter import LogFilter
+from uno_actors.store.port import (
     PAGE,
     Append,
     Appended,
@@ -1319,4 +1319,4 @@ CONTRACT: tuple[Check, ...] = (
     leaving_the_store_closes_it,
     durable_stores_survive_reopening,
 )
-"""The promises of `uno_actors.store.EventStore`, one check each."""
+"""The promises of `uno_actors.store.port.EventStore`, one check each."""

@@ -6,7 +6,7 @@ from functools import wraps
 from typing import Any
 
 from uno_actors.errors import OutcomeUnknown, StoreUnavailable
-from uno_actors.store import EventStore
+from uno_actors.store.port import EventStore
 
 OPERATIONS = tuple(sorted(EventStore.__abstractmethods__ - {"close"}))
 """What a store can be made to fail at: the operations of the port, of which all others are made."""

@@ -9,11 +9,11 @@ from typing import Any, TypeVar, overload
 
 from typing_extensions import override
 
-from uno_actors.actor import Actor, ActorRef
-from uno_actors.events import DomainEvent
-from uno_actors.future import Future
-from uno_actors.handlers import HandlerSpec
-from uno_actors.system import ActorSystem
+from uno_actors.actors.actor import Actor, ActorRef
+from uno_actors.actors.future import Future
+from uno_actors.domain.events import DomainEvent
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.system.system import ActorSystem
 from uno_actors.topics import TopicPattern
 
 M = TypeVar("M")

@@ -15,13 +15,13 @@ from typing import Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel
 
-from uno_actors.aggregate import AggregateRoot, check_is_aggregate, new_aggregate
-from uno_actors.codec import to_record
-from uno_actors.commands import Command
+from uno_actors.domain.aggregate import AggregateRoot, check_is_aggregate, new_aggregate
+from uno_actors.domain.commands import Command
+from uno_actors.domain.events import METADATA, DomainEvent
+from uno_actors.domain.values import pack_value
 from uno_actors.errors import CommandRejected, InvalidAggregate, MissingApply, UnknownCommand
-from uno_actors.events import METADATA, DomainEvent
-from uno_actors.process_manager import ProcessManager
-from uno_actors.values import pack_value
+from uno_actors.handlers.process_manager import ProcessManager
+from uno_actors.store.codec import to_record
 
 A = TypeVar("A", bound=AggregateRoot)
 

@@ -1,0 +1,389 @@
+"""The reply that is to come: awaited on an event loop, or got with ``get`` on any other thread."""
+
+import asyncio
+import contextlib
+import functools
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+from typing_extensions import override
+
+from uno_actors.actors.ask import Answers, being_handled, waiting_for
+from uno_actors.actors.dispatcher import standing_still
+from uno_actors.actors.pykka import PykkaFuture, PykkaTimeout
+from uno_actors.errors import BlockingCallOnLoop, WorldError, as_error, bounded_traceback
+from uno_actors.logs import get_logger
+from uno_actors.quantities import check_duration
+
+T = TypeVar("T")
+J = TypeVar("J")
+M = TypeVar("M")
+ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+
+Outcome = tuple[Any, BaseException | None, TracebackType | None]
+"""A value, or an error and where it arose."""
+
+
+class GetTimeout(WorldError, PykkaTimeout, TimeoutError):
+    """``get(timeout=...)`` waited in vain; the reply may still come."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"no result within {seconds:g} seconds")
+
+
+class Future(PykkaFuture[T]):
+    """A `pykka.Future` that may be set from any thread, awaited on any event loop and got on any other thread.
+
+    ``await future`` never blocks the loop. ``future.get(timeout=...)`` blocks its thread and is an error
+    on the thread of a running event loop, where the value would never come. Both raise `DeadlockError` where
+    actors would wait for each other in a circle.
+
+    It takes no lock: whoever is first to enter the outcome in its ``__dict__`` has set it.
+
+    Attributes:
+        target: Who was asked, if it is the reply to an ask.
+        deadline: Until when it is waited for, on ``time.monotonic``'s clock, if there is a limit.
+    """
+
+    # Class attributes are the defaults, so that making a future takes next to nothing.
+    target: Answers | None = None
+    deadline: float | None = None
+    _outcome: Outcome | None = None
+    _callbacks: "list[Callable[[Future[T]], object]] | None" = None
+    _get_hook: Callable[[float | None], T] | None = None
+    _sources: Sequence[PykkaFuture[Any]] = ()
+
+    def __init__(self) -> None:
+        """Without pykka's, whose attributes would never be used."""
+
+    def done(self) -> bool:
+        """Whether there is a result."""
+        return self._outcome is not None
+
+    # --- setting ---
+
+    def set(self, value: T | None = None) -> None:
+        """Set the result.
+
+        Raises:
+            queue.Full: It has one.
+        """
+        if not self.offer(cast("T", value)):
+            raise queue.Full
+
+    def set_exception(self, exc_info: ExcInfo | BaseException | None = None) -> None:
+        """Set an error as the result.
+
+        Args:
+            exc_info: The error, or what ``sys.exc_info()`` returned; default is the error being handled.
+
+        Raises:
+            queue.Full: There is a result.
+        """
+        if not isinstance(exc_info, BaseException):
+            kind, error, traceback = exc_info or sys.exc_info()
+            if error is None:
+                if kind is None:
+                    raise TypeError("set_exception() needs an error, or to be called where one is handled")
+                error = kind()
+            exc_info = error.with_traceback(traceback)
+        if not self.offer_exception(exc_info):
+            raise queue.Full
+
+    def offer(self, value: T) -> bool:
+        """Set the result if there is none yet; whether it was set."""
+        return self._get_hook is None and self._decide((value, None, None))
+
+    def offer_exception(self, error: BaseException) -> bool:
+        """Set an error as the result if there is none yet; whether it was set. For its form see `as_error`."""
+        if self._get_hook is not None:
+            return False
+        error = as_error(error, self._source())
+        return self._decide((None, error, bounded_traceback(error.__traceback__)))
+
+    def _source(self) -> str:
+        """Who was to give the result."""
+        return "another task" if self.target is None else str(self.target)
+
+    def set_get_hook(self, func: Callable[[float | None], T]) -> None:
+        """Have ``func(timeout)`` compute the result when it is first asked for.
+
+        Raises:
+            queue.Full: There is a result.
+        """
+        if self._outcome is not None:
+            raise queue.Full
+        self._get_hook = func
+
+    def _decide(self, outcome: Outcome) -> bool:
+        if self.__dict__.setdefault("_outcome", outcome) is not outcome:
+            return False
+        if self._callbacks is not None:
+            self._call_back()
+        return True
+
+    def _call_back(self) -> None:
+        """Make each call once: who takes it out of the list makes it. One that fails harms no other."""
+        while self._callbacks:
+            try:
+                callback = self._callbacks.pop(0)
+            except IndexError:  # another thread was faster
+                return
+            try:
+                callback(self)
+            except BaseException as error:  # noqa: BLE001 - not even SystemExit may end the actor that replies
+                get_logger(actor="future").error("callback failed", exc_info=error)
+
+    # --- getting ---
+
+    def add_done_callback(self, callback: "Callable[[Future[T]], object]") -> None:
+        """Call ``callback(self)`` once there is a result: on the thread that sets it, or at once if it is there.
+
+        A derived future gets its result when it is first got or awaited. What a callback raises is logged.
+        """
+        self._when_done(callback)
+
+    def _when_done(self, callback: "Callable[[Future[T]], object]") -> None:
+        self.__dict__.setdefault("_callbacks", []).append(callback)
+        if self._outcome is not None:  # it came before the callback did, or in this very moment
+            self._call_back()
+
+    def get(self, *, timeout: float | None = None) -> T:
+        """Wait for the result on this thread and return it, or raise it if it is an error.
+
+        Args:
+            timeout: Seconds to wait at the most; default is for ever.
+
+        Raises:
+            GetTimeout: There was none in time.
+            BlockingCallOnLoop: An event loop runs on this thread.
+            InvalidNumber: ``timeout`` is no number of seconds.
+        """
+        if timeout is not None:
+            check_duration("timeout", timeout, zero=True)
+        if not self.done():
+            if not self._sources and asyncio._get_running_loop() is not None:
+                raise BlockingCallOnLoop
+            if self._get_hook is not None:
+                self._keep(self._get_hook(timeout))
+            else:
+                with waiting_for(self), standing_still():
+                    self._wait(timeout)
+        try:
+            return self._result()
+        finally:  # as there
+            del self
+
+    def __await__(self) -> Generator[Any, None, T]:
+        target = self.target
+        if target is not None and self._outcome is None and being_handled.get() is None:
+            target.lend()  # who would wait now may as well do it
+        if self._outcome is None:
+            if self._sources:
+                for source in self._sources:
+                    if isinstance(source, Future):
+                        yield from source.__await__()
+                    else:  # pykka's own blocks where it is awaited
+                        wait = asyncio.get_running_loop().run_in_executor(None, _settle, source)
+                        yield from wait.__await__()
+                self._keep(cast("Callable[[float | None], T]", self._get_hook)(0))
+            elif self._get_hook is not None:
+                loop = asyncio.get_running_loop()
+                self._keep((yield from loop.run_in_executor(None, self._get_hook, None).__await__()))
+            elif target is None and being_handled.get() is None:
+                yield from self._until_done()
+            else:
+                with waiting_for(self):
+                    if target is not None:
+                        target.lend()
+                    if self._outcome is None:
+                        yield from self._until_done()
+        try:
+            return self._result()
+        finally:  # as there
+            del self, target
+
+    __iter__ = __await__
+
+    def _result(self) -> T:
+        value: Any
+        value, error, traceback = self._outcome  # type: ignore[misc]  # done, whoever asks
+        if error is None:
+            return value  # type: ignore[no-any-return]
+        # The traceback will keep this frame, which must not keep the traceback: only the collector of circles
+        # would ever let go of the error, and of all that its frames hold.
+        try:
+            raise error.with_traceback(traceback)  # as of where it arose, however often it is raised
+        finally:
+            del self, error, traceback
+
+    def _keep(self, value: T) -> None:
+        """Keep what the hook computed; the first thread to compute it wins."""
+        self._decide((value, None, None))
+
+    def _wait(self, timeout: float | None) -> None:
+        arrived = threading.Lock()  # an Event would take twenty times as long to make
+        arrived.acquire()
+
+        def arrive(_: Future[T]) -> None:
+            arrived.release()
+
+        self._when_done(arrive)
+        until = None if timeout is None else time.monotonic() + timeout
+        ends = [moment for moment in (until, self.deadline) if moment is not None]
+        while not self.done():
+            now = time.monotonic()
+            if until is not None and now >= until:
+                self._forget(arrive)
+                raise GetTimeout(timeout or 0)
+            if ends:
+                arrived.acquire(timeout=min(max(0.0, min(ends) - now), threading.TIMEOUT_MAX))
+            else:
+                arrived.acquire()
+
+    def _until_done(self) -> Generator[Any, None, None]:
+        waiter = _Waiter(loop=asyncio.get_running_loop())
+        self._when_done(wake := waiter.wake)
+        try:
+            yield from waiter
+        finally:
+            if self._outcome is None:  # else it was called
+                self._forget(wake)
+
+    def _forget(self, callback: "Callable[[Future[T]], object]") -> None:
+        with contextlib.suppress(ValueError):  # it was called, or is being called
+            cast("list[Any]", self._callbacks).remove(callback)
+
+    # --- deriving: lazy, as in pykka; awaiting a derived future awaits what it rests on ---
+
+    def map(self, func: Callable[[T], M]) -> "Future[M]":
+        """A future for ``func(result)``."""
+        return _derived([self], lambda results: func(results[0]))
+
+    def filter(self: "Future[Iterable[J]]", func: Callable[[J], bool]) -> "Future[Iterable[J]]":
+        """A future for the items of the result that ``func`` holds true."""
+        return _derived([self], lambda results: [item for item in results[0] if func(item)])
+
+    def reduce(self: "Future[Iterable[J]]", func: Callable[[M, J], M], *args: M) -> "Future[M]":
+        """A future for ``functools.reduce(func, result, *args)``."""
+        return _derived([self], lambda results: functools.reduce(func, results[0], *args))
+
+    def join(self, *futures: PykkaFuture[Any]) -> "Future[Iterable[Any]]":
+        """A future for the list of this result and those of ``futures``."""
+        return _derived([self, *futures], list)
+
+    def __repr__(self) -> str:
+        return f"<Future {'done' if self.done() else 'pending'}>"
+
+
+class Reply(Future[T]):
+    """The reply to an ask, which is waited for until its deadline and no longer.
+
+    Whoever looks at it enforces that: `done`, ``get`` and ``await`` turn it into `AskTimeout` when its time is
+    over. So an ask that is answered soon never needs a timer.
+
+    Args:
+        target: Who is asked.
+        seconds: How long the reply is waited for.
+        message: Class of the message.
+    """
+
+    target: Answers
+    deadline: float
+
+    def __init__(self, target: Answers, seconds: float, message: type) -> None:
+        self.target = target
+        self.deadline = time.monotonic() + seconds
+        self._seconds = seconds
+        self._message = message
+
+    @override
+    def done(self) -> bool:
+        return self._outcome is not None or (time.monotonic() >= self.deadline and self._expire())
+
+    @override
+    def add_done_callback(self, callback: Callable[[Future[T]], object]) -> None:
+        self._when_done(callback)
+        if not self.done():
+            timer = self.target.call_later(self.deadline - time.monotonic(), self._expire)
+            self._when_done(lambda _: timer.cancel())
+
+    @override
+    def _until_done(self) -> Generator[Any, None, None]:
+        left = self.deadline - time.monotonic()
+        timer = asyncio.get_running_loop().call_later(left, self._expire)
+        try:
+            yield from super()._until_done()
+        finally:
+            timer.cancel()
+
+    def _expire(self) -> bool:
+        if self._outcome is None:
+            self.offer_exception(self.target.late(self, self._message.__name__, self._seconds))
+        return True
+
+
+class _Waiter(asyncio.Future[None]):
+    """What a loop waits for until there is a result."""
+
+    __slots__ = ()
+
+    def wake(self, _: object) -> None:
+        """Have the loop go on; from any thread."""
+        loop = self.get_loop()
+        if asyncio._get_running_loop() is loop:
+            self._arrive()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody awaits any more
+                loop.call_soon_threadsafe(self._arrive)
+
+    def _arrive(self) -> None:
+        if not self.done():
+            self.set_result(None)
+
+
+def get_all(futures: Iterable[PykkaFuture[T]], *, timeout: float | None = None) -> list[T]:
+    """Wait on this thread for all of ``futures`` and return their results in order.
+
+    Args:
+        futures: Any number of them; ours or pykka's.
+        timeout: Seconds for all of them together; default is for ever.
+
+    Raises:
+        GetTimeout: They were not all there in time.
+        BlockingCallOnLoop: An event loop runs on this thread; there, await ``first.join(*others)``.
+    """
+    check_duration("timeout", timeout, zero=True, none=True)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    results = []
+    for future in futures:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            results.append(future.get(timeout=left))
+        except PykkaTimeout:
+            if left is None or (isinstance(future, Future) and future.done()):
+                raise  # it is the result
+            raise GetTimeout(timeout or 0) from None
+    return results
+
+
+def _settle(future: PykkaFuture[Any]) -> None:
+    """Wait until there is a result; an error comes out where the result is used."""
+    with contextlib.suppress(BaseException):
+        future.get()
+
+
+def _derived(sources: Sequence[PykkaFuture[Any]], combine: Callable[[list[Any]], M]) -> Future[M]:
+    def compute(timeout: float | None) -> M:
+        return combine(get_all(sources, timeout=timeout))
+
+    future: Future[M] = Future()
+    future._sources = sources
+    future.set_get_hook(compute)
+    return future

@@ -1,0 +1,137 @@
+"""The watchdog: names code that holds an event loop or a worker thread for too long.
+
+An event loop that runs one function cannot run any other; a worker thread that is held is missed by the
+others, for whom spare ones are started. The watchdog looks from a thread of its own, so that it sees both while
+they are held.
+"""
+
+import os
+import sys
+import sysconfig
+import threading
+import traceback
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+
+from uno_actors.actors.dispatcher import Dispatcher
+from uno_actors.logs import get_logger
+
+HELD_SECONDS = 1.0
+"""How long code may hold a loop or a worker thread before it is named; again after twice the time, and so on."""
+LOOK_SECONDS = 0.5
+"""Between two looks; at each it asks the loop for a sign of life."""
+
+LIBRARIES = (sysconfig.get_path("stdlib"), str(Path(__file__).parent.parent))
+"""Where the lines are that nobody wants to hear of when code stands still."""
+
+
+class Watchdog:
+    """Looks after dispatchers; its thread lives while there are any.
+
+    Attributes:
+        holds: How often code was named.
+    """
+
+    def __init__(self) -> None:
+        self.forget_all()
+        self._log = get_logger(actor="watchdog")
+
+    def forget_all(self) -> None:
+        """Begin anew."""
+        self.holds = 0
+        self._watched: dict[Dispatcher, _Pulse] = {}
+        self._named: dict[
+            tuple[int, float], float
+        ] = {}  # by thread and since when: after how long it was named
+        self._lock = threading.RLock()
+        self._changed = threading.Event()
+
+    def watch(self, dispatcher: Dispatcher) -> None:
+        """Look after ``dispatcher`` until `forget`."""
+        with self._lock:
+            if not self._watched:
+                self._changed = threading.Event()
+                run = threading.Thread(
+                    target=self._run, args=[self._changed], name="uno-watchdog", daemon=True
+                )
+                run.start()
+            self._watched.setdefault(dispatcher, _Pulse(dispatcher))
+
+    def forget(self, dispatcher: Dispatcher) -> None:
+        """Look after it no more."""
+        with self._lock:
+            self._watched.pop(dispatcher, None)
+            if not self._watched:
+                self._changed.set()
+
+    def _run(self, stopped: threading.Event) -> None:
+        while not stopped.wait(LOOK_SECONDS):
+            with self._lock:
+                watched = list(self._watched.items())
+            held: dict[tuple[int, float], str] = {}
+            for dispatcher, pulse in watched:
+                busy = tuple(dispatcher.workers.busy.items())
+                held.update(dict.fromkeys(busy, "a worker thread"))
+                long_ago = monotonic() - HELD_SECONDS
+                dispatcher.workers.relieve(sum(since <= long_ago for _, since in busy))
+                asked = pulse.unanswered()
+                if asked is not None and dispatcher.thread is not None and dispatcher.loop.is_running():
+                    held[dispatcher.thread, asked] = "the event loop"
+            self._named = {hold: after for hold, after in self._named.items() if hold in held}
+            for hold, what in held.items():
+                self._name(hold, what)
+
+    def _name(self, hold: tuple[int, float], what: str) -> None:
+        thread, since = hold
+        seconds = monotonic() - since
+        frame = sys._current_frames().get(thread)
+        if frame is None or seconds < max(HELD_SECONDS, 2 * self._named.get(hold, 0.0)):
+            return
+        self._named[hold] = seconds
+        self.holds += 1
+        stack = "".join(traceback.format_stack(frame)).rstrip()
+        self._log.warning(
+            f"code holds {what}",
+            seconds=round(seconds, 3),
+            at=line_of(own_frame(frame) or frame),
+            stack=stack,
+        )
+
+
+class _Pulse:
+    """Asks a loop for signs of life."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._asked: float | None = None
+
+    def unanswered(self) -> float | None:
+        """Since when the loop owes an answer, on ``time.monotonic``'s clock; asks it if it owes none."""
+        asked = self._asked
+        if asked is None:
+            self._asked = monotonic()
+            self._dispatcher.post(self._answer)
+        return asked
+
+    def _answer(self) -> None:
+        self._asked = None
+
+
+def own_frame(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame from here outwards that is neither the standard library's nor ours."""
+    while frame is not None and frame.f_code.co_filename.startswith(LIBRARIES):
+        frame = frame.f_back
+    return frame
+
+
+def line_of(frame: FrameType) -> str:
+    """``file:line in function``."""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+watchdog = Watchdog()
+"""That of the process."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=watchdog.forget_all)  # its thread is not there, nor what it watched

@@ -1,0 +1,80 @@
+"""Aggregates without actors: load one, let it decide, save it."""
+
+from typing import Generic, TypeVar
+
+from uno_actors.aggregates.snapshots import Snapshots
+from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id, new_aggregate
+from uno_actors.errors import AggregateNotFound
+from uno_actors.store.codec import StreamId
+from uno_actors.store.port import EventStore, RecordedEvent
+
+A = TypeVar("A", bound=AggregateRoot)
+
+
+class EventSourcedRepository(Generic[A]):
+    """Loads and saves aggregates of one type over a store, with no system running.
+
+    A new aggregate is made by its class: ``account = Account("alice")``. What `save` records, an `ActorSystem`
+    on the same store sees, and the other way round: the expected version is the fence between them.
+
+    Args:
+        aggregate_type: The class.
+        event_store: Open; it stays open.
+        snapshot_every: Events between two snapshots of an aggregate; 0 or ``None`` to take none. Those that
+            are there are used all the same.
+
+    Raises:
+        ValueError: ``snapshot_every`` is negative.
+    """
+
+    def __init__(
+        self, aggregate_type: type[A], event_store: EventStore, snapshot_every: int | None = None
+    ) -> None:
+        self._type = aggregate_type
+        self._store = event_store
+        self._snapshots = Snapshots(event_store, snapshot_every)
+
+    async def get_by_id(self, id: str) -> A:
+        """The aggregate with all of its recorded events applied.
+
+        Raises:
+            AggregateNotFound: It has no events.
+            InvalidAggregateId: No aggregate can have this id.
+            MissingApply, EventNotReadable, UnknownEventType, CorruptRecord: An event cannot be replayed.
+            StoreUnavailable: See there.
+        """
+        stream = StreamId(self._type.aggregate_type, check_aggregate_id(id))
+        aggregate, replayed = await self._snapshots.load(self._type, stream)
+        if not aggregate.version:
+            raise AggregateNotFound(str(stream))
+        await self._snapshot(aggregate, aggregate.version - replayed)
+        return aggregate
+
+    async def save(self, aggregate: A) -> list[RecordedEvent]:
+        """Record the pending events of ``aggregate`` together or not at all, and return them when durable.
+
+        If it fails, the aggregate is as it was, its events still pending.
+
+        Raises:
+            ConcurrencyConflict: Another writer was faster: load it again and decide again.
+            TypeError: The aggregate is not of this repository's type.
+            InvalidAggregateId, InvalidAggregate: It could not be loaded again; see `new_aggregate`.
+            EventNotSerializable, StoreFull, StoreUnavailable, OutcomeUnknown: See there.
+        """
+        if aggregate.aggregate_type != self._type.aggregate_type:
+            raise TypeError(f"this repository saves {self._type.__name__}; found {aggregate!r}")
+        new_aggregate(self._type, aggregate.id)  # as it will be made when it is loaded
+        pending = aggregate.pending_events
+        before = aggregate.version - len(pending)
+        recorded = await self._store.append(*pending, expected_version=before)
+        aggregate.take_pending_events(len(pending))
+        if aggregate.version == before + len(pending):  # else it has decided more meanwhile
+            await self._snapshot(aggregate, before)
+        return recorded
+
+    async def _snapshot(self, aggregate: A, before: int) -> None:
+        if self._snapshots.due(before, aggregate.version) and (snapshot := self._snapshots.take(aggregate)):
+            await self._snapshots.save([snapshot])
+
+    def __repr__(self) -> str:
+        return f"EventSourcedRepository({self._type.__name__}, {self._store!r})"

@@ -1,0 +1,192 @@
+"""Snapshots: the state of an aggregate at one version, so that loading need not begin at the first event.
+
+They are never needed: what is missing, damaged or of another schema is left aside and the events are replayed.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from uno_actors.domain.aggregate import AggregateRoot, new_aggregate
+from uno_actors.domain.values import annotations_of, classes_in, pack_value, unpack_value
+from uno_actors.errors import describe
+from uno_actors.logs import get_logger
+from uno_actors.quantities import check_count
+from uno_actors.store.codec import Record, StreamId, to_event
+from uno_actors.store.port import EventStore, Snapshot
+
+A = TypeVar("A", bound=AggregateRoot)
+
+REMEDY = (
+    "annotate the attribute on the class if it holds enums, dataclasses, named tuples or models"
+    " (`lines: list[Line]`), or override to_snapshot and from_snapshot"
+)
+
+
+def take(instance: AggregateRoot) -> Snapshot:
+    """A snapshot of ``instance`` as it stands.
+
+    Raises:
+        Exception: Its state cannot be restored exactly, or its own ``to_snapshot`` failed.
+    """
+    kind = type(instance)
+    state = dict(instance.to_snapshot())
+    return Snapshot(
+        StreamId(kind.aggregate_type, instance.id),
+        instance.version,
+        kind.schema_version,
+        pack_value(state, _classes(kind)),
+        datetime.now(UTC),
+    )
+
+
+def restore(aggregate_type: type[A], snapshot: Snapshot) -> A:
+    """An instance with the state of ``snapshot``.
+
+    Raises:
+        Exception: It was taken of another schema version, or does not fit the class.
+    """
+    if snapshot.schema_version != aggregate_type.schema_version:
+        raise ValueError(
+            f"schema version {snapshot.schema_version}, today's is {aggregate_type.schema_version}"
+        )
+    state = unpack_value(snapshot.state, _classes(aggregate_type))
+    if not isinstance(state, Mapping):
+        raise TypeError(f"a {type(state).__name__}, not a mapping")
+    instance = new_aggregate(aggregate_type, snapshot.stream.aggregate_id)
+    instance.from_snapshot(state)
+    instance.version = snapshot.version
+    return instance
+
+
+_known: WeakKeyDictionary[type, dict[str, type]] = WeakKeyDictionary()
+
+
+def _classes(aggregate_type: type) -> dict[str, type]:
+    """The classes in the annotations of an aggregate's attributes."""
+    classes = _known.get(aggregate_type)
+    if classes is None:
+        classes = _known[aggregate_type] = classes_in(*annotations_of(aggregate_type))
+    return classes
+
+
+def _ignore(record: Record) -> None:
+    """Nobody wants to look at the records that were read."""
+
+
+def check_every(every: int | None) -> int:
+    """``every``, with 0 for ``None``.
+
+    Raises:
+        InvalidNumber: It is none.
+    """
+    check_count("snapshot_every", every, none=True)
+    return every or 0
+
+
+class Snapshots:
+    """Loads and saves aggregates of one store with the help of snapshots.
+
+    Args:
+        store: Of events and snapshots.
+        every: Events between two snapshots of an aggregate; 0 or ``None`` to take none.
+
+    Attributes:
+        saved: Snapshots that were saved.
+
+    Raises:
+        ValueError: ``every`` is negative.
+    """
+
+    def __init__(self, store: EventStore, every: int | None) -> None:
+        self.saved = 0
+        self._store = store
+        self._every = check_every(every)
+        self._reported: set[type[AggregateRoot]] = set()
+        self._log = get_logger(actor="snapshots")
+
+    def due(self, before: int, after: int) -> bool:
+        """Whether on the way from version ``before`` to ``after`` a multiple of ``every`` is passed."""
+        return bool(self._every) and after // self._every > before // self._every
+
+    def take(self, instance: AggregateRoot) -> Snapshot | None:
+        """A snapshot of ``instance``; ``None`` if its state cannot be restored exactly, logged once per class."""
+        try:
+            return take(instance)
+        except Exception as error:  # noqa: BLE001 - a hook may raise anything, and it works without
+            if type(instance) not in self._reported:
+                self._reported.add(type(instance))
+                self._log.warning(
+                    "no snapshots of this aggregate: loading it replays all of its events",
+                    aggregate=repr(instance),
+                    reason=describe(error),
+                    remedy=REMEDY,
+                )
+            return None
+
+    async def save(self, snapshots: Sequence[Snapshot]) -> None:
+        """Save what can be saved; a failure is logged, for it costs nothing but time."""
+        try:
+            await self._store.save_snapshots(snapshots)
+        except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
+            self._log.warning("snapshots were not saved", count=len(snapshots), reason=describe(error))
+        else:
+            self.saved += len(snapshots)
+
+    async def load(
+        self,
+        aggregate_type: type[A],
+        stream: StreamId,
+        *,
+        reach: int = 0,
+        look: Callable[[Record], object] = _ignore,
+    ) -> tuple[A, int]:
+        """An instance with all of its stream applied, and how many events were replayed for it.
+
+        It is read up to the version that it has when the first page was read: a load would never reach an end that
+        others move faster than it reads. The expected version fences what is decided on it.
+
+        Args:
+            aggregate_type: Of the instance.
+            stream: Its own.
+            reach: How many of the last records are shown to ``look``, at least.
+            look: Called with each record that is read.
+
+        Raises:
+            MissingApply, EventNotReadable, UnknownEventType, CorruptRecord: An event cannot be replayed.
+            StoreUnavailable: See there.
+        """
+        instance = await self._restored(aggregate_type, stream) or new_aggregate(
+            aggregate_type, stream.aggregate_id
+        )
+        begun = instance.version
+        after = max(0, begun - reach)
+        end: int | None = None
+        while (end is None or after < end) and (page := await self._store.read_stream(stream, after)):
+            for position, record in page:
+                after += 1
+                if after > begun:
+                    instance.replay([to_event(record, self._store.event_registry, position)])
+                look(record)
+            if end is None:
+                end = await self._store.last_version(stream)
+            await asyncio.sleep(0)  # a long stream must not keep the event loop from others
+        return instance, instance.version - begun
+
+    async def _restored(self, aggregate_type: type[A], stream: StreamId) -> A | None:
+        """The aggregate as of its snapshot, if there is one that fits."""
+        try:
+            snapshot = await self._store.read_snapshot(stream)
+            if snapshot is None:
+                return None
+            instance = restore(aggregate_type, snapshot)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the events are there
+            reason = describe(error)
+        else:
+            if snapshot.version > 0 and await self._store.read_stream(stream, snapshot.version - 1, 1):
+                return instance
+            reason = f"it is of version {snapshot.version}, and the stream ends before it"
+        self._log.warning("snapshot is not used", aggregate=str(stream), reason=reason)
+        return None

@@ -1,0 +1,238 @@
+"""``uno-actors check`` and ``uno-actors schema``: prove a configuration file before it runs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from uno_actors.cli.terminal import complain, say, say_json
+from uno_actors.config.analysis import Finding, Node, Plan, plan
+from uno_actors.config.errors import ConfigFault, InvalidConfig
+from uno_actors.config.reader import DEFAULT_SUPERVISOR, Config, json_schema, load
+from uno_actors.config.simulation import Fault, InvalidFault, Outcome, simulate
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.printable import counted
+from uno_actors.supervision.spec import Supervisor
+from uno_actors.units import duration
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file, in TOML.")]
+
+
+def check(
+    file: File,
+    faults: Annotated[
+        list[str] | None,
+        typer.Option("--simulate", metavar="FAULT", help="Run the rules on a virtual clock; repeatable."),
+    ] = None,
+    lasting: Annotated[str, typer.Option("--for", metavar="DURATION", help="Of the simulation.")] = "1h",
+    seed: Annotated[int, typer.Option(help="Of chance in the simulation.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Prove a configuration file: what is wrong, what its rules come to, and the tree. Exit code 1 if it is wrong.
+
+    Faults to simulate: 'mail fails 30%', 'mail fails 100% of 5/s for 10m after 1h', 'mail cannot start for 2m'.
+    """
+    try:
+        config = load(file)
+    except InvalidConfig as error:
+        _refuse(error, as_json=as_json)
+        raise typer.Exit(exit_code(error)) from None
+    found = plan(config.supervisors, config.system.stop_timeout)
+    findings = [
+        (finding, config.fault(finding.path, finding.option, finding.reason)) for finding in found.findings
+    ]
+    outcome = _simulated(config, faults or (), lasting, seed)
+    is_right = all(finding.severity != "contradiction" for finding in found.findings)
+    if as_json:
+        data = _as_data(config, found, findings, is_right=is_right)
+        data["simulation"] = None if outcome is None else _outcome_as_data(outcome)
+        say_json(data)
+    else:
+        for line in _report(config, found, findings, is_right=is_right):
+            say(line)
+        for line in _told(outcome) if outcome is not None else ():
+            say(line)
+    raise typer.Exit(0 if is_right else 1)
+
+
+def schema() -> None:
+    """Print the JSON Schema of configuration files, with which editors complete and check."""
+    say_json(json_schema(), indent=2)
+
+
+def exit_code(error: InvalidConfig) -> int:
+    """2 if there is no such file, as for a wrong command line; 1 if it is wrong."""
+    return 2 if any(fault.line is None and fault.file == error.file for fault in error.faults) else 1
+
+
+def _simulated(config: Config, faults: Sequence[str], lasting: str, seed: int) -> Outcome | None:
+    try:
+        seconds = duration(lasting)
+    except ValueError:
+        raise InvalidFault(lasting, "it is no duration") from None
+    if not faults:
+        return None
+    free = Supervisor(DEFAULT_SUPERVISOR, config.handlers, max_restarts=None)
+    tree = plan([*config.supervisors, free], config.system.stop_timeout).tree
+    return simulate(tree, [Fault.parse(fault) for fault in faults], seconds, seed)
+
+
+def _told(outcome: Outcome) -> Iterator[str]:
+    """The outcome of a simulation, a line for each part."""
+    yield ""
+    end = "the system ended after" if outcome.ended else "the system ran for"
+    yield f"simulated: {end} {rounded(outcome.seconds)}"
+    for path, child in outcome.children.items():
+        facts = [counted(child.failures, "failure"), counted(child.restarts, "restart")]
+        if child.handled or child.dead or child.waiting:
+            facts = [
+                f"{child.handled:,} handled",
+                *facts,
+                f"{child.dead:,} set aside",
+                f"{child.waiting:,} waiting",
+            ]
+        if child.down:
+            facts.append(f"down for {rounded(child.down)}, {rounded(child.longest)} at a time")
+        yield f"  {' > '.join(path)}: {', '.join(facts)}"
+    for path, times in groupby(sorted(outcome.gave_up, key=lambda one: one[1]), key=lambda one: one[1]):
+        moments = [moment for moment, _ in times]
+        when = f"after {rounded(moments[0])}" + (f", {len(moments)} times in all" if len(moments) > 1 else "")
+        yield f"  {' > '.join(path)} gave up {when}"
+
+
+def _outcome_as_data(outcome: Outcome) -> dict[str, Any]:
+    data = asdict(outcome)
+    data["children"] = [{"path": path, **asdict(child)} for path, child in outcome.children.items()]
+    return data
+
+
+def _refuse(error: InvalidConfig, *, as_json: bool) -> None:
+    if as_json:
+        faults = [fault.as_dict() for fault in error.faults]
+        say_json({"file": error.file, "right": False, "faults": faults})
+    else:
+        complain(error)
+
+
+# --- the report --------------------------------------------------------------------------------------------
+
+
+def _report(
+    config: Config, found: Plan, findings: Sequence[tuple[Finding, ConfigFault]], *, is_right: bool
+) -> Iterator[str]:
+    yield from draw(config, found)
+    yield ""
+    yield from worst_cases(found)
+    for finding, place in findings:
+        yield ""
+        yield f"{finding.severity}: {place}"
+    yield ""
+    yield f"{config.file} is right" if is_right else f"{config.file} contradicts itself"
+
+
+def worst_cases(found: Plan) -> Iterator[str]:
+    """The plan in sentences."""
+    if found.shortest is None or found.longest is None:
+        yield "no failure of a child ends the system"
+    else:
+        ways = {"": found.shortest}
+        if found.longest.failures > found.shortest.failures:
+            ways = {" at the earliest": found.shortest, " at the latest": found.longest}
+        for when, way in ways.items():
+            yield (
+                f"the system ends{when} after {counted(way.restarts, 'restart')}, at failure {way.failures:,} in a row"
+                f" of {' > '.join(way.path)}"
+            )
+        assert found.longest_outage is not None
+        yield f"a child that cannot start is down for up to {rounded(found.longest_outage)} before the system ends"
+    for path in found.endless:
+        yield f"{' > '.join(path)} is tried for ever"
+    takes = "any time" if found.shutdown is None else f"up to {rounded(found.shutdown)}"
+    yield (
+        f"stopping the children takes {takes} by their own deadlines; what still runs after"
+        f" {rounded(found.stop_timeout)} is abandoned"
+    )
+
+
+def draw(config: Config, found: Plan) -> Iterator[str]:
+    """The tree, a line for each part."""
+    types = config.aggregates.types
+    served = "any" if types is None else ", ".join(kind.aggregate_type for kind in types) or "none"
+    yield f"{config.system.name}  aggregates: {served}"
+    free = [Node(handler.name, "handler", handler=handler) for handler in config.handlers]
+    yield from _branches([*free, *found.tree])
+
+
+def _branches(nodes: Sequence[Node], before: str = "") -> Iterator[str]:
+    for number, node in enumerate(nodes, start=1):
+        is_last = number == len(nodes)
+        yield f"{before}{'└─' if is_last else '├─'} {node.name}  {_rules(node)}"
+        yield from _branches(node.children, before + ("   " if is_last else "│  "))
+
+
+def _rules(node: Node) -> str:
+    parts: list[str] = []
+    if node.supervisor is not None:
+        supervisor = node.supervisor
+        limit = "any number of restarts"
+        if supervisor.max_restarts is not None:
+            each = " each" if supervisor.budget == "child" else ""
+            restarts = counted(supervisor.max_restarts, "restart")
+            limit = f"{restarts}{each} within {rounded(supervisor.within)}"
+        parts += [supervisor.strategy, limit]
+    elif node.handler is not None:
+        parts += ["handler", *_subscription(node.handler)]
+    elif node.spec is not None:
+        parts += ["actor", node.spec.run.__name__]
+    if node.spec is not None:
+        parts += [node.spec.restart] if node.spec.restart != "permanent" else []
+        parts += ["significant"] if node.spec.significant else []
+    return ", ".join(parts)
+
+
+def _subscription(handler: HandlerSpec) -> list[str]:
+    kinds = handler.event_type if isinstance(handler.event_type, tuple) else (handler.event_type,)
+    events = " or ".join(kind.__name__ for kind in kinds if kind is not None)
+    topic = "" if handler.topic_pattern is None else f"topic {handler.topic_pattern.text}"
+    aggregate = "" if handler.aggregate_type is None else f"of {handler.aggregate_type}"
+    of = [part for part in (events, topic, aggregate) if part] or ["every event"]
+    return [*of, handler.priority.name.lower(), counted(handler.max_attempts, "attempt")]
+
+
+def rounded(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{number} {unit}" for number, unit in ((hours, "h"), (minutes, "min"), (rest, "s")) if number]
+    return " ".join(parts)
+
+
+def _as_data(
+    config: Config, found: Plan, findings: Sequence[tuple[Finding, ConfigFault]], *, is_right: bool
+) -> dict[str, Any]:
+    def endurance(one: Any) -> dict[str, Any] | None:
+        return None if one is None else {name: getattr(one, name) for name in one.__dataclass_fields__}
+
+    return {
+        "file": config.file,
+        "right": is_right,
+        "faults": [],
+        "findings": [{"severity": finding.severity, **place.as_dict()} for finding, place in findings],
+        "shortest": endurance(found.shortest),
+        "longest": endurance(found.longest),
+        "longest_outage": found.longest_outage,
+        "endless": found.endless,
+        "shutdown": found.shutdown,
+        "stop_timeout": found.stop_timeout,
+        "tree": [_node(node) for node in found.tree],
+    }
+
+
+def _node(node: Node) -> dict[str, Any]:
+    children = [_node(child) for child in node.children]
+    return {"name": node.name, "kind": node.kind, "rules": _rules(node), "children": children}

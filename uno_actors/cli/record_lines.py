@@ -1,0 +1,92 @@
+"""Records as JSON lines, and back to the same bytes.
+
+A line is one object in ASCII: the position, the header fields, and the payload. Times are in ISO 8601, bytes in
+base64. The payload is a JSON object where that gives the same bytes back, else its msgpack in base64.
+"""
+
+import binascii
+import json
+from base64 import b64decode, b64encode
+from datetime import datetime
+from typing import Any, get_args
+
+import msgpack
+
+from uno_actors.domain.aggregate import check_aggregate_id
+from uno_actors.errors import CallerError
+from uno_actors.store.codec import Record, pack, unpack
+from uno_actors.store.port import StoredRecord
+
+_KINDS = {name: get_args(kind) or (kind,) for name, kind in Record.__annotations__.items()}
+
+
+class UnreadableLine(CallerError, ValueError):
+    """A line that is no record."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        self.line = line
+        super().__init__(f"line {line} is no exported event: {reason}")
+
+
+def to_line(stored: StoredRecord) -> str:
+    """The line of ``stored``, without the line's end."""
+    return json.dumps(to_fields(stored), allow_nan=False)
+
+
+def to_fields(stored: StoredRecord) -> dict[str, Any]:
+    """What the line of ``stored`` says."""
+    fields = {name: _plain(value) for name, value in stored.record._asdict().items()}
+    return {"position": stored.position, **fields, "payload": _payload(stored.record.payload)}
+
+
+def from_line(line: str, number: int) -> Record:
+    """The record that `to_line` was given.
+
+    Args:
+        line: With or without its end.
+        number: Of the line, named in the error.
+
+    Raises:
+        UnreadableLine: It is of another form.
+    """
+    try:
+        found = json.loads(line)
+        values = {name: _value(found.get(name), kinds) for name, kinds in _KINDS.items() if name != "payload"}
+        payload = found["payload"]
+        packed = msgpack.packb(payload) if isinstance(payload, dict) else b64decode(payload, validate=True)
+        record = Record(**values, payload=packed)
+        unpack(pack(record), "")  # of the right types
+        if record.aggregate_id is not None:
+            check_aggregate_id(record.aggregate_id)
+    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as error:
+        raise UnreadableLine(number, f"{type(error).__name__}: {error}") from error
+    except Exception as error:  # our own, which name a position that is none here
+        raise UnreadableLine(number, str(error)) from error
+    return record
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return b64encode(value).decode() if isinstance(value, bytes) else value
+
+
+def _value(found: Any, kinds: tuple[Any, ...]) -> Any:
+    if found is None:
+        return None
+    if datetime in kinds:
+        return datetime.fromisoformat(found)
+    return b64decode(found, validate=True) if bytes in kinds else found
+
+
+def _payload(payload: bytes) -> object:
+    try:
+        fields = msgpack.unpackb(payload)
+        if (
+            isinstance(fields, dict)
+            and msgpack.packb(json.loads(json.dumps(fields, allow_nan=False))) == payload
+        ):
+            return fields
+    except Exception:  # noqa: BLE001, S110 - whatever JSON cannot hold
+        pass
+    return b64encode(payload).decode()

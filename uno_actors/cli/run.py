@@ -1,0 +1,93 @@
+"""``uno-actors run`` and ``uno-actors tree``: a service by its configuration file, and how it is."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from uno_actors.cli.check import File, exit_code, rounded
+from uno_actors.cli.control import Unanswered, ask_processes, control_directories
+from uno_actors.cli.service import EarlySignals, LogForm, end_process, serve
+from uno_actors.cli.terminal import complain, say, say_json
+from uno_actors.config.errors import InvalidConfig
+from uno_actors.config.reader import control_key, load, load_system
+from uno_actors.errors import CallerError, UnoError, describe
+from uno_actors.logs import get_logger
+from uno_actors.printable import counted, printable
+
+
+def run(
+    file: File,
+    log_form: Annotated[
+        LogForm | None, typer.Option("--log", help="How to log, in place of what the file says.")
+    ] = None,
+) -> None:
+    """Run the system of a configuration file until SIGTERM or SIGINT, then drain and stop it in order.
+
+    A second signal ends it at once; SIGHUP has it read the file again.
+
+    Exit codes: 0 stopped, 1 the file is wrong or the system cannot start,
+    2 there is no such file, 3 its supervisors gave up.
+    """
+    early = EarlySignals()
+    early.catch()
+    try:
+        config = load(file)
+    except InvalidConfig as error:
+        complain(error)
+        raise typer.Exit(exit_code(error)) from None
+    try:
+        code = serve(config, log_form, early)
+    except UnoError as error:
+        get_logger(system=config.system.name).critical("system cannot start", error=describe(error))
+        code = 1
+    except Exception as error:  # noqa: BLE001 - whatever a handler or an actor raises when it is made
+        get_logger(system=config.system.name).critical("system cannot start", exc_info=error)
+        code = 1
+    end_process(code)  # threads that a handler keeps busy were given their time
+
+
+class NotRunning(CallerError):
+    """No process runs the system that is asked about."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(f"no process runs the system of {file} on this machine for this user")
+
+
+def tree(
+    file: File,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a process, a line each.")] = False,
+) -> None:
+    """Show the live tree of a running system: states, restarts, queues.
+
+    Exit code 1 if it does not run, or a process does not answer.
+    """
+    try:
+        directories = control_directories(load_system(file).url, control_key(file))
+    except InvalidConfig as error:
+        complain(error)
+        raise typer.Exit(exit_code(error)) from None
+    answers = list(ask_processes(directories, "tree"))
+    if not answers:
+        raise NotRunning(file)
+    for answer in answers:
+        if isinstance(answer, Unanswered):
+            complain(printable(str(answer)))
+        elif as_json:
+            say_json(answer)
+        else:
+            say(f"{answer['system']}, process {answer['pid']}, up {rounded(answer['uptime'])}")
+            for line in _branches(answer["tree"]["children"]):
+                say(line)
+    raise typer.Exit(any(isinstance(answer, Unanswered) for answer in answers))
+
+
+def _branches(nodes: list[dict[str, Any]], before: str = "") -> Iterator[str]:
+    for number, node in enumerate(nodes, start=1):
+        is_last = number == len(nodes)
+        facts = [node["kind"], node["state"]]
+        facts += [counted(node["restarts"], "restart")] if node["restarts"] else []
+        facts += [f"{node['waiting']:,} waiting"] if node["waiting"] else []
+        yield f"{before}{'└─' if is_last else '├─'} {node['name']}  {', '.join(facts)}"
+        yield from _branches(node["children"], before + ("   " if is_last else "│  "))

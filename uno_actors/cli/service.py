@@ -1,0 +1,204 @@
+"""A system as a process of its own: started by its configuration file, stopped by signals."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from typing import Any, Literal
+
+from uno_actors.cli.control import ControlServer, control_directory
+from uno_actors.config.analysis import plan
+from uno_actors.config.errors import InvalidConfig
+from uno_actors.config.reader import Config, load
+from uno_actors.errors import SupervisorGaveUp, UnoError, describe
+from uno_actors.logs import get_logger, write_logs
+from uno_actors.system.system import ActorSystem
+
+STOPPED = 0
+GAVE_UP = 3
+"""Exit code when supervisors under the root have given up: whoever runs the service may start it again."""
+
+LogForm = Literal["text", "json"]
+
+
+class EarlySignals:
+    """Signals that come while the file is read and its modules are imported, before there is an event loop.
+
+    One that tells to stop ends the process at once, for nothing has been begun; one that tells to reload is kept.
+    """
+
+    def __init__(self) -> None:
+        self.told_to_reload = False
+
+    def catch(self) -> None:
+        """From now on, until a `Service` takes over."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: end_process(STOPPED))
+        signal.signal(signal.SIGHUP, self._keep)
+
+    def _keep(self, _number: int, _frame: object) -> None:
+        self.told_to_reload = True
+
+
+class Service:
+    """Runs one system until a signal ends it, or it gives up.
+
+    SIGTERM and SIGINT stop it in order, within the system's ``stop_timeout``; the second one ends the process at
+    once, by 128 and the number of the signal, as if the signal had killed it. SIGHUP reads the file again and applies
+    the difference; children whose specification is the same run on, and a file that is wrong changes nothing.
+
+    Args:
+        config: Of the system.
+        log_form: In place of what the file says.
+        early: Signals that came before.
+    """
+
+    def __init__(self, config: Config, log_form: LogForm | None, early: EarlySignals) -> None:
+        self.config = config
+        self._log_form = log_form
+        self._early = early
+        self._system = ActorSystem(**config.arguments())
+        self._told_to_stop = asyncio.Event()
+        self._told_to_reload = asyncio.Event()
+        self._main: asyncio.Task[int] | None = None
+        self._begun = time.monotonic()
+        self._log = get_logger(system=config.system.name)
+
+    async def run(self) -> int:
+        """Start, wait, stop; the exit code.
+
+        Raises:
+            Exception: Whatever keeps the system from starting.
+        """
+        loop = asyncio.get_running_loop()
+        self._main = asyncio.current_task()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._told_to_reload.set)
+        if self._early.told_to_reload:
+            self._told_to_reload.set()
+        try:
+            await self._system.start()
+        except asyncio.CancelledError:
+            if not self._told_to_stop.is_set():
+                raise
+            self._log.info("system stopped before it had started")
+            return STOPPED
+        self._main = None
+        async with AsyncExitStack() as stack:
+            try:
+                directory = control_directory(self.config.system.url, self.config.key)
+                await stack.enter_async_context(ControlServer(directory, self._answer))
+            except (UnoError, OSError) as error:  # the service runs all the same
+                self._log.warning("the system cannot be asked about", error=describe(error))
+            return await self._until_it_ends()
+
+    async def _until_it_ends(self) -> int:
+        ended = asyncio.ensure_future(self._system.wait_stopped())
+        told = asyncio.ensure_future(self._told_to_stop.wait())
+        reloading = asyncio.ensure_future(self._keep_reloading())
+        await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        reloading.cancel()
+        await self._system.stop()
+        try:
+            await ended
+        except SupervisorGaveUp as error:
+            self._log.critical("system gave up", error=str(error))
+            return GAVE_UP
+        return STOPPED
+
+    async def _keep_reloading(self) -> None:
+        while True:
+            await self._told_to_reload.wait()
+            self._told_to_reload.clear()
+            self._log.info("told to read the configuration again", file=self.config.file)
+            try:
+                await self._reload()
+            except InvalidConfig as error:
+                for fault in error.faults:
+                    self._log.error("configuration is wrong and nothing changes", fault=str(fault))
+            except Exception as error:  # noqa: BLE001 - a service does not end because of its file
+                self._log.error("configuration cannot be applied", exc_info=error)
+
+    async def _reload(self) -> None:
+        config = load(self.config.file)
+        reloaded = await self._system.reload(config)
+        write_logs(sys.stderr, config.logging.level, self._log_form or config.logging.format)
+        log_findings(config)
+        for table in ("system", "aggregates"):
+            before, after = getattr(self.config, table), getattr(config, table)
+            options = [f"{table}.{name}" for name, value in after if value != getattr(before, name)]
+            if options:
+                self._log.warning("changes take effect at the next start", options=options)
+        for name, error in reloaded.failed.items():
+            self._log.error("child cannot be started", child=name, exc_info=error)
+        self._log.info("configuration applied", stopped=reloaded.stopped, started=reloaded.started)
+
+    def _answer(self, want: str) -> dict[str, Any]:
+        """What another process wants to know.
+
+        Raises:
+            ValueError: It is not known here.
+        """
+        if want != "tree":
+            raise ValueError(f"{want!r} is not known here")
+        return {
+            "system": self.config.system.name,
+            "pid": os.getpid(),
+            "uptime": time.monotonic() - self._begun,
+            "tree": asdict(self._system.tree()),
+        }
+
+    def _stop(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self._told_to_stop.is_set():
+            self._log.critical("told to stop again: ending at once", signal=name)
+            end_process(128 + number)
+        self._told_to_stop.set()
+        self._log.info("told to stop", signal=name)
+        if self._main is not None:
+            self._main.cancel()  # it is still starting
+
+
+def serve(config: Config, log_form: LogForm | None, early: EarlySignals) -> int:
+    """Run the system of ``config`` in this process, which logs to its standard error; the exit code.
+
+    Args:
+        config: Of the system.
+        log_form: In place of what the file says.
+        early: Signals that came while the file was read.
+
+    Raises:
+        Exception: Whatever keeps the system from starting.
+    """
+    write_logs(sys.stderr, config.logging.level, log_form or config.logging.format)
+    log_findings(config)
+
+    async def run() -> int:
+        return await Service(config, log_form, early).run()
+
+    return asyncio.run(run())
+
+
+def log_findings(config: Config) -> None:
+    """Warn of rules that contradict each other."""
+    log = get_logger(system=config.system.name)
+    for finding in plan(config.supervisors, config.system.stop_timeout).findings:
+        is_contradiction = finding.severity == "contradiction"
+        log.warning(
+            "rules contradict each other" if is_contradiction else "rules are worth a look",
+            finding=str(config.fault(finding.path, finding.option, finding.reason)),
+        )
+
+
+def end_process(code: int) -> None:
+    """End it now, with what was logged written; threads that still work are not waited for."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

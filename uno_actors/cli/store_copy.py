@@ -1,0 +1,156 @@
+"""Moves everything that counts from one store to another of any kind: events, progress, dead letters and views.
+
+Records keep their positions and versions, so that checkpoints mean the same in both. Snapshots are not copied:
+the system takes new ones. What is written when the source is copied must not grow meanwhile: stop its systems.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import NamedTuple
+
+from uno_actors.errors import CallerError, UnoError
+from uno_actors.handlers.projection import entries
+from uno_actors.store.handler_names import DIRECTORY
+from uno_actors.store.maintenance import Progress
+from uno_actors.store.port import PAGE, Append, DeadLetter, EventStore, StoredRecord, ViewChange
+
+CHUNK = 1000
+"""Events that are recorded in one commit."""
+CHUNK_BYTES = 4 << 20
+"""Bytes of payload after which a chunk is full, however few events it has."""
+
+
+class CopyRefused(CallerError):
+    """The target is not a beginning of the source, or does not become one; what it holds was left as it was."""
+
+
+class Copied(NamedTuple):
+    """What was copied.
+
+    Attributes:
+        events: Recorded in the target now.
+        known: Events that were there before, from an earlier copy that was cut short.
+        views: Of projections.
+    """
+
+    events: int
+    known: int
+    views: int
+
+
+async def copy_store(source: EventStore, target: EventStore, progress: Progress) -> Copied:
+    """Copy ``source`` into ``target``, which is empty or holds an earlier copy, and read both to compare them.
+
+    A copy that was cut short is gone on with: what the target has already is compared and kept.
+
+    Args:
+        source: Nobody may record in it meanwhile.
+        target: Nobody else may use it meanwhile.
+        progress: Told how far it is: each event counts twice, when it is in the target and when it was compared.
+
+    Raises:
+        CopyRefused: The target has events that the source has not, or cannot give them the same positions.
+        UnoError: A store failed.
+    """
+    end, known = await source.last_position(), await target.last_position()
+    if known > end:
+        raise CopyRefused(f"the target has {known:,} events and the source {end:,}: name an empty target")
+    await _compare(source, target, 0, known, lambda position: progress(position, 2 * end))
+    after = known
+    while after < end:
+        chunk = await _chunk(source, after)
+        wanted, found = [position for position, _ in chunk], await _record(target, chunk)
+        if wanted != found:
+            raise CopyRefused(
+                f"the source's event at position {wanted[0]:,} was recorded at {found[0]:,}: the positions of the"
+                " source have a gap, or somebody else records in the target"
+            )
+        after = wanted[-1]
+        progress(after, 2 * end)
+    await _compare(source, target, known, end, lambda position: progress(end + position, 2 * end))
+    views = await _copy_views(source, target)
+    checkpoints, letters = await source.checkpoints(), await source.dead_letters()
+    await target.save_progress(checkpoints, letters)
+    if await source.last_position() != end:
+        raise CopyRefused("the source has grown meanwhile: stop what records in it, and copy again to go on")
+    if await target.checkpoints() != checkpoints:
+        raise CopyRefused("the target has checkpoints that the source has not: name an empty target")
+    if _named(await target.dead_letters()) != _named(letters):  # their texts may be changed: SQL has no NUL
+        raise CopyRefused("the target has dead letters that the source has not: name an empty target")
+    return Copied(end - known, known, views)
+
+
+def _named(letters: Sequence[DeadLetter]) -> set[tuple[str, int]]:
+    return {(letter.handler, letter.position) for letter in letters}
+
+
+async def _record(target: EventStore, chunk: Sequence[StoredRecord]) -> list[int]:
+    """Record ``chunk`` and return its positions in the target; what is before an event that it refuses stays there.
+
+    Raises:
+        CopyRefused: The target refuses an event, which is named.
+        UnoError: See `copy_store`.
+    """
+    (outcome,) = await target.commit([Append(tuple(record for _, record in chunk))])
+    if not isinstance(outcome, UnoError):
+        return list(outcome.positions)
+    if not isinstance(outcome, CallerError):
+        raise outcome
+    if len(chunk) > 1:  # one of them
+        half = len(chunk) // 2
+        return [*await _record(target, chunk[:half]), *await _record(target, chunk[half:])]
+    position, record = chunk[0]
+    of = "" if record.stream is None else f" of {record.stream} version {record.aggregate_version}"
+    raise CopyRefused(
+        f"the target cannot record the source's event at position {position:,}, {record.event_type}{of}: {outcome}"
+    ) from outcome
+
+
+async def _chunk(source: EventStore, after: int) -> list[StoredRecord]:
+    chunk: list[StoredRecord] = []
+    size = 0
+    while len(chunk) < CHUNK and size < CHUNK_BYTES and (page := await source.read_log(after, PAGE)):
+        chunk += page
+        size += sum(len(record.payload) for _, record in page)
+        after = page[-1].position
+    return chunk
+
+
+async def _compare(
+    source: EventStore, target: EventStore, after: int, end: int, equal: Callable[[int], None]
+) -> None:
+    """Read both after ``after`` up to ``end``; ``equal`` is told up to where they are the same.
+
+    Raises:
+        CopyRefused: They differ.
+    """
+    async with aclosing(_until(source, after, end)) as wanted, aclosing(_until(target, after, end)) as found:
+        async for each in wanted:
+            other = await anext(found, None)
+            if each != other:
+                raise CopyRefused(
+                    f"the target has another event at position {each.position:,} than the source"
+                )
+            if each.position % CHUNK == 0 or each.position == end:
+                equal(each.position)
+
+
+async def _until(store: EventStore, after: int, end: int) -> AsyncGenerator[StoredRecord]:
+    async with aclosing(store.read_records(after)) as records:
+        async for stored in records:
+            if stored.position > end:
+                return
+            yield stored
+
+
+async def _copy_views(source: EventStore, target: EventStore) -> int:
+    """Copy the views of all projections, the directory of them last; how many there were."""
+    names = [view for entry in (await entries(source)).values() for view in entry.views]
+    for name in (*names, DIRECTORY):
+        start = b""
+        while page := await source.read_view(name, start):
+            await target.save_progress({}, views=[ViewChange(name, key, value) for key, value in page])
+            start = page[-1][0] + b"\0"
+        if await target.read_view(name, limit=None) != await source.read_view(name, limit=None):
+            raise CopyRefused(f"the target has entries in the view {name!r} that the source has not")
+    return len(names)

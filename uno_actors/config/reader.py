@@ -1,0 +1,801 @@
+"""Configuration files: a whole system in TOML, with everything that is wrong in one told at once.
+
+The classes named ``...Table`` are the format: their fields are the keys, an unknown key is refused. `load` reads a
+file with those that it includes, puts environment variables in, imports what is named, and returns a `Config`.
+"""
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import override
+
+from uno_actors.actors.actor import Actor
+from uno_actors.config.errors import ConfigFault, InvalidConfig, key_path, shown
+from uno_actors.config.text import ConfigText, Place, nearest, read_text, resolved
+from uno_actors.config.toml import Path as Keys
+from uno_actors.config.values import (
+    ActorType,
+    AggregateType,
+    AtLeastOne,
+    AtLeastZero,
+    AutoShutdownWord,
+    BudgetWord,
+    DirectiveWord,
+    DispatcherWord,
+    ErrorType,
+    EventType,
+    FormatWord,
+    FromEnvironment,
+    Growth,
+    Handler,
+    HandlerName,
+    LevelWord,
+    MaxRestarts,
+    Name,
+    PriorityWord,
+    RestartWord,
+    Seconds,
+    SecondsOrZero,
+    Share,
+    ShutdownValue,
+    StartValue,
+    StoreOption,
+    StoreUrl,
+    StrategyWord,
+    Text,
+    Topic,
+    Truth,
+    error_named,
+    imported,
+    plain,
+    why_not_made,
+)
+from uno_actors.domain.aggregate import check_events
+from uno_actors.domain.events import DomainEvent, event_registry
+from uno_actors.errors import AmbiguousEventType, CallerError, InternalError, InvalidStoreUrl
+from uno_actors.handlers.spec import EventPriority, HandlerSpec
+from uno_actors.store.port import check_store_url
+from uno_actors.store_urls import HIDDEN, below, is_secret_name, with_options, without_password
+from uno_actors.supervision.spec import Backoff, ChildSpec, Supervisor
+from uno_actors.units import as_duration
+
+DEFAULT_SUPERVISOR = "handlers"
+"""Supervisor of handlers that stand under no other: any number of restarts, for each event has its attempts."""
+
+
+T = TypeVar("T")
+
+MOST_PASSES = 20
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+# --- the format --------------------------------------------------------------------------------------------
+
+
+class SystemTable(_Table):
+    """The system as a whole; see `ActorSystem`."""
+
+    name: Name = "system"
+    """For logs."""
+    store: StoreUrl = "memory:"
+    """URL of the store; a path in it is relative to the file."""
+    store_options: dict[str, StoreOption] = {}
+    """Options of the store, as in its URL; sizes may be written as "64GiB"."""
+    ask_timeout: Seconds = 30.0
+    """Until an ask without a reply ends with an error."""
+    stop_timeout: SecondsOrZero = 10.0
+    """How long stopping may take: draining, and stopping the last started first."""
+
+    @property
+    def url(self) -> str:
+        """The store's URL with its options."""
+        return with_options(self.store, self.store_options)
+
+    @override
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            shown = value
+            if name == "store":
+                shown = without_password(value)
+            elif name == "store_options":
+                shown = {key: HIDDEN if is_secret_name(key) else item for key, item in value.items()}
+            yield name, shown
+
+
+class AggregatesTable(_Table):
+    """The aggregates that the system serves."""
+
+    types: list[AggregateType] | None = None
+    """Their classes; left out, any that is asked for."""
+    passivate_after: Seconds = 300.0
+    """How long one may be idle before it is let go."""
+    max_active: AtLeastOne = 100_000
+    """How many stay active; beyond it those idle for longest are let go."""
+    snapshot_every: AtLeastZero = 200
+    """Events between two snapshots; 0 to take none."""
+    remember_commands: AtLeastZero = 256
+    """For how many of its last events an aggregate knows the commands that recorded them."""
+
+
+class LoggingTable(_Table):
+    """What `uno-actors run` logs, and how."""
+
+    level: LevelWord = "info"
+    """The least severe that is logged."""
+    format: FormatWord = "text"
+    """For people, or one JSON object a line."""
+
+
+class HandlerTable(_Table):
+    """An event handler; what is left out is as `@subscribe` says, else the default."""
+
+    handler: Handler
+    """What is called."""
+    name: HandlerName | None = None
+    """Unique; the checkpoint is kept under it."""
+    topic: Topic | None = None
+    """Only events whose topic matches."""
+    events: list[EventType] | None = None
+    """Only events of these classes."""
+    aggregate_type: Name | None = None
+    """Only events of aggregates of this type."""
+    priority: PriorityWord = EventPriority.NORMAL
+    """For each event every high handler finishes before a normal one starts."""
+    start: StartValue = "latest"
+    """Where a handler without a checkpoint begins."""
+    max_attempts: AtLeastOne = 5
+    """After so many failures an event goes to the dead letters."""
+    timeout: Seconds | None = None
+    """How long one call may take."""
+    concurrency: AtLeastOne = 1
+    """So many events at once, each of another aggregate."""
+    batch: AtLeastOne | None = None
+    """A list of up to so many events instead of one."""
+
+
+class _Child(_Table):
+    restart: RestartWord = "permanent"
+    """When it is restarted: always, only after a failure, or never."""
+    shutdown: ShutdownValue | None = None
+    """How long it may take to stop before it is abandoned; "kill" for no time, "infinity" for any."""
+    significant: Truth = False
+    """Whether its end counts for auto_shutdown."""
+
+
+class SupervisedHandlerTable(HandlerTable, _Child):
+    """An event handler under a supervisor."""
+
+
+class ActorTable(_Child):
+    """A plain actor under a supervisor."""
+
+    actor: ActorType
+    """Its class."""
+    name: Name | None = None
+    """Under which `ActorSystem.actor` finds it; default is that of the class."""
+    args: list[Any] = []
+    """For its constructor."""
+    kwargs: dict[str, Any] = {}
+    """For its constructor."""
+    dispatcher: DispatcherWord = "shared"
+    """Whether it has a thread of its own."""
+    max_attempts: AtLeastOne | None = None
+    """So often a message that nobody waits for is tried before it is a dead message."""
+
+
+class BackoffTable(_Table):
+    """Time between a failure and the restart: min(max, initial * factor ** k), less jitter."""
+
+    initial: SecondsOrZero = 0.1
+    """Before the first restart."""
+    max: SecondsOrZero = 10.0
+    """At the most."""
+    factor: Growth = 2.0
+    """Growth from one restart to the next."""
+    jitter: Share = 0.2
+    """Share of the time that is random."""
+    reset_after: Seconds | None = None
+    """After so long without a failure it begins at the first again."""
+
+
+class SupervisorTable(_Table):
+    """A supervisor; its children start in the order in which they are written, of whatever kind they are."""
+
+    name: Name
+    """Unique."""
+    strategy: StrategyWord = "one_for_one"
+    """Who is restarted with a failed child: nobody, all, or those started after it."""
+    max_restarts: MaxRestarts = 5
+    """So many within `within`; one more, and it gives up."""
+    within: Seconds = 30.0
+    """The sliding window."""
+    budget: BudgetWord = "supervisor"
+    """Whether all children share the restarts, or each has so many."""
+    backoff: BackoffTable = BackoffTable()
+    """Time between a failure and the restart."""
+    directives: dict[ErrorType, DirectiveWord] = {}
+    """What becomes of a child by the class of its error; the innermost class wins."""
+    auto_shutdown: AutoShutdownWord = "never"
+    """Whether it ends when a significant child has ended by itself, or the last of them."""
+    handlers: list[SupervisedHandlerTable] = []
+    """Event handlers."""
+    actors: list[ActorTable] = []
+    """Plain actors."""
+    supervisors: list["NestedSupervisorTable"] = []
+    """Supervisors under this one."""
+
+
+class NestedSupervisorTable(SupervisorTable, _Child):
+    """A supervisor under another."""
+
+
+NestedSupervisorTable.model_rebuild()  # it is named before it is defined, in the table that it is made of
+SupervisorTable.model_rebuild()
+
+
+class FileTable(_Table):
+    """The configuration of an actor system of uno_actors."""
+
+    include: list[Text] = []
+    """Files that are read first, relative to this one: this file's values win, its lists come after theirs."""
+    system: SystemTable = SystemTable()
+    """The system as a whole."""
+    aggregates: AggregatesTable = AggregatesTable()
+    """The aggregates that it serves."""
+    logging: LoggingTable = LoggingTable()
+    """What is logged, and how."""
+    handlers: list[HandlerTable] = []
+    """Event handlers under no supervisor: restarted without limit."""
+    supervisors: list[SupervisorTable] = []
+    """Supervisors directly under the system."""
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the format, with which editors complete and check."""
+    schema = _as_written(FileTable.model_json_schema(mode="validation"))
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "uno_actors configuration file",
+    }
+
+
+def _as_written(schema: Any) -> Any:
+    """A schema of what TOML can say: no null, and defaults as they would be written."""
+    if isinstance(schema, list):
+        return [_as_written(part) for part in schema if part != {"type": "null"}]
+    if not isinstance(schema, dict):
+        return schema
+    written = {key: _as_written(part) for key, part in schema.items() if key != "default"}
+    if len(written.get("anyOf", ())) == 1:
+        written |= written.pop("anyOf")[0]
+    if isinstance(written.get("title"), str):
+        del written["title"]
+    main = written.get("anyOf", [written])[0]
+    match default := schema.get("default"):
+        case int() if "enum" in main and not isinstance(default, bool):
+            written["default"] = EventPriority(default).name.lower()
+        case float() if "pattern" in main:
+            written["default"] = as_duration(default)
+        case bool() | int() | float() | str():
+            written["default"] = default
+    return written
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Config:
+    """A file that is right, and what an `ActorSystem` is made of by it.
+
+    Attributes:
+        file: As it was named.
+        files: All that were read, the included ones first.
+        system: See `SystemTable`.
+        logging: See `LoggingTable`.
+        aggregates: See `AggregatesTable`.
+        handlers: Those under no supervisor.
+        supervisors: Those under the system.
+        places: Where each key is written.
+        keys: Where each supervisor and each child of one is written, by ``supervisor name`` and by
+            ``supervisor name/child name``.
+    """
+
+    file: str
+    files: tuple[Path, ...]
+    system: SystemTable
+    logging: LoggingTable
+    aggregates: AggregatesTable
+    handlers: tuple[HandlerSpec, ...]
+    supervisors: tuple[Supervisor, ...]
+    places: Mapping[Keys, Place]
+    keys: Mapping[str, Keys]
+
+    def place(self, keys: Keys) -> Place:
+        """Where ``keys`` are written, or the nearest thing above them."""
+        return nearest(self.places, keys) or Place(self.file, 1)
+
+    def fault(self, path: Sequence[str], option: str, reason: str) -> ConfigFault:
+        """What is to be mended at an option of a part of the tree.
+
+        Args:
+            path: Names from the outermost supervisor to the part.
+            option: The key.
+            reason: What is wrong, and the remedy.
+        """
+        keys = (*self.keys.get("/".join(path[-2:]), self.keys.get(path[-1], ())), option)
+        file, line = self.place(keys)
+        return ConfigFault(file, line, key_path(keys), reason)
+
+    @property
+    def key(self) -> str:
+        """Tells this file's system from others whose store has no directory."""
+        return control_key(self.file)
+
+    def arguments(self) -> dict[str, Any]:
+        """For ``ActorSystem(**arguments)``."""
+        system, aggregates = self.system, self.aggregates
+        return {
+            "store": system.url,
+            "name": system.name,
+            "ask_timeout": system.ask_timeout,
+            "stop_timeout": system.stop_timeout,
+            "aggregates": aggregates.types,
+            "passivate_after": aggregates.passivate_after,
+            "max_active": aggregates.max_active,
+            "snapshot_every": aggregates.snapshot_every,
+            "remember_commands": aggregates.remember_commands,
+            "handlers": self.handlers,
+            "supervisors": self.supervisors,
+        }
+
+
+def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Config:
+    """Read a configuration file; its directory is put on ``sys.path``, as Python does for a program.
+
+    Raises:
+        InvalidConfig: With everything that is wrong.
+    """
+    path = Path(path)
+    text = read_text(path, environment)
+    for file in reversed(text.files):
+        if (directory := str(file.parent)) not in sys.path:
+            sys.path.insert(0, directory)
+    importlib.invalidate_caches()
+    reader = _Reader(text)
+    config = reader.config()
+    if faults := reader.faults_in_order():
+        raise InvalidConfig(str(path), faults)
+    return config
+
+
+def control_key(path: str | os.PathLike[str]) -> str:
+    """Tells the system of a file from others whose store has no directory."""
+    return str(Path(path).resolve())
+
+
+def load_system(path: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> SystemTable:
+    """Only ``[system]`` of a configuration file; nothing is imported.
+
+    Raises:
+        InvalidConfig: The file is no TOML, or this table is wrong.
+    """
+    text = read_text(Path(path), environment)
+    text.data = {key: value for key, value in text.data.items() if key == "system"}
+    reader = _Reader(text)
+    config = reader.config()
+    if faults := reader.faults_in_order():
+        raise InvalidConfig(str(path), faults)
+    return config.system
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A handler, actor or supervisor where it is written."""
+
+    table: Any
+    keys: Keys
+
+
+class _Reader:
+    """Judges the values of a text, and makes a system's parts of what is right."""
+
+    def __init__(self, text: ConfigText) -> None:
+        self._text = text
+        self._faults = list(text.faults)
+        self._told = {(fault.file, fault.line, fault.key) for fault in text.faults}
+        self._order = {keys: number for number, keys in enumerate(text.places)}
+        self._keys: dict[str, Keys] = {}
+        self._names: dict[tuple[str, str], Keys] = {("supervisors", DEFAULT_SUPERVISOR): ()}
+
+    def config(self) -> Config:
+        table = self._table()
+        handlers = [
+            spec
+            for entry in self._entries(table, (), "handlers")
+            if (spec := self._handler(entry)) is not None
+        ]
+        supervisors = [
+            supervisor
+            for entry in self._entries(table, (), "supervisors")
+            if (supervisor := self._supervisor(entry)) is not None
+        ]
+        self._check_aggregates(table)
+        return Config(
+            self._text.file,
+            tuple(self._text.files),
+            self._system(table),
+            table.logging,
+            table.aggregates,
+            tuple(handlers),
+            tuple(supervisors),
+            self._text.places,
+            self._keys,
+        )
+
+    def faults_in_order(self) -> list[ConfigFault]:
+        files = self._text.files
+
+        def place(fault: ConfigFault) -> tuple[int, int]:
+            file = resolved(Path(fault.file))
+            return files.index(file) if file in files else -1, fault.line or 0
+
+        return sorted(self._faults, key=place)
+
+    # --- values, one by one ---
+
+    def _table(self) -> FileTable:
+        """The file as a table; what is faulty in it is told, and left out or stood in for."""
+        data = self._text.data
+        for _ in range(MOST_PASSES):
+            try:
+                return FileTable.model_validate(data)
+            except ValidationError as error:
+                for detail in error.errors(include_url=False, include_context=False):
+                    keys = _without_marks(detail["loc"])
+                    if self._text.is_whole or detail["type"] != "missing":
+                        self._tell(*_what_is_wrong(keys, detail))
+                    data = _mended(data, keys, keys)
+                data = _without_gaps(data)
+        raise InternalError(f"{self._text.file} cannot be judged: {shown(data)}")
+
+    def _tell(self, keys: Keys, reason: str, found: Any = None) -> None:
+        if isinstance(found, FromEnvironment):
+            is_secret = keys[:1] == ("system",)  # a store's URL may hold a password
+            reason = reason if is_secret else f"which is {shown(str(found))} here; {reason}"
+            found = found.written
+        fault = self._text.fault(keys, reason, found)
+        if (told := (fault.file, fault.line, fault.key)) not in self._told or not fault.key:
+            self._told.add(told)
+            self._faults.append(fault)
+
+    # --- what belongs together ---
+
+    def _entries(self, table: Any, keys: Keys, *kinds: str) -> list[_Entry]:
+        """The entries of some kinds in a table, in the order in which they are written."""
+        entries = [
+            _Entry(entry, (*keys, kind, index))
+            for kind in kinds
+            for index, entry in enumerate(getattr(table, kind))
+        ]
+        return sorted(entries, key=lambda entry: self._order.get(entry.keys, 0))
+
+    def _system(self, table: FileTable) -> SystemTable:
+        """``[system]`` with its store as others find it, wherever they work."""
+        keys: Keys = ("system", "store")
+        if self._is_faulty(keys):
+            return table.system
+        directory = Path(self._text.place(keys).file).absolute().parent
+        try:
+            system = table.system.model_copy(update={"store": below(directory, table.system.store)})
+        except ValueError as error:
+            self._tell(keys, str(error), table.system.store)
+            return table.system
+        if not self._is_faulty(("system", "store_options")):
+            try:
+                check_store_url(system.url)
+            except InvalidStoreUrl as error:
+                self._tell(("system", "store_options") if system.store_options else keys, error.reason)
+        return system
+
+    def _check_aggregates(self, table: FileTable) -> None:
+        """No class and no type name twice, and no events whose classes cannot be told apart."""
+        written = self._text.data.get("aggregates", {})
+        names: dict[str, object] = {}
+        for index, name in enumerate(written.get("types", ()) if table.aggregates.types else ()):
+            keys: Keys = ("aggregates", "types", index)
+            if self._is_faulty(keys):
+                continue
+            type_name = imported(name).aggregate_type
+            if type_name in names:
+                reason = f"{names[type_name]} with the type name {type_name!r} is in the list already"
+                self._tell(keys, reason, name)
+            names.setdefault(type_name, name)
+            try:
+                check_events(imported(name), event_registry)
+            except AmbiguousEventType as error:
+                self._tell(keys, str(error), name)
+
+    def _is_faulty(self, keys: Keys) -> bool:
+        """Whether a fault was told of ``keys`` or of something below."""
+        path = key_path(keys)
+        return any(
+            fault.key == path or fault.key.startswith((f"{path}.", f"{path}[")) for fault in self._faults
+        )
+
+    def _handler(self, entry: _Entry) -> HandlerSpec | None:
+        table: HandlerTable = entry.table
+        options = {name: getattr(table, name) for name in _HANDLER_OPTIONS & table.model_fields_set}
+        if table.topic is not None:
+            options["topic_pattern"] = table.topic
+        if table.events is not None:
+            events: list[type[DomainEvent]] = table.events
+            options["event_type"] = tuple(events) if len(events) > 1 else events[0] if events else None
+            if not events and not self._is_faulty((*entry.keys, "events")):
+                self._tell(
+                    (*entry.keys, "events"), "it is empty, so that no event would be handled: name some"
+                )
+        if table.batch is not None and table.concurrency > 1:
+            reason = "batch and concurrency exclude each other: a batch is handled in log order"
+            self._tell((*entry.keys, "concurrency"), reason, table.concurrency)
+            return None
+        if table.handler.target is not stand_in or table.name is not None:
+            self._claim("handlers", table.name or table.handler.name, entry.keys)
+        if self._is_faulty(entry.keys):
+            return None
+        return self._made(entry, lambda: replace(table.handler, **options))
+
+    def _supervisor(self, entry: _Entry) -> Supervisor | None:
+        table: SupervisorTable = entry.table
+        keys, before = entry.keys, len(self._faults)
+        self._claim("supervisors", table.name, keys)
+        self._keys[table.name] = keys
+        self._check_directives(table, keys)
+        backoff = table.backoff
+        if backoff.initial > backoff.max:
+            reason = f"it is more than max, which is {backoff.max:g} s: the first wait would be the longest"
+            self._tell((*keys, "backoff", "initial"), reason, f"{backoff.initial:g}s")
+            backoff = BackoffTable()
+        children = self._entries(table, keys, "handlers", "actors", "supervisors")
+        self._check_significant(table, keys, children)
+        specs = [spec for child in children if (spec := self._child(child, table)) is not None]
+        if len(self._faults) > before:
+            return None
+        return self._made(
+            entry,
+            lambda: Supervisor(
+                name=table.name,
+                children=tuple(specs),
+                strategy=table.strategy,
+                max_restarts=table.max_restarts,
+                within=table.within,
+                budget=table.budget,
+                backoff=Backoff(**dict(backoff)),
+                directives=dict(table.directives),
+                auto_shutdown=table.auto_shutdown,
+            ),
+        )
+
+    def _check_directives(self, table: SupervisorTable, keys: Keys) -> None:
+        """No class twice, under two names: ``ValueError`` and ``builtins:ValueError``."""
+        if self._is_faulty((*keys, "directives")):
+            return
+        written: Any = self._text.data
+        for key in (*keys, "directives"):
+            written = written[key] if isinstance(key, int) else written.get(key, {})
+        classes: dict[type[BaseException], str] = {}
+        for name, kind in zip(written, map(error_named, written), strict=True):
+            if kind in classes:
+                self._tell(
+                    (*keys, "directives", name), f"{classes[kind]} is the same class: leave one out", name
+                )
+            classes.setdefault(kind, name)
+
+    def _check_significant(self, table: SupervisorTable, keys: Keys, children: Sequence[_Entry]) -> None:
+        significant = [child for child in children if child.table.significant]
+        if any(self._is_faulty(child.keys) for child in children) or self._is_faulty(
+            (*keys, "auto_shutdown")
+        ):
+            return  # what is stood in for contradicts nothing
+        for child in significant:
+            at = (*child.keys, "significant")
+            if child.table.restart == "permanent":
+                self._tell(at, 'it is permanent and never ends by itself: write restart = "transient"', True)
+            elif table.auto_shutdown == "never":
+                self._tell(at, f'it means nothing while auto_shutdown of {table.name!r} is "never"', True)
+        if not significant and table.auto_shutdown != "never":
+            at = (*keys, "auto_shutdown")
+            self._tell(at, "no child is significant, so that it means nothing", table.auto_shutdown)
+
+    def _child(self, entry: _Entry, above: SupervisorTable) -> ChildSpec | HandlerSpec | None:
+        table = entry.table
+        options = {"restart": table.restart, "shutdown": table.shutdown, "significant": table.significant}
+        run: Any
+        match table:
+            case SupervisedHandlerTable():
+                run = self._handler(entry)
+                name = table.name or table.handler.name
+            case ActorTable():
+                run, name = table.actor, table.name or table.actor.__name__
+                if run is not StandIn or table.name is not None:
+                    self._claim("actors", name, entry.keys)
+                for option in ("args", "kwargs", "dispatcher", "max_attempts"):
+                    options[option] = plain(getattr(table, option))
+                self._check_actor(table, entry.keys)
+            case _:
+                run, name = self._supervisor(entry), table.name
+        if (first := self._keys.setdefault(f"{above.name}/{name}", entry.keys)) is not entry.keys:
+            place = self._text.place((*first, "name"))
+            reason = f"children of one supervisor need names of their own, and this one is taken in line {place.line}"
+            self._tell((*entry.keys, "name"), reason, name)
+        if run is None or self._is_faulty(entry.keys):
+            return None
+        if isinstance(run, HandlerSpec) and options == _AS_USUAL:
+            return run
+        return self._made(entry, lambda: ChildSpec(run, name=name, **options))
+
+    def _check_actor(self, table: ActorTable, keys: Keys) -> None:
+        """That it can be made with its arguments, and run where it is to run."""
+        if self._is_faulty(keys):
+            return
+        kind = table.actor
+        if not issubclass(kind, Actor) and table.dispatcher == "shared":
+            reason = f'{kind.__name__} is an actor of pykka\'s threads: write dispatcher = "thread"'
+            self._tell((*keys, "dispatcher"), reason)
+        elif table.dispatcher == "thread" and inspect.iscoroutinefunction(kind.on_receive):
+            reason = f"{kind.__name__} handles its messages in a coroutine, on the event loop: leave it out"
+            self._tell((*keys, "dispatcher"), reason, table.dispatcher)
+        if reason := why_not_made(kind, *table.args, **table.kwargs):
+            given = "args" if table.args and not table.kwargs else "kwargs" if table.kwargs else "actor"
+            self._tell((*keys, given), f"{kind.__name__} cannot be made so: {reason}")
+
+    def _made(self, entry: _Entry, make: Callable[[], T]) -> T | None:
+        """What ``make`` makes; what it finds wrong is told."""
+        try:
+            return make()
+        except (CallerError, ValueError, TypeError) as error:
+            self._tell(entry.keys, str(error))
+            return None
+
+    def _claim(self, kind: str, name: str, keys: Keys) -> None:
+        first = self._names.setdefault((kind, name), keys)
+        if first is keys:
+            return
+        named = (*keys, "name")
+        what = f"{kind} need names of their own, and this one is taken"
+        if first:
+            place = self._text.place((*first, "name"))
+            self._tell(named, f"{what} in {place.file}:{place.line}", name)
+        else:
+            self._tell(named, f"{what} by the one of handlers under no supervisor", name)
+
+
+_AS_USUAL = {"restart": "permanent", "shutdown": None, "significant": False}
+_HANDLER_OPTIONS = {
+    "name",
+    "priority",
+    "start",
+    "max_attempts",
+    "timeout",
+    "concurrency",
+    "batch",
+    "aggregate_type",
+}
+
+
+# --- what pydantic says ------------------------------------------------------------------------------------
+
+
+def _without_marks(loc: Sequence[str | int]) -> Keys:
+    """The keys of an error; pydantic marks one that is about a key, and not its value, with ``[key]``."""
+    return tuple(loc[:-1] if loc[-1:] == ("[key]",) else loc)
+
+
+def _what_is_wrong(keys: Keys, detail: Any) -> tuple[Keys, str, Any]:
+    found = detail["input"]
+    match detail["type"]:
+        case "extra_forbidden":
+            allowed = _keys_of(_table_at(keys[:-1]))
+            near = get_close_matches(str(keys[-1]), allowed, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            return keys, f"unknown key; {hint}Allowed are {', '.join(allowed)}", found
+        case "missing":
+            return keys, "it is missing", None
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return keys, "allowed is a table", found
+        case "list_type":
+            is_tables = _table_at(keys) is not None
+            allowed_list = f"tables: write [[{_header(keys)}]]" if is_tables else "a list, in [ and ]"
+            return keys, f"allowed are {allowed_list}" if is_tables else f"allowed is {allowed_list}", found
+    return keys, detail["msg"], found
+
+
+def _header(keys: Keys) -> str:
+    return ".".join(key for key in keys if isinstance(key, str))
+
+
+def _table_at(keys: Keys) -> type[BaseModel] | None:
+    """The kind of the table at ``keys``, or of those in the list there."""
+    kind: type[BaseModel] | None = FileTable
+    for key in keys:
+        if isinstance(key, int):
+            continue
+        field = None if kind is None else kind.model_fields.get(key)
+        kind = None if field is None else next(_models_in(field.annotation), None)
+    return kind
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, _Table):  # events are models too
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def _keys_of(kind: type[BaseModel] | None) -> list[str]:
+    return [] if kind is None else list(kind.model_fields)
+
+
+def stand_in(event: DomainEvent) -> None:
+    """Stands for a handler that cannot be imported, while the rest of the file is judged."""
+
+
+class StandIn(Actor):
+    """Stands for an actor that cannot be imported, while the rest of the file is judged."""
+
+
+_STAND_INS = {"handler": f"{__name__}:{stand_in.__name__}", "actor": f"{__name__}:{StandIn.__name__}"}
+_GAP = object()
+
+
+def _mended(data: Any, keys: Keys, whole: Keys) -> Any:
+    """``data`` without the value at ``keys``, or with one that can be judged along with the rest.
+
+    Elements of lists leave a gap, so that the others keep their places.
+    """
+    if not keys:
+        return {}
+    key, rest = keys[0], keys[1:]
+    if isinstance(data, list):
+        mended = list(data)
+        index = int(key)
+        mended[index] = _mended(data[index], rest, whole) if rest else _stand_in_at(whole)
+        return mended
+    if not isinstance(data, dict):
+        return data
+    if rest:
+        return {**data, key: _mended(data[key], rest, whole)} if key in data else data
+    others = {name: value for name, value in data.items() if name != key}
+    found = _stand_in_at(whole)
+    return others if found is _GAP else {**others, key: found}
+
+
+def _stand_in_at(keys: Keys) -> Any:
+    """What is put at ``keys``, where something is needed; else a gap."""
+    key = keys[-1]
+    table = _table_at(keys if isinstance(key, int) else keys[:-1])
+    needed = {name for name, field in table.model_fields.items() if field.is_required()} if table else set()
+    made = {**_STAND_INS, "name": f"unnamed {key_path(keys)}"}
+    if isinstance(key, int):
+        return {name: made[name] for name in needed} if needed else _GAP
+    return made[key] if key in needed else _GAP
+
+
+def _without_gaps(data: Any) -> Any:
+    if isinstance(data, list):
+        return [_without_gaps(element) for element in data if element is not _GAP]
+    if isinstance(data, dict):
+        return {key: _without_gaps(value) for key, value in data.items() if value is not _GAP}
+    return data

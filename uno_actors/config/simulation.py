@@ -1,0 +1,391 @@
+"""What the rules of supervision make of an hour of failures: the same decisions as in a system, on a virtual clock.
+
+Children have no work but what a `Fault` gives them: messages that come at a steady rate, some of which they fail at.
+Handling takes no time; what takes time are the waits of back-off.
+"""
+
+import heapq
+import itertools
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from uno_actors.config.analysis import Node
+from uno_actors.errors import CallerError, SupervisorGaveUp
+from uno_actors.supervision.policy import Family, GiveUp, LetGo, Order, RestartGroup, Resume, ShutDown
+from uno_actors.supervision.spec import Supervisor
+from uno_actors.units import duration
+
+HOUR = 3600.0
+MOST_PER_SECOND = 100.0
+
+_FAULT = re.compile(
+    r"(?P<child>\S.*?) +(?:fails +(?P<percent>[0-9]+(?:\.[0-9]+)?) ?%(?: +of +(?P<rate>[0-9]+(?:\.[0-9]+)?)/s)?"
+    r"|cannot +start)(?: +for +(?P<lasting>\S+))?(?: +after +(?P<after>\S+))?"
+)
+
+
+class InvalidFault(CallerError, ValueError):
+    """A fault that cannot be simulated."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        self.text = text
+        super().__init__(
+            f"cannot simulate {text!r}: {reason}. Write 'mail fails 30%', 'mail fails 100% of 5/s for 10m after 1h'"
+            " or 'mail cannot start for 2m'"
+        )
+
+
+class SimulatedFailure(Exception):
+    """What a child fails with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """How a child fails.
+
+    Attributes:
+        child: Its name.
+        share: Chance of each attempt to fail, from 0 to 1; ``None`` if it cannot even start.
+        rate: Messages a second.
+        begin: Seconds from the start of the simulation; before that it does not fail.
+        end: Likewise; from then on it does not fail.
+    """
+
+    child: str
+    share: float | None
+    rate: float = 1.0
+    begin: float = 0.0
+    end: float = float("inf")
+
+    @classmethod
+    def parse(cls, text: str) -> "Fault":
+        """``mail fails 30%``, ``mail fails 100% of 5/s for 10m after 1h``, ``mail cannot start for 2m``.
+
+        Raises:
+            InvalidFault: It is none of these.
+        """
+        found = _FAULT.fullmatch(text.strip())
+        if found is None:
+            raise InvalidFault(text, "it is no sentence of this kind")
+        try:
+            begin = duration(found["after"]) if found["after"] else 0.0
+            lasting = duration(found["lasting"]) if found["lasting"] else float("inf")
+        except ValueError:
+            raise InvalidFault(text, "durations are written as 10m or 90s") from None
+        rate = float(found["rate"] or 1.0)
+        if not 0 < rate <= MOST_PER_SECOND:
+            raise InvalidFault(text, f"the rate must be above 0 and up to {MOST_PER_SECOND:g} a second")
+        share = None if found["percent"] is None else float(found["percent"]) / 100
+        if share is not None and share > 1:
+            raise InvalidFault(text, "no more than 100% can fail")
+        return cls(found["child"], share, rate, begin, begin + lasting)
+
+
+@dataclass
+class ChildOutcome:
+    """What became of one child.
+
+    Attributes:
+        handled: Messages that it handled.
+        failures: Attempts and starts that failed.
+        restarts: How often it was started again.
+        dead: Messages that were set aside after their attempts.
+        waiting: Messages that wait at the end.
+        down: Seconds in which it did not run.
+        longest: The longest of these times.
+    """
+
+    handled: int = 0
+    failures: int = 0
+    restarts: int = 0
+    dead: int = 0
+    waiting: int = 0
+    down: float = 0.0
+    longest: float = 0.0
+
+
+@dataclass
+class Outcome:
+    """What came of a simulation.
+
+    Attributes:
+        seconds: How long it lasted.
+        gave_up: When supervisors gave up, and which, by their names from the outermost.
+        ended: Whether the system ended; then after ``seconds``.
+        children: By the names from the outermost supervisor.
+    """
+
+    seconds: float = 0.0
+    gave_up: list[tuple[float, tuple[str, ...]]] = field(default_factory=list)
+    ended: bool = False
+    children: dict[tuple[str, ...], ChildOutcome] = field(default_factory=dict)
+
+
+def simulate(tree: Sequence[Node], faults: Sequence[Fault], seconds: float = HOUR, seed: int = 0) -> Outcome:
+    """Run the rules for ``seconds``.
+
+    Args:
+        tree: The parts directly under the system, as of `uno_actors.config.analysis.plan`.
+        faults: How children fail.
+        seconds: Of virtual time.
+        seed: Of chance; the same seed has the same outcome.
+
+    Raises:
+        InvalidFault: A fault is of no child, or of several.
+    """
+    world = _World(random.Random(seed))  # noqa: S311 - for variety, not for secrets
+    teams = [_Team(node, (), world, None) for node in tree if node.supervisor is not None]
+    workers = [worker for team in teams for worker in team.workers()]
+    for fault in faults:
+        named = [worker for worker in workers if worker.node.name == fault.child]
+        if len(named) != 1:
+            known = ", ".join(sorted({worker.node.name for worker in workers})) or "none"
+            count = "several children have" if named else "no child has"
+            raise InvalidFault(fault.child, f"{count} this name; there are {known}")
+        named[0].fault = fault
+    for team in teams:
+        team.start(first=True)
+    world.run(seconds)
+    for worker in workers:
+        worker.finish()
+        world.outcome.children[worker.path] = worker.outcome
+    return world.outcome
+
+
+class _World:
+    """The virtual clock, chance, and what has come of it."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.now = 0.0
+        self.chance = chance
+        self.outcome = Outcome()
+        self._order = itertools.count()
+        self._waiting: list[tuple[float, int, Callable[[], None]]] = []
+
+    def later(self, delay: float, callback: Callable[[], None]) -> None:
+        heapq.heappush(self._waiting, (self.now + delay, next(self._order), callback))
+
+    def run(self, seconds: float) -> None:
+        while self._waiting and self._waiting[0][0] <= seconds and not self.outcome.ended:
+            self.now, _, callback = heapq.heappop(self._waiting)
+            callback()
+        if not self.outcome.ended:
+            self.now = seconds
+        self.outcome.seconds = self.now
+
+
+class _Worker:
+    """A handler or an actor."""
+
+    def __init__(self, node: Node, path: tuple[str, ...], world: _World, team: "_Team") -> None:
+        self.node = node
+        self.path = path
+        self.fault: Fault | None = None
+        self.outcome = ChildOutcome()
+        self._world = world
+        self._team = team
+        self._attempts = 0
+        self._done = 0
+        self._life = 0  # what was scheduled in an earlier life is void
+        self._down_since: float | None = None
+        handler = node.handler
+        most = handler.max_attempts if handler is not None else node.spec.max_attempts if node.spec else None
+        self._most = most or 1
+
+    def can_start(self) -> bool:
+        """Whether its start succeeds now."""
+        fault = self.fault
+        fails = fault is not None and fault.share is None and fault.begin <= self._world.now < fault.end
+        self.outcome.failures += fails
+        return not fails
+
+    def start(self, *, first: bool) -> None:
+        """It runs from now on."""
+        self._life += 1
+        if self._attempts >= self._most:
+            self.give_up_message()
+        self._count_down_time()
+        self._down_since = None
+        self.outcome.restarts += not first
+        fault = self.fault
+        if fault is not None and fault.share is not None:
+            self._next()
+        elif fault is not None and self._world.now <= fault.begin:
+            self._in(fault.begin - self._world.now, self._fail)
+
+    def stop(self) -> None:
+        """It does not run."""
+        self._life += 1
+        if self._down_since is None:
+            self._down_since = self._world.now
+
+    def finish(self) -> None:
+        """Count what is still waiting, and how long it has been down."""
+        self._count_down_time()
+        if self.fault is not None and self.fault.share is not None:
+            self.outcome.waiting = max(0, int(self._world.now * self.fault.rate) - self._done)
+
+    def _count_down_time(self) -> None:
+        if self._down_since is not None:
+            lasted = self._world.now - self._down_since
+            self.outcome.down += lasted
+            self.outcome.longest = max(self.outcome.longest, lasted)
+
+    def give_up_message(self) -> None:
+        """Set aside what it failed at."""
+        self.outcome.dead += 1
+        self._attempts = 0
+        self._done += 1
+
+    def _next(self) -> None:
+        assert self.fault is not None
+        due = (self._done + 1) / self.fault.rate
+        self._in(max(0.0, due - self._world.now), self._handle)
+
+    def _in(self, delay: float, work: Callable[[], None]) -> None:
+        life = self._life
+        self._world.later(delay, lambda: work() if life == self._life else None)
+
+    def _handle(self) -> None:
+        fault, now = self.fault, self._world.now
+        assert fault is not None
+        is_bad = fault.begin <= now < fault.end and self._world.chance.random() < (fault.share or 0.0)
+        if is_bad:
+            self._fail()
+            return
+        self.outcome.handled += 1
+        self._attempts = 0
+        self._done += 1
+        self._next()
+
+    def _fail(self) -> None:
+        self.outcome.failures += 1
+        streak = None
+        if self.fault is not None and self.fault.share is not None:
+            self._attempts += 1
+            streak = self._attempts - 1
+            if self.node.handler is None:
+                streak = None
+            elif self._attempts >= self._most:
+                streak = 0
+        self.stop()
+        self._team.failed(self.node.name, SimulatedFailure(), streak)
+
+    def resume(self) -> None:
+        """Go on after a failure, without what it failed at."""
+        if self._attempts:
+            self.give_up_message()
+        self.start(first=True)
+
+
+class _Team:
+    """A supervisor with its children."""
+
+    def __init__(self, node: Node, above: tuple[str, ...], world: _World, parent: "_Team | None") -> None:
+        assert node.supervisor is not None
+        self.node = node
+        self.path = (*above, node.name)
+        self._rules: Supervisor = node.supervisor
+        self._world = world
+        self._parent = parent
+        self._family = Family(self._rules)
+        self._is_up = False
+        self._life = 0
+        self._awaited: dict[str, RestartGroup] = {}  # an order replaces those before it
+        self._members: dict[str, _Team | _Worker] = {
+            child.name: _Team(child, self.path, world, self)
+            if child.supervisor is not None
+            else _Worker(child, (*self.path, child.name), world, self)
+            for child in node.children
+        }
+
+    def workers(self) -> Iterator[_Worker]:
+        """Its handlers and actors, and those below."""
+        for member in self._members.values():
+            if isinstance(member, _Worker):
+                yield member
+            else:
+                yield from member.workers()
+
+    def can_start(self) -> bool:
+        """Whether all of its children can start now."""
+        return all(member.can_start() for member in self._members.values())
+
+    def start(self, *, first: bool) -> None:
+        """Start the children in order."""
+        self._life += 1
+        self._is_up = True
+        self._family = Family(self._rules)
+        for child in self.node.children:
+            assert child.spec is not None
+            self._family = self._family.added(child.name, child.spec, self._world.now)
+            self._members[child.name].start(first=first)
+
+    def stop(self) -> None:
+        """Stop the children in reverse order."""
+        self._life += 1
+        self._is_up = False
+        for member in reversed(self._members.values()):
+            member.stop()
+
+    def resume(self) -> None:
+        """A supervisor that has given up cannot go on; `Family` does not ask for it."""
+
+    def failed(self, name: str, error: BaseException, streak: int | None) -> None:
+        """A child has failed."""
+        if not self._is_up or name not in self._family.names:
+            return
+        can_resume = isinstance(self._members[name], _Worker)
+        chance = self._world.chance.random()
+        self._family, order = self._family.failed(
+            name, error, self._world.now, chance, streak, can_resume=can_resume
+        )
+        self._carry_out(order, name, error)
+
+    def _carry_out(self, order: Order, name: str, error: BaseException) -> None:
+        match order:
+            case Resume():
+                self._members[name].resume()
+            case RestartGroup():
+                for member in order.stop:
+                    self._members[member].stop()
+                self._awaited |= dict.fromkeys(order.start, order)
+                life = self._life
+                self._world.later(order.delay, lambda: self._restart(order) if life == self._life else None)
+            case GiveUp(reason=reason):
+                self._give_up(SupervisorGaveUp(self.node.name, name, reason, error))
+            case ShutDown():
+                self.stop()
+                if self._parent is not None:
+                    self._parent.child_ended(self.node.name)
+            case LetGo():
+                self._members[name].stop()
+
+    def _restart(self, order: RestartGroup) -> None:
+        for name in order.start:
+            if self._awaited.get(name) is not order or self._family[name].state != "restarting":
+                continue
+            member = self._members[name]
+            if not member.can_start():
+                chance, error = self._world.chance.random(), SimulatedFailure()
+                self._family, again = self._family.start_failed(name, self._world.now, chance)
+                self._carry_out(again, name, error)
+                return
+            self._family = self._family.started(name, self._world.now)
+            member.start(first=False)
+
+    def child_ended(self, name: str) -> None:
+        """A child has ended by itself."""
+        chance = self._world.chance.random()
+        self._family, order = self._family.ended(name, self._world.now, chance)
+        self._carry_out(order, name, SimulatedFailure())
+
+    def _give_up(self, error: SupervisorGaveUp) -> None:
+        self.stop()
+        self._world.outcome.gave_up.append((self._world.now, self.path))
+        if self._parent is None:
+            self._world.outcome.ended = True
+        else:
+            self._parent.failed(self.node.name, error, None)

@@ -1,0 +1,515 @@
+"""The values of a configuration file: durations, sizes, names of Python things; what is allowed for each.
+
+Each kind of value says in one sentence what is allowed, for error messages, and the same for editors as JSON
+Schema.
+"""
+
+import importlib
+import inspect
+import re
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from difflib import get_close_matches
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from uno_actors.actors.actor import Actor
+from uno_actors.actors.pykka import PykkaActor
+from uno_actors.domain.aggregate import AggregateRoot
+from uno_actors.domain.events import DomainEvent
+from uno_actors.errors import CallerError, InvalidHandler, InvalidTopic, describe
+from uno_actors.handlers.projection import Projection
+from uno_actors.handlers.spec import (
+    _BARRED,
+    MAX_NAME_BYTES,
+    EventHandler,
+    EventPriority,
+    HandlerSpec,
+    Start,
+    _default_name,
+    gather,
+)
+from uno_actors.quantities import MOST, is_count, is_number
+from uno_actors.store.port import store_openers
+from uno_actors.topics import TopicPattern
+from uno_actors.units import DURATION, SIZE, duration, size
+
+
+class FromEnvironment(str):
+    """A string that was put together from environment variables, which may stand for a number.
+
+    Attributes:
+        written: As it is in the file.
+    """
+
+    __slots__ = ("written",)
+
+    def __new__(cls, text: str, written: str) -> "FromEnvironment":
+        """``text`` with what was written."""
+        made = super().__new__(cls, text)
+        made.written = written
+        return made
+
+    written: str
+
+
+def plain(value: Any) -> Any:
+    """``value`` with strings that were put together as others are."""
+    match value:
+        case FromEnvironment():
+            return str(value)
+        case list():
+            return [plain(item) for item in value]
+        case dict():
+            return {key: plain(item) for key, item in value.items()}
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class Allowed:
+    """How a value is read, as an annotation for pydantic.
+
+    Args:
+        text: What is allowed.
+        parse: Returns the value, or raises `ValueError` with a reason, which may be empty.
+        schema: JSON Schema of what is written; a string with variables is allowed beside it.
+    """
+
+    text: str
+    parse: Callable[[Any], Any]
+    schema: dict[str, Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        alternatives = self.schema.get("anyOf", [self.schema])
+        if any("string" in one.get("type", ()) and "pattern" not in one for one in alternatives):
+            return dict(self.schema)
+        return {"anyOf": [*alternatives, {"type": "string", "pattern": r"\$\{"}]}
+
+    def _check(self, found: Any) -> Any:
+        try:
+            return self.parse(found)
+        except (ValueError, TypeError, CallerError) as error:
+            why = str(error)
+            why += "" if why.endswith("?") else "."
+            text = f"{why} Allowed is {self.text}" if str(error) else f"allowed is {self.text}"
+            raise PydanticCustomError("not_allowed", "{reason}", {"reason": text}) from None
+
+
+# --- plain values ------------------------------------------------------------------------------------------
+
+
+def _text(found: Any) -> str:
+    if not isinstance(found, str):
+        raise ValueError
+    return str(found)
+
+
+def _name(found: Any) -> str:
+    text = _text(found)
+    if not 0 < len(text.encode("utf-8", "replace")) <= MAX_NAME_BYTES or not text.isprintable():
+        raise ValueError
+    return text
+
+
+def _handler_name(found: Any) -> str:
+    if not _BARRED.isdisjoint(text := _name(found)):
+        raise ValueError
+    return text
+
+
+def _number(found: Any) -> float:
+    if isinstance(found, FromEnvironment):
+        found = float(found)
+    if not is_number(found):
+        raise ValueError
+    return found
+
+
+def _whole(found: Any) -> int:
+    if isinstance(found, FromEnvironment):
+        found = int(found) if re.fullmatch(r"[+-]?[0-9]{1,18}", found) else None
+    if not is_count(found, -MOST):
+        raise ValueError
+    return found
+
+
+def _truth(found: Any) -> bool:
+    if isinstance(found, FromEnvironment) and found in ("true", "false"):
+        return found == "true"
+    if not isinstance(found, bool):
+        raise ValueError
+    return found
+
+
+def _count(least: int) -> Allowed:
+    def parse(found: Any) -> int:
+        number = _whole(found)
+        if number < least:
+            raise ValueError
+        return number
+
+    return Allowed(f"a whole number, {least} or more", parse, {"type": "integer", "minimum": least})
+
+
+def _share(found: Any) -> float:
+    if not 0 <= (number := _number(found)) <= 1:
+        raise ValueError
+    return number
+
+
+def _growth(found: Any) -> float:
+    if (number := _number(found)) < 1:
+        raise ValueError
+    return number
+
+
+def _one_of(*words: str) -> Allowed:
+    def parse(found: Any) -> str:
+        if not isinstance(found, str) or found not in words:
+            near = get_close_matches(found, words, 1) if isinstance(found, str) else []
+            raise ValueError(f'did you mean "{near[0]}"?' if near else "")
+        return str(found)
+
+    *others, last = [f'"{word}"' for word in words]
+    return Allowed(f"{', '.join(others)} or {last}", parse, {"enum": list(words)})
+
+
+Text = Annotated[str, Allowed("a string", _text, {"type": "string"})]
+Name = Annotated[
+    str,
+    Allowed(f"a string of 1 to {MAX_NAME_BYTES} printable bytes", _name, {"type": "string", "minLength": 1}),
+]
+HandlerName = Annotated[
+    str,
+    Allowed(
+        f"a string of 1 to {MAX_NAME_BYTES} printable bytes without @",
+        _handler_name,
+        {"type": "string", "minLength": 1, "pattern": "^[^@]*$"},
+    ),
+]
+Truth = Annotated[bool, Allowed("true or false", _truth, {"type": "boolean"})]
+AtLeastOne = Annotated[int, _count(1)]
+AtLeastZero = Annotated[int, _count(0)]
+Share = Annotated[
+    float, Allowed("a number from 0 to 1", _share, {"type": "number", "minimum": 0, "maximum": 1})
+]
+Growth = Annotated[float, Allowed("a number, 1 or more", _growth, {"type": "number", "minimum": 1})]
+
+
+def _store_url(found: Any) -> str:
+    scheme, colon, _ = _text(found).partition(":")
+    schemes = store_openers()
+    if not colon or scheme not in schemes:
+        raise ValueError(f"there are stores for {', '.join(sorted(schemes))}")
+    return str(found)
+
+
+StoreUrl = Annotated[
+    str,
+    Allowed(
+        'the URL of a store, such as "lmdb:./data" or "memory:"',
+        _store_url,
+        {"type": "string", "examples": ["lmdb:./data", "memory:"]},
+    ),
+]
+
+
+# --- durations and sizes -----------------------------------------------------------------------------------
+
+
+def _positive_duration(found: Any) -> float:
+    if (seconds := duration(found)) <= 0:
+        raise ValueError("it must be more than nothing")
+    return seconds
+
+
+def store_option(found: Any) -> str:
+    """What stands in a store's URL for an option: a size in bytes, a number, a word.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    if isinstance(found, str) and SIZE.fullmatch(found):
+        return str(size(found))
+    if isinstance(found, (bool, str)):
+        return str(found).lower() if isinstance(found, bool) else found
+    return str(_whole(found))
+
+
+_A_DURATION = 'a duration such as "250ms", "30s", "5m", "1h30m" or "1d"'
+_DURATION_SCHEMA = {"type": "string", "pattern": f"^({DURATION} ?)+$", "examples": ["250ms", "30s", "5m"]}
+Seconds = Annotated[float, Allowed(_A_DURATION, _positive_duration, _DURATION_SCHEMA)]
+SecondsOrZero = Annotated[float, Allowed(_A_DURATION, duration, _DURATION_SCHEMA)]
+"""Zero is allowed."""
+StoreOption = Annotated[
+    str,
+    Allowed(
+        'a size such as "64GiB", a whole number, true, false or a word',
+        store_option,
+        {"type": ["string", "integer", "boolean"]},
+    ),
+]
+
+
+def _shutdown(found: Any) -> float | str:
+    return str(found) if found in ("kill", "infinity") else duration(found)
+
+
+ShutdownValue = Annotated[
+    float | Literal["kill", "infinity"],
+    Allowed(
+        f'{_A_DURATION}, or "kill" or "infinity"',
+        _shutdown,
+        {"anyOf": [{"enum": ["kill", "infinity"]}, _DURATION_SCHEMA]},
+    ),
+]
+
+
+def _restarts(found: Any) -> int | None:
+    if found == "unlimited":
+        return None
+    if (number := _whole(found)) < 0:
+        raise ValueError
+    return number
+
+
+MaxRestarts = Annotated[
+    int | None,
+    Allowed(
+        'a whole number, 0 or more, or "unlimited"',
+        _restarts,
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"const": "unlimited"}]},
+    ),
+]
+
+# --- words -------------------------------------------------------------------------------------------------
+
+StrategyWord = Annotated[
+    Literal["one_for_one", "one_for_all", "rest_for_one"],
+    _one_of("one_for_one", "one_for_all", "rest_for_one"),
+]
+RestartWord = Annotated[
+    Literal["permanent", "transient", "temporary"], _one_of("permanent", "transient", "temporary")
+]
+BudgetWord = Annotated[Literal["supervisor", "child"], _one_of("supervisor", "child")]
+AutoShutdownWord = Annotated[
+    Literal["never", "any_significant", "all_significant"],
+    _one_of("never", "any_significant", "all_significant"),
+]
+DirectiveWord = Annotated[
+    Literal["restart", "resume", "stop", "escalate"], _one_of("restart", "resume", "stop", "escalate")
+]
+DispatcherWord = Annotated[Literal["shared", "thread"], _one_of("shared", "thread")]
+LevelWord = Annotated[
+    Literal["debug", "info", "warning", "error", "critical"],
+    _one_of("debug", "info", "warning", "error", "critical"),
+]
+FormatWord = Annotated[Literal["text", "json"], _one_of("text", "json")]
+
+_priority = _one_of("high", "normal", "low")
+PriorityWord = Annotated[
+    EventPriority,
+    Allowed(_priority.text, lambda found: EventPriority[_priority.parse(found).upper()], _priority.schema),
+]
+
+
+def _start(found: Any) -> Start:
+    if isinstance(found, datetime):
+        return found
+    if found == "latest":
+        return "latest"
+    if found == "earliest":
+        return "earliest"
+    if isinstance(found, str) and "-" in found:
+        with suppress(ValueError):
+            return datetime.fromisoformat(found)
+    if (position := _whole(found)) < 0:
+        raise ValueError
+    return position
+
+
+StartValue = Annotated[
+    Start,
+    Allowed(
+        '"latest", "earliest", a position (0 or more) or a time such as 2026-01-31T00:00:00Z',
+        _start,
+        {"anyOf": [{"enum": ["latest", "earliest"]}, {"type": "integer", "minimum": 0}, {"type": "string"}]},
+    ),
+]
+
+
+def _topic(found: Any) -> TopicPattern:
+    try:
+        return TopicPattern(_text(found))
+    except InvalidTopic as error:
+        raise ValueError(error.reason) from error
+
+
+Topic = Annotated[
+    TopicPattern,
+    Allowed(
+        "a topic pattern: tokens separated by '.', '*' for one token, a trailing '>' for one or more",
+        _topic,
+        {"type": "string", "examples": ["accounts.*", "accounts.>"]},
+    ),
+]
+
+
+# --- things of Python --------------------------------------------------------------------------------------
+
+_IMPORT_STRING = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+
+
+def imported(found: Any) -> Any:
+    """What ``"package.module:name"`` names.
+
+    Raises:
+        ValueError: It is no such string, or cannot be imported; with the reason.
+    """
+    text = _text(found)
+    if not _IMPORT_STRING.fullmatch(text):
+        raise ValueError("it names nothing" if ":" not in text else "it is malformed")
+    module, _, path = text.partition(":")
+    thing = _module(module)
+    for name in path.split("."):
+        try:
+            thing = getattr(thing, name)
+        except AttributeError:
+            near = get_close_matches(name, dir(thing), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"there is no {name!r} in {module}{hint}") from None
+    return thing
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything
+        frames = [
+            frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
+        ]
+        last = frames[-1]
+        place = f" at {last.filename}:{last.lineno}" if last.filename != __file__ else ""
+        raise ValueError(f"module {name!r} cannot be imported ({describe(error)}{place})") from None
+
+
+def _class_of(base: type, kind: str, check: Callable[[type], None] | None = None) -> Allowed:
+    def parse(found: Any) -> Any:
+        thing = imported(found)
+        if not (isinstance(thing, type) and issubclass(thing, base)):
+            raise ValueError(f"{found} is {_described(thing)}")
+        if check is not None:
+            check(thing)
+        return thing
+
+    return _import_string(f"{kind}", parse)
+
+
+_BASES = (Actor, AggregateRoot, EventHandler, Projection)
+
+
+def _check_is_concrete(kind: type) -> None:
+    if kind in _BASES or kind.__module__.partition(".")[0] == "pykka":
+        raise ValueError(f"{kind.__qualname__} is the base class itself: name one of your own")
+    if inspect.isabstract(kind):
+        missing = ", ".join(sorted(getattr(kind, "__abstractmethods__", ())))
+        raise ValueError(f"{kind.__qualname__} is abstract: it does not define {missing}")
+
+
+def _check_aggregate(kind: type) -> None:
+    _check_is_concrete(kind)
+    if reason := why_not_made(kind, "id"):
+        raise ValueError(f"{kind.__qualname__} cannot be made of its id alone: {reason}")
+
+
+def _check_handler(kind: type) -> None:
+    _check_is_concrete(kind)
+    if reason := why_not_made(kind):
+        raise ValueError(
+            f"{kind.__qualname__} cannot be made without arguments: {reason}; make one in its module and name that"
+        )
+
+
+def why_not_made(kind: Any, *args: Any, **kwargs: Any) -> str:
+    """Why ``kind`` cannot be called with these arguments; empty if it can, or does not tell."""
+    try:
+        inspect.signature(kind.__init__).bind(None, *args, **kwargs)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # some built-in classes do not tell
+        pass
+    return ""
+
+
+def _described(thing: object) -> str:
+    if isinstance(thing, type):
+        return f"the class {thing.__qualname__}"
+    kind = type(thing).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def _import_string(kind: str, parse: Callable[[Any], Any]) -> Allowed:
+    return Allowed(
+        f'{kind}, named as "package.module:name"',
+        parse,
+        {"type": "string", "pattern": r"^[\w.]+:[\w.]+$", "examples": ["package.module:name"]},
+    )
+
+
+def handler_named(found: Any) -> HandlerSpec:
+    """The subscription of the handler that ``"package.module:name"`` names.
+
+    Raises:
+        ValueError, InvalidHandler: It names none.
+    """
+    thing = imported(found)
+    if isinstance(thing, ModuleType) or not (
+        callable(thing) or isinstance(thing, (HandlerSpec, EventHandler))
+    ):
+        raise ValueError(f"{found} is {_described(thing)}")
+    if isinstance(thing, type) and issubclass(thing, EventHandler):
+        _check_handler(thing)
+    try:
+        (spec,) = gather([thing])
+    except InvalidHandler:  # nobody has subscribed it: the file does
+        if isinstance(thing, type):
+            raise
+        return HandlerSpec(_default_name(thing), thing)
+    return spec
+
+
+def error_named(found: Any) -> type[BaseException]:
+    """The exception class that ``"ValueError"`` or ``"package.module:name"`` names.
+
+    Raises:
+        ValueError: It names none.
+    """
+    thing = imported(found if not isinstance(found, str) or ":" in found else f"builtins:{found}")
+    if not (isinstance(thing, type) and issubclass(thing, BaseException)):
+        raise ValueError(f"{found} is {_described(thing)}")
+    return thing
+
+
+Handler = Annotated[HandlerSpec, _import_string("a function or an EventHandler", handler_named)]
+AggregateType = Annotated[
+    type[AggregateRoot], _class_of(AggregateRoot, "an AggregateRoot class", _check_aggregate)
+]
+EventType = Annotated[type[DomainEvent], _class_of(DomainEvent, "a DomainEvent class")]
+ActorType = Annotated[type[PykkaActor], _class_of(PykkaActor, "an Actor class", _check_is_concrete)]
+ErrorType = Annotated[
+    type[BaseException],
+    Allowed(
+        'an exception class, named as "ValueError" or "package.module:name"', error_named, {"type": "string"}
+    ),
+]

@@ -1,0 +1,451 @@
+"""Aggregates: they decide by their state and change it only by events.
+
+Nothing here knows of actors, stores or threads: an aggregate is tested by calling it.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import suppress
+from functools import partial
+from typing import Any, ClassVar, Self, TypeVar, overload
+
+from uno_actors.annotations import UnreadableAnnotation, annotated_classes, is_subclass, runs_later
+from uno_actors.causality import Cause, new_id
+from uno_actors.causality import _current as _current_cause
+from uno_actors.domain.commands import Command
+from uno_actors.domain.events import DomainEvent, EventRegistry, check_metadata, register_meaning
+from uno_actors.domain.marked_methods import HANDLES, REACTS
+from uno_actors.domain.payloads import mark_exact, own_copy
+from uno_actors.errors import (
+    ApplyFailed,
+    InternalError,
+    InvalidAggregate,
+    InvalidAggregateId,
+    MissingApply,
+    UnknownCommand,
+    UnoError,
+    describe,
+)
+
+MAX_ID_BYTES = 255
+"""The longest aggregate id, in bytes of UTF-8."""
+MAX_TYPE_BYTES = 200
+"""The longest aggregate type, in bytes of UTF-8: LMDB indexes both in one key of at most 511 bytes."""
+
+M = TypeVar("M", bound=Callable[..., Any])
+R = TypeVar("R")
+
+
+@overload
+def handles(method: M) -> M: ...
+@overload
+def handles() -> Callable[[M], M]: ...
+
+
+def handles(method: M | None = None) -> M | Callable[[M], M]:
+    """Mark a method as the one that handles a command; its type is read from the annotation.
+
+    The method decides: it raises `CommandRejected`, or registers events and returns the reply. It runs on the
+    event loop and must not block. The reply waits for the disk while later commands may run, so return values,
+    not the aggregate's own lists and dicts. It may stand in a class of any kind that aggregates inherit from. What
+    is wrong with the method is said when the class of an aggregate is defined.
+    """
+    return HANDLES.put_on if method is None else HANDLES.put_on(method)
+
+
+def check_aggregate_id(aggregate_id: object) -> str:
+    """Return ``aggregate_id`` unchanged if it can name an aggregate.
+
+    Raises:
+        InvalidAggregateId: It is no string, empty, longer than `MAX_ID_BYTES`, holds a NUL character or
+            cannot be written as UTF-8.
+    """
+    if reason := unfit_name(aggregate_id, MAX_ID_BYTES):
+        raise InvalidAggregateId(aggregate_id, reason)
+    return str(aggregate_id)
+
+
+def unfit_name(name: object, max_bytes: int) -> str:
+    """Why ``name`` cannot be part of a stream's name in ``max_bytes`` of UTF-8; empty if it can."""
+    if not isinstance(name, str):
+        return f"it must be a str, not {type(name).__name__}"
+    if not name:
+        return "it is empty"
+    if "\0" in name:
+        return "it holds a NUL character"
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as error:
+        return f"it is no valid Unicode ({error.reason})"
+    return f"it has {size} bytes, allowed are {max_bytes}" if size > max_bytes else ""
+
+
+class AggregateRoot:
+    """A consistency boundary with an id, whose state is the sum of its events.
+
+    Subclasses set their initial state in ``__init__(self, id)``, decide in ``@handles`` methods, and change
+    state only in ``apply_<event>`` methods, named for the event's class without a trailing ``Event`` (unless that
+    is all of it) and matched without case and underscores: ``UserCreatedEvent`` is applied by
+    ``apply_user_created``.
+
+    Attributes:
+        version: The number of events applied, pending ones included.
+
+    Raises:
+        InvalidAggregate: At class definition: two methods for one command or event, or a ``@handles`` method
+            that is not a plain method with one annotated command.
+        InvalidAggregateId: At construction.
+    """
+
+    aggregate_type: ClassVar[str] = "AggregateRoot"
+    """The name under which its streams are recorded: the class name, unless the class sets another."""
+    schema_version: ClassVar[int] = 1
+    """Of its state in snapshots: raise it when the attributes change, or what ``apply_`` methods make of events."""
+
+    _commands: ClassVar[dict[type[Command[Any]], str]] = {}
+    _applies: ClassVar[dict[str, str]] = {}
+    _command_names: ClassVar[dict[type, str]] = {}  # what command_method found
+    _apply_names: ClassVar[dict[type, str]] = {}  # what _apply_method found
+    _initial: ClassVar[Set[str] | None] = None  # the attributes that __init__ sets, once that is known
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "aggregate_type" not in cls.__dict__:
+            cls.aggregate_type = cls.__name__
+        _check_type_name(cls)
+        cls._commands = _command_methods(cls)
+        if not hasattr(cls, "_reactions"):
+            REACTS.check_absent(cls, f"{cls.__name__} is no ProcessManager, so that nothing would call it")
+        cls._applies = _apply_methods(cls)
+        register_meaning(cls, cls.aggregate_type, partial(_events_named, cls))
+        cls._command_names = {}
+        cls._apply_names = {}
+        cls._initial = None
+
+    def __init__(self, id: str) -> None:
+        self._id = check_aggregate_id(id)
+        self.version = 0
+        self._pending: list[DomainEvent] | None = None
+        self._applying = False
+
+    @property
+    def id(self) -> str:
+        """Its name, unique among the aggregates of its type; it never changes."""
+        return self._id
+
+    def register_event(self, event: DomainEvent) -> None:
+        """Stamp ``event`` with its place in this stream and its cause, apply it, and keep it to be recorded.
+
+        What is applied is the event as a fresh process reads it, and what is recorded is what ``event`` holds now:
+        whatever is done to its lists afterwards changes neither.
+
+        Raises:
+            MissingApply: The class has no method for it.
+            EventNotSerializable: It could not be read back as it is; see `uno_actors.domain.payloads`.
+            InvalidAggregate: An ``apply_`` method calls it: a replay could not.
+            ApplyFailed: The method has raised something that is no error of ours.
+        """
+        check_is_initialised(self)
+        apply = _apply_method(type(self), type(event))
+        if self._applying:
+            name = type(event).__name__
+            reason = f"an apply_ method registers {name}, and a replay runs it too: it may only change state"
+            raise InvalidAggregate(type(self).__name__, reason)
+        if event.version != event._schema_version:
+            check_metadata(event)
+        cause = _current_cause.get()
+        stamped = event.stamped(
+            aggregate_id=self._id,
+            aggregate_type=self.aggregate_type,
+            aggregate_version=self.version + 1,
+            correlation_id=event.correlation_id or (cause and cause.correlation_id),
+            causation_id=event.causation_id or (cause and cause.causation_id),
+        )
+        applied = stamped
+        if not mark_exact(stamped):
+            stamped = own_copy(stamped)
+            applied = own_copy(stamped)  # what a method keeps of it and changes is not what is recorded
+        if self._pending is None:
+            self._pending = []
+        self._pending.append(stamped)
+        self.version += 1
+        self._applying = True
+        try:
+            getattr(self, apply)(applied)
+        except UnoError:
+            raise
+        except Exception as error:
+            raise ApplyFailed(repr(self), apply, str(stamped), describe(error)) from error
+        finally:
+            self._applying = False
+
+    def handle(self, command: Command[R]) -> R:
+        """Let the ``@handles`` method for ``command`` decide; events it registers name the command as cause.
+
+        Their correlation id is that of the command, or one of their own if it has none.
+
+        Raises:
+            UnknownCommand: The class has no method for it.
+        """
+        method = command_method(type(self), command)
+        cause = Cause(command.correlation_id or new_id(), command.command_id)
+        token = _current_cause.set(cause)
+        try:
+            reply: R = getattr(self, method)(command)
+            return reply
+        finally:
+            _current_cause.reset(token)
+
+    @property
+    def pending_events(self) -> tuple[DomainEvent, ...]:
+        """The events registered and not yet taken to be recorded, oldest first."""
+        check_is_initialised(self)
+        return tuple(self._pending or ())
+
+    def take_pending_events(self, count: int | None = None) -> list[DomainEvent]:
+        """The pending events, oldest first, all or the first ``count``; from now on they count as taken."""
+        pending = self._pending or []
+        taken = pending[:count]
+        self._pending = pending[len(taken) :] or None
+        return taken
+
+    def replay(self, events: Iterable[DomainEvent]) -> Self:
+        """Apply recorded events in order; rules do not judge them again.
+
+        Raises:
+            MissingApply: The class has no method for one of them.
+            ApplyFailed: The method has raised something.
+            InternalError: They do not follow upon the present version.
+        """
+        check_is_initialised(self)
+        for event in events:
+            if event.aggregate_version != self.version + 1:
+                raise InternalError(f"{self!r} cannot replay {event}: a gap in its stream")
+            apply = _apply_method(type(self), type(event))
+            self.version += 1  # before it is applied, as when it was registered
+            self._applying = True
+            try:
+                getattr(self, apply)(event)
+            except Exception as error:
+                raise ApplyFailed(repr(self), apply, str(event), describe(error)) from error
+            finally:
+                self._applying = False
+        return self
+
+    def to_snapshot(self) -> Mapping[str, Any]:
+        """The state as a snapshot keeps it: all attributes but those of this base class.
+
+        Override it, and `from_snapshot`, where attributes hold what `uno_actors.domain.values` cannot restore.
+
+        Raises:
+            TypeError: The class keeps attributes in ``__slots__``, or an attribute is neither set by ``__init__``
+                nor annotated on the class: `from_snapshot` would not know it.
+        """
+        if any(base.__dict__.get("__slots__") for base in type(self).__mro__):
+            raise TypeError("attributes in __slots__ are not looked for")
+        state = {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
+        if self._initial is not None and (unknown := state.keys() - self._initial - _annotated(type(self))):
+            raise TypeError(
+                f"{', '.join(sorted(unknown))}: set in __init__ or annotate on the class what is part of the state"
+            )
+        return state
+
+    def from_snapshot(self, state: Mapping[str, Any]) -> None:
+        """Take over the state that `to_snapshot` returned; called on a fresh instance.
+
+        Raises:
+            ValueError: An attribute that the class sets today is not in it, or it has one that the class has not.
+        """
+        if missing := vars(self).keys() - _OWN_ATTRIBUTES - state.keys():
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+        if unknown := state.keys() - (vars(self).keys() - _OWN_ATTRIBUTES) - _annotated(type(self)):
+            raise ValueError(f"the class has no attribute {', '.join(sorted(unknown))}")
+        vars(self).update(state)
+
+    def __repr__(self) -> str:
+        return f"{self.aggregate_type}<{self._id}@{self.version}>"
+
+
+_OWN_ATTRIBUTES = frozenset(vars(AggregateRoot("any")))
+
+A = TypeVar("A", bound=AggregateRoot)
+
+
+def new_aggregate(aggregate_type: type[A], aggregate_id: str) -> A:
+    """An aggregate of which nothing is recorded, as every replay begins with it.
+
+    Raises:
+        InvalidAggregateId: Its class gives itself another id: its events would go to another stream.
+        InvalidAggregate: Its class registers events when it is made: it would do so again at each replay; or its
+            ``__init__`` does not call that of `AggregateRoot`.
+    """
+    instance = aggregate_type(aggregate_id)
+    check_is_initialised(instance)
+    if instance.id != aggregate_id:
+        reason = (
+            f"{aggregate_type.__name__}.__init__ makes {instance.id!r} of it, so its events would go to another stream"
+            " than the one it is loaded from; bring ids into their form before you ask for an aggregate"
+        )
+        raise InvalidAggregateId(aggregate_id, reason)
+    if instance.version or instance._pending:
+        reason = (
+            "__init__ registers events, and would do so again whenever the aggregate is loaded; register them in a"
+            " @handles method or in a class method that makes a new one"
+        )
+        raise InvalidAggregate(aggregate_type.__name__, reason)
+    if aggregate_type._initial is None:
+        aggregate_type._initial = vars(instance).keys() - _OWN_ATTRIBUTES
+    return instance
+
+
+def _annotated(aggregate: type[AggregateRoot]) -> Set[str]:
+    """The attributes that the class and its bases annotate."""
+    bases = aggregate.__mro__[: aggregate.__mro__.index(AggregateRoot)]
+    return {name for base in bases for name in inspect.get_annotations(base)}
+
+
+def check_is_aggregate(found: Any) -> None:
+    """Check that ``found`` is the class of an aggregate.
+
+    Raises:
+        InvalidAggregate: It is something else, or its definition never came to `AggregateRoot`.
+    """
+    if not is_subclass(found, AggregateRoot):
+        name = found.__name__ if isinstance(found, type) else repr(found)
+        reason = 'the class of an aggregate is needed, as in system.aggregate(Account, "alice"); found '
+        if isinstance(found, AggregateRoot):
+            reason += f"an instance of {type(found).__name__}"
+        else:
+            reason += (
+                f"{'a class that is no AggregateRoot' if isinstance(found, type) else type(found).__name__}"
+            )
+        raise InvalidAggregate(name, reason)
+    if "_commands" not in vars(found):
+        bases = [base.__name__ for base in found.__mro__ if "__init_subclass__" in vars(base)]
+        reason = f"{bases[0]}.__init_subclass__ must call super().__init_subclass__(**kwargs), else it has no commands"
+        raise InvalidAggregate(found.__name__, reason)
+
+
+def check_is_initialised(aggregate: AggregateRoot) -> None:
+    """Check that the ``__init__`` of a subclass has called that of `AggregateRoot`.
+
+    Raises:
+        InvalidAggregate: It has not.
+    """
+    try:
+        aggregate._pending  # noqa: B018 - what `AggregateRoot.__init__` sets last
+    except AttributeError:
+        reason = (
+            "its __init__ must begin with super().__init__(id); in a dataclass, let __post_init__ call it"
+        )
+        raise InvalidAggregate(type(aggregate).__name__, reason) from None
+
+
+def known_commands(aggregate: type[AggregateRoot]) -> list[str]:
+    """The names of the commands that ``aggregate`` handles."""
+    return [command.__name__ for command in aggregate._commands]
+
+
+def command_method(aggregate: type[AggregateRoot], command: object) -> str:
+    """The name of the method of ``aggregate`` that handles ``command``.
+
+    Raises:
+        UnknownCommand: There is none.
+    """
+    kind = type(command)
+    name = aggregate._command_names.get(kind)
+    if name is None:
+        methods = aggregate._commands
+        name = next((methods[base] for base in kind.__mro__ if base in methods), None)
+        if name is None:
+            check_is_aggregate(aggregate)
+            raise UnknownCommand(aggregate.aggregate_type, command, known_commands(aggregate))
+        aggregate._command_names[kind] = name
+    return name
+
+
+def _apply_method(aggregate: type[AggregateRoot], event: type[DomainEvent]) -> str:
+    name = aggregate._apply_names.get(event)
+    if name is None:
+        keys = (_event_key(base.__name__) for base in event.__mro__)
+        name = next((aggregate._applies[key] for key in keys if key in aggregate._applies), None)
+        if name is None:
+            expected = f"apply_{_event_key(event.__name__)}"
+            known = aggregate._applies.values()
+            raise MissingApply(aggregate.aggregate_type, event.__name__, expected, known)
+        aggregate._apply_names[event] = name
+    return name
+
+
+def _key(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _event_key(name: str) -> str:
+    """That of the class of an event, less a trailing ``Event``; of one that is called just that, ``event``."""
+    return _key(name.removesuffix("Event")) or _key(name)
+
+
+def _check_type_name(cls: type[AggregateRoot]) -> None:
+    if reason := unfit_name(cls.aggregate_type, MAX_TYPE_BYTES):
+        raise InvalidAggregate(
+            cls.__name__, f"aggregate_type {cls.aggregate_type!r} cannot name streams: {reason}"
+        )
+
+
+def _apply_methods(cls: type[AggregateRoot]) -> dict[str, str]:
+    """Map ``usercreated`` to ``apply_user_created`` for each apply method, inherited ones included."""
+    found: dict[str, str] = {}
+    for name in dir(cls):
+        if not name.startswith("apply_"):
+            continue
+        if runs_later(inspect.getattr_static(cls, name)):
+            reason = (
+                f"{name} is async or has a yield, so that calling it would change nothing: write a plain def"
+            )
+            raise InvalidAggregate(cls.__name__, reason)
+        other = found.setdefault(_key(name.removeprefix("apply_")), name)
+        if other != name:
+            raise InvalidAggregate(cls.__name__, f"{other} and {name} apply the same event")
+    return found
+
+
+def _events_named(cls: type[AggregateRoot], name: str) -> list[type[DomainEvent]]:
+    """The classes of this name that the ``apply_`` methods of ``cls`` are annotated with."""
+    return [event for event in _applied_events(cls) if event.type_name() == name]
+
+
+def check_events(cls: type[AggregateRoot], registry: EventRegistry) -> None:
+    """See that each event that ``cls`` applies is found again by its name, before one is recorded.
+
+    Raises:
+        AmbiguousEventType: Another class has the name of one, and it cannot be told which is meant.
+    """
+    for name in registry.shared_names():
+        if _event_key(name) in cls._applies:
+            registry.resolve(name, cls.aggregate_type)
+    for event in _applied_events(cls):
+        registry.check_meant(event, cls.aggregate_type)
+
+
+def _applied_events(cls: type[AggregateRoot]) -> Iterator[type[DomainEvent]]:
+    """The events that the ``apply_`` methods of ``cls`` are annotated with; what cannot be read names none."""
+    for name in cls._applies.values():
+        with suppress(UnreadableAnnotation):
+            yield from annotated_classes(getattr(cls, name), DomainEvent, skip=1, kind=cls) or ()
+
+
+def _command_methods(cls: type[AggregateRoot]) -> dict[type[Command[Any]], str]:
+    """Map each command type to the method that handles it, inherited ones included."""
+    found: dict[type[Command[Any]], str] = {}
+    for method in HANDLES.methods_of(cls):
+        if len(method.alternatives) != 1 or not is_subclass(command := method.alternatives[0], Command):
+            reason = (
+                f"@handles method {method.name} is annotated with {method.annotation!r}, which is no Command"
+            )
+            raise InvalidAggregate(cls.__name__, reason)
+        if command in found:
+            reason = f"{found[command]} and {method.name} both handle {command.__name__}"
+            raise InvalidAggregate(cls.__name__, reason)
+        found[command] = method.name
+    return found

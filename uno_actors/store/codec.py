@@ -1,0 +1,218 @@
+"""Events as bytes, and back.
+
+A record is a msgpack array: thirteen header fields, then the payload as one binary field. A reader that only
+routes or counts never decodes the payload. No pickle, no class path: the names of types and fields are the
+stored schema. The payload is a msgpack map by field; values that plain msgpack does not carry have the extension
+types of `uno_actors.domain.values`, and `uno_actors.domain.payloads` holds the rule that decides it.
+"""
+
+from datetime import datetime
+from functools import lru_cache
+from typing import NamedTuple, get_args
+
+import msgpack
+
+from uno_actors.domain.events import METADATA, DomainEvent, EventRegistry, Payload
+from uno_actors.domain.payloads import Unreadable, pack_payload, read_fields, tags_of, unpack_fields
+from uno_actors.domain.values import TagReader, UnknownClass, tag_reader
+from uno_actors.errors import CorruptRecord, EventNotReadable, EventNotSerializable
+
+
+class StreamId(NamedTuple):
+    """The name of a stream: ``Account`` "alice" and ``User`` "alice" never meet."""
+
+    aggregate_type: str
+    aggregate_id: str
+
+    def __str__(self) -> str:
+        return f"{self.aggregate_type}<{self.aggregate_id}>"
+
+
+class Record(NamedTuple):
+    """An event as it is stored; the first fields are those of `DomainEvent`, ``payload`` is msgpack.
+
+    The last event that a command recorded also holds what was replied and a fingerprint of the command (see
+    `command_memory.pack_answer`), and so which command it was: the one named as its cause, or, if the event names
+    another cause, ``command_id``.
+
+    Commands are not recorded. So that a chain of causes does not end at one, the events that name a command as
+    their cause also hold what caused that: ``command_causation_id``.
+    """
+
+    event_id: str
+    event_type: str
+    version: int
+    aggregate_type: str | None
+    aggregate_id: str | None
+    aggregate_version: int | None
+    topic: str | None
+    timestamp: datetime
+    correlation_id: str | None
+    causation_id: str | None
+    command_id: str | None
+    reply: bytes | None
+    command_causation_id: str | None
+    payload: bytes
+
+    @property
+    def stream(self) -> StreamId | None:
+        """The stream that the event belongs to; ``None`` if it stands in the log alone."""
+        if self.aggregate_id is None:
+            return None
+        return StreamId(self.aggregate_type or "", self.aggregate_id)
+
+    @property
+    def answered(self) -> str | None:
+        """The id of the command whose last event this is; ``None`` if it is no command's."""
+        if self.reply is None:
+            return None
+        return self.causation_id if self.command_id is None else self.command_id
+
+
+def to_record(
+    event: DomainEvent,
+    command_id: str | None = None,
+    reply: bytes | None = None,
+    command_causation_id: str | None = None,
+) -> Record:
+    """Encode ``event``.
+
+    Args:
+        event: Of any type.
+        command_id: The command whose last event it is.
+        reply: What was replied to it, as `command_memory.pack_answer` writes it.
+        command_causation_id: What caused the command that is the event's cause.
+
+    Raises:
+        EventNotSerializable: Its payload would not be read back as it is; see `payloads`.
+    """
+    return Record(
+        event.event_id,
+        event.event_type,
+        event.version,
+        event.aggregate_type,
+        event.aggregate_id,
+        event.aggregate_version,
+        event.topic,
+        event.timestamp,
+        event.correlation_id,
+        event.causation_id,
+        None if command_id == event.causation_id else command_id,
+        reply,
+        command_causation_id,
+        pack_payload(event),
+    )
+
+
+def to_event(record: Record, registry: EventRegistry, position: int | None = None) -> DomainEvent:
+    """Decode ``record`` into today's class of its type, through the registered upcasts.
+
+    What was recorded is not judged again; see `payloads.read_fields`.
+
+    Args:
+        record: Of a type that the registry knows.
+        registry: Finds the class and the upcasts.
+        position: In the log, named in errors.
+
+    Raises:
+        CorruptRecord: The payload is no map of fields.
+        UnknownEventType: The registry has no class for it.
+        AmbiguousEventType: It has several, and the aggregate type does not tell which is meant.
+        EventNotReadable: The payload does not fit the class, or an upcast is missing or has failed.
+    """
+    event_type = registry.resolve(record.event_type, record.aggregate_type)
+    current = event_type.schema_version()
+    try:
+        fields = read_payload(record, tags_of(event_type))
+        if record.version != current:
+            fields = registry.upcast(
+                record.event_type, record.version, current, fields,
+                event_type=event_type, where=_place(record, position),
+            )  # fmt: skip
+        fields |= zip(_HEADER, record, strict=False)
+        fields["version"] = current
+        return read_fields(event_type, fields)
+    except (Unreadable, UnknownClass) as misfit:
+        reason = str(misfit)
+        if record.version == current:
+            reason += ". Raise the class's version and register an upcast for the old payload"
+        where = _place(record, position)
+        raise EventNotReadable(
+            record.event_type, record.version, current, reason, where
+        ) from misfit.__cause__
+
+
+def _place(record: Record, position: int | None) -> str:
+    """Where ``record`` is to be found."""
+    at = f"event {record.event_id}" if position is None else f"position {position}"
+    return at if record.stream is None else f"{at}, {record.stream} version {record.aggregate_version}"
+
+
+def pack(record: Record) -> bytes:
+    """The bytes of ``record``.
+
+    Raises:
+        EventNotSerializable: A header field holds something else than its type says.
+    """
+    try:
+        packed: bytes = msgpack.packb(record, datetime=True, default=_instant)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise EventNotSerializable(record.event_type, f"{type(error).__name__}: {error}") from error
+    return packed
+
+
+def unpack(data: bytes, where: str) -> Record:
+    """Read a record back.
+
+    Args:
+        data: What `pack` returned.
+        where: Named in the error.
+
+    Raises:
+        CorruptRecord: The bytes are no record.
+    """
+    try:
+        record = Record._make(msgpack.unpackb(data, timestamp=3))
+    except Exception as error:  # damaged bytes fail in many ways
+        raise CorruptRecord(where, f"{type(error).__name__}: {error}") from error
+    if not _are_kinds(tuple(map(type, record))):
+        raise CorruptRecord(where, "a header field is of another type")
+    return record
+
+
+_HEADER = tuple(name for name in Record._fields if name in METADATA)
+_KINDS = [get_args(kind) or (kind,) for kind in Record.__annotations__.values()]
+
+
+@lru_cache(maxsize=256)
+def _are_kinds(types: tuple[type, ...]) -> bool:
+    return all(found in kind for found, kind in zip(types, _KINDS, strict=True))
+
+
+def _instant(value: object) -> object:
+    """The subclasses of ``datetime`` that libraries for dates and for tests bring along."""
+    if isinstance(value, datetime):
+        return msgpack.Timestamp.from_datetime(value)
+    raise TypeError(f"a header field is {value!r}")
+
+
+_show = tag_reader(None)
+
+
+def read_payload(record: Record, tags: TagReader = _show) -> Payload:
+    """The payload of ``record`` as it was recorded.
+
+    Args:
+        record: Of any event.
+        tags: Reads the values that only their classes can hold; by default they become readable stand-ins.
+
+    Raises:
+        CorruptRecord: It is no map of fields.
+        UnknownClass: ``tags`` does not know one of the classes.
+    """
+    try:
+        return unpack_fields(record.payload, tags)
+    except UnknownClass:
+        raise
+    except Exception as error:  # damaged bytes fail in many ways
+        raise CorruptRecord(f"event {record.event_id}", f"payload: {error}") from error

@@ -1,0 +1,509 @@
+"""Runners: how children of each kind are started, halted, stopped, and how their failures are told."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+
+from typing_extensions import override
+
+from uno_actors.actors.ask import Envelope
+from uno_actors.actors.cell import ActorProcess, Failure
+from uno_actors.actors.future import Future
+from uno_actors.actors.pykka import ActorDeadError, PykkaActor
+from uno_actors.errors import LeaseLost, describe
+from uno_actors.handlers.actor import Subscription
+from uno_actors.logs import get_logger
+from uno_actors.printable import traceback_text
+from uno_actors.store.port import DeadLetter, EventStore
+from uno_actors.supervision.spec import ChildSpec, Shutdown
+
+SET_ASIDE_AGAIN = 0.1
+"""Seconds until a store that could not take a dead letter is asked again."""
+
+Kind = Literal["handler", "actor", "supervisor"]
+
+
+@dataclass(frozen=True, slots=True)
+class TreeNode:
+    """One supervisor, actor or handler of a running system.
+
+    Attributes:
+        name: Of the child.
+        kind: What it is.
+        state: Of a handler that of its statistics, of an actor that of its; of a supervisor ``running`` or
+            ``stopped``. ``restarting`` while its supervisor sees to it.
+        restart: See `uno_actors.supervision.spec.RestartType`.
+        restarts: How often it was restarted.
+        waiting: Messages or events in its queue.
+        children: Of a supervisor, in the order of their start.
+    """
+
+    name: str
+    kind: Kind
+    state: str
+    restart: str = "permanent"
+    restarts: int = 0
+    waiting: int = 0
+    children: "tuple[TreeNode, ...]" = ()
+
+    def walk(self) -> "Iterator[TreeNode]":
+        """It and all below it."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+# --- what a supervisor hears ---
+
+
+@dataclass(frozen=True, slots=True)
+class ChildFailed:
+    """Message to the supervisor: a child has failed, after its start number ``round``."""
+
+    runner: "Runner"
+    round: int
+    error: BaseException
+    streak: int | None = None  # how often it has failed at the same thing before
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnded:
+    """Message to the supervisor: a child has ended by itself."""
+
+    runner: "Runner"
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStarted:
+    """Message to the supervisor: a child that was to be restarted has started."""
+
+    runner: "Runner"
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """Message to the supervisor: a child that was to be restarted could not be."""
+
+    runner: "Runner"
+    round: int
+    error: BaseException
+
+
+News = ChildFailed | ChildEnded | ChildStarted | StartFailed
+
+
+# --- runners ---
+
+
+class Runner:
+    """Starts, halts and stops one child; lives on the event loop.
+
+    Args:
+        name: Of the child.
+        spec: How it stands in the tree.
+        tell: Tells its supervisor; from any thread.
+
+    Attributes:
+        round: How often a start was begun.
+        restarts: How often the child was restarted.
+    """
+
+    kind: Kind
+
+    def __init__(self, name: str, spec: ChildSpec, tell: Callable[[News], None]) -> None:
+        self.name = name
+        self.spec = spec
+        self.round = 0
+        self.restarts = 0
+        self._tell = tell
+        self._log = get_logger(child=name)
+
+    async def start(self) -> None:
+        """Start it, or start it again after a failure or a halt, with what waits for it.
+
+        Raises:
+            Exception: What its start raised.
+        """
+        raise NotImplementedError
+
+    async def halt(self, until: float | None = None) -> None:
+        """End what runs of it, and keep what waits for it; at ``until`` of ``time.monotonic`` at the latest."""
+        raise NotImplementedError
+
+    async def rest(self) -> None:
+        """End what runs of it, until its supervisor is started again, if it ever is; keep what waits for it."""
+        await self.halt()
+
+    async def stop(self, until: float | None = None) -> None:
+        """End it for good."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """End it for good without waiting for anything."""
+        raise NotImplementedError
+
+    def resume(self) -> None:
+        """Let it go on as it is after a failure, without what it failed at; not for supervisors."""
+        raise NotImplementedError
+
+    def node(self, *, restarting: bool) -> TreeNode:
+        """How it is."""
+        raise NotImplementedError
+
+    async def _within(self, until: float | None, work: Awaitable[object]) -> bool:
+        """Await ``work`` for as long as the child may take to stop; whether it was done by then."""
+        return await within(self.spec.patience, until, work)
+
+
+async def within(patience: Shutdown, until: float | None, work: Awaitable[object]) -> bool:
+    """Await ``work`` for ``patience``, at the longest until the moment ``until`` of ``time.monotonic``."""
+    limits = [] if until is None else [until - time.monotonic()]
+    if not isinstance(patience, str):
+        limits.append(patience)
+    elif patience == "kill":
+        limits.append(0.0)
+    try:
+        async with asyncio.timeout(max(0.0, min(limits)) if limits else None):
+            await work
+    except TimeoutError:
+        return False
+    return True
+
+
+class ProcessRunner(Runner):
+    """A child that is one actor."""
+
+    _process: ActorProcess | None = None
+    _owed: Envelope | None = None  # what it failed at last, which is in no mailbox any more
+
+    def _make(self) -> "Future[Any]":
+        """Make and start its process; the future is set when it has started."""
+        raise NotImplementedError
+
+    def _message_again(self) -> Envelope | None:
+        """Before a restart: the message that is to be tried again."""
+        return None
+
+    @override
+    async def start(self) -> None:
+        self.round += 1
+        process = self._process
+        if process is not None and process.is_suspended:
+            self.restarts += 1
+            again = self._message_again()
+            self._owed = None  # from here on it is in the mailbox, and may fail again at any moment
+            try:
+                restarted = process.restart(again)
+            except BaseException:
+                self._owed = again
+                raise
+            await restarted
+        else:
+            self.restarts += self.round > 1
+            await self._make()
+
+    @override
+    async def halt(self, until: float | None = None) -> None:
+        process = self._process
+        if process is not None and not process.is_suspended:
+            await self._end(process, until, process.halt)
+
+    @override
+    async def stop(self, until: float | None = None) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            try:
+                await self._end(process, until, process.stop)
+            except asyncio.CancelledError:  # whoever wanted it ended waits no longer
+                process.kill()
+                raise
+
+    async def _end(self, process: ActorProcess, until: float | None, end: Callable[[], Future[None]]) -> None:
+        if self.spec.patience != "kill":
+            with suppress(ActorDeadError):  # it has ended meanwhile
+                if await self._within(until, end()):
+                    return
+                self._log.warning("actor did not stop in time and is abandoned", actor=str(process))
+        self._process = None
+        process.kill()
+
+    @override
+    def abandon(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+
+    def _failed(self, failure: Failure) -> None:
+        """Told by the process, on any thread."""
+        if not failure.while_starting:  # whoever starts it again learns of that
+            self._tell(ChildFailed(self, self.round, failure.error))
+
+
+class SpawnsActors(Protocol):
+    """What makes the processes of plain actors."""
+
+    def spawn_child(
+        self,
+        factory: Callable[[], PykkaActor],
+        name: str | None,
+        *,
+        own_thread: bool,
+        on_failed: Callable[[Failure], None],
+        on_ended: Callable[[ActorProcess], None],
+    ) -> tuple[ActorProcess, Future[Any]]:
+        """Make a process and start it."""
+
+
+class ActorRunner(ProcessRunner):
+    """A child that is a plain actor: what it failed at is tried again, and is a dead message at last."""
+
+    kind = "actor"
+
+    def __init__(self, name: str, spec: ChildSpec, tell: Callable[[News], None], home: SpawnsActors) -> None:
+        super().__init__(name, spec, tell)
+        self._home = home
+        self._tried: Envelope | None = None  # the message at which it failed last
+        self._attempts = 0  # at it
+        self._error: BaseException | None = None
+        self._is_up = False  # its process has started: its end is no failed start
+
+    @override
+    def _make(self) -> Future[Any]:
+        spec = self.spec
+        self._is_up = False
+        self._process, started = self._home.spawn_child(
+            lambda: spec.run(*spec.args, **spec.kwargs),
+            spec.name,
+            own_thread=spec.dispatcher == "thread",
+            on_failed=self._failed,
+            on_ended=self._ended,
+        )
+        started.add_done_callback(self._has_started)
+        return started
+
+    def _has_started(self, started: Future[Any]) -> None:
+        with suppress(Exception):
+            started.get()
+            self._is_up = True
+
+    @override
+    def _failed(self, failure: Failure) -> None:
+        if failure.message is not None:
+            self._attempts = self._attempts + 1 if failure.message is self._tried else 1
+            self._tried = self._owed = failure.message
+            self._error = failure.error
+        super()._failed(failure)
+
+    def _ended(self, process: ActorProcess) -> None:
+        """Told when the process has ended, on any thread: by itself, if nobody here has wanted it."""
+        self._give_up_message(process)
+        if self._process is process:
+            self._process = None
+            if self._is_up:
+                self._tell(ChildEnded(self, self.round))
+
+    @override
+    def _message_again(self) -> Envelope | None:
+        if self._attempts >= (self.spec.max_attempts or 1) and self._process is not None:
+            self._give_up_message(self._process)
+        return self._owed
+
+    @override
+    def resume(self) -> None:
+        if self._process is not None:
+            self._give_up_message(self._process)
+            self._process.resume()
+
+    def _give_up_message(self, process: ActorProcess) -> None:
+        message, self._owed = self._owed, None
+        if message is not None and self._error is not None:
+            reason = f"the actor failed at it, at attempt {self._attempts}: {describe(self._error)}"
+            process.lose(message, reason)
+
+    @override
+    def node(self, *, restarting: bool) -> TreeNode:
+        state, waiting = "stopped", 0
+        if self._process is not None:
+            statistics = self._process.statistics()
+            state, waiting = statistics.state, statistics.waiting
+        return TreeNode(
+            self.name,
+            self.kind,
+            "restarting" if restarting else state,
+            self.spec.restart,
+            self.restarts,
+            waiting,
+        )
+
+
+class RunsHandlers(Protocol):
+    """What a runner of handlers needs of its system."""
+
+    def handler_process(
+        self, subscription: Subscription, on_failed: Callable[[Failure], None]
+    ) -> tuple[ActorProcess, Future[Any]]:
+        """Make the process of a handler and start it."""
+
+    def dispatched(self, subscription: Subscription) -> int:
+        """The position up to which events have been handed out to handlers of its priority."""
+
+    def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine as a task that is not lost."""
+
+
+class HandlerRunner(ProcessRunner):
+    """A child that is an event handler: an event at which it has failed too often is set aside."""
+
+    kind = "handler"
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        spec: ChildSpec,
+        tell: Callable[[News], None],
+        home: RunsHandlers,
+        store: EventStore,
+    ) -> None:
+        super().__init__(subscription.name, spec, tell)
+        self._log = get_logger(handler=subscription.name)
+        self.subscription = subscription
+        self._home = home
+        self._store = store
+        self._error: BaseException | None = None  # the last
+        self._poison: BaseException | None = None  # the error of the last attempt at an event
+
+    @override
+    def _make(self) -> Future[Any]:
+        subscription = self.subscription
+        self._process, started = self._home.handler_process(subscription, self._failed)
+        return started
+
+    @override
+    async def start(self) -> None:
+        was_stopped = self.subscription.state == "stopped"
+        await self._set_aside_poison()  # before it begins again, which would be at this event
+        if self.subscription.state == "stopped":
+            if not was_stopped:
+                return  # somebody wanted it so while the store took its time
+            self.subscription.begin_again()
+        await super().start()
+        self.subscription.restarts = self.restarts
+        self.subscription.wake()
+
+    @override
+    async def halt(self, until: float | None = None) -> None:
+        if self.subscription.at_work:
+            self.subscription.fall_behind("restarting")
+        await super().halt(until)
+
+    @override
+    async def rest(self) -> None:
+        await self.stop()  # what waits for it is in the log
+
+    @override
+    async def stop(self, until: float | None = None) -> None:
+        self.subscription.stop(self._home.dispatched(self.subscription))
+        await super().stop(until)
+
+    @override
+    def abandon(self) -> None:
+        self.subscription.fall_behind("stopped")
+        super().abandon()
+
+    @override
+    def _failed(self, failure: Failure) -> None:
+        if failure.while_starting:
+            return
+        self._error = failure.error
+        subscription, streak = self.subscription, None
+        if subscription.state == "restarting":  # else no event is to blame, but the store
+            if not subscription.failed_at:
+                streak = 0  # one of a batch is to blame, and shows itself when they come alone
+            elif subscription.failed_times >= subscription.spec.max_attempts:
+                streak, self._poison = 0, failure.error
+            else:
+                streak = subscription.failed_times - 1
+        self._tell(ChildFailed(self, self.round, failure.error, streak))
+
+    @override
+    def resume(self) -> None:
+        process = self._process
+        task = self._home.start_task(self._resume(process))
+
+        def over(task: asyncio.Task[Any]) -> None:
+            # The program may have cancelled it, which does not know it.
+            if task.cancelled() and process is self._process is not None:
+                self.resume()
+
+        task.add_done_callback(over)
+
+    async def _resume(self, process: ActorProcess | None) -> None:
+        subscription = self.subscription
+        if subscription.state != "restarting":  # no event is to blame, but the store
+            await asyncio.sleep(SET_ASIDE_AGAIN)
+        elif subscription.failed_at:
+            self._poison = self._error
+        await self._set_aside_poison()
+        if process is not None and process.is_suspended and subscription.state != "stopped":
+            if subscription.state == "restarting":
+                subscription.state = "catching up"
+            process.resume()
+            subscription.wake()
+
+    async def _set_aside_poison(self) -> None:
+        """Move the event at which it has failed too often to the dead letters, however long the store takes."""
+        while self._poison is not None:
+            if not self.subscription.leased:  # what becomes of the event is for another process to find out
+                self._poison = None
+                return
+            try:
+                await self._set_aside(self._poison)
+            except LeaseLost:
+                self.subscription.stand_by()
+            except Exception as cause:  # noqa: BLE001 - whatever the store raises
+                self._log.error("event cannot be set aside yet", exc_info=cause)
+                await asyncio.sleep(SET_ASIDE_AGAIN)
+            else:
+                self._poison = None
+
+    async def _set_aside(self, error: BaseException) -> None:
+        """Move the event to the dead letters and the handler past it, in one transaction."""
+        subscription = self.subscription
+        position = subscription.failed_at
+        (stored,) = await self._store.read_log(position - 1, 1)
+        letter = DeadLetter(
+            handler=subscription.name,
+            position=position,
+            event_type=stored.record.event_type,
+            attempts=subscription.failed_times,
+            error=describe(error),
+            traceback=traceback_text(error),
+            first_failed=subscription.first_failed,
+            last_failed=datetime.now(UTC),
+        )
+        beyond = subscription.position_without(position)
+        views = subscription.aside(position)
+        async with subscription.writes:
+            await self._store.save_progress({subscription.recorded_as: beyond}, [letter], views)
+        subscription.leave(position)
+        subscription.dead_letters += 1
+        self._log.error(
+            "event set aside",
+            event_type=letter.event_type,
+            position=position,
+            attempts=letter.attempts,
+            error=letter.error,
+        )
+
+    @override
+    def node(self, *, restarting: bool) -> TreeNode:
+        statistics = self.subscription.statistics(self._home.dispatched(self.subscription))
+        return TreeNode(
+            self.name, self.kind, statistics.state, self.spec.restart, self.restarts, statistics.waiting
+        )

@@ -1,0 +1,290 @@
+"""Supervision: what happens when a child fails, decided by values and carried out elsewhere.
+
+The rules are Erlang/OTP's (https://www.erlang.org/doc/system/sup_princ.html), with back-off added: a failed
+child is restarted; a supervisor that sees more restarts than its budget allows stops its children and fails
+to its parent.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from uno_actors.actors.pykka import PykkaActor
+from uno_actors.errors import InvalidNumber, InvalidSupervisor
+from uno_actors.quantities import check_count, check_duration, check_number, is_count, is_duration
+
+Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
+"""Who is restarted with a failed child: nobody, all of its siblings, or those that were started after it."""
+RestartType = Literal["permanent", "transient", "temporary"]
+"""When a child is restarted: always, only after a failure, or never; a temporary one is forgotten at its end."""
+Shutdown = float | Literal["kill", "infinity"]
+"""Seconds that a child may take to stop before it is abandoned; ``kill`` for none, ``infinity`` for any."""
+AutoShutdown = Literal["never", "any_significant", "all_significant"]
+"""Whether a supervisor ends when a significant child has ended by itself, or the last one of these."""
+Directive = Literal["restart", "resume", "stop", "escalate"]
+"""What becomes of a child that failed with an error of some class."""
+Budget = Literal["supervisor", "child"]
+"""Whether all children share the restarts that are allowed, or each has so many."""
+
+SHUTDOWN = 5.0
+"""Seconds that an actor or a handler may take to stop, if nothing else is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before restart k (from 0): ``min(max, initial * factor ** k)``, then jitter.
+
+    Jitter takes away up to its share of the delay, so that ``max`` stays a bound and children that failed
+    together do not come back together.
+
+    Args:
+        initial: Seconds before the first restart.
+        max: Seconds at the most.
+        factor: Growth from one restart to the next.
+        jitter: Share of the delay that is random, from 0 to 1.
+        reset_after: Seconds without a failure after which k is 0 again; default is ``max``, or the
+            supervisor's ``within`` if that is longer. For an event that a handler fails at, k is how often it has
+            failed at this one.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    initial: float = 0.1
+    max: float = 10.0
+    factor: float = 2.0
+    jitter: float = 0.2
+    reset_after: float | None = None
+
+    def __post_init__(self) -> None:
+        check_duration("back-off's initial", self.initial, zero=True)
+        check_duration("back-off's max", self.max, zero=True)
+        if self.initial > self.max:
+            raise InvalidNumber("back-off's initial", f"at most its max, {self.max}", self.initial)
+        check_number("back-off's factor", self.factor, 1)
+        check_number("back-off's jitter", self.jitter, 0, 1)
+        check_duration("back-off's reset_after", self.reset_after, zero=True, none=True)
+
+    def delay(self, restart: int, chance: float) -> float:
+        """Seconds before restart number ``restart`` (from 0); ``chance`` in [0, 1) decides the jitter."""
+        try:
+            delay = min(self.max, self.initial * self.factor**restart)
+        except OverflowError:
+            delay = self.max if self.initial else 0.0
+        return delay * (1 - self.jitter * chance)
+
+
+@dataclass(frozen=True, slots=True)
+class RestartBudget:
+    """At most ``max_restarts`` restarts within ``within`` seconds, the boundary included.
+
+    Args:
+        max_restarts: ``None`` for no limit; 0 gives up at the first failure.
+        within: Seconds of the sliding window.
+    """
+
+    max_restarts: int | None = None
+    within: float = 30.0
+
+    def __post_init__(self) -> None:
+        check_count("max_restarts", self.max_restarts, none=True)
+        check_duration("within", self.within)
+
+    def recent(self, restarts: Sequence[float], now: float) -> tuple[float, ...]:
+        """Those of the times ``restarts`` that still count at ``now``."""
+        return tuple(moment for moment in restarts if now - moment <= self.within)
+
+    def allows(self, restarts: Sequence[float], now: float) -> bool:
+        """Whether one more restart at ``now`` stays within the budget."""
+        return self.max_restarts is None or len(self.recent(restarts, now)) < self.max_restarts
+
+    def __str__(self) -> str:
+        return (
+            "any number of restarts"
+            if self.max_restarts is None
+            else f"{self.max_restarts} restarts within {self.within:g} s"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """How one child stands under its supervisor.
+
+    Args:
+        run: A handler as in ``ActorSystem(handlers=[...])``, a class of actors, or a `Supervisor`.
+        name: Unique under the supervisor; default is that of the handler or supervisor, or the actor class's.
+            `ActorSystem.actor` finds an actor under the name that it was given here.
+        args: For the constructor of an actor, each time it is started.
+        kwargs: Likewise.
+        dispatcher: For an actor; see `ActorSystem.spawn`.
+        restart: See `RestartType`.
+        shutdown: See `Shutdown`; default is `SHUTDOWN` seconds, for a supervisor ``infinity``.
+        significant: Whether its end counts for ``auto_shutdown``.
+        max_attempts: So often a message that nobody waits for is tried, if the actor fails at it, and then it is
+            a dead message; default 1. For a handler, in place of the handler's own ``max_attempts``.
+
+    Raises:
+        InvalidSupervisor: The values contradict each other, or one is none of those that are allowed.
+    """
+
+    run: Any
+    name: str | None = None
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    dispatcher: Literal["shared", "thread"] = "shared"
+    restart: RestartType = "permanent"
+    shutdown: Shutdown | None = None
+    significant: bool = False
+    max_attempts: int | None = None
+
+    def __post_init__(self) -> None:
+        whose = f"child {self.name or getattr(self.run, '__name__', self.run)!r}"
+        _check_one_of(whose, "restart", self.restart, RestartType)
+        _check_one_of(whose, "dispatcher", self.dispatcher, Literal["shared", "thread"])
+        if not _is_shutdown(self.shutdown):
+            raise InvalidSupervisor(
+                whose, f"shutdown must be seconds, 'kill' or 'infinity'; found {self.shutdown!r}"
+            )
+        if self.max_attempts is not None and not is_count(self.max_attempts, 1):
+            raise InvalidSupervisor(
+                whose, f"max_attempts must be a whole number, 1 or more; found {self.max_attempts!r}"
+            )
+        if self.significant and self.restart == "permanent":
+            raise InvalidSupervisor(
+                whose,
+                "it is significant and permanent, but a permanent child never ends by itself: make it transient"
+                " or temporary",
+            )
+        if not self.is_actor and (self.args or self.kwargs or self.dispatcher != "shared"):
+            raise InvalidSupervisor(whose, "args, kwargs and dispatcher are for classes of actors")
+        if isinstance(self.run, Supervisor) and self.max_attempts is not None:
+            raise InvalidSupervisor(whose, "max_attempts is for actors and handlers, not for a supervisor")
+
+    @property
+    def is_actor(self) -> bool:
+        """Whether it is a class of actors."""
+        return isinstance(self.run, type) and issubclass(self.run, PykkaActor)
+
+    @property
+    def known_name(self) -> str | None:
+        """Its name, as far as it can be known without looking into a handler."""
+        if self.name is not None:
+            return self.name
+        if isinstance(self.run, Supervisor):
+            return self.run.name
+        return str(self.run.__name__) if self.is_actor else None
+
+    @property
+    def patience(self) -> Shutdown:
+        """Its ``shutdown``, or the default of its kind."""
+        if self.shutdown is not None:
+            return self.shutdown
+        return "infinity" if isinstance(self.run, Supervisor) else SHUTDOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Supervisor:
+    """A supervisor and its children, given to ``ActorSystem(supervisors=[...])``.
+
+    Args:
+        name: Unique in the system.
+        children: `ChildSpec` s, or what one of them may ``run``; in the order of their start. They are stopped in
+            the reverse order.
+        strategy: See `Strategy`.
+        max_restarts: Restarts within ``within`` seconds before it gives up; ``None`` for no limit, 0 to give up
+            at the first failure. What is restarted together with a failed child does not count; each failed
+            attempt to restart does.
+        within: Seconds of the sliding window, boundary included.
+        budget: See `Budget`.
+        backoff: Time between a failure and the restart.
+        directives: What becomes of a child by the class of its error; the innermost class wins. Default is
+            ``restart``. ``resume`` lets it go on as it is, without the message or event that it failed at;
+            ``stop`` ends it; ``escalate`` has the supervisor give up.
+        auto_shutdown: See `AutoShutdown`.
+
+    Raises:
+        ValueError: A number is out of its range.
+        InvalidSupervisor: The values contradict each other, or one is none of those that are allowed.
+    """
+
+    name: str
+    children: Sequence[Any] = ()
+    max_restarts: int | None = 5
+    within: float = 30.0
+    backoff: Backoff = field(default_factory=Backoff)
+    strategy: Strategy = "one_for_one"
+    budget: Budget = "supervisor"
+    directives: Mapping[type[BaseException], Directive] = field(default_factory=dict)
+    auto_shutdown: AutoShutdown = "never"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "children", tuple(self.children))  # it may be an iterator, or change later
+        if not self.name:
+            raise ValueError("a supervisor needs a name")
+        RestartBudget(self.max_restarts, self.within)  # checks both
+        whose = f"supervisor {self.name!r}"
+        _check_one_of(whose, "strategy", self.strategy, Strategy)
+        _check_one_of(whose, "budget", self.budget, Budget)
+        _check_one_of(whose, "auto_shutdown", self.auto_shutdown, AutoShutdown)
+        kinds: Mapping[Any, Directive] = self.directives
+        for kind, directive in kinds.items():
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise InvalidSupervisor(whose, f"directives are by class of error; found {kind!r}")
+            _check_one_of(whose, f"the directive for {kind.__name__}", directive, Directive)
+        specs = self.specs
+        names = [name for spec in specs if (name := spec.known_name) is not None]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InvalidSupervisor(whose, f"two children are named {', '.join(map(repr, twice))}")
+        significant = [spec for spec in specs if spec.significant]
+        if significant and self.auto_shutdown == "never":
+            raise InvalidSupervisor(
+                whose, "a child is significant, which means nothing while auto_shutdown is 'never'"
+            )
+        if not significant and self.auto_shutdown != "never":
+            raise InvalidSupervisor(
+                whose, f"auto_shutdown is {self.auto_shutdown!r} and no child is significant"
+            )
+
+    @property
+    def specs(self) -> tuple[ChildSpec, ...]:
+        """The children, each as a `ChildSpec`."""
+        return tuple(map(to_child_spec, self.children))
+
+    @property
+    def restart_budget(self) -> RestartBudget:
+        """``max_restarts`` and ``within`` as one value."""
+        return RestartBudget(self.max_restarts, self.within)
+
+    @property
+    def quiet_after(self) -> float:
+        """Seconds without a failure after which the back-off begins anew."""
+        reset = self.backoff.reset_after
+        return max(self.within, self.backoff.max) if reset is None else reset
+
+    def directive(self, error: BaseException) -> Directive:
+        """What becomes of a child that failed with ``error``."""
+        for kind in type(error).__mro__:
+            if kind in self.directives:
+                return self.directives[kind]
+        return "restart"
+
+
+def to_child_spec(child: Any) -> ChildSpec:
+    """``child``, or a `ChildSpec` of defaults that runs it."""
+    return child if isinstance(child, ChildSpec) else ChildSpec(child)
+
+
+def _check_one_of(whose: str, what: str, found: object, allowed: Any) -> None:
+    if found not in get_args(allowed):
+        raise InvalidSupervisor(
+            whose, f"{what} must be one of {', '.join(get_args(allowed))}; found {found!r}"
+        )
+
+
+def _is_shutdown(found: object) -> bool:
+    return found is None or found in ("kill", "infinity") or is_duration(found, zero=True)
+
+
+chance: Callable[[], float] = random.random
+"""Where jitter comes from."""
