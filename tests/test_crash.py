@@ -10,7 +10,7 @@ import pytest
 from stores import LmdbEventStore
 from tests.crash_worker import Account, Counts, Deposit, Forked, PartDeposited, Thanked, store_url
 from uno_actors import ActorSystem, published_view
-from uno_actors.handlers.projection import ViewReader, entry_of
+from uno_actors.handlers.view import ViewReader, entry_of
 from uno_actors.store.port import EventStore, StoredRecord, open_store
 
 HANDLERS = ("async", "sync", "flaky", "abreast")

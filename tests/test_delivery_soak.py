@@ -22,8 +22,8 @@ from uno_actors import (
     Supervisor,
     UnknownHandler,
 )
-from uno_actors.handlers.projection import aside_key, entry_of
 from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.handlers.view import aside_key, entry_of
 from uno_actors.store.port import StoredRecord
 
 OPTIONS: list[dict[str, Any]] = [{}, {"batch": 2}, {"timeout": 5.0}, {"batch": 3, "timeout": 5.0}]

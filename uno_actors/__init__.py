@@ -31,6 +31,7 @@ from uno_actors.actors.future import Future, get_all
 from uno_actors.actors.mailbox import DeadMessage, MailboxPolicy
 from uno_actors.aggregates.actor import AggregateRef
 from uno_actors.aggregates.repository import EventSourcedRepository
+from uno_actors.backoff import Backoff
 from uno_actors.bus.bus import BusStatistics, EventBus, FailedDelivery
 from uno_actors.bus.publisher import (
     EventPublisher,
@@ -103,8 +104,9 @@ from uno_actors.errors import (
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
 from uno_actors.handlers.moves import HandlerNameWarning
 from uno_actors.handlers.process_manager import ProcessManager, Refusal, reacts
-from uno_actors.handlers.projection import Projection, PublishedView, View, published_view
+from uno_actors.handlers.projection import Projection, published_view
 from uno_actors.handlers.spec import EventHandler, EventPriority, HandlerContext, subscribe
+from uno_actors.handlers.view import PublishedView, View
 from uno_actors.store.causal_tree import CausalNode, CausalTree
 from uno_actors.store.log_filter import LogFilter
 from uno_actors.store.port import (
@@ -113,7 +115,7 @@ from uno_actors.store.port import (
 from uno_actors.store.port import DeadLetter, EventStore, Lease, RecordedEvent, Snapshot, open_store
 from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.reload import Reloaded
-from uno_actors.supervision.spec import Backoff, ChildSpec, Supervisor
+from uno_actors.supervision.spec import ChildSpec, Supervisor
 from uno_actors.system.bridges import bridge
 from uno_actors.system.runtime import SystemStatistics
 from uno_actors.system.system import ActorSystem, ChildCounts, SupervisorRef

@@ -30,7 +30,7 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.handlers.control import PAUSED, control_entry
-from uno_actors.handlers.projection import Entry
+from uno_actors.handlers.view import Entry
 from uno_actors.store.handler_names import TOLD
 from uno_actors.store.port import DeadLetter, Lease, ViewChange
 

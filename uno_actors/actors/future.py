@@ -13,7 +13,8 @@ from typing import Any, TypeVar, cast
 
 from typing_extensions import override
 
-from uno_actors.actors.ask import Answers, being_handled, waiting_for
+from uno_actors.actors.ask import Answers, being_handled
+from uno_actors.actors.deadlock import waiting_for
 from uno_actors.actors.dispatcher import standing_still
 from uno_actors.actors.pykka import PykkaFuture, PykkaTimeout
 from uno_actors.errors import BlockingCallOnLoop, WorldError, as_error, bounded_traceback

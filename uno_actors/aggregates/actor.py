@@ -32,6 +32,7 @@ from uno_actors.aggregates.idempotency import (
 )
 from uno_actors.aggregates.journal import Journal, Outcome
 from uno_actors.aggregates.snapshots import Snapshots
+from uno_actors.backoff import Backoff
 from uno_actors.causality import Cause, current_cause, new_id
 from uno_actors.clock import Clock, Deadlines, Timer
 from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id, command_method
@@ -56,7 +57,6 @@ from uno_actors.logs import get_logger
 from uno_actors.quantities import check_duration
 from uno_actors.store.codec import Record, StreamId, to_record
 from uno_actors.store.port import Append, Appended, EventStore, Snapshot
-from uno_actors.supervision.spec import Backoff
 
 R = TypeVar("R")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import Any, Protocol, TypeVar, cast, overload
 
 from uno_actors.actors.carrier import Waiting
 from uno_actors.actors.dispatcher import MAX_DEPTH, Dispatcher, outcome_of
@@ -24,6 +24,7 @@ from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.events import DomainEvent
 from uno_actors.domain.payloads import unshared
 from uno_actors.errors import InvalidHandler, as_error, describe
+from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import (
     BoundHandler,
     EventHandler,
@@ -39,9 +40,6 @@ from uno_actors.handlers.spec import (
 from uno_actors.logs import get_logger, program_logger
 from uno_actors.printable import traceback_text
 from uno_actors.topics import TopicPattern, TopicTrie
-
-if TYPE_CHECKING:
-    from uno_actors.system.system import ActorSystem
 
 T = TypeVar("T")
 E = TypeVar("E", bound=DomainEvent)
@@ -105,6 +103,13 @@ class _Subscription:
 Tiers = tuple[tuple[_Subscription, ...], ...]
 
 
+class _System(SystemServices, Protocol):
+    """The system that a bus belongs to."""
+
+    def _dispatcher(self) -> Dispatcher | None:
+        """Its event loop and worker threads while it runs."""
+
+
 class EventBus:
     """Hands events to handlers in memory. It is not durable: see the module.
 
@@ -134,7 +139,7 @@ class EventBus:
         name: str = "bus",
         *,
         registry: HandlerRegistry | None = None,
-        system: "ActorSystem | None" = None,
+        system: "_System | None" = None,
     ) -> None:
         self.name = name
         self._registry = registry
@@ -452,7 +457,7 @@ class EventBus:
     def _context(self, subscription: _Subscription, event: DomainEvent, position: int) -> HandlerContext:
         name = subscription.spec.name
         logger = self._program_log.bind(handler=name, event_type=event.event_type, position=position)
-        system = cast("ActorSystem", _NoSystem() if self._system is None else self._system)
+        system = cast("SystemServices", _NoSystem() if self._system is None else self._system)
         return HandlerContext(position, 1, name, logger, system)
 
     # --- what has failed ---

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import NamedTuple
 
 from uno_actors.errors import CallerError, UnoError
-from uno_actors.handlers.projection import entries
+from uno_actors.handlers.view import entries
 from uno_actors.store.handler_names import DIRECTORY
 from uno_actors.store.maintenance import Progress
 from uno_actors.store.port import PAGE, Append, DeadLetter, EventStore, StoredRecord, ViewChange

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import override
 
 from uno_actors.actors.actor import Actor
+from uno_actors.backoff import Backoff
 from uno_actors.config.errors import ConfigFault, InvalidConfig, key_path, shown
 from uno_actors.config.text import ConfigText, Place, nearest, read_text, resolved
 from uno_actors.config.toml import Path as Keys
@@ -64,7 +65,7 @@ from uno_actors.errors import AmbiguousEventType, CallerError, InternalError, In
 from uno_actors.handlers.spec import EventPriority, HandlerSpec
 from uno_actors.store.port import check_store_url
 from uno_actors.store_urls import HIDDEN, below, is_secret_name, with_options, without_password
-from uno_actors.supervision.spec import Backoff, ChildSpec, Supervisor
+from uno_actors.supervision.spec import ChildSpec, Supervisor
 from uno_actors.units import as_duration
 
 DEFAULT_SUPERVISOR = "handlers"

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 from typing_extensions import override
 
@@ -35,23 +35,15 @@ from uno_actors.domain.payloads import is_exact
 from uno_actors.errors import HandlerTimeout, LeaseLost, describe
 from uno_actors.handlers.control import NOTHING, RETRY, Orders, Reset, control_entry, without_reset
 from uno_actors.handlers.keyed_queue import Lanes
-from uno_actors.handlers.projection import (
-    PROJECTION_BATCH,
-    Projection,
-    View,
-    aside_key,
-    publish,
-    view_to_write,
-)
+from uno_actors.handlers.projection import PROJECTION_BATCH, Projection, publish
+from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import BoundHandler, HandlerContext, HandlerSpec
+from uno_actors.handlers.view import View, aside_key, view_to_write
 from uno_actors.logs import get_logger, program_logger
 from uno_actors.printable import traceback_text
 from uno_actors.store.codec import Record, StreamId, to_event
 from uno_actors.store.port import PAGE, DeadLetter, EventStore, StoredRecord, ViewChange
 from uno_actors.tasks import begin
-
-if TYPE_CHECKING:
-    from uno_actors.system.system import ActorSystem
 
 CAPACITY = 2048
 """Deliveries that may wait for one handler before it must read the log by itself. More than an ordinary burst of
@@ -482,7 +474,7 @@ class HandlerActor(Actor):
         store: EventStore,
         dispatcher: Dispatcher,
         router: HandlesProgress,
-        system: "ActorSystem",
+        system: SystemServices,
     ) -> None:
         super().__init__()
         self._subscription = subscription

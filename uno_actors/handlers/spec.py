@@ -10,7 +10,7 @@ from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
@@ -26,12 +26,10 @@ from uno_actors.annotations import (
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.events import DomainEvent
 from uno_actors.errors import InvalidHandler
+from uno_actors.handlers.services import SystemServices
 from uno_actors.quantities import is_count, is_duration
 from uno_actors.store.handler_names import MARK
 from uno_actors.topics import TopicPattern
-
-if TYPE_CHECKING:
-    from uno_actors.system.system import ActorSystem
 
 E = TypeVar("E", bound=DomainEvent)
 H = TypeVar("H", bound="Callable[..., Any] | EventHandler[Any]")
@@ -93,7 +91,7 @@ class HandlerContext:
     attempt: int
     handler: str
     logger: FilteringBoundLogger
-    system: "ActorSystem"
+    system: SystemServices
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,74 +5,35 @@ child is restarted; a supervisor that sees more restarts than its budget allows 
 to its parent.
 """
 
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from uno_actors.actors.pykka import PykkaActor
-from uno_actors.errors import InvalidNumber, InvalidSupervisor
-from uno_actors.quantities import check_count, check_duration, check_number, is_count, is_duration
+from uno_actors.backoff import Backoff
+from uno_actors.errors import InvalidSupervisor
+from uno_actors.quantities import check_count, check_duration, is_count, is_duration
 
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 """Who is restarted with a failed child: nobody, all of its siblings, or those that were started after it."""
+
 RestartType = Literal["permanent", "transient", "temporary"]
 """When a child is restarted: always, only after a failure, or never; a temporary one is forgotten at its end."""
+
 Shutdown = float | Literal["kill", "infinity"]
 """Seconds that a child may take to stop before it is abandoned; ``kill`` for none, ``infinity`` for any."""
+
 AutoShutdown = Literal["never", "any_significant", "all_significant"]
 """Whether a supervisor ends when a significant child has ended by itself, or the last one of these."""
+
 Directive = Literal["restart", "resume", "stop", "escalate"]
 """What becomes of a child that failed with an error of some class."""
+
 Budget = Literal["supervisor", "child"]
 """Whether all children share the restarts that are allowed, or each has so many."""
 
 SHUTDOWN = 5.0
 """Seconds that an actor or a handler may take to stop, if nothing else is said."""
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """How long to wait before restart k (from 0): ``min(max, initial * factor ** k)``, then jitter.
-
-    Jitter takes away up to its share of the delay, so that ``max`` stays a bound and children that failed
-    together do not come back together.
-
-    Args:
-        initial: Seconds before the first restart.
-        max: Seconds at the most.
-        factor: Growth from one restart to the next.
-        jitter: Share of the delay that is random, from 0 to 1.
-        reset_after: Seconds without a failure after which k is 0 again; default is ``max``, or the
-            supervisor's ``within`` if that is longer. For an event that a handler fails at, k is how often it has
-            failed at this one.
-
-    Raises:
-        ValueError: A value is out of its range.
-    """
-
-    initial: float = 0.1
-    max: float = 10.0
-    factor: float = 2.0
-    jitter: float = 0.2
-    reset_after: float | None = None
-
-    def __post_init__(self) -> None:
-        check_duration("back-off's initial", self.initial, zero=True)
-        check_duration("back-off's max", self.max, zero=True)
-        if self.initial > self.max:
-            raise InvalidNumber("back-off's initial", f"at most its max, {self.max}", self.initial)
-        check_number("back-off's factor", self.factor, 1)
-        check_number("back-off's jitter", self.jitter, 0, 1)
-        check_duration("back-off's reset_after", self.reset_after, zero=True, none=True)
-
-    def delay(self, restart: int, chance: float) -> float:
-        """Seconds before restart number ``restart`` (from 0); ``chance`` in [0, 1) decides the jitter."""
-        try:
-            delay = min(self.max, self.initial * self.factor**restart)
-        except OverflowError:
-            delay = self.max if self.initial else 0.0
-        return delay * (1 - self.jitter * chance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +245,3 @@ def _check_one_of(whose: str, what: str, found: object, allowed: Any) -> None:
 
 def _is_shutdown(found: object) -> bool:
     return found is None or found in ("kill", "infinity") or is_duration(found, zero=True)
-
-
-chance: Callable[[], float] = random.random
-"""Where jitter comes from."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from typing_extensions import override
 
 from uno_actors.actors.actor import Actor
+from uno_actors.backoff import chance
 from uno_actors.clock import Clock
 from uno_actors.errors import InvalidSupervisor, SupervisorGaveUp, UnknownChild, describe
 from uno_actors.logs import get_logger
@@ -27,8 +28,7 @@ from uno_actors.supervision.child import (
     TreeNode,
 )
 from uno_actors.supervision.policy import Family, GiveUp, LetGo, Order, RestartGroup, Resume, ShutDown
-from uno_actors.supervision.spec import ChildSpec, Supervisor, chance
-from uno_actors.system.tree import resolve_child
+from uno_actors.supervision.spec import ChildSpec, Supervisor
 
 BY_ITSELF: BaseException = RuntimeError("it has ended by itself")
 """In place of the error of a child that has ended without one."""
@@ -107,6 +107,13 @@ class Nursery(Protocol):
     @property
     def clock(self) -> Clock:
         """For windows and back-offs."""
+
+    def resolve_child(self, child: Any) -> list[ChildSpec]:
+        """The children that ``child`` stands for: one, or all handlers of a module.
+
+        Raises:
+            InvalidHandler, InvalidSupervisor: It stands for none.
+        """
 
     async def make_runner(self, spec: ChildSpec, tell: Callable[[News], None]) -> Runner:
         """The runner of a new child.
@@ -398,7 +405,7 @@ class SupervisorActor(Actor):
 
     async def start_child(self, child: Any) -> TreeNode:
         """See `SupervisorRef.start_child`."""
-        specs = resolve_child(child)
+        specs = self._nursery.resolve_child(child)
         if len(specs) != 1:
             raise InvalidSupervisor(
                 self._whose, f"one child is started at a time; {child!r} has {len(specs)}"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from uno_actors.actors.actor import Actor, ActorRef, StartReply
 from uno_actors.actors.ask import being_handled, time_left
@@ -21,6 +21,7 @@ from uno_actors.aggregates.actor import Aggregates
 from uno_actors.aggregates.external_writes import Others
 from uno_actors.aggregates.journal import Journal
 from uno_actors.aggregates.snapshots import check_every
+from uno_actors.backoff import Backoff
 from uno_actors.clock import Clock, Timer
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import (
@@ -34,22 +35,21 @@ from uno_actors.errors import (
     WaitsForItself,
 )
 from uno_actors.handlers.actor import HandlerActor, HandlerStatistics, Subscription, Work
+from uno_actors.handlers.child import HandlerRunner
 from uno_actors.handlers.control import NOTHING, HandlerControl, HandlerInfo, Orders, Told, position_of
 from uno_actors.handlers.moves import checkpoint_of, warn_of_skipped, warn_of_unnamed
 from uno_actors.handlers.router import TURN, RouterActor
+from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.logs import get_logger
 from uno_actors.quantities import check_count, check_duration
 from uno_actors.store.port import EventStore, Lease
-from uno_actors.supervision.child import ActorRunner, ChildFailed, HandlerRunner, News, Runner, TreeNode
+from uno_actors.supervision.child import ActorRunner, ChildFailed, News, Runner, TreeNode
 from uno_actors.supervision.reload import Difference
-from uno_actors.supervision.spec import Backoff, ChildSpec, Supervisor
+from uno_actors.supervision.spec import ChildSpec, Supervisor
 from uno_actors.supervision.supervisor import SupervisorActor, SupervisorRunner
-from uno_actors.system.tree import handlers_in
+from uno_actors.system.tree import handlers_in, resolve_child
 from uno_actors.tasks import begin
-
-if TYPE_CHECKING:
-    from uno_actors.system.system import ActorSystem
 
 A = TypeVar("A", bound=PykkaActor)
 
@@ -149,7 +149,7 @@ class Runtime:
 
     def __init__(
         self,
-        system: "ActorSystem",
+        system: SystemServices,
         store: EventStore,
         types: dict[str, type[AggregateRoot]],
         settings: Settings,
@@ -403,6 +403,10 @@ class Runtime:
         await self.spawn(shell)
         return shell
 
+    def resolve_child(self, child: Any) -> list[ChildSpec]:
+        """See `uno_actors.supervision.supervisor.Nursery`."""
+        return resolve_child(child)
+
     async def make_runner(self, spec: ChildSpec, tell: Callable[[News], None]) -> Runner:
         """See `uno_actors.supervision.supervisor.Nursery`."""
         if isinstance(spec.run, Supervisor):
@@ -461,7 +465,7 @@ class Runtime:
     def handler_process(
         self, subscription: Subscription, on_failed: Callable[[Failure], None]
     ) -> tuple[ActorProcess, Future[Any]]:
-        """See `uno_actors.supervision.child.RunsHandlers`."""
+        """See `uno_actors.handlers.child.RunsHandlers`."""
 
         def instance() -> HandlerActor:
             return HandlerActor(subscription, self._store, self.dispatcher, self.router, self._system)
@@ -476,7 +480,7 @@ class Runtime:
         return process, started
 
     def dispatched(self, subscription: Subscription) -> int:
-        """See `uno_actors.supervision.child.RunsHandlers`."""
+        """See `uno_actors.handlers.child.RunsHandlers`."""
         return self.router.dispatched(subscription)
 
     def spawn_child(

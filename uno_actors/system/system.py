@@ -33,8 +33,9 @@ from uno_actors.errors import (
     shown,
 )
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
-from uno_actors.handlers.projection import PublishedView, published_view
+from uno_actors.handlers.projection import published_view
 from uno_actors.handlers.spec import HandlerSpec, Start, gather, handler_registry, is_same_target
+from uno_actors.handlers.view import PublishedView
 from uno_actors.logs import get_logger
 from uno_actors.quantities import check_duration
 from uno_actors.store.codec import StreamId

@@ -1,0 +1,57 @@
+"""What a handler may ask of the system it runs in."""
+
+from typing import Any, Literal, Protocol, TypeVar, overload
+
+from uno_actors.actors.actor import Actor, ActorRef
+from uno_actors.actors.future import Future
+from uno_actors.aggregates.actor import AggregateRef
+from uno_actors.domain.aggregate import AggregateRoot
+from uno_actors.domain.events import DomainEvent
+from uno_actors.handlers.view import PublishedView
+from uno_actors.store.port import RecordedEvent
+
+A = TypeVar("A", bound=Actor)
+
+
+class Publishes(Protocol):
+    """Records events that no aggregate has registered; see `uno_actors.bus.publisher.EventPublisher`."""
+
+    async def publish(self, *events: DomainEvent) -> list[RecordedEvent]:
+        """Record ``events`` together or not at all; return them as recorded."""
+
+
+class SystemServices(Protocol):
+    """The part of `uno_actors.system.system.ActorSystem` that is meant for handlers.
+
+    A handler sends commands, publishes events, reads views and spawns actors. It does not start, stop or reload the
+    system, which would wait for the handler itself.
+    """
+
+    @property
+    def name(self) -> str:
+        """The system's name."""
+
+    @property
+    def publisher(self) -> Publishes:
+        """Records events of no aggregate in the system's store."""
+
+    def aggregate(self, aggregate_type: type[AggregateRoot], aggregate_id: str) -> AggregateRef:
+        """A reference to one aggregate; see `uno_actors.system.system.ActorSystem.aggregate`."""
+
+    def view(self, projection: object) -> PublishedView:
+        """The view of a projection; see `uno_actors.system.system.ActorSystem.view`."""
+
+    def spawn(
+        self,
+        actor_class: type[A],
+        *args: Any,
+        name: str | None = None,
+        dispatcher: Literal["shared", "thread"] = "shared",
+        **kwargs: Any,
+    ) -> "Future[ActorRef[A]]":
+        """Start an actor; see `uno_actors.system.system.ActorSystem.spawn`."""
+
+    @overload
+    def actor(self, name: str) -> ActorRef[Any] | None: ...
+    @overload
+    def actor(self, name: str, actor_class: type[A]) -> ActorRef[A]: ...
