@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from stores import InMemoryEventStore
 from uno_actors import AggregateRoot, Command, CommandRejected, DomainEvent, EventRegistry, UnoError, handles
 from uno_actors.store.codec import StreamId
 from uno_actors.store.port import PAGE, Append, Appended, StoredRecord
+from uno_stores import InMemoryEventStore
 
 
 class Credited(DomainEvent):

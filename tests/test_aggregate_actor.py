@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from stores import InMemoryEventStore
 from tests.bank import (
     Account,
     Balance,
@@ -47,6 +46,7 @@ from uno_actors.actors.future import GetTimeout
 from uno_actors.aggregates.actor import BATCH, CAPACITY, MAX_RERUNS, AggregateActor
 from uno_actors.store.codec import to_record
 from uno_actors.store.port import Append
+from uno_stores import InMemoryEventStore
 
 
 @asynccontextmanager

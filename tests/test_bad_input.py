@@ -8,7 +8,6 @@ from typing import Any
 import lmdb
 import pytest
 
-from stores import InMemoryEventStore
 from tests.waiting import ManualClock
 from uno_actors import (
     ANY,
@@ -38,6 +37,7 @@ from uno_actors import (
 )
 from uno_actors.store.codec import to_record
 from uno_actors.store.port import Append
+from uno_stores import InMemoryEventStore
 
 
 class Open(Command[str]):
@@ -300,8 +300,8 @@ async def test_a_store_of_a_newer_format_is_refused_with_both_versions(tmp_path:
 AS_NOBODY = """
 import asyncio, os, sys
 from uno_actors import ActorSystem, StoreUnavailable
-from uno_actors.store import check_store_url
-import stores.lmdb
+from uno_actors.store.port import check_store_url
+import uno_stores.lmdb
 check_store_url("lmdb:bank")  # all before its files are out of reach
 if os.geteuid() == 0:
     os.setuid(65534)

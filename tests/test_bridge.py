@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from stores import InMemoryEventStore, LmdbEventStore
 from tests.waiting import until
 from uno_actors import (
     ActorSystem,
@@ -27,6 +26,7 @@ from uno_actors import (
 )
 from uno_actors.store.port import Append, Appended
 from uno_actors.system.bridges import CARRIED, systems_passed
+from uno_stores import InMemoryEventStore, LmdbEventStore
 
 
 class OrderLeft(DomainEvent):

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores import InMemoryEventStore
 from uno_actors import ActorSystem, AggregateRoot, Command, DomainEvent, EventRegistry, handles, subscribe
 from uno_actors.store.causal_tree import CausalNode, CausalTree, causal_tree
 from uno_actors.store.codec import Record, to_record
+from uno_stores import InMemoryEventStore
 
 
 class Order(Command[None]):

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from stores import LmdbEventStore
 from tests.bank import (
     EVENTS,
     Account,
@@ -57,6 +56,7 @@ from uno_actors.aggregates.idempotency import (
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.store.codec import read_payload, to_record
 from uno_actors.store.port import PAGE, Append, Appended, EventStore, StoredRecord
+from uno_stores import LmdbEventStore
 
 
 @dataclass(frozen=True)

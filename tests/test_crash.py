@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from stores import LmdbEventStore
 from tests.crash_worker import Account, Counts, Deposit, Forked, PartDeposited, Thanked, store_url
 from uno_actors import ActorSystem, published_view
 from uno_actors.handlers.view import ViewReader, entry_of
 from uno_actors.store.port import EventStore, StoredRecord, open_store
+from uno_stores import LmdbEventStore
 
 HANDLERS = ("async", "sync", "flaky", "abreast")
 IN_ORDER = ("async", "sync", "flaky")

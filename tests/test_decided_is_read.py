@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from stores import InMemoryEventStore
 from uno_actors import (
     ActorSystem,
     AggregateRoot,
@@ -30,6 +29,7 @@ from uno_actors import (
 )
 from uno_actors.config.reader import load
 from uno_actors.domain.events import register_event
+from uno_stores import InMemoryEventStore
 
 
 class Pick(Command[list[int]]):

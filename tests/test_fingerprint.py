@@ -222,7 +222,7 @@ def test_how_a_field_is_written_for_others_does_not_count() -> None:
 
 PROGRAM = """
 from tests.test_fingerprint import DIFFERENT, holding
-from uno_actors.fingerprint import fingerprint
+from uno_actors.aggregates.fingerprint import fingerprint
 values = [{"rhubarb", "plum", "fig", b"x", 3, None}, {"b": {1, 2}, "a": frozenset("xyz")}]
 print([fingerprint(holding(value)).hex() for value in values + DIFFERENT])
 """

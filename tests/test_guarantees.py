@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from stores import InMemoryEventStore, LmdbEventStore
 from tests.machine import patience
 from uno_actors import (
     Actor,
@@ -48,6 +47,7 @@ from uno_actors.handlers.actor import CAPACITY as HANDLER_CAPACITY
 from uno_actors.handlers.process_manager import AllSent
 from uno_actors.store.codec import to_record
 from uno_actors.store.port import Append, Appended
+from uno_stores import InMemoryEventStore, LmdbEventStore
 
 
 class MoneyPaid(DomainEvent):

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from stores import LmdbEventStore
 from tests.bank import EVENTS, Credited, credited
 from tests.test_handler_control import Seen, info
 from tests.test_projections import totals
 from tests.waiting import until
 from uno_actors import ActorSystem, Backoff, Supervisor
 from uno_actors.cli import app as cli
+from uno_stores import LmdbEventStore
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
 

@@ -1,6 +1,9 @@
-"""Imports point one way, so that each module can be read, tested and changed without those above it."""
+"""Imports point one way, so that each package can be read, tested and changed without those above it."""
 
 import ast
+import pkgutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -8,120 +11,28 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PLACES = {"uno_actors": ROOT / "uno_actors", "uno_stores": ROOT / "stores" / "uno_stores"}
 
-# From the bottom to the top. A module may import from its own layer and from those below.
-LAYERS: tuple[tuple[str, ...], ...] = (
-    ("printable", "store_urls"),
-    ("errors", "topics", "clock", "causality", "frozen_models", "log", "quantities", "tasks", "units"),
-    ("values", "events", "payloads", "commands"),
-    (
-        "annotations",
-        "marked_methods",
-        "aggregate",
-        "codec",
-        "view_keys",
-        "handler_names",
-        "limits",
-        "log_filter",
-        "store_care",
-        "causal_tree",
-        "store",
-        "snapshots",
-        "fingerprint",
-        "command_memory",
-        "repository",
-    ),
-    (
-        "_pykka",
-        "asks",
-        "timers",
-        "future",
-        "mailbox",
-        "carrier",
-        "dispatcher",
-        "watchdog",
-        "process",
-        "actor",
-        "supervisor",
-        "family",
-    ),
-    (
-        "handlers",
-        "projections",
-        "handler_control",
-        "handler_moves",
-        "lanes",
-        "bus",
-        "publisher",
-        "handler_actor",
-        "router",
-        "journal",
-        "aggregate_actor",
-        "others",
-        "runners",
-        "tree",
-        "reload",
-        "supervision",
-        "process_manager",
-        "runtime",
-    ),
-    (
-        "toml_lines",
-        "config_errors",
-        "config_values",
-        "config_text",
-        "config",
-        "config_writer",
-        "plan",
-        "simulation",
-    ),
+# From the bottom to the top. A package may import itself and what stands below its line.
+DIRECTIONS: tuple[tuple[str, ...], ...] = (
+    ("leaves",),  # the modules directly in uno_actors
+    ("actors", "domain"),
+    ("supervision", "store"),
+    ("aggregates",),
+    ("handlers",),
+    ("bus", "config"),
     ("system",),
-    ("bridges",),
-    ("__init__",),
-    (
-        "terminal",
-        "record_lines",
-        "control",
-        "check_cli",
-        "service",
-        "run_cli",
-        "store_copy",
-        "store_cli",
-        "handlers_cli",
-        "deadletters_cli",
-        "cli",
-    ),
-    (
-        "testing.clock",
-        "testing.contract",
-        "testing.faults",
-        "testing.probe",
-        "testing.scenario",
-        "testing",
-        "testing.plugin",
-    ),
+    ("_public",),
+    ("cli", "testing"),
 )
 
-STORES_MAY_IMPORT = {
-    "store",
-    "store_care",
-    "store_urls",
-    "codec",
-    "errors",
-    "events",
-    "handler_names",
-    "limits",
-    "log",
-    "log_filter",
-    "quantities",
-    "units",
-}
-"""What a store needs of uno_actors: the port, the codec, the errors, the registry of events, and a logger."""
+STORES_MAY_IMPORT = {"leaves", "store", "domain.events"}
+"""What a store needs of uno_actors: the port and what belongs to it, the registry of events, and leaves."""
 
 
 def modules_of(package: str) -> dict[str, str]:
     """The source of each module by its name inside of the package: ``errors``, ``testing.clock``, ``__init__``."""
-    directory = ROOT / package
+    directory = PLACES[package]
     return {
         ".".join(path.relative_to(directory).with_suffix("").parts).removesuffix(".__init__"): path.read_text(
             encoding="utf-8"
@@ -131,21 +42,15 @@ def modules_of(package: str) -> dict[str, str]:
 
 
 def imported(source: str) -> Iterator[str]:
-    """The dotted names that really are imported, in functions too; not those for the type checker alone."""
-    waiting: list[ast.AST] = [ast.parse(source)]
-    while waiting:
-        node = waiting.pop()
+    """The dotted names that are imported: at the top, in functions, and for the type checker alone."""
+    for node in ast.walk(ast.parse(source)):
         match node:
-            case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
-                waiting += node.orelse
             case ast.Import():
                 yield from (alias.name for alias in node.names)
             case ast.ImportFrom(level=0, module=str(module)):
                 yield from (f"{module}.{alias.name}" for alias in node.names)
             case ast.ImportFrom():
                 raise AssertionError(f"line {node.lineno}: write imports in full, from the package's name on")
-            case _:
-                waiting += ast.iter_child_nodes(node)
 
 
 def imported_modules(source: str, package: str, known: Mapping[str, object]) -> set[str]:
@@ -161,59 +66,93 @@ def imported_modules(source: str, package: str, known: Mapping[str, object]) -> 
     return found
 
 
+def package_of(module: str) -> str:
+    """The package in which a module of uno_actors stands; ``leaves`` for the modules directly in uno_actors."""
+    first, *rest = module.split(".")
+    return first if rest or first in HEIGHT else "leaves"
+
+
+HEIGHT = {package: height for height, line in enumerate(DIRECTIONS) for package in line}
 UNO_ACTORS = modules_of("uno_actors")
-STORES = modules_of("stores")
-IMPORTS = {name: imported_modules(source, "uno_actors", UNO_ACTORS) for name, source in UNO_ACTORS.items()}
-HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
+STORES = modules_of("uno_stores")
+IMPORTS = {
+    name: imported_modules(source, "uno_actors", UNO_ACTORS)
+    for name, source in UNO_ACTORS.items()
+    if name != "__init__"
+}
 
 
 def test_there_is_something_to_look_at() -> None:
-    assert {"errors", "events", "store", "__init__"} <= set(UNO_ACTORS)
-    assert {"memory", "lmdb"} <= set(STORES)
-    assert IMPORTS["codec"] == {"errors", "events", "payloads", "values"}
+    assert {"errors", "domain.events", "store.port", "__init__"} <= set(UNO_ACTORS)
+    assert {"memory", "lmdb.store", "sql.store"} <= set(STORES)
+    assert IMPORTS["store.codec"] == {"errors", "domain.events", "domain.payloads", "domain.values"}
 
 
-@pytest.mark.parametrize("module", UNO_ACTORS)
-def test_module_stands_in_a_layer(module: str) -> None:
-    assert module in HEIGHT, (
-        f"uno_actors.{module} stands in no layer: put {module!r} into LAYERS at the top of {Path(__file__).name},"
-        " above all that it imports and below all that import it"
-    )
+def test_every_package_stands_in_one_line() -> None:
+    packages = {package_of(module) for module in IMPORTS}
+    assert packages == set(HEIGHT)
+    assert len(HEIGHT) == sum(map(len, DIRECTIONS))
 
 
-def test_each_module_stands_in_one_layer_only() -> None:
-    assert len(HEIGHT) == sum(map(len, LAYERS))
-
-
-@pytest.mark.parametrize("module", UNO_ACTORS)
-def test_module_imports_from_its_own_layer_and_from_below(module: str) -> None:
+@pytest.mark.parametrize("module", IMPORTS)
+def test_module_imports_from_its_own_package_and_from_below(module: str) -> None:
+    own = package_of(module)
     above = sorted(
-        other for other in IMPORTS[module] if HEIGHT.get(other, -1) > HEIGHT.get(module, len(LAYERS))
+        other
+        for other in IMPORTS[module]
+        if package_of(other) != own and HEIGHT[package_of(other)] >= HEIGHT[own]
     )
-    assert not above, f"uno_actors.{module} imports from above: {', '.join(above)}"
+    assert not above, f"uno_actors.{module} imports from above or beside: {', '.join(above)}"
 
 
-def test_imports_have_no_cycle() -> None:
+@pytest.mark.parametrize("package", ["uno_actors", "uno_stores"])
+def test_imports_have_no_cycle(package: str) -> None:
+    modules = modules_of(package)
+    graph = {
+        name: imported_modules(source, package, modules) - {"__init__"} for name, source in modules.items()
+    }
     try:
-        TopologicalSorter(IMPORTS).prepare()
+        TopologicalSorter(graph).prepare()
     except CycleError as error:
-        pytest.fail(f"modules of uno_actors import each other: {' -> '.join(reversed(error.args[1]))}")
+        pytest.fail(f"modules of {package} import each other: {' -> '.join(reversed(error.args[1]))}")
 
 
 @pytest.mark.parametrize("module", UNO_ACTORS)
 def test_runtime_never_imports_the_stores(module: str) -> None:
-    assert not imported_modules(UNO_ACTORS[module], "stores", STORES)
+    assert not imported_modules(UNO_ACTORS[module], "uno_stores", STORES)
 
 
 @pytest.mark.parametrize("module", STORES)
 def test_store_imports_the_port_the_codec_errors_and_events_only(module: str) -> None:
-    assert imported_modules(STORES[module], "uno_actors", UNO_ACTORS) <= STORES_MAY_IMPORT
+    for name in imported_modules(STORES[module], "uno_actors", UNO_ACTORS):
+        assert {name, package_of(name)} & STORES_MAY_IMPORT, f"uno_stores.{module} imports uno_actors.{name}"
 
 
 @pytest.mark.parametrize("module", [module for module in STORES if module != "__init__"])
 def test_stores_do_not_import_each_other(module: str) -> None:
-    parts = {name for name in STORES if name.startswith("_")}
-    assert not imported_modules(STORES[module], "stores", STORES) - parts
+    own = module.partition(".")[0]
+    others = {name.partition(".")[0] for name in imported_modules(STORES[module], "uno_stores", STORES)}
+    assert others <= {own, "files", "guards"}
+
+
+HALVES = [
+    (["actors"], {"domain", "store", "aggregates", "handlers", "bus", "system"}),
+    (["domain", "store"], {"actors", "supervision", "aggregates", "handlers", "bus", "system"}),
+]
+
+
+@pytest.mark.parametrize(("half", "other"), HALVES, ids=["actors without events", "events without actors"])
+def test_each_half_works_without_the_other(half: list[str], other: set[str]) -> None:
+    names = [
+        f"uno_actors.{package}.{module.name}"
+        for package in half
+        for module in pkgutil.iter_modules([str(PLACES["uno_actors"] / package)])
+    ]
+    program = f"import sys, {', '.join(names)}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[1] for name in run.stdout.split() if name.startswith("uno_actors.")}
+    assert set(half) <= loaded
+    assert not loaded & other
 
 
 def test_pykka_is_imported_in_one_place_at_the_most() -> None:
@@ -241,8 +180,11 @@ SOURCES = [
         "try:\n    import uno_actors.store\nexcept ImportError:\n    import uno_actors.codec",
         {"store", "codec"},
     ),
-    ("if TYPE_CHECKING:\n    from uno_actors.store import ANY", set()),
-    ("if typing.TYPE_CHECKING:\n    import uno_actors.store\nelse:\n    import uno_actors.codec", {"codec"}),
+    ("if TYPE_CHECKING:\n    from uno_actors.store import ANY", {"store"}),
+    (
+        "if typing.TYPE_CHECKING:\n    import uno_actors.store\nelse:\n    import uno_actors.codec",
+        {"store", "codec"},
+    ),
     ("import json\nfrom uno_actors_contrib.errors import X", set()),
     ("x = 'import uno_actors.store'  # import uno_actors.codec", set()),
 ]

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores import InMemoryEventStore
 from uno_actors import AggregateRoot, DomainEvent, EventRegistry, InvalidTopic
 from uno_actors.store.codec import Record, to_record
 from uno_actors.store.log_filter import EVERYTHING, LogFilter, recorded_names
 from uno_actors.topics import TopicPattern
+from uno_stores import InMemoryEventStore
 
 
 class Filed(DomainEvent):

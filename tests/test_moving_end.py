@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from stores import InMemoryEventStore
 from tests.bank import Account, Balance, BankStore, Credit, Credited
 from uno_actors import ActorSystem, ConcurrencyConflict, EventSourcedRepository
 from uno_actors.store.codec import StreamId, to_record
 from uno_actors.store.port import PAGE, Append, EventStore, StoredRecord
+from uno_stores import InMemoryEventStore
 
 ALICE = StreamId("Account", "alice")
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores import LmdbEventStore
 from tests.bank import Account, Balance, BankStore, Credit, credited
 from tests.waiting import turns, until
 from uno_actors import ActorSystem
 from uno_actors.aggregates.external_writes import Others
 from uno_actors.store.codec import Record, to_record
 from uno_actors.store.port import PAGE, Append, Appended, StoredRecord
+from uno_stores import LmdbEventStore
 
 
 class Reading(BankStore):

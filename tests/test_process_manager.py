@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from stores import InMemoryEventStore
 from tests.waiting import ManualClock, until
 from uno_actors import (
     ActorSystem,
@@ -30,6 +29,7 @@ from uno_actors import (
 )
 from uno_actors.handlers.process_manager import HasReacted, React, Reacted
 from uno_actors.store.port import Append, Appended
+from uno_stores import InMemoryEventStore
 
 
 class Reserve(Command):

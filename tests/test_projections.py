@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stores import InMemoryEventStore
 from tests.bank import EVENTS, BankStore, BonusCredited, Credited, Debited, credited
 from tests.test_handler_actor import serving
 from tests.waiting import turns, until
@@ -33,6 +32,7 @@ from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.view import ViewReader, entry_of, view_to_write
 from uno_actors.store.port import ViewChange
 from uno_actors.store.view_keys import MAX_KEY_BYTES, Key, pack_key, unpack_key
+from uno_stores import InMemoryEventStore
 
 # --- keys ---
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 ENTRY = """
-from uno_actors.actor import Actor as UnoActor
-from uno_actors.future import Future as UnoFuture
+from uno_actors.actors.actor import Actor as UnoActor
+from uno_actors.actors.future import Future as UnoFuture
 
 RUNTIMES["uno_actors"] = pytest.param(
     Runtime(

@@ -96,13 +96,13 @@ SHARES: dict[str, Callable[[Any], object]] = {"Backoff(jitter)": lambda found: B
 
 
 def _sql(**options: Any) -> object:
-    from stores.sql import _check_options
+    from uno_stores.sql.store import _check_options
 
     return _check_options(**options)
 
 
 def _lmdb(**options: Any) -> object:
-    from stores.lmdb import LmdbEventStore
+    from uno_stores.lmdb import LmdbEventStore
 
     return LmdbEventStore("/nonexistent/never/made", **options)
 

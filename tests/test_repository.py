@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from stores import InMemoryEventStore, LmdbEventStore
 from tests.bank import EVENTS, Account, BankStore, Credit, Credited, Debit, Noted, credited
 from tests.waiting import turns, until
 from uno_actors import (
@@ -21,6 +20,7 @@ from uno_actors import (
     UnoError,
 )
 from uno_actors.store.codec import StreamId
+from uno_stores import InMemoryEventStore, LmdbEventStore
 
 ALICE = StreamId("Account", "alice")
 

@@ -7,7 +7,6 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stores import InMemoryEventStore
 from tests.bank import EVENTS, Account, Balance, Credit, CreditAndFail, Credited, Debit
 from tests.machine import patience
 from uno_actors import (
@@ -22,6 +21,7 @@ from uno_actors import (
 )
 from uno_actors.store.codec import Record, StreamId, read_payload, to_record
 from uno_actors.store.port import Append, Appended
+from uno_stores import InMemoryEventStore
 
 TOO_LARGE = 100
 ALICE = StreamId("Account", "alice")

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 from configured import Sold
 
-from stores import LmdbEventStore
 from tests.machine import patience
 from uno_actors import EventRegistry
 from uno_actors.cli.control import ControlRefused, control_directories, control_directory
+from uno_stores import LmdbEventStore
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
 HERE = Path(__file__).parent

@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from stores import InMemoryEventStore, LmdbEventStore
 from tests.bank import EVENTS, Account, Balance, BankStore, Credit, CreditAndFail, credited
 from tests.waiting import turns, until
 from uno_actors import (
@@ -35,6 +34,7 @@ from uno_actors import (
 from uno_actors.aggregates.snapshots import restore, take
 from uno_actors.store.codec import StreamId
 from uno_actors.store.port import EventStore
+from uno_stores import InMemoryEventStore, LmdbEventStore
 
 ALICE = StreamId("Account", "alice")
 

@@ -9,7 +9,6 @@ from typing import Any
 import pykka
 import pytest
 
-from stores import InMemoryEventStore, LmdbEventStore
 from tests.bank import Account, Balance, Credit, Credited
 from tests.machine import patience
 from tests.waiting import turns, until
@@ -24,6 +23,7 @@ from uno_actors import (
     SystemNotRunning,
     subscribe,
 )
+from uno_stores import InMemoryEventStore, LmdbEventStore
 
 
 def credited(amount: int) -> Credited:

@@ -20,8 +20,6 @@ from rich.cells import cell_len
 from typer.testing import CliRunner
 from typing_extensions import override
 
-from stores import LmdbEventStore
-from stores._lmdb_reading import sealed, stream_prefix
 from tests.machine import patience
 from uno_actors import ActorSystem, DeadLetter, DomainEvent, EventRegistry, Projection, Snapshot
 from uno_actors.cli import app as cli
@@ -30,6 +28,8 @@ from uno_actors.errors import CallerError
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.store.codec import Record, StreamId, pack, to_record
 from uno_actors.store.port import StoredRecord, ViewChange
+from uno_stores import LmdbEventStore
+from uno_stores.lmdb.reader import sealed, stream_prefix
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
 MOMENT = datetime(2024, 2, 29, 12, 30, 59, 123456, tzinfo=UTC)

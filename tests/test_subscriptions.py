@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from waiting import turns, until
 
-from stores import InMemoryEventStore, LmdbEventStore
 from tests.machine import patience
 from uno_actors import DomainEvent, EventRegistry, EventStore, StoreUnavailable, UnknownEventType
 from uno_actors.store.codec import to_record
 from uno_actors.store.port import ANY, STRIDE, Append, StoredRecord
+from uno_stores import InMemoryEventStore, LmdbEventStore
 
 
 class Ticked(DomainEvent):

@@ -9,7 +9,6 @@ from typing import Any
 import pykka
 import pytest
 
-from stores import InMemoryEventStore
 from tests.bank import EVENTS, Account, Balance, BankStore, Credit, Credited, Debit, Debited, credited
 from tests.waiting import ManualClock, turns, until
 from uno_actors import (
@@ -34,6 +33,7 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.handlers.spec import HandlerRegistry, HandlerSpec
+from uno_stores import InMemoryEventStore
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from stores import LmdbEventStore
 from uno_actors import DeadLetter, DomainEvent, EventRegistry
 from uno_actors.cli import app as cli
 from uno_actors.store.codec import to_record
 from uno_actors.store.port import Append, ViewChange
+from uno_stores import LmdbEventStore
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
 MOMENT = datetime(1, 1, 1, 0, 0, 0, tzinfo=UTC)

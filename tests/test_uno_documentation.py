@@ -13,8 +13,6 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from stores import InMemoryEventStore
-from stores.sql import DatabaseEventStore, create_database_event_store
 from uno_actors import (
     ActorSystem,
     AggregateNotFound,
@@ -36,6 +34,8 @@ from uno_actors import (
 from uno_actors.bus.publisher import event_defaults
 from uno_actors.handlers.spec import HandlerRegistry
 from uno_actors.testing import Probe
+from uno_stores import InMemoryEventStore
+from uno_stores.sql import DatabaseEventStore, create_database_event_store
 
 
 class MemberJoinedEvent(DomainEvent):

@@ -36,7 +36,6 @@ import pykka
 from rich.console import Console
 from rich.table import Table
 
-from stores import LmdbEventStore
 from tests.postgres import PostgresServer
 from uno_actors import (
     Actor,
@@ -54,6 +53,7 @@ from uno_actors.actors.mailbox import MailboxPolicy
 from uno_actors.store.codec import Record, StreamId
 from uno_actors.store.port import EventStore
 from uno_actors.topics import TopicPattern, TopicTrie
+from uno_stores import LmdbEventStore
 
 METADATA_FIELDS = [name for name in Record._fields if name in DomainEvent.model_fields]
 IN_FLIGHT = 1000

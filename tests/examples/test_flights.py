@@ -32,9 +32,9 @@ from report import checks, find
 from timetable import aircraft_of, commands_of, orders
 from year import AIRCRAFT, days, year
 
-from stores import InMemoryEventStore
 from uno_actors import CommandRejected, EventSourcedRepository
 from uno_actors.store.codec import StreamId
+from uno_stores import InMemoryEventStore
 
 MORNING = datetime(2013, 1, 1, 10, 15, tzinfo=UTC)
 HEADER = (

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from stores import LmdbEventStore
 from tests.machine import patience
 from uno_actors.domain.events import EventRegistry
+from uno_stores import LmdbEventStore
 
 ENDS = {
     "rent": "done",

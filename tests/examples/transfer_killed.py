@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stores import LmdbEventStore
+from uno_stores import LmdbEventStore
 
 path, kill_after = sys.argv[1], int(sys.argv[2])
 submit = LmdbEventStore._submit

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import pytest
 
-from stores import InMemoryEventStore, LmdbEventStore
 from tests.postgres import postgres
 from uno_actors.domain.events import DomainEvent, EventRegistry
 from uno_actors.errors import (
@@ -37,6 +36,7 @@ from uno_actors.store.port import (
 )
 from uno_actors.store.port import open_store as open_store_of_url
 from uno_actors.testing import CONTRACT, Check, MakeStore, StorePlace, check_event_store
+from uno_stores import InMemoryEventStore, LmdbEventStore
 
 
 @asynccontextmanager

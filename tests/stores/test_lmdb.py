@@ -16,7 +16,6 @@ import lmdb
 import msgpack
 import pytest
 
-from stores.lmdb import FORMAT, LmdbEventStore, open_url
 from tests.machine import patience
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import (
@@ -32,6 +31,8 @@ from uno_actors.errors import (
 from uno_actors.store.codec import StreamId, pack, to_record, unpack
 from uno_actors.store.port import Append, DeadLetter, Snapshot, open_store
 from uno_actors.testing.contract import Noted
+from uno_stores.lmdb import LmdbEventStore, open_url
+from uno_stores.lmdb.store import FORMAT
 
 REGISTRY = EventRegistry([Noted])
 MIB = 1 << 20
@@ -480,7 +481,7 @@ def test_data_file_that_is_no_lmdb_file_is_refused(tmp_path: Path, content: byte
 
 READ_ALL = """
 import asyncio, sys
-from stores.lmdb import LmdbEventStore
+from uno_stores.lmdb import LmdbEventStore
 from uno_actors.errors import StoreFormatError
 
 async def main():
@@ -536,7 +537,7 @@ async def test_directory_that_may_not_be_written_is_refused(tmp_path: Path, exis
     path.chmod(0o555)
     program = f"""
 import os, sys
-from stores.lmdb import LmdbEventStore  # before the privileges go, which may be needed to find it
+from uno_stores.lmdb import LmdbEventStore  # before the privileges go, which may be needed to find it
 from uno_actors.errors import StoreUnavailable
 fd = os.open({str(path)!r}, os.O_RDONLY)
 os.fchdir(fd)  # a directory on the way may be closed to others
@@ -601,7 +602,7 @@ async def test_relative_path_is_that_of_the_working_directory_in_which_it_was_op
 async def test_closing_waits_for_a_copy_however_long_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("stores.lmdb", "stores._guards"):
+    for module in ("uno_stores.lmdb.store", "uno_stores.guards"):
         monkeypatch.setattr(f"{module}.PATIENCE", 0.02)
     store = open_at(tmp_path / "store")
     await store.append(noted("a"))
@@ -631,7 +632,7 @@ def test_url_without_a_path_is_refused() -> None:
 
 COMPETE = """
 import asyncio, json, sys
-from stores.lmdb import LmdbEventStore
+from uno_stores.lmdb import LmdbEventStore
 from uno_actors.errors import ConcurrencyConflict
 from uno_actors.testing.contract import Noted
 

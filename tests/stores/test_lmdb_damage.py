@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from stores.lmdb import LmdbEventStore
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import CorruptRecord
 from uno_actors.store.codec import StreamId
 from uno_actors.store.port import DeadLetter
 from uno_actors.testing.contract import Noted
+from uno_stores.lmdb import LmdbEventStore
 
 REGISTRY = EventRegistry([Noted])
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
@@ -127,7 +127,7 @@ async def test_damaged_checkpoints_and_dead_letters_are_told(tmp_path: Path) -> 
 
 READ = """
 import asyncio, sys
-from stores.lmdb import LmdbEventStore
+from uno_stores.lmdb import LmdbEventStore
 from uno_actors.errors import UnoError
 from uno_actors.testing.contract import Noted
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from stores._guards import WriteTurn
-from stores.lmdb import LOOK_AT_FILES_EVERY, LmdbEventStore
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import OutcomeUnknown, StoreUnavailable
 from uno_actors.testing.contract import Noted
+from uno_stores.guards import WriteTurn
+from uno_stores.lmdb import LmdbEventStore
+from uno_stores.lmdb.store import LOOK_AT_FILES_EVERY
 
 REGISTRY = EventRegistry([Noted])
 ROOT = Path(__file__).parent.parent.parent
@@ -162,7 +163,7 @@ async def test_backup_has_the_permissions_of_the_store_less_the_umask(  # noqa: 
 TAKE = """
 import sys, time
 from pathlib import Path
-from stores._guards import WriteTurn
+from uno_stores.guards import WriteTurn
 turn = WriteTurn(Path(sys.argv[1]))
 turn.take()
 print("taken", flush=True)
@@ -189,7 +190,7 @@ def test_turn_is_taken_by_one_process_at_a_time_and_freed_when_it_is_killed(tmp_
 async def test_store_that_another_process_does_not_let_open_is_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stores.lmdb.PATIENCE", 0.05)
+    monkeypatch.setattr("uno_stores.lmdb.store.PATIENCE", 0.05)
     turn = WriteTurn(tmp_path)
     with turn.taken(1), pytest.raises(StoreUnavailable, match="another process had the turn to write"):
         LmdbEventStore(tmp_path, REGISTRY)
@@ -216,9 +217,9 @@ async def test_closed_store_and_one_that_was_refused_leave_no_descriptor(tmp_pat
 
 APPEND = """
 import asyncio, os, sys
-from stores.lmdb import LmdbEventStore
+from uno_stores.lmdb import LmdbEventStore
 from uno_actors.errors import StoreUnavailable
-from uno_actors.events import EventRegistry
+from uno_actors.domain.events import EventRegistry
 from uno_actors.testing.contract import Noted
 
 async def main():

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stores.lmdb import LmdbEventStore
 from tests.lmdb_pages import Part, parts
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import CorruptRecord, StoreFormatError, UnoError
@@ -21,6 +20,7 @@ from uno_actors.store.codec import StreamId
 from uno_actors.store.maintenance import Fault, Verified
 from uno_actors.store.port import DeadLetter, Snapshot, ViewChange
 from uno_actors.testing.contract import Noted
+from uno_stores.lmdb import LmdbEventStore
 
 REGISTRY = EventRegistry([Noted])
 NOW = datetime(2024, 6, 1, tzinfo=UTC)

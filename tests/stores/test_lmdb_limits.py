@@ -13,8 +13,7 @@ from typing import Any
 import lmdb
 import pytest
 
-import stores.lmdb
-from stores.lmdb import LmdbEventStore, open_url
+import uno_stores.lmdb.store
 from tests.machine import patience
 from tests.waiting import until
 from uno_actors.domain.events import EventRegistry
@@ -28,6 +27,7 @@ from uno_actors.errors import (
 )
 from uno_actors.store.port import DeadLetter, check_store_url, open_store
 from uno_actors.testing.contract import Noted
+from uno_stores.lmdb import LmdbEventStore, open_url
 
 REGISTRY = EventRegistry([Noted])
 MIB = 1 << 20
@@ -146,7 +146,7 @@ async def test_append_larger_than_the_map_makes_it_grow_at_once(tmp_path: Path) 
 
 GROW = """
 import asyncio, sys
-from stores.lmdb import LmdbEventStore
+from uno_stores.lmdb import LmdbEventStore
 from uno_actors.testing.contract import Noted
 
 async def main():
@@ -186,7 +186,7 @@ async def test_map_that_another_process_has_made_grow_is_read_and_written(tmp_pa
 
 ADDRESS_SPACE = """
 import asyncio, resource, sys
-from stores.lmdb import LmdbEventStore
+from uno_stores.lmdb import LmdbEventStore
 from uno_actors.errors import StoreFull
 from uno_actors.testing.contract import Noted
 
@@ -221,7 +221,7 @@ def test_address_space_that_is_used_up_fills_the_store_and_nothing_else(tmp_path
 
 FILE_LIMIT = """
 import asyncio, os, resource, sys
-from stores.lmdb import LmdbEventStore
+from uno_stores.lmdb import LmdbEventStore
 from uno_actors.errors import StoreFull
 from uno_actors.testing.contract import Noted
 
@@ -279,7 +279,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 FULL_DISK = """
 import asyncio, os, sys
-from stores.lmdb import LmdbEventStore
+from uno_stores.lmdb import LmdbEventStore
 from uno_actors.errors import StoreFull
 from uno_actors.testing.contract import Noted
 
@@ -398,7 +398,7 @@ os.kill(os.getpid(), 9)
 async def test_reader_that_died_is_forgotten_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stores.lmdb, "CHECK_READERS_EVERY", 0.05)
+    monkeypatch.setattr(uno_stores.lmdb.store, "CHECK_READERS_EVERY", 0.05)
     async with open_at(tmp_path) as store:
         dead = await asyncio.create_subprocess_exec(sys.executable, "-c", DIE_READING, str(tmp_path))
         assert await dead.wait() == -9
@@ -545,7 +545,7 @@ async def test_disk_that_is_gone_answers_each_append_and_the_writer_lives(
     async with open_at(tmp_path) as store:
         store._env = FaultyEnvironment(store._env, Faults("before commit", IO_ERROR))  # type: ignore[assignment]
         with monkeypatch.context() as patch:
-            patch.setattr(stores.lmdb, "_is_full", gone)
+            patch.setattr(uno_stores.lmdb.store, "_is_full", gone)
             with pytest.raises(StoreUnavailable, match="Input/output error"):
                 await asyncio.wait_for(store.append(noted("a", "first")), patience(5))
         await store.append(noted("a", "second"))
@@ -575,7 +575,7 @@ async def test_environment_that_cannot_be_opened_again_is_tried_at_each_use(
             raise StoreUnavailable("lmdb:", "the disk is away")
 
         with monkeypatch.context() as patch:
-            patch.setattr(stores.lmdb, "_open", fails)
+            patch.setattr(uno_stores.lmdb.store, "_open", fails)
             uses: list[Callable[[], Awaitable[Any]]] = [
                 lambda: store.append(noted()),
                 store.last_position,

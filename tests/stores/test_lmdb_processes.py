@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from stores.lmdb import LmdbEventStore
 from tests.crash_worker import Forked, PartDeposited
 from tests.machine import patience
 from tests.test_crash import Heard, check
@@ -26,6 +25,7 @@ from uno_actors import ActorSystem, StoreForked, SystemNotRunning
 from uno_actors.domain.events import EventRegistry
 from uno_actors.store.port import Append
 from uno_actors.testing.contract import Noted
+from uno_stores.lmdb import LmdbEventStore
 
 REGISTRY = EventRegistry([Noted])
 ROOT = Path(__file__).parent.parent.parent
@@ -208,7 +208,7 @@ async def test_forked_child_cannot_use_the_system_of_its_parent(tmp_path: Path) 
 
 TAKE_LEASE = """
 import asyncio, os, sys
-from stores.lmdb import LmdbEventStore
+from uno_stores.lmdb import LmdbEventStore
 
 async def main():
     async with LmdbEventStore(sys.argv[1]) as store:
@@ -268,7 +268,7 @@ async def test_closing_a_store_gives_its_leases_back(tmp_path: Path) -> None:
 
 APPEND_ON_DEMAND = """
 import asyncio, sys, time
-from stores.lmdb import LmdbEventStore
+from uno_stores.lmdb import LmdbEventStore
 from uno_actors.testing.contract import Noted
 
 async def main():

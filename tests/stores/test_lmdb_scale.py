@@ -11,9 +11,9 @@ from random import Random
 
 import pytest
 
-from stores import LmdbEventStore
 from uno_actors.store.codec import Record, StreamId
 from uno_actors.store.port import Append
+from uno_stores import LmdbEventStore
 
 MILLION = 1_000_000
 STREAMS = 100_000

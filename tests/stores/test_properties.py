@@ -12,13 +12,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from stores import InMemoryEventStore, LmdbEventStore
 from tests.postgres import postgres
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import AmbiguousStream, ConcurrencyConflict
 from uno_actors.store.codec import StreamId, to_record
 from uno_actors.store.port import Append, Appended, DeadLetter, EventStore, Snapshot, open_store
 from uno_actors.testing.contract import Noted
+from uno_stores import InMemoryEventStore, LmdbEventStore
 
 T = TypeVar("T")
 

@@ -14,8 +14,6 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from stores._sql_errors import InvalidSession
-from stores.sql import METADATA, DatabaseEventStore, create_database_event_store
 from tests.bank import Account, Credit
 from tests.machine import patience
 from tests.postgres import postgres
@@ -36,6 +34,8 @@ from uno_actors.domain.events import DomainEvent, EventRegistry
 from uno_actors.store.codec import StreamId, to_record
 from uno_actors.store.port import Append, Appended, check_store_url
 from uno_actors.testing.contract import Noted
+from uno_stores.sql import METADATA, DatabaseEventStore, create_database_event_store
+from uno_stores.sql.errors import InvalidSession
 
 REGISTRY = EventRegistry([Noted])
 MakeUrl = Callable[[], Any]
@@ -493,7 +493,7 @@ async def test_the_password_is_shown_to_nobody(tmp_path: Path) -> None:
 
 
 def test_without_sqlalchemy_the_remedy_is_told() -> None:
-    code = "import sys; sys.modules['sqlalchemy'] = None; import stores; import stores.sql"
+    code = "import sys; sys.modules['sqlalchemy'] = None; import uno_stores; import uno_stores.sql"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'uno-actors[sql]'" in run.stderr
 
@@ -503,7 +503,7 @@ def test_a_command_without_sqlalchemy_ends_with_the_remedy_in_one_line() -> None
 import sys
 sys.modules["sqlalchemy"] = None
 sys.argv = ["uno-actors", "store", "events", "--store", "sqlite+aiosqlite:///store.db"]
-from uno_actors.cli import main
+from uno_actors.cli.app import main
 main()
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

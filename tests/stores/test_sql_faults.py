@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from stores.sql import DatabaseEventStore
 from tests.crash_worker import Account, Deposit, PartDeposited
 from tests.machine import patience
 from tests.postgres import PostgresServer, postgres
@@ -28,6 +27,7 @@ from uno_actors import (
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import UnoError
 from uno_actors.testing.contract import Noted
+from uno_stores.sql import DatabaseEventStore
 
 REGISTRY = EventRegistry([Noted])
 
@@ -228,7 +228,7 @@ async def test_where_nothing_is_notified_events_are_heard_of_by_looking(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As behind a pooler that hands each transaction another connection."""
-    monkeypatch.setattr("stores.sql.ASK_EVERY", 0.05)
+    monkeypatch.setattr("uno_stores.sql.store.ASK_EVERY", 0.05)
     url = await postgres().new_url()
     async with opened(url) as store, opened(url) as other:
         heard: list[int] = []

@@ -15,7 +15,6 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from stores.sql import DatabaseEventStore, create_database_event_store
 from tests.bank import Account, Credit, Credited, credited
 from tests.pooler import pooled
 from tests.postgres import postgres
@@ -33,6 +32,7 @@ from uno_actors.handlers.control import PAUSED, control_entry
 from uno_actors.handlers.view import Entry
 from uno_actors.store.handler_names import TOLD
 from uno_actors.store.port import DeadLetter, Lease, ViewChange
+from uno_stores.sql import DatabaseEventStore, create_database_event_store
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from stores._sql_errors import Trouble, trouble
-from stores.sql import DatabaseEventStore
 from tests.bank import Account, Credit, Credited, credited
 from tests.postgres import postgres
 from tests.stores.test_sql_faults import Proxy
@@ -28,6 +26,8 @@ from uno_actors import (
 from uno_actors.store.codec import StreamId
 from uno_actors.store.log_filter import LogFilter
 from uno_actors.store.port import DeadLetter, Snapshot, ViewChange, check_store_url
+from uno_stores.sql import DatabaseEventStore
+from uno_stores.sql.errors import Trouble, trouble
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 

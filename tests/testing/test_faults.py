@@ -1,9 +1,9 @@
 import pytest
 
-from stores import InMemoryEventStore
 from tests.bank import EVENTS, Account, Balance, Credit, Credited
 from uno_actors import ActorSystem, OutcomeUnknown, StoreFull, StoreUnavailable
 from uno_actors.testing import failing
+from uno_stores import InMemoryEventStore
 
 
 def credited(amount: int) -> Credited:

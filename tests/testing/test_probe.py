@@ -3,10 +3,10 @@ import threading
 
 import pytest
 
-from stores import InMemoryEventStore
 from tests.bank import EVENTS, Account, Credit, Credited, Debited
 from uno_actors import ActorSystem
 from uno_actors.testing import Probe
+from uno_stores import InMemoryEventStore
 
 
 async def test_a_probe_waits_for_the_events_of_a_system(probe: Probe) -> None:

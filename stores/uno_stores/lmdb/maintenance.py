@@ -11,27 +11,37 @@ import stat
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import lmdb
 from lmdb.verify import VerifyError
 from lmdb.verify import verify as verify_pages
 
-from stores._lmdb_reading import LAST, U64, Item, Reading
 from uno_actors.errors import CorruptRecord, PlaceTaken, StoreFormatError, StoreUnavailable
 from uno_actors.store.codec import StreamId, read_payload
 from uno_actors.store.maintenance import Fault, Progress, StoreInfo, Verified
 from uno_actors.store.port import PAGE, StoredRecord
-
-if TYPE_CHECKING:
-    from stores.lmdb import LmdbEventStore
+from uno_stores.guards import Gate
+from uno_stores.lmdb.reader import LAST, U64, Item, Reading
 
 Items = list[Item]
 
 
-def info(store: "LmdbEventStore") -> StoreInfo:
+class Maintained(Protocol):
+    """An open store, as far as maintenance needs it."""
+
+    path: Path
+    gate: Gate
+    _env: lmdb.Environment
+
+    def _reading(self) -> AbstractContextManager[Reading]:
+        """A view of the store as it is now."""
+
+
+def info(store: Maintained) -> StoreInfo:
     """How ``store`` is."""
     with store._reading() as reading:
         txn, databases = reading.txn, reading.databases
@@ -50,7 +60,7 @@ def info(store: "LmdbEventStore") -> StoreInfo:
     )
 
 
-def verify(store: "LmdbEventStore", progress: Progress) -> Verified | Fault:
+def verify(store: Maintained, progress: Progress) -> Verified | Fault:
     """Check the pages, then each record and what leads to it, then each index entry and what it leads to."""
     try:
         _check_pages(store)
@@ -65,7 +75,7 @@ def verify(store: "LmdbEventStore", progress: Progress) -> Verified | Fault:
     return Verified(check.events, check.streams_seen)
 
 
-def backup(store: "LmdbEventStore", target: Path, progress: Progress) -> None:
+def backup(store: Maintained, target: Path, progress: Progress) -> None:
     """Copy what is in ``store`` now to ``target``, without free pages. The copy is there whole or not at all."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise PlaceTaken(target)
@@ -135,7 +145,7 @@ def _found(position: int | None, reason: str) -> _Found:
     return _Found(Fault(position, reason))
 
 
-def _check_pages(store: "LmdbEventStore") -> None:
+def _check_pages(store: Maintained) -> None:
     """Have LMDB's own verifier look at the file: at a copy of it, if it was written to meanwhile."""
     with store.gate:
         before = store._env.info()["last_txnid"]
@@ -163,7 +173,7 @@ def _page_faults(path: Path) -> list[str]:
 class _Check:
     """One walk through everything."""
 
-    def __init__(self, store: "LmdbEventStore", progress: Progress) -> None:
+    def __init__(self, store: Maintained, progress: Progress) -> None:
         self._store = store
         self._progress = progress
         self._done = 0
@@ -275,7 +285,7 @@ def _page(reading: Reading, database: Any, start: bytes) -> Items:
     return list(islice(reading.ascending(database, start), PAGE))
 
 
-def _keys(store: "LmdbEventStore", database: str) -> Iterator[bytes]:
+def _keys(store: Maintained, database: str) -> Iterator[bytes]:
     key = b""
     while True:
         with store._reading() as reading:
@@ -286,7 +296,7 @@ def _keys(store: "LmdbEventStore", database: str) -> Iterator[bytes]:
         key = page[-1][0] + b"\0"
 
 
-def _stream_names(store: "LmdbEventStore") -> Iterator[bytes]:
+def _stream_names(store: Maintained) -> Iterator[bytes]:
     """The prefix of each stream, by jumps from one to the next."""
     key = b""
     while True:

@@ -27,12 +27,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stores._sql_schema import head, log, stream_type
 from uno_actors.errors import EventNotSerializable, UnoError
 from uno_actors.store.codec import Record, StreamId
 from uno_actors.store.limits import is_recordable
 from uno_actors.store.log_filter import LogFilter
 from uno_actors.store.port import Append, Appended, StoredRecord, place
+from uno_stores.sql.schema import head, log, stream_type
 
 PAGE_BYTES = 4 << 20
 """Bytes after which a page of records is full, however few they are."""

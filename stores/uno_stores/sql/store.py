@@ -1,6 +1,6 @@
 """The event store in an SQL database that is there already: PostgreSQL or SQLite, by SQLAlchemy's asyncio API.
 
-The tables are described in `stores._sql_schema`, the order of the log in `stores._sql_log`. All writes of a store
+The tables are described in `uno_stores.sql.schema`, the order of the log in `uno_stores.sql.log`. All writes of a store
 go through one task, which takes everything that waits, writes it in one transaction, and answers; whatever arrives
 during the commit forms the next transaction. If something in it cannot be written, its parts are written one by
 one, so that it fails alone.
@@ -54,38 +54,6 @@ except ModuleNotFoundError as missing:
         f"{missing}: the SQL event store needs `pip install 'uno-actors[sql]'`", name=missing.name
     ) from missing
 
-from stores import _sql_schema as schema
-from stores._files import Files
-from stores._sql_errors import InvalidSession, Trouble, reason, trouble, within
-from stores._sql_jobs import (
-    Commit,
-    CountLease,
-    DropDeadLetter,
-    DropSnapshots,
-    DropView,
-    Job,
-    SaveProgress,
-    SaveSnapshots,
-    Work,
-)
-from stores._sql_leases import IS_LEASED, SharedLeaseFile
-from stores._sql_log import (
-    LAST_POSITION,
-    LAST_VERSION,
-    LOG_PAGE,
-    STREAM_PAGE,
-    Tail,
-    in_transaction,
-    insert_rows,
-    lock_head,
-    names,
-    page_of,
-    place_all,
-    selecting,
-    to_stored,
-)
-from stores._sql_ways import CLOSE_PATIENCE, OwnEngine, is_pooled, split_numbers, terminate
-from stores._sql_wire import Wire
 from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.errors import (
     CorruptRecord,
@@ -120,6 +88,38 @@ from uno_actors.store.port import (
 )
 from uno_actors.store_urls import without_password
 from uno_actors.units import seconds, size
+from uno_stores.files import Files
+from uno_stores.sql import schema
+from uno_stores.sql.connections import CLOSE_PATIENCE, OwnEngine, is_pooled, split_numbers, terminate
+from uno_stores.sql.errors import InvalidSession, Trouble, reason, trouble, within
+from uno_stores.sql.jobs import (
+    Commit,
+    CountLease,
+    DropDeadLetter,
+    DropSnapshots,
+    DropView,
+    Job,
+    SaveProgress,
+    SaveSnapshots,
+    Work,
+)
+from uno_stores.sql.leases import IS_LEASED, SharedLeaseFile
+from uno_stores.sql.log import (
+    LAST_POSITION,
+    LAST_VERSION,
+    LOG_PAGE,
+    STREAM_PAGE,
+    Tail,
+    in_transaction,
+    insert_rows,
+    lock_head,
+    names,
+    page_of,
+    place_all,
+    selecting,
+    to_stored,
+)
+from uno_stores.sql.notifications import Wire
 
 METADATA = schema.METADATA
 PATIENCE = 10.0

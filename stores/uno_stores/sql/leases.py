@@ -11,8 +11,8 @@ from sqlalchemy import Executable, select, text, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stores._guards import LeaseFile
-from stores._sql_schema import leases
+from uno_stores.guards import LeaseFile
+from uno_stores.sql.schema import leases
 
 # --- SQLite ------------------------------------------------------------------------------------------------
 

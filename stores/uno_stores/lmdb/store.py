@@ -22,7 +22,7 @@ as msgpack (`uno_actors.domain.values`), or C1 and the reason why the reply coul
 no fingerprint, only what follows it.
 
 *check* is the CRC-32 of key and value, 32 bits, the lowest byte first: a value that was changed, or that stands
-in another's place, is not believed but told as `CorruptRecord`. So is a false key: `stores._lmdb_reading` has the
+in another's place, is not believed but told as `CorruptRecord`. So is a false key: `uno_stores.lmdb.reader` has the
 rules. Damage to the structure of LMDB's own pages is not seen by these checks: LMDB notices some of it, the rest can
 in the worst case end the process, but not change an event. A file that has lost its end is refused when it is
 opened; ``python -m lmdb verify`` finds the rest in a file at rest.
@@ -68,18 +68,6 @@ import msgpack
 from lmdb.verify import VerifyError, verify
 from typing_extensions import override
 
-from stores import _lmdb_care as care
-from stores._files import Files
-from stores._guards import (
-    PATIENCE,
-    Gate,
-    LeaseFile,
-    WriteTurn,
-    can_map,
-    guard_forks,
-    reserve_lock_file,
-)
-from stores._lmdb_reading import NAMES, U64, Databases, Reading, sealed, stream_prefix
 from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import (
     EventNotSerializable,
@@ -109,6 +97,10 @@ from uno_actors.store.port import (
     place,
 )
 from uno_actors.units import size
+from uno_stores.files import Files
+from uno_stores.guards import PATIENCE, Gate, LeaseFile, WriteTurn, can_map, guard_forks, reserve_lock_file
+from uno_stores.lmdb import maintenance
+from uno_stores.lmdb.reader import NAMES, U64, Databases, Reading, sealed, stream_prefix
 
 FORMAT = b"1"
 PROGRAM = b"uno_actors"
@@ -291,7 +283,7 @@ class LmdbEventStore(EventStore):
             self.gate.unlock()
 
     def abandon(self, *, quiet: bool) -> None:
-        """See `stores._guards.Forkable`."""
+        """See `uno_stores.guards.Forkable`."""
         self._forked = self._closed = True
         self._leases.close()
         self._turn.close()
@@ -419,7 +411,7 @@ class LmdbEventStore(EventStore):
 
     async def info(self) -> StoreInfo:
         """How the store is; the time grows with the number of streams."""
-        return await asyncio.to_thread(care.info, self)
+        return await asyncio.to_thread(maintenance.info, self)
 
     async def verify(self, progress: Progress | None = None) -> Verified | Fault:
         """Check the file by LMDB's verifier, and every index against the log and back."""
@@ -432,7 +424,7 @@ class LmdbEventStore(EventStore):
             (progress or _unheard)(done, total)
 
         try:
-            return await asyncio.to_thread(care.verify, self, report)
+            return await asyncio.to_thread(maintenance.verify, self, report)
         finally:
             stopped.set()  # a caller that is cancelled does not wait for the thread, which then ends soon
 
@@ -446,7 +438,7 @@ class LmdbEventStore(EventStore):
             PlaceTaken: Something is there already.
             StoreUnavailable: It cannot be written.
         """
-        await asyncio.to_thread(care.backup, self, Path(target), progress or _unheard)
+        await asyncio.to_thread(maintenance.backup, self, Path(target), progress or _unheard)
 
     # --- the writer thread ---
 

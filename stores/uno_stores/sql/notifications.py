@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from stores._sql_errors import within
-from stores._sql_leases import ServerLeases
-from stores._sql_log import CHANNEL
-from stores._sql_ways import driver_of, terminate
 from uno_actors.errors import StoreUnavailable
+from uno_stores.sql.connections import driver_of, terminate
+from uno_stores.sql.errors import within
+from uno_stores.sql.leases import ServerLeases
+from uno_stores.sql.log import CHANNEL
 
 _CHANNEL = text(f"SELECT {CHANNEL}")
 

@@ -8,11 +8,11 @@ from sqlalchemy import Table, bindparam, delete, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stores._sql_leases import count_lease, lost_among
-from stores._sql_schema import checkpoints, dead_letters, snapshots, views
 from uno_actors.errors import LeaseLost
 from uno_actors.store.handler_names import handler_of, handlers_of
 from uno_actors.store.port import Append, DeadLetter, Snapshot, ViewChange
+from uno_stores.sql.leases import count_lease, lost_among
+from uno_stores.sql.schema import checkpoints, dead_letters, snapshots, views
 
 T_co = TypeVar("T_co", covariant=True)
 
