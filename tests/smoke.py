@@ -31,7 +31,7 @@ class Guest(AggregateRoot):
 
 
 def main() -> None:
-    for package in ("uno_actors", "stores"):
+    for package in ("uno_actors", "uno_stores"):
         assert importlib.resources.files(package).joinpath("py.typed").is_file(), package
     schemes = {entry.name for entry in importlib.metadata.entry_points(group="uno_actors.stores")}
     assert {"memory", "lmdb"} <= schemes, schemes

@@ -1,1 +1,6 @@
-"""."""
+"""Events handled in memory, and publishers of events that belong to no aggregate.
+
+May import: all below: leaves to handlers.
+
+Read `bus`, then `publisher`.
+"""

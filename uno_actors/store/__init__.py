@@ -1,1 +1,8 @@
-"""."""
+"""The port that event stores implement, and what all stores share.
+
+May import: leaves, domain.
+
+Read `port` first: every outcome of every call is listed there. `codec` turns events into records; `limits` says which
+records every store accepts. `log_filter` narrows what is read, `causal_tree` shows what followed from one message,
+`maintenance` is what operators ask of a store. `handler_names` and `view_keys` are the names that handlers own in it.
+"""
