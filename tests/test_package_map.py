@@ -1,0 +1,48 @@
+"""The drawing of the packages is made from the imports and shows all of them."""
+
+import runpy
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAP = runpy.run_path(str(ROOT / "docs" / "packages.py"))
+
+
+def reached(arrows: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    """All pairs that a path of arrows connects."""
+    found = set(arrows)
+    while more := {(a, d) for a, b in found for c, d in found if b == c} - found:
+        found |= more
+    return found
+
+
+def test_arrows_lead_to_all_that_a_package_imports_and_to_nothing_else() -> None:
+    packages = MAP["packages"]()
+    every = [(name, other) for name, package in packages.items() for other in package.imports]
+    drawn = MAP["arrows"](packages)
+    assert ("system", "bus") in drawn
+    assert len(drawn) < len(every)
+    assert reached(drawn) == reached(every)
+
+
+def test_no_arrow_follows_from_others() -> None:
+    drawn = MAP["arrows"](MAP["packages"]())
+    for arrow in drawn:
+        assert arrow not in reached([other for other in drawn if other != arrow])
+
+
+def test_every_package_stands_above_what_it_imports() -> None:
+    packages = MAP["packages"]()
+    heights = MAP["heights"](packages)
+    assert heights["leaves"] == 0
+    for name, package in packages.items():
+        assert all(heights[other] < heights[name] for other in package.imports)
+
+
+@pytest.mark.parametrize("name", ["leaves", "actors", "domain", "handlers", "cli", "uno_stores"])
+def test_packages_are_drawn_with_their_names(name: str) -> None:
+    drawing = ElementTree.fromstring(MAP["draw"]())
+    texts = [text.text for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts.count(name) == 1
