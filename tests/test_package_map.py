@@ -1,8 +1,8 @@
 """The drawing of the packages is made from the imports and shows all of them."""
 
+import re
 import runpy
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
@@ -43,6 +43,5 @@ def test_every_package_stands_above_what_it_imports() -> None:
 
 @pytest.mark.parametrize("name", ["leaves", "actors", "domain", "handlers", "cli", "uno_stores"])
 def test_packages_are_drawn_with_their_names(name: str) -> None:
-    drawing = ElementTree.fromstring(MAP["draw"]())
-    texts = [text.text for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    texts = re.findall(r"<text [^>]*>([^<]*)</text>", MAP["draw"]())
     assert texts.count(name) == 1
