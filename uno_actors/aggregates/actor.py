@@ -361,10 +361,10 @@ class AggregateActor:
         """The events as records, of which the last one holds the reply; and the reply, equal to that."""
         if not events:
             return [], reply
+        registry, cause = self._aggregates.registry, command.causation_id
         for event in events:
-            self._aggregates.registry.check_readable(event)
+            registry.check_readable(event)
         *others, last = events
-        cause = command.causation_id
         records = [to_record(event, command_causation_id=cause) for event in others]
         packed, reply = pack_answer(command, reply)
         records.append(to_record(last, command.command_id, packed, cause))

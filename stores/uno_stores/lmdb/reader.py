@@ -140,13 +140,21 @@ class Reading:
     def version(self, stream: StreamId) -> int:
         """The version of ``stream``: its last index key. No separate head row is kept."""
         prefix = stream_prefix(stream)
+        end = prefix + LAST
         with self.txn.cursor(self.databases.streams) as cursor:
-            found = self._seek(cursor, prefix + LAST, self.check_indexed)
+            found = cursor.set_range(end)
             if found:
-                self.check_first(*_item(cursor))
-            if (cursor.prev() if found else cursor.last()) and (key := _key(cursor)).startswith(prefix):
-                return int.from_bytes(key[-8:])
-        return 0
+                behind, position = _item(cursor)
+                if behind < end:
+                    self._disordered(end, behind)
+                self.check_first(behind, position)
+            if not (cursor.prev() if found else cursor.last()):
+                return 0
+            key, position = _item(cursor)
+            if key >= end:
+                self._disordered(key, end)
+            self.check_indexed(key, position)
+            return int.from_bytes(key[-8:]) if key.startswith(prefix) else 0
 
     def types(self, aggregate_id: str) -> list[str]:
         """See `EventStore.aggregate_types`."""
