@@ -179,7 +179,7 @@ class Envelope:
         if isinstance(result, Failed):
             future.set_exception(result.error)
         else:
-            future.set(result)
+            future.offer(result)
         return True
 
 
@@ -365,7 +365,7 @@ class AggregateActor:
         for event in events:
             registry.check_readable(event)
         *others, last = events
-        records = [to_record(event, command_causation_id=cause) for event in others]
+        records = [to_record(event, command_causation_id=cause) for event in others] if others else []
         packed, reply = pack_answer(command, reply)
         records.append(to_record(last, command.command_id, packed, cause))
         return records, reply

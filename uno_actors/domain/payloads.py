@@ -88,14 +88,13 @@ def pack_payload(event: DomainEvent) -> bytes:
     if proven is not None or is_exact(event):
         fields = _fields(event)
         try:
-            return _pack_native(fields)
-        except Exception:  # noqa: BLE001 - a value that msgpack does not know, such as a Decimal; or see below
-            pass
-        try:
-            packed: bytes = msgpack.packb(fields, datetime=True, default=_plain)
+            try:
+                return _pack_native(fields)
+            except TypeError:  # it has a value that msgpack does not know, such as a Decimal
+                packed: bytes = msgpack.packb(fields, datetime=True, default=_plain)
+                return packed
         except Exception:  # noqa: BLE001 - an integer beyond 64 bits; what else it may be, the proof says
             return _prove(event)[0]
-        return packed
     return _prove(event)[0]
 
 
