@@ -346,12 +346,13 @@ class AggregateActor:
             if instance.pending_events or not isinstance(error, CommandRejected):
                 self.instance = None  # it may have changed by half; what is recorded is whole
         if records:
-            if self._records is None:
-                self._records = []
-            self._records += records
             for record in records[:-1]:
                 self._remember(record, None)
             self._remember(records[-1], envelope.command.command_id)
+            if self._records is None:
+                self._records = records
+            else:
+                self._records += records
         self._answer_behind(envelope, outcome)
         del outcome  # the traceback of an error keeps this frame, which must not keep the error
 
