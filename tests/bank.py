@@ -130,6 +130,11 @@ class BankStore(InMemoryEventStore):
             raise self.read_stream_errors.pop(0)
         return await super().read_stream(stream, after_version, limit)
 
+    async def last_version(self, stream: StreamId) -> int:
+        if self.read_stream_errors:
+            raise self.read_stream_errors.pop(0)
+        return await super().last_version(stream)
+
     async def save_progress(self, checkpoints, dead_letters=(), views=(), dropped=()) -> None:  # type: ignore[no-untyped-def]
         if self.save_errors:
             raise self.save_errors.pop(0)

@@ -109,9 +109,9 @@ async def test_commands_that_come_while_it_is_loaded_wait_and_keep_their_order()
     class SlowToRead(BankStore):
         reading = asyncio.Event()
 
-        async def read_stream(self, *arguments: Any) -> Any:
+        async def last_version(self, *arguments: Any) -> Any:
             await self.reading.wait()
-            return await super().read_stream(*arguments)
+            return await super().last_version(*arguments)
 
     async with bank(SlowToRead()) as (system, store):
         account = system.aggregate(Account, "alice")
@@ -755,7 +755,7 @@ async def test_stopping_answers_commands_that_wait_for_a_disk_that_never_answers
 
 async def test_stopping_answers_commands_that_wait_for_a_stream_that_is_never_read() -> None:
     class NeverRead(BankStore):
-        async def read_stream(self, *_: Any) -> Any:
+        async def last_version(self, *_: Any) -> Any:
             await asyncio.Event().wait()
 
     async with bank(NeverRead(), stop_timeout=0.01) as (system, _):

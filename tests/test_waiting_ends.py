@@ -230,10 +230,10 @@ class ReadCancelled:
 
     def __init__(self, store: Any, times: int = 1) -> None:
         self.left = times
-        self._read = store.read_stream
-        store.read_stream = self.read_stream
+        self._read = store.last_version
+        store.last_version = self.last_version
 
-    async def read_stream(self, *arguments: Any, **options: Any) -> Any:
+    async def last_version(self, *arguments: Any, **options: Any) -> Any:
         if self.left > 0:
             self.left -= 1
             raise asyncio.CancelledError

@@ -52,8 +52,8 @@ class InMemoryEventStore(EventStore):
             first = len(self._log) + 1
             for position, record in enumerate(placed, start=first):
                 self._log.append(record)
-                if record.stream is not None:
-                    self._streams.setdefault(record.stream, []).append(position)
+                if (stream := record.stream) is not None:
+                    self._streams.setdefault(stream, []).append(position)
             outcomes.append(Appended(range(first, first + len(placed)), placed))
         self._committed()
         await asyncio.sleep(0)  # as if it had waited for a disk: a loop of appends leaves time for others

@@ -97,8 +97,10 @@ being_handled: ContextVar[Envelope | None] = ContextVar("uno_actors.being_handle
 def time_left(seconds: float) -> float:
     """``seconds``, or what is left of the ask being handled if that is less."""
     envelope = being_handled.get()
-    asker = None if envelope is None else envelope.reply_to
-    if envelope is None or asker is None or envelope.actor.handling is not envelope:
+    if envelope is None:
+        return seconds
+    asker = envelope.reply_to
+    if asker is None or envelope.actor.handling is not envelope:
         return seconds  # what a handling started and left behind does not inherit its time
     deadline = asker.deadline
     return seconds if deadline is None else max(0.0, min(seconds, deadline - monotonic()))

@@ -339,7 +339,8 @@ class _Waiter(asyncio.Future[None]):
         """Have the loop go on; from any thread."""
         loop = self.get_loop()
         if asyncio._get_running_loop() is loop:
-            self._arrive()
+            if not self.done():
+                self.set_result(None)
         else:
             with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody awaits any more
                 loop.call_soon_threadsafe(self._arrive)

@@ -179,7 +179,7 @@ class Envelope:
         if isinstance(result, Failed):
             future.set_exception(result.error)
         else:
-            future.set(result)
+            future.offer(result)
         return True
 
 
@@ -346,12 +346,13 @@ class AggregateActor:
             if instance.pending_events or not isinstance(error, CommandRejected):
                 self.instance = None  # it may have changed by half; what is recorded is whole
         if records:
-            if self._records is None:
-                self._records = []
-            self._records += records
             for record in records[:-1]:
                 self._remember(record, None)
             self._remember(records[-1], envelope.command.command_id)
+            if self._records is None:
+                self._records = records
+            else:
+                self._records += records
         self._answer_behind(envelope, outcome)
         del outcome  # the traceback of an error keeps this frame, which must not keep the error
 
@@ -361,11 +362,11 @@ class AggregateActor:
         """The events as records, of which the last one holds the reply; and the reply, equal to that."""
         if not events:
             return [], reply
+        registry, cause = self._aggregates.registry, command.causation_id
         for event in events:
-            self._aggregates.registry.check_readable(event)
+            registry.check_readable(event)
         *others, last = events
-        cause = command.causation_id
-        records = [to_record(event, command_causation_id=cause) for event in others]
+        records = [to_record(event, command_causation_id=cause) for event in others] if others else []
         packed, reply = pack_answer(command, reply)
         records.append(to_record(last, command.command_id, packed, cause))
         return records, reply

@@ -56,9 +56,14 @@ class Others:
 
     def recorded(self, appended: Appended) -> None:
         """The journal has recorded this."""
-        if appended.records:
-            insort(self._ours, (appended.positions.start, appended.positions.stop - 1))
-            self._pass(self._seen)
+        if not appended.records:
+            return
+        first, last = appended.positions.start, appended.positions.stop - 1
+        if first == self._seen + 1 and not self._ours:  # as nearly always
+            self._seen = last
+            return
+        insort(self._ours, (first, last))
+        self._pass(self._seen)
 
     def _pass(self, position: int) -> None:
         """Nobody needs to hear of what is up to ``position``."""

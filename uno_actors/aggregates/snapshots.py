@@ -145,8 +145,8 @@ class Snapshots:
     ) -> tuple[A, int]:
         """An instance with all of its stream applied, and how many events were replayed for it.
 
-        It is read up to the version that it has when the first page was read: a load would never reach an end that
-        others move faster than it reads. The expected version fences what is decided on it.
+        It is read up to the version that it has when the load begins: a load would never reach an end that others
+        move faster than it reads. The expected version fences what is decided on it.
 
         Args:
             aggregate_type: Of the instance.
@@ -158,20 +158,19 @@ class Snapshots:
             MissingApply, EventNotReadable, UnknownEventType, CorruptRecord: An event cannot be replayed.
             StoreUnavailable: See there.
         """
-        instance = await self._restored(aggregate_type, stream) or new_aggregate(
-            aggregate_type, stream.aggregate_id
-        )
+        end = await self._store.last_version(stream)
+        instance = await self._restored(aggregate_type, stream) if end else None  # else nothing is recorded
+        if instance is None:
+            instance = new_aggregate(aggregate_type, stream.aggregate_id)
         begun = instance.version
+        end = max(end, begun)  # a snapshot may have come meanwhile
         after = max(0, begun - reach)
-        end: int | None = None
-        while (end is None or after < end) and (page := await self._store.read_stream(stream, after)):
+        while after < end and (page := await self._store.read_stream(stream, after)):
             for position, record in page:
                 after += 1
                 if after > begun:
                     instance.replay([to_event(record, self._store.event_registry, position)])
                 look(record)
-            if end is None:
-                end = await self._store.last_version(stream)
             await asyncio.sleep(0)  # a long stream must not keep the event loop from others
         return instance, instance.version - begun
 

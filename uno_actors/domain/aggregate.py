@@ -205,6 +205,9 @@ class AggregateRoot:
     def take_pending_events(self, count: int | None = None) -> list[DomainEvent]:
         """The pending events, oldest first, all or the first ``count``; from now on they count as taken."""
         pending = self._pending or []
+        if count is None:
+            self._pending = None
+            return pending
         taken = pending[:count]
         self._pending = pending[len(taken) :] or None
         return taken

@@ -86,12 +86,20 @@ def pack_payload(event: DomainEvent) -> bytes:
     if proven:
         return proven
     if proven is not None or is_exact(event):
+        fields = _fields(event)
         try:
-            packed: bytes = msgpack.packb(_fields(event), datetime=True, default=_plain)
+            try:
+                return _pack_native(fields)
+            except TypeError:  # it has a value that msgpack does not know, such as a Decimal
+                packed: bytes = msgpack.packb(fields, datetime=True, default=_plain)
+                return packed
         except Exception:  # noqa: BLE001 - an integer beyond 64 bits; what else it may be, the proof says
             return _prove(event)[0]
-        return packed
     return _prove(event)[0]
+
+
+_pack_native: Callable[[object], bytes] = msgpack.Packer(datetime=True).pack
+"""A packer that is kept: to make one takes longer than to pack an event. It runs no code but msgpack's own."""
 
 
 def as_recorded(event: E) -> E:
@@ -261,7 +269,8 @@ def _written(event: DomainEvent) -> Payload:
 def _fields(event: DomainEvent) -> Payload:
     values = event.__dict__  # by name, for cached properties are in it too
     payload = {name: values[name] for name in _payload_names(type(event))}
-    return payload if event.model_extra is None else payload | event.model_extra
+    extra = event.__pydantic_extra__
+    return payload if extra is None else payload | extra
 
 
 @lru_cache(maxsize=1024)

@@ -16,7 +16,7 @@ each start of its actor it goes on from what the store says.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -202,6 +202,18 @@ class Subscription:
         if pattern is not None and (record.topic is None or not pattern.matches(record.topic)):
             return False
         return self.wants_type(record.event_type, record.aggregate_type)
+
+    def wanted(self, page: Iterable[StoredRecord]) -> Iterator[StoredRecord]:
+        """Those of ``page`` that it subscribed to; what events of one kind are is looked up once."""
+        known: dict[tuple[str, str | None, str | None], bool] = {}
+        for stored in page:
+            record = stored.record
+            kind = record.event_type, record.aggregate_type, record.topic
+            wants = known.get(kind)
+            if wants is None:
+                wants = known[kind] = self.wants(record)
+            if wants:
+                yield stored
 
     def wants_type(self, event_type: str, aggregate_type: str | None) -> bool:
         """Whether events recorded under this name, of such an aggregate, are of those it subscribed to."""
@@ -567,11 +579,7 @@ class HandlerActor(Actor):
             subscription.state = "live"
             return True
         page = await self._store.read_log(subscription.position, min(PAGE, end - subscription.position))
-        wanted = deque(
-            Delivery(stored)
-            for stored in page
-            if stored.position <= end and subscription.wants(stored.record)
-        )
+        wanted = deque(Delivery(stored) for stored in subscription.wanted(page) if stored.position <= end)
         while wanted and subscription.may_go_on:
             await self._handle(wanted)
         if wanted or not subscription.at_work:
@@ -850,10 +858,8 @@ class HandlerActor(Actor):
                 page = await self._store.read_log(subscription.taken, room)
                 wanted = [
                     Delivery(stored)
-                    for stored in page
-                    if stored.position <= end
-                    and stored.position not in subscription.ahead
-                    and subscription.wants(stored.record)
+                    for stored in subscription.wanted(page)
+                    if stored.position <= end and stored.position not in subscription.ahead
                 ]
             for delivery in wanted:
                 subscription.take([delivery])

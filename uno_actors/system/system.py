@@ -632,7 +632,9 @@ class ActorSystem:
         seconds = time_left(self._settings.ask_timeout if timeout is None else timeout)
         if envelope.future is not None:
             envelope.future.seconds = seconds
-        if not runtime.dispatcher.call(lambda: runtime.aggregates.deliver(stream, envelope, seconds)):
+        if runtime.dispatcher.is_current():
+            runtime.aggregates.deliver(stream, envelope, seconds)
+        elif not runtime.dispatcher.post(lambda: runtime.aggregates.deliver(stream, envelope, seconds)):
             raise SystemNotRunning(self.name, "stopped")
 
     def _dispatcher(self) -> Dispatcher | None:

@@ -37,6 +37,8 @@ U64 = struct.Struct(">Q")
 _SOUND = 0x2144DF1C
 """The CRC-32 of anything that its own CRC-32 follows, the lowest byte first."""
 
+_pack_fields: Callable[[object], bytes] = msgpack.Packer().pack
+
 T = TypeVar("T")
 Item = tuple[bytes, bytes]
 Describe = Callable[[bytes], str]
@@ -72,12 +74,13 @@ class Reading:
         path: Of the store, for errors.
     """
 
-    __slots__ = ("_path", "databases", "txn")
+    __slots__ = ("_path", "_sound", "databases", "txn")
 
     def __init__(self, txn: lmdb.Transaction, databases: Databases, path: Path) -> None:
         self.txn = txn
         self.databases = databases
         self._path = path
+        self._sound: dict[Item, tuple[StreamId, int]] = {}  # entries of the index that were checked
 
     # --- the log and the index of streams ---
 
@@ -140,13 +143,21 @@ class Reading:
     def version(self, stream: StreamId) -> int:
         """The version of ``stream``: its last index key. No separate head row is kept."""
         prefix = stream_prefix(stream)
+        end = prefix + LAST
         with self.txn.cursor(self.databases.streams) as cursor:
-            found = self._seek(cursor, prefix + LAST, self.check_indexed)
+            found = cursor.set_range(end)
             if found:
-                self.check_first(*_item(cursor))
-            if (cursor.prev() if found else cursor.last()) and (key := _key(cursor)).startswith(prefix):
-                return int.from_bytes(key[-8:])
-        return 0
+                behind, position = _item(cursor)
+                if behind < end:
+                    self._disordered(end, behind)
+                self.check_first(behind, position)
+            if not (cursor.prev() if found else cursor.last()):
+                return 0
+            key, position = _item(cursor)
+            if key >= end:
+                self._disordered(key, end)
+            self.check_indexed(key, position)
+            return int.from_bytes(key[-8:]) if key.startswith(prefix) else 0
 
     def types(self, aggregate_id: str) -> list[str]:
         """See `EventStore.aggregate_types`."""
@@ -180,16 +191,20 @@ class Reading:
         Raises:
             CorruptRecord: The record to which it leads says another. (One that cannot be read says nothing.)
         """
+        known = self._sound.get((key, position))
+        if known is not None:  # many new streams in one transaction have the same neighbours
+            return known
         stream, version = self.named(key[:-8]), int.from_bytes(key[-8:])
         data = self.data(position) or b""
         # A record that has these fields, one behind the other, need not be read to know that it is theirs.
-        fields = msgpack.packb((stream.aggregate_type, stream.aggregate_id, version))
+        fields = _pack_fields((stream.aggregate_type, stream.aggregate_id, version))
         if fields[1:] not in data or not _is_sound(position, data):
             try:
                 self.stored(position, data)
             except CorruptRecord:  # for those who read it
                 return stream, version
             self.stored(position, data, (stream, version))
+        self._sound[key, position] = stream, version
         return stream, version
 
     def named(self, prefix: bytes) -> StreamId:

@@ -682,10 +682,10 @@ class _Writing:
             self.end += 1
             position = U64.pack(self.end)
             self.log.append((position, sealed(position, data)))
-            stream = record.stream
-            if stream is not None and record.aggregate_version is not None:
-                self.store._heads[stream] = record.aggregate_version
-                self.streams.append((stream_prefix(stream) + U64.pack(record.aggregate_version), position))
+            stream, version = record.stream, record.aggregate_version
+            if stream is not None and version is not None:
+                self.store._heads[stream] = version
+                self.streams.append((stream_prefix(stream) + U64.pack(version), position))
         return Appended(range(first, first + len(placed)), placed)
 
     def _packed(self, record: Record) -> bytes:
