@@ -26,7 +26,7 @@ from uno_actors import (
     MailboxFull,
     WorkCancelled,
 )
-from uno_actors.actors.cell import ActorProcess, Failure
+from uno_actors.actors.cell import ActorCell, Failure
 from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.actors.mailbox import MailboxPolicy
 
@@ -565,11 +565,11 @@ class Supervised:
     def __init__(self, kind: Greeter, dispatcher: Dispatcher) -> None:
         self.log: Log = []
         self.failures: list[Failure] = []
-        self.process = ActorProcess(
+        self.cell = ActorCell(
             kind(self.log), dispatcher, factory=lambda: kind(self.log), on_failed=self.failures.append
         )
-        self.ref = self.process.actor.actor_ref
-        self.process.start()
+        self.ref = self.cell.actor.actor_ref
+        self.cell.start()
 
     def ask(self, message: Any) -> Future[Any]:
         return self.ref.ask(message, block=False)  # type: ignore[return-value]  # the process makes our futures
@@ -579,7 +579,7 @@ async def test_a_failed_actor_waits_for_its_supervisor_and_keeps_mailbox_and_ref
     dispatcher: Dispatcher, greeter: Greeter
 ) -> None:
     it = Supervised(greeter, dispatcher)
-    first = it.process.actor
+    first = it.cell.actor
     it.ref.tell(ValueError("bad"))
     waits = it.ask("behind it")
     await until(lambda: it.failures)
@@ -588,15 +588,15 @@ async def test_a_failed_actor_waits_for_its_supervisor_and_keeps_mailbox_and_ref
     assert (str(failure.error), failure.while_starting) == ("bad", False)
     assert not waits.done()
     assert it.ref.is_alive()
-    it.process.restart()
+    it.cell.restart()
     assert await waits == ("got", "behind it")
-    assert it.process.actor is not first
-    assert it.process.restarts == 1
-    assert it.process.actor.actor_ref is it.ref
-    assert it.process.actor.actor_urn == first.actor_urn
+    assert it.cell.actor is not first
+    assert it.cell.restarts == 1
+    assert it.cell.actor.actor_ref is it.ref
+    assert it.cell.actor.actor_urn == first.actor_urn
     assert it.log.count("start") == 2
     assert it.log[2] == ("failure", ValueError, ("bad",), True)
-    await it.process.stop()
+    await it.cell.stop()
     assert it.log[-1] == "stop"
 
 
@@ -620,35 +620,35 @@ async def test_an_actor_that_fails_while_starting_is_its_supervisors_too(dispatc
     waits = it.ask("hello")
     await until(lambda: it.failures)
     assert it.failures[0].while_starting
-    it.process.restart()
+    it.cell.restart()
     await until(lambda: len(it.failures) == 2)
     fail.clear()
-    it.process.restart()
+    it.cell.restart()
     assert await waits == "hello"
     assert it.log == ["start"] * 3
-    await it.process.stop()
+    await it.cell.stop()
 
 
 async def test_a_supervisor_that_restarts_at_once_from_another_thread_loses_nothing(
     dispatcher: Dispatcher,
 ) -> None:
     log: Log = []
-    process: ActorProcess
+    cell: ActorCell
 
     def failed(failure: Failure) -> None:
-        dispatcher.post(process.restart)
+        dispatcher.post(cell.restart)
 
-    process = ActorProcess(PlainGreeter(log), dispatcher, factory=lambda: PlainGreeter(log), on_failed=failed)
-    process.start()
-    ref = process.actor.actor_ref
+    cell = ActorCell(PlainGreeter(log), dispatcher, factory=lambda: PlainGreeter(log), on_failed=failed)
+    cell.start()
+    ref = cell.actor.actor_ref
     for number in range(100):
         ref.tell(number)
         if number % 5 == 0:
             ref.tell(ValueError(number))
     await ref.ask("last", block=False)
     assert [entry for entry in log if isinstance(entry, int)] == list(range(100))
-    assert process.restarts == 20
-    await process.stop()
+    assert cell.restarts == 20
+    await cell.stop()
 
 
 async def test_stopping_a_suspended_actor_answers_what_waits(
@@ -658,16 +658,16 @@ async def test_stopping_a_suspended_actor_answers_what_waits(
     it.ref.tell(ValueError("bad"))
     waits = it.ask("behind it")
     await until(lambda: it.failures)
-    await it.process.stop()
+    await it.cell.stop()
     with pytest.raises(pykka.ActorDeadError):
         await waits
     assert not it.ref.is_alive()
 
 
 async def test_without_a_factory_there_is_no_restart(dispatcher: Dispatcher) -> None:
-    process = ActorProcess(AsyncGreeter([]), dispatcher)
+    cell = ActorCell(AsyncGreeter([]), dispatcher)
     with pytest.raises(RuntimeError, match="no factory"):
-        process.restart()
+        cell.restart()
 
 
 async def test_killing_cancels_a_coroutine_and_answers_whoever_waits(dispatcher: Dispatcher) -> None:
@@ -680,12 +680,12 @@ async def test_killing_cancels_a_coroutine_and_answers_whoever_waits(dispatcher:
             finally:
                 cancelled.set()
 
-    process = ActorProcess(Stuck(), dispatcher)
-    process.start()
-    ref = process.actor.actor_ref
+    cell = ActorCell(Stuck(), dispatcher)
+    cell.start()
+    ref = cell.actor.actor_ref
     under_way, waits = ref.ask("begin", block=False), ref.ask("wait", block=False)
-    await until(lambda: len(process.actor.actor_inbox) == 1)
-    process.kill()
+    await until(lambda: len(cell.actor.actor_inbox) == 1)
+    cell.kill()
     for future in (under_way, waits):
         with pytest.raises(pykka.ActorDeadError):
             await future
@@ -695,9 +695,9 @@ async def test_killing_cancels_a_coroutine_and_answers_whoever_waits(dispatcher:
 
 async def test_an_actor_killed_before_it_began_does_not_begin(dispatcher: Dispatcher) -> None:
     log: Log = []
-    process = ActorProcess(AsyncGreeter(log), dispatcher)
-    process.start()
-    process.kill()
+    cell = ActorCell(AsyncGreeter(log), dispatcher)
+    cell.start()
+    cell.kill()
     await turns()
     assert log == []
 

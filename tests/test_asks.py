@@ -249,11 +249,11 @@ async def test_whoever_looks_as_a_handling_begins_finds_all_that_is_known_of_it(
 ) -> None:
     async with ActorSystem(handlers=[]) as system:
         actor = await system.spawn(kind, "new")
-        process: Any = actor.actor_inbox.process
+        cell: Any = actor.actor_inbox.cell
 
         def look() -> float:
-            if process.handling is not None:
-                known.append(hasattr(process.handling, "since"))
+            if cell.handling is not None:
+                known.append(hasattr(cell.handling, "since"))
             return time.monotonic()
 
         known: list[bool] = []

@@ -62,7 +62,7 @@ async def test_a_task_that_stands_ready_keeps_no_actor_alive(system: ActorSystem
 
     runs = await system.spawn(Runs)
     await runs.ask(wait)
-    actor = weakref.ref(runs.actor_inbox.process.actor)  # type: ignore[union-attr]  # it has one
+    actor = weakref.ref(runs.actor_inbox.cell.actor)  # type: ignore[union-attr]  # it has one
     await runs.stop(block=False)
     del runs
     gc.collect()

@@ -140,7 +140,7 @@ async def test_a_parent_keeps_no_child_that_has_ended_and_has_none_after_its_own
     stopped: list[str] = []
     async with ActorSystem(handlers=[]) as system:
         ref = await system.spawn(Parent, "parent", stopped, 2)
-        parent = ref.actor_inbox.process
+        parent = ref.actor_inbox.cell
         first, second = parent._children
         await first.stop()
         assert list(parent._children) == [second]
@@ -169,8 +169,8 @@ async def test_an_actor_has_ended_only_when_its_on_stop_has_even_if_two_threads_
     """A thread that was woken once too often comes to rest while another one stops the actor."""
     async with ActorSystem(handlers=[]) as system:
         ref = await system.spawn(StopsSlowly)
-        process = ref.actor_inbox.process
-        actor = process.actor
+        cell = ref.actor_inbox.cell
+        actor = cell.actor
 
         class Turn:
             def __init__(self) -> None:
@@ -181,15 +181,15 @@ async def test_an_actor_has_ended_only_when_its_on_stop_has_even_if_two_threads_
                 self.lock.release()
                 if not actor.stopping.is_set():
                     ref.actor_inbox.add_stop()
-                    process._schedule()
+                    cell._schedule()
                     actor.stopping.wait(10)
 
-        process._turn = Turn()
+        cell._turn = Turn()
         assert await ref.ask("anything") == "anything"
         await until(lambda: actor.stopping.is_set() and system.statistics().dispatcher.workers.busy == 1)
-        assert not process._has_ended
+        assert not cell._has_ended
         actor.go_on.set()
-        await until(lambda: process._has_ended)
+        await until(lambda: cell._has_ended)
 
 
 async def test_an_actor_outside_of_a_system_has_no_children() -> None:
@@ -245,14 +245,14 @@ class Sorted(Notes):
 async def test_the_end_of_a_watched_actor_is_told_to_a_full_mailbox_too_and_before_other_messages() -> None:
     async with ActorSystem(handlers=[]) as system:
         watcher, first, second = [await system.spawn(kind) for kind in (Sorted, Notes, Notes)]
-        process: Any = watcher.actor_inbox.process
+        cell: Any = watcher.actor_inbox.cell
         watcher.tell("being handled")
         await until(lambda: watcher.statistics().state == "handling")
         watcher.tell("full")
         for watched in (first, second):
-            process.actor.watch(watched)
+            cell.actor.watch(watched)
             assert await watched.stop(block=False), "whoever waits for the end hears of it"
-        process.actor.gate.set()
+        cell.actor.gate.set()
         await until(lambda: watcher.statistics().handled == 4)
         heard = await watcher.ask("and?")
         assert heard[:4] == ["being handled", Terminated(first), Terminated(second), "full"]
@@ -349,7 +349,7 @@ async def test_a_timer_that_is_started_after_the_end_of_its_actor_does_not_go_on
     clock = ManualClock()
     async with ActorSystem(handlers=[], clock=clock) as system:
         ref = await system.spawn(Ticks)
-        timers = ref.actor_inbox.process.timers
+        timers = ref.actor_inbox.cell.timers
         await ref.stop(block=False)
         timers.periodic(1.0, "tick")
         clock.advance(3.0)

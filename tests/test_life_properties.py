@@ -32,7 +32,7 @@ from uno_actors import (
     WorkCancelled,
     handles,
 )
-from uno_actors.actors.cell import ActorProcess, Failure
+from uno_actors.actors.cell import ActorCell, Failure
 
 Message = tuple[str, int]
 
@@ -60,7 +60,7 @@ class Life:
         self.asked: dict[int, Future[Any]] = {}
         self.refused: set[int] = set()
         self.ref: ActorRef[Any]
-        self.process: ActorProcess | None = None
+        self.cell: ActorCell | None = None
         self.failures: list[Failure] = []
 
     def open(self) -> None:
@@ -148,7 +148,7 @@ def ended_with(reply: Future[Any]) -> Any:
         return error
 
 
-class Home:
+class CellHost:
     """The least home that a supervised actor needs."""
 
     def __init__(self, clock: ManualClock) -> None:
@@ -157,7 +157,7 @@ class Home:
     def spawn(self, actor: Any, parent: Any = None) -> Any:
         raise NotImplementedError
 
-    def ended(self, process: ActorProcess) -> None: ...
+    def ended(self, cell: ActorCell) -> None: ...
 
 
 WHAT = ["", "", "yield", "yield", "wait", *FAULTS, "cancels itself and waits", "cancels itself"]
@@ -210,14 +210,14 @@ class LifeMachine(RuleBasedStateMachine):
             actor = kind(life)
             life.ref = actor._actor_ref = ActorRef(actor, 30)
             actor.actor_inbox.dead = runtime.dead_messages
-            life.process = ActorProcess(
+            life.cell = ActorCell(
                 actor,
                 runtime.dispatcher,
                 factory=lambda: kind(life),
                 on_failed=life.failures.append,
-                home=Home(self.clock),
+                host=CellHost(self.clock),
             )
-            life.process.start()
+            life.cell.start()
             return life
 
         return multiple(self._known(self.runner.run(start())))
@@ -239,7 +239,7 @@ class LifeMachine(RuleBasedStateMachine):
         async def send() -> None:
             for what, asks in burst:
                 self._send(life, what, asks=asks)
-            if awaits and life.asyncio_gate.is_set() and life.process is None:
+            if awaits and life.asyncio_gate.is_set() and life.cell is None:
                 with contextlib.suppress(pykka.ActorDeadError):
                     await self._send(life, "", asks=True)
 
@@ -270,9 +270,9 @@ class LifeMachine(RuleBasedStateMachine):
     @rule(life=supervised)
     def restart(self, life: Life) -> None:
         async def restart() -> None:
-            if life.failures and life.process is not None and life.ref.is_alive():
+            if life.failures and life.cell is not None and life.ref.is_alive():
                 life.failures.clear()
-                life.process.restart()
+                life.cell.restart()
 
         self.runner.run(restart())
 
@@ -281,17 +281,17 @@ class LifeMachine(RuleBasedStateMachine):
         self.runner.run(self._stop(life))
 
     async def _stop(self, life: Life) -> None:
-        if life.process is None:
+        if life.cell is None:
             life.ref.stop(block=False)
         else:
-            life.process.stop()
+            life.cell.stop()
 
     @rule(life=consumes(supervised))
     def kill(self, life: Life) -> None:
         async def kill() -> None:
-            assert life.process is not None
+            assert life.cell is not None
             life.killed = True
-            life.process.kill()
+            life.cell.kill()
 
         self.runner.run(kill())
 
@@ -357,8 +357,8 @@ class LifeMachine(RuleBasedStateMachine):
         for life in self.all:
             if life.asyncio_gate.is_set() and not life.killed:
                 await self._all_handled(life)
-            if life.process is not None:
-                life.process.kill()
+            if life.cell is not None:
+                life.cell.kill()
         await self.system.stop(0.02 if any(not life.asyncio_gate.is_set() for life in self.all) else 10)
         dead = Counter(record.message[1] for record in self.system.dead_messages())
         for life in self.all:
@@ -387,11 +387,11 @@ class LifeMachine(RuleBasedStateMachine):
         """An actor that is free, and is restarted whenever it fails, handles all that it was sent."""
         last = self._send(life, "", asks=True)
         while not last.done():
-            if life.failures and life.process is not None:
+            if life.failures and life.cell is not None:
                 life.failures.clear()
-                life.process.restart()
+                life.cell.restart()
             await asyncio.sleep(0.0001)
-        if life.process is not None and life.ref.is_alive():
+        if life.cell is not None and life.ref.is_alive():
             assert life.handled == life.sent
 
 

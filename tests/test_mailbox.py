@@ -80,7 +80,7 @@ def test_pykka_puts_and_gets_envelopes_of_its_own() -> None:
 
 def test_a_full_mailbox_answers_an_ask_with_mailbox_full() -> None:
     mailbox = make_mailbox(MailboxPolicy(capacity=2))
-    mailbox.process = GREETER
+    mailbox.cell = GREETER
     mailbox.add(tell())
     mailbox.add(tell())
     envelope, future = ask()
@@ -94,7 +94,7 @@ def test_a_full_mailbox_answers_an_ask_with_mailbox_full() -> None:
 
 def test_a_full_mailbox_drops_what_is_told_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     mailbox = make_mailbox(MailboxPolicy(capacity=1))
-    mailbox.process = GREETER
+    mailbox.cell = GREETER
     mailbox.add(tell(1))
     mailbox.add(tell("too much"))
     assert mailbox.dead.count == 1
@@ -174,7 +174,7 @@ def test_the_place_of_a_message_counts_from_one() -> None:
 
 def test_closing_answers_everything_that_waits(caplog: pytest.LogCaptureFixture) -> None:
     mailbox = make_mailbox()
-    mailbox.process = GREETER
+    mailbox.cell = GREETER
     (one, reply), (stop, stopped) = ask(), ask(ActorStop())
     for envelope in (one, tell("lost"), stop, tell(ActorStop())):
         mailbox.add(envelope)
@@ -277,7 +277,7 @@ def test_drop_oldest_never_drops_a_stop_signal() -> None:
 
 def test_dead_letter_keeps_what_was_asked_too_and_answers_it() -> None:
     mailbox = make_mailbox(MailboxPolicy(capacity=1, overflow="dead_letter"))
-    mailbox.process = GREETER
+    mailbox.cell = GREETER
     mailbox.add(tell("first"))
     late, reply = ask("late")
     mailbox.add(late)

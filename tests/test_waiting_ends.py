@@ -192,8 +192,8 @@ async def test_a_plain_function_of_a_cancelled_actor_is_waited_for_so_that_no_tw
         actor = await running.spawn(Plain)
         first, second = actor.proxy().slowly(), actor.proxy().slowly()
         await until(entered.is_set)
-        process: Any = actor.actor_inbox.process
-        process.task.cancel()
+        cell: Any = actor.actor_inbox.cell
+        cell.task.cancel()
         await asyncio.sleep(0.05)
         assert running_now == [1]
         leave.set()
@@ -607,15 +607,15 @@ async def test_an_ask_whose_actor_fails_in_the_moment_in_which_it_is_killed_is_a
 
     async with system() as running:
         actor = await running.spawn(Fails)
-        process: Any = actor.actor_inbox.process
-        done_with = process._done_with
+        cell: Any = actor.actor_inbox.cell
+        done_with = cell._done_with
 
         def slowly(envelope: Any) -> None:
             done_with(envelope)  # from here on `kill` finds nobody whom it would have to answer
-            running._runtime.dispatcher.post(process.kill)  # type: ignore[union-attr]
-            assert process._stopped.wait(10)
+            running._runtime.dispatcher.post(cell.kill)  # type: ignore[union-attr]
+            assert cell._stopped.wait(10)
 
-        process._done_with = slowly
+        cell._done_with = slowly
         reply = asyncio.ensure_future(end_of_ask(actor.ask("x", timeout=60)))
         await until(entered.is_set)
         killed.set()
@@ -633,15 +633,15 @@ async def test_a_message_taken_in_the_moment_in_which_its_actor_is_killed_is_ans
 
     async with system() as running:
         actor = await running.spawn(Plain)
-        process: Any = actor.actor_inbox.process
-        queue, take = process._inbox.open()
+        cell: Any = actor.actor_inbox.cell
+        queue, take = cell._inbox.open()
 
         def take_slowly() -> Any:
             envelope = take()  # `kill` finds it neither in the mailbox nor in hand
-            process.kill()
+            cell.kill()
             return envelope
 
-        process._inbox = _Between(process._inbox, queue, take_slowly)
+        cell._inbox = _Between(cell._inbox, queue, take_slowly)
         end = await end_of_ask(actor.ask("x", timeout=60))
         assert isinstance(end, ActorDeadError)
         assert handled == []

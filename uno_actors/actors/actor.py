@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 from typing_extensions import override
 
 from uno_actors.actors.ask import Envelope, time_left
-from uno_actors.actors.cell import ActorProcess, ActorStatistics, StopFlag
+from uno_actors.actors.cell import ActorCell, ActorStatistics, StopFlag
 from uno_actors.actors.dispatcher import default_dispatcher
 from uno_actors.actors.future import Future, Reply
 from uno_actors.actors.mailbox import Mailbox, MailboxPolicy, make_mailbox
@@ -103,7 +103,7 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
             RuntimeError: This actor does not run in a system.
             SystemNotRunning: The system has come to stopping its actors.
         """
-        return self._process().spawn(actor_class(*args, **kwargs))
+        return self._cell().spawn(actor_class(*args, **kwargs))
 
     def watch(self, ref: PykkaActorRef[Any]) -> None:
         """Be told `Terminated`, even with a full mailbox, when the actor behind ``ref`` ends; at once if it has.
@@ -111,15 +111,15 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
         Raises:
             TypeError: It is an actor of another runtime.
         """
-        process = getattr(ref.actor_inbox, "process", None)
-        if not isinstance(process, ActorProcess):
+        cell = getattr(ref.actor_inbox, "cell", None)
+        if not isinstance(cell, ActorCell):
             raise TypeError(f"{ref} is no actor of this runtime, so nobody would tell of its end")
-        process.add_watcher(self.actor_ref)
+        cell.add_watcher(self.actor_ref)
 
     @property
     def timers(self) -> Timers:
         """Messages that it sends to itself later."""
-        return self._process().timers
+        return self._cell().timers
 
     def stash(self) -> None:
         """Set the message being handled aside until `unstash_all`; whoever asked goes on waiting.
@@ -128,16 +128,16 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
             MailboxFull: As many as the mailbox holds are set aside already.
             RuntimeError: No message is being handled.
         """
-        self._process().stash()
+        self._cell().stash()
 
     def unstash_all(self) -> None:
         """Put everything that was set aside in front of the mailbox again, in its order."""
-        self._process().unstash_all()
+        self._cell().unstash_all()
 
-    def _process(self) -> ActorProcess:
-        if self.actor_inbox.process is None:
+    def _cell(self) -> ActorCell:
+        if self.actor_inbox.cell is None:
             raise RuntimeError(f"{self} has not been started")
-        return cast("ActorProcess", self.actor_inbox.process)
+        return cast("ActorCell", self.actor_inbox.cell)
 
     @staticmethod
     def _create_actor_inbox() -> Mailbox:
@@ -150,7 +150,7 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
     def _start_actor_loop(self) -> None:
         dispatcher = default_dispatcher()
         watchdog.watch(dispatcher)
-        ActorProcess(self, dispatcher, stops_all=True).start()
+        ActorCell(self, dispatcher, stops_all=True).start()
 
 
 class ActorRef(PykkaActorRef[A], Generic[A]):
@@ -181,7 +181,7 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
         return not self.actor_stopped.up
 
     def __str__(self) -> str:
-        return super().__str__() if self.actor_inbox.process is None else str(self.actor_inbox)
+        return super().__str__() if self.actor_inbox.cell is None else str(self.actor_inbox)
 
     @override
     def tell(self, message: Any) -> None:
@@ -219,8 +219,8 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
         if timeout is not None:
             check_duration("timeout", timeout, zero=True)
         seconds = time_left(self._ask_timeout if timeout is None else timeout)
-        process: Any = self.actor_inbox.process
-        reply: Reply[Any] = Reply(process, seconds, type(message))
+        cell: Any = self.actor_inbox.cell
+        reply: Reply[Any] = Reply(cell, seconds, type(message))
         if self.actor_stopped.up:
             reply.offer_exception(ActorDeadError(f"{self} not found"))
         else:
@@ -238,11 +238,11 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
         Returns:
             Whether it lived until then, or with ``block=False`` a future for that.
         """
-        process: Any = self.actor_inbox.process
-        reply = _StopReply(process, time_left(self._ask_timeout), ActorStop)
+        cell: Any = self.actor_inbox.cell
+        reply = _StopReply(cell, time_left(self._ask_timeout), ActorStop)
         if self.actor_stopped.up:
             reply.offer_exception(ActorDeadError(f"{self} not found"))
-        elif process.end_if_idle():
+        elif cell.end_if_idle():
             reply.offer(True)
         else:
             self.actor_inbox.add_stop(reply)
@@ -250,13 +250,13 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
 
     def statistics(self) -> ActorStatistics:
         """What the actor is at, and what it has done."""
-        return cast("ActorProcess", self.actor_inbox.process).statistics()
+        return cast("ActorCell", self.actor_inbox.cell).statistics()
 
 
 class StartReply(Reply[Any]):
     """The reference of a spawned actor, once it has started; one that takes longer than ``seconds`` is abandoned.
 
-    Its ``target`` is to be set: the process of the actor.
+    Its ``target`` is to be set: the cell of the actor.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -265,11 +265,11 @@ class StartReply(Reply[Any]):
 
     @override
     def _expire(self) -> bool:
-        process = cast("ActorProcess", self.target)
+        cell = cast("ActorCell", self.target)
         if self._outcome is None:
-            late = StartTimeout(str(process), self._seconds, process.doing())
+            late = StartTimeout(str(cell), self._seconds, cell.doing())
             if self.offer_exception(late):  # nobody will ever have its reference
-                process.abandon()
+                cell.abandon()
         return True
 
 

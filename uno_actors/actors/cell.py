@@ -100,17 +100,17 @@ class MessageStatistics:
     failed: int
 
 
-class Home(Protocol):
+class CellHost(Protocol):
     """The system in which an actor lives."""
 
     @property
     def clock(self) -> Clock:
         """Whose time counts."""
 
-    def spawn(self, actor: PykkaActor, parent: "ActorProcess | None" = None) -> Future[Any]:
+    def spawn(self, actor: PykkaActor, parent: "ActorCell | None" = None) -> Future[Any]:
         """Start another actor."""
 
-    def ended(self, process: "ActorProcess") -> None:
+    def ended(self, cell: "ActorCell") -> None:
         """An actor has ended, and may be forgotten."""
 
 
@@ -173,7 +173,7 @@ _seldom = threading.RLock()
 """Guards moments that come once in an actor's life, so that none needs a lock of its own for them."""
 
 
-class ActorProcess:
+class ActorCell:
     """One actor at work.
 
     Args:
@@ -217,8 +217,8 @@ class ActorProcess:
     _halted: Future[None] | None = None  # who waits for the instance to have ended
     _carried: Coroutine[Any, Any, Any] | None = None  # what goes on in its task, if it has to wait
     _own_pool: WorkerPool | None = None
-    _parent: "ActorProcess | None" = None
-    _children: "dict[ActorProcess, None] | None" = None  # in the order of their start; made when there is one
+    _parent: "ActorCell | None" = None
+    _children: "dict[ActorCell, None] | None" = None  # in the order of their start; made when there is one
     _watchers: Sequence[PykkaActorRef[Any]] = ()
     _stops: Sequence[Future[None]] = ()  # who waits for its end
     _stash: Sequence[Envelope] = ()
@@ -233,7 +233,7 @@ class ActorProcess:
         factory: Callable[[], PykkaActor] | None = None,
         on_failed: "Callable[[Failure], None] | None" = None,
         started: Future[Any] | None = None,
-        home: Home | None = None,
+        host: CellHost | None = None,
         stops_all: bool = False,
         own_thread: bool = False,
     ) -> None:
@@ -246,14 +246,14 @@ class ActorProcess:
         self._on_failed = on_failed
         self._started = started
         self._stops_all = stops_all
-        self._home = home
+        self._host = host
         self._traits = traits = _traits(type(actor))
         self._on_loop = traits.on_loop and not own_thread
         if own_thread:
             self._own_pool = WorkerPool(1, 0, f"uno-{type(actor).__name__}")
         if not self._on_loop:
             self._turn = threading.Lock()  # held by the worker thread whose turn it is
-        self._inbox.process = self
+        self._inbox.cell = self
 
     def __str__(self) -> str:
         """Its class and name, or as pykka tells of one that has none."""
@@ -404,11 +404,11 @@ class ActorProcess:
 
     def spawn(self, actor: PykkaActor) -> Future[Any]:
         """See `Actor.spawn`."""
-        if self._home is None:
+        if self._host is None:
             raise RuntimeError(f"{self} does not run in a system; start others with ActorSystem.spawn")
-        return self._home.spawn(actor, self)
+        return self._host.spawn(actor, self)
 
-    def add_child(self, child: "ActorProcess") -> None:
+    def add_child(self, child: "ActorCell") -> None:
         """Have ``child`` stop before this actor does; at once if this one has ended."""
         child._parent = self
         with _seldom:
@@ -431,7 +431,7 @@ class ActorProcess:
     def timers(self) -> Timers:
         """See `Actor.timers`."""
         if self._timers is None:
-            clock = SystemClock() if self._home is None else self._home.clock
+            clock = SystemClock() if self._host is None else self._host.clock
             self._timers = Timers(clock, self._dispatcher, self._tell_itself)
         return self._timers
 
@@ -459,8 +459,8 @@ class ActorProcess:
         if self._parent is not None and self._parent._children is not None:
             self._parent._children.pop(self, None)
         try:
-            if self._home is not None:
-                self._home.ended(self)
+            if self._host is not None:
+                self._host.ended(self)
         finally:  # whoever hears of its end may use its name again
             for watcher in watchers:
                 self._tell_end(watcher)
@@ -486,7 +486,7 @@ class ActorProcess:
         for child in self._children_last_first():
             await child.stop()
 
-    def _children_last_first(self) -> "list[ActorProcess]":
+    def _children_last_first(self) -> "list[ActorCell]":
         with _seldom:
             return list(reversed(self._children or {}))
 
@@ -847,7 +847,7 @@ class ActorProcess:
             self._on_failed(Failure(error, while_starting, message))
 
     def _retire(self) -> None:
-        if self._home is None:  # else pykka's registry has never heard of it
+        if self._host is None:  # else pykka's registry has never heard of it
             ActorRegistry.unregister(self.actor.actor_ref)
             get_logger().debug(f"Stopped {self}")
         self._is_open = False
@@ -885,18 +885,18 @@ class ActorProcess:
         )
 
     @staticmethod
-    def messages(processes: "tuple[ActorProcess, ...]") -> MessageStatistics:
+    def messages(cells: "tuple[ActorCell, ...]") -> MessageStatistics:
         """The messages of several."""
         waiting = peak = handled = failed = 0
         ages: list[float] = []
-        for process in processes:
-            inbox = process._inbox
+        for cell in cells:
+            inbox = cell._inbox
             waiting += len(inbox)
             peak = max(peak, inbox.peak)
             if (age := inbox.oldest()) is not None:
                 ages.append(age)
-            handled += process._handled
-            failed += process._failed_count
+            handled += cell._handled
+            failed += cell._failed_count
         return MessageStatistics(waiting, peak, max(ages, default=None), handled, failed)
 
     def _state(self) -> State:

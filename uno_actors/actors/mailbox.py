@@ -149,7 +149,7 @@ class Mailbox:
         policy: See `MailboxPolicy`.
 
     Attributes:
-        process: What handles the messages.
+        cell: What handles the messages.
         dead: Where messages go that will not be handled.
         wake: Called when there is something to take, unless `woken`.
         woken: Whether `wake` was called and the actor has not come to rest since.
@@ -161,10 +161,10 @@ class Mailbox:
         "_limit",
         "_queue",
         "_urn",
+        "cell",
         "dead",
         "peak",
         "policy",
-        "process",
         "wake",
         "woken",
     )
@@ -172,7 +172,7 @@ class Mailbox:
     def __init__(self, policy: MailboxPolicy = DEFAULT) -> None:
         self.policy = policy
         self._urn: str | None = None
-        self.process: Answers | None = None
+        self.cell: Answers | None = None
         self.dead = dead_messages
         self.wake: Callable[[], None] = _nobody_waits
         self.woken = False
@@ -198,7 +198,7 @@ class Mailbox:
         """Accept an envelope of pykka's."""
         asker = cast("Future[Any] | None", envelope.reply_to)
         if asker is not None:
-            asker.target = self.process
+            asker.target = self.cell
         if isinstance(envelope.message, ActorStop):
             self.add_stop(asker)
         else:
@@ -337,7 +337,7 @@ class Mailbox:
         return len(self._queue or ())
 
     def __str__(self) -> str:
-        return "an actor" if self.process is None else str(self.process)
+        return "an actor" if self.cell is None else str(self.cell)
 
 
 class OrderedMailbox(Mailbox):

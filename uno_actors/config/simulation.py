@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 
 from uno_actors.config.analysis import Node
 from uno_actors.errors import CallerError, SupervisorGaveUp
-from uno_actors.supervision.policy import Family, GiveUp, LetGo, Order, RestartGroup, Resume, ShutDown
+from uno_actors.supervision.policy import (
+    Decision,
+    GiveUp,
+    RestartGroup,
+    Resume,
+    ShutDown,
+    SupervisorState,
+    Terminate,
+)
 from uno_actors.supervision.spec import Supervisor
 from uno_actors.units import duration
 
@@ -290,7 +298,7 @@ class _Team:
         self._rules: Supervisor = node.supervisor
         self._world = world
         self._parent = parent
-        self._family = Family(self._rules)
+        self._state = SupervisorState(self._rules)
         self._is_up = False
         self._life = 0
         self._awaited: dict[str, RestartGroup] = {}  # an order replaces those before it
@@ -317,10 +325,10 @@ class _Team:
         """Start the children in order."""
         self._life += 1
         self._is_up = True
-        self._family = Family(self._rules)
+        self._state = SupervisorState(self._rules)
         for child in self.node.children:
             assert child.spec is not None
-            self._family = self._family.added(child.name, child.spec, self._world.now)
+            self._state = self._state.added(child.name, child.spec, self._world.now)
             self._members[child.name].start(first=first)
 
     def stop(self) -> None:
@@ -331,56 +339,58 @@ class _Team:
             member.stop()
 
     def resume(self) -> None:
-        """A supervisor that has given up cannot go on; `Family` does not ask for it."""
+        """A supervisor that has given up cannot go on; `SupervisorState` does not ask for it."""
 
     def failed(self, name: str, error: BaseException, streak: int | None) -> None:
         """A child has failed."""
-        if not self._is_up or name not in self._family.names:
+        if not self._is_up or name not in self._state.names:
             return
         can_resume = isinstance(self._members[name], _Worker)
         chance = self._world.chance.random()
-        self._family, order = self._family.failed(
+        self._state, decision = self._state.failed(
             name, error, self._world.now, chance, streak, can_resume=can_resume
         )
-        self._carry_out(order, name, error)
+        self._carry_out(decision, name, error)
 
-    def _carry_out(self, order: Order, name: str, error: BaseException) -> None:
-        match order:
+    def _carry_out(self, decision: Decision, name: str, error: BaseException) -> None:
+        match decision:
             case Resume():
                 self._members[name].resume()
             case RestartGroup():
-                for member in order.stop:
+                for member in decision.stop:
                     self._members[member].stop()
-                self._awaited |= dict.fromkeys(order.start, order)
+                self._awaited |= dict.fromkeys(decision.start, decision)
                 life = self._life
-                self._world.later(order.delay, lambda: self._restart(order) if life == self._life else None)
+                self._world.later(
+                    decision.delay, lambda: self._restart(decision) if life == self._life else None
+                )
             case GiveUp(reason=reason):
                 self._give_up(SupervisorGaveUp(self.node.name, name, reason, error))
             case ShutDown():
                 self.stop()
                 if self._parent is not None:
                     self._parent.child_ended(self.node.name)
-            case LetGo():
+            case Terminate():
                 self._members[name].stop()
 
-    def _restart(self, order: RestartGroup) -> None:
-        for name in order.start:
-            if self._awaited.get(name) is not order or self._family[name].state != "restarting":
+    def _restart(self, decision: RestartGroup) -> None:
+        for name in decision.start:
+            if self._awaited.get(name) is not decision or self._state[name].status != "restarting":
                 continue
             member = self._members[name]
             if not member.can_start():
                 chance, error = self._world.chance.random(), SimulatedFailure()
-                self._family, again = self._family.start_failed(name, self._world.now, chance)
+                self._state, again = self._state.start_failed(name, self._world.now, chance)
                 self._carry_out(again, name, error)
                 return
-            self._family = self._family.started(name, self._world.now)
+            self._state = self._state.started(name, self._world.now)
             member.start(first=False)
 
     def child_ended(self, name: str) -> None:
         """A child has ended by itself."""
         chance = self._world.chance.random()
-        self._family, order = self._family.ended(name, self._world.now, chance)
-        self._carry_out(order, name, SimulatedFailure())
+        self._state, decision = self._state.ended(name, self._world.now, chance)
+        self._carry_out(decision, name, SimulatedFailure())
 
     def _give_up(self, error: SupervisorGaveUp) -> None:
         self.stop()

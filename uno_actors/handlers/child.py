@@ -7,27 +7,27 @@ from typing import Any, Protocol
 
 from typing_extensions import override
 
-from uno_actors.actors.cell import ActorProcess, Failure
+from uno_actors.actors.cell import ActorCell, Failure
 from uno_actors.actors.future import Future
 from uno_actors.errors import LeaseLost, describe
 from uno_actors.handlers.actor import Subscription
 from uno_actors.logs import get_logger
 from uno_actors.printable import traceback_text
 from uno_actors.store.port import DeadLetter, EventStore
-from uno_actors.supervision.child import ChildFailed, News, ProcessRunner, TreeNode
+from uno_actors.supervision.child import CellChild, ChildFailed, ChildSignal, TreeNode
 from uno_actors.supervision.spec import ChildSpec
 
 SET_ASIDE_AGAIN = 0.1
 """Seconds until a store that could not take a dead letter is asked again."""
 
 
-class RunsHandlers(Protocol):
-    """What a runner of handlers needs of its system."""
+class HandlerHost(Protocol):
+    """What the handle of a handler needs from its system."""
 
-    def handler_process(
+    def handler_cell(
         self, subscription: Subscription, on_failed: Callable[[Failure], None]
-    ) -> tuple[ActorProcess, Future[Any]]:
-        """Make the process of a handler and start it."""
+    ) -> tuple[ActorCell, Future[Any]]:
+        """Make the cell of a handler and start it."""
 
     def dispatched(self, subscription: Subscription) -> int:
         """The position up to which events have been handed out to handlers of its priority."""
@@ -36,7 +36,7 @@ class RunsHandlers(Protocol):
         """Run a coroutine as a task that is not lost."""
 
 
-class HandlerRunner(ProcessRunner):
+class HandlerChild(CellChild):
     """A child that is an event handler: an event at which it has failed too often is set aside."""
 
     kind = "handler"
@@ -45,14 +45,14 @@ class HandlerRunner(ProcessRunner):
         self,
         subscription: Subscription,
         spec: ChildSpec,
-        tell: Callable[[News], None],
-        home: RunsHandlers,
+        tell: Callable[[ChildSignal], None],
+        host: HandlerHost,
         store: EventStore,
     ) -> None:
         super().__init__(subscription.name, spec, tell)
         self._log = get_logger(handler=subscription.name)
         self.subscription = subscription
-        self._home = home
+        self._host = host
         self._store = store
         self._error: BaseException | None = None  # the last
         self._poison: BaseException | None = None  # the error of the last attempt at an event
@@ -60,7 +60,7 @@ class HandlerRunner(ProcessRunner):
     @override
     def _make(self) -> Future[Any]:
         subscription = self.subscription
-        self._process, started = self._home.handler_process(subscription, self._failed)
+        self._cell, started = self._host.handler_cell(subscription, self._failed)
         return started
 
     @override
@@ -87,7 +87,7 @@ class HandlerRunner(ProcessRunner):
 
     @override
     async def stop(self, until: float | None = None) -> None:
-        self.subscription.stop(self._home.dispatched(self.subscription))
+        self.subscription.stop(self._host.dispatched(self.subscription))
         await super().stop(until)
 
     @override
@@ -108,31 +108,31 @@ class HandlerRunner(ProcessRunner):
                 streak, self._poison = 0, failure.error
             else:
                 streak = subscription.failed_times - 1
-        self._tell(ChildFailed(self, self.round, failure.error, streak))
+        self._tell(ChildFailed(self, self.incarnation, failure.error, streak))
 
     @override
     def resume(self) -> None:
-        process = self._process
-        task = self._home.start_task(self._resume(process))
+        cell = self._cell
+        task = self._host.start_task(self._resume(cell))
 
         def over(task: asyncio.Task[Any]) -> None:
             # The program may have cancelled it, which does not know it.
-            if task.cancelled() and process is self._process is not None:
+            if task.cancelled() and cell is self._cell is not None:
                 self.resume()
 
         task.add_done_callback(over)
 
-    async def _resume(self, process: ActorProcess | None) -> None:
+    async def _resume(self, cell: ActorCell | None) -> None:
         subscription = self.subscription
         if subscription.state != "restarting":  # no event is to blame, but the store
             await asyncio.sleep(SET_ASIDE_AGAIN)
         elif subscription.failed_at:
             self._poison = self._error
         await self._set_aside_poison()
-        if process is not None and process.is_suspended and subscription.state != "stopped":
+        if cell is not None and cell.is_suspended and subscription.state != "stopped":
             if subscription.state == "restarting":
                 subscription.state = "catching up"
-            process.resume()
+            cell.resume()
             subscription.wake()
 
     async def _set_aside_poison(self) -> None:
@@ -182,7 +182,7 @@ class HandlerRunner(ProcessRunner):
 
     @override
     def node(self, *, restarting: bool) -> TreeNode:
-        statistics = self.subscription.statistics(self._home.dispatched(self.subscription))
+        statistics = self.subscription.statistics(self._host.dispatched(self.subscription))
         return TreeNode(
             self.name, self.kind, statistics.state, self.spec.restart, self.restarts, statistics.waiting
         )

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from typing_extensions import override
 
 from uno_actors.actors.ask import Envelope
-from uno_actors.actors.cell import ActorProcess, Failure
+from uno_actors.actors.cell import ActorCell, Failure
 from uno_actors.actors.future import Future
 from uno_actors.actors.pykka import ActorDeadError, PykkaActor
 from uno_actors.errors import describe
@@ -57,8 +57,8 @@ class TreeNode:
 class ChildFailed:
     """Message to the supervisor: a child has failed, after its start number ``round``."""
 
-    runner: "Runner"
-    round: int
+    child: "ChildHandle"
+    incarnation: int
     error: BaseException
     streak: int | None = None  # how often it has failed at the same thing before
 
@@ -67,34 +67,34 @@ class ChildFailed:
 class ChildEnded:
     """Message to the supervisor: a child has ended by itself."""
 
-    runner: "Runner"
-    round: int
+    child: "ChildHandle"
+    incarnation: int
 
 
 @dataclass(frozen=True, slots=True)
 class ChildStarted:
     """Message to the supervisor: a child that was to be restarted has started."""
 
-    runner: "Runner"
-    round: int
+    child: "ChildHandle"
+    incarnation: int
 
 
 @dataclass(frozen=True, slots=True)
 class StartFailed:
     """Message to the supervisor: a child that was to be restarted could not be."""
 
-    runner: "Runner"
-    round: int
+    child: "ChildHandle"
+    incarnation: int
     error: BaseException
 
 
-News = ChildFailed | ChildEnded | ChildStarted | StartFailed
+ChildSignal = ChildFailed | ChildEnded | ChildStarted | StartFailed
 
 
 # --- runners ---
 
 
-class Runner:
+class ChildHandle:
     """Starts, halts and stops one child; lives on the event loop.
 
     Args:
@@ -109,10 +109,10 @@ class Runner:
 
     kind: Kind
 
-    def __init__(self, name: str, spec: ChildSpec, tell: Callable[[News], None]) -> None:
+    def __init__(self, name: str, spec: ChildSpec, tell: Callable[[ChildSignal], None]) -> None:
         self.name = name
         self.spec = spec
-        self.round = 0
+        self.incarnation = 0
         self.restarts = 0
         self._tell = tell
         self._log = get_logger(child=name)
@@ -169,10 +169,10 @@ async def within(patience: Shutdown, until: float | None, work: Awaitable[object
     return True
 
 
-class ProcessRunner(Runner):
+class CellChild(ChildHandle):
     """A child that is one actor."""
 
-    _process: ActorProcess | None = None
+    _cell: ActorCell | None = None
     _owed: Envelope | None = None  # what it failed at last, which is in no mailbox any more
 
     def _make(self) -> "Future[Any]":
@@ -185,60 +185,60 @@ class ProcessRunner(Runner):
 
     @override
     async def start(self) -> None:
-        self.round += 1
-        process = self._process
-        if process is not None and process.is_suspended:
+        self.incarnation += 1
+        cell = self._cell
+        if cell is not None and cell.is_suspended:
             self.restarts += 1
             again = self._message_again()
             self._owed = None  # from here on it is in the mailbox, and may fail again at any moment
             try:
-                restarted = process.restart(again)
+                restarted = cell.restart(again)
             except BaseException:
                 self._owed = again
                 raise
             await restarted
         else:
-            self.restarts += self.round > 1
+            self.restarts += self.incarnation > 1
             await self._make()
 
     @override
     async def halt(self, until: float | None = None) -> None:
-        process = self._process
-        if process is not None and not process.is_suspended:
-            await self._end(process, until, process.halt)
+        cell = self._cell
+        if cell is not None and not cell.is_suspended:
+            await self._end(cell, until, cell.halt)
 
     @override
     async def stop(self, until: float | None = None) -> None:
-        process, self._process = self._process, None
-        if process is not None:
+        cell, self._cell = self._cell, None
+        if cell is not None:
             try:
-                await self._end(process, until, process.stop)
+                await self._end(cell, until, cell.stop)
             except asyncio.CancelledError:  # whoever wanted it ended waits no longer
-                process.kill()
+                cell.kill()
                 raise
 
-    async def _end(self, process: ActorProcess, until: float | None, end: Callable[[], Future[None]]) -> None:
+    async def _end(self, cell: ActorCell, until: float | None, end: Callable[[], Future[None]]) -> None:
         if self.spec.patience != "kill":
             with suppress(ActorDeadError):  # it has ended meanwhile
                 if await self._within(until, end()):
                     return
-                self._log.warning("actor did not stop in time and is abandoned", actor=str(process))
-        self._process = None
-        process.kill()
+                self._log.warning("actor did not stop in time and is abandoned", actor=str(cell))
+        self._cell = None
+        cell.kill()
 
     @override
     def abandon(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
+        cell, self._cell = self._cell, None
+        if cell is not None:
+            cell.kill()
 
     def _failed(self, failure: Failure) -> None:
         """Told by the process, on any thread."""
         if not failure.while_starting:  # whoever starts it again learns of that
-            self._tell(ChildFailed(self, self.round, failure.error))
+            self._tell(ChildFailed(self, self.incarnation, failure.error))
 
 
-class SpawnsActors(Protocol):
+class ActorHost(Protocol):
     """What makes the processes of plain actors."""
 
     def spawn_child(
@@ -248,19 +248,21 @@ class SpawnsActors(Protocol):
         *,
         own_thread: bool,
         on_failed: Callable[[Failure], None],
-        on_ended: Callable[[ActorProcess], None],
-    ) -> tuple[ActorProcess, Future[Any]]:
+        on_ended: Callable[[ActorCell], None],
+    ) -> tuple[ActorCell, Future[Any]]:
         """Make a process and start it."""
 
 
-class ActorRunner(ProcessRunner):
+class ActorChild(CellChild):
     """A child that is a plain actor: what it failed at is tried again, and is a dead message at last."""
 
     kind = "actor"
 
-    def __init__(self, name: str, spec: ChildSpec, tell: Callable[[News], None], home: SpawnsActors) -> None:
+    def __init__(
+        self, name: str, spec: ChildSpec, tell: Callable[[ChildSignal], None], host: ActorHost
+    ) -> None:
         super().__init__(name, spec, tell)
-        self._home = home
+        self._host = host
         self._tried: Envelope | None = None  # the message at which it failed last
         self._attempts = 0  # at it
         self._error: BaseException | None = None
@@ -270,7 +272,7 @@ class ActorRunner(ProcessRunner):
     def _make(self) -> Future[Any]:
         spec = self.spec
         self._is_up = False
-        self._process, started = self._home.spawn_child(
+        self._cell, started = self._host.spawn_child(
             lambda: spec.run(*spec.args, **spec.kwargs),
             spec.name,
             own_thread=spec.dispatcher == "thread",
@@ -293,37 +295,37 @@ class ActorRunner(ProcessRunner):
             self._error = failure.error
         super()._failed(failure)
 
-    def _ended(self, process: ActorProcess) -> None:
+    def _ended(self, cell: ActorCell) -> None:
         """Told when the process has ended, on any thread: by itself, if nobody here has wanted it."""
-        self._give_up_message(process)
-        if self._process is process:
-            self._process = None
+        self._give_up_message(cell)
+        if self._cell is cell:
+            self._cell = None
             if self._is_up:
-                self._tell(ChildEnded(self, self.round))
+                self._tell(ChildEnded(self, self.incarnation))
 
     @override
     def _message_again(self) -> Envelope | None:
-        if self._attempts >= (self.spec.max_attempts or 1) and self._process is not None:
-            self._give_up_message(self._process)
+        if self._attempts >= (self.spec.max_attempts or 1) and self._cell is not None:
+            self._give_up_message(self._cell)
         return self._owed
 
     @override
     def resume(self) -> None:
-        if self._process is not None:
-            self._give_up_message(self._process)
-            self._process.resume()
+        if self._cell is not None:
+            self._give_up_message(self._cell)
+            self._cell.resume()
 
-    def _give_up_message(self, process: ActorProcess) -> None:
+    def _give_up_message(self, cell: ActorCell) -> None:
         message, self._owed = self._owed, None
         if message is not None and self._error is not None:
             reason = f"the actor failed at it, at attempt {self._attempts}: {describe(self._error)}"
-            process.lose(message, reason)
+            cell.lose(message, reason)
 
     @override
     def node(self, *, restarting: bool) -> TreeNode:
         state, waiting = "stopped", 0
-        if self._process is not None:
-            statistics = self._process.statistics()
+        if self._cell is not None:
+            statistics = self._cell.statistics()
             state, waiting = statistics.state, statistics.waiting
         return TreeNode(
             self.name,

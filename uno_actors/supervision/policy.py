@@ -9,11 +9,11 @@ from typing import Literal
 
 from uno_actors.supervision.spec import ChildSpec, RestartType, Supervisor
 
-MemberState = Literal["running", "restarting", "stopped"]
+ChildStatus = Literal["running", "restarting", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ChildState:
     """One child.
 
     Attributes:
@@ -29,7 +29,7 @@ class Member:
     name: str
     restart: RestartType = "permanent"
     significant: bool = False
-    state: MemberState = "running"
+    status: ChildStatus = "running"
     restarts: tuple[float, ...] = ()
     streak: int = 0
     since: float = 0.0
@@ -60,7 +60,7 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
-class LetGo:
+class Terminate:
     """The child is not started again: see that nothing of it is left."""
 
     name: str
@@ -81,11 +81,11 @@ class ShutDown:
     name: str
 
 
-Order = Nothing | RestartGroup | Resume | LetGo | GiveUp | ShutDown
+Decision = Nothing | RestartGroup | Resume | Terminate | GiveUp | ShutDown
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class SupervisorState:
     """The children of one supervisor, in the order of their start.
 
     Attributes:
@@ -95,41 +95,41 @@ class Family:
     """
 
     rules: Supervisor
-    members: tuple[Member, ...] = ()
+    children: tuple[ChildState, ...] = ()
     restarts: tuple[float, ...] = ()
 
-    def __getitem__(self, name: str) -> Member:
-        return next(member for member in self.members if member.name == name)
+    def __getitem__(self, name: str) -> ChildState:
+        return next(child for child in self.children if child.name == name)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of all children, in the order of their start."""
-        return tuple(member.name for member in self.members)
+        return tuple(child.name for child in self.children)
 
     # --- what was done ---
 
-    def added(self, name: str, spec: ChildSpec, now: float) -> "Family":
+    def added(self, name: str, spec: ChildSpec, now: float) -> "SupervisorState":
         """A child was started, as the last."""
-        member = Member(name, spec.restart, spec.significant, since=now)
-        return replace(self, members=(*self.members, member))
+        child = ChildState(name, spec.restart, spec.significant, since=now)
+        return replace(self, children=(*self.children, child))
 
-    def started(self, name: str, now: float) -> "Family":
+    def started(self, name: str, now: float) -> "SupervisorState":
         """A child has started again."""
-        return self._with(replace(self[name], state="running", since=now))
+        return self._with(replace(self[name], status="running", since=now))
 
-    def starting(self, name: str) -> "Family":
+    def starting(self, name: str) -> "SupervisorState":
         """A stopped child is being started because somebody wants it."""
-        return self._with(replace(self[name], state="restarting"))
+        return self._with(replace(self[name], status="restarting"))
 
-    def stopped(self, name: str) -> "Family":
+    def stopped(self, name: str) -> "SupervisorState":
         """A child was stopped because somebody wanted it; a temporary one is forgotten."""
         if self[name].restart == "temporary":
             return self.without(name)
-        return self._with(replace(self[name], state="stopped"))
+        return self._with(replace(self[name], status="stopped"))
 
-    def without(self, name: str) -> "Family":
+    def without(self, name: str) -> "SupervisorState":
         """A child is forgotten."""
-        return replace(self, members=tuple(member for member in self.members if member.name != name))
+        return replace(self, children=tuple(child for child in self.children if child.name != name))
 
     # --- what happened, and what to do about it ---
 
@@ -142,7 +142,7 @@ class Family:
         streak: int | None = None,
         *,
         can_resume: bool = True,
-    ) -> "tuple[Family, Order]":
+    ) -> "tuple[SupervisorState, Decision]":
         """A running child has failed.
 
         Args:
@@ -153,8 +153,8 @@ class Family:
             streak: How often it has failed at the same thing before, if that is known; else it is counted.
             can_resume: Whether it could go on as it is; a supervisor that has given up cannot.
         """
-        member = self[name]
-        if member.state != "running":
+        child = self[name]
+        if child.status != "running":
             return self, Nothing()  # it was to be stopped or restarted anyhow: the same incident
         match self.rules.directive(error):
             case "resume" if can_resume:
@@ -163,76 +163,76 @@ class Family:
                 return self, GiveUp(name, "failed, which escalates")
             case "stop":
                 return self._departed(name, by_itself=False)
-        if member.restart == "temporary":
+        if child.restart == "temporary":
             return self._departed(name, by_itself=True)
         return self._restarted(name, now, chance, streak)
 
-    def ended(self, name: str, now: float, chance: float) -> "tuple[Family, Order]":
+    def ended(self, name: str, now: float, chance: float) -> "tuple[SupervisorState, Decision]":
         """A running child has ended by itself, without a failure."""
-        member = self[name]
-        if member.state != "running":
+        child = self[name]
+        if child.status != "running":
             return self, Nothing()
-        if member.restart != "permanent":
+        if child.restart != "permanent":
             return self._departed(name, by_itself=True)
         return self._restarted(name, now, chance, None)
 
-    def start_failed(self, name: str, now: float, chance: float) -> "tuple[Family, Order]":
+    def start_failed(self, name: str, now: float, chance: float) -> "tuple[SupervisorState, Decision]":
         """A child that was to be started again could not be; that counts as one more restart."""
-        member = self[name]
-        if member.state != "restarting":
+        child = self[name]
+        if child.status != "restarting":
             return self, Nothing()
         return self._restarted(name, now, chance, None)
 
-    def _departed(self, name: str, *, by_itself: bool) -> "tuple[Family, Order]":
+    def _departed(self, name: str, *, by_itself: bool) -> "tuple[SupervisorState, Decision]":
         significant = by_itself and self[name].significant
         after = self.stopped(name)
         others = any(
-            member.significant and member.state != "stopped"
-            for member in after.members
-            if member.name != name
+            child.significant and child.status != "stopped" for child in after.children if child.name != name
         )
         match self.rules.auto_shutdown:
             case "any_significant" if significant:
                 return after, ShutDown(name)
             case "all_significant" if significant and not others:
                 return after, ShutDown(name)
-        return after, LetGo(name)
+        return after, Terminate(name)
 
-    def _restarted(self, name: str, now: float, chance: float, streak: int | None) -> "tuple[Family, Order]":
-        rules, member, budget = self.rules, self[name], self.rules.restart_budget
-        before = member.restarts if rules.budget == "child" else self.restarts
+    def _restarted(
+        self, name: str, now: float, chance: float, streak: int | None
+    ) -> "tuple[SupervisorState, Decision]":
+        rules, child, budget = self.rules, self[name], self.rules.restart_budget
+        before = child.restarts if rules.budget == "child" else self.restarts
         if not budget.allows(before, now):
             return self, GiveUp(name, f"failed again after {budget}")
         if streak is None:
-            is_quiet = member.state == "running" and now - member.since >= rules.quiet_after
-            streak = 0 if is_quiet else member.streak
+            is_quiet = child.status == "running" and now - child.since >= rules.quiet_after
+            streak = 0 if is_quiet else child.streak
         restarts = (*budget.recent(before, now), now)
-        failed = replace(member, streak=streak + 1, since=now)
+        failed = replace(child, streak=streak + 1, since=now)
         if rules.budget == "child":
-            family = self._with(replace(failed, restarts=restarts))
+            state = self._with(replace(failed, restarts=restarts))
         else:
-            family = replace(self._with(failed), restarts=restarts)
-        group = family._group(name)
+            state = replace(self._with(failed), restarts=restarts)
+        group = state._group(name)
         start = tuple(other.name for other in group if other.restart != "temporary" or other.name == name)
         for other in group:
             if other.name in start:
-                family = family._with(replace(family[other.name], state="restarting"))
+                state = state._with(replace(state[other.name], status="restarting"))
             else:
-                family = family.without(other.name)
+                state = state.without(other.name)
         stop = tuple(other.name for other in reversed(group))
-        return family, RestartGroup(stop, start, rules.backoff.delay(streak, chance))
+        return state, RestartGroup(stop, start, rules.backoff.delay(streak, chance))
 
-    def _group(self, name: str) -> tuple[Member, ...]:
+    def _group(self, name: str) -> tuple[ChildState, ...]:
         """Those that are restarted with ``name``, in the order of their start."""
         match self.rules.strategy:
             case "one_for_all":
-                return self.members
+                return self.children
             case "rest_for_one":
-                return self.members[self.names.index(name) :]
+                return self.children[self.names.index(name) :]
         return (self[name],)
 
-    def _with(self, changed: Member) -> "Family":
+    def _with(self, changed: ChildState) -> "SupervisorState":
         return replace(
             self,
-            members=tuple(changed if member.name == changed.name else member for member in self.members),
+            children=tuple(changed if child.name == changed.name else child for child in self.children),
         )

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from uno_actors.actors.actor import Actor, ActorRef, StartReply
 from uno_actors.actors.ask import being_handled, time_left
-from uno_actors.actors.cell import ActorProcess, Failure, MessageStatistics, StopFlag
+from uno_actors.actors.cell import ActorCell, Failure, MessageStatistics, StopFlag
 from uno_actors.actors.dispatcher import Dispatcher, DispatcherStatistics
 from uno_actors.actors.future import Future
 from uno_actors.actors.mailbox import DEFAULT, DeadMessages, make_mailbox
@@ -35,7 +35,7 @@ from uno_actors.errors import (
     WaitsForItself,
 )
 from uno_actors.handlers.actor import HandlerActor, HandlerStatistics, Subscription, Work
-from uno_actors.handlers.child import HandlerRunner
+from uno_actors.handlers.child import HandlerChild
 from uno_actors.handlers.control import NOTHING, HandlerControl, HandlerInfo, Orders, Told, position_of
 from uno_actors.handlers.moves import checkpoint_of, warn_of_skipped, warn_of_unnamed
 from uno_actors.handlers.router import TURN, RouterActor
@@ -44,10 +44,10 @@ from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.logs import get_logger
 from uno_actors.quantities import check_count, check_duration
 from uno_actors.store.port import EventStore, Lease
-from uno_actors.supervision.child import ActorRunner, ChildFailed, News, Runner, TreeNode
+from uno_actors.supervision.child import ActorChild, ChildFailed, ChildHandle, ChildSignal, TreeNode
 from uno_actors.supervision.reload import Difference
 from uno_actors.supervision.spec import ChildSpec, Supervisor
-from uno_actors.supervision.supervisor import SupervisorActor, SupervisorRunner
+from uno_actors.supervision.supervisor import SupervisorActor, SupervisorChild
 from uno_actors.system.tree import handlers_in, resolve_child
 from uno_actors.tasks import begin
 
@@ -164,15 +164,15 @@ class Runtime:
         self.clock = settings.clock
         self._give_up = give_up
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._spawned: dict[ActorProcess, None] = {}  # in the order of their start
-        self._names: dict[str, ActorProcess] = {}
+        self._spawned: dict[ActorCell, None] = {}  # in the order of their start
+        self._names: dict[str, ActorCell] = {}
         self._spawning = threading.RLock()  # a signal handler may spawn on the thread that it interrupts here
         self._takes_no_more = False  # actors: those that there are, are being stopped
         self._is_closed = False
-        self._tree: list[SupervisorRunner] = []
+        self._tree: list[SupervisorChild] = []
         self._supervisors: dict[str, SupervisorActor] = {}
         self._handlers: set[str] = set()  # names of those that stand in the tree
-        self._on_ended: dict[ActorProcess, Callable[[ActorProcess], None]] = {}
+        self._on_ended: dict[ActorCell, Callable[[ActorCell], None]] = {}
         self._leases: dict[str, Lease] = {}
         self._control = HandlerControl(store)
         self._told: dict[str, Told] = {}
@@ -198,7 +198,7 @@ class Runtime:
         )
         self._let_go = ExitStack()  # what is to be done at the end, however far the start came
         self.router: RouterActor
-        self._router_process: ActorProcess
+        self._router_cell: ActorCell
         self._is_listening = False
 
     # --- starting ---
@@ -219,12 +219,12 @@ class Runtime:
                 subscription.stand_by()
         await self._record_begin(self.subscriptions, checkpoints)
         self.router = RouterActor(store, self.subscriptions, end, self.clock, TURN)
-        self._router_process = ActorProcess(
+        self._router_cell = ActorCell(
             self.router, self.dispatcher, factory=lambda: self.router, on_failed=self._router_failed
         )
-        self._router_process.start()
+        self._router_cell.start()
         self._let_go.callback(self.router.cancel_timers)
-        self._let_go.callback(self._router_process.kill)
+        self._let_go.callback(self._router_cell.kill)
         if self.subscriptions:
             await self.look_at_orders()
         for supervisor in supervisors:
@@ -239,9 +239,9 @@ class Runtime:
         self._let_go.callback(self._store.on_commit(others.grown))
 
     async def _start_top(self, supervisor: Supervisor) -> None:
-        runner = SupervisorRunner(supervisor, ChildSpec(supervisor), self._root_hears, self)
-        self._tree.append(runner)
-        await runner.start()
+        child = SupervisorChild(supervisor, ChildSpec(supervisor), self._root_signal, self)
+        self._tree.append(child)
+        await child.start()
 
     def _listen(self) -> None:
         if self.subscriptions and not self._is_listening:  # else nobody wants to know
@@ -382,9 +382,9 @@ class Runtime:
 
     async def unsubscribe(self, name: str) -> None:
         """See `ActorSystem.unsubscribe`."""
-        for shell in self._supervisors.values():
-            if isinstance(shell.runners.get(name), HandlerRunner):
-                await shell.drop_children([name])
+        for supervisor in self._supervisors.values():
+            if isinstance(supervisor.children.get(name), HandlerChild):
+                await supervisor.drop_children([name])
                 return
         raise UnknownHandler(name, [subscription.name for subscription in self.subscriptions])
 
@@ -396,23 +396,23 @@ class Runtime:
         gave_up: Callable[[SupervisorGaveUp], None],
         has_ended: Callable[[], None],
     ) -> SupervisorActor:
-        """See `uno_actors.supervision.supervisor.Nursery`."""
+        """See `uno_actors.supervision.supervisor.SupervisorHost`."""
         if rules.name in self._supervisors:
             raise InvalidSupervisor(f"supervisor {rules.name!r}", "the system has one of this name already")
-        self._supervisors[rules.name] = shell = SupervisorActor(rules, self, gave_up, has_ended)
-        await self.spawn(shell)
-        return shell
+        self._supervisors[rules.name] = supervisor = SupervisorActor(rules, self, gave_up, has_ended)
+        await self.spawn(supervisor)
+        return supervisor
 
     def resolve_child(self, child: Any) -> list[ChildSpec]:
-        """See `uno_actors.supervision.supervisor.Nursery`."""
+        """See `uno_actors.supervision.supervisor.SupervisorHost`."""
         return resolve_child(child)
 
-    async def make_runner(self, spec: ChildSpec, tell: Callable[[News], None]) -> Runner:
-        """See `uno_actors.supervision.supervisor.Nursery`."""
+    async def make_child(self, spec: ChildSpec, tell: Callable[[ChildSignal], None]) -> ChildHandle:
+        """See `uno_actors.supervision.supervisor.SupervisorHost`."""
         if isinstance(spec.run, Supervisor):
-            return SupervisorRunner(spec.run, spec, tell, self)
+            return SupervisorChild(spec.run, spec, tell, self)
         if not isinstance(spec.run, HandlerSpec):
-            return ActorRunner(spec.known_name or "", spec, tell, self)
+            return ActorChild(spec.known_name or "", spec, tell, self)
         if spec.run.name in self._handlers:
             raise InvalidHandler(f"two handlers are named {spec.run.name!r}: give each a name of its own")
         self._handlers.add(spec.run.name)
@@ -422,21 +422,21 @@ class Runtime:
         except BaseException:
             await self._free(spec.run.name)
             raise
-        return HandlerRunner(subscription, spec, tell, self, self._store)
+        return HandlerChild(subscription, spec, tell, self, self._store)
 
-    async def forget(self, runner: Runner) -> None:
-        """See `uno_actors.supervision.supervisor.Nursery`."""
-        if isinstance(runner, SupervisorRunner) and (shell := runner.shell) is not None:
-            for other in shell.runners.values():
+    async def forget(self, child: ChildHandle) -> None:
+        """See `uno_actors.supervision.supervisor.SupervisorHost`."""
+        if isinstance(child, SupervisorChild) and (supervisor := child.supervisor) is not None:
+            for other in supervisor.children.values():
                 await self.forget(other)
-            self._supervisors.pop(shell.rules.name, None)
-            shell.actor_ref.stop(block=False)
-        elif isinstance(runner, HandlerRunner):
+            self._supervisors.pop(supervisor.rules.name, None)
+            supervisor.actor_ref.stop(block=False)
+        elif isinstance(child, HandlerChild):
             try:
                 await self.router.save_checkpoints()
             finally:
-                self.router.remove(runner.subscription)
-                await self._free(runner.name)
+                self.router.remove(child.subscription)
+                await self._free(child.name)
 
     async def _free(self, name: str) -> None:
         """Let another handler have the name of one that is gone."""
@@ -462,25 +462,23 @@ class Runtime:
         self._take_over_later()
         return subscription
 
-    def handler_process(
+    def handler_cell(
         self, subscription: Subscription, on_failed: Callable[[Failure], None]
-    ) -> tuple[ActorProcess, Future[Any]]:
-        """See `uno_actors.handlers.child.RunsHandlers`."""
+    ) -> tuple[ActorCell, Future[Any]]:
+        """See `uno_actors.handlers.child.HandlerHost`."""
 
         def instance() -> HandlerActor:
             return HandlerActor(subscription, self._store, self.dispatcher, self.router, self._system)
 
         started: Future[Any] = Future()
-        process = ActorProcess(
-            instance(), self.dispatcher, factory=instance, on_failed=on_failed, started=started
-        )
-        process.name = subscription.name  # in logs and errors
-        subscription.wake = lambda: process.actor.actor_ref.tell(Work())
-        process.start()
-        return process, started
+        cell = ActorCell(instance(), self.dispatcher, factory=instance, on_failed=on_failed, started=started)
+        cell.name = subscription.name  # in logs and errors
+        subscription.wake = lambda: cell.actor.actor_ref.tell(Work())
+        cell.start()
+        return cell, started
 
     def dispatched(self, subscription: Subscription) -> int:
-        """See `uno_actors.handlers.child.RunsHandlers`."""
+        """See `uno_actors.handlers.child.HandlerHost`."""
         return self.router.dispatched(subscription)
 
     def spawn_child(
@@ -490,19 +488,19 @@ class Runtime:
         *,
         own_thread: bool,
         on_failed: Callable[[Failure], None],
-        on_ended: Callable[[ActorProcess], None],
-    ) -> tuple[ActorProcess, Future[Any]]:
-        """See `uno_actors.supervision.child.SpawnsActors`."""
-        process, started = self._process_of(
+        on_ended: Callable[[ActorCell], None],
+    ) -> tuple[ActorCell, Future[Any]]:
+        """See `uno_actors.supervision.child.ActorHost`."""
+        cell, started = self._make_cell(
             factory(), name, own_thread=own_thread, factory=factory, on_failed=on_failed
         )
-        self._on_ended[process] = on_ended
-        return process, started
+        self._on_ended[cell] = on_ended
+        return cell, started
 
-    def _root_hears(self, news: News) -> None:
+    def _root_signal(self, signal: ChildSignal) -> None:
         """A supervisor at the top has given up, and with it the system; or it has ended, which is all right."""
-        if isinstance(news, ChildFailed) and isinstance(news.error, SupervisorGaveUp):
-            self._give_up(news.error)
+        if isinstance(signal, ChildFailed) and isinstance(signal.error, SupervisorGaveUp):
+            self._give_up(signal.error)
 
     async def change(self, wanted: Difference) -> dict[str, Exception]:
         """Turn the tree into another; what is in both runs on.
@@ -512,32 +510,32 @@ class Runtime:
         """
         for name in wanted.stop:
             await self._stop_top(name)
-        shells = [(change, self._supervisors[change.rules.name]) for change in wanted.changes]
-        for change, shell in reversed(shells):
-            await shell.drop_children(change.stop)
-        for change, shell in shells:
-            shell.adopt(change.rules)
+        supervisors = [(change, self._supervisors[change.rules.name]) for change in wanted.changes]
+        for change, supervisor in reversed(supervisors):
+            await supervisor.drop_children(change.stop)
+        for change, supervisor in supervisors:
+            supervisor.adopt(change.rules)
         failed: dict[str, Exception] = {}
-        for change, shell in shells:
-            for spec in change.start if shell.is_running else ():  # else they come with their supervisor
+        for change, supervisor in supervisors:
+            for spec in change.start if supervisor.is_running else ():  # else they come with their supervisor
                 try:
-                    await shell.start_child(spec)
+                    await supervisor.start_child(spec)
                 except Exception as error:  # noqa: BLE001 - whatever its start raises
                     failed[spec.known_name or ""] = error
-            shell.adopt(change.rules)
-        for supervisor in wanted.start:
+            supervisor.adopt(change.rules)
+        for added in wanted.start:
             try:
-                await self._start_top(supervisor)
+                await self._start_top(added)
             except Exception as error:  # noqa: BLE001 - whatever the start of a child raises
-                failed[supervisor.name] = error
-                await self._stop_top(supervisor.name)
+                failed[added.name] = error
+                await self._stop_top(added.name)
         return failed
 
     async def _stop_top(self, name: str) -> None:
-        for runner in [runner for runner in self._tree if runner.name == name]:
-            await runner.stop()
-            await self.forget(runner)
-            self._tree.remove(runner)
+        for child in [child for child in self._tree if child.name == name]:
+            await child.stop()
+            await self.forget(child)
+            self._tree.remove(child)
 
     def supervisor(self, name: str) -> SupervisorActor:
         """The supervisor of this name.
@@ -551,32 +549,32 @@ class Runtime:
 
     def tree(self) -> TreeNode:
         """All supervisors with what stands under them."""
-        nodes = tuple(runner.node(restarting=False) for runner in self._tree)
+        nodes = tuple(child.node(restarting=False) for child in self._tree)
         return TreeNode(self._settings.name, "supervisor", "running", children=nodes)
 
     def spawn(
         self,
         actor: A,
-        parent: ActorProcess | None = None,
+        parent: ActorCell | None = None,
         name: str | None = None,
         *,
         own_thread: bool = False,
     ) -> "Future[ActorRef[A]]":
         """Start an actor that stands under no supervisor; see `ActorSystem.spawn` and `Actor.spawn`."""
         seconds = time_left(self._settings.ask_timeout)
-        return self._process_of(actor, name, parent, own_thread=own_thread, seconds=seconds)[1]
+        return self._make_cell(actor, name, parent, own_thread=own_thread, seconds=seconds)[1]
 
-    def _process_of(
+    def _make_cell(
         self,
         actor: A,
         name: str | None,
-        parent: ActorProcess | None = None,
+        parent: ActorCell | None = None,
         *,
         own_thread: bool,
         seconds: float | None = None,
         factory: Callable[[], PykkaActor] | None = None,
         on_failed: Callable[[Failure], None] | None = None,
-    ) -> "tuple[ActorProcess, Future[ActorRef[A]]]":
+    ) -> "tuple[ActorCell, Future[ActorRef[A]]]":
         """Make a process of this system and start it; the future has its reference when it has started.
 
         It is abandoned if it has not started within ``seconds``, as far as the future is looked at.
@@ -586,42 +584,42 @@ class Runtime:
         ref = ActorRef(actor, self._settings.ask_timeout)
         ref.actor_inbox.dead = self.dead_messages
         actor._actor_ref = ref
-        process = ActorProcess(
+        cell = ActorCell(
             actor,
             self.dispatcher,
             factory=factory,
             on_failed=on_failed,
             started=started,
-            home=self,
+            host=self,
             own_thread=own_thread,
         )
-        started.target = process
+        started.target = cell
         with self._spawning:  # at the end of the system either it is seen there, or refused here
             if self._takes_no_more:
                 raise SystemNotRunning(self._settings.name, "stopping and takes no more actors")
             if name is not None:
-                owner = self._names.setdefault(name, process)
-                if owner is not process:
+                owner = self._names.setdefault(name, cell)
+                if owner is not cell:
                     raise NameTaken(name, str(owner))
-                process.name = name
-            self._spawned[process] = None
+                cell.name = name
+            self._spawned[cell] = None
         if parent is not None:
-            parent.add_child(process)
-        process.start()
-        return process, started
+            parent.add_child(cell)
+        cell.start()
+        return cell, started
 
     def named(self, name: str) -> ActorRef[Any] | None:
         """The living actor of this name."""
-        process = self._names.get(name)
-        return None if process is None else cast("ActorRef[Any]", process.actor.actor_ref)
+        cell = self._names.get(name)
+        return None if cell is None else cast("ActorRef[Any]", cell.actor.actor_ref)
 
-    def ended(self, process: ActorProcess) -> None:
+    def ended(self, cell: ActorCell) -> None:
         """Forget an actor that has ended, and its name."""
-        self._spawned.pop(process, None)
-        if process.name is not None:
-            del self._names[process.name]
-        if (listener := self._on_ended.pop(process, None)) is not None:
-            listener(process)
+        self._spawned.pop(cell, None)
+        if cell.name is not None:
+            del self._names[cell.name]
+        if (listener := self._on_ended.pop(cell, None)) is not None:
+            listener(cell)
 
     def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine as a task that is not lost.
@@ -636,12 +634,12 @@ class Runtime:
 
     def _router_failed(self, failure: Failure) -> None:
         """The router goes on where it stood: it fails only when its store does."""
-        delay = ROUTER_BACKOFF.delay(self._router_process.restarts, 0.5)
+        delay = ROUTER_BACKOFF.delay(self._router_cell.restarts, 0.5)
         self._log.error("router failed", exc_info=failure.error, restart_in=delay)
 
         def restart() -> None:
             if not self.router.actor_stopped.is_set():
-                self._router_process.restart()
+                self._router_cell.restart()
                 self.router.route_soon()
 
         self.clock.call_later(delay, restart)
@@ -666,7 +664,7 @@ class Runtime:
             active_aggregates=len(self.aggregates),
             dead_messages=self.dead_messages.count,
             actors=len(self._spawned),
-            messages=ActorProcess.messages(tuple(self._spawned)),
+            messages=ActorCell.messages(tuple(self._spawned)),
             commands_waiting=self.aggregates.waiting,
             oldest_command=self.aggregates.oldest(),
             restarts=sum(node.restarts for node in self.tree().walk()),
@@ -739,13 +737,13 @@ class Runtime:
         deadline = begun + timeout
         try:
             await self._within(begun + timeout * DRAIN_SHARE, self._drain())
-            for runner in reversed(self._tree):
+            for child in reversed(self._tree):
                 # It keeps to the deadline by itself.
-                await self._within(deadline + 1, runner.stop(deadline))
+                await self._within(deadline + 1, child.stop(deadline))
             await self._within(max(deadline, time.monotonic() + 1), self.router.save_checkpoints())
             self._take_no_more()
-            for process in (*reversed(self._spawned), self._router_process):
-                await self._stop_one(process.stop(), process, deadline)
+            for cell in (*reversed(self._spawned), self._router_cell):
+                await self._stop_one(cell.stop(), cell, deadline)
             await self._within(deadline, self._answered())
             await self._within(deadline, self.aggregates.save_snapshots())
             await self._within(max(deadline, time.monotonic() + 1), self.release())
@@ -761,10 +759,10 @@ class Runtime:
         while not await self._is_settled([s for s in self.subscriptions if s.live]):  # noqa: ASYNC110 - as above
             await asyncio.sleep(LOOK_AGAIN)
 
-    async def _stop_one(self, stopped: Awaitable[None], process: ActorProcess, deadline: float) -> None:
+    async def _stop_one(self, stopped: Awaitable[None], cell: ActorCell, deadline: float) -> None:
         if not await self._within(deadline, stopped):
-            self._log.warning("actor did not stop in time and is abandoned", actor=str(process))
-            process.kill()
+            self._log.warning("actor did not stop in time and is abandoned", actor=str(cell))
+            cell.kill()
 
     async def _within(self, deadline: float, work: Awaitable[Any]) -> bool:
         """Await ``work`` until ``deadline``; whether it was done by then. What fails does not stop the stop.
@@ -793,10 +791,10 @@ class Runtime:
         self._is_closed = True
         self._take_no_more()
         self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
-        for runner in reversed(self._tree):
-            runner.abandon()
-        for process in tuple(self._spawned):
-            process.kill()
+        for child in reversed(self._tree):
+            child.abandon()
+        for cell in tuple(self._spawned):
+            cell.kill()
         self._let_go.close()
         for task in self._tasks:
             task.cancel()

@@ -744,7 +744,7 @@ class SupervisorRef:
             InvalidSupervisor, InvalidHandler: It cannot stand under this supervisor.
             Exception: What its start raised; it is no child then.
         """
-        return await self._system._on_its_loop(self._shell.start_child(child))
+        return await self._system._on_its_loop(self._supervisor.start_child(child))
 
     async def terminate_child(self, name: str) -> None:
         """Stop a child; it stays a child that `restart_child` can start, unless it is temporary.
@@ -752,7 +752,7 @@ class SupervisorRef:
         Raises:
             UnknownChild: There is none of this name.
         """
-        await self._system._on_its_loop(self._shell.terminate_child(name))
+        await self._system._on_its_loop(self._supervisor.terminate_child(name))
 
     async def restart_child(self, name: str) -> None:
         """Start a child that was terminated or has ended.
@@ -762,7 +762,7 @@ class SupervisorRef:
             InvalidSupervisor: It is running.
             Exception: What its start raised.
         """
-        await self._system._on_its_loop(self._shell.restart_child(name))
+        await self._system._on_its_loop(self._supervisor.restart_child(name))
 
     async def delete_child(self, name: str) -> None:
         """Forget a child that was terminated or has ended.
@@ -771,11 +771,11 @@ class SupervisorRef:
             UnknownChild: There is none of this name.
             InvalidSupervisor: It is running.
         """
-        await self._system._on_its_loop(self._shell.delete_child(name))
+        await self._system._on_its_loop(self._supervisor.delete_child(name))
 
     def which_children(self) -> tuple[TreeNode, ...]:
         """The children in the order of their start, and how they are."""
-        return self._shell.nodes()
+        return self._supervisor.nodes()
 
     def count_children(self) -> ChildCounts:
         """How many there are."""
@@ -785,7 +785,7 @@ class SupervisorRef:
         return ChildCounts(len(nodes), active, supervisors, len(nodes) - supervisors)
 
     @property
-    def _shell(self) -> SupervisorActor:
+    def _supervisor(self) -> SupervisorActor:
         return self._system._running().supervisor(self.name)
 
     def __repr__(self) -> str:

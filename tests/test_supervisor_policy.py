@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from uno_actors import Backoff, ChildSpec, Supervisor
 from uno_actors.supervision.policy import (
-    Family,
+    Decision,
     GiveUp,
-    LetGo,
     Nothing,
-    Order,
     RestartGroup,
     Resume,
     ShutDown,
+    SupervisorState,
+    Terminate,
 )
 from uno_actors.supervision.spec import RestartType, Strategy
 
@@ -27,29 +27,31 @@ ERROR = ValueError("broken")
 def nothing(event: object) -> None: ...
 
 
-def family(*children: tuple[str, RestartType] | ChildSpec, **rules: Any) -> Family:
+def state(*children: tuple[str, RestartType] | ChildSpec, **rules: Any) -> SupervisorState:
     specs = [
         child if isinstance(child, ChildSpec) else ChildSpec(nothing, name=child[0], restart=child[1])
         for child in children
     ]
-    made = Family(Supervisor("team", specs, **{"backoff": BACKOFF, **rules}))
+    made = SupervisorState(Supervisor("team", specs, **{"backoff": BACKOFF, **rules}))
     for spec in specs:
         made = made.added(spec.name or "", spec, 0.0)
     return made
 
 
-def permanent(*names: str, **rules: Any) -> Family:
-    return family(*((name, "permanent") for name in names), **rules)
+def permanent(*names: str, **rules: Any) -> SupervisorState:
+    return state(*((name, "permanent") for name in names), **rules)
 
 
-def fail(it: Family, name: str, now: float = 0.0, error: BaseException = ERROR) -> tuple[Family, Order]:
+def fail(
+    it: SupervisorState, name: str, now: float = 0.0, error: BaseException = ERROR
+) -> tuple[SupervisorState, Decision]:
     return it.failed(name, error, now, 0.0)
 
 
-def restarted(it: Family, order: Order, now: float) -> Family:
+def restarted(it: SupervisorState, decision: Decision, now: float) -> SupervisorState:
     """All of the group have started again."""
-    assert isinstance(order, RestartGroup)
-    for name in order.start:
+    assert isinstance(decision, RestartGroup)
+    for name in decision.start:
         it = it.started(name, now)
     return it
 
@@ -76,53 +78,53 @@ def restarted(it: Family, order: Order, now: float) -> Family:
 def test_who_is_restarted_with_a_failed_child(
     strategy: Strategy, failing: str, stop: tuple[str, ...], start: tuple[str, ...]
 ) -> None:
-    it, order = fail(permanent("a", "b", "c", "d", strategy=strategy), failing)
-    assert order == RestartGroup(stop, start, 1.0)
-    assert {member.name for member in it.members if member.state == "restarting"} == set(start)
+    it, decision = fail(permanent("a", "b", "c", "d", strategy=strategy), failing)
+    assert decision == RestartGroup(stop, start, 1.0)
+    assert {child.name for child in it.children if child.status == "restarting"} == set(start)
 
 
 # --- restart types ---
 
 
 @pytest.mark.parametrize(
-    ("restart", "fails", "expected", "state"),
+    ("restart", "fails", "expected", "status"),
     [
         ("permanent", True, RestartGroup(("a",), ("a",), 1.0), "restarting"),  # always restarted
         ("permanent", False, RestartGroup(("a",), ("a",), 1.0), "restarting"),
         ("transient", True, RestartGroup(("a",), ("a",), 1.0), "restarting"),  # only if it ends abnormally
-        ("transient", False, LetGo("a"), "stopped"),
-        ("temporary", True, LetGo("a"), None),  # never restarted, and forgotten
-        ("temporary", False, LetGo("a"), None),
+        ("transient", False, Terminate("a"), "stopped"),
+        ("temporary", True, Terminate("a"), None),  # never restarted, and forgotten
+        ("temporary", False, Terminate("a"), None),
     ],
 )
 def test_when_a_child_is_restarted(
-    restart: RestartType, fails: bool, expected: Order, state: str | None
+    restart: RestartType, fails: bool, expected: Decision, status: str | None
 ) -> None:
-    before = family(("a", restart))
-    it, order = fail(before, "a") if fails else before.ended("a", 0.0, 0.0)
-    assert order == expected
-    assert [member.state for member in it.members] == ([] if state is None else [state])
+    before = state(("a", restart))
+    it, decision = fail(before, "a") if fails else before.ended("a", 0.0, 0.0)
+    assert decision == expected
+    assert [child.status for child in it.children] == ([] if status is None else [status])
 
 
 def test_a_temporary_child_is_forgotten_as_a_bystander_too() -> None:
-    it, order = fail(
-        family(("a", "permanent"), ("b", "temporary"), ("c", "transient"), strategy="one_for_all"), "a"
+    it, decision = fail(
+        state(("a", "permanent"), ("b", "temporary"), ("c", "transient"), strategy="one_for_all"), "a"
     )
-    assert order == RestartGroup(("c", "b", "a"), ("a", "c"), 1.0)
+    assert decision == RestartGroup(("c", "b", "a"), ("a", "c"), 1.0)
     assert it.names == ("a", "c")
 
 
 # --- the budget ---
 
 
-def crash(it: Family, at: list[float], name: str = "a") -> tuple[list[str], Family]:
+def crash(it: SupervisorState, at: list[float], name: str = "a") -> tuple[list[str], SupervisorState]:
     """What came of crashes at these moments, each after the restart from the one before."""
     kinds = []
     for now in at:
-        it, order = fail(it, name, now)
-        kinds.append(type(order).__name__)
-        if isinstance(order, RestartGroup):
-            it = restarted(it, order, now)
+        it, decision = fail(it, name, now)
+        kinds.append(type(decision).__name__)
+        if isinstance(decision, RestartGroup):
+            it = restarted(it, decision, now)
     return kinds, it
 
 
@@ -146,13 +148,13 @@ def test_the_supervisor_gives_up_when_its_budget_is_used_up(
 
 
 def test_intensity_4_and_a_restart_that_always_fails_one_crash_takes_the_supervisor_down() -> None:
-    it, order = fail(permanent("a", max_restarts=4, within=3600), "a")
+    it, decision = fail(permanent("a", max_restarts=4, within=3600), "a")
     attempts = 0
-    while not isinstance(order, GiveUp):
+    while not isinstance(decision, GiveUp):
         attempts += 1
-        it, order = it.start_failed("a", 0.0, 0.0)
+        it, decision = it.start_failed("a", 0.0, 0.0)
     assert attempts == 4
-    assert order == GiveUp("a", "failed again after 4 restarts within 3600 s")
+    assert decision == GiveUp("a", "failed again after 4 restarts within 3600 s")
 
 
 def test_one_incident_counts_once_however_many_siblings_it_restarts() -> None:
@@ -167,8 +169,8 @@ def test_children_share_a_budget_or_each_has_its_own() -> None:
     shared = permanent("a", "b", max_restarts=1)
     own = permanent("a", "b", max_restarts=1, budget="child")
     for whose, second in ((shared, GiveUp), (own, RestartGroup)):
-        it, order = fail(whose, "a")
-        assert isinstance(fail(restarted(it, order, 0.0), "b")[1], second)
+        it, decision = fail(whose, "a")
+        assert isinstance(fail(restarted(it, decision, 0.0), "b")[1], second)
     kinds, _ = crash(own, [0, 1])
     assert kinds == ["RestartGroup", "GiveUp"]
 
@@ -179,28 +181,28 @@ def test_children_share_a_budget_or_each_has_its_own() -> None:
 def test_the_back_off_grows_from_failure_to_failure_and_begins_anew_after_a_quiet_time() -> None:
     it, delays = permanent("a", max_restarts=None, within=10), []
     for now in (0, 1, 2, 3, 4, 13, 23, 24):
-        it, order = fail(it, "a", now)
-        it = restarted(it, order, now)
-        delays.append(order.delay)  # type: ignore[union-attr]
+        it, decision = fail(it, "a", now)
+        it = restarted(it, decision, now)
+        delays.append(decision.delay)  # type: ignore[union-attr]
     assert delays == [1, 2, 4, 8, 8, 8, 1, 2]
 
 
 def test_failed_starts_wait_longer_each_time() -> None:
-    it, order = fail(permanent("a", max_restarts=None), "a")
-    delays = [order]
+    it, decision = fail(permanent("a", max_restarts=None), "a")
+    delays = [decision]
     for _ in range(3):
-        it, order = it.start_failed("a", 1000.0, 0.0)
-        delays.append(order)
-    assert [order.delay for order in delays] == [1, 2, 4, 8]  # type: ignore[union-attr]
+        it, decision = it.start_failed("a", 1000.0, 0.0)
+        delays.append(decision)
+    assert [decision.delay for decision in delays] == [1, 2, 4, 8]  # type: ignore[union-attr]
 
 
 def test_who_knows_how_often_it_has_failed_at_the_same_says_so() -> None:
     it = permanent("a", max_restarts=None)
     for streak, delay in ((2, 4), (0, 1), (1, 2)):
-        it, order = it.failed("a", ERROR, 0.0, 0.0, streak)
-        assert isinstance(order, RestartGroup)
-        assert order.delay == delay
-        it = restarted(it, order, 0.0)
+        it, decision = it.failed("a", ERROR, 0.0, 0.0, streak)
+        assert isinstance(decision, RestartGroup)
+        assert decision.delay == delay
+        it = restarted(it, decision, 0.0)
 
 
 # --- starts that fail ---
@@ -214,11 +216,11 @@ def test_who_knows_how_often_it_has_failed_at_the_same_says_so() -> None:
         ("one_for_all", RestartGroup(("d", "c", "b", "a"), ("a", "b", "c", "d"), 1.0)),  # all again
     ],
 )
-def test_a_child_that_fails_to_start_again_is_tried_again(strategy: Strategy, expected: Order) -> None:
+def test_a_child_that_fails_to_start_again_is_tried_again(strategy: Strategy, expected: Decision) -> None:
     it, _ = fail(permanent("a", "b", "c", "d", strategy=strategy), "c" if strategy == "one_for_one" else "b")
     if strategy != "one_for_one":
         it = it.started("b", 0.0)
-    it = replace(it, members=tuple(replace(member, streak=0) for member in it.members))
+    it = replace(it, children=tuple(replace(child, streak=0) for child in it.children))
     assert it.start_failed("c", 0.0, 0.0)[1] == expected
 
 
@@ -237,8 +239,8 @@ def test_a_directive_decides_by_the_class_of_the_error() -> None:
         "a", "b", directives={OSError: "resume", KeyError: "stop", MemoryError: "escalate"}, max_restarts=0
     )
     assert fail(it, "a", error=ConnectionError()) == (it, Resume("a"))
-    stopped, order = fail(it, "a", error=KeyError())
-    assert (order, stopped["a"].state) == (LetGo("a"), "stopped")
+    stopped, decision = fail(it, "a", error=KeyError())
+    assert (decision, stopped["a"].status) == (Terminate("a"), "stopped")
     assert fail(it, "a", error=MemoryError())[1] == GiveUp("a", "failed, which escalates")
     assert isinstance(fail(it, "a")[1], GiveUp)  # by its budget
 
@@ -251,12 +253,12 @@ def test_what_cannot_go_on_as_it_is_is_restarted() -> None:
 # --- significant children ---
 
 
-def significant(*restarts: RestartType, auto_shutdown: str) -> Family:
+def significant(*restarts: RestartType, auto_shutdown: str) -> SupervisorState:
     specs = [
         ChildSpec(nothing, name=name, restart=restart, significant=True)
         for name, restart in zip("abc", restarts, strict=False)
     ]
-    return family(*specs, ("other", "permanent"), auto_shutdown=auto_shutdown)
+    return state(*specs, ("other", "permanent"), auto_shutdown=auto_shutdown)
 
 
 def test_any_significant_child_that_ends_by_itself_ends_the_supervisor() -> None:
@@ -269,14 +271,14 @@ def test_any_significant_child_that_ends_by_itself_ends_the_supervisor() -> None
 
 def test_the_last_significant_child_that_ends_by_itself_ends_the_supervisor() -> None:
     it = significant("transient", "transient", auto_shutdown="all_significant")
-    it, order = it.ended("b", 0.0, 0.0)
-    assert order == LetGo("b")
+    it, decision = it.ended("b", 0.0, 0.0)
+    assert decision == Terminate("b")
     assert it.ended("a", 0.0, 0.0)[1] == ShutDown("a")
 
 
 def test_a_significant_child_that_was_stopped_by_somebody_ends_nothing() -> None:
     it = significant("transient", "transient", auto_shutdown="any_significant").stopped("a")
-    assert it["a"].state == "stopped"
+    assert it["a"].status == "stopped"
     assert it.ended("a", 0.0, 0.0) == (it, Nothing())
 
 
@@ -303,7 +305,7 @@ def test_whatever_happens_the_rules_hold(
     happenings: list[tuple[str, str, float]],
 ) -> None:
     """Against a model that keeps, in plain sets and lists, what OTP's documentation says in words."""
-    it = family(*zip(NAMES, restarts, strict=True), strategy=strategy, max_restarts=budget, within=2.0)
+    it = state(*zip(NAMES, restarts, strict=True), strategy=strategy, max_restarts=budget, within=2.0)
     alive, waiting, incidents, now = list(NAMES), set[str](), list[float](), 0.0
     kind_of = dict(zip(NAMES, restarts, strict=True))
     for what, name, passed in happenings:
@@ -314,7 +316,7 @@ def test_whatever_happens_the_rules_hold(
         match what:
             case "start":
                 if name in waiting:
-                    it, order = it.started(name, now), Nothing()
+                    it, decision = it.started(name, now), Nothing()
                     waiting.discard(name)
                     alive.append(name)
                 continue
@@ -324,34 +326,34 @@ def test_whatever_happens_the_rules_hold(
                 alive = [other for other in alive if other != name]
                 continue
             case "fail":
-                it, order = fail(it, name, now)
+                it, decision = fail(it, name, now)
                 restarts_it = running and kind_of[name] != "temporary"
             case "end":
-                it, order = it.ended(name, now, 0.0)
+                it, decision = it.ended(name, now, 0.0)
                 restarts_it = running and kind_of[name] == "permanent"
             case _:
-                it, order = it.start_failed(name, now, 0.0)
+                it, decision = it.start_failed(name, now, 0.0)
                 restarts_it = name in waiting
         if not restarts_it:
-            assert not isinstance(order, (RestartGroup, GiveUp))
+            assert not isinstance(decision, (RestartGroup, GiveUp))
             if running and what != "start fails":
                 alive.remove(name)
-                assert isinstance(order, LetGo)
+                assert isinstance(decision, Terminate)
             continue
         if len([moment for moment in incidents if now - moment <= 2.0]) >= budget:
-            assert isinstance(order, GiveUp)
+            assert isinstance(decision, GiveUp)
             return
         incidents.append(now)
-        assert isinstance(order, RestartGroup)
+        assert isinstance(decision, RestartGroup)
         place = NAMES.index(name)
         group = {"one_for_one": {name}, "one_for_all": set(NAMES), "rest_for_one": set(NAMES[place:])}[
             strategy
         ]
-        group &= {*it.names, *order.stop}
-        assert set(order.stop) == group
-        assert list(order.stop) == sorted(order.stop, reverse=True)
-        assert list(order.start) == sorted(order.start)
-        assert set(order.start) == {other for other in group if kind_of[other] != "temporary"}
-        waiting |= set(order.start)
+        group &= {*it.names, *decision.stop}
+        assert set(decision.stop) == group
+        assert list(decision.stop) == sorted(decision.stop, reverse=True)
+        assert list(decision.start) == sorted(decision.start)
+        assert set(decision.start) == {other for other in group if kind_of[other] != "temporary"}
+        waiting |= set(decision.start)
         alive = [other for other in alive if other not in group]
-        assert {member.name for member in it.members if member.state == "restarting"} == waiting
+        assert {child.name for child in it.children if child.status == "restarting"} == waiting
