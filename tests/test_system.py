@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from uno_actors import (
     ActorSystem,
     AggregateRoot,
     Backoff,
+    ChildSpec,
     Command,
     CommandRejected,
     DomainEvent,
@@ -590,3 +592,101 @@ async def test_supervisors_of_one_system_restart_their_own_handlers_only() -> No
         handlers = system.statistics().handlers
     assert (handlers["a"].restarts, handlers["b"].restarts) == (1, 0)
     assert (handlers["a"].handled, handlers["b"].handled) == (1, 2)
+
+
+# --- what is sent while it starts ---
+
+
+class Waits(Actor):
+    """Starts when ``condition`` holds: so long the system is starting."""
+
+    def __init__(self, condition: Callable[[], object]) -> None:
+        super().__init__()
+        self.condition = condition
+
+    async def on_start(self) -> None:
+        await until(self.condition)
+
+
+async def test_what_a_handler_sends_while_the_system_starts_is_done_and_seen_by_other_handlers() -> None:
+    store = BankStore()
+    await store.append(Debited(amount=1), Debited(amount=2))
+    seen: list[int] = []
+
+    @subscribe(name="refunds", start="earliest")
+    async def refund(event: Debited, context: HandlerContext) -> None:
+        await context.system.aggregate(Account, "alice").ask(Credit(amount=event.amount))
+
+    @subscribe(name="observer")
+    async def observe(event: Credited) -> None:
+        seen.append(event.amount)
+
+    def is_over() -> bool:
+        return len(seen) == 2 or bool(system.statistics().handlers["refunds"].failures)
+
+    supervisors = [
+        Supervisor("quick", [refund, observe]),
+        Supervisor("slow", [ChildSpec(Waits, "slow", (is_over,))]),
+    ]
+    system = ActorSystem(store, aggregates=[Account], handlers=[], supervisors=supervisors)
+    async with system:
+        assert seen == [1, 2]
+        assert system.statistics().handlers["refunds"].failures == 0
+        await system.settled()
+    assert await store.dead_letters() == []
+    assert seen == [1, 2], "each once"
+
+
+async def test_an_actor_may_use_the_system_while_that_starts() -> None:
+    found: list[object] = []
+
+    class Uses(Actor):
+        async def on_start(self) -> None:
+            found.append(await system.aggregate(Account, "alice").ask(Credit(amount=5)))
+            helper = await system.spawn(Actor, name="helper")
+            found.append(system.actor("helper") == helper)
+            with pytest.raises(SystemNotRunning, match="is starting"):  # it would wait for this very start
+                await system.settled()
+
+    supervisor = Supervisor("actors", [Uses])
+    system = ActorSystem(BankStore(), aggregates=[Account], handlers=[], supervisors=[supervisor])
+    async with system:
+        assert found == [5, True]
+
+
+async def test_a_handler_that_is_not_started_yet_does_not_delay_those_of_lower_priority() -> None:
+    store, seen = BankStore(), []
+
+    @subscribe(name="early", priority=EventPriority.LOW)
+    async def early(event: Credited) -> None:
+        seen.append("early")
+
+    @subscribe(name="late", priority=EventPriority.HIGH)
+    async def late(event: Credited) -> None:
+        seen.append("late")
+
+    class Credits(Waits):
+        async def on_start(self) -> None:
+            await store.append(*credited(1))
+            await super().on_start()
+
+    supervisors = [
+        Supervisor("first", [early]),
+        Supervisor("slow", [ChildSpec(Credits, "slow", (lambda: seen,))]),
+        Supervisor("last", [late]),
+    ]
+    async with ActorSystem(store, handlers=[], supervisors=supervisors) as system:
+        assert seen[0] == "early"
+        await system.settled()
+    assert seen == ["early", "late"]
+
+
+async def test_a_handler_with_nothing_to_read_is_live_when_the_system_has_started() -> None:
+    store = BankStore()
+    await store.append(*credited(1, 2))
+
+    @subscribe(name="latest")
+    async def latest(event: Credited) -> None: ...
+
+    async with ActorSystem(store, handlers=[latest]) as system:
+        assert system.statistics().handlers["latest"].state == "live"

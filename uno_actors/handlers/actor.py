@@ -126,7 +126,7 @@ class Subscription:
     """
 
     def __init__(
-        self, spec: HandlerSpec, position: int, registry: EventRegistry, clock: Clock, *, live: bool
+        self, spec: HandlerSpec, position: int, registry: EventRegistry, clock: Clock, *, live: bool = False
     ) -> None:
         self.spec = spec
         self.name = spec.name
@@ -298,6 +298,15 @@ class Subscription:
         self.ahead.clear()
         self.untold.clear()
         self._failed.clear()
+
+    def has_started(self, dispatched: int) -> None:
+        """Its actor runs: with nothing to read it is live at once; ``dispatched`` as for `checkpoint`.
+
+        Not a projection: it publishes its view first.
+        """
+        if self.may_go_on and not self.spec.keeps_a_view and self.position >= dispatched:
+            self.state = "live"
+        self.wake()
 
     def was_reset(self, request: Reset) -> None:
         """The request is carried out."""

@@ -200,6 +200,7 @@ class Runtime:
         self.router: RouterActor
         self._router_cell: ActorCell
         self._is_listening = False
+        self.takes_work = False  # commands and new actors
 
     # --- starting ---
 
@@ -227,10 +228,12 @@ class Runtime:
         self._let_go.callback(self._router_cell.kill)
         if self.subscriptions:
             await self.look_at_orders()
+        # From here on commands work, and what they record is handed out: whatever starts below may send some.
+        self._listen_to_others(end)
+        self._listen()
+        self.takes_work = True
         for supervisor in supervisors:
             await self._start_top(supervisor)
-        self._listen()
-        self._listen_to_others(end)
         self._take_over_later()
 
     def _listen_to_others(self, position: int) -> None:
@@ -274,8 +277,7 @@ class Runtime:
         position = 0 if spec.keeps_a_view else checkpoint_of(spec, checkpoints, others)
         if position is None:
             position = await position_of(self._store, spec.start, end)
-        live = position >= end and not spec.keeps_a_view
-        return Subscription(spec, position, self._store.event_registry, self.clock, live=live)
+        return Subscription(spec, position, self._store.event_registry, self.clock)
 
     async def _lease(self, name: str) -> bool:
         lease = await self._store.lease(name)
@@ -452,8 +454,6 @@ class Runtime:
         subscription = await self._subscribe(spec, checkpoints, end)
         if not leased:
             subscription.stand_by()
-        elif subscription.live:
-            subscription.state = "catching up"  # the router may be further by now
         await self._record_begin([subscription], checkpoints)
         if leased:
             self._give_orders(subscription, await self._control.orders())

@@ -309,7 +309,7 @@ class ActorSystem:
             UnknownActor: There is no actor of this class and name.
             SystemNotRunning: The system was not started, or has stopped.
         """
-        found = self._running().named(name)
+        found = self._taking().named(name)
         if actor_class is not None:
             if found is None:
                 raise UnknownActor(self.name, name, "none that lives was spawned under this name")
@@ -675,18 +675,28 @@ class ActorSystem:
         return self._event_registry if self._store is None else self._store.event_registry
 
     def _running(self) -> Runtime:
-        if self._forks != _forks.count:
-            raise SystemNotRunning(self.name, "that of the parent of this forked process; start one here")
-        if self._runtime is None or self._state not in ("running", "stopping"):
-            raise SystemNotRunning(self.name, self._state) from self.failure
-        return self._runtime
+        """The runtime between start and stop, for what observes or changes the system."""
+        return self._runtime_in("running", "stopping")
+
+    def _taking(self) -> Runtime:
+        """The runtime while it takes commands: as soon as handlers and actors start, for they may send some."""
+        if self._runtime is not None and self._runtime.takes_work:
+            return self._runtime_in("starting", "running", "stopping")
+        return self._running()
 
     def _accepting(self) -> Runtime:
-        """As `_running`, for what is new: while it stops, only what handlers and actors still need."""
-        runtime = self._running()
+        """As `_taking`, for what is new: while the system stops, only what handlers and actors still need."""
+        runtime = self._taking()
         if self._state == "stopping" and current_cause() is None and being_handled.get() is None:
             raise SystemNotRunning(self.name, self._state)
         return runtime
+
+    def _runtime_in(self, *states: State) -> Runtime:
+        if self._forks != _forks.count:
+            raise SystemNotRunning(self.name, "that of the parent of this forked process; start one here")
+        if self._runtime is None or self._state not in states:
+            raise SystemNotRunning(self.name, self._state) from self.failure
+        return self._runtime
 
     def _serve(self, aggregate_type: type[AggregateRoot]) -> None:
         """Take a class into service; one that was defined again, as in a notebook, replaces itself."""
