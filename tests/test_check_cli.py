@@ -17,7 +17,8 @@ from test_config import GOOD, WRONG, written
 from typer.testing import CliRunner, Result
 
 from uno_actors.cli import app as cli
-from uno_actors.config.reader import FileTable, load
+from uno_actors.config.reader import load
+from uno_actors.config.tables import FileTable
 from uno_actors.config.writer import as_toml
 
 FILE = """\

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from sqlalchemy import make_url
 
 from uno_actors import ActorSystem, Backoff, ConfigFault, EventPriority, InvalidConfig, Supervisor
-from uno_actors.config.reader import FileTable, load
+from uno_actors.config.reader import load
+from uno_actors.config.tables import FileTable
 from uno_actors.config.text import MOST_BYTES
 from uno_actors.supervision.spec import ChildSpec
 from uno_actors.topics import TopicPattern

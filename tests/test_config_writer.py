@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from test_config import GOOD, written
 
 from uno_actors import Backoff, EventPriority, Supervisor
-from uno_actors.config.reader import DEFAULT_SUPERVISOR, load
+from uno_actors.config.reader import load
+from uno_actors.config.tables import DEFAULT_SUPERVISOR
 from uno_actors.config.writer import NotConfigurable, as_toml, write_config
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.supervision.spec import ChildSpec

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uno_actors import Actor, Backoff, Supervisor
-from uno_actors.config.analysis import plan, time_to_give_up
-from uno_actors.config.simulation import Fault, InvalidFault, Outcome, simulate
+from uno_actors.config.analysis import analyse, time_to_give_up
+from uno_actors.config.simulation import Fault, InvalidFault, Simulation, simulate
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.supervision.spec import ChildSpec
 
@@ -34,8 +34,8 @@ def tree_of(*children: object, restarts: int | None = 2, name: str = "s", **opti
 
 def simulated(
     *supervisors: Supervisor, fault: str = "mail fails 100%", seconds: float = 3600.0, seed: int = 0
-) -> Outcome:
-    return simulate(plan(supervisors, 10).tree, [Fault.parse(fault)], seconds, seed)
+) -> Simulation:
+    return simulate(analyse(supervisors, 10).tree, [Fault.parse(fault)], seconds, seed)
 
 
 # --- faults ------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def test_what_fails_too_often_is_set_aside_and_the_child_goes_on() -> None:
 def test_the_budget_of_nested_supervisors_is_their_product() -> None:
     inner = tree_of(ChildSpec(Simulated, "mail"), restarts=3, name="inner")
     outcome = simulated(tree_of(inner, restarts=2), fault="mail cannot start after 10s")
-    found = plan([tree_of(inner, restarts=2)], 10).longest
+    found = analyse([tree_of(inner, restarts=2)], 10).longest
     assert found is not None
     assert outcome.ended
     # the first failure is of the running child, the others are of starts; each but the last is followed by one
@@ -185,6 +185,8 @@ def test_what_the_plan_says_of_a_child_that_cannot_start_comes_true(tree: Superv
 @settings(max_examples=200)
 def test_attempts_that_the_plan_calls_unreachable_are_never_reached(tree: Supervisor, attempts: int) -> None:
     supervisor = tree_of(mail(attempts), restarts=tree.max_restarts, within=tree.within, backoff=tree.backoff)
-    is_contradiction = any(finding.severity == "contradiction" for finding in plan([supervisor], 10).findings)
+    is_contradiction = any(
+        finding.severity == "contradiction" for finding in analyse([supervisor], 10).findings
+    )
     outcome = simulated(supervisor, fault="mail fails 100% of 0.0001/s", seconds=15_000.0)
     assert outcome.children["s", "mail"].dead == (not is_contradiction)

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from uno_actors.cli.terminal import complain, say, say_json
-from uno_actors.config.analysis import Finding, Node, Plan, plan
+from uno_actors.config.analysis import Analysis, Finding, Node, analyse
 from uno_actors.config.errors import ConfigFault, InvalidConfig
-from uno_actors.config.reader import DEFAULT_SUPERVISOR, Config, json_schema, load
-from uno_actors.config.simulation import Fault, InvalidFault, Outcome, simulate
+from uno_actors.config.reader import Config, load
+from uno_actors.config.simulation import Fault, InvalidFault, Simulation, simulate
+from uno_actors.config.tables import DEFAULT_SUPERVISOR, json_schema
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.printable import counted
 from uno_actors.supervision.spec import Supervisor
@@ -40,7 +41,7 @@ def check(
     except InvalidConfig as error:
         _refuse(error, as_json=as_json)
         raise typer.Exit(exit_code(error)) from None
-    found = plan(config.supervisors, config.system.stop_timeout)
+    found = analyse(config.supervisors, config.system.stop_timeout)
     findings = [
         (finding, config.fault(finding.path, finding.option, finding.reason)) for finding in found.findings
     ]
@@ -68,7 +69,7 @@ def exit_code(error: InvalidConfig) -> int:
     return 2 if any(fault.line is None and fault.file == error.file for fault in error.faults) else 1
 
 
-def _simulated(config: Config, faults: Sequence[str], lasting: str, seed: int) -> Outcome | None:
+def _simulated(config: Config, faults: Sequence[str], lasting: str, seed: int) -> Simulation | None:
     try:
         seconds = duration(lasting)
     except ValueError:
@@ -76,11 +77,11 @@ def _simulated(config: Config, faults: Sequence[str], lasting: str, seed: int) -
     if not faults:
         return None
     free = Supervisor(DEFAULT_SUPERVISOR, config.handlers, max_restarts=None)
-    tree = plan([*config.supervisors, free], config.system.stop_timeout).tree
+    tree = analyse([*config.supervisors, free], config.system.stop_timeout).tree
     return simulate(tree, [Fault.parse(fault) for fault in faults], seconds, seed)
 
 
-def _told(outcome: Outcome) -> Iterator[str]:
+def _told(outcome: Simulation) -> Iterator[str]:
     """The outcome of a simulation, a line for each part."""
     yield ""
     end = "the system ended after" if outcome.ended else "the system ran for"
@@ -103,7 +104,7 @@ def _told(outcome: Outcome) -> Iterator[str]:
         yield f"  {' > '.join(path)} gave up {when}"
 
 
-def _outcome_as_data(outcome: Outcome) -> dict[str, Any]:
+def _outcome_as_data(outcome: Simulation) -> dict[str, Any]:
     data = asdict(outcome)
     data["children"] = [{"path": path, **asdict(child)} for path, child in outcome.children.items()]
     return data
@@ -121,7 +122,7 @@ def _refuse(error: InvalidConfig, *, as_json: bool) -> None:
 
 
 def _report(
-    config: Config, found: Plan, findings: Sequence[tuple[Finding, ConfigFault]], *, is_right: bool
+    config: Config, found: Analysis, findings: Sequence[tuple[Finding, ConfigFault]], *, is_right: bool
 ) -> Iterator[str]:
     yield from draw(config, found)
     yield ""
@@ -133,8 +134,8 @@ def _report(
     yield f"{config.file} is right" if is_right else f"{config.file} contradicts itself"
 
 
-def worst_cases(found: Plan) -> Iterator[str]:
-    """The plan in sentences."""
+def worst_cases(found: Analysis) -> Iterator[str]:
+    """The analysis in sentences."""
     if found.shortest is None or found.longest is None:
         yield "no failure of a child ends the system"
     else:
@@ -157,7 +158,7 @@ def worst_cases(found: Plan) -> Iterator[str]:
     )
 
 
-def draw(config: Config, found: Plan) -> Iterator[str]:
+def draw(config: Config, found: Analysis) -> Iterator[str]:
     """The tree, a line for each part."""
     types = config.aggregates.types
     served = "any" if types is None else ", ".join(kind.aggregate_type for kind in types) or "none"
@@ -213,9 +214,9 @@ def rounded(seconds: float) -> str:
 
 
 def _as_data(
-    config: Config, found: Plan, findings: Sequence[tuple[Finding, ConfigFault]], *, is_right: bool
+    config: Config, found: Analysis, findings: Sequence[tuple[Finding, ConfigFault]], *, is_right: bool
 ) -> dict[str, Any]:
-    def endurance(one: Any) -> dict[str, Any] | None:
+    def escalation(one: Any) -> dict[str, Any] | None:
         return None if one is None else {name: getattr(one, name) for name in one.__dataclass_fields__}
 
     return {
@@ -223,8 +224,8 @@ def _as_data(
         "right": is_right,
         "faults": [],
         "findings": [{"severity": finding.severity, **place.as_dict()} for finding, place in findings],
-        "shortest": endurance(found.shortest),
-        "longest": endurance(found.longest),
+        "shortest": escalation(found.shortest),
+        "longest": escalation(found.longest),
         "longest_outage": found.longest_outage,
         "endless": found.endless,
         "shutdown": found.shutdown,

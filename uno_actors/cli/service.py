@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from uno_actors.cli.control import ControlServer, control_directory
-from uno_actors.config.analysis import plan
+from uno_actors.config.analysis import analyse
 from uno_actors.config.errors import InvalidConfig
 from uno_actors.config.reader import Config, load
 from uno_actors.errors import SupervisorGaveUp, UnoError, describe
@@ -188,7 +188,7 @@ def serve(config: Config, log_form: LogForm | None, early: EarlySignals) -> int:
 def log_findings(config: Config) -> None:
     """Warn of rules that contradict each other."""
     log = get_logger(system=config.system.name)
-    for finding in plan(config.supervisors, config.system.stop_timeout).findings:
+    for finding in analyse(config.supervisors, config.system.stop_timeout).findings:
         is_contradiction = finding.severity == "contradiction"
         log.warning(
             "rules contradict each other" if is_contradiction else "rules are worth a look",

@@ -54,7 +54,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Endurance:
+class Escalation:
     """What one child has to do until the system ends.
 
     Attributes:
@@ -88,7 +88,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Analysis:
     """What a system's rules come to.
 
     Attributes:
@@ -103,8 +103,8 @@ class Plan:
     """
 
     tree: tuple[Node, ...]
-    shortest: Endurance | None
-    longest: Endurance | None
+    shortest: Escalation | None
+    longest: Escalation | None
     longest_outage: float | None
     endless: tuple[tuple[str, ...], ...]
     shutdown: float | None
@@ -112,7 +112,7 @@ class Plan:
     findings: tuple[Finding, ...]
 
 
-def plan(supervisors: Sequence[Supervisor], stop_timeout: float) -> Plan:
+def analyse(supervisors: Sequence[Supervisor], stop_timeout: float) -> Analysis:
     """What comes of the supervisors of a system.
 
     Args:
@@ -120,20 +120,20 @@ def plan(supervisors: Sequence[Supervisor], stop_timeout: float) -> Plan:
         stop_timeout: Of the system, in seconds.
     """
     tree = tuple(_node_of(supervisor) for supervisor in supervisors)
-    endurances, endless = [], []
+    escalations, endless = [], []
     for line in _lines(tree):
-        found = endurance(line)
+        found = escalation(line)
         if found is None:
             endless.append(_names(line))
         else:
-            endurances.append(found)
-    findings = [*_unreachable(tree), *_smells(tree, stop_timeout)]
+            escalations.append(found)
+    findings = [*_unreachable(tree), *_questionable(tree, stop_timeout)]
     parts = [node.shutdown for node in tree]
-    return Plan(
+    return Analysis(
         tree,
-        min(endurances, key=lambda one: one.failures, default=None),
-        max(endurances, key=lambda one: one.failures, default=None),
-        max((one.outage for one in endurances), default=None),
+        min(escalations, key=lambda one: one.failures, default=None),
+        max(escalations, key=lambda one: one.failures, default=None),
+        max((one.outage for one in escalations), default=None),
         tuple(endless),
         None if None in parts else sum(part for part in parts if part is not None),
         stop_timeout,
@@ -176,7 +176,7 @@ def _names(line: Sequence[Node]) -> tuple[str, ...]:
 # --- worst cases -------------------------------------------------------------------------------------------
 
 
-def endurance(line: Sequence[Node]) -> Endurance | None:
+def escalation(line: Sequence[Node]) -> Escalation | None:
     """What the last of ``line`` has to do until the system ends; ``None`` if nothing that it does ends it.
 
     Args:
@@ -192,7 +192,7 @@ def endurance(line: Sequence[Node]) -> Endurance | None:
             return None
         failures *= node.supervisor.max_restarts + 1
         outage += lasting
-    return Endurance(_names(line), failures, failures - 1, outage)
+    return Escalation(_names(line), failures, failures - 1, outage)
 
 
 def time_to_give_up(supervisor: Supervisor, lasting: float = 0.0) -> float | None:
@@ -294,7 +294,9 @@ def attempts(above: Sequence[Supervisor], wanted: int) -> int:
     return wanted
 
 
-def _smells(tree: Sequence[Node], stop_timeout: float, above: tuple[str, ...] = ()) -> Iterator[Finding]:
+def _questionable(
+    tree: Sequence[Node], stop_timeout: float, above: tuple[str, ...] = ()
+) -> Iterator[Finding]:
     for node in tree:
         path = (*above, node.name)
         supervisor, spec = node.supervisor, node.spec
@@ -315,4 +317,4 @@ def _smells(tree: Sequence[Node], stop_timeout: float, above: tuple[str, ...] = 
                 ' within, or write max_restarts = "unlimited"'
             )
             yield Finding("warning", path, "max_restarts", reason)
-        yield from _smells(node.children, stop_timeout, path)
+        yield from _questionable(node.children, stop_timeout, path)

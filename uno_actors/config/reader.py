@@ -1,300 +1,51 @@
-"""Configuration files: a whole system in TOML, with everything that is wrong in one told at once.
+"""Reads configuration files: a whole system in TOML.
 
-The classes named ``...Table`` are the format: their fields are the keys, an unknown key is refused. `load` reads a
-file with those that it includes, puts environment variables in, imports what is named, and returns a `Config`.
+`load` reads a file and the files it includes, fills in environment variables, imports the Python objects it names, and
+returns a `Config`. If anything is wrong, `InvalidConfig` reports all faults at once.
 """
 
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_args
-
-from pydantic import BaseModel, ConfigDict, ValidationError
-from typing_extensions import override
+from typing import Any, TypeVar
 
 from uno_actors.actors.actor import Actor
 from uno_actors.backoff import Backoff
 from uno_actors.config.errors import ConfigFault, InvalidConfig, key_path, shown
+from uno_actors.config.imports import error_named, imported, why_not_made
+from uno_actors.config.tables import (
+    DEFAULT_SUPERVISOR,
+    ActorTable,
+    AggregatesTable,
+    BackoffTable,
+    FileTable,
+    HandlerTable,
+    LoggingTable,
+    SupervisedHandlerTable,
+    SupervisorTable,
+    SystemTable,
+)
 from uno_actors.config.text import ConfigText, Place, nearest, read_text, resolved
 from uno_actors.config.toml import Path as Keys
-from uno_actors.config.values import (
-    ActorType,
-    AggregateType,
-    AtLeastOne,
-    AtLeastZero,
-    AutoShutdownWord,
-    BudgetWord,
-    DirectiveWord,
-    DispatcherWord,
-    ErrorType,
-    EventType,
-    FormatWord,
-    FromEnvironment,
-    Growth,
-    Handler,
-    HandlerName,
-    LevelWord,
-    MaxRestarts,
-    Name,
-    PriorityWord,
-    RestartWord,
-    Seconds,
-    SecondsOrZero,
-    Share,
-    ShutdownValue,
-    StartValue,
-    StoreOption,
-    StoreUrl,
-    StrategyWord,
-    Text,
-    Topic,
-    Truth,
-    error_named,
-    imported,
-    plain,
-    why_not_made,
+from uno_actors.config.validation import (
+    StandIn,
+    stand_in,
+    validated,
 )
+from uno_actors.config.values import FromEnvironment, plain
 from uno_actors.domain.aggregate import check_events
 from uno_actors.domain.events import DomainEvent, event_registry
-from uno_actors.errors import AmbiguousEventType, CallerError, InternalError, InvalidStoreUrl
-from uno_actors.handlers.spec import EventPriority, HandlerSpec
+from uno_actors.errors import AmbiguousEventType, CallerError, InvalidStoreUrl
+from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.store.port import check_store_url
-from uno_actors.store_urls import HIDDEN, below, is_secret_name, with_options, without_password
+from uno_actors.store_urls import below
 from uno_actors.supervision.spec import ChildSpec, Supervisor
-from uno_actors.units import as_duration
-
-DEFAULT_SUPERVISOR = "handlers"
-"""Supervisor of handlers that stand under no other: any number of restarts, for each event has its attempts."""
-
 
 T = TypeVar("T")
-
-MOST_PASSES = 20
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-# --- the format --------------------------------------------------------------------------------------------
-
-
-class SystemTable(_Table):
-    """The system as a whole; see `ActorSystem`."""
-
-    name: Name = "system"
-    """For logs."""
-    store: StoreUrl = "memory:"
-    """URL of the store; a path in it is relative to the file."""
-    store_options: dict[str, StoreOption] = {}
-    """Options of the store, as in its URL; sizes may be written as "64GiB"."""
-    ask_timeout: Seconds = 30.0
-    """Until an ask without a reply ends with an error."""
-    stop_timeout: SecondsOrZero = 10.0
-    """How long stopping may take: draining, and stopping the last started first."""
-
-    @property
-    def url(self) -> str:
-        """The store's URL with its options."""
-        return with_options(self.store, self.store_options)
-
-    @override
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        for name, value in super().__repr_args__():
-            shown = value
-            if name == "store":
-                shown = without_password(value)
-            elif name == "store_options":
-                shown = {key: HIDDEN if is_secret_name(key) else item for key, item in value.items()}
-            yield name, shown
-
-
-class AggregatesTable(_Table):
-    """The aggregates that the system serves."""
-
-    types: list[AggregateType] | None = None
-    """Their classes; left out, any that is asked for."""
-    passivate_after: Seconds = 300.0
-    """How long one may be idle before it is let go."""
-    max_active: AtLeastOne = 100_000
-    """How many stay active; beyond it those idle for longest are let go."""
-    snapshot_every: AtLeastZero = 200
-    """Events between two snapshots; 0 to take none."""
-    remember_commands: AtLeastZero = 256
-    """For how many of its last events an aggregate knows the commands that recorded them."""
-
-
-class LoggingTable(_Table):
-    """What `uno-actors run` logs, and how."""
-
-    level: LevelWord = "info"
-    """The least severe that is logged."""
-    format: FormatWord = "text"
-    """For people, or one JSON object a line."""
-
-
-class HandlerTable(_Table):
-    """An event handler; what is left out is as `@subscribe` says, else the default."""
-
-    handler: Handler
-    """What is called."""
-    name: HandlerName | None = None
-    """Unique; the checkpoint is kept under it."""
-    topic: Topic | None = None
-    """Only events whose topic matches."""
-    events: list[EventType] | None = None
-    """Only events of these classes."""
-    aggregate_type: Name | None = None
-    """Only events of aggregates of this type."""
-    priority: PriorityWord = EventPriority.NORMAL
-    """For each event every high handler finishes before a normal one starts."""
-    start: StartValue = "latest"
-    """Where a handler without a checkpoint begins."""
-    max_attempts: AtLeastOne = 5
-    """After so many failures an event goes to the dead letters."""
-    timeout: Seconds | None = None
-    """How long one call may take."""
-    concurrency: AtLeastOne = 1
-    """So many events at once, each of another aggregate."""
-    batch: AtLeastOne | None = None
-    """A list of up to so many events instead of one."""
-
-
-class _Child(_Table):
-    restart: RestartWord = "permanent"
-    """When it is restarted: always, only after a failure, or never."""
-    shutdown: ShutdownValue | None = None
-    """How long it may take to stop before it is abandoned; "kill" for no time, "infinity" for any."""
-    significant: Truth = False
-    """Whether its end counts for auto_shutdown."""
-
-
-class SupervisedHandlerTable(HandlerTable, _Child):
-    """An event handler under a supervisor."""
-
-
-class ActorTable(_Child):
-    """A plain actor under a supervisor."""
-
-    actor: ActorType
-    """Its class."""
-    name: Name | None = None
-    """Under which `ActorSystem.actor` finds it; default is that of the class."""
-    args: list[Any] = []
-    """For its constructor."""
-    kwargs: dict[str, Any] = {}
-    """For its constructor."""
-    dispatcher: DispatcherWord = "shared"
-    """Whether it has a thread of its own."""
-    max_attempts: AtLeastOne | None = None
-    """So often a message that nobody waits for is tried before it is a dead message."""
-
-
-class BackoffTable(_Table):
-    """Time between a failure and the restart: min(max, initial * factor ** k), less jitter."""
-
-    initial: SecondsOrZero = 0.1
-    """Before the first restart."""
-    max: SecondsOrZero = 10.0
-    """At the most."""
-    factor: Growth = 2.0
-    """Growth from one restart to the next."""
-    jitter: Share = 0.2
-    """Share of the time that is random."""
-    reset_after: Seconds | None = None
-    """After so long without a failure it begins at the first again."""
-
-
-class SupervisorTable(_Table):
-    """A supervisor; its children start in the order in which they are written, of whatever kind they are."""
-
-    name: Name
-    """Unique."""
-    strategy: StrategyWord = "one_for_one"
-    """Who is restarted with a failed child: nobody, all, or those started after it."""
-    max_restarts: MaxRestarts = 5
-    """So many within `within`; one more, and it gives up."""
-    within: Seconds = 30.0
-    """The sliding window."""
-    budget: BudgetWord = "supervisor"
-    """Whether all children share the restarts, or each has so many."""
-    backoff: BackoffTable = BackoffTable()
-    """Time between a failure and the restart."""
-    directives: dict[ErrorType, DirectiveWord] = {}
-    """What becomes of a child by the class of its error; the innermost class wins."""
-    auto_shutdown: AutoShutdownWord = "never"
-    """Whether it ends when a significant child has ended by itself, or the last of them."""
-    handlers: list[SupervisedHandlerTable] = []
-    """Event handlers."""
-    actors: list[ActorTable] = []
-    """Plain actors."""
-    supervisors: list["NestedSupervisorTable"] = []
-    """Supervisors under this one."""
-
-
-class NestedSupervisorTable(SupervisorTable, _Child):
-    """A supervisor under another."""
-
-
-NestedSupervisorTable.model_rebuild()  # it is named before it is defined, in the table that it is made of
-SupervisorTable.model_rebuild()
-
-
-class FileTable(_Table):
-    """The configuration of an actor system of uno_actors."""
-
-    include: list[Text] = []
-    """Files that are read first, relative to this one: this file's values win, its lists come after theirs."""
-    system: SystemTable = SystemTable()
-    """The system as a whole."""
-    aggregates: AggregatesTable = AggregatesTable()
-    """The aggregates that it serves."""
-    logging: LoggingTable = LoggingTable()
-    """What is logged, and how."""
-    handlers: list[HandlerTable] = []
-    """Event handlers under no supervisor: restarted without limit."""
-    supervisors: list[SupervisorTable] = []
-    """Supervisors directly under the system."""
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema of the format, with which editors complete and check."""
-    schema = _as_written(FileTable.model_json_schema(mode="validation"))
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "title": "uno_actors configuration file",
-    }
-
-
-def _as_written(schema: Any) -> Any:
-    """A schema of what TOML can say: no null, and defaults as they would be written."""
-    if isinstance(schema, list):
-        return [_as_written(part) for part in schema if part != {"type": "null"}]
-    if not isinstance(schema, dict):
-        return schema
-    written = {key: _as_written(part) for key, part in schema.items() if key != "default"}
-    if len(written.get("anyOf", ())) == 1:
-        written |= written.pop("anyOf")[0]
-    if isinstance(written.get("title"), str):
-        del written["title"]
-    main = written.get("anyOf", [written])[0]
-    match default := schema.get("default"):
-        case int() if "enum" in main and not isinstance(default, bool):
-            written["default"] = EventPriority(default).name.lower()
-        case float() if "pattern" in main:
-            written["default"] = as_duration(default)
-        case bool() | int() | float() | str():
-            written["default"] = default
-    return written
-
-
-# --- reading -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -459,18 +210,12 @@ class _Reader:
 
     def _table(self) -> FileTable:
         """The file as a table; what is faulty in it is told, and left out or stood in for."""
-        data = self._text.data
-        for _ in range(MOST_PASSES):
-            try:
-                return FileTable.model_validate(data)
-            except ValidationError as error:
-                for detail in error.errors(include_url=False, include_context=False):
-                    keys = _without_marks(detail["loc"])
-                    if self._text.is_whole or detail["type"] != "missing":
-                        self._tell(*_what_is_wrong(keys, detail))
-                    data = _mended(data, keys, keys)
-                data = _without_gaps(data)
-        raise InternalError(f"{self._text.file} cannot be judged: {shown(data)}")
+
+        def report(keys: Keys, reason: str, found: Any, is_missing: bool) -> None:
+            if self._text.is_whole or not is_missing:
+                self._tell(keys, reason, found)
+
+        return validated(self._text.data, report)
 
     def _tell(self, keys: Keys, reason: str, found: Any = None) -> None:
         if isinstance(found, FromEnvironment):
@@ -684,6 +429,7 @@ class _Reader:
 
 
 _AS_USUAL = {"restart": "permanent", "shutdown": None, "significant": False}
+
 _HANDLER_OPTIONS = {
     "name",
     "priority",
@@ -694,109 +440,3 @@ _HANDLER_OPTIONS = {
     "batch",
     "aggregate_type",
 }
-
-
-# --- what pydantic says ------------------------------------------------------------------------------------
-
-
-def _without_marks(loc: Sequence[str | int]) -> Keys:
-    """The keys of an error; pydantic marks one that is about a key, and not its value, with ``[key]``."""
-    return tuple(loc[:-1] if loc[-1:] == ("[key]",) else loc)
-
-
-def _what_is_wrong(keys: Keys, detail: Any) -> tuple[Keys, str, Any]:
-    found = detail["input"]
-    match detail["type"]:
-        case "extra_forbidden":
-            allowed = _keys_of(_table_at(keys[:-1]))
-            near = get_close_matches(str(keys[-1]), allowed, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            return keys, f"unknown key; {hint}Allowed are {', '.join(allowed)}", found
-        case "missing":
-            return keys, "it is missing", None
-        case "model_type" | "dict_type" | "model_attributes_type":
-            return keys, "allowed is a table", found
-        case "list_type":
-            is_tables = _table_at(keys) is not None
-            allowed_list = f"tables: write [[{_header(keys)}]]" if is_tables else "a list, in [ and ]"
-            return keys, f"allowed are {allowed_list}" if is_tables else f"allowed is {allowed_list}", found
-    return keys, detail["msg"], found
-
-
-def _header(keys: Keys) -> str:
-    return ".".join(key for key in keys if isinstance(key, str))
-
-
-def _table_at(keys: Keys) -> type[BaseModel] | None:
-    """The kind of the table at ``keys``, or of those in the list there."""
-    kind: type[BaseModel] | None = FileTable
-    for key in keys:
-        if isinstance(key, int):
-            continue
-        field = None if kind is None else kind.model_fields.get(key)
-        kind = None if field is None else next(_models_in(field.annotation), None)
-    return kind
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, _Table):  # events are models too
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _models_in(inner)
-
-
-def _keys_of(kind: type[BaseModel] | None) -> list[str]:
-    return [] if kind is None else list(kind.model_fields)
-
-
-def stand_in(event: DomainEvent) -> None:
-    """Stands for a handler that cannot be imported, while the rest of the file is judged."""
-
-
-class StandIn(Actor):
-    """Stands for an actor that cannot be imported, while the rest of the file is judged."""
-
-
-_STAND_INS = {"handler": f"{__name__}:{stand_in.__name__}", "actor": f"{__name__}:{StandIn.__name__}"}
-_GAP = object()
-
-
-def _mended(data: Any, keys: Keys, whole: Keys) -> Any:
-    """``data`` without the value at ``keys``, or with one that can be judged along with the rest.
-
-    Elements of lists leave a gap, so that the others keep their places.
-    """
-    if not keys:
-        return {}
-    key, rest = keys[0], keys[1:]
-    if isinstance(data, list):
-        mended = list(data)
-        index = int(key)
-        mended[index] = _mended(data[index], rest, whole) if rest else _stand_in_at(whole)
-        return mended
-    if not isinstance(data, dict):
-        return data
-    if rest:
-        return {**data, key: _mended(data[key], rest, whole)} if key in data else data
-    others = {name: value for name, value in data.items() if name != key}
-    found = _stand_in_at(whole)
-    return others if found is _GAP else {**others, key: found}
-
-
-def _stand_in_at(keys: Keys) -> Any:
-    """What is put at ``keys``, where something is needed; else a gap."""
-    key = keys[-1]
-    table = _table_at(keys if isinstance(key, int) else keys[:-1])
-    needed = {name for name, field in table.model_fields.items() if field.is_required()} if table else set()
-    made = {**_STAND_INS, "name": f"unnamed {key_path(keys)}"}
-    if isinstance(key, int):
-        return {name: made[name] for name in needed} if needed else _GAP
-    return made[key] if key in needed else _GAP
-
-
-def _without_gaps(data: Any) -> Any:
-    if isinstance(data, list):
-        return [_without_gaps(element) for element in data if element is not _GAP]
-    if isinstance(data, dict):
-        return {key: _without_gaps(value) for key, value in data.items() if value is not _GAP}
-    return data

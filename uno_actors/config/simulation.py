@@ -92,7 +92,7 @@ class Fault:
 
 
 @dataclass
-class ChildOutcome:
+class SimulatedChild:
     """What became of one child.
 
     Attributes:
@@ -115,7 +115,7 @@ class ChildOutcome:
 
 
 @dataclass
-class Outcome:
+class Simulation:
     """What came of a simulation.
 
     Attributes:
@@ -128,14 +128,16 @@ class Outcome:
     seconds: float = 0.0
     gave_up: list[tuple[float, tuple[str, ...]]] = field(default_factory=list)
     ended: bool = False
-    children: dict[tuple[str, ...], ChildOutcome] = field(default_factory=dict)
+    children: dict[tuple[str, ...], SimulatedChild] = field(default_factory=dict)
 
 
-def simulate(tree: Sequence[Node], faults: Sequence[Fault], seconds: float = HOUR, seed: int = 0) -> Outcome:
+def simulate(
+    tree: Sequence[Node], faults: Sequence[Fault], seconds: float = HOUR, seed: int = 0
+) -> Simulation:
     """Run the rules for ``seconds``.
 
     Args:
-        tree: The parts directly under the system, as of `uno_actors.config.analysis.plan`.
+        tree: The parts directly under the system, as of `uno_actors.config.analysis.analyse`.
         faults: How children fail.
         seconds: Of virtual time.
         seed: Of chance; the same seed has the same outcome.
@@ -143,9 +145,9 @@ def simulate(tree: Sequence[Node], faults: Sequence[Fault], seconds: float = HOU
     Raises:
         InvalidFault: A fault is of no child, or of several.
     """
-    world = _World(random.Random(seed))  # noqa: S311 - for variety, not for secrets
-    teams = [_Team(node, (), world, None) for node in tree if node.supervisor is not None]
-    workers = [worker for team in teams for worker in team.workers()]
+    run = _Run(random.Random(seed))  # noqa: S311 - for variety, not for secrets
+    parents = [_Parent(node, (), run, None) for node in tree if node.supervisor is not None]
+    workers = [worker for parent in parents for worker in parent.workers()]
     for fault in faults:
         named = [worker for worker in workers if worker.node.name == fault.child]
         if len(named) != 1:
@@ -153,47 +155,47 @@ def simulate(tree: Sequence[Node], faults: Sequence[Fault], seconds: float = HOU
             count = "several children have" if named else "no child has"
             raise InvalidFault(fault.child, f"{count} this name; there are {known}")
         named[0].fault = fault
-    for team in teams:
-        team.start(first=True)
-    world.run(seconds)
+    for parent in parents:
+        parent.start(first=True)
+    run.advance(seconds)
     for worker in workers:
         worker.finish()
-        world.outcome.children[worker.path] = worker.outcome
-    return world.outcome
+        run.result.children[worker.path] = worker.result
+    return run.result
 
 
-class _World:
+class _Run:
     """The virtual clock, chance, and what has come of it."""
 
     def __init__(self, chance: random.Random) -> None:
         self.now = 0.0
         self.chance = chance
-        self.outcome = Outcome()
+        self.result = Simulation()
         self._order = itertools.count()
         self._waiting: list[tuple[float, int, Callable[[], None]]] = []
 
     def later(self, delay: float, callback: Callable[[], None]) -> None:
         heapq.heappush(self._waiting, (self.now + delay, next(self._order), callback))
 
-    def run(self, seconds: float) -> None:
-        while self._waiting and self._waiting[0][0] <= seconds and not self.outcome.ended:
+    def advance(self, seconds: float) -> None:
+        while self._waiting and self._waiting[0][0] <= seconds and not self.result.ended:
             self.now, _, callback = heapq.heappop(self._waiting)
             callback()
-        if not self.outcome.ended:
+        if not self.result.ended:
             self.now = seconds
-        self.outcome.seconds = self.now
+        self.result.seconds = self.now
 
 
-class _Worker:
+class _Child:
     """A handler or an actor."""
 
-    def __init__(self, node: Node, path: tuple[str, ...], world: _World, team: "_Team") -> None:
+    def __init__(self, node: Node, path: tuple[str, ...], run: _Run, parent: "_Parent") -> None:
         self.node = node
         self.path = path
         self.fault: Fault | None = None
-        self.outcome = ChildOutcome()
-        self._world = world
-        self._team = team
+        self.result = SimulatedChild()
+        self._run = run
+        self._parent = parent
         self._attempts = 0
         self._done = 0
         self._life = 0  # what was scheduled in an earlier life is void
@@ -205,8 +207,8 @@ class _Worker:
     def can_start(self) -> bool:
         """Whether its start succeeds now."""
         fault = self.fault
-        fails = fault is not None and fault.share is None and fault.begin <= self._world.now < fault.end
-        self.outcome.failures += fails
+        fails = fault is not None and fault.share is None and fault.begin <= self._run.now < fault.end
+        self.result.failures += fails
         return not fails
 
     def start(self, *, first: bool) -> None:
@@ -216,60 +218,60 @@ class _Worker:
             self.give_up_message()
         self._count_down_time()
         self._down_since = None
-        self.outcome.restarts += not first
+        self.result.restarts += not first
         fault = self.fault
         if fault is not None and fault.share is not None:
             self._next()
-        elif fault is not None and self._world.now <= fault.begin:
-            self._in(fault.begin - self._world.now, self._fail)
+        elif fault is not None and self._run.now <= fault.begin:
+            self._in(fault.begin - self._run.now, self._fail)
 
     def stop(self) -> None:
         """It does not run."""
         self._life += 1
         if self._down_since is None:
-            self._down_since = self._world.now
+            self._down_since = self._run.now
 
     def finish(self) -> None:
         """Count what is still waiting, and how long it has been down."""
         self._count_down_time()
         if self.fault is not None and self.fault.share is not None:
-            self.outcome.waiting = max(0, int(self._world.now * self.fault.rate) - self._done)
+            self.result.waiting = max(0, int(self._run.now * self.fault.rate) - self._done)
 
     def _count_down_time(self) -> None:
         if self._down_since is not None:
-            lasted = self._world.now - self._down_since
-            self.outcome.down += lasted
-            self.outcome.longest = max(self.outcome.longest, lasted)
+            lasted = self._run.now - self._down_since
+            self.result.down += lasted
+            self.result.longest = max(self.result.longest, lasted)
 
     def give_up_message(self) -> None:
         """Set aside what it failed at."""
-        self.outcome.dead += 1
+        self.result.dead += 1
         self._attempts = 0
         self._done += 1
 
     def _next(self) -> None:
         assert self.fault is not None
         due = (self._done + 1) / self.fault.rate
-        self._in(max(0.0, due - self._world.now), self._handle)
+        self._in(max(0.0, due - self._run.now), self._handle)
 
     def _in(self, delay: float, work: Callable[[], None]) -> None:
         life = self._life
-        self._world.later(delay, lambda: work() if life == self._life else None)
+        self._run.later(delay, lambda: work() if life == self._life else None)
 
     def _handle(self) -> None:
-        fault, now = self.fault, self._world.now
+        fault, now = self.fault, self._run.now
         assert fault is not None
-        is_bad = fault.begin <= now < fault.end and self._world.chance.random() < (fault.share or 0.0)
+        is_bad = fault.begin <= now < fault.end and self._run.chance.random() < (fault.share or 0.0)
         if is_bad:
             self._fail()
             return
-        self.outcome.handled += 1
+        self.result.handled += 1
         self._attempts = 0
         self._done += 1
         self._next()
 
     def _fail(self) -> None:
-        self.outcome.failures += 1
+        self.result.failures += 1
         streak = None
         if self.fault is not None and self.fault.share is not None:
             self._attempts += 1
@@ -279,7 +281,7 @@ class _Worker:
             elif self._attempts >= self._most:
                 streak = 0
         self.stop()
-        self._team.failed(self.node.name, SimulatedFailure(), streak)
+        self._parent.failed(self.node.name, SimulatedFailure(), streak)
 
     def resume(self) -> None:
         """Go on after a failure, without what it failed at."""
@@ -288,31 +290,31 @@ class _Worker:
         self.start(first=True)
 
 
-class _Team:
+class _Parent:
     """A supervisor with its children."""
 
-    def __init__(self, node: Node, above: tuple[str, ...], world: _World, parent: "_Team | None") -> None:
+    def __init__(self, node: Node, above: tuple[str, ...], run: _Run, parent: "_Parent | None") -> None:
         assert node.supervisor is not None
         self.node = node
         self.path = (*above, node.name)
         self._rules: Supervisor = node.supervisor
-        self._world = world
+        self._run = run
         self._parent = parent
         self._state = SupervisorState(self._rules)
         self._is_up = False
         self._life = 0
-        self._awaited: dict[str, RestartGroup] = {}  # an order replaces those before it
-        self._members: dict[str, _Team | _Worker] = {
-            child.name: _Team(child, self.path, world, self)
+        self._awaited: dict[str, RestartGroup] = {}  # a decision replaces those before it
+        self._members: dict[str, _Parent | _Child] = {
+            child.name: _Parent(child, self.path, run, self)
             if child.supervisor is not None
-            else _Worker(child, (*self.path, child.name), world, self)
+            else _Child(child, (*self.path, child.name), run, self)
             for child in node.children
         }
 
-    def workers(self) -> Iterator[_Worker]:
+    def workers(self) -> Iterator[_Child]:
         """Its handlers and actors, and those below."""
         for member in self._members.values():
-            if isinstance(member, _Worker):
+            if isinstance(member, _Child):
                 yield member
             else:
                 yield from member.workers()
@@ -328,7 +330,7 @@ class _Team:
         self._state = SupervisorState(self._rules)
         for child in self.node.children:
             assert child.spec is not None
-            self._state = self._state.added(child.name, child.spec, self._world.now)
+            self._state = self._state.added(child.name, child.spec, self._run.now)
             self._members[child.name].start(first=first)
 
     def stop(self) -> None:
@@ -345,10 +347,10 @@ class _Team:
         """A child has failed."""
         if not self._is_up or name not in self._state.names:
             return
-        can_resume = isinstance(self._members[name], _Worker)
-        chance = self._world.chance.random()
+        can_resume = isinstance(self._members[name], _Child)
+        chance = self._run.chance.random()
         self._state, decision = self._state.failed(
-            name, error, self._world.now, chance, streak, can_resume=can_resume
+            name, error, self._run.now, chance, streak, can_resume=can_resume
         )
         self._carry_out(decision, name, error)
 
@@ -361,7 +363,7 @@ class _Team:
                     self._members[member].stop()
                 self._awaited |= dict.fromkeys(decision.start, decision)
                 life = self._life
-                self._world.later(
+                self._run.later(
                     decision.delay, lambda: self._restart(decision) if life == self._life else None
                 )
             case GiveUp(reason=reason):
@@ -379,23 +381,23 @@ class _Team:
                 continue
             member = self._members[name]
             if not member.can_start():
-                chance, error = self._world.chance.random(), SimulatedFailure()
-                self._state, again = self._state.start_failed(name, self._world.now, chance)
+                chance, error = self._run.chance.random(), SimulatedFailure()
+                self._state, again = self._state.start_failed(name, self._run.now, chance)
                 self._carry_out(again, name, error)
                 return
-            self._state = self._state.started(name, self._world.now)
+            self._state = self._state.started(name, self._run.now)
             member.start(first=False)
 
     def child_ended(self, name: str) -> None:
         """A child has ended by itself."""
-        chance = self._world.chance.random()
-        self._state, decision = self._state.ended(name, self._world.now, chance)
+        chance = self._run.chance.random()
+        self._state, decision = self._state.ended(name, self._run.now, chance)
         self._carry_out(decision, name, SimulatedFailure())
 
     def _give_up(self, error: SupervisorGaveUp) -> None:
         self.stop()
-        self._world.outcome.gave_up.append((self._world.now, self.path))
+        self._run.result.gave_up.append((self._run.now, self.path))
         if self._parent is None:
-            self._world.outcome.ended = True
+            self._run.result.ended = True
         else:
             self._parent.failed(self.node.name, error, None)

@@ -4,36 +4,23 @@ Each kind of value says in one sentence what is allowed, for error messages, and
 Schema.
 """
 
-import importlib
-import inspect
 import re
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
-from types import ModuleType
 from typing import Annotated, Any, Literal
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from uno_actors.actors.actor import Actor
-from uno_actors.actors.pykka import PykkaActor
-from uno_actors.domain.aggregate import AggregateRoot
-from uno_actors.domain.events import DomainEvent
-from uno_actors.errors import CallerError, InvalidHandler, InvalidTopic, describe
-from uno_actors.handlers.projection import Projection
+from uno_actors.errors import CallerError, InvalidTopic
 from uno_actors.handlers.spec import (
     _BARRED,
     MAX_NAME_BYTES,
-    EventHandler,
     EventPriority,
-    HandlerSpec,
     Start,
-    _default_name,
-    gather,
 )
 from uno_actors.quantities import MOST, is_count, is_number
 from uno_actors.store.port import store_openers
@@ -109,14 +96,19 @@ class Allowed:
 # --- plain values ------------------------------------------------------------------------------------------
 
 
-def _text(found: Any) -> str:
+def a_string(found: Any) -> str:
+    """``found`` as a plain string.
+
+    Raises:
+        ValueError: It is no string.
+    """
     if not isinstance(found, str):
         raise ValueError
     return str(found)
 
 
 def _name(found: Any) -> str:
-    text = _text(found)
+    text = a_string(found)
     if not 0 < len(text.encode("utf-8", "replace")) <= MAX_NAME_BYTES or not text.isprintable():
         raise ValueError
     return text
@@ -185,11 +177,13 @@ def _one_of(*words: str) -> Allowed:
     return Allowed(f"{', '.join(others)} or {last}", parse, {"enum": list(words)})
 
 
-Text = Annotated[str, Allowed("a string", _text, {"type": "string"})]
+Text = Annotated[str, Allowed("a string", a_string, {"type": "string"})]
+
 Name = Annotated[
     str,
     Allowed(f"a string of 1 to {MAX_NAME_BYTES} printable bytes", _name, {"type": "string", "minLength": 1}),
 ]
+
 HandlerName = Annotated[
     str,
     Allowed(
@@ -198,17 +192,22 @@ HandlerName = Annotated[
         {"type": "string", "minLength": 1, "pattern": "^[^@]*$"},
     ),
 ]
+
 Truth = Annotated[bool, Allowed("true or false", _truth, {"type": "boolean"})]
+
 AtLeastOne = Annotated[int, _count(1)]
+
 AtLeastZero = Annotated[int, _count(0)]
+
 Share = Annotated[
     float, Allowed("a number from 0 to 1", _share, {"type": "number", "minimum": 0, "maximum": 1})
 ]
+
 Growth = Annotated[float, Allowed("a number, 1 or more", _growth, {"type": "number", "minimum": 1})]
 
 
 def _store_url(found: Any) -> str:
-    scheme, colon, _ = _text(found).partition(":")
+    scheme, colon, _ = a_string(found).partition(":")
     schemes = store_openers()
     if not colon or scheme not in schemes:
         raise ValueError(f"there are stores for {', '.join(sorted(schemes))}")
@@ -248,10 +247,14 @@ def store_option(found: Any) -> str:
 
 
 _A_DURATION = 'a duration such as "250ms", "30s", "5m", "1h30m" or "1d"'
+
 _DURATION_SCHEMA = {"type": "string", "pattern": f"^({DURATION} ?)+$", "examples": ["250ms", "30s", "5m"]}
+
 Seconds = Annotated[float, Allowed(_A_DURATION, _positive_duration, _DURATION_SCHEMA)]
+
 SecondsOrZero = Annotated[float, Allowed(_A_DURATION, duration, _DURATION_SCHEMA)]
 """Zero is allowed."""
+
 StoreOption = Annotated[
     str,
     Allowed(
@@ -299,25 +302,33 @@ StrategyWord = Annotated[
     Literal["one_for_one", "one_for_all", "rest_for_one"],
     _one_of("one_for_one", "one_for_all", "rest_for_one"),
 ]
+
 RestartWord = Annotated[
     Literal["permanent", "transient", "temporary"], _one_of("permanent", "transient", "temporary")
 ]
+
 BudgetWord = Annotated[Literal["supervisor", "child"], _one_of("supervisor", "child")]
+
 AutoShutdownWord = Annotated[
     Literal["never", "any_significant", "all_significant"],
     _one_of("never", "any_significant", "all_significant"),
 ]
+
 DirectiveWord = Annotated[
     Literal["restart", "resume", "stop", "escalate"], _one_of("restart", "resume", "stop", "escalate")
 ]
+
 DispatcherWord = Annotated[Literal["shared", "thread"], _one_of("shared", "thread")]
+
 LevelWord = Annotated[
     Literal["debug", "info", "warning", "error", "critical"],
     _one_of("debug", "info", "warning", "error", "critical"),
 ]
+
 FormatWord = Annotated[Literal["text", "json"], _one_of("text", "json")]
 
 _priority = _one_of("high", "normal", "low")
+
 PriorityWord = Annotated[
     EventPriority,
     Allowed(_priority.text, lambda found: EventPriority[_priority.parse(found).upper()], _priority.schema),
@@ -351,7 +362,7 @@ StartValue = Annotated[
 
 def _topic(found: Any) -> TopicPattern:
     try:
-        return TopicPattern(_text(found))
+        return TopicPattern(a_string(found))
     except InvalidTopic as error:
         raise ValueError(error.reason) from error
 
@@ -362,154 +373,5 @@ Topic = Annotated[
         "a topic pattern: tokens separated by '.', '*' for one token, a trailing '>' for one or more",
         _topic,
         {"type": "string", "examples": ["accounts.*", "accounts.>"]},
-    ),
-]
-
-
-# --- things of Python --------------------------------------------------------------------------------------
-
-_IMPORT_STRING = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
-
-
-def imported(found: Any) -> Any:
-    """What ``"package.module:name"`` names.
-
-    Raises:
-        ValueError: It is no such string, or cannot be imported; with the reason.
-    """
-    text = _text(found)
-    if not _IMPORT_STRING.fullmatch(text):
-        raise ValueError("it names nothing" if ":" not in text else "it is malformed")
-    module, _, path = text.partition(":")
-    thing = _module(module)
-    for name in path.split("."):
-        try:
-            thing = getattr(thing, name)
-        except AttributeError:
-            near = get_close_matches(name, dir(thing), 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"there is no {name!r} in {module}{hint}") from None
-    return thing
-
-
-def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything
-        frames = [
-            frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
-        ]
-        last = frames[-1]
-        place = f" at {last.filename}:{last.lineno}" if last.filename != __file__ else ""
-        raise ValueError(f"module {name!r} cannot be imported ({describe(error)}{place})") from None
-
-
-def _class_of(base: type, kind: str, check: Callable[[type], None] | None = None) -> Allowed:
-    def parse(found: Any) -> Any:
-        thing = imported(found)
-        if not (isinstance(thing, type) and issubclass(thing, base)):
-            raise ValueError(f"{found} is {_described(thing)}")
-        if check is not None:
-            check(thing)
-        return thing
-
-    return _import_string(f"{kind}", parse)
-
-
-_BASES = (Actor, AggregateRoot, EventHandler, Projection)
-
-
-def _check_is_concrete(kind: type) -> None:
-    if kind in _BASES or kind.__module__.partition(".")[0] == "pykka":
-        raise ValueError(f"{kind.__qualname__} is the base class itself: name one of your own")
-    if inspect.isabstract(kind):
-        missing = ", ".join(sorted(getattr(kind, "__abstractmethods__", ())))
-        raise ValueError(f"{kind.__qualname__} is abstract: it does not define {missing}")
-
-
-def _check_aggregate(kind: type) -> None:
-    _check_is_concrete(kind)
-    if reason := why_not_made(kind, "id"):
-        raise ValueError(f"{kind.__qualname__} cannot be made of its id alone: {reason}")
-
-
-def _check_handler(kind: type) -> None:
-    _check_is_concrete(kind)
-    if reason := why_not_made(kind):
-        raise ValueError(
-            f"{kind.__qualname__} cannot be made without arguments: {reason}; make one in its module and name that"
-        )
-
-
-def why_not_made(kind: Any, *args: Any, **kwargs: Any) -> str:
-    """Why ``kind`` cannot be called with these arguments; empty if it can, or does not tell."""
-    try:
-        inspect.signature(kind.__init__).bind(None, *args, **kwargs)
-    except TypeError as error:
-        return str(error)
-    except ValueError:  # some built-in classes do not tell
-        pass
-    return ""
-
-
-def _described(thing: object) -> str:
-    if isinstance(thing, type):
-        return f"the class {thing.__qualname__}"
-    kind = type(thing).__name__
-    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
-
-
-def _import_string(kind: str, parse: Callable[[Any], Any]) -> Allowed:
-    return Allowed(
-        f'{kind}, named as "package.module:name"',
-        parse,
-        {"type": "string", "pattern": r"^[\w.]+:[\w.]+$", "examples": ["package.module:name"]},
-    )
-
-
-def handler_named(found: Any) -> HandlerSpec:
-    """The subscription of the handler that ``"package.module:name"`` names.
-
-    Raises:
-        ValueError, InvalidHandler: It names none.
-    """
-    thing = imported(found)
-    if isinstance(thing, ModuleType) or not (
-        callable(thing) or isinstance(thing, (HandlerSpec, EventHandler))
-    ):
-        raise ValueError(f"{found} is {_described(thing)}")
-    if isinstance(thing, type) and issubclass(thing, EventHandler):
-        _check_handler(thing)
-    try:
-        (spec,) = gather([thing])
-    except InvalidHandler:  # nobody has subscribed it: the file does
-        if isinstance(thing, type):
-            raise
-        return HandlerSpec(_default_name(thing), thing)
-    return spec
-
-
-def error_named(found: Any) -> type[BaseException]:
-    """The exception class that ``"ValueError"`` or ``"package.module:name"`` names.
-
-    Raises:
-        ValueError: It names none.
-    """
-    thing = imported(found if not isinstance(found, str) or ":" in found else f"builtins:{found}")
-    if not (isinstance(thing, type) and issubclass(thing, BaseException)):
-        raise ValueError(f"{found} is {_described(thing)}")
-    return thing
-
-
-Handler = Annotated[HandlerSpec, _import_string("a function or an EventHandler", handler_named)]
-AggregateType = Annotated[
-    type[AggregateRoot], _class_of(AggregateRoot, "an AggregateRoot class", _check_aggregate)
-]
-EventType = Annotated[type[DomainEvent], _class_of(DomainEvent, "a DomainEvent class")]
-ActorType = Annotated[type[PykkaActor], _class_of(PykkaActor, "an Actor class", _check_is_concrete)]
-ErrorType = Annotated[
-    type[BaseException],
-    Allowed(
-        'an exception class, named as "ValueError" or "package.module:name"', error_named, {"type": "string"}
     ),
 ]

@@ -11,8 +11,8 @@ from typing import Any
 
 from uno_actors.backoff import Backoff
 from uno_actors.config.errors import key_path, quoted
-from uno_actors.config.reader import DEFAULT_SUPERVISOR, SystemTable
-from uno_actors.config.values import handler_named, imported
+from uno_actors.config.imports import handler_named, imported
+from uno_actors.config.tables import DEFAULT_SUPERVISOR, SystemTable
 from uno_actors.errors import CallerError, describe
 from uno_actors.handlers.spec import EventPriority, HandlerSpec
 from uno_actors.store_urls import below

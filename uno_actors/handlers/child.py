@@ -73,7 +73,7 @@ class HandlerChild(CellChild):
             self.subscription.begin_again()
         await super().start()
         self.subscription.restarts = self.restarts
-        self.subscription.has_started(self._home.dispatched(self.subscription))
+        self.subscription.has_started(self._host.dispatched(self.subscription))
 
     @override
     async def halt(self, until: float | None = None) -> None:

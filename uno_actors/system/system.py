@@ -19,7 +19,8 @@ from uno_actors.bus.bus import EventBus
 from uno_actors.bus.publisher import EventPublisher
 from uno_actors.causality import current_cause
 from uno_actors.clock import Clock, SystemClock
-from uno_actors.config.reader import DEFAULT_SUPERVISOR, Config, load
+from uno_actors.config.reader import Config, load
+from uno_actors.config.tables import DEFAULT_SUPERVISOR
 from uno_actors.config.writer import write_config
 from uno_actors.domain.aggregate import AggregateRoot, check_events, check_is_aggregate
 from uno_actors.domain.events import EventRegistry, event_registry

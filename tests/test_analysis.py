@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uno_actors import Actor, Backoff, Supervisor
-from uno_actors.config.analysis import plan, time_to_give_up
+from uno_actors.config.analysis import analyse, time_to_give_up
 from uno_actors.config.simulation import Fault, simulate
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.supervision.spec import ChildSpec
@@ -44,7 +44,7 @@ NESTED = [
 
 @pytest.mark.parametrize(("budgets", "failures"), NESTED)
 def test_nested_budgets_multiply(budgets: list[int], failures: int) -> None:
-    found = plan([nested(budgets, Planned)], 10).longest
+    found = analyse([nested(budgets, Planned)], 10).longest
     assert found is not None
     assert (found.failures, found.restarts) == (failures, failures - 1)
     assert found.path == (*(f"s{depth}" for depth in range(len(budgets))), "Planned")
@@ -52,7 +52,7 @@ def test_nested_budgets_multiply(budgets: list[int], failures: int) -> None:
 
 def test_the_shortest_and_the_longest_way_to_the_end_are_told() -> None:
     outer = supervised(supervised(Planned, name="inner", restarts=3), ChildSpec(Planned, "other"), restarts=1)
-    found = plan([outer], 10)
+    found = analyse([outer], 10)
     assert found.shortest is not None
     assert found.longest is not None
     assert (found.shortest.path, found.shortest.failures) == (("s", "other"), 2)
@@ -65,7 +65,7 @@ def test_what_can_fail_for_ever_is_told(how: str) -> None:
     tree = supervised(spec, restarts=None if how == "unlimited" else 2)
     if how == "in a temporary supervisor":
         tree = supervised(ChildSpec(tree, restart="temporary"), name="outer")
-    found = plan([tree], 10)
+    found = analyse([tree], 10)
     assert (found.shortest, found.longest, found.longest_outage) == (None, None, None)
     assert [path[-1] for path in found.endless] == ["Planned"]
 
@@ -104,7 +104,7 @@ def test_the_outage_of_a_nested_child_lasts_through_all_incarnations_of_its_supe
     each_second = Backoff(1.0, 1.0, 1.0)
     inner = supervised(Planned, restarts=2, name="inner", backoff=each_second)
     outer = supervised(inner, restarts=1, backoff=each_second)
-    assert plan([outer], 10).longest_outage == 2 + 1 + 2
+    assert analyse([outer], 10).longest_outage == 2 + 1 + 2
 
 
 # max_restarts, max_attempts, contradiction
@@ -115,7 +115,7 @@ ATTEMPTS = [(5, 5, False), (5, 6, True), (0, 1, True), (None, 100, False), (2, 1
 def test_attempts_that_the_budget_never_allows_are_a_contradiction(
     restarts: int | None, attempts: int, contradicts: bool
 ) -> None:
-    findings = plan([supervised(handler(attempts), restarts=restarts)], 10).findings
+    findings = analyse([supervised(handler(attempts), restarts=restarts)], 10).findings
     assert [finding.severity for finding in findings] == ["contradiction"] * contradicts
     if contradicts:
         (finding,) = findings
@@ -143,7 +143,7 @@ NESTED_ATTEMPTS = [
 def test_an_event_has_the_restarts_of_all_supervisors_above_its_handler(
     budgets: list[int | None], attempts: int, over: int | None
 ) -> None:
-    findings = plan([nested(budgets, handler(attempts))], 10).findings
+    findings = analyse([nested(budgets, handler(attempts))], 10).findings
     contradictions = [finding for finding in findings if finding.severity == "contradiction"]
     assert len(contradictions) == (over is not None)
     if over is not None:
@@ -151,7 +151,7 @@ def test_an_event_has_the_restarts_of_all_supervisors_above_its_handler(
 
 
 def test_an_event_that_ends_an_inner_supervisor_before_it_is_set_aside_is_a_warning() -> None:
-    (finding,) = plan([nested([5, 3], handler(9))], 10).findings
+    (finding,) = analyse([nested([5, 3], handler(9))], 10).findings
     assert (finding.severity, finding.path) == ("warning", ("s0", "s1", "mail"))
     assert finding.reason == (
         "an event is to be tried 9 times, but 's1' gives up at its failure 4, which restarts all that is under it:"
@@ -170,14 +170,14 @@ def nested(budgets: Sequence[int | None], child: object, **options: object) -> S
 def test_nobody_starts_a_temporary_supervisor_again() -> None:
     inner = supervised(handler(4), name="inner", restarts=2)
     outer = supervised(ChildSpec(inner, restart="temporary"), restarts=100)
-    (finding,) = [one for one in plan([outer], 10).findings if one.severity == "contradiction"]
+    (finding,) = [one for one in analyse([outer], 10).findings if one.severity == "contradiction"]
     assert (
         "'inner' gives up at its failure 3: raise max_restarts there to 4, or write 2 here" in finding.reason
     )
 
 
 def test_a_temporary_handler_has_one_attempt_whatever_the_budget_is() -> None:
-    assert plan([supervised(ChildSpec(handler(5), restart="temporary"), restarts=0)], 10).findings == ()
+    assert analyse([supervised(ChildSpec(handler(5), restart="temporary"), restarts=0)], 10).findings == ()
 
 
 @given(
@@ -189,7 +189,7 @@ def test_an_event_fails_as_often_as_in_a_simulation(
     budgets: list[int], backoff: Backoff, within: float
 ) -> None:
     rules = nested(budgets, handler(100), backoff=backoff, within=within)
-    found = plan([rules], 10)
+    found = analyse([rules], 10)
     over = [finding for finding in found.findings if finding.severity == "contradiction"]
     simulated = simulate(found.tree, [Fault("mail", 1.0)], 100 * 60.0)
     (mail,) = simulated.children.values()
@@ -202,26 +202,26 @@ def test_an_event_fails_as_often_as_in_a_simulation(
 
 def test_slow_attempts_leave_the_window_and_contradict_nothing() -> None:
     slow = supervised(handler(50), restarts=4, within=30, backoff=Backoff(10, 10, 1))
-    assert [finding.severity for finding in plan([slow], 10).findings] == ["warning"]  # it never gives up
+    assert [finding.severity for finding in analyse([slow], 10).findings] == ["warning"]  # it never gives up
 
 
 def test_the_time_to_stop_is_that_of_the_children_one_after_the_other() -> None:
     inner = supervised(
         ChildSpec(Planned, "a", shutdown=1), ChildSpec(Planned, "b", shutdown="kill"), name="i"
     )
-    assert plan([supervised(inner, handler(1), restarts=5)], 10).shutdown == 1 + 5
+    assert analyse([supervised(inner, handler(1), restarts=5)], 10).shutdown == 1 + 5
     capped = supervised(ChildSpec(inner, shutdown=0.5))
-    assert plan([capped], 10).shutdown == 0.5
-    assert plan([supervised(ChildSpec(Planned, shutdown="infinity"))], 10).shutdown is None
+    assert analyse([capped], 10).shutdown == 0.5
+    assert analyse([supervised(ChildSpec(Planned, shutdown="infinity"))], 10).shutdown is None
 
 
 def test_a_deadline_beyond_that_of_the_system_is_told() -> None:
-    (finding,) = plan([supervised(ChildSpec(Planned, shutdown=11))], 10).findings
+    (finding,) = analyse([supervised(ChildSpec(Planned, shutdown=11))], 10).findings
     assert (finding.severity, finding.option) == ("warning", "shutdown")
     assert "may take 11 s to stop" in finding.reason
-    assert plan([supervised(ChildSpec(Planned, shutdown=10))], 10).findings == ()
+    assert analyse([supervised(ChildSpec(Planned, shutdown=10))], 10).findings == ()
 
 
 def test_a_supervisor_of_nothing_is_told() -> None:
-    (finding,) = plan([supervised()], 10).findings
+    (finding,) = analyse([supervised()], 10).findings
     assert finding.reason == "it has no children"

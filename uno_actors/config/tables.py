@@ -1,0 +1,262 @@
+"""The format of a configuration file: a class for each table, a field for each key.
+
+An unknown key is an error. Defaults come from the classes that the tables configure, so that a file and Python code
+that leave out an option mean the same.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from typing_extensions import override
+
+from uno_actors.config.imports import ActorType, AggregateType, ErrorType, EventType, Handler
+from uno_actors.config.values import (
+    AtLeastOne,
+    AtLeastZero,
+    AutoShutdownWord,
+    BudgetWord,
+    DirectiveWord,
+    DispatcherWord,
+    FormatWord,
+    Growth,
+    HandlerName,
+    LevelWord,
+    MaxRestarts,
+    Name,
+    PriorityWord,
+    RestartWord,
+    Seconds,
+    SecondsOrZero,
+    Share,
+    ShutdownValue,
+    StartValue,
+    StoreOption,
+    StoreUrl,
+    StrategyWord,
+    Text,
+    Topic,
+    Truth,
+)
+from uno_actors.handlers.spec import EventPriority
+from uno_actors.store_urls import HIDDEN, is_secret_name, with_options, without_password
+from uno_actors.units import as_duration
+
+DEFAULT_SUPERVISOR = "handlers"
+"""Supervisor of handlers that stand under no other: any number of restarts, for each event has its attempts."""
+
+
+class BaseTable(BaseModel):
+    """What all tables have in common: an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class SystemTable(BaseTable):
+    """The system as a whole; see `ActorSystem`."""
+
+    name: Name = "system"
+    """For logs."""
+    store: StoreUrl = "memory:"
+    """URL of the store; a path in it is relative to the file."""
+    store_options: dict[str, StoreOption] = {}
+    """Options of the store, as in its URL; sizes may be written as "64GiB"."""
+    ask_timeout: Seconds = 30.0
+    """Until an ask without a reply ends with an error."""
+    stop_timeout: SecondsOrZero = 10.0
+    """How long stopping may take: draining, and stopping the last started first."""
+
+    @property
+    def url(self) -> str:
+        """The store's URL with its options."""
+        return with_options(self.store, self.store_options)
+
+    @override
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            shown = value
+            if name == "store":
+                shown = without_password(value)
+            elif name == "store_options":
+                shown = {key: HIDDEN if is_secret_name(key) else item for key, item in value.items()}
+            yield name, shown
+
+
+class AggregatesTable(BaseTable):
+    """The aggregates that the system serves."""
+
+    types: list[AggregateType] | None = None
+    """Their classes; left out, any that is asked for."""
+    passivate_after: Seconds = 300.0
+    """How long one may be idle before it is let go."""
+    max_active: AtLeastOne = 100_000
+    """How many stay active; beyond it those idle for longest are let go."""
+    snapshot_every: AtLeastZero = 200
+    """Events between two snapshots; 0 to take none."""
+    remember_commands: AtLeastZero = 256
+    """For how many of its last events an aggregate knows the commands that recorded them."""
+
+
+class LoggingTable(BaseTable):
+    """What `uno-actors run` logs, and how."""
+
+    level: LevelWord = "info"
+    """The least severe that is logged."""
+    format: FormatWord = "text"
+    """For people, or one JSON object a line."""
+
+
+class HandlerTable(BaseTable):
+    """An event handler; what is left out is as `@subscribe` says, else the default."""
+
+    handler: Handler
+    """What is called."""
+    name: HandlerName | None = None
+    """Unique; the checkpoint is kept under it."""
+    topic: Topic | None = None
+    """Only events whose topic matches."""
+    events: list[EventType] | None = None
+    """Only events of these classes."""
+    aggregate_type: Name | None = None
+    """Only events of aggregates of this type."""
+    priority: PriorityWord = EventPriority.NORMAL
+    """For each event every high handler finishes before a normal one starts."""
+    start: StartValue = "latest"
+    """Where a handler without a checkpoint begins."""
+    max_attempts: AtLeastOne = 5
+    """After so many failures an event goes to the dead letters."""
+    timeout: Seconds | None = None
+    """How long one call may take."""
+    concurrency: AtLeastOne = 1
+    """So many events at once, each of another aggregate."""
+    batch: AtLeastOne | None = None
+    """A list of up to so many events instead of one."""
+
+
+class _Child(BaseTable):
+    restart: RestartWord = "permanent"
+    """When it is restarted: always, only after a failure, or never."""
+    shutdown: ShutdownValue | None = None
+    """How long it may take to stop before it is abandoned; "kill" for no time, "infinity" for any."""
+    significant: Truth = False
+    """Whether its end counts for auto_shutdown."""
+
+
+class SupervisedHandlerTable(HandlerTable, _Child):
+    """An event handler under a supervisor."""
+
+
+class ActorTable(_Child):
+    """A plain actor under a supervisor."""
+
+    actor: ActorType
+    """Its class."""
+    name: Name | None = None
+    """Under which `ActorSystem.actor` finds it; default is that of the class."""
+    args: list[Any] = []
+    """For its constructor."""
+    kwargs: dict[str, Any] = {}
+    """For its constructor."""
+    dispatcher: DispatcherWord = "shared"
+    """Whether it has a thread of its own."""
+    max_attempts: AtLeastOne | None = None
+    """So often a message that nobody waits for is tried before it is a dead message."""
+
+
+class BackoffTable(BaseTable):
+    """Time between a failure and the restart: min(max, initial * factor ** k), less jitter."""
+
+    initial: SecondsOrZero = 0.1
+    """Before the first restart."""
+    max: SecondsOrZero = 10.0
+    """At the most."""
+    factor: Growth = 2.0
+    """Growth from one restart to the next."""
+    jitter: Share = 0.2
+    """Share of the time that is random."""
+    reset_after: Seconds | None = None
+    """After so long without a failure it begins at the first again."""
+
+
+class SupervisorTable(BaseTable):
+    """A supervisor; its children start in the order in which they are written, of whatever kind they are."""
+
+    name: Name
+    """Unique."""
+    strategy: StrategyWord = "one_for_one"
+    """Who is restarted with a failed child: nobody, all, or those started after it."""
+    max_restarts: MaxRestarts = 5
+    """So many within `within`; one more, and it gives up."""
+    within: Seconds = 30.0
+    """The sliding window."""
+    budget: BudgetWord = "supervisor"
+    """Whether all children share the restarts, or each has so many."""
+    backoff: BackoffTable = BackoffTable()
+    """Time between a failure and the restart."""
+    directives: dict[ErrorType, DirectiveWord] = {}
+    """What becomes of a child by the class of its error; the innermost class wins."""
+    auto_shutdown: AutoShutdownWord = "never"
+    """Whether it ends when a significant child has ended by itself, or the last of them."""
+    handlers: list[SupervisedHandlerTable] = []
+    """Event handlers."""
+    actors: list[ActorTable] = []
+    """Plain actors."""
+    supervisors: list["NestedSupervisorTable"] = []
+    """Supervisors under this one."""
+
+
+class NestedSupervisorTable(SupervisorTable, _Child):
+    """A supervisor under another."""
+
+
+NestedSupervisorTable.model_rebuild()  # it is named before it is defined, in the table that it is made of
+SupervisorTable.model_rebuild()
+
+
+class FileTable(BaseTable):
+    """The configuration of an actor system of uno_actors."""
+
+    include: list[Text] = []
+    """Files that are read first, relative to this one: this file's values win, its lists come after theirs."""
+    system: SystemTable = SystemTable()
+    """The system as a whole."""
+    aggregates: AggregatesTable = AggregatesTable()
+    """The aggregates that it serves."""
+    logging: LoggingTable = LoggingTable()
+    """What is logged, and how."""
+    handlers: list[HandlerTable] = []
+    """Event handlers under no supervisor: restarted without limit."""
+    supervisors: list[SupervisorTable] = []
+    """Supervisors directly under the system."""
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the format, with which editors complete and check."""
+    schema = _as_written(FileTable.model_json_schema(mode="validation"))
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "uno_actors configuration file",
+    }
+
+
+def _as_written(schema: Any) -> Any:
+    """A schema of what TOML can say: no null, and defaults as they would be written."""
+    if isinstance(schema, list):
+        return [_as_written(part) for part in schema if part != {"type": "null"}]
+    if not isinstance(schema, dict):
+        return schema
+    written = {key: _as_written(part) for key, part in schema.items() if key != "default"}
+    if len(written.get("anyOf", ())) == 1:
+        written |= written.pop("anyOf")[0]
+    if isinstance(written.get("title"), str):
+        del written["title"]
+    main = written.get("anyOf", [written])[0]
+    match default := schema.get("default"):
+        case int() if "enum" in main and not isinstance(default, bool):
+            written["default"] = EventPriority(default).name.lower()
+        case float() if "pattern" in main:
+            written["default"] = as_duration(default)
+        case bool() | int() | float() | str():
+            written["default"] = default
+    return written
