@@ -31,7 +31,8 @@ from uno_actors import (
 from uno_actors.handlers.control import PAUSED, control_entry
 from uno_actors.handlers.view import Entry
 from uno_actors.store.handler_names import TOLD
-from uno_actors.store.port import DeadLetter, Lease, ViewChange
+from uno_actors.store.port import Lease
+from uno_actors.store.records import DeadLetter, ViewChange
 from uno_stores.sql import DatabaseEventStore, create_database_event_store
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)

@@ -25,7 +25,8 @@ from uno_actors import (
 )
 from uno_actors.store.codec import StreamId
 from uno_actors.store.log_filter import LogFilter
-from uno_actors.store.port import DeadLetter, Snapshot, ViewChange, check_store_url
+from uno_actors.store.opening import check_store_url
+from uno_actors.store.records import DeadLetter, Snapshot, ViewChange
 from uno_stores.sql import DatabaseEventStore
 from uno_stores.sql.errors import Trouble, trouble
 

@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from uno_actors.errors import CallerError, EventNotSerializable, StoreFull, StoreUnavailable, UnoError
-from uno_actors.store.port import Append
+from uno_actors.store.records import Append
 
 
 class InvalidSession(CallerError, ValueError):

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from uno_actors.errors import UnoError
-from uno_actors.store.port import Append, Appended
+from uno_actors.store.records import Append, Appended
 from uno_stores.sql.jobs import Commit, Job
 
 

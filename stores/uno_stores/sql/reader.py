@@ -9,7 +9,7 @@ from sqlalchemy import Executable, Row, select
 from uno_actors.errors import CorruptRecord, StoreUnavailable
 from uno_actors.store.codec import StreamId
 from uno_actors.store.log_filter import LogFilter
-from uno_actors.store.port import PAGE, DeadLetter, Snapshot, StoredRecord
+from uno_actors.store.records import PAGE, DeadLetter, Snapshot, StoredRecord
 from uno_stores.sql import schema
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.leases import IS_LEASED

@@ -32,17 +32,15 @@ from typing_extensions import override
 from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.errors import UnoError
 from uno_actors.store.codec import StreamId
+from uno_actors.store.expected_version import ANY, ExpectedVersion
 from uno_actors.store.limits import check_lease, check_progress
 from uno_actors.store.log_filter import EVERYTHING, LogFilter
-from uno_actors.store.port import (
-    ANY,
+from uno_actors.store.port import EventStore, Lease
+from uno_actors.store.records import (
     PAGE,
     Append,
     Appended,
     DeadLetter,
-    EventStore,
-    ExpectedVersion,
-    Lease,
     RecordedEvent,
     Snapshot,
     StoredRecord,

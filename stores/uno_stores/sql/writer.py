@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from uno_actors.errors import OutcomeUnknown, StoreUnavailable, UnoError
-from uno_actors.store.port import Append, Appended
+from uno_actors.store.records import Append, Appended
 from uno_actors.store_urls import without_password
 from uno_stores.sql import schema
 from uno_stores.sql.connections import Connections
