@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from uno_actors import AggregateRoot, Command, CommandRejected, DomainEvent, EventRegistry, UnoError, handles
 from uno_actors.store.codec import StreamId
-from uno_actors.store.port import PAGE, Append, Appended, StoredRecord
+from uno_actors.store.records import PAGE, Append, Appended, StoredRecord
 from uno_stores import InMemoryEventStore
 
 

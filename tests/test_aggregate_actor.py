@@ -45,7 +45,7 @@ from uno_actors import (
 from uno_actors.actors.future import GetTimeout
 from uno_actors.aggregates.actor import BATCH, CAPACITY, MAX_RERUNS, AggregateActor
 from uno_actors.store.codec import to_record
-from uno_actors.store.port import Append
+from uno_actors.store.records import Append
 from uno_stores import InMemoryEventStore
 
 

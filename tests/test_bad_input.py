@@ -36,7 +36,7 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.store.codec import to_record
-from uno_actors.store.port import Append
+from uno_actors.store.records import Append
 from uno_stores import InMemoryEventStore
 
 

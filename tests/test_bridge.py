@@ -24,7 +24,7 @@ from uno_actors import (
     handles,
     subscribe,
 )
-from uno_actors.store.port import Append, Appended
+from uno_actors.store.records import Append, Appended
 from uno_actors.system.bridges import CARRIED, systems_passed
 from uno_stores import InMemoryEventStore, LmdbEventStore
 

@@ -55,7 +55,8 @@ from uno_actors.aggregates.idempotency import (
 )
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.store.codec import read_payload, to_record
-from uno_actors.store.port import PAGE, Append, Appended, EventStore, StoredRecord
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import PAGE, Append, Appended, StoredRecord
 from uno_stores import LmdbEventStore
 
 

@@ -10,7 +10,9 @@ import pytest
 from tests.crash_worker import Account, Counts, Deposit, Forked, PartDeposited, Thanked, store_url
 from uno_actors import ActorSystem, published_view
 from uno_actors.handlers.view import ViewReader, entry_of
-from uno_actors.store.port import EventStore, StoredRecord, open_store
+from uno_actors.store.opening import open_store
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import StoredRecord
 from uno_stores import LmdbEventStore
 
 HANDLERS = ("async", "sync", "flaky", "abreast")

@@ -24,7 +24,7 @@ from uno_actors import (
 )
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.view import aside_key, entry_of
-from uno_actors.store.port import StoredRecord
+from uno_actors.store.records import StoredRecord
 
 OPTIONS: list[dict[str, Any]] = [{}, {"batch": 2}, {"timeout": 5.0}, {"batch": 3, "timeout": 5.0}]
 ABREAST: list[dict[str, Any]] = [{"concurrency": 2}, {"concurrency": 3}]

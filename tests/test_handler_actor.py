@@ -26,7 +26,7 @@ from uno_actors import (
 from uno_actors.handlers.actor import CAPACITY, Delivery, Subscription
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.store.codec import to_record
-from uno_actors.store.port import PAGE, StoredRecord
+from uno_actors.store.records import PAGE, StoredRecord
 
 AT_ONCE = Backoff(initial=0, max=0)
 

@@ -11,7 +11,7 @@ from tests.waiting import turns, until
 from uno_actors import ConcurrencyConflict, OutcomeUnknown, StoreUnavailable, UnoError
 from uno_actors.aggregates.journal import Journal, Outcome
 from uno_actors.store.codec import to_record
-from uno_actors.store.port import Append, Appended
+from uno_actors.store.records import Append, Appended
 
 
 def request(aggregate_id: str, *amounts: int, expected: int | None = None) -> Append:

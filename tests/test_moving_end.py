@@ -10,7 +10,8 @@ import pytest
 from tests.bank import Account, Balance, BankStore, Credit, Credited
 from uno_actors import ActorSystem, ConcurrencyConflict, EventSourcedRepository
 from uno_actors.store.codec import StreamId, to_record
-from uno_actors.store.port import PAGE, Append, EventStore, StoredRecord
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import PAGE, Append, StoredRecord
 from uno_stores import InMemoryEventStore
 
 ALICE = StreamId("Account", "alice")

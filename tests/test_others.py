@@ -14,7 +14,7 @@ from tests.waiting import turns, until
 from uno_actors import ActorSystem
 from uno_actors.aggregates.external_writes import Others
 from uno_actors.store.codec import Record, to_record
-from uno_actors.store.port import PAGE, Append, Appended, StoredRecord
+from uno_actors.store.records import PAGE, Append, Appended, StoredRecord
 from uno_stores import LmdbEventStore
 
 

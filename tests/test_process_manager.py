@@ -28,7 +28,7 @@ from uno_actors import (
     reacts,
 )
 from uno_actors.handlers.process_manager import HasReacted, React, Reacted
-from uno_actors.store.port import Append, Appended
+from uno_actors.store.records import Append, Appended
 from uno_stores import InMemoryEventStore
 
 

@@ -30,7 +30,7 @@ from uno_actors.errors import InvalidHandler
 from uno_actors.handlers.projection import publish
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.view import ViewReader, entry_of, view_to_write
-from uno_actors.store.port import ViewChange
+from uno_actors.store.records import ViewChange
 from uno_actors.store.view_keys import MAX_KEY_BYTES, Key, pack_key, unpack_key
 from uno_stores import InMemoryEventStore
 

@@ -96,9 +96,9 @@ SHARES: dict[str, Callable[[Any], object]] = {"Backoff(jitter)": lambda found: B
 
 
 def _sql(**options: Any) -> object:
-    from uno_stores.sql.store import _check_options
+    from uno_stores.sql.options import check_options
 
-    return _check_options(**options)
+    return check_options(**options)
 
 
 def _lmdb(**options: Any) -> object:

@@ -38,7 +38,7 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.actors.actor import Actor
-from uno_actors.store.port import ANY
+from uno_actors.store.expected_version import ANY
 from uno_actors.testing import given
 
 

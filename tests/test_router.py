@@ -302,7 +302,7 @@ def test_a_handler_that_falls_behind_while_events_are_handed_out_disturbs_no_ord
 
 
 def _stored(position: int) -> Any:
-    from uno_actors.store.port import StoredRecord
+    from uno_actors.store.records import StoredRecord
 
     return StoredRecord(position, to_record(Credited(amount=position)))
 

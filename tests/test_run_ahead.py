@@ -20,7 +20,7 @@ from uno_actors import (
     UnoError,
 )
 from uno_actors.store.codec import Record, StreamId, read_payload, to_record
-from uno_actors.store.port import Append, Appended
+from uno_actors.store.records import Append, Appended
 from uno_stores import InMemoryEventStore
 
 TOO_LARGE = 100

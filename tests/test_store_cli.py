@@ -27,7 +27,7 @@ from uno_actors.cli.record_lines import UnreadableLine, from_line, to_line
 from uno_actors.errors import CallerError
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.store.codec import Record, StreamId, pack, to_record
-from uno_actors.store.port import StoredRecord, ViewChange
+from uno_actors.store.records import StoredRecord, ViewChange
 from uno_stores import LmdbEventStore
 from uno_stores.lmdb.reader import sealed, stream_prefix
 

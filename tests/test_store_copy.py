@@ -16,7 +16,8 @@ from uno_actors import ActorSystem, DeadLetter, StoreUnavailable, UnoError, open
 from uno_actors.cli import app as cli
 from uno_actors.cli.store_copy import CopyRefused, copy_store
 from uno_actors.domain.events import EventRegistry
-from uno_actors.store.port import Append, Appended, EventStore, StoredRecord
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import Append, Appended, StoredRecord
 from uno_actors.testing.contract import Noted
 
 MOMENT = datetime(2024, 6, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ from uno_actors import InvalidConfig, UnoError, open_store
 from uno_actors.config.reader import load
 from uno_actors.errors import InvalidStoreUrl, StoreUnavailable
 from uno_actors.printable import traceback_text
-from uno_actors.store.port import check_store_url
+from uno_actors.store.opening import check_store_url
 from uno_actors.store_urls import is_secret_name, without_password, without_secrets
 
 

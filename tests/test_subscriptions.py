@@ -11,7 +11,9 @@ from waiting import turns, until
 from tests.machine import patience
 from uno_actors import DomainEvent, EventRegistry, EventStore, StoreUnavailable, UnknownEventType
 from uno_actors.store.codec import to_record
-from uno_actors.store.port import ANY, STRIDE, Append, StoredRecord
+from uno_actors.store.expected_version import ANY
+from uno_actors.store.queries import STRIDE
+from uno_actors.store.records import Append, StoredRecord
 from uno_stores import InMemoryEventStore, LmdbEventStore
 
 

@@ -14,7 +14,7 @@ import pytest
 from uno_actors import DeadLetter, DomainEvent, EventRegistry
 from uno_actors.cli import app as cli
 from uno_actors.store.codec import to_record
-from uno_actors.store.port import Append, ViewChange
+from uno_actors.store.records import Append, ViewChange
 from uno_stores import LmdbEventStore
 
 COMMAND = Path(sys.executable).with_name("uno-actors")

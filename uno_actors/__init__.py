@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from uno_actors._public import *  # noqa: F403
     from uno_actors._public import __all__ as __all__
-    from uno_actors.store.port import ANY as ANY
+    from uno_actors.store.expected_version import ANY as ANY
 else:  # type checkers would take every name for granted
 
     def __getattr__(name: str) -> Any:

@@ -83,16 +83,13 @@ from uno_actors.handlers.projection import Projection, published_view
 from uno_actors.handlers.spec import EventHandler, EventPriority, HandlerContext, subscribe
 from uno_actors.handlers.view import PublishedView, View
 from uno_actors.store.causal_tree import CausalNode, CausalTree
-from uno_actors.store.log_filter import LogFilter
-from uno_actors.store.port import (
+from uno_actors.store.expected_version import (
     ANY,  # noqa: F401 - not in `import *`: unittest.mock has an ANY too
-    DeadLetter,
-    EventStore,
-    Lease,
-    RecordedEvent,
-    Snapshot,
-    open_store,
 )
+from uno_actors.store.log_filter import LogFilter
+from uno_actors.store.opening import open_store
+from uno_actors.store.port import EventStore, Lease
+from uno_actors.store.records import DeadLetter, RecordedEvent, Snapshot
 from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.reload import Reloaded
 from uno_actors.supervision.spec import ChildSpec, Supervisor

@@ -8,19 +8,10 @@ from typing_extensions import override
 from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import InvalidStoreUrl, StoreUnavailable, UnoError
 from uno_actors.store.codec import Record, StreamId
+from uno_actors.store.expected_version import place
 from uno_actors.store.limits import check_lease, check_progress
-from uno_actors.store.port import (
-    PAGE,
-    Append,
-    Appended,
-    DeadLetter,
-    EventStore,
-    Lease,
-    Snapshot,
-    StoredRecord,
-    ViewChange,
-    place,
-)
+from uno_actors.store.port import EventStore, Lease
+from uno_actors.store.records import PAGE, Append, Appended, DeadLetter, Snapshot, StoredRecord, ViewChange
 
 
 class InMemoryEventStore(EventStore):

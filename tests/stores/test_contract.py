@@ -22,19 +22,18 @@ from uno_actors.errors import (
 )
 from uno_actors.store.codec import StreamId
 from uno_actors.store.log_filter import EVERYTHING, LogFilter
-from uno_actors.store.port import (
+from uno_actors.store.opening import open_store as open_store_of_url
+from uno_actors.store.port import EventStore, Lease
+from uno_actors.store.records import (
     PAGE,
     Append,
     Appended,
     DeadLetter,
-    EventStore,
-    Lease,
     RecordedEvent,
     Snapshot,
     StoredRecord,
     ViewChange,
 )
-from uno_actors.store.port import open_store as open_store_of_url
 from uno_actors.testing import CONTRACT, Check, MakeStore, StorePlace, check_event_store
 from uno_stores import InMemoryEventStore, LmdbEventStore
 

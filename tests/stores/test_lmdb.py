@@ -29,7 +29,8 @@ from uno_actors.errors import (
     StoreUnavailable,
 )
 from uno_actors.store.codec import StreamId, pack, to_record, unpack
-from uno_actors.store.port import Append, DeadLetter, Snapshot, open_store
+from uno_actors.store.opening import open_store
+from uno_actors.store.records import Append, DeadLetter, Snapshot
 from uno_actors.testing.contract import Noted
 from uno_stores.lmdb import LmdbEventStore, open_url
 from uno_stores.lmdb.store import FORMAT

@@ -12,7 +12,7 @@ import pytest
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import CorruptRecord
 from uno_actors.store.codec import StreamId
-from uno_actors.store.port import DeadLetter
+from uno_actors.store.records import DeadLetter
 from uno_actors.testing.contract import Noted
 from uno_stores.lmdb import LmdbEventStore
 

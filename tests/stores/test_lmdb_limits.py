@@ -25,7 +25,8 @@ from uno_actors.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from uno_actors.store.port import DeadLetter, check_store_url, open_store
+from uno_actors.store.opening import check_store_url, open_store
+from uno_actors.store.records import DeadLetter
 from uno_actors.testing.contract import Noted
 from uno_stores.lmdb import LmdbEventStore, open_url
 

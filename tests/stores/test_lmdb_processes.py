@@ -23,7 +23,7 @@ from tests.test_crash import Heard, check
 from tests.waiting import until
 from uno_actors import ActorSystem, StoreForked, SystemNotRunning
 from uno_actors.domain.events import EventRegistry
-from uno_actors.store.port import Append
+from uno_actors.store.records import Append
 from uno_actors.testing.contract import Noted
 from uno_stores.lmdb import LmdbEventStore
 

@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from uno_actors.store.codec import Record, StreamId
-from uno_actors.store.port import Append
+from uno_actors.store.records import Append
 from uno_stores import LmdbEventStore
 
 MILLION = 1_000_000

@@ -16,7 +16,9 @@ from tests.postgres import postgres
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import AmbiguousStream, ConcurrencyConflict
 from uno_actors.store.codec import StreamId, to_record
-from uno_actors.store.port import Append, Appended, DeadLetter, EventStore, Snapshot, open_store
+from uno_actors.store.opening import open_store
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import Append, Appended, DeadLetter, Snapshot
 from uno_actors.testing.contract import Noted
 from uno_stores import InMemoryEventStore, LmdbEventStore
 

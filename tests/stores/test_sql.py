@@ -32,7 +32,8 @@ from uno_actors import (
 )
 from uno_actors.domain.events import DomainEvent, EventRegistry
 from uno_actors.store.codec import StreamId, to_record
-from uno_actors.store.port import Append, Appended, check_store_url
+from uno_actors.store.opening import check_store_url
+from uno_actors.store.records import Append, Appended
 from uno_actors.testing.contract import Noted
 from uno_stores.sql import METADATA, DatabaseEventStore, create_database_event_store
 from uno_stores.sql.errors import InvalidSession

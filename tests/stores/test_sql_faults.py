@@ -213,11 +213,11 @@ async def test_a_listener_that_was_cut_off_hears_of_everything_again() -> None:
         following = asyncio.create_task(follow())
         await other.append(noted("0"))
         await until(lambda: len(heard) == 1)
-        await until(lambda: store._wire is not None and store._wire.listens)
+        await until(lambda: store._connections.wire is not None and store._connections.wire.listens)
         assert await cut_connections(user, "%") >= 1
         await other.append(noted("1"))  # which is notified to nobody
         await asyncio.wait_for(until(lambda: len(heard) == 2), patience(5))
-        await until(lambda: store._wire is not None and store._wire.listens)
+        await until(lambda: store._connections.wire is not None and store._connections.wire.listens)
         await other.append(noted("2"))
         await asyncio.wait_for(until(lambda: len(heard) == 3), patience(5))
         await store.close()
@@ -228,16 +228,16 @@ async def test_where_nothing_is_notified_events_are_heard_of_by_looking(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As behind a pooler that hands each transaction another connection."""
-    monkeypatch.setattr("uno_stores.sql.store.ASK_EVERY", 0.05)
+    monkeypatch.setattr("uno_stores.sql.watcher.ASK_EVERY", 0.05)
     url = await postgres().new_url()
     async with opened(url) as store, opened(url) as other:
         heard: list[int] = []
         store.on_commit(lambda: heard.append(1))
-        await until(lambda: store._wire is not None and store._wire.listens)
-        assert store._wire is not None
-        assert store._wire._connection is not None
-        async with store._wire._turn:
-            await store._wire._connection.execute(text("UNLISTEN *"))
+        await until(lambda: store._connections.wire is not None and store._connections.wire.listens)
+        assert store._connections.wire is not None
+        assert store._connections.wire._connection is not None
+        async with store._connections.wire._turn:
+            await store._connections.wire._connection.execute(text("UNLISTEN *"))
         for count in (1, 2):
             await other.append(noted())
             await asyncio.wait_for(until(lambda count=count: len(heard) == count), patience(5))
@@ -248,7 +248,7 @@ async def test_a_lease_whose_connection_was_cut_is_kept_if_nobody_took_it() -> N
     user = url.partition("//")[2].partition("@")[0]
     async with opened(url) as store, opened(url) as other:
         assert await store.lease("mail") is not None
-        wire = store._wire
+        wire = store._connections.wire
         assert wire is not None
         before = wire._connection
         assert await cut_connections(user, "%") >= 1
@@ -263,10 +263,10 @@ async def test_progress_under_a_lease_that_another_has_taken_is_refused() -> Non
     async with opened(url) as store, opened(url) as other:
         lease = await store.lease("mail")
         assert lease is not None
-        assert store._wire is not None
-        assert store._watcher is not None
-        store._watcher.cancel()  # it does not come back before the other is there
-        await store._wire._drop()
+        assert store._connections.wire is not None
+        assert store._watcher.task is not None
+        store._watcher.task.cancel()  # it does not come back before the other is there
+        await store._connections.wire._drop()
         assert await other.lease("mail") is not None
         await other.save_progress({"mail": 7})
         with pytest.raises(LeaseLost, match="another process has taken over mail"):
@@ -282,8 +282,8 @@ async def test_who_asks_for_a_lease_in_vain_or_gives_up_takes_nobody_elses_and_l
     url = await postgres().new_url()
     async with opened(url) as store, opened(url) as other:
         assert await store.lease("mail") is not None
-        assert store._wire is not None
-        wire, ask = store._wire, store._wire.ask
+        assert store._connections.wire is not None
+        wire, ask = store._connections.wire, store._connections.wire.ask
         before = wire._connection
         asked = asyncio.Event()
 
@@ -301,8 +301,13 @@ async def test_who_asks_for_a_lease_in_vain_or_gives_up_takes_nobody_elses_and_l
             with pytest.raises(asyncio.CancelledError):
                 await asking
         assert await other.lease("mail") is None
-        assert store._wire._connection is before  # which holds the other leases
-        await until(lambda: not store._wire.leases._taking and store._wire.leases.held.keys() == {"mail"})
+        assert store._connections.wire._connection is before  # which holds the other leases
+        await until(
+            lambda: (
+                not store._connections.wire.leases._taking
+                and store._connections.wire.leases.held.keys() == {"mail"}
+            )
+        )
         assert await other.lease("audit") is not None
         assert await other.lease("search") is not None
 
@@ -313,14 +318,14 @@ async def test_a_name_that_was_taken_and_given_back_meanwhile_is_not_kept_from_o
     async with opened(url) as store, opened(url) as other, opened(url) as third:
         lease = await store.lease("mail")
         assert lease is not None
-        assert store._wire is not None
-        assert store._watcher is not None
-        store._watcher.cancel()
-        await store._wire._drop()
+        assert store._connections.wire is not None
+        assert store._watcher.task is not None
+        store._watcher.task.cancel()
+        await store._connections.wire._drop()
         taken = await other.lease("mail")
         assert taken is not None
         await taken.release()
-        await store._wire.leases.renew()
+        await store._connections.wire.leases.renew()
         assert lease.is_lost
         with pytest.raises(LeaseLost, match="another process has taken over mail"):
             await store.save_progress({"mail": 3})
@@ -333,10 +338,12 @@ async def test_a_lease_that_is_asked_for_when_the_store_closes_is_not_had_by_it(
         engine = create_async_engine(url)
         store = DatabaseEventStore(lambda: AsyncSession(engine), event_registry=REGISTRY)
         await store.create_schema()
-        assert store._wire is not None
-        async with store._wire._turn:
+        assert store._connections.wire is not None
+        async with store._connections.wire._turn:
             asking = asyncio.create_task(store.lease("mail"))
-            await until(lambda: store._wire is not None and bool(store._wire.leases._taking))
+            await until(
+                lambda: store._connections.wire is not None and bool(store._connections.wire.leases._taking)
+            )
             closing = asyncio.create_task(store.close())
             await asyncio.wait([closing], timeout=0.05)
         await closing

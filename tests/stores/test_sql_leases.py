@@ -31,7 +31,8 @@ from uno_actors import (
 from uno_actors.handlers.control import PAUSED, control_entry
 from uno_actors.handlers.view import Entry
 from uno_actors.store.handler_names import TOLD
-from uno_actors.store.port import DeadLetter, Lease, ViewChange
+from uno_actors.store.port import Lease
+from uno_actors.store.records import DeadLetter, ViewChange
 from uno_stores.sql import DatabaseEventStore, create_database_event_store
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -80,13 +81,13 @@ asyncio.run(main())
 
 async def cut_off(store: DatabaseEventStore, url: str) -> None:
     """Have ``store`` lose what holds its leases, without its knowing."""
-    if store._wire is None:
+    if store._connections.wire is None:
         # As any code of the process does that reads the file: to close it ends the locks on it.
         await asyncio.to_thread(Path(url.partition("///")[2] + "-leases").read_bytes)
     else:
-        assert store._watcher is not None
-        store._watcher.cancel()  # it does not come back before the other is there
-        await store._wire._drop()
+        assert store._watcher.task is not None
+        store._watcher.task.cancel()  # it does not come back before the other is there
+        await store._connections.wire._drop()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -134,7 +135,7 @@ async def test_all_that_is_written_for_a_handler_that_was_taken_over_is_refused(
     with pytest.raises(LeaseLost, match="has taken over sum") as refused:
         await WRITES[what](loser)
     assert refused.value.handlers == ("sum",)
-    assert loser._leases["sum"].is_lost
+    assert loser._leases.held["sum"].is_lost
     assert await loser.checkpoints() == {}
     assert await loser.dead_letters() == []
 
@@ -150,12 +151,12 @@ async def test_what_is_written_for_other_handlers_and_asked_by_operators_is_not_
     )
     await loser.drop_view("audit@1")
     assert await loser.checkpoints() == {"summary": 1}
-    assert not loser._leases["sum"].is_lost  # it has not heard yet
+    assert not loser._leases.held["sum"].is_lost  # it has not heard yet
     told: list[int] = []
-    loser._leases["sum"].when_lost(lambda: told.append(1))
+    loser._leases.held["sum"].when_lost(lambda: told.append(1))
     with pytest.raises(LeaseLost):
         await loser.save_progress({"sum": 3})
-    await loser._leases["sum"].release()
+    await loser._leases.held["sum"].release()
     assert told == [1]
     assert await loser.lease("sum") is None
 
@@ -202,8 +203,8 @@ async def test_a_projection_that_was_taken_over_counts_each_event_once_and_its_f
         await first_store.append(*credited(*range(1, 201)))
         await at_work.wait()
         await cut_off(first_store, url)
-        if first_store._wire is None:  # the processes of these tests share one table of names
-            first_store._place.leases.release("sum")
+        if first_store._connections.wire is None:  # the processes of these tests share one table of names
+            first_store._connections.place.leases.release("sum")
         async with system(second_store, Sum) as second:
             await second.settled()
             going_on.set()
@@ -306,7 +307,7 @@ async def test_tables_of_an_earlier_version_are_read_and_get_what_they_lack(url:
     async with made:
         await made.append(*credited(2))
         await made.save_progress({"mail": 1})
-        if made._wire is not None:
+        if made._connections.wire is not None:
             with pytest.raises(StoreUnavailable, match="create_schema"):
                 await made.lease("mail")
         await made.create_schema()

@@ -25,7 +25,8 @@ from uno_actors import (
 )
 from uno_actors.store.codec import StreamId
 from uno_actors.store.log_filter import LogFilter
-from uno_actors.store.port import DeadLetter, Snapshot, ViewChange, check_store_url
+from uno_actors.store.opening import check_store_url
+from uno_actors.store.records import DeadLetter, Snapshot, ViewChange
 from uno_stores.sql import DatabaseEventStore
 from uno_stores.sql.errors import Trouble, trouble
 
@@ -106,7 +107,7 @@ async def test_what_is_asked_of_a_reader_is_answered_when_the_writer_is_back() -
         await lead_to(url, "reader")
         await cut_all(url)
         writing = asyncio.create_task(store.append(*credited(2)))
-        await until(lambda: store._trusted_from > 0)
+        await until(lambda: store._connections.trusted_from > 0)
         assert not writing.done()
         await lead_to(url, "writer")
         assert [position for position, _ in await writing] == [2]
@@ -190,8 +191,8 @@ async def test_a_read_that_is_cancelled_underneath_is_an_error_and_no_cancellati
     async with opened(url) as store:
         await store.append(*credited(1))
         reading = asyncio.create_task(store.last_position())
-        await soon(lambda: store._reading)
-        for task in tuple(store._reading):
+        await soon(lambda: store._reader.under_way)
+        for task in tuple(store._reader.under_way):
             task.cancel()
         with pytest.raises(StoreUnavailable, match="was cancelled"):
             await reading
@@ -202,9 +203,9 @@ async def test_a_commit_whose_writer_is_cancelled_is_an_error_and_the_store_goes
     async with opened(url) as store:
         await store.append(*credited(1))
         writing = asyncio.create_task(store.append(*credited(2)))
-        await soon(lambda: store._writer is not None and not store._waiting)
-        assert store._writer is not None
-        store._writer.cancel()
+        await soon(lambda: store._writer.task is not None and not store._writer.waiting)
+        assert store._writer.task is not None
+        store._writer.task.cancel()
         with pytest.raises(OutcomeUnknown, match="writer was cancelled"):
             await writing
         before = await store.last_position()
@@ -216,7 +217,7 @@ async def test_who_is_cancelled_while_reading_is_cancelled(url: str) -> None:
     async with opened(url) as store:
         await store.append(*credited(1))
         reading = asyncio.create_task(store.last_position())
-        await soon(lambda: store._reading)
+        await soon(lambda: store._reader.under_way)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
@@ -274,9 +275,9 @@ async def test_closing_that_is_cancelled_cuts_off() -> None:
         proxy.silent = True
         writing = asyncio.create_task(store.append(*credited(2)))
         reading = asyncio.create_task(store.last_position())
-        await soon(lambda: store._writer is not None and not store._waiting)
+        await soon(lambda: store._writer.task is not None and not store._writer.waiting)
         closing = asyncio.create_task(store.close())
-        await until(lambda: store._closed)
+        await until(lambda: store._life.closed)
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing

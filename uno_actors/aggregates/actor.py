@@ -56,7 +56,8 @@ from uno_actors.errors import (
 from uno_actors.logs import get_logger
 from uno_actors.quantities import check_duration
 from uno_actors.store.codec import Record, StreamId, to_record
-from uno_actors.store.port import Append, Appended, EventStore, Snapshot
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import Append, Appended, Snapshot
 
 R = TypeVar("R")
 

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from uno_actors.errors import describe
 from uno_actors.logs import get_logger
 from uno_actors.store.codec import Record
-from uno_actors.store.port import PAGE, Appended, EventStore
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import PAGE, Appended
 
 LOOK_AFTER = 0.01
 """Seconds from the news that the log has grown to a look at it, and from there to the reading of what the journal

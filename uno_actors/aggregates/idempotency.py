@@ -24,7 +24,8 @@ from uno_actors.domain.commands import Command
 from uno_actors.domain.values import classes_in, pack_value, unpack_value
 from uno_actors.errors import CommandIdReused, ReplyNotRecorded, describe
 from uno_actors.store.codec import Record, StreamId
-from uno_actors.store.port import PAGE, EventStore
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import PAGE
 
 MAX_REPLY = 64 << 10
 """The largest reply, in bytes, that is recorded with a command's events."""

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from uno_actors.errors import OutcomeUnknown, UnoError, describe, shown
 from uno_actors.logs import get_logger
-from uno_actors.store.port import Append, Appended, EventStore
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import Append, Appended
 from uno_actors.tasks import begin
 
 Outcome = Appended | UnoError

@@ -6,7 +6,8 @@ from uno_actors.aggregates.snapshots import Snapshots
 from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id, new_aggregate
 from uno_actors.errors import AggregateNotFound
 from uno_actors.store.codec import StreamId
-from uno_actors.store.port import EventStore, RecordedEvent
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import RecordedEvent
 
 A = TypeVar("A", bound=AggregateRoot)
 

@@ -15,7 +15,8 @@ from uno_actors.errors import describe
 from uno_actors.logs import get_logger
 from uno_actors.quantities import check_count
 from uno_actors.store.codec import Record, StreamId, to_event
-from uno_actors.store.port import EventStore, Snapshot
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import Snapshot
 
 A = TypeVar("A", bound=AggregateRoot)
 

@@ -13,7 +13,8 @@ from uno_actors.cli.terminal import in_utf8, say, say_json, seconds_of, table_co
 from uno_actors.errors import CallerError, NoDeadLetter
 from uno_actors.handlers.control import NOTHING, HandlerControl
 from uno_actors.printable import as_json, bounded, counted, printable
-from uno_actors.store.port import DeadLetter, EventStore
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import DeadLetter
 
 app = typer.Typer(help="Look at dead letters, retry and drop them.", no_args_is_help=True)
 

@@ -15,7 +15,7 @@ import msgpack
 from uno_actors.domain.aggregate import check_aggregate_id
 from uno_actors.errors import CallerError
 from uno_actors.store.codec import Record, pack, unpack
-from uno_actors.store.port import StoredRecord
+from uno_actors.store.records import StoredRecord
 
 _KINDS = {name: get_args(kind) or (kind,) for name, kind in Record.__annotations__.items()}
 

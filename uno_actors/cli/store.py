@@ -40,7 +40,9 @@ from uno_actors.handlers.control import HandlerControl
 from uno_actors.printable import counted, json_value, printable
 from uno_actors.store.codec import Record, StreamId, read_payload
 from uno_actors.store.maintenance import CanBackUp, CanVerify, Fault, HasInfo, Progress
-from uno_actors.store.port import Append, EventStore, StoredRecord, open_store
+from uno_actors.store.opening import open_store
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import Append, StoredRecord
 from uno_actors.store_urls import without_password
 
 app = typer.Typer(help="Look at an event store, check it, copy it.", no_args_is_help=True)

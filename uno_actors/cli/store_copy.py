@@ -12,7 +12,8 @@ from uno_actors.errors import CallerError, UnoError
 from uno_actors.handlers.view import entries
 from uno_actors.store.handler_names import DIRECTORY
 from uno_actors.store.maintenance import Progress
-from uno_actors.store.port import PAGE, Append, DeadLetter, EventStore, StoredRecord, ViewChange
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import PAGE, Append, DeadLetter, StoredRecord, ViewChange
 
 CHUNK = 1000
 """Events that are recorded in one commit."""

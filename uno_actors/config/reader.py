@@ -41,7 +41,7 @@ from uno_actors.domain.aggregate import check_events
 from uno_actors.domain.events import DomainEvent, event_registry
 from uno_actors.errors import AmbiguousEventType, CallerError, InvalidStoreUrl
 from uno_actors.handlers.spec import HandlerSpec
-from uno_actors.store.port import check_store_url
+from uno_actors.store.opening import check_store_url
 from uno_actors.store_urls import below
 from uno_actors.supervision.spec import ChildSpec, Supervisor
 

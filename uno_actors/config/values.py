@@ -23,7 +23,7 @@ from uno_actors.handlers.spec import (
     Start,
 )
 from uno_actors.quantities import MOST, is_count, is_number
-from uno_actors.store.port import store_openers
+from uno_actors.store.opening import store_openers
 from uno_actors.topics import TopicPattern
 from uno_actors.units import DURATION, SIZE, duration, size
 

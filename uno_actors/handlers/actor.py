@@ -42,7 +42,8 @@ from uno_actors.handlers.view import View, aside_key, view_to_write
 from uno_actors.logs import get_logger, program_logger
 from uno_actors.printable import traceback_text
 from uno_actors.store.codec import Record, StreamId, to_event
-from uno_actors.store.port import PAGE, DeadLetter, EventStore, StoredRecord, ViewChange
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import PAGE, DeadLetter, StoredRecord, ViewChange
 from uno_actors.tasks import begin
 
 CAPACITY = 2048

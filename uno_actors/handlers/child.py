@@ -13,7 +13,8 @@ from uno_actors.errors import LeaseLost, describe
 from uno_actors.handlers.actor import Subscription
 from uno_actors.logs import get_logger
 from uno_actors.printable import traceback_text
-from uno_actors.store.port import DeadLetter, EventStore
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import DeadLetter
 from uno_actors.supervision.child import CellChild, ChildFailed, ChildSignal, TreeNode
 from uno_actors.supervision.spec import ChildSpec
 

@@ -17,7 +17,8 @@ from uno_actors.errors import InvalidReset, NoDeadLetter, UnknownHandler
 from uno_actors.handlers.spec import STARTS, Start, is_start
 from uno_actors.handlers.view import Entry, ViewReader, entries
 from uno_actors.store.handler_names import CONTROL, TOLD
-from uno_actors.store.port import EventStore, ViewChange
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import ViewChange
 from uno_actors.store.view_keys import pack_key
 
 NOT_RUNNING = "not running"

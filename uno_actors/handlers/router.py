@@ -19,7 +19,8 @@ from uno_actors.handlers.actor import Delivery, Subscription
 from uno_actors.handlers.spec import EventPriority
 from uno_actors.logs import get_logger
 from uno_actors.store.codec import Record
-from uno_actors.store.port import PAGE, EventStore
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import PAGE
 from uno_actors.topics import TopicTrie
 
 WINDOW = 4096

@@ -8,7 +8,7 @@ from uno_actors.aggregates.actor import AggregateRef
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.events import DomainEvent
 from uno_actors.handlers.view import PublishedView
-from uno_actors.store.port import RecordedEvent
+from uno_actors.store.records import RecordedEvent
 
 A = TypeVar("A", bound=Actor)
 

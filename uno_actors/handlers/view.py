@@ -9,7 +9,8 @@ from typing_extensions import override
 from uno_actors.domain.values import Classes, pack_value, unpack_value
 from uno_actors.quantities import check_count
 from uno_actors.store.handler_names import DIRECTORY, view_name
-from uno_actors.store.port import EventStore, ViewChange
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import ViewChange
 from uno_actors.store.view_keys import Key, pack_key, unpack_key
 
 _I64 = struct.Struct(">Q")

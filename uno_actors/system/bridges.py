@@ -17,7 +17,8 @@ from typing import Literal
 from uno_actors.domain.events import DomainEvent
 from uno_actors.errors import ConcurrencyConflict, InvalidHandler
 from uno_actors.handlers.spec import HandlerSpec
-from uno_actors.store.port import EventStore, RecordedEvent
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import RecordedEvent
 from uno_actors.system.system import ActorSystem
 from uno_actors.topics import TopicPattern
 

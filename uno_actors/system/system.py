@@ -40,7 +40,8 @@ from uno_actors.handlers.view import PublishedView
 from uno_actors.logs import get_logger
 from uno_actors.quantities import check_duration
 from uno_actors.store.codec import StreamId
-from uno_actors.store.port import EventStore, open_store
+from uno_actors.store.opening import open_store
+from uno_actors.store.port import EventStore
 from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.reload import Reloaded, as_running, difference, names_below
 from uno_actors.supervision.spec import ChildSpec, Supervisor

@@ -42,16 +42,8 @@ from uno_actors.errors import (
 )
 from uno_actors.store.codec import Record, StreamId, to_record
 from uno_actors.store.log_filter import LogFilter
-from uno_actors.store.port import (
-    PAGE,
-    Append,
-    Appended,
-    DeadLetter,
-    EventStore,
-    RecordedEvent,
-    Snapshot,
-    ViewChange,
-)
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import PAGE, Append, Appended, DeadLetter, RecordedEvent, Snapshot, ViewChange
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from lmdb.verify import verify as verify_pages
 from uno_actors.errors import CorruptRecord, PlaceTaken, StoreFormatError, StoreUnavailable
 from uno_actors.store.codec import StreamId, read_payload
 from uno_actors.store.maintenance import Fault, Progress, StoreInfo, Verified
-from uno_actors.store.port import PAGE, StoredRecord
+from uno_actors.store.records import PAGE, StoredRecord
 from uno_stores.guards import Gate
 from uno_stores.lmdb.reader import LAST, U64, Item, Reading
 

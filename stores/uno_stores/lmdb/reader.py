@@ -27,7 +27,7 @@ import msgpack
 
 from uno_actors.errors import CorruptRecord
 from uno_actors.store.codec import Record, StreamId, unpack
-from uno_actors.store.port import DeadLetter, Snapshot, StoredRecord
+from uno_actors.store.records import DeadLetter, Snapshot, StoredRecord
 
 PAGE_BYTES = 4 << 20
 """Bytes after which a page of records is full, however few they are, so that a read stays short."""

@@ -82,20 +82,11 @@ from uno_actors.errors import (
 )
 from uno_actors.quantities import check_count
 from uno_actors.store.codec import Record, StreamId, pack
+from uno_actors.store.expected_version import place
 from uno_actors.store.limits import check_handlers, check_lease, check_progress
 from uno_actors.store.maintenance import Fault, Progress, StoreInfo, Verified
-from uno_actors.store.port import (
-    PAGE,
-    Append,
-    Appended,
-    DeadLetter,
-    EventStore,
-    Lease,
-    Snapshot,
-    StoredRecord,
-    ViewChange,
-    place,
-)
+from uno_actors.store.port import EventStore, Lease
+from uno_actors.store.records import PAGE, Append, Appended, DeadLetter, Snapshot, StoredRecord, ViewChange
 from uno_actors.units import size
 from uno_stores.files import Files
 from uno_stores.guards import PATIENCE, Gate, LeaseFile, WriteTurn, can_map, guard_forks, reserve_lock_file

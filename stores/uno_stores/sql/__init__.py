@@ -1,14 +1,24 @@
 """PostgreSQL and SQLite through SQLAlchemy; with the extra ``sql``.
 
-Read ``store`` first, then ``schema``, ``log`` and ``jobs``; ``leases`` and ``notifications`` are for several processes.
+Read ``store`` first: it answers the port. Then, one concern each:
+
+- ``schema``: the tables. ``tables``: makes and checks them. ``log``: how records are placed and read back.
+- ``writer`` with ``jobs`` and ``groups``: group commit. ``reader``: the queries.
+- ``place``, ``engine``, ``connections``: where the database is, and the ways to it. ``life``: one process, one event
+  loop at a time. ``errors`` and ``waiting``: what an error means, and how long something is tried again.
+- For several processes: ``watcher`` and ``notifications``, ``held_leases`` and ``leases``.
+- ``urls``: from a URL to a store, with ``options``.
 """
 
-from uno_stores.sql.store import (
-    METADATA,
-    DatabaseEventStore,
-    check_url,
-    create_database_event_store,
-    open_url,
-)
+try:
+    import sqlalchemy.ext.asyncio as _sqlalchemy  # noqa: F401 - asked for here, so that the error is said once
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        f"{missing}: the SQL event store needs `pip install 'uno-actors[sql]'`", name=missing.name
+    ) from missing
+
+from uno_stores.sql.schema import METADATA
+from uno_stores.sql.store import DatabaseEventStore, create_database_event_store
+from uno_stores.sql.urls import check_url, open_url
 
 __all__ = ["METADATA", "DatabaseEventStore", "check_url", "create_database_event_store", "open_url"]

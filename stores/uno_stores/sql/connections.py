@@ -1,145 +1,190 @@
-"""The ways to a server: whether a pooler stands on them, which connections may still be used, and how they end."""
+"""Sessions of a store on its database: how each begins, ends and fails, and when another attempt is made."""
 
-import asyncio
-import contextlib
-import uuid
-from collections.abc import Callable
-from typing import Any
-from weakref import WeakSet
+import itertools
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
 
-from sqlalchemy import URL, event, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-CLOSE_PATIENCE = 1.0
-"""Seconds in which connections end in good order; then they are cut off."""
+from uno_actors.errors import StoreUnavailable, UnoError
+from uno_actors.logs import get_logger
+from uno_actors.store_urls import without_password
+from uno_stores.sql.engine import OwnEngine, is_pooled, terminate
+from uno_stores.sql.errors import PASSING, Trouble, refused, trouble
+from uno_stores.sql.life import Life
+from uno_stores.sql.notifications import Wire
+from uno_stores.sql.place import Place, SessionFactory
+from uno_stores.sql.waiting import Patience, within
 
-_WHO = text("SELECT pg_backend_pid()")
+_DRIVER, _NUMBER = "uno_actors driver", "uno_actors number"
+_numbers = itertools.count(1)
+"""Numbers of connections, in the order in which stores of this process first meet them."""
+_log = get_logger()
 
-
-def driver_of(connection: AsyncConnection) -> Any:
-    """What the driver calls a connection."""
-    assert connection.sync_connection is not None
-    return connection.sync_connection.connection.driver_connection
-
-
-def terminate(driver: Any) -> None:
-    """Cut a connection off at once, where the driver can: nothing is sent, and nothing waited for."""
-    cut = getattr(driver, "terminate", None)  # asyncpg's
-    if cut is not None:
-        with contextlib.suppress(Exception):  # it is gone already, or its event loop is
-            cut()
+T = TypeVar("T")
 
 
-async def is_pooled(connection: AsyncConnection) -> bool:
-    """Whether a pooler stands between us and PostgreSQL: the one who answers is not the one who let us in.
+class Connections:
+    """The sessions of one store.
+
+    A connection that leads to a server that only reads, as after a fail-over, is given up, and with it all that were
+    made before.
 
     Args:
-        connection: In a transaction, for a pooler may give each another session.
-    """
-    driver = driver_of(connection)
-    if hasattr(driver, "get_server_pid"):  # asyncpg
-        told = driver.get_server_pid()
-    else:  # psycopg
-        told = getattr(getattr(driver, "info", None), "backend_pid", None)
-    return told is not None and told != (await connection.execute(_WHO)).scalar_one()
+        secret_url: Of the database; errors show it without its password.
+        session_factory: Makes the sessions.
+        place: Where the database is.
+        life: Of the store.
+        wire: The connection kept to PostgreSQL; ``None`` for SQLite.
+        patience: Seconds for which a call tries to reach a database that is away.
 
-
-class OwnEngine:
-    """The engine that a store makes for its URL.
-
-    A pooler that gives each transaction another session forgets prepared statements, or has those of others: through
-    one, statements are prepared anew each time and have no name. On a direct way their names are unlike any other's,
-    so that the first question, which finds out, can be asked through a pooler.
-
-    Args:
-        url: Of the database.
-        connected: Told of each new connection of the driver.
-
-    Raises:
-        ArgumentError, ValueError: No engine can be made for it.
+    Attributes:
+        own_engine: The engine made for the store's URL, disposed of with the store; ``None`` if the program made it.
+        pooled: Whether a pooler stands before PostgreSQL; known after `find_pooler`.
+        trusted_from: Connections with a lower number lead to a server that only reads.
     """
 
-    def __init__(self, url: URL, connected: Callable[[Any], None] | None = None) -> None:
-        self._url = url
-        self._connected = connected
-        self._pooled = False
-        self._drivers: WeakSet[Any] = WeakSet()
-        self.engine = self._made()
+    def __init__(
+        self,
+        secret_url: str,
+        session_factory: SessionFactory,
+        place: Place,
+        life: Life,
+        *,
+        wire: Wire | None,
+        patience: float,
+    ) -> None:
+        self._secret_url = secret_url
+        self.url = without_password(secret_url)
+        self._session_factory = session_factory
+        self.place = place
+        self.life = life
+        self.wire = wire
+        self.patience = patience
+        self.own_engine: OwnEngine | None = None
+        self.pooled = False
+        self.trusted_from = 0
+        self._sessions: set[AsyncSession] = set()
 
-    def session(self) -> AsyncSession:
-        """A session on it."""
-        return AsyncSession(self.engine)
+    def move(self, *, had_loop: bool) -> None:
+        """Begin anew on another event loop; what is connected belongs to the one that is gone."""
+        self._sessions = set()
+        if had_loop:
+            self.place.move()
+            if self.wire is not None:
+                self.wire.move()
+                if self.own_engine is not None:
+                    self.own_engine.renew()
 
-    async def suit_pooler(self) -> None:
-        """A pooler was met."""
-        if not self._pooled:
-            self._pooled = True
-            old, self.engine = self.engine, self._made()
-            await _dispose(old, self._drivers)
+    @asynccontextmanager
+    async def session(self) -> AsyncGenerator[AsyncSession]:
+        """A session for the body; one that fails is ended without waiting for a server that may be silent.
 
-    def renew(self) -> None:
-        """Leave all connections to themselves: they belong to an event loop that is gone."""
-        for driver in tuple(self._drivers):
-            terminate(driver)
-        self._drivers = WeakSet()
-        self.engine = self._made()
+        Raises:
+            StoreUnavailable: The file of the database is gone, or its one connection is in use.
+        """
+        if self.wire is None:
+            if lost := self.place.lost():
+                raise StoreUnavailable(
+                    self.url, f"{lost} while it was open: put it back, or open the store again"
+                )
+            async with self.place.turn(self.url, self.patience), self._session_factory() as session:
+                yield session
+            return
+        session = self._session_factory()
+        self._sessions.add(session)
+        try:
+            yield session
+            async with within(self.patience):
+                await session.close()
+        except BaseException as error:
+            await self._part_with(session, error)
+            raise
+        finally:
+            self._sessions.discard(session)
+
+    async def _part_with(self, session: AsyncSession, error: BaseException) -> None:
+        kind = trouble(error) if isinstance(error, Exception) else Trouble.LOST  # cancelled in the middle
+        if kind is Trouble.READ_ONLY:
+            self.trusted_from = next(_numbers)
+        try:
+            if kind in (Trouble.LOST, Trouble.READ_ONLY):
+                terminate(session.info.get(_DRIVER))
+                await session.invalidate()
+            else:
+                async with within(self.patience):
+                    await session.close()
+        except Exception:  # noqa: BLE001 - the body has failed before, and its error is the one that counts
+            terminate(session.info.get(_DRIVER))
+
+    async def connection(self, session: AsyncSession, **options: Any) -> AsyncConnection:
+        """The connection of ``session``, which is not known to lead to a server that only reads."""
+        while True:
+            connection = await session.connection(execution_options=options)
+            assert connection.sync_connection is not None
+            made = connection.sync_connection.connection
+            session.info[_DRIVER] = made.driver_connection
+            if made.info.setdefault(_NUMBER, next(_numbers)) >= self.trusted_from:
+                return connection
+            terminate(made.driver_connection)
+            await session.invalidate()
+
+    def within(self, seconds: float) -> AbstractAsyncContextManager[None]:
+        """A time limit; none for a database in memory, which is lost with its connection."""
+        return within(None if self.place.alone else seconds)
+
+    async def again_if_lost(self, work: Callable[[], Awaitable[T]]) -> T:
+        """The result of ``work``, which is tried again while the store's patience lasts.
+
+        Raises:
+            StoreUnavailable, StoreFull: It did not succeed.
+        """
+        patience = Patience(self.patience)
+        while True:
+            try:
+                return await work()
+            except UnoError:
+                raise
+            except Exception as error:
+                if trouble(error) not in PASSING or self.life.closed or not await patience.again():
+                    raise refused(self._secret_url, error) from error
+
+    def refused(self, error: Exception, requests: Any = ()) -> UnoError:
+        """See `uno_stores.sql.errors.refused`."""
+        return refused(self._secret_url, error, requests)
+
+    async def find_pooler(self) -> None:
+        """Find out whether a pooler stands before PostgreSQL, and adapt to it."""
+        if self.wire is None or self.pooled:
+            return
+        async with self.session() as session, self.within(self.patience):
+            pooled = await is_pooled(await self.connection(session))
+        if pooled:
+            self.pooled = self.wire.pooled = True
+            self.wire.leases.by_session = False
+            _log.info(
+                "PostgreSQL is reached through a pooler: leases end by its clock alone, news is looked for",
+                store=self.url,
+            )
+            if self.own_engine is not None:
+                await self.own_engine.suit_pooler()
+
+    async def loop_ended(self) -> None:
+        """The event loop ends: end the connections that belong to it. Those of SQLite belong to threads."""
+        if self.wire is not None and self.own_engine is not None:
+            await self.wire.leave()
+            await self.own_engine.dispose()
+
+    def cut_sessions(self) -> None:
+        """End the connections of all sessions under way at once."""
+        for session in self._sessions:
+            terminate(session.info.get(_DRIVER))
 
     def cut(self) -> None:
-        """End all connections at once."""
-        for driver in tuple(self._drivers):
-            terminate(driver)
-
-    async def dispose(self) -> None:
-        """End all connections in good order, as far as that can be had soon."""
-        await _dispose(self.engine, self._drivers)
-
-    def _made(self) -> AsyncEngine:
-        url, options = split_numbers(self._url)
-        if url.get_driver_name() == "asyncpg":
-            options["prepared_statement_name_func"] = str if self._pooled else _unlike_any_other
-            if self._pooled:
-                options |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
-        engine = create_async_engine(url, connect_args=options)
-        event.listen(engine.sync_engine, "connect", self._made_connection)
-        return engine
-
-    def _made_connection(self, connection: Any, _: object) -> None:
-        with contextlib.suppress(TypeError):  # of a driver whose connections cannot be referred to weakly
-            self._drivers.add(connection.driver_connection)
-        if self._connected is not None:
-            self._connected(connection)
-
-
-def split_numbers(url: URL) -> tuple[URL, dict[str, Any]]:
-    """``url`` without those options of asyncpg that are numbers, and these, which SQLAlchemy would pass as texts.
-
-    Raises:
-        ValueError: One of them is no number.
-    """
-    if url.get_driver_name() != "asyncpg":
-        return url, {}
-    found = {name: kind(str(url.query[name])) for name, kind in _NUMBERS.items() if name in url.query}
-    return url.difference_update_query(found), found
-
-
-_NUMBERS: dict[str, Callable[[str], Any]] = {
-    "command_timeout": float,
-    "max_cacheable_statement_size": int,
-    "max_cached_statement_lifetime": int,
-    "statement_cache_size": int,
-    "timeout": float,
-}
-
-
-async def _dispose(engine: AsyncEngine, drivers: WeakSet[Any]) -> None:
-    try:
-        async with asyncio.timeout(CLOSE_PATIENCE):  # no generator: it may be the loop's very end
-            await engine.dispose()
-    except TimeoutError:
-        for driver in tuple(drivers):
-            terminate(driver)
-        await engine.dispose()
-
-
-def _unlike_any_other() -> str:
-    return f"__uno_{uuid.uuid4().hex}__"
+        """End all connections of the store at once."""
+        if self.wire is not None:
+            self.wire.cut()
+        self.cut_sessions()
+        if self.own_engine is not None:
+            self.own_engine.cut()

@@ -1,14 +1,13 @@
 """What an error of a database means for what was asked of it."""
 
-import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from enum import Enum
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from uno_actors.errors import CallerError
+from uno_actors.errors import CallerError, EventNotSerializable, StoreFull, StoreUnavailable, UnoError
+from uno_actors.store.records import Append
 
 
 class InvalidSession(CallerError, ValueError):
@@ -102,27 +101,39 @@ def _by_text(text: str) -> Trouble | None:
     return next((kind for part, kind in _TEXTS.items() if part in text), None)
 
 
-@asynccontextmanager
-async def within(seconds: float | None) -> AsyncGenerator[None]:
-    """A time limit, whose error says what may be the matter.
-
-    Raises:
-        TimeoutError: The body took more than ``seconds``.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        if str(error) or seconds is None:
-            raise
-        raise TimeoutError(
-            f"no answer within {seconds:g} s: the way to the server is cut, a transaction that has recorded events"
-            " does not end, or the engine's pool has no connection left (see its pool_size)"
-        ) from error
-
-
 def reason(error: BaseException) -> str:
     """The text of ``error`` without the statement and its parameters, which may hold what is no one's business."""
     origin = error.orig if isinstance(error, StatementError) and error.orig is not None else error
     text = str(origin).strip().splitlines()
     return f"{type(origin).__name__}: {text[0]}" if text else type(origin).__name__
+
+
+PASSING = {Trouble.LOST, Trouble.BUSY, Trouble.TAKEN, Trouble.READ_ONLY}
+"""Kinds that another attempt may cure. A key is taken if a program records without locking the head."""
+OF_ONE = {Trouble.UNFIT, Trouble.OTHER}
+"""Kinds that may be the fault of one job in a group."""
+_REMEDIES = {
+    Trouble.NO_TABLES: "make its tables once with `await create_schema()`",
+    Trouble.NO_FILE: "the directory must be there and be writable, make it first",
+    Trouble.READ_ONLY: "the server only reads, as one that stands by does: name the one that writes",
+    Trouble.POOLED: (
+        "behind a pooler statements must have no name: give the URL to open_store, or make the engine with"
+        ' poolclass=NullPool and connect_args={"statement_cache_size": 0, "prepared_statement_cache_size": 0,'
+        ' "prepared_statement_name_func": str}'
+    ),
+    Trouble.OTHER_LOOP: (
+        "the engine has connections of an event loop that has ended: make it with poolclass=NullPool, or dispose of"
+        " it before its loop ends"
+    ),
+}
+
+
+def refused(store: str, error: Exception, requests: Sequence[Append] = ()) -> UnoError:
+    """Our error for ``error``, after which surely nothing is recorded in ``store``."""
+    kind, text = trouble(error), reason(error)
+    if kind is Trouble.FULL:
+        return StoreFull(store, f"{text}; make room on the disk")
+    if kind is Trouble.UNFIT and requests:
+        return EventNotSerializable(requests[0].records[0].event_type, text)
+    remedy = _REMEDIES.get(kind)
+    return StoreUnavailable(store, f"{text}; {remedy}" if remedy else text)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uno_actors.errors import LeaseLost
 from uno_actors.store.handler_names import handler_of, handlers_of
-from uno_actors.store.port import Append, DeadLetter, Snapshot, ViewChange
+from uno_actors.store.records import Append, DeadLetter, Snapshot, ViewChange
 from uno_stores.sql.leases import count_lease, lost_among
 from uno_stores.sql.schema import checkpoints, dead_letters, snapshots, views
 

@@ -29,9 +29,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uno_actors.errors import EventNotSerializable, UnoError
 from uno_actors.store.codec import Record, StreamId
+from uno_actors.store.expected_version import place
 from uno_actors.store.limits import is_recordable
 from uno_actors.store.log_filter import LogFilter
-from uno_actors.store.port import Append, Appended, StoredRecord, place
+from uno_actors.store.records import Append, Appended, StoredRecord
 from uno_stores.sql.schema import head, log, stream_type
 
 PAGE_BYTES = 4 << 20

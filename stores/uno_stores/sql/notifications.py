@@ -9,10 +9,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from uno_actors.errors import StoreUnavailable
-from uno_stores.sql.connections import driver_of, terminate
-from uno_stores.sql.errors import within
+from uno_stores.sql.engine import driver_of, terminate
 from uno_stores.sql.leases import ServerLeases
 from uno_stores.sql.log import CHANNEL
+from uno_stores.sql.waiting import within
 
 _CHANNEL = text(f"SELECT {CHANNEL}")
 

@@ -138,7 +138,7 @@ checkpoints = Table(
 dead_letters = Table(
     "uno_dead_letters",
     METADATA,
-    # In the order of `uno_actors.store.port.DeadLetter`.
+    # In the order of `uno_actors.store.records.DeadLetter`.
     Column("handler", _text(), primary_key=True),
     Column("position", BigInteger, primary_key=True, autoincrement=False),
     Column("event_type", _text(), nullable=False),

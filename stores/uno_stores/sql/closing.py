@@ -1,0 +1,77 @@
+"""How a store ends: what was accepted is written, reads get a moment, and no connection is left behind."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+from uno_stores.sql.connections import Connections
+from uno_stores.sql.engine import CLOSE_PATIENCE
+from uno_stores.sql.held_leases import HeldLeases
+from uno_stores.sql.reader import Reader
+from uno_stores.sql.waiting import within
+from uno_stores.sql.watcher import Watcher
+from uno_stores.sql.writer import Writer
+
+
+class Closing:
+    """The end of one store, whose `Life` is closed already."""
+
+    def __init__(
+        self, connections: Connections, writer: Writer, reader: Reader, watcher: Watcher, leases: HeldLeases
+    ) -> None:
+        self._connections = connections
+        self._writer = writer
+        self._reader = reader
+        self._watcher = watcher
+        self._leases = leases
+        self._end: asyncio.Task[None] | None = None
+
+    async def wait(self) -> None:
+        """Close everything; a second caller waits too, so that afterwards the database may be opened again."""
+        if self._end is None:
+            self._end = asyncio.get_running_loop().create_task(self._let_go())
+        try:
+            await asyncio.shield(self._end)
+        except asyncio.CancelledError:  # there is no time to do it in good order
+            self._connections.cut()
+            self._end.cancel()
+            raise
+
+    async def _let_go(self) -> None:
+        try:
+            await self._finish()
+        except asyncio.CancelledError:
+            self._connections.cut()
+        tasks = self._under_way()
+        for task in tasks:
+            task.cancel()
+        self._connections.cut_sessions()
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._end_connections()
+        except asyncio.CancelledError:
+            self._connections.cut()
+        self._leases.leave()
+
+    async def _finish(self) -> None:
+        """Wait for what was accepted, as long as the database may take for it, and for reads that have begun."""
+        if self._writer.task is not None:
+            await asyncio.wait([self._writer.task], timeout=2 * self._connections.patience)
+        if self._reader.under_way:
+            await asyncio.wait(self._reader.under_way, timeout=CLOSE_PATIENCE)
+
+    def _under_way(self) -> list[asyncio.Task[Any]]:
+        tasks = (self._writer.task, self._watcher.task, *self._watcher.errands, *self._reader.under_way)
+        return [task for task in tasks if task is not None and not task.done()]
+
+    async def _end_connections(self) -> None:
+        """In good order, if they answer soon."""
+        connections = self._connections
+        if connections.wire is not None:
+            with contextlib.suppress(Exception):  # a lease that cannot be released ends by itself
+                async with within(CLOSE_PATIENCE):
+                    await self._leases.release_pooled()
+            await connections.wire.close()
+        if connections.own_engine is not None:
+            await connections.own_engine.dispose()
+        await connections.life.leave()

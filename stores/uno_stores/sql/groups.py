@@ -1,0 +1,76 @@
+"""The jobs of one transaction, and their results."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from uno_actors.errors import UnoError
+from uno_actors.store.records import Append, Appended
+from uno_stores.sql.jobs import Commit, Job
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A job whose caller waits for its result."""
+
+    job: Job
+    future: asyncio.Future[Any]
+
+    def answer(self, result: Any) -> None:
+        """Hand the caller its result, which may be an error."""
+        if self.future.done():  # cancelled by its caller
+            return
+        if isinstance(result, Exception):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """How far a transaction came."""
+
+    results: list[Any] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    committing: bool = False
+
+
+def requests_of(jobs: Sequence[Job]) -> list[Append]:
+    """Everything that ``jobs`` append to the log."""
+    return [request for job in jobs if isinstance(job, Commit) for request in job.requests]
+
+
+def with_outcomes(
+    jobs: Sequence[Job], results: list[Any], outcomes: Sequence[Appended | UnoError]
+) -> list[Any]:
+    """The results of all jobs: those of commits from ``outcomes``, the others from ``results``."""
+    each = iter(outcomes)
+    return [
+        list(islice(each, len(job.requests))) if isinstance(job, Commit) else result
+        for job, result in zip(jobs, results, strict=True)
+    ]
+
+
+def failure_of(job: Job, error: UnoError) -> Any:
+    """The result of a job that failed as a whole with ``error``."""
+    return [error] * len(job.requests) if isinstance(job, Commit) else error
+
+
+def parts_of(jobs: Sequence[Job]) -> list[Job]:
+    """``jobs`` in the smallest parts that can be written alone."""
+    return [
+        part
+        for job in jobs
+        for part in ([Commit((request,)) for request in job.requests] if isinstance(job, Commit) else [job])
+    ]
+
+
+def joined(jobs: Sequence[Job], results: Sequence[Any]) -> list[Any]:
+    """The results of ``jobs`` from those of their `parts_of`."""
+    each = iter(results)
+    return [
+        [outcome for _ in job.requests for outcome in next(each)] if isinstance(job, Commit) else next(each)
+        for job in jobs
+    ]

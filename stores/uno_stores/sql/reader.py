@@ -1,0 +1,200 @@
+"""The reader: queries of a store, each on a connection of its own, a few at once."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Executable, Row, select
+
+from uno_actors.errors import CorruptRecord, StoreUnavailable
+from uno_actors.store.codec import StreamId
+from uno_actors.store.log_filter import LogFilter
+from uno_actors.store.records import PAGE, DeadLetter, Snapshot, StoredRecord
+from uno_stores.sql import schema
+from uno_stores.sql.connections import Connections
+from uno_stores.sql.leases import IS_LEASED
+from uno_stores.sql.log import (
+    LAST_POSITION,
+    LAST_VERSION,
+    LOG_PAGE,
+    STREAM_PAGE,
+    names,
+    page_of,
+    selecting,
+    to_stored,
+)
+from uno_stores.sql.tables import Tables
+
+READERS = 4
+"""Reads of one store that are under way at once. Others wait, so that the pool has connections for other users."""
+SEARCH_PATIENCE = 60.0
+"""Seconds that a read may take if it looks through the whole log, or reads a whole view; others have ``patience``."""
+
+
+class Reader:
+    """Reads of one store.
+
+    Attributes:
+        under_way: The tasks of the reads that have begun.
+    """
+
+    def __init__(self, connections: Connections, tables: Tables) -> None:
+        self._connections = connections
+        self._tables = tables
+        self.move()
+
+    def move(self) -> None:
+        """Begin anew on another event loop."""
+        self._places = asyncio.Semaphore(READERS)
+        self.under_way: set[asyncio.Task[Any]] = set()
+
+    async def stream_page(self, stream: StreamId, after_version: int, limit: int) -> list[StoredRecord]:
+        """See `EventStore.read_stream`."""
+        parameters = {**names(stream), "after": after_version, "limit": limit}
+        page = to_stored(await self.rows(STREAM_PAGE, parameters))
+        for version, (_, record) in enumerate(page, start=after_version + 1):
+            if record.aggregate_version != version:
+                raise CorruptRecord(f"{stream} version {version} of {self._connections.url}", "it is missing")
+        return page
+
+    async def log_page(self, after: int, limit: int) -> list[StoredRecord]:
+        """See `EventStore.read_log`."""
+        return to_stored(await self.rows(LOG_PAGE, {"after": after, "limit": limit}))
+
+    async def stream_pages(
+        self, stream: StreamId, after_version: int, size: int
+    ) -> AsyncGenerator[list[StoredRecord]]:
+        """The pages of one stream; the next one is read ahead while the caller looks at the last one."""
+        page = await self.stream_page(stream, after_version, size)
+        end = await self.version(stream) if page else 0
+        while page:
+            after_version += len(page)
+            if after_version >= end:
+                yield page
+                return
+            following = asyncio.ensure_future(self.stream_page(stream, after_version, size))
+            try:
+                await asyncio.sleep(0)  # a long stream must not keep the event loop from others
+                yield page
+                page = await following
+            finally:
+                following.cancel()
+
+    async def search(
+        self, after: int, limit: int | None, matching: LogFilter
+    ) -> AsyncGenerator[StoredRecord]:
+        """See `EventStore.read_records`; the database selects what it can."""
+        statement = page_of(schema.log.c.position, *selecting(matching))
+        left, end = limit, await self.end()
+        while left is None or left > 0:
+            rows = await self.rows(statement, {"after": after, "limit": PAGE}, SEARCH_PATIENCE)
+            page = to_stored(rows)
+            for stored in page:
+                if matching.matches(stored.record):
+                    yield stored
+                    left = None if left is None else left - 1
+                    if left == 0:
+                        return
+            if not page or page[-1].position >= end:
+                return
+            after = page[-1].position
+
+    async def version(self, stream: StreamId) -> int:
+        """See `EventStore.last_version`."""
+        return await self._value(LAST_VERSION, names(stream)) or 0
+
+    async def types(self, aggregate_id: str) -> list[str]:
+        """See `EventStore.aggregate_types`."""
+        statement = select(schema.stream_type).where(schema.log.c.aggregate_id == aggregate_id).distinct()
+        return sorted([name for (name,) in await self.rows(statement)])
+
+    async def end(self) -> int:
+        """See `EventStore.last_position`."""
+        return await self._value(LAST_POSITION) or 0
+
+    async def checkpoints(self) -> dict[str, int]:
+        """See `EventStore.checkpoints`."""
+        return {row.handler: row.position for row in await self.rows(select(schema.checkpoints))}
+
+    async def view(
+        self, view: str, start: bytes, end: bytes | None, limit: int | None
+    ) -> list[tuple[bytes, bytes]]:
+        """See `EventStore.read_view`."""
+        table = schema.views
+        wanted = (table.c.view == view) & (table.c.key >= start)
+        if end is not None:
+            wanted &= table.c.key < end
+        statement = select(table.c.key, table.c.value).where(wanted).order_by(table.c.key).limit(limit)
+        rows = await self.rows(statement, patience=SEARCH_PATIENCE if limit is None else 0)
+        return [(row.key, row.value) for row in rows]
+
+    async def dead_letters(self, handler: str | None) -> list[DeadLetter]:
+        """See `EventStore.dead_letters`."""
+        letters = schema.dead_letters
+        statement = select(letters).order_by(letters.c.handler, letters.c.position)
+        if handler is not None:
+            statement = statement.where(letters.c.handler == handler)
+        return [DeadLetter._make(row) for row in await self.rows(statement)]
+
+    async def snapshot(self, stream: StreamId) -> Snapshot | None:
+        """See `EventStore.read_snapshot`."""
+        table = schema.snapshots
+        columns = [table.c[name] for name in Snapshot._fields[1:]]
+        wanted = (table.c.aggregate_id == stream.aggregate_id) & (
+            table.c.aggregate_type == stream.aggregate_type
+        )
+        rows = await self.rows(select(*columns).where(wanted))
+        return Snapshot._make((stream, *rows[0])) if rows else None
+
+    async def is_leased(self, name: str) -> bool:
+        """Whether PostgreSQL has a holder of ``name``."""
+        return bool(await self._value(IS_LEASED, {"name": name}))
+
+    async def _value(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Any:
+        rows = await self.rows(statement, parameters)
+        return rows[0][0] if rows else None
+
+    async def rows(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None, patience: float = 0
+    ) -> Sequence[Row[Any]]:
+        """The rows of ``statement``, which may take the store's patience, or ``patience`` seconds if that is more.
+
+        Raises:
+            StoreUnavailable: They cannot be read.
+        """
+        connections = self._connections
+        connections.life.check()
+        # A connection that is cancelled in the middle is lost, and with it a database in memory.
+        reading = asyncio.get_running_loop().create_task(
+            self._read_in_turn(statement, parameters, max(patience, connections.patience))
+        )
+        self.under_way.add(reading)
+        reading.add_done_callback(self._has_read)
+        await asyncio.wait([reading])
+        if reading.cancelled():  # underneath: a caller who is cancelled does not come here
+            reason = "it was closed" if connections.life.closed else "the read was cancelled"
+            raise StoreUnavailable(connections.url, reason)
+        return reading.result()
+
+    def _has_read(self, reading: asyncio.Task[Any]) -> None:
+        self.under_way.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # marks it as retrieved: the caller may be gone
+
+    async def _read_in_turn(
+        self, statement: Executable, parameters: Mapping[str, Any] | None, seconds: float
+    ) -> Sequence[Row[Any]]:
+        async with self._places:
+            self._connections.life.check()
+            await self._tables.prepare()
+            return await self._connections.again_if_lost(lambda: self._read(statement, parameters, seconds))
+
+    async def _read(
+        self, statement: Executable, parameters: Mapping[str, Any] | None, seconds: float
+    ) -> Sequence[Row[Any]]:
+        connections = self._connections
+        in_transaction = connections.wire is None or connections.pooled
+        options = {} if in_transaction else {"isolation_level": "AUTOCOMMIT"}
+        async with connections.session() as session, connections.within(seconds):
+            connection = await connections.connection(session, **options)
+            return (await connection.execute(statement, parameters)).all()

@@ -1,0 +1,109 @@
+"""The tables of a database: made, brought up to date, and checked before the first use."""
+
+import asyncio
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from uno_actors.errors import StoreFormatError, StoreUnavailable
+from uno_stores.sql import schema
+from uno_stores.sql.connections import Connections
+
+
+class Tables:
+    """The one owner of whether the tables of a store are ready for use.
+
+    Args:
+        connections: Of the store.
+        dialect: ``postgresql`` or ``sqlite``.
+
+    Attributes:
+        create: Whether the first use makes missing tables; else it only checks those that are there.
+    """
+
+    def __init__(self, connections: Connections, dialect: str) -> None:
+        self._connections = connections
+        self._dialect = dialect
+        self._ready = False
+        self.create = False
+        self.move()
+
+    def move(self) -> None:
+        """Begin anew on another event loop."""
+        self._opening = asyncio.Lock()
+
+    async def prepare(self) -> None:
+        """Before each use: make the tables, if that is ours to do, or check that they are ours.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached, or has no tables.
+            StoreFormatError: The tables are those of a newer version of this program.
+        """
+        if self._ready:
+            return
+        async with self._opening:
+            if not self._ready:
+                await self._connections.again_if_lost(self._make if self.create else self._find)
+
+    async def make(self) -> None:
+        """Make the tables where they are missing; see `DatabaseEventStore.create_schema`."""
+        await self._connections.again_if_lost(self._make)
+
+    async def _make(self) -> None:
+        connections = self._connections
+        await connections.find_pooler()
+        async with connections.session() as session, connections.within(connections.patience):
+            connection = await connections.connection(session)
+            if self._dialect == "sqlite":
+                # Readers and the writer do not hinder each other then; the file keeps this mode.
+                await connection.execute(text("PRAGMA journal_mode = WAL"))
+            else:
+                await connection.execute(
+                    text("SELECT pg_advisory_xact_lock(hashtextextended('uno_actors', 0))")
+                )
+            for table in schema.METADATA.sorted_tables:
+                await connection.execute(CreateTable(table, if_not_exists=True))
+                for index in sorted(table.indexes, key=lambda index: str(index.name)):
+                    await connection.execute(CreateIndex(index, if_not_exists=True))
+            await _add_columns(connection)
+            insert = postgresql.insert if self._dialect == "postgresql" else sqlite.insert
+            first = insert(schema.head).values(id=1, last_position=0, format=schema.FORMAT)
+            await connection.execute(first.on_conflict_do_nothing())
+            await self._check_format(connection)
+            await session.commit()
+
+    async def _find(self) -> None:
+        connections = self._connections
+        await connections.find_pooler()
+        async with connections.session() as session, connections.within(connections.patience):
+            await self._check_format(await connections.connection(session))
+
+    async def _check_format(self, connection: AsyncConnection) -> None:
+        url = self._connections.url
+        found = (await connection.execute(select(schema.head.c.format))).scalar_one_or_none()
+        if found is None:
+            raise StoreUnavailable(url, "its tables are empty; make them with `await create_schema()`")
+        if found != schema.FORMAT:
+            raise StoreFormatError(
+                Path(url),
+                f"the format of its tables is {found}, this version of uno_actors reads {schema.FORMAT}; use the"
+                " version that wrote it",
+            )
+        self._ready = True
+
+
+async def _add_columns(connection: AsyncConnection) -> None:
+    """Add the columns that tables made by an earlier version of this program lack."""
+    for table, columns in schema.LATER.items():
+        there = await connection.run_sync(_columns_of, table)
+        for name in columns:
+            if name not in there:
+                kind = schema.METADATA.tables[table].c[name].type.compile(connection.dialect)
+                await connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {name} {kind}"))
+
+
+def _columns_of(connection: Connection, table: str) -> set[str]:
+    return {column["name"] for column in inspect(connection).get_columns(table)}

@@ -1,0 +1,75 @@
+"""From the URL of a database to its store."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import URL
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from uno_actors.domain.events import EventRegistry
+from uno_actors.errors import InvalidStoreUrl, StoreUnavailable
+from uno_actors.units import seconds, size
+from uno_stores.sql.engine import OwnEngine, split_numbers
+from uno_stores.sql.options import check_options
+from uno_stores.sql.place import file_of
+from uno_stores.sql.store import DatabaseEventStore
+
+OPTIONS: dict[str, Callable[[str], Any]] = {
+    "patience": seconds,
+    "max_event_size": size,
+    "lease_time": seconds,
+}
+
+
+def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) -> DatabaseEventStore:
+    """Open ``sqlite+aiosqlite:///PATH`` or ``postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE``.
+
+    The tables are made at the first use. The options ``patience``, ``max_event_size`` and ``lease_time`` of
+    `DatabaseEventStore` may follow as ``?patience=...``; others are for the driver.
+
+    Raises:
+        InvalidStoreUrl: It is no URL of a database, or an option is none.
+        StoreUnavailable: There is no file, and none was to be made.
+    """
+    parsed, options = _read_url(url)
+    sqlite_file = file_of(parsed) if parsed.get_backend_name() == "sqlite" else None
+    if sqlite_file is not None and not create and not sqlite_file.exists():
+        raise StoreUnavailable(url, f"there is no file {sqlite_file.absolute()}")
+    try:
+        own = OwnEngine(parsed, _sync_fully if parsed.get_backend_name() == "sqlite" else None)
+    except (ArgumentError, ValueError) as error:
+        raise InvalidStoreUrl(url, [], str(error)) from None  # its text may hold the password
+    store = DatabaseEventStore(own.session, event_registry=event_registry, **options)
+    store.own(own, create=create)
+    return store
+
+
+def check_url(url: str) -> None:
+    """Whether `open_url` understands ``url``; no connection is made.
+
+    Raises:
+        InvalidStoreUrl: As there.
+    """
+    _read_url(url)
+
+
+def _read_url(url: str) -> tuple[URL, dict[str, Any]]:
+    """The URL of the database, and the options of the store."""
+    try:
+        parsed = make_url(url)
+        options = {
+            name: kind(str(parsed.query[name])) for name, kind in OPTIONS.items() if name in parsed.query
+        }
+        check_options(**options)
+        split_numbers(parsed)
+    except (ArgumentError, ValueError) as error:
+        raise InvalidStoreUrl(url, [], str(error)) from None  # its text may hold the password
+    return parsed.difference_update_query(OPTIONS), options
+
+
+def _sync_fully(connection: Any) -> None:
+    """Whatever SQLite was built with: what is acknowledged survives the machine."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()

@@ -1,0 +1,225 @@
+"""The writer: one task that writes everything that waits in one transaction, and what becomes of a lost commit."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from uno_actors.errors import OutcomeUnknown, StoreUnavailable, UnoError
+from uno_actors.store.records import Append, Appended
+from uno_actors.store_urls import without_password
+from uno_stores.sql import schema
+from uno_stores.sql.connections import Connections
+from uno_stores.sql.errors import OF_ONE, PASSING, InvalidSession, reason, trouble
+from uno_stores.sql.groups import (
+    Attempt,
+    Waiting,
+    failure_of,
+    joined,
+    parts_of,
+    requests_of,
+    with_outcomes,
+)
+from uno_stores.sql.jobs import Commit, Job, Work
+from uno_stores.sql.log import Tail, in_transaction, insert_rows, lock_head, place_all
+from uno_stores.sql.place import Place
+from uno_stores.sql.tables import Tables
+from uno_stores.sql.waiting import Patience
+
+MAX_GROUP = 10_000
+"""Maximum number of jobs in one transaction."""
+
+T = TypeVar("T")
+
+
+class Writer:
+    """Writes the jobs of one store in the order in which they were submitted.
+
+    Args:
+        connections: Of the store.
+        tables: Of the store.
+        grown: Called with the last position of the log after each group.
+        max_event_size: Bytes that the payload of one event may take.
+
+    Attributes:
+        task: Writes what waits; ``None`` while nothing does.
+        waiting: Jobs that no transaction has taken yet.
+    """
+
+    def __init__(
+        self, connections: Connections, tables: Tables, grown: Callable[[int], None], max_event_size: int
+    ) -> None:
+        self._connections = connections
+        self._tables = tables
+        self._grown = grown
+        self._max_event_size = max_event_size
+        self._tail = Tail()
+        self.move()
+
+    def move(self) -> None:
+        """Begin anew on another event loop."""
+        self._tail.forget()
+        self.waiting: list[Waiting] = []
+        self.task: asyncio.Task[None] | None = None
+
+    async def submit(self, job: Commit | Work[T]) -> Any:
+        """The result of ``job`` once it is durable."""
+        connections = self._connections
+        connections.life.check()
+        loop = asyncio.get_running_loop()
+        waiting = Waiting(job, loop.create_future())
+        self.waiting.append(waiting)
+        if self.task is None:
+            self.task = loop.create_task(self._write_all(), name=f"writer of {connections.url}")
+        # A caller that is cancelled abandons the future, and the job is done all the same.
+        return await waiting.future
+
+    async def _write_all(self) -> None:
+        group: list[Waiting] = []
+        try:
+            while self.waiting:
+                group, self.waiting = self.waiting[:MAX_GROUP], self.waiting[MAX_GROUP:]
+                results = await self._write([each.job for each in group])
+                for each, result in zip(group, results, strict=True):
+                    each.answer(result)
+                group = []
+                self._grown(self._tail.position)
+        except asyncio.CancelledError:  # by the program as it ends, or underneath: no caller was
+            self._tail.forget()
+            url = self._connections.url
+            unknown = OutcomeUnknown(f"store {url}", "its writer was cancelled")
+            untouched = StoreUnavailable(url, "its writer was cancelled")
+            waiting, self.waiting = self.waiting, []
+            for each in group:
+                each.answer(failure_of(each.job, unknown))
+            for each in waiting:
+                each.answer(failure_of(each.job, untouched))
+            raise
+        finally:
+            self.task = None
+
+    async def _write(self, jobs: Sequence[Job]) -> list[Any]:
+        """Do all jobs in one transaction and return the result of each, which may be an error."""
+        connections = self._connections
+        patience = Patience(connections.patience)
+        while True:
+            attempt = Attempt()
+            try:
+                await self._tables.prepare()
+                await self._transact(jobs, attempt)
+            except UnoError as error:
+                return [failure_of(job, error) for job in jobs]
+            except Exception as error:  # noqa: BLE001 - the writer must survive any failure of one group
+                self._tail.forget()
+                if attempt.committing and attempt.rows:
+                    recorded = await self._is_recorded(attempt.rows)
+                    if recorded is None:
+                        unknown = OutcomeUnknown(f"store {connections.url}", reason(error))
+                        return [failure_of(job, unknown) for job in jobs]
+                    if recorded:
+                        return attempt.results
+                kind = trouble(error)
+                if kind in PASSING and await patience.again():
+                    continue
+                parts = parts_of(jobs) if kind in OF_ONE else []
+                if len(parts) > 1:
+                    return joined(jobs, [result for part in parts for result in await self._write([part])])
+                return [failure_of(job, connections.refused(error, requests_of([job]))) for job in jobs]
+            return attempt.results
+
+    async def _transact(self, jobs: Sequence[Job], attempt: Attempt) -> None:
+        connections = self._connections
+        async with connections.session() as session:
+            # Others may hold the head of the log, or the server may not answer.
+            async with connections.within(connections.patience):
+                connection = await connections.connection(session)
+                for job in jobs:
+                    try:
+                        done = None if isinstance(job, Commit) else await job.write(connection)
+                        attempt.results.append(done)
+                    except UnoError as error:
+                        attempt.results.append(error)
+                requests = requests_of(jobs)
+                if requests:
+                    outcomes, attempt.rows = await place_all(
+                        connection, requests, self._tail, self._max_event_size
+                    )
+                    self._check_transaction(connection)
+                    attempt.results = with_outcomes(jobs, attempt.results, outcomes)
+            async with connections.within(connections.patience + len(attempt.rows) / 1000):
+                await insert_rows(connection, attempt.rows)
+            attempt.committing = True
+            async with connections.within(connections.patience):
+                await session.commit()
+
+    async def _is_recorded(self, rows: Sequence[dict[str, Any]]) -> bool | None:
+        """Whether a commit that failed has recorded ``rows``; ``None`` if it cannot be found out.
+
+        A transaction that is still being committed holds the head of the log, so this one, which locks it first, sees
+        the outcome.
+        """
+        connections = self._connections
+        places = schema.log.c.position.between(rows[0]["position"], rows[-1]["position"])
+        statement = select(schema.log.c.event_id).where(places).order_by(schema.log.c.position)
+        patience = Patience(connections.patience)
+        while True:
+            try:
+                async with connections.session() as session:
+                    async with connections.within(connections.patience):
+                        connection = await connections.connection(session)
+                        await lock_head(connection)
+                        found = (await connection.execute(statement)).scalars().all()
+                    return list(found) == [row["event_id"] for row in rows]
+            except Exception as error:  # noqa: BLE001 - any error leaves the outcome unknown
+                if trouble(error) not in PASSING or not await patience.again():
+                    return None
+
+    async def commit_in(
+        self, session: AsyncSession, requests: Sequence[Append], ended: Callable[[], None]
+    ) -> list[Appended | UnoError]:
+        """Record in the transaction of a caller's ``session``, which the caller ends.
+
+        ``ended`` is called when it has ended, if the database is in memory.
+
+        Raises:
+            InvalidSession: The session is bound to another database, or commits each statement by itself.
+        """
+        connections = self._connections
+        connections.life.check()
+        place = connections.place
+        try:
+            connection = await session.connection()
+            self._check_place(connection)
+            if place.alone:  # else the watcher sees the end
+                await place.lend(session.sync_session, connections.url, connections.patience, ended)
+            outcomes, rows = await place_all(connection, requests, Tail(), self._max_event_size)
+            self._check_transaction(connection)
+            if rows:
+                async with connection.begin_nested():  # what fails leaves the transaction as it was
+                    await insert_rows(connection, rows)
+        except UnoError:
+            raise
+        except Exception as error:
+            raise connections.refused(error, requests) from error
+        return outcomes
+
+    def _check_place(self, connection: AsyncConnection) -> None:
+        """Refuse to record in another database than that of the store."""
+        assert connection.sync_connection is not None
+        engine = connection.sync_connection.engine
+        if Place.key_of(engine) != self._connections.place.key:
+            found = without_password(engine.url.render_as_string(hide_password=False))
+            raise InvalidSession(
+                self._connections.url, f"it is bound to {found}; bind it to the database of the store"
+            )
+
+    def _check_transaction(self, connection: AsyncConnection) -> None:
+        """Refuse to record where nothing keeps the head of the log locked, as it must be by now."""
+        if not in_transaction(connection):
+            raise InvalidSession(
+                self._connections.url,
+                "its connection commits each statement by itself; use an engine and sessions without"
+                ' isolation_level="AUTOCOMMIT"',
+            )

@@ -1,0 +1,99 @@
+"""From a URL to a store: stores are found by the entry-point group ``uno_actors.stores``."""
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+from uno_actors.domain.events import EventRegistry, event_registry
+from uno_actors.errors import (
+    InvalidStoreUrl,
+    StoreUnavailable,
+    describe,
+)
+from uno_actors.store.port import EventStore
+from uno_actors.store_urls import check_path
+
+
+def open_store(
+    url: str, event_registry: EventRegistry = event_registry, *, create: bool = True
+) -> EventStore:
+    """Open the store that ``url`` names, through the entry-point group ``uno_actors.stores``.
+
+    Args:
+        url: ``memory:``, ``lmdb:PATH`` (relative to the working directory) or that of an installed store.
+        event_registry: Finds the classes of recorded events.
+        create: Whether to make a store where there is none. An opener that is to make none is called with
+            ``create=False``.
+
+    Raises:
+        InvalidStoreUrl: No installed store has this scheme.
+        StoreUnavailable: What the store is made of is not installed; or see there.
+        StoreFormatError: See there.
+    """
+    options = {} if create else {"create": False}
+    entry = _opener(url)
+    try:
+        opener = entry.load()
+    except (ImportError, AttributeError) as missing:
+        if reason := _hidden(entry, missing):
+            raise StoreUnavailable(entry.name, reason) from missing
+        if not isinstance(missing, ModuleNotFoundError):  # else of an extra that is not installed
+            raise
+        raise StoreUnavailable(entry.name, str(missing)) from missing
+    store: EventStore = opener(url, event_registry, **options)
+    return store
+
+
+def check_store_url(url: str) -> None:
+    """Whether the store of ``url`` understands it, as far as that can be told without opening it.
+
+    The module of a store's opener may have a function ``check_url(url)`` for this.
+
+    Raises:
+        InvalidStoreUrl: It does not; or the package that the store needs is not installed.
+    """
+    opener = _opener(url)
+    try:
+        module = import_module(opener.module)
+    except ImportError as error:
+        if reason := _hidden(opener, error):
+            raise InvalidStoreUrl(url, [], reason) from error
+        raise InvalidStoreUrl(url, [], f"its package cannot be imported: {describe(error)}") from error
+    check: Callable[[str], None] | None = getattr(module, "check_url", None)
+    if check is not None:
+        check(url)
+
+
+@cache
+def store_openers() -> dict[str, EntryPoint]:
+    """What opens the stores that are installed, by the scheme of their URLs.
+
+    Looked up once: it reads the metadata of every package that is installed, which takes some 30 ms.
+    """
+    return {entry.name: entry for entry in entry_points(group="uno_actors.stores")}
+
+
+def _hidden(entry: EntryPoint, error: Exception) -> str:
+    """Which module of a project hides that of an installed store, so that its opener is not found; empty if none."""
+    package = entry.module.partition(".")[0]
+    found, module = sys.modules.get(package), sys.modules.get(entry.module)
+    is_missing = isinstance(error, ModuleNotFoundError) and f"{entry.module}.".startswith(f"{error.name}.")
+    is_other = isinstance(error, AttributeError) and module is not None and not hasattr(module, entry.attr)
+    if found is None or not (is_missing or is_other):
+        return ""
+    place = getattr(found, "__file__", None) or next(iter(getattr(found, "__path__", ())), "?")
+    return f"{place} hides the installed package {package!r}, in which {entry.value} is: rename that module of yours"
+
+
+def _opener(url: str) -> EntryPoint:
+    openers = store_openers()
+    scheme, colon, _ = url.partition(":")
+    if not colon or scheme not in openers:
+        raise InvalidStoreUrl(url, openers)
+    try:
+        check_path(url)
+    except ValueError as error:
+        raise InvalidStoreUrl(url, openers, str(error)) from error
+    return openers[scheme]

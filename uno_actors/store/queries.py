@@ -1,0 +1,280 @@
+"""What every store answers from the few reads that it implements."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Any, overload
+
+from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id
+from uno_actors.domain.events import DomainEvent, EventRegistry
+from uno_actors.errors import AmbiguousStream
+from uno_actors.store.causal_tree import CausalTree, causal_tree
+from uno_actors.store.codec import Record, StreamId, to_event
+from uno_actors.store.log_filter import EVERYTHING, EventTypes, LogFilter, recorded_names
+from uno_actors.store.records import PAGE, E, RecordedEvent, StoredRecord
+from uno_actors.topics import TopicPattern
+
+STRIDE = 128
+"""Records yielded before other tasks get the event loop: the consumer has work to do with each."""
+
+
+class EventQueries(ABC):
+    """Reads of events, from pages of records. The port, `uno_actors.store.port.EventStore`, says what these are."""
+
+    event_registry: EventRegistry
+
+    # --- what they rest on: see the port ---
+
+    @abstractmethod
+    async def read_stream(
+        self, stream: StreamId, after_version: int = 0, limit: int = PAGE
+    ) -> list[StoredRecord]:
+        """See `EventStore.read_stream`."""
+
+    @abstractmethod
+    async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
+        """See `EventStore.read_log`."""
+
+    @abstractmethod
+    async def last_version(self, stream: StreamId) -> int:
+        """See `EventStore.last_version`."""
+
+    @abstractmethod
+    async def aggregate_types(self, aggregate_id: str) -> list[str]:
+        """See `EventStore.aggregate_types`."""
+
+    @abstractmethod
+    async def last_position(self) -> int:
+        """See `EventStore.last_position`."""
+
+    # --- one stream ---
+
+    async def get_events(
+        self,
+        aggregate_id: str,
+        since_version: int | None = None,
+        since_timestamp: datetime | None = None,
+        limit: int | None = None,
+        *,
+        aggregate_type: str | None = None,
+        backward: bool = False,
+    ) -> list[DomainEvent]:
+        """The events of one stream in order.
+
+        Args:
+            aggregate_id: The aggregate's id.
+            since_version: Only events after this version: the last one that the caller has.
+            since_timestamp: Only events of this time or later; a naive time is read as UTC.
+            limit: Maximum number of events.
+            aggregate_type: Needed if aggregates of several types have this id.
+            backward: The newest first; ``limit`` then takes the newest.
+
+        Raises:
+            AmbiguousStream: Aggregates of several types have this id, and ``aggregate_type`` was not given.
+            InvalidAggregateId: No aggregate can have this id.
+            ValueError: ``since_version`` or ``limit`` is negative, or beyond 63 bits.
+        """
+        check_aggregate_id(aggregate_id)
+        check_number("since_version", since_version)
+        check_number("limit", limit)
+        if aggregate_type is None:
+            types = await self.aggregate_types(aggregate_id)
+            if len(types) > 1:
+                raise AmbiguousStream(aggregate_id, types)
+            if not types:
+                return []
+            aggregate_type = types[0]
+        if since_timestamp is not None and since_timestamp.tzinfo is None:
+            since_timestamp = since_timestamp.replace(tzinfo=UTC)
+        if limit == 0:
+            return []
+        read = self._pages_backward if backward else self._pages
+        size = PAGE if limit is None or since_timestamp is not None else min(limit, PAGE)
+        events: list[DomainEvent] = []
+        async with aclosing(read(StreamId(aggregate_type, aggregate_id), since_version or 0, size)) as pages:
+            async for page in pages:
+                for position, record in page:
+                    if since_timestamp is None or record.timestamp >= since_timestamp:
+                        events.append(to_event(record, self.event_registry, position))
+                        if len(events) == limit:
+                            return events
+        return events
+
+    async def stream_events(self, stream: StreamId, after_version: int = 0) -> AsyncIterator[DomainEvent]:
+        """The events of one stream after ``after_version``, read page by page."""
+        async with aclosing(self._pages(stream, after_version)) as pages:
+            async for page in pages:
+                for position, record in page:
+                    yield to_event(record, self.event_registry, position)
+
+    async def stream_records(
+        self, stream: StreamId, after_version: int = 0, *, backward: bool = False
+    ) -> AsyncGenerator[StoredRecord]:
+        """The records of one stream after ``after_version``, in order or the newest first."""
+        read = self._pages_backward if backward else self._pages
+        async with aclosing(read(stream, after_version, PAGE)) as pages:
+            async for page in pages:
+                for stored in page:
+                    yield stored
+
+    async def _pages(
+        self, stream: StreamId, after_version: int, size: int = PAGE
+    ) -> AsyncGenerator[list[StoredRecord]]:
+        """Pages of a stream after ``after_version``, to the end that it has when the first was read.
+
+        A reader that follows a moving end never reaches it where others append faster.
+        """
+        end: int | None = None
+        while page := await self.read_stream(stream, after_version, size):
+            yield page
+            after_version += len(page)
+            if end is None:
+                end = await self.last_version(stream)
+            if after_version >= end:
+                return
+            await asyncio.sleep(0)  # a long stream must not keep the event loop from others
+
+    async def _pages_backward(
+        self, stream: StreamId, after_version: int, size: int
+    ) -> AsyncGenerator[list[StoredRecord]]:
+        """Pages of a stream from its end down to ``after_version``, each with its last record first."""
+        end = await self.last_version(stream)
+        while end > after_version:
+            start = at = max(after_version, end - size)
+            page: list[StoredRecord] = []
+            while at < end and (part := await self.read_stream(stream, at, end - at)):
+                page += part  # a store may return fewer records than asked for, where they are large
+                at += len(part)
+            yield page[::-1]
+            end = start
+            await asyncio.sleep(0)
+
+    # --- the log ---
+
+    @overload
+    def read_all(
+        self,
+        after: int = 0,
+        limit: int | None = None,
+        *,
+        topic_pattern: TopicPattern | str | None = None,
+        event_type: type[E],
+        aggregate_type: str | type[AggregateRoot] | None = None,
+        correlation_id: str | None = None,
+    ) -> AsyncGenerator[RecordedEvent[E]]: ...
+    @overload
+    def read_all(
+        self,
+        after: int = 0,
+        limit: int | None = None,
+        *,
+        topic_pattern: TopicPattern | str | None = None,
+        event_type: EventTypes | None = None,
+        aggregate_type: str | type[AggregateRoot] | None = None,
+        correlation_id: str | None = None,
+    ) -> AsyncGenerator[RecordedEvent]: ...
+
+    async def read_all(
+        self,
+        after: int = 0,
+        limit: int | None = None,
+        *,
+        topic_pattern: TopicPattern | str | None = None,
+        event_type: EventTypes | None = None,
+        aggregate_type: str | type[AggregateRoot] | None = None,
+        correlation_id: str | None = None,
+    ) -> AsyncGenerator[RecordedEvent[Any]]:
+        """The events of the log after position ``after``, in global order, read page by page.
+
+        It ends where the log ended when the first page was read, or soon after; `subscribe` waits for further events.
+        Only events that all the given filters select are decoded.
+
+        Args:
+            after: Exclusive; 0 for all.
+            limit: Maximum number of events.
+            topic_pattern: Only events with a topic that it matches.
+            event_type: Only events of this class and its subclasses, or recorded under this name; or several.
+            aggregate_type: Only events of aggregates of this type.
+            correlation_id: Only events caused by one first message, directly or not.
+
+        Raises:
+            InvalidTopic: ``topic_pattern`` is not a topic pattern.
+            ValueError: ``after`` or ``limit`` is negative, or beyond 63 bits.
+        """
+        matching = self.log_filter(topic_pattern, event_type, aggregate_type, correlation_id)
+        async with aclosing(self.read_records(after, limit, matching)) as records:
+            async for position, record in records:
+                yield RecordedEvent(position, to_event(record, self.event_registry, position))
+
+    async def read_records(
+        self, after: int = 0, limit: int | None = None, matching: LogFilter = EVERYTHING
+    ) -> AsyncGenerator[StoredRecord]:
+        """As `read_all`, but the records themselves: the classes of the events are not needed."""
+        check_number("after", after)
+        check_number("limit", limit)
+        left, end = limit, None
+        while left is None or left > 0:
+            page = await self.read_log(after, min(left, PAGE) if left and matching == EVERYTHING else PAGE)
+            if not page:
+                return
+            async for stored in selected(page, matching):
+                yield stored
+                left = None if left is None else left - 1
+                if left == 0:
+                    return
+            after = page[-1].position
+            if end is None:
+                end = await self.last_position()
+            if after >= end:
+                return
+
+    def log_filter(
+        self,
+        topic_pattern: TopicPattern | str | None = None,
+        event_type: EventTypes | None = None,
+        aggregate_type: str | type[AggregateRoot] | None = None,
+        correlation_id: str | None = None,
+    ) -> LogFilter:
+        """The filters of `read_all` as one value; classes stand for the names that the registry has for them now."""
+        if isinstance(topic_pattern, str):
+            topic_pattern = TopicPattern(topic_pattern)
+        if isinstance(aggregate_type, type):
+            aggregate_type = aggregate_type.aggregate_type
+        names = None if event_type is None else recorded_names(event_type, self.event_registry)
+        return LogFilter(topic_pattern, names, aggregate_type, correlation_id)
+
+    async def causal_tree(self, correlation_id: str, after: int = 0) -> CausalTree[DomainEvent]:
+        """Everything recorded for one ``correlation_id``, as a tree by cause; ``print`` shows it.
+
+        Reads the whole log after position ``after``, page by page, at about 200,000 events/s.
+        """
+        stored = await self._following_from(correlation_id, after)
+        return causal_tree(correlation_id, stored, lambda record: to_event(record, self.event_registry))
+
+    async def causal_records(self, correlation_id: str, after: int = 0) -> CausalTree[Record]:
+        """As `causal_tree`, but of the records themselves: the classes of the events are not needed."""
+        return causal_tree(
+            correlation_id, await self._following_from(correlation_id, after), lambda record: record
+        )
+
+    async def _following_from(self, correlation_id: str, after: int) -> list[StoredRecord]:
+        matching = LogFilter(correlation_id=correlation_id)
+        async with aclosing(self.read_records(after, matching=matching)) as records:
+            return [each async for each in records]
+
+
+def check_number(name: str, value: int | None) -> None:
+    """Refuse numbers beyond what every store can count to: each store would treat them differently."""
+    if value is not None and not 0 <= value < 2**63:
+        raise ValueError(f"{name} must be 0 or more, and below 2**63; found {value}")
+
+
+async def selected(page: list[StoredRecord], matching: LogFilter) -> AsyncIterator[StoredRecord]:
+    """The records of ``page`` that match, with pauses in which other tasks get the event loop."""
+    for start in range(0, len(page), STRIDE):
+        for stored in page[start : start + STRIDE]:
+            if matching.matches(stored.record):
+                yield stored
+        await asyncio.sleep(0)

@@ -1,0 +1,105 @@
+"""The values of the port: what goes into a store, and what comes out of it."""
+
+from datetime import datetime
+from typing import Generic, NamedTuple
+
+from typing_extensions import TypeVar
+
+from uno_actors.domain.events import DomainEvent
+from uno_actors.store.codec import Record, StreamId
+
+PAGE = 512
+"""Records read at once: few enough to leave the event loop within milliseconds."""
+
+
+class Append(NamedTuple):
+    """A request to record events together.
+
+    ``expected_version`` is the version of their one stream before them; ``None`` asks for no check. A record
+    that brings its own ``aggregate_version`` is recorded in that place or the request fails.
+    """
+
+    records: tuple[Record, ...]
+    expected_version: int | None = None
+
+
+class Appended(NamedTuple):
+    """What came of an `Append`: the place of each record in the log, and the records as stored."""
+
+    positions: range
+    records: tuple[Record, ...]
+
+
+class StoredRecord(NamedTuple):
+    """A record and its place in the log."""
+
+    position: int
+    record: Record
+
+
+E_co = TypeVar("E_co", bound=DomainEvent, default=DomainEvent, covariant=True)
+
+E = TypeVar("E", bound=DomainEvent)
+
+
+class RecordedEvent(NamedTuple, Generic[E_co]):
+    """An event and its place in the log."""
+
+    position: int
+    event: E_co
+
+
+class DeadLetter(NamedTuple):
+    """An event that a handler could not handle, and why.
+
+    Attributes:
+        handler: Name of the handler; with ``position`` it names the dead letter.
+        position: Place of the event in the log.
+        event_type: Type of the event.
+        attempts: How often it was tried.
+        error: Class name and text of the last exception.
+        traceback: Of the last attempt.
+        first_failed: When the first attempt failed.
+        last_failed: When the last attempt failed.
+    """
+
+    handler: str
+    position: int
+    event_type: str
+    attempts: int
+    error: str
+    traceback: str
+    first_failed: datetime
+    last_failed: datetime
+
+
+class ViewChange(NamedTuple):
+    """One entry of a view that a projection writes, or removes if ``value`` is ``None``.
+
+    Attributes:
+        view: Name of the view: 1 to 255 bytes and no NUL.
+        key: 1 to 250 bytes; a view is read in their order.
+        value: Any bytes.
+    """
+
+    view: str
+    key: bytes
+    value: bytes | None
+
+
+class Snapshot(NamedTuple):
+    """The state of an aggregate at one version of its stream.
+
+    Attributes:
+        stream: Of the aggregate; there is one snapshot of each.
+        version: The number of events in the state.
+        schema_version: Of the state, by the class that it was taken of.
+        state: msgpack.
+        taken_at: Aware, in UTC.
+    """
+
+    stream: StreamId
+    version: int
+    schema_version: int
+    state: bytes
+    taken_at: datetime
