@@ -1,0 +1,189 @@
+"""What the documentation takes from the code: the tables of configuration keys and commands, and ``llms.txt``.
+
+MkDocs calls the functions ``on_...``; the others need nothing but `uno_actors`. A page asks for a table with a comment
+of its own, ``<!-- generated: configuration keys -->``.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.testing import CliRunner
+
+from uno_actors.cli import app
+
+PLACE = re.compile(r"^<!-- generated: ([\w ]+) -->$", re.MULTILINE)
+
+TABLES = {
+    "": ("The file", None),
+    "SystemTable": ("`[system]`", None),
+    "AggregatesTable": ("`[aggregates]`", None),
+    "LoggingTable": ("`[logging]`", None),
+    "HandlerTable": ("`[[handlers]]`", None),
+    "SupervisorTable": ("`[[supervisors]]`", None),
+    "BackoffTable": ("`backoff` of a supervisor", None),
+    "SupervisedHandlerTable": ("`[[supervisors.handlers]]`", "HandlerTable"),
+    "ActorTable": ("`[[supervisors.actors]]`", None),
+    "NestedSupervisorTable": ("`[[supervisors.supervisors]]`", "SupervisorTable"),
+}
+"""Headings by the names in the JSON Schema; a table that only adds to another one names it."""
+
+
+def configuration_keys() -> str:
+    """A section for each table of a configuration file, with its keys, from the JSON Schema that users get."""
+    schema = json.loads(CliRunner().invoke(app, ["schema"]).stdout)
+    definitions = {"": schema, **schema["$defs"]}
+    if unknown := definitions.keys() - TABLES.keys():
+        raise ValueError(f"no heading for {unknown}")
+    return "\n".join(line for name in TABLES for line in _section(name, definitions))
+
+
+def _section(name: str, definitions: dict[str, Any]) -> Iterator[str]:
+    heading, base = TABLES[name]
+    table = definitions[name]
+    inherited = definitions[base]["properties"] if base else {}
+    yield f"## {heading}\n"
+    yield f"{table['description']}\n"
+    if base:
+        yield f"All keys of {TABLES[base][0]}, and:\n"
+    yield "| key | value | default | meaning |\n|---|---|---|---|"
+    for key, value in table["properties"].items():
+        if key not in inherited:
+            default = _default(key, value, table)
+            yield f"| `{key}` | {_kind(value)} | {default} | {_cell(value.get('description', ''))} |"
+    yield ""
+
+
+def _default(key: str, value: dict[str, Any], table: dict[str, Any]) -> str:
+    if key in table.get("required", ()):
+        return "required"
+    return f"`{json.dumps(value['default'])}`" if "default" in value else ""
+
+
+def _kind(value: dict[str, Any]) -> str:
+    """What may stand there, in words."""
+    parts = [part for part in value.get("anyOf", [value]) if part.get("pattern") != r"\$\{"]
+    return " or ".join(dict.fromkeys(_of_one(part) for part in parts))
+
+
+def _of_one(part: dict[str, Any]) -> str:
+    if "$ref" in part:
+        return f"table, see {TABLES[part['$ref'].rpartition('/')[2]][0]}"
+    if "enum" in part:
+        return ", ".join(f"`{json.dumps(word)}`" for word in part["enum"])
+    if part.get("type") == "array":
+        return "list of tables" if "$ref" in part.get("items", {}) else "list"
+    if part.get("type") in ("integer", "number"):
+        limits = [f"{part['minimum']} or more"] if "minimum" in part else []
+        limits += [f"at most {part['maximum']}"] if "maximum" in part else []
+        return ", ".join(["number" if part["type"] == "number" else "whole number", *limits])
+    if "examples" in part:
+        return f"text such as `{json.dumps(part['examples'][0])}`"
+    return {"string": "text", "boolean": "`true`, `false`", "object": "table"}.get(part.get("type", ""), "any")
+
+
+def commands() -> str:
+    """A section for each command, with its arguments and options."""
+    return "\n".join(_commands(typer.main.get_command(app), "uno-actors"))
+
+
+def _commands(command: Any, name: str) -> Iterator[str]:
+    if hasattr(command, "commands"):
+        for each, below in command.commands.items():
+            yield from _commands(below, f"{name} {each}")
+        return
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    options = [each for each in command.params if each.param_type_name == "option" and each.name != "help"]
+    usage = " ".join([name, *(["[OPTIONS]"] if options else []), *map(_usage, arguments)])
+    yield f"## {name}\n\n```text\n{usage}\n```\n"
+    yield re.sub(r"\s*\n\s*\n\s*", "\n\n", command.help.strip()) + "\n"
+    if not command.params:
+        return
+    yield "| | meaning | default |\n|---|---|---|"
+    for each in arguments:
+        yield f"| `{_metavar(each)}` | {_cell(each.help or '')} | {_given_default(each)} |"
+    for each in options:
+        names = ", ".join(f"`{option}`" for option in (*each.opts, *each.secondary_opts))
+        value = "" if each.is_flag else f" `{_metavar(each)}`"
+        variable = f" Environment variable: `{each.envvar}`." if each.envvar else ""
+        yield f"| {names}{value} | {_cell(each.help or '')}{variable} | {_given_default(each)} |"
+    yield ""
+
+
+def _metavar(parameter: Any) -> str:
+    return str(parameter.metavar or parameter.opts[0].lstrip("-").upper())
+
+
+def _usage(argument: Any) -> str:
+    name = _metavar(argument) + ("..." if argument.nargs == -1 else "")
+    return name if argument.required else f"[{name}]"
+
+
+def _given_default(parameter: Any) -> str:
+    if parameter.required:
+        return "required"
+    default = parameter.default
+    is_given = isinstance(default, (str, int, float)) and not isinstance(default, bool)
+    return f"`{default}`" if is_given else ""
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+GENERATORS: dict[str, Callable[[], str]] = {"configuration keys": configuration_keys, "commands": commands}
+
+
+def with_tables(markdown: str) -> str:
+    """``markdown`` with the generated tables in their places."""
+    return PLACE.sub(lambda found: GENERATORS[found[1]](), markdown)
+
+
+def description(source: str) -> str:
+    """What the front matter of a page says the page is about."""
+    found = re.search(r"\A---\n(?:.*\n)*?description: (.+)\n(?:.*\n)*?---\n", source)
+    return found[1] if found else ""
+
+
+def llms_txt(nav: list[Any], directory: Path, address: str = "") -> str:
+    """The list of pages for language models: a heading for each part, a line for each page.
+
+    Args:
+        nav: As in ``mkdocs.yml``.
+        directory: Where the pages are.
+        address: Of the site.
+    """
+    lines = ["# uno_actors", "", "> Event-sourced actors for Python services.", ""]
+
+    def add(entries: list[Any]) -> None:
+        for entry in entries:
+            ((title, below),) = entry.items() if isinstance(entry, dict) else (("", entry),)
+            if isinstance(below, list):
+                lines.extend(["", f"## {title}", ""])
+                add(below)
+            else:
+                source = (directory / below).read_text(encoding="utf-8")
+                found = re.search(r"^# (.+)$", source, re.MULTILINE)
+                name = title or (found[1] if found else below)
+                place = below.removesuffix("index.md") if below.endswith("index.md") else f"{below[:-3]}/"
+                lines.append(f"- [{name}]({address}{place}): {description(source)}")
+
+    add(nav)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
+
+
+# --- called by MkDocs --------------------------------------------------------------------------------------
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put the generated tables in."""
+    return with_tables(markdown)
+
+
+def on_post_build(config: Any) -> None:
+    """Write ``llms.txt`` beside the pages."""
+    text = llms_txt(config["nav"], Path(config["docs_dir"]), config["site_url"] or "")
+    Path(config["site_dir"], "llms.txt").write_text(text, encoding="utf-8")
