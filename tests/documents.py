@@ -7,7 +7,8 @@ What a fenced block means is said by its language:
 ``toml``     a configuration file that ``uno-actors check`` finds right; a ``text`` block below it is the output;
              or a ``pyproject.toml``
 ``console``  a session: commands behind ``$``, each with what it prints
-``py``       an excerpt; the comment ``<!-- part of PATH -->`` above names the file in this repository
+``py``       an excerpt of a file in this repository, which a comment above it names: ``<!-- part of PATH -->``;
+             other languages may be excerpts in the same way
 ``text``     output; or a drawing, where no program stands above it
 others       are shown and not run: see `SHOWN`
 ============ ==================================================================================================
@@ -40,6 +41,7 @@ SHOWN = frozenset({"ini", "sh", "sql", "json", "dockerfile", "python3"})
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.MULTILINE | re.DOTALL)
+_PART = re.compile(r"<!-- part of (\S+) -->")
 _NAME = re.compile(r"# (\S+\.\w+)\n")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 _HEX = re.compile(r"\b[0-9a-f]{32}\b")
@@ -66,6 +68,12 @@ class Block:
     line: int
     above: str
     below: "Block | None" = None
+
+    @property
+    def part_of(self) -> str | None:
+        """The file in the repository of which it is an excerpt."""
+        found = _PART.fullmatch(self.above)
+        return found[1] if found else None
 
     @property
     def file(self) -> str | None:
@@ -193,6 +201,8 @@ def run_page(page: Page, directory: Path, runner: Runner) -> Iterator[Ran]:
     page.write_files(directory)
     for number, block in enumerate(page.blocks):
         expected = block.below.text if block.below else ""
+        if block.part_of:
+            continue
         if block.language == "python":
             name = block.file or f"program_{number}.py"
             write(directory, name, block.text)
