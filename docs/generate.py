@@ -134,7 +134,17 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-GENERATORS: dict[str, Callable[[], str]] = {"configuration keys": configuration_keys, "commands": commands}
+def promises() -> str:
+    """The table of promises of the README, whose tests are held there."""
+    source = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    return source[source.index("| | promise | test |") :].partition("\n\n")[0]
+
+
+GENERATORS: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "configuration keys": configuration_keys,
+    "promises": promises,
+}
 
 
 def with_tables(markdown: str) -> str:
