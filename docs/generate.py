@@ -6,14 +6,17 @@ of its own, ``<!-- generated: configuration keys -->``.
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.testing import CliRunner
 
-from uno_actors.cli import app
+(_COMMAND,) = entry_points(group="console_scripts", name="uno-actors")
+app = sys.modules[_COMMAND.load().__module__].app  # type: ignore[attr-defined]
 
 PLACE = re.compile(r"^<!-- generated: ([\w ]+) -->$", re.MULTILINE)
 
@@ -82,7 +85,9 @@ def _of_one(part: dict[str, Any]) -> str:
         return ", ".join(["number" if part["type"] == "number" else "whole number", *limits])
     if "examples" in part:
         return f"text such as `{json.dumps(part['examples'][0])}`"
-    return {"string": "text", "boolean": "`true`, `false`", "object": "table"}.get(part.get("type", ""), "any")
+    return {"string": "text", "boolean": "`true`, `false`", "object": "table"}.get(
+        part.get("type", ""), "any"
+    )
 
 
 def commands() -> str:

@@ -3,8 +3,8 @@
 A fresh interpreter takes half a second to import `uno_actors`. This process imports it once and then forks for each
 request, so that a program finds what a new interpreter would give it, and is there at once.
 
-A request is a line of JSON on standard input: ``directory``, ``words`` (``["bank.py"]``, or ``["uno-actors", ...]``) and
-``environment``. The answer is a line on standard output: ``code``, and ``output`` and ``errors`` as text.
+A request is a line of JSON on standard input: ``directory``, ``environment``, and ``words``, the first of which is a file or
+``uno-actors``. The answer is a line on standard output: ``code``, and ``output`` and ``errors`` as text.
 """
 
 import json
@@ -13,12 +13,14 @@ import runpy
 import sys
 import tempfile
 import traceback
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import uno_actors  # noqa: F401 - imported for the programs
-import uno_actors.cli
-import uno_actors.testing  # noqa: F401
+import uno_actors.testing  # noqa: F401 - imported for the programs, and with it everything public
+
+(COMMAND,) = entry_points(group="console_scripts", name="uno-actors")
+MAIN = COMMAND.load()
 
 
 def become(request: dict[str, Any], output: int, errors: int) -> int:
@@ -33,7 +35,7 @@ def become(request: dict[str, Any], output: int, errors: int) -> int:
     sys.argv = words
     try:
         if program == "uno-actors":
-            uno_actors.cli.main()
+            MAIN()
         else:
             sys.argv = [program, *arguments]
             runpy.run_path(program, run_name="__main__")

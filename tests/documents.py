@@ -43,6 +43,8 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.MULTILINE | re.DOTALL)
 _PART = re.compile(r"<!-- part of (\S+) -->")
 _NAME = re.compile(r"# (\S+\.\w+)\n")
+_ASSIGNMENT = re.compile(r"([A-Z_]+)=(.*)")
+_REDIRECTION = re.compile(r" (2?)> (\S+)")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 _HEX = re.compile(r"\b[0-9a-f]{32}\b")
 _TOOK = re.compile(r"\bin [\d.]+s\b")
@@ -114,10 +116,17 @@ class Page:
             below = matches[place + 1] if place + 1 < len(matches) else None
             is_output = below is not None and below[1] == "text"
             is_output = is_output and not self.source[match.end() : below.start()].strip() if below else False
-            output = Block("text", below[2], below.start(2), 0, "") if below is not None and is_output else None
+            output = (
+                Block("text", below[2], below.start(2), 0, "") if below is not None and is_output else None
+            )
             line = self.source.count("\n", 0, match.start()) + 1
             found.append(Block(match[1], match[2], match.start(2), line, above, output))
         return found
+
+    @property
+    def has_programs(self) -> bool:
+        """Whether something in it is run."""
+        return any(block.language in ("python", "toml", "console") for block in self.blocks)
 
     def ancestors(self) -> Iterator["Page"]:
         """The pages whose files this one begins with, the first first."""
@@ -229,17 +238,30 @@ def session(text: str, directory: Path, runner: Runner) -> str:
         return _by_shell("\n".join(f"echo '$ {command}'\n{command}" for command in commands), directory, {})
     shown, environment = "", dict[str, str]()
     for command in commands:
-        words = shlex.split(command)
         shown += f"$ {command}\n"
+        line, files = _without_redirections(command)
+        words = shlex.split(line)
+        own = dict(environment)
+        while words and (assigned := _ASSIGNMENT.fullmatch(words[0])):
+            own[assigned[1]] = assigned[2]
+            words = words[1:]
         if words[0] == "export":
             environment |= [words[1].split("=", 1)]
-        elif words[0] in ("uno-actors", "python") and not any(mark in command for mark in "|<>$*"):
-            words = words[1:] if words[0] == "python" else words
-            answer = runner.run(directory, words, environment)
-            shown += answer["output"] + answer["errors"]
+        elif words[0] in ("uno-actors", "python") and not any(mark in line for mark in "|<>$*"):
+            answer = runner.run(directory, words[1:] if words[0] == "python" else words, own)
+            for name, what in (("output", ""), ("errors", "2")):
+                if what in files:
+                    write(directory, files[what], answer[name])
+                else:
+                    shown += answer[name]
         else:
             shown += _by_shell(command, directory, environment)
     return shown
+
+
+def _without_redirections(command: str) -> tuple[str, dict[str, str]]:
+    """A command, and the files that its output (``""``) and its errors (``"2"``) go to."""
+    return _REDIRECTION.sub("", command), dict(_REDIRECTION.findall(command))
 
 
 def _by_shell(script: str, directory: Path, environment: dict[str, str]) -> str:
@@ -256,7 +278,9 @@ def rewrite(page: Page, runner: Runner) -> None:
     with tempfile.TemporaryDirectory() as directory:
         ran = list(run_page(page, Path(directory), runner))
     source = page.source
-    for each in (replace(each, printed=re.sub(r" +$", "", each.printed, flags=re.MULTILINE)) for each in reversed(ran)):
+    for each in (
+        replace(each, printed=re.sub(r" +$", "", each.printed, flags=re.MULTILINE)) for each in reversed(ran)
+    ):
         if each.error:
             print(f"{page.name}:{each.block.line} fails\n{each.error}", file=sys.stderr)
         if each.is_right:
