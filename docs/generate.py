@@ -4,16 +4,20 @@ MkDocs calls the functions ``on_...``; the others need nothing but `uno_actors`.
 of its own, ``<!-- generated: configuration keys -->``.
 """
 
+import inspect
 import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import typer
 from typer.testing import CliRunner
+
+from uno_actors import SystemStatistics
 
 (_COMMAND,) = entry_points(group="console_scripts", name="uno-actors")
 app = sys.modules[_COMMAND.load().__module__].app  # type: ignore[attr-defined]
@@ -139,6 +143,30 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def inner_statistics() -> str:
+    """The records inside of `SystemStatistics`, each with its fields, from their docstrings."""
+    found: dict[str, type] = {}
+    for annotation in get_type_hints(SystemStatistics).values():
+        for kind in (annotation, *get_args(annotation)):
+            if isinstance(kind, type) and is_dataclass(kind):
+                found[kind.__name__] = kind
+    return "\n".join(line for name in sorted(found) for line in _record(name, found[name]))
+
+
+def _record(name: str, kind: type) -> Iterator[str]:
+    summary, _, attributes = inspect.cleandoc(kind.__doc__ or "").partition("\n\nAttributes:\n")
+    yield f"### {name}\n\n{_linked(summary)}\n\n| field | meaning |\n|---|---|"
+    for attribute in re.split(r"\n(?=    \w)", attributes):
+        field, _, meaning = attribute.strip().partition(":")
+        yield f"| `{field}` | {_cell(_linked(meaning))} |"
+    yield ""
+
+
+def _linked(text: str) -> str:
+    """``text`` of a docstring as Markdown."""
+    return text.replace("``", "`")
+
+
 def promises() -> str:
     """The table of promises of the README, whose tests are held there."""
     source = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -148,6 +176,7 @@ def promises() -> str:
 GENERATORS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "configuration keys": configuration_keys,
+    "inner statistics": inner_statistics,
     "promises": promises,
 }
 
@@ -173,20 +202,20 @@ def llms_txt(nav: list[Any], directory: Path, address: str = "") -> str:
     """
     lines = ["# uno_actors", "", "> Event-sourced actors for Python services.", ""]
 
-    def add(entries: list[Any]) -> None:
+    def add(entries: list[Any], depth: int) -> None:
         for entry in entries:
             ((title, below),) = entry.items() if isinstance(entry, dict) else (("", entry),)
             if isinstance(below, list):
-                lines.extend(["", f"## {title}", ""])
-                add(below)
+                lines.extend(["", f"## {title}", ""] if depth == 0 else [])
+                add(below, depth + 1)
             else:
                 source = (directory / below).read_text(encoding="utf-8")
                 found = re.search(r"^# (.+)$", source, re.MULTILINE)
                 name = title or (found[1] if found else below)
-                place = below.removesuffix("index.md") if below.endswith("index.md") else f"{below[:-3]}/"
-                lines.append(f"- [{name}]({address}{place}): {description(source)}")
+                place = address + below.removesuffix(".md").removesuffix("index") or "."
+                lines.append(f"- [{name}]({place.removesuffix('/') + '/'}): {description(source)}")
 
-    add(nav)
+    add(nav, 0)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
 
 

@@ -3,8 +3,8 @@
 A fresh interpreter takes half a second to import `uno_actors`. This process imports it once and then forks for each
 request, so that a program finds what a new interpreter would give it, and is there at once.
 
-A request is a line of JSON on standard input: ``directory``, ``environment``, and ``words``, the first of which is a file or
-``uno-actors``. The answer is a line on standard output: ``code``, and ``output`` and ``errors`` as text.
+A request is a line of JSON on standard input: ``directory``, ``environment``, and ``words``, of which the first is a
+file or ``uno-actors``. The answer is a line on standard output: ``code``, and ``output`` and ``errors`` as text.
 """
 
 import json
