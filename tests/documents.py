@@ -14,7 +14,8 @@ others       are shown and not run: see `SHOWN`
 ============ ==================================================================================================
 
 A first line ``# bank.py`` names the file that a block is kept in. The blocks of a page run in order, in one directory.
-A page whose front matter says ``files_from: other.md`` begins with the files of that page.
+A page whose front matter says ``files_from: other.md`` begins with the files of that page, and one that says
+``directory_from: examples/bank`` with a copy of that directory.
 
 ``python -m tests.documents --rewrite [PAGE...]`` writes below each program what it prints today.
 """
@@ -23,6 +24,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -142,6 +144,9 @@ class Page:
 
     def write_files(self, directory: Path) -> None:
         """Write the files that this page begins with."""
+        if name := self.front_matter.get("directory_from"):
+            ignored = shutil.ignore_patterns("__pycache__", "data", "*.jsonl")
+            shutil.copytree(ROOT / name, directory, ignore=ignored, dirs_exist_ok=True)
         for page in self.ancestors():
             for block in page.blocks:
                 if block.file and block.language in ("python", "toml"):
