@@ -20,7 +20,7 @@ check: $(READY)
 
 # Into build/site. Nothing but packages comes from the internet; Material's note on other projects is left out.
 docs: $(READY) .venv/.docs-ready
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "The documentation is in build/site: open build/site/index.html, or run $(BIN)/mkdocs serve"
 
 bench: $(READY) .venv/.bench-ready
