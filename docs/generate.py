@@ -7,6 +7,7 @@ of its own, ``<!-- generated: configuration keys -->``.
 import inspect
 import json
 import re
+import runpy
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
@@ -167,6 +168,12 @@ def _linked(text: str) -> str:
     return text.replace("``", "`")
 
 
+def packages() -> str:
+    """The drawing of the packages, by the program beside this one."""
+    drawing: str = runpy.run_path(str(Path(__file__).with_name("packages.py")))["draw"]()
+    return f'<div class="drawing">{"".join(drawing.splitlines())}</div>'
+
+
 def promises() -> str:
     """The table of promises of the README, whose tests are held there."""
     source = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -177,6 +184,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "configuration keys": configuration_keys,
     "inner statistics": inner_statistics,
+    "packages": packages,
     "promises": promises,
 }
 
