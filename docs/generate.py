@@ -4,6 +4,7 @@ MkDocs calls the functions ``on_...``; the others need nothing but `uno_actors`.
 of its own, ``<!-- generated: configuration keys -->``.
 """
 
+import ast
 import inspect
 import json
 import re
@@ -168,6 +169,70 @@ def _linked(text: str) -> str:
     return text.replace("``", "`")
 
 
+STEPS = (
+    ("aggregates", "AggregateRef.ask", "checks the command, makes the future of its reply, names the cause"),
+    ("system", "ActorSystem.deliver", "moves the command to the event loop, if it comes from another thread"),
+    (
+        "aggregates",
+        "Aggregates.deliver",
+        "finds the actor of the aggregate, or makes one; starts the time of the ask",
+    ),
+    ("aggregates", "AggregateActor._activate", "loads the newest snapshot and replays the events after it"),
+    ("aggregates", "AggregateActor._execute", "lets the aggregate decide, one command after the other"),
+    ("domain", "AggregateRoot.handle", "calls your `@handles` method"),
+    ("domain", "AggregateRoot.register_event", "stamps the event, applies it, keeps it pending"),
+    (
+        "aggregates",
+        "AggregateActor._flush",
+        "makes one append of what was decided while the last one was under way",
+    ),
+    ("aggregates", "Journal.append", "gathers the appends of all aggregates"),
+    ("store", "EventStore.commit", "the port: records each request whole or not at all"),
+    (
+        "uno_stores",
+        "LmdbEventStore.commit",
+        "hands the group to the writer thread: one transaction, one fsync",
+    ),
+    ("aggregates", "AggregateActor._recorded", "adopts the outcome: replies, or runs commands again"),
+    ("handlers", "RouterActor._route", "reads what was recorded and finds its handlers"),
+    (
+        "handlers",
+        "Subscription.offer",
+        "queues the event for one handler, or lets it read from the log later",
+    ),
+    ("handlers", "HandlerActor._handle", "calls your handler and moves its position"),
+    ("supervision", "SupervisorActor.on_receive", "asks the policy what to do about a failure, and does it"),
+)
+"""The way of one command: packages, functions, and what they do."""
+
+
+def steps() -> str:
+    """The way of one command by file and line."""
+    lines = ["| | file and line | function | what it does |", "|---|---|---|---|"]
+    for number, (package, name, meaning) in enumerate(STEPS, start=1):
+        path, line = _place(package, name)
+        lines.append(f"| {number} | `{path}:{line}` | `{name}` | {meaning} |")
+    return "\n".join(lines)
+
+
+def _place(package: str, name: str) -> tuple[str, int]:
+    """The file and the line of a method.
+
+    Raises:
+        LookupError: The package has none of this name: say in `STEPS` what it is called today.
+    """
+    root = Path(__file__).parent.parent
+    folder = root / "stores" / package if package == "uno_stores" else root / "uno_actors" / package
+    owner, method = name.split(".")
+    for path in sorted(folder.rglob("*.py")):
+        for kind in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(kind, ast.ClassDef) and kind.name == owner:
+                for each in kind.body:
+                    if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and each.name == method:
+                        return path.relative_to(root).as_posix(), each.lineno
+    raise LookupError(f"{name} is not in {package}; say in STEPS of docs/generate.py what it is called today")
+
+
 def packages() -> str:
     """The drawing of the packages, by the program beside this one."""
     drawing: str = runpy.run_path(str(Path(__file__).with_name("packages.py")))["draw"]()
@@ -186,6 +251,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "inner statistics": inner_statistics,
     "packages": packages,
     "promises": promises,
+    "steps": steps,
 }
 
 

@@ -220,6 +220,15 @@ def test_a_page_asks_for_no_table_that_is_not_there(generate: ModuleType) -> Non
     assert "<!--" not in generate.with_tables("<!-- generated: promises -->")
 
 
+def test_the_way_of_one_command_is_given_by_file_and_line(generate: ModuleType) -> None:
+    places = re.findall(r"`(\S+\.py):(\d+)` \| `\w+\.(\w+)`", generate.steps())
+    assert len(places) == len(generate.STEPS)
+    for path, line, name in places:
+        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8").splitlines()[int(line) - 1]
+    with pytest.raises(LookupError, match="STEPS"):
+        generate._place("domain", "AggregateRoot.forgotten")
+
+
 def test_the_site_and_its_list_for_language_models_have_every_page(generate: ModuleType) -> None:
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = NAV.findall(config[config.index("\nnav:") :])
