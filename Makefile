@@ -1,9 +1,9 @@
-# `make demo` and `make test` are all that a fresh machine needs: they make .venv themselves.
+# `make demo` and `make test` are all that a fresh machine needs: each command makes .venv itself.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check bench soak format clean
+.PHONY: demo test check docs bench soak format clean
 
 demo: $(READY)
 	@$(BIN)/python examples/flights/demo.py
@@ -16,7 +16,12 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest -m "not soak" tests/test_import_directions.py tests/test_readme_types.py
+	$(BIN)/python -m pytest -m "not soak" tests/test_import_directions.py tests/test_docs_types.py
+
+# Into build/site. Nothing but packages comes from the internet; Material's note on other projects is left out.
+docs: $(READY) .venv/.docs-ready
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "The documentation is in build/site: open build/site/index.html, or run $(BIN)/mkdocs serve"
 
 bench: $(READY) .venv/.bench-ready
 	@$(BIN)/python tests/benchmarks/run.py
@@ -33,6 +38,10 @@ clean:
 
 $(READY): pyproject.toml
 	@.ci/setup "$(PYTHON)" --editable . --group dev
+	@touch $@
+
+.venv/.docs-ready: $(READY)
+	@.ci/setup "$(PYTHON)" --group docs
 	@touch $@
 
 .venv/.bench-ready: $(READY)

@@ -1,7 +1,7 @@
 """What the event documentation of the Uno framework shows, section by section, works here by the names of this project.
 
 Sections: events, event bus, event handlers, event store, topic-based routing, correlation and causation, event
-persistence, event sourcing, integration of bounded contexts. Its best practices are in examples/practices.
+persistence, event sourcing, integration of bounded contexts. Its best practices are in ``docs/how-to``.
 """
 
 import threading

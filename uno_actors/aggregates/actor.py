@@ -890,9 +890,9 @@ class AggregateRef:
             SystemNotRunning: The system was not started, or has stopped.
             ValueError: ``since`` is negative.
             InvalidNumber: ``timeout`` is no number of seconds.
-            CommandRejected, CommandIdReused, ReplyNotRecorded, AskTimeout, ConcurrencyConflict, MailboxFull,
-                StoreUnavailable, StoreFull, OutcomeUnknown, WorkCancelled, ExitRaised: In the reply; and whatever
-                else the aggregate raises.
+            CommandRejected, CommandIdReused, ReplyNotRecorded, AskTimeout, ConcurrencyConflict: In the reply.
+            MailboxFull, StoreUnavailable, StoreFull, OutcomeUnknown, WorkCancelled, ExitRaised: In the reply, and
+                whatever else the aggregate raises.
         """
         if timeout is not None:
             check_duration("timeout", timeout, zero=True)
