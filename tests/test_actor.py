@@ -26,9 +26,10 @@ from uno_actors import (
     MailboxFull,
     WorkCancelled,
 )
-from uno_actors.actors.cell import ActorCell, Failure
+from uno_actors.actors.cell import ActorCell
 from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.actors.mailbox import MailboxPolicy
+from uno_actors.actors.signals import Failure
 
 Log = list[Any]
 

@@ -20,9 +20,9 @@ from uno_actors import (
     Future,
 )
 from uno_actors.actors.ask import Envelope, being_handled
-from uno_actors.actors.cell import _withdrawn
-from uno_actors.actors.dispatcher import MAX_WORKERS
 from uno_actors.actors.future import GetTimeout, Reply
+from uno_actors.actors.turns import _withdrawn
+from uno_actors.actors.worker_pool import MAX_WORKERS
 
 
 class Forwards(Actor):
@@ -236,7 +236,7 @@ async def test_a_message_whose_time_is_over_as_its_handling_begins_is_not_said_t
                 assert envelope.reply_to.done(), "another thread looks, in this very moment"
             return is_withdrawn
 
-        monkeypatch.setattr("uno_actors.actors.cell._withdrawn", withdrawn)
+        monkeypatch.setattr("uno_actors.actors.turns._withdrawn", withdrawn)
         with pytest.raises(AskTimeout) as caught:
             await actor.ask([])
         assert caught.value.started
@@ -257,7 +257,7 @@ async def test_whoever_looks_as_a_handling_begins_finds_all_that_is_known_of_it(
             return time.monotonic()
 
         known: list[bool] = []
-        monkeypatch.setattr("uno_actors.actors.cell.monotonic", look)
+        monkeypatch.setattr("uno_actors.actors.turns.monotonic", look)
         for _ in range(3):
             assert await actor.ask([]) == "new was here"
         assert all(known)

@@ -258,7 +258,7 @@ async def test_an_actor_never_runs_inside_of_itself(system: ActorSystem) -> None
 async def test_a_long_chain_of_asks_does_not_nest_without_end(
     system: ActorSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uno_actors.actors.dispatcher.LENDING_SECONDS", 100)
+    monkeypatch.setattr("uno_actors.actors.dispatcher.INLINE_SECONDS", 100)
 
     class Links(Actor):
         async def on_receive(self, message: list[Any]) -> int:

@@ -12,13 +12,9 @@ import pytest
 
 from tests.machine import patience
 from tests.waiting import turns, until
-from uno_actors.actors.dispatcher import (
-    Dispatcher,
-    LoopThread,
-    WorkerPool,
-    default_dispatcher,
-    standing_still,
-)
+from uno_actors.actors.dispatcher import Dispatcher, default_dispatcher
+from uno_actors.actors.loop_thread import LoopThread
+from uno_actors.actors.worker_pool import WorkerPool, blocking
 
 label: ContextVar[str] = ContextVar("label", default="none")
 
@@ -243,7 +239,7 @@ def test_after_a_burst_a_thread_that_stands_still_is_still_replaced() -> None:
     pool, gate = WorkerPool(2, 4), threading.Event()
 
     def stand_still() -> None:
-        with standing_still():
+        with blocking():
             gate.wait(10)
 
     for future in [submit(pool, threading.get_ident) for _ in range(200)]:
@@ -363,7 +359,7 @@ def test_closing_a_loop_thread_cancels_what_runs_and_ends_the_thread(loop_thread
 def test_closing_a_loop_thread_does_not_wait_for_a_task_that_refuses_to_end(
     loop_thread: LoopThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("uno_actors.actors.dispatcher.CANCEL_SECONDS", 0.01)
+    monkeypatch.setattr("uno_actors.actors.loop_thread.CANCEL_SECONDS", 0.01)
     task: asyncio.Task[None]
 
     async def stubborn() -> None:

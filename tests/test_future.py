@@ -500,7 +500,7 @@ class Silent:
     def __init__(self) -> None:
         self.timers: list[tuple[float, Callable[[], object]]] = []
 
-    def lend(self) -> None: ...
+    def run_inline(self) -> None: ...
 
     def late(self, reply: object, message: str, seconds: float) -> Exception:
         return Boom(f"{message} after {seconds:g}")

@@ -12,8 +12,9 @@ from tests.machine import patience
 from tests.waiting import ManualClock, turns, until
 from uno_actors import Actor, ActorRef, ActorSystem, AskTimeout, MailboxPolicy, NameTaken, Terminated
 from uno_actors.actors.ask import Envelope
-from uno_actors.actors.dispatcher import MAX_WORKERS, Dispatcher
+from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.actors.mailbox import make_mailbox
+from uno_actors.actors.worker_pool import MAX_WORKERS
 
 
 class Notes(Actor):
@@ -141,9 +142,9 @@ async def test_a_parent_keeps_no_child_that_has_ended_and_has_none_after_its_own
     async with ActorSystem(handlers=[]) as system:
         ref = await system.spawn(Parent, "parent", stopped, 2)
         parent = ref.actor_inbox.cell
-        first, second = parent._children
+        second, first = parent.children.last_first()
         await first.stop()
-        assert list(parent._children) == [second]
+        assert parent.children.last_first() == [second]
         await ref.stop(block=False)
         late = await parent.spawn(Parent("late", stopped))
         await until(lambda: not late.is_alive())
@@ -181,15 +182,15 @@ async def test_an_actor_has_ended_only_when_its_on_stop_has_even_if_two_threads_
                 self.lock.release()
                 if not actor.stopping.is_set():
                     ref.actor_inbox.add_stop()
-                    cell._schedule()
+                    cell.turns.schedule()
                     actor.stopping.wait(10)
 
-        cell._turn = Turn()
+        cell.turns._lock = Turn()
         assert await ref.ask("anything") == "anything"
         await until(lambda: actor.stopping.is_set() and system.statistics().dispatcher.workers.busy == 1)
-        assert not cell._has_ended
+        assert not cell.has_ended
         actor.go_on.set()
-        await until(lambda: cell._has_ended)
+        await until(lambda: cell.has_ended)
 
 
 async def test_an_actor_outside_of_a_system_has_no_children() -> None:

@@ -32,7 +32,8 @@ from uno_actors import (
     WorkCancelled,
     handles,
 )
-from uno_actors.actors.cell import ActorCell, Failure
+from uno_actors.actors.cell import ActorCell
+from uno_actors.actors.signals import Failure
 
 Message = tuple[str, int]
 

@@ -12,15 +12,8 @@ from tests.machine import patience
 from uno_actors import Future, MailboxFull
 from uno_actors.actors import mailbox as mailbox_module
 from uno_actors.actors.ask import Envelope
-from uno_actors.actors.mailbox import (
-    KEPT,
-    LOGGED_PER_SECOND,
-    DeadMessages,
-    Mailbox,
-    MailboxPolicy,
-    Overflow,
-    make_mailbox,
-)
+from uno_actors.actors.dead_messages import KEPT, LOGGED_PER_SECOND, DeadMessages
+from uno_actors.actors.mailbox import Mailbox, MailboxPolicy, Overflow, make_mailbox
 from uno_actors.actors.pykka import ActorStop, PykkaEnvelope
 
 
@@ -409,7 +402,7 @@ def test_dead_messages_are_logged_some_and_counted_all(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = 7.0
-    monkeypatch.setattr(mailbox_module, "monotonic", lambda: second)
+    monkeypatch.setattr("uno_actors.actors.dead_messages.monotonic", lambda: second)
     dead = DeadMessages()
     for number in range(KEPT + 5):
         dead.add("Greeter", number, "mailbox is full")

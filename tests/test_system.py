@@ -453,7 +453,7 @@ async def test_a_stuck_handler_does_not_keep_the_stop_beyond_its_timeout(kind: s
 def test_a_synchronous_program_ends_although_handlers_and_actors_are_stuck(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uno_actors.actors.dispatcher.CANCEL_SECONDS", 0.01)
+    monkeypatch.setattr("uno_actors.actors.loop_thread.CANCEL_SECONDS", 0.01)
     store, never, begun = ThreadStore(), threading.Event(), threading.Barrier(3)
 
     def stuck(event: DomainEvent) -> None:

@@ -193,7 +193,7 @@ async def test_a_plain_function_of_a_cancelled_actor_is_waited_for_so_that_no_tw
         first, second = actor.proxy().slowly(), actor.proxy().slowly()
         await until(entered.is_set)
         cell: Any = actor.actor_inbox.cell
-        cell.task.cancel()
+        cell.turns.task.cancel()
         await asyncio.sleep(0.05)
         assert running_now == [1]
         leave.set()
@@ -608,14 +608,14 @@ async def test_an_ask_whose_actor_fails_in_the_moment_in_which_it_is_killed_is_a
     async with system() as running:
         actor = await running.spawn(Fails)
         cell: Any = actor.actor_inbox.cell
-        done_with = cell._done_with
+        done_with = cell.done_with
 
         def slowly(envelope: Any) -> None:
             done_with(envelope)  # from here on `kill` finds nobody whom it would have to answer
             running._runtime.dispatcher.post(cell.kill)  # type: ignore[union-attr]
-            assert cell._stopped.wait(10)
+            assert cell.stopped.wait(10)
 
-        cell._done_with = slowly
+        cell.done_with = slowly
         reply = asyncio.ensure_future(end_of_ask(actor.ask("x", timeout=60)))
         await until(entered.is_set)
         killed.set()
@@ -634,14 +634,14 @@ async def test_a_message_taken_in_the_moment_in_which_its_actor_is_killed_is_ans
     async with system() as running:
         actor = await running.spawn(Plain)
         cell: Any = actor.actor_inbox.cell
-        queue, take = cell._inbox.open()
+        queue, take = cell.inbox.open()
 
         def take_slowly() -> Any:
             envelope = take()  # `kill` finds it neither in the mailbox nor in hand
             cell.kill()
             return envelope
 
-        cell._inbox = _Between(cell._inbox, queue, take_slowly)
+        cell.inbox = _Between(cell.inbox, queue, take_slowly)
         end = await end_of_ask(actor.ask("x", timeout=60))
         assert isinstance(end, ActorDeadError)
         assert handled == []

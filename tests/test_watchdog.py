@@ -12,8 +12,8 @@ from tests.bank import BankStore, Credited, Debited
 from tests.waiting import until
 from uno_actors import Actor, ActorSystem
 from uno_actors.actors import watchdog as watchdog_module
-from uno_actors.actors.dispatcher import MAX_WORKERS
 from uno_actors.actors.watchdog import watchdog
+from uno_actors.actors.worker_pool import MAX_WORKERS
 from uno_actors.handlers.spec import HandlerSpec
 
 

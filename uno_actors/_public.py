@@ -1,9 +1,11 @@
 """Everything public, in one list; `uno_actors` imports it at the first use of a name."""
 
 from uno_actors.actors.actor import Actor, ActorRef
-from uno_actors.actors.cell import ActorStatistics, Terminated
+from uno_actors.actors.dead_messages import DeadMessage
 from uno_actors.actors.future import Future, get_all
-from uno_actors.actors.mailbox import DeadMessage, MailboxPolicy
+from uno_actors.actors.inspection import ActorStatistics
+from uno_actors.actors.mailbox import MailboxPolicy
+from uno_actors.actors.signals import Terminated
 from uno_actors.aggregates.actor import AggregateRef
 from uno_actors.aggregates.repository import EventSourcedRepository
 from uno_actors.backoff import Backoff

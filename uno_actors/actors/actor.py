@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 from typing_extensions import override
 
 from uno_actors.actors.ask import Envelope, time_left
-from uno_actors.actors.cell import ActorCell, ActorStatistics, StopFlag
+from uno_actors.actors.cell import ActorCell
 from uno_actors.actors.dispatcher import default_dispatcher
 from uno_actors.actors.future import Future, Reply
+from uno_actors.actors.inspection import ActorStatistics
 from uno_actors.actors.mailbox import Mailbox, MailboxPolicy, make_mailbox
 from uno_actors.actors.pykka import ActorDeadError, ActorStop, PykkaActor, PykkaActorRef
+from uno_actors.actors.stop_flag import StopFlag
 from uno_actors.actors.timers import Timers
 from uno_actors.actors.watchdog import watchdog
 from uno_actors.errors import StartTimeout

@@ -1,14 +1,9 @@
-"""Asks under way: what each actor is handling, until when, and whom it waits for meanwhile.
+"""Asks: a message on its way, who answers it, and until when.
 
-From this two things follow: an ask made while another is handled inherits its remaining time, and actors that
-wait for each other in a circle get a `DeadlockError` at once instead of waiting until their time is over.
-
-A wait counts while it lasts and no longer; it is noted only where the handling itself stands still: in its
-own task, or on the worker thread that runs it. Waiting for the first of several replies is therefore never
-mistaken for a deadlock.
+From what an actor is handling two things follow: an ask made meanwhile inherits the remaining time, and
+`uno_actors.actors.deadlock` finds actors that wait for each other.
 """
 
-import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
 from time import monotonic
@@ -17,19 +12,19 @@ from typing import Any, Protocol
 from uno_actors.clock import Timer
 
 
-class Reply(Protocol):
+class PendingReply(Protocol):
     """What an asker waits for."""
 
     @property
     def deadline(self) -> float | None:
-        """Until when it is waited for, on ``time.monotonic``'s clock; ``None`` for ever."""
+        """Until when the asker waits, on ``time.monotonic``'s clock; ``None`` for no limit."""
 
     @property
-    def target(self) -> "Answers | None":
+    def target(self) -> "AskTarget | None":
         """Who was asked."""
 
     def done(self) -> bool:
-        """Whether there is a result, or nobody waits any more."""
+        """Whether there is a result, or the time is over."""
 
     def offer(self, value: Any) -> bool:
         """Set the result if there is none yet."""
@@ -38,38 +33,37 @@ class Reply(Protocol):
         """Set an error as the result if there is none yet."""
 
 
-class Answers(Protocol):
-    """Who is asked: it answers when it has handled what it is handling now."""
+class AskTarget(Protocol):
+    """Who is asked; it answers one message after the other."""
 
     @property
     def handling(self) -> "Envelope | None":
-        """What it is handling now."""
+        """The message that it is handling now."""
 
-    def lend(self) -> None:
-        """Run now, on the thread of who is about to wait for it, if that may be."""
+    def run_inline(self) -> None:
+        """Run now, inside the task that is about to wait for it, if that is possible."""
 
-    def late(self, reply: "Reply", message: str, seconds: float) -> BaseException:
-        """The error for whoever has waited ``seconds`` for the reply to a ``message`` of this class."""
+    def late(self, reply: "PendingReply", message: str, seconds: float) -> BaseException:
+        """The error for an asker that has waited ``seconds`` for the reply to a ``message`` of this class."""
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call ``callback`` on its event loop in ``seconds``; from any thread."""
 
 
-class Handles(Protocol):
-    """Who handles a message."""
+class HandlingActor(Protocol):
+    """The actor that handles a message."""
 
     handling: "Envelope | None"
-    """What it is handling now."""
-    task: "asyncio.Task[None] | None"
-    """The task in which it runs now; ``None`` on a worker thread."""
-    thread: int | None
-    """Ident of the worker thread that runs a function of it now."""
-    waits: list[Reply] | None
-    """The replies for which the handling stands still now; ``None`` for none."""
+    """The message that it is handling now."""
+    waits: list[PendingReply] | None
+    """The replies that the handling is waiting for now; ``None`` for none."""
+
+    def runs_here(self) -> bool:
+        """Whether the caller is the handling itself: in its task, or on its worker thread."""
 
 
 class Envelope:
-    """A message on its way to an actor; once it is being handled, also what is known of that.
+    """A message on its way to an actor, and later a record of its handling.
 
     Attributes:
         message: The message.
@@ -81,26 +75,32 @@ class Envelope:
 
     __slots__ = ("actor", "at", "message", "reply_to", "since")
 
-    actor: Handles
+    actor: HandlingActor
     since: float
 
-    def __init__(self, message: Any, reply_to: Reply | None = None) -> None:
+    def __init__(self, message: Any, reply_to: PendingReply | None = None) -> None:
         self.message = message
         self.reply_to = reply_to
         self.at = monotonic()
 
 
+class Signal(Envelope):
+    """A message of the runtime itself, such as to stop, or that a watched actor has ended."""
+
+    __slots__ = ()
+
+
 being_handled: ContextVar[Envelope | None] = ContextVar("uno_actors.being_handled", default=None)
-"""The message on whose behalf code runs, if an actor handles it."""
+"""The message on whose behalf the code runs, if an actor handles one."""
 
 
 def time_left(seconds: float) -> float:
-    """``seconds``, or what is left of the ask being handled if that is less."""
+    """``seconds``, or the remaining time of the ask being handled, if that is less."""
     envelope = being_handled.get()
     if envelope is None:
         return seconds
     asker = envelope.reply_to
     if asker is None or envelope.actor.handling is not envelope:
-        return seconds  # what a handling started and left behind does not inherit its time
+        return seconds  # a task that outlives the handling does not inherit its time
     deadline = asker.deadline
     return seconds if deadline is None else max(0.0, min(seconds, deadline - monotonic()))

@@ -1,30 +1,34 @@
-"""The wait-for graph: who waits for whom, and asks that can never be answered."""
+"""The wait-for graph: which actor waits for which, and asks that can therefore never be answered.
 
-import asyncio
+Actors that wait for each other in a cycle get a `DeadlockError` at once, not a timeout later. A wait counts only while
+it lasts, and only where the handling itself is blocked: in its own task, or on the worker thread that runs it. Waiting
+for the first of several replies is therefore never mistaken for a deadlock.
+"""
+
 import threading
 from types import TracebackType
 
-from uno_actors.actors.ask import Envelope, Handles, Reply, being_handled
+from uno_actors.actors.ask import Envelope, PendingReply, being_handled
 from uno_actors.errors import DeadlockError
 
 _lock = threading.RLock()  # a signal handler may ask on the thread that it interrupts here
 
 
 class waiting_for:  # noqa: N801 - used as a function in `with`
-    """Note, inside the block, that the message being handled stands still until ``reply`` is there.
+    """Note, inside the block, that the message being handled waits for ``reply``.
 
     Raises:
-        DeadlockError: It can never come, for whoever must give it waits for this message.
+        DeadlockError: The reply can never come, because the actor that owes it waits for this message.
     """
 
     __slots__ = ("_envelope", "_reply")
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: PendingReply) -> None:
         self._reply = reply
 
     def __enter__(self) -> None:
         envelope = being_handled.get()
-        if envelope is not None and not (envelope.actor.handling is envelope and _runs(envelope.actor)):
+        if envelope is not None and not (envelope.actor.handling is envelope and envelope.actor.runs_here()):
             envelope = None
         self._envelope = envelope
         if envelope is None:
@@ -45,22 +49,15 @@ class waiting_for:  # noqa: N801 - used as a function in `with`
                 actor.waits = [reply for reply in actor.waits or () if reply is not self._reply]
 
 
-def _runs(actor: Handles) -> bool:
-    """Whether the caller is the handling itself: in its task, or on its worker thread."""
-    if asyncio._get_running_loop() is None:
-        return threading.get_ident() == actor.thread
-    return actor.task is not None and asyncio.current_task() is actor.task
-
-
-def _cycle(start: Envelope, reply: Reply) -> list[str] | None:
-    """The names of those who would wait for each other, or ``None``."""
+def _cycle(start: Envelope, reply: PendingReply) -> list[str] | None:
+    """The names of the actors that would wait for each other, or ``None``."""
     path = [str(start.actor)]
     seen: set[int] = set()
     found = _follow(start, reply, path, seen)
     return path if found else None
 
 
-def _follow(start: Envelope, reply: Reply, path: list[str], seen: set[int]) -> bool:
+def _follow(start: Envelope, reply: PendingReply, path: list[str], seen: set[int]) -> bool:
     target = reply.target
     busy = None if target is None or reply.done() else target.handling
     if busy is None or id(busy) in seen:

@@ -13,10 +13,10 @@ from typing import Any, TypeVar, cast
 
 from typing_extensions import override
 
-from uno_actors.actors.ask import Answers, being_handled
+from uno_actors.actors.ask import AskTarget, being_handled
 from uno_actors.actors.deadlock import waiting_for
-from uno_actors.actors.dispatcher import standing_still
 from uno_actors.actors.pykka import PykkaFuture, PykkaTimeout
+from uno_actors.actors.worker_pool import blocking
 from uno_actors.errors import BlockingCallOnLoop, WorldError, as_error, bounded_traceback
 from uno_actors.logs import get_logger
 from uno_actors.quantities import check_duration
@@ -53,7 +53,7 @@ class Future(PykkaFuture[T]):
     """
 
     # Class attributes are the defaults, so that making a future takes next to nothing.
-    target: Answers | None = None
+    target: AskTarget | None = None
     deadline: float | None = None
     _outcome: Outcome | None = None
     _callbacks: "list[Callable[[Future[T]], object]] | None" = None
@@ -174,7 +174,7 @@ class Future(PykkaFuture[T]):
             if self._get_hook is not None:
                 self._keep(self._get_hook(timeout))
             else:
-                with waiting_for(self), standing_still():
+                with waiting_for(self), blocking():
                     self._wait(timeout)
         try:
             return self._result()
@@ -184,7 +184,7 @@ class Future(PykkaFuture[T]):
     def __await__(self) -> Generator[Any, None, T]:
         target = self.target
         if target is not None and self._outcome is None and being_handled.get() is None:
-            target.lend()  # who would wait now may as well do it
+            target.run_inline()  # who would wait now may as well do it
         if self._outcome is None:
             if self._sources:
                 for source in self._sources:
@@ -202,7 +202,7 @@ class Future(PykkaFuture[T]):
             else:
                 with waiting_for(self):
                     if target is not None:
-                        target.lend()
+                        target.run_inline()
                     if self._outcome is None:
                         yield from self._until_done()
         try:
@@ -295,10 +295,10 @@ class Reply(Future[T]):
         message: Class of the message.
     """
 
-    target: Answers
+    target: AskTarget
     deadline: float
 
-    def __init__(self, target: Answers, seconds: float, message: type) -> None:
+    def __init__(self, target: AskTarget, seconds: float, message: type) -> None:
         self.target = target
         self.deadline = time.monotonic() + seconds
         self._seconds = seconds

@@ -1,35 +1,29 @@
 """The bounded queue in front of an actor, and what becomes of messages that find no room or no actor."""
 
 import asyncio
-import heapq
-import math
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from itertools import count
 from time import monotonic
 from typing import Any, Literal, cast, get_args
 
 from typing_extensions import override
 
-from uno_actors.actors.ask import Answers, Envelope, Reply
+from uno_actors.actors.ask import AskTarget, Envelope, PendingReply, Signal
+from uno_actors.actors.dead_messages import dead_messages
 from uno_actors.actors.future import Future
+from uno_actors.actors.message_queue import ArrivalQueue, PriorityQueue
 from uno_actors.actors.pykka import ActorDeadError, ActorStop, PykkaEnvelope
-from uno_actors.errors import InvalidNumber, MailboxFull
-from uno_actors.logs import get_logger
+from uno_actors.errors import MailboxFull
 from uno_actors.quantities import check_count
 
 CAPACITY = 1000
 """Messages that may wait before a mailbox has no room for more."""
+
 WAIT_SECONDS = 30.0
 """How long a thread that tells waits for room, where the policy is to wait."""
-KEPT = 1000
-"""Dead messages that are kept to be looked at; older ones are forgotten."""
-LOGGED_PER_SECOND = 10
-"""Dead messages that are logged in one second; the others are counted."""
 
 Overflow = Literal["reject", "wait", "drop_oldest", "dead_letter"]
 
@@ -69,73 +63,10 @@ class MailboxPolicy:
             raise ValueError(f"a mailbox's overflow must be one of {allowed}; found {self.overflow!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class DeadMessage:
-    """A message that was told and will not be handled.
-
-    Attributes:
-        actor: Whom it was for.
-        message: The message.
-        reason: Why.
-        at: When.
-    """
-
-    actor: str
-    message: Any
-    reason: str
-    at: datetime
-
-
-class DeadMessages:
-    """Keeps the last `KEPT` dead messages and logs them, `LOGGED_PER_SECOND` at the most; from any thread.
-
-    Attributes:
-        count: How many there were.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._kept: deque[DeadMessage] = deque(maxlen=KEPT)
-        self._second = 0
-        self._logged = 0
-        self._silent = 0
-        self._lock = threading.RLock()  # a signal handler may tell on the thread that it interrupts here
-        self._log = get_logger()
-
-    def add(self, actor: str, message: object, reason: str) -> None:
-        """Keep a message that will not be handled, and why."""
-        self._kept.append(DeadMessage(actor, message, reason, datetime.now(UTC)))
-        with self._lock:
-            self.count += 1
-            if (second := int(monotonic())) != self._second:
-                self._second, self._logged = second, 0
-            self._logged += 1
-            if self._logged > LOGGED_PER_SECOND:
-                self._silent += 1
-                return
-            silent, self._silent = self._silent, 0
-        more = {"others_not_logged": silent} if silent else {}
-        self._log.warning(
-            "message dropped", actor=actor, message=type(message).__name__, reason=reason, **more
-        )
-
-    def __iter__(self) -> Iterator[DeadMessage]:
-        return iter(tuple(self._kept))
-
-
 DEFAULT = MailboxPolicy()
 
 _seldom = threading.RLock()
 """Guards moments that come once in a mailbox's life."""
-
-dead_messages = DeadMessages()
-"""Those of actors that no system runs."""
-
-
-class Signal(Envelope):
-    """A message of the runtime itself: to stop, or that a watched actor has ended."""
-
-    __slots__ = ()
 
 
 class Mailbox:
@@ -172,12 +103,12 @@ class Mailbox:
     def __init__(self, policy: MailboxPolicy = DEFAULT) -> None:
         self.policy = policy
         self._urn: str | None = None
-        self.cell: Answers | None = None
+        self.cell: AskTarget | None = None
         self.dead = dead_messages
         self.wake: Callable[[], None] = _nobody_waits
         self.woken = False
         self.peak = 0
-        self._queue: _Queue | _PriorityQueue | None = None  # made when the first message comes
+        self._queue: ArrivalQueue | PriorityQueue | None = None  # made when the first message comes
         self._limit = policy.capacity  # of the queue; each signal that waits raises it by one
         self._closed = False
 
@@ -204,11 +135,11 @@ class Mailbox:
         else:
             self.add(Envelope(envelope.message, asker))
 
-    def add_stop(self, asker: Reply | None = None) -> None:
+    def add_stop(self, asker: PendingReply | None = None) -> None:
         """Accept the signal to stop behind what waits."""
         self.add_signal(ActorStop(), asker)
 
-    def add_signal(self, message: Any, asker: Reply | None = None) -> None:
+    def add_signal(self, message: Any, asker: PendingReply | None = None) -> None:
         """Accept a signal, which does not count and for which there is always room."""
         self._limit += 1
         self.add(Signal(message, asker))
@@ -292,13 +223,13 @@ class Mailbox:
         self._closed = True
         self._lose_all()
 
-    def _make_queue(self) -> "_Queue | _PriorityQueue":
+    def _make_queue(self) -> "ArrivalQueue | PriorityQueue":
         if self._queue is not None:
             return self._queue
         with _seldom:
             if self._queue is None:
                 self._queue = (
-                    _Queue() if self.policy.priority is None else _PriorityQueue(self.policy.priority)
+                    ArrivalQueue() if self.policy.priority is None else PriorityQueue(self.policy.priority)
                 )
             return self._queue
 
@@ -438,71 +369,6 @@ class _Parked:
 
     envelope: Envelope
     room: threading.Event | None
-
-
-class _Queue(deque[Envelope]):
-    """Messages in order of arrival."""
-
-    def remove_oldest(self) -> Envelope | None:
-        """Take out the message that waits for longest; signals stay."""
-        for place, envelope in enumerate(self):
-            if type(envelope) is not Signal:
-                del self[place]
-                return envelope
-        return None
-
-    def put_back(self, envelopes: list[Envelope]) -> None:
-        self.extendleft(reversed(envelopes))
-
-
-class _PriorityQueue:
-    """Messages by priority, equal ones in order of arrival; the stop signal last, other signals first."""
-
-    def __init__(self, priority: Callable[[Any], float]) -> None:
-        self._priority = priority
-        self._heap: list[tuple[float, int, Envelope]] = []
-        self._arrivals = count()
-        self._returns = count(-1, -1)
-
-    def append(self, envelope: Envelope) -> None:
-        heapq.heappush(self._heap, (self._place(envelope), next(self._arrivals), envelope))
-
-    def popleft(self) -> Envelope:
-        return heapq.heappop(self._heap)[2]
-
-    def remove_oldest(self) -> Envelope | None:
-        waiting = [entry for entry in self._heap if type(entry[2]) is not Signal]
-        if not waiting:
-            return None
-        oldest = min(waiting, key=lambda entry: entry[1])
-        self._heap.remove(oldest)
-        heapq.heapify(self._heap)
-        return oldest[2]
-
-    def put_back(self, envelopes: list[Envelope]) -> None:
-        for envelope in reversed(envelopes):  # in front of equals that never were taken
-            try:
-                place = self._place(envelope)
-            except Exception:  # noqa: BLE001 - it was accepted before, and is lost by nobody's second thought
-                place = 0.0
-            heapq.heappush(self._heap, (place, next(self._returns), envelope))
-
-    def clear(self) -> None:
-        self._heap.clear()
-
-    def _place(self, envelope: Envelope) -> float:
-        if type(envelope) is not Signal:
-            priority: Any = self._priority(envelope.message)
-            if not isinstance(priority, (int, float)) or priority != priority:  # noqa: PLR0124 - nan has no order
-                raise InvalidNumber("the priority of a message", "a number", priority)
-            return priority
-        return math.inf if isinstance(envelope.message, ActorStop) else -math.inf
-
-    def __iter__(self) -> Iterator[Envelope]:
-        return (envelope for _, _, envelope in sorted(self._heap, key=lambda entry: entry[:2]))
-
-    def __len__(self) -> int:
-        return len(self._heap)
 
 
 def _nobody_waits() -> None:

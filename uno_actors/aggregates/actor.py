@@ -17,9 +17,9 @@ from typing import Any, Protocol, TypeVar
 
 from typing_extensions import override
 
+from uno_actors.actors.dead_messages import DeadMessages
 from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.actors.future import Future, GetTimeout
-from uno_actors.actors.mailbox import DeadMessages
 from uno_actors.aggregates.fingerprint import are_same
 from uno_actors.aggregates.idempotency import (
     NO_LANDMARKS,

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from typing_extensions import override
 
-from uno_actors.actors.cell import ActorCell, Failure
+from uno_actors.actors.cell import ActorCell
 from uno_actors.actors.future import Future
+from uno_actors.actors.signals import Failure
 from uno_actors.errors import LeaseLost, describe
 from uno_actors.handlers.actor import Subscription
 from uno_actors.logs import get_logger

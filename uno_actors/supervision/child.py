@@ -10,9 +10,10 @@ from typing import Any, Literal, Protocol
 from typing_extensions import override
 
 from uno_actors.actors.ask import Envelope
-from uno_actors.actors.cell import ActorCell, Failure
+from uno_actors.actors.cell import ActorCell
 from uno_actors.actors.future import Future
 from uno_actors.actors.pykka import ActorDeadError, PykkaActor
+from uno_actors.actors.signals import Failure
 from uno_actors.errors import describe
 from uno_actors.logs import get_logger
 from uno_actors.supervision.spec import ChildSpec, Shutdown

@@ -11,11 +11,15 @@ from typing import Any, TypeVar, cast
 
 from uno_actors.actors.actor import Actor, ActorRef, StartReply
 from uno_actors.actors.ask import being_handled, time_left
-from uno_actors.actors.cell import ActorCell, Failure, MessageStatistics, StopFlag
+from uno_actors.actors.cell import ActorCell
+from uno_actors.actors.dead_messages import DeadMessages
 from uno_actors.actors.dispatcher import Dispatcher, DispatcherStatistics
 from uno_actors.actors.future import Future
-from uno_actors.actors.mailbox import DEFAULT, DeadMessages, make_mailbox
+from uno_actors.actors.inspection import MessageStatistics, messages_of
+from uno_actors.actors.mailbox import DEFAULT, make_mailbox
 from uno_actors.actors.pykka import PykkaActor
+from uno_actors.actors.signals import Failure
+from uno_actors.actors.stop_flag import StopFlag
 from uno_actors.actors.watchdog import watchdog
 from uno_actors.aggregates.actor import Aggregates
 from uno_actors.aggregates.external_writes import Others
@@ -664,7 +668,7 @@ class Runtime:
             active_aggregates=len(self.aggregates),
             dead_messages=self.dead_messages.count,
             actors=len(self._spawned),
-            messages=ActorCell.messages(tuple(self._spawned)),
+            messages=messages_of(tuple(self._spawned)),
             commands_waiting=self.aggregates.waiting,
             oldest_command=self.aggregates.oldest(),
             restarts=sum(node.restarts for node in self.tree().walk()),

@@ -10,9 +10,10 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 from uno_actors.actors.actor import ActorRef
 from uno_actors.actors.ask import being_handled, time_left
-from uno_actors.actors.dispatcher import Dispatcher, LoopThread, on_other_loop
+from uno_actors.actors.dead_messages import DeadMessage
+from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.actors.future import Future
-from uno_actors.actors.mailbox import DeadMessage
+from uno_actors.actors.loop_thread import LoopThread, on_other_loop
 from uno_actors.actors.pykka import PykkaActor
 from uno_actors.aggregates.actor import AggregateRef, Envelope
 from uno_actors.bus.bus import EventBus

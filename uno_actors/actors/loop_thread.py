@@ -1,0 +1,128 @@
+"""Event loops on threads of their own, and coroutines that run on the loop of another thread."""
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, cast
+
+from uno_actors.errors import BlockingCallOnLoop, InternalError, as_error
+from uno_actors.tasks import surely
+
+T = TypeVar("T")
+
+CANCEL_SECONDS = 1.0
+"""How long the end of a loop's thread waits for tasks that were cancelled."""
+
+LOOK_SECONDS = 1.0
+"""Between two looks at whether a loop's thread, for which another waits, is still there."""
+
+
+class LoopThread:
+    """An event loop on a daemon thread of its own, for programs that have none."""
+
+    def __init__(self, name: str) -> None:
+        self.loop = _new_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and wait for its result.
+
+        Raises:
+            WorkCancelled: It was cancelled.
+            BlockingCallOnLoop: This is the thread of that loop.
+            InternalError: The thread has ended, so that nothing would ever come.
+        """
+        return run_on(self.loop, coroutine, self._thread.is_alive)
+
+    def close(self) -> None:
+        """Cancel what still runs on the loop, stop it and wait for its thread.
+
+        A task that does not let itself be cancelled is abandoned after `CANCEL_SECONDS`.
+        """
+        self.run(_cancel_others())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=CANCEL_SECONDS)
+
+
+def run_on(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], is_alive: Callable[[], bool]
+) -> T:
+    """Run a coroutine on a loop of another thread; its SystemExit is its result and does not end the loop."""
+    if asyncio._get_running_loop() is loop:
+        coroutine.close()
+        raise BlockingCallOnLoop("run()", "await")
+    future, running = _submit(loop, coroutine)
+    while True:
+        try:
+            outcome = future.result(LOOK_SECONDS)
+            break
+        except TimeoutError:  # never the coroutine's own, which is in the outcome
+            if not is_alive():
+                running.close()
+                coroutine.close()
+                raise InternalError("the thread of an event loop has ended while it was needed") from None
+    return _unpacked(outcome)
+
+
+async def on_other_loop(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine that runs on the loop of another thread; to be cancelled cancels it.
+
+    Raises:
+        WorkCancelled: It was cancelled there, and the caller was not.
+    """
+    return _unpacked(await asyncio.wrap_future(_submit(loop, coroutine)[0]))
+
+
+Ended = tuple[T | None, BaseException | None]
+
+
+def _submit(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]
+) -> "tuple[concurrent.futures.Future[Ended[T]], Coroutine[Any, Any, Ended[T]]]":
+    async def outcome() -> Ended[T]:
+        try:
+            return await coroutine, None
+        except BaseException as error:  # noqa: BLE001 - raised where somebody waits for it
+            return None, error
+
+    running = surely(outcome())
+    try:
+        return asyncio.run_coroutine_threadsafe(running, loop), running
+    except RuntimeError:  # the loop is closed
+        running.close()
+        coroutine.close()
+        raise
+
+
+def _unpacked(outcome: Ended[T]) -> T:
+    result, error = outcome
+    if isinstance(error, asyncio.CancelledError):
+        raise as_error(error, "a coroutine on another event loop") from error
+    if error is not None:
+        raise error
+    return cast("T", result)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """A loop of uvloop if it is installed, else of asyncio."""
+    try:
+        import uvloop  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - optional
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

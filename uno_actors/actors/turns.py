@@ -1,0 +1,338 @@
+"""The turns of an actor: in each of them it handles the messages that wait, for one slice of time.
+
+An actor whose messages are for a coroutine function has its turns on the event loop (`LoopTurns`); any other has them
+on a worker thread (`WorkerTurns`). The two differ in how they run one message and one function of the actor; the
+turn itself is the same.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import inspect
+import threading
+from collections.abc import Callable, Coroutine
+from functools import partial
+from time import monotonic
+from types import CoroutineType
+from typing import Any, Protocol
+
+from typing_extensions import override
+
+from uno_actors.actors.ask import Envelope, HandlingActor, being_handled
+from uno_actors.actors.carrier import Waiting, resumed
+from uno_actors.actors.dispatcher import Dispatcher
+from uno_actors.actors.mailbox import Mailbox
+from uno_actors.actors.pykka import ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr
+from uno_actors.actors.signals import Calls, Halt, Terminated
+from uno_actors.actors.worker_pool import WorkerPool
+
+SLICE_SECONDS = 0.0005
+"""How long one actor handles messages before the next one has its turn."""
+
+APART = frozenset((ActorStop, Halt, ProxyCall, ProxyGetAttr, ProxySetAttr, Terminated))
+"""Classes of messages that are not, or not directly, for the actor's `on_receive`."""
+
+
+class TurnTaker(HandlingActor, Protocol):
+    """What turns need from the cell whose turns they are."""
+
+    actor: Any
+    dispatcher: Dispatcher
+    inbox: Mailbox
+    is_open: bool
+    is_set_up: bool
+    was_killed: bool
+
+    def set_up(self) -> Calls:
+        """Run ``on_start``."""
+
+    def handle(self, envelope: Envelope) -> Calls:
+        """Handle any message."""
+
+    def stop_plainly(self, envelope: Envelope) -> bool:
+        """Stop without calling anything of the actor, if that is possible; whether it has stopped."""
+
+    def succeeded(self, envelope: Envelope, response: Any) -> None:
+        """A message was handled."""
+
+    def failed(self, envelope: Envelope, error: BaseException) -> Calls:
+        """Handling a message raised ``error``."""
+
+    def turn_ended(self, has_stopped: bool) -> None:
+        """A turn has ended; ``has_stopped`` says whether the actor had stopped by then."""
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the actor has stopped."""
+
+
+class Turns:
+    """Gives a cell its turns, one at a time.
+
+    Attributes:
+        task: The task in whose name the actor runs on the event loop now.
+        thread: Ident of the worker thread that runs a function of the actor now.
+        suspended: The coroutine of the actor that waits for something now.
+    """
+
+    # Class attributes are the defaults: most actors never need a value of their own.
+    task: "asyncio.Task[None] | None" = None
+    thread: int | None = None
+    suspended: Coroutine[Any, Any, Any] | None = None
+
+    def __init__(self, cell: TurnTaker) -> None:
+        self._cell = cell
+
+    def schedule(self) -> None:
+        """Have a turn soon; from any thread."""
+        raise NotImplementedError
+
+    def run_inline(self) -> None:
+        """Have a turn now, inside the task that is about to wait for this actor, if that is possible."""
+
+    def is_idle_here(self) -> bool:
+        """Whether the caller is on the event loop and the turns are too, and none is under way."""
+        return False
+
+    def runs_here(self) -> bool:
+        """Whether the caller is the handling itself: in its task, or on its worker thread."""
+        if asyncio._get_running_loop() is None:
+            return threading.get_ident() == self.thread
+        return self.task is not None and asyncio.current_task() is self.task
+
+    def close(self) -> None:
+        """Release what the turns hold; none follows."""
+
+    def _drive(self, calls: Calls) -> Waiting | None:
+        """Call what ``calls`` yields; returns a coroutine that must wait, if there is one."""
+        raise NotImplementedError
+
+    def _handle(self, envelope: Envelope) -> Waiting | None:
+        """Handle one message; returns a coroutine that must wait, if there is one."""
+        raise NotImplementedError
+
+    def _handle_messages(self) -> Waiting | None:
+        """Handle messages until none waits, the slice is over, or the handling of one must wait."""
+        cell = self._cell
+        if not cell.is_set_up and not cell.was_killed:
+            waiting = self._drive(cell.set_up())
+            if waiting is not None:
+                return waiting
+        queue, take = cell.inbox.open()
+        handle, ends = self._handle, 0.0
+        while cell.is_open and queue:
+            envelope = take()
+            if envelope is None:
+                continue
+            envelope.actor = cell
+            envelope.since = now = monotonic()
+            cell.handling = envelope  # before `_withdrawn`: an asker whose time ends later finds it begun
+            if _withdrawn(envelope):
+                cell.handling = None
+                continue
+            if (
+                cell.was_killed
+            ):  # by a thread that may have looked before the message was entered, see `ActorCell.kill`
+                cell.handling = None
+                cell.inbox.lose(envelope)
+                break
+            being_handled.set(envelope)
+            waiting = handle(envelope)
+            if waiting is not None:
+                return waiting
+            if not ends:
+                ends = now + SLICE_SECONDS
+            elif now > ends:
+                break
+        return None
+
+    def _call(self, function: Callable[[], Any]) -> Any:
+        """Call a function of the actor on this worker thread."""
+        self.thread = threading.get_ident()
+        try:
+            return function()
+        finally:
+            self.thread = None
+
+
+class LoopTurns(Turns):
+    """Turns on the event loop: coroutine functions run there, plain functions on a worker thread.
+
+    Args:
+        cell: Whose turns they are.
+        is_async: Whether ``on_receive`` is a coroutine function.
+    """
+
+    _is_posted = False  # a turn will come
+    _is_running = False
+
+    def __init__(self, cell: TurnTaker, *, is_async: bool) -> None:
+        self._cell = cell
+        self._is_async = is_async
+
+    @override
+    def schedule(self) -> None:
+        if not self._is_posted:
+            self._is_posted = True
+            self._cell.dispatcher.post(self._run_posted)
+
+    def _run_posted(self) -> None:
+        self._is_posted = False
+        self._run()
+
+    @override
+    def run_inline(self) -> None:
+        if not self._is_running and self._cell.dispatcher.may_run_inline():
+            self._run()
+
+    @override
+    def is_idle_here(self) -> bool:
+        return not self._is_running and self._cell.dispatcher.is_current()
+
+    def _run(self) -> None:
+        if not self._is_running:
+            self._is_running = True
+            self._cell.dispatcher.run_turn(self._turn, self._turn_ended)
+
+    def _turn(self, task: "asyncio.Task[None]") -> Waiting | None:
+        self.task = task
+        return self._handle_messages()
+
+    def _turn_ended(self) -> None:
+        self._is_running = False
+        self.task = self.suspended = None
+        self._cell.turn_ended(self._cell.has_stopped)
+
+    @override
+    def _handle(self, envelope: Envelope) -> Waiting | None:
+        cell = self._cell
+        if not self._is_async or type(envelope.message) in APART:
+            return None if cell.stop_plainly(envelope) else self._drive(cell.handle(envelope))
+        # What `ActorCell.handle` does, in the fewer steps that most messages need.
+        try:
+            coroutine = cell.actor.on_receive(envelope.message)
+            if type(coroutine) is not CoroutineType and not hasattr(coroutine, "send"):
+                cell.succeeded(envelope, coroutine)  # a plain function has replaced that of the class
+                return None
+        except BaseException as error:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
+            return self._drive(cell.failed(envelope, error))
+        try:
+            yielded = coroutine.send(None)
+        except StopIteration as end:
+            cell.succeeded(envelope, end.value)
+            return None
+        except BaseException as error:  # noqa: BLE001 - as above
+            return self._drive(cell.failed(envelope, error))
+        waiting = self._begin(self._resume(coroutine, yielded, envelope))
+        self.suspended = coroutine
+        return waiting
+
+    def _begin(self, coroutine: Coroutine[Any, Any, None]) -> Waiting | None:
+        """Run one of our coroutines, which raise no errors, until it ends or must wait."""
+        try:
+            yielded = coroutine.send(None)
+        except StopIteration:
+            return None
+        self.suspended = coroutine
+        return coroutine, yielded
+
+    async def _resume(self, coroutine: Coroutine[Any, Any, Any], yielded: Any, envelope: Envelope) -> None:
+        try:
+            response = await resumed(coroutine, yielded)
+        except BaseException as error:  # noqa: BLE001 - as above
+            await self._make(self._cell.failed(envelope, error))
+        else:
+            self._cell.succeeded(envelope, response)
+
+    @override
+    def _drive(self, calls: Calls) -> Waiting | None:
+        return self._begin(self._make(calls))
+
+    async def _make(self, calls: Calls) -> None:
+        """Coroutine functions are awaited, plain functions run on a worker thread."""
+        with contextlib.suppress(StopIteration):
+            call = next(calls)
+            while True:
+                try:
+                    if inspect.iscoroutinefunction(call):
+                        result = await call()
+                    else:
+                        on_worker = self._cell.dispatcher.on_worker
+                        result = await on_worker(self._call, call, stays=self._was_not_killed)
+                        if type(result) is CoroutineType:
+                            result = await result
+                except BaseException as error:  # noqa: BLE001 - as above
+                    call = calls.throw(error)
+                else:
+                    call = calls.send(result)
+
+    def _was_not_killed(self) -> bool:
+        return not self._cell.was_killed
+
+
+class WorkerTurns(Turns):
+    """Turns on a worker thread: plain functions run there, coroutine functions on the event loop.
+
+    Args:
+        cell: Whose turns they are.
+        own_pool: Default is the dispatcher's pool.
+    """
+
+    def __init__(self, cell: TurnTaker, own_pool: WorkerPool | None) -> None:
+        self._cell = cell
+        self._own_pool = own_pool
+        self._lock = threading.Lock()  # held by the worker thread whose turn it is
+
+    @override
+    def schedule(self) -> None:
+        (self._own_pool or self._cell.dispatcher.workers).submit(self._run)
+
+    @override
+    def close(self) -> None:
+        if self._own_pool is not None:
+            self._own_pool.close()
+
+    def _run(self) -> None:
+        if self._lock.acquire(blocking=False):
+            try:
+                contextvars.Context().run(self._handle_messages)
+            finally:  # no turn raises; if one did, the actor must still get its next turn
+                has_stopped = self._cell.has_stopped  # within the turn: the next one may stop it right now
+                self._lock.release()
+                self._cell.turn_ended(has_stopped)
+
+    @override
+    def _handle(self, envelope: Envelope) -> None:
+        cell = self._cell
+        if type(envelope.message) in APART:
+            self._drive(cell.handle(envelope))
+            return
+        # What `ActorCell.handle` does, in the fewer steps that most messages need.
+        try:
+            response = self._call(partial(cell.actor.on_receive, envelope.message))
+            if type(response) is CoroutineType:
+                response = cell.dispatcher.run_coroutine(response)
+        except BaseException as error:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
+            self._drive(cell.failed(envelope, error))
+        else:
+            cell.succeeded(envelope, response)
+
+    @override
+    def _drive(self, calls: Calls) -> None:
+        with contextlib.suppress(StopIteration):
+            call = next(calls)
+            while True:
+                try:
+                    result = self._call(call)
+                    if type(result) is CoroutineType:
+                        result = self._cell.dispatcher.run_coroutine(result)
+                except BaseException as error:  # noqa: BLE001 - as above
+                    call = calls.throw(error)
+                else:
+                    call = calls.send(result)
+
+
+def _withdrawn(envelope: Envelope) -> bool:
+    """Whether its asker was answered that no reply came in time, and that the message will not be handled."""
+    asker = envelope.reply_to
+    return asker is not None and asker.done() and not isinstance(envelope.message, ActorStop)
