@@ -33,7 +33,8 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.annotations import Scope, UnreadableAnnotation
-from uno_actors.handlers.spec import HandlerSpec, gather
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.handlers.subscribe import gather
 
 
 class A(DomainEvent):

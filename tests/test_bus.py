@@ -40,7 +40,8 @@ from uno_actors import (
 )
 from uno_actors.actors.future import Future
 from uno_actors.causality import current_cause
-from uno_actors.handlers.spec import HandlerRegistry, HandlerSpec, gather, handler_registry
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.handlers.subscribe import HandlerRegistry, gather, handler_registry
 from uno_actors.topics import TopicPattern
 
 HIGH, NORMAL, LOW = EventPriority

@@ -12,7 +12,8 @@ import pytest
 from tests.bank import Credited, credited
 from uno_actors import ActorSystem, EventHandler, HandlerNameWarning, Projection, open_store, subscribe
 from uno_actors.handlers.moves import checkpoint_of
-from uno_actors.handlers.spec import DefaultName, HandlerSpec, gather
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.handlers.subscribe import DefaultName, gather
 
 APP = """
 import asyncio, sys

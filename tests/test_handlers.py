@@ -22,7 +22,8 @@ from uno_actors import (
     Supervisor,
     subscribe,
 )
-from uno_actors.handlers.spec import BoundHandler, HandlerRegistry, HandlerSpec, gather, handler_registry
+from uno_actors.handlers.spec import BoundHandler, HandlerSpec
+from uno_actors.handlers.subscribe import HandlerRegistry, gather, handler_registry
 from uno_actors.topics import TopicPattern
 
 HERE = __name__

@@ -34,7 +34,8 @@ from uno_actors import (
     handles,
     subscribe,
 )
-from uno_actors.handlers.spec import HandlerRegistry, HandlerSpec
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.handlers.subscribe import HandlerRegistry
 from uno_stores import InMemoryEventStore
 
 

@@ -32,7 +32,7 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.bus.publisher import event_defaults
-from uno_actors.handlers.spec import HandlerRegistry
+from uno_actors.handlers.subscribe import HandlerRegistry
 from uno_actors.testing import Probe
 from uno_stores import InMemoryEventStore
 from uno_stores.sql import DatabaseEventStore, create_database_event_store

@@ -82,7 +82,8 @@ from uno_actors.handlers.control import HandlerControl, HandlerInfo
 from uno_actors.handlers.moves import HandlerNameWarning
 from uno_actors.handlers.process_manager import ProcessManager, Refusal, reacts
 from uno_actors.handlers.projection import Projection, published_view
-from uno_actors.handlers.spec import EventHandler, EventPriority, HandlerContext, subscribe
+from uno_actors.handlers.spec import EventHandler, EventPriority, HandlerContext
+from uno_actors.handlers.subscribe import subscribe
 from uno_actors.handlers.view import PublishedView, View
 from uno_actors.store.causal_tree import CausalNode, CausalTree
 from uno_actors.store.expected_version import (

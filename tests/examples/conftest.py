@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from uno_actors.handlers.spec import handler_registry
+from uno_actors.handlers.subscribe import handler_registry
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "flights"))
 

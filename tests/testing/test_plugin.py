@@ -7,7 +7,7 @@ def test_the_fixtures_are_there_for_whoever_has_the_package(pytester: pytest.Pyt
     pytester.makepyfile(
         """
         from uno_actors import DomainEvent, subscribe
-        from uno_actors.handlers.spec import handler_registry
+        from uno_actors.handlers.subscribe import handler_registry
 
         @subscribe(name="of the module")
         def outside(event: DomainEvent): ...

@@ -25,18 +25,8 @@ from uno_actors.domain.events import DomainEvent
 from uno_actors.domain.payloads import unshared
 from uno_actors.errors import InvalidHandler, as_error, describe
 from uno_actors.handlers.services import SystemServices
-from uno_actors.handlers.spec import (
-    BoundHandler,
-    EventHandler,
-    EventPriority,
-    HandlerContext,
-    HandlerRegistry,
-    HandlerSpec,
-    _default_name,
-    _subscription,
-    complete,
-    gather,
-)
+from uno_actors.handlers.spec import BoundHandler, EventHandler, EventPriority, HandlerContext, HandlerSpec
+from uno_actors.handlers.subscribe import HandlerRegistry, complete, default_name, gather, subscription_of
 from uno_actors.logs import get_logger, program_logger
 from uno_actors.printable import traceback_text
 from uno_actors.topics import TopicPattern, TopicTrie
@@ -130,7 +120,7 @@ class EventBus:
     Args:
         name: For logs.
         registry: Handlers that it serves besides those subscribed to it: all that are in it now or later. That
-            of ``@subscribe`` is `uno_actors.handlers.spec.handler_registry`, served by `get_event_bus`.
+            of ``@subscribe`` is `uno_actors.handlers.subscribe.handler_registry`, served by `get_event_bus`.
         system: For ``context.system``, and for its worker threads; a bus of none uses ``asyncio``'s executor.
     """
 
@@ -522,10 +512,10 @@ def _spec(
     is_handler = isinstance(handler, EventHandler) or (
         isinstance(handler, type) and issubclass(handler, EventHandler)
     )
-    if is_handler or _subscription(handler) is not None:
+    if is_handler or subscription_of(handler) is not None:
         (own,) = gather([handler])
         return replace(own, **given)
-    return complete(HandlerSpec(**({"name": name or _default_name(handler), "target": handler} | given)))
+    return complete(HandlerSpec(**({"name": name or default_name(handler), "target": handler} | given)))
 
 
 def _wanted(spec: HandlerSpec) -> tuple[object, ...]:

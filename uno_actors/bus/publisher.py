@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from uno_actors.bus.bus import EventBus, with_cause
 from uno_actors.domain.events import DomainEvent
-from uno_actors.handlers.spec import handler_registry
+from uno_actors.handlers.subscribe import handler_registry
 from uno_actors.store.opening import open_store
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import RecordedEvent

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
-from uno_actors.handlers.spec import HandlerSpec, gather
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.handlers.subscribe import gather
 from uno_actors.supervision.spec import ChildSpec, Supervisor
 
 Kind = Literal["supervisor", "handler", "actor"]

@@ -16,12 +16,8 @@ from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.events import DomainEvent
 from uno_actors.errors import InvalidHandler, describe
 from uno_actors.handlers.projection import Projection
-from uno_actors.handlers.spec import (
-    EventHandler,
-    HandlerSpec,
-    _default_name,
-    gather,
-)
+from uno_actors.handlers.spec import EventHandler, HandlerSpec
+from uno_actors.handlers.subscribe import default_name, gather
 
 _IMPORT_STRING = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
@@ -140,7 +136,7 @@ def handler_named(found: Any) -> HandlerSpec:
     except InvalidHandler:  # nobody has subscribed it: the file does
         if isinstance(thing, type):
             raise
-        return HandlerSpec(_default_name(thing), thing)
+        return HandlerSpec(default_name(thing), thing)
     return spec
 
 

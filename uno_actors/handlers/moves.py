@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from uno_actors.handlers.spec import DefaultName, HandlerSpec, name_in_main
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.handlers.subscribe import DefaultName, name_in_main
 from uno_actors.store.handler_names import MARK
 
 SHOWN = 5

@@ -13,7 +13,8 @@ from typing import ClassVar, TypeVar
 from uno_actors.domain.events import DomainEvent
 from uno_actors.domain.values import classes_in
 from uno_actors.errors import InvalidHandler
-from uno_actors.handlers.spec import EventHandler, gather
+from uno_actors.handlers.spec import EventHandler
+from uno_actors.handlers.subscribe import gather
 from uno_actors.handlers.view import PublishedView, View, entry_of
 from uno_actors.store.port import EventStore
 

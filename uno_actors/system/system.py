@@ -36,7 +36,8 @@ from uno_actors.errors import (
 )
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
 from uno_actors.handlers.projection import published_view
-from uno_actors.handlers.spec import HandlerSpec, Start, gather, handler_registry, is_same_target
+from uno_actors.handlers.spec import HandlerSpec, Start
+from uno_actors.handlers.subscribe import gather, handler_registry, is_same_target
 from uno_actors.handlers.view import PublishedView
 from uno_actors.logs import get_logger
 from uno_actors.quantities import check_duration

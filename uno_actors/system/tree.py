@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from uno_actors.errors import InvalidSupervisor
-from uno_actors.handlers.spec import HandlerSpec, gather
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.handlers.subscribe import gather
 from uno_actors.supervision.spec import ChildSpec, Supervisor, to_child_spec
 
 

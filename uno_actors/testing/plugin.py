@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from uno_actors.handlers.spec import HandlerRegistry, handler_registry
+from uno_actors.handlers.subscribe import HandlerRegistry, handler_registry
 from uno_actors.testing.clock import ManualClock
 from uno_actors.testing.probe import Probe
 
