@@ -37,7 +37,7 @@ from uno_actors import AggregateRoot, EventNotReadable, EventNotSerializable, Un
 from uno_actors.domain.events import METADATA, DomainEvent, EventRegistry
 from uno_actors.domain.payloads import as_recorded, is_exact
 from uno_actors.store.codec import pack, to_event, to_record, unpack
-from uno_actors.testing.contract import MakeStore
+from uno_actors.testing.contract.store_place import MakeStore
 
 # --- values that are hard to carry -------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from uno_actors.cli.store_copy import CopyRefused, copy_store
 from uno_actors.domain.events import EventRegistry
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import Append, Appended, StoredRecord
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 
 MOMENT = datetime(2024, 6, 1, tzinfo=UTC)
 LETTER = DeadLetter("mail", 2, "PartDeposited", 3, "E: e", "Traceback\n", MOMENT, MOMENT)

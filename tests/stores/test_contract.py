@@ -780,7 +780,7 @@ BROKEN: dict[type[Broken], str] = {
 async def test_store_that_breaks_a_promise_is_found_out(
     broken: type[Broken], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uno_actors.testing.contract.PATIENCE", 0.5)
+    monkeypatch.setattr("uno_actors.testing.contract.following.PATIENCE", 0.5)
 
     @asynccontextmanager
     async def make_store() -> AsyncIterator[StorePlace]:

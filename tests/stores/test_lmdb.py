@@ -31,7 +31,7 @@ from uno_actors.errors import (
 from uno_actors.store.codec import StreamId, pack, to_record, unpack
 from uno_actors.store.opening import open_store
 from uno_actors.store.records import Append, DeadLetter, Snapshot
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 from uno_stores.lmdb import LmdbEventStore, open_url
 from uno_stores.lmdb.store import FORMAT
 
@@ -635,7 +635,7 @@ COMPETE = """
 import asyncio, json, sys
 from uno_stores.lmdb import LmdbEventStore
 from uno_actors.errors import ConcurrencyConflict
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 
 async def main(path, name, goal):
     written = conflicts = 0

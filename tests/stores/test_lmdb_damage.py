@@ -13,7 +13,7 @@ from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import CorruptRecord
 from uno_actors.store.codec import StreamId
 from uno_actors.store.records import DeadLetter
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 from uno_stores.lmdb import LmdbEventStore
 
 REGISTRY = EventRegistry([Noted])
@@ -129,7 +129,7 @@ READ = """
 import asyncio, sys
 from uno_stores.lmdb import LmdbEventStore
 from uno_actors.errors import UnoError
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 
 async def main():
     wrong = 0

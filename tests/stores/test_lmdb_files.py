@@ -13,7 +13,7 @@ import pytest
 
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import OutcomeUnknown, StoreUnavailable
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 from uno_stores.guards import WriteTurn
 from uno_stores.lmdb import LmdbEventStore
 from uno_stores.lmdb.store import LOOK_AT_FILES_EVERY
@@ -220,7 +220,7 @@ import asyncio, os, sys
 from uno_stores.lmdb import LmdbEventStore
 from uno_actors.errors import StoreUnavailable
 from uno_actors.domain.events import EventRegistry
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 
 async def main():
     path, name, count = sys.argv[1:]

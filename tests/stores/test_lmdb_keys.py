@@ -19,7 +19,7 @@ from uno_actors.errors import CorruptRecord, StoreFormatError, UnoError
 from uno_actors.store.codec import StreamId
 from uno_actors.store.maintenance import Fault, Verified
 from uno_actors.store.records import DeadLetter, Snapshot, ViewChange
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 from uno_stores.lmdb import LmdbEventStore
 
 REGISTRY = EventRegistry([Noted])

@@ -27,7 +27,7 @@ from uno_actors.errors import (
 )
 from uno_actors.store.opening import check_store_url, open_store
 from uno_actors.store.records import DeadLetter
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 from uno_stores.lmdb import LmdbEventStore, open_url
 
 REGISTRY = EventRegistry([Noted])
@@ -148,7 +148,7 @@ async def test_append_larger_than_the_map_makes_it_grow_at_once(tmp_path: Path) 
 GROW = """
 import asyncio, sys
 from uno_stores.lmdb import LmdbEventStore
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 
 async def main():
     async with LmdbEventStore(sys.argv[1], map_size=1 << 20) as store:
@@ -189,7 +189,7 @@ ADDRESS_SPACE = """
 import asyncio, resource, sys
 from uno_stores.lmdb import LmdbEventStore
 from uno_actors.errors import StoreFull
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 
 def noted(text):
     return Noted(aggregate_id="a", aggregate_type="Account", text=text)
@@ -224,7 +224,7 @@ FILE_LIMIT = """
 import asyncio, os, resource, sys
 from uno_stores.lmdb import LmdbEventStore
 from uno_actors.errors import StoreFull
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 
 def noted(aggregate_id, size):
     return Noted(aggregate_id=aggregate_id, aggregate_type="Account", text="x" * size)
@@ -282,7 +282,7 @@ FULL_DISK = """
 import asyncio, os, sys
 from uno_stores.lmdb import LmdbEventStore
 from uno_actors.errors import StoreFull
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 
 def noted(aggregate_id, size):
     return Noted(aggregate_id=aggregate_id, aggregate_type="Account", text="x" * size)

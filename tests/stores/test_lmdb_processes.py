@@ -24,7 +24,7 @@ from tests.waiting import until
 from uno_actors import ActorSystem, StoreForked, SystemNotRunning
 from uno_actors.domain.events import EventRegistry
 from uno_actors.store.records import Append
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 from uno_stores.lmdb import LmdbEventStore
 
 REGISTRY = EventRegistry([Noted])
@@ -269,7 +269,7 @@ async def test_closing_a_store_gives_its_leases_back(tmp_path: Path) -> None:
 APPEND_ON_DEMAND = """
 import asyncio, sys, time
 from uno_stores.lmdb import LmdbEventStore
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 
 async def main():
     async with LmdbEventStore(sys.argv[1]) as store:
@@ -318,7 +318,7 @@ async def test_checkpoints_of_another_process_are_no_news(tmp_path: Path) -> Non
 HANDLE = """
 import asyncio, sys
 from uno_actors import ActorSystem, HandlerContext, subscribe
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 
 @subscribe(event_type=Noted, name="mail", start="earliest")
 async def mail(event: Noted, context: HandlerContext) -> None:

@@ -19,7 +19,7 @@ from uno_actors.store.codec import StreamId, to_record
 from uno_actors.store.opening import open_store
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import Append, Appended, DeadLetter, Snapshot
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 from uno_stores import InMemoryEventStore, LmdbEventStore
 
 T = TypeVar("T")

@@ -34,7 +34,7 @@ from uno_actors.domain.events import DomainEvent, EventRegistry
 from uno_actors.store.codec import StreamId, to_record
 from uno_actors.store.opening import check_store_url
 from uno_actors.store.records import Append, Appended
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 from uno_stores.sql import METADATA, DatabaseEventStore, create_database_event_store
 from uno_stores.sql.errors import InvalidSession
 
@@ -607,7 +607,7 @@ async def _taken_soon(store: Any, name: str) -> None:
 APPEND_ON_DEMAND = """
 import asyncio, sys
 from uno_actors import open_store
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 
 async def main():
     async with open_store(sys.argv[1]) as store:

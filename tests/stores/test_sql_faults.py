@@ -26,7 +26,7 @@ from uno_actors import (
 )
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import UnoError
-from uno_actors.testing.contract import Noted
+from uno_actors.testing.contract.events import Noted
 from uno_stores.sql import DatabaseEventStore
 
 REGISTRY = EventRegistry([Noted])

@@ -8,7 +8,8 @@
 """
 
 from uno_actors.testing.clock import ManualClock
-from uno_actors.testing.contract import CONTRACT, Check, MakeStore, StorePlace, check_event_store
+from uno_actors.testing.contract import CONTRACT, check_event_store
+from uno_actors.testing.contract.store_place import Check, MakeStore, StorePlace
 from uno_actors.testing.faults import Faults, failing
 from uno_actors.testing.probe import Probe
 from uno_actors.testing.scenario import Given, Then, given

@@ -1,0 +1,171 @@
+"""What every event store promises, as checks that run against any store: yours too.
+
+To check a store, pass a function that makes an empty place for it and cleans up afterwards::
+
+    @asynccontextmanager
+    async def make_store() -> AsyncIterator[StorePlace]:
+        with TemporaryDirectory() as directory:
+
+            async def open_store(event_registry: EventRegistry) -> EventStore:
+                return MyEventStore(directory, event_registry)
+
+            yield StorePlace(open_store)
+
+
+    await check_event_store(make_store)
+
+To see each promise as a test of its own, parametrize over `CONTRACT`; a check's docstring is its promise. The checks
+are in one module for each subject: `places`, `expected_versions`, `reading` and so on.
+"""
+
+import asyncio
+
+from uno_actors.testing.contract.closing import (
+    a_closed_store_refuses,
+    closing_finishes_what_was_begun,
+    durable_stores_survive_reopening,
+    leaving_the_store_closes_it,
+)
+from uno_actors.testing.contract.concurrency import (
+    a_cancelled_append_is_recorded_whole_or_not_at_all,
+    many_appends_leave_no_gap,
+    one_of_many_wins,
+    readers_see_a_prefix,
+)
+from uno_actors.testing.contract.expected_versions import (
+    an_append_is_all_or_nothing,
+    an_event_may_bring_its_version,
+    expected_version_is_of_one_stream,
+    expected_version_is_the_fence,
+    requests_of_one_commit_stand_alone,
+)
+from uno_actors.testing.contract.following import (
+    listeners_find_what_was_committed,
+    listeners_hear_of_commits,
+    subscriptions_end_with_the_store,
+    subscriptions_go_from_history_to_live,
+)
+from uno_actors.testing.contract.leases import a_name_is_leased_once, closing_releases_leases
+from uno_actors.testing.contract.limits import (
+    progress_that_one_store_refuses_all_refuse,
+    what_one_store_refuses_all_refuse,
+)
+from uno_actors.testing.contract.payloads import (
+    an_unknown_type_is_named,
+    big_events_come_back,
+    every_kind_of_value_comes_back,
+    old_events_are_upcast,
+)
+from uno_actors.testing.contract.places import (
+    a_loop_of_appends_leaves_time_for_others,
+    append_returns_what_readers_read,
+    appending_nothing_changes_nothing,
+    events_without_aggregate_stand_in_the_log_alone,
+    impossible_ids_are_refused,
+    odd_ids_never_meet,
+    odd_types_never_meet,
+    positions_only_grow,
+    streams_are_named_by_type_and_id,
+    versions_count_each_stream,
+)
+from uno_actors.testing.contract.progress import (
+    checkpoints_move,
+    dead_letters_are_listed_in_order,
+    dead_letters_can_be_dropped,
+    dead_letters_move_with_checkpoints,
+    views_are_read_in_order_and_keep_apart,
+    views_can_be_dropped,
+    views_change_with_checkpoints,
+)
+from uno_actors.testing.contract.reading import (
+    an_ambiguous_id_is_refused,
+    get_events_narrows_by_time,
+    get_events_narrows_by_version_and_limit,
+    read_all_goes_on_while_the_log_grows,
+    streams_are_read_backward,
+    streams_are_read_page_by_page,
+    the_log_is_narrowed,
+    the_log_is_read_page_by_page,
+)
+from uno_actors.testing.contract.snapshots import (
+    snapshots_are_kept_one_for_each_stream,
+    snapshots_can_be_dropped,
+)
+from uno_actors.testing.contract.store_place import Check, MakeStore, StorePlace
+
+DEADLINE = 60.0
+"""Seconds that one check may take before it counts as hanging."""
+
+
+async def check_event_store(make_store: MakeStore) -> None:
+    """Run every check of `CONTRACT`, each on a fresh store.
+
+    Raises:
+        AssertionError: A promise is not kept; its text names the check and the promise.
+    """
+    for check in CONTRACT:
+        try:
+            await asyncio.wait_for(check(make_store), DEADLINE)
+        except Exception as error:
+            raise AssertionError(
+                f"{check.__name__}: {check.__doc__} Found {type(error).__name__}: {error}"
+            ) from error
+
+
+CONTRACT: tuple[Check, ...] = (
+    positions_only_grow,
+    append_returns_what_readers_read,
+    appending_nothing_changes_nothing,
+    versions_count_each_stream,
+    streams_are_named_by_type_and_id,
+    odd_ids_never_meet,
+    odd_types_never_meet,
+    impossible_ids_are_refused,
+    what_one_store_refuses_all_refuse,
+    progress_that_one_store_refuses_all_refuse,
+    a_loop_of_appends_leaves_time_for_others,
+    events_without_aggregate_stand_in_the_log_alone,
+    expected_version_is_the_fence,
+    expected_version_is_of_one_stream,
+    an_append_is_all_or_nothing,
+    an_event_may_bring_its_version,
+    requests_of_one_commit_stand_alone,
+    get_events_narrows_by_version_and_limit,
+    get_events_narrows_by_time,
+    an_ambiguous_id_is_refused,
+    streams_are_read_page_by_page,
+    streams_are_read_backward,
+    the_log_is_read_page_by_page,
+    the_log_is_narrowed,
+    subscriptions_go_from_history_to_live,
+    subscriptions_end_with_the_store,
+    read_all_goes_on_while_the_log_grows,
+    every_kind_of_value_comes_back,
+    big_events_come_back,
+    an_unknown_type_is_named,
+    old_events_are_upcast,
+    checkpoints_move,
+    dead_letters_move_with_checkpoints,
+    dead_letters_are_listed_in_order,
+    dead_letters_can_be_dropped,
+    views_are_read_in_order_and_keep_apart,
+    views_change_with_checkpoints,
+    views_can_be_dropped,
+    snapshots_are_kept_one_for_each_stream,
+    snapshots_can_be_dropped,
+    listeners_hear_of_commits,
+    listeners_find_what_was_committed,
+    a_name_is_leased_once,
+    closing_releases_leases,
+    one_of_many_wins,
+    many_appends_leave_no_gap,
+    readers_see_a_prefix,
+    a_cancelled_append_is_recorded_whole_or_not_at_all,
+    a_closed_store_refuses,
+    closing_finishes_what_was_begun,
+    leaving_the_store_closes_it,
+    durable_stores_survive_reopening,
+)
+"""The promises of `uno_actors.store.port.EventStore`, one check each."""
+
+__all__ = ["CONTRACT", "DEADLINE", "Check", "MakeStore", "StorePlace", "check_event_store"]

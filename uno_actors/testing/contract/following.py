@@ -1,0 +1,122 @@
+"""Subscriptions and listeners."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from uno_actors.errors import (
+    StoreUnavailable,
+)
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import PAGE, RecordedEvent
+from uno_actors.testing.contract.events import noted
+from uno_actors.testing.contract.expectations import expect_equal, expect_error, log_of
+from uno_actors.testing.contract.reading import _WAYS, _scattered
+from uno_actors.testing.contract.store_place import MakeStore, opened
+
+PATIENCE = 10.0
+"""Seconds that a subscription may take to hear of what was recorded."""
+
+
+async def subscriptions_go_from_history_to_live(make_store: MakeStore) -> None:
+    """A subscription gives what was recorded and then what is being recorded, each once and in order."""
+    async with opened(make_store) as store:
+        history = await store.append(*_scattered(PAGE + 3))
+        end = history[-1].position
+        starts = [(0, *way) for way in _WAYS] + [(end, *_WAYS[0]), (end - 2, *_WAYS[0])]
+        taken: list[list[RecordedEvent]] = [[] for _ in starts]
+
+        async def take(into: list[RecordedEvent], after: int, way: dict[str, Any]) -> None:
+            async for recorded in store.subscribe(after, **way):
+                into.append(recorded)  # noqa: PERF401 - it is looked at meanwhile
+
+        tasks = [
+            asyncio.ensure_future(take(into, after, way))
+            for into, (after, way, _) in zip(taken, starts, strict=True)
+        ]
+        for number in range(30):  # beside them, some before they have read the history, some after
+            history += await store.append(*_scattered(12))
+            if number % 5 == 0:
+                await asyncio.sleep(0.01)
+        try:
+            for into, (after, way, is_wanted) in zip(taken, starts, strict=True):
+                wanted = [each for each in history if each.position > after and is_wanted(each.event)]
+                await _take(into, len(wanted))
+                expect_equal(into, wanted, f"what a subscription after {after} to {way} gave")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await store.append(noted("a"))  # nobody listens, and nobody minds
+
+
+async def _take(events: list[RecordedEvent], count: int) -> None:
+    """Wait until there are so many, or for `PATIENCE` seconds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE
+    while len(events) < count and loop.time() < deadline:  # noqa: ASYNC110 - stores wake readers in many ways
+        await asyncio.sleep(0.001)
+
+
+async def subscriptions_end_with_the_store(make_store: MakeStore) -> None:
+    """Closing the store ends its subscriptions, those that wait and those in the middle; later ones refuse."""
+    async with opened(make_store) as store:
+        log = await store.append(*[noted("a", str(number)) for number in range(3)])
+        waiting = [
+            asyncio.ensure_future(_take_all(store.subscribe(after))) for after in (0, log[-1].position)
+        ]
+        middle = store.subscribe()
+        expect_equal(await anext(middle), log[0], "the first of a subscription")
+        await asyncio.sleep(0.01)
+        await store.close()
+        done, pending = await asyncio.wait(waiting, timeout=PATIENCE)
+        for task in pending:
+            task.cancel()
+        expect_equal(len(pending), 0, "subscriptions that did not end")
+        found = [await task for task in waiting if task in done]
+        expect_equal(found, [log, []], "what subscriptions gave until the store was closed")
+        rest = await asyncio.wait_for(_take_all(middle), PATIENCE)
+        expect_equal(rest, log[1 : 1 + len(rest)], "what one in the middle gave then")
+        await expect_error(StoreUnavailable, _take_all(store.subscribe()), "subscribing after close")
+
+
+async def _take_all(subscription: AsyncIterator[RecordedEvent]) -> list[RecordedEvent]:
+    return [recorded async for recorded in subscription]
+
+
+async def listeners_hear_of_commits(make_store: MakeStore) -> None:
+    """A listener is called when the log has grown and before `append` returns, until it is stopped."""
+    async with opened(make_store) as store:
+        loop = asyncio.get_running_loop()
+        heard: list[str] = []
+        on_loop: list[bool] = []
+
+        def listen() -> None:
+            heard.append("first")
+            on_loop.append(asyncio.get_running_loop() is loop)
+
+        stop = store.on_commit(listen)
+        store.on_commit(lambda: heard.append("second"))
+        await store.append(noted("a"))
+        expect_equal(heard, ["first", "second"], "who heard of the first append")
+        stop()
+        await store.append(noted("a"))
+        expect_equal(heard, ["first", "second", "second"], "who heard after one was stopped")
+        expect_equal(on_loop, [True], "whether it was called on the event loop")
+
+
+async def listeners_find_what_was_committed(make_store: MakeStore) -> None:
+    """When a listener is called, a reader finds what was committed."""
+    async with opened(make_store) as store:
+        ends: list[asyncio.Task[int]] = []
+        store.on_commit(lambda: ends.append(asyncio.ensure_future(_end(store))))
+        for _ in range(3):
+            await store.append(noted("a"), noted("b"))
+        positions = [position for position, _ in await log_of(store)]
+        for place, end in zip((1, 3, 5), await asyncio.gather(*ends), strict=True):
+            if end < positions[place]:
+                raise AssertionError(f"a listener found the log ending at {end}, before {positions[place]}")
+
+
+async def _end(store: EventStore) -> int:
+    return await store.last_position()

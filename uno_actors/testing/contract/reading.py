@@ -1,0 +1,193 @@
+"""Queries: pages, ranges, filters, both directions."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+from uno_actors.domain.events import DomainEvent
+from uno_actors.errors import (
+    AmbiguousStream,
+)
+from uno_actors.store.codec import StreamId
+from uno_actors.store.log_filter import LogFilter
+from uno_actors.store.records import PAGE
+from uno_actors.testing.contract.events import Measured, Noted, measured, noted
+from uno_actors.testing.contract.expectations import expect_equal, expect_error, log_of, texts_of, versions_of
+from uno_actors.testing.contract.store_place import MakeStore, opened
+
+
+async def get_events_narrows_by_version_and_limit(make_store: MakeStore) -> None:
+    """`since_version` is exclusive, `limit` is the greatest number of events; neither is below 0."""
+    async with opened(make_store) as store:
+        await store.append(*[noted("a", str(number)) for number in range(1, 6)], noted("b", "b"))
+        expect_equal(await texts_of(store, "a", since_version=0), ["1", "2", "3", "4", "5"], "since 0")
+        expect_equal(await texts_of(store, "a", since_version=3), ["4", "5"], "since 3")
+        expect_equal(await texts_of(store, "a", since_version=5), [], "since the last")
+        expect_equal(await texts_of(store, "a", since_version=99), [], "since a version to come")
+        expect_equal(await texts_of(store, "a", limit=2), ["1", "2"], "two")
+        expect_equal(await texts_of(store, "a", limit=0), [], "none")
+        expect_equal(await texts_of(store, "a", since_version=1, limit=2), ["2", "3"], "two since 1")
+        expect_equal(await store.get_events("nobody"), [], "a stream that is not there")
+        expect_equal(await texts_of(store, "a", of="Nothing"), [], "a type that is not there")
+        for wrong in (-1, 2**63):
+            await expect_error(ValueError, texts_of(store, "a", since_version=wrong), f"since {wrong}")
+            await expect_error(ValueError, texts_of(store, "a", limit=wrong), f"limit {wrong}")
+            await expect_error(ValueError, log_of(store, after=wrong), f"the log after {wrong}")
+            await expect_error(ValueError, log_of(store, limit=wrong), f"the log, limit {wrong}")
+            await expect_error(ValueError, anext(store.subscribe(wrong)), f"subscribe after {wrong}")
+
+
+async def get_events_narrows_by_time(make_store: MakeStore) -> None:
+    """`since_timestamp` is inclusive, takes any time zone, and a naive time is read as UTC."""
+    async with opened(make_store) as store:
+        noon = datetime(2024, 6, 1, 12, tzinfo=UTC)
+        minute, instant = timedelta(minutes=1), timedelta(microseconds=1)
+        await store.append(*[noted("a", str(n), timestamp=noon + n * minute) for n in range(5)])
+        expect_equal(await texts_of(store, "a", since_timestamp=noon + 3 * minute), ["3", "4"], "since 12:03")
+        later = noon + 3 * minute + instant
+        expect_equal(await texts_of(store, "a", since_timestamp=later), ["4"], "since just after 12:03")
+        naive = (noon + 3 * minute).replace(tzinfo=None)
+        expect_equal(await texts_of(store, "a", since_timestamp=naive), ["3", "4"], "since a naive 12:03")
+        elsewhere = (noon + 4 * minute).astimezone(timezone(timedelta(hours=9)))
+        expect_equal(await texts_of(store, "a", since_timestamp=elsewhere), ["4"], "since 12:04 in Tokyo")
+        found = await texts_of(store, "a", since_timestamp=noon + minute, since_version=2, limit=2)
+        expect_equal(found, ["2", "3"], "all of it together")
+
+
+async def an_ambiguous_id_is_refused(make_store: MakeStore) -> None:
+    """Asking by id alone reads the one stream of that id, or names the types if there are several."""
+    async with opened(make_store) as store:
+        await store.append(noted("alice", of="User"))
+        expect_equal(len(await store.get_events("alice")), 1, "events of the only alice")
+        await store.append(noted("alice", of="Account"))
+        error = await expect_error(AmbiguousStream, store.get_events("alice"), "two streams of alice")
+        if "Account" not in str(error) or "User" not in str(error):
+            raise AssertionError(f"the error must name Account and User, found: {error}")
+
+
+async def streams_are_read_page_by_page(make_store: MakeStore) -> None:
+    """A stream longer than a page is read whole, and `read_stream` keeps to its limit and its stream."""
+    async with opened(make_store) as store:
+        size = 2 * PAGE + 3
+        await store.append(*[noted(name) for _ in range(size) for name in ("a", "b")])
+        expect_equal(await versions_of(store, "a"), list(range(1, size + 1)), "versions of a long stream")
+        stream = StreamId("Account", "a")
+        expect_equal(len(await store.read_stream(stream)), PAGE, "records in a page")
+        for after, limit in ((0, 1), (PAGE - 1, 2), (size - 2, 10), (size, 10), (size + 10, 10), (0, 0)):
+            page = await store.read_stream(stream, after, limit)
+            wanted = list(range(after + 1, min(after + limit, size) + 1))
+            expect_equal(
+                [record.aggregate_version for _, record in page], wanted, f"{limit} records after {after}"
+            )
+            expect_equal({record.stream for _, record in page} - {stream}, set(), "other streams in the page")
+
+
+async def the_log_is_read_page_by_page(make_store: MakeStore) -> None:
+    """`read_all` goes on beyond a page and keeps to `after` and `limit`."""
+    async with opened(make_store) as store:
+        size = 2 * PAGE + 3
+        recorded = await store.append(*[noted(f"a{number % 7}", str(number)) for number in range(size)])
+        expect_equal(await log_of(store), recorded, "the whole log")
+        expect_equal(len(await store.read_log()), PAGE, "records in a page")
+        expect_equal(await store.read_log(limit=0), [], "a page of none")
+        for start, limit in ((0, 0), (0, 1), (1, PAGE), (0, PAGE + 1), (PAGE - 1, 2 * PAGE), (size - 1, 5)):
+            after = recorded[start - 1].position if start else 0
+            expect_equal(
+                await log_of(store, after, limit), recorded[start : start + limit], f"{limit} after {after}"
+            )
+        expect_equal(await log_of(store, recorded[-1].position), [], "the log after its end")
+        expect_equal(await log_of(store, recorded[-1].position + 10), [], "the log far after its end")
+
+
+async def streams_are_read_backward(make_store: MakeStore) -> None:
+    """Read backward, a stream comes newest first, by the same version, time and limit; its version is known."""
+    async with opened(make_store) as store:
+        size = 2 * PAGE + 3
+        noon = datetime(2024, 6, 1, 12, tzinfo=UTC)
+        stream = StreamId("Account", "a")
+        expect_equal(await store.last_version(stream), 0, "the version of a stream that is not there")
+        for first in range(1, size + 1, 100):
+            numbers = range(first, min(first + 100, size + 1))
+            batch = [noted("a", str(n), timestamp=noon + n * timedelta(minutes=1)) for n in numbers]
+            await store.append(*batch, noted("ab"), noted("a", of="User"))
+        expect_equal(await store.last_version(stream), size, "the version of the stream")
+        expect_equal(await store.last_version(StreamId("User", "a")), size // 100 + 1, "that of its namesake")
+        newest_first = [str(number) for number in range(size, 0, -1)]
+        expect_equal(await texts_of(store, "a", backward=True), newest_first, "the whole stream")
+        for since, limit in ((0, 1), (0, PAGE), (PAGE, PAGE + 1), (size - 3, 5), (size, 5), (0, 0)):
+            wanted = newest_first[: size - since][:limit]
+            found = await texts_of(store, "a", since_version=since, limit=limit, backward=True)
+            expect_equal(found, wanted, f"the last {limit} since {since}")
+        when = noon + timedelta(minutes=size - 2)
+        found = await texts_of(store, "a", since_timestamp=when, limit=2, backward=True)
+        expect_equal(found, newest_first[:2], "the last two of three since a time")
+        expect_equal(await texts_of(store, "nobody", backward=True), [], "a stream that is not there")
+
+
+_WAYS: Sequence[tuple[dict[str, Any], Callable[[DomainEvent], bool]]] = (
+    ({}, lambda event: True),
+    ({"topic_pattern": "a.*"}, lambda event: event.topic == "a.b"),
+    ({"topic_pattern": "a.>"}, lambda event: event.topic in ("a.b", "a.b.c")),
+    ({"event_type": Noted}, lambda event: isinstance(event, Noted)),
+    ({"event_type": DomainEvent}, lambda event: isinstance(event, Noted | Measured)),
+    ({"event_type": "uno_actors.testing.Measured"}, lambda event: isinstance(event, Measured)),
+    ({"event_type": (Measured, "nothing")}, lambda event: isinstance(event, Measured)),
+    ({"aggregate_type": "User"}, lambda event: event.aggregate_type == "User"),
+    ({"aggregate_type": "nothing"}, lambda event: False),
+    ({"correlation_id": "x"}, lambda event: event.correlation_id == "x"),
+    (
+        {"topic_pattern": "*.*", "event_type": Noted, "aggregate_type": "User", "correlation_id": "x"},
+        lambda event: (
+            event.topic in ("a.b", "b.c")
+            and isinstance(event, Noted)
+            and event.aggregate_type == "User"
+            and event.correlation_id == "x"
+        ),
+    ),
+)
+"""Ways to narrow the log, and what each means."""
+
+
+def _scattered(size: int) -> list[DomainEvent]:
+    """Events of which each way of narrowing selects some."""
+    topics, types, correlations = (None, "a.b", "a.b.c", "b.c"), ("Account", "User"), (None, "x", "y")
+    return [
+        (measured() if number % 7 == 6 else noted("a", str(number))).stamped(
+            event_id=str(number),
+            topic=topics[number % 4],
+            aggregate_type=types[number % 2],
+            correlation_id=correlations[number % 3],
+        )
+        for number in range(size)
+    ]
+
+
+async def the_log_is_narrowed(make_store: MakeStore) -> None:
+    """`read_all` gives those events that a topic, type, aggregate type and correlation id select, in order."""
+    async with opened(make_store) as store:
+        log = await store.append(*_scattered(2 * PAGE + 3))
+        for way, is_wanted in _WAYS:
+            wanted = [each for each in log if is_wanted(each.event)]
+            for after, limit in ((0, None), (log[PAGE].position, 3), (0, 0)):
+                found = [recorded async for recorded in store.read_all(after, limit, **way)]
+                expect_equal(
+                    found, [each for each in wanted if each.position > after][:limit], f"what {way} selects"
+                )
+        one = LogFilter(correlation_id="x")
+        found_records = [stored async for stored in store.read_records(matching=one)]
+        positions = [position for position, event in log if event.correlation_id == "x"]
+        expect_equal([position for position, _ in found_records], positions, "places of records selected")
+
+
+async def read_all_goes_on_while_the_log_grows(make_store: MakeStore) -> None:
+    """A reader in the middle of the log sees a prefix of it, in order, while others append."""
+    async with opened(make_store) as store:
+        await store.append(*[noted("a", str(number)) for number in range(PAGE + 1)])
+        seen: list[str] = []
+        async for recorded in store.read_all():
+            if len(seen) == 10:
+                await store.append(noted("b", str(PAGE + 1)))
+            seen.append(recorded.event.text if isinstance(recorded.event, Noted) else "")
+        expect_equal(seen, [str(number) for number in range(len(seen))], "the log as it was read")
+        if len(seen) <= PAGE:
+            raise AssertionError(f"the reader stopped after {len(seen)} events")
