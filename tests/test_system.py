@@ -548,6 +548,7 @@ async def test_settled_in_vain_names_who_is_behind() -> None:
 
     async with ActorSystem(store, handlers=[slow, HandlerSpec("quick", lambda event: None)]) as system:
         await store.append(*credited(1, 2))
+        await until(lambda: system.statistics().handlers["quick"].position == 2)
         with pytest.raises(
             TimeoutError, match=r"not settled within 0\.05 s: all commands are answered"
         ) as caught:
