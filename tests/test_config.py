@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import configured
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from sqlalchemy import make_url
 
 from uno_actors import ActorSystem, Backoff, ConfigFault, EventPriority, InvalidConfig, Supervisor
 from uno_actors.config.reader import load
-from uno_actors.config.tables import FileTable
+from uno_actors.config.tables import ActorTable, BackoffTable, FileTable, HandlerTable, SupervisorTable
 from uno_actors.config.text import MOST_BYTES
+from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.supervision.spec import ChildSpec
 from uno_actors.topics import TopicPattern
 from uno_actors.units import as_duration, duration
@@ -714,3 +717,25 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: Path) -> None:
         (included,) = faults(written(tmp_path, f'include = ["{place}"]\n'))
         assert ":1: include[0]: found " in included
         assert reason in included
+
+
+@pytest.mark.parametrize(
+    ("specification", "table", "renamed"),
+    [
+        (HandlerSpec, HandlerTable, {"target": "handler", "topic_pattern": "topic", "event_type": "events"}),
+        (ChildSpec, ActorTable, {"run": "actor"}),
+        (Backoff, BackoffTable, {}),
+        (Supervisor, SupervisorTable, {"children": None}),
+    ],
+)
+def test_a_file_has_a_key_for_each_option_with_the_same_default(
+    specification: type, table: type[BaseModel], renamed: dict[str, str | None]
+) -> None:
+    for option in fields(specification):
+        key = renamed.get(option.name, option.name)
+        if option.name.startswith("_") or key is None:
+            continue
+        found = table.model_fields[key]
+        if option.default is not MISSING:
+            both = (found.default, option.default)
+            assert found.default == option.default or both == ([], ()), key

@@ -85,7 +85,7 @@ def in_store(path: Path, *handlers: Any) -> None:
 def test_handlers_are_listed_with_what_is_known_of_them(path: Path) -> None:
     shown = [line.split() for line in run(path, "handlers", "list").splitlines()]
     assert shown == [
-        ["HANDLER", "STATE", "POSITION", "BEHIND", "FAILURES", "LETTERS"],
+        ["HANDLER", "STATE", "POSITION", "LAG", "FAILURES", "LETTERS"],
         ["mail", "not", "running", "4", "1", "-", "2"],
         ["totals", "not", "running", "4", "1", "-", "0"],
     ]
@@ -120,18 +120,18 @@ def test_a_handler_is_paused_and_resumed_while_no_process_runs_it(path: Path) ->
 @pytest.mark.parametrize(
     ("place", "position", "text"),
     [
-        ("1", 1, ": 3 positions once more"),
-        ("3", 3, ": 1 position once more"),
-        ("earliest", 0, ": 4 positions once more"),
-        ("latest", 5, ": 1 position never"),
-        ("4", 4, ", where it stands"),
-        ("2001-01-01", 0, ": 4 positions once more"),
-        ("2999-01-01T12:00:00+01:00", 5, ": 1 position never"),
+        ("1", 1, ": 3 positions handled again"),
+        ("3", 3, ": 1 position handled again"),
+        ("earliest", 0, ": 4 positions handled again"),
+        ("latest", 5, ": 1 position skipped"),
+        ("4", 4, ", where it is"),
+        ("2001-01-01", 0, ": 4 positions handled again"),
+        ("2999-01-01T12:00:00+01:00", 5, ": 1 position skipped"),
     ],
 )
 def test_a_handler_is_reset_to_a_place(path: Path, place: str, position: int, text: str) -> None:
     shown = run(path, "handlers", "reset", "mail", "--to", place)
-    assert shown == f"mail: goes on after position {position}{text}\n"
+    assert shown == f"mail: continues after position {position}{text}\n"
     assert listed(path)[0]["reset_to"] == position
     assert run(path, "handlers", "list").splitlines()[1].endswith(f"  reset to {position}")
     seen = Seen()
@@ -141,12 +141,13 @@ def test_a_handler_is_reset_to_a_place(path: Path, place: str, position: int, te
 
 def test_a_handler_replays_what_it_has_handled_and_nothing_else(path: Path) -> None:
     assert run(path, "handlers", "replay", "mail") == (
-        "mail: goes on after position 0: 4 positions once more\n"
+        "mail: continues after position 0: 4 positions handled again\n"
     )
-    assert run(path, "handlers", "replay", "mail", "--from", "2").endswith(": 2 positions once more\n")
+    assert run(path, "handlers", "replay", "mail", "--from", "2").endswith(": 2 positions handled again\n")
     shown = run(path, "handlers", "replay", "totals")
     assert (
-        shown == "totals: goes on after position 0, with a new view beside totals@1 until it has caught up\n"
+        shown
+        == "totals: continues after position 0, in a new view; totals@1 is served until that has caught up\n"
     )
     in_store(path, totals())
     assert listed(path)[1]["view"] == "totals@1.1"
@@ -167,11 +168,11 @@ async def test_a_running_system_does_what_it_is_told_from_another_process(path: 
         await started(path, "handlers", "resume", "mail")
         await until(lambda: seen == [5, 6])
         code, out, _ = await started(path, "handlers", "reset", "mail", "--to", "3")
-        assert (code, out) == (0, "mail: goes on after position 3: 3 positions once more\n")
+        assert (code, out) == (0, "mail: continues after position 3: 3 positions handled again\n")
         await until(lambda: seen == [5, 6, 4, 5, 6])
         assert (await started(path, "deadletters", "retry", "mail", "--all", "--wait", "20"))[:2] == (
             0,
-            "mail: is to retry 2 dead letters\nmail: 2 dead letters handled\n",
+            "mail: will retry 2 dead letters\nmail: 2 dead letters handled\n",
         )
         assert (seen[5:], (await info(system)).dead_letters) == ([2, 3], 0)
 
@@ -220,7 +221,7 @@ def test_dead_letters_are_dropped(path: Path) -> None:
 
 
 def test_a_retry_waits_in_the_store_until_the_handler_runs(path: Path) -> None:
-    assert run(path, "deadletters", "retry", "mail", "3") == "mail: is to retry 1 dead letter\n"
+    assert run(path, "deadletters", "retry", "mail", "3") == "mail: will retry 1 dead letter\n"
     assert run(path, "handlers", "list").splitlines()[1].endswith("  retry 1")
     seen = Seen()
     in_store(path, seen.spec())
@@ -233,8 +234,8 @@ async def test_whoever_waits_for_a_retry_learns_how_it_ended(path: Path) -> None
     seen.bad = {3}
     waiting = ("deadletters", "retry", "mail", "2", "3", "--wait")
     code, out, error = await started(path, *waiting, "0.2")
-    assert (code, out) == (1, "mail: is to retry 2 dead letters\n")
-    assert error.startswith("error: 2 dead letters not tried within 0.2 s: the handler does not run")
+    assert (code, out) == (1, "mail: will retry 2 dead letters\n")
+    assert error.startswith("error: 2 dead letters not retried within 0.2 s: the handler does not run")
     async with LmdbEventStore(path, EVENTS) as store, served(store, seen.spec()) as system:
         await system.settled()
         await store.save_progress({}, [letter._replace(position=2) for letter in await store.dead_letters()])
@@ -257,7 +258,7 @@ async def test_whoever_waits_for_a_retry_learns_how_it_ended(path: Path) -> None
         (["handlers", "reset", "mail", "--to", "6"], 1, "after position 6: the log ends at 5"),
         (["handlers", "reset", "mail", "--to", "noon"], 2, "is none of: earliest, latest, a position"),
         (["handlers", "reset", "totals", "--to", "3"], 1, "reset it to 'earliest' alone"),
-        (["handlers", "replay", "mail", "--from", "5"], 1, "nothing to replay after 5"),
+        (["handlers", "replay", "mail", "--from", "5"], 1, "nothing to replay after position 5"),
         (["deadletters", "list", "--handler", "nail"], 1, "there are: mail, totals"),
         (["deadletters", "show", "mail", "4"], 1, "mail has no dead letter at position 4"),
         (["deadletters", "drop", "mail", "2", "4"], 1, "mail has no dead letter at position 4"),

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from typer.main import get_command
 from typer.testing import CliRunner
 from typing_extensions import override
 
@@ -115,8 +116,8 @@ def test_info_tells_how_the_store_is(path: Path) -> None:
         ["streams", "3"],
         ["snapshots", "1"],
     ]
-    assert "mail              2       4             1" in shown
-    assert "audit             6       0             0" in shown
+    assert "mail              2    4             1" in shown
+    assert "audit             6    0             0" in shown
     facts = json.loads(run(path, "info", "--json"))
     assert facts["events"] == facts["last_position"] == 6
     assert (facts["format"], facts["checkpoints"], facts["dead_letters"]) == (
@@ -701,3 +702,47 @@ def test_a_copy_names_the_event_that_its_target_refuses(path: Path, tmp_path: Pa
     result = CliRunner().invoke(cli.app, ["store", "copy", f"lmdb:{path}", url])
     assert "the source's event at position 57, Weighed of Parcel<large> version 1: " in str(result.exception)
     assert len(all_of(tmp_path / "copy")[0]) == 56  # and the copy can go on where the rest fits
+
+
+# --- the store of a configuration file ---------------------------------------------------------------------
+
+
+def test_the_store_may_be_named_by_a_configuration_file(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "bank.toml"
+    file.write_text('[system]\nstore = "lmdb:./store"\n[[handlers]]\nhandler = "nowhere:nothing"\n')
+    for group, command in (("store", "verify"), ("handlers", "list"), ("deadletters", "list")):
+        arguments = [group, command, "--config", str(file), *["--json"] * (group != "store")]
+        from_file = CliRunner().invoke(
+            cli.app, arguments, env={"UNO_ACTORS_STORE": "lmdb:/another"}, catch_exceptions=False
+        )
+        arguments[2:4] = ["--store", f"lmdb:{path}"]
+        assert from_file.output == CliRunner().invoke(cli.app, arguments).output != ""
+    for options, code, text in (
+        (["-c", str(file), "-s", f"lmdb:{path}"], 2, "exclude each other"),
+        (["-c", str(tmp_path / "none.toml")], 2, "cannot be read"),
+    ):
+        result = started("info", *options)
+        assert (result.returncode, result.stdout) == (code, "")
+        assert text in " ".join(result.stderr.replace("│", " ").split())
+    file.write_text('[system]\nstore = "lmbd:./store"\n')
+    result = started("info", "-c", str(file))
+    assert (result.returncode, result.stderr.splitlines()[0]) == (1, f"error: {file} has 1 fault:")
+    assert result.stderr.splitlines()[1].startswith(f"{file}:2: system.store: found ")
+
+
+def commands(group: Any) -> list[tuple[str, Any]]:
+    return [
+        (name, command)
+        for name, command in group.commands.items()
+        if {"-s", "-c"} <= {option for given in command.params for option in given.opts}
+    ]
+
+
+def test_every_command_on_a_store_takes_the_store_in_the_same_way() -> None:
+    groups = get_command(cli.app).commands
+    without = [
+        f"{group} {name}"
+        for group in ("store", "handlers", "deadletters")
+        for name in groups[group].commands.keys() - dict(commands(groups[group])).keys()
+    ]
+    assert without == ["store copy"]  # which takes two stores, as its arguments

@@ -1,6 +1,6 @@
-"""The command ``uno-actors``: a module for what belongs together of its commands.
+"""The command ``uno-actors``, and how it ends.
 
-Exit codes: 0 fine, 1 a fault was found or the work was refused, 2 the command line is wrong.
+Exit codes: 0 done, 1 a fault was found or the work was refused, 2 the command line is wrong.
 """
 
 import errno
@@ -11,40 +11,29 @@ from typing import Annotated
 
 import typer
 
-from uno_actors.cli import (
-    check as check_cli,
-)
-from uno_actors.cli import (
-    dead_letters as deadletters_cli,
-)
-from uno_actors.cli import (
-    handlers as handlers_cli,
-)
-from uno_actors.cli import (
-    run as run_cli,
-)
-from uno_actors.cli import (
-    store as store_cli,
-)
+from uno_actors.cli import dead_letters, handlers, store
+from uno_actors.cli.check import check, exit_code, schema
+from uno_actors.cli.run import run, tree
 from uno_actors.cli.terminal import complain, take_any_encoding
+from uno_actors.config.errors import InvalidConfig
 from uno_actors.config.simulation import InvalidFault
 from uno_actors.errors import InvalidStoreUrl, InvalidTopic, UnoError
 from uno_actors.printable import printable
 
 app = typer.Typer(
     name="uno-actors",
-    help="Prove configuration files of event-sourced actors, run them, and care for what was recorded.",
+    help="Validate and run configuration files of event-sourced actors, and manage what is recorded.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.add_typer(store_cli.app, name="store")
-app.command()(check_cli.check)
-app.command()(run_cli.run)
-app.command()(run_cli.tree)
-app.command()(check_cli.schema)
-app.add_typer(handlers_cli.app, name="handlers")
-app.add_typer(deadletters_cli.app, name="deadletters")
+app.add_typer(store.app, name="store")
+app.command()(check)
+app.command()(run)
+app.command()(tree)
+app.command()(schema)
+app.add_typer(handlers.app, name="handlers")
+app.add_typer(dead_letters.app, name="deadletters")
 
 
 def _show_version(*, wanted: bool) -> None:
@@ -60,7 +49,7 @@ def uno_actors(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Prove configuration files of event-sourced actors, run them, and care for what was recorded."""
+    """Validate and run configuration files of event-sourced actors, and manage what is recorded."""
 
 
 def main() -> None:
@@ -68,13 +57,18 @@ def main() -> None:
     take_any_encoding()
     try:
         app()
+    except InvalidConfig as error:
+        complain(error)
+        sys.exit(exit_code(error))
     except UnoError as error:
         complain(printable(str(error)))
         sys.exit(2 if isinstance(error, (InvalidStoreUrl, InvalidTopic, InvalidFault)) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may the exit complain
+    except BrokenPipeError:  # the reader of our output has closed it
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # so that the exit does not fail either
         sys.exit(0)
     except OSError as error:
         if error.errno != errno.ENOSPC:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from uno_actors.cli.terminal import complain, say, say_json
+from uno_actors.cli.terminal import branches, complain, say, say_json
 from uno_actors.config.analysis import Analysis, Finding, Node, analyse
 from uno_actors.config.errors import ConfigFault, InvalidConfig
 from uno_actors.config.reader import Config, load
@@ -164,14 +164,9 @@ def draw(config: Config, found: Analysis) -> Iterator[str]:
     served = "any" if types is None else ", ".join(kind.aggregate_type for kind in types) or "none"
     yield f"{config.system.name}  aggregates: {served}"
     free = [Node(handler.name, "handler", handler=handler) for handler in config.handlers]
-    yield from _branches([*free, *found.tree])
-
-
-def _branches(nodes: Sequence[Node], before: str = "") -> Iterator[str]:
-    for number, node in enumerate(nodes, start=1):
-        is_last = number == len(nodes)
-        yield f"{before}{'└─' if is_last else '├─'} {node.name}  {_rules(node)}"
-        yield from _branches(node.children, before + ("   " if is_last else "│  "))
+    yield from branches(
+        [*free, *found.tree], lambda node: f"{node.name}  {_rules(node)}", lambda node: node.children
+    )
 
 
 def _rules(node: Node) -> str:

@@ -5,11 +5,10 @@ import time
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
+from uno_actors.cli.opening import Json, with_store
 from uno_actors.cli.record_lines import to_fields
-from uno_actors.cli.store import Json, Url, opened
-from uno_actors.cli.terminal import in_utf8, say, say_json, seconds_of, table_console
+from uno_actors.cli.terminal import FOLDED, NUMBERS, in_utf8, new_table, say, say_json, say_tables, seconds_of
 from uno_actors.errors import CallerError, NoDeadLetter
 from uno_actors.handlers.control import HandlerControl
 from uno_actors.handlers.requests import NO_REQUESTS
@@ -17,16 +16,18 @@ from uno_actors.printable import as_json, bounded, counted, printable
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import DeadLetter
 
-app = typer.Typer(help="Look at dead letters, retry and drop them.", no_args_is_help=True)
+app = typer.Typer(help="List dead letters, retry and drop them.", no_args_is_help=True)
 
 LOOK_AGAIN = 0.1
 """Seconds between two looks at whether retries are done."""
 LONGEST_ROW = 200
-"""Characters of an error's text in a table; `show` has more."""
+"""Characters of an error's text in a table; `show` prints more."""
 
 Handler = Annotated[str, typer.Argument(metavar="HANDLER", help="Name of the handler.", callback=in_utf8)]
-Positions = Annotated[list[int] | None, typer.Argument(metavar="POSITION", help="In the log; or --all.")]
-All = Annotated[bool, typer.Option("--all", help="All letters of the handler.")]
+Positions = Annotated[
+    list[int] | None, typer.Argument(metavar="POSITION", help="Positions in the log; or --all.")
+]
+All = Annotated[bool, typer.Option("--all", help="All dead letters of the handler.")]
 
 
 class NotRetried(CallerError):
@@ -34,68 +35,67 @@ class NotRetried(CallerError):
 
 
 @app.command("list")
-def list_letters(
-    url: Url,
+@with_store
+async def list_letters(
+    store: EventStore,
     handler: Annotated[
-        str | None, typer.Option("--handler", help="Only those of this one.", callback=in_utf8)
+        str | None, typer.Option("--handler", help="Only those of this handler.", callback=in_utf8)
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List dead letters: handler, position, event, attempts, error."""
-
-    async def show() -> None:
-        async with opened(url) as store:
-            if handler is not None:
-                await HandlerControl(store).check(handler)
-            letters = await store.dead_letters(handler)
-        if as_json:
-            for letter in letters:
-                say_json(_fields(letter))
-            return
-        table = Table(box=None, pad_edge=False)
-        for title in ("HANDLER", "POSITION", "EVENT", "ATTEMPTS", "LAST FAILED (UTC)", "ERROR"):
-            right = title in ("POSITION", "ATTEMPTS")
-            table.add_column(title, justify="right" if right else "left", overflow="fold")
+    if handler is not None:
+        await HandlerControl(store).check(handler)
+    letters = await store.dead_letters(handler)
+    if as_json:
         for letter in letters:
-            last = seconds_of(letter.last_failed)
-            error = bounded(letter.error, LONGEST_ROW)
-            name, event_type, error = map(printable, (letter.handler, letter.event_type, error))
-            table.add_row(name, str(letter.position), event_type, str(letter.attempts), last, error)
-        table_console().print(table)
-
-    asyncio.run(show())
+            say_json(_fields(letter))
+        return
+    table = new_table(
+        {
+            "HANDLER": FOLDED,
+            "POSITION": NUMBERS,
+            "EVENT": FOLDED,
+            "ATTEMPTS": NUMBERS,
+            "LAST FAILED (UTC)": FOLDED,
+            "ERROR": FOLDED,
+        }
+    )
+    for letter in letters:
+        last = seconds_of(letter.last_failed)
+        error = bounded(letter.error, LONGEST_ROW)
+        name, event_type, error = map(printable, (letter.handler, letter.event_type, error))
+        table.add_row(name, str(letter.position), event_type, str(letter.attempts), last, error)
+    say_tables(table)
 
 
 @app.command()
-def show(
-    url: Url,
+@with_store
+async def show(
+    store: EventStore,
     handler: Handler,
-    position: Annotated[int, typer.Argument(metavar="POSITION", help="In the log.")],
+    position: Annotated[int, typer.Argument(metavar="POSITION", help="Position in the log.")],
     json_wanted: Json = False,
 ) -> None:
-    """Show one dead letter whole: its event, and the traceback of the last attempt."""
-
-    async def run() -> None:
-        async with opened(url) as store:
-            letter = (await _letters(store, handler, [position]))[0]
-            (stored,) = await store.read_log(position - 1, 1)
-        event = to_fields(stored)
-        if json_wanted:
-            say_json({**_fields(letter), "traceback": letter.traceback, "event": event})
-            return
-        for name, value in _fields(letter).items():
-            say(f"{name.replace('_', ' ')}: {value}")
-        say(f"event: {as_json(event)}")
-        say("traceback:")
-        for line in letter.traceback.rstrip().split("\n"):
-            say(f"  | {line}")
-
-    asyncio.run(run())
+    """Show one dead letter: its event, and the traceback of the last attempt."""
+    letter = (await _letters(store, handler, [position]))[0]
+    (stored,) = await store.read_log(position - 1, 1)
+    event = to_fields(stored)
+    if json_wanted:
+        say_json({**_fields(letter), "traceback": letter.traceback, "event": event})
+        return
+    for name, value in _fields(letter).items():
+        say(f"{name.replace('_', ' ')}: {value}")
+    say(f"event: {as_json(event)}")
+    say("traceback:")
+    for line in letter.traceback.rstrip().split("\n"):
+        say(f"  | {line}")
 
 
 @app.command()
-def retry(
-    url: Url,
+@with_store
+async def retry(
+    store: EventStore,
     handler: Handler,
     positions: Positions = None,
     every: All = False,
@@ -104,26 +104,21 @@ def retry(
         typer.Option(
             min=0,
             metavar="SECONDS",
-            help="Wait so long for the outcome; 1 is the exit code if not all succeed.",
+            help="Wait so long for the outcome; the exit code is 1 if a retry fails.",
         ),
     ] = 0,
 ) -> None:
-    """Have a handler given dead letters once more, each between two other events of the log.
+    """Give dead letters to their handler once more, each between two other events of the log.
 
-    What it handles at last is removed, what fails again stays with one more attempt.
+    A letter that is handled is removed. One that fails again stays, with one more attempt.
     """
     wanted = _wanted(positions, every)
-
-    async def run() -> None:
-        async with opened(url) as store:
-            control = HandlerControl(store)
-            before = {letter.position: letter for letter in await store.dead_letters(handler)}
-            count = await control.retry(handler, wanted)
-            say(f"{handler}: is to retry {counted(count, 'dead letter')}")
-            if wait and count:
-                await _outcome(store, control, handler, list(before) if wanted is None else wanted, wait)
-
-    asyncio.run(run())
+    control = HandlerControl(store)
+    before = {letter.position: letter for letter in await store.dead_letters(handler)}
+    count = await control.retry(handler, wanted)
+    say(f"{handler}: will retry {counted(count, 'dead letter')}")
+    if wait and count:
+        await _outcome(store, control, handler, list(before) if wanted is None else wanted, wait)
 
 
 async def _outcome(
@@ -133,7 +128,7 @@ async def _outcome(
     while left := set(wanted).intersection((await control.requests()).get(handler, NO_REQUESTS).retry):
         if time.monotonic() > deadline:
             raise NotRetried(
-                f"{counted(len(left), 'dead letter')} not tried within {wait:g} s: the handler does not run, is"
+                f"{counted(len(left), 'dead letter')} not retried within {wait:g} s: the handler does not run, is"
                 " paused or is busy; see `uno-actors handlers list`"
             )
         await asyncio.sleep(LOOK_AGAIN)
@@ -147,18 +142,12 @@ async def _outcome(
 
 
 @app.command()
-def drop(url: Url, handler: Handler, positions: Positions = None, every: All = False) -> None:
-    """Remove dead letters: their events are never handled by this handler."""
-    wanted = _wanted(positions, every)
-
-    async def run() -> None:
-        async with opened(url) as store:
-            letters = await _letters(store, handler, wanted)
-            dropped = [(handler, letter.position) for letter in letters]
-            await store.save_progress({}, dropped=dropped)
-        say(f"{handler}: {counted(len(letters), 'dead letter')} dropped")
-
-    asyncio.run(run())
+@with_store
+async def drop(store: EventStore, handler: Handler, positions: Positions = None, every: All = False) -> None:
+    """Remove dead letters; the handler never handles their events."""
+    letters = await _letters(store, handler, _wanted(positions, every))
+    await store.save_progress({}, dropped=[(handler, letter.position) for letter in letters])
+    say(f"{handler}: {counted(len(letters), 'dead letter')} dropped")
 
 
 def _wanted(positions: list[int] | None, every: bool) -> list[int] | None:

@@ -1,16 +1,14 @@
 """``uno-actors run`` and ``uno-actors tree``: a service by its configuration file, and how it is."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from uno_actors.cli.check import File, exit_code, rounded
+from uno_actors.cli.check import File, rounded
 from uno_actors.cli.control import Unanswered, ask_processes, control_directories
 from uno_actors.cli.service import EarlySignals, LogForm, end_process, serve
-from uno_actors.cli.terminal import complain, say, say_json
-from uno_actors.config.errors import InvalidConfig
+from uno_actors.cli.terminal import branches, complain, say, say_json
 from uno_actors.config.reader import control_key, load, load_system
 from uno_actors.errors import CallerError, UnoError, describe
 from uno_actors.logs import get_logger
@@ -32,11 +30,7 @@ def run(
     """
     early = EarlySignals()
     early.catch()
-    try:
-        config = load(file)
-    except InvalidConfig as error:
-        complain(error)
-        raise typer.Exit(exit_code(error)) from None
+    config = load(file)
     try:
         code = serve(config, log_form, early)
     except UnoError as error:
@@ -63,11 +57,7 @@ def tree(
 
     Exit code 1 if it does not run, or a process does not answer.
     """
-    try:
-        directories = control_directories(load_system(file).url, control_key(file))
-    except InvalidConfig as error:
-        complain(error)
-        raise typer.Exit(exit_code(error)) from None
+    directories = control_directories(load_system(file).url, control_key(file))
     answers = list(ask_processes(directories, "tree"))
     if not answers:
         raise NotRunning(file)
@@ -78,16 +68,13 @@ def tree(
             say_json(answer)
         else:
             say(f"{answer['system']}, process {answer['pid']}, up {rounded(answer['uptime'])}")
-            for line in _branches(answer["tree"]["children"]):
+            for line in branches(answer["tree"]["children"], _node, lambda node: node["children"]):
                 say(line)
     raise typer.Exit(any(isinstance(answer, Unanswered) for answer in answers))
 
 
-def _branches(nodes: list[dict[str, Any]], before: str = "") -> Iterator[str]:
-    for number, node in enumerate(nodes, start=1):
-        is_last = number == len(nodes)
-        facts = [node["kind"], node["state"]]
-        facts += [counted(node["restarts"], "restart")] if node["restarts"] else []
-        facts += [f"{node['waiting']:,} waiting"] if node["waiting"] else []
-        yield f"{before}{'└─' if is_last else '├─'} {node['name']}  {', '.join(facts)}"
-        yield from _branches(node["children"], before + ("   " if is_last else "│  "))
+def _node(node: dict[str, Any]) -> str:
+    facts = [node["kind"], node["state"]]
+    facts += [counted(node["restarts"], "restart")] if node["restarts"] else []
+    facts += [f"{node['waiting']:,} waiting"] if node["waiting"] else []
+    return f"{node['name']}  {', '.join(facts)}"

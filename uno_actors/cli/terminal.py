@@ -1,34 +1,44 @@
-"""What the commands print, and how: the only place that writes to the output of ``uno-actors``.
+"""Prints what commands show: the only place that writes to the output of ``uno-actors``.
 
-Lines follow the rules of `uno_actors.printable`. What the terminal's encoding has not got is written as an escape,
-and branches of trees as ASCII, so that a command never fails because of a locale.
+Lines follow the rules of `uno_actors.printable`. Characters that the terminal's encoding lacks are written as escapes,
+and branches of trees as ASCII, so that no command fails because of a locale.
 """
 
 import codecs
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import Progress as Bar
+from rich.table import Table
 
 from uno_actors.printable import as_json, printable
 from uno_actors.store.maintenance import Progress
 
+T = TypeVar("T")
+
 WIDEST = 10_000
-"""Of a table in a pipe, so that programs find each row on one line."""
+"""Width of a table in a pipe, so that programs find each row on one line."""
+
+FOLDED: dict[str, Any] = {"overflow": "fold"}
+"""A column of texts that a narrow terminal may fold."""
+WHOLE: dict[str, Any] = {"overflow": "fold", "no_wrap": True}
+"""A column of short texts."""
+NUMBERS: dict[str, Any] = {**WHOLE, "justify": "right"}
+"""A column of numbers."""
 
 _DRAWN = str.maketrans({"└": "`", "├": "|", "│": "|", "─": "-", "…": "~"})
 
 
 def _without(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What to write for characters that an encoding has not got."""
+    """What to write for characters that an encoding lacks."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     drawn = error.object[error.start : error.end].translate(_DRAWN)
@@ -39,16 +49,16 @@ codecs.register_error("uno_actors.terminal", _without)
 
 
 def take_any_encoding() -> None:
-    """Have this process write whatever it prints, in any locale."""
+    """Let this process print any text in any locale."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="uno_actors.terminal")
 
 
 def in_utf8(given: Any) -> Any:
-    """A name or an id of the command line, or a list of them, which are UTF-8 in any locale; as typer's callback.
+    """A name or an id from the command line, or a list of them, as UTF-8 in any locale: a callback for typer.
 
-    Paths are left alone: they are read as the locale says.
+    Not for paths, which are read as the locale says.
 
     Raises:
         BadParameter: It is not UTF-8.
@@ -67,7 +77,7 @@ def say(text: object = "") -> None:
 
 
 def say_json(value: object, *, indent: int | None = None) -> None:
-    """Print ``value`` as JSON, on a line if no ``indent`` is wanted; a reader in a pipe gets it at once."""
+    """Print ``value`` as JSON, on one line without ``indent``; a reader in a pipe gets it at once."""
     print(as_json(value, indent=indent), flush=True)
 
 
@@ -77,26 +87,58 @@ def say_line(line: str) -> None:
 
 
 def complain(text: object) -> None:
-    """Print an error, whose text may have several lines if each is `printable` already."""
+    """Print an error. Its text may have several lines, each already `printable`."""
     print(f"error: {text}", file=sys.stderr)
 
 
 def new_console() -> Console:
-    """For rows and tables, in which no text is markup."""
+    """A console that takes no text as markup."""
     return Console(highlight=False, markup=False, emoji=False)
 
 
-def table_console() -> Console:
-    """For tables that are whole before: folded into the width of a terminal, a row a line in a pipe."""
+def new_table(columns: Mapping[str, Mapping[str, Any]] | None = None) -> Table:
+    """A table with these columns, by title; without a head if there are none.
+
+    Args:
+        columns: Each `FOLDED`, `WHOLE` or `NUMBERS`.
+    """
+    table = Table(box=None, show_header=columns is not None, pad_edge=False)
+    for title, column in (columns or {}).items():
+        table.add_column(title, **column)
+    return table
+
+
+def say_tables(*tables: Table) -> None:
+    """Print tables, a blank line between them: folded to the width of a terminal, one line per row in a pipe."""
     console = new_console()
     if not console.is_terminal:
         console.width = WIDEST
-    return console
+    for index, table in enumerate(tables):
+        if index:
+            console.print()
+        console.print(table)
+
+
+def branches(
+    nodes: Sequence[T], text: Callable[[T], str], below: Callable[[T], Sequence[T]], before: str = ""
+) -> Iterator[str]:
+    """The lines of a drawn tree.
+
+    Args:
+        nodes: Those of the uppermost level.
+        text: Says what a node's line shows.
+        below: Returns the nodes under a node.
+        before: Beginning of each line.
+    """
+    for index, node in enumerate(nodes, start=1):
+        is_last = index == len(nodes)
+        yield f"{before}{'└─' if is_last else '├─'} {text(node)}"
+        yield from branches(below(node), text, below, before + ("   " if is_last else "│  "))
 
 
 @contextmanager
 def bar(what: str, *, shown: bool = True) -> Iterator[Progress]:
-    """A progress bar on the terminal's error output; none in a pipe."""
+    """A progress bar on the error output if that is a terminal; none in a pipe."""
     console = Console(stderr=True)
     with Bar(console=console, transient=True, disable=not (shown and console.is_terminal)) as drawn:
         task = drawn.add_task(what, total=None)
@@ -104,7 +146,7 @@ def bar(what: str, *, shown: bool = True) -> Iterator[Progress]:
 
 
 def seconds_of(when: datetime) -> str:
-    """A time in a table, whose head names its zone."""
+    """A time in a table; the column's title names the time zone."""
     return when.isoformat(sep=" ", timespec="seconds")[:19]
 
 

@@ -18,7 +18,11 @@ from uno_actors.backoff import Backoff
 from uno_actors.config.errors import ConfigFault, InvalidConfig, key_path, shown
 from uno_actors.config.imports import error_named, imported, why_not_made
 from uno_actors.config.tables import (
+    ACTOR_OPTIONS,
+    CHILD_OPTIONS,
     DEFAULT_SUPERVISOR,
+    HANDLER_OPTIONS,
+    SUPERVISOR_OPTIONS,
     ActorTable,
     AggregatesTable,
     BackoffTable,
@@ -28,6 +32,7 @@ from uno_actors.config.tables import (
     SupervisedHandlerTable,
     SupervisorTable,
     SystemTable,
+    default_of,
 )
 from uno_actors.config.text import ConfigText, Place, nearest, read_text, resolved
 from uno_actors.config.toml import Path as Keys
@@ -283,7 +288,9 @@ class _Reader:
 
     def _handler(self, entry: _Entry) -> HandlerSpec | None:
         table: HandlerTable = entry.table
-        options = {name: getattr(table, name) for name in _HANDLER_OPTIONS & table.model_fields_set}
+        options = {
+            name: getattr(table, name) for name in table.model_fields_set.intersection(HANDLER_OPTIONS)
+        }
         if table.topic is not None:
             options["topic_pattern"] = table.topic
         if table.events is not None:
@@ -324,13 +331,9 @@ class _Reader:
             lambda: Supervisor(
                 name=table.name,
                 children=tuple(specs),
-                strategy=table.strategy,
-                max_restarts=table.max_restarts,
-                within=table.within,
-                budget=table.budget,
                 backoff=Backoff(**dict(backoff)),
                 directives=dict(table.directives),
-                auto_shutdown=table.auto_shutdown,
+                **{option: getattr(table, option) for option in SUPERVISOR_OPTIONS},
             ),
         )
 
@@ -367,7 +370,7 @@ class _Reader:
 
     def _child(self, entry: _Entry, above: SupervisorTable) -> ChildSpec | HandlerSpec | None:
         table = entry.table
-        options = {"restart": table.restart, "shutdown": table.shutdown, "significant": table.significant}
+        options = {name: getattr(table, name) for name in CHILD_OPTIONS}
         run: Any
         match table:
             case SupervisedHandlerTable():
@@ -377,7 +380,7 @@ class _Reader:
                 run, name = table.actor, table.name or table.actor.__name__
                 if run is not StandIn or table.name is not None:
                     self._claim("actors", name, entry.keys)
-                for option in ("args", "kwargs", "dispatcher", "max_attempts"):
+                for option in ACTOR_OPTIONS:
                     options[option] = plain(getattr(table, option))
                 self._check_actor(table, entry.keys)
             case _:
@@ -428,15 +431,4 @@ class _Reader:
             self._tell(named, f"{what} by the one of handlers under no supervisor", name)
 
 
-_AS_USUAL = {"restart": "permanent", "shutdown": None, "significant": False}
-
-_HANDLER_OPTIONS = {
-    "name",
-    "priority",
-    "start",
-    "max_attempts",
-    "timeout",
-    "concurrency",
-    "batch",
-    "aggregate_type",
-}
+_AS_USUAL = {name: default_of(ChildSpec, name) for name in CHILD_OPTIONS}

@@ -5,11 +5,13 @@ that leave out an option mean the same.
 """
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
+from uno_actors.backoff import Backoff
 from uno_actors.config.imports import ActorType, AggregateType, ErrorType, EventType, Handler
 from uno_actors.config.values import (
     AtLeastOne,
@@ -38,8 +40,9 @@ from uno_actors.config.values import (
     Topic,
     Truth,
 )
-from uno_actors.handlers.spec import EventPriority
+from uno_actors.handlers.spec import EventPriority, HandlerSpec
 from uno_actors.store_urls import HIDDEN, is_secret_name, with_options, without_password
+from uno_actors.supervision.spec import ChildSpec, Supervisor
 from uno_actors.units import as_duration
 
 DEFAULT_SUPERVISOR = "handlers"
@@ -50,6 +53,17 @@ class BaseTable(BaseModel):
     """What all tables have in common: an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def default_of(specification: type, option: str) -> Any:
+    """The default of an option in the class that a table configures: the only place where the default is written."""
+    return next(field.default for field in fields(specification) if field.name == option)
+
+
+def options_of(specification: type, table: type[BaseTable], *others: str) -> tuple[str, ...]:
+    """The keys of a table that have the name and the meaning of an option of a class, but for some others."""
+    options = {field.name for field in fields(specification)} - set(others)
+    return tuple(key for key in table.model_fields if key in options)
 
 
 class SystemTable(BaseTable):
@@ -117,36 +131,38 @@ class HandlerTable(BaseTable):
     """Only events whose topic matches."""
     events: list[EventType] | None = None
     """Only events of these classes."""
-    aggregate_type: Name | None = None
+    aggregate_type: Name | None = default_of(HandlerSpec, "aggregate_type")
     """Only events of aggregates of this type."""
-    priority: PriorityWord = EventPriority.NORMAL
+    priority: PriorityWord = default_of(HandlerSpec, "priority")
     """For each event every high handler finishes before a normal one starts."""
-    start: StartValue = "latest"
+    start: StartValue = default_of(HandlerSpec, "start")
     """Where a handler without a checkpoint begins."""
-    max_attempts: AtLeastOne = 5
+    max_attempts: AtLeastOne = default_of(HandlerSpec, "max_attempts")
     """After so many failures an event goes to the dead letters."""
-    timeout: Seconds | None = None
+    timeout: Seconds | None = default_of(HandlerSpec, "timeout")
     """How long one call may take."""
-    concurrency: AtLeastOne = 1
+    concurrency: AtLeastOne = default_of(HandlerSpec, "concurrency")
     """So many events at once, each of another aggregate."""
-    batch: AtLeastOne | None = None
+    batch: AtLeastOne | None = default_of(HandlerSpec, "batch")
     """A list of up to so many events instead of one."""
 
 
-class _Child(BaseTable):
-    restart: RestartWord = "permanent"
+class ChildTable(BaseTable):
+    """What all children of supervisors have in common."""
+
+    restart: RestartWord = default_of(ChildSpec, "restart")
     """When it is restarted: always, only after a failure, or never."""
-    shutdown: ShutdownValue | None = None
+    shutdown: ShutdownValue | None = default_of(ChildSpec, "shutdown")
     """How long it may take to stop before it is abandoned; "kill" for no time, "infinity" for any."""
-    significant: Truth = False
+    significant: Truth = default_of(ChildSpec, "significant")
     """Whether its end counts for auto_shutdown."""
 
 
-class SupervisedHandlerTable(HandlerTable, _Child):
+class SupervisedHandlerTable(HandlerTable, ChildTable):
     """An event handler under a supervisor."""
 
 
-class ActorTable(_Child):
+class ActorTable(ChildTable):
     """A plain actor under a supervisor."""
 
     actor: ActorType
@@ -157,24 +173,24 @@ class ActorTable(_Child):
     """For its constructor."""
     kwargs: dict[str, Any] = {}
     """For its constructor."""
-    dispatcher: DispatcherWord = "shared"
+    dispatcher: DispatcherWord = default_of(ChildSpec, "dispatcher")
     """Whether it has a thread of its own."""
-    max_attempts: AtLeastOne | None = None
+    max_attempts: AtLeastOne | None = default_of(ChildSpec, "max_attempts")
     """So often a message that nobody waits for is tried before it is a dead message."""
 
 
 class BackoffTable(BaseTable):
     """Time between a failure and the restart: min(max, initial * factor ** k), less jitter."""
 
-    initial: SecondsOrZero = 0.1
+    initial: SecondsOrZero = default_of(Backoff, "initial")
     """Before the first restart."""
-    max: SecondsOrZero = 10.0
+    max: SecondsOrZero = default_of(Backoff, "max")
     """At the most."""
-    factor: Growth = 2.0
+    factor: Growth = default_of(Backoff, "factor")
     """Growth from one restart to the next."""
-    jitter: Share = 0.2
+    jitter: Share = default_of(Backoff, "jitter")
     """Share of the time that is random."""
-    reset_after: Seconds | None = None
+    reset_after: Seconds | None = default_of(Backoff, "reset_after")
     """After so long without a failure it begins at the first again."""
 
 
@@ -183,19 +199,19 @@ class SupervisorTable(BaseTable):
 
     name: Name
     """Unique."""
-    strategy: StrategyWord = "one_for_one"
+    strategy: StrategyWord = default_of(Supervisor, "strategy")
     """Who is restarted with a failed child: nobody, all, or those started after it."""
-    max_restarts: MaxRestarts = 5
+    max_restarts: MaxRestarts = default_of(Supervisor, "max_restarts")
     """So many within `within`; one more, and it gives up."""
-    within: Seconds = 30.0
+    within: Seconds = default_of(Supervisor, "within")
     """The sliding window."""
-    budget: BudgetWord = "supervisor"
+    budget: BudgetWord = default_of(Supervisor, "budget")
     """Whether all children share the restarts, or each has so many."""
     backoff: BackoffTable = BackoffTable()
     """Time between a failure and the restart."""
     directives: dict[ErrorType, DirectiveWord] = {}
     """What becomes of a child by the class of its error; the innermost class wins."""
-    auto_shutdown: AutoShutdownWord = "never"
+    auto_shutdown: AutoShutdownWord = default_of(Supervisor, "auto_shutdown")
     """Whether it ends when a significant child has ended by itself, or the last of them."""
     handlers: list[SupervisedHandlerTable] = []
     """Event handlers."""
@@ -205,7 +221,7 @@ class SupervisorTable(BaseTable):
     """Supervisors under this one."""
 
 
-class NestedSupervisorTable(SupervisorTable, _Child):
+class NestedSupervisorTable(SupervisorTable, ChildTable):
     """A supervisor under another."""
 
 
@@ -228,6 +244,12 @@ class FileTable(BaseTable):
     """Event handlers under no supervisor: restarted without limit."""
     supervisors: list[SupervisorTable] = []
     """Supervisors directly under the system."""
+
+
+HANDLER_OPTIONS = options_of(HandlerSpec, HandlerTable)
+CHILD_OPTIONS = options_of(ChildSpec, ChildTable)
+ACTOR_OPTIONS = options_of(ChildSpec, ActorTable, "name", *CHILD_OPTIONS)
+SUPERVISOR_OPTIONS = options_of(Supervisor, SupervisorTable, "name", "backoff", "directives")
 
 
 def json_schema() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from uno_actors.backoff import Backoff
 from uno_actors.config.errors import key_path, quoted
 from uno_actors.config.imports import handler_named, imported
-from uno_actors.config.tables import DEFAULT_SUPERVISOR, SystemTable
+from uno_actors.config.tables import CHILD_OPTIONS, DEFAULT_SUPERVISOR, SUPERVISOR_OPTIONS, SystemTable
 from uno_actors.errors import CallerError, describe
 from uno_actors.handlers.spec import EventPriority, HandlerSpec
 from uno_actors.store_urls import below
@@ -106,7 +106,10 @@ class _Writer:
     def supervisor(
         self, supervisor: Supervisor, header: tuple[str, ...], spec: ChildSpec | None = None
     ) -> None:
-        rules: Table = {"name": supervisor.name, **_differing(supervisor, Supervisor("default"), _RULES)}
+        rules: Table = {
+            "name": supervisor.name,
+            **_differing(supervisor, Supervisor("default"), SUPERVISOR_OPTIONS),
+        }
         if "max_restarts" in rules and rules["max_restarts"] is None:
             rules["max_restarts"] = "unlimited"
         if "within" in rules:
@@ -136,14 +139,14 @@ class _Writer:
                 self.block(f"[[{'.'.join(header)}.actors]]", self.actor(child) | self.child(child), depth + 1)
 
     def child(self, spec: ChildSpec) -> Table:
-        table = _differing(spec, ChildSpec(_Nobody), ("restart", "shutdown", "significant"))
+        table = _differing(spec, ChildSpec(_Nothing), CHILD_OPTIONS)
         if isinstance(table.get("shutdown"), (int, float)):
             table["shutdown"] = as_duration(table["shutdown"])
         return table
 
     def actor(self, spec: ChildSpec) -> Table:
         table: Table = {"name": spec.known_name, "actor": self.name_of(spec.run)}
-        table |= _differing(spec, ChildSpec(_Nobody), ("dispatcher", "max_attempts"))
+        table |= _differing(spec, ChildSpec(_Nothing), ("dispatcher", "max_attempts"))
         table |= {"args": list(spec.args)} if spec.args else {}
         return table | ({"kwargs": dict(spec.kwargs)} if spec.kwargs else {})
 
@@ -185,11 +188,8 @@ class _Writer:
         return found or ""
 
 
-class _Nobody:
+class _Nothing:
     """Stands for what a child runs, where only its other options matter."""
-
-
-_RULES = ("strategy", "max_restarts", "within", "budget", "auto_shutdown")
 
 
 def _differing(found: object, usual: object, names: Sequence[str]) -> Table:

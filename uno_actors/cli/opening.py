@@ -1,0 +1,96 @@
+"""The store a command works on: its options ``--store`` and ``--config``, and the place that opens and closes it."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from uno_actors.config.reader import load_system
+from uno_actors.errors import CallerError
+from uno_actors.store.opening import open_store
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--store", "-s", metavar="URL", envvar="UNO_ACTORS_STORE", help="The store, such as lmdb:PATH."
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="Use the store of this configuration file."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+Limit = Annotated[int | None, typer.Option(min=0, help="Maximum number.")]
+
+Command = Callable[..., Coroutine[Any, Any, None]]
+
+
+class Refused(CallerError):
+    """A command that would do harm, or that has nothing to work on."""
+
+
+def with_url(command: Command) -> Callable[..., None]:
+    """Make a typer command of a coroutine function, whose parameter ``url`` the user gives by --store or --config.
+
+    The other parameters become the command's own options and arguments.
+    """
+    own = [given for name, given in inspect.signature(command).parameters.items() if name != "url"]
+    options = [
+        inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
+        inspect.Parameter("store_url", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Url),
+        inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigFile),
+        *[given.replace(kind=inspect.Parameter.KEYWORD_ONLY) for given in own],
+    ]
+
+    @wraps(command)
+    def run(context: typer.Context, store_url: str | None, config: Path | None, **given: Any) -> None:
+        asyncio.run(command(_chosen(context, store_url, config), **given))
+
+    _declare(run, options)
+    return run
+
+
+def with_store(command: Command) -> Callable[..., None]:
+    """The same for a command that works on an open store: its parameter ``store``.
+
+    The store must exist. It is closed when the command ends, even with an error. A command that needs the store's URL
+    for its messages has a parameter ``url``, too.
+    """
+    parameters = inspect.signature(command).parameters
+    wants_url = "url" in parameters
+
+    @wraps(command)
+    async def run(url: str, **given: Any) -> None:
+        async with open_store(url, create=False) as store:
+            await command(store, **given, **({"url": url} if wants_url else {}))
+
+    own = [given for name, given in parameters.items() if name != "store"]
+    _declare(run, own)
+    return with_url(run)
+
+
+def _declare(function: Any, parameters: list[inspect.Parameter]) -> None:
+    """Let typer see ``function`` with these parameters."""
+    function.__signature__ = inspect.Signature(parameters)
+    function.__annotations__ = {given.name: given.annotation for given in parameters}
+
+
+def _chosen(context: typer.Context, store_url: str | None, config: Path | None) -> str:
+    """The URL of the store that was named on the command line, or else by the environment.
+
+    Raises:
+        BadParameter: The store is named twice, or not at all.
+        InvalidConfig: The configuration file does not say what its store is.
+    """
+    if config is None:
+        if store_url is None:
+            raise typer.BadParameter("name the store by --store URL, --config FILE or UNO_ACTORS_STORE")
+        return store_url
+    source = context.get_parameter_source("store_url")
+    if source is not None and source.name == "COMMANDLINE":
+        raise typer.BadParameter("--store and --config exclude each other: give one of them")
+    return load_system(config).url
