@@ -200,7 +200,7 @@ STEPS = (
         "Subscription.offer",
         "queues the event for one handler, or lets it read from the log later",
     ),
-    ("handlers", "HandlerActor._handle", "calls your handler and moves its position"),
+    ("handlers", "OneByOne._handle", "calls your handler and moves its position"),
     ("supervision", "SupervisorActor.on_receive", "asks the policy what to do about a failure, and does it"),
 )
 """The way of one command: packages, functions, and what they do."""

@@ -55,7 +55,7 @@ def _package(name: str, paths: list[Path]) -> Package:
     sources = {path: path.read_text(encoding="utf-8") for path in paths}
     trees = {path: ast.parse(source) for path, source in sources.items()}
     (docstring,) = [ast.get_docstring(tree) for path, tree in trees.items() if _is_of_package(path)] or [""]
-    summary = (docstring or "errors, logs, clock, topics, causality").partition(".")[0]
+    summary = (docstring or "errors, logs, clock, topics, causality").partition(".")[0].replace("`", "")
     imported = {_package_of(tuple(other.split("."))) for tree in trees.values() for other in _imported(tree)}
     modules = sum(path.name != "__init__.py" for path in paths)
     lines = sum(source.count("\n") for source in sources.values())
