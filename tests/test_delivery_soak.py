@@ -194,6 +194,6 @@ def test_whatever_happens_to_handlers_no_event_is_missing_or_counted_twice(
     for _ in range(100):
         monkeypatch.setattr("uno_actors.handlers.router.CHECKPOINT_EVERY", chance.choice([0, 0.05]))
         monkeypatch.setattr("uno_actors.handlers.router.WINDOW", chance.choice([2, 4096]))
-        monkeypatch.setattr("uno_actors.handlers.actor.CAPACITY", chance.choice([1, 3, 2048]))
-        monkeypatch.setattr("uno_actors.handlers.actor.LOOK_AHEAD", chance.choice([2, 256]))
+        monkeypatch.setattr("uno_actors.handlers.subscription.CAPACITY", chance.choice([1, 3, 2048]))
+        monkeypatch.setattr("uno_actors.handlers.concurrent.LOOK_AHEAD", chance.choice([2, 256]))
         asyncio.run(World(chance).run(chance.randint(5, 40)))

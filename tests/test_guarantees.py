@@ -43,8 +43,8 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.aggregates.actor import CAPACITY
-from uno_actors.handlers.actor import CAPACITY as HANDLER_CAPACITY
 from uno_actors.handlers.process_manager import AllSent
+from uno_actors.handlers.subscription import CAPACITY as HANDLER_CAPACITY
 from uno_actors.store.codec import to_record
 from uno_actors.store.records import Append, Appended
 from uno_stores import InMemoryEventStore, LmdbEventStore

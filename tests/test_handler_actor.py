@@ -23,8 +23,8 @@ from uno_actors import (
     SystemNotRunning,
     subscribe,
 )
-from uno_actors.handlers.actor import CAPACITY, Delivery, Subscription
 from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.handlers.subscription import CAPACITY, Delivery, Subscription
 from uno_actors.store.codec import to_record
 from uno_actors.store.records import PAGE, StoredRecord
 
@@ -97,7 +97,7 @@ def test_the_checkpoint_of_an_idle_handler_is_where_the_router_is() -> None:
     it.begin([it.queue.popleft()])
     assert it.checkpoint(15) == 11, "what is being handled is not done"
     it.done(delivery(12))
-    it.end()
+    it.release()
     assert it.checkpoint(15) == 15
     it.fall_behind()
     assert it.checkpoint(20) == 12
@@ -113,7 +113,7 @@ def test_falling_behind_gives_everything_back() -> None:
     assert (it.state, len(it.queue), len(it.under_way), it.busy_since) == ("catching up", 0, 0, None)
     it.done(delivery(1))
     assert len(it.given_back) == 3, "given back once"  # type: ignore[attr-defined]
-    assert it.position == 1
+    assert it.progress.position == 1
     assert not it.offer(delivery(4))
 
 
@@ -128,14 +128,14 @@ def test_a_full_queue_makes_it_fall_behind() -> None:
 
 def test_attempts_are_counted_for_one_event() -> None:
     it = subscription()
-    assert it.attempt(3) == 1
+    failures = it.failures
+    assert failures.attempt(3) == 1
     it.failed(3)
-    it.failed(3)
-    assert (it.attempt(3), it.attempt(4), it.failures) == (3, 1, 2)
-    first = it.first_failed
-    it.failed(4)
-    assert (it.attempt(4), it.failed_times, it.failures) == (2, 1, 3)
-    assert it.first_failed >= first
+    first = it.failed(3)
+    assert (failures.attempt(3), failures.attempt(4), failures.total) == (3, 1, 2)
+    failed = it.failed(4)
+    assert (failures.attempt(4), failed.attempts, failures.total) == (2, 1, 3)
+    assert failed.first_failed >= first.first_failed
     assert it.state == "restarting"
 
 
@@ -532,7 +532,7 @@ async def test_stopping_while_a_handler_waits_for_its_restart_neither_waits_nor_
 async def test_a_handler_whose_queue_is_full_falls_behind_and_catches_up_without_gap_or_double(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uno_actors.handlers.actor.CAPACITY", 10)
+    monkeypatch.setattr("uno_actors.handlers.subscription.CAPACITY", 10)
     store, seen, states = BankStore(), [], set()
     gate = threading.Event()
 
@@ -756,7 +756,7 @@ async def test_a_plain_handler_works_on_a_thread_in_batches_and_in_order() -> No
 async def test_a_slow_plain_handler_comes_back_amid_a_batch_and_goes_on_with_the_rest(
     start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uno_actors.handlers.actor.BATCH_SECONDS", -1.0)
+    monkeypatch.setattr("uno_actors.handlers.calls.BATCH_SECONDS", -1.0)
     store, seen = BankStore(), []
 
     @subscribe(name="plain", start="earliest")

@@ -25,7 +25,7 @@ from uno_actors import (
     UnknownHandler,
     subscribe,
 )
-from uno_actors.handlers.control import Orders, Reset
+from uno_actors.handlers.requests import Requests, Reset
 from uno_actors.handlers.router import CHECKPOINT_EVERY
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.testing import ManualClock
@@ -332,14 +332,14 @@ async def test_what_cannot_be_asked_for_is_refused_and_tells_what_there_is() -> 
 
 def test_a_request_that_is_read_once_more_while_it_is_being_removed_is_not_carried_out_again() -> None:
     it = subscription(live=False, position=5)
-    orders = Orders(reset=Reset("first", 2))
-    it.take_orders(orders, 5)
-    it.go_on_from(2)
-    it.was_reset(Reset("first", 2))
-    it.take_orders(orders, 5)
-    assert not it.has_orders
-    it.take_orders(Orders(reset=Reset("second", 2)), 5)
-    assert it.has_orders
+    requests = Requests(reset=Reset("first", 2))
+    it.take_requests(requests, 5)
+    it.move_to(2)
+    it.requests.was_reset(Reset("first", 2))
+    it.take_requests(requests, 5)
+    assert not it.requests
+    it.take_requests(Requests(reset=Reset("second", 2)), 5)
+    assert it.requests
 
 
 async def test_what_is_asked_in_the_middle_of_a_page_of_the_log_skips_nothing() -> None:
@@ -493,7 +493,7 @@ async def test_a_dead_letter_that_was_dropped_meanwhile_is_not_retried() -> None
         assert await store.drop_dead_letter("mail", 1)
         seen.bad = set()
         await system.resume("mail")
-        await until(lambda: not system._running().subscriptions[0].retries)
+        await until(lambda: not system._running().subscriptions[0].requests.retries)
         await turns()
         assert (seen, (await info(system)).retries) == ([], 0)
 
@@ -512,7 +512,7 @@ async def test_a_dead_letter_of_a_projection_counts_once_however_its_view_was_bu
 
     async def retried(system: ActorSystem, version: int) -> Any:
         await system.retry_dead_letters("totals")
-        await until(lambda: not system._running().subscriptions[0].retries)
+        await until(lambda: not system._running().subscriptions[0].requests.retries)
         await system.settled()
         return await system.view(spec(version)).get(("account", ""))
 

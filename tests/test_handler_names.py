@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uno_actors.handlers.control import PAUSED, RESET, RETRY
+from uno_actors.handlers.requests import PAUSED, RESET, RETRY
 from uno_actors.store.handler_names import CONTROL, DIRECTORY, TOLD, handler_of, handlers_of, view_name
 from uno_actors.store.view_keys import pack_key
 

@@ -18,9 +18,9 @@ from uno_actors import (
     Supervisor,
     subscribe,
 )
-from uno_actors.handlers.actor import Delivery, Subscription
 from uno_actors.handlers.router import CHECKPOINT_EVERY, TURN, RouterActor
 from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.store.codec import to_event, to_record
 
 HIGH, NORMAL, LOW = EventPriority
@@ -252,7 +252,7 @@ async def test_no_more_events_are_in_memory_than_the_window_allows(monkeypatch: 
 async def test_what_a_full_handler_gives_back_does_not_move_on_what_is_still_being_handed_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uno_actors.handlers.actor.CAPACITY", 1)
+    monkeypatch.setattr("uno_actors.handlers.subscription.CAPACITY", 1)
     store, log = BankStore(), []
 
     @subscribe(name="full", priority=HIGH)
@@ -277,7 +277,7 @@ def test_a_handler_that_falls_behind_while_events_are_handed_out_disturbs_no_ord
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Handing out makes one give back, which makes others move on: each sees the order of the log."""
-    monkeypatch.setattr("uno_actors.handlers.actor.CAPACITY", 2)
+    monkeypatch.setattr("uno_actors.handlers.subscription.CAPACITY", 2)
     clock = ManualClock()
     full = Subscription(HandlerSpec("full", print, priority=HIGH), 0, EVENTS, clock, live=True)
     lows = [
@@ -296,7 +296,7 @@ def test_a_handler_that_falls_behind_while_events_are_handed_out_disturbs_no_ord
     router._advance()
     for low in lows:
         assert low.state == "catching up", "its queue was full as well"
-        assert low.position == 0
+        assert low.progress.position == 0
     assert router._count == 0
     assert router._dispatched == [5, 5, 5]
 
@@ -401,7 +401,7 @@ async def test_a_burst_makes_no_quick_handler_read_and_decode_it_again(
         await go_on.wait()
         seen.append(event)
 
-    monkeypatch.setattr("uno_actors.handlers.actor.to_event", decode)
+    monkeypatch.setattr("uno_actors.handlers.subscription.to_event", decode)
     handlers = [HandlerSpec(tier.name, handle, Credited, None, tier) for tier in EventPriority]
     async with ActorSystem(store, aggregates=[], handlers=handlers) as system:
         await system.settled()

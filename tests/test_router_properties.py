@@ -202,5 +202,5 @@ def test_the_same_with_little_room_and_a_new_system_for_each_batch(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("uno_actors.handlers.router.WINDOW", window)
-        patch.setattr("uno_actors.handlers.actor.CAPACITY", capacity)
+        patch.setattr("uno_actors.handlers.subscription.CAPACITY", capacity)
         asyncio.run(play())

@@ -28,7 +28,7 @@ from uno_actors import (
     open_store,
     subscribe,
 )
-from uno_actors.handlers.control import PAUSED, control_entry
+from uno_actors.handlers.requests import PAUSED, request_entry
 from uno_actors.handlers.view import Entry
 from uno_actors.store.handler_names import TOLD
 from uno_actors.store.port import Lease
@@ -122,7 +122,7 @@ WRITES: dict[str, Callable[[DatabaseEventStore], Awaitable[None]]] = {
     "dead letter dropped": lambda store: store.save_progress({}, dropped=[("sum", 1)]),
     "which view is read": lambda store: store.save_progress({}, views=[Entry("sum@1").of("sum")]),
     "what it reports": lambda store: store.save_progress(
-        {}, views=[control_entry(["live", 0, 0], "sum", TOLD)]
+        {}, views=[request_entry(["live", 0, 0], "sum", TOLD)]
     ),
     "view removed": lambda store: store.drop_view("sum@1"),
 }
@@ -146,7 +146,7 @@ async def test_what_is_written_for_other_handlers_and_asked_by_operators_is_not_
     await loser.save_progress(
         {"summary": 1, "audit@1": 2},
         [letter("sums")],
-        [ViewChange("sum-2@1", b"k", b"v"), control_entry(True, "sum", PAUSED), Entry("audit@1").of("audit")],
+        [ViewChange("sum-2@1", b"k", b"v"), request_entry(True, "sum", PAUSED), Entry("audit@1").of("audit")],
         [("mail", 3)],
     )
     await loser.drop_view("audit@1")

@@ -11,7 +11,8 @@ from uno_actors.cli.record_lines import to_fields
 from uno_actors.cli.store import Json, Url, opened
 from uno_actors.cli.terminal import in_utf8, say, say_json, seconds_of, table_console
 from uno_actors.errors import CallerError, NoDeadLetter
-from uno_actors.handlers.control import NOTHING, HandlerControl
+from uno_actors.handlers.control import HandlerControl
+from uno_actors.handlers.requests import NO_REQUESTS
 from uno_actors.printable import as_json, bounded, counted, printable
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import DeadLetter
@@ -129,7 +130,7 @@ async def _outcome(
     store: EventStore, control: HandlerControl, handler: str, wanted: list[int], wait: float
 ) -> None:
     deadline = time.monotonic() + wait
-    while left := set(wanted).intersection((await control.orders()).get(handler, NOTHING).retry):
+    while left := set(wanted).intersection((await control.requests()).get(handler, NO_REQUESTS).retry):
         if time.monotonic() > deadline:
             raise NotRetried(
                 f"{counted(len(left), 'dead letter')} not tried within {wait:g} s: the handler does not run, is"

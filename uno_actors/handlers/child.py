@@ -2,18 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from typing_extensions import override
 
 from uno_actors.actors.cell import ActorCell
 from uno_actors.actors.future import Future
-from uno_actors.actors.signals import Failure
-from uno_actors.errors import LeaseLost, describe
-from uno_actors.handlers.actor import Subscription
+from uno_actors.errors import LeaseLost
+from uno_actors.handlers.failures import FailedEvent, HandlerFailure, error_text
+from uno_actors.handlers.subscription import Subscription
 from uno_actors.logs import get_logger
-from uno_actors.printable import traceback_text
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import DeadLetter
 from uno_actors.supervision.child import CellChild, ChildFailed, ChildSignal, TreeNode
@@ -27,7 +25,7 @@ class HandlerHost(Protocol):
     """What the handle of a handler needs from its system."""
 
     def handler_cell(
-        self, subscription: Subscription, on_failed: Callable[[Failure], None]
+        self, subscription: Subscription, on_failed: Callable[[HandlerFailure], None]
     ) -> tuple[ActorCell, Future[Any]]:
         """Make the cell of a handler and start it."""
 
@@ -56,13 +54,13 @@ class HandlerChild(CellChild):
         self.subscription = subscription
         self._host = host
         self._store = store
-        self._error: BaseException | None = None  # the last
-        self._poison: BaseException | None = None  # the error of the last attempt at an event
+        self._last: HandlerFailure | None = None
+        self._poison: HandlerFailure | None = None  # of the last attempt at an event, until that is set aside
 
     @override
     def _make(self) -> Future[Any]:
         subscription = self.subscription
-        self._cell, started = self._host.handler_cell(subscription, self._failed)
+        self._cell, started = self._host.handler_cell(subscription, self._handler_failed)
         return started
 
     @override
@@ -71,8 +69,8 @@ class HandlerChild(CellChild):
         await self._set_aside_poison()  # before it begins again, which would be at this event
         if self.subscription.state == "stopped":
             if not was_stopped:
-                return  # somebody wanted it so while the store took its time
-            self.subscription.begin_again()
+                return  # it was stopped while the store took its time
+            self.subscription.start_again()
         await super().start()
         self.subscription.restarts = self.restarts
         self.subscription.has_started(self._host.dispatched(self.subscription))
@@ -97,20 +95,14 @@ class HandlerChild(CellChild):
         self.subscription.fall_behind("stopped")
         super().abandon()
 
-    @override
-    def _failed(self, failure: Failure) -> None:
+    def _handler_failed(self, failure: HandlerFailure) -> None:
         if failure.while_starting:
             return
-        self._error = failure.error
-        subscription, streak = self.subscription, None
-        if subscription.state == "restarting":  # else no event is to blame, but the store
-            if not subscription.failed_at:
-                streak = 0  # one of a batch is to blame, and shows itself when they come alone
-            elif subscription.failed_times >= subscription.spec.max_attempts:
-                streak, self._poison = 0, failure.error
-            else:
-                streak = subscription.failed_times - 1
-        self._tell(ChildFailed(self, self.incarnation, failure.error, streak))
+        self._last = failure
+        max_attempts = self.subscription.spec.max_attempts
+        if failure.poison(max_attempts):
+            self._poison = failure
+        self._tell(ChildFailed(self, self.incarnation, failure.error, failure.streak(max_attempts)))
 
     @override
     def resume(self) -> None:
@@ -118,33 +110,32 @@ class HandlerChild(CellChild):
         task = self._host.start_task(self._resume(cell))
 
         def over(task: asyncio.Task[Any]) -> None:
-            # The program may have cancelled it, which does not know it.
+            # The program may have cancelled it without knowing it.
             if task.cancelled() and cell is self._cell is not None:
                 self.resume()
 
         task.add_done_callback(over)
 
     async def _resume(self, cell: ActorCell | None) -> None:
-        subscription = self.subscription
-        if subscription.state != "restarting":  # no event is to blame, but the store
+        subscription, last = self.subscription, self._last
+        if subscription.state != "restarting":  # the store is to blame, not an event
             await asyncio.sleep(SET_ASIDE_AGAIN)
-        elif subscription.failed_at:
-            self._poison = self._error
+        elif last is not None and last.event is not None:
+            self._poison = last
         await self._set_aside_poison()
         if cell is not None and cell.is_suspended and subscription.state != "stopped":
-            if subscription.state == "restarting":
-                subscription.state = "catching up"
+            subscription.recover()
             cell.resume()
             subscription.wake()
 
     async def _set_aside_poison(self) -> None:
         """Move the event at which it has failed too often to the dead letters, however long the store takes."""
-        while self._poison is not None:
-            if not self.subscription.leased:  # what becomes of the event is for another process to find out
+        while (poison := self._poison) is not None and poison.event is not None:
+            if not self.subscription.leased:  # another process tries the event and decides about it
                 self._poison = None
                 return
             try:
-                await self._set_aside(self._poison)
+                await self._set_aside(poison.event, poison.error)
             except LeaseLost:
                 self.subscription.stand_by()
             except Exception as cause:  # noqa: BLE001 - whatever the store raises
@@ -153,25 +144,26 @@ class HandlerChild(CellChild):
             else:
                 self._poison = None
 
-    async def _set_aside(self, error: BaseException) -> None:
+    async def _set_aside(self, failed: FailedEvent, error: BaseException) -> None:
         """Move the event to the dead letters and the handler past it, in one transaction."""
-        subscription = self.subscription
-        position = subscription.failed_at
+        subscription, position = self.subscription, failed.position
         (stored,) = await self._store.read_log(position - 1, 1)
+        text = error_text(error)
         letter = DeadLetter(
             handler=subscription.name,
             position=position,
             event_type=stored.record.event_type,
-            attempts=subscription.failed_times,
-            error=describe(error),
-            traceback=traceback_text(error),
-            first_failed=subscription.first_failed,
-            last_failed=datetime.now(UTC),
+            attempts=failed.attempts,
+            error=text.error,
+            traceback=text.traceback,
+            first_failed=failed.first_failed,
+            last_failed=text.at,
         )
-        beyond = subscription.position_without(position)
-        views = subscription.aside(position)
-        async with subscription.writes:
-            await self._store.save_progress({subscription.recorded_as: beyond}, [letter], views)
+        progress = subscription.progress
+        beyond = progress.without(position)
+        views = subscription.changes_aside(position)
+        async with progress.writes:
+            await self._store.save_progress({progress.checkpoint: beyond}, [letter], views)
         subscription.leave(position)
         subscription.dead_letters += 1
         self._log.error(

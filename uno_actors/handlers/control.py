@@ -10,64 +10,26 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-from uno_actors.domain.values import pack_value
 from uno_actors.errors import InvalidReset, NoDeadLetter, UnknownHandler
+from uno_actors.handlers.requests import (
+    NO_REQUESTS,
+    PAUSED,
+    RESET,
+    RETRY,
+    ReportedStatus,
+    Requests,
+    Reset,
+    request_entry,
+)
 from uno_actors.handlers.spec import STARTS, Start, is_start
 from uno_actors.handlers.view import Entry, ViewReader, entries
 from uno_actors.store.handler_names import CONTROL, TOLD
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import ViewChange
-from uno_actors.store.view_keys import pack_key
 
 NOT_RUNNING = "not running"
-
-PAUSED, RESET, RETRY = "paused", "reset", "retry"
-
-
-class Reset(NamedTuple):
-    """A request to go on from another place.
-
-    Attributes:
-        request: Tells one from another.
-        position: After which the handler goes on. A projection begins at the first event, whatever it is.
-    """
-
-    request: str
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """What is asked of one handler.
-
-    Attributes:
-        paused: Whether it is to handle nothing.
-        reset: Where it is to go on.
-        retry: Positions of dead letters that it is to be given once more.
-    """
-
-    paused: bool = False
-    reset: Reset | None = None
-    retry: tuple[int, ...] = ()
-
-
-NOTHING = Orders()
-
-
-class Told(NamedTuple):
-    """What a running handler tells of itself.
-
-    Attributes:
-        state: See `uno_actors.handlers.actor.HandlerStatistics`.
-        failures: Attempts that failed since its system was started.
-        restarts: By its supervisor.
-    """
-
-    state: str
-    failures: int
-    restarts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,27 +78,27 @@ class HandlerControl:
         To learn whether one is run by a process, its lease is taken for a moment if it is free. A process that
         starts just then waits a second for it.
         """
-        known, told = await self._known(), await self._told()
+        known, statuses = await self._known(), await self._statuses()
         end, positions = await self._store.last_position(), await self.positions()
-        orders = await self.orders()
+        requests = await self.requests()
         letters = Counter(letter.handler for letter in await self._store.dead_letters())
         found = []
         for name in sorted(known):
-            entry, asked = known[name], orders.get(name, NOTHING)
+            entry, requested = known[name], requests.get(name, NO_REQUESTS)
             view = None if entry is None else entry.writing
             position = positions[name]
-            runs = told.get(name) if await self._store.is_leased(name) else None
+            runs = statuses.get(name) if await self._store.is_leased(name) else None
             state = NOT_RUNNING if runs is None else runs.state
             info = HandlerInfo(
                 name,
                 position,
                 max(0, end - position),
-                "paused" if asked.paused and runs is None else state,
+                "paused" if requested.paused and runs is None else state,
                 None if runs is None else runs.failures,
                 letters[name],
-                asked.paused,
-                None if asked.reset is None else asked.reset.position,
-                len(asked.retry),
+                requested.paused,
+                None if requested.reset is None else requested.reset.position,
+                len(requested.retry),
                 view,
             )
             found.append(info)
@@ -172,7 +134,7 @@ class HandlerControl:
             UnknownHandler: None of this name has run on the store.
         """
         await self._check_known(name)
-        await self._change(control_entry(True, name, PAUSED))
+        await self._change(request_entry(True, name, PAUSED))
 
     async def resume(self, name: str) -> None:
         """Have a paused handler go on.
@@ -181,7 +143,7 @@ class HandlerControl:
             UnknownHandler: None of this name has run on the store.
         """
         await self._check_known(name)
-        await self._change(control_entry(None, name, PAUSED))
+        await self._change(request_entry(None, name, PAUSED))
 
     async def reset(self, name: str, to: Start) -> int:
         """Have a handler go on from another place: it handles again what lies between, or never.
@@ -213,8 +175,8 @@ class HandlerControl:
         request = secrets.token_hex(8)
         replaced = [key for key, _ in await self._entries() if key[:2] == (name, RESET)]
         await self._change(
-            *(control_entry(None, *key) for key in replaced),
-            control_entry([request, position], name, RESET, request),
+            *(request_entry(None, *key) for key in replaced),
+            request_entry([request, position], name, RESET, request),
         )
         return position
 
@@ -241,28 +203,30 @@ class HandlerControl:
         for position in wanted:
             if position not in there:
                 raise NoDeadLetter(name, position)
-        await self._change(*(control_entry(True, name, RETRY, position) for position in wanted))
+        await self._change(*(request_entry(True, name, RETRY, position) for position in wanted))
         return len(wanted)
 
-    async def orders(self) -> dict[str, Orders]:
-        """What is asked of handlers, by name."""
+    async def requests(self) -> dict[str, Requests]:
+        """What is requested of handlers, by name."""
         found: dict[str, dict[str, Any]] = {}
         for (name, what, *position), value in await self._entries():
-            asked = found.setdefault(name, {})
+            requested = found.setdefault(name, {})
             if what == PAUSED:
-                asked["paused"] = True
+                requested["paused"] = True
             elif what == RESET:
-                asked["reset"] = Reset(*value)
+                requested["reset"] = Reset(*value)
             elif what == RETRY:
-                asked["retry"] = (*asked.get("retry", ()), *position)
-        return {name: Orders(**asked) for name, asked in found.items()}
+                requested["retry"] = (*requested.get("retry", ()), *position)
+        return {name: Requests(**requested) for name, requested in found.items()}
 
-    async def tell(self, told: Mapping[str, Told]) -> None:
-        """Keep what running handlers tell of themselves."""
-        await self._change(*(control_entry(list(each), name, TOLD) for name, each in told.items()))
+    async def report(self, statuses: Mapping[str, ReportedStatus]) -> None:
+        """Keep the status that running handlers report."""
+        await self._change(*(request_entry(list(each), name, TOLD) for name, each in statuses.items()))
 
-    async def _told(self) -> dict[str, Told]:
-        return {name: Told(*value) for (name, what, *_), value in await self._entries() if what == TOLD}
+    async def _statuses(self) -> dict[str, ReportedStatus]:
+        return {
+            name: ReportedStatus(*value) for (name, what, *_), value in await self._entries() if what == TOLD
+        }
 
     async def _entries(self) -> list[tuple[tuple[Any, ...], Any]]:
         found = await ViewReader(self._store, CONTROL, {}).range()
@@ -284,21 +248,6 @@ class HandlerControl:
         if name not in known:
             raise UnknownHandler(name, known)
         return known[name]
-
-
-def without_reset(name: str, request: str) -> list[ViewChange]:
-    """What removes a request to reset that is carried out, and not one that has come meanwhile.
-
-    Older programs kept one entry for all requests of a handler.
-    """
-    return [control_entry(None, name, RESET, request), control_entry(None, name, RESET)]
-
-
-def control_entry(value: object, *key: str | int) -> ViewChange:
-    """An entry of the control view, or with ``None`` its removal."""
-    return ViewChange(
-        CONTROL, pack_key(key), None if value is None else pack_value(value, {}, may_share=True)
-    )
 
 
 async def position_of(store: EventStore, start: Start, end: int) -> int:

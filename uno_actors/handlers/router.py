@@ -15,8 +15,8 @@ from typing_extensions import override
 from uno_actors.actors.actor import Actor
 from uno_actors.clock import Clock, Timer
 from uno_actors.errors import LeaseLost
-from uno_actors.handlers.actor import Delivery, Subscription
-from uno_actors.handlers.spec import EventPriority
+from uno_actors.handlers.routes import TIERS, Routes, Tiers
+from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.logs import get_logger
 from uno_actors.store.codec import Record
 from uno_actors.store.port import EventStore
@@ -29,10 +29,6 @@ TURN = 1.0
 """Seconds that others wait for one handler's event; after that it catches up by itself."""
 CHECKPOINT_EVERY = 0.05
 """Seconds between two writes of checkpoints: what a crash may deliver again."""
-MAX_ROUTES = 4096
-"""Kinds of events, by type, aggregate type and topic, whose handlers are remembered."""
-
-TIERS = tuple(EventPriority)
 
 
 class Route:
@@ -71,7 +67,7 @@ class RouterActor(Actor):
         self._log = get_logger(actor="router")
         self._by_topic: TopicTrie[Subscription] = TopicTrie()
         self._by_type: dict[tuple[str, str | None], list[Subscription]] = {}
-        self._routes: dict[tuple[str, str | None, str | None], tuple[list[Subscription], ...]] = {}
+        self._routes: Routes[tuple[str, str | None, str | None], Subscription] = Routes(self._matching)
         self._generation = -1
         self._under_way: tuple[deque[Delivery], ...] = tuple(deque() for _ in TIERS)
         self._dispatched = [position for _ in TIERS]
@@ -167,24 +163,16 @@ class RouterActor(Actor):
 
     # --- matching ---
 
-    def _match(self, record: Record) -> tuple[list[Subscription], ...]:
+    def _match(self, record: Record) -> Tiers[Subscription]:
         """The handlers that want the event, by priority."""
         if self._generation != self._store.event_registry.generation:
             self._generation = self._store.event_registry.generation
             self._forget_routes()
-        route = record.event_type, record.aggregate_type, record.topic
-        tiers = self._routes.get(route)
-        if tiers is None:
-            tiers = tuple([] for _ in TIERS)
-            for subscription in self._matching(record):
-                tiers[subscription.spec.priority].append(subscription)
-            if len(self._routes) >= MAX_ROUTES:
-                self._routes.clear()
-            self._routes[route] = tiers
-        return tiers
+        return self._routes[record.event_type, record.aggregate_type, record.topic]
 
-    def _matching(self, record: Record) -> Iterable[Subscription]:
-        kind = record.event_type, record.aggregate_type
+    def _matching(self, route: tuple[str, str | None, str | None]) -> Iterable[Subscription]:
+        event_type, aggregate_type, topic = route
+        kind = event_type, aggregate_type
         by_type = self._by_type.get(kind)
         if by_type is None:
             by_type = self._by_type[kind] = [
@@ -192,9 +180,9 @@ class RouterActor(Actor):
                 for subscription in self.subscriptions
                 if subscription.spec.topic_pattern is None and subscription.wants_type(*kind)
             ]
-        if record.topic is None:
+        if topic is None:
             return by_type
-        by_topic = self._by_topic.match(record.topic)
+        by_topic = self._by_topic.match(topic)
         return [*by_type, *(subscription for subscription in by_topic if subscription.wants_type(*kind))]
 
     # --- tiers ---
@@ -292,12 +280,13 @@ class RouterActor(Actor):
         """Write the checkpoints that have moved since they were last written."""
         moved = {}
         for subscription in self.subscriptions:
-            now = subscription.recorded_as, self.checkpoint(subscription)
-            free = subscription.leased and subscription.recorded_as and not subscription.writes.locked()
-            if free and subscription.saved != now:
+            progress = subscription.progress
+            now = progress.checkpoint, self.checkpoint(subscription)
+            free = subscription.leased and progress.checkpoint and not progress.writes.locked()
+            if free and progress.saved != now:
                 moved[subscription] = now
         if moved:
-            before = {subscription: subscription.saved for subscription in moved}
+            before = {subscription: subscription.progress.saved for subscription in moved}
             try:
                 await self._save(moved)
             except LeaseLost as lost:
@@ -309,8 +298,8 @@ class RouterActor(Actor):
                 await self.save_checkpoints()  # of the others
                 return
             for subscription, now in moved.items():
-                if subscription.saved == before[subscription]:  # else it was reset meanwhile
-                    subscription.saved = now
+                if subscription.progress.saved == before[subscription]:  # else it was reset meanwhile
+                    subscription.progress.saved = now
 
     async def _save(self, subscriptions: Collection[Subscription]) -> None:
         """Write the checkpoints of these, but for a projection that records one with what it has written.
@@ -320,7 +309,7 @@ class RouterActor(Actor):
         """
         async with AsyncExitStack() as writing:
             for subscription in subscriptions:
-                await writing.enter_async_context(subscription.writes)
-            positions = {each.recorded_as: self.checkpoint(each) for each in subscriptions}
+                await writing.enter_async_context(subscription.progress.writes)
+            positions = {each.progress.checkpoint: self.checkpoint(each) for each in subscriptions}
             positions.pop("", None)
             await self._store.save_progress(positions)

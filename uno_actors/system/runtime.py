@@ -38,13 +38,16 @@ from uno_actors.errors import (
     UnknownSupervisor,
     WaitsForItself,
 )
-from uno_actors.handlers.actor import HandlerActor, HandlerStatistics, Subscription, Work
+from uno_actors.handlers.actor import HandlerActor, Work
 from uno_actors.handlers.child import HandlerChild
-from uno_actors.handlers.control import NOTHING, HandlerControl, HandlerInfo, Orders, Told, position_of
+from uno_actors.handlers.control import HandlerControl, HandlerInfo, position_of
+from uno_actors.handlers.failures import HandlerFailure
 from uno_actors.handlers.moves import checkpoint_of, warn_of_skipped, warn_of_unnamed
+from uno_actors.handlers.requests import NO_REQUESTS, ReportedStatus, Requests
 from uno_actors.handlers.router import TURN, RouterActor
 from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.handlers.subscription import HandlerStatistics, Subscription
 from uno_actors.logs import get_logger
 from uno_actors.quantities import check_count, check_duration
 from uno_actors.store.port import EventStore, Lease
@@ -62,7 +65,7 @@ DRAIN_SHARE = 0.7
 """Of the time that stopping may take: what draining may use, so that some is left for the stops."""
 LEASE_EVERY = 1.0
 """Seconds between two tries to take the lease of a handler that another process has."""
-LOOK_AT_ORDERS = 0.5
+LOOK_AT_REQUESTS = 0.5
 """Seconds between two looks at what operators ask of handlers."""
 LOOK_AGAIN = 0.005
 """Seconds between two looks at whether everything is done."""
@@ -179,7 +182,7 @@ class Runtime:
         self._on_ended: dict[ActorCell, Callable[[ActorCell], None]] = {}
         self._leases: dict[str, Lease] = {}
         self._control = HandlerControl(store)
-        self._told: dict[str, Told] = {}
+        self._reported: dict[str, ReportedStatus] = {}
         self._looking: Timer | None = None
         self._taking_over: Timer | None = None
         self._cannot_look = False
@@ -231,7 +234,7 @@ class Runtime:
         self._let_go.callback(self.router.cancel_timers)
         self._let_go.callback(self._router_cell.kill)
         if self.subscriptions:
-            await self.look_at_orders()
+            await self.look_at_requests()
         # From here on commands work, and what they record is handed out: whatever starts below may send some.
         self._listen_to_others(end)
         self._listen()
@@ -261,9 +264,9 @@ class Runtime:
     async def _record_begin(self, subscriptions: Sequence[Subscription], checkpoints: dict[str, int]) -> None:
         """A crash before the first event must not move where "latest" began."""
         begun = {
-            s.recorded_as: s.position
+            s.progress.checkpoint: s.progress.position
             for s in subscriptions
-            if s.leased and s.recorded_as and s.name not in checkpoints
+            if s.leased and s.progress.checkpoint and s.name not in checkpoints
         }
         if begun:
             await self._store.save_progress(begun)
@@ -295,7 +298,7 @@ class Runtime:
 
     def _lost(self, name: str) -> None:
         """Another process has taken over a handler that runs here."""
-        self._told.pop(name, None)
+        self._reported.pop(name, None)
         for subscription in self._leased():
             if subscription.name == name:
                 self._log.warning("handler was taken over by another process", handler=name)
@@ -321,7 +324,7 @@ class Runtime:
             self._take_over_later()
 
     async def _take_over_one(self, subscription: Subscription) -> None:
-        if subscription.pending:  # it was lost while an event was handled, which has not ended
+        if subscription.progress.pending:  # it was lost while an event was handled, which has not ended
             return
         if (lost := self._leases.pop(subscription.name, None)) is not None:
             await lost.release()
@@ -329,13 +332,13 @@ class Runtime:
         if lease is None:
             return
         try:
-            checkpoints, orders = await self._store.checkpoints(), await self._control.orders()
+            checkpoints, requests = await self._store.checkpoints(), await self._control.requests()
             if subscription.state == "standby":  # it was not stopped meanwhile
-                subscription.take_over(checkpoints.get(subscription.name, subscription.position))
-                self._give_orders(subscription, orders)
+                subscription.take_over(checkpoints.get(subscription.name, subscription.progress.position))
+                self._give_requests(subscription, requests)
                 self._hold(subscription.name, lease)
                 self._log.info(
-                    "handler taken over", handler=subscription.name, position=subscription.position
+                    "handler taken over", handler=subscription.name, position=subscription.progress.position
                 )
         finally:
             if not subscription.leased:
@@ -347,26 +350,30 @@ class Runtime:
             _, lease = self._leases.popitem()
             await lease.release()
 
-    async def look_at_orders(self) -> None:
+    async def look_at_requests(self) -> None:
         """Have the handlers that run here do what operators ask for."""
-        orders = await self._control.orders()
+        requests = await self._control.requests()
         for subscription in self._leased():
-            self._give_orders(subscription, orders)
+            self._give_requests(subscription, requests)
 
     async def _tell(self) -> None:
         """Tell operators how the handlers are that run here."""
         now = {subscription.name: subscription.statistics(0) for subscription in self._leased()}
-        told = {name: Told(each.state, each.failures, each.restarts) for name, each in now.items()}
-        new = {name: each for name, each in told.items() if self._told.get(name) != each}
+        reported = {
+            name: ReportedStatus(each.state, each.failures, each.restarts) for name, each in now.items()
+        }
+        new = {name: each for name, each in reported.items() if self._reported.get(name) != each}
         if new:
-            await self._control.tell(new)
-            self._told |= new
+            await self._control.report(new)
+            self._reported |= new
 
-    def _give_orders(self, subscription: Subscription, orders: Mapping[str, Orders]) -> None:
-        subscription.take_orders(orders.get(subscription.name, NOTHING), self.router.dispatched(subscription))
+    def _give_requests(self, subscription: Subscription, requests: Mapping[str, Requests]) -> None:
+        subscription.take_requests(
+            requests.get(subscription.name, NO_REQUESTS), self.router.dispatched(subscription)
+        )
 
     def _look_later(self) -> None:
-        self._looking = self.clock.call_later(LOOK_AT_ORDERS, lambda: self.start_task(self._look_again()))
+        self._looking = self.clock.call_later(LOOK_AT_REQUESTS, lambda: self.start_task(self._look_again()))
 
     def _look_no_more(self) -> None:
         for timer in (self._looking, self._taking_over):
@@ -375,7 +382,7 @@ class Runtime:
 
     async def _look_again(self) -> None:
         try:
-            await self.look_at_orders()
+            await self.look_at_requests()
             await self._tell()
             self._take_over_later()  # one that was lost while its checkpoint was written
             self._cannot_look = False
@@ -460,22 +467,27 @@ class Runtime:
             subscription.stand_by()
         await self._record_begin([subscription], checkpoints)
         if leased:
-            self._give_orders(subscription, await self._control.orders())
+            self._give_requests(subscription, await self._control.requests())
         self.router.add(subscription)
         self._listen()
         self._take_over_later()
         return subscription
 
     def handler_cell(
-        self, subscription: Subscription, on_failed: Callable[[Failure], None]
+        self, subscription: Subscription, on_failed: Callable[[HandlerFailure], None]
     ) -> tuple[ActorCell, Future[Any]]:
         """See `uno_actors.handlers.child.HandlerHost`."""
 
         def instance() -> HandlerActor:
             return HandlerActor(subscription, self._store, self.dispatcher, self.router, self._system)
 
+        def failed(failure: Failure) -> None:
+            actor = cell.actor
+            assert isinstance(actor, HandlerActor)
+            on_failed(actor.failure(failure))
+
         started: Future[Any] = Future()
-        cell = ActorCell(instance(), self.dispatcher, factory=instance, on_failed=on_failed, started=started)
+        cell = ActorCell(instance(), self.dispatcher, factory=instance, on_failed=failed, started=started)
         cell.name = subscription.name  # in logs and errors
         subscription.wake = lambda: cell.actor.actor_ref.tell(Work())
         cell.start()
@@ -710,7 +722,7 @@ class Runtime:
         return [subscription for subscription in self.subscriptions if subscription.leased]
 
     def _active(self) -> list[Subscription]:
-        return [subscription for subscription in self._leased() if not subscription.paused]
+        return [subscription for subscription in self._leased() if not subscription.requests.paused]
 
     async def handlers(self) -> list[HandlerInfo]:
         """See `ActorSystem.handlers`."""
@@ -731,7 +743,7 @@ class Runtime:
         if self.aggregates.busy:
             return False
         end = await self._store.last_position()
-        return all(s.live and not s.has_orders and self.router.checkpoint(s) >= end for s in subscriptions)
+        return all(s.live and not s.requests and self.router.checkpoint(s) >= end for s in subscriptions)
 
     # --- stopping ---
 

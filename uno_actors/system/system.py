@@ -430,7 +430,7 @@ class ActorSystem:
         """
         runtime = self._running()
         await HandlerControl(self.store).pause(name)
-        await runtime.look_at_orders()
+        await runtime.look_at_requests()
 
     async def resume(self, name: str) -> None:
         """Have a paused handler go on.
@@ -440,7 +440,7 @@ class ActorSystem:
         """
         runtime = self._running()
         await HandlerControl(self.store).resume(name)
-        await runtime.look_at_orders()
+        await runtime.look_at_requests()
 
     async def reset(self, name: str, to: Start) -> int:
         """Have a handler go on from another place; see `HandlerControl.reset`.
@@ -459,7 +459,7 @@ class ActorSystem:
         """
         runtime = self._running()
         position = await HandlerControl(self.store).reset(name, to)
-        await runtime.look_at_orders()
+        await runtime.look_at_requests()
         return position
 
     async def retry_dead_letters(self, handler: str, positions: Sequence[int] | None = None) -> int:
@@ -480,7 +480,7 @@ class ActorSystem:
         """
         runtime = self._running()
         count = await HandlerControl(self.store).retry(handler, positions)
-        await runtime.look_at_orders()
+        await runtime.look_at_requests()
         return count
 
     async def unsubscribe(self, name: str) -> None:

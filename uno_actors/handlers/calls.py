@@ -1,0 +1,174 @@
+"""Calls of one handler: on the event loop or on a worker thread, with a time limit, its cause and its context."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from inspect import isawaitable
+
+from uno_actors.actors.dispatcher import Dispatcher
+from uno_actors.causality import Cause, caused_by
+from uno_actors.causality import _current as _current_cause
+from uno_actors.domain.events import DomainEvent
+from uno_actors.errors import HandlerTimeout
+from uno_actors.handlers.services import SystemServices
+from uno_actors.handlers.spec import BoundHandler, HandlerContext
+from uno_actors.handlers.subscription import Delivery, Subscription
+from uno_actors.logs import get_logger, program_logger
+from uno_actors.store.port import EventStore
+from uno_actors.tasks import begin
+
+BATCH_SECONDS = 0.01
+"""After this time a worker thread comes back, so that lower priorities do not wait for a whole batch."""
+
+Called = tuple[int, BaseException | None]
+"""How many of a batch were handled, and the error of the next."""
+
+
+class HandlerCalls:
+    """Calls one handler. A call never raises the handler's error: it returns it.
+
+    Args:
+        subscription: The handler's.
+        handler: What to call.
+        store: Its events come from here.
+        dispatcher: For plain functions.
+        system: For the handler's context.
+        stays: Whether a call on a thread is still waited for; not when the actor was abandoned.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        handler: BoundHandler,
+        store: EventStore,
+        dispatcher: Dispatcher,
+        system: SystemServices,
+        *,
+        stays: Callable[[], bool],
+    ) -> None:
+        self.handler = handler
+        self._subscription = subscription
+        self._timeout = subscription.spec.timeout
+        self._takes_lists = subscription.spec.batch is not None and not subscription.spec.keeps_a_view
+        self._store = store
+        self._registry = store.event_registry
+        self._dispatcher = dispatcher
+        self._system = system
+        self._stays = stays
+        self._log = get_logger(handler=subscription.name)
+        self._program_log = program_logger(handler=subscription.name)
+
+    @property
+    def takes_lists(self) -> bool:
+        """Whether the handler is given lists of events."""
+        return self._takes_lists
+
+    def begin(self, batch: Sequence[Delivery]) -> "asyncio.Task[Called]":
+        """As `call`, in a task of its own."""
+        return begin(self._dispatcher.loop, self.call(batch))
+
+    def leave_alone(self, call: "asyncio.Future[Called]") -> None:
+        """Stop waiting for ``call``, which still runs: until it ends, the handler is not called again."""
+        self._subscription.overdue.add(call)
+        call.add_done_callback(self._came_back)
+
+    async def call(self, batch: Sequence[Delivery]) -> Called:
+        """Call the handler for ``batch``, on the loop or on a worker thread, for no longer than its ``timeout``."""
+        seconds = self._timeout
+        if seconds is None:
+            return await self._run(batch)
+        if self.handler.is_async:
+            async with asyncio.timeout(seconds) as limit:
+                count, error = await self._run(batch)  # returns the cancellation as its error
+            late = error is not None and limit.expired()
+            return (0, self._too_late(batch, error)) if late else (count, error)
+        call = begin(self._dispatcher.loop, self._run(batch))
+        try:
+            await asyncio.wait({call}, timeout=seconds)
+        except asyncio.CancelledError:
+            self.leave_alone(call)
+            raise
+        if call.done():
+            return call.result()
+        self.leave_alone(call)
+        return 0, self._too_late(batch, None)
+
+    async def _run(self, batch: Sequence[Delivery]) -> Called:
+        if self.handler.is_async:
+            return await self.run_async(batch)
+        size = 1 if self._subscription.spec.batch is None else len(batch)
+        # A call on a thread is waited for, since it must not run twice, unless the actor was abandoned.
+        return await self._dispatcher.on_worker(self._run_plain, batch, size, stays=self._stays)
+
+    async def run_async(self, batch: Sequence[Delivery]) -> Called:
+        """Call a coroutine function once, without a time limit."""
+        try:
+            given, last = self._given(batch), batch[-1]
+            token = _current_cause.set(self._cause(batch))  # `caused_by`, in half the time
+            try:
+                await self.handler(given, self._context(last))
+            finally:
+                _current_cause.reset(token)
+        except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
+            return 0, error
+        return len(batch), None
+
+    def _run_plain(self, batch: Sequence[Delivery], size: int) -> Called:
+        """On a worker thread: handle what can be handled soon, ``size`` events in a call."""
+        deadline = time.monotonic() + BATCH_SECONDS
+        for count in range(0, len(batch), size):
+            if count and time.monotonic() > deadline:
+                return count, None
+            part = batch[count : count + size]
+            try:
+                given, last = self._given(part), part[-1]
+                with caused_by(self._cause(part)):
+                    result = self.handler(given, self._context(last))
+                    if result is not None and isawaitable(result):  # a coroutine, or the future of an ask
+                        self._dispatcher.run_coroutine(_wait_for(result))
+            except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
+                return count, error
+        return len(batch), None
+
+    def _too_late(self, batch: Sequence[Delivery], cause: BaseException | None) -> HandlerTimeout:
+        first, last = batch[0], batch[-1]
+        event = f"{first.record.event_type} at position {first.position}"
+        if last is not first:
+            event = f"a batch of {len(batch)} events from {event} to {last.position}"
+        late = HandlerTimeout(self._subscription.name, event, self._timeout or 0)
+        late.__cause__ = cause  # shows where it was
+        return late
+
+    def _came_back(self, call: "asyncio.Future[Called]") -> None:
+        """A call that was left alone has ended: the handler may be called again."""
+        subscription = self._subscription
+        subscription.overdue.discard(call)
+        if not call.cancelled():
+            self._log.info("handler returned after its time was over")
+        if not subscription.overdue and subscription.state != "stopped":
+            subscription.wake()
+
+    def _cause(self, batch: Sequence[Delivery]) -> Cause:
+        """What is sent while ``batch`` is handled follows from its last event, and from none before its first."""
+        record = batch[-1].record
+        correlation_id = record.correlation_id or record.event_id
+        return Cause(correlation_id, record.event_id, batch[0].position, self._store)
+
+    def _given(self, batch: Sequence[Delivery]) -> DomainEvent | list[DomainEvent]:
+        """What the handler is called with."""
+        events = [delivery.event(self._registry) for delivery in batch]
+        return events if self._takes_lists else events[0]
+
+    def _context(self, delivery: Delivery) -> HandlerContext | None:
+        """The context, if the handler takes one: making it costs more than a handler that does little."""
+        if not self.handler.takes_context:
+            return None
+        subscription, position = self._subscription, delivery.position
+        logger = self._program_log.bind(event_type=delivery.record.event_type, position=position)
+        attempt = subscription.failures.attempt(position)
+        return HandlerContext(position, attempt, subscription.name, logger, self._system)
+
+
+async def _wait_for(result: Awaitable[object]) -> None:
+    """Wait for what a plain function has returned."""
+    await result

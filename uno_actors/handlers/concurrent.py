@@ -1,0 +1,160 @@
+"""How a handler with ``concurrency`` goes through its events: several at once, each of another aggregate.
+
+Events are taken in log order and finished in any. Pending ones are those taken and not done; the handler's
+position is before the first of them. Events finished beyond it are remembered, so that a restart of the handler
+does not repeat them; a crash of the process may.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import NoReturn
+
+from typing_extensions import override
+
+from uno_actors.handlers.calls import Called
+from uno_actors.handlers.keyed_queue import KeyedQueue
+from uno_actors.handlers.strategy import EventFailed, InOrder
+from uno_actors.handlers.subscription import Delivery
+from uno_actors.store.codec import StreamId
+from uno_actors.store.records import StoredRecord
+
+LOOK_AHEAD = 256
+"""Events that a concurrent handler has taken at once: so far it looks for other aggregates."""
+
+Waiting = KeyedQueue[StreamId | None, Delivery]
+
+
+class Concurrent(InOrder):
+    """Handles events of different aggregates at once, those of one aggregate in order."""
+
+    @override
+    async def work(self) -> bool:
+        """Handle events until there are none; then only a request of an operator is left to do.
+
+        After a failure nothing new begins; when the calls under way have ended, the actor fails with it.
+        """
+        subscription = self._subscription
+        subscription.progress.taken = subscription.progress.position
+        run = _Run(self, subscription.spec.concurrency)
+        subscription.arrived = run.something_new.set
+        try:
+            while True:
+                run.something_new.clear()
+                if not run.failures and subscription.may_continue:
+                    try:
+                        await self._take_more(run.waiting)
+                    except Exception as unread:  # noqa: BLE001 - any store may raise anything
+                        run.failures.append((None, unread))
+                while not run.failures and subscription.may_continue and run.begin_next():
+                    pass
+                if not run.calls:
+                    break
+                await run.something_new.wait()
+                run.finish_ended()
+        finally:
+            run.leave()
+        if run.failures:
+            self._fail_with(run.failures)
+        return bool(subscription.requests)
+
+    async def _take_more(self, waiting: Waiting) -> None:
+        """Take what there is, from the queue or from the log, as far as there is room; at its end go live."""
+        subscription = self._subscription
+        progress = subscription.progress
+        while len(waiting) < LOOK_AHEAD and subscription.may_continue:
+            if subscription.live:
+                if not subscription.queue:
+                    return
+                self._take(subscription.queue.popleft(), waiting)
+                continue
+            end = self._router.dispatched(subscription)
+            if end <= progress.taken:
+                subscription.go_live()
+                continue
+            room = min(LOOK_AHEAD - len(waiting), end - progress.taken)
+            page = await self._store.read_log(progress.taken, room)
+            self._take_page(page, end, waiting)
+            await asyncio.sleep(0)  # a handler that wants nothing must not keep the loop from others
+
+    def _take_page(self, page: Sequence[StoredRecord], end: int, waiting: Waiting) -> None:
+        subscription = self._subscription
+        progress = subscription.progress
+        wanted = [
+            Delivery(stored)
+            for stored in subscription.wanted(page)
+            if stored.position <= end and stored.position not in progress.ahead
+        ]
+        for delivery in wanted:
+            self._take(delivery, waiting)
+        if not subscription.live:
+            progress.pass_to(min(page[-1].position, end))
+            self._router.progressed()
+
+    def _take(self, delivery: Delivery, waiting: Waiting) -> None:
+        self._subscription.take([delivery])
+        waiting.add(delivery.record.stream, delivery)
+
+    def _fail_with(self, failures: "Sequence[tuple[Delivery | None, BaseException]]") -> NoReturn:
+        """Fail with the first failure, of an event or of the store (``None``); the others are failed attempts too.
+
+        A last attempt among the others is reported after the restart, so that its event is set aside.
+        """
+        subscription = self._subscription
+        for delivery, error in failures[1:]:
+            if delivery is not None:
+                failed = subscription.failures.count(delivery.position)
+                if failed.attempts >= subscription.spec.max_attempts:
+                    subscription.failures.postponed.append((failed, error))
+        blamed, first_error = failures[0]
+        if blamed is None:
+            raise first_error
+        raise EventFailed(first_error, subscription.failed(blamed.position))
+
+
+class _Run:
+    """The calls under way, what waits for them, and what has failed."""
+
+    def __init__(self, strategy: Concurrent, concurrency: int) -> None:
+        self.waiting: Waiting = KeyedQueue(concurrency)
+        self.calls: dict[asyncio.Task[Called], tuple[StreamId | None, Delivery]] = {}
+        self.failures: list[tuple[Delivery | None, BaseException]] = []
+        self.something_new = asyncio.Event()
+        self._ended: deque[asyncio.Task[Called]] = deque()
+        self._strategy = strategy
+
+    def begin_next(self) -> bool:
+        """Begin the next event that may begin; whether there was one."""
+        started = self.waiting.start()
+        if started is None:
+            return False
+        strategy = self._strategy
+        strategy._subscription.start(started[1])
+        call = strategy._calls.begin([started[1]])
+        self.calls[call] = started
+        call.add_done_callback(self._end)
+        return True
+
+    def _end(self, call: "asyncio.Task[Called]") -> None:
+        self._ended.append(call)
+        self.something_new.set()
+
+    def finish_ended(self) -> None:
+        """Count the calls that have ended."""
+        strategy = self._strategy
+        while self._ended:
+            call = self._ended.popleft()
+            stream, delivery = self.calls.pop(call)
+            self.waiting.end(stream)
+            _, error = call.result()
+            if error is None:
+                strategy._subscription.done(delivery)
+                strategy._router.progressed()
+            else:
+                self.failures.append((delivery, error))
+
+    def leave(self) -> None:
+        """Calls are under way only if the actor was cancelled: they are cancelled too."""
+        for call in self.calls:
+            call.cancel()
+            self._strategy._calls.leave_alone(call)

@@ -1,0 +1,171 @@
+"""How a handler goes through its events: one after the other, the events of a batch together.
+
+`OneByOne` is the short way of most handlers. `uno_actors.handlers.view_building` and
+`uno_actors.handlers.concurrent` hold the strategies of projections and of concurrent handlers.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import NoReturn, Protocol
+
+from typing_extensions import override
+
+from uno_actors.handlers.calls import Called, HandlerCalls
+from uno_actors.handlers.failures import FailedEvent
+from uno_actors.handlers.requests import Reset, without_reset
+from uno_actors.handlers.subscription import Delivery, Subscription
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import PAGE, ViewChange
+
+BATCH = 64
+"""Events that a plain function handles in one visit to a worker thread, if it is quick."""
+
+
+class HandlesProgress(Protocol):
+    """What a handler's actor needs from the router."""
+
+    def dispatched(self, subscription: Subscription) -> int:
+        """The position up to which events have been handed out to handlers of its priority."""
+
+    def progressed(self) -> None:
+        """Checkpoints have moved."""
+
+
+class EventFailed(Exception):
+    """Carries a handler's error to its actor, with the event that is to blame; ``None`` for one of a batch."""
+
+    def __init__(self, error: BaseException, event: FailedEvent | None) -> None:
+        super().__init__(error)
+        self.error = error
+        self.event = event
+
+
+class InOrder:
+    """Handles events in log order, as many at a time as its options say.
+
+    Args:
+        subscription: The handler's.
+        store: Whose log it reads.
+        router: Told of progress.
+        calls: Calls the handler.
+    """
+
+    def __init__(
+        self, subscription: Subscription, store: EventStore, router: HandlesProgress, calls: HandlerCalls
+    ) -> None:
+        self._subscription = subscription
+        self._store = store
+        self._router = router
+        self._calls = calls
+
+    async def prepare(self) -> None:
+        """Before any event is handled: look up what the store knows."""
+
+    async def work(self) -> bool:
+        """Handle what there is, live from the queue or else a page of the log; whether there may be more."""
+        subscription = self._subscription
+        if not subscription.live:
+            return await self._catch_up()
+        if not subscription.queue:
+            return False
+        await self._handle(subscription.queue)
+        return True
+
+    async def _catch_up(self) -> bool:
+        """Handle one page of the log, or go live at its end; whether there may be more to do.
+
+        It reads no further than the router has handed out events to its priority, and so overtakes no handler.
+        """
+        subscription, router = self._subscription, self._router
+        progress = subscription.progress
+        end = router.dispatched(subscription)
+        if end <= progress.position:
+            if not await self._reached_end():
+                subscription.go_live()
+            return True
+        page = await self._store.read_log(progress.position, min(PAGE, end - progress.position))
+        wanted = deque(Delivery(stored) for stored in subscription.wanted(page) if stored.position <= end)
+        while wanted and subscription.may_continue:
+            await self._handle(wanted)
+        if wanted or not subscription.at_work:
+            return subscription.at_work
+        progress.position = min(page[-1].position, end)
+        router.progressed()
+        await asyncio.sleep(0)  # a handler that never waits must not keep the loop from others
+        return True
+
+    async def _reached_end(self) -> bool:
+        """It has caught up; whether something was done meanwhile, so that more events may have come."""
+        return False
+
+    async def _handle(self, source: deque[Delivery]) -> None:
+        """Handle the first of ``source``, or a batch, or as many as one visit to a worker thread gets done."""
+        subscription = self._subscription
+        batch = [source.popleft() for _ in range(self._size(source))]
+        subscription.begin(batch)
+        count, error = await self._call(batch)
+        for delivery in batch[:count]:
+            subscription.done(delivery)
+        if error is not None:
+            self._fail(batch, count, error)
+        subscription.release()
+        # If it fell behind meanwhile, its queue is another one, and nothing reads this one any more.
+        source.extendleft(reversed(batch[count:]))
+        self._router.progressed()
+
+    def _size(self, source: Sequence[Delivery]) -> int:
+        """How many of ``source`` to handle at once."""
+        spec = self._subscription.spec
+        if spec.batch is not None:
+            alone = source[0].position <= self._subscription.failures.alone_until
+            return 1 if alone else min(spec.batch, len(source))
+        return 1 if self._calls.handler.is_async or spec.timeout is not None else min(BATCH, len(source))
+
+    async def _call(self, batch: Sequence[Delivery]) -> Called:
+        return await self._calls.call(batch)
+
+    def _fail(self, batch: Sequence[Delivery], count: int, error: BaseException) -> NoReturn:
+        subscription = self._subscription
+        if self._calls.takes_lists and len(batch) > 1:
+            subscription.failures.count_batch(batch[-1].position)
+            subscription.fail()
+            raise EventFailed(error, None)
+        raise EventFailed(error, subscription.failed(batch[count].position))
+
+    # --- requests of operators ---
+
+    async def reset(self, request: Reset) -> None:
+        """Continue from another place, and record that."""
+        subscription = self._subscription
+        subscription.move_to(request.position)
+        done = without_reset(subscription.name, request.request)
+        progress = subscription.progress
+        async with progress.writes:
+            await self._store.save_progress({subscription.name: request.position}, views=done)
+        progress.saved = subscription.name, request.position
+
+    async def needs_retry(self, position: int) -> bool:
+        """Whether the event of the dead letter at ``position`` is still not handled."""
+        return True
+
+    def changes_of_retry(self, position: int) -> list[ViewChange]:
+        """What the successful attempt at a dead letter has written, to be recorded when the letter is removed."""
+        return []
+
+
+class OneByOne(InOrder):
+    """Calls a coroutine function without options for each event: the way of most events, and so a short one."""
+
+    @override
+    async def _handle(self, source: deque[Delivery]) -> None:
+        subscription, router, calls = self._subscription, self._router, self._calls
+        # Events at hand are handled also when it has fallen behind meanwhile.
+        while source and subscription.may_continue:
+            delivery = source.popleft()
+            subscription.begin((delivery,))
+            _, error = await calls.run_async((delivery,))
+            if error is not None:
+                raise EventFailed(error, subscription.failed(delivery.position))
+            subscription.done_alone(delivery)
+            router.progressed()

@@ -1,0 +1,391 @@
+"""A handler as the router sees it: its state, its queue, and everything that outlives a restart of its actor.
+
+A handler is *live* while the router hands it events from memory. When it fails, is restarted, is slow beyond its
+turn or has too much waiting, it *catches up*: it reads the log by itself from its position, and is live again at
+the end of the log. So a handler that cannot keep up costs no memory and delays no other. While another process
+has the lease of its name it is on *standby*: it handles nothing and moves no checkpoint.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from uno_actors.clock import Clock
+from uno_actors.domain.events import DomainEvent, EventRegistry
+from uno_actors.domain.payloads import is_exact
+from uno_actors.handlers.failures import FailedEvent, Failures
+from uno_actors.handlers.progress import Progress
+from uno_actors.handlers.requests import PendingRequests, Requests
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.handlers.view import aside_key
+from uno_actors.store.codec import Record, to_event
+from uno_actors.store.records import StoredRecord, ViewChange
+
+CAPACITY = 2048
+"""Deliveries that may wait for one handler before it must read the log by itself. More than an ordinary burst of
+commands, which quick handlers would then read and decode a second time; less than the router's window."""
+
+HandlerState = Literal["live", "catching up", "restarting", "standby", "stopped"]
+
+
+class Delivery:
+    """One recorded event on its way to handlers, decoded when the first of them wants it.
+
+    An event that can be changed is decoded for each handler: no handler sees what another did to it.
+    """
+
+    __slots__ = ("_event", "position", "record", "since", "tier", "tiers", "waiting")
+
+    def __init__(self, stored: StoredRecord) -> None:
+        self.position, self.record = stored
+        self.tiers: Sequence[Sequence[Subscription]] = ()
+        self.tier = 0
+        self.since = 0.0  # when it came to the present tier
+        self.waiting = 0  # handlers of the present tier that are not done with it
+        self._event: DomainEvent | None = None
+
+    def event(self, registry: EventRegistry) -> DomainEvent:
+        """The event.
+
+        Raises:
+            UnknownEventType, EventNotReadable, CorruptRecord: It cannot be decoded.
+        """
+        if self._event is not None:
+            return self._event
+        event = to_event(self.record, registry, self.position)
+        if is_exact(event):
+            self._event = event
+        return event
+
+
+DeliveryDone = Callable[[Delivery], None]
+"""The router's side: one handler is done with a delivery, or gives up its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerStatistics:
+    """The state and counters of one handler since the system started.
+
+    Attributes:
+        state: ``live``, ``catching up``, ``restarting``, ``paused``, ``stopped``, or ``standby`` while another process
+            has the handler's lease.
+        position: Everything in the log up to here is done.
+        waiting: Deliveries in its queue.
+        handled: Events handled.
+        failures: Attempts that failed.
+        restarts: Restarts by its supervisor.
+        dead_letters: Events set aside.
+    """
+
+    state: HandlerState | Literal["paused"]
+    position: int
+    waiting: int
+    handled: int
+    failures: int
+    restarts: int
+    dead_letters: int
+
+
+class Subscription:
+    """One handler: its state machine and its queue; `progress`, `failures` and `requests` keep the rest.
+
+    Lives on the event loop; other threads do not touch it. Only its own methods change its state.
+
+    Args:
+        spec: What it subscribes to.
+        position: Everything up to here is done.
+        registry: Finds the classes of events.
+        clock: Tells how long an event is being handled.
+        live: Whether it begins live; else it catches up first.
+    """
+
+    def __init__(
+        self, spec: HandlerSpec, position: int, registry: EventRegistry, clock: Clock, *, live: bool = False
+    ) -> None:
+        self.spec = spec
+        self.name = spec.name
+        # The checkpoint of a projection is that of the view it builds, which its actor looks up.
+        self.progress = Progress(position, "" if spec.keeps_a_view else spec.name)
+        self.failures = Failures()
+        self.requests = PendingRequests()
+        self.leased = True  # else its position is another process's to move, also when it was stopped
+        self.queue: deque[Delivery] = deque()
+        self.under_way: dict[int, Delivery] = {}  # taken from the queue, and the router waits for them
+        self.overdue: set[asyncio.Future[Any]] = set()  # calls on threads that took too long
+        self.handled = 0
+        self.restarts = 0
+        self.dead_letters = 0
+        self.wake: Callable[[], None] = _ignore
+        self.arrived: Callable[[], None] = _ignore  # there is more to take, while it is at work
+        self.give_back: DeliveryDone = _not_counted
+        self._state: HandlerState = "live" if live else "catching up"
+        self._begun: dict[int, float] = {}  # when, of those begun and not done, the oldest first
+        self._registry = registry
+        self._clock = clock
+
+    # --- its state ---
+
+    @property
+    def state(self) -> HandlerState:
+        """See the module."""
+        return self._state
+
+    @property
+    def live(self) -> bool:
+        """Whether the router hands it events."""
+        return self._state == "live"
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it handles events and requests now."""
+        return not self.requests.paused and self._state in ("live", "catching up")
+
+    @property
+    def may_continue(self) -> bool:
+        """Whether it handles the next event now."""
+        return self.at_work and not self.requests
+
+    @property
+    def idle(self) -> bool:
+        """Live, with nothing under way: everything dispatched to it is done."""
+        return self._state == "live" and not self.queue and not self.progress.pending
+
+    @property
+    def busy_since(self) -> float | None:
+        """When it began the event that it has been handling for longest."""
+        return next(iter(self._begun.values()), None)
+
+    def go_live(self) -> None:
+        """It has read the log to its end."""
+        self._state = "live"
+
+    def fall_behind(self, state: HandlerState = "catching up") -> None:
+        """Give up its turn for everything that waits; it reads that from the log later."""
+        self._state = state
+        waiting = [*self.under_way.values(), *self.queue]
+        self.under_way.clear()
+        self._begun.clear()
+        self.queue = deque()
+        self.arrived()
+        for delivery in waiting:
+            self.give_back(delivery)
+
+    def step_aside(self, dispatched: int, state: HandlerState = "catching up") -> None:
+        """Give up its turn between two events; ``dispatched`` as for `checkpoint`."""
+        self.progress.position = self.checkpoint(dispatched)
+        self.fall_behind(state)
+
+    def stop(self, dispatched: int) -> None:
+        """Handle nothing more, whatever waits; ``dispatched`` as for `checkpoint`."""
+        self.step_aside(dispatched, "stopped")
+
+    def start_again(self) -> None:
+        """It was stopped and continues from its position."""
+        self.release()
+        self.progress.taken = self.progress.position
+        self._state = "catching up" if self.leased else "standby"
+
+    def has_started(self, dispatched: int) -> None:
+        """Its actor runs: with nothing to read it is live at once; ``dispatched`` as for `checkpoint`.
+
+        Not a projection: it publishes its view first.
+        """
+        if self.may_continue and not self.spec.keeps_a_view and self.progress.position >= dispatched:
+            self._state = "live"
+        self.wake()
+
+    def recover(self) -> None:
+        """Its actor runs again after a failure."""
+        if self._state == "restarting":
+            self._state = "catching up"
+
+    def stand_by(self) -> None:
+        """Another process runs the handler: handle nothing more, and leave everything stored to it."""
+        self.leased = False
+        self.requests.clear()
+        self.fall_behind("stopped" if self._state == "stopped" else "standby")
+
+    def take_over(self, position: int) -> None:
+        """The lease is ours: continue after ``position``, where the other process ended; a projection from its view."""
+        self.leased = True
+        self.progress.saved = None
+        if self.spec.keeps_a_view:
+            position, self.progress.checkpoint = 0, ""
+        self.move_to(position)
+        self._state = "catching up"
+        self.wake()
+
+    # --- what it wants ---
+
+    def wants(self, record: Record) -> bool:
+        """Whether it subscribes to the event."""
+        pattern = self.spec.topic_pattern
+        if pattern is not None and (record.topic is None or not pattern.matches(record.topic)):
+            return False
+        return self.wants_type(record.event_type, record.aggregate_type)
+
+    def wanted(self, page: Iterable[StoredRecord]) -> Iterator[StoredRecord]:
+        """The events of ``page`` that it subscribes to; each kind of event is looked up once."""
+        known: dict[tuple[str, str | None, str | None], bool] = {}
+        for stored in page:
+            record = stored.record
+            kind = record.event_type, record.aggregate_type, record.topic
+            wants = known.get(kind)
+            if wants is None:
+                wants = known[kind] = self.wants(record)
+            if wants:
+                yield stored
+
+    def wants_type(self, event_type: str, aggregate_type: str | None) -> bool:
+        """Whether it subscribes to events recorded under this name, of aggregates of this type."""
+        if self.spec.aggregate_type not in (None, aggregate_type):
+            return False
+        wanted = self.spec.event_type
+        kinds = wanted if isinstance(wanted, tuple) else (wanted,)
+        return wanted is None or any(
+            self._registry.covers(kind, event_type, aggregate_type) for kind in kinds if kind
+        )
+
+    # --- its deliveries ---
+
+    def offer(self, delivery: Delivery) -> bool:
+        """Take ``delivery`` if it is live and has not had it; a full queue makes it fall behind instead."""
+        progress = self.progress
+        if self._state != "live" or delivery.position <= progress.position:
+            return False
+        if len(self.queue) >= CAPACITY:
+            self.fall_behind()
+            return False
+        if not self.queue and not progress.pending:
+            progress.position = delivery.position - 1  # nothing before it was for this handler
+            self.wake()
+        self.queue.append(delivery)
+        self.arrived()
+        return True
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether the router waits for it to handle ``delivery``."""
+        return delivery.position in self.under_way or delivery in self.queue
+
+    def begin(self, batch: Sequence[Delivery]) -> None:
+        """It is about to handle ``batch``, taken from its queue or from the log."""
+        self.take(batch)
+        self.start(batch[0])
+
+    def take(self, batch: Sequence[Delivery]) -> None:
+        """It has taken ``batch`` from its queue or from the log."""
+        pending = self.progress.pending
+        for delivery in batch:
+            pending[delivery.position] = None
+            if self._state == "live":
+                self.under_way[delivery.position] = delivery
+        self.progress.taken = batch[-1].position
+
+    def start(self, delivery: Delivery) -> None:
+        """It is about to handle an event that it took."""
+        self._begun[delivery.position] = self._clock.monotonic()
+
+    def finish(self, position: int) -> None:
+        """The call for the event at ``position`` has ended."""
+        self._begun.pop(position, None)
+
+    def done(self, delivery: Delivery) -> None:
+        """It has handled one of the events that it took."""
+        position = delivery.position
+        self.handled += 1
+        self.finish(position)
+        self.leave(position)
+        if (given := self.under_way.pop(position, None)) is not None:  # else it fell behind meanwhile
+            self.give_back(given)
+
+    def done_alone(self, delivery: Delivery) -> None:
+        """As `done`, for the only event that it took."""
+        self.handled += 1
+        self._begun.clear()
+        self.failures.forget(delivery.position)
+        progress = self.progress
+        progress.pending.clear()
+        progress.position = delivery.position
+        if self.under_way:  # else it fell behind meanwhile
+            self.under_way.clear()
+            self.give_back(delivery)
+
+    def leave(self, position: int) -> None:
+        """The event at ``position`` is handled or set aside."""
+        self.failures.forget(position)
+        self.progress.finish(position)
+
+    def release(self) -> None:
+        """It is at no event now; the caller puts back what was taken and not handled."""
+        self.under_way.clear()
+        self.progress.pending.clear()
+        self._begun.clear()
+
+    def move_to(self, position: int) -> None:
+        """It is reset and continues after ``position``; everything it knew about events is void."""
+        self.release()
+        self.progress.move_to(position)
+        self.failures.clear()
+
+    # --- failures and requests ---
+
+    def failed(self, position: int) -> FailedEvent:
+        """An attempt at the event at ``position`` has failed, and its actor fails with it."""
+        failed = self.failures.count(position)
+        self.fail()
+        return failed
+
+    def fail(self) -> None:
+        """Its actor is about to fail on account of an event."""
+        self.fall_behind(self._state if self._state in ("stopped", "standby") else "restarting")
+
+    def changes_aside(self, position: int) -> list[ViewChange]:
+        """What a view notes when the event at ``position`` is set aside."""
+        if not self.spec.keeps_a_view:
+            return []
+        return [ViewChange(self.progress.checkpoint, aside_key(position), b"")]
+
+    def take_requests(self, requests: Requests, dispatched: int) -> None:
+        """Carry out ``requests`` after the event that is being handled; ``dispatched`` as for `checkpoint`."""
+        if self.requests.is_known(requests):
+            return
+        if requests.paused and self.live:
+            self.step_aside(dispatched)
+        self.requests.take(requests)
+        self.arrived()
+        self.wake()
+
+    def retried(self, position: int) -> None:
+        """The attempt at a dead letter is over."""
+        self.failures.forget(position)
+        self.requests.was_retried(position)
+
+    # --- for others to read ---
+
+    def checkpoint(self, dispatched: int) -> int:
+        """Everything up to here is done, given that the router has handed out events up to ``dispatched``."""
+        position = self.progress.position
+        return max(position, dispatched) if self.idle else position
+
+    def statistics(self, dispatched: int) -> HandlerStatistics:
+        """See `HandlerStatistics`; ``dispatched`` as for `checkpoint`."""
+        paused = self.requests.paused and self._state not in ("stopped", "standby")
+        return HandlerStatistics(
+            state="paused" if paused else self._state,
+            position=self.checkpoint(dispatched),
+            waiting=len(self.queue),
+            handled=self.handled,
+            failures=self.failures.total,
+            restarts=self.restarts,
+            dead_letters=self.dead_letters,
+        )
+
+
+def _ignore() -> None:
+    """The wake-up of a subscription whose actor has not started."""
+
+
+def _not_counted(_: Delivery) -> None:
+    """The give-back of a subscription that no router serves."""
