@@ -315,7 +315,8 @@ def _questionable(
         elif supervisor.max_restarts is not None and time_to_give_up(supervisor) is None:
             reason = (
                 "a child that always fails is restarted without end: with waits of up to"
-                f" {supervisor.backoff.max:g} s there are never more than {supervisor.max_restarts} restarts within {supervisor.within:g} s. Lengthen"
+                f" {supervisor.backoff.max:g} s there are never more than {supervisor.max_restarts} restarts"
+                f" within {supervisor.within:g} s. Lengthen"
                 ' within, or write max_restarts = "unlimited"'
             )
             yield Finding("warning", path, "max_restarts", reason)

@@ -1,10 +1,10 @@
-"""Tools for the tests of those who build on `uno_actors`, with any test runner; importing it starts nothing.
+"""Tools for tests of programs that use `uno_actors`, with any test runner; importing them starts nothing.
 
-- ``scenario``: `given` some events, when a command comes, then these events follow.
-- ``probe``: a handler and an actor in one that waits for what reaches it.
-- ``clock``: a clock whose hands the test turns; ``faults``: stores that fail on demand.
-- ``contract``: what every event store promises, as checks for stores of your own.
-- ``plugin``: fixtures for pytest, found by themselves where this package is installed.
+- ``scenario``: given some events, when a command arrives, then these events follow.
+- ``probe``: records the events and messages that reach it, and waits for them.
+- ``clock``: a clock that the test moves; ``faults``: stores that fail on demand.
+- ``contract``: what every event store promises, as checks for your own stores.
+- ``plugin``: fixtures for pytest, loaded automatically when this package is installed.
 """
 
 from uno_actors.testing.clock import ManualClock

@@ -1,4 +1,4 @@
-"""A clock whose hands the test turns: minutes of back-off and of idleness pass at once, and always alike."""
+"""A clock that the test moves: minutes of back-off or idleness pass at once, and the same way each time."""
 
 import asyncio
 import heapq
@@ -7,19 +7,19 @@ from collections.abc import Callable
 
 
 class ManualTimer:
-    """A call that is to come when the clock gets there."""
+    """A call that is due when the clock reaches its time."""
 
     def __init__(self, callback: Callable[[], object]) -> None:
         self.callback = callback
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Forget the call."""
+        """Cancel the call."""
         self.cancelled = True
 
 
 class ManualClock:
-    """Time that passes only when it is told to `advance`: ``ActorSystem(clock=ManualClock())``.
+    """Time that passes only when the test calls `advance`: ``ActorSystem(clock=ManualClock())``.
 
     It is no other thread's: use it on the event loop that the system runs on.
 
@@ -43,11 +43,11 @@ class ManualClock:
         return timer
 
     def pending(self) -> int:
-        """How many calls are to come."""
+        """How many calls are scheduled."""
         return sum(not timer.cancelled for _, _, timer in self._timers)
 
     def advance(self, seconds: float) -> None:
-        """Make the calls that are due within the next ``seconds``, each at its time."""
+        """Make the calls due within the next ``seconds``, each at its time."""
         end = self.now + seconds
         while self._timers and self._timers[0][0] <= end:
             moment, _, timer = heapq.heappop(self._timers)
@@ -57,7 +57,7 @@ class ManualClock:
         self.now = end
 
     async def advance_until(self, condition: Callable[[], object], step: float = 0.1) -> None:
-        """Let time pass in steps of ``step`` seconds, and the event loop run between them, until ``condition()``."""
+        """Advance in steps of ``step`` seconds, and the event loop run between them, until ``condition()``."""
         while not condition():
             self.advance(step)
             await asyncio.sleep(0.001)

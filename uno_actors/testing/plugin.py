@@ -17,19 +17,19 @@ from uno_actors.testing.probe import Probe
 
 @pytest.fixture
 def manual_clock() -> ManualClock:
-    """A clock whose hands the test turns."""
+    """A clock that the test moves."""
     return ManualClock()
 
 
 @pytest.fixture
 def probe() -> Probe:
-    """A probe, named so."""
+    """A probe named ``probe``."""
     return Probe()
 
 
 @pytest.fixture
 def own_handlers() -> Iterator[HandlerRegistry]:
-    """The process-wide registry of handlers, empty; what it held before is there again after the test."""
+    """The process-wide registry of handlers, emptied for the test and restored afterwards."""
     before = dict(handler_registry)
     handler_registry.clear()
     yield handler_registry

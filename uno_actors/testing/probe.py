@@ -1,4 +1,4 @@
-"""A probe: a handler of events and an actor in one, whose test waits for what reaches it."""
+"""A probe: an event handler and an actor in one. It records what reaches it, and the test waits for that."""
 
 import asyncio
 import threading
@@ -19,20 +19,20 @@ from uno_actors.topics import TopicPattern
 M = TypeVar("M")
 
 PATIENCE = 3.0
-"""Seconds that a probe waits, if it is not told otherwise."""
+"""Seconds that a probe waits by default."""
 SHOWN = 20
-"""Messages that the text of an error shows."""
+"""Maximum number of messages in an error text."""
 
 
 class Probe:
-    """What reaches it is kept in order, and each `expect` takes the next of it.
+    """Keeps the messages that reach it in order; each `expect` takes the next one.
 
     As a handler: ``ActorSystem(handlers=[probe.handler(Deposited)])``. As an actor:
-    ``ref = await probe.spawn(system)``, which also answers what it is asked, with ``reply``. Any thread may use it.
+    ``ref = await probe.spawn(system)``, which answers asks with ``reply``. Safe to use from any thread.
 
     Args:
-        name: For errors; and of the handler, if that is given no other.
-        reply: What it replies to who asks it: a value, or a function of the message.
+        name: Shown in errors; also the default name of the handler.
+        reply: The reply to asks: a value, or a function of the message.
     """
 
     def __init__(self, name: str = "probe", reply: Any = None) -> None:
@@ -43,12 +43,12 @@ class Probe:
         self._waiters: list[Future[None]] = []
         self._lock = threading.Lock()
 
-    # --- what reaches it ---
+    # --- recording ---
 
     def handler(
         self, event_type: type[DomainEvent] | None = None, topic_pattern: str | None = None, **options: Any
     ) -> HandlerSpec:
-        """A handler whose events reach the probe; ``options`` are others of `HandlerSpec`."""
+        """A handler that passes its events to the probe; ``options`` are those of `HandlerSpec`."""
 
         async def handle(event: DomainEvent) -> None:
             self.receive(event)
@@ -58,11 +58,11 @@ class Probe:
         return HandlerSpec(name, handle, event_type, pattern, **options)
 
     def spawn(self, system: ActorSystem, name: str | None = None) -> "Future[ActorRef[Actor]]":
-        """Start an actor whose messages reach the probe."""
+        """Start an actor that passes its messages to the probe."""
         return system.spawn(_ProbeActor, self, name=name)
 
     def receive(self, message: object) -> Any:
-        """Take ``message``; what to reply to it."""
+        """Record ``message`` and return the reply to it."""
         with self._lock:
             self._waiting.append(message)
             waiters, self._waiters = self._waiters, []
@@ -72,10 +72,10 @@ class Probe:
 
     @property
     def messages(self) -> list[Any]:
-        """What has come and was not yet expected, oldest first."""
+        """Messages that have arrived and that no `expect` has taken yet, oldest first."""
         return list(self._waiting)
 
-    # --- what a test waits for ---
+    # --- waiting ---
 
     @overload
     async def expect(
@@ -90,15 +90,15 @@ class Probe:
         where: Callable[[Any], object] | None = None,
         timeout: float = PATIENCE,
     ) -> Any:
-        """The next message, which must be of this kind.
+        """Take the next message, which must be of this kind.
 
         Args:
             kind: Its class, or a base of it.
-            where: What must hold true of it.
+            where: A condition that it must meet.
             timeout: Seconds to wait for it.
 
         Raises:
-            AssertionError: None came in time, or another one; the text tells what came.
+            AssertionError: No message arrived in time, or another one did; the text shows what arrived.
         """
         deadline = time.monotonic() + timeout
         while (message := self._next(kind, where, skip=False)) is _NOTHING:
@@ -108,10 +108,10 @@ class Probe:
     async def fish(
         self, kind: type[M], where: Callable[[M], object] | None = None, timeout: float = PATIENCE
     ) -> M:
-        """The next message of this kind; others that come before it are passed over.
+        """Take the next message of this kind, and drop those that arrive before it.
 
         Raises:
-            AssertionError: None came in time.
+            AssertionError: None arrived in time.
         """
         deadline = time.monotonic() + timeout
         while (message := self._next(kind, where, skip=True)) is _NOTHING:
@@ -119,10 +119,10 @@ class Probe:
         return message  # type: ignore[no-any-return]
 
     async def expect_nothing(self, within: float = 0.1) -> None:
-        """No message comes within so many seconds.
+        """Check that no message arrives within ``within`` seconds.
 
         Raises:
-            AssertionError: One has come.
+            AssertionError: One arrived.
         """
         deadline = time.monotonic() + within
         while not self._waiting and (left := deadline - time.monotonic()) > 0:
@@ -133,7 +133,7 @@ class Probe:
     def wait_for(
         self, kind: type[M], where: Callable[[M], object] | None = None, timeout: float = PATIENCE
     ) -> M:
-        """As `expect`, in a synchronous program.
+        """Like `expect`, for synchronous programs.
 
         Raises:
             AssertionError: As `expect`.
@@ -148,7 +148,7 @@ class Probe:
         await self._arrival(left)
 
     async def _arrival(self, timeout: float) -> None:
-        """Until something has come, or so many seconds are over."""
+        """Wait for a message, at most ``timeout`` seconds."""
         arrived: Future[None] = Future()
         with self._lock:
             if self._waiting:

@@ -1,10 +1,10 @@
-"""Given some events, when a command comes, then these events follow: an aggregate's rules as a test reads them.
+"""Given some events, when a command arrives, then these events follow: an aggregate's rules as readable tests.
 
     given(Account, Deposited(amount=10)).when(Withdraw(amount=4)).then(Withdrawn(amount=4)).replies(6)
     given(Account).when(Withdraw(amount=4)).then(CommandRejected("not enough money"))
 
-No runtime and no store take part, yet what would go wrong with them is found: an event that cannot be recorded,
-and state that was changed in a command's method instead of in an ``apply_…`` method, and so would be forgotten.
+No runtime and no store are involved, but mistakes that would show up there are found: an event that cannot be
+recorded, and state that a command's method changes outside of ``apply_…`` and that a replay would lose.
 """
 
 from collections.abc import Sequence
@@ -29,17 +29,17 @@ Expected = DomainEvent | type[DomainEvent]
 
 
 def given(aggregate_type: type[A], *events: DomainEvent, id: str = "test") -> "Given[A]":
-    """An aggregate to which these events have happened; none for one that is new.
+    """An aggregate with these events in its past; without any, a new one.
 
     Args:
         aggregate_type: Its class.
-        *events: In their order; what `AggregateRoot.register_event` would have set need not be set.
+        *events: In order. Fields that `AggregateRoot.register_event` sets may be left out.
         id: Its id.
 
     Raises:
-        MissingApply: The class has no method for one of them.
-        InvalidAggregate: It is no class of an aggregate.
-        InvalidAggregateId: No aggregate can have this id.
+        MissingApply: The class has no ``apply_…`` method for one of them.
+        InvalidAggregate: ``aggregate_type`` is not an aggregate class.
+        InvalidAggregateId: ``id`` cannot name an aggregate.
     """
     check_is_aggregate(aggregate_type)
     _check_are_events(aggregate_type, events)
@@ -66,20 +66,20 @@ class Given(Generic[A]):
             for place, event in enumerate(events, start=1)
         ]
         try:
-            self._replayed(())  # an event that cannot be applied is told here
+            self._replayed(())  # reports an event that cannot be applied
         except MissingApply as missing:
             self._check_takes_commands(missing)
             raise
 
     def when(self, *commands: Command[Any]) -> "Then[A]":
-        """What follows from the commands, one after the other; one that is rejected ends it.
+        """Run the commands one after the other; a rejected one ends the run.
 
         Raises:
-            AssertionError: The state is not what a replay of the events would make of it.
-            UnknownCommand: The class has no method for one of them.
-            InvalidAggregate: It is a process manager, and one of them is an event.
+            AssertionError: The state differs from what a replay of the events produces.
+            UnknownCommand: The class does not handle one of them.
+            InvalidAggregate: The class is a process manager, which reacts to events.
             EventNotSerializable: An event could not be recorded.
-            Exception: Whatever else a command's method raises.
+            Exception: Any other error that a command's method raises.
         """
         aggregate, recorded = self._replayed(()), list[DomainEvent]()
         reply, rejection = None, None
@@ -104,7 +104,7 @@ class Given(Generic[A]):
         return new_aggregate(self._type, self._id).replay([*self._events, *recorded])
 
     def _check_takes_commands(self, cause: Exception) -> None:
-        """Say how a process manager is tested, which takes events where aggregates take commands."""
+        """Explain how to test a process manager, which takes events, not commands."""
         if issubclass(self._type, ProcessManager):
             name = self._type.__name__
             reason = (
@@ -128,13 +128,13 @@ class Given(Generic[A]):
 
 
 class Then(Generic[A]):
-    """What followed.
+    """The outcome of the commands.
 
     Attributes:
-        events: What is to be recorded.
-        reply: That of the last command; ``None`` if it was rejected.
+        events: The events to record.
+        reply: The reply to the last command; ``None`` if it was rejected.
         rejection: Why the last command was rejected, or ``None``.
-        aggregate: As it is now.
+        aggregate: The aggregate afterwards.
     """
 
     def __init__(
@@ -152,14 +152,14 @@ class Then(Generic[A]):
         self._story = story
 
     def then(self, *expected: Expected | CommandRejected | type[CommandRejected]) -> Self:
-        """Exactly these events follow, in this order, and at the end the rejection, if one is given.
+        """Check that exactly these events follow, in this order, and then the rejection, if one is given.
 
-        An event is as expected if it has the same type, the same payload, and the metadata that the expected
-        one was given; of an event class any event will do. A rejection is as expected if it is of the class of
-        the expected one and has its text; of a class or without a text any text will do.
+        An event matches if it has the same type, the same payload, and the metadata that was set on the expected
+        one; a class matches any of its events. A rejection matches if it has the same class and text; a class, or
+        a rejection without text, matches any text.
 
         Raises:
-            AssertionError: Others follow; its text shows the difference.
+            AssertionError: Other events follow; the text shows the difference.
         """
         events = [one for one in expected if not _is_rejection(one)]
         rejections = [one for one in expected if _is_rejection(one)]
@@ -182,10 +182,10 @@ class Then(Generic[A]):
         return self
 
     def replies(self, expected: object) -> Self:
-        """The reply of the last command equals ``expected``.
+        """Check that the reply to the last command equals ``expected``.
 
         Raises:
-            AssertionError: It does not, or the command was rejected.
+            AssertionError: The reply differs, or the command was rejected.
         """
         if self.rejection is not None:
             raise AssertionError(
@@ -196,7 +196,7 @@ class Then(Generic[A]):
         return self
 
     def leaves(self, **attributes: object) -> Self:
-        """The aggregate has these attributes now.
+        """Check attributes of the aggregate.
 
         Raises:
             AssertionError: One of them has another value.
@@ -217,7 +217,7 @@ def _is_rejection(one: object) -> bool:
 
 
 def _difference(want: Any, have: Any) -> str | None:
-    """How ``have`` is not what was expected; ``None`` if it is."""
+    """How ``have`` differs from ``want``; ``None`` if it does not."""
     if want is None or have is None:
         return ""
     kind: Any = want if isinstance(want, type) else type(want)
@@ -236,7 +236,7 @@ def _difference(want: Any, have: Any) -> str | None:
 
 
 def _differ(one: object, other: object) -> bool:
-    """Whether two values are known to differ: objects that equal nothing but themselves are not."""
+    """Whether two values surely differ; objects that only equal themselves do not count."""
     if one is other or one == other:
         return False
     try:
@@ -250,7 +250,7 @@ def _list(messages: Sequence[object]) -> str:
 
 
 def _text(message: object) -> str:
-    """An event or a command with its payload alone."""
+    """An event or a command with only its payload."""
     if isinstance(message, type):
         return message.__name__
     if isinstance(message, CommandRejected):
