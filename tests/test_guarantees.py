@@ -161,7 +161,7 @@ async def test_1_durable_before_visible() -> None:
 async def test_1_durable_means_synced_by_lmdb(tmp_path: Path) -> None:
     """The environment is opened with neither MDB_NOSYNC nor MDB_NOMETASYNC, MDB_MAPASYNC or MDB_WRITEMAP."""
     async with LmdbEventStore(tmp_path / "store") as store:
-        flags = store._env.flags()
+        flags = store._environment.env.flags()
         assert flags["sync"]
         assert flags["metasync"]
         assert not flags["map_async"]

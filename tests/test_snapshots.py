@@ -230,7 +230,7 @@ async def test_a_damaged_one_in_lmdb_names_its_stream_and_is_left_aside(tmp_path
         for damaged in (b"", b"\xc1", msgpack.packb([1, 2]), msgpack.packb(["6", 1, b"", 0])):
             assert (await balance(store))[0] == 6
             with lmdb_writing(store) as txn:
-                txn.put(b"alice\0Account\0", damaged, db=store._databases.snapshots)
+                txn.put(b"alice\0Account\0", damaged, db=store._environment.databases.snapshots)
             with pytest.raises(CorruptRecord, match="Account<alice>"):
                 await store.read_snapshot(ALICE)
             assert await balance(store) == (6, 6)
@@ -238,7 +238,7 @@ async def test_a_damaged_one_in_lmdb_names_its_stream_and_is_left_aside(tmp_path
 
 
 def lmdb_writing(store: LmdbEventStore) -> lmdb.Transaction:
-    return store._env.begin(write=True)
+    return store._environment.env.begin(write=True)
 
 
 async def test_a_read_that_fails_costs_only_time() -> None:

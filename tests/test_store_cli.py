@@ -30,7 +30,8 @@ from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.store.codec import Record, StreamId, pack, to_record
 from uno_actors.store.records import StoredRecord, ViewChange
 from uno_stores import LmdbEventStore
-from uno_stores.lmdb.reader import sealed, stream_prefix
+from uno_stores.lmdb.reader import stream_prefix
+from uno_stores.lmdb.searching import sealed
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
 MOMENT = datetime(2024, 2, 29, 12, 30, 59, 123456, tzinfo=UTC)
@@ -323,34 +324,34 @@ A = StreamId("Parcel", "a")
 
 
 def flip_a_byte(txn: Any, store: LmdbEventStore) -> None:
-    data = bytearray(txn.get(u64(3), db=store._databases.log))
+    data = bytearray(txn.get(u64(3), db=store._environment.databases.log))
     data[len(data) // 2] ^= 1
-    txn.put(u64(3), bytes(data), db=store._databases.log)
+    txn.put(u64(3), bytes(data), db=store._environment.databases.log)
 
 
 def drop_index_entry(txn: Any, store: LmdbEventStore) -> None:
-    txn.delete(entry(A, 2), db=store._databases.streams)
+    txn.delete(entry(A, 2), db=store._environment.databases.streams)
 
 
 def drop_record(txn: Any, store: LmdbEventStore) -> None:
-    txn.delete(u64(3), db=store._databases.log)
+    txn.delete(u64(3), db=store._environment.databases.log)
 
 
 def drop_last_record(txn: Any, store: LmdbEventStore) -> None:
-    txn.delete(u64(6), db=store._databases.log)
+    txn.delete(u64(6), db=store._environment.databases.log)
 
 
 def index_what_is_not_there(txn: Any, store: LmdbEventStore) -> None:
-    txn.put(entry(A, 4), u64(7), db=store._databases.streams)
+    txn.put(entry(A, 4), u64(7), db=store._environment.databases.streams)
 
 
 def index_anothers_record(txn: Any, store: LmdbEventStore) -> None:
-    txn.put(entry(StreamId("Parcel", "c"), 1), u64(2), db=store._databases.streams)
+    txn.put(entry(StreamId("Parcel", "c"), 1), u64(2), db=store._environment.databases.streams)
 
 
 def swap_versions(txn: Any, store: LmdbEventStore) -> None:
-    txn.put(entry(A, 1), u64(3), db=store._databases.streams)
-    txn.put(entry(A, 2), u64(1), db=store._databases.streams)
+    txn.put(entry(A, 1), u64(3), db=store._environment.databases.streams)
+    txn.put(entry(A, 2), u64(1), db=store._environment.databases.streams)
 
 
 def swap_records(txn: Any, store: LmdbEventStore) -> None:
@@ -358,25 +359,25 @@ def swap_records(txn: Any, store: LmdbEventStore) -> None:
     swap_versions(txn, store)
     for position, version in ((1, 2), (3, 1)):
         record = to_record(weighed("a"))._replace(aggregate_version=version)
-        txn.put(u64(position), sealed(u64(position), pack(record)), db=store._databases.log)
+        txn.put(u64(position), sealed(u64(position), pack(record)), db=store._environment.databases.log)
 
 
 def skip_a_version(txn: Any, store: LmdbEventStore) -> None:
     """Log and index agree with each other: there is no version 2."""
     record = to_record(weighed("a"))._replace(aggregate_version=5)
-    txn.put(u64(3), sealed(u64(3), pack(record)), db=store._databases.log)
-    txn.delete(entry(A, 2), db=store._databases.streams)
-    txn.put(entry(A, 5), u64(3), db=store._databases.streams)
+    txn.put(u64(3), sealed(u64(3), pack(record)), db=store._environment.databases.log)
+    txn.delete(entry(A, 2), db=store._environment.databases.streams)
+    txn.put(entry(A, 5), u64(3), db=store._environment.databases.streams)
 
 
 def record_no_payload(txn: Any, store: LmdbEventStore) -> None:
     record = to_record(weighed("a"))._replace(aggregate_version=2, payload=b"\xc1")
-    txn.put(u64(3), sealed(u64(3), pack(record)), db=store._databases.log)
+    txn.put(u64(3), sealed(u64(3), pack(record)), db=store._environment.databases.log)
 
 
 def damage(database: str) -> Callable[[Any, LmdbEventStore], None]:
     def change(txn: Any, store: LmdbEventStore) -> None:
-        db = getattr(store._databases, database)
+        db = getattr(store._environment.databases, database)
         with txn.cursor(db) as cursor:
             assert cursor.first()
             key, value = cursor.item()
@@ -408,7 +409,7 @@ def test_verify_finds(
     path: Path, change: Callable[[Any, LmdbEventStore], None], position: int | None, text: str
 ) -> None:
     async def apply(store: LmdbEventStore) -> None:
-        with store._env.begin(write=True) as txn:
+        with store._environment.env.begin(write=True) as txn:
             change(txn, store)
 
     assert run(path, "verify") == "whole: 6 events, 3 streams\n"

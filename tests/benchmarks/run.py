@@ -307,7 +307,10 @@ async def replay(events: int = 10_000) -> list[Measured]:
 
             async def floor() -> float:
                 started = time.perf_counter()
-                with store._env.begin() as txn, txn.cursor(store._databases.log) as cursor:
+                with (
+                    store._environment.env.begin() as txn,
+                    txn.cursor(store._environment.databases.log) as cursor,
+                ):
                     for _, data in cursor:
                         *header, payload = msgpack.unpackb(data[:-4], timestamp=3)  # its check sum aside
                         fields = dict(zip(METADATA_FIELDS, header, strict=False))

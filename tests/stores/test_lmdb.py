@@ -33,7 +33,7 @@ from uno_actors.store.opening import open_store
 from uno_actors.store.records import Append, DeadLetter, Snapshot
 from uno_actors.testing.contract.events import Noted
 from uno_stores.lmdb import LmdbEventStore, open_url
-from uno_stores.lmdb.store import FORMAT
+from uno_stores.lmdb.opening import FORMAT
 
 REGISTRY = EventRegistry([Noted])
 MIB = 1 << 20
@@ -62,7 +62,7 @@ async def versions(store: LmdbEventStore, aggregate_id: str = "a") -> list[int |
 
 def transactions(store: LmdbEventStore) -> int:
     """How many write transactions the environment has seen."""
-    return int(store._env.info()["last_txnid"])
+    return int(store._environment.env.info()["last_txnid"])
 
 
 def run_program(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -78,7 +78,7 @@ def start_program(program: str, *arguments: str | Path) -> subprocess.Popen[str]
 @contextlib.contextmanager
 def writer_held(store: LmdbEventStore) -> Iterator[None]:
     """Hold LMDB's lock for writers, so that all that is asked meanwhile waits."""
-    with store._env.begin(write=True) as txn:
+    with store._environment.env.begin(write=True) as txn:
         yield
         txn.abort()
 
@@ -129,14 +129,14 @@ async def test_layout_on_disk_is_as_documented(tmp_path: Path) -> None:
 
 async def test_commit_is_synced_by_default(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
-        flags = store._env.flags()
+        flags = store._environment.env.flags()
         assert (flags["sync"], flags["metasync"], flags["writemap"]) == (True, True, False)
 
 
 async def test_record_is_msgpack_whose_header_can_be_read_alone(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
         await store.append(noted("alice", "hello"))
-        with store._env.begin(db=store._databases.log) as txn:
+        with store._environment.env.begin(db=store._environment.databases.log) as txn:
             data = bytes(txn.get(u64(1)))[:-4]
     *header, payload = msgpack.unpackb(data, timestamp=3)
     assert header[1:6] == ["uno_actors.testing.Noted", 1, "Account", "alice", 1]
@@ -147,18 +147,18 @@ async def test_record_is_msgpack_whose_header_can_be_read_alone(tmp_path: Path) 
 async def test_longest_names_fit_into_a_key(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
         await store.append(noted("x" * 255, of="T" * 200))
-        assert store._env.max_key_size() >= 255 + 1 + 200 + 1 + 8
+        assert store._environment.env.max_key_size() >= 255 + 1 + 200 + 1 + 8
 
 
 async def test_damaged_record_is_told_with_its_place_and_harms_no_other(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
         await store.append(noted("a"), noted("b"))
-        with store._env.begin(write=True, db=store._databases.log) as txn:
+        with store._environment.env.begin(write=True, db=store._environment.databases.log) as txn:
             txn.put(u64(1), sealed(u64(1), b"\xc1 no record"))
         with pytest.raises(CorruptRecord, match="position 1 of"):
             await store.get_events("a")
         assert await versions(store, "b") == [1]
-        with store._env.begin(write=True, db=store._databases.log) as txn:
+        with store._environment.env.begin(write=True, db=store._environment.databases.log) as txn:
             txn.delete(u64(1))
         with pytest.raises(CorruptRecord, match="an index names it but it is not in the log"):
             await store.get_events("a")
@@ -263,7 +263,7 @@ async def test_close_waits_for_what_was_handed_over(tmp_path: Path) -> None:
 
 async def test_closing_ends_the_writer_thread(tmp_path: Path) -> None:
     store = open_at(tmp_path)
-    writer = store._writer
+    writer = store._writer.thread
     assert writer.is_alive()
     assert writer in threading.enumerate()
     await store.close()
@@ -273,10 +273,10 @@ async def test_closing_ends_the_writer_thread(tmp_path: Path) -> None:
 async def test_versions_are_read_again_when_another_has_written(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
         await store.append(noted("a"))  # the writer remembers version 1
-        with store._env.begin(write=True) as txn:  # as another process would write
+        with store._environment.env.begin(write=True) as txn:  # as another process would write
             record = pack(to_record(noted("a").stamped(aggregate_version=2)))
-            txn.put(u64(2), sealed(u64(2), record), db=store._databases.log)
-            txn.put(b"a\0Account\0" + u64(2), u64(2), db=store._databases.streams)
+            txn.put(u64(2), sealed(u64(2), record), db=store._environment.databases.log)
+            txn.put(b"a\0Account\0" + u64(2), u64(2), db=store._environment.databases.streams)
         with pytest.raises(ConcurrencyConflict, match="at version 2, not at 1"):
             await store.append(noted("a"), expected_version=1)
         await store.append(noted("a"), expected_version=2)
@@ -462,8 +462,8 @@ async def test_store_of_another_format_is_refused_and_the_remedy_is_told(
     tmp_path: Path, found: bytes | None, text: str
 ) -> None:
     async with open_at(tmp_path) as store:
-        meta = store._env.open_db(b"meta")
-        with store._env.begin(write=True, db=meta) as txn:
+        meta = store._environment.env.open_db(b"meta")
+        with store._environment.env.begin(write=True, db=meta) as txn:
             if found is None:
                 txn.delete(b"format")
             else:
@@ -592,7 +592,7 @@ async def test_relative_path_is_that_of_the_working_directory_in_which_it_was_op
     async with open_at(Path("store")) as store:
         await store.append(noted("a"))
         monkeypatch.chdir(tmp_path / "elsewhere")
-        store._broken = True  # as after a meta page that could not be written: it is opened again
+        store._environment.broken = True  # as after a meta page that could not be written: it is opened again
         assert await store.last_position() == 1
         assert await store.lease("mail") is not None
         assert (await store.info()).events == 1
@@ -603,7 +603,7 @@ async def test_relative_path_is_that_of_the_working_directory_in_which_it_was_op
 async def test_closing_waits_for_a_copy_however_long_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("uno_stores.lmdb.store", "uno_stores.guards"):
+    for module in ("uno_stores.lmdb.environment", "uno_stores.guards"):
         monkeypatch.setattr(f"{module}.PATIENCE", 0.02)
     store = open_at(tmp_path / "store")
     await store.append(noted("a"))

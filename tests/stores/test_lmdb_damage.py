@@ -36,22 +36,22 @@ async def filled(path: Path) -> LmdbEventStore:
 
 
 def change(store: LmdbEventStore, database: object, key: bytes, value: bytes) -> None:
-    with store._env.begin(write=True, db=database) as txn:
+    with store._environment.env.begin(write=True, db=database) as txn:
         assert txn.put(key, value)
 
 
 def value_of(store: LmdbEventStore, database: object, key: bytes) -> bytes:
-    with store._env.begin(db=database) as txn:
+    with store._environment.env.begin(db=database) as txn:
         return bytes(txn.get(key) or b"")
 
 
 async def test_each_flipped_byte_of_a_record_is_told_with_its_position_and_stream(tmp_path: Path) -> None:
     async with await filled(tmp_path) as store:
-        whole = value_of(store, store._databases.log, u64(3))
+        whole = value_of(store, store._environment.databases.log, u64(3))
         for place in range(len(whole)):
             flipped = bytearray(whole)
             flipped[place] ^= random.randrange(1, 256)
-            change(store, store._databases.log, u64(3), bytes(flipped))
+            change(store, store._environment.databases.log, u64(3), bytes(flipped))
             with pytest.raises(
                 CorruptRecord, match=r"position 3 \(Account<alice> version 2\) of .*check sum"
             ):
@@ -59,21 +59,26 @@ async def test_each_flipped_byte_of_a_record_is_told_with_its_position_and_strea
             with pytest.raises(CorruptRecord, match=r"(?s)position 3 \(.*\) of .*check sum"):
                 await store.read_log()
             assert len(await store.read_stream(StreamId("Account", "bob"))) == 3
-        change(store, store._databases.log, u64(3), whole)
+        change(store, store._environment.databases.log, u64(3), whole)
         assert len(await store.read_log()) == 6
 
 
 async def test_reader_of_the_log_is_told_the_stream_by_the_damaged_header(tmp_path: Path) -> None:
     async with await filled(tmp_path) as store:
-        whole = value_of(store, store._databases.log, u64(3))
-        change(store, store._databases.log, u64(3), whole.replace(b"to alice 1", b"to alice 9"))
+        whole = value_of(store, store._environment.databases.log, u64(3))
+        change(store, store._environment.databases.log, u64(3), whole.replace(b"to alice 1", b"to alice 9"))
         with pytest.raises(CorruptRecord, match=r"position 3 \(by its header Account<alice> version 2\)"):
             await store.read_log()
 
 
 async def test_record_in_the_place_of_another_is_not_believed(tmp_path: Path) -> None:
     async with await filled(tmp_path) as store:
-        change(store, store._databases.log, u64(3), value_of(store, store._databases.log, u64(5)))
+        change(
+            store,
+            store._environment.databases.log,
+            u64(3),
+            value_of(store, store._environment.databases.log, u64(5)),
+        )
         with pytest.raises(CorruptRecord, match="position 3 .*check sum"):
             await store.read_log()
 
@@ -81,7 +86,7 @@ async def test_record_in_the_place_of_another_is_not_believed(tmp_path: Path) ->
 @pytest.mark.parametrize("short", [b"", b"\x00", b"\x00\x00\x00\x00"])
 async def test_record_that_was_cut_off_is_told(tmp_path: Path, short: bytes) -> None:
     async with await filled(tmp_path) as store:
-        change(store, store._databases.log, u64(3), short)
+        change(store, store._environment.databases.log, u64(3), short)
         with pytest.raises(CorruptRecord, match="position 3 "):
             await store.read_log()
 
@@ -100,14 +105,14 @@ async def test_index_that_leads_to_the_wrong_event_is_told(
     tmp_path: Path, version: int, value: bytes, text: str
 ) -> None:
     async with await filled(tmp_path) as store:
-        change(store, store._databases.streams, b"alice\0Account\0" + u64(version), value)
+        change(store, store._environment.databases.streams, b"alice\0Account\0" + u64(version), value)
         with pytest.raises(CorruptRecord, match=text):
             await store.read_stream(StreamId("Account", "alice"))
 
 
 async def test_hole_in_a_stream_is_told(tmp_path: Path) -> None:
     async with await filled(tmp_path) as store:
-        with store._env.begin(write=True, db=store._databases.streams) as txn:
+        with store._environment.env.begin(write=True, db=store._environment.databases.streams) as txn:
             assert txn.delete(b"alice\0Account\0" + u64(2))
         with pytest.raises(CorruptRecord, match="Account<alice> version 2 of .* is missing from the index"):
             await store.get_events("alice")
@@ -116,11 +121,11 @@ async def test_hole_in_a_stream_is_told(tmp_path: Path) -> None:
 async def test_damaged_checkpoints_and_dead_letters_are_told(tmp_path: Path) -> None:
     async with await filled(tmp_path) as store:
         await store.save_progress({"mail": 3}, [DeadLetter("mail", 2, "Noted", 1, "E", "T", NOW, NOW)])
-        sound = value_of(store, store._databases.checkpoints, b"mail")
-        change(store, store._databases.checkpoints, b"mail", u64(5) + sound[8:])
+        sound = value_of(store, store._environment.databases.checkpoints, b"mail")
+        change(store, store._environment.databases.checkpoints, b"mail", u64(5) + sound[8:])
         with pytest.raises(CorruptRecord, match="checkpoint b'mail'"):
             await store.checkpoints()
-        change(store, store._databases.dead_letters, b"mail\0" + u64(2), b"\xc0")
+        change(store, store._environment.databases.dead_letters, b"mail\0" + u64(2), b"\xc0")
         with pytest.raises(CorruptRecord, match="dead letter b'mail"):
             await store.dead_letters()
 

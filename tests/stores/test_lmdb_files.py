@@ -16,7 +16,7 @@ from uno_actors.errors import OutcomeUnknown, StoreUnavailable
 from uno_actors.testing.contract.events import Noted
 from uno_stores.guards import WriteTurn
 from uno_stores.lmdb import LmdbEventStore
-from uno_stores.lmdb.store import LOOK_AT_FILES_EVERY
+from uno_stores.lmdb.environment import LOOK_AT_FILES_EVERY
 
 REGISTRY = EventRegistry([Noted])
 ROOT = Path(__file__).parent.parent.parent
@@ -102,7 +102,7 @@ async def test_commit_whose_file_is_removed_meanwhile_is_not_acknowledged(
 ) -> None:
     async with LmdbEventStore(tmp_path / "store", REGISTRY) as store:
         await store.append(noted())
-        begun = store._begun
+        begun = store._environment._begun
 
         def begin_and_lose(write: bool) -> object:
             txn = begun(write)
@@ -110,7 +110,7 @@ async def test_commit_whose_file_is_removed_meanwhile_is_not_acknowledged(
                 remove_all(tmp_path / "store")
             return txn
 
-        monkeypatch.setattr(store, "_begun", begin_and_lose)
+        monkeypatch.setattr(store._environment, "_begun", begin_and_lose)
         with pytest.raises(OutcomeUnknown, match="was removed .*meanwhile"):
             await store.append(noted())
 
@@ -190,7 +190,7 @@ def test_turn_is_taken_by_one_process_at_a_time_and_freed_when_it_is_killed(tmp_
 async def test_store_that_another_process_does_not_let_open_is_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uno_stores.lmdb.store.PATIENCE", 0.05)
+    monkeypatch.setattr("uno_stores.lmdb.environment.PATIENCE", 0.05)
     turn = WriteTurn(tmp_path)
     with turn.taken(1), pytest.raises(StoreUnavailable, match="another process had the turn to write"):
         LmdbEventStore(tmp_path, REGISTRY)

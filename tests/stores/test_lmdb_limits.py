@@ -7,13 +7,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import lmdb
 import pytest
 
-import uno_stores.lmdb.store
+import uno_stores.lmdb.environment
+import uno_stores.lmdb.errors
+import uno_stores.lmdb.writer
 from tests.machine import patience
 from tests.waiting import until
 from uno_actors.domain.events import EventRegistry
@@ -47,7 +50,7 @@ async def texts(store: LmdbEventStore, aggregate_id: str = "a") -> list[str]:
 
 
 def map_size(store: LmdbEventStore) -> int:
-    return int(store._env.info()["map_size"])
+    return int(store._environment.env.info()["map_size"])
 
 
 def run_program(program: str, *arguments: str | Path) -> str:
@@ -63,7 +66,7 @@ def run_program(program: str, *arguments: str | Path) -> str:
 @pytest.mark.parametrize(("durability", "metasync"), [("fsync", True), ("relaxed", False)])
 async def test_durability_is_that_of_lmdbs_flags(tmp_path: Path, durability: str, metasync: bool) -> None:
     async with open_url(f"lmdb:{tmp_path}?durability={durability}", REGISTRY) as store:
-        flags = store._env.flags()
+        flags = store._environment.env.flags()
         assert (flags["sync"], flags["metasync"], flags["writemap"]) == (True, metasync, False)
         await store.append(noted(text="kept"))
     async with open_at(tmp_path) as store:
@@ -315,7 +318,7 @@ async def main(disk):
                 print(error)
             else:
                 appended += 1  # LMDB had pages of its own left
-        readers = [store._env.begin() for _ in range(1_000)]  # each takes a place in the lock file
+        readers = [store._environment.env.begin() for _ in range(1_000)]  # each takes a place in the lock file
         for reader in readers:
             reader.abort()
         assert len(await store.get_events("a")) == len(await store.get_events("b")) == appended
@@ -399,11 +402,11 @@ os.kill(os.getpid(), 9)
 async def test_reader_that_died_is_forgotten_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uno_stores.lmdb.store, "CHECK_READERS_EVERY", 0.05)
+    monkeypatch.setattr(uno_stores.lmdb.writer, "CHECK_READERS_EVERY", 0.05)
     async with open_at(tmp_path) as store:
         dead = await asyncio.create_subprocess_exec(sys.executable, "-c", DIE_READING, str(tmp_path))
         assert await dead.wait() == -9
-        await until(lambda: "no active readers" in store._env.readers())
+        await until(lambda: "no active readers" in store._environment.env.readers())
 
 
 # --- writers that fail midway ------------------------------------------------------------------------------
@@ -514,8 +517,8 @@ async def test_fault_of_the_writer_loses_nothing_halves_nothing_and_is_told_as_w
 ) -> None:
     async with open_at(tmp_path, map_size=MIB) as store:
         await store.append(noted("a", "first"), noted("b", "first"))
-        env, faults = store._env, Faults(step, error)
-        store._env = FaultyEnvironment(env, faults)  # type: ignore[assignment]
+        env, faults = store._environment.env, Faults(step, error)
+        store._environment.env = FaultyEnvironment(env, faults)  # type: ignore[assignment]
         both = [store.append(noted("a", f"{n}"), noted("b", f"{n}")) for n in range(5)]
         outcomes = await _together(env, both)
         assert faults.step == "", "the fault was not met"
@@ -544,9 +547,9 @@ async def test_disk_that_is_gone_answers_each_append_and_the_writer_lives(
         raise OSError(5, "Input/output error")
 
     async with open_at(tmp_path) as store:
-        store._env = FaultyEnvironment(store._env, Faults("before commit", IO_ERROR))  # type: ignore[assignment]
+        store._environment.env = FaultyEnvironment(store._environment.env, Faults("before commit", IO_ERROR))  # type: ignore[assignment]
         with monkeypatch.context() as patch:
-            patch.setattr(uno_stores.lmdb.store, "_is_full", gone)
+            patch.setattr(uno_stores.lmdb.errors, "is_full", gone)
             with pytest.raises(StoreUnavailable, match="Input/output error"):
                 await asyncio.wait_for(store.append(noted("a", "first")), patience(5))
         await store.append(noted("a", "second"))
@@ -568,7 +571,7 @@ async def test_environment_that_cannot_be_opened_again_is_tried_at_each_use(
     async with open_at(tmp_path) as store:
         await store.append(noted("a", "first"))
         faults = Faults("meta page", IO_ERROR)
-        store._env = FaultyEnvironment(store._env, faults)  # type: ignore[assignment]
+        store._environment.env = FaultyEnvironment(store._environment.env, faults)  # type: ignore[assignment]
         with pytest.raises(OutcomeUnknown):
             await store.append(noted("a", "unknown"))
 
@@ -576,7 +579,7 @@ async def test_environment_that_cannot_be_opened_again_is_tried_at_each_use(
             raise StoreUnavailable("lmdb:", "the disk is away")
 
         with monkeypatch.context() as patch:
-            patch.setattr(uno_stores.lmdb.store, "_open", fails)
+            patch.setattr(uno_stores.lmdb.environment, "open_environment", fails)
             uses: list[Callable[[], Awaitable[Any]]] = [
                 lambda: store.append(noted()),
                 store.last_position,
@@ -591,9 +594,9 @@ async def test_environment_that_cannot_be_opened_again_is_tried_at_each_use(
 
 URLS = {
     # what stands behind the path: what the option is
-    "max_size=64MiB": ("_max_size", 64 * MIB),
-    "max_size=67108864": ("_max_size", 64 * MIB),
-    "max_size=1.5GiB": ("_max_size", 3 << 29),
+    "max_size=64MiB": ("_environment.options.max_size", 64 * MIB),
+    "max_size=67108864": ("_environment.options.max_size", 64 * MIB),
+    "max_size=1.5GiB": ("_environment.options.max_size", 3 << 29),
     "max_event_size=2KB": ("max_event_size", 2000),
 }
 
@@ -603,7 +606,7 @@ async def test_size_in_a_url_is_written_as_in_a_configuration_file(
     tmp_path: Path, query: str, wanted: tuple[str, int]
 ) -> None:
     async with open_url(f"lmdb:{tmp_path}/store?{query}", REGISTRY) as store:
-        assert getattr(store, wanted[0]) == wanted[1]
+        assert attrgetter(wanted[0])(store) == wanted[1]
 
 
 BAD_URLS = {

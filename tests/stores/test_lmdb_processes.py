@@ -300,14 +300,14 @@ async def test_events_of_another_process_are_heard_of_within_fifty_milliseconds(
         await asyncio.sleep(0.1)
         assert len(heard) == 21  # what was told is not told again
         stop()
-        await until(lambda: store._looking is None)  # nobody listens, nobody looks
+        await until(lambda: store._watcher.loop is None)  # nobody listens, nobody looks
 
 
 async def test_checkpoints_of_another_process_are_no_news(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
         heard: list[None] = []
         store.on_commit(lambda: heard.append(None))
-        with store._env.begin(write=True, db=store._databases.checkpoints) as txn:
+        with store._environment.env.begin(write=True, db=store._environment.databases.checkpoints) as txn:
             txn.put(b"other", b"x")
         await asyncio.sleep(0.1)
         assert heard == []
@@ -364,7 +364,7 @@ async def test_handler_is_taken_over_by_another_process_where_the_first_has_left
 
 
 def _run_soon(store: LmdbEventStore, name: str) -> int | None:
-    with store._env.begin(db=store._databases.checkpoints) as txn:
+    with store._environment.env.begin(db=store._environment.databases.checkpoints) as txn:
         found = txn.get(name.encode())
     return None if found is None else int.from_bytes(bytes(found)[:8])
 

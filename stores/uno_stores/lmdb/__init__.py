@@ -1,8 +1,14 @@
 """The embedded default: events durable on local disk, in one LMDB environment; no server.
 
-Read ``store`` first, then ``reader`` and ``maintenance``.
+Read ``store`` first: it has the layout and answers the port. Then, one concern each:
+
+- ``environment`` with ``opening`` and ``errors``: the environment is opened, begun on, made to grow, opened again.
+- ``writer`` with ``jobs``: the thread with group commit. ``watcher``: commits of other processes.
+- ``reader`` with ``searching``: what is read, and the rules by which it is believed.
+- ``maintenance``: backup, verify, info. ``urls``: from a URL to a store, with ``options``.
 """
 
-from uno_stores.lmdb.store import LmdbEventStore, check_url, open_url
+from uno_stores.lmdb.store import LmdbEventStore
+from uno_stores.lmdb.urls import check_url, open_url
 
 __all__ = ["LmdbEventStore", "check_url", "open_url"]

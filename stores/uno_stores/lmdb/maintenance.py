@@ -1,4 +1,4 @@
-"""Looking after an LMDB store: facts, a check of everything in it, a copy of it while it is in use.
+"""Maintenance of an LMDB store: facts, a check of everything in it, a copy while it is in use.
 
 Everything is read in short transactions, so that the store can be used and can grow meanwhile.
 """
@@ -11,10 +11,9 @@ import stat
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import lmdb
 from lmdb.verify import VerifyError
@@ -24,47 +23,37 @@ from uno_actors.errors import CorruptRecord, PlaceTaken, StoreFormatError, Store
 from uno_actors.store.codec import StreamId, read_payload
 from uno_actors.store.maintenance import Fault, Progress, StoreInfo, Verified
 from uno_actors.store.records import PAGE, StoredRecord
-from uno_stores.guards import Gate
-from uno_stores.lmdb.reader import LAST, U64, Item, Reading
+from uno_stores.lmdb.environment import Environment
+from uno_stores.lmdb.reader import LAST, U64, Reading
+from uno_stores.lmdb.searching import Item
 
 Items = list[Item]
 
 
-class Maintained(Protocol):
-    """An open store, as far as maintenance needs it."""
-
-    path: Path
-    gate: Gate
-    _env: lmdb.Environment
-
-    def _reading(self) -> AbstractContextManager[Reading]:
-        """A view of the store as it is now."""
-
-
-def info(store: Maintained) -> StoreInfo:
-    """How ``store`` is."""
-    with store._reading() as reading:
+def info(environment: Environment) -> StoreInfo:
+    """Facts about the store."""
+    with environment.reading() as reading:
         txn, databases = reading.txn, reading.databases
         events = reading.count(databases.log)
         snapshots = reading.count(databases.snapshots)
-        page_size, facts = txn.stat(databases.log)["psize"], store._env.info()
-        version = bytes(txn.get(b"format", db=store._env.open_db(b"meta", txn, create=False)) or b"")
+        page_size, facts = txn.stat(databases.log)["psize"], environment.env.info()
+        version = bytes(txn.get(b"format", db=environment.env.open_db(b"meta", txn, create=False)) or b"")
     return StoreInfo(
         version.decode(errors="replace"),
         events,
-        sum(1 for _ in _stream_names(store)),
+        sum(1 for _ in _stream_names(environment)),
         snapshots,
-        sum(file.stat().st_blocks * 512 for file in store.path.iterdir()),
+        sum(file.stat().st_blocks * 512 for file in environment.path.iterdir()),
         (facts["last_pgno"] + 1) * page_size,
         facts["map_size"],
     )
 
 
-def verify(store: Maintained, progress: Progress) -> Verified | Fault:
+def verify(environment: Environment, progress: Progress) -> Verified | Fault:
     """Check the pages, then each record and what leads to it, then each index entry and what it leads to."""
     try:
-        _check_pages(store)
-        check = _Check(store, progress)
+        _check_pages(environment)
+        check = _Check(environment, progress)
         check.log()
         check.streams()
         check.the_rest()
@@ -75,24 +64,24 @@ def verify(store: Maintained, progress: Progress) -> Verified | Fault:
     return Verified(check.events, check.streams_seen)
 
 
-def backup(store: Maintained, target: Path, progress: Progress) -> None:
-    """Copy what is in ``store`` now to ``target``, without free pages. The copy is there whole or not at all."""
+def backup(environment: Environment, target: Path, progress: Progress) -> None:
+    """Copy what is in the store now to ``target``, without free pages. The copy is there whole or not at all."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise PlaceTaken(target)
     done = threading.Event()
     partial: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = _new_directory(target, store.path.stat().st_mode)
+        partial = _new_directory(target, environment.path.stat().st_mode)
         data = partial / "data.mdb"
-        total = info(store).map_used
+        total = info(environment).map_used
         watch = threading.Thread(target=_watch, args=(data, total, progress, done))
         watch.start()
         try:
-            copy = os.open(data, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _mode(store.path / "data.mdb"))
+            copy = os.open(data, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _mode(environment.path / "data.mdb"))
             try:
-                with store.gate:
-                    store._env.copyfd(copy, compact=True)
+                with environment.gate:
+                    environment.env.copyfd(copy, compact=True)
             finally:
                 os.close(copy)
         finally:
@@ -145,17 +134,19 @@ def _found(position: int | None, reason: str) -> _Found:
     return _Found(Fault(position, reason))
 
 
-def _check_pages(store: Maintained) -> None:
+def _check_pages(environment: Environment) -> None:
     """Have LMDB's own verifier look at the file: at a copy of it, if it was written to meanwhile."""
-    with store.gate:
-        before = store._env.info()["last_txnid"]
-    faults = _page_faults(store.path)
-    with store.gate:
-        after = store._env.info()["last_txnid"]
+    with environment.gate:
+        before = environment.env.info()["last_txnid"]
+    faults = _page_faults(environment.path)
+    with environment.gate:
+        after = environment.env.info()["last_txnid"]
     if faults and before != after:
-        with tempfile.TemporaryDirectory(prefix=f".{store.path.name}-", dir=store.path.parent) as copy:
-            with store.gate:
-                store._env.copy(copy)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{environment.path.name}-", dir=environment.path.parent
+        ) as copy:
+            with environment.gate:
+                environment.env.copy(copy)
             faults = _page_faults(Path(copy))
     if faults:
         raise _found(
@@ -173,11 +164,11 @@ def _page_faults(path: Path) -> list[str]:
 class _Check:
     """One walk through everything."""
 
-    def __init__(self, store: Maintained, progress: Progress) -> None:
-        self._store = store
+    def __init__(self, environment: Environment, progress: Progress) -> None:
+        self._environment = environment
         self._progress = progress
         self._done = 0
-        with store._reading() as reading:
+        with environment.reading() as reading:
             self._end = reading.count(reading.databases.log)
             self._total = self._end + reading.count(reading.databases.streams)
         self.events = 0
@@ -185,9 +176,9 @@ class _Check:
 
     def log(self) -> None:
         """Each record can be read, none is missing, and the index of its stream leads to it."""
-        store, wanted = self._store, 1
+        environment, wanted = self._environment, 1
         while wanted <= self._end:
-            with store._reading() as reading:
+            with environment.reading() as reading:
                 page = _page(reading, reading.databases.log, U64.pack(wanted))
                 for key, data in page:
                     if key != U64.pack(wanted):
@@ -222,10 +213,10 @@ class _Check:
 
     def streams(self) -> None:
         """Versions of each stream run 1, 2, 3 in the order of the log, and each leads to its record."""
-        store = self._store
+        environment = self._environment
         start, prefix, version, before = b"", b"", 0, 0
         while True:
-            with store._reading() as reading:
+            with environment.reading() as reading:
                 page = _page(reading, reading.databases.streams, start)
                 end = reading.count(reading.databases.log)
                 for key, position in page:
@@ -251,16 +242,16 @@ class _Check:
 
     def the_rest(self) -> None:
         """Checkpoints, dead letters, snapshots and views can be read."""
-        store = self._store
-        with store._reading() as reading:
+        environment = self._environment
+        with environment.reading() as reading:
             reading.checkpoints()
             reading.dead_letters(None)
-        for prefix in _keys(store, "snapshots"):
-            with store._reading() as reading:
+        for prefix in _keys(environment, "snapshots"):
+            with environment.reading() as reading:
                 reading.snapshot(reading.named(prefix))
         start: bytes | None = b""
         while start is not None:
-            with store._reading() as reading:
+            with environment.reading() as reading:
                 start = reading.check_views(start, PAGE)
 
     def _read(
@@ -285,10 +276,10 @@ def _page(reading: Reading, database: Any, start: bytes) -> Items:
     return list(islice(reading.ascending(database, start), PAGE))
 
 
-def _keys(store: Maintained, database: str) -> Iterator[bytes]:
+def _keys(environment: Environment, database: str) -> Iterator[bytes]:
     key = b""
     while True:
-        with store._reading() as reading:
+        with environment.reading() as reading:
             page = _page(reading, getattr(reading.databases, database), key)
         if not page:
             return
@@ -296,11 +287,11 @@ def _keys(store: Maintained, database: str) -> Iterator[bytes]:
         key = page[-1][0] + b"\0"
 
 
-def _stream_names(store: Maintained) -> Iterator[bytes]:
+def _stream_names(environment: Environment) -> Iterator[bytes]:
     """The prefix of each stream, by jumps from one to the next."""
     key = b""
     while True:
-        with store._reading() as reading:
+        with environment.reading() as reading:
             found: list[bytes] = []
             streams = reading.databases.streams
             while len(found) < PAGE and (first := next(reading.ascending(streams, key), None)):

@@ -1,26 +1,24 @@
-"""What an LMDB store believes of what it reads: the rules, in one place.
+"""What an LMDB store reads, and the rules by which it believes what it finds.
 
 LMDB checks neither keys nor values, and a search among keys of which one is damaged can end anywhere. So:
 
 - A value ends with the check of its key and itself; one that is not sound is no answer.
 - Positions of the log run 1, 2, 3 up to the number of its entries.
 - Versions in the index of a stream run 1, 2, 3, and each leads to the record that says the same of itself.
-- Keys ascend, so that no read goes round.
+- Keys ascend, so that no read runs in a circle.
 - That something is *not* there is believed only if the two entries beside its place are in order and sound. A
   binary search that meets one false key ends beside that key, and one that took a wrong turn ends where the order
   is broken.
 
-Everything that is found to be otherwise is `CorruptRecord`, which names the place.
+Everything else is `CorruptRecord`, which names the place. `uno_stores.lmdb.searching` carries out the rules for keys.
 """
 
 import struct
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, Self, TypeVar, cast
+from typing import NoReturn, cast
 
 import lmdb
 import msgpack
@@ -28,58 +26,29 @@ import msgpack
 from uno_actors.errors import CorruptRecord
 from uno_actors.store.codec import Record, StreamId, unpack
 from uno_actors.store.records import DeadLetter, Snapshot, StoredRecord
+from uno_stores.lmdb.searching import Databases, Item, Search, is_sound, item_of, items_of, key_of
 
 PAGE_BYTES = 4 << 20
 """Bytes after which a page of records is full, however few they are, so that a read stays short."""
 LAST = b"\xff" * 8
 """Behind each version of a stream."""
 U64 = struct.Struct(">Q")
-_SOUND = 0x2144DF1C
-"""The CRC-32 of anything that its own CRC-32 follows, the lowest byte first."""
-
 _pack_fields: Callable[[object], bytes] = msgpack.Packer().pack
 
-T = TypeVar("T")
-Item = tuple[bytes, bytes]
-Describe = Callable[[bytes], str]
-"""What the entry of a key is, for errors."""
 
-
-@dataclass(frozen=True, slots=True)
-class Databases:
-    """The named databases of an environment."""
-
-    log: Any
-    streams: Any
-    checkpoints: Any
-    dead_letters: Any
-    snapshots: Any
-    views: Any
-
-    @classmethod
-    def opened(cls, env: lmdb.Environment) -> Self:
-        """Those of ``env``, made if they are missing."""
-        return cls(*(env.open_db(name) for name in NAMES[:-1]))
-
-
-NAMES = (*(name.encode() for name in Databases.__annotations__), b"meta")
-
-
-class Reading:
-    """What can be read in one transaction.
+class Reading(Search):
+    """The reads of one transaction.
 
     Args:
-        txn: Of any kind.
+        txn: For reading or for writing.
         databases: Of its environment.
         path: Of the store, for errors.
     """
 
-    __slots__ = ("_path", "_sound", "databases", "txn")
+    __slots__ = ("_sound",)
 
     def __init__(self, txn: lmdb.Transaction, databases: Databases, path: Path) -> None:
-        self.txn = txn
-        self.databases = databases
-        self._path = path
+        super().__init__(txn, databases, path)
         self._sound: dict[Item, tuple[StreamId, int]] = {}  # entries of the index that were checked
 
     # --- the log and the index of streams ---
@@ -87,14 +56,10 @@ class Reading:
     def end(self) -> int:
         """The last position; 0 in an empty log."""
         with self.txn.cursor(self.databases.log) as cursor:
-            last = int.from_bytes(_key(cursor)) if cursor.last() else 0
+            last = int.from_bytes(key_of(cursor)) if cursor.last() else 0
         if last != (count := self.count(self.databases.log)):
             self._corrupt("the end of the log", f"its last position is {last}, and it has {count} entries")
         return last
-
-    def count(self, database: Any) -> int:
-        """How many entries ``database`` has."""
-        return int(self.txn.stat(database)["entries"])
 
     def log_page(self, after: int, limit: int) -> list[StoredRecord]:
         """See `EventStore.read_log`."""
@@ -102,7 +67,7 @@ class Reading:
         room, number = PAGE_BYTES, after
         with self.txn.cursor(self.databases.log) as cursor:
             found = cursor.set_range(U64.pack(after + 1))
-            for position, data in _items(cursor) if found else ():
+            for position, data in items_of(cursor) if found else ():
                 if len(page) >= limit or room <= 0:
                     return page
                 number += 1
@@ -125,7 +90,7 @@ class Reading:
         with self.txn.cursor(self.databases.streams) as cursor:
             if not self._seek(cursor, prefix + U64.pack(after + 1), self.check_indexed):
                 return page
-            for key, position in _items(cursor):
+            for key, position in items_of(cursor):
                 if len(page) >= limit or room <= 0:
                     break
                 version += 1
@@ -147,13 +112,13 @@ class Reading:
         with self.txn.cursor(self.databases.streams) as cursor:
             found = cursor.set_range(end)
             if found:
-                behind, position = _item(cursor)
+                behind, position = item_of(cursor)
                 if behind < end:
                     self._disordered(end, behind)
                 self.check_first(behind, position)
             if not (cursor.prev() if found else cursor.last()):
                 return 0
-            key, position = _item(cursor)
+            key, position = item_of(cursor)
             if key >= end:
                 self._disordered(key, end)
             self.check_indexed(key, position)
@@ -166,7 +131,7 @@ class Reading:
         with self.txn.cursor(self.databases.streams) as cursor:
             at = start
             while self._seek(cursor, at, self.check_indexed):
-                key, position = _item(cursor)
+                key, position = item_of(cursor)
                 stream = self.check_first(key, position)
                 if not key.startswith(start):
                     break
@@ -198,7 +163,7 @@ class Reading:
         data = self.data(position) or b""
         # A record that has these fields, one behind the other, need not be read to know that it is theirs.
         fields = _pack_fields((stream.aggregate_type, stream.aggregate_id, version))
-        if fields[1:] not in data or not _is_sound(position, data):
+        if fields[1:] not in data or not is_sound(position, data):
             try:
                 self.stored(position, data)
             except CorruptRecord:  # for those who read it
@@ -240,7 +205,7 @@ class Reading:
         """
         if not data:
             reason = "an index names it but it is not in the log"
-        elif not _is_sound(position, data):
+        elif not is_sound(position, data):
             reason = "its check sum is wrong"
         else:
             try:
@@ -307,97 +272,10 @@ class Reading:
         checked = [key for key, _ in islice(self.entries(self.databases.views, start, _an_entry), limit)]
         return checked[-1] + b"\0" if checked else None
 
-    def ascending(self, database: Any, start: bytes) -> Iterator[Item]:
-        """The items of ``database`` from ``start`` on as they are, in the order of their keys.
-
-        Raises:
-            CorruptRecord: They are out of order.
-        """
-        with self.txn.cursor(database) as cursor:
-            before = start
-            for key, data in _items(cursor) if cursor.set_range(start) else ():
-                if key < before:
-                    self._disordered(before, key)
-                before = key + b"\0"
-                yield key, data
-
-    def entries(self, database: Any, start: bytes, describe: Describe) -> Iterator[Item]:
-        """Keys and values from ``start`` on to the end of ``database``, each checked before it is returned."""
-        with self.txn.cursor(database) as cursor:
-            if not self._seek(cursor, start, lambda key, data: self._opened(key, data, describe)):
-                return
-            before = b""
-            for key, data in _items(cursor):
-                if key <= before:
-                    self._disordered(before, key)
-                before = key
-                yield key, self._opened(key, data, describe)
-
-    def _value(self, database: Any, key: bytes, describe: Describe) -> bytes | None:
-        data = self.txn.get(key, db=database)
-        if data is not None:
-            return self._opened(key, cast("bytes", data), describe)
-        for found, value in self.entries(database, key, describe):
-            return value if found == key else None  # else what is beside its place is sound
-        return None
-
-    def _opened(self, key: bytes, data: bytes, describe: Describe) -> bytes:
-        """What `sealed` has sealed."""
-        if not _is_sound(key, data):
-            self._corrupt(describe(key), "its check sum is wrong")
-        return data[:-4]
-
-    def _unpacked(self, value: bytes, made: Callable[[Any], T], what: str) -> T:
-        try:
-            return made(msgpack.unpackb(value, timestamp=3))
-        except Exception as error:  # damaged bytes fail in many ways
-            raise CorruptRecord(self._place(what), f"{type(error).__name__}: {error}") from error
-
-    # --- searching ---
-
-    def _seek(self, cursor: lmdb.Cursor, key: bytes, check: Callable[[bytes, bytes], object]) -> bool:
-        """Stand at the first entry from ``key`` on; whether there is one.
-
-        If it is not that of ``key``, the entry before it was checked; it is for the caller to check this one.
-        """
-        found = cursor.set_range(key)
-        if found:
-            if (at := _key(cursor)) == key:
-                return True
-            if at < key:
-                self._disordered(key, at)
-        if cursor.prev() if found else cursor.last():
-            if (before := _key(cursor)) >= key:
-                self._disordered(before, key)
-            check(*_item(cursor))
-            if found:
-                cursor.next()
-        elif found:
-            cursor.first()
-        return found
-
-    def _disordered(self, one: bytes, other: bytes) -> NoReturn:
-        self._corrupt(f"a key beside {other!r}", f"the keys are out of order: {one!r} stands before it")
-
-    def _corrupt(self, what: str, reason: str) -> NoReturn:
-        raise CorruptRecord(self._place(what), reason)
-
-    def _place(self, what: str) -> str:
-        return f"{what} of {self._path}"
-
 
 def stream_prefix(stream: StreamId) -> bytes:
     """The keys of ``stream`` in the index, less the version; the key of its snapshot."""
     return f"{stream.aggregate_id}\0{stream.aggregate_type}\0".encode()
-
-
-def sealed(key: bytes, value: bytes) -> bytes:
-    """``value`` with its check."""
-    return value + zlib.crc32(value, zlib.crc32(key)).to_bytes(4, "little")
-
-
-def _is_sound(key: bytes, data: bytes) -> bool:
-    return zlib.crc32(data, zlib.crc32(key)) == _SOUND
 
 
 def _is(record: Record, stream: StreamId, version: int) -> bool:
@@ -440,18 +318,3 @@ def _a_snapshot(key: bytes) -> str:
 def _an_entry(key: bytes) -> str:
     view, _, entry = key.partition(b"\0")
     return f"the entry {entry!r} of the view {view.decode(errors='replace')}"
-
-
-# py-lmdb's types allow for memory views, which only an environment with buffers=True returns.
-
-
-def _items(cursor: lmdb.Cursor) -> Iterator[Item]:
-    return cast("Iterator[Item]", cursor.iternext())
-
-
-def _item(cursor: lmdb.Cursor) -> Item:
-    return cast("Item", cursor.item())
-
-
-def _key(cursor: lmdb.Cursor) -> bytes:
-    return cast("bytes", cursor.key())

@@ -1,0 +1,227 @@
+"""What the writer does in one transaction: each job writes its part into it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import msgpack
+
+from uno_actors.errors import EventNotSerializable, UnoError
+from uno_actors.store.codec import Record, StreamId, pack
+from uno_actors.store.expected_version import place
+from uno_actors.store.records import PAGE, Append, Appended, DeadLetter, Snapshot, ViewChange
+from uno_stores.lmdb.reader import U64, Reading, stream_prefix
+from uno_stores.lmdb.searching import sealed
+
+MAX_HEADS = 100_000
+"""Stream versions that the writer remembers between transactions."""
+
+T_co = TypeVar("T_co", covariant=True)
+Outcomes = list[Appended | UnoError]
+
+
+class Heads:
+    """Stream versions that the writer remembers between transactions.
+
+    Attributes:
+        versions: The last version of each stream.
+        end: The end of the log for which they are right; -1 if it is not known.
+    """
+
+    __slots__ = ("end", "versions")
+
+    def __init__(self) -> None:
+        self.versions: dict[StreamId, int] = {}
+        self.end = -1
+
+
+class Writing:
+    """One write transaction: its jobs collect what goes into the log, so that each database is written at once.
+
+    Args:
+        reading: On the transaction.
+        heads: Forgotten here if another process has written since, or if there are too many.
+        max_event_size: Bytes that one record may take.
+    """
+
+    __slots__ = ("_heads", "_max_event_size", "databases", "end", "log", "reading", "streams", "txn")
+
+    def __init__(self, reading: Reading, heads: Heads, max_event_size: int) -> None:
+        self.reading = reading
+        self.txn = reading.txn
+        self.databases = reading.databases
+        self.end = reading.end()
+        self.log: list[tuple[bytes, bytes]] = []
+        self.streams: list[tuple[bytes, bytes]] = []
+        self._max_event_size = max_event_size
+        self._heads = heads.versions
+        if self.end != heads.end or len(self._heads) > MAX_HEADS:
+            self._heads.clear()
+
+    def version_of(self, stream: StreamId) -> int:
+        """The version of ``stream``, earlier jobs of the transaction included."""
+        heads = self._heads
+        version = heads.get(stream)
+        if version is None:
+            version = heads[stream] = self.reading.version(stream)
+        return version
+
+    def append(self, request: Append) -> Appended:
+        """Place the records of one request at the end of the log.
+
+        Raises:
+            UnoError: One of them is refused; nothing of the request is recorded.
+        """
+        placed = place(request, self.version_of)
+        packed = [self._packed(record) for record in placed]  # refused before anything is noted
+        first = self.end + 1
+        for record, data in zip(placed, packed, strict=True):
+            self.end += 1
+            position = U64.pack(self.end)
+            self.log.append((position, sealed(position, data)))
+            stream, version = record.stream, record.aggregate_version
+            if stream is not None and version is not None:
+                self._heads[stream] = version
+                self.streams.append((stream_prefix(stream) + U64.pack(version), position))
+        return Appended(range(first, first + len(placed)), placed)
+
+    def _packed(self, record: Record) -> bytes:
+        data, limit = pack(record), self._max_event_size
+        if len(data) > limit:
+            reason = f"it takes {len(data):,} bytes, the limit is {limit:,} (the store's max_event_size)"
+            raise EventNotSerializable(record.event_type, reason)
+        return data
+
+    def flush(self) -> None:
+        """Put what was collected into the databases."""
+        if self.log:
+            with self.txn.cursor(self.databases.log) as cursor:
+                cursor.putmulti(self.log, append=True)
+        if self.streams:
+            self.streams.sort()
+            with self.txn.cursor(self.databases.streams) as cursor:
+                cursor.putmulti(self.streams)
+
+
+class Work(Protocol[T_co]):
+    """A job for the writer."""
+
+    def write(self, writing: Writing) -> T_co:
+        """Do it in the transaction of ``writing``, and return its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Append what can be appended; the result is the outcome of each request."""
+
+    requests: Sequence[Append]
+
+    def write(self, writing: Writing) -> Outcomes:
+        """See `Work.write`."""
+        outcomes: Outcomes = []
+        for request in self.requests:
+            try:
+                outcomes.append(writing.append(request))
+            except UnoError as error:
+                outcomes.append(error)
+        return outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class SaveProgress:
+    """Checkpoints, dead letters and views, together or not at all."""
+
+    checkpoints: dict[str, int]
+    dead_letters: tuple[DeadLetter, ...]
+    views: tuple[ViewChange, ...]
+    dropped: tuple[tuple[str, int], ...]
+
+    def write(self, writing: Writing) -> None:
+        """See `Work.write`."""
+        for name, position in self.checkpoints.items():
+            key = name.encode()
+            writing.txn.put(key, sealed(key, U64.pack(position)), db=writing.databases.checkpoints)
+        for letter in self.dead_letters:
+            key = _dead_letter_key(letter.handler, letter.position)
+            packed = msgpack.packb(letter, datetime=True)
+            writing.txn.put(key, sealed(key, packed), db=writing.databases.dead_letters)
+        for view, view_key, value in self.views:
+            key = f"{view}\0".encode() + view_key
+            if value is None:
+                writing.txn.delete(key, db=writing.databases.views)
+            else:
+                writing.txn.put(key, sealed(key, value), db=writing.databases.views)
+        for handler, position in self.dropped:
+            writing.txn.delete(_dead_letter_key(handler, position), db=writing.databases.dead_letters)
+
+
+@dataclass(frozen=True, slots=True)
+class DropView:
+    """Remove a part of a view, so that a large one delays no other job; the result is whether there may be more."""
+
+    view: str
+
+    def write(self, writing: Writing) -> bool:
+        """See `Work.write`."""
+        name = self.view.encode()
+        writing.txn.delete(name, db=writing.databases.checkpoints)
+        with writing.txn.cursor(writing.databases.views) as cursor:
+            found = cursor.set_range(name + b"\0")
+            for _ in range(PAGE):
+                if not (found and bytes(cursor.key()).startswith(name + b"\0")):
+                    return False
+                found = cursor.delete()
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class DropDeadLetter:
+    """The result is whether there was one."""
+
+    handler: str
+    position: int
+
+    def write(self, writing: Writing) -> bool:
+        """See `Work.write`."""
+        key = _dead_letter_key(self.handler, self.position)
+        return writing.reading.has_dead_letter(key) and writing.txn.delete(
+            key, db=writing.databases.dead_letters
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SaveSnapshots:
+    """One for each stream."""
+
+    snapshots: tuple[Snapshot, ...]
+
+    def write(self, writing: Writing) -> None:
+        """See `Work.write`."""
+        packed = {
+            stream_prefix(snapshot.stream): msgpack.packb(snapshot[1:], datetime=True)
+            for snapshot in self.snapshots
+        }
+        items = {key: sealed(key, value) for key, value in packed.items()}
+        with writing.txn.cursor(writing.databases.snapshots) as cursor:
+            cursor.putmulti(sorted(items.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class DropSnapshots:
+    """The result is how many there were."""
+
+    aggregate_type: str | None
+
+    def write(self, writing: Writing) -> int:
+        """See `Work.write`."""
+        end = None if self.aggregate_type is None else f"\0{self.aggregate_type}\0".encode()
+        with writing.txn.cursor(writing.databases.snapshots) as cursor:
+            keys = map(bytes, cursor.iternext(values=False))
+            dropped = [key for key in keys if end is None or key.endswith(end)]
+        for key in dropped:
+            writing.txn.delete(key, db=writing.databases.snapshots)
+        return len(dropped)
+
+
+def _dead_letter_key(handler: str, position: int) -> bytes:
+    return f"{handler}\0".encode() + U64.pack(position)

@@ -1,0 +1,140 @@
+"""From a directory to an LMDB environment: its files are made or checked before anything is read from them."""
+
+import errno
+import os
+from pathlib import Path
+
+import lmdb
+from lmdb.verify import VerifyError, verify
+
+from uno_actors.errors import StoreFormatError, StoreFull, StoreUnavailable
+from uno_stores.guards import WriteTurn, reserve_lock_file
+from uno_stores.lmdb.errors import cannot_open, meaning
+from uno_stores.lmdb.options import Options
+from uno_stores.lmdb.searching import NAMES, Databases
+
+FORMAT = b"1"
+PROGRAM = b"uno_actors"
+MAX_READERS = 1024
+LEASES = "leases.lock"
+
+
+def turn_at(path: Path) -> WriteTurn:
+    """The turn to write of the directory ``path``, made if it is missing.
+
+    Raises:
+        StoreFull, StoreUnavailable: It cannot be made or read.
+    """
+    name = f"lmdb:{path}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return WriteTurn(path)
+    except OSError as error:
+        raise cannot_open(name, error) from error
+
+
+def open_environment(path: Path, options: Options) -> tuple[lmdb.Environment, Databases]:
+    """The environment in the directory ``path``, made if there is none, and its databases.
+
+    Raises:
+        StoreFull, StoreUnavailable: Its files cannot be made, read or written.
+        StoreFormatError: They are another program's, damaged, or of a newer format.
+    """
+    name = f"lmdb:{path}"
+    data = path / "data.mdb"
+    try:
+        ours = ("lock.mdb", LEASES)
+        if not data.exists() and (
+            others := sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
+        ):
+            raise StoreFormatError(
+                path, f"the directory holds other files ({', '.join(others[:3])}); name an empty one"
+            )
+        reserve_lock_file(path, MAX_READERS)
+        env = lmdb.open(
+            str(path),
+            map_size=options.map_size,
+            max_dbs=8,
+            max_readers=MAX_READERS,
+            metasync=options.durability == "fsync",
+        )
+    except OSError as error:
+        raise cannot_open(name, error) from error
+    except lmdb.Error as error:
+        if isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError)):
+            raise StoreFormatError(path, f"data.mdb is no LMDB file ({error})") from error
+        full = meaning(path, error)
+        if isinstance(full, StoreFull):
+            raise full from error
+        raise StoreUnavailable(name, f"{error}; {_remedy(error)}") from error
+    try:
+        _check_whole(env, path)
+        _check_format(env, path)
+        env.reader_check()
+        return env, Databases.opened(env)
+    except lmdb.Error as error:
+        env.close()
+        raise meaning(path, error) from error
+    except BaseException:
+        env.close()
+        raise
+
+
+def _remedy(error: lmdb.Error) -> str:
+    """What helps where LMDB refuses to open a store."""
+    if "already open" in str(error):
+        return "share the store that has it open"
+    if getattr(error, "code", None) == errno.EAGAIN:  # its lock for the number of this process is another's
+        return (
+            f"another process that has the number {os.getpid()} too, as the first ones of two containers do, has the"
+            " store open, and LMDB tells its readers apart by their numbers: run both in one PID namespace (with"
+            " Docker `--pid=container:NAME`, in a pod `shareProcessNamespace: true`), or move to a PostgreSQL store"
+        )
+    return "it needs a directory that it may write"
+
+
+def _check_whole(env: lmdb.Environment, path: Path) -> None:
+    """Refuse a file that has lost its end: to read the missing pages would kill the process (SIGBUS)."""
+    pages = env.info()["last_pgno"] + 1  # before the size, which another process may make grow
+    missing = pages * env.stat()["psize"] - (path / "data.mdb").stat().st_size
+    # LMDB may leave out free pages at the end, so a short file is looked at closely before it is refused.
+    if missing > 0 and _damaged(path):
+        raise StoreFormatError(
+            path, f"data.mdb was cut off, {missing:,} bytes are missing; put back a whole copy of it"
+        )
+
+
+def _damaged(path: Path) -> bool:
+    try:
+        return bool(verify(str(path)))  # type: ignore[no-untyped-call]
+    except VerifyError:
+        return True
+
+
+def _check_format(env: lmdb.Environment, path: Path) -> None:
+    """Claim an empty environment, and refuse one that is another program's or of a newer format."""
+    with env.begin(write=True) as txn:
+        if not txn.stat()["entries"]:
+            meta = env.open_db(b"meta", txn)
+            txn.put(b"program", PROGRAM, db=meta)
+            txn.put(b"format", FORMAT, db=meta)
+        try:
+            meta = env.open_db(b"meta", txn, create=False)
+            program, found = txn.get(b"program", db=meta), txn.get(b"format", db=meta)
+            with txn.cursor() as cursor:
+                unknown = sorted(set(map(bytes, cursor.iternext(values=False))).difference(NAMES))
+        except (lmdb.NotFoundError, lmdb.IncompatibleError):
+            program = None
+    if program != PROGRAM:
+        raise StoreFormatError(path, "another program's LMDB environment is there; it was left as it was")
+    if found != FORMAT:
+        shown = (found or b"none").decode(errors="replace")
+        raise StoreFormatError(
+            path,
+            f"its format is {shown}, this version of uno_actors reads {FORMAT.decode()}; use the version that"
+            " wrote it",
+        )
+    if unknown:  # else a new one would be made, empty, beside the one whose name is damaged
+        raise StoreFormatError(
+            path, f"its pages are damaged: a database is named {unknown[0]!r}; put back a whole copy"
+        )

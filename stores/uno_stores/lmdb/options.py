@@ -1,0 +1,43 @@
+"""The options of an `LmdbEventStore`, their defaults and limits."""
+
+from typing import Literal, NamedTuple, get_args
+
+from uno_actors.quantities import check_count
+
+MAP_SIZE = 64 << 30
+"""Bytes of address space reserved for the file at first; the file itself is as large as its contents."""
+MIN_SIZE = 1 << 20
+"""Bytes of the smallest map, so that there is room for the databases themselves."""
+MAX_EVENT_SIZE = 16 << 20
+"""Default limit of a record, in bytes."""
+
+Durability = Literal["fsync", "relaxed"]
+
+
+class Options(NamedTuple):
+    """How the environment is opened, and how far it may grow."""
+
+    durability: Durability
+    map_size: int
+    max_size: int | None
+
+
+def check_options(
+    durability: str = "fsync",
+    map_size: int = MAP_SIZE,
+    max_size: int | None = None,
+    max_event_size: int = MAX_EVENT_SIZE,
+) -> None:
+    """Refuse options out of range.
+
+    Raises:
+        ValueError: One is.
+    """
+    if durability not in get_args(Durability):
+        allowed = " or ".join(map(repr, get_args(Durability)))
+        raise ValueError(f"durability must be {allowed}; found {durability!r}")
+    for name, given in (("map_size", map_size), ("max_size", max_size)):
+        check_count(name, given, none=True)
+        if given is not None and given < MIN_SIZE:
+            raise ValueError(f"{name} must be at least {MIN_SIZE:,} bytes; found {given:,}")
+    check_count("max_event_size", max_event_size, 1)
