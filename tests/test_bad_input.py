@@ -300,7 +300,7 @@ async def test_a_store_of_a_newer_format_is_refused_with_both_versions(tmp_path:
 AS_NOBODY = """
 import asyncio, os, sys
 from uno_actors import ActorSystem, StoreUnavailable
-from uno_actors.store.port import check_store_url
+from uno_actors.store.opening import check_store_url
 import uno_stores.lmdb
 check_store_url("lmdb:bank")  # all before its files are out of reach
 if os.geteuid() == 0:

@@ -298,7 +298,7 @@ PROGRAM = """
 import sys
 sys.path.insert(0, {here!r})
 from uno_actors import UnoError, open_store
-from uno_actors.store.port import check_store_url
+from uno_actors.store.opening import check_store_url
 for use in (open_store, check_store_url):
     try:
         use("memory:")
