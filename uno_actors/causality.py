@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
+from uno_actors.forks import on_fork
+
 
 class Cause(NamedTuple):
     """The message being handled, as those that follow from it will name it.
@@ -62,4 +64,4 @@ def new_id() -> str:
 
 _ids: list[str] = []
 """Made and not yet used."""
-os.register_at_fork(after_in_child=_ids.clear)
+on_fork(after_in_child=_ids.clear)

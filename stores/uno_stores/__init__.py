@@ -3,9 +3,9 @@
 - ``uno_stores.memory``: the reference implementation; read it first.
 - ``uno_stores.lmdb``: the embedded default, durable on local disk.
 - ``uno_stores.sql``: PostgreSQL and SQLite, with the extra ``sql``.
-- ``guards`` and ``files`` are shared: one process at a time, and files that have been moved or deleted.
+- ``guards``, ``locks`` and ``files`` are shared: one process at a time, and files that were moved or deleted.
 
-Each is imported when it is first asked for, so that none needs what another is made of.
+Each store is imported at its first use, so that none needs the packages of another.
 """
 
 from importlib import import_module

@@ -3,21 +3,24 @@
 - `Gate`: the map is replaced or closed only while no transaction of this process uses it.
 - `Forkable`: a forked child lets go of what it has inherited, so that it can open the store anew.
 - `WriteTurn`: one process at a time writes, also where processes of two namespaces have the same number.
-- `LeaseFile`: a name is held by one process at a time; the kernel frees what a dead process held.
+- `LeaseFile`: one process at a time holds a name; the kernel frees the names of a dead process.
 - `reserve_lock_file` and `can_map`: no crash by a full disk, no loss of the map by a full address space.
+
+The locks between processes are those of `uno_stores.locks`, which has them for POSIX and for Windows.
 """
 
 import contextlib
-import fcntl
 import mmap
 import os
+import sys
 import threading
-import time
 import weakref
 from collections.abc import Iterator
-from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
+
+from uno_actors.forks import on_fork
+from uno_stores import locks
 
 PATIENCE = 10.0
 """Seconds to wait for the transactions of this process before the map may be replaced."""
@@ -28,7 +31,7 @@ READER_BYTES = 64
 
 
 class Gate:
-    """Transactions pass together; who replaces the map passes alone."""
+    """Transactions pass together; the replacement of the map passes alone."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
@@ -56,7 +59,7 @@ class Gate:
         self.leave()
 
     def lock(self, seconds: float) -> bool:
-        """Keep newcomers out and wait for those inside; whether they left in time. If so `unlock` must follow."""
+        """Let no more transactions in, and wait for those inside; whether they left in time. If so `unlock` follows."""
         with self._changed:
             if not self._changed.wait_for(lambda: not self._locked, seconds):
                 return False
@@ -123,9 +126,7 @@ def _after_fork_in_child() -> None:
     _forkables.clear()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+on_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 class WriteTurn:
@@ -133,12 +134,15 @@ class WriteTurn:
 
     LMDB's own lock is a robust mutex that knows its owner by the number of a thread. In two containers threads have
     the same numbers, and when one is killed while it waits for the other, the kernel takes the mutex for its own and
-    lets a third write beside the second. So no writer here waits for that mutex: all wait for this turn, a ``flock`` of
-    the directory, which the kernel frees when the process ends, however it ends.
+    lets a third write beside the second. So no writer here waits for that mutex: all wait for this turn, a lock on
+    the directory, which the kernel frees when the process ends, even if it is killed.
+
+    Raises:
+        OSError: The directory cannot be opened, or this system has no locks.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._lock = locks.DirectoryLock(directory)
         self._thread = threading.Lock()
 
     def take(self, seconds: float | None = None) -> None:
@@ -149,32 +153,18 @@ class WriteTurn:
         """
         if not self._thread.acquire(timeout=-1 if seconds is None else seconds):
             raise TimeoutError(_NO_TURN.format(seconds))
+        taken = False
         try:
-            if seconds is None:
-                fcntl.flock(self._directory, fcntl.LOCK_EX)
-            else:
-                self._take_within(seconds)
-        except BaseException:
-            self._thread.release()
-            raise
-
-    def _take_within(self, seconds: float) -> None:
-        end, pause = time.monotonic() + seconds, 0.0001
-        while True:
-            try:
-                fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise TimeoutError(_NO_TURN.format(seconds)) from None
-            else:
-                return
-            time.sleep(pause)
-            pause = min(2 * pause, 0.01)
+            taken = self._lock.take(seconds)
+        finally:
+            if not taken:
+                self._thread.release()
+        if not taken:
+            raise TimeoutError(_NO_TURN.format(seconds))
 
     def release(self) -> None:
         """Let others have it."""
-        if self._directory >= 0:
-            fcntl.flock(self._directory, fcntl.LOCK_UN)
+        self._lock.release()
         self._thread.release()
 
     @contextlib.contextmanager
@@ -192,61 +182,44 @@ class WriteTurn:
 
     def close(self) -> None:
         """Let go of the directory."""
-        if self._directory >= 0:
-            os.close(self._directory)
-            self._directory = -1
+        self._lock.close()
 
 
 _NO_TURN = "another process had the turn to write for {:g} s"
 
 
 class LeaseFile:
-    """Names held by this process: a locked byte each in one file.
+    """Names held by this process, by locks that the kernel frees when the process ends, even if it is killed.
 
-    The locks are those of POSIX: no child inherits them, and the kernel frees them when the process ends,
-    however it ends. They are also freed when any descriptor of the file is closed in this process, so nobody
-    else here may open it.
+    On POSIX no child inherits them. They are also freed when any descriptor of the file is closed in this process, so
+    nothing else here may open it.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: int | None = None
+        self._names = locks.NameLocks(path)
         self._held: set[str] = set()
 
     def take(self, name: str) -> bool:
-        """Whether ``name`` is ours now and was nobody's before.
+        """Take ``name``; whether it was free.
 
         Raises:
             OSError: The file cannot be made or locked.
         """
-        if name in self._held:
-            return False
-        if self._file is None:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _byte(name))
-        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system likes
+        if name in self._held or not self._names.take(name):
             return False
         self._held.add(name)
         return True
 
     def release(self, name: str) -> None:
         """Let go of ``name``, if it is held."""
-        if name in self._held and self._file is not None:
+        if name in self._held:
             self._held.remove(name)
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _byte(name))
+            self._names.release(name)
 
     def close(self) -> None:
         """Let go of all."""
         self._held.clear()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-
-def _byte(name: str) -> int:
-    """The place of ``name`` in the file: 62 bits of its hash, so that no two names meet."""
-    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) >> 2
+        self._names.close()
 
 
 def reserve_lock_file(directory: Path, readers: int) -> None:
@@ -255,22 +228,37 @@ def reserve_lock_file(directory: Path, readers: int) -> None:
     LMDB leaves it sparse: on a full disk the next reader to register would be killed by SIGBUS. To be called
     before the environment is opened, for to close the file afterwards would free LMDB's locks on it.
 
+    Where the system cannot reserve room in a file (macOS and Windows have no ``posix_fallocate``), a new lock file is
+    written whole; one that exists is left alone, since others may use it.
+
     Raises:
         OSError: There is no room, or the directory may not be written.
     """
     path = directory / "lock.mdb"
-    if path.exists() and (found := path.stat()).st_size and found.st_blocks * 512 >= found.st_size:
+    if path.exists() and (found := path.stat()).st_size and bytes_on_disk(found) >= found.st_size:
         return
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
     try:
         # One that exists keeps its size, which is the number of readers for all processes that have it open.
-        os.posix_fallocate(file, 0, os.fstat(file).st_size or (readers + 16) * READER_BYTES)
+        size = os.fstat(file).st_size
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size or (readers + 16) * READER_BYTES)
+        elif not size:
+            os.write(file, bytes((readers + 16) * READER_BYTES))
     finally:
         os.close(file)
 
 
+def bytes_on_disk(found: os.stat_result) -> int:
+    """What a file takes on the disk; its size where the system does not tell more."""
+    blocks: int | None = getattr(found, "st_blocks", None)
+    return found.st_size if blocks is None else blocks * 512
+
+
 def can_map(size: int) -> bool:
     """Whether the process has so many bytes of address space left; LMDB loses its map if it tries in vain."""
+    if not hasattr(mmap, "MAP_ANONYMOUS"):  # Windows would have to find the memory for it
+        return sys.maxsize > 2**32
     try:
         mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ).close()
     except (OSError, ValueError, OverflowError):

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import os
 import sys
 import threading
 from asyncio.tasks import _enter_task, _leave_task  # see "Extending asyncio" in Python's documentation
@@ -16,6 +15,7 @@ from typing import Any, cast
 from uno_actors.actors.carrier import Carrier, Waiting
 from uno_actors.actors.loop_thread import LoopThread, T, run_on
 from uno_actors.actors.worker_pool import MAX_WORKERS, WorkerPool, WorkerStatistics, blocking
+from uno_actors.forks import on_fork
 
 TURN_SECONDS = 0.005
 """How long actors keep the loop from whatever else runs on it."""
@@ -329,5 +329,4 @@ def _forget_default() -> None:
     _default, _default_lock = None, threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_default)
+on_fork(after_in_child=_forget_default)

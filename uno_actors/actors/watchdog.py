@@ -5,7 +5,6 @@ others, for whom spare ones are started. The watchdog looks from a thread of its
 they are held.
 """
 
-import os
 import sys
 import sysconfig
 import threading
@@ -15,6 +14,7 @@ from time import monotonic
 from types import FrameType
 
 from uno_actors.actors.dispatcher import Dispatcher
+from uno_actors.forks import on_fork
 from uno_actors.logs import get_logger
 
 HELD_SECONDS = 1.0
@@ -133,5 +133,4 @@ def line_of(frame: FrameType) -> str:
 watchdog = Watchdog()
 """That of the process."""
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=watchdog.forget_all)  # its thread is not there, nor what it watched
+on_fork(after_in_child=watchdog.forget_all)  # its thread is not there, nor what it watched

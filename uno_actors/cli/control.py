@@ -3,6 +3,9 @@
 The socket is in the store's directory or, for a store without one, in the user's runtime directory. A request is one
 line of JSON, and so is the answer. A killed process leaves its socket behind; the next process that finds it removes
 it.
+
+Where there are no Unix sockets (Python on Windows), or where the system does not tell which user is at the other end, a
+running system cannot be asked from another process. It runs all the same.
 """
 
 import asyncio
@@ -23,14 +26,31 @@ from uno_actors.store_urls import path_in
 
 PREFIX = "uno-actors-"
 LONGEST_PATH = 100
-"""Bytes; Unix sockets have paths of at most 107."""
+"""Bytes; Unix sockets have paths of at most 107, on macOS 103."""
 LONGEST_REQUEST = 65_536
 PATIENCE = 5.0
 """Maximum seconds for an answer."""
 
 
 class ControlRefused(CallerError):
-    """A directory for sockets that other users can write to, or that cannot be made."""
+    """No socket is to be had, or none that other users cannot use."""
+
+
+def check_sockets() -> None:
+    """Check that processes of one user can ask each other on this system.
+
+    Raises:
+        ControlRefused: They cannot.
+    """
+    if not hasattr(socket, "AF_UNIX") or not hasattr(os, "getuid"):
+        reason = "this system has no Unix sockets"
+    elif not hasattr(socket, "SO_PEERCRED") and _local_peercred() is None:
+        reason = "this system does not tell which user is at the other end of a socket"
+    else:
+        return
+    raise ControlRefused(
+        f"{reason}: call `tree()` and `statistics()` of the system within its process, and see its logs"
+    )
 
 
 def control_directory(store_url: str, key: str) -> Path:
@@ -41,8 +61,9 @@ def control_directory(store_url: str, key: str) -> Path:
         key: Distinguishes systems whose stores have no directory.
 
     Raises:
-        ControlRefused: The user's directory is open to others, or cannot be made.
+        ControlRefused: The user's directory is not the user's own, or cannot be made; or see `check_sockets`.
     """
+    check_sockets()
     if (directory := _of_store(store_url)) is not None and _is_short(directory):
         return directory
     places = [above / _below_user(store_url, key) for above in _above_users()]
@@ -64,7 +85,11 @@ def control_directories(store_url: str, key: str) -> list[Path]:
     Args:
         store_url: As for `control_directory`.
         key: As for `control_directory`.
+
+    Raises:
+        ControlRefused: See `check_sockets`.
     """
+    check_sockets()
     of_user = Path(f"/run/user/{os.getuid()}")
     places = [above / _below_user(store_url, key) for above in dict.fromkeys((*_above_users(), of_user))]
     found = [place for place in places if place.is_dir() and _is_private(place.parent) and _is_private(place)]
@@ -121,7 +146,9 @@ class ControlServer:
         nameless.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         try:
-            os.fchmod(listener.fileno(), 0o600)  # before it has a name, so that it is never open to others
+            # Before it has a name, so that it is never open to others. macOS refuses this: there only the user is checked.
+            with contextlib.suppress(OSError):
+                os.fchmod(listener.fileno(), 0o600)
             listener.bind(str(nameless))
             nameless.chmod(0o600)
             self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LONGEST_REQUEST)
@@ -139,11 +166,11 @@ class ControlServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(PATIENCE):
-                if _peer(writer) in (os.getuid(), 0):
+                if peer_user(writer.get_extra_info("socket")) in (os.getuid(), 0):
                     answer = self._answered(await reader.readline())
                     writer.write(json.dumps(answer, default=str).encode() + b"\n")
                     await writer.drain()
-        except (OSError, TimeoutError, ValueError):  # whoever asked has gone, or asks too much
+        except (OSError, TimeoutError, ValueError):  # the caller has gone, or asks too much
             pass
         finally:
             writer.close()
@@ -155,12 +182,28 @@ class ControlServer:
             return {"error": describe(error)}
 
 
-def _peer(writer: asyncio.StreamWriter) -> int:
-    """The user at the other end."""
-    found = writer.get_extra_info("socket").getsockopt(
-        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
-    )
-    return int(struct.unpack("3i", found)[1])
+def peer_user(connection: Any) -> int:
+    """The user at the other end of a Unix socket.
+
+    Linux tells it by ``SO_PEERCRED`` in a struct ucred: process, user, group. macOS and the BSDs tell it by
+    ``LOCAL_PEERCRED`` in a struct xucred, which begins with a version and the user; this is what their ``getpeereid``
+    reads.
+    """
+    if hasattr(socket, "SO_PEERCRED"):
+        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", found)[1])
+    found = connection.getsockopt(_SOL_LOCAL, _local_peercred(), _XUCRED_BYTES)
+    return int(struct.unpack_from("=2I", found)[1])
+
+
+def _local_peercred() -> int | None:
+    """The number of the option on this system, ``None`` if it has none."""
+    found: int | None = getattr(socket, "LOCAL_PEERCRED", None)
+    return found
+
+
+_SOL_LOCAL = 0
+_XUCRED_BYTES = struct.calcsize("=2Ih2x16I")
 
 
 class Unanswered(WorldError):

@@ -6,8 +6,10 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Literal
 
 from uno_actors.cli.control import ControlServer, control_directory
@@ -24,6 +26,9 @@ GAVE_UP = 3
 
 LogForm = Literal["text", "json"]
 
+RELOAD: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""The signal on which a service reads its file again; Windows has none, there a service is started again."""
+
 
 class EarlySignals:
     """Signals that come while the file is read and its modules are imported, before there is an event loop.
@@ -38,7 +43,8 @@ class EarlySignals:
         """From now on, until a `Service` takes over."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: end_process(STOPPED))
-        signal.signal(signal.SIGHUP, self._keep)
+        if RELOAD is not None:
+            signal.signal(RELOAD, self._keep)
 
     def _keep(self, _number: int, _frame: object) -> None:
         self.told_to_reload = True
@@ -77,8 +83,9 @@ class Service:
         loop = asyncio.get_running_loop()
         self._main = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, number)
-        loop.add_signal_handler(signal.SIGHUP, self._told_to_reload.set)
+            _on_signal(loop, number, partial(self._stop, number))
+        if RELOAD is not None:
+            _on_signal(loop, RELOAD, self._told_to_reload.set)
         if self._early.told_to_reload:
             self._told_to_reload.set()
         try:
@@ -194,6 +201,14 @@ def log_findings(config: Config) -> None:
             "rules contradict each other" if is_contradiction else "rules are worth a look",
             finding=str(config.fault(finding.path, finding.option, finding.reason)),
         )
+
+
+def _on_signal(loop: asyncio.AbstractEventLoop, number: int, call: Callable[[], object]) -> None:
+    """Have ``call`` called on ``loop`` at each signal of this number."""
+    try:
+        loop.add_signal_handler(number, call)
+    except NotImplementedError:  # on Windows, whose event loops handle no signals
+        signal.signal(number, lambda _number, _frame: loop.call_soon_threadsafe(call))
 
 
 def end_process(code: int) -> None:

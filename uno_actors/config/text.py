@@ -119,8 +119,8 @@ def _content(path: Path) -> bytes:
 
 
 def _at_once(path: str, flags: int) -> int:
-    """Open without waiting for the other end of a FIFO."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    """Open without waiting for the other end of a FIFO, where there are FIFOs."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
 
 
 # --- variables ---------------------------------------------------------------------------------------------

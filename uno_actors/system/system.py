@@ -34,6 +34,7 @@ from uno_actors.errors import (
     UnknownAggregateType,
     shown,
 )
+from uno_actors.forks import on_fork
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
 from uno_actors.handlers.projection import published_view
 from uno_actors.handlers.spec import HandlerSpec, Start
@@ -66,7 +67,7 @@ class _Forks:
 
     def __init__(self) -> None:
         self.count = 0
-        os.register_at_fork(after_in_child=self._forked)
+        on_fork(after_in_child=self._forked)
 
     def _forked(self) -> None:
         self.count += 1

@@ -2,19 +2,20 @@
 
 import contextlib
 import errno
-import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import lmdb
 
 from uno_actors.errors import StoreFormatError, StoreFull, StoreUnavailable, UnoError, WorldError
+from uno_stores.locks import NoFileLocks
 
+resource: Any
 try:
     import resource
-except ModuleNotFoundError:  # Windows has no limit on the size of a file
-    _LIMITS_FILES = False
-else:
-    _LIMITS_FILES = True
+except ModuleNotFoundError:  # Windows limits no files of a process
+    resource = None
 
 _DISK_FULL = {getattr(errno, name, errno.ENOSPC) for name in ("ENOSPC", "EDQUOT", "EFBIG")}
 _NO_ROOM = 1 << 20
@@ -47,11 +48,11 @@ def meaning(path: Path, error: Exception) -> UnoError:
 
 def is_full(path: Path) -> bool:
     """Whether the disk, or the largest file that this process may write, has no room left."""
-    disk = os.statvfs(path)
-    largest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    room = disk.f_bavail * disk.f_frsize
-    if largest != resource.RLIM_INFINITY:
-        room = min(room, largest - (path / "data.mdb").stat().st_size)
+    room = shutil.disk_usage(path).free
+    if resource is not None:
+        largest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if largest != resource.RLIM_INFINITY:
+            room = min(room, largest - (path / "data.mdb").stat().st_size)
     return room < _NO_ROOM
 
 
@@ -59,4 +60,6 @@ def cannot_open(name: str, error: OSError) -> WorldError:
     """Our error for a directory that cannot be opened, made or written."""
     if error.errno in _DISK_FULL:
         return StoreFull(name, f"{error.strerror}; make room on the disk")
+    if isinstance(error, NoFileLocks):  # its text has the remedy
+        return StoreUnavailable(name, str(error.strerror))
     return StoreUnavailable(name, f"{error.strerror or error}; it needs a directory that it may write")

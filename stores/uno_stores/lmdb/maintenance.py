@@ -23,6 +23,7 @@ from uno_actors.errors import CorruptRecord, PlaceTaken, StoreFormatError, Store
 from uno_actors.store.codec import StreamId, read_payload
 from uno_actors.store.maintenance import Fault, Progress, StoreInfo, Verified
 from uno_actors.store.records import PAGE, StoredRecord
+from uno_stores.guards import bytes_on_disk
 from uno_stores.lmdb.environment import Environment
 from uno_stores.lmdb.reader import LAST, U64, Reading
 from uno_stores.lmdb.searching import Item
@@ -43,7 +44,7 @@ def info(environment: Environment) -> StoreInfo:
         events,
         sum(1 for _ in _stream_names(environment)),
         snapshots,
-        sum(file.stat().st_blocks * 512 for file in environment.path.iterdir()),
+        sum(bytes_on_disk(file.stat()) for file in environment.path.iterdir()),
         (facts["last_pgno"] + 1) * page_size,
         facts["map_size"],
     )
@@ -78,7 +79,7 @@ def backup(environment: Environment, target: Path, progress: Progress) -> None:
         watch = threading.Thread(target=_watch, args=(data, total, progress, done))
         watch.start()
         try:
-            copy = os.open(data, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _mode(environment.path / "data.mdb"))
+            copy = os.open(data, _NEW_FILE, _mode(environment.path / "data.mdb"))
             try:
                 with environment.gate:
                     environment.env.copyfd(copy, compact=True)
@@ -89,7 +90,9 @@ def backup(environment: Environment, target: Path, progress: Progress) -> None:
             watch.join()
         _sync(data)
         _sync(partial)
-        partial.replace(target)  # an empty directory gives way
+        if target.exists():
+            target.rmdir()  # it is empty; Windows would not replace it
+        partial.rename(target)
         _sync(target.parent)
     except (OSError, lmdb.Error) as error:
         if partial is not None:
@@ -118,7 +121,12 @@ def _watch(data: Path, total: int, progress: Progress, done: threading.Event) ->
             progress(min(data.stat().st_size, total), total)
 
 
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
+
 def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # which cannot be opened there, and is written with its files
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -12,6 +12,7 @@ from uno_stores.guards import WriteTurn, reserve_lock_file
 from uno_stores.lmdb.errors import cannot_open, meaning
 from uno_stores.lmdb.options import Options
 from uno_stores.lmdb.searching import NAMES, Databases
+from uno_stores.locks import WRITER
 
 FORMAT = b"1"
 PROGRAM = b"uno_actors"
@@ -43,7 +44,7 @@ def open_environment(path: Path, options: Options) -> tuple[lmdb.Environment, Da
     name = f"lmdb:{path}"
     data = path / "data.mdb"
     try:
-        ours = ("lock.mdb", LEASES)
+        ours = ("lock.mdb", LEASES, WRITER)
         if not data.exists() and (
             others := sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
         ):
