@@ -121,7 +121,7 @@ def test_attempts_that_the_budget_never_allows_are_a_contradiction(
         (finding,) = findings
         assert finding.path == ("s", "mail")
         assert finding.option == "max_attempts"
-        assert f"gives up at its failure {restarts + 1 if restarts is not None else None}" in finding.reason
+        assert f"gives up at failure {restarts + 1 if restarts is not None else None}" in finding.reason
 
 
 # restarts of the supervisors from the outermost, max_attempts, at which failure it is over
@@ -147,14 +147,14 @@ def test_an_event_has_the_restarts_of_all_supervisors_above_its_handler(
     contradictions = [finding for finding in findings if finding.severity == "contradiction"]
     assert len(contradictions) == (over is not None)
     if over is not None:
-        assert f"but 's0' gives up at its failure {over}: raise" in contradictions[0].reason
+        assert f"but 's0' gives up at failure {over}: raise" in contradictions[0].reason
 
 
 def test_an_event_that_ends_an_inner_supervisor_before_it_is_set_aside_is_a_warning() -> None:
     (finding,) = analyse([nested([5, 3], handler(9))], 10).findings
     assert (finding.severity, finding.path) == ("warning", ("s0", "s1", "mail"))
     assert finding.reason == (
-        "an event is to be tried 9 times, but 's1' gives up at its failure 4, which restarts all that is under it:"
+        "an event should get 9 attempts, but 's1' gives up at failure 4, which restarts all its children:"
         " raise max_restarts there to 9, or write 3 here"
     )
 
@@ -171,9 +171,7 @@ def test_nobody_starts_a_temporary_supervisor_again() -> None:
     inner = supervised(handler(4), name="inner", restarts=2)
     outer = supervised(ChildSpec(inner, restart="temporary"), restarts=100)
     (finding,) = [one for one in analyse([outer], 10).findings if one.severity == "contradiction"]
-    assert (
-        "'inner' gives up at its failure 3: raise max_restarts there to 4, or write 2 here" in finding.reason
-    )
+    assert "'inner' gives up at failure 3: raise max_restarts there to 4, or write 2 here" in finding.reason
 
 
 def test_a_temporary_handler_has_one_attempt_whatever_the_budget_is() -> None:
@@ -195,7 +193,7 @@ def test_an_event_fails_as_often_as_in_a_simulation(
     (mail,) = simulated.children.values()
     if over:
         assert simulated.ended
-        assert f"gives up at its failure {mail.failures}:" in over[0].reason
+        assert f"gives up at failure {mail.failures}:" in over[0].reason
     else:
         assert mail.dead > 0
 

@@ -59,7 +59,7 @@ the system ends at the latest after 11 restarts, at failure 12 in a row of outer
 a child that cannot start is down for up to 2.4 s before the system ends
 stopping the children takes up to 10 s by their own deadlines; what still runs after 10 s is abandoned
 
-{file} is right
+{file} is valid
 """
 
 
@@ -97,10 +97,10 @@ def test_rules_that_contradict_each_other_are_told_with_their_line(tmp_path: Pat
     result = check(path)
     assert result.exit_code == 1
     assert (
-        f"contradiction: {path}:19: supervisors[0].supervisors[0].handlers[0].max_attempts: an event is to be tried"
-        " 12 times, but 'outer' gives up at its failure 12: raise max_restarts there to 12, or write 11 here\n"
+        f"contradiction: {path}:19: supervisors[0].supervisors[0].handlers[0].max_attempts: an event should get"
+        " 12 attempts, but 'outer' gives up at failure 12: raise max_restarts there to 12, or write 11 here\n"
     ) in result.output
-    assert result.output.endswith("contradicts itself\n")
+    assert result.output.endswith("has contradictions\n")
 
 
 def test_a_warning_is_told_and_the_file_is_right_all_the_same(tmp_path: Path) -> None:

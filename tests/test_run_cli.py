@@ -229,7 +229,7 @@ def test_supervisors_that_give_up_end_it_with_3(service: Running) -> None:
     assert service.code() == 3
     events = [json.loads(line) for line in service.log.read_text().splitlines()]
     (contradiction,) = [line for line in events if line["event"] == "rules contradict each other"]
-    assert "an event is to be tried 5 times" in contradiction["finding"]
+    assert "an event should get 5 attempts" in contradiction["finding"]
     assert f"{service.file}:" in contradiction["finding"]
     gave_up = events[-1]
     assert (gave_up["event"], gave_up["level"]) == ("system gave up", "critical")

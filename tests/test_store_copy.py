@@ -150,7 +150,7 @@ async def test_a_source_that_grows_meanwhile_is_told_and_the_next_copy_goes_on(s
         return await read()
 
     source.checkpoints = checkpoints  # type: ignore[method-assign]
-    with pytest.raises(CopyRefused, match="has grown meanwhile"):
+    with pytest.raises(CopyRefused, match="has grown during the copy"):
         await copy_store(source, target, unheard)
     source.checkpoints = read  # type: ignore[method-assign]
     assert (await copy_store(source, target, unheard)).known == 2

@@ -1,11 +1,11 @@
-"""The rule for text that people and programs read from us: terminals, logs, JSON, and the texts of errors.
+"""Makes any text safe to show in terminals, logs, JSON and the texts of errors.
 
-A name, a topic, a payload or the text of an error may hold anything: line ends that forge a line of a log,
-escapes that a terminal obeys, marks that turn the direction of writing, halves of characters, megabytes.
+A name, a topic, a payload or the text of an error may contain anything: line ends that forge a line of a log, escapes
+that a terminal obeys, marks that change the direction of text, halves of characters, megabytes.
 
-- A line shows such characters as escapes: `printable`. A text of several lines keeps its own: `printable_lines`.
-- An error is recorded and logged up to a length, with its beginning and its end: `bounded`, `traceback_text`.
-- JSON is ASCII, and valid whatever the values are: `as_json`.
+- A line shows such characters as escapes: `printable`. A text of several lines keeps its line ends: `printable_lines`.
+- A long error is recorded and logged with its beginning and its end: `bounded`, `traceback_text`.
+- JSON is ASCII, and valid for any value: `as_json`.
 """
 
 import json
@@ -17,28 +17,28 @@ from datetime import date, datetime, time
 from typing import Any
 
 LONGEST_ERROR = 4_000
-"""Characters that are kept of an error's text."""
+"""Maximum characters of an error's text."""
 LONGEST_TRACEBACK = 64_000
-"""Characters that are kept of a traceback, the error's text included."""
+"""Maximum characters of a traceback, the error's text included."""
 DEEPEST = 100
-"""Levels of lists and tables that JSON shows where it cannot show a value as it is."""
+"""Maximum levels of lists and tables where JSON cannot show a value as it is."""
 LONGEST_NUMBER = 4_000
-"""Bits of a whole number that are written as decimal digits; a longer one is written as a hexadecimal text."""
+"""Maximum bits of a whole number written in decimal; a larger one is written as hexadecimal text."""
 
 _CAUSES = ("\nThe above exception was the direct cause", "\nDuring handling of the above exception, another")
 _MARK = "  | "
 
 
 def readable(text: str) -> str:
-    """``text`` with what is no valid Unicode written as escapes."""
+    """``text`` with escapes in place of invalid Unicode."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def printable(text: str) -> str:
-    """``text`` on one line, with what a terminal would obey instead of show written as escapes.
+    """``text`` on one line, with escapes in place of characters that a terminal would obey instead of show.
 
-    These are all characters of Unicode that are separators (but for the space), control characters, formats (marks
-    of direction among them), surrogates, for private use or not assigned: see `str.isprintable`.
+    These are separators (except the space), control characters, format characters (such as marks of direction),
+    surrogates, characters for private use, and unassigned ones: see `str.isprintable`.
     """
     if text.isprintable():
         return text
@@ -46,12 +46,12 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same for a text whose line feeds are meant as such, as those of a traceback are."""
+    """`printable` for each line of a text that may have several, such as a traceback."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def bounded(text: str, most: int) -> str:
-    """``text``, or its beginning and its end with the number of characters that were left out between them."""
+    """``text``, or its beginning and its end and the number of characters left out between them."""
     if len(text) <= most:
         return text
     half = most // 2
@@ -59,21 +59,21 @@ def bounded(text: str, most: int) -> str:
 
 
 def text_of(value: object) -> str:
-    """``str(value)``, also of what cannot be shown."""
+    """``str(value)``, or a replacement if that raises."""
     try:
         return str(value)
-    except BaseException:  # noqa: BLE001 - whatever its own __str__ raises, SystemExit too
+    except BaseException:  # noqa: BLE001 - its __str__ may raise anything, SystemExit too
         return f"a {type(value).__name__} (its text cannot be shown)"
 
 
 def traceback_text(error: BaseException) -> str:
     """The traceback of ``error`` and its causes, at most `LONGEST_TRACEBACK` characters long.
 
-    Further lines of an error's text are marked, so that none can be taken for a line of another origin.
+    Further lines of an error's text are marked, so that they cannot be mistaken for lines of the traceback.
     """
     try:
         chunks = traceback.format_exception(error)
-    except BaseException:  # noqa: BLE001 - whatever an error of others does when it is looked at: its __bool__, its notes
+    except BaseException:  # noqa: BLE001 - a foreign error may raise anything, in its __bool__ or its notes
         chunks = [*traceback.format_tb(error.__traceback__), f"{type(error).__name__} (it cannot be shown)"]
     lines: list[str] = []
     in_text = False
@@ -89,13 +89,13 @@ def traceback_text(error: BaseException) -> str:
 def as_json(value: object, *, indent: int | None = None) -> str:
     """``value`` as JSON, in ASCII.
 
-    What JSON has not got is written as a text: ``NaN``, ``Infinity``, ``-Infinity``; bytes in base64; times in ISO
-    8601; whole numbers of thousands of digits in hexadecimal; halves of characters as escapes; all else as ``str``
-    shows it. So are keys.
+    Values that JSON lacks are written as text: ``NaN``, ``Infinity``, ``-Infinity``; bytes in base64; times in ISO
+    8601; whole numbers of thousands of digits in hexadecimal; halves of characters as escapes; all others as ``str``
+    shows them. The same holds for keys.
     """
     try:
         text = json.dumps(value, allow_nan=False, indent=indent)
-        if "\\ud" not in text:  # no surrogates, and if there are, they may be halves
+        if "\\ud" not in text:  # a surrogate may be half a character
             return text
     except (TypeError, ValueError, RecursionError):
         pass
@@ -103,7 +103,7 @@ def as_json(value: object, *, indent: int | None = None) -> str:
 
 
 def json_value(value: object, depth: int = 0) -> Any:
-    """``value`` as `as_json` writes it where JSON cannot say all of it."""
+    """``value`` as `as_json` writes it if JSON cannot write it as it is."""
     said: Any
     match value:
         case None | bool():

@@ -1,4 +1,4 @@
-"""``uno-actors check`` and ``uno-actors schema``: prove a configuration file before it runs."""
+"""``uno-actors check`` and ``uno-actors schema``: validate a configuration file before it runs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -26,13 +26,15 @@ def check(
     file: File,
     faults: Annotated[
         list[str] | None,
-        typer.Option("--simulate", metavar="FAULT", help="Run the rules on a virtual clock; repeatable."),
+        typer.Option("--simulate", metavar="FAULT", help="Simulate a fault in virtual time; repeatable."),
     ] = None,
-    lasting: Annotated[str, typer.Option("--for", metavar="DURATION", help="Of the simulation.")] = "1h",
-    seed: Annotated[int, typer.Option(help="Of chance in the simulation.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    lasting: Annotated[
+        str, typer.Option("--for", metavar="DURATION", help="Virtual time to simulate.")
+    ] = "1h",
+    seed: Annotated[int, typer.Option(help="Random seed of the simulation.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Prove a configuration file: what is wrong, what its rules come to, and the tree. Exit code 1 if it is wrong.
+    """Validate a configuration file, and show its tree and the consequences of its rules. Exit code 1 if it is invalid.
 
     Faults to simulate: 'mail fails 30%', 'mail fails 100% of 5/s for 10m after 1h', 'mail cannot start for 2m'.
     """
@@ -45,27 +47,27 @@ def check(
     findings = [
         (finding, config.fault(finding.path, finding.option, finding.reason)) for finding in found.findings
     ]
-    outcome = _simulated(config, faults or (), lasting, seed)
+    simulation = _simulated(config, faults or (), lasting, seed)
     is_right = all(finding.severity != "contradiction" for finding in found.findings)
     if as_json:
         data = _as_data(config, found, findings, is_right=is_right)
-        data["simulation"] = None if outcome is None else _outcome_as_data(outcome)
+        data["simulation"] = None if simulation is None else _simulation_as_data(simulation)
         say_json(data)
     else:
         for line in _report(config, found, findings, is_right=is_right):
             say(line)
-        for line in _told(outcome) if outcome is not None else ():
+        for line in _simulation_lines(simulation) if simulation is not None else ():
             say(line)
     raise typer.Exit(0 if is_right else 1)
 
 
 def schema() -> None:
-    """Print the JSON Schema of configuration files, with which editors complete and check."""
+    """Print the JSON Schema of configuration files, for completion and checks in editors."""
     say_json(json_schema(), indent=2)
 
 
 def exit_code(error: InvalidConfig) -> int:
-    """2 if there is no such file, as for a wrong command line; 1 if it is wrong."""
+    """2 if there is no such file, as for a wrong command line; 1 if it is invalid."""
     return 2 if any(fault.line is None and fault.file == error.file for fault in error.faults) else 1
 
 
@@ -73,7 +75,7 @@ def _simulated(config: Config, faults: Sequence[str], lasting: str, seed: int) -
     try:
         seconds = duration(lasting)
     except ValueError:
-        raise InvalidFault(lasting, "it is no duration") from None
+        raise InvalidFault(lasting, "it is not a duration") from None
     if not faults:
         return None
     free = Supervisor(DEFAULT_SUPERVISOR, config.handlers, max_restarts=None)
@@ -81,12 +83,12 @@ def _simulated(config: Config, faults: Sequence[str], lasting: str, seed: int) -
     return simulate(tree, [Fault.parse(fault) for fault in faults], seconds, seed)
 
 
-def _told(outcome: Simulation) -> Iterator[str]:
-    """The outcome of a simulation, a line for each part."""
+def _simulation_lines(simulation: Simulation) -> Iterator[str]:
+    """The results of a simulation, a line for each part."""
     yield ""
-    end = "the system ended after" if outcome.ended else "the system ran for"
-    yield f"simulated: {end} {rounded(outcome.seconds)}"
-    for path, child in outcome.children.items():
+    end = "the system ended after" if simulation.ended else "the system ran for"
+    yield f"simulated: {end} {rounded(simulation.seconds)}"
+    for path, child in simulation.children.items():
         facts = [counted(child.failures, "failure"), counted(child.restarts, "restart")]
         if child.handled or child.dead or child.waiting:
             facts = [
@@ -98,15 +100,15 @@ def _told(outcome: Simulation) -> Iterator[str]:
         if child.down:
             facts.append(f"down for {rounded(child.down)}, {rounded(child.longest)} at a time")
         yield f"  {' > '.join(path)}: {', '.join(facts)}"
-    for path, times in groupby(sorted(outcome.gave_up, key=lambda one: one[1]), key=lambda one: one[1]):
+    for path, times in groupby(sorted(simulation.gave_up, key=lambda one: one[1]), key=lambda one: one[1]):
         moments = [moment for moment, _ in times]
         when = f"after {rounded(moments[0])}" + (f", {len(moments)} times in all" if len(moments) > 1 else "")
         yield f"  {' > '.join(path)} gave up {when}"
 
 
-def _outcome_as_data(outcome: Simulation) -> dict[str, Any]:
-    data = asdict(outcome)
-    data["children"] = [{"path": path, **asdict(child)} for path, child in outcome.children.items()]
+def _simulation_as_data(simulation: Simulation) -> dict[str, Any]:
+    data = asdict(simulation)
+    data["children"] = [{"path": path, **asdict(child)} for path, child in simulation.children.items()]
     return data
 
 
@@ -131,7 +133,7 @@ def _report(
         yield ""
         yield f"{finding.severity}: {place}"
     yield ""
-    yield f"{config.file} is right" if is_right else f"{config.file} contradicts itself"
+    yield f"{config.file} is valid" if is_right else f"{config.file} has contradictions"
 
 
 def worst_cases(found: Analysis) -> Iterator[str]:
@@ -150,8 +152,8 @@ def worst_cases(found: Analysis) -> Iterator[str]:
         assert found.longest_outage is not None
         yield f"a child that cannot start is down for up to {rounded(found.longest_outage)} before the system ends"
     for path in found.endless:
-        yield f"{' > '.join(path)} is tried for ever"
-    takes = "any time" if found.shutdown is None else f"up to {rounded(found.shutdown)}"
+        yield f"{' > '.join(path)} is restarted without end"
+    takes = "unlimited time" if found.shutdown is None else f"up to {rounded(found.shutdown)}"
     yield (
         f"stopping the children takes {takes} by their own deadlines; what still runs after"
         f" {rounded(found.stop_timeout)} is abandoned"

@@ -1,8 +1,8 @@
-"""How a running system is asked about from another process: over a Unix socket that its owner alone may use.
+"""Asks a running system for its state from another process, over a Unix socket that only its user may use.
 
-The socket lies in the store's directory, or, for a store that has none, in a directory of the user's at run time. One
-request is one line of JSON, and so is the answer. A process that was killed leaves its socket behind; whoever finds
-nobody listening at one removes it.
+The socket is in the store's directory or, for a store without one, in the user's runtime directory. A request is one
+line of JSON, and so is the answer. A killed process leaves its socket behind; the next process that finds it removes
+it.
 """
 
 import asyncio
@@ -26,22 +26,22 @@ LONGEST_PATH = 100
 """Bytes; Unix sockets have paths of at most 107."""
 LONGEST_REQUEST = 65_536
 PATIENCE = 5.0
-"""Seconds that a process may take to answer."""
+"""Maximum seconds for an answer."""
 
 
 class ControlRefused(CallerError):
-    """A directory for sockets in which somebody else could put them."""
+    """A directory for sockets that other users can write to, or that cannot be made."""
 
 
 def control_directory(store_url: str, key: str) -> Path:
-    """Where a process that runs a system puts its socket.
+    """The directory in which a process that runs a system puts its socket.
 
     Args:
-        store_url: Of its store. If it names a directory, it lies there.
-        key: Tells those systems apart that have no such directory.
+        store_url: URL of its store. If it names a directory, the socket is there.
+        key: Distinguishes systems whose stores have no directory.
 
     Raises:
-        ControlRefused: The user's directory is not the user's own, or cannot be made.
+        ControlRefused: The user's directory is open to others, or cannot be made.
     """
     if (directory := _of_store(store_url)) is not None and _is_short(directory):
         return directory
@@ -59,11 +59,11 @@ def control_directory(store_url: str, key: str) -> Path:
 
 
 def control_directories(store_url: str, key: str) -> list[Path]:
-    """Where the sockets of the processes may lie that run one system, whatever environment they were started in.
+    """The directories that may have sockets of processes that run one system, whatever their environment.
 
     Args:
         store_url: As for `control_directory`.
-        key: Likewise.
+        key: As for `control_directory`.
     """
     of_user = Path(f"/run/user/{os.getuid()}")
     places = [above / _below_user(store_url, key) for above in dict.fromkeys((*_above_users(), of_user))]
@@ -79,9 +79,9 @@ def _of_store(store_url: str) -> Path | None:
 
 
 def _above_users() -> list[Path]:
-    """Where a directory for each user can be, the best first."""
+    """Directories that can have one for each user, the best first."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    places = [Path(runtime), Path(tempfile.gettempdir()), Path("/tmp")]  # noqa: S108 - what is in it is checked
+    places = [Path(runtime), Path(tempfile.gettempdir()), Path("/tmp")]  # noqa: S108 - its owner and mode are checked
     return list(dict.fromkeys(place for place in places if place.is_absolute()))
 
 
@@ -91,7 +91,7 @@ def _below_user(store_url: str, key: str) -> Path:
 
 
 def _is_short(directory: Path) -> bool:
-    """Whether the path of a socket in it is not too long for one."""
+    """Whether the path of a socket in this directory is short enough."""
     return len(os.fsencode(directory)) + 30 < LONGEST_PATH
 
 

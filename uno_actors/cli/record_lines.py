@@ -1,4 +1,4 @@
-"""Records as JSON lines, and back to the same bytes.
+"""Converts records to JSON lines, and back to the same bytes.
 
 A line is one object in ASCII: the position, the header fields, and the payload. Times are in ISO 8601, bytes in
 base64. The payload is a JSON object where that gives the same bytes back, else its msgpack in base64.
@@ -21,7 +21,7 @@ _KINDS = {name: get_args(kind) or (kind,) for name, kind in Record.__annotations
 
 
 class UnreadableLine(CallerError, ValueError):
-    """A line that is no record."""
+    """A line that is not a record."""
 
     def __init__(self, line: int, reason: str) -> None:
         self.line = line
@@ -29,25 +29,25 @@ class UnreadableLine(CallerError, ValueError):
 
 
 def to_line(stored: StoredRecord) -> str:
-    """The line of ``stored``, without the line's end."""
+    """The line of ``stored``, without a line end."""
     return json.dumps(to_fields(stored), allow_nan=False)
 
 
 def to_fields(stored: StoredRecord) -> dict[str, Any]:
-    """What the line of ``stored`` says."""
+    """The fields in the line of ``stored``."""
     fields = {name: _plain(value) for name, value in stored.record._asdict().items()}
     return {"position": stored.position, **fields, "payload": _payload(stored.record.payload)}
 
 
 def from_line(line: str, number: int) -> Record:
-    """The record that `to_line` was given.
+    """The record of a line that `to_line` made.
 
     Args:
-        line: With or without its end.
-        number: Of the line, named in the error.
+        line: With or without a line end.
+        number: Number of the line, for the error.
 
     Raises:
-        UnreadableLine: It is of another form.
+        UnreadableLine: The line has another form.
     """
     try:
         found = json.loads(line)
@@ -55,12 +55,12 @@ def from_line(line: str, number: int) -> Record:
         payload = found["payload"]
         packed = msgpack.packb(payload) if isinstance(payload, dict) else b64decode(payload, validate=True)
         record = Record(**values, payload=packed)
-        unpack(pack(record), "")  # of the right types
+        unpack(pack(record), "")  # checks the types
         if record.aggregate_id is not None:
             check_aggregate_id(record.aggregate_id)
     except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as error:
         raise UnreadableLine(number, f"{type(error).__name__}: {error}") from error
-    except Exception as error:  # our own, which name a position that is none here
+    except Exception as error:  # our own, whose position means nothing here
         raise UnreadableLine(number, str(error)) from error
     return record
 
@@ -87,6 +87,6 @@ def _payload(payload: bytes) -> object:
             and msgpack.packb(json.loads(json.dumps(fields, allow_nan=False))) == payload
         ):
             return fields
-    except Exception:  # noqa: BLE001, S110 - whatever JSON cannot hold
+    except Exception:  # noqa: BLE001, S110 - anything that JSON cannot hold
         pass
     return b64encode(payload).decode()

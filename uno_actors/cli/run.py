@@ -1,4 +1,4 @@
-"""``uno-actors run`` and ``uno-actors tree``: a service by its configuration file, and how it is."""
+"""``uno-actors run`` and ``uno-actors tree``: run the system of a configuration file, and show its state."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,14 +18,14 @@ from uno_actors.printable import counted, printable
 def run(
     file: File,
     log_form: Annotated[
-        LogForm | None, typer.Option("--log", help="How to log, in place of what the file says.")
+        LogForm | None, typer.Option("--log", help="Log format, in place of the file's.")
     ] = None,
 ) -> None:
     """Run the system of a configuration file until SIGTERM or SIGINT, then drain and stop it in order.
 
-    A second signal ends it at once; SIGHUP has it read the file again.
+    A second signal ends it at once. SIGHUP reads the file again and applies the changes.
 
-    Exit codes: 0 stopped, 1 the file is wrong or the system cannot start,
+    Exit codes: 0 stopped, 1 the file is invalid or the system cannot start,
     2 there is no such file, 3 its supervisors gave up.
     """
     early = EarlySignals()
@@ -36,14 +36,14 @@ def run(
     except UnoError as error:
         get_logger(system=config.system.name).critical("system cannot start", error=describe(error))
         code = 1
-    except Exception as error:  # noqa: BLE001 - whatever a handler or an actor raises when it is made
+    except Exception as error:  # noqa: BLE001 - the constructor of a handler or an actor may raise anything
         get_logger(system=config.system.name).critical("system cannot start", exc_info=error)
         code = 1
-    end_process(code)  # threads that a handler keeps busy were given their time
+    end_process(code)  # threads that a handler still keeps busy had their time
 
 
 class NotRunning(CallerError):
-    """No process runs the system that is asked about."""
+    """No process runs the system of a file."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(f"no process runs the system of {file} on this machine for this user")
@@ -51,11 +51,11 @@ class NotRunning(CallerError):
 
 def tree(
     file: File,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a process, a line each.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per process.")] = False,
 ) -> None:
-    """Show the live tree of a running system: states, restarts, queues.
+    """Show the tree of a running system: states, restarts, queues.
 
-    Exit code 1 if it does not run, or a process does not answer.
+    Exit code 1 if the system does not run, or if a process does not answer.
     """
     directories = control_directories(load_system(file).url, control_key(file))
     answers = list(ask_processes(directories, "tree"))

@@ -1,4 +1,4 @@
-"""A system as a process of its own: started by its configuration file, stopped by signals."""
+"""Runs the system of a configuration file as a service, until a signal stops it."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from uno_actors.system.system import ActorSystem
 
 STOPPED = 0
 GAVE_UP = 3
-"""Exit code when supervisors under the root have given up: whoever runs the service may start it again."""
+"""Exit code when supervisors directly under the system have given up: the service may be started again."""
 
 LogForm = Literal["text", "json"]
 

@@ -1,7 +1,7 @@
-"""Moves everything that counts from one store to another of any kind: events, progress, dead letters and views.
+"""Copies a store to another of any kind: events, checkpoints, dead letters and views.
 
-Records keep their positions and versions, so that checkpoints mean the same in both. Snapshots are not copied:
-the system takes new ones. What is written when the source is copied must not grow meanwhile: stop its systems.
+Records keep their positions and versions, so that checkpoints mean the same in both stores. Snapshots are not copied:
+the system takes new ones. The source must not grow during the copy: stop its systems.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -16,22 +16,22 @@ from uno_actors.store.port import EventStore
 from uno_actors.store.records import PAGE, Append, DeadLetter, StoredRecord, ViewChange
 
 CHUNK = 1000
-"""Events that are recorded in one commit."""
+"""Maximum events of one commit."""
 CHUNK_BYTES = 4 << 20
-"""Bytes of payload after which a chunk is full, however few events it has."""
+"""Bytes of payload after which a chunk is full, even with few events."""
 
 
 class CopyRefused(CallerError):
-    """The target is not a beginning of the source, or does not become one; what it holds was left as it was."""
+    """The target is not a copy of the first events of the source, or cannot become one. Its contents are unchanged."""
 
 
 class Copied(NamedTuple):
-    """What was copied.
+    """Numbers of a finished copy.
 
     Attributes:
-        events: Recorded in the target now.
-        known: Events that were there before, from an earlier copy that was cut short.
-        views: Of projections.
+        events: Events recorded in the target by this copy.
+        known: Events that an interrupted copy had recorded before.
+        views: Views of projections.
     """
 
     events: int
@@ -40,17 +40,18 @@ class Copied(NamedTuple):
 
 
 async def copy_store(source: EventStore, target: EventStore, progress: Progress) -> Copied:
-    """Copy ``source`` into ``target``, which is empty or holds an earlier copy, and read both to compare them.
+    """Copy ``source`` into ``target``, and read both to compare them.
 
-    A copy that was cut short is gone on with: what the target has already is compared and kept.
+    The target is empty, or has an interrupted copy, which is compared and resumed.
 
     Args:
-        source: Nobody may record in it meanwhile.
-        target: Nobody else may use it meanwhile.
-        progress: Told how far it is: each event counts twice, when it is in the target and when it was compared.
+        source: It must not be written to during the copy.
+        target: It must not be used by others during the copy.
+        progress: Called with the number of steps done: each event counts twice, when it is copied and when it is
+            compared.
 
     Raises:
-        CopyRefused: The target has events that the source has not, or cannot give them the same positions.
+        CopyRefused: The target has events that the source lacks, or cannot give them the same positions.
         UnoError: A store failed.
     """
     end, known = await source.last_position(), await target.last_position()
@@ -64,7 +65,7 @@ async def copy_store(source: EventStore, target: EventStore, progress: Progress)
         if wanted != found:
             raise CopyRefused(
                 f"the source's event at position {wanted[0]:,} was recorded at {found[0]:,}: the positions of the"
-                " source have a gap, or somebody else records in the target"
+                " source have a gap, or another process records in the target"
             )
         after = wanted[-1]
         progress(after, 2 * end)
@@ -73,11 +74,13 @@ async def copy_store(source: EventStore, target: EventStore, progress: Progress)
     checkpoints, letters = await source.checkpoints(), await source.dead_letters()
     await target.save_progress(checkpoints, letters)
     if await source.last_position() != end:
-        raise CopyRefused("the source has grown meanwhile: stop what records in it, and copy again to go on")
+        raise CopyRefused(
+            "the source has grown during the copy: stop the systems that record in it, and run the command again"
+        )
     if await target.checkpoints() != checkpoints:
-        raise CopyRefused("the target has checkpoints that the source has not: name an empty target")
-    if _named(await target.dead_letters()) != _named(letters):  # their texts may be changed: SQL has no NUL
-        raise CopyRefused("the target has dead letters that the source has not: name an empty target")
+        raise CopyRefused("the target has checkpoints that the source lacks: name an empty target")
+    if _named(await target.dead_letters()) != _named(letters):  # their texts may differ: SQL has no NUL
+        raise CopyRefused("the target has dead letters that the source lacks: name an empty target")
     return Copied(end - known, known, views)
 
 
@@ -86,10 +89,10 @@ def _named(letters: Sequence[DeadLetter]) -> set[tuple[str, int]]:
 
 
 async def _record(target: EventStore, chunk: Sequence[StoredRecord]) -> list[int]:
-    """Record ``chunk`` and return its positions in the target; what is before an event that it refuses stays there.
+    """Record ``chunk`` and return its positions in the target. Events before one that is refused stay recorded.
 
     Raises:
-        CopyRefused: The target refuses an event, which is named.
+        CopyRefused: The target refuses an event, which the error names.
         UnoError: See `copy_store`.
     """
     (outcome,) = await target.commit([Append(tuple(record for _, record in chunk))])
@@ -120,7 +123,7 @@ async def _chunk(source: EventStore, after: int) -> list[StoredRecord]:
 async def _compare(
     source: EventStore, target: EventStore, after: int, end: int, equal: Callable[[int], None]
 ) -> None:
-    """Read both after ``after`` up to ``end``; ``equal`` is told up to where they are the same.
+    """Compare the events after ``after`` up to ``end``; ``equal`` is called with the last position compared.
 
     Raises:
         CopyRefused: They differ.
@@ -145,7 +148,7 @@ async def _until(store: EventStore, after: int, end: int) -> AsyncGenerator[Stor
 
 
 async def _copy_views(source: EventStore, target: EventStore) -> int:
-    """Copy the views of all projections, the directory of them last; how many there were."""
+    """Copy the views of all projections, their directory last, and return the number of views."""
     names = [view for entry in (await entries(source)).values() for view in entry.views]
     for name in (*names, DIRECTORY):
         start = b""
@@ -153,5 +156,5 @@ async def _copy_views(source: EventStore, target: EventStore) -> int:
             await target.save_progress({}, views=[ViewChange(name, key, value) for key, value in page])
             start = page[-1][0] + b"\0"
         if await target.read_view(name, limit=None) != await source.read_view(name, limit=None):
-            raise CopyRefused(f"the target has entries in the view {name!r} that the source has not")
+            raise CopyRefused(f"the target has entries in the view {name!r} that the source lacks")
     return len(names)

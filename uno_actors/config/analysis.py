@@ -1,7 +1,7 @@
-"""What the rules of supervision come to, before anything runs: plain functions of supervisors and their children.
+"""Analyses the rules of supervision before anything runs, by plain functions of supervisors and their children.
 
-The worst case is a child that fails again as soon as it has been started. Back-off counts in full, for jitter only
-makes it shorter.
+The worst case is a child that fails again as soon as it is started. Back-off is counted without jitter, which can only
+shorten it.
 """
 
 import math
@@ -18,7 +18,7 @@ Kind = Literal["supervisor", "handler", "actor"]
 Severity = Literal["contradiction", "warning"]
 
 MOST_STEPS = 1000
-"""Restarts that are looked at one by one; beyond it back-off is at its longest wait nearly all the time."""
+"""Restarts that are computed one by one. Beyond them, almost every wait is the longest one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class Node:
     """A part of the tree.
 
     Attributes:
-        name: Of the supervisor, handler or actor.
+        name: Name of the supervisor, handler or actor.
         kind: Which of these it is.
-        spec: How it stands under its supervisor; ``None`` directly under the system.
-        supervisor: The rules, if it is one.
-        handler: The subscription, if it is one.
-        children: In the order of their start.
+        spec: Its specification as a child; ``None`` directly under the system.
+        supervisor: Its rules, if it is a supervisor.
+        handler: Its subscription, if it is a handler.
+        children: Its children, in the order of their start.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Node:
 
     @property
     def shutdown(self) -> float | None:
-        """Seconds that it may take to stop, its children included; ``None`` for any time."""
+        """Maximum seconds to stop it and its children; ``None`` for no limit."""
         patience = math.inf if self.spec is None else self.spec.patience
         if patience == "kill":
             return 0.0
@@ -56,13 +56,13 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Escalation:
-    """What one child has to do until the system ends.
+    """How the failures of one child escalate until the system ends.
 
     Attributes:
-        path: Names from the outermost supervisor to the child.
-        failures: So many in a row, the last of which ends the system: the product of the budgets above it.
-        restarts: So many come before: of the child, and of the supervisors between it and the system.
-        outage: Seconds from the first failure to the end.
+        path: The names from the outermost supervisor to the child.
+        failures: Number of failures in a row; the last one ends the system. It is the product of the budgets above.
+        restarts: Number of restarts before: of the child, and of the supervisors between it and the system.
+        outage: Seconds from the first failure to the end of the system.
     """
 
     path: tuple[str, ...]
@@ -73,13 +73,13 @@ class Escalation:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something worth a look.
+    """A contradiction between rules, or a rule to check.
 
     Attributes:
-        severity: ``contradiction`` if the rules cannot all have their way, else ``warning``.
-        path: Names from the outermost supervisor to what it is about; none for the system.
-        option: Which option it is about.
-        reason: What, with the remedy.
+        severity: ``contradiction`` if the rules cannot all hold, else ``warning``.
+        path: The names from the outermost supervisor to the part with the rule; empty for the system.
+        option: Name of the option.
+        reason: What is wrong, and the remedy.
     """
 
     severity: Severity
@@ -90,16 +90,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What a system's rules come to.
+    """The consequences of a system's rules.
 
     Attributes:
         tree: The parts directly under the system.
-        shortest: The child that ends the system by the fewest failures; ``None`` if none can.
-        longest: The one that takes the most failures.
-        longest_outage: The longest that a child that cannot start is tried before the system ends, in seconds.
-        endless: Children that are tried for ever: no failure of theirs ends the system.
-        shutdown: Seconds that stopping may take by the children's own deadlines; ``None`` for any time.
-        stop_timeout: Seconds after which what still runs is abandoned.
+        shortest: The child that ends the system with the fewest failures; ``None`` if no child can.
+        longest: The child that needs the most failures.
+        longest_outage: The longest time that a child that cannot start is restarted before the system ends, in seconds.
+        endless: Children that are restarted without end: their failures never end the system.
+        shutdown: Maximum seconds to stop, by the children's own deadlines; ``None`` for no limit.
+        stop_timeout: Seconds after which parts that still run are abandoned.
         findings: Contradictions first.
     """
 
@@ -114,11 +114,11 @@ class Analysis:
 
 
 def analyse(supervisors: Sequence[Supervisor], stop_timeout: float) -> Analysis:
-    """What comes of the supervisors of a system.
+    """Analyse the supervisors of a system.
 
     Args:
         supervisors: Those directly under the system.
-        stop_timeout: Of the system, in seconds.
+        stop_timeout: The system's, in seconds.
     """
     tree = tuple(_node_of(supervisor) for supervisor in supervisors)
     escalations, endless = [], []
@@ -162,7 +162,7 @@ def _child_of(spec: ChildSpec) -> Node:
 
 
 def _lines(tree: Sequence[Node], above: tuple[Node, ...] = ()) -> Iterator[tuple[Node, ...]]:
-    """From the outermost supervisor to each handler and actor."""
+    """The path to each handler and actor, from the outermost supervisor."""
     for node in tree:
         if node.kind == "supervisor":
             yield from _lines(node.children, (*above, node))
@@ -178,13 +178,13 @@ def _names(line: Sequence[Node]) -> tuple[str, ...]:
 
 
 def escalation(line: Sequence[Node]) -> Escalation | None:
-    """What the last of ``line`` has to do until the system ends; ``None`` if nothing that it does ends it.
+    """How failures of the last of ``line`` escalate; ``None`` if they never end the system.
 
     Args:
-        line: From the outermost supervisor to a handler or actor.
+        line: The path from the outermost supervisor to a handler or actor.
     """
     if any(node.spec is not None and node.spec.restart == "temporary" for node in line):
-        return None  # it is forgotten, or the supervisor is in which it failed
+        return None  # the child is forgotten, or its supervisor
     failures, outage = 1, 0.0
     for node in reversed(line[:-1]):
         assert node.supervisor is not None
@@ -200,23 +200,24 @@ def time_to_give_up(supervisor: Supervisor, lasting: float = 0.0) -> float | Non
     """Seconds from the first failure of a child until its supervisor gives up, if each start fails.
 
     Args:
-        supervisor: The rules.
+        supervisor: Its rules.
         lasting: Seconds from a start to the next failure.
 
     Returns:
-        ``None`` if it never does: no limit, or back-off spreads the failures so that too few are in its window.
+        ``None`` if it never gives up: it has no limit, or back-off spreads the failures too far
+            apart for its window.
     """
     most, longest = supervisor.max_restarts, supervisor.backoff.max + lasting
     if most is None:
         return None
-    if most >= MOST_STEPS:  # back-off is at its longest nearly all the time
+    if most >= MOST_STEPS:  # almost every wait is the longest one
         return most * longest if most * longest <= supervisor.within else None
     steps = islice(_failures(supervisor, lasting), 2 * MOST_STEPS)
     return next((moment for moment, gives_up in steps if gives_up), None)
 
 
 def _failures(supervisor: Supervisor, lasting: float) -> Iterator[tuple[float, bool]]:
-    """When the failures are, from 0, and whether the supervisor gives up at each; endless if it never does."""
+    """The time of each failure, from 0, and whether the supervisor gives up then; endless if it never does."""
     budget, backoff = supervisor.restart_budget, supervisor.backoff
     moments: tuple[float, ...] = ()
     now, step, gives_up = 0.0, 0, False
@@ -233,7 +234,7 @@ def _failures(supervisor: Supervisor, lasting: float) -> Iterator[tuple[float, b
 
 
 def _unreachable(tree: Sequence[Node]) -> Iterator[Finding]:
-    """Attempt counts of handlers that the restart budgets never let them reach, or not without a supervisor's end."""
+    """Attempt counts that handlers cannot reach within the restart budgets, or only if a supervisor gives up."""
     for line in _lines(tree):
         *above, node = line
         if node.handler is None or (node.spec is not None and node.spec.restart == "temporary"):
@@ -245,19 +246,19 @@ def _unreachable(tree: Sequence[Node]) -> Iterator[Finding]:
         if (possible := attempts(rules, wanted)) < wanted:
             severity, giving_up, comes_of_it = "contradiction", lasting[-1], ""
         elif (possible := attempts(rules[:1], wanted)) < wanted:
-            severity, giving_up, comes_of_it = "warning", lasting[0], ", which restarts all that is under it"
+            severity, giving_up, comes_of_it = "warning", lasting[0], ", which restarts all its children"
         else:
             continue
         remedy = f"raise max_restarts there to {wanted}" + (f", or write {possible} here" if possible else "")
         reason = (
-            f"an event is to be tried {wanted} times, but {giving_up.name!r} gives up at its failure"
+            f"an event should get {wanted} attempts, but {giving_up.name!r} gives up at failure"
             f" {possible + 1}{comes_of_it}: {remedy}"
         )
         yield Finding(severity, _names(line), "max_attempts", reason)
 
 
 def _until_forgotten(above: Sequence[Node]) -> list[Node]:
-    """The supervisors from the innermost to the one that nobody starts again."""
+    """The supervisors from the innermost to the first that is never restarted."""
     lasting = []
     for node in reversed(above):
         lasting.append(node)
@@ -267,13 +268,13 @@ def _until_forgotten(above: Sequence[Node]) -> list[Node]:
 
 
 def attempts(above: Sequence[Supervisor], wanted: int) -> int:
-    """How often an event may fail before its handler is not started again.
+    """How often an event may fail before its handler is no longer restarted.
 
-    Its attempts are counted on when a supervisor has given up and is started anew.
+    The count continues when a supervisor gives up and is restarted.
 
     Args:
         above: The supervisors above the handler, from the innermost.
-        wanted: More are not counted; and if there are thousands, none are missing.
+        wanted: The count stops here; it is also the result if it is in the thousands.
     """
     restarts: list[tuple[float, ...]] = [() for _ in above]
     started, streaks = [0.0] * len(above), [0] * len(above)
@@ -304,7 +305,7 @@ def _questionable(
         if spec is not None and spec.shutdown is not None and (node.shutdown or 0) > stop_timeout:
             reason = (
                 f"it may take {node.shutdown:g} s to stop, but the system stops within stop_timeout, which is"
-                f" {stop_timeout:g} s: raise that, or lower this"
+                f" {stop_timeout:g} s: raise stop_timeout, or lower shutdown"
             )
             yield Finding("warning", path, "shutdown", reason)
         if supervisor is None:
@@ -312,10 +313,11 @@ def _questionable(
         if not node.children:
             yield Finding("warning", path, "name", "it has no children")
         elif supervisor.max_restarts is not None and time_to_give_up(supervisor) is None:
+            limit = f"{supervisor.max_restarts} restarts within {supervisor.within:g} s"
             reason = (
-                f"a child that always fails is tried for ever: with waits of up to {supervisor.backoff.max:g} s there"
-                f" are never more than {supervisor.max_restarts} restarts within {supervisor.within:g} s. Lengthen"
-                ' within, or write max_restarts = "unlimited"'
+                "a child that always fails is restarted without end: with waits of up to"
+                f" {supervisor.backoff.max:g} s there are never more than {limit}. Lengthen within, or write"
+                ' max_restarts = "unlimited"'
             )
             yield Finding("warning", path, "max_restarts", reason)
         yield from _questionable(node.children, stop_timeout, path)

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration file: all of it at once, each with its place and what is allowed there."""
+"""The faults of a configuration file, each with its place and with what is allowed there."""
 
 import json
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ LONGEST_SHOWN = 80
 
 @dataclass(frozen=True, slots=True)
 class ConfigFault:
-    """One thing that is wrong.
+    """One fault of a configuration file.
 
     Attributes:
-        file: As it was named.
+        file: Its path, as given.
         line: From 1; ``None`` if the file cannot be read at all.
-        key: Path of the key, as ``supervisors[0].handlers[1].topic``; empty for what is no TOML.
-        reason: What is wrong, with what is allowed instead.
+        key: Path of the key, such as ``supervisors[0].handlers[1].topic``; empty for a syntax error.
+        reason: What is wrong, and what is allowed instead.
         found: The value as it is written; ``None`` if there is none.
     """
 
@@ -38,7 +38,7 @@ class ConfigFault:
         return printable(f"{place}: {key}{found}{self.reason}")
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs, as ``check --json`` prints it."""
+        """The fault as ``check --json`` prints it."""
         return asdict(self)
 
 
@@ -46,7 +46,7 @@ class InvalidConfig(CallerError, ValueError):
     """A configuration file that cannot be used.
 
     Attributes:
-        faults: All that was found, in the order of the file.
+        faults: All faults, in the order of the file.
     """
 
     def __init__(self, file: str, faults: Sequence[ConfigFault]) -> None:
@@ -58,7 +58,7 @@ class InvalidConfig(CallerError, ValueError):
 
 
 def shown(value: object) -> str:
-    """A value nearly as TOML writes it, on one short line; the password in a URL is hidden."""
+    """A value almost as TOML writes it, on one short line, without the password of a URL."""
     match value:
         case str():
             text = quoted(without_password(value))

@@ -23,10 +23,10 @@ _IMPORT_STRING = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]
 
 
 def imported(found: Any) -> Any:
-    """What ``"package.module:name"`` names.
+    """The object that ``"package.module:name"`` names.
 
     Raises:
-        ValueError: It is no such string, or cannot be imported; with the reason.
+        ValueError: It is no such string, or cannot be imported. The error gives the reason.
     """
     text = a_string(found)
     if not _IMPORT_STRING.fullmatch(text):
@@ -81,24 +81,25 @@ def _check_is_concrete(kind: type) -> None:
 def _check_aggregate(kind: type) -> None:
     _check_is_concrete(kind)
     if reason := why_not_made(kind, "id"):
-        raise ValueError(f"{kind.__qualname__} cannot be made of its id alone: {reason}")
+        raise ValueError(f"{kind.__qualname__} cannot be made from its id alone: {reason}")
 
 
 def _check_handler(kind: type) -> None:
     _check_is_concrete(kind)
     if reason := why_not_made(kind):
         raise ValueError(
-            f"{kind.__qualname__} cannot be made without arguments: {reason}; make one in its module and name that"
+            f"{kind.__qualname__} cannot be made without arguments: {reason}; make an instance in its module and"
+            " name that"
         )
 
 
 def why_not_made(kind: Any, *args: Any, **kwargs: Any) -> str:
-    """Why ``kind`` cannot be called with these arguments; empty if it can, or does not tell."""
+    """Why ``kind`` cannot be called with these arguments; empty if it can, or if its signature is unknown."""
     try:
         inspect.signature(kind.__init__).bind(None, *args, **kwargs)
     except TypeError as error:
         return str(error)
-    except ValueError:  # some built-in classes do not tell
+    except ValueError:  # some built-in classes have no signature
         pass
     return ""
 
@@ -133,7 +134,7 @@ def handler_named(found: Any) -> HandlerSpec:
         _check_handler(thing)
     try:
         (spec,) = gather([thing])
-    except InvalidHandler:  # nobody has subscribed it: the file does
+    except InvalidHandler:  # no code subscribes it: the file does
         if isinstance(thing, type):
             raise
         return HandlerSpec(default_name(thing), thing)

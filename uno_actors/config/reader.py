@@ -55,16 +55,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Config:
-    """A file that is right, and what an `ActorSystem` is made of by it.
+    """A valid configuration file: everything an `ActorSystem` is made of.
 
     Attributes:
-        file: As it was named.
-        files: All that were read, the included ones first.
+        file: Its path, as given.
+        files: All files that were read, included ones first.
         system: See `SystemTable`.
         logging: See `LoggingTable`.
         aggregates: See `AggregatesTable`.
         handlers: Those under no supervisor.
-        supervisors: Those under the system.
+        supervisors: Those directly under the system.
         places: Where each key is written.
         keys: Where each supervisor and each child of one is written, by ``supervisor name`` and by
             ``supervisor name/child name``.
@@ -81,14 +81,14 @@ class Config:
     keys: Mapping[str, Keys]
 
     def place(self, keys: Keys) -> Place:
-        """Where ``keys`` are written, or the nearest thing above them."""
+        """Where ``keys`` are written, or the nearest table above them."""
         return nearest(self.places, keys) or Place(self.file, 1)
 
     def fault(self, path: Sequence[str], option: str, reason: str) -> ConfigFault:
-        """What is to be mended at an option of a part of the tree.
+        """A fault at an option of a part of the tree.
 
         Args:
-            path: Names from the outermost supervisor to the part.
+            path: The names from the outermost supervisor to the part.
             option: The key.
             reason: What is wrong, and the remedy.
         """
@@ -98,11 +98,11 @@ class Config:
 
     @property
     def key(self) -> str:
-        """Tells this file's system from others whose store has no directory."""
+        """Distinguishes this file's system from others whose store has no directory."""
         return control_key(self.file)
 
     def arguments(self) -> dict[str, Any]:
-        """For ``ActorSystem(**arguments)``."""
+        """The arguments for ``ActorSystem(**arguments)``."""
         system, aggregates = self.system, self.aggregates
         return {
             "store": system.url,
@@ -120,10 +120,10 @@ class Config:
 
 
 def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Config:
-    """Read a configuration file; its directory is put on ``sys.path``, as Python does for a program.
+    """Read a configuration file. Its directory is added to ``sys.path``, as Python does for a program.
 
     Raises:
-        InvalidConfig: With everything that is wrong.
+        InvalidConfig: The file has faults; the error lists all of them.
     """
     path = Path(path)
     text = read_text(path, environment)
@@ -139,15 +139,15 @@ def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.envir
 
 
 def control_key(path: str | os.PathLike[str]) -> str:
-    """Tells the system of a file from others whose store has no directory."""
+    """Distinguishes the system of a file from others whose store has no directory."""
     return str(Path(path).resolve())
 
 
 def load_system(path: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> SystemTable:
-    """Only ``[system]`` of a configuration file; nothing is imported.
+    """Read only ``[system]`` of a configuration file, without imports.
 
     Raises:
-        InvalidConfig: The file is no TOML, or this table is wrong.
+        InvalidConfig: The file is not TOML, or this table has faults.
     """
     text = read_text(Path(path), environment)
     text.data = {key: value for key, value in text.data.items() if key == "system"}
@@ -160,19 +160,19 @@ def load_system(path: str | os.PathLike[str], environment: Mapping[str, str] = o
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A handler, actor or supervisor where it is written."""
+    """A handler, actor or supervisor with the place where it is written."""
 
     table: Any
     keys: Keys
 
 
 class _Reader:
-    """Judges the values of a text, and makes a system's parts of what is right."""
+    """Validates the values of a text and makes the parts of a system from them."""
 
     def __init__(self, text: ConfigText) -> None:
         self._text = text
         self._faults = list(text.faults)
-        self._told = {(fault.file, fault.line, fault.key) for fault in text.faults}
+        self._reported = {(fault.file, fault.line, fault.key) for fault in text.faults}
         self._order = {keys: number for number, keys in enumerate(text.places)}
         self._keys: dict[str, Keys] = {}
         self._names: dict[tuple[str, str], Keys] = {("supervisors", DEFAULT_SUPERVISOR): ()}
@@ -214,28 +214,28 @@ class _Reader:
     # --- values, one by one ---
 
     def _table(self) -> FileTable:
-        """The file as a table; what is faulty in it is told, and left out or stood in for."""
+        """The file as a table. Faulty values are reported, and left out or replaced by stand-ins."""
 
         def report(keys: Keys, reason: str, found: Any, is_missing: bool) -> None:
             if self._text.is_whole or not is_missing:
-                self._tell(keys, reason, found)
+                self._report(keys, reason, found)
 
         return validated(self._text.data, report)
 
-    def _tell(self, keys: Keys, reason: str, found: Any = None) -> None:
+    def _report(self, keys: Keys, reason: str, found: Any = None) -> None:
         if isinstance(found, FromEnvironment):
             is_secret = keys[:1] == ("system",)  # a store's URL may hold a password
             reason = reason if is_secret else f"which is {shown(str(found))} here; {reason}"
             found = found.written
         fault = self._text.fault(keys, reason, found)
-        if (told := (fault.file, fault.line, fault.key)) not in self._told or not fault.key:
-            self._told.add(told)
+        if (reported := (fault.file, fault.line, fault.key)) not in self._reported or not fault.key:
+            self._reported.add(reported)
             self._faults.append(fault)
 
-    # --- what belongs together ---
+    # --- rules between values ---
 
     def _entries(self, table: Any, keys: Keys, *kinds: str) -> list[_Entry]:
-        """The entries of some kinds in a table, in the order in which they are written."""
+        """The entries of these kinds in a table, in the order in which they are written."""
         entries = [
             _Entry(entry, (*keys, kind, index))
             for kind in kinds
@@ -244,7 +244,7 @@ class _Reader:
         return sorted(entries, key=lambda entry: self._order.get(entry.keys, 0))
 
     def _system(self, table: FileTable) -> SystemTable:
-        """``[system]`` with its store as others find it, wherever they work."""
+        """``[system]``, with a store that does not depend on the working directory."""
         keys: Keys = ("system", "store")
         if self._is_faulty(keys):
             return table.system
@@ -252,17 +252,17 @@ class _Reader:
         try:
             system = table.system.model_copy(update={"store": below(directory, table.system.store)})
         except ValueError as error:
-            self._tell(keys, str(error), table.system.store)
+            self._report(keys, str(error), table.system.store)
             return table.system
         if not self._is_faulty(("system", "store_options")):
             try:
                 check_store_url(system.url)
             except InvalidStoreUrl as error:
-                self._tell(("system", "store_options") if system.store_options else keys, error.reason)
+                self._report(("system", "store_options") if system.store_options else keys, error.reason)
         return system
 
     def _check_aggregates(self, table: FileTable) -> None:
-        """No class and no type name twice, and no events whose classes cannot be told apart."""
+        """Report classes and type names that are listed twice, and event classes that share a name."""
         written = self._text.data.get("aggregates", {})
         names: dict[str, object] = {}
         for index, name in enumerate(written.get("types", ()) if table.aggregates.types else ()):
@@ -272,15 +272,15 @@ class _Reader:
             type_name = imported(name).aggregate_type
             if type_name in names:
                 reason = f"{names[type_name]} with the type name {type_name!r} is in the list already"
-                self._tell(keys, reason, name)
+                self._report(keys, reason, name)
             names.setdefault(type_name, name)
             try:
                 check_events(imported(name), event_registry)
             except AmbiguousEventType as error:
-                self._tell(keys, str(error), name)
+                self._report(keys, str(error), name)
 
     def _is_faulty(self, keys: Keys) -> bool:
-        """Whether a fault was told of ``keys`` or of something below."""
+        """Whether a fault was reported at ``keys`` or below."""
         path = key_path(keys)
         return any(
             fault.key == path or fault.key.startswith((f"{path}.", f"{path}[")) for fault in self._faults
@@ -297,12 +297,10 @@ class _Reader:
             events: list[type[DomainEvent]] = table.events
             options["event_type"] = tuple(events) if len(events) > 1 else events[0] if events else None
             if not events and not self._is_faulty((*entry.keys, "events")):
-                self._tell(
-                    (*entry.keys, "events"), "it is empty, so that no event would be handled: name some"
-                )
+                self._report((*entry.keys, "events"), "it is empty, so no event would be handled: name some")
         if table.batch is not None and table.concurrency > 1:
             reason = "batch and concurrency exclude each other: a batch is handled in log order"
-            self._tell((*entry.keys, "concurrency"), reason, table.concurrency)
+            self._report((*entry.keys, "concurrency"), reason, table.concurrency)
             return None
         if table.handler.target is not stand_in or table.name is not None:
             self._claim("handlers", table.name or table.handler.name, entry.keys)
@@ -319,7 +317,7 @@ class _Reader:
         backoff = table.backoff
         if backoff.initial > backoff.max:
             reason = f"it is more than max, which is {backoff.max:g} s: the first wait would be the longest"
-            self._tell((*keys, "backoff", "initial"), reason, f"{backoff.initial:g}s")
+            self._report((*keys, "backoff", "initial"), reason, f"{backoff.initial:g}s")
             backoff = BackoffTable()
         children = self._entries(table, keys, "handlers", "actors", "supervisors")
         self._check_significant(table, keys, children)
@@ -338,7 +336,7 @@ class _Reader:
         )
 
     def _check_directives(self, table: SupervisorTable, keys: Keys) -> None:
-        """No class twice, under two names: ``ValueError`` and ``builtins:ValueError``."""
+        """Report a class that has two names: ``ValueError`` and ``builtins:ValueError``."""
         if self._is_faulty((*keys, "directives")):
             return
         written: Any = self._text.data
@@ -347,7 +345,7 @@ class _Reader:
         classes: dict[type[BaseException], str] = {}
         for name, kind in zip(written, map(error_named, written), strict=True):
             if kind in classes:
-                self._tell(
+                self._report(
                     (*keys, "directives", name), f"{classes[kind]} is the same class: leave one out", name
                 )
             classes.setdefault(kind, name)
@@ -357,16 +355,18 @@ class _Reader:
         if any(self._is_faulty(child.keys) for child in children) or self._is_faulty(
             (*keys, "auto_shutdown")
         ):
-            return  # what is stood in for contradicts nothing
+            return  # stand-ins contradict nothing
         for child in significant:
             at = (*child.keys, "significant")
             if child.table.restart == "permanent":
-                self._tell(at, 'it is permanent and never ends by itself: write restart = "transient"', True)
+                self._report(
+                    at, 'it is permanent and never exits by itself: write restart = "transient"', True
+                )
             elif table.auto_shutdown == "never":
-                self._tell(at, f'it means nothing while auto_shutdown of {table.name!r} is "never"', True)
+                self._report(at, f'it has no effect while auto_shutdown of {table.name!r} is "never"', True)
         if not significant and table.auto_shutdown != "never":
             at = (*keys, "auto_shutdown")
-            self._tell(at, "no child is significant, so that it means nothing", table.auto_shutdown)
+            self._report(at, "it has no effect: no child is significant", table.auto_shutdown)
 
     def _child(self, entry: _Entry, above: SupervisorTable) -> ChildSpec | HandlerSpec | None:
         table = entry.table
@@ -387,8 +387,10 @@ class _Reader:
                 run, name = self._supervisor(entry), table.name
         if (first := self._keys.setdefault(f"{above.name}/{name}", entry.keys)) is not entry.keys:
             place = self._text.place((*first, "name"))
-            reason = f"children of one supervisor need names of their own, and this one is taken in line {place.line}"
-            self._tell((*entry.keys, "name"), reason, name)
+            reason = (
+                f"each child of a supervisor needs a unique name, and this one is taken in line {place.line}"
+            )
+            self._report((*entry.keys, "name"), reason, name)
         if run is None or self._is_faulty(entry.keys):
             return None
         if isinstance(run, HandlerSpec) and options == _AS_USUAL:
@@ -396,26 +398,26 @@ class _Reader:
         return self._made(entry, lambda: ChildSpec(run, name=name, **options))
 
     def _check_actor(self, table: ActorTable, keys: Keys) -> None:
-        """That it can be made with its arguments, and run where it is to run."""
+        """Report arguments that do not fit the constructor, and a dispatcher that cannot run the actor."""
         if self._is_faulty(keys):
             return
         kind = table.actor
         if not issubclass(kind, Actor) and table.dispatcher == "shared":
             reason = f'{kind.__name__} is an actor of pykka\'s threads: write dispatcher = "thread"'
-            self._tell((*keys, "dispatcher"), reason)
+            self._report((*keys, "dispatcher"), reason)
         elif table.dispatcher == "thread" and inspect.iscoroutinefunction(kind.on_receive):
             reason = f"{kind.__name__} handles its messages in a coroutine, on the event loop: leave it out"
-            self._tell((*keys, "dispatcher"), reason, table.dispatcher)
+            self._report((*keys, "dispatcher"), reason, table.dispatcher)
         if reason := why_not_made(kind, *table.args, **table.kwargs):
             given = "args" if table.args and not table.kwargs else "kwargs" if table.kwargs else "actor"
-            self._tell((*keys, given), f"{kind.__name__} cannot be made so: {reason}")
+            self._report((*keys, given), f"{kind.__name__} cannot be made with these arguments: {reason}")
 
     def _made(self, entry: _Entry, make: Callable[[], T]) -> T | None:
-        """What ``make`` makes; what it finds wrong is told."""
+        """The result of ``make``; its error is reported as a fault."""
         try:
             return make()
         except (CallerError, ValueError, TypeError) as error:
-            self._tell(entry.keys, str(error))
+            self._report(entry.keys, str(error))
             return None
 
     def _claim(self, kind: str, name: str, keys: Keys) -> None:
@@ -423,12 +425,12 @@ class _Reader:
         if first is keys:
             return
         named = (*keys, "name")
-        what = f"{kind} need names of their own, and this one is taken"
+        what = f"{kind} need unique names, and this one is taken"
         if first:
             place = self._text.place((*first, "name"))
-            self._tell(named, f"{what} in {place.file}:{place.line}", name)
+            self._report(named, f"{what} in {place.file}:{place.line}", name)
         else:
-            self._tell(named, f"{what} by the one of handlers under no supervisor", name)
+            self._report(named, f"{what} by the supervisor of handlers that have no other", name)
 
 
 _AS_USUAL = {name: default_of(ChildSpec, name) for name in CHILD_OPTIONS}

@@ -1,7 +1,7 @@
-"""What the rules of supervision make of an hour of failures: the same decisions as in a system, on a virtual clock.
+"""Simulates an hour of failures under the rules of supervision: the decisions of a real system, in virtual time.
 
-Children have no work but what a `Fault` gives them: messages that come at a steady rate, some of which they fail at.
-Handling takes no time; what takes time are the waits of back-off.
+A `Fault` gives a child its work: messages at a steady rate, some of which fail. Handling takes no time; only the waits
+of back-off do.
 """
 
 import heapq
@@ -46,7 +46,7 @@ class InvalidFault(CallerError, ValueError):
 
 
 class SimulatedFailure(Exception):
-    """What a child fails with."""
+    """The error of a child that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,11 @@ class Fault:
     """How a child fails.
 
     Attributes:
-        child: Its name.
-        share: Chance of each attempt to fail, from 0 to 1; ``None`` if it cannot even start.
-        rate: Messages a second.
-        begin: Seconds from the start of the simulation; before that it does not fail.
-        end: Likewise; from then on it does not fail.
+        child: Name of the child.
+        share: Probability that an attempt fails, from 0 to 1; ``None`` if the child cannot even start.
+        rate: Messages per second.
+        begin: Seconds from the start of the simulation to the first failure.
+        end: Seconds from the start of the simulation to the end of the failures.
     """
 
     child: str
@@ -76,7 +76,7 @@ class Fault:
         """
         found = _FAULT.fullmatch(text.strip())
         if found is None:
-            raise InvalidFault(text, "it is no sentence of this kind")
+            raise InvalidFault(text, "it has another form")
         try:
             begin = duration(found["after"]) if found["after"] else 0.0
             lasting = duration(found["lasting"]) if found["lasting"] else float("inf")
@@ -84,7 +84,7 @@ class Fault:
             raise InvalidFault(text, "durations are written as 10m or 90s") from None
         rate = float(found["rate"] or 1.0)
         if not 0 < rate <= MOST_PER_SECOND:
-            raise InvalidFault(text, f"the rate must be above 0 and up to {MOST_PER_SECOND:g} a second")
+            raise InvalidFault(text, f"the rate must be above 0 and at most {MOST_PER_SECOND:g} per second")
         share = None if found["percent"] is None else float(found["percent"]) / 100
         if share is not None and share > 1:
             raise InvalidFault(text, "no more than 100% can fail")
@@ -93,16 +93,16 @@ class Fault:
 
 @dataclass
 class SimulatedChild:
-    """What became of one child.
+    """The results of one child.
 
     Attributes:
-        handled: Messages that it handled.
+        handled: Messages handled.
         failures: Attempts and starts that failed.
-        restarts: How often it was started again.
-        dead: Messages that were set aside after their attempts.
+        restarts: Restarts.
+        dead: Messages set aside after their last attempt.
         waiting: Messages that wait at the end.
-        down: Seconds in which it did not run.
-        longest: The longest of these times.
+        down: Seconds in which the child did not run.
+        longest: Seconds of the longest time in which it did not run.
     """
 
     handled: int = 0
@@ -116,13 +116,13 @@ class SimulatedChild:
 
 @dataclass
 class Simulation:
-    """What came of a simulation.
+    """The results of a simulation.
 
     Attributes:
-        seconds: How long it lasted.
-        gave_up: When supervisors gave up, and which, by their names from the outermost.
-        ended: Whether the system ended; then after ``seconds``.
-        children: By the names from the outermost supervisor.
+        seconds: Virtual seconds that it lasted.
+        gave_up: When supervisors gave up, and the path of names to each.
+        ended: Whether the system ended, after ``seconds``.
+        children: The results of each child, by the path of names to it.
     """
 
     seconds: float = 0.0
@@ -134,16 +134,16 @@ class Simulation:
 def simulate(
     tree: Sequence[Node], faults: Sequence[Fault], seconds: float = HOUR, seed: int = 0
 ) -> Simulation:
-    """Run the rules for ``seconds``.
+    """Simulate the rules for ``seconds``.
 
     Args:
-        tree: The parts directly under the system, as of `uno_actors.config.analysis.analyse`.
+        tree: The parts directly under the system, from `uno_actors.config.analysis.analyse`.
         faults: How children fail.
         seconds: Of virtual time.
-        seed: Of chance; the same seed has the same outcome.
+        seed: Random seed; the same seed gives the same results.
 
     Raises:
-        InvalidFault: A fault is of no child, or of several.
+        InvalidFault: A fault names no child, or several.
     """
     run = _Run(random.Random(seed))  # noqa: S311 - for variety, not for secrets
     parents = [_Parent(node, (), run, None) for node in tree if node.supervisor is not None]
@@ -165,7 +165,7 @@ def simulate(
 
 
 class _Run:
-    """The virtual clock, chance, and what has come of it."""
+    """A simulation under way: the virtual clock, the random numbers, and the results so far."""
 
     def __init__(self, chance: random.Random) -> None:
         self.now = 0.0
@@ -198,7 +198,7 @@ class _Child:
         self._parent = parent
         self._attempts = 0
         self._done = 0
-        self._life = 0  # what was scheduled in an earlier life is void
+        self._life = 0  # callbacks of an earlier life have no effect
         self._down_since: float | None = None
         handler = node.handler
         most = handler.max_attempts if handler is not None else node.spec.max_attempts if node.spec else None
@@ -212,7 +212,7 @@ class _Child:
         return not fails
 
     def start(self, *, first: bool) -> None:
-        """It runs from now on."""
+        """Let it run from now on."""
         self._life += 1
         if self._attempts >= self._most:
             self.give_up_message()
@@ -226,13 +226,13 @@ class _Child:
             self._in(fault.begin - self._run.now, self._fail)
 
     def stop(self) -> None:
-        """It does not run."""
+        """Let it run no longer."""
         self._life += 1
         if self._down_since is None:
             self._down_since = self._run.now
 
     def finish(self) -> None:
-        """Count what is still waiting, and how long it has been down."""
+        """Count the messages that still wait, and the time since it stopped."""
         self._count_down_time()
         if self.fault is not None and self.fault.share is not None:
             self.result.waiting = max(0, int(self._run.now * self.fault.rate) - self._done)
@@ -244,7 +244,7 @@ class _Child:
             self.result.longest = max(self.result.longest, lasted)
 
     def give_up_message(self) -> None:
-        """Set aside what it failed at."""
+        """Set aside the message at which it failed."""
         self.result.dead += 1
         self._attempts = 0
         self._done += 1
@@ -284,7 +284,7 @@ class _Child:
         self._parent.failed(self.node.name, SimulatedFailure(), streak)
 
     def resume(self) -> None:
-        """Go on after a failure, without what it failed at."""
+        """Continue after a failure, without the message at which it failed."""
         if self._attempts:
             self.give_up_message()
         self.start(first=True)
@@ -389,7 +389,7 @@ class _Parent:
             member.start(first=False)
 
     def child_ended(self, name: str) -> None:
-        """A child has ended by itself."""
+        """A child has exited by itself."""
         chance = self._run.chance.random()
         self._state, decision = self._state.ended(name, self._run.now, chance)
         self._carry_out(decision, name, SimulatedFailure())

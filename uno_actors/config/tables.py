@@ -46,7 +46,7 @@ from uno_actors.supervision.spec import ChildSpec, Supervisor
 from uno_actors.units import as_duration
 
 DEFAULT_SUPERVISOR = "handlers"
-"""Supervisor of handlers that stand under no other: any number of restarts, for each event has its attempts."""
+"""Supervisor of the handlers that have no other. Its restarts are unlimited: attempts are counted per event."""
 
 
 class BaseTable(BaseModel):
@@ -61,7 +61,7 @@ def default_of(specification: type, option: str) -> Any:
 
 
 def options_of(specification: type, table: type[BaseTable], *others: str) -> tuple[str, ...]:
-    """The keys of a table that have the name and the meaning of an option of a class, but for some others."""
+    """The keys of a table that have the name and the meaning of an option of a class, without ``others``."""
     options = {field.name for field in fields(specification)} - set(others)
     return tuple(key for key in table.model_fields if key in options)
 
@@ -72,13 +72,13 @@ class SystemTable(BaseTable):
     name: Name = "system"
     """For logs."""
     store: StoreUrl = "memory:"
-    """URL of the store; a path in it is relative to the file."""
+    """URL of the store. A path in it is relative to the file."""
     store_options: dict[str, StoreOption] = {}
-    """Options of the store, as in its URL; sizes may be written as "64GiB"."""
+    """Options of the store, as in its URL. Sizes may be written as "64GiB"."""
     ask_timeout: Seconds = 30.0
-    """Until an ask without a reply ends with an error."""
+    """Time after which an ask without a reply ends with an error."""
     stop_timeout: SecondsOrZero = 10.0
-    """How long stopping may take: draining, and stopping the last started first."""
+    """Maximum time to stop: to drain, and to stop children in reverse order of their start."""
 
     @property
     def url(self) -> str:
@@ -100,51 +100,51 @@ class AggregatesTable(BaseTable):
     """The aggregates that the system serves."""
 
     types: list[AggregateType] | None = None
-    """Their classes; left out, any that is asked for."""
+    """Their classes. Default: any class that is asked for."""
     passivate_after: Seconds = 300.0
-    """How long one may be idle before it is let go."""
+    """Idle time after which an aggregate is passivated."""
     max_active: AtLeastOne = 100_000
-    """How many stay active; beyond it those idle for longest are let go."""
+    """Maximum number of active aggregates. Beyond it, those idle for longest are passivated."""
     snapshot_every: AtLeastZero = 200
-    """Events between two snapshots; 0 to take none."""
+    """Number of events between two snapshots; 0 for no snapshots."""
     remember_commands: AtLeastZero = 256
-    """For how many of its last events an aggregate knows the commands that recorded them."""
+    """Number of its last events for which an aggregate remembers the commands that recorded them."""
 
 
 class LoggingTable(BaseTable):
-    """What `uno-actors run` logs, and how."""
+    """What `uno-actors run` logs, and in which format."""
 
     level: LevelWord = "info"
-    """The least severe that is logged."""
+    """Least severe level that is logged."""
     format: FormatWord = "text"
-    """For people, or one JSON object a line."""
+    """Text for people, or one JSON object per line."""
 
 
 class HandlerTable(BaseTable):
-    """An event handler; what is left out is as `@subscribe` says, else the default."""
+    """An event handler. Keys left out are as `@subscribe` says, else the default."""
 
     handler: Handler
-    """What is called."""
+    """The function or class to call."""
     name: HandlerName | None = None
-    """Unique; the checkpoint is kept under it."""
+    """Unique name. The checkpoint is stored under it."""
     topic: Topic | None = None
-    """Only events whose topic matches."""
+    """Handle only events whose topic matches."""
     events: list[EventType] | None = None
-    """Only events of these classes."""
+    """Handle only events of these classes."""
     aggregate_type: Name | None = default_of(HandlerSpec, "aggregate_type")
-    """Only events of aggregates of this type."""
+    """Handle only events of aggregates of this type."""
     priority: PriorityWord = default_of(HandlerSpec, "priority")
-    """For each event every high handler finishes before a normal one starts."""
+    """For each event, every high handler finishes before a normal one starts."""
     start: StartValue = default_of(HandlerSpec, "start")
-    """Where a handler without a checkpoint begins."""
+    """Where a handler without a checkpoint starts."""
     max_attempts: AtLeastOne = default_of(HandlerSpec, "max_attempts")
-    """After so many failures an event goes to the dead letters."""
+    """Number of failures after which an event goes to the dead letters."""
     timeout: Seconds | None = default_of(HandlerSpec, "timeout")
-    """How long one call may take."""
+    """Maximum time of one call."""
     concurrency: AtLeastOne = default_of(HandlerSpec, "concurrency")
-    """So many events at once, each of another aggregate."""
+    """Number of events handled at once, each of another aggregate."""
     batch: AtLeastOne | None = default_of(HandlerSpec, "batch")
-    """A list of up to so many events instead of one."""
+    """Maximum number of events given to the handler in one list, instead of one at a time."""
 
 
 class ChildTable(BaseTable):
@@ -153,9 +153,9 @@ class ChildTable(BaseTable):
     restart: RestartWord = default_of(ChildSpec, "restart")
     """When it is restarted: always, only after a failure, or never."""
     shutdown: ShutdownValue | None = default_of(ChildSpec, "shutdown")
-    """How long it may take to stop before it is abandoned; "kill" for no time, "infinity" for any."""
+    """Maximum time to stop before it is abandoned; "kill" for no time, "infinity" for no limit."""
     significant: Truth = default_of(ChildSpec, "significant")
-    """Whether its end counts for auto_shutdown."""
+    """Whether its exit counts for auto_shutdown."""
 
 
 class SupervisedHandlerTable(HandlerTable, ChildTable):
@@ -168,51 +168,51 @@ class ActorTable(ChildTable):
     actor: ActorType
     """Its class."""
     name: Name | None = None
-    """Under which `ActorSystem.actor` finds it; default is that of the class."""
+    """Name under which `ActorSystem.actor` finds it. Default: the name of the class."""
     args: list[Any] = []
-    """For its constructor."""
+    """Arguments of its constructor."""
     kwargs: dict[str, Any] = {}
-    """For its constructor."""
+    """Keyword arguments of its constructor."""
     dispatcher: DispatcherWord = default_of(ChildSpec, "dispatcher")
     """Whether it has a thread of its own."""
     max_attempts: AtLeastOne | None = default_of(ChildSpec, "max_attempts")
-    """So often a message that nobody waits for is tried before it is a dead message."""
+    """Number of attempts at a told message before it is a dead message."""
 
 
 class BackoffTable(BaseTable):
     """Time between a failure and the restart: min(max, initial * factor ** k), less jitter."""
 
     initial: SecondsOrZero = default_of(Backoff, "initial")
-    """Before the first restart."""
+    """Time before the first restart."""
     max: SecondsOrZero = default_of(Backoff, "max")
-    """At the most."""
+    """Longest time."""
     factor: Growth = default_of(Backoff, "factor")
     """Growth from one restart to the next."""
     jitter: Share = default_of(Backoff, "jitter")
     """Share of the time that is random."""
     reset_after: Seconds | None = default_of(Backoff, "reset_after")
-    """After so long without a failure it begins at the first again."""
+    """Time without a failure after which back-off starts again at `initial`."""
 
 
 class SupervisorTable(BaseTable):
-    """A supervisor; its children start in the order in which they are written, of whatever kind they are."""
+    """A supervisor. Its children start in the order in which they are written, whatever their kind."""
 
     name: Name
-    """Unique."""
+    """Unique name."""
     strategy: StrategyWord = default_of(Supervisor, "strategy")
-    """Who is restarted with a failed child: nobody, all, or those started after it."""
+    """Which children are restarted with a failed one: none, all, or those started after it."""
     max_restarts: MaxRestarts = default_of(Supervisor, "max_restarts")
-    """So many within `within`; one more, and it gives up."""
+    """Maximum number of restarts within `within`. At one more, the supervisor gives up."""
     within: Seconds = default_of(Supervisor, "within")
-    """The sliding window."""
+    """Length of the sliding window."""
     budget: BudgetWord = default_of(Supervisor, "budget")
-    """Whether all children share the restarts, or each has so many."""
+    """Whether the children share max_restarts, or each child has its own."""
     backoff: BackoffTable = BackoffTable()
     """Time between a failure and the restart."""
     directives: dict[ErrorType, DirectiveWord] = {}
-    """What becomes of a child by the class of its error; the innermost class wins."""
+    """What to do with a failed child, by the class of its error. The most specific class wins."""
     auto_shutdown: AutoShutdownWord = default_of(Supervisor, "auto_shutdown")
-    """Whether it ends when a significant child has ended by itself, or the last of them."""
+    """Whether it shuts down when a significant child exits by itself, or when the last of them does."""
     handlers: list[SupervisedHandlerTable] = []
     """Event handlers."""
     actors: list[ActorTable] = []
@@ -225,23 +225,23 @@ class NestedSupervisorTable(SupervisorTable, ChildTable):
     """A supervisor under another."""
 
 
-NestedSupervisorTable.model_rebuild()  # it is named before it is defined, in the table that it is made of
+NestedSupervisorTable.model_rebuild()  # SupervisorTable names it before it is defined
 SupervisorTable.model_rebuild()
 
 
 class FileTable(BaseTable):
-    """The configuration of an actor system of uno_actors."""
+    """The configuration of a uno_actors system."""
 
     include: list[Text] = []
-    """Files that are read first, relative to this one: this file's values win, its lists come after theirs."""
+    """Files to read first, relative to this one. Values of this file win; its lists are appended to theirs."""
     system: SystemTable = SystemTable()
     """The system as a whole."""
     aggregates: AggregatesTable = AggregatesTable()
-    """The aggregates that it serves."""
+    """Which aggregates the system serves, and how."""
     logging: LoggingTable = LoggingTable()
-    """What is logged, and how."""
+    """What is logged, and in which format."""
     handlers: list[HandlerTable] = []
-    """Event handlers under no supervisor: restarted without limit."""
+    """Event handlers under no supervisor. They are restarted without limit."""
     supervisors: list[SupervisorTable] = []
     """Supervisors directly under the system."""
 
@@ -253,7 +253,7 @@ SUPERVISOR_OPTIONS = options_of(Supervisor, SupervisorTable, "name", "backoff", 
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of the format, with which editors complete and check."""
+    """The JSON Schema of the format, for completion and checks in editors."""
     schema = _as_written(FileTable.model_json_schema(mode="validation"))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -263,7 +263,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _as_written(schema: Any) -> Any:
-    """A schema of what TOML can say: no null, and defaults as they would be written."""
+    """The schema of values that TOML has: without null, and with defaults as TOML writes them."""
     if isinstance(schema, list):
         return [_as_written(part) for part in schema if part != {"type": "null"}]
     if not isinstance(schema, dict):

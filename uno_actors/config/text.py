@@ -1,4 +1,4 @@
-"""The text of a configuration file before its values are judged: lines, environment variables, included files."""
+"""The text of a configuration file before its values are validated: lines, environment variables, included files."""
 
 import io
 import os
@@ -17,14 +17,14 @@ from uno_actors.store_urls import HIDDEN, is_secret_name
 
 DEEPEST_INCLUDE = 20
 MOST_BYTES = 4 << 20
-"""Of a file: no system is described by more, and what is larger was named by mistake."""
+"""Maximum size of a file. A larger one is no configuration file, and was named by mistake."""
 
 _VARIABLE = re.compile(r"(\$\$(?=\{))|\$\{([^}]*)\}|\$\{")
 _REFERENCE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-((?:(?!\$\{).)*))?", re.DOTALL)
 
 
 class Place(NamedTuple):
-    """Where something is written."""
+    """Where a key is written."""
 
     file: str
     line: int | None
@@ -35,12 +35,12 @@ class ConfigText:
     """Files as one table.
 
     Attributes:
-        file: As it was named.
-        data: The table; variables are put in, and what is faulty is left out.
+        file: The path of the outermost file, as given.
+        data: The table, with variables filled in and without faulty values.
         places: Where each key is written, in the order of the files.
-        faults: What is wrong so far.
-        is_whole: Whether nothing is missing from ``data`` that may only be missing because of a fault.
-        files: All that were read, the included ones first.
+        faults: The faults found so far.
+        is_whole: Whether no fault has removed a key from ``data``.
+        files: All files that were read, included ones first.
     """
 
     file: str
@@ -51,7 +51,7 @@ class ConfigText:
     files: list[Path] = field(default_factory=list)
 
     def fault(self, keys: Keys, reason: str, found: object = None) -> ConfigFault:
-        """A fault at ``keys``, or at the nearest thing above them that is written."""
+        """A fault at ``keys``, or at the nearest table above them that is written."""
         place = self.place(keys)
         if found is not None and keys and is_secret_name(str(keys[-1])):
             found = HIDDEN
@@ -60,18 +60,18 @@ class ConfigText:
         )
 
     def place(self, keys: Keys) -> Place:
-        """Where ``keys`` are written, or the nearest thing above them."""
+        """Where ``keys`` are written, or the nearest table above them."""
         return nearest(self.places, keys) or Place(self.file, 1)
 
 
 def nearest(places: Mapping[Keys, Place], keys: Keys) -> Place | None:
-    """Where ``keys`` are written, or the nearest thing above them."""
+    """Where ``keys`` are written, or the nearest table above them."""
     above = (places.get(keys[:length]) for length in range(len(keys), 0, -1))
     return next((place for place in above if place is not None), None)
 
 
 def read_text(path: str | Path, environment: Mapping[str, str] = os.environ) -> ConfigText:
-    """Read a file and those that it includes; never raises."""
+    """Read a file and the files it includes. Never raises: faults are part of the result."""
     return _read(Path(path), environment, ())
 
 
@@ -102,18 +102,17 @@ def _read(path: Path, environment: Mapping[str, str], including: tuple[Path, ...
 
 
 def _content(path: Path) -> bytes:
-    """The bytes of a file; at once, whatever ``path`` names.
+    """The bytes of a file, without waiting, whatever ``path`` names.
 
     Raises:
-        OSError, ValueError: It cannot be read, or is no file of a system.
+        OSError, ValueError: It cannot be read, or is no configuration file.
     """
     with open(path, "rb", buffering=0, opener=_at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("it is no regular file")
         with io.BufferedReader(file) as reader:
-            raw = reader.read(
-                MOST_BYTES + 1
-            )  # its size says nothing where the system makes it up, as in /proc
+            # Not by its size, which is made up for files such as those in /proc.
+            raw = reader.read(MOST_BYTES + 1)
     if len(raw) > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
     return raw
@@ -139,7 +138,7 @@ def _with_variables(document: Document, text: ConfigText, environment: Mapping[s
             return expanded(value, environment)
         except ValueError as error:
             text.faults.append(text.fault(keys, str(error), value))
-            return FromEnvironment("0", value)  # a stand-in; faults at this place are not told twice
+            return FromEnvironment("0", value)  # a stand-in; a fault at this place is reported once
 
     data: dict[str, Any] = put_in(document.data, ())
     return data
@@ -149,7 +148,7 @@ def expanded(written: str, environment: Mapping[str, str]) -> str:
     """``written`` with the values of ``${NAME}`` and ``${NAME:-default}``; ``$${`` stands for ``${``.
 
     Raises:
-        ValueError: A variable is not set and has no default, or is not written so.
+        ValueError: A variable is not set and has no default, or is malformed.
     """
     if "${" not in written:
         return written
@@ -163,7 +162,7 @@ def expanded(written: str, environment: Mapping[str, str]) -> str:
             malformed.append(match[0])
             return ""
         name, default = reference[1], reference[2]
-        found = environment.get(name) or default  # as a shell does: `:-` is for what is empty, too
+        found = environment.get(name) or default  # as in a shell, `:-` stands for an empty value, too
         if found is None and name in environment:
             found = ""
         if found is None:
@@ -214,15 +213,15 @@ def _with_included(
 
 
 def resolved(path: Path) -> Path | None:
-    """``path`` without links; ``None`` if there can be no such file: what is wrong is told when it is read."""
+    """``path`` without links; ``None`` if there can be no such file, which is reported when it is read."""
     try:
         return path.resolve()
-    except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL in its name
+    except (OSError, RuntimeError, ValueError):  # a cycle of links, a NUL in its name
         return None
 
 
 def _merge(into: ConfigText, other: ConfigText) -> None:
-    """Put the tables of ``other`` over those of ``into``: its values win, and its lists come after."""
+    """Merge ``other`` into ``into``: its values win, and its lists are appended."""
     into.faults += other.faults
     into.is_whole &= other.is_whole
     into.files += [file for file in other.files if file not in into.files]

@@ -1,7 +1,7 @@
-"""TOML read with the line of each key, which `tomllib` does not tell.
+"""TOML with the line of each key, which `tomllib` does not report.
 
-`tomllib` alone decides what a document says and whether it is one. `_Scanner` walks over the same text and only
-notes where keys stand, so that the two cannot disagree about a value.
+`tomllib` alone decides whether a document is valid and what it says. `_Scanner` walks over the same text and only notes
+where the keys are, so the two cannot disagree about a value.
 """
 
 import re
@@ -20,7 +20,7 @@ Path = tuple[str | int, ...]
 MOST_SYNTAX_ERRORS = 20
 LONGEST_SHOWN = 60
 DEEPEST = 60
-"""Tables, arrays and keys inside each other; far beyond what anybody writes, well within Python's stack."""
+"""Levels of nested tables, arrays and keys: more than any file needs, and well within Python's stack."""
 
 _SPACE = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _BLANK = re.compile(r"[ \t]*")
@@ -41,11 +41,11 @@ _TWICE = ("Cannot overwrite a value", "Cannot declare", "Cannot mutate immutable
 
 @dataclass(frozen=True, slots=True)
 class SyntaxFault:
-    """What is no TOML, or says the same key twice.
+    """A syntax error, or a key that is given twice.
 
     Attributes:
         line: From 1.
-        reason: Without the line.
+        reason: What is wrong, without the line.
     """
 
     line: int
@@ -54,13 +54,13 @@ class SyntaxFault:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What could be read of a document.
+    """The readable part of a document.
 
     Attributes:
-        data: As `tomllib` reads it, less what is faulty.
+        data: As `tomllib` reads it, without faulty parts.
         lines: The line of each key and array element, from 1.
         faults: In the order of their lines.
-        is_whole: Whether nothing but second values of keys is missing from ``data``.
+        is_whole: Whether only second values of keys are missing from ``data``.
     """
 
     data: dict[str, Any]
@@ -70,7 +70,7 @@ class Document:
 
 
 def read_toml(text: str) -> Document:
-    """Read ``text``; faults are found together as far as one does not hide another. Never raises."""
+    """Read ``text`` and find as many faults at once as possible. Never raises."""
     text = text.replace("\r\n", "\n")
     faults: list[SyntaxFault] = []
     is_whole = True
@@ -107,10 +107,10 @@ def read_toml(text: str) -> Document:
 
 
 def scan(text: str) -> "_Scanner":
-    """Note where the keys of a document stand that `tomllib` accepts.
+    """Find the places of the keys in a document that `tomllib` accepts.
 
     Raises:
-        _LostError: It is nested too deeply, or is no TOML.
+        _LostError: The document is nested too deeply, or is not TOML.
     """
     scanner = _Scanner(text)
     scanner.document()
@@ -136,7 +136,7 @@ def _fault(text: str, error: tomllib.TOMLDecodeError) -> SyntaxFault:
 
 
 def _without_secret(line: str) -> str:
-    """A line as errors show it: what may be a URL with a password, or a secret, is left out with its quotes."""
+    """A line as errors show it, without a value that may be a secret or a URL with a password."""
     key, equals, _ = line.partition("=")
     if equals and is_secret_name(key):
         return f"{key.strip()} = {HIDDEN}"
@@ -149,7 +149,7 @@ _PLAIN_KEY = re.compile(r"[\w. -]+", re.ASCII)
 
 
 def _twice(text: str) -> tuple[list[SyntaxFault], str] | None:
-    """The keys and tables that come twice, and the text without the second ones; ``None`` if none is seen."""
+    """The keys and tables that are given twice, and the text without the second ones; ``None`` if there are none."""
     try:
         scanner = scan(text)
     except _LostError:
@@ -188,7 +188,7 @@ def _is_stand_in(key: object) -> bool:
 
 
 def _without_line(text: str, line: int) -> str | None:
-    """``text`` without a line that is wrong by itself, so that those after it can be read; else ``None``."""
+    """``text`` without a line that is faulty by itself, so that the rest can be read; else ``None``."""
     lines = text.split("\n")
     wrong = lines[line - 1]
     if wrong.lstrip().startswith("[") or not _fails(wrong) or _fails("\n".join(lines[: line - 1])):
@@ -222,27 +222,27 @@ def _longest_number_line(text: str) -> int:
 
 
 class _LostError(Exception):
-    """The text is not what the scanner can follow.
+    """The scanner cannot follow the text.
 
     Attributes:
-        line: Where the statement begins in which it was lost.
+        line: Where the statement that it cannot follow begins.
     """
 
     line = 1
 
 
 class _DeepKeyError(_LostError):
-    """A key lies in too many tables."""
+    """A key is nested in too many tables."""
 
 
 @dataclass
 class _Scanner:
-    """Walks over TOML and notes where each key stands; of values it sees no more than where they end."""
+    """Walks over TOML and notes the place of each key. Of a value it only finds the end."""
 
     text: str
     lines: dict[Path, int] = field(default_factory=dict)
     twice: list[tuple[Path, int, int]] = field(default_factory=list)
-    """What was there before: its path and from where to where the second one stands."""
+    """Keys that are given twice: the path, and the start and end of the second one."""
 
     def __post_init__(self) -> None:
         self._at = 0
@@ -267,7 +267,7 @@ class _Scanner:
                 raise
 
     def _top_level(self, table: Path) -> Path:
-        """A header or a statement; the table that the next one is in."""
+        """Read a header or a statement, and return the table that the next statement is in."""
         if self._next("[["):
             return self._array_header()
         if self._next("["):
@@ -300,7 +300,7 @@ class _Scanner:
         return (*array, index)
 
     def _inside(self, table: Path, keys: list[str], start: int) -> Path:
-        """The path of ``keys``; one of an array of tables means its last element."""
+        """The path of ``keys``; a key of an array of tables stands for its last element."""
         for key in keys:
             table = (*table, key)
             self._note(table, start)

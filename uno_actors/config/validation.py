@@ -1,6 +1,6 @@
 """Validates a file's data against its tables and finds all faults at once.
 
-A faulty value is replaced by a stand-in, so that the rest of the file can be judged.
+A faulty value is replaced by a stand-in, so that the rest of the file can be validated.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,12 +24,12 @@ def validated(data: dict[str, Any], report: Callable[[Keys, str, Any, bool], Non
     """The table of a file, without its faulty values or with stand-ins for them.
 
     Args:
-        data: As TOML says it.
+        data: The file's values, as TOML says them.
         report: Called for each fault with its keys, the reason, the value found, and whether the fault is that a
             key is missing.
 
     Raises:
-        InternalError: The faults have no end.
+        InternalError: The data still has faults after `MOST_PASSES` passes.
     """
     for _ in range(MOST_PASSES):
         try:
@@ -40,11 +40,11 @@ def validated(data: dict[str, Any], report: Callable[[Keys, str, Any, bool], Non
                 report(*_what_is_wrong(keys, detail), detail["type"] == "missing")
                 data = _mended(data, keys, keys)
             data = _without_gaps(data)
-    raise InternalError(f"a configuration file cannot be judged: {shown(data)}")
+    raise InternalError(f"a configuration file cannot be validated: {shown(data)}")
 
 
 def _without_marks(loc: Sequence[str | int]) -> Keys:
-    """The keys of an error; pydantic marks one that is about a key, and not its value, with ``[key]``."""
+    """The keys of an error. Pydantic appends ``[key]`` if the error is in a key and not in its value."""
     return tuple(loc[:-1] if loc[-1:] == ("[key]",) else loc)
 
 
@@ -72,7 +72,7 @@ def _header(keys: Keys) -> str:
 
 
 def _table_at(keys: Keys) -> type[BaseModel] | None:
-    """The kind of the table at ``keys``, or of those in the list there."""
+    """The class of the table at ``keys``, or of the tables in the list there."""
     kind: type[BaseModel] | None = FileTable
     for key in keys:
         if isinstance(key, int):
@@ -94,11 +94,11 @@ def _keys_of(kind: type[BaseModel] | None) -> list[str]:
 
 
 def stand_in(event: DomainEvent) -> None:
-    """Stands for a handler that cannot be imported, while the rest of the file is judged."""
+    """Replaces a handler that cannot be imported while the rest of the file is validated."""
 
 
 class StandIn(Actor):
-    """Stands for an actor that cannot be imported, while the rest of the file is judged."""
+    """Replaces an actor that cannot be imported while the rest of the file is validated."""
 
 
 _STAND_INS = {"handler": f"{__name__}:{stand_in.__name__}", "actor": f"{__name__}:{StandIn.__name__}"}
@@ -107,9 +107,9 @@ _GAP = object()
 
 
 def _mended(data: Any, keys: Keys, whole: Keys) -> Any:
-    """``data`` without the value at ``keys``, or with one that can be judged along with the rest.
+    """``data`` without the value at ``keys``, or with a valid one in its place.
 
-    Elements of lists leave a gap, so that the others keep their places.
+    A removed element of a list leaves a gap, so that the others keep their index.
     """
     if not keys:
         return {}
@@ -129,7 +129,7 @@ def _mended(data: Any, keys: Keys, whole: Keys) -> Any:
 
 
 def _stand_in_at(keys: Keys) -> Any:
-    """What is put at ``keys``, where something is needed; else a gap."""
+    """The value to put at ``keys`` if the key is required; else a gap."""
     key = keys[-1]
     table = _table_at(keys if isinstance(key, int) else keys[:-1])
     needed = {name for name, field in table.model_fields.items() if field.is_required()} if table else set()

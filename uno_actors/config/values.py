@@ -1,7 +1,6 @@
-"""The values of a configuration file: durations, sizes, names of Python things; what is allowed for each.
+"""The values of a configuration file: numbers, durations, sizes, words.
 
-Each kind of value says in one sentence what is allowed, for error messages, and the same for editors as JSON
-Schema.
+Each kind of value says what is allowed: in one sentence for error messages, and as JSON Schema for editors.
 """
 
 import re
@@ -29,16 +28,16 @@ from uno_actors.units import DURATION, SIZE, duration, size
 
 
 class FromEnvironment(str):
-    """A string that was put together from environment variables, which may stand for a number.
+    """A string with environment variables filled in, which may be a number.
 
     Attributes:
-        written: As it is in the file.
+        written: The string in the file.
     """
 
     __slots__ = ("written",)
 
     def __new__(cls, text: str, written: str) -> "FromEnvironment":
-        """``text`` with what was written."""
+        """``text``, made from ``written``."""
         made = super().__new__(cls, text)
         made.written = written
         return made
@@ -47,7 +46,7 @@ class FromEnvironment(str):
 
 
 def plain(value: Any) -> Any:
-    """``value`` with strings that were put together as others are."""
+    """``value`` with plain strings in place of `FromEnvironment`."""
     match value:
         case FromEnvironment():
             return str(value)
@@ -60,12 +59,12 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Allowed:
-    """How a value is read, as an annotation for pydantic.
+    """How a value is read: an annotation for pydantic.
 
     Args:
         text: What is allowed.
         parse: Returns the value, or raises `ValueError` with a reason, which may be empty.
-        schema: JSON Schema of what is written; a string with variables is allowed beside it.
+        schema: JSON Schema of the value in the file. A string with variables is always allowed.
     """
 
     text: str
@@ -229,12 +228,12 @@ StoreUrl = Annotated[
 
 def _positive_duration(found: Any) -> float:
     if (seconds := duration(found)) <= 0:
-        raise ValueError("it must be more than nothing")
+        raise ValueError("it must be longer than zero")
     return seconds
 
 
 def store_option(found: Any) -> str:
-    """What stands in a store's URL for an option: a size in bytes, a number, a word.
+    """The text of an option in a store's URL: a size in bytes, a number, a word.
 
     Raises:
         ValueError: It is none of these.

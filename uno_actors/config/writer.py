@@ -1,4 +1,4 @@
-"""A system written as a configuration file: what `uno_actors.config.reader.load` reads as the same system."""
+"""Writes a system as a configuration file, which `uno_actors.config.reader.load` reads as the same system."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ class NotConfigurable(CallerError):
     """A system that no configuration file can describe.
 
     Attributes:
-        reasons: All that stands against it.
+        reasons: Everything that a file cannot describe.
     """
 
     def __init__(self, reasons: Sequence[str]) -> None:
@@ -38,13 +38,13 @@ def write_config(system: Table, aggregates: Table, supervisors: Sequence[Supervi
     """The text of a configuration file.
 
     Args:
-        system: Options of ``[system]``, durations in seconds.
-        aggregates: Options of ``[aggregates]``; classes in ``types``.
-        supervisors: Those directly under the system, the default one included; each child named.
+        system: Options of ``[system]``, with durations in seconds.
+        aggregates: Options of ``[aggregates]``, with classes in ``types``.
+        supervisors: Those directly under the system, the default one included. Each child has a name.
 
     Raises:
-        NotConfigurable: Something cannot be named in a file: a function inside another, a store that was given as
-            an object, an argument that TOML cannot say.
+        NotConfigurable: A file cannot describe a part: a function inside another, a store given as an object, an
+            argument that TOML has no value for.
     """
     writer = _Writer()
     writer.block("[system]", writer.system(system))
@@ -66,7 +66,7 @@ class _Writer:
     reasons: list[str] = field(default_factory=list)
 
     def block(self, header: str, table: Table, depth: int = 0) -> None:
-        """One table; none if nothing is to be said."""
+        """Write one table, unless it is empty."""
         if not table and not header.startswith("[["):
             return
         indent = "  " * depth
@@ -89,7 +89,7 @@ class _Writer:
             del table["store"]
         elif "store" in table:
             try:
-                table["store"] = below(Path.cwd(), table["store"])  # the file may lie elsewhere
+                table["store"] = below(Path.cwd(), table["store"])  # the file may be in another directory
             except ValueError as error:
                 self.reasons.append(str(error))
         return table
@@ -184,12 +184,12 @@ class _Writer:
         """``package.module:name`` of ``thing``; empty, with a reason, if it has none."""
         found = next(_names_of(thing), None)
         if found is None:
-            self.reasons.append(f"{thing!r} is no attribute of a module, by which a file could name it")
+            self.reasons.append(f"{thing!r} is not an attribute of a module, so a file cannot name it")
         return found or ""
 
 
 class _Nothing:
-    """Stands for what a child runs, where only its other options matter."""
+    """What a child runs, where only its other options matter."""
 
 
 def _differing(found: object, usual: object, names: Sequence[str]) -> Table:
@@ -201,7 +201,7 @@ def _differing(found: object, usual: object, names: Sequence[str]) -> Table:
 
 
 def _names_of(thing: Any) -> Iterator[str]:
-    """How a file can name ``thing``, the most natural first."""
+    """The names a file can use for ``thing``, the most natural first."""
     if isinstance(thing, MethodType):
         yield from (f"{owner}.{thing.__name__}" for owner in _names_of(thing.__self__))
         return
@@ -225,7 +225,7 @@ def _is(name: str, thing: Any) -> bool:
 
 
 def _importable(module: str) -> str:
-    """The name of a module for others; a program's own is ``__main__`` only to itself."""
+    """The name under which others import a module; a program's own is ``__main__`` only to itself."""
     if module != "__main__":
         return module
     main = sys.modules[module]
@@ -240,7 +240,7 @@ def as_toml(value: object) -> str:
     """A value as TOML writes it, in one line.
 
     Raises:
-        ValueError: TOML cannot say it.
+        ValueError: TOML has no way to write it.
     """
     match value:
         case bool():
@@ -287,5 +287,5 @@ def _quoted(text: str) -> str:
 def _shown(value: object) -> str:
     try:
         return repr(value)
-    except Exception as error:  # noqa: BLE001 - whatever its __repr__ raises
+    except Exception as error:  # noqa: BLE001 - its __repr__ may raise anything
         return f"a {type(value).__name__} ({describe(error)})"
