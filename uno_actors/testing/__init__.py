@@ -1,8 +1,9 @@
-"""Tools for the tests of those who build on `uno_actors`, with any test runner; importing it starts nothing.
+"""Tools for tests of programs that use `uno_actors`, with any test runner. Importing it starts nothing.
 
 - ``scenario``: `given` some events, when a command comes, then these events follow.
 - ``probe``: a handler and an actor in one that waits for what reaches it.
 - ``clock``: a clock whose hands the test turns; ``faults``: stores that fail on demand.
+- ``inspection``: `inspect` shows the parts of a running system.
 - ``contract``: what every event store promises, as checks for stores of your own.
 - ``plugin``: fixtures for pytest, found by themselves where this package is installed.
 """
@@ -11,6 +12,7 @@ from uno_actors.testing.clock import ManualClock
 from uno_actors.testing.contract import CONTRACT, check_event_store
 from uno_actors.testing.contract.store_place import Check, MakeStore, StorePlace
 from uno_actors.testing.faults import Faults, failing
+from uno_actors.testing.inspection import HandlerInspection, Inspection, inspect
 from uno_actors.testing.probe import Probe
 from uno_actors.testing.scenario import Given, Then, given
 
@@ -19,6 +21,8 @@ __all__ = [
     "Check",
     "Faults",
     "Given",
+    "HandlerInspection",
+    "Inspection",
     "MakeStore",
     "ManualClock",
     "Probe",
@@ -27,4 +31,5 @@ __all__ = [
     "check_event_store",
     "failing",
     "given",
+    "inspect",
 ]
