@@ -46,6 +46,7 @@ from uno_actors.actors.future import GetTimeout
 from uno_actors.aggregates.actor import BATCH, CAPACITY, MAX_RERUNS, AggregateActor
 from uno_actors.store.codec import to_record
 from uno_actors.store.records import Append
+from uno_actors.testing import inspect
 from uno_stores import InMemoryEventStore
 
 
@@ -540,7 +541,7 @@ async def test_an_ask_whose_command_was_begun_says_so_and_takes_effect() -> None
         ) as caught:
             await reply
         assert caught.value.started
-        assert system._running().aggregates.busy
+        assert inspect(system).commands
         store.gate.set()
         await system.settled()
         assert await account.ask(Balance()) == 1
@@ -562,7 +563,7 @@ async def test_a_command_that_timed_out_while_it_is_run_again_is_counted_once() 
         with pytest.raises(AskTimeout):
             await behind
         await system.settled()
-        assert system._running().aggregates._busy == 0
+        assert inspect(system).commands == 0
         assert await account.ask(Balance()) == 1, "it was begun, and took effect"
 
 

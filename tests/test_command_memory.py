@@ -832,7 +832,7 @@ def test_each_id_counts_once_however_little_is_remembered_and_whoever_writes(dat
         patch.setattr("uno_actors.aggregates.actor.SLACK", slack)
         found = asyncio.run(asyncio.wait_for(run(), 20))
     balance, recorded = 0, {}
-    for record in store._log:
+    for record in store.records:
         amount = read_payload(record)["amount"]
         balance += amount
         assert record.answered not in recorded, "recorded twice"

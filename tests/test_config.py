@@ -23,6 +23,7 @@ from uno_actors.config.tables import ActorTable, BackoffTable, FileTable, Handle
 from uno_actors.config.text import MOST_BYTES
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.supervision.spec import ChildSpec
+from uno_actors.testing import inspect
 from uno_actors.topics import TopicPattern
 from uno_actors.units import as_duration, duration
 
@@ -216,8 +217,8 @@ async def test_a_system_prints_itself_as_its_file(tmp_path: Path) -> None:
     text = system.to_config()
     second = ActorSystem.from_config(written(tmp_path, text, "second.toml"))
     assert second.to_config() == text
-    assert second._supervised == system._supervised
-    assert second._settings.stop_timeout == system._settings.stop_timeout == 90
+    assert inspect(second).supervisors == inspect(system).supervisors
+    assert inspect(second).settings.stop_timeout == inspect(system).settings.stop_timeout == 90
     assert 'types = ["configured:Shop", "configured:Warehouse"]' in text
 
 

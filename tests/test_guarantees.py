@@ -128,7 +128,7 @@ class GatedStore(InMemoryEventStore):
 
 
 def seen_by(store: InMemoryEventStore) -> list[int]:
-    return [record.aggregate_version or 0 for record in store._log]
+    return [record.aggregate_version or 0 for record in store.records]
 
 
 async def test_1_durable_before_visible() -> None:
@@ -342,7 +342,7 @@ async def test_7_no_silent_loss() -> None:
     assert (letter.handler, letter.attempts, letter.error) == ("poisoned", 2, "ValueError: unlucky")
     assert "in choke" in letter.traceback
     assert letter.first_failed <= letter.last_failed
-    assert sorted(record.aggregate_version or 0 for record in store._log) == sorted(list(range(1, 11)) * 5)
+    assert sorted(record.aggregate_version or 0 for record in store.records) == sorted(list(range(1, 11)) * 5)
 
 
 async def test_7_no_silent_loss_when_the_store_hangs() -> None:

@@ -27,6 +27,7 @@ from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscription import CAPACITY, Delivery, Subscription
 from uno_actors.store.codec import to_record
 from uno_actors.store.records import PAGE, StoredRecord
+from uno_actors.testing import inspect
 
 AT_ONCE = Backoff(initial=0, max=0)
 
@@ -367,7 +368,7 @@ async def test_a_store_that_fails_while_a_handler_catches_up_is_no_fault_of_an_e
         if event.amount == 3:
             subscription_of(system, "mail").fall_behind()
             await store.append(*credited(4))
-            await until(lambda: system._running().router.position == 4)
+            await until(lambda: inspect(system).router_position == 4)
             await turns()
             store.read_log_errors.extend([StoreUnavailable("memory:", "away")] * 3)
 

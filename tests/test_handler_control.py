@@ -28,7 +28,7 @@ from uno_actors import (
 from uno_actors.handlers.requests import Requests, Reset
 from uno_actors.handlers.router import CHECKPOINT_EVERY
 from uno_actors.handlers.spec import HandlerSpec
-from uno_actors.testing import ManualClock
+from uno_actors.testing import ManualClock, inspect
 
 
 class Seen(list[int]):
@@ -493,7 +493,7 @@ async def test_a_dead_letter_that_was_dropped_meanwhile_is_not_retried() -> None
         assert await store.drop_dead_letter("mail", 1)
         seen.bad = set()
         await system.resume("mail")
-        await until(lambda: not system._running().subscriptions[0].requests.retries)
+        await until(lambda: not next(iter(inspect(system).handlers.values())).retries)
         await turns()
         assert (seen, (await info(system)).retries) == ([], 0)
 
@@ -512,7 +512,7 @@ async def test_a_dead_letter_of_a_projection_counts_once_however_its_view_was_bu
 
     async def retried(system: ActorSystem, version: int) -> Any:
         await system.retry_dead_letters("totals")
-        await until(lambda: not system._running().subscriptions[0].requests.retries)
+        await until(lambda: not next(iter(inspect(system).handlers.values())).retries)
         await system.settled()
         return await system.view(spec(version)).get(("account", ""))
 

@@ -21,6 +21,7 @@ from uno_actors import (
     InvalidTopic,
     Supervisor,
     subscribe,
+    testing,
 )
 from uno_actors.handlers.spec import BoundHandler, HandlerSpec
 from uno_actors.handlers.subscribe import HandlerRegistry, gather, handler_registry
@@ -366,7 +367,7 @@ def test_a_handler_under_a_supervisor_is_not_taken_a_second_time() -> None:
     def one(event: DomainEvent) -> None: ...
 
     system = ActorSystem(supervisors=[Supervisor("mine", [one])])
-    assert [(s.name, [spec.name for spec in s.specs]) for s in system._supervised] == [
+    assert [(s.name, [spec.name for spec in s.specs]) for s in testing.inspect(system).supervisors] == [
         ("handlers", []),
         ("mine", ["mail"]),
     ]

@@ -15,6 +15,7 @@ from uno_actors.actors.ask import Envelope
 from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.actors.mailbox import make_mailbox
 from uno_actors.actors.worker_pool import MAX_WORKERS
+from uno_actors.testing import inspect
 
 
 class Notes(Actor):
@@ -95,11 +96,11 @@ async def test_systems_side_by_side_do_not_share_names() -> None:
 
 async def test_a_system_forgets_actors_that_have_ended() -> None:
     async with ActorSystem(handlers=[]) as system:
-        before = len(system._running()._spawned)
+        before = len(inspect(system).actors)
         for _ in range(50):
             ref = await system.spawn(Notes)
             ref.stop(block=False)
-        await until(lambda: len(system._running()._spawned) == before)
+        await until(lambda: len(inspect(system).actors) == before)
 
 
 # --- children ---

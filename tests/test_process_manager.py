@@ -414,7 +414,9 @@ async def dies_and_goes_on(commits: int, wanted: list[str], snapshot_every: int)
     store.left = commits
     async with running(store, snapshot_every=snapshot_every, clock=ManualClock()) as system:
         await until(
-            lambda: store.left <= 0 or system.statistics().handlers["Fulfilment"].position == len(store._log)
+            lambda: (
+                store.left <= 0 or system.statistics().handlers["Fulfilment"].position == len(store.records)
+            )
         )
         is_killed = store.left <= 0
     store.left = math.inf

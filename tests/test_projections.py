@@ -32,6 +32,7 @@ from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.view import ViewReader, entry_of, view_to_write
 from uno_actors.store.records import ViewChange
 from uno_actors.store.view_keys import MAX_KEY_BYTES, Key, pack_key, unpack_key
+from uno_actors.testing import inspect
 from uno_stores import InMemoryEventStore
 
 # --- keys ---
@@ -568,4 +569,4 @@ def test_the_event_type_of_a_projection_is_read_from_its_class() -> None:
         async def handle(self, event: Credited) -> None: ...
 
     system = ActorSystem(handlers=[OfCredits])
-    assert system._supervised[0].specs[0].run.event_type is Credited
+    assert inspect(system).supervisors[0].specs[0].run.event_type is Credited

@@ -22,6 +22,7 @@ from uno_actors.handlers.router import CHECKPOINT_EVERY, TURN, RouterActor
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.store.codec import to_event, to_record
+from uno_actors.testing import inspect
 
 HIGH, NORMAL, LOW = EventPriority
 
@@ -239,7 +240,7 @@ async def test_no_more_events_are_in_memory_than_the_window_allows(monkeypatch: 
     async with system_of(store, stuck) as system:
         await store.append(*credited(*range(100)))
         await turns()
-        assert system._running().router.position == 10
+        assert inspect(system).router_position == 10
         assert system.statistics().handlers["stuck"].waiting == 9
         gate.set()
         await system.settled()
@@ -368,7 +369,7 @@ async def test_no_timer_outlives_the_system_whatever_happened() -> None:
             await store.append(*credited(1))
             await until(lambda: not store.read_log_errors)
             position = await store.last_position()
-            await clock.advance_until(lambda: system._running().router.position == position)  # noqa: B023
+            await clock.advance_until(lambda: inspect(system).router_position == position)  # noqa: B023
         await system.settled()
     for _ in range(10):
         clock.advance(2 * TURN)
@@ -406,7 +407,7 @@ async def test_a_burst_makes_no_quick_handler_read_and_decode_it_again(
     async with ActorSystem(store, aggregates=[], handlers=handlers) as system:
         await system.settled()
         await store.append(*credited(*range(1500)))
-        await until(lambda: system._running().router.position == 1500)
+        await until(lambda: inspect(system).router_position == 1500)
         go_on.set()
         await system.settled()
     assert (len(decoded), len(seen)) == (1500, 4500)
@@ -448,7 +449,7 @@ async def test_a_handler_that_comes_while_events_are_with_others_misses_none(pri
 
     async with system_of(store, HandlerSpec("high", wait, Credited, priority=HIGH)) as system:
         await store.append(*credited(1, 2))
-        await until(lambda: system._running().router.position == 2)
+        await until(lambda: inspect(system).router_position == 2)
         comer = HandlerSpec("comer", handle, Credited, priority=priority, start="earliest")
         await system.supervisor("quick").start_child(comer)
         await turns()

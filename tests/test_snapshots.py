@@ -34,6 +34,7 @@ from uno_actors import (
 from uno_actors.aggregates.snapshots import restore, take
 from uno_actors.store.codec import StreamId
 from uno_actors.store.port import EventStore
+from uno_actors.testing import inspect
 from uno_stores import InMemoryEventStore, LmdbEventStore
 
 ALICE = StreamId("Account", "alice")
@@ -413,8 +414,8 @@ async def test_loading_with_snapshots_gives_the_same_state_as_without(
         async with running(store, aggregates=[Basket], snapshot_every=every) as (system, _):
             for name in "ab":
                 await system.aggregate(Basket, name).ask(Put(count=0))
-            active = system._runtime.aggregates._active.items()  # type: ignore[union-attr]
-            return {stream.aggregate_id: vars(actor.instance) for stream, actor in active}
+            active = inspect(system).aggregates.items()
+            return {stream.aggregate_id: vars(instance) for stream, instance in active}
 
     systems: list[ActorSystem] = []
     for name, count, restart in commands:

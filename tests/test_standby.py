@@ -11,6 +11,7 @@ from tests.waiting import ManualClock, until
 from uno_actors import ActorSystem, HandlerContext, Supervisor, subscribe
 from uno_actors.handlers.spec import EventHandler
 from uno_actors.store.port import Lease
+from uno_actors.testing import inspect
 
 Handled = list[tuple[str, int]]
 System = Callable[[str], ActorSystem]
@@ -36,7 +37,7 @@ def system(store: BankStore, name: str, handled: Handled, start: str = "earliest
 
 
 async def pass_time(running: ActorSystem, condition: Callable[[], object]) -> None:
-    clock = running._settings.clock
+    clock = inspect(running).settings.clock
     assert isinstance(clock, ManualClock)
     await clock.advance_until(condition)
 
@@ -50,7 +51,7 @@ async def test_second_system_stands_by_and_handles_nothing(store: BankStore, han
         await store.append(*credited(1, 2, 3))
         await first.settled()
         await second.settled(timeout=patience(1))  # which does not wait for what others handle
-        await pass_time(second, lambda: second._runtime and second._runtime.router.position == 3)
+        await pass_time(second, lambda: inspect(second).router_position == 3)
         assert (state(first), state(second)) == ("live", "standby")
         assert second.statistics().handlers["mail"].handled == 0
         assert handled == [("first", 1), ("first", 2), ("first", 3)]
@@ -104,7 +105,7 @@ async def test_lease_is_looked_for_once_a_second_only_while_it_is_missing(
     await first.start()
     await second.start()
     asked.clear()
-    clock = second._settings.clock
+    clock = inspect(second).settings.clock
     assert isinstance(clock, ManualClock)
     for seconds in range(1, 5):
         clock.advance(1.0)

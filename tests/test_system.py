@@ -99,7 +99,7 @@ def test_a_synchronous_program_uses_it_with_get() -> None:
             account.ask(Debit(amount=9)).get(timeout=5)
         account.tell(Credit(amount=1))
         thread = system._thread
-    assert store._log[-1].aggregate_version == 2, "what was told is handled before the end"
+    assert store.records[-1].aggregate_version == 2, "what was told is handled before the end"
     assert thread is not None
     assert not thread._thread.is_alive()
     assert store.closed == 0, "who gives a store closes it"
@@ -165,7 +165,7 @@ async def test_two_systems_run_side_by_side_in_one_loop() -> None:
         assert await two.aggregate(Account, "alice").ask(Credit(amount=10)) == 10
         await one.stop()
         assert await two.aggregate(Account, "alice").ask(Credit(amount=1)) == 11
-    assert (len(one_store._log), len(two_store._log)) == (1, 2)
+    assert (len(one_store.records), len(two_store.records)) == (1, 2)
 
 
 # --- what it serves ---
@@ -371,7 +371,7 @@ async def test_stopping_handles_and_records_what_was_accepted_and_lets_handlers_
     async with ActorSystem(store, handlers=[handler]) as system:
         for number in range(100):
             system.aggregate(Account, f"account-{number % 7}").tell(Credit(amount=number))
-    assert len(store._log) == 100
+    assert len(store.records) == 100
     assert sorted(seen) == list(range(100))
     assert await store.checkpoints() == {"h": 100}
 
@@ -386,7 +386,7 @@ async def test_stopping_waits_for_what_handlers_set_going() -> None:
 
     async with ActorSystem(store, handlers=[chain]):
         await store.append(*credited(10))
-    assert len(store._log) == 11
+    assert len(store.records) == 11
 
 
 async def test_stop_is_idempotent_and_may_be_called_at_once_from_many_tasks() -> None:

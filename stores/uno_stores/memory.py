@@ -30,6 +30,11 @@ class InMemoryEventStore(EventStore):
         self._leased: set[str] = set()
         self._closed = False
 
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The recorded events, in the order of the log; also when the store is closed."""
+        return tuple(self._log)
+
     @override
     async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
         self._check_open()

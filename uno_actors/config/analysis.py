@@ -313,11 +313,11 @@ def _questionable(
         if not node.children:
             yield Finding("warning", path, "name", "it has no children")
         elif supervisor.max_restarts is not None and time_to_give_up(supervisor) is None:
+            limit = f"{supervisor.max_restarts} restarts within {supervisor.within:g} s"
             reason = (
                 "a child that always fails is restarted without end: with waits of up to"
-                f" {supervisor.backoff.max:g} s there are never more than {supervisor.max_restarts} restarts"
-                f" within {supervisor.within:g} s. Lengthen"
-                ' within, or write max_restarts = "unlimited"'
+                f" {supervisor.backoff.max:g} s there are never more than {limit}. Lengthen within, or write"
+                ' max_restarts = "unlimited"'
             )
             yield Finding("warning", path, "max_restarts", reason)
         yield from _questionable(node.children, stop_timeout, path)

@@ -3,6 +3,7 @@
 - ``scenario``: given some events, when a command arrives, then these events follow.
 - ``probe``: records the events and messages that reach it, and waits for them.
 - ``clock``: a clock that the test moves; ``faults``: stores that fail on demand.
+- ``inspection``: `inspect` shows the parts of a running system.
 - ``contract``: what every event store promises, as checks for your own stores.
 - ``plugin``: fixtures for pytest, loaded automatically when this package is installed.
 """
@@ -11,6 +12,7 @@ from uno_actors.testing.clock import ManualClock
 from uno_actors.testing.contract import CONTRACT, check_event_store
 from uno_actors.testing.contract.store_place import Check, MakeStore, StorePlace
 from uno_actors.testing.faults import Faults, failing
+from uno_actors.testing.inspection import HandlerInspection, Inspection, inspect
 from uno_actors.testing.probe import Probe
 from uno_actors.testing.scenario import Given, Then, given
 
@@ -19,6 +21,8 @@ __all__ = [
     "Check",
     "Faults",
     "Given",
+    "HandlerInspection",
+    "Inspection",
     "MakeStore",
     "ManualClock",
     "Probe",
@@ -27,4 +31,5 @@ __all__ = [
     "check_event_store",
     "failing",
     "given",
+    "inspect",
 ]
