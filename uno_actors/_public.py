@@ -4,7 +4,7 @@ from uno_actors.actors.actor import Actor, ActorRef
 from uno_actors.actors.cell import ActorStatistics, Terminated
 from uno_actors.actors.future import Future, get_all
 from uno_actors.actors.mailbox import DeadMessage, MailboxPolicy
-from uno_actors.aggregates.actor import AggregateRef
+from uno_actors.aggregates.ref import AggregateRef
 from uno_actors.aggregates.repository import EventSourcedRepository
 from uno_actors.backoff import Backoff
 from uno_actors.bus.bus import BusStatistics, EventBus, FailedDelivery
