@@ -43,10 +43,10 @@ from uno_actors import (
     handles,
 )
 from uno_actors.actors.future import GetTimeout
-from uno_actors.aggregates.actor import BATCH, CAPACITY, MAX_RERUNS, AggregateActor
+from uno_actors.aggregates.actor import BATCH, CAPACITY, AggregateActor
+from uno_actors.aggregates.envelope import MAX_RERUNS
 from uno_actors.store.codec import to_record
 from uno_actors.store.records import Append
-from uno_actors.testing import inspect
 from uno_stores import InMemoryEventStore
 
 
@@ -569,7 +569,7 @@ async def test_a_command_that_timed_out_while_it_is_run_again_is_counted_once() 
 
 def test_a_thread_does_not_wait_for_ever_for_a_loop_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop would tell it that the time is over."""
-    monkeypatch.setattr("uno_actors.aggregates.actor.LOOP_LATE", 0.05)
+    monkeypatch.setattr("uno_actors.aggregates.envelope.LOOP_LATE", 0.05)
     held, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -726,7 +726,7 @@ async def test_a_burst_of_busy_aggregates_beyond_the_limit_is_not_searched_for_e
                 return AggregateActor.idle.fget(self)  # type: ignore[attr-defined, no-any-return]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("uno_actors.aggregates.actor.AggregateActor", Counting)
+            patch.setattr("uno_actors.aggregates.directory.AggregateActor", Counting)
             replies = [system.aggregate(Account, f"account-{n}").ask(Credit(amount=1)) for n in range(1000)]
         assert len(aggregates) == 1000
         assert looked <= 20 * 1000

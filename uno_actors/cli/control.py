@@ -146,7 +146,7 @@ class ControlServer:
         nameless.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         try:
-            # Before it has a name, so that it is never open to others. macOS refuses this: there only the user is checked.
+            # Before it has a name, so that it is never open to others. macOS refuses: there only the user is checked.
             with contextlib.suppress(OSError):
                 os.fchmod(listener.fileno(), 0o600)
             listener.bind(str(nameless))
