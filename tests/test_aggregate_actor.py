@@ -47,6 +47,7 @@ from uno_actors.aggregates.actor import BATCH, CAPACITY, AggregateActor
 from uno_actors.aggregates.envelope import MAX_RERUNS
 from uno_actors.store.codec import to_record
 from uno_actors.store.records import Append
+from uno_actors.testing import inspect
 from uno_stores import InMemoryEventStore
 
 
