@@ -16,7 +16,7 @@ from uno_actors.actors.ask import Envelope, time_left
 from uno_actors.actors.cell import ActorCell
 from uno_actors.actors.dispatcher import default_dispatcher
 from uno_actors.actors.future import Future, Reply
-from uno_actors.actors.inspection import ActorStatistics
+from uno_actors.actors.inspection import ActorStatistics, doing
 from uno_actors.actors.mailbox import Mailbox, MailboxPolicy, make_mailbox
 from uno_actors.actors.pykka import ActorDeadError, ActorStop, PykkaActor, PykkaActorRef
 from uno_actors.actors.stop_flag import StopFlag
@@ -116,7 +116,7 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
         cell = getattr(ref.actor_inbox, "cell", None)
         if not isinstance(cell, ActorCell):
             raise TypeError(f"{ref} is no actor of this runtime, so nobody would tell of its end")
-        cell.add_watcher(self.actor_ref)
+        cell.relations.add_watcher(self.actor_ref, ref)
 
     @property
     def timers(self) -> Timers:
@@ -130,7 +130,7 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
             MailboxFull: As many as the mailbox holds are set aside already.
             RuntimeError: No message is being handled.
         """
-        self._cell().stash()
+        self._cell().stash.add()
 
     def unstash_all(self) -> None:
         """Put everything that was set aside in front of the mailbox again, in its order."""
@@ -269,7 +269,7 @@ class StartReply(Reply[Any]):
     def _expire(self) -> bool:
         cell = cast("ActorCell", self.target)
         if self._outcome is None:
-            late = StartTimeout(str(cell), self._seconds, cell.doing())
+            late = StartTimeout(str(cell), self._seconds, doing(cell))
             if self.offer_exception(late):  # nobody will ever have its reference
                 cell.abandon()
         return True

@@ -620,7 +620,7 @@ class Runtime:
                 cell.name = name
             self._spawned[cell] = None
         if parent is not None:
-            parent.add_child(cell)
+            parent.relations.add_child(cell)
         cell.start()
         return cell, started
 
