@@ -143,9 +143,9 @@ async def test_a_parent_keeps_no_child_that_has_ended_and_has_none_after_its_own
     async with ActorSystem(handlers=[]) as system:
         ref = await system.spawn(Parent, "parent", stopped, 2)
         parent = ref.actor_inbox.cell
-        second, first = parent.children.last_first()
+        second, first = parent.relations.children_last_first()
         await first.stop()
-        assert parent.children.last_first() == [second]
+        assert parent.relations.children_last_first() == [second]
         await ref.stop(block=False)
         late = await parent.spawn(Parent("late", stopped))
         await until(lambda: not late.is_alive())
@@ -189,9 +189,9 @@ async def test_an_actor_has_ended_only_when_its_on_stop_has_even_if_two_threads_
         cell.turns._lock = Turn()
         assert await ref.ask("anything") == "anything"
         await until(lambda: actor.stopping.is_set() and system.statistics().dispatcher.workers.busy == 1)
-        assert not cell.has_ended
+        assert not cell._has_ended
         actor.go_on.set()
-        await until(lambda: cell.has_ended)
+        await until(lambda: cell._has_ended)
 
 
 async def test_an_actor_outside_of_a_system_has_no_children() -> None:

@@ -12,20 +12,20 @@ from uno_actors.quantities import check_duration, check_number
 class Backoff:
     """How long to wait before restart k (from 0): ``min(max, initial * factor ** k)``, then jitter.
 
-    Jitter takes away up to its share of the delay, so that ``max`` stays a bound and children that failed
-    together do not come back together.
+    Jitter shortens the delay by up to its share, so that ``max`` remains the limit and children that failed
+    together do not restart together.
 
     Args:
         initial: Seconds before the first restart.
-        max: Seconds at the most.
+        max: Maximum number of seconds.
         factor: Growth from one restart to the next.
         jitter: Share of the delay that is random, from 0 to 1.
         reset_after: Seconds without a failure after which k is 0 again; default is ``max``, or the
-            supervisor's ``within`` if that is longer. For an event that a handler fails at, k is how often it has
-            failed at this one.
+            supervisor's ``within`` if that is longer. When a handler fails at an event, k is the number of its
+            earlier failures at this event.
 
     Raises:
-        ValueError: A value is out of its range.
+        ValueError: A value is out of range.
     """
 
     initial: float = 0.1
@@ -53,4 +53,4 @@ class Backoff:
 
 
 chance: Callable[[], float] = random.random
-"""Where jitter comes from."""
+"""The source of jitter."""

@@ -1,4 +1,4 @@
-"""Time as a dependency: everything that waits asks a clock, so that tests can turn its hands."""
+"""Time as a dependency: everything that waits uses a clock, so that tests can advance it."""
 
 import asyncio
 import time
@@ -9,17 +9,17 @@ W = TypeVar("W")
 
 
 class Timer(Protocol):
-    """A call that is to come."""
+    """A pending call."""
 
     def cancel(self) -> None:
-        """Forget the call; without effect once it was made."""
+        """Cancel the call; has no effect once it was made."""
 
 
 class Clock(Protocol):
-    """What the runtime needs to know of time."""
+    """What the runtime needs from a clock."""
 
     def monotonic(self) -> float:
-        """Seconds since some fixed moment; never runs backwards."""
+        """Seconds since a fixed moment; never decreases."""
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Call ``callback`` on the running event loop in ``delay`` seconds."""
@@ -36,38 +36,38 @@ class SystemClock:
 
 
 class Deadlines(Generic[W]):
-    """Those who wait equally long, with one timer for all of them: the first to come is the first to be late.
+    """Items that all wait equally long, with one timer for all: the first to arrive is the first to be late.
 
     Args:
-        clock: Whose time counts.
-        seconds: How long each waits.
-        late: Called on the event loop with one who has waited so long.
+        clock: Measures the time.
+        seconds: How long each item waits.
+        late: Called on the event loop with each item that has waited so long.
     """
 
     def __init__(self, clock: Clock, seconds: float, late: Callable[[W], object]) -> None:
         self._clock = clock
         self._seconds = seconds
         self._late = late
-        self._waiting: dict[W, float] = {}  # until when; in the order of their coming
+        self._waiting: dict[W, float] = {}  # until when; in order of arrival
         self._timer: Timer | None = None
 
     def add(self, waiting: W) -> None:
-        """From now on ``waiting`` waits."""
+        """Let ``waiting`` wait from now on."""
         self._waiting[waiting] = self._clock.monotonic() + self._seconds
         if self._timer is None:
             self._timer = self._clock.call_later(self._seconds, self._look)
 
     def discard(self, waiting: W) -> None:
-        """It waits no longer."""
+        """Stop waiting for ``waiting``."""
         self._waiting.pop(waiting, None)
 
     def longest(self) -> float | None:
-        """Seconds for which the first of those who wait has waited; ``None`` if nobody waits."""
+        """Seconds for which the first item has waited; ``None`` if none waits."""
         until = next(iter(self._waiting.values()), None)
         return None if until is None else self._clock.monotonic() + self._seconds - until
 
     def close(self) -> None:
-        """Nobody will be late any more."""
+        """Forget all items."""
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()

@@ -1,9 +1,9 @@
-"""Logs as structured events with bound ids.
+"""Logging: structured events with bound ids.
 
-A program that has configured structlog gets the events in its own pipeline. In any other they go to the
-standard library's logger ``uno_actors`` as one line, with the values as attributes of the record; only a
-stack stands below it. Values and texts of errors come from outside: what is written follows the rules of
-`uno_actors.printable`, so that no event can forge the line of another.
+A program that has configured structlog gets the events in its own pipeline. In any other program they go to the
+standard library's logger ``uno_actors``, each as one line with the values as attributes of the record; only a stack
+follows below the line. Values and error texts come from outside, so what is written follows the rules of
+`uno_actors.printable`: no event can forge the line of another.
 """
 
 import logging
@@ -29,7 +29,7 @@ _logger.addHandler(logging.NullHandler())
 
 
 def _with_traceback(record: logging.LogRecord) -> bool:
-    """Write the traceback before a formatter does, which would write it as it is."""
+    """Format the traceback before a formatter does, which would not escape it."""
     if isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
         record.exc_text = _traceback(record.exc_info[1])
     return True
@@ -43,11 +43,11 @@ _logger.addFilter(_with_traceback)
 
 
 class Logger:
-    """The runtime's own logger: it names what it was made with in every event, and never raises.
+    """The runtime's own logger: every event carries the bound values, and logging never raises.
 
-    What is logged passes through the program's own processors, filters and handlers, and any of these may raise.
-    That must not keep an asker from its answer or an actor from its next message, so that it ends here, in the one
-    place: the event goes to the standard library's logger then, with what has failed.
+    Events pass through the program's processors, filters and handlers, and any of these may raise. That must not cost
+    an asker its reply or an actor its next message, so it is caught here, in one place: the event then goes to the
+    standard library's logger, with the error.
     """
 
     __slots__ = ("_logger",)
@@ -56,15 +56,15 @@ class Logger:
         self._logger = logger
 
     def debug(self, event: str, **values: object) -> None:
-        """Log what helps to find a fault."""
+        """Log what helps to find a bug."""
         self._log("debug", event, values)
 
     def info(self, event: str, **values: object) -> None:
-        """Log what is as it should be."""
+        """Log normal operation."""
         self._log("info", event, values)
 
     def warning(self, event: str, **values: object) -> None:
-        """Log what somebody may want to change."""
+        """Log what may need attention."""
         self._log("warning", event, values)
 
     def error(self, event: str, **values: object) -> None:
@@ -76,23 +76,23 @@ class Logger:
         self._log("exception", event, values)
 
     def critical(self, event: str, **values: object) -> None:
-        """Log the failure of the whole."""
+        """Log the failure of a whole system or supervisor."""
         self._log("critical", event, values)
 
     def _log(self, level: str, event: str, values: dict[str, object]) -> None:
         error = values.get("exc_info")
         if isinstance(error, BaseException) and _may_be_false(error):
-            # A tuple is true wherever it is looked at.
+            # The error may be false in a condition; a tuple is always true.
             values["exc_info"] = type(error), error, error.__traceback__
         try:
             getattr(self._logger, level)(event, **values)
-        except KeyboardInterrupt:  # of the process
+        except KeyboardInterrupt:  # meant for the process
             raise
-        except BaseException as failure:  # noqa: BLE001 - whatever a program's logging raises, SystemExit too
+        except BaseException as failure:  # noqa: BLE001 - whatever a program's logging raises, even SystemExit
             self._log_plainly(level, event, failure)
 
     def _log_plainly(self, level: str, event: str, failure: BaseException) -> None:
-        with suppress(Exception):  # a filter of the program's may raise here as well
+        with suppress(Exception):  # a filter of the program may raise here as well
             _logger.log(
                 _LEVELS[level.upper()],
                 "%s (the program's own logging failed at this event: %s)",
@@ -109,12 +109,12 @@ def _may_be_false(error: BaseException) -> bool:
 
 
 def get_logger(**bound: object) -> Logger:
-    """A logger of the runtime that names ``bound`` in every event; see `Logger`."""
+    """A logger of the runtime whose events carry ``bound``; see `Logger`."""
     return Logger(program_logger(**bound))
 
 
 def program_logger(**bound: object) -> FilteringBoundLogger:
-    """The program's own logger, for its own code: it raises what the program's processors raise."""
+    """A logger for the program's own code; it raises what the program's processors raise."""
     if structlog.is_configured():
         return cast("FilteringBoundLogger", structlog.get_logger("uno_actors", **bound))
     logger = structlog.wrap_logger(
@@ -130,7 +130,7 @@ def _one_line(_: WrappedLogger, __: str, event: EventDict) -> dict[str, Any]:
     exc_info = event.pop("exc_info", None)
     text = _shown(event.pop("event"))
     extra = {f"uno_{name}": value for name, value in event.items()}
-    stack = event.pop("stack", None)  # below the line, where structlog's console shows it too
+    stack = event.pop("stack", None)  # below the line, as in structlog's console
     values = " ".join(f"{name}={_shown(value)}" for name, value in event.items())
     line = f"{text} {values}".rstrip()
     below = "" if stack is None else f"\n{printable_lines(text_of(stack))}"
@@ -150,19 +150,19 @@ class _Shown:
     def __repr__(self) -> str:
         try:
             return _shown(repr(self._value))
-        except Exception:  # noqa: BLE001 - whatever a value of others does when it is looked at
+        except Exception:  # noqa: BLE001 - the repr of a foreign value may raise anything
             return text_of(self._value)
 
 
 def _for_console(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """``event`` with values that a terminal shows and does not obey."""
+    """``event`` with values that cannot control a terminal."""
     for name, value in event.items():
         if name == "stack":
             event[name] = printable_lines(text_of(value))
         elif name == "event":
             event[name] = _shown(value)
         elif isinstance(value, str):
-            text = bounded(value, LONGEST_ERROR)  # quoted by the console if it has spaces, and then escaped
+            text = bounded(value, LONGEST_ERROR)  # the console quotes and escapes it if it has spaces
             event[name] = text if _QUOTED & set(text) else printable(text)
         elif name != "exc_info":
             event[name] = _Shown(value)
@@ -170,18 +170,18 @@ def _for_console(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 _QUOTED = frozenset(" \t=\r\n\"'")
-"""Characters for which the console of structlog quotes a value."""
+"""Characters for which structlog's console quotes a value."""
 
 
 def write_logs(stream: TextIO, level: str, form: Literal["text", "json"]) -> None:
-    """Have this process write its logs, those of ``logging`` too, to ``stream``: what a service does, once.
+    """Write the logs of this process, including those of ``logging``, to ``stream``; a service calls this once.
 
-    Calling it again changes level and form.
+    Another call changes level and form.
 
     Args:
-        stream: Where to.
-        level: The least severe that is written: ``debug``, ``info``, ``warning``, ``error``, ``critical``.
-        form: ``text`` for people, ``json`` for one JSON object a line, exceptions included.
+        stream: The destination.
+        level: The least severe level that is written: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
+        form: ``text`` for people, ``json`` for one JSON object per line, exceptions included.
     """
     common: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -225,7 +225,7 @@ def _write_traceback(stream: TextIO, exc_info: ExcInfo) -> None:
 
 
 def _encodable(stream: TextIO) -> structlog.typing.Processor:
-    """Escapes what ``stream`` cannot encode, such as all but ASCII in the locale C."""
+    """Escapes characters that ``stream`` cannot encode, such as non-ASCII ones in the C locale."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def encodable(_: WrappedLogger, __: str, line: Any) -> str:

@@ -1,8 +1,8 @@
-"""Numbers that a program or a file gives: the one place for what a duration, a count or a share may be.
+"""Numbers from a program or a file: the one place that says what a duration, a count or a share may be.
 
-Everything that takes a number checks it here, where it enters: a ``nan`` that comes to a timer stops all timers of
-the event loop, ``True`` counts as one, and 2.5 restarts compare well and cannot be written to a file. The limits
-are those of configuration files too, so that what code accepts a file can say.
+Every number is checked here, where it enters: a ``nan`` in a timer stops all timers of the event loop, ``True``
+counts as one, and 2.5 restarts can be compared but not written to a file. Configuration files have the same limits,
+so that a file can express whatever code accepts.
 """
 
 import math
@@ -11,13 +11,13 @@ from typing import Any, TypeGuard
 from uno_actors.errors import InvalidNumber
 
 LONGEST = 100 * 366 * 86400.0
-"""Seconds that a duration has at the most: 100 years. What is to take any time says so, by ``None`` or a word."""
+"""The longest duration in seconds: 100 years. No limit is expressed by ``None`` or a word."""
 MOST = 2**63 - 1
 """The largest number that every store and every file can hold."""
 
 
 def is_number(found: object, least: float = -math.inf, most: float = math.inf) -> TypeGuard[float]:
-    """Whether ``found`` is a finite number, and no truth value, from ``least`` to ``most``."""
+    """Whether ``found`` is a finite number, not a bool, from ``least`` to ``most``."""
     if not isinstance(found, (int, float)) or isinstance(found, bool):
         return False
     return (
@@ -28,7 +28,7 @@ def is_number(found: object, least: float = -math.inf, most: float = math.inf) -
 
 
 def is_duration(found: object, *, zero: bool = False) -> bool:
-    """Whether ``found`` is a number of seconds: more than zero, or with ``zero`` zero too, and at most `LONGEST`."""
+    """Whether ``found`` is a number of seconds: positive, or with ``zero`` also zero, and at most `LONGEST`."""
     return is_number(found, 0, LONGEST) and (zero or found != 0)
 
 
@@ -38,16 +38,16 @@ def is_count(found: object, least: int = 0) -> TypeGuard[int]:
 
 
 def check_duration(what: str, found: Any, *, zero: bool = False, none: bool = False) -> None:
-    """Refuse what is no duration; see `is_duration`.
+    """Refuse a value that is not a duration; see `is_duration`.
 
     Args:
-        what: Whose number it is, for the error.
+        what: Names the number in the error.
         found: The number.
         zero: Whether it may be 0.
         none: Whether it may be ``None``.
 
     Raises:
-        InvalidNumber: It is none.
+        InvalidNumber: The value is refused.
     """
     if not (none and found is None) and not is_duration(found, zero=zero):
         kind = "a number of seconds that is not negative" if zero else "a positive number of seconds"
@@ -55,20 +55,20 @@ def check_duration(what: str, found: Any, *, zero: bool = False, none: bool = Fa
 
 
 def check_count(what: str, found: Any, least: int = 0, *, none: bool = False) -> None:
-    """Refuse what is no whole number from ``least`` on; see `is_count`, and `check_duration` for the arguments.
+    """Refuse a value that is not a whole number from ``least`` on; for the arguments see `check_duration`.
 
     Raises:
-        InvalidNumber: It is none.
+        InvalidNumber: The value is refused.
     """
     if not (none and found is None) and not is_count(found, least):
         raise InvalidNumber(what, f"a whole number, {least} or more{', or None' if none else ''}", found)
 
 
 def check_number(what: str, found: Any, least: float, most: float | None = None) -> None:
-    """Refuse what is no finite number from ``least`` to ``most``.
+    """Refuse a value that is not a finite number from ``least`` to ``most``.
 
     Raises:
-        InvalidNumber: It is none.
+        InvalidNumber: The value is refused.
     """
     if not is_number(found, least, math.inf if most is None else most):
         allowed = f"{least:g} or more" if most is None else f"from {least:g} to {most:g}"

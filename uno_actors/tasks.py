@@ -1,9 +1,9 @@
-"""Tasks of the runtime itself, on which others wait: each of them begins, whatever happens to it.
+"""The runtime's own tasks, for whose results callers wait: each takes its first step, even if it is cancelled before.
 
-Two things that a program may do would otherwise leave those who wait without an answer. A task that is cancelled
-before its first step never runs any of its code. And a task factory of the program may run the first step before
-``create_task`` returns, which changes the order of everything (``asyncio.eager_task_factory``). The rule is here:
-`begin` makes a task that takes its first step later, on the loop, and takes it also when it was cancelled before.
+Without this, a program could leave callers without an answer in two ways. A task that is cancelled before its first
+step never runs any of its code. And a task factory of the program may run the first step before ``create_task``
+returns, which changes the order of events (``asyncio.eager_task_factory``). So `begin` makes a task that takes its
+first step later, on the loop, and takes it even if it was cancelled before.
 """
 
 import asyncio
@@ -23,31 +23,31 @@ def begin(
     name: str | None = None,
     context: contextvars.Context | None = None,
 ) -> "asyncio.Task[T]":
-    """A task for ``coroutine``, to be made on the loop's thread.
+    """A task for ``coroutine``; call this on the loop's thread.
 
-    A cancellation that comes before the first step arrives at the first place where the coroutine waits.
+    A cancellation before the first step arrives where the coroutine first waits.
 
     Args:
         loop: On which it runs.
         coroutine: One that has not begun.
         name: Of the task.
-        context: In which it runs; default is a copy of the present one.
+        context: In which it runs; default is a copy of the current one.
     """
-    # not by the loop's factory: see above
+    # not with the loop's task factory: see the module's docstring
     return asyncio.Task(surely(coroutine), loop=loop, name=name, context=context)
 
 
 def surely(coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-    """``coroutine``, for a task that is made elsewhere: it begins also if that is cancelled before its first step."""
+    """``coroutine``, for a task made elsewhere: it begins even if that task is cancelled before its first step."""
     return cast("Coroutine[Any, Any, T]", _Begins(coroutine))
 
 
 async def end_of(task: "asyncio.Task[T]", who: str) -> T:
-    """The result of a task on which others wait too: a cancelled caller leaves it alone.
+    """The result of a task that several callers wait for: cancelling one caller does not cancel the task.
 
     Raises:
         WorkCancelled: The task was cancelled, not the caller.
-        Exception: Whatever the task raises.
+        Exception: What the task raised.
     """
     await asyncio.wait({task})
     try:
@@ -57,9 +57,9 @@ async def end_of(task: "asyncio.Task[T]", who: str) -> T:
 
 
 class _Begins:
-    """A coroutine that begins also when an error is thrown into it before its first step.
+    """A coroutine that begins even when an error is thrown into it before its first step.
 
-    ``send`` and ``throw`` are the coroutine's own from the first step on, so that a step costs nothing more.
+    From the first step on, ``send`` and ``throw`` are the coroutine's own, so a step costs nothing extra.
     """
 
     __slots__ = ("_coroutine", "close", "send", "throw")
@@ -87,8 +87,8 @@ class _Begins:
         return self._coroutine.throw(error)
 
     def __getattr__(self, name: str) -> Any:
-        """``cr_frame`` and the like: what asyncio and debuggers show of a task."""
+        """``cr_frame`` and the like, which asyncio and debuggers read from a task's coroutine."""
         return getattr(self._coroutine, name)
 
 
-Coroutine.register(_Begins)  # so that asyncio takes it for what it is
+Coroutine.register(_Begins)  # so that asyncio accepts it as a coroutine

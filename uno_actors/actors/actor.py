@@ -1,4 +1,4 @@
-"""Actors: pykka's programming model on a runtime without a thread for each.
+"""Actors: pykka's programming model on a runtime that needs no thread per actor.
 
 `Actor` is a real ``pykka.Actor``: inbox, futures, refs, proxies and messages are pykka's. Its coroutine
 functions run on the dispatcher's event loop; its plain functions run on worker threads and may block. One
@@ -16,7 +16,7 @@ from uno_actors.actors.ask import Envelope, time_left
 from uno_actors.actors.cell import ActorCell
 from uno_actors.actors.dispatcher import default_dispatcher
 from uno_actors.actors.future import Future, Reply
-from uno_actors.actors.inspection import ActorStatistics
+from uno_actors.actors.inspection import ActorStatistics, doing
 from uno_actors.actors.mailbox import Mailbox, MailboxPolicy, make_mailbox
 from uno_actors.actors.pykka import ActorDeadError, ActorStop, PykkaActor, PykkaActorRef
 from uno_actors.actors.stop_flag import StopFlag
@@ -42,13 +42,13 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
     """
 
     mailbox: ClassVar[MailboxPolicy] = MailboxPolicy()
-    """How much its mailbox holds, what it does when it is full, and in which order it is emptied."""
+    """How many messages its mailbox holds, what happens when it is full, and in which order messages leave it."""
 
     actor_inbox: Mailbox
     actor_stopped: StopFlag
     _actor_ref: PykkaActorRef[Any] | None
 
-    if TYPE_CHECKING:  # pykka's own, as its types would have them
+    if TYPE_CHECKING:  # pykka's own methods, with the types that fit
 
         @classmethod
         def start(cls, *args: Any, **kwargs: Any) -> PykkaActorRef[Self]:
@@ -66,7 +66,7 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
             exception_value: BaseException | None,
             traceback: TracebackType | None,
         ) -> Any:
-            """Run after a message that nobody waits for has failed, before the actor stops or is restarted."""
+            """Run when a message for whose reply no caller waits has failed, before the actor stops or is restarted."""
 
         def on_receive(self, message: Any, /) -> Any:
             """Handle a message and return the reply; the default logs that it was unexpected."""
@@ -78,22 +78,22 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
 
     @property
     def actor_urn(self) -> str:
-        """What nobody else is named in the world; it stays through restarts."""
+        """A globally unique name; it survives restarts."""
         return self.actor_inbox.urn
 
     @property
     def actor_ref(self) -> PykkaActorRef[Self]:
-        """Its reference."""
+        """The reference to this actor."""
         if self._actor_ref is None:
             self._actor_ref = PykkaActorRef(self)
         return self._actor_ref
 
     def stop(self) -> None:
-        """Stop it after the messages that wait."""
+        """Stop after the messages that wait."""
         self.actor_inbox.add_stop()
 
     def spawn(self, actor_class: "type[A]", *args: Any, **kwargs: Any) -> "Future[ActorRef[A]]":
-        """Start a child, which stops when this actor does; the future has its reference once it has started.
+        """Start a child, which stops when this actor does; the future is set to its reference when it has started.
 
         Args:
             actor_class: Its class.
@@ -101,14 +101,14 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
             **kwargs: For its constructor.
 
         Raises:
-            StartTimeout: In the future: its ``on_start`` has not returned within the time of an ask.
+            StartTimeout: In the future: ``on_start`` has not returned within the ask timeout.
             RuntimeError: This actor does not run in a system.
-            SystemNotRunning: The system has come to stopping its actors.
+            SystemNotRunning: The system is stopping its actors.
         """
         return self._cell().spawn(actor_class(*args, **kwargs))
 
     def watch(self, ref: PykkaActorRef[Any]) -> None:
-        """Be told `Terminated`, even with a full mailbox, when the actor behind ``ref`` ends; at once if it has.
+        """Receive `Terminated`, even with a full mailbox, when the actor behind ``ref`` ends; at once if it has.
 
         Raises:
             TypeError: It is an actor of another runtime.
@@ -116,7 +116,7 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
         cell = getattr(ref.actor_inbox, "cell", None)
         if not isinstance(cell, ActorCell):
             raise TypeError(f"{ref} is no actor of this runtime, so nobody would tell of its end")
-        cell.add_watcher(self.actor_ref)
+        cell.relations.add_watcher(self.actor_ref, ref)
 
     @property
     def timers(self) -> Timers:
@@ -124,16 +124,16 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
         return self._cell().timers
 
     def stash(self) -> None:
-        """Set the message being handled aside until `unstash_all`; whoever asked goes on waiting.
+        """Set the message being handled aside until `unstash_all`; its asker keeps waiting.
 
         Raises:
-            MailboxFull: As many as the mailbox holds are set aside already.
+            MailboxFull: As many messages as the mailbox holds are set aside already.
             RuntimeError: No message is being handled.
         """
-        self._cell().stash()
+        self._cell().stash.add()
 
     def unstash_all(self) -> None:
-        """Put everything that was set aside in front of the mailbox again, in its order."""
+        """Put all messages that were set aside back in front of the mailbox, in their order."""
         self._cell().unstash_all()
 
     def _cell(self) -> ActorCell:
@@ -156,7 +156,7 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
 
 
 class ActorRef(PykkaActorRef[A], Generic[A]):
-    """A reference to an actor in a system: ``ask`` returns a future, which ends within the system's time.
+    """A reference to an actor in a system: ``ask`` returns a future that ends within the system's ask timeout.
 
     Args:
         actor: The actor.
@@ -170,12 +170,12 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
         self.actor_class = actor.__class__
         own: Any = actor  # its inbox and its flag are ours, which pykka's types do not know
         self.actor_inbox: Mailbox = own.actor_inbox
-        self.actor_stopped: StopFlag = own.actor_stopped  # type: ignore[assignment]  # it takes its place
+        self.actor_stopped: StopFlag = own.actor_stopped  # type: ignore[assignment]  # it replaces pykka's
         self._ask_timeout = ask_timeout
 
     @property
-    def actor_urn(self) -> str:  # type: ignore[override]  # made when somebody wants to know
-        """What nobody else is named in the world."""
+    def actor_urn(self) -> str:  # type: ignore[override]  # made when first used
+        """A globally unique name."""
         return self.actor_inbox.urn
 
     @override
@@ -187,7 +187,7 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
 
     @override
     def tell(self, message: Any) -> None:
-        """Send ``message`` and do not wait; it raises nothing if the mailbox is full.
+        """Send ``message`` without waiting; a full mailbox raises nothing.
 
         Raises:
             pykka.ActorDeadError: The actor has stopped.
@@ -196,7 +196,7 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
             raise ActorDeadError(f"{self} not found")
         self.actor_inbox.add(Envelope(message))
 
-    @overload  # type: ignore[override]  # the default of `block` is the one difference to pykka's
+    @overload  # type: ignore[override]  # only the default of `block` differs from pykka's
     def ask(
         self, message: Any, *, block: Literal[False] = False, timeout: float | None = None
     ) -> Future[Any]: ...
@@ -208,15 +208,15 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
 
         Args:
             message: Anything.
-            block: Wait for the reply on this thread; an error on the event loop's.
-            timeout: Seconds; default is that of the system. An ask made while an actor handles another has at
-                most the time that is left for that one.
+            block: Wait for the reply on this thread; an error on the event loop's thread.
+            timeout: Seconds; default is the system's. An ask made while an actor handles another ask gets at most
+                the remaining time of that one.
 
         Raises:
-            DeadlockError: Where the reply is awaited or got: it can never come.
+            DeadlockError: Where the reply is awaited or got: it can never arrive.
             pykka.ActorDeadError: In the reply: the actor has stopped, or stops before it handles the message.
-            AskTimeout, MailboxFull, WorkCancelled, ExitRaised: In the reply; and whatever the actor raises.
-            InvalidNumber: ``timeout`` is no number of seconds.
+            AskTimeout, MailboxFull, WorkCancelled, ExitRaised: In the reply, as is whatever the actor raises.
+            InvalidNumber: ``timeout`` is not a number of seconds.
         """
         if timeout is not None:
             check_duration("timeout", timeout, zero=True)
@@ -231,14 +231,14 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
 
     @override
     def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
-        """Have the actor stop after the messages it has.
+        """Stop the actor after the messages that wait.
 
         Args:
-            block: Wait for its end on this thread; an error on the event loop's.
-            timeout: Seconds to wait at the most with ``block=True``.
+            block: Wait for its end on this thread; an error on the event loop's thread.
+            timeout: Seconds to wait at most, with ``block=True``.
 
         Returns:
-            Whether it lived until then, or with ``block=False`` a future for that.
+            Whether it was still alive; with ``block=False`` a future for that.
         """
         cell: Any = self.actor_inbox.cell
         reply = _StopReply(cell, time_left(self._ask_timeout), ActorStop)
@@ -251,14 +251,14 @@ class ActorRef(PykkaActorRef[A], Generic[A]):
         return reply.get(timeout=timeout) if block else reply
 
     def statistics(self) -> ActorStatistics:
-        """What the actor is at, and what it has done."""
+        """The actor's current state and counters."""
         return cast("ActorCell", self.actor_inbox.cell).statistics()
 
 
 class StartReply(Reply[Any]):
-    """The reference of a spawned actor, once it has started; one that takes longer than ``seconds`` is abandoned.
+    """The reference of a spawned actor, once it has started; an actor that takes longer than ``seconds`` is abandoned.
 
-    Its ``target`` is to be set: the cell of the actor.
+    Set its ``target`` to the cell of the actor.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -269,14 +269,14 @@ class StartReply(Reply[Any]):
     def _expire(self) -> bool:
         cell = cast("ActorCell", self.target)
         if self._outcome is None:
-            late = StartTimeout(str(cell), self._seconds, cell.doing())
-            if self.offer_exception(late):  # nobody will ever have its reference
+            late = StartTimeout(str(cell), self._seconds, doing(cell))
+            if self.offer_exception(late):  # its reference will never be used
                 cell.abandon()
         return True
 
 
 class _StopReply(Reply[bool]):
-    """Whether an actor lived until it was told to stop; the reply itself says nothing."""
+    """Whether an actor was alive when it was asked to stop; the reply itself says nothing."""
 
     @override
     def _result(self) -> bool:

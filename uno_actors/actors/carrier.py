@@ -1,10 +1,10 @@
-"""Tasks that stand ready to go on with coroutines that have to wait.
+"""Pooled tasks that carry on coroutines that must wait.
 
-Most messages are handled without waiting for anything, and a task for each would cost more than the handling.
-So the dispatcher runs a coroutine in the name of a task that stands ready (its *carrier*), by the functions
-that asyncio documents for task implementations of one's own. Only a coroutine that has to wait is handed to
-its carrier, which goes on with it and then stands ready again. To the coroutine it is the same task from its
-first step to its last, so that ``asyncio.timeout`` and cancellation work as everywhere.
+Most messages are handled without waiting, and a task for each would cost more than the handling. The dispatcher
+therefore runs a coroutine in the name of a pooled task (its *carrier*), with the functions that asyncio documents for
+custom task implementations. Only a coroutine that must wait is handed to its carrier, which runs it to its end and then
+returns to the pool. To the coroutine it is the same task from its first step to its last, so ``asyncio.timeout`` and
+cancellation work as usual.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ from typing import Any
 from uno_actors.tasks import begin
 
 MAX_READY = 64
-"""Carriers that are kept ready; beyond that they end with their work."""
+"""Carriers kept in the pool; further ones end with their work."""
 
 Waiting = tuple[Coroutine[Any, Any, object], Any]
-"""A coroutine, and what it has yielded to the event loop in order to wait. It raises no errors."""
+"""A coroutine, and what it has yielded to the event loop to wait for. It raises no errors."""
 
 
 class Carrier:
-    """One such task.
+    """One pooled task.
 
     Args:
-        loop: The event loop, whose thread makes and uses it.
-        ready: Where it puts itself while it stands ready.
+        loop: The event loop, on whose thread it is made and used.
+        ready: The pool to which it returns.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ready: "list[Carrier]") -> None:
@@ -40,7 +40,7 @@ class Carrier:
         self._may_vanish(True)
 
     def carry(self, context: contextvars.Context, waiting: Waiting, done: Callable[[], object]) -> None:
-        """Go on with a coroutine, in ``context``, until it ends; then call ``done``."""
+        """Run a coroutine in ``context`` until it ends; then call ``done``."""
         self._work = (context, waiting, done)
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
@@ -61,23 +61,20 @@ class Carrier:
             (context, (waiting, yielded), done), self._work = self._work, None
             self._may_vanish(False)
             if cancelled is not None and yielded is not None and yielded.cancel():
-                cancelled = None  # it arrives from there, as in any task
+                cancelled = None  # the cancellation arrives from there, as in any task
             try:
                 await _go_on(context, waiting, yielded, cancelled)
             finally:
                 done()
-                del context, waiting, yielded, done  # while it stands ready it keeps nobody's work alive
+                del context, waiting, yielded, done  # in the pool it keeps no object alive
             self._may_vanish(True)
             if self.task.cancelling() or len(self._ready) >= MAX_READY:
                 return
             self._ready.append(self)
 
     def _may_vanish(self, harmless: bool) -> None:
-        """Whether nobody need hear of it when the task goes with its owner or its loop before its end.
-
-        It is so while it stands ready: there is nothing that would be lost.
-        """
-        # as `asyncio` does with tasks of its own
+        """Whether asyncio may stay silent if the task is destroyed before its end: while it is in the pool."""
+        # as asyncio does with its own tasks
         self.task._log_destroy_pending = not harmless  # type: ignore[attr-defined]
 
 
@@ -88,13 +85,13 @@ def _go_on(
     yielded: Any,
     error: BaseException | None,
 ) -> Generator[Any, None, None]:
-    """Wait for what the coroutine has yielded, let it run its next step in its context, and so forth."""
+    """Wait for what the coroutine has yielded, run its next step in its context, and so on."""
     try:
         while True:
             if error is None:
                 try:
                     yield yielded
-                except BaseException as thrown:  # noqa: BLE001 - it is for the coroutine
+                except BaseException as thrown:  # noqa: BLE001 - thrown into the coroutine
                     error = thrown
                     continue
                 yielded = context.run(waiting.send, None)
@@ -107,7 +104,7 @@ def _go_on(
 
 @coroutine
 def resumed(waiting: Coroutine[Any, Any, Any], yielded: Any) -> Generator[Any, None, Any]:
-    """Awaits a coroutine that has begun already and has yielded ``yielded``."""
+    """Awaits a coroutine that has already begun and yielded ``yielded``."""
     try:
         while True:
             try:

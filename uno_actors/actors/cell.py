@@ -8,35 +8,31 @@ import contextlib
 import inspect
 import weakref
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-from uno_actors.actors.ask import Envelope, PendingReply, Signal
+from uno_actors.actors import steps
+from uno_actors.actors.ask import Envelope, PendingReply
 from uno_actors.actors.dispatcher import Dispatcher, LaterCall
 from uno_actors.actors.faults import Faults
 from uno_actors.actors.future import Future
-from uno_actors.actors.inspection import ActorStatistics, doing, late, statistics_of
+from uno_actors.actors.inspection import ActorStatistics, late, statistics_of
 from uno_actors.actors.mailbox import Mailbox
 from uno_actors.actors.pykka import (
     ActorDeadError,
     ActorRegistry,
     ActorStop,
-    ProxyCall,
-    ProxyGetAttr,
-    ProxySetAttr,
     PykkaActor,
-    PykkaActorRef,
-    get_attr_directly,
 )
-from uno_actors.actors.relations import Children, DeathWatch, send_terminated
-from uno_actors.actors.signals import Calls, Failure, Halt
+from uno_actors.actors.relations import Relations
+from uno_actors.actors.signals import Calls, Failure
 from uno_actors.actors.stash import Stash
 from uno_actors.actors.stop_flag import StopFlag, once
 from uno_actors.actors.timers import Timers
 from uno_actors.actors.turns import LoopTurns, Turns, WorkerTurns
 from uno_actors.actors.worker_pool import WorkerPool
 from uno_actors.clock import Clock, SystemClock
-from uno_actors.errors import AskTimeout, MailboxFull, shown
+from uno_actors.errors import AskTimeout, shown
 from uno_actors.logs import get_logger
 
 
@@ -56,6 +52,9 @@ class CellHost(Protocol):
 
 class ActorCell:
     """One actor at work.
+
+    Over 300 lines, because it is the one face that host, supervisor, mailbox and askers know; what has state of its own
+    is in the parts.
 
     Args:
         actor: The actor, constructed and not started.
@@ -78,10 +77,9 @@ class ActorCell:
         is_set_up: Whether the instance has begun ``on_start``, if it has one.
         is_open: Whether it handles messages: it is set up, and neither failed nor stopped.
         was_killed: Whether it was abandoned.
-        has_ended: Whether all that wait for its end were informed.
+        started: Set when ``on_start`` has succeeded, or to its error; ``None`` from then on.
         turns: When and where it runs.
         faults: What happens when it fails.
-        children: Its children; ``None`` if it never had any.
     """
 
     # Class attributes are the defaults: most actors never need a value of their own.
@@ -92,10 +90,8 @@ class ActorCell:
     is_set_up = False
     is_open = False
     was_killed = False
-    has_ended = False
-    children: Children | None = None
-    _parent: "ActorCell | None" = None
-    _death_watch: DeathWatch | None = None
+    _has_ended = False
+    _relations: Relations | None = None
     _stash: Stash | None = None
     _timers: Timers | None = None
 
@@ -116,9 +112,10 @@ class ActorCell:
         self.inbox: Mailbox = own.actor_inbox
         self.stopped: StopFlag = own.actor_stopped
         self.dispatcher = dispatcher
-        self._started = started
+        self.started = started
         self._host = host
-        self._traits = traits = _traits(type(actor))
+        traits = _traits(type(actor))
+        self.has_on_start, self.has_on_stop = traits.starts, traits.stops
         self.faults = Faults(self, factory, on_failed, stops_all=stops_all)
         self.turns: Turns
         if traits.on_loop and not own_thread:
@@ -136,9 +133,9 @@ class ActorCell:
 
     def start(self) -> None:
         """Begin: ``on_start`` first, then the messages."""
-        if not self._traits.starts:
-            self.is_set_up = self.is_open = True
-            self._end_start()
+        if not self.has_on_start:
+            self.is_set_up = True
+            self.has_begun()
         self.inbox.wake = self.turns.schedule
         self.inbox.woken = True
         if self.is_set_up and self.inbox.empty():
@@ -154,20 +151,15 @@ class ActorCell:
             self._close()
         elif not self.stopped.up:
             self.inbox.add_stop()
-        with once:
-            if not self.has_ended:
-                self._death_watch = self._death_watch or DeathWatch()
-                self._death_watch.add_stop(stopped)
-                return stopped
-        stopped.set(None)
+        self.relations.add_stop(stopped)
         return stopped
 
     def end_if_idle(self) -> bool:
         """On the event loop: end immediately if that needs no turn; whether it has ended so."""
         if (
             not self.is_open
-            or self.children
-            or self._traits.stops
+            or self.has_children
+            or self.has_on_stop
             or not self.inbox.empty()
             or not self.turns.is_idle_here()
         ):
@@ -185,8 +177,8 @@ class ActorCell:
         """
         self.was_killed = True
         self.retire()
-        if self._started is not None:
-            self._started.offer_exception(ActorDeadError(f"{self} was abandoned while it started"))
+        if self.started is not None:
+            self.started.offer_exception(ActorDeadError(f"{self} was abandoned while it started"))
         self.faults.end_restart(ActorDeadError(f"{self} was abandoned while it was restarted"))
         self._close()
         handling, task = self.handling, self.turns.task
@@ -200,32 +192,16 @@ class ActorCell:
         """As `kill`, from any thread."""
         self.dispatcher.call(self.kill)
 
-    def set_up(self) -> Calls:
-        """Run ``on_start``."""
-        self.is_set_up = True
-        try:
-            if self._traits.starts:
-                yield self.actor.on_start
-        except BaseException as error:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
-            if self._started is None:
-                self.faults.failed_to_start(error)
-            else:
-                self.retire()
-                self._started.offer_exception(error)
-        else:
-            self.is_open = not self.stopped.up
-            self._end_start()
-            self.faults.end_restart()
-        self._started = None
-
-    def _end_start(self) -> None:
-        if self._started is not None:
-            self._started.offer(self.actor.actor_ref)
-            self._started = None
+    def has_begun(self) -> None:
+        """``on_start`` has succeeded, or there is none."""
+        self.is_open = not self.stopped.up
+        if self.started is not None:
+            self.started.offer(self.actor.actor_ref)
+            self.started = None
 
     def stop_plainly(self, envelope: Envelope) -> bool:
         """Stop at this message if that calls nothing of the actor; whether it has stopped so."""
-        if self.children or self._traits.stops or type(envelope.message) is not ActorStop:
+        if self.has_children or self.has_on_stop or type(envelope.message) is not ActorStop:
             return False
         self.retire()
         self.succeeded(envelope, None)
@@ -233,20 +209,7 @@ class ActorCell:
 
     def stop_now(self) -> Calls:
         """Stop in this turn."""
-        self.retire()
-        yield from self.end_instance()
-
-    def end_instance(self) -> Calls:
-        """Stop the children, then run ``on_stop``."""
-        self._cancel_timers()
-        if self.children:
-            yield self.children.stop
-        try:
-            if self._traits.stops:
-                yield self.actor.on_stop
-        except BaseException as error:  # noqa: BLE001 - as above
-            if not self.was_killed:
-                get_logger().error(f"Unhandled exception in {self}:", exc_info=error)
+        return steps.stop_now(self)
 
     def retire(self) -> None:
         """Handle nothing more."""
@@ -277,21 +240,21 @@ class ActorCell:
     def _end(self) -> None:
         """Inform all that wait for the end, once."""
         with once:
-            if self.has_ended:
+            if self._has_ended:
                 return
-            self.has_ended = True
-        self._cancel_timers()
-        if self.children is not None:
-            for child in self.children.last_first():
-                child.stop()  # those of an actor that stopped in order have stopped already
-        if self._parent is not None and self._parent.children is not None:
-            self._parent.children.discard(self)
+            self._has_ended = True
+            relations = self._relations
+            if relations is not None:
+                relations.has_ended = True
+        self.cancel_timers()
+        if relations is not None:
+            relations.leave(self)
         try:
             if self._host is not None:
                 self._host.ended(self)
         finally:  # from here on its name is free again
-            if self._death_watch is not None:
-                self._death_watch.ended(self.actor.actor_ref)
+            if relations is not None:
+                relations.announce_end(self.actor.actor_ref)
             self.turns.close()
 
     # --- for its supervisor ---
@@ -299,38 +262,23 @@ class ActorCell:
     @property
     def is_suspended(self) -> bool:
         """Whether its instance has failed or was halted, so that it waits for `restart` or `resume`."""
-        return self.faults.is_suspended and not self.has_ended
+        return self.faults.is_suspended and not self._has_ended
 
     @property
     def restarts(self) -> int:
         """How often it was restarted."""
         return self.faults.restarts
 
-    @property
-    def awaits_stop(self) -> bool:
-        """Whether a caller of `stop` waits for the end."""
-        return self._death_watch is not None and self._death_watch.awaits_stop
-
     def restart(self, retry: Envelope | None = None) -> Future[None]:
-        """Replace a failed or halted actor by a new instance behind the same mailbox and reference.
-
-        Args:
-            retry: A message that the new instance handles first.
-
-        Returns:
-            Set when ``on_start`` has succeeded, or to its error, with which ``on_failed`` is called too.
-
-        Raises:
-            RuntimeError: There is no factory.
-        """
+        """See `Faults.restart`."""
         return self.faults.restart(retry)
 
     def resume(self) -> None:
-        """Let a failed actor continue unchanged with the next message."""
+        """See `Faults.resume`."""
         self.faults.resume()
 
     def halt(self) -> Future[None]:
-        """End the instance after the message that it is handling, for `restart`; the future is set when it has."""
+        """See `Faults.halt`."""
         return self.faults.halt()
 
     def replace_instance(self, new: PykkaActor) -> None:
@@ -344,7 +292,7 @@ class ActorCell:
 
     def begin_again(self, retry: Envelope | None) -> None:
         """Start the new instance; it handles ``retry`` first, if there is one."""
-        self._cancel_timers()
+        self.cancel_timers()
         self.unstash_all()  # the new instance does not know of them
         if retry is not None:
             self.inbox.put_back([retry])
@@ -356,31 +304,6 @@ class ActorCell:
 
     # --- one message ---
 
-    def handle(self, envelope: Envelope) -> Calls:
-        """Handle any message."""
-        try:
-            response = yield from self._receive(envelope.message)
-        except BaseException as error:  # noqa: BLE001 - as above
-            yield from self.faults.failed_at(envelope, error)
-        else:
-            self.succeeded(envelope, response)
-
-    def _receive(self, message: Any) -> Calls:
-        actor = self.actor
-        if isinstance(message, ActorStop):
-            return (yield from self.stop_now())
-        if isinstance(message, Halt):
-            self.inbox.signal_taken()
-            return (yield from self.faults.halt_now())
-        if isinstance(message, ProxyCall):
-            callee = get_attr_directly(actor, message.attr_path)
-            return (yield partial(callee, *message.args, **message.kwargs))
-        if isinstance(message, (ProxyGetAttr, ProxySetAttr)):
-            return actor._handle_receive(message)
-        if type(self.handling) is Signal:
-            self.inbox.signal_taken()
-        return (yield partial(actor.on_receive, message))
-
     def succeeded(self, envelope: Envelope, response: Any) -> None:
         """Reply, unless the message was set aside."""
         asker = envelope.reply_to
@@ -388,10 +311,6 @@ class ActorCell:
         self.handling = None  # first: the asker may look at it when it has the reply
         if (self._stash is None or not self._stash.handled(envelope)) and asker is not None:
             asker.offer(response)
-
-    def failed(self, envelope: Envelope, error: BaseException) -> Calls:
-        """The handling of a message raised ``error``."""
-        return self.faults.failed_at(envelope, error)
 
     def done_with(self, envelope: Envelope) -> None:
         """Note that the handling of a message has ended, without a reply."""
@@ -406,20 +325,30 @@ class ActorCell:
 
     # --- what the actor asks for ---
 
-    def stash(self) -> None:
-        """See `Actor.stash`."""
-        if self.handling is None:
-            raise RuntimeError(f"{self} handles no message that could be set aside")
-        capacity = self.inbox.policy.capacity
+    @property
+    def relations(self) -> Relations:
+        """Its children, its parent and those that want to know when it ends."""
+        with once:
+            if self._relations is None:
+                self._relations = Relations(has_ended=self._has_ended)
+            return self._relations
+
+    @property
+    def has_children(self) -> bool:
+        """Whether it has children now."""
+        return self._relations is not None and bool(self._relations.children)
+
+    @property
+    def stash(self) -> Stash:
+        """Where it sets messages aside."""
         if self._stash is None:
-            self._stash = Stash(capacity)
-        if not self._stash.add(self.handling):
-            raise MailboxFull(f"{self} (its stash)", capacity)
+            self._stash = Stash(self)
+        return self._stash
 
     def unstash_all(self) -> None:
         """See `Actor.unstash_all`."""
-        if self._stash:
-            self.inbox.put_back(self._stash.take_all())
+        if self._stash is not None:
+            self._stash.unstash_all()
 
     def is_stashed(self, envelope: Envelope) -> bool:
         """Whether the message is set aside."""
@@ -431,25 +360,6 @@ class ActorCell:
             raise RuntimeError(f"{self} does not run in a system; start others with ActorSystem.spawn")
         return self._host.spawn(actor, self)
 
-    def add_child(self, child: "ActorCell") -> None:
-        """Have ``child`` stop before this actor does; immediately if this one has ended."""
-        child._parent = self
-        with once:
-            if not self.has_ended:
-                self.children = self.children or Children()
-                self.children.add(child)
-                return
-        child.stop()
-
-    def add_watcher(self, ref: PykkaActorRef[Any]) -> None:
-        """See `Actor.watch`."""
-        with once:
-            if not self.has_ended:
-                self._death_watch = self._death_watch or DeathWatch()
-                self._death_watch.add_watcher(ref)
-                return
-        send_terminated(ref, self.actor.actor_ref)
-
     @property
     def timers(self) -> Timers:
         """See `Actor.timers`."""
@@ -460,12 +370,13 @@ class ActorCell:
 
     def _tell_itself(self, message: Any) -> None:
         if self.stopped.up:
-            self._cancel_timers()  # one was started by what the actor has left behind
+            self.cancel_timers()  # one was started by what the actor has left behind
         else:
             with contextlib.suppress(ActorDeadError):
                 self.actor.actor_ref.tell(message)
 
-    def _cancel_timers(self) -> None:
+    def cancel_timers(self) -> None:
+        """Cancel the actor's timers."""
         if self._timers is not None:
             self._timers.cancel_all()
 
@@ -487,10 +398,6 @@ class ActorCell:
         """The error for an asker that has waited ``seconds`` for the reply to a ``message`` of this class."""
         return late(self, reply, message, seconds)
 
-    def doing(self) -> str:
-        """What it is handling, since when and at which line, for those who wait for it."""
-        return doing(self)
-
     def statistics(self) -> ActorStatistics:
         """Its current state and counters."""
         return statistics_of(self)
@@ -498,7 +405,7 @@ class ActorCell:
     @property
     def has_started(self) -> bool:
         """Whether ``on_start`` has succeeded."""
-        return self.is_set_up and self._started is None
+        return self.is_set_up and self.started is None
 
     @property
     def has_stopped(self) -> bool:

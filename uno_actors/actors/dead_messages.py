@@ -11,10 +11,10 @@ from typing import Any
 from uno_actors.logs import get_logger
 
 KEPT = 1000
-"""Dead messages that are kept to be looked at; older ones are forgotten."""
+"""Dead messages that are kept for inspection; older ones are forgotten."""
 
 LOGGED_PER_SECOND = 10
-"""Dead messages that are logged in one second; the others are counted."""
+"""Dead messages logged in one second; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,10 @@ class DeadMessage:
     """A message that was told and will not be handled.
 
     Attributes:
-        actor: Whom it was for.
+        actor: Its receiver.
         message: The message.
-        reason: Why.
-        at: When.
+        reason: Why it will not be handled.
+        at: When it was dropped.
     """
 
     actor: str
@@ -35,10 +35,10 @@ class DeadMessage:
 
 
 class DeadMessages:
-    """Keeps the last `KEPT` dead messages and logs them, `LOGGED_PER_SECOND` at the most; from any thread.
+    """Keeps the last `KEPT` dead messages and logs at most `LOGGED_PER_SECOND`; usable from any thread.
 
     Attributes:
-        count: How many there were.
+        count: How many messages were dropped.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class DeadMessages:
         self._log = get_logger()
 
     def add(self, actor: str, message: object, reason: str) -> None:
-        """Keep a message that will not be handled, and why."""
+        """Keep a message that will not be handled, and the reason."""
         self._kept.append(DeadMessage(actor, message, reason, datetime.now(UTC)))
         with self._lock:
             self.count += 1
@@ -72,4 +72,4 @@ class DeadMessages:
 
 
 dead_messages = DeadMessages()
-"""Those of actors that no system runs."""
+"""Dead messages of actors outside any system."""

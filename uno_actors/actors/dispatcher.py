@@ -1,4 +1,4 @@
-"""Where actors run: one event loop for coroutines, and worker threads for plain functions that may block."""
+"""The dispatcher: one event loop for coroutines, and worker threads for plain functions that may block."""
 
 import asyncio
 import contextvars
@@ -18,25 +18,25 @@ from uno_actors.actors.worker_pool import MAX_WORKERS, WorkerPool, WorkerStatist
 from uno_actors.forks import on_fork
 
 TURN_SECONDS = 0.005
-"""How long actors keep the loop from whatever else runs on it."""
+"""How long actors may hold the loop before other callbacks run."""
 
 INLINE_SECONDS = 0.002
-"""For so long after a turn of the loop an actor may run inside of whoever awaits its reply."""
+"""For so long after a turn of the loop an actor may run inside the task that awaits its reply."""
 
 MAX_DEPTH = 8
-"""Actors that run inside of one another."""
+"""Actors that may run inside one another."""
 
 
 @dataclass(frozen=True, slots=True)
 class DispatcherStatistics:
-    """What a dispatcher is at.
+    """A dispatcher's current state and counters.
 
     Attributes:
         ready: Actors and callbacks that wait for their turn on the event loop.
         peak: The most that ever waited.
-        oldest: Seconds for which the first of them has waited: how late the loop is; ``None`` if none waits.
-        turns: How many had their turn.
-        failed: Callbacks that raised, which they should not.
+        oldest: Seconds for which the first of them has waited, that is, how late the loop is; ``None`` if none waits.
+        turns: Turns that have run.
+        failed: Callbacks that raised, which is a bug.
         workers: Its worker threads.
     """
 
@@ -53,12 +53,12 @@ class Dispatcher:
 
     Args:
         loop: The loop, running or about to run.
-        max_workers: Bound of the worker threads, which are started when first needed.
+        max_workers: Maximum number of worker threads, which are started when first needed.
 
     Attributes:
         workers: The worker threads.
-        thread: Ident of the loop's thread, once anything was posted.
-        depth: Actors on the loop that run now, each inside of the one before that waits for it.
+        thread: Ident of the loop's thread, once a callback has been posted.
+        depth: Actors running on the loop now, each inside the one that waits for it.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, max_workers: int = MAX_WORKERS) -> None:
@@ -70,7 +70,9 @@ class Dispatcher:
         self._woken = False
         self._woken_at = 0.0
         self._peak = self._turns = self._failed = 0
-        self._context = contextvars.Context()  # what is posted does not inherit the cause of who posted it
+        self._context = (
+            contextvars.Context()
+        )  # callbacks do not inherit the context of the code that posted them
         self._carriers: list[Carrier] = []
         self._inline_until = 0.0
 
@@ -85,7 +87,7 @@ class Dispatcher:
             Whether it will be called: not if the loop is closed.
         """
         self._posted.append(callback)
-        if not self._woken:  # a race costs one wake-up too many, never one too few: see _run_posted
+        if not self._woken:  # a race may cause an extra wake-up, never a missing one: see _run_posted
             self._woken = True
             self._woken_at = monotonic()
             return self._wake()
@@ -103,7 +105,7 @@ class Dispatcher:
         return not self.loop.is_closed()
 
     def call(self, callback: Callable[[], object]) -> bool:
-        """Call ``callback`` on the loop: at once if this is its thread, else soon, as `post` does."""
+        """Call ``callback`` on the loop: immediately if this is its thread, otherwise soon, as `post` does."""
         if self.is_current():
             callback()
             return True
@@ -116,7 +118,7 @@ class Dispatcher:
         return later
 
     def _run_posted(self) -> None:
-        self._woken = False  # first: whoever posts from now on wakes the loop again
+        self._woken = False  # first: a callback posted from now on wakes the loop again
         self.thread = threading.get_ident()
         came, now = self._woken_at, monotonic()
         self._inline_until = now + INLINE_SECONDS
@@ -133,9 +135,9 @@ class Dispatcher:
                     context = {"message": "a posted callback failed", "exception": error}
                     self.loop.call_exception_handler(context)
                 if monotonic() > now + TURN_SECONDS:
-                    self._woken_at = came  # that of those who are left
+                    self._woken_at = came  # since when the remaining callbacks wait
                     break
-        finally:  # also when one ends the loop: it may be run again
+        finally:  # also when a callback ends the loop: it may be run again
             if posted and not self._woken:
                 self._woken = True
                 self._wake()
@@ -143,16 +145,16 @@ class Dispatcher:
     # --- the turns of actors on the loop ---
 
     def may_run_inline(self) -> bool:
-        """Whether an actor may run now inside of whoever is about to wait for it.
+        """Whether an actor may run now inside the task that is about to wait for it.
 
-        It may on the loop, in a task, for `INLINE_SECONDS` from the last turn of the loop on, so that nobody
-        who asks and asks keeps the loop from others.
+        It may for `INLINE_SECONDS` after a turn of the loop, so that a task that asks again and again does not starve
+        other tasks.
         """
         return (
             self.depth < MAX_DEPTH
             and monotonic() < self._inline_until
             and asyncio._get_running_loop() is self.loop
-            and sys.exc_info()[1] is None  # else errors of the actor would seem to follow from that one
+            and sys.exc_info()[1] is None  # otherwise the actor's errors would get it as their context
         )
 
     def run_turn(
@@ -161,14 +163,13 @@ class Dispatcher:
         done: Callable[[], object],
         context: contextvars.Context | None = None,
     ) -> None:
-        """Run a turn of an actor here and now, in a task and a context that are nobody else's meanwhile.
+        """Run a turn of an actor immediately, in a task and a context that it has to itself.
 
         Args:
-            turn: Is given the task, and returns a coroutine that has to wait, if there is one; the task then
-                goes on with it.
+            turn: Takes the task, and returns a coroutine that must wait, if there is one; the task then runs it.
             done: Called when the turn is over.
             context: Default is an empty one.
-        """  # in as few steps as can be: it is the way of every message
+        """  # every message takes this path, so it has as few steps as possible
         loop = self.loop
         carrier = self._carriers.pop() if self._carriers else Carrier(loop, self._carriers)
         if context is None:
@@ -181,7 +182,7 @@ class Dispatcher:
         try:
             waiting = context.run(turn, carrier.task)
         except BaseException:
-            done()  # no turn raises; one that did must not be the actor's last
+            done()  # no turn raises; if one did, the actor must still get its next turn
             raise
         finally:
             self.depth -= 1
@@ -196,7 +197,7 @@ class Dispatcher:
             carrier.carry(context, waiting, done)
 
     def statistics(self) -> DispatcherStatistics:
-        """What it is at."""
+        """The current state and counters."""
         ready = len(self._posted)
         oldest = monotonic() - self._woken_at if ready else None
         workers = self.workers.statistics()
@@ -209,9 +210,9 @@ class Dispatcher:
     ) -> T:
         """Run a plain function on a worker thread, in the caller's context, and return its result.
 
-        A thread cannot be cancelled. If the caller is, and ``stays()``, it waits all the same until the function
-        has ended, and has its result: so what handles one thing at a time never handles two. Else it is gone at
-        once, and the function is left to itself.
+        A thread cannot be cancelled. If the caller is cancelled and ``stays()`` is true, it still waits until the
+        function has ended, and takes its result, so that an actor never handles two messages at a time. Otherwise the
+        caller leaves immediately and the function runs on alone.
         """
         call = _Call(self.loop.create_future())
         context = contextvars.copy_context()
@@ -226,7 +227,7 @@ class Dispatcher:
                 return cast("T", await call.waiter)
             except asyncio.CancelledError:
                 if not call.waiter.cancelled() or stays is None or not stays():
-                    raise  # it is the function's own, or nobody wants to know how the function ends
+                    raise  # the function raised it, or its outcome no longer matters
                 call.wait_again(self.loop.create_future())
 
     def run_coroutine(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -234,13 +235,13 @@ class Dispatcher:
 
         Raises:
             WorkCancelled: It was cancelled.
-            InternalError: The loop was closed, so that nothing would ever come.
+            InternalError: The loop was closed, so the result would never arrive.
         """
         with blocking():
             return run_on(self.loop, coroutine, lambda: not self.loop.is_closed())
 
     def close(self) -> None:
-        """Let idle worker threads end; those that are busy end with their work."""
+        """End idle worker threads; busy ones end when their work does."""
         self.workers.close()
         if not self.loop.is_closed():
             self.call(self._dismiss)
@@ -251,7 +252,7 @@ class Dispatcher:
 
 
 class LaterCall:
-    """A call on a dispatcher's loop that is to come; it may be cancelled from any thread."""
+    """A pending call on a dispatcher's loop; it may be cancelled from any thread."""
 
     def __init__(self, dispatcher: Dispatcher, callback: Callable[[], object]) -> None:
         self._dispatcher = dispatcher
@@ -259,32 +260,32 @@ class LaterCall:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, seconds: float) -> None:
-        """On the loop: let the time begin."""
+        """On the loop: start the timer."""
         callback = self._callback
         if callback is not None:
             self._timer = self._dispatcher.loop.call_later(seconds, callback)
 
     def cancel(self) -> None:
-        """Forget the call; without effect once it was made."""
+        """Cancel the call; has no effect once it was made."""
         self._callback = None
         if self._timer is not None:
             self._dispatcher.call(self._timer.cancel)
 
 
 def outcome_of(function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
-    """What ``function()`` returns or raises; a ``StopIteration``, which no coroutine can raise, as an error."""
+    """What ``function()`` returns or raises; a ``StopIteration``, which no coroutine can raise, as `RuntimeError`."""
     try:
         return function(), None
     except StopIteration as error:
         stopped = RuntimeError(f"{function!r} raised StopIteration")
         stopped.__cause__ = error
         return None, stopped
-    except BaseException as error:  # noqa: BLE001 - SystemExit too is the function's result
+    except BaseException as error:  # noqa: BLE001 - SystemExit is an outcome too
         return None, error
 
 
 class _Call:
-    """A call on a worker thread, and who waits for its end. Lives on the loop."""
+    """A call on a worker thread, and the future that waits for its end. Used on the loop only."""
 
     __slots__ = ("outcome", "waiter")
 
@@ -293,7 +294,7 @@ class _Call:
         self.outcome: tuple[object, BaseException | None] | None = None
 
     def wait_again(self, waiter: "asyncio.Future[Any]") -> None:
-        """Whoever waited was cancelled, and waits all the same."""
+        """The waiting task was cancelled, but keeps waiting."""
         self.waiter = waiter
         if self.outcome is not None:
             self.end(self.outcome)
@@ -302,7 +303,7 @@ class _Call:
         """The function has returned or raised."""
         self.outcome = outcome
         value, error = outcome
-        if self.waiter.done():  # whoever waited was cancelled
+        if self.waiter.done():  # the waiting task was cancelled
             return
         if error is None:
             self.waiter.set_result(value)
@@ -316,7 +317,7 @@ _default: Dispatcher | None = None
 
 
 def default_dispatcher() -> Dispatcher:
-    """The dispatcher of actors that are started by pykka's own ``start()``, outside of any system."""
+    """The dispatcher of actors started by pykka's own ``start()``, outside any system."""
     global _default  # noqa: PLW0603 - one per process, made when first needed
     with _default_lock:
         if _default is None or _default.loop.is_closed():
@@ -325,7 +326,7 @@ def default_dispatcher() -> Dispatcher:
 
 
 def _forget_default() -> None:
-    global _default, _default_lock  # the threads of the process that forked are not here
+    global _default, _default_lock  # a forked child has none of its parent's threads
     _default, _default_lock = None, threading.Lock()
 
 

@@ -9,6 +9,7 @@ from uno_actors.actors.ask import Envelope, Signal
 from uno_actors.actors.future import Future
 from uno_actors.actors.mailbox import Mailbox
 from uno_actors.actors.pykka import ActorRegistry, PykkaActor
+from uno_actors.actors.relations import Relations
 from uno_actors.actors.signals import Calls, Failure, Halt
 from uno_actors.actors.stop_flag import StopFlag, once
 from uno_actors.errors import bounded_traceback, shown
@@ -25,8 +26,8 @@ class CanFail(Protocol):
     was_killed: bool
 
     @property
-    def awaits_stop(self) -> bool:
-        """Whether a caller has stopped the actor and waits for its end."""
+    def relations(self) -> Relations:
+        """Its relations to others."""
 
     def replace_instance(self, new: PykkaActor) -> None:
         """Put a new instance, which has not started, in the place of the actor's."""
@@ -42,9 +43,6 @@ class CanFail(Protocol):
 
     def stop_now(self) -> Calls:
         """Stop in this turn."""
-
-    def end_instance(self) -> Calls:
-        """Run ``on_stop``."""
 
     def is_stashed(self, envelope: Envelope) -> bool:
         """Whether the message is set aside."""
@@ -92,7 +90,17 @@ class Faults:
     # --- what the supervisor asks for ---
 
     def restart(self, retry: Envelope | None) -> Future[None]:
-        """See `ActorCell.restart`."""
+        """Replace a failed or halted instance by a new one behind the same mailbox and reference.
+
+        Args:
+            retry: A message that the new instance handles first.
+
+        Returns:
+            Set when ``on_start`` has succeeded, or to its error, with which ``on_failed`` is called too.
+
+        Raises:
+            RuntimeError: There is no factory.
+        """
         if self._factory is None:
             raise RuntimeError(f"{self._cell} has no factory to be restarted from")
         self._restarted = restarted = Future[None]()
@@ -103,12 +111,12 @@ class Faults:
         return restarted
 
     def resume(self) -> None:
-        """See `ActorCell.resume`."""
+        """Let a failed instance continue unchanged with the next message."""
         self.is_suspended, self._cell.is_open = False, True
         self._cell.schedule()
 
     def halt(self) -> Future[None]:
-        """See `ActorCell.halt`."""
+        """End the instance after the message that it is handling, for `restart`; the future is set when it has."""
         halted: Future[None] = Future()
         with once:
             if self.is_suspended or self._cell.stopped.up:
@@ -120,9 +128,8 @@ class Faults:
         self._cell.inbox.put_back([Signal(Halt(), halted)])  # in front of the messages that wait
         return halted
 
-    def halt_now(self) -> Calls:
-        """Handle the signal of `halt`."""
-        yield from self._cell.end_instance()
+    def halted(self) -> None:
+        """The instance has ended because of `halt`."""
         self.is_suspended = True
         self._cell.is_open = False
         self._halted = None
@@ -184,7 +191,7 @@ class Faults:
     def _suspend(self, error: BaseException) -> None:
         """Handle no message until ``on_failure`` has run and the supervisor has decided; without one, stop."""
         with once:
-            has_supervisor = self._on_failed is not None and not self._cell.awaits_stop
+            has_supervisor = self._on_failed is not None and not self._cell.relations.awaits_stop
             if has_supervisor:
                 self.is_suspended = True
             halted, self._halted = self._halted, None

@@ -1,4 +1,4 @@
-"""The reply that is to come: awaited on an event loop, or got with ``get`` on any other thread."""
+"""Futures and replies: awaited on an event loop, or got with ``get`` on any other thread."""
 
 import asyncio
 import contextlib
@@ -26,12 +26,12 @@ J = TypeVar("J")
 M = TypeVar("M")
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
-Outcome = tuple[Any, BaseException | None, TracebackType | None]
-"""A value, or an error and where it arose."""
+Settled = tuple[Any, BaseException | None, TracebackType | None]
+"""A value, or an error and its traceback."""
 
 
 class GetTimeout(WorldError, PykkaTimeout, TimeoutError):
-    """``get(timeout=...)`` waited in vain; the reply may still come."""
+    """``get(timeout=...)`` got no result in time; the reply may still arrive."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -42,26 +42,26 @@ class Future(PykkaFuture[T]):
     """A `pykka.Future` that may be set from any thread, awaited on any event loop and got on any other thread.
 
     ``await future`` never blocks the loop. ``future.get(timeout=...)`` blocks its thread and is an error
-    on the thread of a running event loop, where the value would never come. Both raise `DeadlockError` where
-    actors would wait for each other in a circle.
+    on the thread of a running event loop, where the value would never arrive. Both raise `DeadlockError` if
+    actors would wait for each other in a cycle.
 
-    It takes no lock: whoever is first to enter the outcome in its ``__dict__`` has set it.
+    It takes no lock: the first thread to enter the outcome in its ``__dict__`` has set it.
 
     Attributes:
         target: Who was asked, if it is the reply to an ask.
-        deadline: Until when it is waited for, on ``time.monotonic``'s clock, if there is a limit.
+        deadline: Until when callers wait, on ``time.monotonic``'s clock; ``None`` for no limit.
     """
 
     # Class attributes are the defaults, so that making a future takes next to nothing.
     target: AskTarget | None = None
     deadline: float | None = None
-    _outcome: Outcome | None = None
+    _outcome: Settled | None = None
     _callbacks: "list[Callable[[Future[T]], object]] | None" = None
     _get_hook: Callable[[float | None], T] | None = None
     _sources: Sequence[PykkaFuture[Any]] = ()
 
     def __init__(self) -> None:
-        """Without pykka's, whose attributes would never be used."""
+        """Does not call pykka's, whose attributes would never be used."""
 
     def done(self) -> bool:
         """Whether there is a result."""
@@ -73,7 +73,7 @@ class Future(PykkaFuture[T]):
         """Set the result.
 
         Raises:
-            queue.Full: It has one.
+            queue.Full: There is a result already.
         """
         if not self.offer(cast("T", value)):
             raise queue.Full
@@ -85,7 +85,7 @@ class Future(PykkaFuture[T]):
             exc_info: The error, or what ``sys.exc_info()`` returned; default is the error being handled.
 
         Raises:
-            queue.Full: There is a result.
+            queue.Full: There is a result already.
         """
         if not isinstance(exc_info, BaseException):
             kind, error, traceback = exc_info or sys.exc_info()
@@ -102,27 +102,27 @@ class Future(PykkaFuture[T]):
         return self._get_hook is None and self._decide((value, None, None))
 
     def offer_exception(self, error: BaseException) -> bool:
-        """Set an error as the result if there is none yet; whether it was set. For its form see `as_error`."""
+        """Set an error, in the form of `as_error`, as the result if there is none yet; whether it was set."""
         if self._get_hook is not None:
             return False
         error = as_error(error, self._source())
         return self._decide((None, error, bounded_traceback(error.__traceback__)))
 
     def _source(self) -> str:
-        """Who was to give the result."""
+        """Who owes the result, for errors."""
         return "another task" if self.target is None else str(self.target)
 
     def set_get_hook(self, func: Callable[[float | None], T]) -> None:
-        """Have ``func(timeout)`` compute the result when it is first asked for.
+        """Compute the result with ``func(timeout)`` when it is first needed.
 
         Raises:
-            queue.Full: There is a result.
+            queue.Full: There is a result already.
         """
         if self._outcome is not None:
             raise queue.Full
         self._get_hook = func
 
-    def _decide(self, outcome: Outcome) -> bool:
+    def _decide(self, outcome: Settled) -> bool:
         if self.__dict__.setdefault("_outcome", outcome) is not outcome:
             return False
         if self._callbacks is not None:
@@ -130,7 +130,7 @@ class Future(PykkaFuture[T]):
         return True
 
     def _call_back(self) -> None:
-        """Make each call once: who takes it out of the list makes it. One that fails harms no other."""
+        """Make each call once: the thread that takes it out of the list makes it. A failing call stops no other."""
         while self._callbacks:
             try:
                 callback = self._callbacks.pop(0)
@@ -144,27 +144,27 @@ class Future(PykkaFuture[T]):
     # --- getting ---
 
     def add_done_callback(self, callback: "Callable[[Future[T]], object]") -> None:
-        """Call ``callback(self)`` once there is a result: on the thread that sets it, or at once if it is there.
+        """Call ``callback(self)`` when there is a result: on the thread that sets it, or immediately if there is one.
 
-        A derived future gets its result when it is first got or awaited. What a callback raises is logged.
+        A derived future computes its result when it is first got or awaited. Errors of a callback are logged.
         """
         self._when_done(callback)
 
     def _when_done(self, callback: "Callable[[Future[T]], object]") -> None:
         self.__dict__.setdefault("_callbacks", []).append(callback)
-        if self._outcome is not None:  # it came before the callback did, or in this very moment
+        if self._outcome is not None:  # it may have been set before the callback was added
             self._call_back()
 
     def get(self, *, timeout: float | None = None) -> T:
-        """Wait for the result on this thread and return it, or raise it if it is an error.
+        """Wait for the result on this thread; return it, or raise it if it is an error.
 
         Args:
-            timeout: Seconds to wait at the most; default is for ever.
+            timeout: Seconds to wait at most; default is no limit.
 
         Raises:
-            GetTimeout: There was none in time.
+            GetTimeout: There was no result in time.
             BlockingCallOnLoop: An event loop runs on this thread.
-            InvalidNumber: ``timeout`` is no number of seconds.
+            InvalidNumber: ``timeout`` is not a number of seconds.
         """
         if timeout is not None:
             check_duration("timeout", timeout, zero=True)
@@ -178,19 +178,19 @@ class Future(PykkaFuture[T]):
                     self._wait(timeout)
         try:
             return self._result()
-        finally:  # as there
+        finally:  # see `_result`
             del self
 
     def __await__(self) -> Generator[Any, None, T]:
         target = self.target
         if target is not None and self._outcome is None and being_handled.get() is None:
-            target.run_inline()  # who would wait now may as well do it
+            target.run_inline()  # the caller would only wait now, so let it run the actor
         if self._outcome is None:
             if self._sources:
                 for source in self._sources:
                     if isinstance(source, Future):
                         yield from source.__await__()
-                    else:  # pykka's own blocks where it is awaited
+                    else:  # pykka's future blocks the thread that awaits it
                         wait = asyncio.get_running_loop().run_in_executor(None, _settle, source)
                         yield from wait.__await__()
                 self._keep(cast("Callable[[float | None], T]", self._get_hook)(0))
@@ -207,29 +207,29 @@ class Future(PykkaFuture[T]):
                         yield from self._until_done()
         try:
             return self._result()
-        finally:  # as there
+        finally:  # see `_result`
             del self, target
 
     __iter__ = __await__
 
     def _result(self) -> T:
         value: Any
-        value, error, traceback = self._outcome  # type: ignore[misc]  # done, whoever asks
+        value, error, traceback = self._outcome  # type: ignore[misc]  # there is a result
         if error is None:
             return value  # type: ignore[no-any-return]
-        # The traceback will keep this frame, which must not keep the traceback: only the collector of circles
-        # would ever let go of the error, and of all that its frames hold.
+        # The traceback will hold this frame, so the frame must not hold the traceback: otherwise only the cyclic
+        # garbage collector would free the error and everything that its frames hold.
         try:
-            raise error.with_traceback(traceback)  # as of where it arose, however often it is raised
+            raise error.with_traceback(traceback)  # its original traceback, however often it is raised
         finally:
             del self, error, traceback
 
     def _keep(self, value: T) -> None:
-        """Keep what the hook computed; the first thread to compute it wins."""
+        """Set what the hook computed; the first thread to compute it wins."""
         self._decide((value, None, None))
 
     def _wait(self, timeout: float | None) -> None:
-        arrived = threading.Lock()  # an Event would take twenty times as long to make
+        arrived = threading.Lock()  # creating an Event takes twenty times as long
         arrived.acquire()
 
         def arrive(_: Future[T]) -> None:
@@ -254,21 +254,21 @@ class Future(PykkaFuture[T]):
         try:
             yield from waiter
         finally:
-            if self._outcome is None:  # else it was called
+            if self._outcome is None:  # otherwise it was called
                 self._forget(wake)
 
     def _forget(self, callback: "Callable[[Future[T]], object]") -> None:
-        with contextlib.suppress(ValueError):  # it was called, or is being called
+        with contextlib.suppress(ValueError):  # it was called, or is being called now
             cast("list[Any]", self._callbacks).remove(callback)
 
-    # --- deriving: lazy, as in pykka; awaiting a derived future awaits what it rests on ---
+    # --- deriving: lazy, as in pykka; awaiting a derived future awaits its sources ---
 
     def map(self, func: Callable[[T], M]) -> "Future[M]":
         """A future for ``func(result)``."""
         return _derived([self], lambda results: func(results[0]))
 
     def filter(self: "Future[Iterable[J]]", func: Callable[[J], bool]) -> "Future[Iterable[J]]":
-        """A future for the items of the result that ``func`` holds true."""
+        """A future for the items of the result for which ``func(item)`` is true."""
         return _derived([self], lambda results: [item for item in results[0] if func(item)])
 
     def reduce(self: "Future[Iterable[J]]", func: Callable[[M, J], M], *args: M) -> "Future[M]":
@@ -276,7 +276,7 @@ class Future(PykkaFuture[T]):
         return _derived([self], lambda results: functools.reduce(func, results[0], *args))
 
     def join(self, *futures: PykkaFuture[Any]) -> "Future[Iterable[Any]]":
-        """A future for the list of this result and those of ``futures``."""
+        """A future for the list of this result and the results of ``futures``."""
         return _derived([self, *futures], list)
 
     def __repr__(self) -> str:
@@ -284,14 +284,14 @@ class Future(PykkaFuture[T]):
 
 
 class Reply(Future[T]):
-    """The reply to an ask, which is waited for until its deadline and no longer.
+    """The reply to an ask, with a deadline.
 
-    Whoever looks at it enforces that: `done`, ``get`` and ``await`` turn it into `AskTimeout` when its time is
-    over. So an ask that is answered soon never needs a timer.
+    `done`, ``get`` and ``await`` turn it into `AskTimeout` when its time is over. So an ask that is answered soon never
+    needs a timer.
 
     Args:
         target: Who is asked.
-        seconds: How long the reply is waited for.
+        seconds: How long callers wait for the reply.
         message: Class of the message.
     """
 
@@ -331,18 +331,18 @@ class Reply(Future[T]):
 
 
 class _Waiter(asyncio.Future[None]):
-    """What a loop waits for until there is a result."""
+    """What a task waits for until there is a result."""
 
     __slots__ = ()
 
     def wake(self, _: object) -> None:
-        """Have the loop go on; from any thread."""
+        """Wake the task; from any thread."""
         loop = self.get_loop()
         if asyncio._get_running_loop() is loop:
             if not self.done():
                 self.set_result(None)
         else:
-            with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody awaits any more
+            with contextlib.suppress(RuntimeError):  # the loop was closed, so no task waits any more
                 loop.call_soon_threadsafe(self._arrive)
 
     def _arrive(self) -> None:
@@ -354,11 +354,11 @@ def get_all(futures: Iterable[PykkaFuture[T]], *, timeout: float | None = None) 
     """Wait on this thread for all of ``futures`` and return their results in order.
 
     Args:
-        futures: Any number of them; ours or pykka's.
-        timeout: Seconds for all of them together; default is for ever.
+        futures: Any number of futures, ours or pykka's.
+        timeout: Seconds for all of them together; default is no limit.
 
     Raises:
-        GetTimeout: They were not all there in time.
+        GetTimeout: A result was missing when the time was over.
         BlockingCallOnLoop: An event loop runs on this thread; there, await ``first.join(*others)``.
     """
     check_duration("timeout", timeout, zero=True, none=True)
@@ -376,7 +376,7 @@ def get_all(futures: Iterable[PykkaFuture[T]], *, timeout: float | None = None) 
 
 
 def _settle(future: PykkaFuture[Any]) -> None:
-    """Wait until there is a result; an error comes out where the result is used."""
+    """Wait until there is a result; an error is raised where the result is used."""
     with contextlib.suppress(BaseException):
         future.get()
 

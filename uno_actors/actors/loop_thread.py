@@ -12,14 +12,14 @@ from uno_actors.tasks import surely
 T = TypeVar("T")
 
 CANCEL_SECONDS = 1.0
-"""How long the end of a loop's thread waits for tasks that were cancelled."""
+"""How long the end of a loop's thread waits for cancelled tasks."""
 
 LOOK_SECONDS = 1.0
-"""Between two looks at whether a loop's thread, for which another waits, is still there."""
+"""Seconds between two checks that the thread of a loop that another thread waits for is still alive."""
 
 
 class LoopThread:
-    """An event loop on a daemon thread of its own, for programs that have none."""
+    """An event loop on its own daemon thread, for programs that have none."""
 
     def __init__(self, name: str) -> None:
         self.loop = _new_loop()
@@ -32,14 +32,14 @@ class LoopThread:
         Raises:
             WorkCancelled: It was cancelled.
             BlockingCallOnLoop: This is the thread of that loop.
-            InternalError: The thread has ended, so that nothing would ever come.
+            InternalError: The thread has ended, so the result would never arrive.
         """
         return run_on(self.loop, coroutine, self._thread.is_alive)
 
     def close(self) -> None:
-        """Cancel what still runs on the loop, stop it and wait for its thread.
+        """Cancel the remaining tasks, stop the loop and wait for its thread.
 
-        A task that does not let itself be cancelled is abandoned after `CANCEL_SECONDS`.
+        A task that ignores its cancellation is abandoned after `CANCEL_SECONDS`.
         """
         self.run(_cancel_others())
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -62,7 +62,7 @@ async def _cancel_others() -> None:
 def run_on(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], is_alive: Callable[[], bool]
 ) -> T:
-    """Run a coroutine on a loop of another thread; its SystemExit is its result and does not end the loop."""
+    """Run a coroutine on the loop of another thread; if it raises SystemExit, the loop continues."""
     if asyncio._get_running_loop() is loop:
         coroutine.close()
         raise BlockingCallOnLoop("run()", "await")
@@ -71,7 +71,7 @@ def run_on(
         try:
             outcome = future.result(LOOK_SECONDS)
             break
-        except TimeoutError:  # never the coroutine's own, which is in the outcome
+        except TimeoutError:  # never the coroutine's own, which would be in the outcome
             if not is_alive():
                 running.close()
                 coroutine.close()
@@ -80,7 +80,7 @@ def run_on(
 
 
 async def on_other_loop(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
-    """Await a coroutine that runs on the loop of another thread; to be cancelled cancels it.
+    """Await a coroutine that runs on the loop of another thread; cancelling the caller cancels it.
 
     Raises:
         WorkCancelled: It was cancelled there, and the caller was not.
@@ -97,7 +97,7 @@ def _submit(
     async def outcome() -> Ended[T]:
         try:
             return await coroutine, None
-        except BaseException as error:  # noqa: BLE001 - raised where somebody waits for it
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
             return None, error
 
     running = surely(outcome())
@@ -119,7 +119,7 @@ def _unpacked(outcome: Ended[T]) -> T:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """A loop of uvloop if it is installed, else of asyncio."""
+    """A uvloop loop if uvloop is installed, otherwise an asyncio loop."""
     try:
         import uvloop  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - optional
     except ImportError:

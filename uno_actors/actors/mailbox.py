@@ -1,4 +1,4 @@
-"""The bounded queue in front of an actor, and what becomes of messages that find no room or no actor."""
+"""The bounded queue in front of an actor."""
 
 import asyncio
 import threading
@@ -20,33 +20,33 @@ from uno_actors.errors import MailboxFull
 from uno_actors.quantities import check_count
 
 CAPACITY = 1000
-"""Messages that may wait before a mailbox has no room for more."""
+"""Messages that may wait in a mailbox by default."""
 
 WAIT_SECONDS = 30.0
-"""How long a thread that tells waits for room, where the policy is to wait."""
+"""How long a thread that tells waits for room if the policy is to wait."""
 
 Overflow = Literal["reject", "wait", "drop_oldest", "dead_letter"]
 
 
 @dataclass(frozen=True, slots=True)
 class MailboxPolicy:
-    """How much an actor's mailbox holds, what it does when it is full, and in which order it is emptied.
+    """How many messages an actor's mailbox holds, what happens when it is full, and in which order messages leave it.
 
-    A full mailbox never raises into a sender that only told. What it does instead:
+    A full mailbox never raises in a sender that tells. Instead:
 
-    - ``reject``: an ask gets `MailboxFull` at once; a told message becomes a dead message.
-    - ``wait``: an ask waits for room, within its time; a thread that tells waits for `WAIT_SECONDS` at the
-      most; what is told on an event loop's thread, which cannot wait, is kept aside. As many again as the
-      mailbox holds may wait so; beyond that as for ``reject``.
-    - ``drop_oldest``: the message that waits for longest makes room: it gets `MailboxFull` if it was asked,
-      and becomes a dead message if it was told.
-    - ``dead_letter``: the new message becomes a dead message; if it was asked, it gets `MailboxFull` too.
+    - ``reject``: an ask gets `MailboxFull` immediately; a told message becomes a dead message.
+    - ``wait``: an ask waits for room until its deadline; a thread that tells waits for at most `WAIT_SECONDS`; a
+      message told on an event loop's thread, which cannot wait, is kept aside. As many messages as the mailbox holds
+      may wait like this; further ones are treated as with ``reject``.
+    - ``drop_oldest``: the oldest message makes room: if it was asked, its asker gets `MailboxFull`; if it was told,
+      it becomes a dead message.
+    - ``dead_letter``: the new message becomes a dead message; if it was asked, its asker gets `MailboxFull` too.
 
     Args:
         capacity: Messages that may wait. Signals (stop, and `Terminated`) do not count.
         overflow: See above.
-        priority: Gives a message its place: lower numbers go first, equal ones in order of arrival. Of the
-            signals, `Terminated` goes first and the stop last. Default is the order of arrival.
+        priority: Gives a message its place: lower numbers go first, equal ones in order of arrival. Among
+            signals, `Terminated` goes first and the stop signal last. Default is the order of arrival.
 
     Raises:
         ValueError: A value is out of its range.
@@ -65,25 +65,25 @@ class MailboxPolicy:
 
 DEFAULT = MailboxPolicy()
 
-_seldom = threading.RLock()
-"""Guards moments that come once in a mailbox's life."""
+_once = threading.RLock()
+"""Guards steps that happen once in a mailbox's life."""
 
 
 class Mailbox:
-    """Messages that wait for an actor; any thread may put, the actor's execution takes.
+    """Messages that wait for an actor; any thread may put, only the actor's turns take.
 
-    It takes no lock: what it does rests on single operations of a ``deque``, which are atomic. Threads that
-    put in the same moment may exceed the capacity by their number. After `close` every ask is answered with
-    ``pykka.ActorDeadError`` and whatever is told is a dead message.
+    It takes no lock, because single operations of a ``deque`` are atomic. Threads that put at the same moment may
+    exceed the capacity by their number. After `close` every ask is answered with ``pykka.ActorDeadError`` and every
+    told message becomes a dead message.
 
     Args:
         policy: See `MailboxPolicy`.
 
     Attributes:
-        cell: What handles the messages.
-        dead: Where messages go that will not be handled.
-        wake: Called when there is something to take, unless `woken`.
-        woken: Whether `wake` was called and the actor has not come to rest since.
+        cell: Handles the messages.
+        dead: Keeps messages that will not be handled.
+        wake: Called when there is a message to take, unless `woken`.
+        woken: Whether `wake` was called and the actor has not become idle since.
         peak: The most messages that ever waited.
     """
 
@@ -105,18 +105,18 @@ class Mailbox:
         self._urn: str | None = None
         self.cell: AskTarget | None = None
         self.dead = dead_messages
-        self.wake: Callable[[], None] = _nobody_waits
+        self.wake: Callable[[], None] = _not_started
         self.woken = False
         self.peak = 0
-        self._queue: ArrivalQueue | PriorityQueue | None = None  # made when the first message comes
+        self._queue: ArrivalQueue | PriorityQueue | None = None  # made for the first message
         self._limit = policy.capacity  # of the queue; each signal that waits raises it by one
         self._closed = False
 
     @property
     def urn(self) -> str:
-        """The name in the world of the actor whose mailbox it is; made when somebody wants to know."""
+        """The globally unique name of the actor that owns the mailbox; made when first used."""
         if self._urn is None:
-            with _seldom:
+            with _once:
                 if self._urn is None:
                     self._urn = uuid.uuid4().urn
         return self._urn
@@ -126,7 +126,7 @@ class Mailbox:
         self._urn = urn
 
     def put(self, envelope: PykkaEnvelope[Any], /) -> None:
-        """Accept an envelope of pykka's."""
+        """Accept one of pykka's envelopes."""
         asker = cast("Future[Any] | None", envelope.reply_to)
         if asker is not None:
             asker.target = self.cell
@@ -136,20 +136,20 @@ class Mailbox:
             self.add(Envelope(envelope.message, asker))
 
     def add_stop(self, asker: PendingReply | None = None) -> None:
-        """Accept the signal to stop behind what waits."""
+        """Accept the signal to stop, behind the messages that wait."""
         self.add_signal(ActorStop(), asker)
 
     def add_signal(self, message: Any, asker: PendingReply | None = None) -> None:
-        """Accept a signal, which does not count and for which there is always room."""
+        """Accept a signal; it does not count, and there is always room for it."""
         self._limit += 1
         self.add(Signal(message, asker))
 
     def signal_taken(self) -> None:
-        """A signal is being handled: it raises the limit no more."""
+        """A signal is being handled, so it no longer raises the limit."""
         self._limit -= 1
 
     def add(self, envelope: Envelope) -> None:
-        """Accept ``envelope``, or do with it what the policy says."""
+        """Accept ``envelope``, or treat it as the policy says."""
         queue = self._queue
         if queue is None:
             queue = self._make_queue()
@@ -160,7 +160,7 @@ class Mailbox:
         if count >= self.peak:
             self.peak = count + 1
         queue.append(envelope)
-        if self._closed:  # perhaps since a moment ago: whoever takes an envelope out first, answers it
+        if self._closed:  # perhaps just now: the thread that takes an envelope out answers it
             self._lose_all()
         elif not self.woken:
             self.woken = True
@@ -174,12 +174,12 @@ class Mailbox:
             return None
 
     def open(self) -> "tuple[Sized, Callable[[], Envelope | None]]":
-        """For the one who empties it: what is true while messages wait, and how to take the next one."""
+        """For a turn: an object that is true while messages wait, and a function that takes the next one."""
         queue = self._make_queue()
         return queue, queue.popleft
 
     def put_back(self, envelopes: Iterable[Envelope]) -> None:
-        """Put messages that were taken in front again, in their order; they had their room already."""
+        """Put messages that were taken back in front, in their order; capacity does not limit them."""
         returned = list(envelopes)
         for envelope in returned:
             if type(envelope) is Signal:
@@ -199,12 +199,12 @@ class Mailbox:
         return None
 
     def oldest(self) -> float | None:
-        """Seconds since the message was sent that waits for longest; ``None`` if none waits."""
+        """Age in seconds of the oldest message that waits; ``None`` if none waits."""
         waiting = self._waiting()
         return monotonic() - min(envelope.at for envelope in waiting) if waiting else None
 
     def get(self) -> PykkaEnvelope[Any]:
-        """The next message; for pykka, which asks only if there is one.
+        """The next message; for pykka, which calls it only if there is one.
 
         Raises:
             IndexError: There is none.
@@ -219,14 +219,14 @@ class Mailbox:
         return not self._queue
 
     def close(self) -> None:
-        """Answer what waits and whatever comes from now on: the actor is dead."""
+        """Answer the messages that wait, and all that arrive from now on: the actor is dead."""
         self._closed = True
         self._lose_all()
 
     def _make_queue(self) -> "ArrivalQueue | PriorityQueue":
         if self._queue is not None:
             return self._queue
-        with _seldom:
+        with _once:
             if self._queue is None:
                 self._queue = (
                     ArrivalQueue() if self.policy.priority is None else PriorityQueue(self.policy.priority)
@@ -240,7 +240,7 @@ class Mailbox:
         while True:
             try:
                 return list(self._queue or ())
-            except RuntimeError:  # another thread has put one meanwhile
+            except RuntimeError:  # another thread has just put one
                 continue
 
     def _lose_all(self) -> None:
@@ -249,7 +249,7 @@ class Mailbox:
                 self.lose(envelope)
 
     def lose(self, envelope: Envelope) -> None:
-        """Tell whoever should know that ``envelope`` will not be handled."""
+        """Answer the asker of ``envelope``, which will not be handled, or keep it as a dead message."""
         message, asker = envelope.message, envelope.reply_to
         stop = isinstance(message, ActorStop)
         reason = "actor is dead" if self._closed else "mailbox is full"
@@ -272,7 +272,7 @@ class Mailbox:
 
 
 class OrderedMailbox(Mailbox):
-    """A mailbox whose policy looks at what waits: it makes others wait, drops the oldest, or has priorities."""
+    """A mailbox whose policy needs a lock: it makes senders wait, drops the oldest message, or has priorities."""
 
     __slots__ = ("_lock", "_parked")
 
@@ -294,12 +294,12 @@ class OrderedMailbox(Mailbox):
             self._give_up(parked)
 
     def _admit(self, envelope: Envelope) -> "tuple[Envelope | None, _Parked | None]":
-        """Who finds no room, if anybody; and whether ``envelope`` waits for some."""
+        """The envelope that finds no room, if any; and ``envelope`` as it waits for room, if it does."""
         queue = self._make_queue()
         if self._closed:
             return envelope, None
         is_signal = type(envelope) is Signal
-        if is_signal and self._parked:  # it goes behind those that came before it, as in the order of arrival
+        if is_signal and self._parked:  # it goes behind earlier messages, in order of arrival
             self._parked.append(_Parked(envelope, None))
             return None, None
         if is_signal or len(queue) < self._limit:
@@ -339,7 +339,7 @@ class OrderedMailbox(Mailbox):
 
     @override
     def close(self) -> None:
-        with self._lock:  # from here on none is admitted
+        with self._lock:  # from here on nothing is admitted
             self._closed = True
         self._lose_all()
 
@@ -349,7 +349,7 @@ class OrderedMailbox(Mailbox):
             return [*(self._queue or ()), *(parked.envelope for parked in self._parked)]
 
     def _give_up(self, parked: "_Parked") -> None:
-        """The thread that told has waited long enough, unless room was found in this very moment."""
+        """The thread that tells has waited long enough, unless there is room just now."""
         with self._lock:
             if parked not in self._parked:
                 return
@@ -365,11 +365,11 @@ def make_mailbox(policy: MailboxPolicy = DEFAULT) -> Mailbox:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Parked:
-    """A message that waits for room, and what wakes the thread that waits with it."""
+    """A message that waits for room, and the event that wakes the thread that waits with it."""
 
     envelope: Envelope
     room: threading.Event | None
 
 
-def _nobody_waits() -> None:
+def _not_started() -> None:
     """The wake-up of a mailbox whose actor has not started."""

@@ -1,5 +1,6 @@
-"""An actor's relations to others: its children, and those that want to know of its end."""
+"""An actor's relations to others: its parent, its children, and those that want to know when it ends."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from uno_actors.actors.future import Future
@@ -8,77 +9,97 @@ from uno_actors.actors.signals import Terminated
 from uno_actors.actors.stop_flag import once
 
 
-class Child(Protocol):
-    """A child's cell."""
+class RelatedCell(Protocol):
+    """A cell, as its relatives see it."""
+
+    @property
+    def relations(self) -> "Relations":
+        """Its relations."""
 
     def stop(self) -> Future[None]:
         """Stop after the messages that wait."""
 
 
-class Children:
-    """The children of one actor, in the order of their start; any thread may add and remove."""
+class Relations:
+    """The relations of one actor; any thread may add to them.
 
-    __slots__ = ("_cells",)
+    Args:
+        has_ended: Whether the actor has ended.
 
-    def __init__(self) -> None:
-        self._cells: dict[Child, None] = {}
+    Attributes:
+        has_ended: Whether the actor has ended, so that nothing is added any more.
+        children: Its children, in the order of their start; ``None`` if it never had any.
+    """
 
-    def add(self, child: Child) -> None:
-        """Add a child that has been started."""
-        self._cells[child] = None
+    # Class attributes are the defaults.
+    children: "dict[RelatedCell, None] | None" = None
+    _parent: "Relations | None" = None
+    _watchers: Sequence[PykkaActorRef[Any]] = ()
+    _stops: Sequence[Future[None]] = ()
 
-    def discard(self, child: Child) -> None:
-        """Forget a child that has ended."""
-        self._cells.pop(child, None)
-
-    def last_first(self) -> list[Child]:
-        """The children, the last started first."""
-        with once:
-            return list(reversed(self._cells))
-
-    async def stop(self) -> None:
-        """Stop them, the last started first, each after the messages that wait for it."""
-        for child in self.last_first():
-            await child.stop()
-
-    def __len__(self) -> int:
-        return len(self._cells)
-
-    def __bool__(self) -> bool:
-        return bool(self._cells)
-
-
-class DeathWatch:
-    """Those that want to know when one actor ends: actors that watch it, and callers that stop it."""
-
-    __slots__ = ("_stops", "_watchers")
-
-    def __init__(self) -> None:
-        self._watchers: list[PykkaActorRef[Any]] = []
-        self._stops: list[Future[None]] = []
+    def __init__(self, *, has_ended: bool) -> None:
+        self.has_ended = has_ended
 
     @property
     def awaits_stop(self) -> bool:
-        """Whether a caller waits for the end."""
+        """Whether a caller has stopped the actor and waits for its end."""
         return bool(self._stops)
 
-    def add_watcher(self, watcher: PykkaActorRef[Any]) -> None:
-        """Send `Terminated` to ``watcher`` at the end."""
-        self._watchers.append(watcher)
+    def add_child(self, child: RelatedCell) -> None:
+        """Have ``child`` stop before this actor does; immediately if this one has ended."""
+        child.relations._parent = self
+        with once:
+            if not self.has_ended:
+                if self.children is None:
+                    self.children = {}
+                self.children[child] = None
+                return
+        child.stop()
+
+    def add_watcher(self, watcher: PykkaActorRef[Any], watched: PykkaActorRef[Any]) -> None:
+        """Send `Terminated` to ``watcher`` when the actor behind ``watched``, which is this one, ends."""
+        with once:
+            if not self.has_ended:
+                self._watchers = (*self._watchers, watcher)
+                return
+        _send_terminated(watcher, watched)
 
     def add_stop(self, stopped: Future[None]) -> None:
-        """Set ``stopped`` at the end."""
-        self._stops.append(stopped)
+        """Set ``stopped`` when the actor ends."""
+        with once:
+            if not self.has_ended:
+                self._stops = (*self._stops, stopped)
+                return
+        stopped.set(None)
 
-    def ended(self, ref: PykkaActorRef[Any]) -> None:
-        """Tell all of them that the actor behind ``ref`` has ended."""
-        for watcher in self._watchers:
-            send_terminated(watcher, ref)
-        for stopped in self._stops:
+    async def stop_children(self) -> None:
+        """Stop the children, the last started first, each after the messages that wait for it."""
+        for child in self.children_last_first():
+            await child.stop()
+
+    def children_last_first(self) -> list[RelatedCell]:
+        """The children, the last started first."""
+        with once:
+            return list(reversed(self.children or {}))
+
+    def leave(self, cell: RelatedCell) -> None:
+        """Stop the children of an actor that did not stop in order, and leave the parent."""
+        for child in self.children_last_first():
+            child.stop()
+        if self._parent is not None and self._parent.children is not None:
+            self._parent.children.pop(cell, None)
+
+    def announce_end(self, ref: PykkaActorRef[Any]) -> None:
+        """Tell those that wait for the end of the actor behind ``ref``, which is this one."""
+        watchers, self._watchers = self._watchers, ()
+        stops, self._stops = self._stops, ()
+        for watcher in watchers:
+            _send_terminated(watcher, ref)
+        for stopped in stops:
             stopped.offer(None)
 
 
-def send_terminated(watcher: PykkaActorRef[Any], ended: PykkaActorRef[Any]) -> None:
+def _send_terminated(watcher: PykkaActorRef[Any], ended: PykkaActorRef[Any]) -> None:
     """Send `Terminated` to ``watcher``, if it is alive, even if its mailbox is full."""
     if watcher.is_alive():
         inbox: Any = watcher.actor_inbox  # ours: only actors of this runtime watch others

@@ -1,30 +1,43 @@
 """Messages that an actor sets aside for later."""
 
+from typing import Protocol
+
 from uno_actors.actors.ask import Envelope
+from uno_actors.actors.mailbox import Mailbox
+from uno_actors.errors import MailboxFull
+
+
+class Stashing(Protocol):
+    """The cell whose messages are set aside."""
+
+    handling: Envelope | None
+    inbox: Mailbox
 
 
 class Stash:
-    """The messages that one actor has set aside, in the order in which it did.
+    """The messages that one actor has set aside, in the order in which it did; at most as many as its mailbox holds.
 
     Args:
-        capacity: How many it holds.
+        cell: Of the actor.
     """
 
-    __slots__ = ("_capacity", "_envelopes", "_last")
+    __slots__ = ("_cell", "_envelopes", "_last")
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+    def __init__(self, cell: Stashing) -> None:
+        self._cell = cell
         self._envelopes: list[Envelope] = []
         self._last: Envelope | None = None
 
-    def add(self, envelope: Envelope) -> bool:
-        """Set ``envelope`` aside; whether there was room."""
-        if len(self._envelopes) >= self._capacity:
-            return False
+    def add(self) -> None:
+        """See `Actor.stash`."""
+        envelope, capacity = self._cell.handling, self._cell.inbox.policy.capacity
+        if envelope is None:
+            raise RuntimeError(f"{self._cell} handles no message that could be set aside")
+        if len(self._envelopes) >= capacity:
+            raise MailboxFull(f"{self._cell} (its stash)", capacity)
         if envelope not in self._envelopes:
             self._envelopes.append(envelope)
             self._last = envelope
-        return True
 
     def handled(self, envelope: Envelope) -> bool:
         """Note that handling ``envelope`` has ended; whether it was set aside meanwhile, so its asker waits on."""
@@ -33,10 +46,11 @@ class Stash:
         self._last = None
         return True
 
-    def take_all(self) -> list[Envelope]:
-        """Empty the stash."""
+    def unstash_all(self) -> None:
+        """See `Actor.unstash_all`."""
         envelopes, self._envelopes = self._envelopes, []
-        return envelopes
+        if envelopes:
+            self._cell.inbox.put_back(envelopes)
 
     def __contains__(self, envelope: Envelope) -> bool:
         return envelope in self._envelopes

@@ -9,13 +9,12 @@ from uno_actors.quantities import check_duration
 
 
 class Timers:
-    """Messages to come, each under a key; starting one under a key that is taken replaces it.
+    """Pending messages, each under a key; starting a timer replaces the one under the same key.
 
-    They are cancelled when the actor stops or is restarted. Usable from the actor's functions, wherever those
-    run.
+    They are cancelled when the actor stops or is restarted. Usable from all functions of the actor, on any thread.
 
     Args:
-        clock: Whose time counts.
+        clock: For delays.
         dispatcher: On whose loop the clock's timers run.
         tell: Sends a message to the actor.
     """
@@ -27,29 +26,29 @@ class Timers:
         self._waiting: dict[Hashable, Timer] = {}
 
     def once(self, delay: float, message: Any, *, key: Hashable = None) -> None:
-        """Tell the actor ``message`` in ``delay`` seconds; the default key is the message itself.
+        """Send the actor ``message`` in ``delay`` seconds; the default key is the message itself.
 
         Raises:
-            InvalidNumber: ``delay`` is no number of seconds, or negative.
+            InvalidNumber: ``delay`` is not a number of seconds, or is negative.
         """
         check_duration("a timer's delay", delay, zero=True)
         self._start(message if key is None else key, delay, message, repeat=False)
 
     def periodic(self, interval: float, message: Any, *, key: Hashable = None) -> None:
-        """Tell the actor ``message`` every ``interval`` seconds; the default key is the message itself.
+        """Send the actor ``message`` every ``interval`` seconds; the default key is the message itself.
 
         Raises:
-            InvalidNumber: ``interval`` is no number of seconds, or not positive.
+            InvalidNumber: ``interval`` is not a number of seconds, or is not positive.
         """
         check_duration("a timer's interval", interval)
         self._start(message if key is None else key, interval, message, repeat=True)
 
     def cancel(self, key: Hashable) -> None:
-        """Forget the timer under ``key``, if there is one."""
+        """Cancel the timer under ``key``, if there is one."""
         self._dispatcher.call(lambda: self._forget(key))
 
     def cancel_all(self) -> None:
-        """Forget all timers."""
+        """Cancel all timers."""
         self._dispatcher.call(self._forget_all)
 
     def _start(self, key: Hashable, seconds: float, message: Any, *, repeat: bool) -> None:

@@ -18,12 +18,14 @@ from typing import Any, Protocol
 
 from typing_extensions import override
 
+from uno_actors.actors import steps
 from uno_actors.actors.ask import Envelope, HandlingActor, being_handled
 from uno_actors.actors.carrier import Waiting, resumed
 from uno_actors.actors.dispatcher import Dispatcher
-from uno_actors.actors.mailbox import Mailbox
 from uno_actors.actors.pykka import ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr
 from uno_actors.actors.signals import Calls, Halt, Terminated
+from uno_actors.actors.steps import Lives
+from uno_actors.actors.stop_flag import StopFlag
 from uno_actors.actors.worker_pool import WorkerPool
 
 SLICE_SECONDS = 0.0005
@@ -33,37 +35,18 @@ APART = frozenset((ActorStop, Halt, ProxyCall, ProxyGetAttr, ProxySetAttr, Termi
 """Classes of messages that are not, or not directly, for the actor's `on_receive`."""
 
 
-class TurnTaker(HandlingActor, Protocol):
+class TurnTaker(HandlingActor, Lives, Protocol):
     """What turns need from the cell whose turns they are."""
 
-    actor: Any
     dispatcher: Dispatcher
-    inbox: Mailbox
+    stopped: StopFlag
     is_open: bool
-    is_set_up: bool
-    was_killed: bool
-
-    def set_up(self) -> Calls:
-        """Run ``on_start``."""
-
-    def handle(self, envelope: Envelope) -> Calls:
-        """Handle any message."""
 
     def stop_plainly(self, envelope: Envelope) -> bool:
-        """Stop without calling anything of the actor, if that is possible; whether it has stopped."""
-
-    def succeeded(self, envelope: Envelope, response: Any) -> None:
-        """A message was handled."""
-
-    def failed(self, envelope: Envelope, error: BaseException) -> Calls:
-        """Handling a message raised ``error``."""
+        """Stop at this message if that calls nothing of the actor; whether it has stopped so."""
 
     def turn_ended(self, has_stopped: bool) -> None:
         """A turn has ended; ``has_stopped`` says whether the actor had stopped by then."""
-
-    @property
-    def has_stopped(self) -> bool:
-        """Whether the actor has stopped."""
 
 
 class Turns:
@@ -111,11 +94,16 @@ class Turns:
         """Handle one message; returns a coroutine that must wait, if there is one."""
         raise NotImplementedError
 
-    def _handle_messages(self) -> Waiting | None:
-        """Handle messages until none waits, the slice is over, or the handling of one must wait."""
+    def _turn(self, task: "asyncio.Task[None] | None" = None) -> Waiting | None:
+        """Handle messages until none waits, the slice is over, or the handling of one must wait.
+
+        Args:
+            task: In whose name the turn runs; ``None`` on a worker thread.
+        """
+        self.task = task
         cell = self._cell
         if not cell.is_set_up and not cell.was_killed:
-            waiting = self._drive(cell.set_up())
+            waiting = self._drive(steps.set_up(cell))
             if waiting is not None:
                 return waiting
         queue, take = cell.inbox.open()
@@ -194,35 +182,32 @@ class LoopTurns(Turns):
             self._is_running = True
             self._cell.dispatcher.run_turn(self._turn, self._turn_ended)
 
-    def _turn(self, task: "asyncio.Task[None]") -> Waiting | None:
-        self.task = task
-        return self._handle_messages()
-
     def _turn_ended(self) -> None:
         self._is_running = False
         self.task = self.suspended = None
-        self._cell.turn_ended(self._cell.has_stopped)
+        cell = self._cell
+        cell.turn_ended(cell.stopped.up)
 
     @override
     def _handle(self, envelope: Envelope) -> Waiting | None:
         cell = self._cell
         if not self._is_async or type(envelope.message) in APART:
-            return None if cell.stop_plainly(envelope) else self._drive(cell.handle(envelope))
-        # What `ActorCell.handle` does, in the fewer steps that most messages need.
+            return None if cell.stop_plainly(envelope) else self._drive(steps.handle(cell, envelope))
+        # What `steps.handle` does, in the fewer steps that most messages need.
         try:
             coroutine = cell.actor.on_receive(envelope.message)
             if type(coroutine) is not CoroutineType and not hasattr(coroutine, "send"):
                 cell.succeeded(envelope, coroutine)  # a plain function has replaced that of the class
                 return None
         except BaseException as error:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
-            return self._drive(cell.failed(envelope, error))
+            return self._drive(cell.faults.failed_at(envelope, error))
         try:
             yielded = coroutine.send(None)
         except StopIteration as end:
             cell.succeeded(envelope, end.value)
             return None
         except BaseException as error:  # noqa: BLE001 - as above
-            return self._drive(cell.failed(envelope, error))
+            return self._drive(cell.faults.failed_at(envelope, error))
         waiting = self._begin(self._resume(coroutine, yielded, envelope))
         self.suspended = coroutine
         return waiting
@@ -240,7 +225,7 @@ class LoopTurns(Turns):
         try:
             response = await resumed(coroutine, yielded)
         except BaseException as error:  # noqa: BLE001 - as above
-            await self._make(self._cell.failed(envelope, error))
+            await self._make(self._cell.faults.failed_at(envelope, error))
         else:
             self._cell.succeeded(envelope, response)
 
@@ -295,9 +280,9 @@ class WorkerTurns(Turns):
     def _run(self) -> None:
         if self._lock.acquire(blocking=False):
             try:
-                contextvars.Context().run(self._handle_messages)
+                contextvars.Context().run(self._turn)
             finally:  # no turn raises; if one did, the actor must still get its next turn
-                has_stopped = self._cell.has_stopped  # within the turn: the next one may stop it right now
+                has_stopped = self._cell.stopped.up  # within the turn: the next one may stop it right now
                 self._lock.release()
                 self._cell.turn_ended(has_stopped)
 
@@ -305,15 +290,15 @@ class WorkerTurns(Turns):
     def _handle(self, envelope: Envelope) -> None:
         cell = self._cell
         if type(envelope.message) in APART:
-            self._drive(cell.handle(envelope))
+            self._drive(steps.handle(cell, envelope))
             return
-        # What `ActorCell.handle` does, in the fewer steps that most messages need.
+        # What `steps.handle` does, in the fewer steps that most messages need.
         try:
             response = self._call(partial(cell.actor.on_receive, envelope.message))
             if type(response) is CoroutineType:
                 response = cell.dispatcher.run_coroutine(response)
         except BaseException as error:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
-            self._drive(cell.failed(envelope, error))
+            self._drive(cell.faults.failed_at(envelope, error))
         else:
             cell.succeeded(envelope, response)
 

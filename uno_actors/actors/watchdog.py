@@ -1,8 +1,7 @@
-"""The watchdog: names code that holds an event loop or a worker thread for too long.
+"""The watchdog: reports code that holds an event loop or a worker thread for too long.
 
-An event loop that runs one function cannot run any other; a worker thread that is held is missed by the
-others, for whom spare ones are started. The watchdog looks from a thread of its own, so that it sees both while
-they are held.
+An event loop that runs one function cannot run any other; for worker threads that are held, spare ones are started. The
+watchdog runs on its own thread, so that it sees both while they are held.
 """
 
 import sys
@@ -18,19 +17,19 @@ from uno_actors.forks import on_fork
 from uno_actors.logs import get_logger
 
 HELD_SECONDS = 1.0
-"""How long code may hold a loop or a worker thread before it is named; again after twice the time, and so on."""
+"""How long code may hold a loop or a worker thread before it is reported; again after twice the time, and so on."""
 LOOK_SECONDS = 0.5
-"""Between two looks; at each it asks the loop for a sign of life."""
+"""Seconds between two checks; each checks that the loop responds."""
 
 LIBRARIES = (sysconfig.get_path("stdlib"), str(Path(__file__).parent.parent))
-"""Where the lines are that nobody wants to hear of when code stands still."""
+"""Folders of code that is not reported: the innermost line outside them is."""
 
 
 class Watchdog:
-    """Looks after dispatchers; its thread lives while there are any.
+    """Watches dispatchers; its thread lives while there are any.
 
     Attributes:
-        holds: How often code was named.
+        holds: How often code was reported.
     """
 
     def __init__(self) -> None:
@@ -38,17 +37,17 @@ class Watchdog:
         self._log = get_logger(actor="watchdog")
 
     def forget_all(self) -> None:
-        """Begin anew."""
+        """Start over, without dispatchers."""
         self.holds = 0
         self._watched: dict[Dispatcher, _Pulse] = {}
-        self._named: dict[
+        self._reported: dict[
             tuple[int, float], float
-        ] = {}  # by thread and since when: after how long it was named
+        ] = {}  # by thread and start: after how many seconds it was reported
         self._lock = threading.RLock()
         self._changed = threading.Event()
 
     def watch(self, dispatcher: Dispatcher) -> None:
-        """Look after ``dispatcher`` until `forget`."""
+        """Watch ``dispatcher`` until `forget`."""
         with self._lock:
             if not self._watched:
                 self._changed = threading.Event()
@@ -59,7 +58,7 @@ class Watchdog:
             self._watched.setdefault(dispatcher, _Pulse(dispatcher))
 
     def forget(self, dispatcher: Dispatcher) -> None:
-        """Look after it no more."""
+        """Stop watching ``dispatcher``."""
         with self._lock:
             self._watched.pop(dispatcher, None)
             if not self._watched:
@@ -78,17 +77,17 @@ class Watchdog:
                 asked = pulse.unanswered()
                 if asked is not None and dispatcher.thread is not None and dispatcher.loop.is_running():
                     held[dispatcher.thread, asked] = "the event loop"
-            self._named = {hold: after for hold, after in self._named.items() if hold in held}
+            self._reported = {hold: after for hold, after in self._reported.items() if hold in held}
             for hold, what in held.items():
-                self._name(hold, what)
+                self._report(hold, what)
 
-    def _name(self, hold: tuple[int, float], what: str) -> None:
+    def _report(self, hold: tuple[int, float], what: str) -> None:
         thread, since = hold
         seconds = monotonic() - since
         frame = sys._current_frames().get(thread)
-        if frame is None or seconds < max(HELD_SECONDS, 2 * self._named.get(hold, 0.0)):
+        if frame is None or seconds < max(HELD_SECONDS, 2 * self._reported.get(hold, 0.0)):
             return
-        self._named[hold] = seconds
+        self._reported[hold] = seconds
         self.holds += 1
         stack = "".join(traceback.format_stack(frame)).rstrip()
         self._log.warning(
@@ -100,14 +99,14 @@ class Watchdog:
 
 
 class _Pulse:
-    """Asks a loop for signs of life."""
+    """Checks that a loop responds."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._asked: float | None = None
 
     def unanswered(self) -> float | None:
-        """Since when the loop owes an answer, on ``time.monotonic``'s clock; asks it if it owes none."""
+        """Since when a response is pending, on ``time.monotonic``'s clock; if none is, request one."""
         asked = self._asked
         if asked is None:
             self._asked = monotonic()
@@ -119,7 +118,7 @@ class _Pulse:
 
 
 def own_frame(frame: FrameType | None) -> FrameType | None:
-    """The innermost frame from here outwards that is neither the standard library's nor ours."""
+    """The innermost frame, from here outwards, that is neither the standard library's nor ours."""
     while frame is not None and frame.f_code.co_filename.startswith(LIBRARIES):
         frame = frame.f_back
     return frame
@@ -131,6 +130,6 @@ def line_of(frame: FrameType) -> str:
 
 
 watchdog = Watchdog()
-"""That of the process."""
+"""The watchdog of this process."""
 
-on_fork(after_in_child=watchdog.forget_all)  # its thread is not there, nor what it watched
+on_fork(after_in_child=watchdog.forget_all)  # a forked child has neither its thread nor the loops it watched

@@ -3,5 +3,6 @@
 May import: leaves, actors.
 
 Read `spec` for what users write, then `policy`, pure functions that decide, and `supervisor`, the actor that carries
-decisions out. `child` starts and stops one child of each kind; `reload` changes a running tree.
+out decisions. `child` starts and stops a child that is one actor, `nested` one that is a supervisor; `reload` computes
+how to change a running tree.
 """

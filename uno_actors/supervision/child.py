@@ -1,4 +1,4 @@
-"""Runners: how children of each kind are started, halted, stopped, and how their failures are told."""
+"""Child handles: how a supervisor starts, halts and stops a child, and the signals that it receives from it."""
 
 import asyncio
 import time
@@ -28,12 +28,12 @@ class TreeNode:
     Attributes:
         name: Of the child.
         kind: What it is.
-        state: Of a handler that of its statistics, of an actor that of its; of a supervisor ``running`` or
-            ``stopped``. ``restarting`` while its supervisor sees to it.
+        state: For a handler or an actor the state in its statistics; for a supervisor ``running`` or ``stopped``.
+            ``restarting`` while its supervisor restarts it.
         restart: See `uno_actors.supervision.spec.RestartType`.
         restarts: How often it was restarted.
         waiting: Messages or events in its queue.
-        children: Of a supervisor, in the order of their start.
+        children: The children of a supervisor, in the order of their start.
     """
 
     name: str
@@ -45,28 +45,35 @@ class TreeNode:
     children: "tuple[TreeNode, ...]" = ()
 
     def walk(self) -> "Iterator[TreeNode]":
-        """It and all below it."""
+        """This node and all below it."""
         yield self
         for child in self.children:
             yield from child.walk()
 
 
-# --- what a supervisor hears ---
+# --- signals to the supervisor ---
 
 
 @dataclass(frozen=True, slots=True)
 class ChildFailed:
-    """Message to the supervisor: a child has failed, after its start number ``round``."""
+    """A child has failed.
+
+    Attributes:
+        child: Its handle.
+        incarnation: The number of the start since which it ran; see `ChildHandle`.
+        error: What it raised.
+        streak: How often it has failed at the same thing before, if known.
+    """
 
     child: "ChildHandle"
     incarnation: int
     error: BaseException
-    streak: int | None = None  # how often it has failed at the same thing before
+    streak: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChildEnded:
-    """Message to the supervisor: a child has ended by itself."""
+    """A child has exited by itself."""
 
     child: "ChildHandle"
     incarnation: int
@@ -74,7 +81,7 @@ class ChildEnded:
 
 @dataclass(frozen=True, slots=True)
 class ChildStarted:
-    """Message to the supervisor: a child that was to be restarted has started."""
+    """A restart of a child has succeeded."""
 
     child: "ChildHandle"
     incarnation: int
@@ -82,7 +89,7 @@ class ChildStarted:
 
 @dataclass(frozen=True, slots=True)
 class StartFailed:
-    """Message to the supervisor: a child that was to be restarted could not be."""
+    """A restart of a child has failed."""
 
     child: "ChildHandle"
     incarnation: int
@@ -92,7 +99,7 @@ class StartFailed:
 ChildSignal = ChildFailed | ChildEnded | ChildStarted | StartFailed
 
 
-# --- runners ---
+# --- handles ---
 
 
 class ChildHandle:
@@ -100,11 +107,11 @@ class ChildHandle:
 
     Args:
         name: Of the child.
-        spec: How it stands in the tree.
-        tell: Tells its supervisor; from any thread.
+        spec: Its specification.
+        tell: Sends a signal to its supervisor; from any thread.
 
     Attributes:
-        round: How often a start was begun.
+        incarnation: Number of the current start, from 1; 0 before the first.
         restarts: How often the child was restarted.
     """
 
@@ -119,7 +126,7 @@ class ChildHandle:
         self._log = get_logger(child=name)
 
     async def start(self) -> None:
-        """Start it, or start it again after a failure or a halt, with what waits for it.
+        """Start the child, or restart it after a failure or a halt; messages that wait for it stay.
 
         Raises:
             Exception: What its start raised.
@@ -127,36 +134,36 @@ class ChildHandle:
         raise NotImplementedError
 
     async def halt(self, until: float | None = None) -> None:
-        """End what runs of it, and keep what waits for it; at ``until`` of ``time.monotonic`` at the latest."""
+        """End the running instance but keep messages that wait; by ``until`` of ``time.monotonic`` at the latest."""
         raise NotImplementedError
 
     async def rest(self) -> None:
-        """End what runs of it, until its supervisor is started again, if it ever is; keep what waits for it."""
+        """End the running instance until the supervisor starts again, if it does; keep messages that wait."""
         await self.halt()
 
     async def stop(self, until: float | None = None) -> None:
-        """End it for good."""
+        """Stop the child for good; by ``until`` of ``time.monotonic`` at the latest."""
         raise NotImplementedError
 
     def abandon(self) -> None:
-        """End it for good without waiting for anything."""
+        """Stop the child for good without waiting for anything."""
         raise NotImplementedError
 
     def resume(self) -> None:
-        """Let it go on as it is after a failure, without what it failed at; not for supervisors."""
+        """Let a failed child continue unchanged, without the message or event it failed at; not for supervisors."""
         raise NotImplementedError
 
     def node(self, *, restarting: bool) -> TreeNode:
-        """How it is."""
+        """Its node in the tree."""
         raise NotImplementedError
 
     async def _within(self, until: float | None, work: Awaitable[object]) -> bool:
-        """Await ``work`` for as long as the child may take to stop; whether it was done by then."""
+        """Await ``work`` for as long as the child may take to stop; whether it finished in time."""
         return await within(self.spec.patience, until, work)
 
 
 async def within(patience: Shutdown, until: float | None, work: Awaitable[object]) -> bool:
-    """Await ``work`` for ``patience``, at the longest until the moment ``until`` of ``time.monotonic``."""
+    """Await ``work`` for ``patience``, but not beyond ``until`` of ``time.monotonic``; whether it finished in time."""
     limits = [] if until is None else [until - time.monotonic()]
     if not isinstance(patience, str):
         limits.append(patience)
@@ -174,14 +181,14 @@ class CellChild(ChildHandle):
     """A child that is one actor."""
 
     _cell: ActorCell | None = None
-    _owed: Envelope | None = None  # what it failed at last, which is in no mailbox any more
+    _retry: Envelope | None = None  # the message it failed at last, which is no longer in the mailbox
 
     def _make(self) -> "Future[Any]":
-        """Make and start its process; the future is set when it has started."""
+        """Make and start its cell; the future is set when it has started."""
         raise NotImplementedError
 
     def _message_again(self) -> Envelope | None:
-        """Before a restart: the message that is to be tried again."""
+        """Before a restart: the message to try again."""
         return None
 
     @override
@@ -191,11 +198,11 @@ class CellChild(ChildHandle):
         if cell is not None and cell.is_suspended:
             self.restarts += 1
             again = self._message_again()
-            self._owed = None  # from here on it is in the mailbox, and may fail again at any moment
+            self._retry = None  # from here on it is in the mailbox, and may fail again at any moment
             try:
                 restarted = cell.restart(again)
             except BaseException:
-                self._owed = again
+                self._retry = again
                 raise
             await restarted
         else:
@@ -214,13 +221,13 @@ class CellChild(ChildHandle):
         if cell is not None:
             try:
                 await self._end(cell, until, cell.stop)
-            except asyncio.CancelledError:  # whoever wanted it ended waits no longer
+            except asyncio.CancelledError:  # the caller no longer waits
                 cell.kill()
                 raise
 
     async def _end(self, cell: ActorCell, until: float | None, end: Callable[[], Future[None]]) -> None:
         if self.spec.patience != "kill":
-            with suppress(ActorDeadError):  # it has ended meanwhile
+            with suppress(ActorDeadError):  # it has ended in the meantime
                 if await self._within(until, end()):
                     return
                 self._log.warning("actor did not stop in time and is abandoned", actor=str(cell))
@@ -234,13 +241,13 @@ class CellChild(ChildHandle):
             cell.kill()
 
     def _failed(self, failure: Failure) -> None:
-        """Told by the process, on any thread."""
-        if not failure.while_starting:  # whoever starts it again learns of that
+        """Called by the cell, on any thread."""
+        if not failure.while_starting:  # otherwise `start` raises it
             self._tell(ChildFailed(self, self.incarnation, failure.error))
 
 
 class ActorHost(Protocol):
-    """What makes the processes of plain actors."""
+    """Where plain actors live."""
 
     def spawn_child(
         self,
@@ -251,11 +258,11 @@ class ActorHost(Protocol):
         on_failed: Callable[[Failure], None],
         on_ended: Callable[[ActorCell], None],
     ) -> tuple[ActorCell, Future[Any]]:
-        """Make a process and start it."""
+        """Make a cell and start it; the future is set when it has started."""
 
 
 class ActorChild(CellChild):
-    """A child that is a plain actor: what it failed at is tried again, and is a dead message at last."""
+    """A child that is a plain actor: a message that it fails at is retried, and finally becomes a dead message."""
 
     kind = "actor"
 
@@ -264,10 +271,10 @@ class ActorChild(CellChild):
     ) -> None:
         super().__init__(name, spec, tell)
         self._host = host
-        self._tried: Envelope | None = None  # the message at which it failed last
-        self._attempts = 0  # at it
+        self._tried: Envelope | None = None  # the message that it failed at last
+        self._attempts = 0  # at this message
         self._error: BaseException | None = None
-        self._is_up = False  # its process has started: its end is no failed start
+        self._is_up = False  # its cell has started, so its end is not a failed start
 
     @override
     def _make(self) -> Future[Any]:
@@ -292,12 +299,12 @@ class ActorChild(CellChild):
     def _failed(self, failure: Failure) -> None:
         if failure.message is not None:
             self._attempts = self._attempts + 1 if failure.message is self._tried else 1
-            self._tried = self._owed = failure.message
+            self._tried = self._retry = failure.message
             self._error = failure.error
         super()._failed(failure)
 
     def _ended(self, cell: ActorCell) -> None:
-        """Told when the process has ended, on any thread: by itself, if nobody here has wanted it."""
+        """Called when the cell has ended, on any thread; it exited by itself unless this handle has stopped it."""
         self._give_up_message(cell)
         if self._cell is cell:
             self._cell = None
@@ -308,7 +315,7 @@ class ActorChild(CellChild):
     def _message_again(self) -> Envelope | None:
         if self._attempts >= (self.spec.max_attempts or 1) and self._cell is not None:
             self._give_up_message(self._cell)
-        return self._owed
+        return self._retry
 
     @override
     def resume(self) -> None:
@@ -317,7 +324,7 @@ class ActorChild(CellChild):
             self._cell.resume()
 
     def _give_up_message(self, cell: ActorCell) -> None:
-        message, self._owed = self._owed, None
+        message, self._retry = self._retry, None
         if message is not None and self._error is not None:
             reason = f"the actor failed at it, at attempt {self._attempts}: {describe(self._error)}"
             cell.lose(message, reason)

@@ -1,7 +1,7 @@
-"""What a supervisor decides, as values: a family is its children's states, an order is what is to be done.
+"""What a supervisor decides, as values: from the state of its children and an incident to a new state and a decision.
 
-Nothing here waits, starts or stops: `uno_actors.supervision.supervisor` carries out the orders and reports what came
-of them. The rules are those of Erlang/OTP's ``supervisor``.
+Nothing here waits, starts or stops: `uno_actors.supervision.supervisor` carries out the decisions and reports the
+outcome. The rules are those of Erlang/OTP's ``supervisor``.
 """
 
 from dataclasses import dataclass, replace
@@ -17,11 +17,11 @@ class ChildState:
     """One child.
 
     Attributes:
-        name: Unique in the family.
+        name: Unique under the supervisor.
         restart: See `uno_actors.supervision.spec.RestartType`.
-        significant: Whether its end counts for ``auto_shutdown``.
-        state: ``restarting`` from an incident until it has started again; ``stopped`` when it is not to run.
-        restarts: When it was restarted on its own account, as far as that still counts.
+        significant: Whether its exit counts for ``auto_shutdown``.
+        status: ``restarting`` from an incident until it has started again; ``stopped`` when it must not run.
+        restarts: Times of the restarts that its own failures caused and that still count.
         streak: Failures in a row, for the back-off.
         since: When it last started or failed.
     """
@@ -37,14 +37,14 @@ class ChildState:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """Nothing is to be done."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class RestartGroup:
     """Stop ``stop``, one after the other, wait ``delay`` seconds, then start ``start``, one after the other.
 
-    It replaces all that was ordered before for any of these. Those that have ended already are not stopped again.
+    It replaces earlier decisions for any of these children. Children that have ended already are not stopped again.
     """
 
     stop: tuple[str, ...]
@@ -54,14 +54,14 @@ class RestartGroup:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Let the child go on as it is, without what it failed at."""
+    """Let the child continue unchanged, without the message or event it failed at."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Terminate:
-    """The child is not started again: see that nothing of it is left."""
+    """Do not restart the child: stop whatever is left of it."""
 
     name: str
 
@@ -76,7 +76,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class ShutDown:
-    """Stop all children in reverse order, then end as one who has done his work."""
+    """Stop all children in reverse order, then exit normally."""
 
     name: str
 
@@ -86,12 +86,12 @@ Decision = Nothing | RestartGroup | Resume | Terminate | GiveUp | ShutDown
 
 @dataclass(frozen=True, slots=True)
 class SupervisorState:
-    """The children of one supervisor, in the order of their start.
+    """The state of one supervisor: its children, in the order of their start.
 
     Attributes:
         rules: Of the supervisor.
-        members: The children.
-        restarts: When children were restarted, as far as that still counts, if they share the budget.
+        children: The children.
+        restarts: Times of the children's restarts that still count, if they share the budget.
     """
 
     rules: Supervisor
@@ -103,13 +103,13 @@ class SupervisorState:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all children, in the order of their start."""
+        """Names of the children, in the order of their start."""
         return tuple(child.name for child in self.children)
 
     # --- what was done ---
 
     def added(self, name: str, spec: ChildSpec, now: float) -> "SupervisorState":
-        """A child was started, as the last."""
+        """A child was started, as the last one."""
         child = ChildState(name, spec.restart, spec.significant, since=now)
         return replace(self, children=(*self.children, child))
 
@@ -118,11 +118,11 @@ class SupervisorState:
         return self._with(replace(self[name], status="running", since=now))
 
     def starting(self, name: str) -> "SupervisorState":
-        """A stopped child is being started because somebody wants it."""
+        """A stopped child is being started on request."""
         return self._with(replace(self[name], status="restarting"))
 
     def stopped(self, name: str) -> "SupervisorState":
-        """A child was stopped because somebody wanted it; a temporary one is forgotten."""
+        """A child was stopped on request; a temporary one is forgotten."""
         if self[name].restart == "temporary":
             return self.without(name)
         return self._with(replace(self[name], status="stopped"))
@@ -146,44 +146,44 @@ class SupervisorState:
         """A running child has failed.
 
         Args:
-            name: Which.
-            error: With what.
-            now: On a monotonic clock.
+            name: Of the child.
+            error: What it raised.
+            now: Seconds on a monotonic clock.
             chance: In [0, 1), for the jitter.
-            streak: How often it has failed at the same thing before, if that is known; else it is counted.
-            can_resume: Whether it could go on as it is; a supervisor that has given up cannot.
+            streak: How often it has failed at the same thing before, if known; otherwise failures are counted.
+            can_resume: Whether it could continue unchanged; a supervisor that has given up cannot.
         """
         child = self[name]
         if child.status != "running":
-            return self, Nothing()  # it was to be stopped or restarted anyhow: the same incident
+            return self, Nothing()  # it is being stopped or restarted already: the same incident
         match self.rules.directive(error):
             case "resume" if can_resume:
                 return self, Resume(name)
             case "escalate":
                 return self, GiveUp(name, "failed, which escalates")
             case "stop":
-                return self._departed(name, by_itself=False)
+                return self._terminated(name, by_itself=False)
         if child.restart == "temporary":
-            return self._departed(name, by_itself=True)
+            return self._terminated(name, by_itself=True)
         return self._restarted(name, now, chance, streak)
 
     def ended(self, name: str, now: float, chance: float) -> "tuple[SupervisorState, Decision]":
-        """A running child has ended by itself, without a failure."""
+        """A running child has exited by itself, without a failure."""
         child = self[name]
         if child.status != "running":
             return self, Nothing()
         if child.restart != "permanent":
-            return self._departed(name, by_itself=True)
+            return self._terminated(name, by_itself=True)
         return self._restarted(name, now, chance, None)
 
     def start_failed(self, name: str, now: float, chance: float) -> "tuple[SupervisorState, Decision]":
-        """A child that was to be started again could not be; that counts as one more restart."""
+        """The restart of a child has failed; that counts as one more restart."""
         child = self[name]
         if child.status != "restarting":
             return self, Nothing()
         return self._restarted(name, now, chance, None)
 
-    def _departed(self, name: str, *, by_itself: bool) -> "tuple[SupervisorState, Decision]":
+    def _terminated(self, name: str, *, by_itself: bool) -> "tuple[SupervisorState, Decision]":
         significant = by_itself and self[name].significant
         after = self.stopped(name)
         others = any(
@@ -223,7 +223,7 @@ class SupervisorState:
         return state, RestartGroup(stop, start, rules.backoff.delay(streak, chance))
 
     def _group(self, name: str) -> tuple[ChildState, ...]:
-        """Those that are restarted with ``name``, in the order of their start."""
+        """The children that are restarted together with ``name``, in the order of their start."""
         match self.rules.strategy:
             case "one_for_all":
                 return self.children

@@ -1,4 +1,4 @@
-"""From one tree to another while it runs: what is stopped and what is started, and nothing else."""
+"""What to stop and what to start to turn a running tree into another one; everything else keeps running."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +12,9 @@ class Change:
     """What changes under one supervisor.
 
     Attributes:
-        rules: Of the supervisor, with all children that it is to have; its ``name`` says which it is.
-        stop: Names of children that are stopped: their specification has changed, or they are gone.
-        start: Children that are started: their specification has changed, or they are new.
+        rules: The supervisor's new rules, with all its children; its ``name`` identifies it.
+        stop: Names of the children to stop: their specification has changed, or they are gone.
+        start: The children to start: their specification has changed, or they are new.
     """
 
     rules: Supervisor
@@ -27,9 +27,9 @@ class Difference:
     """What changes in a tree.
 
     Attributes:
-        stop: Names of supervisors directly under the system that are stopped.
-        start: Supervisors directly under the system that are started.
-        changes: What changes under those that stay, the outer ones first.
+        stop: Names of the supervisors directly under the system to stop.
+        start: The supervisors directly under the system to start.
+        changes: What changes under the supervisors that stay, the outer ones first.
     """
 
     stop: tuple[str, ...] = ()
@@ -38,19 +38,19 @@ class Difference:
 
     @property
     def stopped(self) -> list[str]:
-        """Names of all that is stopped."""
+        """Names of everything to stop."""
         return [*self.stop, *(name for change in self.changes for name in change.stop)]
 
     @property
     def started(self) -> list[str]:
-        """Names of all that is started."""
+        """Names of everything to start."""
         started = [spec.known_name or "" for change in self.changes for spec in change.start]
         return [*(supervisor.name for supervisor in self.start), *started]
 
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """What has become of a running tree.
+    """The outcome of a reload.
 
     Attributes:
         stopped: Children that were stopped, because they are gone or their specification has changed.
@@ -64,11 +64,11 @@ class Reloaded:
 
 
 def difference(old: Sequence[Supervisor], new: Sequence[Supervisor]) -> Difference:
-    """What is to be done for ``old``, which runs, to become ``new``. Children that are the same in both run on.
+    """What turns ``old``, which is running, into ``new``. Children that are the same in both keep running.
 
     Args:
         old: The supervisors directly under a system; every child in them has a name.
-        new: Likewise.
+        new: The same after the reload.
     """
     before = {supervisor.name: supervisor for supervisor in old}
     after = {supervisor.name: supervisor for supervisor in new}
@@ -98,7 +98,7 @@ def _changes(old: Supervisor, new: Supervisor) -> Iterator[Change]:
 
 
 def _stays(old: ChildSpec, new: ChildSpec) -> bool:
-    """Whether a child runs on: a supervisor does with other rules and other children, too."""
+    """Whether a child keeps running; a supervisor does even if its rules and children change."""
     if isinstance(old.run, Supervisor) and isinstance(new.run, Supervisor):
         return replace(old, run=new.run) == new and old.run.name == new.run.name
     return old == new
@@ -109,15 +109,15 @@ def _by_name(supervisor: Supervisor) -> Mapping[str, ChildSpec]:
 
 
 Below = Mapping[str, "Below"]
-"""Names, each with those below it."""
+"""Names, each with the names below it."""
 
 
 def as_running(supervisor: Supervisor, names: Below) -> Supervisor:
-    """``supervisor`` without the children that are not there any more, or could not be started.
+    """``supervisor`` without the children that have gone or could not be started.
 
     Args:
         supervisor: As configured.
-        names: The children that are there, with those below them.
+        names: The children that are running, with those below them.
     """
     children = []
     for spec in supervisor.specs:
@@ -137,9 +137,9 @@ class Named(Protocol):
 
     @property
     def children(self) -> "Sequence[Named]":
-        """Those below it."""
+        """The parts below it."""
 
 
 def names_below(node: Named) -> Below:
-    """The names of all that is below ``node``."""
+    """The names of everything below ``node``."""
     return {child.name: names_below(child) for child in node.children}

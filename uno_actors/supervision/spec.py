@@ -1,7 +1,7 @@
-"""Supervision: what happens when a child fails, decided by values and carried out elsewhere.
+"""Specifications of supervisors and their children: what happens when a child fails.
 
 The rules are Erlang/OTP's (https://www.erlang.org/doc/system/sup_princ.html), with back-off added: a failed
-child is restarted; a supervisor that sees more restarts than its budget allows stops its children and fails
+child is restarted; a supervisor that needs more restarts than its budget allows stops its children and fails
 to its parent.
 """
 
@@ -15,25 +15,25 @@ from uno_actors.errors import InvalidSupervisor
 from uno_actors.quantities import check_count, check_duration, is_count, is_duration
 
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
-"""Who is restarted with a failed child: nobody, all of its siblings, or those that were started after it."""
+"""Which children are restarted with a failed one: none, all siblings, or those started after it."""
 
 RestartType = Literal["permanent", "transient", "temporary"]
-"""When a child is restarted: always, only after a failure, or never; a temporary one is forgotten at its end."""
+"""When a child is restarted: always, only after a failure, or never; a temporary one is forgotten when it ends."""
 
 Shutdown = float | Literal["kill", "infinity"]
-"""Seconds that a child may take to stop before it is abandoned; ``kill`` for none, ``infinity`` for any."""
+"""Seconds that a child may take to stop before it is abandoned; ``kill`` for none, ``infinity`` for no limit."""
 
 AutoShutdown = Literal["never", "any_significant", "all_significant"]
-"""Whether a supervisor ends when a significant child has ended by itself, or the last one of these."""
+"""Whether a supervisor shuts down when a significant child exits by itself, or only when the last one does."""
 
 Directive = Literal["restart", "resume", "stop", "escalate"]
-"""What becomes of a child that failed with an error of some class."""
+"""What to do with a child that failed with an error of some class."""
 
 Budget = Literal["supervisor", "child"]
-"""Whether all children share the restarts that are allowed, or each has so many."""
+"""Whether all children share one restart budget, or each has its own."""
 
 SHUTDOWN = 5.0
-"""Seconds that an actor or a handler may take to stop, if nothing else is said."""
+"""Seconds that an actor or a handler may take to stop by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class RestartBudget:
         check_duration("within", self.within)
 
     def recent(self, restarts: Sequence[float], now: float) -> tuple[float, ...]:
-        """Those of the times ``restarts`` that still count at ``now``."""
+        """The times in ``restarts`` that still count at ``now``."""
         return tuple(moment for moment in restarts if now - moment <= self.within)
 
     def allows(self, restarts: Sequence[float], now: float) -> bool:
@@ -70,23 +70,23 @@ class RestartBudget:
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """How one child stands under its supervisor.
+    """One child of a supervisor.
 
     Args:
         run: A handler as in ``ActorSystem(handlers=[...])``, a class of actors, or a `Supervisor`.
-        name: Unique under the supervisor; default is that of the handler or supervisor, or the actor class's.
-            `ActorSystem.actor` finds an actor under the name that it was given here.
-        args: For the constructor of an actor, each time it is started.
-        kwargs: Likewise.
+        name: Unique under the supervisor; default is the name of the handler, supervisor or actor class.
+            `ActorSystem.actor` finds an actor under the name given here.
+        args: For an actor's constructor, at each start.
+        kwargs: For an actor's constructor, at each start.
         dispatcher: For an actor; see `ActorSystem.spawn`.
         restart: See `RestartType`.
         shutdown: See `Shutdown`; default is `SHUTDOWN` seconds, for a supervisor ``infinity``.
-        significant: Whether its end counts for ``auto_shutdown``.
-        max_attempts: So often a message that nobody waits for is tried, if the actor fails at it, and then it is
-            a dead message; default 1. For a handler, in place of the handler's own ``max_attempts``.
+        significant: Whether its exit counts for ``auto_shutdown``.
+        max_attempts: For an actor: how often a message is tried for whose reply no caller waits, before it becomes a
+            dead message; default 1. For a handler: overrides the handler's own ``max_attempts``.
 
     Raises:
-        InvalidSupervisor: The values contradict each other, or one is none of those that are allowed.
+        InvalidSupervisor: The values contradict each other, or one is not among the allowed values.
     """
 
     run: Any
@@ -129,7 +129,7 @@ class ChildSpec:
 
     @property
     def known_name(self) -> str | None:
-        """Its name, as far as it can be known without looking into a handler."""
+        """Its name, if it can be known without inspecting a handler."""
         if self.name is not None:
             return self.name
         if isinstance(self.run, Supervisor):
@@ -138,7 +138,7 @@ class ChildSpec:
 
     @property
     def patience(self) -> Shutdown:
-        """Its ``shutdown``, or the default of its kind."""
+        """Its ``shutdown``, or the default for its kind."""
         if self.shutdown is not None:
             return self.shutdown
         return "infinity" if isinstance(self.run, Supervisor) else SHUTDOWN
@@ -150,23 +150,23 @@ class Supervisor:
 
     Args:
         name: Unique in the system.
-        children: `ChildSpec` s, or what one of them may ``run``; in the order of their start. They are stopped in
-            the reverse order.
+        children: `ChildSpec` objects, or anything that one may ``run``; in the order of their start. They are
+            stopped in reverse order.
         strategy: See `Strategy`.
         max_restarts: Restarts within ``within`` seconds before it gives up; ``None`` for no limit, 0 to give up
-            at the first failure. What is restarted together with a failed child does not count; each failed
-            attempt to restart does.
+            at the first failure. Siblings restarted with a failed child do not count; each failed attempt to
+            restart does.
         within: Seconds of the sliding window, boundary included.
         budget: See `Budget`.
         backoff: Time between a failure and the restart.
-        directives: What becomes of a child by the class of its error; the innermost class wins. Default is
-            ``restart``. ``resume`` lets it go on as it is, without the message or event that it failed at;
-            ``stop`` ends it; ``escalate`` has the supervisor give up.
+        directives: What to do with a child, by the class of its error; the most specific class wins. Default is
+            ``restart``. ``resume`` lets it continue unchanged, without the message or event that it failed at;
+            ``stop`` stops it; ``escalate`` makes the supervisor give up.
         auto_shutdown: See `AutoShutdown`.
 
     Raises:
         ValueError: A number is out of its range.
-        InvalidSupervisor: The values contradict each other, or one is none of those that are allowed.
+        InvalidSupervisor: The values contradict each other, or one is not among the allowed values.
     """
 
     name: str
@@ -219,12 +219,12 @@ class Supervisor:
 
     @property
     def quiet_after(self) -> float:
-        """Seconds without a failure after which the back-off begins anew."""
+        """Seconds without a failure after which the back-off starts over."""
         reset = self.backoff.reset_after
         return max(self.within, self.backoff.max) if reset is None else reset
 
     def directive(self, error: BaseException) -> Directive:
-        """What becomes of a child that failed with ``error``."""
+        """What to do with a child that failed with ``error``."""
         for kind in type(error).__mro__:
             if kind in self.directives:
                 return self.directives[kind]
@@ -232,7 +232,7 @@ class Supervisor:
 
 
 def to_child_spec(child: Any) -> ChildSpec:
-    """``child``, or a `ChildSpec` of defaults that runs it."""
+    """``child`` itself, or a `ChildSpec` with defaults that runs it."""
     return child if isinstance(child, ChildSpec) else ChildSpec(child)
 
 

@@ -1,8 +1,8 @@
 """Supervisors as actors: they carry out what `uno_actors.supervision.policy` decides.
 
-A supervisor has a runner for each child. Whatever takes time (stopping one after the other, the back-off, starting
-one after the other) is a task beside the supervisor's mailbox, so that it hears of failures and is told to stop
-meanwhile.
+A supervisor has a handle for each child. Whatever takes time (stopping children one by one, the back-off, starting them
+one by one) runs as a task beside the supervisor's mailbox, so that the supervisor still receives signals and can be
+stopped in the meantime.
 """
 
 import asyncio
@@ -39,82 +39,11 @@ from uno_actors.supervision.policy import (
 from uno_actors.supervision.spec import ChildSpec, Supervisor
 
 BY_ITSELF: BaseException = RuntimeError("it has ended by itself")
-"""In place of the error of a child that has ended without one."""
-
-
-class SupervisorChild(ChildHandle):
-    """A child that is a supervisor, with all that is below it."""
-
-    kind = "supervisor"
-
-    def __init__(
-        self,
-        rules: Supervisor,
-        spec: ChildSpec,
-        tell: Callable[[ChildSignal], None],
-        host: "SupervisorHost",
-    ) -> None:
-        super().__init__(spec.name or rules.name, spec, tell)
-        self._rules = rules
-        self._host = host
-        self.supervisor: SupervisorActor | None = None
-
-    @override
-    async def start(self) -> None:
-        self.incarnation += 1
-        self.restarts += self.incarnation > 1
-        if self.supervisor is None:
-            self.supervisor = await self._host.start_supervisor(self._rules, self._gave_up, self._has_ended)
-        await self.supervisor.start_children()
-
-    def _gave_up(self, error: SupervisorGaveUp) -> None:
-        self._tell(ChildFailed(self, self.incarnation, error))
-
-    def _has_ended(self) -> None:
-        self._tell(ChildEnded(self, self.incarnation))
-
-    @override
-    async def halt(self, until: float | None = None) -> None:
-        if self.supervisor is not None and not await self._within(
-            until, self.supervisor.halt_children(until)
-        ):
-            self.abandon()
-
-    @override
-    async def rest(self) -> None:
-        if self.supervisor is not None:
-            await self.supervisor.rest_children()
-
-    @override
-    async def stop(self, until: float | None = None) -> None:
-        if self.supervisor is not None and not await self._within(
-            until, self.supervisor.stop_children(until)
-        ):
-            self.abandon()
-
-    @override
-    def abandon(self) -> None:
-        if self.supervisor is not None:
-            self.supervisor.abandon()
-
-    @override
-    def node(self, *, restarting: bool) -> TreeNode:
-        running = self.supervisor is not None and self.supervisor.is_running
-        return TreeNode(
-            self.name,
-            self.kind,
-            "restarting" if restarting else "running" if running else "stopped",
-            self.spec.restart,
-            self.restarts,
-            children=self.supervisor.nodes() if self.supervisor is not None else (),
-        )
-
-
-# --- the supervisor ---
+"""Stands for the error of a child that has exited without one."""
 
 
 class SupervisorHost(Protocol):
-    """What supervisors need of the system in which they live."""
+    """What supervisors need from the system in which they live."""
 
     @property
     def clock(self) -> Clock:
@@ -124,21 +53,21 @@ class SupervisorHost(Protocol):
         """The children that ``child`` stands for: one, or all handlers of a module.
 
         Raises:
-            InvalidHandler, InvalidSupervisor: It stands for none.
+            InvalidHandler, InvalidSupervisor: It stands for no child.
         """
 
     async def make_child(self, spec: ChildSpec, tell: Callable[[ChildSignal], None]) -> ChildHandle:
-        """The runner of a new child.
+        """The handle of a new child.
 
         Raises:
-            InvalidHandler: It is a handler, and there is one of this name.
+            InvalidHandler: It is a handler, and another one has its name.
         """
 
     async def forget(self, child: ChildHandle) -> None:
-        """Keep nothing of a child that was removed."""
+        """Forget a child that was removed."""
 
     def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine as a task that is not lost."""
+        """Run a coroutine as a task, and keep a reference to the task."""
 
     async def start_supervisor(
         self,
@@ -149,7 +78,7 @@ class SupervisorHost(Protocol):
         """Make the actor of a supervisor and start it; its children are not started yet.
 
         Raises:
-            InvalidSupervisor: There is one of this name.
+            InvalidSupervisor: Another supervisor has its name.
         """
 
 
@@ -158,9 +87,9 @@ class SupervisorActor(Actor):
 
     Args:
         rules: Of the supervisor; each child has a name.
-        nursery: Where it lives.
-        gave_up: Told when it has given up; its children have ended by then.
-        has_ended: Told when it has ended because a significant child has.
+        host: Where it lives.
+        gave_up: Called when it has given up; its children have ended by then.
+        has_ended: Called when it has shut down because a significant child has exited.
     """
 
     def __init__(
@@ -178,16 +107,16 @@ class SupervisorActor(Actor):
         self._gave_up = gave_up
         self._has_ended = has_ended
         self._state = SupervisorState(rules)
-        self._groups: dict[str, asyncio.Task[Any]] = {}  # that are being restarted, by the child that failed
-        self._begun = 0  # starts of all children
-        self._awaited: dict[str, int] = {}  # news of a child from before this start of it is old
+        self._groups: dict[str, asyncio.Task[Any]] = {}  # restarts under way, by the child that failed
+        self._begun = 0  # how often `start_children` was called
+        self._awaited: dict[str, int] = {}  # signals of earlier incarnations are obsolete
         self._requests = asyncio.Lock()
         self._log = get_logger(supervisor=rules.name)
 
     # --- all children ---
 
     async def start_children(self) -> None:
-        """Start the children in order; if one cannot be started, those before it are stopped again.
+        """Start the children in order; if one cannot be started, stop those before it.
 
         Raises:
             Exception: What the start of a child raised.
@@ -198,13 +127,13 @@ class SupervisorActor(Actor):
         begun = self._begun
         names = [spec.known_name for spec in self.rules.specs]
         for child in [child for name, child in self.children.items() if name not in names]:
-            await self._let_go(child)  # it was added while the supervisor ran
+            await self._terminate(child)  # it was added while the supervisor ran
         for spec in self.rules.specs:
             try:
                 await self._start_child(spec)
             except BaseException as error:
                 note = f"while {spec.known_name} was started under supervisor {self.rules.name!r}"
-                with suppress(Exception):  # a class of errors may have a way of its own
+                with suppress(Exception):  # a class of errors may override it
                     if note not in getattr(
                         error, "__notes__", ()
                     ):  # the same instance may come again and again
@@ -234,47 +163,47 @@ class SupervisorActor(Actor):
         return child
 
     async def halt_children(self, until: float | None = None) -> None:
-        """End what runs of the children, the last started first, and keep what waits for them."""
+        """End the children's running instances, the last started first, but keep messages that wait for them."""
         await self._end_children(lambda child: child.halt(until))
 
     async def rest_children(self) -> None:
-        """As `halt_children`, when it is not known whether they will be started again."""
+        """As `halt_children`, when they may never be started again."""
         await self._end_children(lambda child: child.rest())
 
     async def stop_children(self, until: float | None = None) -> None:
-        """End the children for good, the last started first."""
+        """Stop the children for good, the last started first."""
         await self._end_children(lambda child: child.stop(until))
 
     async def _end_children(self, end: Callable[[ChildHandle], Awaitable[None]]) -> None:
-        self._cease()
+        self._stop_supervising()
         for child in tuple(reversed(self.children.values())):
             if self.is_running:
-                return  # somebody else has ended them meanwhile, and started them again
+                return  # another caller has ended and restarted them in the meantime
             try:
                 await end(child)
-            except Exception as error:  # noqa: BLE001 - one that fails does not keep the others from their end
+            except Exception as error:  # noqa: BLE001 - the others must be stopped too
                 self._log.error("child cannot be stopped", child=child.name, exc_info=error)
 
     def abandon(self) -> None:
-        """End the children for good without waiting for anything."""
-        self._cease()
+        """Stop the children for good without waiting for anything."""
+        self._stop_supervising()
         for child in reversed(self.children.values()):
             child.abandon()
 
-    def _cease(self) -> None:
-        """From here on nothing that happens to the children is of any account."""
+    def _stop_supervising(self) -> None:
+        """From here on ignore the children's signals."""
         self.is_running = False
         self._leave_groups(*self._groups)
 
     def nodes(self) -> tuple[TreeNode, ...]:
-        """How the children are, in the order of their start."""
+        """The nodes of the children, in the order of their start."""
         known = {child.name: child.status for child in self._state.children}
         return tuple(
             child.node(restarting=known.get(name) == "restarting" and self.is_running)
             for name, child in self.children.items()
         )
 
-    # --- what happens to them ---
+    # --- signals ---
 
     def _on_signal(self, signal: ChildSignal) -> None:
         if self.actor_ref.is_alive():
@@ -288,7 +217,7 @@ class SupervisorActor(Actor):
             return
         state, error = self._state, BY_ITSELF
         if self._state[name].status == "restarting" and not isinstance(message, StartFailed):
-            state = state.started(name, now)  # of the start that was awaited
+            state = state.started(name, now)  # the expected incarnation has sent a signal, so it has started
         decision: Decision
         match message:
             case ChildStarted():
@@ -309,11 +238,11 @@ class SupervisorActor(Actor):
     def _carry_out(self, decision: Decision, child: ChildHandle, error: BaseException) -> None:
         match decision:
             case Resume():
-                self._log.warning("child failed and goes on", child=child.name, error=describe(error))
+                self._log.warning("child failed and continues", child=child.name, error=describe(error))
                 child.resume()
             case Terminate():
                 self._log.warning("child is not restarted", child=child.name, error=describe(error))
-                self._host.start_task(self._let_go(child))
+                self._host.start_task(self._terminate(child))
             case RestartGroup(delay=delay):
                 others = [name for name in decision.start if name != child.name]
                 self._log.warning(
@@ -325,11 +254,11 @@ class SupervisorActor(Actor):
                 )
                 self._restart(decision, child.name)
             case GiveUp(reason=reason):
-                self._cease()
+                self._stop_supervising()
                 self._host.start_task(self._give_up(child, reason, error))
             case ShutDown():
                 self._log.info("supervisor ends with its significant child", child=child.name)
-                self._cease()
+                self._stop_supervising()
                 self._host.start_task(self._shut_down())
 
     def _restart(self, decision: RestartGroup, name: str) -> None:
@@ -340,9 +269,9 @@ class SupervisorActor(Actor):
 
         def over(task: asyncio.Task[Any]) -> None:
             if self._groups.get(name) is not task:
-                return  # it was cancelled here, or another has taken its place
+                return  # it was cancelled here, or another restart has replaced it
             del self._groups[name]
-            # If the program has cancelled it, which does not know it, what it was to do is still to be done.
+            # If the program has cancelled it (say, all tasks), the restart still has to be done.
             if task.cancelled():
                 self._restart(decision, name)
 
@@ -355,11 +284,11 @@ class SupervisorActor(Actor):
             if name in decision.start:
                 await child.halt()
             else:
-                await self._let_go(child)  # a temporary bystander is forgotten
+                await self._terminate(child)  # a temporary sibling is forgotten
         await self._wait(decision.delay)
         for name in decision.start:
             if name not in self._state.names or self._state[name].status != "restarting":
-                continue  # somebody wanted it stopped meanwhile
+                continue  # it was stopped on request in the meantime
             child = self.children[name]
             try:
                 await child.start()
@@ -383,10 +312,10 @@ class SupervisorActor(Actor):
             if (task := self._groups.pop(name, None)) is not None:
                 task.cancel()
 
-    async def _let_go(self, child: ChildHandle) -> None:
+    async def _terminate(self, child: ChildHandle) -> None:
         try:
             await child.stop()
-        finally:  # one that is cancelled has abandoned the child
+        finally:  # if cancelled, it has abandoned the child
             if child.name not in self._state.names:
                 await self._remove(child)
 
@@ -398,11 +327,11 @@ class SupervisorActor(Actor):
     async def _give_up(self, child: ChildHandle, reason: str, error: BaseException) -> None:
         self._log.critical("supervisor gave up", child=child.name, reason=reason, error=describe(error))
         await self._end_or_abandon(self.rest_children())
-        if not self.is_running:  # else its parent has started it again meanwhile, for another reason
+        if not self.is_running:  # otherwise its parent has restarted it in the meantime, for another reason
             self._gave_up(SupervisorGaveUp(self.rules.name, child.name, reason, error))
 
     async def _end_or_abandon(self, ending: Awaitable[None]) -> None:
-        """End the children; if the program cancels that, they are abandoned, for who waits must hear of the end."""
+        """End the children; if the program cancels that, abandon them, so that the end is still reported."""
         try:
             await ending
         except asyncio.CancelledError:
@@ -413,7 +342,7 @@ class SupervisorActor(Actor):
         if not self.is_running:  # as above
             self._has_ended()
 
-    # --- what somebody wants of it ---
+    # --- requests ---
 
     async def start_child(self, child: Any) -> TreeNode:
         """See `SupervisorRef.start_child`."""
@@ -474,7 +403,7 @@ class SupervisorActor(Actor):
             await self._remove(child)
 
     def _is_awaited(self, name: str, start: int) -> bool:
-        """Whether that start number ``start`` goes well is still to be known; else there was another incident."""
+        """Whether the outcome of incarnation ``start`` is still open; if not, there was another incident."""
         if name not in self._state.names or self._awaited.get(name) != start:
             return False
         return self._state[name].status == "restarting"
@@ -482,7 +411,7 @@ class SupervisorActor(Actor):
     # --- another configuration ---
 
     async def drop_children(self, names: Sequence[str]) -> None:
-        """Stop those of the children for good that are there, the last started first, and forget them."""
+        """Stop and forget those of the children that exist, the last started first."""
         async with self._requests:
             for name in [name for name in reversed(self.children) if name in names]:
                 if name in self._state.names:
@@ -492,7 +421,7 @@ class SupervisorActor(Actor):
                 await self._remove(child)
 
     def adopt(self, rules: Supervisor) -> None:
-        """Go on by other rules, with the children that there are, in the order in which these name them."""
+        """Take new rules; the existing children stay, in the order in which the rules name them."""
         places = {spec.known_name: place for place, spec in enumerate(rules.specs)}
         self.rules = rules
         children = sorted(self._state.children, key=lambda child: places.get(child.name, len(places)))

@@ -52,9 +52,10 @@ from uno_actors.logs import get_logger
 from uno_actors.quantities import check_count, check_duration
 from uno_actors.store.port import EventStore, Lease
 from uno_actors.supervision.child import ActorChild, ChildFailed, ChildHandle, ChildSignal, TreeNode
+from uno_actors.supervision.nested import SupervisorChild
 from uno_actors.supervision.reload import Difference
 from uno_actors.supervision.spec import ChildSpec, Supervisor
-from uno_actors.supervision.supervisor import SupervisorActor, SupervisorChild
+from uno_actors.supervision.supervisor import SupervisorActor
 from uno_actors.system.tree import handlers_in, resolve_child
 from uno_actors.tasks import begin
 
@@ -620,7 +621,7 @@ class Runtime:
                 cell.name = name
             self._spawned[cell] = None
         if parent is not None:
-            parent.add_child(cell)
+            parent.relations.add_child(cell)
         cell.start()
         return cell, started
 
