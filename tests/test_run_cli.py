@@ -140,7 +140,7 @@ def test_a_signal_drains_and_ends_it_with_0(service: Running, number: signal.Sig
     assert service.code() == 0
     assert service.notes() == list(range(20))
     lines = [json.loads(line) for line in service.log.read_text().splitlines()]
-    assert [line["event"] for line in lines] == ["system started", "told to stop", "system stopped"]
+    assert [line["event"] for line in lines] == ["system started", "stopping on signal", "system stopped"]
     assert lines[1]["signal"] == number.name
     assert {line["system"] for line in lines} == {"shop"}
     assert service.sockets() == []
@@ -151,10 +151,10 @@ def test_a_second_signal_ends_it_at_once(service: Running) -> None:
     service.sell(1)
     service.until(service.notes)
     service.signal(signal.SIGTERM)
-    service.until(lambda: service.logged("told to stop"))
+    service.until(lambda: service.logged("stopping on signal"))
     service.signal(signal.SIGTERM)
     assert service.code() == 128 + signal.SIGTERM
-    assert service.logged("told to stop again: ending at once")
+    assert service.logged("second signal: ending at once")
 
 
 def test_a_handler_that_is_stuck_holds_it_no_longer_than_the_deadline(service: Running) -> None:
