@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import msgpack
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ from uno_actors.store.codec import Record, StreamId, pack, to_record
 from uno_actors.store.records import StoredRecord, ViewChange
 from uno_stores import LmdbEventStore
 from uno_stores.lmdb.reader import stream_prefix
-from uno_stores.lmdb.searching import sealed
+from uno_stores.lmdb.searching import NAMES, Databases, sealed
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
 MOMENT = datetime(2024, 2, 29, 12, 30, 59, 123456, tzinfo=UTC)
@@ -323,61 +324,61 @@ def entry(stream: StreamId, version: int) -> bytes:
 A = StreamId("Parcel", "a")
 
 
-def flip_a_byte(txn: Any, store: LmdbEventStore) -> None:
-    data = bytearray(txn.get(u64(3), db=store._environment.databases.log))
+def flip_a_byte(txn: Any, databases: Databases) -> None:
+    data = bytearray(txn.get(u64(3), db=databases.log))
     data[len(data) // 2] ^= 1
-    txn.put(u64(3), bytes(data), db=store._environment.databases.log)
+    txn.put(u64(3), bytes(data), db=databases.log)
 
 
-def drop_index_entry(txn: Any, store: LmdbEventStore) -> None:
-    txn.delete(entry(A, 2), db=store._environment.databases.streams)
+def drop_index_entry(txn: Any, databases: Databases) -> None:
+    txn.delete(entry(A, 2), db=databases.streams)
 
 
-def drop_record(txn: Any, store: LmdbEventStore) -> None:
-    txn.delete(u64(3), db=store._environment.databases.log)
+def drop_record(txn: Any, databases: Databases) -> None:
+    txn.delete(u64(3), db=databases.log)
 
 
-def drop_last_record(txn: Any, store: LmdbEventStore) -> None:
-    txn.delete(u64(6), db=store._environment.databases.log)
+def drop_last_record(txn: Any, databases: Databases) -> None:
+    txn.delete(u64(6), db=databases.log)
 
 
-def index_what_is_not_there(txn: Any, store: LmdbEventStore) -> None:
-    txn.put(entry(A, 4), u64(7), db=store._environment.databases.streams)
+def index_what_is_not_there(txn: Any, databases: Databases) -> None:
+    txn.put(entry(A, 4), u64(7), db=databases.streams)
 
 
-def index_anothers_record(txn: Any, store: LmdbEventStore) -> None:
-    txn.put(entry(StreamId("Parcel", "c"), 1), u64(2), db=store._environment.databases.streams)
+def index_anothers_record(txn: Any, databases: Databases) -> None:
+    txn.put(entry(StreamId("Parcel", "c"), 1), u64(2), db=databases.streams)
 
 
-def swap_versions(txn: Any, store: LmdbEventStore) -> None:
-    txn.put(entry(A, 1), u64(3), db=store._environment.databases.streams)
-    txn.put(entry(A, 2), u64(1), db=store._environment.databases.streams)
+def swap_versions(txn: Any, databases: Databases) -> None:
+    txn.put(entry(A, 1), u64(3), db=databases.streams)
+    txn.put(entry(A, 2), u64(1), db=databases.streams)
 
 
-def swap_records(txn: Any, store: LmdbEventStore) -> None:
+def swap_records(txn: Any, databases: Databases) -> None:
     """Log and index agree with each other: version 2 is recorded before version 1."""
-    swap_versions(txn, store)
+    swap_versions(txn, databases)
     for position, version in ((1, 2), (3, 1)):
         record = to_record(weighed("a"))._replace(aggregate_version=version)
-        txn.put(u64(position), sealed(u64(position), pack(record)), db=store._environment.databases.log)
+        txn.put(u64(position), sealed(u64(position), pack(record)), db=databases.log)
 
 
-def skip_a_version(txn: Any, store: LmdbEventStore) -> None:
+def skip_a_version(txn: Any, databases: Databases) -> None:
     """Log and index agree with each other: there is no version 2."""
     record = to_record(weighed("a"))._replace(aggregate_version=5)
-    txn.put(u64(3), sealed(u64(3), pack(record)), db=store._environment.databases.log)
-    txn.delete(entry(A, 2), db=store._environment.databases.streams)
-    txn.put(entry(A, 5), u64(3), db=store._environment.databases.streams)
+    txn.put(u64(3), sealed(u64(3), pack(record)), db=databases.log)
+    txn.delete(entry(A, 2), db=databases.streams)
+    txn.put(entry(A, 5), u64(3), db=databases.streams)
 
 
-def record_no_payload(txn: Any, store: LmdbEventStore) -> None:
+def record_no_payload(txn: Any, databases: Databases) -> None:
     record = to_record(weighed("a"))._replace(aggregate_version=2, payload=b"\xc1")
-    txn.put(u64(3), sealed(u64(3), pack(record)), db=store._environment.databases.log)
+    txn.put(u64(3), sealed(u64(3), pack(record)), db=databases.log)
 
 
-def damage(database: str) -> Callable[[Any, LmdbEventStore], None]:
-    def change(txn: Any, store: LmdbEventStore) -> None:
-        db = getattr(store._environment.databases, database)
+def damage(database: str) -> Callable[[Any, Databases], None]:
+    def change(txn: Any, databases: Databases) -> None:
+        db = getattr(databases, database)
         with txn.cursor(db) as cursor:
             assert cursor.first()
             key, value = cursor.item()
@@ -406,14 +407,13 @@ FAULTS = [
 
 @pytest.mark.parametrize(("change", "position", "text"), FAULTS)
 def test_verify_finds(
-    path: Path, change: Callable[[Any, LmdbEventStore], None], position: int | None, text: str
+    path: Path, change: Callable[[Any, Databases], None], position: int | None, text: str
 ) -> None:
-    async def apply(store: LmdbEventStore) -> None:
-        with store._environment.env.begin(write=True) as txn:
-            change(txn, store)
-
     assert run(path, "verify") == "whole: 6 events, 3 streams\n"
-    in_store(path, apply)
+    with lmdb.open(str(path), max_dbs=len(NAMES)) as env:
+        databases = Databases.opened(env)
+        with env.begin(write=True) as txn:
+            change(txn, databases)
     found = json.loads(run(path, "verify", "--json", fails=True))
     assert (found["whole"], found["position"]) == (False, position)
     assert text in found["reason"]
