@@ -1,4 +1,4 @@
-"""What the rules of supervision come to: worst cases, outages, and rules that contradict each other."""
+"""The analysis of supervision: worst cases, outages, and contradictory rules."""
 
 from collections.abc import Sequence
 
@@ -50,7 +50,7 @@ def test_nested_budgets_multiply(budgets: list[int], failures: int) -> None:
     assert found.path == (*(f"s{depth}" for depth in range(len(budgets))), "Planned")
 
 
-def test_the_shortest_and_the_longest_way_to_the_end_are_told() -> None:
+def test_the_shortest_and_the_longest_escalation_are_reported() -> None:
     outer = supervised(supervised(Planned, name="inner", restarts=3), ChildSpec(Planned, "other"), restarts=1)
     found = analyse([outer], 10)
     assert found.shortest is not None
@@ -60,7 +60,7 @@ def test_the_shortest_and_the_longest_way_to_the_end_are_told() -> None:
 
 
 @pytest.mark.parametrize("how", ["unlimited", "temporary", "in a temporary supervisor"])
-def test_what_can_fail_for_ever_is_told(how: str) -> None:
+def test_a_child_that_can_fail_without_end_is_reported(how: str) -> None:
     spec = ChildSpec(Planned, restart="temporary" if how == "temporary" else "permanent")
     tree = supervised(spec, restarts=None if how == "unlimited" else 2)
     if how == "in a temporary supervisor":
@@ -167,7 +167,7 @@ def nested(budgets: Sequence[int | None], child: object, **options: object) -> S
     return child
 
 
-def test_nobody_starts_a_temporary_supervisor_again() -> None:
+def test_a_temporary_supervisor_is_never_restarted() -> None:
     inner = supervised(handler(4), name="inner", restarts=2)
     outer = supervised(ChildSpec(inner, restart="temporary"), restarts=100)
     (finding,) = [one for one in analyse([outer], 10).findings if one.severity == "contradiction"]
@@ -203,7 +203,7 @@ def test_slow_attempts_leave_the_window_and_contradict_nothing() -> None:
     assert [finding.severity for finding in analyse([slow], 10).findings] == ["warning"]  # it never gives up
 
 
-def test_the_time_to_stop_is_that_of_the_children_one_after_the_other() -> None:
+def test_the_time_to_stop_is_the_sum_of_the_childrens() -> None:
     inner = supervised(
         ChildSpec(Planned, "a", shutdown=1), ChildSpec(Planned, "b", shutdown="kill"), name="i"
     )
@@ -213,13 +213,13 @@ def test_the_time_to_stop_is_that_of_the_children_one_after_the_other() -> None:
     assert analyse([supervised(ChildSpec(Planned, shutdown="infinity"))], 10).shutdown is None
 
 
-def test_a_deadline_beyond_that_of_the_system_is_told() -> None:
+def test_a_deadline_beyond_that_of_the_system_is_reported() -> None:
     (finding,) = analyse([supervised(ChildSpec(Planned, shutdown=11))], 10).findings
     assert (finding.severity, finding.option) == ("warning", "shutdown")
     assert "may take 11 s to stop" in finding.reason
     assert analyse([supervised(ChildSpec(Planned, shutdown=10))], 10).findings == ()
 
 
-def test_a_supervisor_of_nothing_is_told() -> None:
+def test_a_supervisor_without_children_is_reported() -> None:
     (finding,) = analyse([supervised()], 10).findings
     assert finding.reason == "it has no children"

@@ -67,13 +67,13 @@ def check(path: Path, *options: str) -> Result:
     return CliRunner().invoke(cli.app, ["check", str(path), *options])
 
 
-def test_a_file_that_is_right_is_drawn_and_its_rules_are_told(tmp_path: Path) -> None:
+def test_a_valid_file_is_drawn_with_the_consequences_of_its_rules(tmp_path: Path) -> None:
     path = written(tmp_path, FILE)
     result = check(path)
     assert (result.output, result.exit_code) == (REPORT.replace("{file}", str(path)), 0)
 
 
-def test_a_file_that_is_wrong_is_refused_with_every_fault_and_no_traceback(tmp_path: Path) -> None:
+def test_an_invalid_file_is_refused_with_every_fault_and_no_traceback(tmp_path: Path) -> None:
     path = written(tmp_path, '[system]\nnam = "x"\nask_timeout = 5\n')
     result = check(path)
     assert result.exit_code == 1
@@ -85,13 +85,13 @@ def test_a_file_that_is_wrong_is_refused_with_every_fault_and_no_traceback(tmp_p
     assert isinstance(result.exception, SystemExit)
 
 
-def test_a_file_that_is_not_there_is_a_wrong_command_line(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_wrong_command_line(tmp_path: Path) -> None:
     assert check(tmp_path / "nowhere.toml").exit_code == 2
     including = written(tmp_path, 'include = ["nowhere.toml"]\n')
     assert check(including).exit_code == 1
 
 
-def test_rules_that_contradict_each_other_are_told_with_their_line(tmp_path: Path) -> None:
+def test_contradictory_rules_are_reported_with_their_line(tmp_path: Path) -> None:
     text = FILE.replace("max_attempts = 3", "max_attempts = 12").replace('"1m"', '"1h"')
     path = written(tmp_path, text.replace('strategy = "one_for_all"', 'within = "1h"'))
     result = check(path)
@@ -103,7 +103,7 @@ def test_rules_that_contradict_each_other_are_told_with_their_line(tmp_path: Pat
     assert result.output.endswith("has contradictions\n")
 
 
-def test_a_warning_is_told_and_the_file_is_right_all_the_same(tmp_path: Path) -> None:
+def test_a_file_with_a_warning_is_valid(tmp_path: Path) -> None:
     path = written(tmp_path, FILE + '  shutdown = "20s"\n')
     result = check(path)
     assert f"warning: {path}:23: supervisors[0].actors[0].shutdown: it may take 20 s" in result.output
@@ -149,12 +149,12 @@ def as_json(text: str) -> object:
 
 
 @pytest.mark.parametrize("text", ["", FILE, GOOD])
-def test_the_schema_accepts_what_is_right(schema: jsonschema.Draft202012Validator, text: str) -> None:
+def test_the_schema_accepts_valid_files(schema: jsonschema.Draft202012Validator, text: str) -> None:
     schema.validate(as_json(text))
 
 
-def test_the_schema_refuses_most_of_what_is_wrong(schema: jsonschema.Draft202012Validator) -> None:
-    """What is wrong with one value, not what needs Python, other values or other files to be known."""
+def test_the_schema_refuses_most_invalid_files(schema: jsonschema.Draft202012Validator) -> None:
+    """Faults of single values that can be found without Python, other values or other files."""
     refused = 0
     for text, _ in WRONG:
         try:
@@ -213,7 +213,7 @@ def test_the_schema_shows_defaults_as_they_are_written(schema: jsonschema.Draft2
 # --- simulation --------------------------------------------------------------------------------------------
 
 
-def test_an_hour_of_failures_is_simulated_and_told(tmp_path: Path) -> None:
+def test_an_hour_of_failures_is_simulated_and_reported(tmp_path: Path) -> None:
     result = check(written(tmp_path, FILE), "--simulate", "mail fails 100% of 1/s for 10s", "--for", "5m")
     assert result.exit_code == 0
     told = result.output[result.output.index("simulated: ") :]
@@ -246,13 +246,13 @@ def test_a_fault_that_cannot_be_simulated_is_a_wrong_command_line(tmp_path: Path
 # --- the command ---------------------------------------------------------------------------------------------
 
 
-def test_the_command_tells_its_version() -> None:
+def test_the_command_shows_its_version() -> None:
     result = CliRunner().invoke(cli.app, ["--version"])
     assert (result.exit_code, result.output) == (0, f"{version('uno-actors')}\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
-def test_output_that_cannot_be_written_is_told_in_one_line() -> None:
+def test_unwritable_output_is_reported_in_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
             [Path(sys.executable).with_name("uno-actors"), "schema"],

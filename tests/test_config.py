@@ -1,4 +1,4 @@
-"""Configuration files: what they say, and what is wrong with them, all at once and each with its line."""
+"""Configuration files: their meaning, and their faults, all reported at once with their lines."""
 
 import os
 import re
@@ -111,7 +111,7 @@ def written(directory: Path, text: str, name: str = "shop.toml") -> Path:
 
 
 def faults(path: Path, **environment: str) -> list[str]:
-    """What is wrong with the file, each as ``line key: reason``."""
+    """The faults of the file, each as ``line key: reason``."""
     with pytest.raises(InvalidConfig) as caught:
         load(path, environment)
     assert str(caught.value).count("\n") >= len(caught.value.faults)
@@ -251,13 +251,13 @@ def test_the_path_of_a_store_is_relative_to_the_file_in_which_it_is_written(
     assert load(including).system.url == store.replace("HERE", str(tmp_path / "common"))
 
 
-def test_a_directory_that_no_url_can_say_is_told(tmp_path: Path) -> None:
+def test_a_directory_that_no_url_can_name_is_reported(tmp_path: Path) -> None:
     (tmp_path / "what?").mkdir()
     (fault,) = faults(written(tmp_path / "what?", '[system]\nstore = "lmdb:data"\n'))
     assert "has a '?'" in fault
 
 
-def test_a_system_prints_its_store_as_it_is_found_from_everywhere(
+def test_a_system_prints_its_store_with_an_absolute_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -266,7 +266,7 @@ def test_a_system_prints_its_store_as_it_is_found_from_everywhere(
     assert load(file).system.url == f"lmdb:{tmp_path}/data"
 
 
-def test_options_of_a_store_may_have_any_letters(tmp_path: Path) -> None:
+def test_options_of_a_store_may_contain_any_characters(tmp_path: Path) -> None:
     text = '[system]\nstore = "sqlite+aiosqlite:///shop.db"\nstore_options = { "a b" = "1&patience=2", c = "ä+#?" }\n'
     url = make_url(load(written(tmp_path, text)).system.url)
     assert dict(url.query) == {"a b": "1&patience=2", "c": "ä+#?"}
@@ -302,7 +302,7 @@ def test_durations_have_units(text: str, seconds: float) -> None:
 
 
 @given(st.floats(0, 1e9) | st.integers(0, 10**6).map(lambda milliseconds: milliseconds / 1000))
-def test_a_duration_that_is_written_is_read_again(seconds: float) -> None:
+def test_a_written_duration_is_read_back(seconds: float) -> None:
     assert duration(as_duration(seconds)) == seconds
 
 
@@ -318,7 +318,7 @@ async def test_one_function_may_be_several_handlers_with_a_supervisor_and_withou
 # --- variables and included files --------------------------------------------------------------------------
 
 
-def test_environment_variables_are_put_in(tmp_path: Path) -> None:
+def test_environment_variables_are_filled_in(tmp_path: Path) -> None:
     text = """\
 [system]
 name = "${NAME}"
@@ -352,7 +352,7 @@ kwargs = { a = "${A}", b = { c = "${A}" } }
     assert {type(value) for value in given} == {str, list, dict}
 
 
-def test_variables_that_are_missing_or_wrong_are_told(tmp_path: Path) -> None:
+def test_missing_and_malformed_variables_are_reported(tmp_path: Path) -> None:
     text = '[system]\nname = "${A}"\nstore = "${B"\n[aggregates]\nmax_active = "${C}"\n[logging]\nlevel = "${1}"\n'
     text += 'format = "${A:-${B}}"\n'
     assert faults(written(tmp_path, text), C="many") == [
@@ -369,7 +369,7 @@ def test_variables_that_are_missing_or_wrong_are_told(tmp_path: Path) -> None:
     ]
 
 
-def test_what_may_be_secret_is_shown_as_it_is_written(tmp_path: Path) -> None:
+def test_values_that_may_be_secret_are_shown_as_they_are_written(tmp_path: Path) -> None:
     (fault,) = faults(written(tmp_path, '[system]\nstore = "nosuch:${PASSWORD}"\n'), PASSWORD="hunter2")  # noqa: S106 - none
     assert "${PASSWORD}" in fault
     assert "hunter2" not in fault
@@ -396,7 +396,7 @@ def test_included_files_come_first_and_the_including_one_wins(tmp_path: Path) ->
     assert [file.name for file in config.files] == ["common.toml", "shop.toml"]
 
 
-def test_faults_name_the_file_in_which_they_are(tmp_path: Path) -> None:
+def test_each_fault_names_its_file(tmp_path: Path) -> None:
     written(tmp_path, '[[supervisors]]\nname = "a"\n\n[system]\nnam = "x"\n', "common.toml")
     text = 'include = ["common.toml", "nowhere.toml", 3]\n[[supervisors]]\nname = "a"\n[[handlers]]\n'
     assert [fault.partition(": f")[0] for fault in faults(written(tmp_path, text))] == [
@@ -417,7 +417,7 @@ def test_files_that_include_each_other_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     assert faults(tmp_path / "nowhere.toml") == ["nowhere.toml: it cannot be read: No such file or directory"]
     assert faults(tmp_path) == [f"{tmp_path.name}: it cannot be read: Is a directory"]
     path = tmp_path / "latin.toml"
@@ -429,9 +429,9 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert faults(tmp_path / "a\0b") == ["a\\x00b: it cannot be read: embedded null byte"]
 
 
-# --- what is wrong -----------------------------------------------------------------------------------------
+# --- faults ------------------------------------------------------------------------------------------------
 
-# Text with <- at the end of the lines that are wrong, and part of what is said of each, in order.
+# Text with <- at the end of faulty lines, and part of the reason of each fault, in order.
 WRONG: list[tuple[str, list[str]]] = [
     ("[sytem] # <-", ["sytem: found a table; unknown key; did you mean 'system'?"]),
     ("[system]\nask_timeout = 5 # <-", ['found 5; a unit is needed: write "5s" for seconds. Allowed is a dur']),
@@ -557,7 +557,7 @@ WRONG: list[tuple[str, list[str]]] = [
 
 
 @pytest.mark.parametrize(("text", "reasons"), WRONG, ids=[str(n) for n in range(len(WRONG))])
-def test_what_is_wrong_is_told_with_its_line_and_what_is_allowed(
+def test_each_fault_is_reported_with_its_line_and_what_is_allowed(
     text: str, reasons: list[str], tmp_path: Path
 ) -> None:
     wanted = [number for number, line in enumerate(text.split("\n"), start=1) if line.endswith("# <-")]

@@ -41,14 +41,14 @@ def rewritten(path: Path) -> str:
     )
 
 
-def test_a_file_that_is_written_is_read_as_the_same(tmp_path: Path) -> None:
+def test_a_written_file_is_read_as_the_same_system(tmp_path: Path) -> None:
     first = written(tmp_path, GOOD)
     second = written(tmp_path, rewritten(first), "second.toml")
     assert load(second).arguments() == load(first).arguments()
     assert rewritten(second) == second.read_text()
 
 
-def test_what_is_usual_is_left_out() -> None:
+def test_defaults_are_left_out() -> None:
     text = write_config(SYSTEM, AGGREGATES, [Supervisor("s", [ChildSpec(configured.Clerk, shutdown=0.25)])])
     assert text.partition("\n\n")[2] == (
         '[[supervisors]]\nname = "s"\n\n'
@@ -56,7 +56,7 @@ def test_what_is_usual_is_left_out() -> None:
     )
 
 
-def test_what_a_file_cannot_name_is_told_all_at_once() -> None:
+def test_everything_that_a_file_cannot_name_is_reported_at_once() -> None:
     def inner(event: object) -> None: ...
 
     tree = Supervisor(
@@ -82,7 +82,7 @@ def test_what_a_file_cannot_name_is_told_all_at_once() -> None:
         assert part in reason
 
 
-def test_what_is_named_by_a_variable_is_found() -> None:
+def test_an_object_that_a_variable_names_is_found() -> None:
     text = write_config(
         SYSTEM, AGGREGATES, [Supervisor("s", [HandlerSpec("count", configured.counter, configured.Sold)])]
     )
@@ -185,7 +185,7 @@ def plain_form(tree: Supervisor) -> Any:
 
 @given(tree=trees())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-def test_any_tree_that_is_written_is_read_as_the_same(tree: Supervisor, tmp_path: Path) -> None:
+def test_any_written_tree_is_read_as_the_same(tree: Supervisor, tmp_path: Path) -> None:
     (found,) = load(written(tmp_path, write_config(SYSTEM, AGGREGATES, [tree])), {}).supervisors
     assert plain_form(found) == plain_form(tree)
 
@@ -209,6 +209,6 @@ def test_values_are_written_as_toml_reads_them(value: Any) -> None:
     assert put_in(document.data["x"]) == value
 
 
-def test_a_store_that_a_file_cannot_name_is_told() -> None:
+def test_a_store_that_a_file_cannot_name_is_reported() -> None:
     with pytest.raises(NotConfigurable, match="HOME"):
         write_config(SYSTEM | {"store": "lmdb:~/data"}, AGGREGATES, [])

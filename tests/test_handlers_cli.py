@@ -57,7 +57,7 @@ def run(path: Path, group: str, name: str, *arguments: str) -> str:
 
 
 async def started(path: Path, *arguments: str) -> tuple[int | None, str, str]:
-    """As a user starts it, while this process goes on."""
+    """Run a command as users start it, while this process continues."""
     process = await asyncio.create_subprocess_exec(
         COMMAND, *arguments, "-s", f"lmdb:{path}", stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -82,7 +82,7 @@ def in_store(path: Path, *handlers: Any) -> None:
 # --- handlers ---
 
 
-def test_handlers_are_listed_with_what_is_known_of_them(path: Path) -> None:
+def test_handlers_are_listed_with_their_state(path: Path) -> None:
     shown = [line.split() for line in run(path, "handlers", "list").splitlines()]
     assert shown == [
         ["HANDLER", "STATE", "POSITION", "LAG", "FAILURES", "LETTERS"],
@@ -139,7 +139,7 @@ def test_a_handler_is_reset_to_a_place(path: Path, place: str, position: int, te
     assert seen == list(range(position + 1, 6))
 
 
-def test_a_handler_replays_what_it_has_handled_and_nothing_else(path: Path) -> None:
+def test_a_handler_replays_only_events_that_it_has_handled(path: Path) -> None:
     assert run(path, "handlers", "replay", "mail") == (
         "mail: continues after position 0: 4 positions handled again\n"
     )
@@ -153,7 +153,7 @@ def test_a_handler_replays_what_it_has_handled_and_nothing_else(path: Path) -> N
     assert listed(path)[1]["view"] == "totals@1.1"
 
 
-async def test_a_running_system_does_what_it_is_told_from_another_process(path: Path) -> None:
+async def test_a_running_system_carries_out_requests_of_another_process(path: Path) -> None:
     seen = Seen()
     async with LmdbEventStore(path, EVENTS) as store, served(store, seen.spec(), totals()) as system:
         await system.settled()
@@ -229,7 +229,7 @@ def test_a_retry_waits_in_the_store_until_the_handler_runs(path: Path) -> None:
     assert [letter["position"] for letter in listed(path, "deadletters")] == [2]
 
 
-async def test_whoever_waits_for_a_retry_learns_how_it_ended(path: Path) -> None:
+async def test_a_command_that_waits_for_a_retry_reports_its_outcome(path: Path) -> None:
     seen = Seen()
     seen.bad = {3}
     waiting = ("deadletters", "retry", "mail", "2", "3", "--wait")

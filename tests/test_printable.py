@@ -1,4 +1,4 @@
-"""The rule for text that comes from outside, and what keeps it when it is logged and recorded."""
+"""The rule for text from outside, when it is shown, logged and recorded."""
 
 import asyncio
 import io
@@ -38,7 +38,7 @@ FORGED = "x\nCRITICAL root all is lost\x1b[31m\r\u2028CRITICAL root all is lost"
 
 
 @pytest.mark.parametrize("character", OBEYED, ids=map(ascii, OBEYED))
-def test_what_a_terminal_would_obey_is_an_escape(character: str) -> None:
+def test_characters_that_a_terminal_would_obey_are_escapes(character: str) -> None:
     shown = printable(f"a{character}b")
     assert shown.isascii()
     assert shown.isprintable()
@@ -48,7 +48,7 @@ def test_what_a_terminal_would_obey_is_an_escape(character: str) -> None:
 
 
 @given(ANY_TEXT)
-def test_letters_of_all_languages_stay_and_the_rest_is_shown(text: str) -> None:
+def test_letters_of_all_languages_stay_and_others_are_escapes(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()
     shown.encode()
@@ -119,11 +119,11 @@ CIRCLE.append(CIRCLE)
     ],
     ids=["not finite", "bytes", "keys", "2**64", "16**5000", "time", "half", "emoji", "unshown"],
 )
-def test_json_says_what_it_has_not_got_as_text(value: Any, wanted: Any) -> None:
+def test_json_writes_values_that_it_lacks_as_text(value: Any, wanted: Any) -> None:
     assert json.loads(as_json(value)) == wanted
 
 
-def test_json_of_a_circle_ends() -> None:
+def test_json_of_a_cycle_ends() -> None:
     assert as_json(CIRCLE).count("[") == 100
 
 
@@ -138,7 +138,7 @@ def raised(error: BaseException, cause: BaseException | None = None) -> BaseExce
 
 
 @given(ANY_TEXT, ANY_TEXT)
-def test_no_line_of_an_errors_text_can_be_taken_for_another(text: str, note: str) -> None:
+def test_no_line_of_an_errors_text_can_be_mistaken_for_another(text: str, note: str) -> None:
     error = ValueError(f"v\n{text}")
     error.add_note(note)
     lines = traceback_text(raised(RuntimeError(f"r\n{text}"), raised(error))).removesuffix("\n").split("\n")

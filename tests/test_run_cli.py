@@ -1,4 +1,4 @@
-"""``uno-actors run`` and ``uno-actors tree``, as processes of their own with real files and real signals."""
+"""``uno-actors run`` and ``uno-actors tree``, as processes with real files and real signals."""
 
 import asyncio
 import json
@@ -140,7 +140,7 @@ def test_a_signal_drains_and_ends_it_with_0(service: Running, number: signal.Sig
     assert service.code() == 0
     assert service.notes() == list(range(20))
     lines = [json.loads(line) for line in service.log.read_text().splitlines()]
-    assert [line["event"] for line in lines] == ["system started", "told to stop", "system stopped"]
+    assert [line["event"] for line in lines] == ["system started", "stopping on signal", "system stopped"]
     assert lines[1]["signal"] == number.name
     assert {line["system"] for line in lines} == {"shop"}
     assert service.sockets() == []
@@ -151,13 +151,13 @@ def test_a_second_signal_ends_it_at_once(service: Running) -> None:
     service.sell(1)
     service.until(service.notes)
     service.signal(signal.SIGTERM)
-    service.until(lambda: service.logged("told to stop"))
+    service.until(lambda: service.logged("stopping on signal"))
     service.signal(signal.SIGTERM)
     assert service.code() == 128 + signal.SIGTERM
-    assert service.logged("told to stop again: ending at once")
+    assert service.logged("second signal: ending at once")
 
 
-def test_a_handler_that_is_stuck_holds_it_no_longer_than_the_deadline(service: Running) -> None:
+def test_a_stuck_handler_delays_the_end_no_longer_than_the_deadline(service: Running) -> None:
     stuck = FILE.replace("configured:note", "configured:get_stuck").replace("20s", "500ms")
     service.start(stuck)
     service.sell(1)
@@ -166,7 +166,7 @@ def test_a_handler_that_is_stuck_holds_it_no_longer_than_the_deadline(service: R
     assert service.code() == 0
 
 
-def test_a_service_that_is_killed_goes_on_where_it_was(service: Running) -> None:
+def test_a_killed_service_resumes_where_it_was(service: Running) -> None:
     service.start(SECONDS_EACH="0.01")
     service.sell(*range(50))
     service.until(lambda: len(service.notes()) > 5)
@@ -196,7 +196,7 @@ def test_a_wrong_file_is_refused_with_its_lines(service: Running) -> None:
     assert len(lines) == 2
 
 
-def test_a_file_that_is_not_there_is_a_wrong_command_line(service: Running) -> None:
+def test_a_missing_file_is_a_wrong_command_line(service: Running) -> None:
     run = subprocess.run(
         [COMMAND, "run", "nowhere.toml"], cwd=service.directory, capture_output=True, text=True, check=False
     )
@@ -265,7 +265,7 @@ def test_the_tree_of_a_running_system_is_shown_to_its_owner_only(service: Runnin
     assert "note" in json.dumps(answer["tree"])
 
 
-def test_what_a_killed_process_left_behind_is_removed(service: Running) -> None:
+def test_the_socket_of_a_killed_process_is_removed(service: Running) -> None:
     service.start()
     service.signal(signal.SIGKILL)
     service.code()
@@ -318,7 +318,7 @@ def test_a_process_that_does_not_answer_hides_no_other(service: Running) -> None
         stuck.wait()
 
 
-def test_malformed_requests_do_not_hurt_the_system(service: Running) -> None:
+def test_malformed_requests_do_not_harm_the_system(service: Running) -> None:
     service.start()
     (path,) = service.sockets()
     for request in (b"", b"\n", b"{}\n", b'{"want": "secrets"}\n', b"[" * 100_000 + b"\n", b"\xff\n"):
@@ -366,7 +366,7 @@ def test_long_paths_are_no_obstacle(short: Path, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("place", ["nowhere", "file"])
-def test_a_directory_for_sockets_that_cannot_be_is_told(
+def test_a_directory_for_sockets_that_cannot_be_made_is_reported(
     short: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     (short / "file").touch()
@@ -376,9 +376,7 @@ def test_a_directory_for_sockets_that_cannot_be_is_told(
         control_directory("memory:", str(short))
 
 
-def test_a_relative_directory_for_sockets_is_passed_over(
-    short: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_directory_for_sockets_is_ignored(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "relative")
     assert control_directory("memory:", str(short)).parent.parent == short
 
@@ -413,7 +411,7 @@ def test_sighup_applies_the_difference(service: Running) -> None:
     assert service.code() == 0
 
 
-def test_sighup_with_a_wrong_file_changes_nothing(service: Running) -> None:
+def test_sighup_with_an_invalid_file_changes_nothing(service: Running) -> None:
     service.start()
     before = json.loads(service.tree("--json").stdout)
     service.file.write_text(FILE + SECOND + "topik = 1\nbatch = 0\n")
@@ -430,7 +428,7 @@ def test_sighup_with_a_wrong_file_changes_nothing(service: Running) -> None:
     assert service.code() == 0
 
 
-def test_sighup_tells_what_takes_a_new_start_and_changes_the_logs(service: Running) -> None:
+def test_sighup_reports_what_needs_a_restart_and_changes_the_logs(service: Running) -> None:
     service.start()
     service.file.write_text(FILE.replace("20s", "21s").replace('"json"', '"text"'))
     service.signal(signal.SIGHUP)

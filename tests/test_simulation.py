@@ -1,4 +1,4 @@
-"""The rules of supervision on a virtual clock, with failures that are made up."""
+"""The rules of supervision in virtual time, with simulated failures."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from uno_actors.supervision.spec import ChildSpec
 
 AT_ONCE = Backoff(0.0, 0.0)
 SURE = Backoff(1.0, 1.0, 1.0, 0.0)
-"""One second, without chance."""
+"""One second, without jitter."""
 
 
 class Simulated(Actor):
@@ -50,7 +50,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("text", "fault"), FAULTS)
-def test_faults_are_said_in_words(text: str, fault: Fault) -> None:
+def test_faults_are_written_in_words(text: str, fault: Fault) -> None:
     assert Fault.parse(text) == fault
 
 
@@ -66,12 +66,12 @@ def test_faults_are_said_in_words(text: str, fault: Fault) -> None:
         "mail fails 1% for 5",
     ],
 )
-def test_what_is_no_fault_is_refused_with_examples(text: str) -> None:
+def test_a_malformed_fault_is_refused_with_examples(text: str) -> None:
     with pytest.raises(InvalidFault, match="Write 'mail fails 30%'"):
         Fault.parse(text)
 
 
-def test_a_fault_of_nobody_is_refused() -> None:
+def test_a_fault_of_an_unknown_child_is_refused() -> None:
     with pytest.raises(InvalidFault, match="there are mail"):
         simulated(tree_of(mail()), fault="nobody fails 1%")
     with pytest.raises(InvalidFault, match="several children"):
@@ -97,7 +97,7 @@ def test_the_third_crash_within_an_hour_is_too_much_for_a_budget_of_two() -> Non
     assert outcome.seconds == 100.0
 
 
-def test_what_fails_too_often_is_set_aside_and_the_child_goes_on() -> None:
+def test_a_message_that_fails_too_often_is_set_aside_and_the_child_continues() -> None:
     outcome = simulated(
         tree_of(mail(3), restarts=None, backoff=SURE), fault="mail fails 100% of 0.1/s for 100s"
     )
@@ -133,7 +133,7 @@ def test_siblings_go_down_with_a_failed_child_by_the_strategy() -> None:
         assert [child.down for child in outcome.children.values()] == [pytest.approx(n) for n in restarted]
 
 
-def test_a_temporary_child_is_not_missed() -> None:
+def test_a_temporary_child_is_not_restarted() -> None:
     outcome = simulated(tree_of(ChildSpec(mail(), restart="temporary")), fault="mail fails 100%")
     child = outcome.children["s", "mail"]
     assert (child.failures, child.restarts, outcome.ended) == (1, 0, False)
@@ -149,7 +149,7 @@ def test_directives_are_followed() -> None:
     assert (stopped.failures, stopped.restarts) == (1, 0)
 
 
-def test_the_same_seed_has_the_same_outcome() -> None:
+def test_the_same_seed_gives_the_same_results() -> None:
     tree = tree_of(mail(), restarts=None, backoff=Backoff())
     assert simulated(tree, fault="mail fails 30%") == simulated(tree, fault="mail fails 30%")
     assert simulated(tree, fault="mail fails 30%") != simulated(tree, fault="mail fails 30%", seed=1)
@@ -172,7 +172,7 @@ rules = st.builds(
 
 @given(rules)
 @settings(max_examples=200)
-def test_what_the_plan_says_of_a_child_that_cannot_start_comes_true(tree: Supervisor) -> None:
+def test_a_child_that_cannot_start_ends_the_system_as_analysed(tree: Supervisor) -> None:
     wanted = time_to_give_up(tree)
     outcome = simulated(tree, fault="mail cannot start after 8s", seconds=10_000.0)
     assert outcome.ended == (wanted is not None)
@@ -183,7 +183,9 @@ def test_what_the_plan_says_of_a_child_that_cannot_start_comes_true(tree: Superv
 
 @given(rules, st.integers(1, 12))
 @settings(max_examples=200)
-def test_attempts_that_the_plan_calls_unreachable_are_never_reached(tree: Supervisor, attempts: int) -> None:
+def test_attempts_that_the_analysis_calls_unreachable_are_never_reached(
+    tree: Supervisor, attempts: int
+) -> None:
     supervisor = tree_of(mail(attempts), restarts=tree.max_restarts, within=tree.within, backoff=tree.backoff)
     is_contradiction = any(
         finding.severity == "contradiction" for finding in analyse([supervisor], 10).findings

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import msgpack
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ from uno_actors.store.codec import Record, StreamId, pack, to_record
 from uno_actors.store.records import StoredRecord, ViewChange
 from uno_stores import LmdbEventStore
 from uno_stores.lmdb.reader import stream_prefix
-from uno_stores.lmdb.searching import sealed
+from uno_stores.lmdb.searching import NAMES, Databases, sealed
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
 MOMENT = datetime(2024, 2, 29, 12, 30, 59, 123456, tzinfo=UTC)
@@ -110,7 +111,7 @@ def positions(output: str) -> list[int]:
 # --- looking -----------------------------------------------------------------------------------------------
 
 
-def test_info_tells_how_the_store_is(path: Path) -> None:
+def test_info_shows_the_state_of_the_store(path: Path) -> None:
     shown = run(path, "info")
     assert [line.split() for line in shown.splitlines()[1:4]] == [
         ["events", "6"],
@@ -148,7 +149,7 @@ def test_info_lists_a_projection_by_its_name(tmp_path: Path) -> None:
     assert json.loads(run(tmp_path, "info", "--json"))["checkpoints"] == {"totals": 1}
 
 
-def test_info_of_a_database_tells_what_every_store_has(path: Path, tmp_path: Path) -> None:
+def test_info_of_a_database_shows_what_every_store_has(path: Path, tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/copy.db"
     started("copy", f"lmdb:{path}", url, check=True)
     facts = json.loads(started("info", "-s", url, "--json", check=True).stdout)
@@ -236,7 +237,7 @@ def test_stream_lists_one_aggregate_forward_and_backward(path: Path) -> None:
         assert text in result.stderr
 
 
-def test_trace_draws_what_followed_from_one_message(path: Path) -> None:
+def test_trace_draws_everything_that_one_message_caused(path: Path) -> None:
     in_store(
         path,
         lambda s: s.append(
@@ -323,61 +324,61 @@ def entry(stream: StreamId, version: int) -> bytes:
 A = StreamId("Parcel", "a")
 
 
-def flip_a_byte(txn: Any, store: LmdbEventStore) -> None:
-    data = bytearray(txn.get(u64(3), db=store._environment.databases.log))
+def flip_a_byte(txn: Any, databases: Databases) -> None:
+    data = bytearray(txn.get(u64(3), db=databases.log))
     data[len(data) // 2] ^= 1
-    txn.put(u64(3), bytes(data), db=store._environment.databases.log)
+    txn.put(u64(3), bytes(data), db=databases.log)
 
 
-def drop_index_entry(txn: Any, store: LmdbEventStore) -> None:
-    txn.delete(entry(A, 2), db=store._environment.databases.streams)
+def drop_index_entry(txn: Any, databases: Databases) -> None:
+    txn.delete(entry(A, 2), db=databases.streams)
 
 
-def drop_record(txn: Any, store: LmdbEventStore) -> None:
-    txn.delete(u64(3), db=store._environment.databases.log)
+def drop_record(txn: Any, databases: Databases) -> None:
+    txn.delete(u64(3), db=databases.log)
 
 
-def drop_last_record(txn: Any, store: LmdbEventStore) -> None:
-    txn.delete(u64(6), db=store._environment.databases.log)
+def drop_last_record(txn: Any, databases: Databases) -> None:
+    txn.delete(u64(6), db=databases.log)
 
 
-def index_what_is_not_there(txn: Any, store: LmdbEventStore) -> None:
-    txn.put(entry(A, 4), u64(7), db=store._environment.databases.streams)
+def index_what_is_not_there(txn: Any, databases: Databases) -> None:
+    txn.put(entry(A, 4), u64(7), db=databases.streams)
 
 
-def index_anothers_record(txn: Any, store: LmdbEventStore) -> None:
-    txn.put(entry(StreamId("Parcel", "c"), 1), u64(2), db=store._environment.databases.streams)
+def index_anothers_record(txn: Any, databases: Databases) -> None:
+    txn.put(entry(StreamId("Parcel", "c"), 1), u64(2), db=databases.streams)
 
 
-def swap_versions(txn: Any, store: LmdbEventStore) -> None:
-    txn.put(entry(A, 1), u64(3), db=store._environment.databases.streams)
-    txn.put(entry(A, 2), u64(1), db=store._environment.databases.streams)
+def swap_versions(txn: Any, databases: Databases) -> None:
+    txn.put(entry(A, 1), u64(3), db=databases.streams)
+    txn.put(entry(A, 2), u64(1), db=databases.streams)
 
 
-def swap_records(txn: Any, store: LmdbEventStore) -> None:
+def swap_records(txn: Any, databases: Databases) -> None:
     """Log and index agree with each other: version 2 is recorded before version 1."""
-    swap_versions(txn, store)
+    swap_versions(txn, databases)
     for position, version in ((1, 2), (3, 1)):
         record = to_record(weighed("a"))._replace(aggregate_version=version)
-        txn.put(u64(position), sealed(u64(position), pack(record)), db=store._environment.databases.log)
+        txn.put(u64(position), sealed(u64(position), pack(record)), db=databases.log)
 
 
-def skip_a_version(txn: Any, store: LmdbEventStore) -> None:
+def skip_a_version(txn: Any, databases: Databases) -> None:
     """Log and index agree with each other: there is no version 2."""
     record = to_record(weighed("a"))._replace(aggregate_version=5)
-    txn.put(u64(3), sealed(u64(3), pack(record)), db=store._environment.databases.log)
-    txn.delete(entry(A, 2), db=store._environment.databases.streams)
-    txn.put(entry(A, 5), u64(3), db=store._environment.databases.streams)
+    txn.put(u64(3), sealed(u64(3), pack(record)), db=databases.log)
+    txn.delete(entry(A, 2), db=databases.streams)
+    txn.put(entry(A, 5), u64(3), db=databases.streams)
 
 
-def record_no_payload(txn: Any, store: LmdbEventStore) -> None:
+def record_no_payload(txn: Any, databases: Databases) -> None:
     record = to_record(weighed("a"))._replace(aggregate_version=2, payload=b"\xc1")
-    txn.put(u64(3), sealed(u64(3), pack(record)), db=store._environment.databases.log)
+    txn.put(u64(3), sealed(u64(3), pack(record)), db=databases.log)
 
 
-def damage(database: str) -> Callable[[Any, LmdbEventStore], None]:
-    def change(txn: Any, store: LmdbEventStore) -> None:
-        db = getattr(store._environment.databases, database)
+def damage(database: str) -> Callable[[Any, Databases], None]:
+    def change(txn: Any, databases: Databases) -> None:
+        db = getattr(databases, database)
         with txn.cursor(db) as cursor:
             assert cursor.first()
             key, value = cursor.item()
@@ -406,14 +407,13 @@ FAULTS = [
 
 @pytest.mark.parametrize(("change", "position", "text"), FAULTS)
 def test_verify_finds(
-    path: Path, change: Callable[[Any, LmdbEventStore], None], position: int | None, text: str
+    path: Path, change: Callable[[Any, Databases], None], position: int | None, text: str
 ) -> None:
-    async def apply(store: LmdbEventStore) -> None:
-        with store._environment.env.begin(write=True) as txn:
-            change(txn, store)
-
     assert run(path, "verify") == "whole: 6 events, 3 streams\n"
-    in_store(path, apply)
+    with lmdb.open(str(path), max_dbs=len(NAMES)) as env:
+        databases = Databases.opened(env)
+        with env.begin(write=True) as txn:
+            change(txn, databases)
     found = json.loads(run(path, "verify", "--json", fails=True))
     assert (found["whole"], found["position"]) == (False, position)
     assert text in found["reason"]
@@ -457,7 +457,7 @@ def test_a_check_that_is_cancelled_ends_soon(path: Path) -> None:
     assert len(steps) == 1
 
 
-def test_verify_does_not_mind_others_at_work(path: Path) -> None:
+def test_verify_finds_no_fault_while_others_write(path: Path) -> None:
     """The file changes under it, and nothing is wrong."""
 
     async def work() -> Any:
@@ -542,7 +542,7 @@ def test_nothing_is_overwritten(path: Path, tmp_path: Path) -> None:
 # --- JSON lines --------------------------------------------------------------------------------------------
 
 
-def test_an_export_is_imported_as_it_was(path: Path, tmp_path: Path) -> None:
+def test_an_import_restores_every_exported_event(path: Path, tmp_path: Path) -> None:
     odd = [b"\x00\xff", MOMENT, {1: "one"}, float("inf"), 1.5, 2**63, "é\u2028\n", [None, {"$bytes": "x"}]]
     in_store(path, lambda store: store.append(*[weighed("odd", value) for value in odd]))
     lines, new = tmp_path / "events.jsonl", tmp_path / "new"
@@ -555,7 +555,7 @@ def test_an_export_is_imported_as_it_was(path: Path, tmp_path: Path) -> None:
     assert all_of(tmp_path / "piped")[0] == all_of(path)[0]
 
 
-def test_an_import_that_was_cut_short_is_refused_or_resumed(path: Path, tmp_path: Path) -> None:
+def test_an_interrupted_import_is_refused_or_resumed(path: Path, tmp_path: Path) -> None:
     in_store(path, lambda store: store.append(*[weighed("many", n) for n in range(2500)]))
     whole, cut, new = tmp_path / "whole", tmp_path / "cut", tmp_path / "new"
     run(path, "export", str(whole))
@@ -593,7 +593,9 @@ def test_an_import_that_was_cut_short_is_refused_or_resumed(path: Path, tmp_path
         ),
     ],
 )
-def test_what_is_no_export_is_refused_and_makes_no_store(tmp_path: Path, content: bytes, text: str) -> None:
+def test_a_file_that_is_no_export_is_refused_and_makes_no_store(
+    tmp_path: Path, content: bytes, text: str
+) -> None:
     (tmp_path / "lines").write_bytes(content)
     result = started("import", "-s", f"lmdb:{tmp_path}/new", str(tmp_path / "lines"))
     assert (result.returncode, result.stdout) == (1, "")
@@ -659,7 +661,7 @@ def test_a_line_with_a_field_of_another_type_is_refused() -> None:
 # --- the output and the input as files ---------------------------------------------------------------------
 
 
-def test_a_dash_is_the_output_and_the_input(path: Path, tmp_path: Path) -> None:
+def test_a_dash_stands_for_the_output_and_the_input(path: Path, tmp_path: Path) -> None:
     script = f"{COMMAND} store export - -s lmdb:{path} | {COMMAND} store import - -s lmdb:{tmp_path}/piped"
     work = tmp_path / "work"
     work.mkdir()
@@ -668,7 +670,7 @@ def test_a_dash_is_the_output_and_the_input(path: Path, tmp_path: Path) -> None:
     assert list(work.iterdir()) == []
 
 
-def test_an_export_goes_into_pipes_and_devices_and_comes_from_them(path: Path, tmp_path: Path) -> None:
+def test_export_and_import_use_pipes_and_devices(path: Path, tmp_path: Path) -> None:
     script = (
         f"{COMMAND} store export >(cat > {tmp_path}/copied; touch {tmp_path}/done) -s lmdb:{path}"
         f" && {COMMAND} store export /dev/null -s lmdb:{path}"
@@ -681,7 +683,7 @@ def test_an_export_goes_into_pipes_and_devices_and_comes_from_them(path: Path, t
     assert all_of(tmp_path / "new")[0] == all_of(path)[0]
 
 
-def test_an_export_to_a_reader_that_has_gone_ends_quietly(path: Path) -> None:
+def test_an_export_ends_quietly_when_its_reader_has_gone(path: Path) -> None:
     in_store(path, lambda store: store.append(*[weighed("long", "x" * 100) for _ in range(5000)]))
     script = f"{COMMAND} store export - -s lmdb:{path} | head -n 2"
     result = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, check=True)
@@ -689,7 +691,7 @@ def test_an_export_to_a_reader_that_has_gone_ends_quietly(path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["/dev/zero", "{path}"])
-def test_an_import_of_what_is_no_export_ends_at_once(path: Path, tmp_path: Path, file: str) -> None:
+def test_an_import_of_a_file_that_is_no_export_ends_at_once(path: Path, tmp_path: Path, file: str) -> None:
     url = f"lmdb:{tmp_path}/new"
     result = CliRunner().invoke(cli.app, ["store", "import", "-s", url, file.format(path=path)])
     assert isinstance(result.exception, CallerError)

@@ -1,4 +1,4 @@
-"""Moving between stores: everything that counts arrives, a cut is gone on with, and a difference is refused."""
+"""Copies between stores: everything is copied, an interrupted copy resumes, and a difference is refused."""
 
 import asyncio
 import itertools
@@ -25,7 +25,7 @@ LETTER = DeadLetter("mail", 2, "PartDeposited", 3, "E: e", "Traceback\n", MOMENT
 
 
 def unheard(done: int, total: int) -> None:
-    """Progress that nobody asked for."""
+    """Progress that is not shown."""
 
 
 async def everything(store: EventStore) -> tuple[list[StoredRecord], dict[str, int], list[DeadLetter], Any]:
@@ -76,7 +76,7 @@ async def test_lmdb_to_postgres_to_sqlite_and_back_gives_the_same(source: str, t
         assert system.statistics().handlers["counts"].handled == 0  # and nothing is counted again
 
 
-async def test_a_copy_that_was_cut_short_goes_on_where_it_stood(source: str, tmp_path: Path) -> None:
+async def test_an_interrupted_copy_resumes_where_it_was(source: str, tmp_path: Path) -> None:
     target = f"sqlite+aiosqlite:///{tmp_path}/copy.db"
     async with open_store(source) as store, open_store(target) as other:
         first = [stored.record for stored in await store.read_log(limit=30)]
@@ -93,7 +93,7 @@ async def test_a_copy_that_was_cut_short_goes_on_where_it_stood(source: str, tmp
         assert await everything(other) == await everything(store)
 
 
-async def test_progress_is_told_up_to_the_end(source: str) -> None:
+async def test_progress_is_reported_up_to_the_end(source: str) -> None:
     told: list[tuple[int, int]] = []
     async with open_store(source) as store, open_store("memory:") as other:
         await copy_store(store, other, lambda done, total: told.append((done, total)))
@@ -127,7 +127,7 @@ async def test_a_target_with_other_events_is_refused_and_left_as_it_was(stores: 
         await copy_store(target, source, unheard)
 
 
-async def test_a_target_that_changes_what_it_is_given_is_found_out(stores: Stores, monkeypatch: Any) -> None:
+async def test_a_target_that_changes_events_is_detected(stores: Stores, monkeypatch: Any) -> None:
     source, target = stores
     await source.append(*noted("1", "2"))
     commit = target.commit
@@ -140,7 +140,7 @@ async def test_a_target_that_changes_what_it_is_given_is_found_out(stores: Store
         await copy_store(source, target, unheard)
 
 
-async def test_a_source_that_grows_meanwhile_is_told_and_the_next_copy_goes_on(stores: Stores) -> None:
+async def test_a_source_that_grows_is_reported_and_the_next_copy_resumes(stores: Stores) -> None:
     source, target = stores
     await source.append(*noted("1", "2"))
     read = source.checkpoints
@@ -175,7 +175,7 @@ async def test_a_target_with_dead_letters_of_its_own_is_refused(stores: Stores) 
         await copy_store(source, target, unheard)
 
 
-def test_a_source_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_source_is_reported(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.app, ["store", "copy", f"lmdb:{tmp_path}/none", f"lmdb:{tmp_path}/new"])
     assert isinstance(result.exception, StoreUnavailable)
     assert not (tmp_path / "new").exists()

@@ -1,4 +1,4 @@
-"""What every command prints of a store that is full of hostile names and texts, on any terminal."""
+"""The output of every command on a store full of hostile names and texts, on any terminal."""
 
 import asyncio
 import json
@@ -161,7 +161,7 @@ def test_json_is_ascii_and_valid_whatever_the_store_holds(
     assert all(map(str.isprintable, lines))
     read = [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in lines]
     if arguments != ("store", "verify"):
-        assert EVIL in str_values(read)  # and says all of it
+        assert EVIL in str_values(read)  # and loses nothing
 
 
 def str_values(value: Any) -> set[str]:
@@ -184,7 +184,7 @@ def test_names_are_no_markup(
         assert "\x1b[31m" not in out
 
 
-def test_the_lines_of_a_traceback_are_told_from_the_fields_of_a_letter(
+def test_the_lines_of_a_traceback_differ_from_the_fields_of_a_letter(
     hostile_store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Old stores have tracebacks with line ends as they came."""

@@ -1,4 +1,4 @@
-"""Where the keys of a TOML document stand, and what is wrong with one that is none."""
+"""The lines of the keys of a TOML document, and its syntax errors."""
 
 import json
 import re
@@ -86,7 +86,7 @@ def test_each_key_and_element_has_its_line() -> None:
 
 
 FAULTS = [
-    # text, lines of the faults, part of the first reason, what can be read all the same
+    # text, lines of the faults, part of the first reason, what can still be read
     ("a = 1\nb = 2\na = 3\n", [3], "a is given twice, first in line 1", {"a": 1, "b": 2}),
     ("[s]\nx = 1\n[s]\nx = 2\n[s]\n", [3, 4, 5], "s is given twice, first in line 1", {"s": {"x": 1}}),
     ("t = { x = 1, x = 2 }\n", [1], "t.x is given twice", {"t": {"x": 1}}),
@@ -120,7 +120,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("text", "lines", "reason", "data"), FAULTS, ids=[f[0][:20] for f in FAULTS])
-def test_what_is_no_toml_is_told_with_its_line(
+def test_a_syntax_error_is_reported_with_its_line(
     text: str, lines: list[int], reason: str, data: dict[str, Any]
 ) -> None:
     document = read_toml(text)
@@ -130,7 +130,7 @@ def test_what_is_no_toml_is_told_with_its_line(
     assert document.is_whole == all("given twice" in fault.reason for fault in document.faults)
 
 
-def test_no_more_than_twenty_lines_are_told() -> None:
+def test_no_more_than_twenty_lines_are_reported() -> None:
     assert len(read_toml("a = b\n" * 500).faults) == 20
 
 
@@ -207,7 +207,7 @@ def leaves(data: Any, path: tuple[Any, ...] = ()) -> Any:
 
 
 @given(documents())
-def test_every_value_stands_in_the_line_that_is_told(text: str) -> None:
+def test_every_value_is_in_the_reported_line(text: str) -> None:
     document = read_toml(text)
     try:
         data = tomllib.loads(text)

@@ -1,4 +1,4 @@
-"""A load run: many customers at once over HTTP, and then the books are checked.
+"""A load test: many concurrent customers over HTTP, and a check of the books at the end.
 
     python examples/bank/load.py [URL] [--accounts 50] [--seconds 10] [--clients 32]
 
@@ -24,7 +24,7 @@ import httpx
 HERE = Path(__file__).parent
 OPENING = 100_000
 PATIENCE = 30.0
-"""Seconds that a service may take to start."""
+"""Maximum seconds for the service to start."""
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""An aircraft and what it can be told. Pure domain: no store, no actors, testable by calling it.
+"""An aircraft and its commands. Pure domain code: no store, no actors, testable by calling it.
 
-One row of the file tells of one flight. A flight is known by its number and its scheduled departure; an
-aircraft records what becomes of each of its flights, once.
+A row of the file describes one flight, identified by its number and its scheduled departure. An aircraft records
+each of its flights once.
 """
 
 from datetime import UTC
@@ -14,7 +14,7 @@ from uno_actors import AggregateRoot, Command, CommandRejected, DomainEvent, han
 
 
 class Flight(BaseModel):
-    """One scheduled flight: a value, equal to any other that says the same.
+    """One scheduled flight, a value.
 
     Carrier, number and scheduled departure are its key in the source of the file, and ``str(flight)`` is that key.
     """
@@ -31,7 +31,7 @@ class Flight(BaseModel):
         return f"{self.carrier}{self.number} {self.scheduled.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
 
 
-# --- commands: the reply says whether it was news ---
+# --- commands: the reply says whether the command was new ---
 
 
 class Depart(Command[bool]):
@@ -41,7 +41,7 @@ class Depart(Command[bool]):
 
 class Arrive(Command[bool]):
     flight: Flight
-    delay: int | None  # minutes; None where nobody reported it
+    delay: int | None  # minutes; None if it was not reported
 
 
 class Cancel(Command[bool]):
@@ -80,16 +80,15 @@ class Aircraft(AggregateRoot):
 
     The same command may come twice: a sender that was killed does not know whether its last commands were
     recorded, so it sends them again. The aircraft recognises a flight that it has recorded, records nothing,
-    and answers ``False``. This is the domain's own idempotence, and it holds whoever sends: no matter which
-    process, with which command id, before or after which crash.
+    and answers ``False``. This idempotence is part of the domain: it holds for any sender, any command id, and
+    any crash.
 
-    It knows each of its flights by key, and no order is asked of the sender: the file of the real year has the
-    months in the order 1, 10, 11, 12, 2, and within a day delayed flights come late and cancelled ones last. A
-    key and a phase are some 150 bytes: 12 KiB for the 83 flights that an aircraft has in the real year on
-    average.
+    It finds each flight by its key, so the sender may use any order: the file of the real year has the months in
+    the order 1, 10, 11, 12, 2, and within a day delayed flights come late and cancelled ones last. A key and a
+    phase take about 150 bytes: 12 KiB for the 83 flights that an aircraft has on average in the real year.
     """
 
-    schema_version: ClassVar[int] = 2  # of snapshots: 1 knew flights of two days, by themselves
+    schema_version: ClassVar[int] = 2  # of snapshots: version 1 kept the flights of two days only
     flights: dict[str, Phase]
 
     def __init__(self, id: str) -> None:

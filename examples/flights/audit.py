@@ -1,4 +1,4 @@
-"""What an auditor finds who reads the event store and the acknowledgements side by side."""
+"""An audit: compares the event store with the acknowledgements."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ from uno_actors import DeadLetter, open_store
 @dataclass
 class Audit:
     acknowledged: int = 0  # commands
-    rejected: int = 0  # commands that were acknowledged as refused by a rule
-    lost: list[str] = field(default_factory=list)  # acknowledged, and not in the store
+    rejected: int = 0  # commands acknowledged as rejected by a rule
+    lost: list[str] = field(default_factory=list)  # acknowledged, but not in the store
     twice: list[str] = field(default_factory=list)  # in the store more than once
-    unacknowledged: int = 0  # in the store, though nobody was told
+    unacknowledged: int = 0  # in the store, but not acknowledged
     events: int = 0
     departures: int = 0
     cancellations: int = 0
-    without_arrival_delay: int = 0  # flights; cancelled ones have none either
+    without_arrival_delay: int = 0  # flights, cancelled ones included
     without_tail_number: int = 0  # flights
     aircraft: int = 0
     dead_letters: list[DeadLetter] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Audit:
 
 
 async def audit(data_dir: Path) -> Audit:
-    """Read the store from the first event to the last; no actor system takes part."""
+    """Read the store from the first event to the last, without an actor system."""
     found = Audit()
     recorded: Counter[str] = Counter()
     aircraft: set[str] = set()

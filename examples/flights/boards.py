@@ -1,22 +1,22 @@
-"""The boards: what the handlers make of the events, in one SQLite file next to the store.
+"""The boards: tables that the handlers build from the events, in one SQLite file next to the store.
 
-Delivery is at least once: after a crash a handler is given again what it had handled since its last
-checkpoint. The boards must be right all the same, so each event is one statement, which SQLite runs as one
-transaction, and which itself knows whether the event is in already. There are two ways to know:
+Delivery is at least once: after a crash a handler gets the events since its last checkpoint again. The boards
+must still be right. So each event is one statement, which SQLite runs as one transaction, and which checks
+whether the board has the event already. There are two ways to check:
 
 - A board with a row for each event (cancellations, late fees) has the event's id as its primary key, and
   ``INSERT OR IGNORE`` does nothing the second time.
 - A board that counts (delays, punctuality) keeps in each row, beside the counters, the position in the log up
-  to which they are counted. A handler sees the log in order, so what is not beyond that position was counted.
+  to which they are counted. A handler sees the log in order, so events up to that position are counted.
   Position and counters are one row, so they cannot disagree.
 
-What a board says depends on the flights and not on their order in the log: counters add up, and of flights
-that are equally late the worst is the first by name.
+The boards depend on the flights and not on their order in the log: counters add up, and among equally late
+flights the worst is the first by name.
 
 ``synchronous=NORMAL`` with a write-ahead log costs no fsync for each event. It survives the death of the
 process at any instant, which is what the demo shows. A power cut may take back its last moments, while the
-event store, which does sync, keeps its checkpoints; boards that must survive that as well use ``FULL``, or are
-deleted together with their handlers' checkpoints and built again from the log.
+event store, which does sync, keeps its checkpoints. Boards that must survive a power cut use ``FULL``, or are
+deleted together with their handlers' checkpoints and rebuilt from the log.
 """
 
 import sqlite3
@@ -104,8 +104,8 @@ class CarrierRow(NamedTuple):
 class Boards:
     """All boards over one connection.
 
-    Handlers that are plain functions run on worker threads, now on one and now on another, so the connection
-    is not tied to its thread; a lock keeps the statements of different handlers apart.
+    Handlers that are plain functions run on changing worker threads, so the connection is not tied to a thread. A
+    lock separates the statements of different handlers.
     """
 
     def __init__(self, path: Path) -> None:
@@ -153,7 +153,7 @@ class Boards:
             return [CarrierRow(*row) for row in self._connection.execute(CARRIERS)]
 
     def _write(self, statement: str, values: dict[str, str | int] | tuple[str | int, ...]) -> None:
-        """One statement, which is one transaction: the connection is in autocommit mode."""
+        """Run one statement as one transaction: the connection is in autocommit mode."""
         with self._lock:
             self._connection.execute(statement, values)
 

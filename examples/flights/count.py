@@ -1,4 +1,4 @@
-"""An independent count of the file: the csv module and nothing of the project.
+"""An independent count of the file, with the csv module and without uno_actors.
 
     python examples/flights/count.py [FILE]
 
@@ -40,7 +40,7 @@ class Count:
     without_arrival_delay: int = 0
     without_tail_number: int = 0
     departed_without_arrival_delay: int = 0
-    aircraft: set[str] = field(default_factory=set)  # those without a tail number are one for each carrier
+    aircraft: set[str] = field(default_factory=set)  # aircraft without a tail number count as one per carrier
     airports: dict[str, Airport] = field(default_factory=lambda: defaultdict(Airport))
     carriers: dict[str, Carrier] = field(default_factory=lambda: defaultdict(Carrier))
 
@@ -50,7 +50,7 @@ class Count:
 
     @property
     def events(self) -> int:
-        """A departed flight makes two events, a cancelled one makes one."""
+        """Two events for a departed flight, one for a cancelled one."""
         return 2 * self.departures + self.without_departure
 
 

@@ -1,9 +1,9 @@
-"""A week of flights, a murder in the middle, and a report: ``make demo``.
+"""A week of flights, a kill in the middle, and a report: ``make demo``.
 
     python examples/flights/demo.py [EMPTY_DIR]
 
-Starts ``ingest.py`` as a process of its own over an empty LMDB store, kills it with SIGKILL when half of the
-commands are acknowledged, looks at what it left, starts it again and checks the end against ``count.py``.
+Starts ``ingest.py`` as a process on an empty LMDB store, kills it with SIGKILL when half of the
+commands are acknowledged, audits the store, starts it again and checks the result against ``count.py``.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 HERE = Path(__file__).parent
-DATA = HERE / ".data"  # begun anew each time
+DATA = HERE / ".data"  # deleted at each start
 INGEST = HERE / "ingest.py"
 
 
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def run(data: Path, bars: Bars, recording: TaskID, handling: TaskID, kill_at: float = math.inf) -> Progress:
-    """Run ``ingest.py`` to its end, or until so many commands are acknowledged; what it reported last."""
+    """Run ``ingest.py`` to its end, or until so many commands are acknowledged; return its last report."""
     progress, killed = Progress(), False
     command = [sys.executable, str(INGEST), str(WEEK), str(data), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own program

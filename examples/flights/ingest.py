@@ -1,14 +1,14 @@
-"""Feeds a file of flights to the aircraft, and can be killed at any moment.
+"""Sends a file of flights to the aircraft. It can be killed at any moment.
 
     python examples/flights/ingest.py FILE DATA_DIR [--json]
 
 It streams the file with a bounded number of commands in flight, so the year of flights takes no more memory
 than the week. As replies come, it writes a line for each command to ``DATA_DIR/acknowledged.log``, in the order
-of the file. So the n-th line acknowledges the n-th command, and a new process goes on by skipping as many
+of the file. So the n-th line acknowledges the n-th command, and a new process resumes by skipping as many
 commands as there are lines.
 
-The commands that were in flight when the process died are sent again. Some of them are recorded already,
-although nobody was told; the aircraft knows which (see ``aircraft.py``).
+The commands that were in flight when the process died are sent again. Some of them are recorded, although they
+were not acknowledged; the aircraft recognises these (see ``aircraft.py``).
 """
 
 import argparse
@@ -35,39 +35,39 @@ from timetable import Order, orders
 from uno_actors import ActorSystem, CommandRejected, Future
 
 WINDOW = 1_000  # commands in flight
-HANDLERS_TIMEOUT = 600.0  # seconds for the handlers to come to the end, after the last reply
+HANDLERS_TIMEOUT = 600.0  # seconds for the handlers to catch up, after the last reply
 
 Reply = tuple[Order, Future[bool]]
 
 
 @dataclass
 class Progress:
-    """Where this process is, and what it has done since it started."""
+    """The progress of this process since it started."""
 
     skipped: int = 0  # commands that were acknowledged to earlier processes
-    sent: int = 0  # commands of this process that are acknowledged; of these:
-    known: int = 0  # ... the aircraft had recorded them before
-    rejected: int = 0  # ... refused by a rule
-    row: int = 0  # of the file, up to which everything is acknowledged
+    sent: int = 0  # commands of this process that were acknowledged; of these:
+    known: int = 0  # ... recorded by the aircraft before
+    rejected: int = 0  # ... rejected by a rule
+    row: int = 0  # row of the file up to which everything is acknowledged
     seconds: float = 0.0  # from the first command to the last reply
-    settled: float = 0.0  # from the first command until the handlers were at the end too
-    handlers_at: int = 0  # position in the log up to which all handlers have come
+    settled: float = 0.0  # from the first command until the handlers had caught up
+    handlers_at: int = 0  # position in the log that all handlers have reached
     commits: int = 0
     events: int = 0
     aircraft: int = 0  # activated
     replayed: int = 0  # events read to activate them
     restarts: int = 0  # of handlers
     dead_letters: int = 0
-    peak_mib: float = 0.0  # resident memory, with the pages of the store that the system keeps mapped
-    own_mib: float = 0.0  # resident memory without them, now; 0 where the platform does not tell
+    peak_mib: float = 0.0  # resident memory, with the mapped pages of the store
+    own_mib: float = 0.0  # resident memory without them, now; 0 if the platform does not report it
     finished: bool = False
 
 
 class Acknowledgements:
-    """The file of acknowledged commands, one line for each, in the order of the commands.
+    """The file of acknowledged commands: one line per command, in the order of the commands.
 
-    Lines go to the operating system at once, so they outlive the process. (They do not outlive a power cut, as
-    the events do: then some commands are sent again that need not be.)
+    Lines go to the operating system at once, so they survive the process. They may not survive a power cut, as
+    events do; then some commands are sent again without need.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,7 +78,7 @@ class Acknowledgements:
                 if line.endswith(b"\n"):
                     self.count += 1
                     whole += len(line)
-        self._file.truncate(whole)  # a last line cut short acknowledges nothing
+        self._file.truncate(whole)  # an incomplete last line acknowledges nothing
 
     def write(self, lines: Iterable[str]) -> None:
         self._file.write("".join(lines).encode())
@@ -96,7 +96,7 @@ class Acknowledgements:
 async def ingest(
     file: Path, data_dir: Path, show: Callable[[Progress], None], every: float = 1.0
 ) -> Progress:
-    """Send what is not acknowledged yet, wait for the handlers, and ``show`` the progress now and then."""
+    """Send the commands not yet acknowledged, wait for the handlers, and ``show`` the progress now and then."""
     progress = Progress()
     with (
         Boards(data_dir / "boards.sqlite") as boards,
@@ -136,7 +136,7 @@ async def _send(
 async def _acknowledge(
     waiting: deque[Reply], oldest: int, acknowledgements: Acknowledgements, progress: Progress
 ) -> None:
-    """Wait for the oldest replies and write them down, while the others are on their way."""
+    """Wait for the oldest replies and write them down, while others are in flight."""
     lines: list[str] = []
     for _ in range(oldest):
         order, reply = waiting.popleft()
@@ -189,12 +189,12 @@ def _own_kib() -> int:
 
 
 def as_json(progress: Progress) -> None:
-    """For a program that watches: one object for each line."""
+    """Print progress for programs: one JSON object per line."""
     print(json.dumps(asdict(progress)), flush=True)
 
 
 def as_text(progress: Progress) -> None:
-    """For a person who watches."""
+    """Print progress for people."""
     rate = progress.sent / (progress.seconds or 1)
     print(
         f"row {progress.row:>9,}   {progress.sent:>9,} commands {rate:>7,.0f}/s"

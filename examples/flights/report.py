@@ -1,8 +1,8 @@
-"""The report that the demo ends with: boards and figures as tables, each total beside an independent count.
+"""The final report of the demo: boards and figures as tables, each total beside an independent count.
 
     python examples/flights/report.py FILE DATA_DIR
 
-shows it for any file that ``ingest.py`` has been through.
+shows it for any file that ``ingest.py`` has read.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class Check(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What is there in the end: in the store, and on the boards."""
+    """The final state of the store and of the boards."""
 
     audit: Audit
     airports: Sequence[AirportRow]
@@ -67,7 +67,7 @@ def find(data_dir: Path) -> Findings:
 
 
 def checks(count: Count, found: Findings) -> list[Check]:
-    """Each total of the file, as counted by ``count.py``, beside what is in the store and on the boards."""
+    """Each total counted by ``count.py``, beside those in the store and on the boards."""
     audit, airports, carriers = found
     return [
         Check("rows", count.rows, audit.rows),
@@ -105,7 +105,7 @@ def differing_carriers(count: Count, board: Sequence[CarrierRow]) -> int:
 
 
 def crash_report(crashed: Audit, total: int) -> RenderableType:
-    """What was found after the kill."""
+    """The findings after the kill."""
     return Group(
         Text.assemble(
             ("Killed with SIGKILL", "bold red"),
@@ -126,7 +126,7 @@ def _tick(*, passed: bool) -> tuple[str, str]:
 
 
 def show(console: Console, found: Findings, checked: Sequence[Check], runs: Sequence[Progress] = ()) -> None:
-    """Print everything; ``runs`` are those before and after the kill, where there was one."""
+    """Print everything; ``runs`` are the runs before and after the kill, if there was one."""
     tables = [_delay_board(found.airports), _punctuality(found.carriers)]
     tables += [_runs(runs)] if runs else []
     tables += [_dead_letters(found.audit), _totals(checked)]
@@ -141,7 +141,7 @@ def show(console: Console, found: Findings, checked: Sequence[Check], runs: Sequ
 
 
 def _table(title: str, *columns: str, caption: str | None = None) -> Table:
-    """A table whose columns are right-aligned, but for those whose name ends in ``<``."""
+    """A table with right-aligned columns, except those whose name ends in ``<``."""
     table = Table(
         title=title,
         title_justify="left",

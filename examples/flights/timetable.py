@@ -1,16 +1,16 @@
-"""The file, one row at a time, and the commands that each row tells of.
+"""Reads the file row by row, and makes the commands of each row.
 
-Real data is dirty. What a row leaves out is written ``NA``, and no row is dropped:
+Real data is dirty. A missing value is written ``NA``, and no row is dropped:
 
 - no departure: the flight was cancelled, ``Cancel``;
 - departure: ``Depart`` and ``Arrive``;
 - departure, but no arrival delay: as above, with ``Arrive(delay=None)``. The flight ended somewhere and some
-  time (diverted, perhaps), and the file does not say how late. Making up a number would be a lie and leaving
-  the command out would lose the flight, so the gap is recorded as a gap; whoever needs the delay has to face it;
-- no tail number: some aircraft of the carrier, nobody knows which. It becomes the aggregate
-  ``unknown-<carrier>``. The rules hold for each flight by itself, so they hold there too.
+  time (diverted, perhaps), and the file does not say how late. An invented number would be wrong, and without the
+  command the flight would be lost. So the missing value is recorded, and code that needs the delay handles it;
+- no tail number: an unknown aircraft of the carrier. It becomes the aggregate ``unknown-<carrier>``. The rules are
+  about single flights, so they hold there too.
 
-A row that cannot be read, or contradicts itself, stops the reading with its line number.
+A row that is unreadable or contradicts itself is an error with its line number.
 """
 
 import csv
@@ -25,7 +25,7 @@ MISSING = ("NA", "")
 
 
 class Order(NamedTuple):
-    """A command, the aircraft it is for, and the row that tells of it (from 1)."""
+    """A command, the aircraft it is for, and its row in the file (from 1)."""
 
     row: int
     aircraft: str
@@ -36,10 +36,10 @@ class Order(NamedTuple):
 
 
 def orders(path: Path) -> Iterator[Order]:
-    """All commands of the file, in its order: always the same ones, read as they are wanted.
+    """All commands of the file, in the order of the file, read one by one.
 
     Raises:
-        ValueError: A row makes no sense.
+        ValueError: A row is unreadable or contradicts itself.
     """
     with path.open(newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.DictReader(file), start=1):

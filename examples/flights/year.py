@@ -1,13 +1,13 @@
-"""Writes a year of flights for want of the real one, to see that it is as right as a week.
+"""Writes a file with a year of flights, made from the week, because the real one is too large to include.
 
     python examples/flights/year.py OUT.csv
     python examples/flights/ingest.py OUT.csv DATA_DIR
 
-The week is repeated, seven days later each time, until there are as many rows as the real year has (336,776,
-which at the pace of the first week takes until 23 January). In every second repetition the aircraft have other
-tail numbers, as many as are needed for the real year's 4,044. Gaps and delays stay as they were.
+The week is repeated, seven days later each time, until there are as many rows as in the real year (336,776). In
+every second repetition the aircraft have other tail numbers, up to the real year's 4,044. Missing values and delays
+stay the same.
 
-The months of a year come in the order of the real file, which is that of their names: 1, 10, 11, 12, 2.
+The months of a year are in the order of the real file, sorted as text: 1, 10, 11, 12, 2.
 """
 
 import csv
@@ -22,12 +22,12 @@ from pathlib import Path
 from count import WEEK
 
 ROWS = 336_776
-AIRCRAFT = 4_044  # tail numbers, "NA" for none included
+AIRCRAFT = 4_044  # tail numbers, "NA" included
 MISSING = "NA"
 
 
 def year(week: list[dict[str, str]]) -> Iterator[dict[str, str]]:
-    """Without end: one year after the other, each day with the rows of its weekday."""
+    """Days without end, one year after the other, each with the rows of its weekday."""
     tails = list(dict.fromkeys(row["tailnum"] for row in week))
     others = {tail: f"{tail}-2" for tail in islice((t for t in tails if t != MISSING), AIRCRAFT - len(tails))}
     rows_of: defaultdict[date, list[dict[str, str]]] = defaultdict(list)
@@ -49,7 +49,7 @@ def year(week: list[dict[str, str]]) -> Iterator[dict[str, str]]:
 
 
 def days(first: date) -> Iterator[date]:
-    """The days from the first on, as the real file has them: the months of each year by their names."""
+    """The days from the first on, in the order of the real file: the months of each year sorted as text."""
     for number in numbers(first.year):
         for month in sorted(range(1, 13), key=str):
             day = date(number, month, 1)

@@ -1,8 +1,8 @@
-"""Three transfers, one of them to an account that is closed, one of more than there is.
+"""Three transfers: one to a closed account, and one of more money than there is.
 
     python examples/transfer/transfer.py [DIRECTORY]
 
-Kill it at any moment and start it again on the same directory: it goes on, and no money is lost or made.
+Kill it at any moment and start it again on the same directory: it resumes, and no money is lost or created.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ TRANSFERS = {"rent": ("alice", "bob", 30), "gift": ("alice", "carol", 20), "yach
 
 
 async def transfers(path: str) -> dict[str, object]:
-    """Make the transfers, unless an earlier run has, and tell how they and the accounts have ended."""
+    """Make the transfers, unless an earlier run has, and print the state of them and of the accounts."""
     async with ActorSystem(
         f"lmdb:{path}",
         aggregates=[BankAccount, Transfer, TransferProcess],
@@ -37,7 +37,7 @@ async def transfers(path: str) -> dict[str, object]:
             await system.aggregate(BankAccount, name).ask(OpenAccount(balance=balance))
         await system.aggregate(BankAccount, "carol").ask(CloseAccount())
         for name, (source, target, amount) in TRANSFERS.items():
-            # An id of one's own makes the wish safe to repeat; the process is named after it, too.
+            # A fixed id makes the command safe to repeat; the process is named after it, too.
             wish = RequestTransfer(
                 command_id=f"wish-{name}", correlation_id=name, source=source, target=target, amount=amount
             )

@@ -1,4 +1,4 @@
-"""Money between two accounts: the accounts, the transfer, and the process that brings it about."""
+"""Money between two accounts: the accounts, the transfer, and the process that carries it out."""
 
 from uno_actors import (
     AggregateRoot,
@@ -95,7 +95,7 @@ class BankAccount(AggregateRoot):
         self.balance += event.amount
 
 
-# --- a transfer is wished for ---
+# --- a transfer is requested ---
 
 
 class RequestTransfer(Command):
@@ -120,7 +120,7 @@ class Transfer(AggregateRoot):
     def apply_transfer_requested(self, event: TransferRequested) -> None: ...
 
 
-# --- and this brings it about, or undoes it ---
+# --- the process that carries it out, or undoes it ---
 
 
 class TransferBegun(DomainEvent):
@@ -139,7 +139,7 @@ class Outcome(Command[str]):
 
 
 class TransferProcess(ProcessManager):
-    """Take from the source, then give to the target; if the target refuses, give back to the source."""
+    """Withdraw from the source, then deposit to the target; if the target refuses, refund the source."""
 
     sends_to = (BankAccount,)
 

@@ -127,11 +127,11 @@ def _is_private(directory: Path) -> bool:
 
 
 class ControlServer:
-    """Answers what other processes of the same user ask; ``async with``.
+    """Answers questions of other processes of the same user; ``async with``.
 
     Args:
-        directory: Where the socket is to lie.
-        answer: Called on the event loop with what is asked for; returns what JSON can say.
+        directory: The directory for its socket.
+        answer: Called on the event loop with the question; returns a value for JSON.
     """
 
     def __init__(self, directory: Path, answer: Callable[[str], Any]) -> None:
@@ -140,9 +140,9 @@ class ControlServer:
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        self.path.unlink(missing_ok=True)  # of a process that had our number and was killed
+        self.path.unlink(missing_ok=True)  # of a killed process that had the same id
         living(self.path.parent)
-        nameless = self.path.with_suffix(".new")  # nobody may find it before it listens, and take it for dead
+        nameless = self.path.with_suffix(".new")  # found before it listens, it would be taken for dead
         nameless.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         try:
@@ -170,7 +170,7 @@ class ControlServer:
                     answer = self._answered(await reader.readline())
                     writer.write(json.dumps(answer, default=str).encode() + b"\n")
                     await writer.drain()
-        except (OSError, TimeoutError, ValueError):  # the caller has gone, or asks too much
+        except (OSError, TimeoutError, ValueError):  # the client has gone, or its question is too long
             pass
         finally:
             writer.close()
@@ -178,7 +178,7 @@ class ControlServer:
     def _answered(self, line: bytes) -> dict[str, Any]:
         try:
             return {"answer": self._answer(str(json.loads(line)["want"]))}
-        except Exception as error:  # noqa: BLE001 - a question must never hurt the system
+        except Exception as error:  # noqa: BLE001 - a question must never harm the system
             return {"error": describe(error)}
 
 
@@ -207,10 +207,10 @@ _XUCRED_BYTES = struct.calcsize("=2Ih2x16I")
 
 
 class Unanswered(WorldError):
-    """A process that cannot be asked.
+    """A process that does not answer.
 
     Attributes:
-        path: Of its socket.
+        path: Path of its socket.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -220,7 +220,7 @@ class Unanswered(WorldError):
 
 
 def living(directory: Path) -> list[Path]:
-    """The sockets in a directory; those of processes that were killed are removed."""
+    """The sockets in a directory, after removal of those of killed processes."""
     for path in directory.glob(f"{PREFIX}*.sock"):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
             connection.setblocking(False)
@@ -232,7 +232,7 @@ def living(directory: Path) -> list[Path]:
 
 
 def ask_processes(directories: Iterable[Path], want: str) -> Iterator[Any]:
-    """What each process answers whose socket lies there; `Unanswered` in place of what one does not."""
+    """The answers of the processes with sockets there; `Unanswered` for one that does not answer."""
     for path in sorted(path for directory in directories for path in living(directory)):
         try:
             yield _ask(path, want)

@@ -27,40 +27,40 @@ GAVE_UP = 3
 LogForm = Literal["text", "json"]
 
 RELOAD: signal.Signals | None = getattr(signal, "SIGHUP", None)
-"""The signal on which a service reads its file again; Windows has none, there a service is started again."""
+"""The signal on which a service reads its file again. Windows has none: restart the service there."""
 
 
 class EarlySignals:
-    """Signals that come while the file is read and its modules are imported, before there is an event loop.
+    """Signals that arrive while the file is read and its modules are imported, before there is an event loop.
 
-    One that tells to stop ends the process at once, for nothing has been begun; one that tells to reload is kept.
+    A signal to stop ends the process at once, because nothing runs yet. A signal to reload is kept for later.
     """
 
     def __init__(self) -> None:
-        self.told_to_reload = False
+        self.must_reload = False
 
     def catch(self) -> None:
-        """From now on, until a `Service` takes over."""
+        """Handle signals from now on, until a `Service` takes over."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: end_process(STOPPED))
         if RELOAD is not None:
             signal.signal(RELOAD, self._keep)
 
     def _keep(self, _number: int, _frame: object) -> None:
-        self.told_to_reload = True
+        self.must_reload = True
 
 
 class Service:
-    """Runs one system until a signal ends it, or it gives up.
+    """Runs one system until a signal stops it, or until its supervisors give up.
 
-    SIGTERM and SIGINT stop it in order, within the system's ``stop_timeout``; the second one ends the process at
-    once, by 128 and the number of the signal, as if the signal had killed it. SIGHUP reads the file again and applies
-    the difference; children whose specification is the same run on, and a file that is wrong changes nothing.
+    SIGTERM and SIGINT stop it in order, within the system's ``stop_timeout``. A second one ends the process at once,
+    with exit code 128 plus the number of the signal, as if the signal had killed it. SIGHUP reads the file again and
+    applies the changes: children with an unchanged specification keep running, and an invalid file changes nothing.
 
     Args:
-        config: Of the system.
-        log_form: In place of what the file says.
-        early: Signals that came before.
+        config: Configuration of the system.
+        log_form: Log format, in place of the file's.
+        early: Signals that arrived before.
     """
 
     def __init__(self, config: Config, log_form: LogForm | None, early: EarlySignals) -> None:
@@ -68,30 +68,30 @@ class Service:
         self._log_form = log_form
         self._early = early
         self._system = ActorSystem(**config.arguments())
-        self._told_to_stop = asyncio.Event()
-        self._told_to_reload = asyncio.Event()
+        self._must_stop = asyncio.Event()
+        self._must_reload = asyncio.Event()
         self._main: asyncio.Task[int] | None = None
         self._begun = time.monotonic()
         self._log = get_logger(system=config.system.name)
 
     async def run(self) -> int:
-        """Start, wait, stop; the exit code.
+        """Start the system, wait for its end, stop it, and return the exit code.
 
         Raises:
-            Exception: Whatever keeps the system from starting.
+            Exception: The system cannot start.
         """
         loop = asyncio.get_running_loop()
         self._main = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
             _on_signal(loop, number, partial(self._stop, number))
         if RELOAD is not None:
-            _on_signal(loop, RELOAD, self._told_to_reload.set)
-        if self._early.told_to_reload:
-            self._told_to_reload.set()
+            _on_signal(loop, RELOAD, self._must_reload.set)
+        if self._early.must_reload:
+            self._must_reload.set()
         try:
             await self._system.start()
         except asyncio.CancelledError:
-            if not self._told_to_stop.is_set():
+            if not self._must_stop.is_set():
                 raise
             self._log.info("system stopped before it had started")
             return STOPPED
@@ -100,13 +100,15 @@ class Service:
             try:
                 directory = control_directory(self.config.system.url, self.config.key)
                 await stack.enter_async_context(ControlServer(directory, self._answer))
-            except (UnoError, OSError) as error:  # the service runs all the same
-                self._log.warning("the system cannot be asked about", error=describe(error))
+            except (UnoError, OSError) as error:  # the service runs without it
+                self._log.warning(
+                    "other processes cannot ask for the state of the system", error=describe(error)
+                )
             return await self._until_it_ends()
 
     async def _until_it_ends(self) -> int:
         ended = asyncio.ensure_future(self._system.wait_stopped())
-        told = asyncio.ensure_future(self._told_to_stop.wait())
+        told = asyncio.ensure_future(self._must_stop.wait())
         reloading = asyncio.ensure_future(self._keep_reloading())
         await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
         told.cancel()
@@ -121,15 +123,15 @@ class Service:
 
     async def _keep_reloading(self) -> None:
         while True:
-            await self._told_to_reload.wait()
-            self._told_to_reload.clear()
-            self._log.info("told to read the configuration again", file=self.config.file)
+            await self._must_reload.wait()
+            self._must_reload.clear()
+            self._log.info("reading the configuration again", file=self.config.file)
             try:
                 await self._reload()
             except InvalidConfig as error:
                 for fault in error.faults:
                     self._log.error("configuration is wrong and nothing changes", fault=str(fault))
-            except Exception as error:  # noqa: BLE001 - a service does not end because of its file
+            except Exception as error:  # noqa: BLE001 - the service keeps running with the present configuration
                 self._log.error("configuration cannot be applied", exc_info=error)
 
     async def _reload(self) -> None:
@@ -147,10 +149,10 @@ class Service:
         self._log.info("configuration applied", stopped=reloaded.stopped, started=reloaded.started)
 
     def _answer(self, want: str) -> dict[str, Any]:
-        """What another process wants to know.
+        """The answer to another process.
 
         Raises:
-            ValueError: It is not known here.
+            ValueError: The question is unknown.
         """
         if want != "tree":
             raise ValueError(f"{want!r} is not known here")
@@ -163,25 +165,25 @@ class Service:
 
     def _stop(self, number: int) -> None:
         name = signal.Signals(number).name
-        if self._told_to_stop.is_set():
-            self._log.critical("told to stop again: ending at once", signal=name)
+        if self._must_stop.is_set():
+            self._log.critical("second signal: ending at once", signal=name)
             end_process(128 + number)
-        self._told_to_stop.set()
-        self._log.info("told to stop", signal=name)
+        self._must_stop.set()
+        self._log.info("stopping on signal", signal=name)
         if self._main is not None:
-            self._main.cancel()  # it is still starting
+            self._main.cancel()  # while it is starting
 
 
 def serve(config: Config, log_form: LogForm | None, early: EarlySignals) -> int:
-    """Run the system of ``config`` in this process, which logs to its standard error; the exit code.
+    """Run the system of ``config`` in this process, which logs to its standard error, and return the exit code.
 
     Args:
-        config: Of the system.
-        log_form: In place of what the file says.
-        early: Signals that came while the file was read.
+        config: Configuration of the system.
+        log_form: Log format, in place of the file's.
+        early: Signals that arrived while the file was read.
 
     Raises:
-        Exception: Whatever keeps the system from starting.
+        Exception: The system cannot start.
     """
     write_logs(sys.stderr, config.logging.level, log_form or config.logging.format)
     log_findings(config)
@@ -198,13 +200,13 @@ def log_findings(config: Config) -> None:
     for finding in analyse(config.supervisors, config.system.stop_timeout).findings:
         is_contradiction = finding.severity == "contradiction"
         log.warning(
-            "rules contradict each other" if is_contradiction else "rules are worth a look",
+            "rules contradict each other" if is_contradiction else "rules should be checked",
             finding=str(config.fault(finding.path, finding.option, finding.reason)),
         )
 
 
 def _on_signal(loop: asyncio.AbstractEventLoop, number: int, call: Callable[[], object]) -> None:
-    """Have ``call`` called on ``loop`` at each signal of this number."""
+    """Call ``call`` on ``loop`` at each signal of this number."""
     try:
         loop.add_signal_handler(number, call)
     except NotImplementedError:  # on Windows, whose event loops handle no signals
@@ -212,7 +214,7 @@ def _on_signal(loop: asyncio.AbstractEventLoop, number: int, call: Callable[[], 
 
 
 def end_process(code: int) -> None:
-    """End it now, with what was logged written; threads that still work are not waited for."""
+    """End the process now, after its output is written, without waiting for threads."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -1,4 +1,4 @@
-"""Accounts: what may be done with one, and what has happened to it. Amounts are in cents."""
+"""Accounts: their commands, events and rules. Amounts are in cents."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from uno_actors import AggregateRoot, Command, CommandRejected, DomainEvent, han
 
 Cents = Annotated[int, Field(gt=0)]
 
-# --- what somebody wants; the reply is the balance ---
+# --- commands; the reply is the balance ---
 
 
 class OpenAccount(Command[int]):
@@ -28,10 +28,10 @@ class Block(Command[int]):
 
 
 class LookAt(Command[dict[str, object]]):
-    """Its reply is the account as it is."""
+    """The reply is the state of the account."""
 
 
-# --- what has happened ---
+# --- events ---
 
 
 class AccountOpened(DomainEvent):

@@ -1,4 +1,4 @@
-"""Fraud alerts: an account from which very much is taken at once is blocked until somebody has looked at it."""
+"""Fraud alerts: an account is blocked after a very large withdrawal, until a person has checked it."""
 
 from bank.accounts import Account, Block, Withdrawn
 from uno_actors import HandlerContext, subscribe

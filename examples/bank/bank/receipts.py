@@ -1,4 +1,4 @@
-"""Receipts: a line for the customer on each movement of money."""
+"""Receipts: a line for the customer on each deposit and withdrawal."""
 
 import json
 import os
@@ -10,10 +10,10 @@ from uno_actors import HandlerContext, subscribe
 
 @subscribe((Deposited, Withdrawn))
 def send_receipt(event: Deposited | Withdrawn, context: HandlerContext) -> None:
-    """Write it to the outbox, from which a mail server takes it: a plain function, for files block.
+    """Write a receipt to the outbox of a mail server. A plain function, because writing to a file blocks.
 
-    It may be written twice, if the service is killed between the line and the checkpoint; whoever takes it from
-    the outbox knows it by its id.
+    The receipt is written twice if the service is killed between the line and the checkpoint. The mail server
+    recognises it by its id.
     """
     receipt = {
         "id": event.event_id,

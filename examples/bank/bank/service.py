@@ -1,6 +1,6 @@
 """The bank over HTTP: ``uvicorn bank.service:app``.
 
-What it is made of is in ``bank.toml``. BANK_STORE names the store, by default ``lmdb:data`` beside it.
+``bank.toml`` configures the system. BANK_STORE is the URL of the store; the default is ``lmdb:data`` next to that file.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _end_with(system: ActorSystem) -> None:
-    """A service whose supervisors have given up is started anew by whoever runs it."""
+    """End the process when the supervisors give up, so that the service manager restarts it."""
     try:
         await system.wait_stopped()
     except SupervisorGaveUp:
@@ -68,7 +68,7 @@ def _system(request: Request) -> ActorSystem:
 
 
 def _command_id(idempotency_key: Annotated[str | None, Header()] = None) -> str:
-    """A request that is sent again with the key it had takes effect once."""
+    """A request that is sent again with the same key takes effect once."""
     return idempotency_key or new_id()
 
 
@@ -78,7 +78,7 @@ CommandId = Annotated[str, Depends(_command_id)]
 app = FastAPI(title="A bank", lifespan=lifespan)
 
 
-# --- what goes wrong ---
+# --- errors ---
 
 
 @app.exception_handler(CommandRejected)
@@ -94,7 +94,7 @@ async def _impossible(_: Request, error: InvalidAggregateId | CommandIdReused) -
 
 @app.exception_handler(WorldError)
 async def _not_now(_: Request, error: WorldError) -> JSONResponse:
-    """The store or the time; who asked may ask again, with the same Idempotency-Key."""
+    """The store failed, or time ran out. The client may send the request again with the same Idempotency-Key."""
     unknown = isinstance(error, OutcomeUnknown)
     return JSONResponse({"detail": str(error), "outcome_unknown": unknown}, status_code=503)
 
@@ -138,7 +138,7 @@ async def withdraw(id: str, of: Amount, system: System, command_id: CommandId) -
 async def statement(
     id: str, system: System, limit: Annotated[int, Field(ge=1, le=1000)] = 50
 ) -> list[dict[str, Any]]:
-    """The last movements, the newest first: the stream of the account is its statement."""
+    """The last deposits and withdrawals, newest first: the stream of the account is its statement."""
     events = await system.store.get_events(id, aggregate_type="Account", limit=limit, backward=True)
     return [
         {
@@ -156,7 +156,7 @@ async def statement(
 
 @app.post("/transfers", status_code=202)
 async def request_transfer(new: NewTransfer, system: System, command_id: CommandId) -> dict[str, str]:
-    """Accept it; look at it later. It is named by the request, so that one which comes again is the same transfer."""
+    """Accept a transfer. The client names it, so that a repeated request means the same transfer."""
     transfer = PREFIX + command_id
     command = RequestTransfer(
         command_id=command_id,
@@ -178,7 +178,7 @@ async def look_at_transfer(id: str, system: System) -> dict[str, Any]:
     return transfer
 
 
-# --- how it is ---
+# --- health ---
 
 
 @app.get("/health")

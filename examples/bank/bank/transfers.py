@@ -1,4 +1,4 @@
-"""Transfers: taken from one account, then given to the other, or given back."""
+"""Transfers: withdraw from one account, then deposit to the other, or refund."""
 
 from typing_extensions import override
 
@@ -6,7 +6,7 @@ from bank.accounts import Account, Cents, Deposit, Deposited, Withdraw, Withdraw
 from uno_actors import Command, CommandRejected, DomainEvent, ProcessManager, Refusal, handles, reacts
 
 PREFIX = "transfer-"
-"""How the ids of transfers begin: what happens on account of one is known by its correlation id."""
+"""Prefix of the ids of transfers. Events of a transfer have its id as their correlation id."""
 
 
 class RequestTransfer(Command[None]):
@@ -16,7 +16,7 @@ class RequestTransfer(Command[None]):
 
 
 class LookAtTransfer(Command[dict[str, object]]):
-    """Its reply is the transfer as it is."""
+    """The reply is the state of the transfer."""
 
 
 class TransferRequested(DomainEvent):
@@ -32,7 +32,7 @@ class TransferEnded(DomainEvent):
 
 
 class Transfer(ProcessManager):
-    """One transfer; killed at any moment it goes on where it was, and takes and gives nothing twice."""
+    """One transfer. If the process is killed at any moment, it resumes, and moves no money twice."""
 
     sends_to = (Account,)
 
@@ -97,4 +97,4 @@ class Transfer(ProcessManager):
 
 
 transfers = Transfer.handler()
-"""The handler that moves transfers on; named in the configuration file."""
+"""The handler that drives transfers, named in the configuration file."""
