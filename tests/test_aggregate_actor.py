@@ -43,7 +43,8 @@ from uno_actors import (
     handles,
 )
 from uno_actors.actors.future import GetTimeout
-from uno_actors.aggregates.actor import BATCH, CAPACITY, MAX_RERUNS, AggregateActor
+from uno_actors.aggregates.actor import BATCH, CAPACITY, AggregateActor
+from uno_actors.aggregates.envelope import MAX_RERUNS
 from uno_actors.store.codec import to_record
 from uno_actors.store.records import Append
 from uno_stores import InMemoryEventStore
@@ -540,7 +541,7 @@ async def test_an_ask_whose_command_was_begun_says_so_and_takes_effect() -> None
         ) as caught:
             await reply
         assert caught.value.started
-        assert system._running().aggregates.busy
+        assert system._running().aggregates.waiting
         store.gate.set()
         await system.settled()
         assert await account.ask(Balance()) == 1
@@ -562,13 +563,13 @@ async def test_a_command_that_timed_out_while_it_is_run_again_is_counted_once() 
         with pytest.raises(AskTimeout):
             await behind
         await system.settled()
-        assert system._running().aggregates._busy == 0
+        assert system._running().aggregates.waiting == 0
         assert await account.ask(Balance()) == 1, "it was begun, and took effect"
 
 
 def test_a_thread_does_not_wait_for_ever_for_a_loop_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop would tell it that the time is over."""
-    monkeypatch.setattr("uno_actors.aggregates.actor.LOOP_LATE", 0.05)
+    monkeypatch.setattr("uno_actors.aggregates.envelope.LOOP_LATE", 0.05)
     held, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -725,7 +726,7 @@ async def test_a_burst_of_busy_aggregates_beyond_the_limit_is_not_searched_for_e
                 return AggregateActor.idle.fget(self)  # type: ignore[attr-defined, no-any-return]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("uno_actors.aggregates.actor.AggregateActor", Counting)
+            patch.setattr("uno_actors.aggregates.directory.AggregateActor", Counting)
             replies = [system.aggregate(Account, f"account-{n}").ask(Credit(amount=1)) for n in range(1000)]
         assert len(aggregates) == 1000
         assert looked <= 20 * 1000

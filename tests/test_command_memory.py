@@ -45,10 +45,10 @@ from uno_actors import (
     handles,
     open_store,
 )
+from uno_actors.aggregates.command_memory import CommandMemory
 from uno_actors.aggregates.fingerprint import fingerprint
-from uno_actors.aggregates.idempotency import (
+from uno_actors.aggregates.recording import (
     MAX_REPLY,
-    CommandMemory,
     pack_answer,
     pack_reply,
     recorded_reply,
@@ -324,7 +324,7 @@ class Foreign:
 
 @pytest.mark.parametrize(
     ("reply", "reason"),
-    [(Foreign(), "a Foreign cannot be restored"), (iter([]), "list_iterator"), ("x" * MAX_REPLY, "bytes, recorded are"),
+    [(Foreign(), "a Foreign cannot be restored"), (iter([]), "list_iterator"), ("x" * MAX_REPLY, "65,536 are recorded"),
      (sys, "a module"), ("\ud800", "surrogates")],
     ids=["foreign", "iterator", "long", "module", "surrogate"],
 )  # fmt: skip
@@ -672,7 +672,7 @@ class Till(Account):
 async def test_a_stream_that_is_looked_through_as_a_whole_is_not_read_again_for_each_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uno_actors.aggregates.actor.SLACK", 2)
+    monkeypatch.setattr("uno_actors.aggregates.command_memory.SLACK", 2)
     async with running(CountingStore(), remember_commands=2) as (system, store):
         alice = system.aggregate(Account, "alice")
         await fill(alice, 100)
@@ -725,7 +725,7 @@ async def test_positions_of_another_systems_log_are_not_taken_for_ones_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The event that is handled has a later position there than its command has here."""
-    monkeypatch.setattr("uno_actors.aggregates.actor.SLACK", 0)
+    monkeypatch.setattr("uno_actors.aggregates.command_memory.SLACK", 0)
     here = BankStore()
     async with running(here, remember_commands=2) as (system, _):
         alice = system.aggregate(Account, "alice")
@@ -829,7 +829,7 @@ def test_each_id_counts_once_however_little_is_remembered_and_whoever_writes(dat
             return [(command, reply.exception() or reply.result()) for command, reply in asked]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("uno_actors.aggregates.actor.SLACK", slack)
+        patch.setattr("uno_actors.aggregates.command_memory.SLACK", slack)
         found = asyncio.run(asyncio.wait_for(run(), 20))
     balance, recorded = 0, {}
     for record in store._log:
@@ -851,7 +851,9 @@ def test_each_id_counts_once_however_little_is_remembered_and_whoever_writes(dat
 
 
 def collide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uno_actors.aggregates.idempotency._hash", lambda command_id: b"abc")
+    monkeypatch.setattr(
+        "uno_actors.aggregates.command_memory.CommandMemory.mark", staticmethod(lambda _: b"abc")
+    )
 
 
 async def test_commands_that_only_look_alike_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -866,7 +868,10 @@ async def test_commands_that_only_look_alike_are_told_apart(monkeypatch: pytest.
 
 
 async def test_looking_up_keeps_the_order_of_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uno_actors.aggregates.idempotency._hash", lambda command_id: command_id[:3].encode())
+    monkeypatch.setattr(
+        "uno_actors.aggregates.command_memory.CommandMemory.mark",
+        staticmethod(lambda command_id: command_id[:3].encode()),
+    )
     async with running() as (system, store):
         alice = system.aggregate(Account, "alice")
         first = Credit(amount=1, command_id="aaa one")
@@ -1017,34 +1022,34 @@ async def test_lmdb_keeps_what_is_needed_for_it(tmp_path: Path) -> None:
 def test_memory_finds_what_a_list_of_the_last_events_would(
     size: int, begun: int, commands: list[str | None]
 ) -> None:
-    memory = CommandMemory()
+    memory = CommandMemory(size)
     for version, command_id in enumerate(commands, begun + 1):
-        memory.note(version, command_id, size)
+        memory.note(version, memory.mark(command_id))
     head = begun + len(commands)
     last = dict(enumerate(commands, begun + 1)).items()
     for wanted in "abcdef":
         model = [version for version, command_id in last if command_id == wanted and version > head - size]
-        assert sorted(memory.versions(wanted, head, size)) == model
+        assert sorted(memory.versions(memory.mark(wanted), head)) == model
 
 
 @given(st.lists(st.text("ab", min_size=3, max_size=3), max_size=40), st.integers(1, 9))
 def test_memory_does_not_find_what_stands_across_two_places(commands: list[str], size: int) -> None:
-    memory = CommandMemory()
+    memory = CommandMemory(size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("uno_actors.aggregates.idempotency._hash", str.encode)
+        patch.setattr("uno_actors.aggregates.command_memory.CommandMemory.mark", staticmethod(str.encode))
         for version, command_id in enumerate(commands, 1):
-            memory.note(version, command_id, size)
+            memory.note(version, memory.mark(command_id))
         for wanted in set(commands):
             last = list(enumerate(commands, 1))[-size:]
             model = [version for version, command_id in last if command_id == wanted]
-            assert sorted(memory.versions(wanted, len(commands), size)) == model
+            assert sorted(memory.versions(memory.mark(wanted), len(commands))) == model
 
 
 def test_memory_of_a_full_window_stays_within_its_share_of_an_idle_aggregate() -> None:
-    memory = CommandMemory()
+    memory = CommandMemory(256)
     for version in range(1, 1000):
-        memory.note(version, str(version), 256)
+        memory.note(version, memory.mark(str(version)))
     assert sys.getsizeof(memory) <= 900
-    few = CommandMemory()
-    few.note(3, "c", 256)
+    few = CommandMemory(256)
+    few.note(3, few.mark("c"))
     assert sys.getsizeof(few) <= 100

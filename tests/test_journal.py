@@ -9,7 +9,7 @@ import pytest
 from tests.bank import BankStore, credited
 from tests.waiting import turns, until
 from uno_actors import ConcurrencyConflict, OutcomeUnknown, StoreUnavailable, UnoError
-from uno_actors.aggregates.journal import Journal, Outcome
+from uno_actors.aggregates.journal import AppendOutcome, Journal
 from uno_actors.store.codec import to_record
 from uno_actors.store.records import Append, Appended
 
@@ -18,8 +18,8 @@ def request(aggregate_id: str, *amounts: int, expected: int | None = None) -> Ap
     return Append(tuple(map(to_record, credited(*amounts, aggregate_id=aggregate_id))), expected)
 
 
-class Outcomes(list[Outcome]):
-    def take(self, outcome: Outcome) -> None:
+class Outcomes(list[AppendOutcome]):
+    def take(self, outcome: AppendOutcome) -> None:
         self.append(outcome)
 
 
@@ -76,7 +76,7 @@ async def test_what_is_appended_by_who_takes_an_outcome_is_not_forgotten() -> No
     store, outcomes = BankStore(), Outcomes()
     journal = Journal(store)
 
-    def once_more(outcome: Outcome) -> None:
+    def once_more(outcome: AppendOutcome) -> None:
         outcomes.append(outcome)
         journal.append(request("alice", 2), outcomes.take)
 
@@ -141,7 +141,7 @@ async def test_who_fails_to_take_an_outcome_does_not_keep_the_others_waiting(
     store, outcomes = BankStore(), Outcomes()
     journal = Journal(store)
 
-    def fail(_: Outcome) -> None:
+    def fail(_: AppendOutcome) -> None:
         raise ValueError("cannot take it")
 
     journal.append(request("alice", 1), fail)

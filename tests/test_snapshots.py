@@ -131,7 +131,7 @@ async def test_a_commit_that_fails_leaves_no_snapshot_behind() -> None:
 async def test_a_hot_aggregate_that_never_stands_still_is_snapshotted_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uno_actors.aggregates.actor.SAVE_AFTER", 0)
+    monkeypatch.setattr("uno_actors.aggregates.snapshots.SAVE_AFTER", 0)
     async with running(snapshot_every=10) as (system, store):
         alice = system.aggregate(Account, "alice")
         replies = [alice.ask(Credit(amount=1)) for _ in range(500)]

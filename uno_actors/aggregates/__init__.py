@@ -2,7 +2,9 @@
 
 May import: leaves, actors, domain, supervision, store.
 
-Read `actor`, then `journal`, which commits what all aggregates record in groups. `idempotency` and `fingerprint`
-recognise a command that comes again; `snapshots` shorten loading; `external_writes` notices what other processes
-record. `repository` does the same without actors.
+Read the way of a command: `ref` sends it in an `envelope`, the `directory` of active aggregates delivers it, the
+`actor` lets the aggregate decide, and the `journal` commits the events of all aggregates in groups. `loading` and
+`snapshots` bring an aggregate back. `idempotency`, with `command_memory`, `fingerprint` and `recording`,
+recognises a command that comes again; `external_writes` notices what other processes record. `repository` loads and
+saves aggregates without actors.
 """

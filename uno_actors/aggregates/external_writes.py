@@ -1,7 +1,7 @@
-"""What others record: other processes, other systems, and whatever in this one does not go through its journal.
+"""External writes: events that other processes and systems record, or this one without its journal.
 
-An active aggregate whose stream somebody else has continued would go on answering by a state of the past. So the
-log is looked at when it has grown by more than the journal has recorded, and is not read when it has not.
+An active aggregate whose stream another writer has continued would answer from a state of the past. So the log is
+read when it has grown by more than the journal has recorded, and only then.
 """
 
 import asyncio
@@ -16,47 +16,47 @@ from uno_actors.store.port import EventStore
 from uno_actors.store.records import PAGE, Appended
 
 LOOK_AFTER = 0.01
-"""Seconds from the news that the log has grown to a look at it, and from there to the reading of what the journal
-has not been told of until then."""
+"""Seconds from the notice that the log has grown to a look at its end, and from there to the reading of what the
+journal has not reported by then."""
 
 
-class Hears(Protocol):
-    """Who is to hear of it."""
+class Listener(Protocol):
+    """Is shown the external writes; `uno_actors.aggregates.directory.Aggregates`."""
 
     def __len__(self) -> int:
-        """How many want to know."""
+        """How many aggregates are active; without any, external writes are skipped."""
 
-    def heard(self, record: Record) -> None:
-        """Somebody has recorded this; perhaps the journal itself."""
+    def on_record(self, record: Record) -> None:
+        """Take notice of an external write; the journal's own records may be among them."""
 
 
-class Others:
-    """Tells ``hears`` of what the journal has not written. Lives on the event loop.
+class ExternalWrites:
+    """Shows a listener the records that the journal has not written. Lives on the event loop.
 
     Args:
         store: Whose log it reads.
-        position: Where it begins: nobody needs to hear of what is before.
-        hears: Is told.
-        start: Starts a coroutine as a task that the system knows of.
+        position: Of the last record that need not be shown.
+        listener: Is shown the rest.
+        start: Starts a coroutine as a task of the system.
     """
 
     def __init__(
         self,
         store: EventStore,
         position: int,
-        hears: Hears,
+        listener: Listener,
         start: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._store = store
-        self._seen = position  # what is up to here was recorded by the journal, or told of
-        self._ours: list[tuple[int, int]] = []  # first and last positions beyond a gap
-        self._hears = hears
+        self._seen = position  # up to here all records are the journal's or were shown
+        self._ours: list[tuple[int, int]] = []  # the journal's first and last positions beyond a gap
+        self._listener = listener
         self._start = start
         self._is_looking = self._has_grown = False
-        self._log = get_logger(actor="others")
+        self._log = get_logger(actor="external_writes")
 
-    def recorded(self, appended: Appended) -> None:
-        """The journal has recorded this."""
+    def skip(self, appended: Appended) -> None:
+        """Do not read what the journal has recorded itself."""
         if not appended.records:
             return
         first, last = appended.positions.start, appended.positions.stop - 1
@@ -64,16 +64,16 @@ class Others:
             self._seen = last
             return
         insort(self._ours, (first, last))
-        self._pass(self._seen)
+        self._advance(self._seen)
 
-    def _pass(self, position: int) -> None:
-        """Nobody needs to hear of what is up to ``position``."""
+    def _advance(self, position: int) -> None:
+        """All records up to ``position`` are the journal's or were shown, and perhaps more behind them."""
         self._seen = max(self._seen, position)
         while self._ours and self._ours[0][0] <= self._seen + 1:
             self._seen = max(self._seen, self._ours.pop(0)[1])
 
-    def grown(self) -> None:
-        """The log has grown: have a look soon."""
+    def look_soon(self) -> None:
+        """Look at the log, which has grown."""
         self._has_grown = True
         if not self._is_looking:
             self._is_looking = True
@@ -84,25 +84,23 @@ class Others:
             while self._has_grown:
                 self._has_grown = False
                 await asyncio.sleep(LOOK_AFTER)
-                await self._tell(await self._store.last_position())
-        except (
-            asyncio.CancelledError
-        ):  # the system ends, or the program has cancelled all tasks: the next news
-            return  # brings another look
-        except Exception as error:  # noqa: BLE001 - likewise; a store of somebody else's may raise anything
-            self._log.warning("what others record cannot be read", reason=describe(error))
+                await self._show(await self._store.last_position())
+        except asyncio.CancelledError:
+            return  # the system stops, or the program cancels all tasks; the next commit brings another look
+        except Exception as error:  # noqa: BLE001 - likewise; a store of another package may raise anything
+            self._log.warning("external writes cannot be read", reason=describe(error))
         finally:
             self._is_looking = False
 
-    async def _tell(self, end: int) -> None:
-        """Tell of what others have recorded up to ``end``."""
-        if not len(self._hears):
-            self._pass(end)
+    async def _show(self, end: int) -> None:
+        """Show what others have recorded up to ``end``."""
+        if not len(self._listener):
+            self._advance(end)
         if self._seen < end:
             await asyncio.sleep(LOOK_AFTER)
-            await asyncio.sleep(0)  # what the store has told the loop by now has come to the journal
+            await asyncio.sleep(0)  # the journal now has what the store has reported to the loop
         while self._seen < end:
             page = await self._store.read_log(self._seen, min(PAGE, end - self._seen))
             for _, record in page:
-                self._hears.heard(record)
-            self._pass(page[-1].position if page else end)
+                self._listener.on_record(record)
+            self._advance(page[-1].position if page else end)

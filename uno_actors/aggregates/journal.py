@@ -1,7 +1,6 @@
-"""The journal: gathers what all aggregates want recorded and commits it in groups.
+"""The journal: commits the appends of all aggregates in groups.
 
-While one commit is under way, whatever comes waits together and forms the next: the slower the disk, the
-larger the group.
+All requests that arrive while one commit is under way form the next group: the slower the disk, the larger the group.
 """
 
 import asyncio
@@ -13,33 +12,33 @@ from uno_actors.store.port import EventStore
 from uno_actors.store.records import Append, Appended
 from uno_actors.tasks import begin
 
-Outcome = Appended | UnoError
+AppendOutcome = Appended | UnoError
 
 
-def _nobody_wants_to_know(appended: Appended) -> None: ...
+def _ignore(appended: Appended) -> None: ...
 
 
 class Journal:
-    """The way of all aggregates of a system to its store. Lives on the event loop.
+    """Commits the appends of all aggregates of a system. Lives on the event loop.
 
     Attributes:
         commits: Groups that were committed.
         events: Events that were recorded.
-        recorded: Told of each append that is durable.
-        position: Whatever it has not yet given the outcome of is recorded after this position of the log.
+        on_append: Called with each append that is durable.
+        position: All appends whose outcome is not reported yet are recorded after this position of the log.
     """
 
     def __init__(self, store: EventStore) -> None:
         self.commits = 0
         self.events = 0
         self.position = 0
-        self.recorded: Callable[[Appended], object] = _nobody_wants_to_know
+        self.on_append: Callable[[Appended], object] = _ignore
         self._store = store
-        self._waiting: list[tuple[Append, Callable[[Outcome], None]]] = []
+        self._waiting: list[tuple[Append, Callable[[AppendOutcome], None]]] = []
         self._task: asyncio.Task[None] | None = None
         self._log = get_logger(actor="journal")
 
-    def append(self, request: Append, done: Callable[[Outcome], None]) -> None:
+    def append(self, request: Append, done: Callable[[AppendOutcome], None]) -> None:
         """Record ``request``; ``done`` is called with the outcome once it is durable or has failed."""
         self._waiting.append((request, done))
         if self._task is None:
@@ -55,21 +54,21 @@ class Journal:
                 if isinstance(outcome, Appended):
                     self.events += len(request.records)
                     end = outcome.positions.stop - 1
-                    self.recorded(outcome)
+                    self.on_append(outcome)
                 try:
                     done(outcome)
-                except Exception as error:  # noqa: BLE001 - one that fails must not keep the others waiting
-                    self._log.error("an outcome was not taken", exc_info=error)
+                except Exception as error:  # noqa: BLE001 - the others must not wait for one that fails
+                    self._log.error("an aggregate failed at the outcome of its append", exc_info=error)
             self.position = end
         self._task = None
 
-    async def _commit(self, requests: list[Append]) -> list[Outcome]:
+    async def _commit(self, requests: list[Append]) -> list[AppendOutcome]:
         try:
             outcomes = await self._store.commit(requests)
         except UnoError as error:
             return [error] * len(requests)
-        except BaseException as error:  # noqa: BLE001 - a store of somebody else's may raise anything
-            # Also if the program cancels this task, which it does not know: the others that wait have their turn.
+        except BaseException as error:  # noqa: BLE001 - a store of another package may raise anything
+            # Also if the program cancels this task: those that wait have their turn.
             self._log.error("store failed", exc_info=error)
             reason = describe(error)
         else:

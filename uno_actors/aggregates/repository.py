@@ -13,16 +13,16 @@ A = TypeVar("A", bound=AggregateRoot)
 
 
 class EventSourcedRepository(Generic[A]):
-    """Loads and saves aggregates of one type over a store, with no system running.
+    """Loads and saves aggregates of one type in a store, without a running system.
 
-    A new aggregate is made by its class: ``account = Account("alice")``. What `save` records, an `ActorSystem`
-    on the same store sees, and the other way round: the expected version is the fence between them.
+    A new aggregate is made by its class: ``account = Account("alice")``. An `ActorSystem` on the same store sees what
+    `save` records, and the other way round: the expected version is the fence between them.
 
     Args:
         aggregate_type: The class.
         event_store: Open; it stays open.
-        snapshot_every: Events between two snapshots of an aggregate; 0 or ``None`` to take none. Those that
-            are there are used all the same.
+        snapshot_every: Events between two snapshots of an aggregate; 0 or ``None`` to take none. Existing
+            snapshots are used in any case.
 
     Raises:
         ValueError: ``snapshot_every`` is negative.
@@ -54,7 +54,7 @@ class EventSourcedRepository(Generic[A]):
     async def save(self, aggregate: A) -> list[RecordedEvent]:
         """Record the pending events of ``aggregate`` together or not at all, and return them when durable.
 
-        If it fails, the aggregate is as it was, its events still pending.
+        If that fails, the aggregate is unchanged and its events are still pending.
 
         Raises:
             ConcurrencyConflict: Another writer was faster: load it again and decide again.
@@ -64,17 +64,17 @@ class EventSourcedRepository(Generic[A]):
         """
         if aggregate.aggregate_type != self._type.aggregate_type:
             raise TypeError(f"this repository saves {self._type.__name__}; found {aggregate!r}")
-        new_aggregate(self._type, aggregate.id)  # as it will be made when it is loaded
+        new_aggregate(self._type, aggregate.id)  # loading will make it like this
         pending = aggregate.pending_events
         before = aggregate.version - len(pending)
         recorded = await self._store.append(*pending, expected_version=before)
         aggregate.take_pending_events(len(pending))
-        if aggregate.version == before + len(pending):  # else it has decided more meanwhile
+        if aggregate.version == before + len(pending):  # otherwise it has decided more meanwhile
             await self._snapshot(aggregate, before)
         return recorded
 
     async def _snapshot(self, aggregate: A, before: int) -> None:
-        if self._snapshots.due(before, aggregate.version) and (snapshot := self._snapshots.take(aggregate)):
+        if snapshot := self._snapshots.take_if_due(aggregate, before):
             await self._snapshots.save([snapshot])
 
     def __repr__(self) -> str:

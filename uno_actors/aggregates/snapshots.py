@@ -1,14 +1,15 @@
 """Snapshots: the state of an aggregate at one version, so that loading need not begin at the first event.
 
-They are never needed: what is missing, damaged or of another schema is left aside and the events are replayed.
+Nothing depends on them: if one is missing, damaged or of another schema, the events are replayed.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from uno_actors.clock import Clock, Timer
 from uno_actors.domain.aggregate import AggregateRoot, new_aggregate
 from uno_actors.domain.values import annotations_of, classes_in, pack_value, unpack_value
 from uno_actors.errors import describe
@@ -20,6 +21,8 @@ from uno_actors.store.records import Snapshot
 
 A = TypeVar("A", bound=AggregateRoot)
 
+SAVE_AFTER = 0.2
+"""Seconds that a snapshot waits for others, so that a hot aggregate does not cost a transaction for each."""
 REMEDY = (
     "annotate the attribute on the class if it holds enums, dataclasses, named tuples or models"
     " (`lines: list[Line]`), or override to_snapshot and from_snapshot"
@@ -47,15 +50,15 @@ def restore(aggregate_type: type[A], snapshot: Snapshot) -> A:
     """An instance with the state of ``snapshot``.
 
     Raises:
-        Exception: It was taken of another schema version, or does not fit the class.
+        Exception: It has another schema version, or does not fit the class.
     """
     if snapshot.schema_version != aggregate_type.schema_version:
         raise ValueError(
-            f"schema version {snapshot.schema_version}, today's is {aggregate_type.schema_version}"
+            f"its schema version is {snapshot.schema_version}, that of the class is {aggregate_type.schema_version}"
         )
     state = unpack_value(snapshot.state, _classes(aggregate_type))
     if not isinstance(state, Mapping):
-        raise TypeError(f"a {type(state).__name__}, not a mapping")
+        raise TypeError(f"it holds a {type(state).__name__}, not a mapping")
     instance = new_aggregate(aggregate_type, snapshot.stream.aggregate_id)
     instance.from_snapshot(state)
     instance.version = snapshot.version
@@ -73,15 +76,14 @@ def _classes(aggregate_type: type) -> dict[str, type]:
     return classes
 
 
-def _ignore(record: Record) -> None:
-    """Nobody wants to look at the records that were read."""
+def _ignore(record: Record) -> None: ...
 
 
 def check_every(every: int | None) -> int:
     """``every``, with 0 for ``None``.
 
     Raises:
-        InvalidNumber: It is none.
+        InvalidNumber: It is no number of events.
     """
     check_count("snapshot_every", every, none=True)
     return every or 0
@@ -108,15 +110,22 @@ class Snapshots:
         self._reported: set[type[AggregateRoot]] = set()
         self._log = get_logger(actor="snapshots")
 
-    def due(self, before: int, after: int) -> bool:
-        """Whether on the way from version ``before`` to ``after`` a multiple of ``every`` is passed."""
-        return bool(self._every) and after // self._every > before // self._every
+    def take_if_due(self, instance: AggregateRoot, before: int) -> Snapshot | None:
+        """A snapshot of ``instance``, if one is due.
 
-    def take(self, instance: AggregateRoot) -> Snapshot | None:
-        """A snapshot of ``instance``; ``None`` if its state cannot be restored exactly, logged once per class."""
+        Args:
+            instance: Its version has passed a multiple of ``every`` since ``before`` if one is due.
+            before: The version that it had when this was last asked.
+
+        Returns:
+            ``None`` also if its state cannot be restored exactly; that is logged once per class.
+        """
+        every = self._every
+        if not every or instance.version // every <= before // every:
+            return None
         try:
             return take(instance)
-        except Exception as error:  # noqa: BLE001 - a hook may raise anything, and it works without
+        except Exception as error:  # noqa: BLE001 - a hook may raise anything, and snapshots are not needed
             if type(instance) not in self._reported:
                 self._reported.add(type(instance))
                 self._log.warning(
@@ -128,10 +137,10 @@ class Snapshots:
             return None
 
     async def save(self, snapshots: Sequence[Snapshot]) -> None:
-        """Save what can be saved; a failure is logged, for it costs nothing but time."""
+        """Save ``snapshots``; a failure is logged and costs nothing but time."""
         try:
             await self._store.save_snapshots(snapshots)
-        except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
+        except Exception as error:  # noqa: BLE001 - a store of another package may raise anything
             self._log.warning("snapshots were not saved", count=len(snapshots), reason=describe(error))
         else:
             self.saved += len(snapshots)
@@ -146,13 +155,13 @@ class Snapshots:
     ) -> tuple[A, int]:
         """An instance with all of its stream applied, and how many events were replayed for it.
 
-        It is read up to the version that it has when the load begins: a load would never reach an end that others
-        move faster than it reads. The expected version fences what is decided on it.
+        It is read up to the version that the stream has when the load begins: a load would never reach an end that
+        other writers move faster than it reads. The expected version fences what is decided on it.
 
         Args:
             aggregate_type: Of the instance.
             stream: Its own.
-            reach: How many of the last records are shown to ``look``, at least.
+            reach: At least so many of the last records are passed to ``look``.
             look: Called with each record that is read.
 
         Raises:
@@ -160,11 +169,13 @@ class Snapshots:
             StoreUnavailable: See there.
         """
         end = await self._store.last_version(stream)
-        instance = await self._restored(aggregate_type, stream) if end else None  # else nothing is recorded
+        instance = await self._restored(aggregate_type, stream) if end else None
         if instance is None:
             instance = new_aggregate(aggregate_type, stream.aggregate_id)
         begun = instance.version
-        end = max(end, begun)  # a snapshot may have come meanwhile
+        # A snapshot may have been saved since `last_version`. The commands of the events up to it are to be looked
+        # at all the same: they would be forgotten, and run again if they come again.
+        end = max(end, begun)
         after = max(0, begun - reach)
         while after < end and (page := await self._store.read_stream(stream, after)):
             for position, record in page:
@@ -182,7 +193,7 @@ class Snapshots:
             if snapshot is None:
                 return None
             instance = restore(aggregate_type, snapshot)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the events are there
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the events can be replayed
             reason = describe(error)
         else:
             if snapshot.version > 0 and await self._store.read_stream(stream, snapshot.version - 1, 1):
@@ -190,3 +201,43 @@ class Snapshots:
             reason = f"it is of version {snapshot.version}, and the stream ends before it"
         self._log.warning("snapshot is not used", aggregate=str(stream), reason=reason)
         return None
+
+
+class SnapshotSaver:
+    """Saves snapshots behind the commands, in groups. Lives on the event loop.
+
+    Args:
+        snapshots: Saves them.
+        clock: Measures `SAVE_AFTER`.
+        start: Starts a coroutine as a task of the system.
+    """
+
+    def __init__(
+        self, snapshots: Snapshots, clock: Clock, start: Callable[[Coroutine[Any, Any, None]], object]
+    ) -> None:
+        self._snapshots = snapshots
+        self._clock = clock
+        self._start = start
+        self._waiting: dict[StreamId, Snapshot] = {}
+        self._timer: Timer | None = None
+        self._saving = asyncio.Lock()
+
+    def save_later(self, snapshot: Snapshot) -> None:
+        """Save it together with others that are taken within `SAVE_AFTER`."""
+        self._waiting[snapshot.stream] = snapshot
+        if self._timer is None:
+            self._timer = self._clock.call_later(SAVE_AFTER, lambda: self._start(self.save()))
+
+    async def save(self) -> None:
+        """Save all that wait; return when those being saved are saved, too."""
+        self.cancel()
+        async with self._saving:
+            group, self._waiting = list(self._waiting.values()), {}
+            if group:
+                await self._snapshots.save(group)
+
+    def cancel(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

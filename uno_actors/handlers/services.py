@@ -4,7 +4,7 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 
 from uno_actors.actors.actor import Actor, ActorRef
 from uno_actors.actors.future import Future
-from uno_actors.aggregates.actor import AggregateRef
+from uno_actors.aggregates.ref import AggregateRef
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.events import DomainEvent
 from uno_actors.handlers.view import PublishedView

@@ -33,7 +33,7 @@ class Record(NamedTuple):
     """An event as it is stored; the first fields are those of `DomainEvent`, ``payload`` is msgpack.
 
     The last event that a command recorded also holds what was replied and a fingerprint of the command (see
-    `command_memory.pack_answer`), and so which command it was: the one named as its cause, or, if the event names
+    `recording.pack_answer`), and so which command it was: the one named as its cause, or, if the event names
     another cause, ``command_id``.
 
     Commands are not recorded. So that a chain of causes does not end at one, the events that name a command as
@@ -81,7 +81,7 @@ def to_record(
     Args:
         event: Of any type.
         command_id: The command whose last event it is.
-        reply: What was replied to it, as `command_memory.pack_answer` writes it.
+        reply: What was replied to it, as `recording.pack_answer` writes it.
         command_causation_id: What caused the command that is the event's cause.
 
     Raises:

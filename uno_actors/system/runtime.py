@@ -21,8 +21,8 @@ from uno_actors.actors.pykka import PykkaActor
 from uno_actors.actors.signals import Failure
 from uno_actors.actors.stop_flag import StopFlag
 from uno_actors.actors.watchdog import watchdog
-from uno_actors.aggregates.actor import Aggregates
-from uno_actors.aggregates.external_writes import Others
+from uno_actors.aggregates.directory import Aggregates
+from uno_actors.aggregates.external_writes import ExternalWrites
 from uno_actors.aggregates.journal import Journal
 from uno_actors.aggregates.snapshots import check_every
 from uno_actors.backoff import Backoff
@@ -236,17 +236,17 @@ class Runtime:
         if self.subscriptions:
             await self.look_at_requests()
         # From here on commands work, and what they record is handed out: whatever starts below may send some.
-        self._listen_to_others(end)
+        self._follow_external_writes(end)
         self._listen()
         self.takes_work = True
         for supervisor in supervisors:
             await self._start_top(supervisor)
         self._take_over_later()
 
-    def _listen_to_others(self, position: int) -> None:
-        others = Others(self._store, position, self.aggregates, self.start_task)
-        self.journal.recorded = others.recorded
-        self._let_go.callback(self._store.on_commit(others.grown))
+    def _follow_external_writes(self, position: int) -> None:
+        external_writes = ExternalWrites(self._store, position, self.aggregates, self.start_task)
+        self.journal.on_append = external_writes.skip
+        self._let_go.callback(self._store.on_commit(external_writes.look_soon))
 
     async def _start_top(self, supervisor: Supervisor) -> None:
         child = SupervisorChild(supervisor, ChildSpec(supervisor), self._root_signal, self)
@@ -704,7 +704,7 @@ class Runtime:
                 if position < end or not s.live
             ]
             commands = (
-                "commands are not answered yet" if self.aggregates.busy else "all commands are answered"
+                "commands are not answered yet" if self.aggregates.waiting else "all commands are answered"
             )
             state = "; ".join([commands, f"the log ends at {end}", *behind])
             raise TimeoutError(f"not settled within {timeout:g} s: {state}") from None
@@ -740,7 +740,7 @@ class Runtime:
         return replace(info, state=now.state, position=position, lag=end - position, failures=now.failures)
 
     async def _is_settled(self, subscriptions: Sequence[Subscription]) -> bool:
-        if self.aggregates.busy:
+        if self.aggregates.waiting:
             return False
         end = await self._store.last_position()
         return all(s.live and not s.requests and self.router.checkpoint(s) >= end for s in subscriptions)
@@ -761,13 +761,13 @@ class Runtime:
             for cell in (*reversed(self._spawned), self._router_cell):
                 await self._stop_one(cell.stop(), cell, deadline)
             await self._within(deadline, self._answered())
-            await self._within(deadline, self.aggregates.save_snapshots())
+            await self._within(deadline, self.aggregates.saver.save())
             await self._within(max(deadline, time.monotonic() + 1), self.release())
         finally:
             self.close()
 
     async def _answered(self) -> None:
-        while self.aggregates.busy:  # noqa: ASYNC110 - it has many causes
+        while self.aggregates.waiting:  # noqa: ASYNC110 - it has many causes
             await asyncio.sleep(LOOK_AGAIN)
 
     async def _drain(self) -> None:

@@ -15,7 +15,8 @@ from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.actors.future import Future
 from uno_actors.actors.loop_thread import LoopThread, on_other_loop
 from uno_actors.actors.pykka import PykkaActor
-from uno_actors.aggregates.actor import AggregateRef, Envelope
+from uno_actors.aggregates.envelope import CommandEnvelope
+from uno_actors.aggregates.ref import AggregateRef
 from uno_actors.bus.bus import EventBus
 from uno_actors.bus.publisher import EventPublisher
 from uno_actors.causality import current_cause
@@ -630,7 +631,7 @@ class ActorSystem:
 
     # --- the way of a command ---
 
-    def deliver(self, stream: StreamId, envelope: Envelope, timeout: float | None) -> None:
+    def deliver(self, stream: StreamId, envelope: CommandEnvelope, timeout: float | None) -> None:
         """Hand a command over to the event loop; called by `AggregateRef`, from any thread."""
         runtime = self._accepting()
         seconds = time_left(self._settings.ask_timeout if timeout is None else timeout)
@@ -711,7 +712,7 @@ class ActorSystem:
         check_events(aggregate_type, self._registry)
         self._types[aggregate_type.aggregate_type] = aggregate_type
         if other is not None and (runtime := self._runtime) is not None:
-            runtime.dispatcher.call(lambda: runtime.aggregates.let_go_of_type(aggregate_type.aggregate_type))
+            runtime.dispatcher.call(lambda: runtime.aggregates.passivate_type(aggregate_type.aggregate_type))
 
     def __repr__(self) -> str:
         return f"<ActorSystem {self.name} ({self._state})>"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.bank import Account, Balance, BankStore, Credit, credited
 from tests.waiting import turns, until
 from uno_actors import ActorSystem
-from uno_actors.aggregates.external_writes import Others
+from uno_actors.aggregates.external_writes import ExternalWrites
 from uno_actors.store.codec import Record, to_record
 from uno_actors.store.records import PAGE, Append, Appended, StoredRecord
 from uno_stores import LmdbEventStore
@@ -88,7 +88,7 @@ async def test_a_system_that_is_alone_never_reads_its_log() -> None:
         refs = [system.aggregate(Account, f"a{number}") for number in range(50)]
         for _ in range(20):
             await asyncio.gather(*(ref.ask(Credit(amount=1)) for ref in refs))
-        await until(lambda: not any("Others._look" in repr(task) for task in asyncio.all_tasks()))
+        await until(lambda: not any("ExternalWrites._look" in repr(task) for task in asyncio.all_tasks()))
         assert store.reads == 0
         assert await refs[0].ask(Balance()) == 20
     assert system.statistics().activations == 50
@@ -111,7 +111,7 @@ async def test_what_comes_while_an_aggregate_is_loaded_is_not_missed() -> None:
         await store.begun.wait()
         await store.append(*credited(2, aggregate_id="alice"))
         runtime = system._running()
-        await until(lambda: runtime.aggregates._come_to)
+        await until(lambda: runtime.aggregates.loader._reported)
         store.go_on.set()
         assert await reply == 3
 
@@ -124,33 +124,33 @@ def test_all_that_others_record_is_heard_of(steps: list[tuple[bool, int, int]]) 
         store, heard, tasks = BankStore(), list[Record](), list[asyncio.Task[None]]()
         loop = asyncio.get_running_loop()
 
-        class Hears:
+        class Listener:
             def __len__(self) -> int:
                 return 1
 
-            def heard(self, record: Record) -> None:
+            def on_record(self, record: Record) -> None:
                 heard.append(record)
 
         def start(coroutine: Coroutine[Any, Any, None]) -> None:
             tasks.append(loop.create_task(coroutine))
 
-        others = Others(store, 0, Hears(), start)
+        external_writes = ExternalWrites(store, 0, Listener(), start)
         theirs: list[str] = []
         for ours, count, given_turns in steps:
             records = tuple(to_record(event) for event in credited(*range(count)))
             (outcome,) = await store.commit([Append(records)])
             assert isinstance(outcome, Appended)
             if ours:
-                others.recorded(outcome)
+                external_writes.skip(outcome)
             else:
                 theirs += [record.event_id for record in records]
-            others.grown()
+            external_writes.look_soon()
             await turns(given_turns)
         await asyncio.gather(*tasks)
         found = [record.event_id for record in heard]
         assert len(set(found)) == len(found)
         assert [event_id for event_id in found if event_id in theirs] == theirs
-        assert others._seen == await store.last_position()
+        assert external_writes._seen == await store.last_position()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("uno_actors.aggregates.external_writes.LOOK_AFTER", 0)

@@ -1,0 +1,220 @@
+"""The directory of a system: which aggregates are active or passivated, and which commands are unanswered."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Mapping
+from itertools import islice
+from typing import Any
+
+from uno_actors.actors.dead_messages import DeadMessages
+from uno_actors.actors.dispatcher import Dispatcher
+from uno_actors.aggregates.actor import AggregateActor
+from uno_actors.aggregates.envelope import CommandEnvelope, Failed
+from uno_actors.aggregates.journal import Journal
+from uno_actors.aggregates.loading import Loader
+from uno_actors.aggregates.snapshots import Snapshots, SnapshotSaver
+from uno_actors.aggregates.statistics import AggregateStatistics
+from uno_actors.clock import Clock, Deadlines, Timer
+from uno_actors.domain.aggregate import AggregateRoot
+from uno_actors.errors import AskTimeout, CommandRejected, OutcomeUnknown, UnoError, describe
+from uno_actors.logs import get_logger
+from uno_actors.store.codec import Record, StreamId
+from uno_actors.store.port import EventStore
+
+LOOKS = 8
+"""At the limit, an idle aggregate is looked for among so many of the oldest when a new one is activated."""
+SWEEPS = 4
+"""How often idle aggregates are looked for in each ``passivate_after``."""
+
+
+class Aggregates:
+    """The active aggregates of a system. Lives on the event loop.
+
+    Args:
+        types: The classes by type name; the mapping may grow.
+        store: Where streams are loaded from.
+        journal: Where events are recorded.
+        dispatcher: The loop on which aggregates run.
+        clock: For timeouts and passivation.
+        ask_timeout: Seconds until a command without a reply times out, unless its sender gives a timeout.
+        passivate_after: Seconds without a command after which an aggregate is passivated.
+        max_active: Aggregates that stay active; beyond it those idle for longest are passivated.
+        snapshot_every: Events between two snapshots of an aggregate; 0 or ``None`` to take none.
+        remember_commands: For how many of its last events an aggregate remembers the commands; 0 for none.
+        start: Starts a coroutine as a task of the system.
+        dead: Where commands go that were told and failed.
+    """
+
+    def __init__(
+        self,
+        types: Mapping[str, type[AggregateRoot]],
+        store: EventStore,
+        journal: Journal,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        *,
+        ask_timeout: float,
+        passivate_after: float,
+        max_active: int,
+        snapshot_every: int | None,
+        remember_commands: int,
+        start: Callable[[Coroutine[Any, Any, None]], object],
+        dead: DeadMessages,
+    ) -> None:
+        self.journal = journal
+        self.dispatcher = dispatcher
+        self.statistics = AggregateStatistics()
+        self.start = start
+        self.snapshots = Snapshots(store, snapshot_every)
+        self.saver = SnapshotSaver(self.snapshots, clock, start)
+        self.loader = Loader(types, self.snapshots, remember_commands, self.statistics)
+        self.remember_commands = remember_commands
+        self.log = get_logger(actor="aggregates")
+        self.store = store
+        self.registry = store.event_registry
+        self.clock = clock
+        self._dead = dead
+        self._ask_timeout = ask_timeout
+        self._deadlines: Deadlines[CommandEnvelope] = Deadlines(
+            clock, ask_timeout, lambda envelope: self._time_out(envelope, ask_timeout)
+        )
+        self._passivate_after = passivate_after
+        self._max_active = max_active
+        self._active: OrderedDict[StreamId, AggregateActor] = OrderedDict()  # the least recently used first
+        self._sweeping: Timer | None = None
+        self._unanswered = 0
+        self._closed: UnoError | None = None  # why it takes no more commands
+        self._sweep_later()
+
+    def __len__(self) -> int:
+        return len(self._active)
+
+    @property
+    def waiting(self) -> int:
+        """Commands that are not answered yet."""
+        return self._unanswered
+
+    def oldest(self) -> float | None:
+        """Seconds that the oldest unanswered command has waited, of those with the timeout of the system."""
+        return self._deadlines.longest()
+
+    def deliver(self, stream: StreamId, envelope: CommandEnvelope, timeout: float) -> None:
+        """Pass a command to the one actor of its aggregate, activating it if necessary."""
+        if self._closed is not None:  # an abandoned task sent it
+            self._refuse(stream, envelope, self._closed)
+            return
+        actor = self._active.get(stream)
+        if actor is None:
+            if len(self._active) >= self._max_active:
+                self._make_room()
+            actor = self._active[stream] = AggregateActor(self, stream)
+        else:
+            self._active.move_to_end(stream)
+        if envelope.looks_back and envelope.store is not None and envelope.store is not self.store:
+            envelope.since = 0  # positions of another log say nothing here
+        self._unanswered += 1
+        if envelope.future is not None:
+            envelope.receiver = actor
+            if timeout == self._ask_timeout:
+                self._deadlines.add(envelope)
+            else:
+                envelope.timer = self.clock.call_later(timeout, lambda: self._time_out(envelope, timeout))
+        actor.put(envelope)
+
+    def _refuse(self, stream: StreamId, envelope: CommandEnvelope, reason: UnoError) -> None:
+        self.statistics.failed += 1
+        if not envelope.answer(Failed(reason)):
+            self._dead.add(str(stream), envelope.command, str(reason))
+
+    def answer(self, actor: AggregateActor, envelope: CommandEnvelope, result: Any) -> None:
+        """Answer a command with its reply or its error; every command that was not withdrawn ends here."""
+        self._unanswered -= 1
+        self._deadlines.discard(envelope)
+        statistics = self.statistics
+        if not isinstance(result, Failed):
+            statistics.commands += 1
+        elif isinstance(result.error, CommandRejected):
+            statistics.rejected += 1
+        else:
+            statistics.failed += 1
+        if not envelope.answer(result) and isinstance(result, Failed) and envelope.future is None:
+            self._dead.add(repr(actor), envelope.command, describe(result.error))
+
+    def answer_unrecorded(
+        self, actor: AggregateActor, envelope: CommandEnvelope, result: Any, error: UnoError
+    ) -> None:
+        """Answer a command whose events were not, or may not have been, recorded: its own failure comes first."""
+        if isinstance(result, Failed):
+            self.answer(actor, envelope, result)
+            return
+        if isinstance(error, OutcomeUnknown) and self.remember_commands:
+            error = OutcomeUnknown(
+                error.what, error.reason, envelope.command.command_id, self.journal.position
+            )
+        self.answer(actor, envelope, Failed(error))
+
+    def _time_out(self, envelope: CommandEnvelope, seconds: float) -> None:
+        if envelope.future is None or envelope.future.done():
+            return
+        actor, started = envelope.receiver, envelope.started
+        doing = f"{actor!r} has {actor.waiting} commands waiting" + (
+            "; the command was handled and its events wait to be recorded" if started else ""
+        )
+        command = type(envelope.command).__name__
+        envelope.future.set_exception(AskTimeout(repr(actor), command, seconds, started=started, doing=doing))
+        if not started:
+            envelope.withdrawn = True
+            self._unanswered -= 1  # nothing will answer it
+
+    def on_record(self, record: Record) -> None:
+        """Compare an aggregate with a record that another writer may have added to its stream."""
+        stream = record.stream
+        if stream is not None and (actor := self._active.get(stream)) is not None:
+            version = record.aggregate_version or 0
+            if actor.instance is None:
+                self.loader.report(stream, version)
+            else:
+                actor.overtaken(version)
+
+    # --- passivation ---
+
+    def _sweep_later(self) -> None:
+        self._sweeping = self.clock.call_later(self._passivate_after / SWEEPS, self._sweep)
+
+    def _sweep(self) -> None:
+        """Passivate aggregates that had no command for ``passivate_after``, or are too many; the oldest first."""
+        now = self.clock.monotonic()
+        for stream, actor in list(self._active.items()):
+            if now - actor.last_used < self._passivate_after and len(self._active) <= self._max_active:
+                break
+            if actor.idle:
+                self._passivate(stream)
+        self._sweep_later()
+
+    def _make_room(self) -> None:
+        """Passivate the oldest that is idle; those found busy are in use, and so no longer the oldest."""
+        for stream, actor in list(islice(self._active.items(), LOOKS)):
+            if actor.idle:
+                self._passivate(stream)
+                return
+            self._active.move_to_end(stream)
+
+    def passivate_type(self, aggregate_type: str) -> None:
+        """Passivate the idle aggregates of a type, so that the next command finds its new class."""
+        for stream, actor in list(self._active.items()):
+            if stream.aggregate_type == aggregate_type and actor.idle:
+                self._passivate(stream)
+
+    def _passivate(self, stream: StreamId) -> None:
+        del self._active[stream]
+        self.loader.forget(stream)
+        self.statistics.passivations += 1
+
+    def close(self, reason: UnoError) -> None:
+        """Stop passivation; answer all commands that wait, and those that still come, with ``reason``."""
+        self._closed = reason
+        self._deadlines.close()
+        self.saver.cancel()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for actor in self._active.values():
+            actor.abandon(reason)

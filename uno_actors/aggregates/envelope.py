@@ -1,0 +1,175 @@
+"""A command on its way to its aggregate, and the reply that its sender waits for."""
+
+import math
+from time import monotonic
+from typing import Any, Protocol, TypeVar
+
+from typing_extensions import override
+
+from uno_actors.actors.future import Future, GetTimeout
+from uno_actors.clock import Timer
+from uno_actors.domain.commands import Command
+from uno_actors.errors import AskTimeout, ConcurrencyConflict
+from uno_actors.store.codec import StreamId
+
+R = TypeVar("R")
+
+LOOP_LATE = 1.0
+"""Seconds after the timeout of a command at which a thread that waits for the reply stops waiting for the loop."""
+
+
+MAX_RERUNS = 3
+"""How often a command is run again after another writer was faster."""
+
+
+class CommandReply(Future[R]):
+    """The future reply to a command.
+
+    The loop on which the aggregates run enforces its timeout. A thread that waits for the reply also keeps the time
+    itself: `LOOP_LATE` seconds after the timeout it reports that the loop is blocked or gone.
+
+    Attributes:
+        seconds: The timeout.
+    """
+
+    seconds = math.inf
+
+    def __init__(self, stream: StreamId, command_type: type[Command[R]]) -> None:
+        self._stream = stream
+        self._command_type = command_type
+        self._asked = monotonic()
+
+    @override
+    def _source(self) -> str:
+        return str(self._stream)
+
+    @override
+    def _wait(self, timeout: float | None) -> None:
+        left = max(0.0, self._asked + self.seconds + LOOP_LATE - monotonic())
+        if timeout is not None and timeout <= left:
+            super()._wait(timeout)
+            return
+        try:
+            super()._wait(left)
+        except GetTimeout:
+            doing = "The event loop of its system does not run, or is held by code that blocks it"
+            command = self._command_type.__name__
+            raise AskTimeout(str(self._stream), command, self.seconds, started=True, doing=doing) from None
+
+
+class Receiver(Protocol):
+    """The actor of the aggregate that a command was delivered to."""
+
+    @property
+    def waiting(self) -> int:
+        """Commands in its mailbox."""
+
+
+class Failed:
+    """The result of a command that raised."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class EarlierResult:
+    """The result that a repeated command had the first time."""
+
+    __slots__ = ("result",)
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
+
+
+class CommandEnvelope:
+    """A command, its reply, and how far it has come.
+
+    Attributes:
+        command: The command.
+        future: The reply; ``None`` if nobody waits, or once it is answered.
+        receiver: The actor that it was delivered to, if there is a reply.
+        started: Whether its aggregate has decided, or an earlier result was found.
+        withdrawn: Whether it has timed out before that: it is not handled any more.
+        timer: Of a timeout of its own.
+        alone: Whether its events must not share an append with those of other commands.
+        reruns: How often it was run again because another writer was faster.
+        earlier: The result of the first time, if it is a repetition.
+        unrelated: Versions whose commands look like it in the memory and are others.
+        looks_back: Whether it may have been recorded further back than the aggregate remembers; see `look_back`.
+        since: Position of the log after which that can be.
+        store: The store whose position ``since`` is; ``None`` for that of the system.
+        after: Version of the stream after which that can be; ``None`` if it is not known yet.
+    """
+
+    __slots__ = (
+        "after",
+        "alone",
+        "command",
+        "earlier",
+        "future",
+        "looks_back",
+        "receiver",
+        "reruns",
+        "since",
+        "started",
+        "store",
+        "timer",
+        "unrelated",
+        "withdrawn",
+    )
+
+    receiver: Receiver
+    since: int
+    store: object
+    after: int | None
+
+    def __init__(self, command: Command[Any], future: CommandReply[Any] | None) -> None:
+        self.command = command
+        self.future = future
+        self.started = self.withdrawn = self.alone = self.looks_back = False
+        self.reruns = 0
+        self.timer: Timer | None = None
+        self.earlier: EarlierResult | None = None
+        self.unrelated: tuple[int, ...] = ()
+
+    def look_back(self, since: int, store: object = None, after: int | None = None) -> None:
+        """Note that it may have been recorded further back than the memory reaches, but only after these places.
+
+        Args:
+            since: Position in the log of ``store``.
+            store: ``None`` for that of the system.
+            after: Version of the stream; ``None`` if it is not known yet.
+        """
+        self.looks_back, self.since, self.store, self.after = True, since, store, after
+
+    def survives(self, conflict: ConcurrencyConflict, looks_back: bool) -> bool:
+        """Whether it is to be run again after another writer was faster.
+
+        Args:
+            conflict: What its append met.
+            looks_back: Whether to look first if it was handled: the other writer may have recorded this very command,
+                and more events than the aggregate remembers.
+        """
+        self.reruns += 1
+        if self.reruns > MAX_RERUNS:
+            return False
+        if looks_back and not self.looks_back:
+            self.look_back(0, after=conflict.expected)
+        return True
+
+    def answer(self, result: Any) -> bool:
+        """Set the reply, or the error if ``result`` is `Failed`; return whether the sender still waits."""
+        if self.timer is not None:
+            self.timer.cancel()
+        future = self.future
+        if future is None or future.done():
+            return False
+        # The frames in the error's traceback refer to this envelope, which must not refer to the error.
+        self.future = None
+        if isinstance(result, Failed):
+            future.set_exception(result.error)
+        else:
+            future.offer(result)
+        return True

@@ -1,0 +1,114 @@
+"""Loading an aggregate, again if its stream has grown meanwhile; the pause after a stream that cannot be replayed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from uno_actors.aggregates.command_memory import CommandMemory
+from uno_actors.aggregates.snapshots import Snapshots
+from uno_actors.aggregates.statistics import AggregateStatistics
+from uno_actors.backoff import Backoff
+from uno_actors.domain.aggregate import AggregateRoot
+from uno_actors.errors import WorldError
+from uno_actors.store.codec import Record, StreamId
+
+LOAD_BACKOFF = Backoff(initial=0.1, max=30.0, jitter=0.0)
+"""How long the error of the last attempt answers the commands of an aggregate whose stream cannot be replayed."""
+MAX_RELOADS = 3
+"""How often a stream is loaded in a row if it has grown meanwhile; then the waiting commands are handled."""
+
+
+class Loaded(NamedTuple):
+    """An aggregate with all of its stream applied.
+
+    Attributes:
+        instance: The aggregate.
+        restored: The version of the snapshot that it was restored from; 0 without one.
+        memory: The commands that its last events answered.
+        reported: The version that its stream is known to have reached since.
+    """
+
+    instance: AggregateRoot
+    restored: int
+    memory: CommandMemory
+    reported: int
+
+
+class Loader:
+    """Loads the aggregates of a system. Lives on the event loop.
+
+    Args:
+        types: The classes by type name; the mapping may grow.
+        snapshots: Loads from the store.
+        remember_commands: For how many of its last events an aggregate remembers the commands.
+        statistics: Counts activations and replayed events.
+    """
+
+    def __init__(
+        self,
+        types: Mapping[str, type[AggregateRoot]],
+        snapshots: Snapshots,
+        remember_commands: int,
+        statistics: AggregateStatistics,
+    ) -> None:
+        self._types = types
+        self._snapshots = snapshots
+        self._remember_commands = remember_commands
+        self._statistics = statistics
+        self._reported: dict[StreamId, int] = {}
+
+    def report(self, stream: StreamId, version: int) -> None:
+        """Note that the stream of an aggregate that is not loaded, or not yet, has reached ``version``."""
+        self._reported[stream] = version
+
+    def forget(self, stream: StreamId) -> None:
+        """Drop what was reported of an aggregate."""
+        self._reported.pop(stream, None)
+
+    async def load(self, stream: StreamId) -> Loaded:
+        """Load an aggregate; again, at most `MAX_RELOADS` times, if its stream has grown meanwhile.
+
+        Raises:
+            Exception: As `Snapshots.load`, and whatever a store raises.
+        """
+        for _ in range(MAX_RELOADS):
+            memory = CommandMemory(self._remember_commands)
+
+            def look(record: Record, memory: CommandMemory = memory) -> None:
+                memory.note(record.aggregate_version or 0, memory.mark(record.answered))
+
+            instance, replayed = await self._snapshots.load(
+                self._types[stream.aggregate_type], stream, reach=memory.reach, look=look
+            )
+            self._statistics.activations += 1
+            self._statistics.events_replayed += replayed
+            loaded = Loaded(instance, instance.version - replayed, memory, self._reported.pop(stream, 0))
+            if instance.version >= loaded.reported:
+                break
+        return loaded
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailure:
+    """A stream could not be replayed.
+
+    Attributes:
+        error: Of the last attempt.
+        until: Earliest time of the next attempt, by the system's clock.
+        times: Attempts that failed in a row.
+    """
+
+    error: BaseException
+    until: float
+    times: int
+
+
+def failed_again(earlier: LoadFailure | None, error: BaseException, now: float) -> LoadFailure | None:
+    """What an attempt that ended with ``error`` makes of ``earlier``: each failure doubles the pause.
+
+    An error of the world calls for no pause: it may be over soon.
+    """
+    if isinstance(error, WorldError):
+        return earlier
+    times = 0 if earlier is None else earlier.times
+    return LoadFailure(error, now + LOAD_BACKOFF.delay(times, 0.0), times + 1)

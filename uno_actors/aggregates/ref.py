@@ -1,0 +1,133 @@
+"""References to aggregates, through which commands are sent."""
+
+from typing import Any, Protocol, TypeVar
+
+from uno_actors.actors.future import Future
+from uno_actors.aggregates.envelope import CommandEnvelope, CommandReply
+from uno_actors.causality import Cause, current_cause, new_id
+from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id, command_method
+from uno_actors.domain.commands import Command
+from uno_actors.errors import InvalidCommand
+from uno_actors.quantities import check_duration
+from uno_actors.store.codec import StreamId
+
+R = TypeVar("R")
+
+
+class AcceptsCommands(Protocol):
+    """The system behind a reference."""
+
+    def deliver(self, stream: StreamId, envelope: CommandEnvelope, timeout: float | None) -> None:
+        """Pass a command to the event loop; from any thread."""
+
+
+class AggregateRef:
+    """A reference to an aggregate, whether or not it is active or exists. Making one does no I/O."""
+
+    __slots__ = ("_system", "_type", "stream")
+
+    def __init__(
+        self, system: AcceptsCommands, aggregate_type: type[AggregateRoot], aggregate_id: str
+    ) -> None:
+        self.stream = StreamId(aggregate_type.aggregate_type, check_aggregate_id(aggregate_id))
+        self._type = aggregate_type
+        self._system = system
+
+    def ask(
+        self, command: Command[R], *, timeout: float | None = None, since: int | None = None
+    ) -> Future[R]:
+        """Send ``command`` and return the future reply, which is set when the events are durable.
+
+        Args:
+            command: One that the aggregate handles.
+            timeout: Seconds; default is that of the system.
+            since: For a command that may have been recorded longer ago than the aggregate remembers (see
+                `ActorSystem`): the position of the log after which that can be, 0 for all of it. The aggregate
+                searches its stream from there. Default, for a command whose id was given, is the event being
+                handled; so a handler may send the command again at any time.
+
+        Raises:
+            UnknownCommand: The aggregate does not handle it.
+            InvalidCommand: One of its ids is no string.
+            SystemNotRunning: The system was not started, or has stopped.
+            ValueError: ``since`` is negative.
+            InvalidNumber: ``timeout`` is no number of seconds.
+            CommandRejected, CommandIdReused, ReplyNotRecorded, AskTimeout, ConcurrencyConflict: In the reply.
+            MailboxFull, StoreUnavailable, StoreFull, OutcomeUnknown, WorkCancelled, ExitRaised: In the reply, as any
+                other exception that the aggregate raises.
+        """
+        if timeout is not None:
+            check_duration("timeout", timeout, zero=True)
+        future = CommandReply(self.stream, type(command))
+        self._system.deliver(self.stream, self._envelope(command, future, since), timeout)
+        return future
+
+    def tell(self, command: Command[Any], *, since: int | None = None) -> None:
+        """Send ``command`` without waiting; a failure is logged.
+
+        Args:
+            command: As for `ask`.
+            since: As for `ask`.
+
+        Raises:
+            UnknownCommand, InvalidCommand, SystemNotRunning, ValueError: As for `ask`.
+        """
+        self._system.deliver(self.stream, self._envelope(command, None, since), None)
+
+    def _envelope(
+        self, command: Command[R], future: CommandReply[R] | None, since: int | None
+    ) -> CommandEnvelope:
+        """``command`` with the event being handled as its cause, and with the place to look back to."""
+        command_method(self._type, command)
+        ids = command.__dict__
+        if not (
+            type(ids["command_id"]) is str
+            and type(ids["correlation_id"]) in _STR_OR_NONE
+            and type(ids["causation_id"]) in _STR_OR_NONE
+        ):
+            command = _with_valid_ids(command)
+        cause = current_cause()
+        if cause is None and since is None:
+            return CommandEnvelope(command, future)
+        envelope = CommandEnvelope(command if cause is None else _caused(command, cause), future)
+        if since is not None:
+            if type(since) is not int or since < 0:
+                raise ValueError(f"since must be a position of the log, or 0; found {since}")
+            envelope.look_back(since)
+        elif cause is not None and cause.position is not None and "command_id" in command.model_fields_set:
+            # What an event causes is recorded after it.
+            envelope.look_back(cause.position, cause.store)
+        return envelope
+
+    def __repr__(self) -> str:
+        return f"AggregateRef({self.stream})"
+
+
+_STR_OR_NONE = frozenset({str, type(None)})
+
+
+def _caused(command: Command[R], cause: Cause) -> Command[R]:
+    """``command`` with the ids of ``cause``; explicit values win."""
+    if command.correlation_id and command.causation_id:
+        return command
+    correlation_id = command.correlation_id or cause.correlation_id
+    causation_id = command.causation_id or cause.causation_id
+    return command.model_copy(update={"correlation_id": correlation_id, "causation_id": causation_id})
+
+
+def _with_valid_ids(command: Command[R]) -> Command[R]:
+    """``command`` with valid ids; those of an updated copy were not validated. ``None`` becomes a new ``command_id``.
+
+    Raises:
+        InvalidCommand: One is no string.
+    """
+    ids: dict[str, Any] = {name: getattr(command, name) for name in Command.model_fields}
+    if ids["command_id"] is None:
+        ids["command_id"] = new_id()
+        command = command.model_copy(update=ids)
+    for name, found in ids.items():
+        if not isinstance(found, str) and (found is not None or name == "command_id"):
+            raise InvalidCommand(
+                type(command).__name__, f"its {name} must be a string or None; found {found!r}"
+            )
+    return command
