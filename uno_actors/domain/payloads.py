@@ -61,6 +61,9 @@ Exact = Callable[[Any], bool]
 """Whether a value is immutable and reads back as it is."""
 
 
+_set = object.__setattr__  # a frozen model allows this one
+
+
 class Unreadable(ValueError):
     """A payload does not fit the class of its event; the text says where.
 
@@ -82,20 +85,23 @@ def pack_payload(event: DomainEvent) -> bytes:
     Raises:
         EventNotSerializable: It would not, or something in it cannot be written.
     """
-    proven = _proven_payload(event)
-    if proven:
-        return proven
-    if proven is not None or is_exact(event):
-        fields = _fields(event)
-        try:
-            try:
-                return _pack_native(fields)
-            except TypeError:  # it has a value that msgpack does not know, such as a Decimal
-                packed: bytes = msgpack.packb(fields, datetime=True, default=_plain)
-                return packed
-        except Exception:  # noqa: BLE001 - an integer beyond 64 bits; what else it may be, the proof says
+    try:
+        proven = event._proven_payload
+    except AttributeError:
+        if not is_exact(event):
             return _prove(event)[0]
-    return _prove(event)[0]
+    else:
+        if proven:
+            return proven
+    fields = _fields(event)
+    try:
+        try:
+            return _pack_native(fields)
+        except TypeError:  # it has a value that msgpack does not know, such as a Decimal
+            packed: bytes = msgpack.packb(fields, datetime=True, default=_plain)
+            return packed
+    except Exception:  # noqa: BLE001 - an integer beyond 64 bits; any other reason the proof will name
+        return _prove(event)[0]
 
 
 _pack_native: Callable[[object], bytes] = msgpack.Packer(datetime=True).pack
@@ -117,9 +123,10 @@ _EXACT = b""
 
 def mark_exact(event: DomainEvent) -> bool:
     """As `is_exact`, and have `pack_payload` know it of this very event."""
-    if not is_exact(event):
+    exactly = event.__class__._exactly
+    if not (is_exact(event) if exactly is None else exactly(event.__dict__)):
         return False
-    object.__setattr__(event, "_proven_payload", _EXACT)
+    _set(event, "_proven_payload", _EXACT)
     return True
 
 
@@ -129,13 +136,13 @@ def own_copy(event: E) -> E:
     Raises:
         EventNotSerializable: As for `pack_payload`.
     """
-    payload = _proven_payload(event)
+    payload = getattr(event, "_proven_payload", None)
     if payload:
         copy = _read_back(event, payload)
     else:
         payload, copy = _prove(event)
-    object.__setattr__(copy, "__pydantic_fields_set__", event.__pydantic_fields_set__)
-    object.__setattr__(copy, "_proven_payload", payload)
+    _set(copy, "__pydantic_fields_set__", event.__pydantic_fields_set__)
+    _set(copy, "_proven_payload", payload)
     return copy
 
 
@@ -160,14 +167,6 @@ def is_exact(event: DomainEvent) -> bool:
 
 def _never(_: dict[str, Any]) -> bool:
     return False
-
-
-def _proven_payload(event: DomainEvent) -> bytes | None:
-    """The bytes of an event that went through the proof; a copy with other fields has none."""
-    try:
-        return event._proven_payload
-    except AttributeError:
-        return None
 
 
 def _prove(event: E) -> tuple[bytes, E]:
