@@ -429,6 +429,50 @@ def test_values_that_plain_msgpack_does_not_carry_are_recorded_all_the_same(even
     assert check_decided_is_read(event)
 
 
+def read_again(event: DomainEvent) -> DomainEvent:
+    """``event`` as it is read after it was recorded."""
+    return to_event(unpack(pack(to_record(as_recorded(event))), "a test"), EventRegistry([type(event)]))
+
+
+@pytest.mark.parametrize("first", [*EXACT, *CARRIED], ids=lambda event: repr(event.value))
+def test_each_pair_of_values_is_recorded_if_each_of_them_is(first: Any) -> None:
+    for second in CARRIED:
+        pair = create_model(
+            "Pair",
+            __base__=DomainEvent,
+            first=type(first).model_fields["value"].annotation,
+            second=type(second).model_fields["value"].annotation,
+        )
+        event = pair(first=first.value, second=second.value)
+        read: Any = read_again(event)
+        assert same(event.first, read.first), (
+            f"{event.first!r} beside {event.second!r} was read as {read.first!r}"
+        )
+        assert same(event.second, read.second), f"{event.second!r} beside {event.first!r}: {read.second!r}"
+
+
+@pytest.mark.parametrize("second", [Square, lambda: 0, SecretStr("x"), iter([1])], ids=repr)
+def test_the_value_that_cannot_be_recorded_is_named_and_not_the_one_that_needs_tags(second: Any) -> None:
+    pair = create_model("Pair", __base__=DomainEvent, first=int, second=Any)
+    for first in (1, 10**40):
+        with pytest.raises(EventNotSerializable) as refused:
+            as_recorded(pair(first=first, second=second))
+        assert "first" not in str(refused.value)
+
+
+def test_an_event_without_fields_that_cannot_be_read_is_refused() -> None:
+    class Bare(DomainEvent):
+        def model_post_init(self, context: Any) -> None:
+            if made:
+                raise RuntimeError("only once")
+            made.append(self)
+
+    made: list[Bare] = []
+    event = Bare()
+    with pytest.raises(EventNotSerializable, match="only once"):
+        as_recorded(event)
+
+
 class Guarded(DomainEvent):
     value: str
     _seen: int = PrivateAttr(default=0)

@@ -3,7 +3,7 @@
 import enum
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -153,6 +153,36 @@ async def test_a_command_that_fails_after_its_event_leaves_no_trace_in_it() -> N
         assert await store.read_snapshot(ALICE) is None
         await credit(system)
     assert await balance(store) == (3, 0)
+
+
+async def test_a_command_is_remembered_though_a_snapshot_is_saved_after_it_while_another_system_loads() -> (
+    None
+):
+    """The load has asked for the end of the stream, version 1, when the snapshot of version 3 is saved."""
+
+    class Overtaken(BankStore):
+        def __init__(self) -> None:
+            super().__init__()
+            self.meanwhile: list[Callable[[], Awaitable[None]]] = []
+
+        async def read_snapshot(self, stream: StreamId) -> Snapshot | None:
+            if self.meanwhile:
+                await self.meanwhile.pop()()
+            return await super().read_snapshot(stream)
+
+    store, last = Overtaken(), Credit(amount=10)
+    async with running(store) as (one, _), running(store, remember_commands=1) as (other, _):
+        await credit(one)
+
+        async def save_one() -> None:
+            await credit(one)
+            await one.aggregate(Account, "alice").ask(last)
+            await until(lambda: one.statistics().snapshots == 1)
+
+        store.meanwhile.append(save_one)
+        assert await other.aggregate(Account, "alice").ask(last) == 12
+        assert other.statistics().repeated == 1
+    assert store.versions() == [1, 2, 3]
 
 
 async def test_loading_a_long_stream_takes_one() -> None:

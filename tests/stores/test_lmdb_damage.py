@@ -110,6 +110,27 @@ async def test_index_that_leads_to_the_wrong_event_is_told(
             await store.read_stream(StreamId("Account", "alice"))
 
 
+async def test_an_index_entry_that_was_refused_is_refused_again_in_the_same_transaction(
+    tmp_path: Path,
+) -> None:
+    """What was found sound is remembered, by key and position; what was not, and what could not be read, is not."""
+    async with await filled(tmp_path) as store:
+        environment = store._environment
+        key = b"alice\0Account\0" + u64(2)
+        sound, wrong, absent = u64(3), u64(5), u64(99)
+        with environment.reading() as reading:
+            for position in (wrong, absent, sound, wrong):
+                for _ in range(2):
+                    if position == wrong:
+                        with pytest.raises(CorruptRecord, match="that of Account<alice> version 3"):
+                            reading.check_indexed(key, position)
+                    else:
+                        found = reading.check_indexed(key, position)
+                        assert found == (StreamId("Account", "alice"), 2)
+            with pytest.raises(CorruptRecord, match="not in the log"):
+                reading.stored(absent, reading.data(absent) or b"", found)
+
+
 async def test_hole_in_a_stream_is_told(tmp_path: Path) -> None:
     async with await filled(tmp_path) as store:
         with store._environment.env.begin(write=True, db=store._environment.databases.streams) as txn:

@@ -187,18 +187,19 @@ class Future(PykkaFuture[T]):
             target.run_inline()  # the caller would only wait now, so let it run the actor
         if self._outcome is None:
             if self._sources:
-                for source in self._sources:
-                    if isinstance(source, Future):
-                        yield from source.__await__()
-                    else:  # pykka's future blocks the thread that awaits it
-                        wait = asyncio.get_running_loop().run_in_executor(None, _settle, source)
-                        yield from wait.__await__()
-                self._keep(cast("Callable[[float | None], T]", self._get_hook)(0))
+                yield from self._derive()
             elif self._get_hook is not None:
                 loop = asyncio.get_running_loop()
                 self._keep((yield from loop.run_in_executor(None, self._get_hook, None).__await__()))
             elif target is None and being_handled.get() is None:
-                yield from self._until_done()
+                # As `_until_done`, without the time that a second generator takes: so each command is awaited.
+                waiter = _Waiter(loop=asyncio.get_running_loop())
+                self._when_done(wake := waiter.wake)
+                try:
+                    yield from waiter
+                finally:
+                    if self._outcome is None:
+                        self._forget(wake)
             else:
                 with waiting_for(self):
                     if target is not None:
@@ -211,6 +212,16 @@ class Future(PykkaFuture[T]):
             del self, target
 
     __iter__ = __await__
+
+    def _derive(self) -> Generator[Any, None, None]:
+        """Await the futures that it is derived from, and compute the result."""
+        for source in self._sources:
+            if isinstance(source, Future):
+                yield from source.__await__()
+            else:  # pykka's own blocks where it is awaited
+                wait = asyncio.get_running_loop().run_in_executor(None, _settle, source)
+                yield from wait.__await__()
+        self._keep(cast("Callable[[float | None], T]", self._get_hook)(0))
 
     def _result(self) -> T:
         value: Any

@@ -129,15 +129,19 @@ class Aggregates:
         """Answer a command with its reply or its error; every command that was not withdrawn ends here."""
         self._unanswered -= 1
         self._deadlines.discard(envelope)
-        statistics = self.statistics
         if not isinstance(result, Failed):
-            statistics.commands += 1
-        elif isinstance(result.error, CommandRejected):
-            statistics.rejected += 1
+            self.statistics.commands += 1
         else:
-            statistics.failed += 1
-        if not envelope.answer(result) and isinstance(result, Failed) and envelope.future is None:
-            self._dead.add(repr(actor), envelope.command, describe(result.error))
+            self._count(result)
+            if envelope.future is None:  # it was told
+                self._dead.add(repr(actor), envelope.command, describe(result.error))
+        envelope.answer(result)
+
+    def _count(self, failed: Failed) -> None:
+        if isinstance(failed.error, CommandRejected):
+            self.statistics.rejected += 1
+        else:
+            self.statistics.failed += 1
 
     def answer_unrecorded(
         self, actor: AggregateActor, envelope: CommandEnvelope, result: Any, error: UnoError

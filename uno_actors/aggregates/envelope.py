@@ -164,12 +164,10 @@ class CommandEnvelope:
         if self.timer is not None:
             self.timer.cancel()
         future = self.future
-        if future is None or future.done():
+        if future is None:
             return False
         # The frames in the error's traceback refer to this envelope, which must not refer to the error.
         self.future = None
         if isinstance(result, Failed):
-            future.set_exception(result.error)
-        else:
-            future.offer(result)
-        return True
+            return future.offer_exception(result.error)
+        return future.offer(result)

@@ -80,10 +80,11 @@ class AggregateRef:
         """``command`` with the event being handled as its cause, and with the place to look back to."""
         command_method(self._type, command)
         ids = command.__dict__
-        if not (
-            type(ids["command_id"]) is str
-            and type(ids["correlation_id"]) in _STR_OR_NONE
-            and type(ids["causation_id"]) in _STR_OR_NONE
+        correlation_id, causation_id = ids["correlation_id"], ids["causation_id"]
+        if (
+            type(ids["command_id"]) is not str
+            or (correlation_id is not None and type(correlation_id) is not str)
+            or (causation_id is not None and type(causation_id) is not str)
         ):
             command = _with_valid_ids(command)
         cause = current_cause()
@@ -101,9 +102,6 @@ class AggregateRef:
 
     def __repr__(self) -> str:
         return f"AggregateRef({self.stream})"
-
-
-_STR_OR_NONE = frozenset({str, type(None)})
 
 
 def _caused(command: Command[R], cause: Cause) -> Command[R]:

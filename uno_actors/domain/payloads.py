@@ -61,6 +61,9 @@ Exact = Callable[[Any], bool]
 """Whether a value is immutable and reads back as it is."""
 
 
+_set = object.__setattr__  # a frozen model allows this one
+
+
 class Unreadable(ValueError):
     """A payload does not fit the class of its event; the text says where.
 
@@ -82,20 +85,23 @@ def pack_payload(event: DomainEvent) -> bytes:
     Raises:
         EventNotSerializable: It would not, or something in it cannot be written.
     """
-    proven = _proven_payload(event)
-    if proven:
-        return proven
-    if proven is not None or is_exact(event):
-        fields = _fields(event)
-        try:
-            try:
-                return _pack_native(fields)
-            except TypeError:  # it has a value that msgpack does not know, such as a Decimal
-                packed: bytes = msgpack.packb(fields, datetime=True, default=_plain)
-                return packed
-        except Exception:  # noqa: BLE001 - an integer beyond 64 bits; what else it may be, the proof says
+    try:
+        proven = event._proven_payload
+    except AttributeError:
+        if not is_exact(event):
             return _prove(event)[0]
-    return _prove(event)[0]
+    else:
+        if proven:
+            return proven
+    fields = _fields(event)
+    try:
+        try:
+            return _pack_native(fields)
+        except TypeError:  # it has a value that msgpack does not know, such as a Decimal
+            packed: bytes = msgpack.packb(fields, datetime=True, default=_plain)
+            return packed
+    except Exception:  # noqa: BLE001 - an integer beyond 64 bits; any other reason the proof will name
+        return _prove(event)[0]
 
 
 _pack_native: Callable[[object], bytes] = msgpack.Packer(datetime=True).pack
@@ -117,9 +123,10 @@ _EXACT = b""
 
 def mark_exact(event: DomainEvent) -> bool:
     """As `is_exact`, and have `pack_payload` know it of this very event."""
-    if not is_exact(event):
+    exactly = event.__class__._exactly
+    if not (is_exact(event) if exactly is None else exactly(event.__dict__)):
         return False
-    object.__setattr__(event, "_proven_payload", _EXACT)
+    _set(event, "_proven_payload", _EXACT)
     return True
 
 
@@ -129,13 +136,13 @@ def own_copy(event: E) -> E:
     Raises:
         EventNotSerializable: As for `pack_payload`.
     """
-    payload = _proven_payload(event)
+    payload = getattr(event, "_proven_payload", None)
     if payload:
         copy = _read_back(event, payload)
     else:
         payload, copy = _prove(event)
-    object.__setattr__(copy, "__pydantic_fields_set__", event.__pydantic_fields_set__)
-    object.__setattr__(copy, "_proven_payload", payload)
+    _set(copy, "__pydantic_fields_set__", event.__pydantic_fields_set__)
+    _set(copy, "_proven_payload", payload)
     return copy
 
 
@@ -162,63 +169,71 @@ def _never(_: dict[str, Any]) -> bool:
     return False
 
 
-def _proven_payload(event: DomainEvent) -> bytes | None:
-    """The bytes of an event that went through the proof; a copy with other fields has none."""
-    try:
-        return event._proven_payload
-    except AttributeError:
-        return None
-
-
 def _prove(event: E) -> tuple[bytes, E]:
     """The payload of ``event``, and the event that is read from it.
+
+    A field that is to blame for a failure is written with tags the next time. If all that are to blame are, the rest
+    is: a failure does not always name its field.
 
     Raises:
         EventNotSerializable: It is another event.
     """
     fields = _written(event)
-    by_tags: set[str] = set()
-    reason = ""
-    while True:
-        try:
-            payload, found = _through_bytes(event, fields, by_tags)
-        except _NotRecordable as error:
-            raise EventNotSerializable(event.event_type, str(error)) from error
-        except Exception as error:  # noqa: BLE001 - a serializer or a validator of the class may raise anything
-            failed, because = _blamed(error, fields)
-        else:
-            changed = _differences(event, found)
-            if not changed:
+    values = event.__dict__ | (event.model_extra or {})
+    by_tags: Payload = {}
+    reasons: dict[str, str] = {}
+    try:
+        while True:
+            payload, found, failed = _attempt(event, fields, by_tags)
+            if not failed:
                 return payload, found
-            failed, because = changed.keys(), next(iter(changed.values()))
-        reason = reason or because
-        more = (failed & fields.keys()) - by_tags
-        if not more:
-            raise EventNotSerializable(event.event_type, reason)
-        by_tags |= more
+            reasons = failed | reasons  # what was first said of a field, before it had tags, says more
+            rest = fields.keys() & values.keys() - by_tags.keys()
+            for name in (failed.keys() & rest) or rest:
+                try:
+                    by_tags[name] = with_tags(values[name], classes_of(type(event)))
+                except Exception as error:  # noqa: BLE001 - whatever the value does when it is looked at
+                    failed, rest = {name: f"{name}: {describe(error)}"}, set()
+                    reasons = failed | reasons
+            if not rest:
+                raise EventNotSerializable(event.event_type, reasons[next(iter(failed))])
+    except _NotRecordable as error:
+        raise EventNotSerializable(event.event_type, str(error)) from error
 
 
-def _blamed(error: Exception, fields: Payload) -> tuple[Set[str], str]:
-    """The fields to blame for ``error``, all of them if it names none, and what it says."""
+def _attempt(event: E, fields: Payload, by_tags: Payload) -> tuple[bytes, E, dict[str, str]]:
+    """Write ``event`` and read it back; if that fails, the reason by field, or by no name if no field is to blame."""
+    payload = b""
+    try:
+        payload = msgpack.packb(fields | by_tags, default=_with_offset)
+        found = _read_back(event, payload)
+    except _NotRecordable:
+        raise
+    except Exception as error:  # noqa: BLE001 - a serializer or a validator of the class may raise anything
+        untagged = {name: value for name, value in fields.items() if name not in by_tags}
+        return payload, event, _blamed(error, untagged) or {"": describe(error)}
+    return payload, found, _differences(event, found)
+
+
+def _blamed(error: Exception, untagged: Payload) -> dict[str, str]:
+    """The fields to blame for ``error``, each with the reason."""
     if isinstance(error, Unreadable):
-        return error.fields & fields.keys() or fields.keys(), str(error)
-    unwritable = [name for name, value in fields.items() if not _is_writable(value)]
-    return set(unwritable) or fields.keys(), f"{', '.join(unwritable or fields)}: {describe(error)}"
+        return dict.fromkeys(error.fields or untagged, str(error))
+    unwritable = {name: reason for name, value in untagged.items() if (reason := _unwritable(value))}
+    if unwritable:
+        return {name: f"{name}: {reason}" for name, reason in unwritable.items()}
+    return dict.fromkeys(untagged, f"{', '.join(untagged)}: {describe(error)}")
 
 
-def _is_writable(value: object) -> bool:
+def _unwritable(value: object) -> str:
+    """Why ``value`` cannot be written without tags; empty if it can."""
     try:
         msgpack.packb(value, default=_with_offset)
-    except Exception:  # noqa: BLE001 - whatever a serializer raises
-        return False
-    return True
-
-
-def _through_bytes(event: E, fields: Payload, by_tags: Set[str]) -> tuple[bytes, E]:
-    values = event.__dict__ | (event.model_extra or {})
-    tags = {name: with_tags(values[name], classes_of(type(event))) for name in by_tags}
-    payload: bytes = msgpack.packb(fields | tags, default=_with_offset)
-    return payload, _read_back(event, payload)
+    except _NotRecordable:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a serializer raises
+        return describe(error)
+    return ""
 
 
 def _read_back(event: E, payload: bytes) -> E:
