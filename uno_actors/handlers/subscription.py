@@ -192,7 +192,7 @@ class Subscription:
 
         Not a projection: it publishes its view first.
         """
-        if self.may_continue and not self.spec.keeps_a_view and self.progress.position >= dispatched:
+        if self.at_work and not self.spec.keeps_a_view and self.progress.position >= dispatched:
             self._state = "live"
         self.wake()
 
