@@ -10,12 +10,13 @@ Read ``store`` first: it answers the port. Then, one concern each:
 - ``urls``: from a URL to a store, with ``options``.
 """
 
+from uno_stores.sql.extra import needs_extra
+
 try:
-    import sqlalchemy.ext.asyncio as _sqlalchemy  # noqa: F401 - asked for here, so that the error is said once
+    import greenlet  # type: ignore[import-untyped,unused-ignore]  # noqa: F401 - imported first, so that one error names the extra
+    import sqlalchemy  # noqa: F401 - likewise
 except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        f"{missing}: the SQL event store needs `pip install 'uno-actors[sql]'`", name=missing.name
-    ) from missing
+    raise ModuleNotFoundError(needs_extra(missing), name=missing.name) from missing
 
 from uno_stores.sql.schema import METADATA
 from uno_stores.sql.store import DatabaseEventStore, create_database_event_store

@@ -11,6 +11,7 @@ from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import InvalidStoreUrl, StoreUnavailable
 from uno_actors.units import seconds, size
 from uno_stores.sql.engine import OwnEngine, split_numbers
+from uno_stores.sql.extra import needs_extra
 from uno_stores.sql.options import check_options
 from uno_stores.sql.place import file_of
 from uno_stores.sql.store import DatabaseEventStore
@@ -30,7 +31,7 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
 
     Raises:
         InvalidStoreUrl: It is no URL of a database, or an option is none.
-        StoreUnavailable: There is no file, and none was to be made.
+        StoreUnavailable: There is no file, and none was to be made; or the driver is not installed.
     """
     parsed, options = _read_url(url)
     sqlite_file = file_of(parsed) if parsed.get_backend_name() == "sqlite" else None
@@ -38,6 +39,8 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
         raise StoreUnavailable(url, f"there is no file {sqlite_file.absolute()}")
     try:
         own = OwnEngine(parsed, _sync_fully if parsed.get_backend_name() == "sqlite" else None)
+    except ModuleNotFoundError as missing:  # the driver of the database
+        raise StoreUnavailable(url, needs_extra(missing)) from missing
     except (ArgumentError, ValueError) as error:
         raise InvalidStoreUrl(url, [], str(error)) from None  # its text may hold the password
     store = DatabaseEventStore(own.session, event_registry=event_registry, **options)
