@@ -132,4 +132,5 @@ def line_of(frame: FrameType) -> str:
 watchdog = Watchdog()
 """The watchdog of this process."""
 
-on_fork(after_in_child=watchdog.forget_all)  # a forked child has neither its thread nor the loops it watched
+# A forked child has neither its thread nor the loops that it watched.
+on_fork(after_in_child=watchdog.forget_all)
