@@ -36,6 +36,7 @@ from uno_actors.supervision.policy import (
     SupervisorState,
     Terminate,
 )
+from uno_actors.supervision.restarts import Restarts
 from uno_actors.supervision.spec import ChildSpec, Supervisor
 
 BY_ITSELF: BaseException = RuntimeError("it has ended by itself")
@@ -83,7 +84,9 @@ class SupervisorHost(Protocol):
 
 
 class SupervisorActor(Actor):
-    """Starts its children, restarts those that fail by its rules, and gives up within its budget.
+    """Starts its children, restarts those that fail by its rules, and gives up when its budget is used up.
+
+    Over 300 lines, because signals of children and requests of the parent and of users change one state.
 
     Args:
         rules: Of the supervisor; each child has a name.
@@ -107,9 +110,9 @@ class SupervisorActor(Actor):
         self._gave_up = gave_up
         self._has_ended = has_ended
         self._state = SupervisorState(rules)
-        self._groups: dict[str, asyncio.Task[Any]] = {}  # restarts under way, by the child that failed
+        self._restarts = Restarts(self, host.clock, host.start_task)
         self._begun = 0  # how often `start_children` was called
-        self._awaited: dict[str, int] = {}  # signals of earlier incarnations are obsolete
+        self._expected: dict[str, int] = {}  # signals of earlier incarnations are obsolete
         self._requests = asyncio.Lock()
         self._log = get_logger(supervisor=rules.name)
 
@@ -127,7 +130,7 @@ class SupervisorActor(Actor):
         begun = self._begun
         names = [spec.known_name for spec in self.rules.specs]
         for child in [child for name, child in self.children.items() if name not in names]:
-            await self._terminate(child)  # it was added while the supervisor ran
+            await self.terminate(child)  # it was added while the supervisor ran
         for spec in self.rules.specs:
             try:
                 await self._start_child(spec)
@@ -148,11 +151,11 @@ class SupervisorActor(Actor):
         name = spec.known_name or ""
         child = self.children.get(name)
         if child is None:
-            child = await self._host.make_child(spec, self._on_signal)
+            child = await self._host.make_child(spec, self.send)
             if not self.is_running:
                 await self._host.forget(child)
                 raise InvalidSupervisor(self._whose, "it was stopped meanwhile")
-        self._awaited[name] = child.incarnation + 1
+        self._expected[name] = child.incarnation + 1
         self._state = self._state.added(name, spec, self._host.clock.monotonic())
         self.children[name] = child
         try:
@@ -193,7 +196,7 @@ class SupervisorActor(Actor):
     def _stop_supervising(self) -> None:
         """From here on ignore the children's signals."""
         self.is_running = False
-        self._leave_groups(*self._groups)
+        self._restarts.cancel_all()
 
     def nodes(self) -> tuple[TreeNode, ...]:
         """The nodes of the children, in the order of their start."""
@@ -205,7 +208,8 @@ class SupervisorActor(Actor):
 
     # --- signals ---
 
-    def _on_signal(self, signal: ChildSignal) -> None:
+    def send(self, signal: ChildSignal) -> None:
+        """Put a signal of a child into the mailbox; from any thread."""
         if self.actor_ref.is_alive():
             self.actor_ref.tell(signal)
 
@@ -213,7 +217,7 @@ class SupervisorActor(Actor):
     async def on_receive(self, message: ChildSignal) -> None:
         name, now = message.child.name, self._host.clock.monotonic()
         is_known = self.children.get(name) is message.child and name in self._state.names
-        if not (self.is_running and is_known) or message.incarnation < self._awaited.get(name, 0):
+        if not (self.is_running and is_known) or message.incarnation < self._expected.get(name, 0):
             return
         state, error = self._state, BY_ITSELF
         if self._state[name].status == "restarting" and not isinstance(message, StartFailed):
@@ -242,7 +246,7 @@ class SupervisorActor(Actor):
                 child.resume()
             case Terminate():
                 self._log.warning("child is not restarted", child=child.name, error=describe(error))
-                self._host.start_task(self._terminate(child))
+                self._host.start_task(self.terminate(child))
             case RestartGroup(delay=delay):
                 others = [name for name in decision.start if name != child.name]
                 self._log.warning(
@@ -252,7 +256,7 @@ class SupervisorActor(Actor):
                     restart_in=round(delay, 3),
                     **({"with_it": others} if others else {}),
                 )
-                self._restart(decision, child.name)
+                self._restarts.begin(decision, child.name, alone=self.rules.strategy == "one_for_one")
             case GiveUp(reason=reason):
                 self._stop_supervising()
                 self._host.start_task(self._give_up(child, reason, error))
@@ -261,58 +265,8 @@ class SupervisorActor(Actor):
                 self._stop_supervising()
                 self._host.start_task(self._shut_down())
 
-    def _restart(self, decision: RestartGroup, name: str) -> None:
-        self._leave_groups(*(self._groups if self.rules.strategy != "one_for_one" else (name,)))
-        for restarted in decision.start:
-            self._awaited[restarted] = self.children[restarted].incarnation + 1
-        self._groups[name] = task = self._host.start_task(self._restart_group(decision))
-
-        def over(task: asyncio.Task[Any]) -> None:
-            if self._groups.get(name) is not task:
-                return  # it was cancelled here, or another restart has replaced it
-            del self._groups[name]
-            # If the program has cancelled it (say, all tasks), the restart still has to be done.
-            if task.cancelled():
-                self._restart(decision, name)
-
-        task.add_done_callback(over)
-
-    async def _restart_group(self, decision: RestartGroup) -> None:
-        for name in decision.stop:
-            if (child := self.children.get(name)) is None:
-                continue
-            if name in decision.start:
-                await child.halt()
-            else:
-                await self._terminate(child)  # a temporary sibling is forgotten
-        await self._wait(decision.delay)
-        for name in decision.start:
-            if name not in self._state.names or self._state[name].status != "restarting":
-                continue  # it was stopped on request in the meantime
-            child = self.children[name]
-            try:
-                await child.start()
-            except Exception as error:  # noqa: BLE001 - whatever its start raises
-                if name in self._state.names and self._state[name].status == "restarting":
-                    self._on_signal(StartFailed(child, child.incarnation, error))
-                    return
-            else:
-                self._on_signal(ChildStarted(child, child.incarnation))
-
-    async def _wait(self, delay: float) -> None:
-        over = asyncio.Event()
-        timer = self._host.clock.call_later(delay, over.set)
-        try:
-            await over.wait()
-        finally:
-            timer.cancel()
-
-    def _leave_groups(self, *names: str) -> None:
-        for name in names:
-            if (task := self._groups.pop(name, None)) is not None:
-                task.cancel()
-
-    async def _terminate(self, child: ChildHandle) -> None:
+    async def terminate(self, child: ChildHandle) -> None:
+        """Stop a child that is not restarted."""
         try:
             await child.stop()
         finally:  # if cancelled, it has abandoned the child
@@ -321,7 +275,7 @@ class SupervisorActor(Actor):
 
     async def _remove(self, child: ChildHandle) -> None:
         self.children.pop(child.name, None)
-        self._awaited.pop(child.name, None)
+        self._expected.pop(child.name, None)
         await self._host.forget(child)
 
     async def _give_up(self, child: ChildHandle, reason: str, error: BaseException) -> None:
@@ -383,15 +337,15 @@ class SupervisorActor(Actor):
             self._check_running()
             child = self._child(name)
             self._check_stopped(name)
-            self._awaited[name] = awaited = child.incarnation + 1
+            self._expected[name] = awaited = child.incarnation + 1
             self._state = self._state.starting(name)
             try:
                 await child.start()
             except BaseException:
-                if self._is_awaited(name, awaited):
+                if self._is_expected(name, awaited):
                     self._state = self._state.stopped(name)
                 raise
-            if self._is_awaited(name, awaited):
+            if self._is_expected(name, awaited):
                 self._state = self._state.started(name, self._host.clock.monotonic())
 
     async def delete_child(self, name: str) -> None:
@@ -402,11 +356,17 @@ class SupervisorActor(Actor):
             self._state = self._state.without(name)
             await self._remove(child)
 
-    def _is_awaited(self, name: str, start: int) -> bool:
+    def _is_expected(self, name: str, start: int) -> bool:
         """Whether the outcome of incarnation ``start`` is still open; if not, there was another incident."""
-        if name not in self._state.names or self._awaited.get(name) != start:
-            return False
-        return self._state[name].status == "restarting"
+        return self._expected.get(name) == start and self.is_restarting(name)
+
+    def is_restarting(self, name: str) -> bool:
+        """Whether a child is still to be started."""
+        return name in self._state.names and self._state[name].status == "restarting"
+
+    def expect_restart(self, name: str) -> None:
+        """Ignore signals from before the next start of a child."""
+        self._expected[name] = self.children[name].incarnation + 1
 
     # --- another configuration ---
 
