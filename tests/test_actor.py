@@ -184,7 +184,7 @@ async def test_messages_are_handled_in_order(system: ActorSystem, greeter: Greet
     assert log == ["start", *range(200), "last"]
 
 
-async def test_one_message_at_a_time_whoever_sends(system: ActorSystem) -> None:
+async def test_messages_of_many_senders_are_handled_one_at_a_time(system: ActorSystem) -> None:
     class Counter(Actor):
         def __init__(self) -> None:
             super().__init__()
@@ -277,7 +277,7 @@ async def test_a_plain_function_that_returns_a_coroutine_is_awaited(system: Acto
     assert await (await system.spawn(OnWorker)).ask("?") == 42
 
 
-async def test_an_error_goes_to_the_asker_and_the_actor_lives_on(
+async def test_an_error_goes_to_the_asker_and_the_actor_stays_alive(
     system: ActorSystem, greeter: Greeter
 ) -> None:
     log: Log = []
@@ -415,7 +415,7 @@ async def test_an_actor_stops_itself_after_the_messages_that_wait(system: ActorS
     await until(lambda: not ref.is_alive())
 
 
-async def test_a_full_mailbox_answers_and_the_actor_goes_on(system: ActorSystem) -> None:
+async def test_a_full_mailbox_answers_and_the_actor_continues(system: ActorSystem) -> None:
     class Small(Actor):
         mailbox = MailboxPolicy(capacity=3)
 
@@ -481,7 +481,7 @@ async def _timed_out(first: Future[Any], ref: Any, message: str, gate: asyncio.E
     await ref.ask(message, timeout=0.001)
 
 
-async def test_a_stop_signal_is_not_withdrawn_whoever_waits_for_it(system: ActorSystem) -> None:
+async def test_a_stop_signal_is_not_withdrawn_when_its_asker_has_timed_out(system: ActorSystem) -> None:
     gate = asyncio.Event()
 
     class Slow(Actor):
@@ -561,7 +561,7 @@ async def dispatcher() -> AsyncIterator[Dispatcher]:
 
 
 class Supervised:
-    """An actor under a supervisor that only writes down what it is told."""
+    """An actor whose supervisor only records the failures."""
 
     def __init__(self, kind: Greeter, dispatcher: Dispatcher) -> None:
         self.log: Log = []
@@ -671,7 +671,7 @@ async def test_without_a_factory_there_is_no_restart(dispatcher: Dispatcher) -> 
         cell.restart()
 
 
-async def test_killing_cancels_a_coroutine_and_answers_whoever_waits(dispatcher: Dispatcher) -> None:
+async def test_killing_cancels_a_coroutine_and_answers_its_asker(dispatcher: Dispatcher) -> None:
     cancelled = asyncio.Event()
 
     class Stuck(Actor):
@@ -866,7 +866,7 @@ async def test_a_message_that_is_set_aside_and_put_back_at_once_is_answered_when
         assert await door.ask("ann") == "ann is in"
 
 
-async def test_what_is_told_in_vain_can_be_looked_at() -> None:
+async def test_told_messages_that_are_dropped_can_be_inspected() -> None:
     """By the system that runs the actor, with the reason."""
     async with ActorSystem(handlers=[]) as system:
         door = await system.spawn(Door)

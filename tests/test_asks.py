@@ -1,4 +1,4 @@
-"""Every ask ends: in a reply, an error, `AskTimeout`, or `DeadlockError` where actors wait in a circle."""
+"""Every ask ends: in a reply, an error, `AskTimeout`, or `DeadlockError` where actors wait in a cycle."""
 
 import asyncio
 import threading
@@ -26,7 +26,7 @@ from uno_actors.actors.worker_pool import MAX_WORKERS
 
 
 class Forwards(Actor):
-    """Asks whom it is told to, and answers what it hears; on the event loop."""
+    """Asks the actors named in the message, and returns their answer; on the event loop."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class ForwardsBlocking(Forwards):
 
 
 @pytest.mark.parametrize("kind", [Forwards, ForwardsBlocking])
-async def test_actors_that_ask_each_other_get_a_deadlock_error_that_names_the_circle(
+async def test_actors_that_ask_each_other_get_a_deadlock_error_that_names_the_cycle(
     kind: type[Forwards],
 ) -> None:
     async with ActorSystem(handlers=[], ask_timeout=20) as system:
@@ -61,11 +61,11 @@ async def test_actors_that_ask_each_other_get_a_deadlock_error_that_names_the_ci
         ):
             await a.ask(
                 [b, c, a]
-            )  # on threads it is not certain who is the last to wait and closes the circle
+            )  # on threads it is not certain who is the last to wait and closes the cycle
         assert await a.ask([b, c]) == "C was here", "the circle is broken and all go on"
 
 
-async def test_coroutines_and_threads_in_one_circle_are_found_too() -> None:
+async def test_cycles_of_coroutines_and_threads_are_found_too() -> None:
     async with ActorSystem(handlers=[], ask_timeout=20) as system:
         a, b = await system.spawn(Forwards, "A"), await system.spawn(ForwardsBlocking, "B")
         for first, second in ((a, b), (b, a)):
@@ -74,7 +74,7 @@ async def test_coroutines_and_threads_in_one_circle_are_found_too() -> None:
 
 
 @pytest.mark.parametrize("kind", [Forwards, ForwardsBlocking])
-async def test_an_actor_that_asks_itself_is_a_circle(kind: type[Forwards]) -> None:
+async def test_an_actor_that_asks_itself_is_a_cycle(kind: type[Forwards]) -> None:
     async with ActorSystem(handlers=[], ask_timeout=20) as system:
         a = await system.spawn(kind, "A")
         with pytest.raises(DeadlockError, match="A -> A"):
@@ -82,7 +82,7 @@ async def test_an_actor_that_asks_itself_is_a_circle(kind: type[Forwards]) -> No
 
 
 async def test_two_that_ask_each_other_at_the_same_time_do_not_hang() -> None:
-    """The circle closes only with the second ask; whoever closes it hears of it, and the other gets that error."""
+    """The cycle closes only with the second ask; the actor that closes it gets the error, and so does the other."""
     async with ActorSystem(handlers=[], ask_timeout=20) as system:
         a, b = await system.spawn(Forwards, "A"), await system.spawn(Forwards, "B")
         results = await asyncio.gather(a.ask([b, a]), b.ask([a, b]), return_exceptions=True)
@@ -223,7 +223,7 @@ async def test_a_timeout_names_the_line_of_a_blocked_worker_too() -> None:
 
 
 @pytest.mark.parametrize("kind", [Forwards, ForwardsBlocking])
-async def test_a_message_whose_time_is_over_as_its_handling_begins_is_not_said_to_be_withdrawn(
+async def test_a_message_whose_time_ends_as_its_handling_begins_is_not_reported_as_withdrawn(
     kind: type[Forwards], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with ActorSystem(handlers=[]) as system:
@@ -244,7 +244,7 @@ async def test_a_message_whose_time_is_over_as_its_handling_begins_is_not_said_t
 
 
 @pytest.mark.parametrize("kind", [Forwards, ForwardsBlocking])
-async def test_whoever_looks_as_a_handling_begins_finds_all_that_is_known_of_it(
+async def test_an_observer_finds_the_record_of_a_handling_complete_as_it_begins(
     kind: type[Forwards], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with ActorSystem(handlers=[]) as system:
@@ -272,7 +272,7 @@ async def test_more_actors_than_worker_threads_may_wait_for_one_that_needs_a_wor
 
 
 async def test_a_thread_that_a_handling_started_and_does_not_wait_for_is_never_taken_for_a_deadlock() -> None:
-    """The thread waits for B, which waits until A is done; A waits for nobody."""
+    """The thread waits for B, which waits until A is done; A waits for no one."""
     release = asyncio.Event()
 
     class StartsAThread(Actor):
@@ -303,7 +303,7 @@ async def _reply(future: Future[Any]) -> Any:
     return await future
 
 
-# --- six ways to wait for ever in pykka 4.5.0 ---
+# --- six ways to wait forever in pykka 4.5.0 ---
 
 
 class Raises(Actor):
@@ -409,6 +409,6 @@ def test_blocking_on_the_loop_is_an_error_and_no_hang() -> None:
             blocks.ask(other).get(timeout=5)
 
 
-def test_a_get_that_waits_in_vain_says_how_long() -> None:
+def test_a_get_that_times_out_says_how_long_it_waited() -> None:
     with pytest.raises(GetTimeout, match=r"no result within 0.01 seconds"):
         Future[int]().get(timeout=0.01)

@@ -1,4 +1,4 @@
-"""Tasks that go on with coroutines which have to wait: to the coroutine it is one task from first to last."""
+"""Tasks that carry on coroutines that must wait: to the coroutine it is one task from first step to last."""
 
 import asyncio
 import contextvars
@@ -42,7 +42,7 @@ async def test_the_task_is_the_same_before_and_after_waiting(system: ActorSystem
     assert tasks[0] is not asyncio.current_task()
 
 
-async def test_a_handler_that_never_waits_has_a_task_too_and_the_askers_own_is_given_back(
+async def test_a_handler_that_never_waits_has_a_task_too_and_the_asker_gets_its_own_back(
     system: ActorSystem,
 ) -> None:
     async def look() -> Any:
@@ -85,7 +85,7 @@ async def test_a_timeout_in_a_handler_ends_what_it_is_about_and_nothing_else(sys
 
 
 async def test_a_timeout_of_nothing_is_over_before_the_handler_waits(system: ActorSystem) -> None:
-    """The cancellation arrives while the coroutine is on its way to the task that goes on with it."""
+    """The cancellation arrives while the coroutine is on its way to the task that carries it on."""
     inner_cancelled = asyncio.Event()
 
     async def inner() -> None:
@@ -190,11 +190,11 @@ async def test_a_handler_that_was_cancelled_by_the_stop_of_its_system_harms_no_o
             assert await runs.ask(answer) == 42
 
 
-# --- running inside of whoever waits ---
+# --- running inside the task that waits ---
 
 
 async def test_asking_in_a_loop_leaves_the_loop_its_turns(system: ActorSystem) -> None:
-    """Who asks and asks is answered at once most of the time, and yet everything else goes on."""
+    """A task that asks again and again is mostly answered at once, and yet other tasks keep running."""
     ticks = 0
     done = False
 
@@ -268,7 +268,7 @@ async def test_a_long_chain_of_asks_does_not_nest_without_end(
     assert await refs[0].ask(refs[1:]) == 299
 
 
-async def test_an_error_that_its_asker_is_handling_is_none_of_the_actors(system: ActorSystem) -> None:
+async def test_an_error_that_the_asker_is_handling_is_not_seen_by_the_actor(system: ActorSystem) -> None:
     """Else errors of the actor would seem to follow from that one."""
 
     async def look() -> Any:

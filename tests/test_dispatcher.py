@@ -115,7 +115,7 @@ async def test_a_callback_that_fails_does_not_take_the_others_with_it(dispatcher
     assert str(report["exception"]) == "a callback"
 
 
-async def test_what_is_posted_does_not_inherit_the_context_of_who_posted_it(dispatcher: Dispatcher) -> None:
+async def test_a_posted_callback_does_not_inherit_the_context_of_its_poster(dispatcher: Dispatcher) -> None:
     seen: list[str] = []
     token = label.set("mine")
     dispatcher.post(lambda: seen.append(label.get()))
@@ -124,7 +124,7 @@ async def test_what_is_posted_does_not_inherit_the_context_of_who_posted_it(disp
     assert seen == ["none"]
 
 
-def test_posting_to_a_loop_that_was_closed_harms_nobody() -> None:
+def test_posting_to_a_closed_loop_does_no_harm() -> None:
     """A worker thread that was left behind may still have something to say."""
     loop = asyncio.new_event_loop()
     loop.close()
@@ -138,7 +138,7 @@ def test_posting_to_a_loop_that_was_closed_harms_nobody() -> None:
 
 
 def submit(pool: WorkerPool, function: Callable[[], Any]) -> ThreadFuture[Any]:
-    """Have it run, and tell what came of it."""
+    """Run it and return the outcome."""
     future: ThreadFuture[Any] = ThreadFuture()
     pool.submit(lambda: future.set_result(function()))
     return future
@@ -161,7 +161,7 @@ async def test_what_a_worker_raises_comes_back(dispatcher: Dispatcher, error: ty
 
 
 async def test_stop_iteration_from_a_worker_comes_back_as_a_runtime_error(dispatcher: Dispatcher) -> None:
-    """No coroutine can raise it; a forgotten default of `next()` must not hang anybody."""
+    """No coroutine can raise it; a forgotten default of `next()` must not make a caller hang."""
     with pytest.raises(RuntimeError, match="StopIteration") as caught:
         await asyncio.wait_for(dispatcher.on_worker(lambda: next(iter(()))), patience(5))
     assert isinstance(caught.value.__cause__, StopIteration)
@@ -234,7 +234,7 @@ def test_as_many_run_at_once_as_the_bound_allows() -> None:
     pool.close()
 
 
-def test_after_a_burst_a_thread_that_stands_still_is_still_replaced() -> None:
+def test_after_a_burst_a_blocked_thread_is_still_replaced() -> None:
     """What had to wait for a thread must not make the pool believe that more threads are idle than it has."""
     pool, gate = WorkerPool(2, 4), threading.Event()
 
@@ -269,7 +269,7 @@ def test_threads_that_are_held_are_replaced_as_far_as_there_are_spare_ones() -> 
     pool.close()
 
 
-async def test_a_thread_that_waits_for_a_coroutine_stands_still(dispatcher: Dispatcher) -> None:
+async def test_a_thread_that_waits_for_a_coroutine_counts_as_blocked(dispatcher: Dispatcher) -> None:
     gate = asyncio.Event()
     waiting = [
         asyncio.create_task(dispatcher.on_worker(dispatcher.run_coroutine, gate.wait())) for _ in range(4)
@@ -376,7 +376,7 @@ def test_closing_a_loop_thread_does_not_wait_for_a_task_that_refuses_to_end(
     loop_thread.close()
     assert not loop_thread._thread.is_alive()
     assert not task.done()
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # nobody can end it any more
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # nothing can end it any more
 
 
 def test_the_default_dispatcher_is_one_and_is_made_anew_when_its_loop_was_closed(

@@ -70,7 +70,7 @@ def test_an_error_class_alone_is_instantiated() -> None:
         future.get()
 
 
-def test_without_an_error_there_is_none_to_set() -> None:
+def test_set_exception_needs_an_error() -> None:
     with pytest.raises(TypeError, match="needs an error"):
         Future().set_exception()
 
@@ -229,7 +229,7 @@ async def test_an_await_with_a_timeout_may_be_repeated() -> None:
     assert await future == 2
 
 
-async def test_a_result_in_the_moment_of_the_cancellation_harms_nobody() -> None:
+async def test_a_result_at_the_moment_of_the_cancellation_does_no_harm() -> None:
     future: Future[int] = Future()
     task = asyncio.ensure_future(_awaited(future))
     await turns()
@@ -252,7 +252,7 @@ def test_a_result_for_a_loop_that_was_closed_reaches_the_others() -> None:
     future.add_done_callback(lambda done: heard.append(done.get()))
     future.set(1)
     assert heard == [1]
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # nobody can end it any more
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # nothing can end it any more
     coroutine.close()
 
 
@@ -280,7 +280,7 @@ def test_a_callback_on_a_done_future_runs_at_once() -> None:
     assert seen == [future]
 
 
-def test_a_callback_that_raises_harms_neither_who_sets_nor_the_other_callbacks(
+def test_a_callback_that_raises_harms_neither_the_setter_nor_other_callbacks(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     future: Future[int] = Future()
@@ -510,7 +510,7 @@ class Silent:
         return asyncio.get_running_loop().call_later(1000, lambda: None)
 
 
-def test_a_reply_that_does_not_come_is_an_error_for_whoever_gets_it() -> None:
+def test_a_reply_that_does_not_arrive_is_an_error_for_a_caller_of_get() -> None:
     reply: Reply[int] = Reply(Silent(), 0.01, str)
     with pytest.raises(Boom, match="str after 0.01"):
         reply.get()
@@ -518,7 +518,7 @@ def test_a_reply_that_does_not_come_is_an_error_for_whoever_gets_it() -> None:
     assert not reply.offer(1), "it is too late"
 
 
-def test_a_shorter_time_of_the_one_who_gets_it_counts_for_that_one_alone() -> None:
+def test_a_shorter_timeout_of_one_get_counts_for_that_get_alone() -> None:
     reply: Reply[int] = Reply(Silent(), 100, str)
     with pytest.raises(GetTimeout):
         reply.get(timeout=0.001)
@@ -527,7 +527,7 @@ def test_a_shorter_time_of_the_one_who_gets_it_counts_for_that_one_alone() -> No
     assert reply.get() == 1
 
 
-def test_a_reply_whose_time_ends_between_two_looks_says_who_did_not_answer(
+def test_a_reply_whose_time_ends_between_two_checks_says_which_actor_did_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     moments = count()
@@ -538,20 +538,20 @@ def test_a_reply_whose_time_ends_between_two_looks_says_who_did_not_answer(
             reply.get()
 
 
-async def test_a_reply_that_does_not_come_is_an_error_for_whoever_awaits_it() -> None:
+async def test_a_reply_that_does_not_arrive_is_an_error_for_a_task_that_awaits_it() -> None:
     reply: Reply[int] = Reply(Silent(), 0.01, str)
     with pytest.raises(Boom):
         await reply
 
 
-def test_whoever_only_looks_at_a_reply_sees_when_its_time_is_over() -> None:
+def test_done_says_when_the_time_of_a_reply_is_over() -> None:
     reply: Reply[int] = Reply(Silent(), 0, str)
     assert reply.done()
     with pytest.raises(Boom):
         reply.get()
 
 
-async def test_whoever_waits_to_be_called_is_called_when_its_time_is_over() -> None:
+async def test_callbacks_are_called_when_the_time_of_a_reply_is_over() -> None:
     silent = Silent()
     reply: Reply[int] = Reply(silent, 7, str)
     heard: list[object] = []
@@ -562,7 +562,7 @@ async def test_whoever_waits_to_be_called_is_called_when_its_time_is_over() -> N
     assert heard == [reply]
 
 
-def test_one_result_wins_whoever_sets_it_and_every_callback_is_called_once() -> None:
+def test_one_of_several_results_wins_and_every_callback_is_called_once() -> None:
     """Many threads offer results and wait for one, at the same time."""
     for _ in range(200):
         future: Future[int] = Future()

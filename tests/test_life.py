@@ -208,7 +208,7 @@ async def test_an_actor_outside_of_a_system_has_no_children() -> None:
 # --- death watch ---
 
 
-async def test_a_watcher_is_told_once_when_an_actor_stops_or_fails() -> None:
+async def test_a_watcher_receives_terminated_once_when_an_actor_stops_or_fails() -> None:
     async with ActorSystem(handlers=[]) as system:
         notes = await system.spawn(Notes)
         for end in ("stop", "fail"):
@@ -244,7 +244,7 @@ class Sorted(Notes):
         return await super().on_receive(message)
 
 
-async def test_the_end_of_a_watched_actor_is_told_to_a_full_mailbox_too_and_before_other_messages() -> None:
+async def test_terminated_reaches_a_full_mailbox_too_and_before_other_messages() -> None:
     async with ActorSystem(handlers=[]) as system:
         watcher, first, second = [await system.spawn(kind) for kind in (Sorted, Notes, Notes)]
         cell: Any = watcher.actor_inbox.cell
@@ -277,7 +277,7 @@ async def test_an_actor_of_threads_cannot_be_watched_and_says_so() -> None:
 
 
 class Ticks(Notes):
-    """Starts timers as it is told."""
+    """Starts the timers that its messages ask for."""
 
     async def on_receive(self, message: Any) -> Any:
         match message:
@@ -310,7 +310,7 @@ async def test_a_timer_tells_the_actor_once_at_its_time() -> None:
         assert await heard(ticks) == ["now"]
 
 
-async def test_a_periodic_timer_goes_on_until_it_is_cancelled() -> None:
+async def test_a_periodic_timer_repeats_until_it_is_cancelled() -> None:
     clock = ManualClock()
     async with ActorSystem(handlers=[], clock=clock) as system:
         ticks = await system.spawn(Ticks)
@@ -347,7 +347,7 @@ async def test_timers_end_with_the_actor() -> None:
         assert system.dead_messages() == []
 
 
-async def test_a_timer_that_is_started_after_the_end_of_its_actor_does_not_go_on_for_ever() -> None:
+async def test_a_timer_that_is_started_after_its_actor_has_ended_does_not_repeat_forever() -> None:
     clock = ManualClock()
     async with ActorSystem(handlers=[], clock=clock) as system:
         ref = await system.spawn(Ticks)

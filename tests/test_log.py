@@ -52,7 +52,7 @@ def test_a_percent_sign_is_no_format(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == ["100 % done rate=5%s"]
 
 
-def test_values_with_the_names_of_the_records_own_attributes_harm_nobody(
+def test_values_named_like_attributes_of_the_log_record_do_no_harm(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     get_logger(name="n", message="m", args="a").warning("fine", msg="x", levelname="y")

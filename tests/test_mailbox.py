@@ -61,7 +61,7 @@ def test_a_message_wakes_the_actor_unless_another_has_done_so() -> None:
     assert seen == [1, 3]
 
 
-def test_pykka_puts_and_gets_envelopes_of_its_own() -> None:
+def test_pykka_puts_and_gets_its_own_envelopes() -> None:
     mailbox = make_mailbox()
     future: Future[Any] = Future()
     mailbox.put(PykkaEnvelope("?", reply_to=future))
@@ -85,7 +85,7 @@ def test_a_full_mailbox_answers_an_ask_with_mailbox_full() -> None:
     assert mailbox.dead.count == 0, "who asked knows"
 
 
-def test_a_full_mailbox_drops_what_is_told_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_mailbox_drops_told_messages_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     mailbox = make_mailbox(MailboxPolicy(capacity=1))
     mailbox.cell = GREETER
     mailbox.add(tell(1))
@@ -127,7 +127,7 @@ class Ended:
     ids=str,
 )
 def test_a_signal_always_finds_room_and_takes_none_from_others(policy: MailboxPolicy) -> None:
-    """Even if somebody else is faster to take the place that was made for it."""
+    """Even if another message is faster to take the room that was made for it."""
     mailbox = make_mailbox(policy)
     mailbox.add(tell("1"))
     mailbox._limit += 1  # as a signal on its way in another thread has it
@@ -246,7 +246,7 @@ def taken(mailbox: Mailbox) -> list[object]:
     return found
 
 
-def test_drop_oldest_makes_room_for_the_new_and_tells_who_waited() -> None:
+def test_drop_oldest_makes_room_for_the_new_message_and_answers_the_asker_of_the_oldest() -> None:
     mailbox = make_mailbox(MailboxPolicy(capacity=2, overflow="drop_oldest"))
     oldest, reply = ask("oldest")
     for envelope in (oldest, tell("second"), tell("third"), tell("fourth")):

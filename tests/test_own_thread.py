@@ -1,4 +1,4 @@
-"""Actors with a thread of their own, pykka's among them."""
+"""Actors with their own threads, including pykka's."""
 
 import asyncio
 import threading
@@ -109,7 +109,7 @@ async def test_it_has_all_that_other_actors_have(system: ActorSystem) -> None:
     gate.set()
     assert await waiting[0] > 0
     await ref.stop(block=False)
-    while Terminated(ref) not in await watches.ask("and?"):  # noqa: ASYNC110 - it is told soon after the reply
+    while Terminated(ref) not in await watches.ask("and?"):  # noqa: ASYNC110 - it arrives soon after the reply
         await asyncio.sleep(0)
 
 

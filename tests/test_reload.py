@@ -1,4 +1,4 @@
-"""From one tree to another while it runs: what is the same in both runs on."""
+"""Changing a running tree into another one: children that are the same in both keep running."""
 
 import asyncio
 from pathlib import Path
@@ -206,7 +206,7 @@ async def test_a_file_that_is_wrong_changes_nothing(path: Path) -> None:
         assert system.actor("a") is same
 
 
-async def test_a_child_that_cannot_be_started_is_told_and_tried_again(path: Path) -> None:
+async def test_a_child_that_cannot_be_started_is_reported_and_tried_again(path: Path) -> None:
     async with ActorSystem.from_config(path) as system:
         witness.clear()
         text = BEFORE.replace('args = ["b"]', 'args = ["b"]\n  kwargs = { fails = true }')
@@ -224,7 +224,7 @@ async def test_a_child_that_cannot_be_started_is_told_and_tried_again(path: Path
         assert (mended.started, witness) == (("b",), ["+b"])
 
 
-async def test_a_handler_goes_on_at_its_checkpoint_with_other_options(path: Path) -> None:
+async def test_a_handler_continues_at_its_checkpoint_with_other_options(path: Path) -> None:
     configured.handled.clear()
     async with ActorSystem.from_config(path) as system:
         shop = system.aggregate(configured.Shop, "a")

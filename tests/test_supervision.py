@@ -39,7 +39,7 @@ class Diary(list[str]):
 
 
 class Member(Actor):
-    """Writes down its starts, stops and messages; does what it is told."""
+    """Writes down its starts, stops and messages; does what its messages say."""
 
     def __init__(self, name: str, diary: Diary) -> None:
         super().__init__()
@@ -391,7 +391,7 @@ async def test_an_error_that_escalates_goes_up_the_tree() -> None:
         assert diary == ["+a", "+b", "+c", "-b", "+a", "+b"]
 
 
-async def test_a_handler_that_resumes_goes_on_without_the_event() -> None:
+async def test_a_handler_that_resumes_continues_without_the_event() -> None:
     seen: list[int] = []
 
     async def handle(event: Credited) -> None:
@@ -416,7 +416,7 @@ async def test_a_supervisor_that_gives_up_is_restarted_by_its_parent_with_all_it
     diary = Diary()
     inner = Supervisor("inner", [member("a", diary), member("b", diary)], max_restarts=0)
     async with tree(team(inner, member("c", diary))) as (system, clock):
-        tell(system, "b", "kept")  # not handled before the failure of a is told
+        tell(system, "b", "kept")  # not handled before the failure of a is reported
         tell(system, "a", ValueError("broken"))
         await passing(clock, lambda: diary.count("+b") == 2)
         assert [entry for entry in diary if ":" not in entry] == ["+a", "+b", "+c", "-b", "+a", "+b"]
@@ -484,7 +484,7 @@ async def test_a_child_that_cannot_be_started_fails_the_start_and_stops_those_be
     assert diary == ["+a", "+b", "-b", "-a"]
 
 
-async def test_a_start_that_fails_again_and_again_is_retried_and_keeps_nobody_from_stopping() -> None:
+async def test_a_start_that_fails_repeatedly_is_retried_and_does_not_prevent_stopping() -> None:
     starts: list[float] = []
     diary, hands = Diary(), ManualClock()
 
@@ -672,7 +672,7 @@ async def test_a_supervisor_comes_and_goes_with_its_children() -> None:
             system.supervisor("inner")
 
 
-async def test_a_name_that_stands_elsewhere_in_the_tree_is_refused_and_harms_nobody() -> None:
+async def test_a_name_that_is_used_elsewhere_in_the_tree_is_refused_and_does_no_harm() -> None:
     store, seen = BankStore(), list[int]()
 
     async def handle(event: Credited) -> None:
@@ -736,7 +736,7 @@ async def test_a_sibling_that_fails_while_a_child_is_restarted_by_hand_takes_it_
         assert diary.count("+b") == 2
 
 
-async def test_a_handler_is_unsubscribed_once_whatever_happens_to_its_siblings_meanwhile() -> None:
+async def test_a_handler_is_unsubscribed_once_even_if_its_siblings_restart_at_the_same_time() -> None:
     diary, gate, begun = Diary(), asyncio.Event(), asyncio.Event()
 
     async def handle(event: Credited) -> None:

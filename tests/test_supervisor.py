@@ -1,4 +1,4 @@
-"""The rules of a supervisor, as values: back-off, budget, how children stand in the tree."""
+"""The rules of a supervisor, as values: back-off, budget, specifications of children."""
 
 import math
 from typing import Any
@@ -70,7 +70,7 @@ def test_a_later_restart_never_waits_less(backoff: Backoff, restart: int, chance
             {"initial": 11},
             "initial must be at most its max, 10.0; found 11",
         ),  # the cap is below the beginning
-        ({"max": math.inf}, "max must be a number of seconds .* found inf"),  # a wait for ever is no restart
+        ({"max": math.inf}, "max must be a number of seconds .* found inf"),  # waiting forever is no restart
         ({"initial": math.nan}, "initial must be a number of seconds .* found nan"),
         ({"factor": 0.5}, "factor must be a finite number, 1 or more; found 0.5"),  # it would shrink
         ({"factor": math.nan}, "factor must be a finite number, 1 or more; found nan"),

@@ -75,7 +75,7 @@ def restarted(it: SupervisorState, decision: Decision, now: float) -> Supervisor
         ("rest_for_one", "a", ("d", "c", "b", "a"), ("a", "b", "c", "d")),
     ],
 )
-def test_who_is_restarted_with_a_failed_child(
+def test_which_children_are_restarted_with_a_failed_one(
     strategy: Strategy, failing: str, stop: tuple[str, ...], start: tuple[str, ...]
 ) -> None:
     it, decision = fail(permanent("a", "b", "c", "d", strategy=strategy), failing)
@@ -196,7 +196,7 @@ def test_failed_starts_wait_longer_each_time() -> None:
     assert [decision.delay for decision in delays] == [1, 2, 4, 8]  # type: ignore[union-attr]
 
 
-def test_who_knows_how_often_it_has_failed_at_the_same_says_so() -> None:
+def test_a_known_number_of_failures_at_the_same_thing_decides_the_delay() -> None:
     it = permanent("a", max_restarts=None)
     for streak, delay in ((2, 4), (0, 1), (1, 2)):
         it, decision = it.failed("a", ERROR, 0.0, 0.0, streak)
@@ -224,9 +224,9 @@ def test_a_child_that_fails_to_start_again_is_tried_again(strategy: Strategy, ex
     assert it.start_failed("c", 0.0, 0.0)[1] == expected
 
 
-def test_a_start_that_nobody_waits_for_is_of_no_account() -> None:
+def test_a_start_that_is_not_awaited_changes_nothing() -> None:
     it, _ = fail(permanent("a"), "a")
-    it = it.stopped("a")  # terminated meanwhile
+    it = it.stopped("a")  # stopped on request in the meantime
     assert it.start_failed("a", 0.0, 0.0) == (it, Nothing())
     assert it.ended("a", 0.0, 0.0) == (it, Nothing())
 
@@ -245,7 +245,7 @@ def test_a_directive_decides_by_the_class_of_the_error() -> None:
     assert isinstance(fail(it, "a")[1], GiveUp)  # by its budget
 
 
-def test_what_cannot_go_on_as_it_is_is_restarted() -> None:
+def test_a_child_that_cannot_resume_is_restarted() -> None:
     it = permanent("a", directives={OSError: "resume"})
     assert isinstance(it.failed("a", OSError(), 0.0, 0.0, can_resume=False)[1], RestartGroup)
 
@@ -276,7 +276,7 @@ def test_the_last_significant_child_that_ends_by_itself_ends_the_supervisor() ->
     assert it.ended("a", 0.0, 0.0)[1] == ShutDown("a")
 
 
-def test_a_significant_child_that_was_stopped_by_somebody_ends_nothing() -> None:
+def test_a_significant_child_that_was_stopped_on_request_shuts_nothing_down() -> None:
     it = significant("transient", "transient", auto_shutdown="any_significant").stopped("a")
     assert it["a"].status == "stopped"
     assert it.ended("a", 0.0, 0.0) == (it, Nothing())

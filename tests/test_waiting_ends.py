@@ -129,7 +129,7 @@ WAYS = ["before the first await", "while it waits", "on a worker", asyncio.Cance
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-async def test_an_actor_whose_work_is_cancelled_answers_with_an_error_of_ours_and_goes_on(way: Any) -> None:
+async def test_an_actor_whose_work_is_cancelled_answers_with_our_error_and_continues(way: Any) -> None:
     async with system() as running:
         actors = [await running.spawn(CancelsItself) for _ in range(3)]
         replies = [actor.ask(way, timeout=5) for actor in actors]
@@ -157,7 +157,7 @@ async def test_a_task_group_does_not_end_as_if_the_work_were_done_when_an_actor_
     assert isinstance(group.value.exceptions[0], WorkCancelled)
 
 
-async def test_the_askers_own_cancellation_is_its_own() -> None:
+async def test_the_cancellation_of_an_asker_reaches_the_asker_alone() -> None:
     async with system() as running:
         actor = await running.spawn(Sleeps)
         asking = asyncio.ensure_future(_awaited(actor.ask(60)))
@@ -201,7 +201,7 @@ async def test_a_plain_function_of_a_cancelled_actor_is_waited_for_so_that_no_tw
         assert [await first, await second] == [0, 0]
 
 
-async def test_handlers_that_cancel_themselves_come_to_the_dead_letters_and_hold_nobody_up() -> None:
+async def test_events_of_handlers_that_cancel_themselves_become_dead_letters_and_delay_no_other() -> None:
     async def alone(event: Deposited) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -250,7 +250,9 @@ async def test_a_read_that_is_cancelled_under_the_store_is_an_error_of_the_world
         assert await running.aggregate(Account, "a").ask(Deposit(amount=1)) == 1
 
 
-async def test_a_commit_that_is_cancelled_under_the_store_has_an_unknown_outcome_and_the_next_go_on() -> None:
+async def test_a_commit_that_is_cancelled_under_the_store_has_an_unknown_outcome_and_the_next_succeed() -> (
+    None
+):
     store: Any = open_store("memory:", REGISTRY)
     commit, begun = store.commit, asyncio.Event()
 
@@ -285,10 +287,10 @@ def _collected_afterwards() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("url", ["memory:", "lmdb:{}", "sqlite+aiosqlite:///{}"])
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 30])
-async def test_a_system_all_of_whose_tasks_are_cancelled_answers_everybody_and_goes_on(
+async def test_a_system_whose_tasks_are_all_cancelled_answers_every_asker_and_continues(
     url: str, turns: int, tmp_path: Any
 ) -> None:
-    """``for task in asyncio.all_tasks(): task.cancel()``, as in many a shutdown, by who is not the program's end."""
+    """``for task in asyncio.all_tasks(): task.cancel()``, as some programs do although they do not end."""
     counted: list[int] = []
 
     async def count(event: Deposited) -> None:
@@ -344,7 +346,7 @@ async def test_a_restart_that_the_program_cancels_is_made_all_the_same() -> None
         assert await actor.ask("hi", timeout=5) == "hi"
 
 
-async def test_stopping_goes_on_when_the_program_cancels_it() -> None:
+async def test_stopping_continues_when_the_program_cancels_it() -> None:
     running = system(stop_timeout=5.0)
     await running.start()
     actor = await running.spawn(Sleeps)
@@ -376,7 +378,7 @@ async def test_a_task_of_ours_begins_also_if_it_is_cancelled_before_its_first_st
     assert went == ["begun", "cancelled where it waits"]
 
 
-async def test_whoever_waits_for_the_end_of_a_task_leaves_it_alone_when_cancelled() -> None:
+async def test_a_cancelled_caller_of_end_of_leaves_the_task_alone() -> None:
     task = begin(asyncio.get_running_loop(), asyncio.sleep(0.05, "done"))
     waiting = asyncio.ensure_future(end_of(task, "the work"))
     await asyncio.sleep(0)
@@ -466,7 +468,7 @@ async def test_what_on_start_raises_arrives_as_an_error(error: BaseException) ->
         assert isinstance(end, (ExitRaised, RuntimeError)), repr(end)
 
 
-def test_a_cancellation_in_a_group_of_its_own_is_a_cancellation() -> None:
+def test_a_cancellation_in_an_exception_group_is_a_cancellation() -> None:
     group = BaseExceptionGroup(
         "g", [asyncio.CancelledError(), BaseExceptionGroup("h", [asyncio.CancelledError()])]
     )
@@ -478,7 +480,7 @@ def test_a_cancellation_in_a_group_of_its_own_is_a_cancellation() -> None:
     assert as_error(mistake, "work") is mistake
 
 
-def test_a_future_ends_with_no_stop_iteration_which_would_end_the_loop_of_who_gets_it() -> None:
+def test_a_future_never_raises_stop_iteration_which_would_end_the_loop_of_its_caller() -> None:
     future: Future[int] = Future()
     future.set_exception(StopIteration(1))
     with pytest.raises(ExitRaised):
@@ -557,7 +559,7 @@ def logging_of(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.usefixtures("logging_of")
 @pytest.mark.parametrize("error", HOSTILE)
 @pytest.mark.parametrize("kind", [Shy, ShyPlain])
-async def test_errors_actors_and_logging_that_raise_themselves_keep_no_asker_waiting(
+async def test_errors_actors_and_logging_that_raise_keep_no_asker_waiting(
     kind: type[Actor], error: Callable[[], Exception]
 ) -> None:
     handled: list[int] = []
@@ -591,7 +593,7 @@ def test_whatever_cannot_be_shown_is_described_all_the_same() -> None:
     assert shown("\ud800") == "\\ud800"
 
 
-def test_the_traceback_of_an_error_that_lets_nobody_look_at_it_says_where_it_arose() -> None:
+def test_the_traceback_of_an_error_that_refuses_inspection_says_where_it_was_raised() -> None:
     try:
         raise NeverTrue
     except NeverTrue as error:
@@ -603,7 +605,7 @@ def test_the_traceback_of_an_error_that_lets_nobody_look_at_it_says_where_it_aro
 # --- killed in the moment of failure -----------------------------------------------------------------------
 
 
-async def test_an_ask_whose_actor_fails_in_the_moment_in_which_it_is_killed_is_answered() -> None:
+async def test_an_ask_whose_actor_fails_at_the_moment_it_is_killed_is_answered() -> None:
     """The thread looks whether it was killed before `kill` looks what it handles; both orders, made sure."""
     entered, killed = threading.Event(), threading.Event()
 
@@ -619,7 +621,7 @@ async def test_an_ask_whose_actor_fails_in_the_moment_in_which_it_is_killed_is_a
         done_with = cell.done_with
 
         def slowly(envelope: Any) -> None:
-            done_with(envelope)  # from here on `kill` finds nobody whom it would have to answer
+            done_with(envelope)  # from here on `kill` finds no asker to answer
             running._runtime.dispatcher.post(cell.kill)  # type: ignore[union-attr]
             assert cell.stopped.wait(10)
 
@@ -630,9 +632,7 @@ async def test_an_ask_whose_actor_fails_in_the_moment_in_which_it_is_killed_is_a
         assert isinstance(await reply, RuntimeError)
 
 
-async def test_a_message_taken_in_the_moment_in_which_its_actor_is_killed_is_answered_and_not_handled() -> (
-    None
-):
+async def test_a_message_taken_at_the_moment_its_actor_is_killed_is_answered_and_not_handled() -> None:
     handled: list[Any] = []
 
     class Plain(Actor):
@@ -810,7 +810,7 @@ def test_to_run_a_coroutine_on_the_loops_own_thread_is_an_error_and_no_standstil
         running.spawn(Blocks).get(timeout=5).ask("x").get(timeout=5)
 
 
-async def test_a_worker_that_waits_for_a_loop_which_is_closed_is_not_there_for_ever() -> None:
+async def test_a_worker_that_waits_for_a_closed_loop_does_not_wait_forever() -> None:
     ended = threading.Event()
     loop = asyncio.new_event_loop()
     dispatcher = Dispatcher(loop)
@@ -853,7 +853,7 @@ class FailsLater(Actor):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of other tests
 @pytest.mark.parametrize("kind", [FailsPlainly, FailsAtOnce, FailsLater])
-async def test_an_error_that_was_answered_is_let_go_of_without_the_collector_of_circles(
+async def test_an_error_that_was_answered_is_freed_without_the_cyclic_garbage_collector(
     kind: type[Actor],
 ) -> None:
     async with system() as running:
@@ -878,7 +878,7 @@ async def _failing(actor: Any) -> "weakref.ref[Exception]":
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of other tests
-async def test_a_rejected_command_leaves_no_circle() -> None:
+async def test_a_rejected_command_leaves_no_reference_cycle() -> None:
     async with system() as running:
         account = running.aggregate(Account, "a")
         await account.ask(Deposit(amount=1))
@@ -897,7 +897,7 @@ async def test_a_rejected_command_leaves_no_circle() -> None:
         assert living == 0
 
 
-async def test_one_error_for_many_askers_does_not_grow_without_end() -> None:
+async def test_one_error_for_many_askers_does_not_grow_without_limit() -> None:
     shared = Traced("the same for all")
 
     class Shares(Actor):

@@ -3,6 +3,6 @@
 May import: leaves, actors.
 
 Read `spec` for what users write, then `policy`, pure functions that decide, and `supervisor`, the actor that carries
-out decisions; `restarts` are those under way. `child` starts and stops a child that is one actor, `nested` one that is a supervisor; `reload` computes
-how to change a running tree.
+out decisions, with `restarts` for the restarts under way. `child` starts and stops a child that is one actor, `nested`
+one that is a supervisor. `reload` computes how to change a running tree.
 """
