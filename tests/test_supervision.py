@@ -784,7 +784,7 @@ async def test_a_system_that_stops_while_a_child_is_added_leaves_none_running() 
         await turns()
         gate.set()
         await stopped
-        with pytest.raises(InvalidSupervisor, match="supervisor 'team': it was stopped meanwhile"):
+        with pytest.raises(InvalidSupervisor, match="supervisor 'team': it was stopped in the meantime"):
             await asyncio.wait_for(added, patience(5))
 
 

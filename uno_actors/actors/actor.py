@@ -115,7 +115,7 @@ class Actor(_PykkaActor):  # type: ignore[misc]  # see above
         """
         cell = getattr(ref.actor_inbox, "cell", None)
         if not isinstance(cell, ActorCell):
-            raise TypeError(f"{ref} is no actor of this runtime, so nobody would tell of its end")
+            raise TypeError(f"{ref} is not an actor of this runtime, so its end cannot be watched")
         cell.relations.add_watcher(self.actor_ref, ref)
 
     @property

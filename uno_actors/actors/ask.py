@@ -1,6 +1,6 @@
 """Asks: a message on its way, who answers it, and until when.
 
-From what an actor is handling two things follow: an ask made meanwhile inherits the remaining time, and
+From what an actor is handling two things follow: an ask that it makes inherits the remaining time, and
 `uno_actors.actors.deadlock` finds actors that wait for each other.
 """
 

@@ -156,7 +156,7 @@ class Faults:
         """The asker receives the error and the actor continues; if no asker waits, the actor has failed."""
         cell, asker = self._cell, envelope.reply_to
         self.count += 1
-        if asker is not None:  # first of all: whatever comes behind it may take its time, or fail
+        if asker is not None:  # first of all: everything after it may take long, or fail
             cell.done_with(envelope)
             if not cell.is_stashed(envelope):
                 # Frames of the error's traceback hold the envelope: without this there would be a cycle.

@@ -93,7 +93,7 @@ class Failing(Protocol):
 
 
 class Inspected(Protocol):
-    """What is read of a cell."""
+    """What inspection reads from a cell."""
 
     @property
     def inbox(self) -> Mailbox:

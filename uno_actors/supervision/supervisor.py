@@ -154,7 +154,7 @@ class SupervisorActor(Actor):
             child = await self._host.make_child(spec, self.send)
             if not self.is_running:
                 await self._host.forget(child)
-                raise InvalidSupervisor(self._whose, "it was stopped meanwhile")
+                raise InvalidSupervisor(self._whose, "it was stopped in the meantime")
         self._expected[name] = child.incarnation + 1
         self._state = self._state.added(name, spec, self._host.clock.monotonic())
         self.children[name] = child
