@@ -50,7 +50,9 @@ from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.reload import Reloaded, as_running, difference, names_below
 from uno_actors.supervision.spec import ChildSpec, Supervisor
 from uno_actors.supervision.supervisor import SupervisorActor
-from uno_actors.system.runtime import Runtime, Settings, SystemStatistics
+from uno_actors.system.runtime import Runtime
+from uno_actors.system.settings import Settings
+from uno_actors.system.statistics import SystemStatistics
 from uno_actors.system.tree import handlers_in, resolve, supervisors_in
 from uno_actors.tasks import begin, end_of
 
@@ -297,7 +299,7 @@ class ActorSystem:
         if dispatcher not in ("shared", "thread"):
             raise ValueError(f"dispatcher must be 'shared' or 'thread'; found {dispatcher!r}")
         actor, own_thread = actor_class(*args, **kwargs), dispatcher == "thread"
-        return self._accepting().spawn(actor, name=name, own_thread=own_thread)
+        return self._accepting().actors.spawn(actor, name=name, own_thread=own_thread)
 
     @overload
     def actor(self, name: str) -> ActorRef[Any] | None: ...
@@ -315,7 +317,7 @@ class ActorSystem:
             UnknownActor: There is no actor of this class and name.
             SystemNotRunning: The system was not started, or has stopped.
         """
-        found = self._taking().named(name)
+        found = self._taking().actors.named(name)
         if actor_class is not None:
             if found is None:
                 raise UnknownActor(self.name, name, "none that lives was spawned under this name")
@@ -419,7 +421,7 @@ class ActorSystem:
         Raises:
             SystemNotRunning: The system was not started, or has stopped.
         """
-        return await self._running().handlers()
+        return await self._running().handlers.infos()
 
     async def pause(self, name: str) -> None:
         """Have a handler handle nothing until it is resumed, wherever it runs and also after restarts.
@@ -432,7 +434,7 @@ class ActorSystem:
         """
         runtime = self._running()
         await HandlerControl(self.store).pause(name)
-        await runtime.look_at_requests()
+        await runtime.handlers.look_at_requests()
 
     async def resume(self, name: str) -> None:
         """Have a paused handler go on.
@@ -442,7 +444,7 @@ class ActorSystem:
         """
         runtime = self._running()
         await HandlerControl(self.store).resume(name)
-        await runtime.look_at_requests()
+        await runtime.handlers.look_at_requests()
 
     async def reset(self, name: str, to: Start) -> int:
         """Have a handler go on from another place; see `HandlerControl.reset`.
@@ -461,7 +463,7 @@ class ActorSystem:
         """
         runtime = self._running()
         position = await HandlerControl(self.store).reset(name, to)
-        await runtime.look_at_requests()
+        await runtime.handlers.look_at_requests()
         return position
 
     async def retry_dead_letters(self, handler: str, positions: Sequence[int] | None = None) -> int:
@@ -482,7 +484,7 @@ class ActorSystem:
         """
         runtime = self._running()
         count = await HandlerControl(self.store).retry(handler, positions)
-        await runtime.look_at_requests()
+        await runtime.handlers.look_at_requests()
         return count
 
     async def unsubscribe(self, name: str) -> None:
@@ -531,7 +533,7 @@ class ActorSystem:
         except BaseException:
             if self._runtime is not None:
                 self._runtime.close()
-                await self._in_time(self._runtime.release(), CLOSE_TIME)
+                await self._in_time(self._runtime.handlers.release(), CLOSE_TIME)
                 self._runtime = None
             await self._close_store(CLOSE_TIME)
             self._state = "stopped"
