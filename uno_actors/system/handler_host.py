@@ -199,7 +199,7 @@ class HandlerHost:
     def handler_cell(
         self, subscription: Subscription, on_failed: Callable[[HandlerFailure], None]
     ) -> tuple[ActorCell, Future[Any]]:
-        """See `uno_actors.handlers.child.HandlerHost`."""
+        """See `uno_actors.handlers.child.HandlerCells`."""
 
         def instance() -> HandlerActor:
             return HandlerActor(subscription, self._store, self._dispatcher, self.router, self._system)
@@ -217,7 +217,7 @@ class HandlerHost:
         return cell, started
 
     def dispatched(self, subscription: Subscription) -> int:
-        """See `uno_actors.handlers.child.HandlerHost`."""
+        """See `uno_actors.handlers.child.HandlerCells`."""
         return self.router.dispatched(subscription)
 
     def _router_failed(self, failure: Failure) -> None:
