@@ -98,12 +98,7 @@ class Runtime:
             store,
             self.journal,
             self.dispatcher,
-            self.clock,
-            ask_timeout=settings.ask_timeout,
-            passivate_after=settings.passivate_after,
-            max_active=settings.max_active,
-            snapshot_every=settings.snapshot_every,
-            remember_commands=settings.remember_commands,
+            settings,
             start=self.start_task,
             dead=self.dead_messages,
         )
