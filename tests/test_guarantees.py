@@ -444,7 +444,7 @@ async def test_9_isolation_of_handlers() -> None:
 
 async def test_9_isolation_of_a_busy_tier_from_one_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A LOW handler that is slow, but never beyond its turn, does not hold up the HIGH ones for long."""
-    monkeypatch.setattr("uno_actors.system.runtime.TURN", 0.05)
+    monkeypatch.setattr("uno_actors.system.handler_host.TURN", 0.05)
     monkeypatch.setattr("uno_actors.handlers.router.WINDOW", 50)
     store, total, all_seen = InMemoryEventStore(), 400, asyncio.Event()
     seen: list[int] = []

@@ -384,7 +384,7 @@ async def test_a_store_that_fails_while_a_handler_catches_up_is_no_fault_of_an_e
 
 
 def subscription_of(system: ActorSystem, name: str) -> Subscription:
-    (found,) = (it for it in system._running().subscriptions if it.name == name)
+    (found,) = (it for it in system._running().handlers.subscriptions if it.name == name)
     return found
 
 
@@ -457,7 +457,7 @@ async def test_a_supervisor_that_gives_up_stops_the_other_children_at_once() -> 
 
     class Watched(ActorSystem):
         def _give_up(self, error: SupervisorGaveUp) -> None:
-            states.append({it.name: it.state for it in self._running().subscriptions})
+            states.append({it.name: it.state for it in self._running().handlers.subscriptions})
             super()._give_up(error)
 
     def failing(event: Credited) -> None:

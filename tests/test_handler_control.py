@@ -668,7 +668,7 @@ async def test_a_handler_that_is_unsubscribed_handles_nothing_more_and_can_come_
         await store.append(*credited(2))
         await system.settled()
         assert (seen, other, system.statistics().handlers) == ([1], [1], {})
-        assert system._running().router._by_topic.match("bank.credited") == []
+        assert system._running().handlers.router._by_topic.match("bank.credited") == []
         with pytest.raises(UnknownHandler, match="'mail'"):
             await system.unsubscribe("mail")
         async with serving(store, seen.spec(), pattern) as successor:

@@ -270,7 +270,7 @@ async def test_what_is_set_aside_takes_no_checkpoint_past_what_is_not_done() -> 
 
 
 async def test_a_handler_left_behind_goes_on_with_other_aggregates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uno_actors.system.runtime.TURN", 0.05)
+    monkeypatch.setattr("uno_actors.system.handler_host.TURN", 0.05)
     store, go_on, seen = BankStore(), asyncio.Event(), []
 
     @subscribe(name="abreast", concurrency=2, priority=EventPriority.HIGH)

@@ -125,11 +125,11 @@ async def test_a_router_whose_store_failed_for_long_hears_of_new_events_again() 
     async with ActorSystem(store, handlers=[listen]) as system:
         store.failing = True
         await store.append(credited(1))
-        router = system._running()._router_cell
+        router = system._running().handlers.router_cell
         await until(lambda: router.is_suspended)
         for _ in range(2000):  # more than its mailbox holds
-            system._running().router._save_soon()
-            system._running().router.route_soon()
+            system._running().handlers.router._save_soon()
+            system._running().handlers.router.route_soon()
         store.failing = False
         await until(lambda: seen == [1])
         await store.append(credited(2))

@@ -97,8 +97,9 @@ from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.reload import Reloaded
 from uno_actors.supervision.spec import ChildSpec, Supervisor
 from uno_actors.system.bridges import bridge
-from uno_actors.system.runtime import SystemStatistics
-from uno_actors.system.system import ActorSystem, ChildCounts, SupervisorRef
+from uno_actors.system.statistics import SystemStatistics
+from uno_actors.system.supervisor_ref import ChildCounts, SupervisorRef
+from uno_actors.system.system import ActorSystem
 
 __all__ = [
     "Actor",

@@ -11,9 +11,10 @@ from uno_actors.aggregates.actor import AggregateActor
 from uno_actors.aggregates.envelope import CommandEnvelope, Failed
 from uno_actors.aggregates.journal import Journal
 from uno_actors.aggregates.loading import Loader
+from uno_actors.aggregates.settings import AggregateSettings
 from uno_actors.aggregates.snapshots import Snapshots, SnapshotSaver
 from uno_actors.aggregates.statistics import AggregateStatistics
-from uno_actors.clock import Clock, Deadlines, Timer
+from uno_actors.clock import Deadlines, Timer
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import AskTimeout, CommandRejected, OutcomeUnknown, UnoError, describe
 from uno_actors.logs import get_logger
@@ -34,12 +35,7 @@ class Aggregates:
         store: Where streams are loaded from.
         journal: Where events are recorded.
         dispatcher: The loop on which aggregates run.
-        clock: For timeouts and passivation.
-        ask_timeout: Seconds until a command without a reply times out, unless its sender gives a timeout.
-        passivate_after: Seconds without a command after which an aggregate is passivated.
-        max_active: Aggregates that stay active; beyond it those idle for longest are passivated.
-        snapshot_every: Events between two snapshots of an aggregate; 0 or ``None`` to take none.
-        remember_commands: For how many of its last events an aggregate remembers the commands; 0 for none.
+        settings: The options, with the clock.
         start: Starts a coroutine as a task of the system.
         dead: Where commands go that were told and failed.
     """
@@ -50,13 +46,8 @@ class Aggregates:
         store: EventStore,
         journal: Journal,
         dispatcher: Dispatcher,
-        clock: Clock,
+        settings: AggregateSettings,
         *,
-        ask_timeout: float,
-        passivate_after: float,
-        max_active: int,
-        snapshot_every: int | None,
-        remember_commands: int,
         start: Callable[[Coroutine[Any, Any, None]], object],
         dead: DeadMessages,
     ) -> None:
@@ -64,21 +55,21 @@ class Aggregates:
         self.dispatcher = dispatcher
         self.statistics = AggregateStatistics()
         self.start = start
-        self.snapshots = Snapshots(store, snapshot_every)
-        self.saver = SnapshotSaver(self.snapshots, clock, start)
-        self.loader = Loader(types, self.snapshots, remember_commands, self.statistics)
-        self.remember_commands = remember_commands
+        self.snapshots = Snapshots(store, settings.snapshot_every)
+        self.saver = SnapshotSaver(self.snapshots, settings.clock, start)
+        self.loader = Loader(types, self.snapshots, settings.remember_commands, self.statistics)
+        self.remember_commands = settings.remember_commands
         self.log = get_logger(actor="aggregates")
         self.store = store
         self.registry = store.event_registry
-        self.clock = clock
+        self.clock = settings.clock
         self._dead = dead
-        self._ask_timeout = ask_timeout
+        self._ask_timeout = ask_timeout = settings.ask_timeout
         self._deadlines: Deadlines[CommandEnvelope] = Deadlines(
-            clock, ask_timeout, lambda envelope: self._time_out(envelope, ask_timeout)
+            settings.clock, ask_timeout, lambda envelope: self._time_out(envelope, ask_timeout)
         )
-        self._passivate_after = passivate_after
-        self._max_active = max_active
+        self._passivate_after = settings.passivate_after
+        self._max_active = settings.max_active
         self._active: OrderedDict[StreamId, AggregateActor] = OrderedDict()  # the least recently used first
         self._sweeping: Timer | None = None
         self._unanswered = 0

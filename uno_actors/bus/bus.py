@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast, overload
 
@@ -23,12 +23,13 @@ from uno_actors.causality import current_cause
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.events import DomainEvent
 from uno_actors.domain.payloads import unshared
-from uno_actors.errors import InvalidHandler, as_error, describe
+from uno_actors.errors import InvalidHandler, as_error
+from uno_actors.handlers.failures import error_text
+from uno_actors.handlers.routes import Routes
 from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import BoundHandler, EventHandler, EventPriority, HandlerContext, HandlerSpec
 from uno_actors.handlers.subscribe import HandlerRegistry, complete, default_name, gather, subscription_of
 from uno_actors.logs import get_logger, program_logger
-from uno_actors.printable import traceback_text
 from uno_actors.topics import TopicPattern, TopicTrie
 
 T = TypeVar("T")
@@ -37,8 +38,6 @@ H = TypeVar("H", bound="Callable[..., Any] | EventHandler[Any]")
 
 KEPT = 1000
 """Dead letters that a bus keeps, the last ones; all are logged and counted."""
-MAX_ROUTES = 4096
-"""Pairs of event class and topic whose handlers are remembered."""
 NOT_RECORDED = 0
 """``context.position`` of an event that stands in no log; positions in a log begin at 1."""
 
@@ -90,7 +89,8 @@ class _Subscription:
         self.handler: BoundHandler | None = None  # made for the first event
 
 
-Tiers = tuple[tuple[_Subscription, ...], ...]
+Kind = tuple[type[DomainEvent], str | None, str | None]
+"""Class, topic and aggregate type of an event."""
 
 
 class _System(SystemServices, Protocol):
@@ -141,9 +141,9 @@ class EventBus:
         self._by_target: dict[tuple[int, ...], list[_Subscription]] = {}
         self._by_type: dict[type[DomainEvent], dict[_Subscription, None]] = {}
         self._by_topic: TopicTrie[_Subscription] = TopicTrie()
-        self._routes: dict[tuple[type[DomainEvent], str | None, str | None], Tiers] = {}
         self._order = itertools.count()
         self._lock = threading.RLock()
+        self._routes: Routes[Kind, _Subscription] = Routes(self._matching, self._lock, skip_empty=True)
         self._dead_letters: deque[FailedDelivery] = deque(maxlen=KEPT)
         self._published = 0
         self._handled = 0
@@ -258,7 +258,7 @@ class EventBus:
         else:
             for kind in _kinds(spec):
                 self._by_type.setdefault(kind, {})[subscription] = None
-        self._routes = {}
+        self._routes.clear()
         return subscription
 
     def _remove(self, subscription: _Subscription) -> None:
@@ -275,7 +275,7 @@ class EventBus:
         else:
             for kind in _kinds(spec):
                 del self._by_type[kind][subscription]
-        self._routes = {}
+        self._routes.clear()
 
     # --- publishing ---
 
@@ -310,7 +310,9 @@ class EventBus:
             (event.__class__, getattr(event, "topic", None), getattr(event, "aggregate_type", None))
         )
         if tiers is None:
-            tiers = self._route(event)
+            if not issubclass(event.__class__, DomainEvent):
+                raise TypeError(f"a bus carries DomainEvents; found {event!r}")
+            tiers = self._routes[event.__class__, event.topic, event.aggregate_type]
         self._published += 1
         if not tiers:
             return
@@ -372,12 +374,9 @@ class EventBus:
             raise error
         return cast("T", value)
 
-    def _route(self, event: DomainEvent) -> Tiers:
-        """The handlers of events of this class, topic and aggregate type, by priority, in the order of subscription."""
-        kind: type = type(event)
-        if not issubclass(kind, DomainEvent):
-            raise TypeError(f"a bus carries DomainEvents; found {event!r}")
-        topic = event.topic
+    def _matching(self, route: Kind) -> list[_Subscription]:
+        """The handlers of events of this class, topic and aggregate type, in the order of subscription."""
+        kind, topic, aggregate_type = route
         with self._lock:
             of_kind = {
                 subscription: None for base in kind.__mro__ for subscription in self._by_type.get(base, ())
@@ -389,18 +388,8 @@ class EventBus:
                     for subscription in self._by_topic.match(topic)
                     if issubclass(kind, _kinds(subscription.spec))
                 )
-            found = [
-                subscription
-                for subscription in found
-                if subscription.spec.aggregate_type in (None, event.aggregate_type)
-            ]
-            found.sort(key=lambda subscription: (subscription.spec.priority, subscription.order))
-            by_priority = itertools.groupby(found, key=lambda subscription: subscription.spec.priority)
-            tiers = tuple(tuple(tier) for _, tier in by_priority)
-            if len(self._routes) >= MAX_ROUTES:
-                self._routes = {}
-            self._routes[kind, topic, event.aggregate_type] = tiers
-        return tiers
+            found = [each for each in found if each.spec.aggregate_type in (None, aggregate_type)]
+            return sorted(found, key=lambda subscription: subscription.order)
 
     async def _run(
         self,
@@ -455,8 +444,8 @@ class EventBus:
     def _fail(self, subscription: _Subscription, event: DomainEvent, error: BaseException) -> None:
         self._failed += 1
         name = subscription.spec.name
-        text = traceback_text(error)
-        self._dead_letters.append(FailedDelivery(event, name, describe(error), text, datetime.now(UTC)))
+        text = error_text(error)
+        self._dead_letters.append(FailedDelivery(event, name, text.error, text.traceback, text.at))
         self._log.error(
             "handler failed",
             handler=name,

@@ -21,7 +21,7 @@ SET_ASIDE_AGAIN = 0.1
 """Seconds until a store that could not take a dead letter is asked again."""
 
 
-class HandlerHost(Protocol):
+class HandlerCells(Protocol):
     """What the handle of a handler needs from its system."""
 
     def handler_cell(
@@ -46,7 +46,7 @@ class HandlerChild(CellChild):
         subscription: Subscription,
         spec: ChildSpec,
         tell: Callable[[ChildSignal], None],
-        host: HandlerHost,
+        host: HandlerCells,
         store: EventStore,
     ) -> None:
         super().__init__(subscription.name, spec, tell)

@@ -23,7 +23,7 @@ K = TypeVar("K", bound=Hashable)
 S = TypeVar("S", bound=Subscribed)
 
 Tiers = tuple[tuple[S, ...], ...]
-"""Handlers of one kind of event, a tuple for each priority."""
+"""Handlers of one kind of event, a tuple for each priority, HIGH first."""
 
 
 class Routes(dict[K, Tiers[S]]):
@@ -34,11 +34,19 @@ class Routes(dict[K, Tiers[S]]):
     Args:
         find: Returns the handlers of a kind of event, those of one priority in their order.
         lock: Held while a route is found and entered, where several threads use it.
+        skip_empty: Leave out priorities that have no handler.
     """
 
-    def __init__(self, find: Callable[[K], Iterable[S]], lock: "threading.RLock | None" = None) -> None:
+    def __init__(
+        self,
+        find: Callable[[K], Iterable[S]],
+        lock: "threading.RLock | None" = None,
+        *,
+        skip_empty: bool = False,
+    ) -> None:
         super().__init__()
         self._find = find
+        self._skip_empty = skip_empty
         self._lock: AbstractContextManager[object] = nullcontext() if lock is None else lock
 
     def __missing__(self, kind: K) -> Tiers[S]:
@@ -46,7 +54,10 @@ class Routes(dict[K, Tiers[S]]):
             found = tuple(self._find(kind))
             if len(self) >= MAX_ROUTES:
                 self.clear()
-            tiers = self[kind] = tuple(
+            tiers = tuple(
                 tuple(each for each in found if each.spec.priority == priority) for priority in TIERS
             )
+            if self._skip_empty:
+                tiers = tuple(filter(None, tiers))
+            self[kind] = tiers
             return tiers

@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -22,13 +22,11 @@ from uno_actors.bus.publisher import EventPublisher
 from uno_actors.causality import current_cause
 from uno_actors.clock import Clock, SystemClock
 from uno_actors.config.reader import Config, load
-from uno_actors.config.tables import DEFAULT_SUPERVISOR
 from uno_actors.config.writer import write_config
 from uno_actors.domain.aggregate import AggregateRoot, check_events, check_is_aggregate
 from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import (
     InvalidAggregate,
-    InvalidHandler,
     SupervisorGaveUp,
     SystemNotRunning,
     UnknownActor,
@@ -39,7 +37,6 @@ from uno_actors.forks import on_fork
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
 from uno_actors.handlers.projection import published_view
 from uno_actors.handlers.spec import HandlerSpec, Start
-from uno_actors.handlers.subscribe import gather, handler_registry, is_same_target
 from uno_actors.handlers.view import PublishedView
 from uno_actors.logs import get_logger
 from uno_actors.quantities import check_duration
@@ -49,12 +46,15 @@ from uno_actors.store.port import EventStore
 from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.reload import Reloaded, as_running, difference, names_below
 from uno_actors.supervision.spec import ChildSpec, Supervisor
-from uno_actors.supervision.supervisor import SupervisorActor
-from uno_actors.system.runtime import Runtime, Settings, SystemStatistics
-from uno_actors.system.tree import handlers_in, resolve, supervisors_in
+from uno_actors.system.runtime import Runtime
+from uno_actors.system.settings import Settings
+from uno_actors.system.statistics import SystemStatistics
+from uno_actors.system.supervisor_ref import SupervisorRef
+from uno_actors.system.tree import assign, check_unique, handlers_in
 from uno_actors.tasks import begin, end_of
 
 A = TypeVar("A", bound=PykkaActor)
+
 T = TypeVar("T")
 
 CLOSE_TIME = 2.0
@@ -79,6 +79,8 @@ _forks = _Forks()
 
 class ActorSystem:
     """Aggregates, handlers and their supervisors over one store.
+
+    Longer than other classes: it is what programs call, and most of its lines say what that does.
 
     Used as ``async with`` it runs on the present event loop; used as ``with`` it runs on a loop on a thread of
     its own, for synchronous programs. Leaving the block stops it: what was accepted is handled and recorded,
@@ -143,16 +145,16 @@ class ActorSystem:
             )
         for aggregate_type in aggregates or ():
             self._serve(aggregate_type)
-        self._supervised = _assign(handlers, supervisors)
+        self._supervised = assign(handlers, supervisors)
         self._settings = Settings(
-            name,
-            ask_timeout,
-            passivate_after,
-            max_active,
-            snapshot_every,
-            remember_commands,
-            stop_timeout,
-            clock or SystemClock(),
+            name=name,
+            ask_timeout=ask_timeout,
+            passivate_after=passivate_after,
+            max_active=max_active,
+            snapshot_every=snapshot_every,
+            remember_commands=remember_commands,
+            stop_timeout=stop_timeout,
+            clock=clock or SystemClock(),
         )
         self._state: State = "not started"
         self._forks = _forks.count
@@ -297,7 +299,7 @@ class ActorSystem:
         if dispatcher not in ("shared", "thread"):
             raise ValueError(f"dispatcher must be 'shared' or 'thread'; found {dispatcher!r}")
         actor, own_thread = actor_class(*args, **kwargs), dispatcher == "thread"
-        return self._accepting().spawn(actor, name=name, own_thread=own_thread)
+        return self._accepting().actors.spawn(actor, name=name, own_thread=own_thread)
 
     @overload
     def actor(self, name: str) -> ActorRef[Any] | None: ...
@@ -315,7 +317,7 @@ class ActorSystem:
             UnknownActor: There is no actor of this class and name.
             SystemNotRunning: The system was not started, or has stopped.
         """
-        found = self._taking().named(name)
+        found = self._taking().actors.named(name)
         if actor_class is not None:
             if found is None:
                 raise UnknownActor(self.name, name, "none that lives was spawned under this name")
@@ -379,7 +381,7 @@ class ActorSystem:
         """
         if not isinstance(config, Config):
             config = load(config)
-        return await self._on_its_loop(self._reload(_assign(config.handlers, config.supervisors)))
+        return await self._on_its_loop(self._reload(assign(config.handlers, config.supervisors)))
 
     async def _reload(self, wanted: list[Supervisor]) -> Reloaded:
         async with self._reloading:
@@ -419,7 +421,7 @@ class ActorSystem:
         Raises:
             SystemNotRunning: The system was not started, or has stopped.
         """
-        return await self._running().handlers()
+        return await self._running().handlers.infos()
 
     async def pause(self, name: str) -> None:
         """Have a handler handle nothing until it is resumed, wherever it runs and also after restarts.
@@ -432,7 +434,7 @@ class ActorSystem:
         """
         runtime = self._running()
         await HandlerControl(self.store).pause(name)
-        await runtime.look_at_requests()
+        await runtime.handlers.look_at_requests()
 
     async def resume(self, name: str) -> None:
         """Have a paused handler go on.
@@ -442,7 +444,7 @@ class ActorSystem:
         """
         runtime = self._running()
         await HandlerControl(self.store).resume(name)
-        await runtime.look_at_requests()
+        await runtime.handlers.look_at_requests()
 
     async def reset(self, name: str, to: Start) -> int:
         """Have a handler go on from another place; see `HandlerControl.reset`.
@@ -461,7 +463,7 @@ class ActorSystem:
         """
         runtime = self._running()
         position = await HandlerControl(self.store).reset(name, to)
-        await runtime.look_at_requests()
+        await runtime.handlers.look_at_requests()
         return position
 
     async def retry_dead_letters(self, handler: str, positions: Sequence[int] | None = None) -> int:
@@ -482,7 +484,7 @@ class ActorSystem:
         """
         runtime = self._running()
         count = await HandlerControl(self.store).retry(handler, positions)
-        await runtime.look_at_requests()
+        await runtime.handlers.look_at_requests()
         return count
 
     async def unsubscribe(self, name: str) -> None:
@@ -531,7 +533,7 @@ class ActorSystem:
         except BaseException:
             if self._runtime is not None:
                 self._runtime.close()
-                await self._in_time(self._runtime.release(), CLOSE_TIME)
+                await self._in_time(self._runtime.handlers.release(), CLOSE_TIME)
                 self._runtime = None
             await self._close_store(CLOSE_TIME)
             self._state = "stopped"
@@ -654,7 +656,7 @@ class ActorSystem:
             raise SystemNotRunning(self.name, f"{self._state} and takes no more handlers")
         default, *others = self._supervised
         taken = [other.name for supervisor in self._supervised for other in handlers_in(supervisor)]
-        _check_unique("handlers", [spec.name, *taken])
+        check_unique("handlers", [spec.name, *taken])
         default = replace(default, children=(*default.children, ChildSpec(spec, spec.name)))
         self._supervised = [default, *others]
 
@@ -719,120 +721,5 @@ class ActorSystem:
         return f"<ActorSystem {self.name} ({self._state})>"
 
 
-@dataclass(frozen=True, slots=True)
-class ChildCounts:
-    """How many children a supervisor has.
-
-    Attributes:
-        specs: Children, running or not.
-        active: Those that run.
-        supervisors: Those that are supervisors.
-        workers: The others.
-    """
-
-    specs: int
-    active: int
-    supervisors: int
-    workers: int
-
-
-class SupervisorRef:
-    """A running supervisor, as a service sees it; its functions are those of OTP's ``supervisor``.
-
-    Args:
-        system: Where it runs.
-        name: Its name.
-    """
-
-    def __init__(self, system: ActorSystem, name: str) -> None:
-        self.name = name
-        self._system = system
-
-    async def start_child(self, child: Any) -> TreeNode:
-        """Start one more child, as the last; return it when it has started.
-
-        A supervisor that is restarted begins with the children that it was configured with.
-
-        Args:
-            child: As in ``Supervisor(children=[...])``.
-
-        Raises:
-            InvalidSupervisor, InvalidHandler: It cannot stand under this supervisor.
-            Exception: What its start raised; it is no child then.
-        """
-        return await self._system._on_its_loop(self._supervisor.start_child(child))
-
-    async def terminate_child(self, name: str) -> None:
-        """Stop a child; it stays a child that `restart_child` can start, unless it is temporary.
-
-        Raises:
-            UnknownChild: There is none of this name.
-        """
-        await self._system._on_its_loop(self._supervisor.terminate_child(name))
-
-    async def restart_child(self, name: str) -> None:
-        """Start a child that was terminated or has ended.
-
-        Raises:
-            UnknownChild: There is none of this name.
-            InvalidSupervisor: It is running.
-            Exception: What its start raised.
-        """
-        await self._system._on_its_loop(self._supervisor.restart_child(name))
-
-    async def delete_child(self, name: str) -> None:
-        """Forget a child that was terminated or has ended.
-
-        Raises:
-            UnknownChild: There is none of this name.
-            InvalidSupervisor: It is running.
-        """
-        await self._system._on_its_loop(self._supervisor.delete_child(name))
-
-    def which_children(self) -> tuple[TreeNode, ...]:
-        """The children in the order of their start, and how they are."""
-        return self._supervisor.nodes()
-
-    def count_children(self) -> ChildCounts:
-        """How many there are."""
-        nodes = self.which_children()
-        supervisors = sum(node.kind == "supervisor" for node in nodes)
-        active = sum(node.state != "stopped" for node in nodes)
-        return ChildCounts(len(nodes), active, supervisors, len(nodes) - supervisors)
-
-    @property
-    def _supervisor(self) -> SupervisorActor:
-        return self._system._running().supervisor(self.name)
-
-    def __repr__(self) -> str:
-        return f"<SupervisorRef {self.name} of {self._system.name}>"
-
-
 def _qualified(aggregate_type: type[AggregateRoot]) -> str:
     return f"{aggregate_type.__module__}.{aggregate_type.__qualname__}"
-
-
-def _assign(handlers: Iterable[object] | None, supervisors: Sequence[Supervisor]) -> list[Supervisor]:
-    """The supervisors with what stands under them; handlers under none come under the default one, first."""
-    given = [resolve(supervisor) for supervisor in supervisors]
-    taken = [spec for supervisor in given for spec in handlers_in(supervisor)]
-    others = handlers if handlers is None or isinstance(handlers, str) else list(handlers)
-    explicit = {handler.name for handler in others or () if isinstance(handler, HandlerSpec)}
-    free = [
-        spec
-        for spec in gather(handler_registry.values() if others is None else others)
-        if spec.name in explicit or not any(is_same_target(spec.target, other.target) for other in taken)
-    ]
-    _check_unique("handlers", [spec.name for spec in (*taken, *free)])
-    default = Supervisor(DEFAULT_SUPERVISOR, [ChildSpec(spec, spec.name) for spec in free], max_restarts=None)
-    tree = [default, *given]
-    _check_unique("supervisors", [below.name for supervisor in tree for below in supervisors_in(supervisor)])
-    return tree
-
-
-def _check_unique(what: str, names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InvalidHandler(
-            f"two {what} are named {', '.join(map(repr, twice))}: give each a name of its own"
-        )

@@ -1,12 +1,16 @@
 """The tree as it is configured: what stands under which supervisor, each with its name."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from uno_actors.errors import InvalidSupervisor
+from uno_actors.config.tables import DEFAULT_SUPERVISOR
+from uno_actors.errors import (
+    InvalidHandler,
+    InvalidSupervisor,
+)
 from uno_actors.handlers.spec import HandlerSpec
-from uno_actors.handlers.subscribe import gather
+from uno_actors.handlers.subscribe import gather, handler_registry, is_same_target
 from uno_actors.supervision.spec import ChildSpec, Supervisor, to_child_spec
 
 
@@ -60,3 +64,34 @@ def supervisors_in(supervisor: Supervisor) -> Iterator[Supervisor]:
     for spec in supervisor.specs:
         if isinstance(spec.run, Supervisor):
             yield from supervisors_in(spec.run)
+
+
+def assign(handlers: Iterable[object] | None, supervisors: Sequence[Supervisor]) -> list[Supervisor]:
+    """The supervisors with what stands under them; handlers under none come under the default one, first."""
+    given = [resolve(supervisor) for supervisor in supervisors]
+    taken = [spec for supervisor in given for spec in handlers_in(supervisor)]
+    others = handlers if handlers is None or isinstance(handlers, str) else list(handlers)
+    explicit = {handler.name for handler in others or () if isinstance(handler, HandlerSpec)}
+    free = [
+        spec
+        for spec in gather(handler_registry.values() if others is None else others)
+        if spec.name in explicit or not any(is_same_target(spec.target, other.target) for other in taken)
+    ]
+    check_unique("handlers", [spec.name for spec in (*taken, *free)])
+    default = Supervisor(DEFAULT_SUPERVISOR, [ChildSpec(spec, spec.name) for spec in free], max_restarts=None)
+    tree = [default, *given]
+    check_unique("supervisors", [below.name for supervisor in tree for below in supervisors_in(supervisor)])
+    return tree
+
+
+def check_unique(what: str, names: Sequence[str]) -> None:
+    """Check that no name stands there twice.
+
+    Raises:
+        InvalidHandler: One does; with all that do.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InvalidHandler(
+            f"two {what} are named {', '.join(map(repr, twice))}: give each a name of its own"
+        )

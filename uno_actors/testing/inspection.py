@@ -7,7 +7,7 @@ from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.handlers.router import RouterActor
 from uno_actors.store.codec import StreamId
 from uno_actors.supervision.spec import Supervisor
-from uno_actors.system.runtime import Settings
+from uno_actors.system.settings import Settings
 from uno_actors.system.system import ActorSystem
 
 
@@ -63,9 +63,9 @@ def inspect(system: ActorSystem) -> Inspection:
     runtime = system._runtime
     if runtime is None:
         return Inspection(system._state, system._settings, tuple(system._supervised))
-    router: RouterActor | None = getattr(runtime, "router", None)  # made while the system starts
+    router: RouterActor | None = getattr(runtime.handlers, "router", None)  # made while the system starts
     handlers = {}
-    for each in runtime.subscriptions:
+    for each in runtime.handlers.subscriptions:
         now = each.statistics(0 if router is None else router.dispatched(each))
         handlers[each.name] = HandlerInspection(
             now.state, now.position, now.waiting, tuple(each.requests.retries)
@@ -78,6 +78,6 @@ def inspect(system: ActorSystem) -> Inspection:
         handlers,
         {stream: actor.instance for stream, actor in runtime.aggregates._active.items()},
         runtime.aggregates.waiting,
-        {cell.actor.actor_urn: len(cell.inbox) for cell in runtime._spawned},
+        {cell.actor.actor_urn: len(cell.inbox) for cell in runtime.actors.cells},
         len(runtime._tasks),
     )

@@ -1,0 +1,343 @@
+"""The host of a system's handlers: their subscriptions, leases and cells, the router, and what operators request."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from uno_actors.actors.ask import being_handled
+from uno_actors.actors.cell import ActorCell
+from uno_actors.actors.dispatcher import Dispatcher
+from uno_actors.actors.future import Future
+from uno_actors.actors.signals import Failure
+from uno_actors.backoff import Backoff
+from uno_actors.clock import Timer
+from uno_actors.errors import InvalidHandler, WaitsForItself
+from uno_actors.handlers.actor import HandlerActor, Work
+from uno_actors.handlers.child import HandlerChild
+from uno_actors.handlers.control import HandlerControl, HandlerInfo, position_of
+from uno_actors.handlers.failures import HandlerFailure
+from uno_actors.handlers.moves import checkpoint_of, warn_of_skipped, warn_of_unnamed
+from uno_actors.handlers.requests import NO_REQUESTS, ReportedStatus, Requests
+from uno_actors.handlers.router import TURN, RouterActor
+from uno_actors.handlers.services import SystemServices
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.handlers.subscription import HandlerStatistics, Subscription
+from uno_actors.logs import get_logger
+from uno_actors.store.port import EventStore
+from uno_actors.supervision.child import ChildSignal
+from uno_actors.supervision.spec import ChildSpec
+from uno_actors.system.leases import Leases
+from uno_actors.system.settings import Settings
+
+ROUTER_BACKOFF = Backoff(initial=0.1, max=5.0)
+LOOK_AT_REQUESTS = 0.5
+"""Seconds between two looks at what operators request of handlers."""
+
+
+class HandlerHost:
+    """The handlers of a system. Lives on the event loop.
+
+    Longer than other classes: its short methods share the subscriptions and the router, and only start or ask these.
+
+    Args:
+        settings: Of the system.
+        store: Whose log the handlers read.
+        dispatcher: Where they run.
+        system: For their contexts.
+        start_task: Runs a coroutine as a task that is not lost.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: EventStore,
+        dispatcher: Dispatcher,
+        system: SystemServices,
+        start_task: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
+    ) -> None:
+        self.subscriptions: list[Subscription] = []
+        self.router: RouterActor
+        self.router_cell: ActorCell
+        self.start_task = start_task
+        self._clock = settings.clock
+        self._store = store
+        self._dispatcher = dispatcher
+        self._system = system
+        self._control = HandlerControl(store)
+        self._leases = Leases(
+            store,
+            self._control,
+            settings.clock,
+            self.subscriptions,
+            start_task=start_task,
+            give_requests=self._give_requests,
+            on_lost=lambda name: self._reported.pop(name, None),
+            name=settings.name,
+        )
+        self._names: set[str] = set()  # of the handlers that stand in the tree
+        self._reported: dict[str, ReportedStatus] = {}
+        self._looking: Timer | None = None
+        self._cannot_look = False
+        self._is_listening = self._is_closed = False
+        self._let_go = ExitStack()  # what is to be done at the end, however far the start came
+        self._log = get_logger(system=settings.name)
+
+    # --- starting ---
+
+    async def start(self, specs: Sequence[HandlerSpec]) -> int:
+        """Subscribe the handlers and start the router; return the position from which it hands events out."""
+        store = self._store
+        # Leases come first: others may still move the checkpoints of handlers whose leases they have.
+        for spec in specs:
+            await self._leases.take(spec.name)
+        end = await store.last_position()
+        checkpoints = await store.checkpoints()
+        await self._warn_of_names(specs, checkpoints, end)
+        self.subscriptions.extend([await self._subscribe(spec, checkpoints, end) for spec in specs])
+        for subscription in self.subscriptions:
+            if not self._leases.holds(subscription.name):
+                subscription.stand_by()
+        await self._record_begin(self.subscriptions, checkpoints)
+        self.router = RouterActor(store, self.subscriptions, end, self._clock, TURN)
+        self.router_cell = ActorCell(
+            self.router, self._dispatcher, factory=lambda: self.router, on_failed=self._router_failed
+        )
+        self.router_cell.start()
+        self._let_go.callback(self.router.cancel_timers)
+        self._let_go.callback(self.router_cell.kill)
+        if self.subscriptions:
+            await self.look_at_requests()
+        return end
+
+    def listen(self) -> None:
+        """Hand out what is recorded from here on, and follow requests; nothing to do without handlers."""
+        if self.subscriptions and not self._is_listening:
+            self._is_listening = True
+            self._let_go.callback(self._store.on_commit(self.router.route_soon))
+            self.router.route_soon()
+            self._look_later()
+
+    def take_over_later(self) -> None:
+        """Wait for the leases of handlers that other processes run."""
+        self._leases.take_over_later()
+
+    async def _record_begin(self, subscriptions: Sequence[Subscription], checkpoints: dict[str, int]) -> None:
+        """A crash before the first event must not move where "latest" began."""
+        begun = {
+            s.progress.checkpoint: s.progress.position
+            for s in subscriptions
+            if s.leased and s.progress.checkpoint and s.name not in checkpoints
+        }
+        if begun:
+            await self._store.save_progress(begun)
+
+    async def _warn_of_names(
+        self, specs: Sequence[HandlerSpec], checkpoints: Mapping[str, int], end: int
+    ) -> None:
+        if self._store.is_durable:
+            warn_of_unnamed(specs, checkpoints)
+            running = [subscription.spec for subscription in self.subscriptions]
+            warn_of_skipped(specs, running, await self._control.plain(), checkpoints, end)
+
+    async def _subscribe(self, spec: HandlerSpec, checkpoints: dict[str, int], end: int) -> Subscription:
+        others = [subscription.name for subscription in self.subscriptions]
+        position = 0 if spec.keeps_a_view else checkpoint_of(spec, checkpoints, others)
+        if position is None:
+            position = await position_of(self._store, spec.start, end)
+        return Subscription(spec, position, self._store.event_registry, self._clock)
+
+    async def make_child(self, spec: ChildSpec, tell: Callable[[ChildSignal], None]) -> HandlerChild:
+        """The handle of a handler for its supervisor; a handler that is new is subscribed.
+
+        Raises:
+            InvalidHandler: The system runs one of this name already.
+        """
+        handler = spec.run
+        assert isinstance(handler, HandlerSpec)
+        if handler.name in self._names:
+            raise InvalidHandler(f"two handlers are named {handler.name!r}: give each a name of its own")
+        self._names.add(handler.name)
+        known = [subscription for subscription in self.subscriptions if subscription.name == handler.name]
+        try:
+            subscription = known[0] if known else await self._add(handler)
+        except BaseException:
+            await self._free(handler.name)
+            raise
+        return HandlerChild(subscription, spec, tell, self, self._store)
+
+    async def _add(self, spec: HandlerSpec) -> Subscription:
+        """Subscribe a handler that comes while the system runs."""
+        leased = await self._leases.take(spec.name)
+        checkpoints, end = await self._store.checkpoints(), await self._store.last_position()
+        await self._warn_of_names([spec], checkpoints, end)
+        subscription = await self._subscribe(spec, checkpoints, end)
+        if not leased:
+            subscription.stand_by()
+        await self._record_begin([subscription], checkpoints)
+        if leased:
+            self._give_requests(subscription, await self._control.requests())
+        self.router.add(subscription)
+        self.listen()
+        self.take_over_later()
+        return subscription
+
+    async def remove(self, child: HandlerChild) -> None:
+        """Forget a handler that is stopped; its checkpoint stays."""
+        try:
+            await self.router.save_checkpoints()
+        finally:
+            self.router.remove(child.subscription)
+            await self._free(child.name)
+
+    async def _free(self, name: str) -> None:
+        """Let another handler have the name of one that is gone."""
+        self._names.discard(name)
+        await self._leases.release(name)
+
+    def handler_cell(
+        self, subscription: Subscription, on_failed: Callable[[HandlerFailure], None]
+    ) -> tuple[ActorCell, Future[Any]]:
+        """See `uno_actors.handlers.child.HandlerCells`."""
+
+        def instance() -> HandlerActor:
+            return HandlerActor(subscription, self._store, self._dispatcher, self.router, self._system)
+
+        def failed(failure: Failure) -> None:
+            actor = cell.actor
+            assert isinstance(actor, HandlerActor)
+            on_failed(actor.failure(failure))
+
+        started: Future[Any] = Future()
+        cell = ActorCell(instance(), self._dispatcher, factory=instance, on_failed=failed, started=started)
+        cell.name = subscription.name  # in logs and errors
+        subscription.wake = lambda: cell.actor.actor_ref.tell(Work())
+        cell.start()
+        return cell, started
+
+    def dispatched(self, subscription: Subscription) -> int:
+        """See `uno_actors.handlers.child.HandlerCells`."""
+        return self.router.dispatched(subscription)
+
+    def _router_failed(self, failure: Failure) -> None:
+        """The router goes on where it stood: it fails only when its store does."""
+        delay = ROUTER_BACKOFF.delay(self.router_cell.restarts, 0.5)
+        self._log.error("router failed", exc_info=failure.error, restart_in=delay)
+
+        def restart() -> None:
+            if not self.router.actor_stopped.is_set():
+                self.router_cell.restart()
+                self.router.route_soon()
+
+        self._clock.call_later(delay, restart)
+
+    # --- what operators request ---
+
+    async def look_at_requests(self) -> None:
+        """Have the handlers that run here do what operators request."""
+        requests = await self._control.requests()
+        for subscription in self._leased():
+            self._give_requests(subscription, requests)
+
+    def _give_requests(self, subscription: Subscription, requests: Mapping[str, Requests]) -> None:
+        wanted = requests.get(subscription.name, NO_REQUESTS)
+        subscription.take_requests(wanted, self.router.dispatched(subscription))
+
+    async def _report(self) -> None:
+        """Report the status of the handlers that run here, for other processes to read."""
+        now = {subscription.name: subscription.statistics(0) for subscription in self._leased()}
+        status = {
+            name: ReportedStatus(each.state, each.failures, each.restarts) for name, each in now.items()
+        }
+        new = {name: each for name, each in status.items() if self._reported.get(name) != each}
+        if new:
+            await self._control.report(new)
+            self._reported |= new
+
+    def _look_later(self) -> None:
+        self._looking = self._clock.call_later(LOOK_AT_REQUESTS, lambda: self.start_task(self._look_again()))
+
+    async def _look_again(self) -> None:
+        try:
+            await self.look_at_requests()
+            await self._report()
+            self.take_over_later()  # of one that was lost while its checkpoint was written
+            self._cannot_look = False
+        # Any store may raise anything, and a program may cancel tasks that are not its own.
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+            if not self._cannot_look:
+                self._log.error("handlers cannot be controlled yet", exc_info=error)
+            self._cannot_look = True
+        if not self._is_closed:
+            self._look_later()
+
+    # --- for others to read ---
+
+    def statistics(self) -> dict[str, HandlerStatistics]:
+        """By handler name."""
+        return {each.name: each.statistics(self.router.dispatched(each)) for each in self.subscriptions}
+
+    def _leased(self) -> list[Subscription]:
+        return [subscription for subscription in self.subscriptions if subscription.leased]
+
+    def active(self) -> list[Subscription]:
+        """The handlers that run here and are not paused."""
+        return [subscription for subscription in self._leased() if not subscription.requests.paused]
+
+    def live(self) -> list[Subscription]:
+        """The handlers that are live."""
+        return [subscription for subscription in self.subscriptions if subscription.live]
+
+    def lagging(self, end: int) -> list[str]:
+        """What is said of each active handler that has not handled everything up to ``end``."""
+        positions = [(each, self.router.checkpoint(each)) for each in self.active()]
+        return [
+            f"{each.name} is {each.state} at {position}"
+            for each, position in positions
+            if position < end or not each.live
+        ]
+
+    def have_handled(self, subscriptions: Sequence[Subscription], end: int) -> bool:
+        """Whether these handlers are live, carry out no request, and have handled everything up to ``end``."""
+        return all(
+            each.live and not each.requests and self.router.checkpoint(each) >= end for each in subscriptions
+        )
+
+    async def infos(self) -> list[HandlerInfo]:
+        """See `ActorSystem.handlers`."""
+        ours = {each.name: each for each in self.subscriptions}
+        found = await self._control.handlers()
+        return [self._as_it_is(info, ours[info.name]) if info.name in ours else info for info in found]
+
+    def _as_it_is(self, info: HandlerInfo, subscription: Subscription) -> HandlerInfo:
+        """What the store knows of a handler, corrected by what we know."""
+        now = subscription.statistics(self.router.dispatched(subscription))
+        if not subscription.leased:
+            return replace(info, state=now.state)
+        end = info.position + info.lag
+        position = min(now.position, end)
+        return replace(info, state=now.state, position=position, lag=end - position, failures=now.failures)
+
+    def check_not_in_handler(self, what: str) -> None:
+        """Refuse what ends only when every handler has returned, where one of ours is what calls it."""
+        envelope = being_handled.get()
+        if envelope is None or envelope.actor.handling is not envelope:
+            return  # a handler may have started it, and left it behind
+        actor = getattr(envelope.actor, "actor", None)
+        if isinstance(actor, HandlerActor) and actor.subscription in self.subscriptions:
+            raise WaitsForItself(actor.subscription.name, what)
+
+    # --- stopping ---
+
+    async def release(self) -> None:
+        """Let other processes have the handlers."""
+        await self._leases.release_all()
+
+    def close(self) -> None:
+        """Stop the router and everything that comes later, without waiting."""
+        self._is_closed = True
+        self._leases.close()
+        if self._looking is not None:
+            self._looking.cancel()
+        self._let_go.close()
