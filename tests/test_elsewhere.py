@@ -76,8 +76,11 @@ def test_sqlite_store_works_on_windows(tmp_path: Path) -> None:
     assert on("windows", USE, f"sqlite+aiosqlite:///{tmp_path}/guests.db") == "Ada 1, Ada 2"
 
 
-def test_where_files_cannot_be_locked_a_store_on_disk_is_refused_with_what_works(tmp_path: Path) -> None:
-    text = on("neither", USE, f"lmdb:{tmp_path}/guests")
+@pytest.mark.parametrize("url", ["lmdb:{}/guests", "sqlite+aiosqlite:///{}/guests.db"])
+def test_where_files_cannot_be_locked_a_store_on_disk_is_refused_with_what_works(
+    tmp_path: Path, url: str
+) -> None:
+    text = on("neither", USE, url.format(tmp_path))
     assert "this system has no locks of files; a store in memory (memory:) or a PostgreSQL store" in text
     assert not (tmp_path / "guests" / "data.mdb").exists()
 
