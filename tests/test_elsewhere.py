@@ -237,6 +237,6 @@ def test_service_runs_and_stops_by_signals_where_event_loops_handle_none(tmp_pat
         env={**os.environ, "NO_COLOR": "1"},
     )
     assert run.returncode == 0, run.stderr
-    assert "the system cannot be asked about" in run.stderr
+    assert "other processes cannot ask for the state of the system" in run.stderr
     assert "no Unix sockets" in run.stderr
-    assert "told to stop" in run.stderr
+    assert "stopping on signal" in run.stderr
