@@ -94,7 +94,7 @@ async def test_a_command_unknown_to_the_aggregate_is_refused_where_it_is_sent() 
             (message, r"Folder does not handle \w+; it handles: Open, Rename")
             for message in ("open", None, 3, FolderOpened(owner="ada"))
         ),
-        (Open, r"Folder handles commands, and Open is a class of them: write Open\(\.\.\.\)"),
+        (Open, r"Folder handles commands, and Open is a class of commands: write Open\(\.\.\.\)"),
     ],
 )
 async def test_what_is_no_command_is_refused_where_it_is_sent(message: Any, reason: str) -> None:

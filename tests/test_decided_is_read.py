@@ -28,7 +28,7 @@ from uno_actors import (
     upcasts,
 )
 from uno_actors.config.reader import load
-from uno_actors.domain.events import register_event
+from uno_actors.domain.registration import register_event
 from uno_stores import InMemoryEventStore
 
 
@@ -149,7 +149,7 @@ METADATA = [
     ({"version": 0}, "version=0 was given"),
     ({"version": 2**70}, "the place in the stream is aggregate_version"),
     ({"event_type": "bumped"}, "event_type='bumped' was given, which names no class"),
-    ({"event_type": "Picked"}, "would be read as a .*Picked, which has the name too"),
+    ({"event_type": "Picked"}, "would be read as a .*Picked, which has the same name"),
 ]
 
 

@@ -189,7 +189,7 @@ MESSAGES = [
     ),
     (
         OutcomeUnknown("store lmdb:bank", "EIO"),
-        "store lmdb:bank: a commit did not come to its end (EIO)",
+        "store lmdb:bank: a commit did not finish (EIO)",
         "Read the stream before sending the command again",
         {"what": "store lmdb:bank"},
     ),
@@ -201,7 +201,7 @@ MESSAGES = [
     ),
     (
         HandlerTimeout("mail", "Credited at position 7", 0.5),
-        "handler mail has not handled Credited at position 7 within 0.5 s",
+        "handler mail did not handle Credited at position 7 within 0.5 s",
         "raise its timeout",
         {"handler": "mail", "event": "Credited at position 7", "seconds": 0.5},
     ),
@@ -228,7 +228,7 @@ MESSAGES = [
     (
         PlaceTaken(Path("/data/copy")),
         "/data/copy is not empty",
-        "name a new place",
+        "choose a new path",
         {"path": Path("/data/copy")},
     ),
     (

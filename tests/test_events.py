@@ -9,14 +9,8 @@ import pytest
 from pydantic import Field, ValidationError
 
 from uno_actors.causality import Cause
-from uno_actors.domain.events import (
-    METADATA,
-    DomainEvent,
-    EventRegistry,
-    event_registry,
-    register_event,
-    upcasts,
-)
+from uno_actors.domain.events import METADATA, DomainEvent, EventRegistry, event_registry
+from uno_actors.domain.registration import register_event, upcasts
 from uno_actors.errors import AmbiguousEventType, EventNotReadable, InvalidTopic, UnknownEventType
 
 

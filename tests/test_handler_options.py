@@ -123,7 +123,7 @@ async def test_a_coroutine_that_takes_too_long_is_cancelled_and_has_failed() -> 
     assert (seen, cancelled) == ([1, 3], [2, 2])
     (letter,) = await store.dead_letters()
     assert (letter.position, letter.attempts) == (2, 2)
-    assert "HandlerTimeout: handler slow has not handled Credited at position 2 within 0.03 s" in letter.error
+    assert "HandlerTimeout: handler slow did not handle Credited at position 2 within 0.03 s" in letter.error
     assert "await asyncio.Event().wait()" in letter.traceback, "it shows where it was"
 
 

@@ -85,7 +85,13 @@ IMPORTS = {
 def test_there_is_something_to_look_at() -> None:
     assert {"errors", "domain.events", "store.port", "__init__"} <= set(UNO_ACTORS)
     assert {"memory", "lmdb.store", "sql.store"} <= set(STORES)
-    assert IMPORTS["store.codec"] == {"errors", "domain.events", "domain.payloads", "domain.values"}
+    assert IMPORTS["store.codec"] == {
+        "errors",
+        "domain.events",
+        "domain.payload_reader",
+        "domain.payloads",
+        "domain.values",
+    }
 
 
 def test_every_package_stands_in_one_line() -> None:

@@ -35,7 +35,8 @@ from typing_extensions import TypedDict
 from tests.stores.test_contract import STORES
 from uno_actors import AggregateRoot, EventNotReadable, EventNotSerializable, UnoError
 from uno_actors.domain.events import METADATA, DomainEvent, EventRegistry
-from uno_actors.domain.payloads import as_recorded, is_exact
+from uno_actors.domain.exactness import is_exact
+from uno_actors.domain.payloads import as_recorded
 from uno_actors.store.codec import pack, to_event, to_record, unpack
 from uno_actors.testing.contract.store_place import MakeStore
 

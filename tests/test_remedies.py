@@ -176,16 +176,16 @@ MISTAKES: list[tuple[Callable[[], object], type[UnoError], str]] = [
         "Cistern does not handle Poured; it handles: Fill",
     ),  # type: ignore[arg-type]
     (lambda: given(Cistern, Fill()), InvalidAggregate, r"takes events .* commands go into .when\(...\)"),  # type: ignore[arg-type]
-    (lambda: Cistern("a").handle(Fill), UnknownCommand, r"Fill is a class of them: write Fill\(...\)"),  # type: ignore[arg-type]
+    (lambda: Cistern("a").handle(Fill), UnknownCommand, r"Fill is a class of commands: write Fill\(...\)"),  # type: ignore[arg-type]
     (
         lambda: Cistern("a").handle(Fill(litres=13)),
         ApplyFailed,
-        r"apply_poured of Cistern<a@1> raised KeyError: 'thirteen', applying Poured Cistern<a@1>. .* refuse in",
+        r"apply_poured of Cistern<a@1> raised KeyError: 'thirteen' while applying Poured Cistern<a@1>. .* reject in",
     ),
     (
         lambda: Cistern("a").replay([Poured(aggregate_version=1), Poured(litres=13, aggregate_version=2)]),
         ApplyFailed,
-        r"apply_poured of Cistern<a@2> raised KeyError: 'thirteen', applying Poured",
+        r"apply_poured of Cistern<a@2> raised KeyError: 'thirteen' while applying Poured",
     ),
     (
         lambda: Cistern("a").replay([Poured(litres=14, aggregate_version=1)]),

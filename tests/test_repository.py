@@ -48,7 +48,7 @@ async def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 
 async def test_an_id_without_events_is_an_error_with_the_remedy() -> None:
     repository = EventSourcedRepository(Account, BankStore())
-    with pytest.raises(AggregateNotFound, match="Account<alice> has no events: make it by its class"):
+    with pytest.raises(AggregateNotFound, match="Account<alice> has no events: create it with its class"):
         await repository.get_by_id("alice")
     with pytest.raises(LookupError):
         await repository.get_by_id("alice")

@@ -698,7 +698,7 @@ async def test_the_spawn_of_an_actor_that_never_starts_ends_with_the_time_of_an_
     NeverStartsPlainly.leave = threading.Event()
     async with system(ask_timeout=0.1) as running:
         try:
-            with pytest.raises(StartTimeout, match="has not started within 0.1 s and was abandoned"):
+            with pytest.raises(StartTimeout, match="did not start within 0.1 s and was abandoned"):
                 await running.spawn(kind, name="late")
             await until(lambda: running.actor("late") is None)
         finally:

@@ -21,7 +21,8 @@ from uno_actors.config.errors import ConfigFault, InvalidConfig
 from uno_actors.config.writer import NotConfigurable
 from uno_actors.domain.aggregate import AggregateRoot, handles
 from uno_actors.domain.commands import Command
-from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry, register_event, upcasts
+from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry
+from uno_actors.domain.registration import register_event, upcasts
 from uno_actors.errors import (
     AggregateNotFound,
     AmbiguousEventType,

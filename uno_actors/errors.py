@@ -1,10 +1,13 @@
-"""Everything that uno_actors raises on purpose, as one small tree that tells three things apart.
+"""All errors that uno_actors raises on purpose, in one small tree with three branches.
 
-- ``CallerError``: the call, the class or the file is wrong. Change it; trying again is no use.
+- ``CallerError``: the call, the class or the file is wrong. Change it; trying again does not help.
 - ``WorldError``: the disk, the network, the time or another writer stood in the way. Trying again may help.
-- ``InternalError``: what should never be. Please report it.
+- ``InternalError``: this should never happen. Please report it.
 
-Errors carry what they know as attributes, write their own message, and say the remedy.
+Errors carry their data as attributes, write their own message, and say the remedy.
+
+One module of more than 500 lines: the tree is read and searched as a whole, and each class is a few lines of data and
+text. The sections are the branches.
 """
 
 from asyncio import CancelledError
@@ -21,11 +24,11 @@ class UnoError(Exception):
 
 
 class CallerError(UnoError):
-    """The caller's fault: the same call will fail again."""
+    """The caller is at fault: the same call will fail again."""
 
 
 class WorldError(UnoError):
-    """The world's fault: the same call may succeed later."""
+    """The world is at fault: the same call may succeed later."""
 
 
 class InternalError(UnoError):
@@ -33,18 +36,18 @@ class InternalError(UnoError):
 
 
 def describe(error: BaseException) -> str:
-    """Class and text of any error, also of one that cannot be shown or written as UTF-8; long ones are cut."""
+    """Class and text of any error, even one that cannot be shown or written as UTF-8; a long text is cut."""
     try:
         return bounded(readable(f"{type(error).__name__}: {error}"), LONGEST_ERROR)
-    except BaseException:  # noqa: BLE001 - whatever its own __str__ raises, SystemExit too
+    except BaseException:  # noqa: BLE001 - its own __str__ may raise anything, even SystemExit
         return f"{type(error).__name__} (its text cannot be shown)"
 
 
 def bounded_traceback(place: TracebackType | None) -> TracebackType | None:
-    """A traceback that keeps `MAX_FRAMES` frames at the most.
+    """Cut a traceback to at most `MAX_FRAMES` frames.
 
-    The traceback of one instance that is raised again and again, as that of a module's only one is, grows with
-    every time, and all its frames keep what is in them.
+    If a program raises one instance again and again, such as a module's constant, its traceback grows each time, and
+    its frames keep all that they refer to.
     """
     last, count = place, 0
     while last is not None:
@@ -60,23 +63,23 @@ MAX_FRAMES = 1200
 
 
 def shown(value: object, show: Callable[[object], str] = str) -> str:
-    """``show(value)``, or what can be said where a program's own ``__str__`` or ``__repr__`` raises.
+    """``show(value)``, or a substitute if the program's own ``__str__`` or ``__repr__`` raises.
 
-    What a program has written may do anything when it is shown, also where nobody expects it: while a failure is
-    reported. So the runtime shows what is not its own through this function alone.
+    Objects of a program may do anything when they are shown, even while a failure is reported. So the runtime shows
+    them through this function alone.
     """
     try:
         return readable(show(value))
-    except BaseException as error:  # noqa: BLE001 - whatever it raises, SystemExit too
+    except BaseException as error:  # noqa: BLE001 - it may raise anything, even SystemExit
         return f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
 
 
 def as_error(error: BaseException, who: str) -> Exception:
-    """``error`` in the form in which those may get it who wait for what ``who`` does.
+    """``error`` in the form that may reach the caller who waits for ``who``.
 
-    The rule for all that is answered: only the cancellation of the asker itself arrives as ``CancelledError``, and
-    nothing that a reply raises ends a program, a task group or a loop by what Python means by it. So what is no
-    ``Exception``, and ``StopIteration``, arrives as an error of ours, whose ``__cause__`` it is.
+    The rule for all replies: only the caller's own cancellation arrives as ``CancelledError``, and no reply ends a
+    program, a task group or a loop by the meaning that Python gives to its exception. So ``StopIteration``, and
+    whatever is not an ``Exception``, arrives as the ``__cause__`` of an error of ours.
     """
     if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
         return error
@@ -99,7 +102,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 class InvalidTopic(CallerError, ValueError):
-    """A topic or a topic pattern that no event can have or match."""
+    """A topic or topic pattern that no event can have or match."""
 
     def __init__(self, text: str, what: str, reason: str) -> None:
         self.text = text
@@ -123,7 +126,7 @@ class UnknownHandler(CallerError):
 
     Attributes:
         name: The name.
-        known: Those that there are.
+        known: The names that exist.
     """
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
@@ -138,7 +141,7 @@ class UnknownHandler(CallerError):
 
 
 class InvalidReset(CallerError):
-    """A handler cannot go on from there."""
+    """A handler cannot resume from this position."""
 
 
 class NoDeadLetter(CallerError):
@@ -160,7 +163,7 @@ class InvalidHandler(CallerError, TypeError):
 
 
 class InvalidSupervisor(CallerError, ValueError):
-    """A supervisor or one of its children whose rules cannot be, or contradict each other."""
+    """A supervisor or child whose rules are invalid or contradict each other."""
 
     def __init__(self, whose: str, reason: str) -> None:
         self.whose = whose
@@ -168,12 +171,12 @@ class InvalidSupervisor(CallerError, ValueError):
 
 
 class InvalidNumber(CallerError, ValueError):
-    """A duration, a count or another number that cannot be.
+    """A duration, count or other number that is not allowed.
 
     Attributes:
-        what: Which one.
-        allowed: What it may be.
-        found: What it is.
+        what: What the number is for.
+        allowed: The allowed values.
+        found: The value found.
     """
 
     def __init__(self, what: str, allowed: str, found: object) -> None:
@@ -185,7 +188,7 @@ class InvalidNumber(CallerError, ValueError):
 
 
 class UnknownChild(CallerError, LookupError):
-    """No child of this name stands under the supervisor."""
+    """The supervisor has no child of this name."""
 
     def __init__(self, supervisor: str, name: str, known: Iterable[str]) -> None:
         self.supervisor = supervisor
@@ -216,7 +219,7 @@ class MissingApply(CallerError, TypeError):
 
 
 class ApplyFailed(CallerError):
-    """An ``apply_`` method has raised: the event cannot be part of the aggregate's state.
+    """An ``apply_`` method raised: the event cannot become part of the aggregate's state.
 
     Attributes:
         aggregate: The aggregate, with the event's place in its stream as its version.
@@ -229,8 +232,8 @@ class ApplyFailed(CallerError):
         self.method = method
         self.event = event
         super().__init__(
-            f"{method} of {aggregate} raised {reason}, applying {event}. An event has happened: accept it in"
-            f" {method}, and refuse in the @handles method what must not happen"
+            f"{method} of {aggregate} raised {reason} while applying {event}. An event has already happened: accept it"
+            f" in {method}, and reject in the @handles method what must not happen"
         )
 
 
@@ -267,21 +270,21 @@ class CommandRejected(CallerError):
 
 
 class UnknownCommand(CallerError, TypeError):
-    """A command, or something that is none, sent to an aggregate that has no method for it."""
+    """A command, or another object, sent to an aggregate that has no method for it."""
 
     def __init__(self, aggregate: str, command: object, known: Iterable[str]) -> None:
         self.aggregate = aggregate
         self.command = command
         if isinstance(command, type):
             name = command.__name__
-            reason = f"{aggregate} handles commands, and {name} is a class of them: write {name}(...)"
+            reason = f"{aggregate} handles commands, and {name} is a class of commands: write {name}(...)"
         else:
             reason = f"{aggregate} does not handle {type(command).__name__}; it handles: {_listed(known)}"
         super().__init__(reason)
 
 
 class InvalidCommand(CallerError, TypeError):
-    """A command with an id that no message can have; it was not sent."""
+    """A command with an invalid id; it was not sent."""
 
     def __init__(self, command: str, reason: str) -> None:
         self.command = command
@@ -289,7 +292,7 @@ class InvalidCommand(CallerError, TypeError):
 
 
 class ReplyNotRecorded(CallerError):
-    """A command was sent again whose first reply cannot be given again; its events are recorded."""
+    """A repeated command whose first reply cannot be given again; its events are recorded."""
 
     def __init__(self, command: str, command_id: str, stream: str, reason: str) -> None:
         self.command = command
@@ -301,7 +304,7 @@ class ReplyNotRecorded(CallerError):
 
 
 class CommandIdReused(CallerError, ValueError):
-    """A command came with the id of another one, of another type or with other contents. It was not handled.
+    """A command has the id of an earlier one of another type or with other contents. It was not handled.
 
     Attributes:
         command: The class of the command that was not handled.
@@ -315,20 +318,7 @@ class CommandIdReused(CallerError, ValueError):
         self.stream = stream
         super().__init__(
             f"{command} was not handled: its command_id {command_id!r} is that of another command to {stream}, which"
-            f" {recorded}. Give each command an id of its own, and send one again with the type and the fields"
-            " that it had"
-        )
-
-
-class MailboxFull(WorldError):
-    """A bounded mailbox has no room; the message was not accepted."""
-
-    def __init__(self, owner: str, capacity: int) -> None:
-        self.owner = owner
-        self.capacity = capacity
-        super().__init__(
-            f"the mailbox of {owner} is full ({capacity} messages wait). Send less at once: await replies before"
-            " asking more"
+            f" {recorded}. Give each command an id of its own; to send one again, keep its type and its fields"
         )
 
 
@@ -340,7 +330,7 @@ class BlockingCallOnLoop(CallerError, RuntimeError):
 
 
 class NameTaken(CallerError, ValueError):
-    """Another living actor of the system has the name."""
+    """Another running actor of the system has the name."""
 
     def __init__(self, name: str, owner: str) -> None:
         self.name = name
@@ -359,18 +349,61 @@ class SystemNotRunning(CallerError, RuntimeError):
 
 
 class UnknownActor(CallerError, LookupError):
-    """No living actor of this name and class."""
+    """No running actor has this name and class."""
 
     def __init__(self, system: str, name: str, reason: str) -> None:
         self.name = name
         super().__init__(f"system {system!r} has no actor {name!r}: {reason}")
 
 
+# --- the caller's: waiting ----------------------------------------------------------------------------------
+
+
+class ExitRaised(CallerError, RuntimeError):
+    """The work for a reply raised an exception that must not reach the caller: it would end a program or a loop there.
+
+    This concerns ``SystemExit``, ``KeyboardInterrupt``, ``GeneratorExit``, ``StopIteration`` and whatever else is not
+    an ``Exception``. The exception is the ``__cause__``.
+
+    Attributes:
+        who: Whose code raised it.
+    """
+
+    def __init__(self, who: str, what: str) -> None:
+        self.who = who
+        super().__init__(
+            f"{who} raised {what}, which cannot be a reply and ends only this work: raise an"
+            " Exception, or stop the system to end the program"
+        )
+
+
+class WaitsForItself(CallerError, RuntimeError):
+    """A handler waited for something that comes only after the handler has returned."""
+
+    def __init__(self, handler: str, what: str) -> None:
+        self.handler = handler
+        super().__init__(
+            f"handler {handler} waits for {what}, which comes only after this handler has returned: call it from"
+            " outside, or start it in the handler as a task that the handler does not wait for"
+        )
+
+
+class DeadlockError(CallerError):
+    """Actors wait for each other in a cycle, so that none of their replies can come."""
+
+    def __init__(self, cycle: Sequence[str]) -> None:
+        self.cycle = tuple(cycle)
+        super().__init__(
+            f"deadlock: {' -> '.join(cycle)}. Break the cycle: tell instead of ask, or let one of them reply"
+            " before it asks"
+        )
+
+
 # --- the caller's: events and stores -----------------------------------------------------------------------
 
 
 class UnknownEventType(CallerError, LookupError):
-    """A recorded event whose type no class in the registry has."""
+    """No class in the registry has the type of a recorded event."""
 
     def __init__(self, event_type: str, known: Iterable[str]) -> None:
         self.event_type = event_type
@@ -389,19 +422,19 @@ class InvalidEvent(CallerError, TypeError):
 
 
 class AmbiguousEventType(CallerError, LookupError):
-    """Two classes share the name of an event type and the store would have to choose."""
+    """Several classes share the name of an event type, and the store would have to choose."""
 
     def __init__(self, event_type: str, classes: Iterable[str]) -> None:
         self.event_type = event_type
         super().__init__(
             f"event type {event_type!r} names several classes ({_listed(classes)}): give one of them another name"
             " (`event_type: str = ...` in its class), annotate the event in the aggregate's apply_ method, or give"
-            " the store its own event_registry=EventRegistry([...]) with the one that is meant"
+            " the store its own event_registry=EventRegistry([...]) with the right one"
         )
 
 
 class AmbiguousStream(CallerError, LookupError):
-    """Aggregates of several types have the id that was asked for."""
+    """Aggregates of several types have the requested id."""
 
     def __init__(self, aggregate_id: str, types: Iterable[str]) -> None:
         self.aggregate_id = aggregate_id
@@ -412,7 +445,7 @@ class AmbiguousStream(CallerError, LookupError):
 
 
 class EventNotSerializable(CallerError, TypeError):
-    """The payload of an event holds something that cannot be recorded."""
+    """An event holds a value that cannot be recorded."""
 
     def __init__(self, event_type: str, reason: str) -> None:
         self.event_type = event_type
@@ -436,23 +469,23 @@ class EventNotReadable(CallerError, ValueError):
 
 
 class InvalidExpectedVersion(CallerError, ValueError):
-    """``expected_version`` is no version that a stream can have."""
+    """``expected_version`` is not a version that a stream can have."""
 
     def __init__(self, found: object) -> None:
         hint = ""
         if type(found).__module__ == "unittest.mock":
-            hint = ". unittest.mock has an ANY too, which is another one"
+            hint = ". unittest.mock has another ANY"
         super().__init__(
             f"expected_version is a version, 0 or more, or uno_actors.ANY for no check; found {found!r}{hint}"
         )
 
 
 class AggregateNotFound(CallerError, LookupError):
-    """An aggregate of which nothing is recorded."""
+    """No events of the aggregate are recorded."""
 
     def __init__(self, aggregate: str) -> None:
         self.aggregate = aggregate
-        super().__init__(f"{aggregate} has no events: make it by its class, register events, and save it")
+        super().__init__(f"{aggregate} has no events: create it with its class, register events, and save it")
 
 
 class InvalidStoreUrl(CallerError, ValueError):
@@ -467,7 +500,7 @@ class InvalidStoreUrl(CallerError, ValueError):
 
 
 class StoreFormatError(CallerError):
-    """The place holds something that this version does not read; it was left as it was."""
+    """The path holds something that this version cannot read; it was not changed."""
 
     def __init__(self, path: Path, reason: str) -> None:
         self.path = path
@@ -475,7 +508,7 @@ class StoreFormatError(CallerError):
 
 
 class StoreForked(CallerError, RuntimeError):
-    """A forked process used the store of its parent; nothing was done, and the parent's is unharmed."""
+    """A forked process used the store of its parent. Nothing was done, and the parent's store is unharmed."""
 
     def __init__(self, store: str) -> None:
         self.store = store
@@ -486,11 +519,11 @@ class StoreForked(CallerError, RuntimeError):
 
 
 class PlaceTaken(CallerError):
-    """Something is where a store was to be written; it was left as it was."""
+    """The path for a new store is not empty; its contents were not changed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        super().__init__(f"{path} is not empty, and nothing is overwritten: name a new place")
+        super().__init__(f"{path} is not empty, and nothing is overwritten: choose a new path")
 
 
 # --- the world's -------------------------------------------------------------------------------------------
@@ -505,7 +538,7 @@ class StoreUnavailable(WorldError):
 
 
 class LeaseLost(StoreUnavailable):
-    """Another process has taken over handlers of this one: what this one still writes for them is refused.
+    """Another process has taken over handlers of this one; what this one still writes for them is refused.
 
     Attributes:
         handlers: Their names.
@@ -516,13 +549,13 @@ class LeaseLost(StoreUnavailable):
         names = ", ".join(self.handlers)
         super().__init__(
             store,
-            f"another process has taken over {names}, while this one hung or was cut off: what this one still writes"
+            f"another process has taken over {names} while this one hung or was cut off: what this one still writes"
             " for it is refused",
         )
 
 
 class StoreFull(WorldError):
-    """There is no room for what was to be recorded; nothing was recorded."""
+    """The store has no room for the events; nothing was recorded."""
 
     def __init__(self, store: str, reason: str) -> None:
         self.store = without_password(store)
@@ -530,12 +563,12 @@ class StoreFull(WorldError):
 
 
 class OutcomeUnknown(WorldError):
-    """The store failed while committing: it cannot be known whether the events were recorded.
+    """The store failed while committing: it is unknown whether the events were recorded.
 
     Attributes:
-        command_id: Of the command that was handled: sent again with this id it takes effect once. ``None`` if
-            there was none, or if the system remembers none.
-        since: Position in the log after which its events are, if they were recorded: with ``ask(command,
+        command_id: Of the command that was handled: sent again with this id, it takes effect once. ``None`` if there
+            was no command, or if the system remembers none.
+        since: Position of the log after which its events are, if they were recorded: with ``ask(command,
             since=...)`` it takes effect once, however late it is sent again. ``None`` as above.
     """
 
@@ -553,12 +586,12 @@ class OutcomeUnknown(WorldError):
             " it takes effect once"
         )
         super().__init__(
-            f"{what}: a commit did not come to its end ({reason}); its events may or may not be recorded. {remedy}"
+            f"{what}: a commit did not finish ({reason}); its events may or may not be recorded. {remedy}"
         )
 
 
 class ConcurrencyConflict(WorldError):
-    """Another writer was faster: the stream is not at the version that the caller decided upon."""
+    """Another writer was faster: the stream is not at the version on which the caller decided."""
 
     def __init__(self, stream: str, expected: int, actual: int) -> None:
         self.stream = stream
@@ -570,12 +603,24 @@ class ConcurrencyConflict(WorldError):
         )
 
 
+class MailboxFull(WorldError):
+    """A bounded mailbox has no room; the message was not accepted."""
+
+    def __init__(self, owner: str, capacity: int) -> None:
+        self.owner = owner
+        self.capacity = capacity
+        super().__init__(
+            f"the mailbox of {owner} is full ({capacity} messages wait). Send fewer at once: await replies before"
+            " asking more"
+        )
+
+
 class AskTimeout(WorldError, TimeoutError):
     """No reply came in time.
 
     Attributes:
-        started: Whether the actor had begun to handle the message. If not, it was withdrawn and will not be
-            handled; if so, its outcome is unknown to the caller.
+        started: Whether the actor had begun to handle the message. If not, the message was withdrawn and will not be
+            handled; otherwise it may still take effect.
     """
 
     def __init__(self, actor: str, message: str, seconds: float, *, started: bool, doing: str) -> None:
@@ -587,12 +632,12 @@ class AskTimeout(WorldError, TimeoutError):
 
 
 class StartTimeout(AskTimeout):
-    """A spawned actor has not started within the time that an ask has; it was abandoned."""
+    """A spawned actor did not start within the timeout of an ask; it was abandoned."""
 
     def __init__(self, actor: str, seconds: float, doing: str) -> None:
         super().__init__(actor, "on_start", seconds, started=True, doing=doing)
         self.args = (
-            f"{actor} has not started within {seconds:g} s and was abandoned: its on_start did not return. {doing}",
+            f"{actor} did not start within {seconds:g} s and was abandoned: its on_start did not return. {doing}",
         )
 
 
@@ -601,7 +646,7 @@ class HandlerTimeout(WorldError, TimeoutError):
 
     Attributes:
         handler: Its name.
-        event: Which event, or batch of events, it was handling.
+        event: The event, or batch of events, that it was handling.
         seconds: Its ``timeout``.
     """
 
@@ -610,17 +655,16 @@ class HandlerTimeout(WorldError, TimeoutError):
         self.event = event
         self.seconds = seconds
         super().__init__(
-            f"handler {handler} has not handled {event} within {seconds:g} s; make it quicker, or raise its"
+            f"handler {handler} did not handle {event} within {seconds:g} s; make it quicker, or raise its"
             " timeout"
         )
 
 
 class WorkCancelled(WorldError):
-    """What was asked for was cancelled where it was done; the asker itself was not.
+    """The work for a reply was cancelled; the caller was not.
 
-    Its ``__cause__`` is the ``asyncio.CancelledError``. It arises when an actor's code cancels its own task or
-    raises ``CancelledError`` (as a client that is closed does), and when a program cancels tasks that are not
-    its own.
+    Its ``__cause__`` is the ``asyncio.CancelledError``. It arises when an actor's code cancels its own task or raises
+    ``CancelledError`` (as a closed client does), and when a program cancels tasks that are not its own.
 
     Attributes:
         who: Whose work was cancelled.
@@ -629,58 +673,18 @@ class WorkCancelled(WorldError):
     def __init__(self, who: str) -> None:
         self.who = who
         super().__init__(
-            f"{who}: the work was cancelled before its end, and may have taken effect in part. Whoever asked was not"
-            " cancelled: ask again, and cancel tasks of your own alone"
-        )
-
-
-class ExitRaised(CallerError, RuntimeError):
-    """What was asked for raised what must not reach the asker: it would end the program, or a loop, there.
-
-    So it is with ``SystemExit``, ``KeyboardInterrupt``, ``GeneratorExit``, ``StopIteration`` and all that is no
-    ``Exception``. It is the ``__cause__``.
-
-    Attributes:
-        who: Whose code raised it.
-    """
-
-    def __init__(self, who: str, what: str) -> None:
-        self.who = who
-        super().__init__(
-            f"{who} raised {what}, which is no error to answer with and ends nothing but this work: raise an"
-            " Exception, or stop the system to end the program"
-        )
-
-
-class WaitsForItself(CallerError, RuntimeError):
-    """A handler waited for what cannot come before the handler itself has returned."""
-
-    def __init__(self, handler: str, what: str) -> None:
-        self.handler = handler
-        super().__init__(
-            f"handler {handler} waits for {what}, which comes only after this handler has returned: call it from"
-            " outside, or start it in the handler as a task that the handler does not wait for"
-        )
-
-
-class DeadlockError(CallerError):
-    """Actors wait for each other in a circle, so that none of their replies can ever come."""
-
-    def __init__(self, cycle: Sequence[str]) -> None:
-        self.cycle = tuple(cycle)
-        super().__init__(
-            f"deadlock: {' -> '.join(cycle)}. Break the circle: tell instead of ask, or let one of them reply"
-            " before it asks"
+            f"{who}: the work was cancelled before it finished, and may have taken effect in part. The caller was not"
+            " cancelled: ask again, and cancel only tasks of your own"
         )
 
 
 class SupervisorGaveUp(WorldError):
-    """A supervisor saw more failures than its restart budget allows, or one that escalates.
+    """A supervisor saw more failures than its restart budget allows, or a failure that escalates.
 
     Attributes:
         supervisor: Its name.
         child: The name of the child that failed.
-        cause: With what it failed.
+        cause: The child's last error.
     """
 
     def __init__(self, supervisor: str, child: str, reason: str, cause: BaseException) -> None:
@@ -696,7 +700,7 @@ class SupervisorGaveUp(WorldError):
 
 
 class CorruptRecord(InternalError):
-    """Bytes in the store that are no record."""
+    """Bytes in the store that are not a record."""
 
     def __init__(self, where: str, reason: str) -> None:
         self.where = where

@@ -1,4 +1,4 @@
-"""Commands: what somebody wants an aggregate to do."""
+"""Commands: requests to an aggregate."""
 
 from typing import Any, Generic
 
@@ -12,20 +12,20 @@ R_co = TypeVar("R_co", default=Any, covariant=True)
 
 
 class Command(BaseModel, Generic[R_co], metaclass=FrozenModel):
-    """A wish that an aggregate grants or rejects; subclass it and add fields.
+    """A request that an aggregate grants or rejects; subclass it and add fields.
 
-    ``class Deposit(Command[int])`` says that the reply is an ``int``; a bare ``Command`` leaves it open. A command
-    whose reply is a ``bool`` may stand where the reply is to be an ``int``.
+    ``class Deposit(Command[int])`` declares an ``int`` as reply; a bare ``Command`` leaves it open. A command whose
+    reply is a ``bool`` may be used where the reply must be an ``int``.
 
     Attributes:
-        command_id: 32 hexadecimal digits, unique; or what you give, say the key of a request. ``None`` means a new
-            one. An aggregate handles one id once: sent again it gets the recorded reply (see `ActorSystem`). An
-            id that comes again with another type of command or other contents is refused; what counts as
-            contents says `uno_actors.aggregates.fingerprint`.
-        correlation_id: Common to all that follows from one first message; taken from the event during whose
-            handling the command is sent, if not given. Where there is none the events of the command get one of
-            their own, so that commands of one id that are sent to two aggregates are two beginnings.
-        causation_id: The id of the message that caused this command; taken likewise.
+        command_id: 32 hexadecimal digits, unique; or your own id, such as the key of a request. ``None`` means a new
+            one. An aggregate handles one id once: a command sent again gets the recorded reply (see `ActorSystem`).
+            The same id with another type of command or other contents is refused; see
+            `uno_actors.aggregates.fingerprint` for what counts as contents.
+        correlation_id: Common to all messages that go back to one first message. Default is that of the event being
+            handled when the command is sent. Without either, the events of the command get an id of their own, so
+            that commands of one id sent to two aggregates begin two chains.
+        causation_id: The id of the message that caused this command; default as for ``correlation_id``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,25 +1,21 @@
-"""Domain events: what happened, for good.
+"""Domain events: immutable facts.
 
-An event is a frozen pydantic model. Some of its fields are metadata, the same for all events; every other
-field is payload. Event types are found again by name in an `EventRegistry`; older payloads are brought up to
-today's schema by the steps registered with `upcasts`.
+An event is a frozen pydantic model. Some of its fields are metadata, the same for all events; the others are its
+payload. An `EventRegistry` finds event types by name; the steps registered with `upcasts` bring older payloads up to
+today's schema.
 """
 
-import ast
 import itertools
-import sys
-import typing
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
-from typing import Any, ClassVar, Self, TypeVar, overload
-from uuid import UUID
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticUndefined
 
 from uno_actors.causality import Cause, new_id
+from uno_actors.domain.generic_models import parametrise
 from uno_actors.errors import (
     AmbiguousEventType,
     EventNotReadable,
@@ -33,10 +29,10 @@ from uno_actors.quantities import is_count
 from uno_actors.topics import check_topic
 
 MAX_VERSION = 2**31
-"""Schema versions are smaller, so that every store has room for them."""
+"""Schema versions are smaller than this, so that every store has room for them."""
 
 
-_set = object.__setattr__  # which a frozen model lets pass
+_set = object.__setattr__  # a frozen model allows this one
 
 
 def _now() -> datetime:
@@ -73,7 +69,7 @@ class DomainEvent(BaseModel, metaclass=FrozenModel):
         aggregate_id: The aggregate whose stream it belongs to; set when an aggregate registers it.
         aggregate_type: The class name of that aggregate; set with it.
         aggregate_version: Its place in that stream, from 1; set with it.
-        correlation_id: Common to all that follows from one first message.
+        correlation_id: Common to all messages that go back to one first message.
         causation_id: The id of the message that caused this event.
         topic: Dotted name for routing, such as ``accounts.deposited``.
     """
@@ -91,14 +87,14 @@ class DomainEvent(BaseModel, metaclass=FrozenModel):
     causation_id: str | None = None
     topic: str | None = None
 
-    __slots__ = ("_proven_payload",)  # the bytes of an event that was proven to be read back as it is
+    __slots__ = ("_proven_payload",)  # the bytes of an event that is proven to read back as it is
 
     _proven_payload: ClassVar[bytes]
     _schema_version: ClassVar[int] = 1
     _type_name: ClassVar[str] = "DomainEvent"
     _exactly: ClassVar[Callable[[dict[str, Any]], bool] | None] = None  # see `payloads`
 
-    # Validators by name, for they hold where a subclass declares the field again: `topic: str = "a.b"`.
+    # Validators by name also hold where a subclass declares the field again: `topic: str = "a.b"`.
     _aware = field_validator("timestamp")(_aware)
     _checked = field_validator("topic")(_checked)
 
@@ -125,17 +121,17 @@ class DomainEvent(BaseModel, metaclass=FrozenModel):
 
     @classmethod
     def schema_version(cls) -> int:
-        """The schema version of events that this class makes today."""
+        """The schema version of the events that this class makes today."""
         return cls._schema_version
 
     @property
     def cause(self) -> Cause:
-        """How messages that follow from this event name it."""
+        """The cause that messages caused by this event name."""
         return Cause(self.correlation_id or self.event_id, self.event_id)
 
     def stamped(self, **metadata: object) -> Self:
-        """A copy with other metadata; values are taken as they are."""
-        # What `model_copy(update=...)` does for fields, in a fifth of its time.
+        """A copy with other metadata; the values are not validated."""
+        # As `model_copy(update=...)` does for fields, in a fifth of its time.
         copy = self.__class__.__new__(self.__class__)
         private, extra = self.__pydantic_private__, self.__pydantic_extra__
         _set(copy, "__dict__", self.__dict__ | metadata)
@@ -162,7 +158,7 @@ def _checked_version(event_type: type[DomainEvent]) -> int:
         raise InvalidEvent(
             event_type.__qualname__,
             "version is the schema version of its payload: give it a whole number from 1 as default"
-            f" (`version: int = 2`), or leave it away; found {_default(version)}",
+            f" (`version: int = 2`), or leave it out; found {_default(version)}",
         )
     return version
 
@@ -173,7 +169,7 @@ def _checked_name(event_type: type[DomainEvent]) -> str:
         raise InvalidEvent(
             event_type.__qualname__,
             "event_type is the name under which its events are recorded: give it a str as default"
-            f' (`event_type: str = "orders.created"`), or leave it away; found {_default(name)}',
+            f' (`event_type: str = "orders.created"`), or leave it out; found {_default(name)}',
         )
     return str(name)
 
@@ -183,35 +179,37 @@ def _default(value: object) -> str:
 
 
 def check_metadata(event: DomainEvent) -> None:
-    """Refuse metadata that a user gave and under which ``event`` could not be read again.
+    """Refuse metadata given by a user with which ``event`` could not be read again.
 
-    An event of an older schema version is history that is brought along: upcasts read it.
+    An event of an older schema version is imported history: upcasts read it.
 
     Raises:
-        EventNotSerializable: Its schema version is none of its class's.
+        EventNotSerializable: Its class has no such schema version.
     """
     current = event._schema_version
     if type(event.version) is not int or not 1 <= event.version <= current:
         raise EventNotSerializable(
             event.event_type,
             f"version={event.version!r} was given, and the schema version of {type(event).__name__} is {current}."
-            " Leave it away; the place in the stream is aggregate_version, which is set for you",
+            " Leave it out; the place in the stream is aggregate_version, which is set for you",
         )
 
 
 E = TypeVar("E", bound=DomainEvent)
+
 Payload = dict[str, Any]
+
 Upcast = Callable[[Payload], Payload]
 
 Meaning = Callable[[str], "Collection[type[DomainEvent]]"]
-"""The classes that an aggregate names by the name of an event type."""
+"""The classes that an aggregate means by the name of an event type."""
 
 _meanings: dict[str, dict[str, Meaning]] = {}
 """By aggregate type, and by the qualified name of the aggregate's class."""
 
 
 def register_meaning(aggregate: type, aggregate_type: str, meaning: Meaning) -> None:
-    """Let the class of an aggregate tell what it means by the names of events."""
+    """Let the class of an aggregate say which events it means by their names."""
     _meanings.setdefault(aggregate_type, {})[_qualified(aggregate)] = meaning
     event_registry.generation += 1
 
@@ -222,13 +220,13 @@ class EventRegistry:
     Args:
         event_types: Classes, or a mapping of recorded names to classes.
 
-    Two classes may share a name, as those of two bounded contexts do: the aggregate type then tells which one is
-    meant, by what the ``apply_`` methods of the aggregate are annotated with, or else by the module in which it
-    is defined. Where that does not tell, the event is refused, before it is recorded. A class defined again (same
-    module and qualified name, as in a notebook) replaces itself.
+    Two classes may share a name, as those of two bounded contexts do. The aggregate type then shows which one is
+    meant: by the annotations of the aggregate's ``apply_`` methods, or by the module in which it is defined. If
+    neither does, the event is refused before it is recorded. A class defined again (same module and qualified name,
+    as in a notebook) replaces the earlier one.
 
     Attributes:
-        generation: Grows with each registration, for those who cache what they looked up.
+        generation: Grows with each registration, so that results of lookups can be cached.
     """
 
     def __init__(
@@ -263,12 +261,12 @@ class EventRegistry:
         """The class whose events are recorded as ``name``.
 
         Args:
-            name: As it is recorded; ``Changed[int]`` names a parametrised class also before the program makes it.
+            name: As it is recorded; ``Changed[int]`` also names a parametrised class that the program has not made yet.
             aggregate_type: The type of the aggregate whose event it is.
 
         Raises:
             UnknownEventType: There is none.
-            AmbiguousEventType: There are several, and the aggregate type does not tell which is meant.
+            AmbiguousEventType: There are several, and the aggregate type does not show which is meant.
         """
         refs = self._classes.get(name)
         if refs is not None and len(refs) == 1 and (known := refs[0]()):
@@ -307,23 +305,23 @@ class EventRegistry:
             return False
         try:
             return issubclass(self.resolve(name, aggregate_type), event_type)
-        except LookupError:  # unknown, or ambiguous: whoever reads it is told
+        except LookupError:  # unknown or ambiguous; reading it raises the error
             return name in self.names_of(event_type)
 
     def check_readable(self, event: DomainEvent) -> None:
-        """See that ``event`` is found again by the metadata that it is recorded with.
+        """Check that ``event`` is read as its own class from the metadata that it is recorded with.
 
-        A class that is not registered here is read by the programs that know it.
+        Events of a class that is not registered here are for programs that know it.
 
         Raises:
-            AmbiguousEventType: Another class has the same name, and the aggregate type does not tell which is meant.
-            EventNotSerializable: It would be read as an event of another class, or its schema version is none
-                of its class's.
+            AmbiguousEventType: Another class has the same name, and the aggregate type does not show which is meant.
+            EventNotSerializable: It would be read as an event of another class, or its class has no such schema
+                version.
         """
         if event.version != event._schema_version:
             check_metadata(event)
         key = type(event), event.event_type, event.aggregate_type
-        known = self.generation + event_registry.generation  # which grows when aggregates are defined
+        known = self.generation + event_registry.generation  # the latter grows when aggregates are defined
         if self._resolved.get(key) == known:
             return
         self._check_found_again(*key)
@@ -340,13 +338,13 @@ class EventRegistry:
                 raise EventNotSerializable(
                     name,
                     f"{qualified} is recorded as {event_type.type_name()!r}, and event_type={name!r} was given, which"
-                    f" names no class: leave it away, or register the name with @register_event(name={name!r})",
+                    f" names no class: leave it out, or register the name with @register_event(name={name!r})",
                 ) from None
             return
         if not _stands_for(known, event_type):
             raise EventNotSerializable(
                 name,
-                f"it is a {qualified} and would be read as a {_qualified(known)}, which has the name too",
+                f"it is a {qualified} and would be read as a {_qualified(known)}, which has the same name",
             )
         if "[" in name and parametrise(_generic_of(event_type), name[name.index("[") :]) is not event_type:
             raise EventNotSerializable(
@@ -371,7 +369,7 @@ class EventRegistry:
         return [name for name in tuple(self._classes) if len(self._known(name)) > 1]
 
     def check_meant(self, event_type: type[DomainEvent], aggregate_type: str) -> None:
-        """See that events of ``event_type`` of such an aggregate are read as what they are.
+        """Check that events of ``event_type`` of such an aggregate are read as their own class.
 
         Raises:
             AmbiguousEventType: They would be read as events of another class.
@@ -390,7 +388,7 @@ class EventRegistry:
         """Register one step of schema evolution; see `upcasts`.
 
         Raises:
-            ValueError: ``from_version`` is no version.
+            ValueError: ``from_version`` is not a schema version.
         """
         if not is_count(from_version, 1) or from_version >= MAX_VERSION:
             raise ValueError(f"schema versions start at 1; found from_version={from_version!r}")
@@ -411,10 +409,10 @@ class EventRegistry:
 
         Args:
             name: Under which the event is recorded; steps registered for it come before those of the class.
-            recorded: The version that the payload has.
-            current: The version that it is wanted in.
-            payload: It may be changed.
-            event_type: The class that it is read as, for the steps that were registered for the class or its bases.
+            recorded: The version of the payload.
+            current: The version to return.
+            payload: May be changed.
+            event_type: The class that it is read as, for steps that were registered for the class or its bases.
             where: The place of the event, named in errors.
 
         Raises:
@@ -452,12 +450,12 @@ def _qualified(kind: type) -> str:
 
 
 def _stands_for(known: type[DomainEvent], event_type: type[DomainEvent]) -> bool:
-    """Whether an ``event_type`` may be read as a ``known``: it is the class, or one of an older schema."""
+    """Whether an ``event_type`` may be read as ``known``: the same class, or one with an older schema."""
     return _qualified(known) == _qualified(event_type) or known.schema_version() > event_type.schema_version()
 
 
 def _nearest(aggregate: str, classes: list[type[DomainEvent]]) -> list[type[DomainEvent]]:
-    """Those of ``classes`` that share the longest way of packages, modules and scopes with ``aggregate``."""
+    """The ``classes`` that share the longest path of packages, modules and scopes with ``aggregate``."""
     way = aggregate.split(".")[:-1]
 
     def shared(known: type[DomainEvent]) -> int:
@@ -476,108 +474,5 @@ def _generic_of(event_type: type[DomainEvent]) -> type[DomainEvent]:
     return event_type if origin is None or not issubclass(origin, DomainEvent) else origin
 
 
-def parametrise(generic: type[DomainEvent], arguments: str) -> type[DomainEvent] | None:
-    """``generic`` with the arguments in a recorded name, as in ``Changed[list[int]]``.
-
-    The text comes out of a store: it is read as names, never evaluated. A name stands for a type of Python or
-    for what the module of ``generic`` calls by it.
-
-    Returns:
-        The class; ``None`` if a name stands for nothing, or ``generic`` takes no such arguments.
-    """
-    known = {**vars(sys.modules.get(generic.__module__, typing)), **_TYPE_NAMES}
-    try:
-        tree = ast.parse(f"_{arguments}", mode="eval").body
-        if not isinstance(tree, ast.Subscript):
-            return None
-        parametrised = generic[_type_named(tree.slice, known)]  # type: ignore[index]
-    except Exception:  # noqa: BLE001 - whatever a name stands for may refuse to be an argument
-        return None
-    return parametrised if isinstance(parametrised, type) and issubclass(parametrised, DomainEvent) else None
-
-
-def _type_named(tree: ast.expr, known: Mapping[str, Any]) -> Any:
-    match tree:
-        case ast.Name(id=name):
-            return known[name]
-        case ast.Constant(value=None):
-            return None
-        case ast.Tuple(elts=parts):
-            return tuple(_type_named(part, known) for part in parts)
-        case ast.Subscript(value=origin, slice=arguments):
-            return _type_named(origin, known)[_type_named(arguments, known)]
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _type_named(left, known) | _type_named(right, known)
-    raise LookupError(ast.dump(tree))
-
-
-_TYPES = (
-    bool,
-    int,
-    float,
-    str,
-    bytes,
-    list,
-    dict,
-    set,
-    frozenset,
-    tuple,
-    Decimal,
-    UUID,
-    date,
-    datetime,
-    time,
-    timedelta,
-)
-_TYPE_NAMES: dict[str, Any] = {kind.__name__: kind for kind in _TYPES} | {
-    "Any": Any,
-    "NoneType": None,
-    "Optional": typing.Optional,
-    "Union": typing.Union,
-}
-
 event_registry = EventRegistry()
-"""The process-wide registry, in which every subclass of `DomainEvent` enters itself."""
-
-
-@overload
-def register_event(event_type: type[E]) -> type[E]: ...
-@overload
-def register_event(*, name: str) -> Callable[[type[E]], type[E]]: ...
-
-
-def register_event(
-    event_type: type[E] | None = None, *, name: str | None = None
-) -> type[E] | Callable[[type[E]], type[E]]:
-    """Class decorator that names an event type to the process-wide registry.
-
-    Subclasses of `DomainEvent` register by themselves under their own name; with ``name=`` events recorded
-    under another name, say that of the class before it was renamed, are read as this class too.
-    """
-
-    def register(event_type: type[E]) -> type[E]:
-        event_registry.register(event_type, name)
-        return event_type
-
-    return register if event_type is None else register(event_type)
-
-
-def upcasts(event_type: type[DomainEvent] | str, from_version: int) -> Callable[[Upcast], Upcast]:
-    """Register a function that turns a payload of one schema version into one of the next.
-
-    Args:
-        event_type: The class or the recorded name of the event type.
-        from_version: The schema version that the function reads; it returns ``from_version + 1``.
-
-    The function takes the payload (a ``dict`` without metadata) and returns the new one. Steps chain: an
-    event of version 1 passes 1 to 2 and 2 to 3 when today's class has ``version: int = 3``.
-
-    Raises:
-        ValueError: ``from_version`` is no version.
-    """
-
-    def register(step: Upcast) -> Upcast:
-        event_registry.add_upcast(event_type, from_version, step)
-        return step
-
-    return register
+"""The process-wide registry, in which every subclass of `DomainEvent` registers itself."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from uno_actors.clock import Clock
 from uno_actors.domain.events import DomainEvent, EventRegistry
-from uno_actors.domain.payloads import is_exact
+from uno_actors.domain.exactness import is_exact
 from uno_actors.handlers.failures import FailedEvent, Failures
 from uno_actors.handlers.progress import Progress
 from uno_actors.handlers.requests import PendingRequests, Requests

@@ -14,7 +14,8 @@ from typing import NamedTuple, get_args
 import msgpack
 
 from uno_actors.domain.events import METADATA, DomainEvent, EventRegistry, Payload
-from uno_actors.domain.payloads import Unreadable, pack_payload, read_fields, tags_of, unpack_fields
+from uno_actors.domain.payload_reader import Unreadable, read_fields, tags_of, unpack_fields
+from uno_actors.domain.payloads import pack_payload
 from uno_actors.domain.values import TagReader, UnknownClass, tag_reader
 from uno_actors.errors import CorruptRecord, EventNotReadable, EventNotSerializable
 

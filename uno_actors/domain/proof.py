@@ -1,0 +1,106 @@
+"""The proof: an event is written, read and compared, and fields that plain msgpack does not carry get tags."""
+
+from typing import TypeVar
+
+import msgpack
+
+from uno_actors.domain.events import METADATA, DomainEvent, Payload
+from uno_actors.domain.payload_reader import Unreadable, classes_of, read_fields, tags_of, unpack_fields
+from uno_actors.domain.payload_writer import NotRecordable, with_offset, written_fields
+from uno_actors.domain.values import (
+    difference,
+    with_tags,
+)
+from uno_actors.errors import EventNotSerializable, describe
+
+E = TypeVar("E", bound=DomainEvent)
+
+
+def prove(event: E) -> tuple[bytes, E]:
+    """The payload of ``event``, and the event that is read from it.
+
+    A field that is to blame for a failure is written with tags the next time. If all that are to blame are, the rest
+    is: a failure does not always name its field.
+
+    Raises:
+        EventNotSerializable: It is another event.
+    """
+    fields = written_fields(event)
+    values = event.__dict__ | (event.model_extra or {})
+    by_tags: Payload = {}
+    reasons: dict[str, str] = {}
+    try:
+        while True:
+            payload, found, failed = _attempt(event, fields, by_tags)
+            if not failed:
+                return payload, found
+            reasons = failed | reasons  # what was first said of a field, before it had tags, says more
+            rest = fields.keys() & values.keys() - by_tags.keys()
+            for name in (failed.keys() & rest) or rest:
+                try:
+                    by_tags[name] = with_tags(values[name], classes_of(type(event)))
+                except Exception as error:  # noqa: BLE001 - whatever the value does when it is looked at
+                    failed, rest = {name: f"{name}: {describe(error)}"}, set()
+                    reasons = failed | reasons
+            if not rest:
+                raise EventNotSerializable(event.event_type, reasons[next(iter(failed))])
+    except NotRecordable as error:
+        raise EventNotSerializable(event.event_type, str(error)) from error
+
+
+def _attempt(event: E, fields: Payload, by_tags: Payload) -> tuple[bytes, E, dict[str, str]]:
+    """Write ``event`` and read it back; if that fails, the reason by field, or by no name if no field is to blame."""
+    payload = b""
+    try:
+        payload = msgpack.packb(fields | by_tags, default=with_offset)
+        found = read_back(event, payload)
+    except NotRecordable:
+        raise
+    except Exception as error:  # noqa: BLE001 - a serializer or a validator of the class may raise anything
+        untagged = {name: value for name, value in fields.items() if name not in by_tags}
+        return payload, event, _blamed(error, untagged) or {"": describe(error)}
+    return payload, found, _differences(event, found)
+
+
+def _blamed(error: Exception, untagged: Payload) -> dict[str, str]:
+    """The fields to blame for ``error``, each with the reason."""
+    if isinstance(error, Unreadable):
+        return dict.fromkeys(error.fields or untagged, str(error))
+    unwritable = {name: reason for name, value in untagged.items() if (reason := _unwritable(value))}
+    if unwritable:
+        return {name: f"{name}: {reason}" for name, reason in unwritable.items()}
+    return dict.fromkeys(untagged, f"{', '.join(untagged)}: {describe(error)}")
+
+
+def _unwritable(value: object) -> str:
+    """Why ``value`` cannot be written without tags; empty if it can."""
+    try:
+        msgpack.packb(value, default=with_offset)
+    except NotRecordable:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a serializer raises
+        return describe(error)
+    return ""
+
+
+def read_back(event: E, payload: bytes) -> E:
+    """The event that a fresh process reads from ``payload`` and the metadata of ``event``."""
+    fields = unpack_fields(payload, tags_of(type(event)))
+    fields |= {name: event.__dict__[name] for name in METADATA}
+    return read_fields(type(event), fields)
+
+
+def _differences(event: DomainEvent, found: DomainEvent) -> dict[str, str]:
+    """For each field of ``event`` that was read back as another value: which one."""
+    values, others = _contents(event), _contents(found)
+    changed = {
+        name: difference(name, values.get(name), others.get(name))
+        for name in {**values, **others}
+        if name not in METADATA
+    }
+    return {name: text for name, text in changed.items() if text}
+
+
+def _contents(event: DomainEvent) -> dict[str, object]:
+    fields = {name: event.__dict__[name] for name in type(event).model_fields if name in event.__dict__}
+    return fields | (event.model_extra or {}) | (event.__pydantic_private__ or {})
