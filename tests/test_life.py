@@ -268,7 +268,7 @@ async def test_an_actor_of_threads_cannot_be_watched_and_says_so() -> None:
     async with ActorSystem(handlers=[]) as system:
         notes = await system.spawn(Notes)
         other = await asyncio.to_thread(OfThreads.start)
-        with pytest.raises(TypeError, match="no actor of this runtime"):
+        with pytest.raises(TypeError, match="not an actor of this runtime"):
             await notes.ask(other)
         await asyncio.to_thread(other.stop)
 
