@@ -117,6 +117,8 @@ class EventBus:
 
     Subscribing is possible from any thread; publishing on any event loop.
 
+    Longer than other classes: its signatures and what they say are most of it, and its lock guards all its indexes.
+
     Args:
         name: For logs.
         registry: Handlers that it serves besides those subscribed to it: all that are in it now or later. That
