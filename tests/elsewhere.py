@@ -45,7 +45,6 @@ NAMES: dict[object, tuple[str, ...]] = {
         "nice",
         "posix_fallocate",
         "register_at_fork",
-        "sched_getaffinity",
         "setsid",
         "statvfs",
         "sysconf",
@@ -66,7 +65,7 @@ NAMES: dict[object, tuple[str, ...]] = {
     mmap: ("MAP_ANONYMOUS", "MAP_ANON", "MAP_PRIVATE", "MAP_SHARED", "PROT_READ", "PROT_WRITE"),
 }
 ONLY_LINUX: dict[object, tuple[str, ...]] = {
-    os: ("posix_fallocate", "sched_getaffinity"),
+    os: ("posix_fallocate",),
     socket: ("SO_PEERCRED",),
 }
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uno_actors.handlers.requests import PAUSED, RESET, RETRY
-from uno_actors.store.handler_names import CONTROL, DIRECTORY, TOLD, handler_of, handlers_of, view_name
+from uno_actors.store.handler_names import CONTROL, DIRECTORY, REPORTED, handler_of, handlers_of, view_name
 from uno_actors.store.view_keys import pack_key
 
 names = st.text(min_size=1, max_size=20).filter(lambda name: not {"@", "\0"} & set(name))
@@ -35,7 +35,7 @@ def test_views_of_different_handlers_or_versions_have_different_names(
         ([], [("sum@1", b"k"), ("sum@1", b"l")], {"sum"}),
         ([], [("totals", b"k")], {"totals"}),  # a view of that name, made by hand
         ([], [(DIRECTORY, pack_key("sum"))], {"sum"}),
-        ([], [(CONTROL, pack_key(("sum", TOLD)))], {"sum"}),
+        ([], [(CONTROL, pack_key(("sum", REPORTED)))], {"sum"}),
         # Anybody may ask for these, whoever has the lease.
         ([], [(CONTROL, pack_key(("sum", PAUSED)))], set()),
         ([], [(CONTROL, pack_key(("sum", RESET)))], set()),

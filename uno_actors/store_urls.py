@@ -12,7 +12,7 @@ HIDDEN = "***"
 
 _SECRET_NAME = re.compile(r"pass(?!iv)|pwd|secret|token|credential|auth|key", re.IGNORECASE)
 _OPTION = re.compile(r"([?&;])([^=?&;]*)=((?:[^&]|&(?![\w.%+-]+=))*)", re.DOTALL)
-"""A name and its value, which goes on behind an ``&`` that no other name follows: someone forgot to escape it."""
+"""A name and its value, which continues behind an ``&`` that no other name follows: it was not escaped."""
 _USER = re.compile(r"((?:(?:[^:/?#@]*:)?/+)?[^:@/]*):(.*)@", re.DOTALL)
 """All from the first colon behind the scheme to the last ``@``: a password may hold an ``@``, ``/``, ``?`` or ``#``."""
 _MARKS = re.compile(r"[@:/?#&=]")
@@ -20,7 +20,7 @@ _ONLY_NAME = re.compile(r"[^:/?#@]*:/+[^:@/?#]*@[^@]*", re.DOTALL)
 _NO_PORT = re.compile(
     r"((?:[^:/?#@]*:)?//(?:\[[^\]]*\]|[^:@/?#\[]*)):(?!\d+(?:[/?#,]|$)|(?:[/?#,]|$))([^/?#]*)"
 )
-"""What stands in the place of a port and is none: a password, if the ``@`` was forgotten."""
+"""Text in the place of a port that is not a port: a password, if the ``@`` was forgotten."""
 
 
 def path_in(url: str) -> Path | None:
@@ -30,10 +30,10 @@ def path_in(url: str) -> Path | None:
 
 
 def check_path(url: str) -> None:
-    """Refuse a path that means something else than what it says.
+    """Refuse a path that means something other than it seems to.
 
     Raises:
-        ValueError: It begins with ``~``, which nobody expands; or, for LMDB, with two slashes, behind which a server
+        ValueError: It begins with ``~``, which is not expanded; or, for LMDB, with two slashes, behind which a server
             would be named.
     """
     path = _split(url)[1]
@@ -54,7 +54,7 @@ def below(directory: Path, url: str) -> str:
     """``url`` with its path, if it has a relative one, taken from ``directory`` on.
 
     Raises:
-        ValueError: It begins with ``~``, which nobody expands; or ``directory`` has a ``?`` in its name, behind which
+        ValueError: It begins with ``~``, which is not expanded; or ``directory`` has a ``?`` in its name, behind which
             a URL has its options.
     """
     before, path, options = _split(url)
@@ -68,7 +68,7 @@ def below(directory: Path, url: str) -> str:
 
 
 def with_options(url: str, options: Mapping[str, str]) -> str:
-    """``url`` with more options, whatever letters they have."""
+    """``url`` with more options, whose special characters are escaped."""
     return f"{url}{'&' if '?' in url else '?'}{urlencode(options)}" if options else url
 
 

@@ -1,4 +1,4 @@
-"""Files of a store that were removed or replaced while it is open: nothing more is acknowledged into them."""
+"""Files of a store that were removed or replaced while it is open: commits into them are not acknowledged."""
 
 from pathlib import Path
 
@@ -10,15 +10,15 @@ class Files:
         self._known: dict[Path, tuple[int, int]] = {}
 
     def watch(self, *paths: Path) -> None:
-        """Know these, as they are now, from now on.
+        """Watch these files from now on.
 
         Raises:
-            OSError: One is not there.
+            OSError: One is missing.
         """
         self._known.update((path, _identity(path)) for path in paths)
 
     def lost(self) -> str:
-        """What has become of one that is not in its place; empty if all are."""
+        """What has happened to one that is not in its place; empty if all are."""
         for path, known in self._known.items():
             try:
                 found = _identity(path)

@@ -52,7 +52,7 @@ class InMemoryEventStore(EventStore):
                     self._streams.setdefault(stream, []).append(position)
             outcomes.append(Appended(range(first, first + len(placed)), placed))
         self._committed()
-        await asyncio.sleep(0)  # as if it had waited for a disk: a loop of appends leaves time for others
+        await asyncio.sleep(0)  # as after waiting for a disk: a loop of appends lets other tasks run
         return outcomes
 
     @override
@@ -208,7 +208,7 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
 
 
 def check_url(url: str) -> None:
-    """Whether `open_url` understands ``url``.
+    """Check ``url`` as `open_url` does.
 
     Raises:
         InvalidStoreUrl: As there.

@@ -30,7 +30,7 @@ from uno_actors import (
 )
 from uno_actors.handlers.requests import PAUSED, request_entry
 from uno_actors.handlers.view import Entry
-from uno_actors.store.handler_names import TOLD
+from uno_actors.store.handler_names import REPORTED
 from uno_actors.store.port import Lease
 from uno_actors.store.records import DeadLetter, ViewChange
 from uno_stores.sql import DatabaseEventStore, create_database_event_store
@@ -122,7 +122,7 @@ WRITES: dict[str, Callable[[DatabaseEventStore], Awaitable[None]]] = {
     "dead letter dropped": lambda store: store.save_progress({}, dropped=[("sum", 1)]),
     "which view is read": lambda store: store.save_progress({}, views=[Entry("sum@1").of("sum")]),
     "what it reports": lambda store: store.save_progress(
-        {}, views=[request_entry(["live", 0, 0], "sum", TOLD)]
+        {}, views=[request_entry(["live", 0, 0], "sum", REPORTED)]
     ),
     "view removed": lambda store: store.drop_view("sum@1"),
 }

@@ -25,7 +25,7 @@ from uno_actors.handlers.requests import (
 )
 from uno_actors.handlers.spec import STARTS, Start, is_start
 from uno_actors.handlers.view import Entry, ViewReader, entries
-from uno_actors.store.handler_names import CONTROL, TOLD
+from uno_actors.store.handler_names import CONTROL, REPORTED
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import ViewChange
 
@@ -221,11 +221,13 @@ class HandlerControl:
 
     async def report(self, statuses: Mapping[str, ReportedStatus]) -> None:
         """Keep the status that running handlers report."""
-        await self._change(*(request_entry(list(each), name, TOLD) for name, each in statuses.items()))
+        await self._change(*(request_entry(list(each), name, REPORTED) for name, each in statuses.items()))
 
     async def _statuses(self) -> dict[str, ReportedStatus]:
         return {
-            name: ReportedStatus(*value) for (name, what, *_), value in await self._entries() if what == TOLD
+            name: ReportedStatus(*value)
+            for (name, what, *_), value in await self._entries()
+            if what == REPORTED
         }
 
     async def _entries(self) -> list[tuple[tuple[Any, ...], Any]]:

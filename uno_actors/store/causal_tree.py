@@ -1,4 +1,4 @@
-"""What followed from one first message: its events, each below the one that caused it."""
+"""The events caused by one first message, each below the one that caused it."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ E = TypeVar("E", DomainEvent, Record)
 
 @dataclass(frozen=True, slots=True)
 class CausalNode(Generic[E]):
-    """An event and what followed from it.
+    """An event and the events that it caused.
 
     Attributes:
         event: The event, or its record where the classes of events are not at hand.
@@ -38,7 +38,7 @@ class CausalTree(Generic[E]):
 
     Attributes:
         correlation_id: Common to them all.
-        roots: Those whose cause is not among them, such as a command from outside; in log order.
+        roots: Events whose cause is none of the events, such as a command from outside; in log order.
     """
 
     correlation_id: str

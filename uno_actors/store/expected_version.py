@@ -1,4 +1,4 @@
-"""The version of a stream that an append is for, and the check of it, which all stores share."""
+"""Expected versions: which version of a stream an append is for, and the check that all stores share."""
 
 from collections.abc import Callable
 from enum import Enum
@@ -26,7 +26,7 @@ class AnyVersion(Enum):
 
 
 ANY: Final = AnyVersion.ANY
-"""``expected_version=ANY``: append to whatever is there. ``None`` means the same."""
+"""``expected_version=ANY``: append at any version. ``None`` means the same."""
 
 ExpectedVersion = int | Literal[AnyVersion.ANY] | None
 """The version of a stream that an append is for."""

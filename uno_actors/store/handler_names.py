@@ -1,16 +1,16 @@
-"""What stores keep under names that come from a handler's, and so under its lease: the one rule, for every store.
+"""Names derived from a handler's, whose contents its lease protects: the one rule, for every store.
 
 ========================================= ===================================================================
 kept                                      under
 ========================================= ===================================================================
 checkpoint and dead letters of a handler  ``NAME``
-view of a projection, and its checkpoint  ``NAME@VERSION``, or ``NAME@VERSION.BUILD`` when it was built anew
+view of a projection, and its checkpoint  ``NAME@VERSION``, or ``NAME@VERSION.BUILD`` when it was rebuilt
 what the directory says of a projection   the key ``NAME`` of the view `DIRECTORY`
-what a running handler reports            the key ``(NAME, TOLD)`` of the view `CONTROL`
+reported status of a running handler      the key ``(NAME, REPORTED)`` of the view `CONTROL`
 ========================================= ===================================================================
 
-A handler's name has no ``@``, so that `handler_of` finds it in each of these. What operators ask of a handler is
-in `CONTROL` too, under other keys: anybody may ask, whoever has the lease.
+A handler's name has no ``@``, so that `handler_of` finds it in each of these. Requests of operators are in `CONTROL`
+too, under other keys: any process may make one, with or without the lease.
 """
 
 import struct
@@ -19,17 +19,18 @@ from collections.abc import Iterable
 from uno_actors.store.view_keys import unpack_key
 
 MARK = "@"
-"""What no handler has in its name: behind it stands which view of the handler is meant."""
+"""No name of a handler has it; behind it stands which view of the handler is meant."""
 
 DIRECTORY = "uno_actors.views"
 """The view that says which view is read for each projection, and which is to be built."""
 CONTROL = "uno_actors.handlers"
-"""The view that has what operators ask of handlers, and what running handlers report of themselves."""
-TOLD = "told"
+"""The view with the requests of operators, and the reported status of running handlers."""
+REPORTED = "told"
+"""Marks a reported status; the word is on disk."""
 
 
 def view_name(handler: str, version: int, builds: int = 0) -> str:
-    """The name of the view that a projection of this version writes, when it was built anew so many times."""
+    """The name of the view that a projection of this version writes, when it was rebuilt ``builds`` times."""
     return f"{handler}{MARK}{version}.{builds}" if builds else f"{handler}{MARK}{version}"
 
 
@@ -56,10 +57,10 @@ def handlers_of(names: Iterable[str], entries: Iterable[tuple[str, bytes]] = ())
 
 
 def _handler_in(view: str, key: bytes) -> str | None:
-    """The handler of an entry of `DIRECTORY` or `CONTROL`; ``None`` if anybody may write it."""
+    """The handler of an entry of `DIRECTORY` or `CONTROL`; ``None`` if any process may write it."""
     try:
         parts = unpack_key(key)
     except (IndexError, ValueError, struct.error):  # no key of ours
         return None
     name, *what = parts if isinstance(parts, tuple) else (parts,)
-    return str(name) if view == DIRECTORY or what == [TOLD] else None
+    return str(name) if view == DIRECTORY or what == [REPORTED] else None

@@ -1,4 +1,4 @@
-"""What every store accepts, and what none does: decided here, before a store sees it.
+"""The limits that all stores share: checked here, before a store sees a record.
 
 A record that one store takes, all take, and so it can be copied to any of them. The limits are those that LMDB's
 keys, SQLite's and PostgreSQL's columns and msgpack have in common. They hold for what is recorded from now on; what
@@ -27,7 +27,7 @@ LATEST = datetime.max.replace(tzinfo=UTC)
 
 
 def check_record(record: Record) -> None:
-    """Refuse a record that some store could not keep, or not give back as it was.
+    """Refuse a record that some store could not keep or return unchanged.
 
     Raises:
         EventNotSerializable: A header field has another type than `Record` says, is out of its range, too long, or
@@ -50,7 +50,7 @@ def check_record(record: Record) -> None:
         above,
         data,
     ) = record
-    # What nearly all records are is seen at once: this is done for each event that is recorded.
+    # The common case is decided first: this runs for each event that is recorded.
     try:
         text = "".join(
             (
@@ -79,7 +79,7 @@ def check_record(record: Record) -> None:
             and type(data) is bytes
         ):
             return
-    except TypeError:  # what is wrong is said below
+    except TypeError:  # the reason is found below
         pass
     _check_each(record)
 
@@ -126,7 +126,7 @@ def _bytes(value: object) -> str:
 
 
 class _Check(NamedTuple):
-    """Whether a field may be ``None``, and what says why a value is none for it."""
+    """For each field: whether it may be ``None``, and the function that says why a value does not fit."""
 
     is_optional: bool
     check: Callable[[object], str]
@@ -165,10 +165,10 @@ def is_recordable(records: Iterable[Record]) -> bool:
 
 
 def check_handlers(names: Iterable[str]) -> None:
-    """Refuse a name of a handler, or of its view, under which not every store can keep its progress.
+    """Refuse names of handlers, or of their views, under which not every store can keep progress.
 
     Raises:
-        InvalidHandler: It is empty, too long, or holds a NUL character or what cannot be written as UTF-8.
+        InvalidHandler: It is empty, too long, or holds a NUL character or text that UTF-8 cannot encode.
     """
     for name in names:
         if reason := unfit_name(name, MAX_HANDLER_BYTES):
@@ -190,7 +190,7 @@ def check_progress(
     letters: Sequence[tuple[str, int]],
     views: Sequence[tuple[str, bytes, bytes | None]],
 ) -> None:
-    """Refuse progress that not every store can keep; the same for all of them.
+    """Refuse progress that not every store can keep.
 
     Args:
         checkpoints: Positions by the names of handlers.

@@ -1,4 +1,4 @@
-"""Which records of the log are wanted, told by their headers alone: payloads are not decoded for it."""
+"""Which records of the log are wanted, by their headers alone: no payload is decoded."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ EventTypes: TypeAlias = type[DomainEvent] | str | Iterable[type[DomainEvent] | s
 
 @dataclass(frozen=True, slots=True)
 class LogFilter:
-    """Selects the records to which all that is given applies; ``None`` asks for nothing.
+    """Selects the records that all given filters match; ``None`` is no filter.
 
     Attributes:
         topic: The topic matches this pattern; a record without topic matches none.
@@ -29,7 +29,7 @@ class LogFilter:
     correlation_id: str | None = None
 
     def matches(self, record: Record) -> bool:
-        """Whether ``record`` is one of those selected."""
+        """Whether ``record`` is selected."""
         return (
             (self.event_types is None or record.event_type in self.event_types)
             and (self.aggregate_type is None or record.aggregate_type == self.aggregate_type)
@@ -42,7 +42,7 @@ EVERYTHING = LogFilter()
 
 
 def recorded_names(event_types: EventTypes, registry: EventRegistry) -> frozenset[str]:
-    """The names under which events of ``event_types`` are recorded, by what ``registry`` knows now."""
+    """The names under which events of ``event_types`` are recorded, by the classes that ``registry`` has now."""
     if isinstance(event_types, (str, type)):
         event_types = (event_types,)
     names: set[str] = set()

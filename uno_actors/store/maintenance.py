@@ -1,4 +1,4 @@
-"""What an operator may ask of a store: how it is, whether it is whole, a copy of it.
+"""Maintenance of a store by an operator: facts, verification, backup.
 
 These are no part of the port: a store offers what it can, and callers ask with ``isinstance``.
 """
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 Progress = Callable[[int, int], None]
-"""Told ``(done, total)`` from time to time, from any thread."""
+"""Called with ``(done, total)`` from time to time, from any thread."""
 
 
 class StoreInfo(NamedTuple):
-    """How a store is.
+    """Facts about a store.
 
     Attributes:
         format: The version of its file format.
@@ -33,7 +33,7 @@ class StoreInfo(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """Something in a store that is not as it must be.
+    """Damage in a store.
 
     Attributes:
         position: In the log; ``None`` if it is about no event.
@@ -45,7 +45,7 @@ class Fault(NamedTuple):
 
 
 class Verified(NamedTuple):
-    """What was looked at and found right."""
+    """What was checked and found sound."""
 
     events: int
     streams: int
@@ -53,10 +53,10 @@ class Verified(NamedTuple):
 
 @runtime_checkable
 class HasInfo(Protocol):
-    """A store that can say how it is."""
+    """A store that reports facts about itself."""
 
     async def info(self) -> StoreInfo:
-        """How it is now."""
+        """The facts now."""
 
 
 @runtime_checkable
@@ -64,7 +64,7 @@ class CanVerify(Protocol):
     """A store that can check itself from its files up."""
 
     async def verify(self, progress: Progress | None = None) -> Verified | Fault:
-        """Look at everything and return what was seen, or the first fault."""
+        """Check everything and return what was checked, or the first fault."""
 
 
 @runtime_checkable
@@ -75,6 +75,6 @@ class CanBackUp(Protocol):
         """Copy the store as it is at one moment to ``target``, a place as in a URL of its kind.
 
         Raises:
-            PlaceTaken: Something is there already.
+            PlaceTaken: ``target`` holds something already.
             StoreUnavailable, StoreFull: It cannot be written.
         """

@@ -29,7 +29,7 @@ def open_store(
 
     Raises:
         InvalidStoreUrl: No installed store has this scheme.
-        StoreUnavailable: What the store is made of is not installed; or see there.
+        StoreUnavailable: A package that the store needs is not installed; or see there.
         StoreFormatError: See there.
     """
     options = {} if create else {"create": False}
@@ -47,12 +47,12 @@ def open_store(
 
 
 def check_store_url(url: str) -> None:
-    """Whether the store of ``url`` understands it, as far as that can be told without opening it.
+    """Check ``url`` as far as its store can without being opened.
 
     The module of a store's opener may have a function ``check_url(url)`` for this.
 
     Raises:
-        InvalidStoreUrl: It does not; or the package that the store needs is not installed.
+        InvalidStoreUrl: The store does not understand it, or a package that the store needs is not installed.
     """
     opener = _opener(url)
     try:
@@ -68,7 +68,7 @@ def check_store_url(url: str) -> None:
 
 @cache
 def store_openers() -> dict[str, EntryPoint]:
-    """What opens the stores that are installed, by the scheme of their URLs.
+    """The openers of the installed stores, by the scheme of their URLs.
 
     Looked up once: it reads the metadata of every package that is installed, which takes some 30 ms.
     """
@@ -76,7 +76,7 @@ def store_openers() -> dict[str, EntryPoint]:
 
 
 def _hidden(entry: EntryPoint, error: Exception) -> str:
-    """Which module of a project hides that of an installed store, so that its opener is not found; empty if none."""
+    """A sentence on the project's module that hides the one of an installed store; empty if none does."""
     package = entry.module.partition(".")[0]
     found, module = sys.modules.get(package), sys.modules.get(entry.module)
     is_missing = isinstance(error, ModuleNotFoundError) and f"{entry.module}.".startswith(f"{error.name}.")

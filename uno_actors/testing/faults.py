@@ -32,14 +32,14 @@ def failing(
     times: int | None = None,
     after: bool = False,
 ) -> Iterator[Faults]:
-    """Have ``store`` fail inside the block, whoever uses it.
+    """Make ``store`` fail inside the block, for every caller.
 
     Args:
         store: Of any kind.
-        operation: One of `OPERATIONS`; ``commit`` is what records events, whoever asks for it.
-        error: What is raised; default is `StoreUnavailable`, or with ``after`` `OutcomeUnknown`.
-        times: So often it fails, and then no more; default is as long as the block lasts.
-        after: Fail when the work is done: events are recorded, and whoever waits does not learn of it.
+        operation: One of `OPERATIONS`; ``commit`` records events, for every caller.
+        error: The exception raised; default is `StoreUnavailable`, or with ``after`` `OutcomeUnknown`.
+        times: How many calls fail; default is all inside the block.
+        after: Fail after the work is done: events are recorded, but the caller gets the error.
 
     Raises:
         ValueError: There is no such operation.

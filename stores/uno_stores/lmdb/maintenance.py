@@ -143,7 +143,7 @@ def _found(position: int | None, reason: str) -> _Found:
 
 
 def _check_pages(environment: Environment) -> None:
-    """Have LMDB's own verifier look at the file: at a copy of it, if it was written to meanwhile."""
+    """Run LMDB's own verifier on the file; on a copy, if the file was written to meanwhile."""
     with environment.gate:
         before = environment.env.info()["last_txnid"]
     faults = _page_faults(environment.path)
@@ -234,7 +234,9 @@ class _Check:
                         self.streams_seen += 1
                     version += 1
                     stream, number = reading.named(prefix), int.from_bytes(position)
-                    if self._end < number <= end:  # it came meanwhile: no check that follows them would end
+                    if (
+                        self._end < number <= end
+                    ):  # recorded meanwhile: a check that followed them might never end
                         start = prefix + LAST
                         break
                     what = f"position {number}: {stream} version {version}"

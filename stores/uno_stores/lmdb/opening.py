@@ -101,7 +101,7 @@ def _check_whole(env: lmdb.Environment, path: Path) -> None:
     # LMDB may leave out free pages at the end, so a short file is looked at closely before it is refused.
     if missing > 0 and _damaged(path):
         raise StoreFormatError(
-            path, f"data.mdb was cut off, {missing:,} bytes are missing; put back a whole copy of it"
+            path, f"data.mdb was cut off, {missing:,} bytes are missing; put back a whole copy"
         )
 
 

@@ -166,7 +166,7 @@ class Reading(Search):
         if fields[1:] not in data or not is_sound(position, data):
             try:
                 self.stored(position, data)
-            except CorruptRecord:  # for those who read it
+            except CorruptRecord:  # its readers get the error
                 return stream, version
             self.stored(position, data, (stream, version))
         self._sound[key, position] = stream, version
@@ -268,7 +268,7 @@ class Reading(Search):
         return self._unpacked(value, lambda fields: _to_snapshot(stream, fields), what)
 
     def check_views(self, start: bytes, limit: int) -> bytes | None:
-        """Check at most ``limit`` entries of views from ``start`` on; where to go on, ``None`` at the end."""
+        """Check at most ``limit`` entries of views from ``start`` on; where to resume, ``None`` at the end."""
         checked = [key for key, _ in islice(self.entries(self.databases.views, start, _an_entry), limit)]
         return checked[-1] + b"\0" if checked else None
 
@@ -287,7 +287,7 @@ def _is(record: Record, stream: StreamId, version: int) -> bool:
 
 
 def _told_by(data: bytes) -> str:
-    """Whose a damaged record is by its own header, as far as that can be read."""
+    """The stream of a damaged record by its own header, as far as that can be read."""
     try:
         record = unpack(data[:-4], "")
     except CorruptRecord:

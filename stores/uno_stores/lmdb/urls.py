@@ -32,7 +32,7 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
 
 
 def check_url(url: str) -> None:
-    """Whether `open_url` understands ``url``; nothing is opened.
+    """Check ``url`` as `open_url` does; nothing is opened.
 
     Raises:
         InvalidStoreUrl: As there.

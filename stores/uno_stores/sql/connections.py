@@ -164,7 +164,8 @@ class Connections:
             self.pooled = self.wire.pooled = True
             self.wire.leases.by_session = False
             _log.info(
-                "PostgreSQL is reached through a pooler: leases end by its clock alone, news is looked for",
+                "PostgreSQL is reached through a pooler: leases end by its clock alone, and the store looks for"
+                " commits of others",
                 store=self.url,
             )
             if self.own_engine is not None:

@@ -1,4 +1,4 @@
-"""The ways to a server: whether a pooler stands on them, which connections may still be used, and how they end."""
+"""The engine of a store: through a pooler or not, which connections may still be used, and how they end."""
 
 import asyncio
 import contextlib
@@ -17,13 +17,13 @@ _WHO = text("SELECT pg_backend_pid()")
 
 
 def driver_of(connection: AsyncConnection) -> Any:
-    """What the driver calls a connection."""
+    """The driver's own connection."""
     assert connection.sync_connection is not None
     return connection.sync_connection.connection.driver_connection
 
 
 def terminate(driver: Any) -> None:
-    """Cut a connection off at once, where the driver can: nothing is sent, and nothing waited for."""
+    """End a connection at once, where the driver can: nothing is sent, and nothing awaited."""
     cut = getattr(driver, "terminate", None)  # asyncpg's
     if cut is not None:
         with contextlib.suppress(Exception):  # it is gone already, or its event loop is
@@ -31,7 +31,7 @@ def terminate(driver: Any) -> None:
 
 
 async def is_pooled(connection: AsyncConnection) -> bool:
-    """Whether a pooler stands between us and PostgreSQL: the one who answers is not the one who let us in.
+    """Whether a pooler stands before PostgreSQL: the process that answers is not the one that accepted us.
 
     Args:
         connection: In a transaction, for a pooler may give each another session.
@@ -49,11 +49,11 @@ class OwnEngine:
 
     A pooler that gives each transaction another session forgets prepared statements, or has those of others: through
     one, statements are prepared anew each time and have no name. On a direct way their names are unlike any other's,
-    so that the first question, which finds out, can be asked through a pooler.
+    so that the first query, which detects a pooler, works through one.
 
     Args:
         url: Of the database.
-        connected: Told of each new connection of the driver.
+        connected: Called with each new connection of the driver.
 
     Raises:
         ArgumentError, ValueError: No engine can be made for it.
@@ -71,14 +71,14 @@ class OwnEngine:
         return AsyncSession(self.engine)
 
     async def suit_pooler(self) -> None:
-        """A pooler was met."""
+        """Adapt to a pooler."""
         if not self._pooled:
             self._pooled = True
             old, self.engine = self.engine, self._made()
             await _dispose(old, self._drivers)
 
     def renew(self) -> None:
-        """Leave all connections to themselves: they belong to an event loop that is gone."""
+        """Abandon all connections: they belong to an event loop that is gone."""
         for driver in tuple(self._drivers):
             terminate(driver)
         self._drivers = WeakSet()

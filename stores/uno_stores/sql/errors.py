@@ -1,4 +1,4 @@
-"""What an error of a database means for what was asked of it."""
+"""What an error of a database means for a request."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -19,7 +19,7 @@ class InvalidSession(CallerError, ValueError):
 
 
 class Trouble(Enum):
-    """Kinds of errors, by what is to be done about them."""
+    """Kinds of errors, by their remedy."""
 
     LOST = "the connection is gone, or there was none: try again on another"
     BUSY = "others were in the way: try again"
@@ -97,12 +97,12 @@ _TEXTS = {
 
 
 def _by_text(text: str) -> Trouble | None:
-    """SQLite tells its codes as texts, and asyncpg has none for what it notices itself."""
+    """SQLite reports its codes as texts, and asyncpg has none for what it notices itself."""
     return next((kind for part, kind in _TEXTS.items() if part in text), None)
 
 
 def reason(error: BaseException) -> str:
-    """The text of ``error`` without the statement and its parameters, which may hold what is no one's business."""
+    """The text of ``error`` without the statement and its parameters, which may hold private data."""
     origin = error.orig if isinstance(error, StatementError) and error.orig is not None else error
     text = str(origin).strip().splitlines()
     return f"{type(origin).__name__}: {text[0]}" if text else type(origin).__name__

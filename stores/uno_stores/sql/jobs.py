@@ -18,15 +18,15 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Work(Protocol[T_co]):
-    """Something to be written."""
+    """A job for the writer."""
 
     async def write(self, connection: AsyncConnection) -> T_co:
-        """Write it in the transaction of ``connection``."""
+        """Do it in the transaction of ``connection``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Records for the log, of which those of a whole group are placed and inserted at once."""
+    """Records for the log; those of a whole group are placed and inserted at once."""
 
     requests: Sequence[Append]
 
@@ -63,7 +63,7 @@ class SaveProgress:
 
 @dataclass(frozen=True, slots=True)
 class DropDeadLetter:
-    """Whether there was one."""
+    """The result is whether there was one."""
 
     handler: str
     position: int
@@ -90,7 +90,7 @@ class DropView:
 
 @dataclass(frozen=True, slots=True)
 class CountLease:
-    """The number of the taking of a name in an SQLite file."""
+    """Count one more taking of a name in an SQLite file; the result is the count."""
 
     name: str
 
@@ -115,7 +115,7 @@ class SaveSnapshots:
 
 @dataclass(frozen=True, slots=True)
 class DropSnapshots:
-    """How many there were."""
+    """The result is how many there were."""
 
     aggregate_type: str | None
 
@@ -133,7 +133,7 @@ Job = Commit | Work[Any]
 async def _fence(
     connection: AsyncConnection, held: Mapping[str, int], handlers: Iterable[str], store: str
 ) -> None:
-    """Have nothing written for handlers that are ``held`` and that another process has taken over.
+    """Refuse to write for handlers that are ``held`` and that another process has taken over.
 
     Raises:
         LeaseLost: There are some.
@@ -162,7 +162,7 @@ async def _drop_letters(connection: AsyncConnection, dropped: Sequence[tuple[str
 
 
 async def _change(connection: AsyncConnection, changes: Sequence[ViewChange]) -> None:
-    """Bring each entry to what the last of its changes says."""
+    """Apply the last change of each entry."""
     last = {change[:2]: change for change in changes}
     in_order = [last[entry] for entry in sorted(last)]
     removed = [{"of": view, "at": key} for view, key, value in in_order if value is None]

@@ -1,4 +1,4 @@
-"""Names that one process has: how they are held beside an SQLite file, in memory, and in PostgreSQL."""
+"""Leases: how names are held beside an SQLite file, in memory, and in PostgreSQL."""
 
 import os
 import secrets
@@ -36,7 +36,7 @@ class SharedLeaseFile:
 
     @classmethod
     def at(cls, path: Path) -> "SharedLeaseFile":
-        """That of the file ``path``."""
+        """The one for the file ``path``."""
         found = _files.get(os.path.realpath(path))
         if found is None or found._pid != os.getpid():
             found = _files[os.path.realpath(path)] = cls(path)
@@ -47,7 +47,7 @@ class SharedLeaseFile:
         self._users += 1
 
     def take(self, name: str) -> bool:
-        """Whether ``name`` is ours now and was nobody's before.
+        """Take ``name``; whether it was free.
 
         Raises:
             OSError: The file cannot be made or locked.
@@ -130,7 +130,7 @@ _RELEASE = text(
     " RETURNING taken"
 )
 IS_LEASED = text(
-    # A row without an end is that of a program of before, or of nobody: whose lock is held has it.
+    # A row without an end was written by an earlier version, or is free: then the lock decides.
     f"""
     SELECT coalesce(
         (SELECT CASE WHEN ends IS NULL OR (ends > clock_timestamp() AND by_session)
@@ -142,24 +142,24 @@ IS_LEASED = text(
 
 
 LOCK_AGAIN_AFTER = 1.0
-"""Seconds in which others may take names whose holder was cut off: who stands by asks for them once a second."""
+"""Seconds in which others may take the names of a holder that was cut off: a standby asks once a second."""
 
 
 class ServerLeases:
     """Names held in ``uno_leases`` of PostgreSQL until a time by the clock of the server, and renewed before it.
 
-    So one who hangs or is cut off loses them, and they need no session: they work through a pooler that gives each
+    A holder that hangs or is cut off loses them, and they need no session: they work through a pooler that gives each
     transaction another connection. On a connection of its own a store holds an advisory lock for each besides,
     which the server frees when the connection ends, so that the names of a dead process are free at once.
 
-    Each taking is counted, and whoever writes under a name makes sure, in the same transaction, that it was not
-    taken since: see `lost_among`. That, and no clock, is the fence. A name whose end has passed and that nobody has
-    taken meanwhile is simply renewed.
+    Each taking is counted, and a write under a name checks in the same transaction that it was not taken since: see
+    `lost_among`. That count, not a clock, is the fence. A name whose end has passed and that no other process has taken
+    is simply renewed.
 
     Args:
         ask: Executes a statement, each by itself, and returns one value.
         seconds: Until a lease ends that is not renewed.
-        lost: Told of each name that another is found to have taken over.
+        lost: Called with each name that another process has taken over.
     """
 
     def __init__(
@@ -179,10 +179,10 @@ class ServerLeases:
         self._renew_at = 0.0
 
     async def take(self, name: str) -> bool:
-        """Whether ``name`` is ours now and was nobody's before."""
+        """Take ``name``; whether it was free."""
         if name in self.held or name in self._taking:
             return False
-        self._taking.add(name)  # the lock of one connection is had by all of its users
+        self._taking.add(name)  # all users of a connection share its locks
         begun = time.monotonic()
         try:
             taken, locked = await self._ask(
@@ -256,7 +256,7 @@ class ServerLeases:
 
 
 async def count_lease(connection: AsyncConnection, name: str) -> int:
-    """The number of the taking of ``name`` in an SQLite file, whose lock is had already."""
+    """Count one more taking of ``name`` in an SQLite file, whose lock this process has; the count."""
     insert = sqlite.insert(leases).values(name=name, taken=1)
     counted = insert.on_conflict_do_update(index_elements=["name"], set_={"taken": leases.c.taken + 1})
     return int((await connection.execute(counted.returning(leases.c.taken))).scalar_one())

@@ -1,9 +1,9 @@
 """The log in an SQL database: how records are placed at its end and read back, on a connection that is given.
 
-Positions are given out under a lock: whoever records first locks the one row of ``uno_head``, and the lock is
-held until the transaction ends. So positions become visible in their order, without a gap, and no reader meets a
-hole that is filled later; a position that was given out and rolled back is given out again. (A sequence would
-commit out of order, and readers would have to wait at its holes for the oldest transaction of the whole
+Positions are given out under a lock: a transaction that records first locks the one row of ``uno_head``, and holds
+the lock until it ends. So positions become visible in their order, without a gap, and no reader meets a
+gap that is filled later; a position that was given out and rolled back is given out again. (A sequence would
+commit out of order, and readers would have to wait at its gaps for the oldest transaction of the whole
 database.) The price is that one transaction at a time records. Group commit pays it: what waits meanwhile is
 recorded together.
 """
@@ -74,7 +74,7 @@ LAST_POSITION = select(head.c.last_position)
 
 
 class Tail:
-    """What one writer remembers of the end of the log, as long as nobody else has written."""
+    """What one writer remembers of the end of the log, until another process writes."""
 
     def __init__(self) -> None:
         self.position = -1

@@ -1,4 +1,4 @@
-"""The one connection that a store keeps to PostgreSQL: it holds the leases and hears what others have recorded."""
+"""The one connection that a store keeps to PostgreSQL: it holds the leases and is notified of commits."""
 
 import asyncio
 import contextlib
@@ -20,16 +20,16 @@ _CHANNEL = text(f"SELECT {CHANNEL}")
 class Wire:
     """A connection that is made when it is needed, and again after it was lost.
 
-    Through a pooler that gives each transaction another session it hears nothing and holds no locks: each question
-    is a transaction of its own.
+    Through a pooler that gives each transaction another session it is not notified and holds no locks: each query is a
+    transaction of its own.
 
     Args:
-        store: Whose it is, for errors.
+        store: The URL of the store, for errors.
         session_factory: Makes the session whose connection it keeps.
-        heard: Told the last position of the log when it has grown.
+        heard: Called with the last position of the log when it has grown.
         patience: Seconds that the server may take for an answer before the connection counts as lost.
         lease_time: Seconds until a lease ends that is not renewed.
-        lost_lease: Told the name of each lease that another has taken over.
+        lost_lease: Called with the name of each lease that another process has taken over.
 
     Attributes:
         leases: The names that are held.
@@ -68,13 +68,13 @@ class Wire:
 
     @property
     def listens(self) -> bool:
-        """Whether it is told of what others record; only asyncpg can."""
+        """Whether it is notified of commits; only asyncpg can be."""
         return self._listens and self._connection is not None
 
     async def ask(self, statement: Any, parameters: dict[str, Any] | None = None) -> Any:
-        """The one value that ``statement`` gives; whatever fails, and to be cancelled, ends the connection."""
+        """The one value of ``statement``; any error, and a cancellation, ends the connection."""
         async with self._turn:
-            if self._closed:  # a connection would keep its locks for ever
+            if self._closed:  # a new connection would keep its locks
                 raise StoreUnavailable(self._store, "it was closed")
             try:
                 async with within(self._patience):
@@ -84,7 +84,7 @@ class Wire:
                     value = (await connection.execute(statement, parameters)).scalar()
                     if self.pooled and self._session is not None:
                         await self._session.commit()
-                        self._connection = None  # the session's next one is had by its next transaction
+                        self._connection = None  # the next transaction of the session gets another
                     return value
             except BaseException:
                 terminate(self._driver)  # to end it in good order would wait for a server that is silent

@@ -28,7 +28,7 @@ class Place:
     Attributes:
         key: The same for all engines of one database, as far as their URLs tell.
         leases: Names held by the process, except in PostgreSQL.
-        alone: Nobody else can write there.
+        alone: No other process can write there.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Place:
 
     @classmethod
     def of(cls, engine: Engine) -> "Place":
-        """That of ``engine``."""
+        """The place to which ``engine`` leads."""
         key = cls.key_of(engine)
         if engine.dialect.name == "postgresql":
             return cls(key, SharedLeaseFile(None))
@@ -68,16 +68,16 @@ class Place:
             self._turn = asyncio.Lock()
 
     def lost(self) -> str:
-        """What has become of a file of SQLite that was there and is not in its place; else empty."""
+        """What has happened to a file of SQLite that is no longer in its place; empty if nothing has."""
         if self._file is not None and self._file.exists():
-            with contextlib.suppress(OSError):  # it goes in this moment: the next look tells
+            with contextlib.suppress(OSError):  # it is being removed: the next look sees it
                 self._files.watch(self._file)
             self._file = None
         return self._files.lost()
 
     @staticmethod
     def key_of(engine: Engine) -> object:
-        """What `key` says. A server may have several addresses, so only the name of the database counts."""
+        """See `key`. A server may have several addresses, so only the name of the database counts."""
         if engine.dialect.name == "sqlite":
             file = file_of(engine.url)
             return id(engine.pool) if file is None else os.path.realpath(file)
@@ -120,7 +120,7 @@ class Place:
             raise StoreUnavailable(
                 store,
                 f"the database is in memory and has one connection, which was in use for {patience:g} s: commit or"
-                " roll back the session that was given to `append` before the store is asked for anything else",
+                " roll back the session that was given to `append` before any other use of the store",
             ) from None
 
     def _give_turn(self) -> None:

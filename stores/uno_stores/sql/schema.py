@@ -81,7 +81,7 @@ def _instant() -> TypeEngine[datetime]:
 
 
 def _text() -> Text:
-    """Compared and sorted by bytes, whatever the language of the database."""
+    """Compared and sorted by bytes, in a database of any language."""
     return Text().with_variant(TEXT(collation="C"), "postgresql")
 
 
@@ -179,4 +179,4 @@ leases = Table(
 )
 
 LATER = {"uno_leases": ("ends", "by_session", "holder")}
-"""Columns that tables made by an earlier version of this program lack; all may be null, so that it can go on."""
+"""Columns that tables of an earlier version lack; all may be null, so that the earlier version still works."""

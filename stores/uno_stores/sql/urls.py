@@ -49,7 +49,7 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
 
 
 def check_url(url: str) -> None:
-    """Whether `open_url` understands ``url``; no connection is made.
+    """Check ``url`` as `open_url` does; no connection is made.
 
     Raises:
         InvalidStoreUrl: As there.
@@ -72,7 +72,7 @@ def _read_url(url: str) -> tuple[URL, dict[str, Any]]:
 
 
 def _sync_fully(connection: Any) -> None:
-    """Whatever SQLite was built with: what is acknowledged survives the machine."""
+    """Make commits survive a crash of the machine, with any build of SQLite."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()

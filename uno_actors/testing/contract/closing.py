@@ -82,7 +82,7 @@ async def leaving_the_store_closes_it(make_store: MakeStore) -> None:
 
 
 async def durable_stores_survive_reopening(make_store: MakeStore) -> None:
-    """Where a durable store is closed and opened again, all is there and goes on from there."""
+    """Where a durable store is closed and opened again, everything is there, and positions and versions continue."""
     async with make_store() as place:
         if not place.durable:
             return

@@ -18,7 +18,7 @@ from uno_actors.testing.contract.store_place import MakeStore, opened
 
 
 async def expected_version_is_the_fence(make_store: MakeStore) -> None:
-    """0 means a new stream, n one of exactly n events, ANY whatever is there; all else is a conflict."""
+    """0 means a new stream, n one of exactly n events, ANY any version; everything else is a conflict."""
     async with opened(make_store) as store:
         await store.append(noted("a", "1"), expected_version=0)
         await store.append(noted("a", "2"), noted("a", "3"), expected_version=1)

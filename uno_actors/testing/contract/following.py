@@ -15,7 +15,7 @@ from uno_actors.testing.contract.reading import _WAYS, _scattered
 from uno_actors.testing.contract.store_place import MakeStore, opened
 
 PATIENCE = 10.0
-"""Seconds that a subscription may take to hear of what was recorded."""
+"""Seconds within which a subscription must see a new event."""
 
 
 async def subscriptions_go_from_history_to_live(make_store: MakeStore) -> None:
@@ -47,7 +47,7 @@ async def subscriptions_go_from_history_to_live(make_store: MakeStore) -> None:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        await store.append(noted("a"))  # nobody listens, and nobody minds
+        await store.append(noted("a"))  # with no listener left
 
 
 async def _take(events: list[RecordedEvent], count: int) -> None:
@@ -98,10 +98,10 @@ async def listeners_hear_of_commits(make_store: MakeStore) -> None:
         stop = store.on_commit(listen)
         store.on_commit(lambda: heard.append("second"))
         await store.append(noted("a"))
-        expect_equal(heard, ["first", "second"], "who heard of the first append")
+        expect_equal(heard, ["first", "second"], "listeners called at the first append")
         stop()
         await store.append(noted("a"))
-        expect_equal(heard, ["first", "second", "second"], "who heard after one was stopped")
+        expect_equal(heard, ["first", "second", "second"], "listeners called after one was stopped")
         expect_equal(on_loop, [True], "whether it was called on the event loop")
 
 

@@ -9,7 +9,7 @@ from uno_actors.testing.contract.store_place import MakeStore, opened
 
 
 async def a_name_is_leased_once(make_store: MakeStore) -> None:
-    """Of those who want a name at once one has it, until it is released; other names stand apart."""
+    """Of several takers of a name one gets it, until it is released; other names are independent."""
     async with opened(make_store) as store:
         leases = await asyncio.gather(*[store.lease("mail") for _ in range(5)])
         held = [lease for lease in leases if lease is not None]
@@ -21,7 +21,7 @@ async def a_name_is_leased_once(make_store: MakeStore) -> None:
         await held[0].release()
         again = await store.lease("mail")
         expect_equal(again is None, False, "the lease of a name that was released is refused")
-        await store.append(noted("a"))  # leases hinder nobody
+        await store.append(noted("a"))  # leases block no append
 
 
 async def closing_releases_leases(make_store: MakeStore) -> None:

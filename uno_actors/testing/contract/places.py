@@ -81,7 +81,7 @@ ODD_NAMES: Sequence[str] = (
 
 
 async def odd_ids_never_meet(make_store: MakeStore) -> None:
-    """Ids of dots, slashes, spaces, emoji, prefixes of others and the greatest length are told apart."""
+    """Ids of dots, slashes, spaces, emoji, prefixes of others and the greatest length are kept apart."""
     async with opened(make_store) as store:
         for turn in range(2):
             for name in ODD_NAMES:
@@ -92,7 +92,7 @@ async def odd_ids_never_meet(make_store: MakeStore) -> None:
 
 
 async def odd_types_never_meet(make_store: MakeStore) -> None:
-    """Aggregate types that are prefixes of each other, or as long as allowed, are told apart."""
+    """Aggregate types that are prefixes of each other, or as long as allowed, are kept apart."""
     async with opened(make_store) as store:
         types = sorted(["A", "AB", "A.B", "A B", "Ä", "🚀", "T" * 199, "T" * 200])
         for of in types:

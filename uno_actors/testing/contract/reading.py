@@ -83,7 +83,7 @@ async def streams_are_read_page_by_page(make_store: MakeStore) -> None:
 
 
 async def the_log_is_read_page_by_page(make_store: MakeStore) -> None:
-    """`read_all` goes on beyond a page and keeps to `after` and `limit`."""
+    """`read_all` continues beyond a page and keeps to `after` and `limit`."""
     async with opened(make_store) as store:
         size = 2 * PAGE + 3
         recorded = await store.append(*[noted(f"a{number % 7}", str(number)) for number in range(size)])
@@ -180,7 +180,7 @@ async def the_log_is_narrowed(make_store: MakeStore) -> None:
 
 
 async def read_all_goes_on_while_the_log_grows(make_store: MakeStore) -> None:
-    """A reader in the middle of the log sees a prefix of it, in order, while others append."""
+    """A reader in the middle of the log sees a prefix of the log, in order, while others append."""
     async with opened(make_store) as store:
         await store.append(*[noted("a", str(number)) for number in range(PAGE + 1)])
         seen: list[str] = []
