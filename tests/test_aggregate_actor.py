@@ -568,6 +568,16 @@ async def test_a_command_that_timed_out_while_it_is_run_again_is_counted_once() 
         assert await account.ask(Balance()) == 1, "it was begun, and took effect"
 
 
+async def test_a_command_whose_reply_the_sender_sets_itself_is_handled_and_counted_once() -> None:
+    async with bank() as (system, _):
+        account = system.aggregate(Account, "alice")
+        reply = account.ask(Credit(amount=1))
+        reply.set(100)
+        assert await account.ask(Balance()) == 1
+        assert await reply == 100
+        assert system.statistics().commands_waiting == 0
+
+
 def test_a_thread_does_not_wait_for_ever_for_a_loop_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop would tell it that the time is over."""
     monkeypatch.setattr("uno_actors.aggregates.envelope.LOOP_LATE", 0.05)

@@ -1,9 +1,9 @@
-"""What annotations say of the messages that a function takes, read in one place for all that reads them.
+"""The messages that a function takes, read from its annotations in one place.
 
-``@handles`` and ``@reacts`` methods, ``@subscribe`` and the type argument of ``EventHandler[...]`` go by the same
-rules. Names are looked up where Python would look them up for the function as it was written, whichever decorators
-have been put around it. ``A | B``, ``Optional``, ``Annotated``, aliases, type variables and strings say what
-they stand for. What cannot be read is `UnreadableAnnotation`: it is never taken for "anything".
+``@handles`` and ``@reacts`` methods, ``@subscribe`` and the type argument of ``EventHandler[...]`` follow the same
+rules. Names are looked up where Python would look them up for the function as it was written, whatever decorators are
+around it. ``A | B``, ``Optional``, ``Annotated``, aliases, type variables and strings are resolved. An annotation that
+cannot be read raises `UnreadableAnnotation`; it is never taken for "anything".
 """
 
 import builtins
@@ -29,10 +29,10 @@ _PARTIAL = (functools.partial, functools.partialmethod)
 
 
 class UnreadableAnnotation(ValueError):
-    """An annotation from which it cannot be read which messages are meant, and why.
+    """An annotation that does not show which messages are meant, and why.
 
     Attributes:
-        may_be_defined_later: Whether a name in it is not defined, so far.
+        may_be_defined_later: Whether a name in it is not defined so far.
     """
 
     def __init__(self, reason: str, *, may_be_defined_later: bool = False) -> None:
@@ -41,7 +41,7 @@ class UnreadableAnnotation(ValueError):
 
 
 class OpenTypeParameter(UnreadableAnnotation):
-    """The annotation is a type parameter of which the class does not say yet what it stands for."""
+    """The annotation is a type parameter that the class does not define yet."""
 
     def __init__(self, parameter: TypeVar) -> None:
         self.parameter = parameter
@@ -49,16 +49,16 @@ class OpenTypeParameter(UnreadableAnnotation):
 
 
 class Scope:
-    """Where the names in the annotations of a function, or of a class's bases, are looked up, innermost first.
+    """The scopes in which names in the annotations of a function, or of a class's bases, are looked up.
 
-    That is: what the function closes over, the body of its class, the functions around it as long as they run,
-    its module.
+    From the inside: what the function closes over, the body of its class, the functions around it while they run, its
+    module.
 
     Args:
         function: Whose annotations they are, without its decorators; or ``None``.
         owner: The class in whose body they are written; or ``None``.
         stands_for: What type parameters stand for.
-        strict: Whether a type parameter that stands for nothing is an error; else its bound is meant.
+        strict: Whether a type parameter that stands for nothing is an error; otherwise its bound is meant.
     """
 
     def __init__(
@@ -76,21 +76,21 @@ class Scope:
         self._names: MutableMapping[str, Any] | None = None
 
     def evaluate(self, text: str) -> Any:
-        """What an annotation that is written as a string says.
+        """The value of an annotation that is written as a string.
 
         Raises:
-            UnreadableAnnotation: It is no expression, or a name in it is not defined.
+            UnreadableAnnotation: It is not an expression, or a name in it is not defined.
         """
         if self._names is None:
             self._names = ChainMap(*_namespaces(self._function, self._owner))
         try:
             return eval(text, {"__builtins__": builtins}, self._names)  # noqa: S307 - the program's own source
-        except Exception as error:  # noqa: BLE001 - whatever evaluating it raises
+        except Exception as error:  # noqa: BLE001 - evaluating it may raise anything
             later = isinstance(error, (NameError, AttributeError))
             raise UnreadableAnnotation(f"is not defined ({error})", may_be_defined_later=later) from None
 
     def alternatives(self, annotation: Any) -> list[Any]:
-        """The single types that ``annotation`` allows, each once: of ``A | None`` that is ``A``.
+        """The single types that ``annotation`` allows, each once: ``A`` for ``A | None``.
 
         Raises:
             UnreadableAnnotation: A part of it is not defined, or a type parameter stands for nothing.
@@ -110,7 +110,7 @@ class Scope:
         return found
 
     def _inner(self, part: Any) -> list[Any] | None:
-        """What ``part`` stands for; ``None`` if for itself."""
+        """What ``part`` stands for; ``None`` if it stands for itself."""
         origin = get_origin(part)
         inner: list[Any] | None = None
         if isinstance(part, str):
@@ -146,7 +146,7 @@ class Scope:
 
 
 def layers(member: Any) -> Iterator[Any]:
-    """``member``, and what it was put around: the functions under decorators, outermost first."""
+    """``member`` and the functions under its decorators, outermost first."""
     waiting, seen = [member], set[int]()
     while waiting:
         layer = waiting.pop()
@@ -165,7 +165,7 @@ def layers(member: Any) -> Iterator[Any]:
 
 
 def own_attribute(thing: Any, name: str) -> Any:
-    """An attribute that ``thing`` has by itself; objects that stand for others are not made to load these."""
+    """An attribute of ``thing`` itself; proxies are not made to load the objects that they stand for."""
     found = inspect.getattr_static(thing, name, None)
     is_slot = isinstance(found, (types.MemberDescriptorType, types.GetSetDescriptorType))
     return getattr(thing, name, None) if is_slot else found
@@ -187,7 +187,7 @@ def parameters(function: Any, skip: int = 0) -> list[inspect.Parameter]:
 
     Raises:
         UnreadableAnnotation: An annotation is not defined (from Python 3.14 on, where they are evaluated then).
-        TypeError, ValueError: It is no function, or does not tell.
+        TypeError, ValueError: It is not a function, or has no signature.
     """
     try:
         return list(inspect.signature(function).parameters.values())[skip:]
@@ -196,7 +196,7 @@ def parameters(function: Any, skip: int = 0) -> list[inspect.Parameter]:
 
 
 def message_annotation(function: Any, skip: int = 0) -> Any:
-    """What the first argument of ``function``, after ``skip`` others, is annotated with; or `NOT_ANNOTATED`.
+    """The annotation of the first argument of ``function`` after ``skip`` others, or `NOT_ANNOTATED`.
 
     Raises:
         UnreadableAnnotation: It is not defined.
@@ -208,7 +208,7 @@ def message_annotation(function: Any, skip: int = 0) -> Any:
     )
     try:
         taken = [found for found in parameters(function) if found.kind in positional]
-    except (TypeError, ValueError):  # some built-in functions do not tell
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return NOT_ANNOTATED
     if taken and taken[-1].kind is inspect.Parameter.VAR_POSITIONAL:
         return taken[min(skip, len(taken) - 1)].annotation
@@ -221,7 +221,7 @@ def message_annotation(function: Any, skip: int = 0) -> Any:
 def type_arguments(kind: Any, generic: type) -> dict[Any, Any]:
     """What the type parameters of ``generic`` stand for in ``kind``, a class or ``AClass[...]``.
 
-    Empty if ``kind`` does not say, or has nothing to do with ``generic``.
+    Empty if ``kind`` does not define them, or is unrelated to ``generic``.
     """
     origin = get_origin(kind) or kind
     own: dict[Any, Any] = dict(zip(getattr(origin, "__parameters__", ()), get_args(kind), strict=False))
@@ -242,13 +242,13 @@ def type_arguments(kind: Any, generic: type) -> dict[Any, Any]:
 
 
 def open_parameters(kind: type) -> set[Any]:
-    """The type parameters of ``kind`` of which it is left to others to say what they stand for."""
+    """The type parameters that ``kind`` leaves open."""
     bases = vars(kind).get("__orig_bases__", ())
     return {parameter for base in bases for parameter in getattr(base, "__parameters__", ())}
 
 
 def _evaluated(argument: ForwardRef, writer: type) -> Any:
-    """What a string stands for in the bases of ``writer``; itself if nobody knows it there."""
+    """What a string stands for in the bases of ``writer``; the string itself if the name is unknown there."""
     try:
         return Scope(owner=writer).evaluate(argument.__forward_arg__)
     except UnreadableAnnotation:
@@ -259,10 +259,10 @@ def _evaluated(argument: ForwardRef, writer: type) -> Any:
 
 
 def classes_among(alternatives: Iterable[Any], base: type) -> tuple[type, ...] | None:
-    """The subclasses of ``base`` that are named; ``None`` if any instance of ``base`` is meant.
+    """The subclasses of ``base`` among the alternatives; ``None`` if any instance of ``base`` is meant.
 
     Raises:
-        UnreadableAnnotation: One of them is no subclass of ``base``, or there is none.
+        UnreadableAnnotation: One of them is not a subclass of ``base``, or there is none.
     """
     classes: list[type] = []
     for part in alternatives:
@@ -281,17 +281,17 @@ def classes_among(alternatives: Iterable[Any], base: type) -> tuple[type, ...] |
 def annotated_classes(
     function: Any, base: type, *, skip: int = 0, kind: type | None = None, in_lists: bool = False
 ) -> tuple[type, ...] | None:
-    """The subclasses of ``base`` that the first argument of ``function`` is annotated with; ``None`` for any.
+    """The subclasses of ``base`` in the annotation of the first argument of ``function``; ``None`` for any.
 
     Args:
         function: A function, method or another callable.
-        base: The class of what it is called with.
-        skip: Parameters before the one that is meant: 1 for a method that is not bound.
-        kind: The class whose method it is, if it is not bound.
+        base: The class of its argument.
+        skip: Parameters before that argument: 1 for a method that is not bound.
+        kind: The class of the method, if it is not bound.
         in_lists: Whether it is called with lists.
 
     Raises:
-        UnreadableAnnotation: What it is annotated with is something else, or cannot be read.
+        UnreadableAnnotation: The annotation is something else, or cannot be read.
     """
     if not (inspect.isroutine(function) or isinstance(function, _PARTIAL)):
         function = getattr(function, "__call__", function)  # noqa: B004 - the method itself is needed
@@ -324,13 +324,13 @@ def _item_of(annotation: Any) -> Any:
 
 
 def _writer(kind: type, function: Any) -> type | None:
-    """The class among the bases of ``kind`` in whose body ``function`` is written."""
+    """The class among the bases of ``kind`` whose body defines ``function``."""
     name = getattr(function, "__name__", "")
     return next((base for base in kind.__mro__ if name in vars(base)), None)
 
 
 def narrowed(one: tuple[type, ...] | None, other: tuple[type, ...] | None) -> tuple[type, ...] | None:
-    """The classes whose instances are meant by both; empty if there are none."""
+    """The classes whose instances both mean; empty if there are none."""
     if one is None or other is None:
         return other if one is None else one
     both = [kind for kind in one if issubclass(kind, other)]
@@ -343,7 +343,7 @@ def is_subclass(found: Any, base: type) -> bool:
 
 
 def shown(annotation: Any) -> str:
-    """An annotation as one would write it."""
+    """An annotation as it would be written."""
     return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
 
 
@@ -368,13 +368,13 @@ def _namespaces(function: Any, owner: type | None) -> Iterator[MutableMapping[st
 
 
 def closure(function: Any) -> dict[str, Any]:
-    """What ``function`` closes over, by name, as far as it has a value."""
+    """The variables that ``function`` closes over, by name, if they have a value."""
     names = getattr(getattr(function, "__code__", None), "co_freevars", ())
     cells = getattr(function, "__closure__", None) or ()
     return {
         name: cell.cell_contents
         for name, cell in zip(names, cells, strict=False)
-        if cell != types.CellType()  # one that is empty so far
+        if cell != types.CellType()  # it has no value yet
     }
 
 
@@ -383,7 +383,7 @@ def _type_parameters(generic: Any) -> dict[str, Any]:
 
 
 def _enclosing(qualified_name: str, in_module: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The names of the functions and class bodies around ``outer.<locals>.AClass.method`` that are running."""
+    """The names in the running functions and class bodies around ``outer.<locals>.AClass.method``."""
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_qualname

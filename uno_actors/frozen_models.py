@@ -1,8 +1,8 @@
-"""Frozen pydantic models, as type checkers must be told of them.
+"""Frozen pydantic models in a form that type checkers understand.
 
-pydantic freezes a model and its subclasses by ``model_config``, which type checkers do not read. Of a frozen class
-they let a field be declared again with a narrower type, as in ``topic: str = "accounts.deposited"``, and refuse
-assignments to it.
+pydantic freezes a model and its subclasses by ``model_config``, which type checkers do not read. If they know that a
+class is frozen, they allow a field to be declared again with a narrower type, as in ``topic: str =
+"accounts.deposited"``, and refuse assignments to it.
 """
 
 from typing import TYPE_CHECKING, dataclass_transform
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field, PrivateAttr))
     class FrozenModel(ModelMetaclass):
-        """The class of classes that are frozen, and whose subclasses are."""
+        """The metaclass of frozen classes, whose subclasses are frozen too."""
 
 else:
     FrozenModel = type(BaseModel)

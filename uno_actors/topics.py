@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from uno_actors.errors import InvalidTopic
 
-ONE_TOKEN = "*"  # noqa: S105 - a wildcard, no password
+ONE_TOKEN = "*"  # noqa: S105 - a wildcard, not a password
 ALL_THE_REST = ">"
 
 V = TypeVar("V")
@@ -56,7 +56,7 @@ class TopicPattern:
         self.tokens = tokens
 
     def matches(self, topic: str) -> bool:
-        """Whether ``topic`` is one of those that this pattern selects."""
+        """Whether this pattern selects ``topic``."""
         tokens = topic.split(".")
         for place, wanted in enumerate(self.tokens):
             if place == len(tokens):
@@ -78,10 +78,10 @@ class TopicPattern:
 
 
 class TopicTrie(Generic[V]):
-    """Values filed under topic patterns and found by topic.
+    """Values stored under topic patterns and found by topic.
 
-    The time of a look-up grows with the tokens of the topic and with what matches it, not with the number of
-    patterns: only branches that agree with the topic so far are walked.
+    The time of a lookup grows with the tokens of the topic and the number of matches, not with the number of patterns:
+    only branches that match the topic so far are followed.
     """
 
     __slots__ = ("_root",)
@@ -90,14 +90,14 @@ class TopicTrie(Generic[V]):
         self._root: _Node[V] = _Node()
 
     def add(self, pattern: TopicPattern, value: V) -> None:
-        """File ``value`` under ``pattern``; one value may stand under several patterns."""
+        """Store ``value`` under ``pattern``; a value may have several patterns."""
         node = self._root
         for token in pattern.tokens:
             node = node.children.setdefault(token, _Node())
         node.values.append(value)
 
     def remove(self, pattern: TopicPattern, value: V) -> None:
-        """Take back one ``add`` of the same pattern and value.
+        """Undo one ``add`` of the same pattern and value.
 
         Raises:
             KeyError: There is none.

@@ -1,17 +1,17 @@
 """The fingerprint of a command: eight bytes that tell a repetition from another command of the same id.
 
-Two commands are the same if their classes have the same name and their fields the same values. The ids of a
-command (``command_id``, ``correlation_id``, ``causation_id``) are no contents. A command has the same fingerprint
+Two commands are the same if their classes have the same name and their fields the same values. The ids of a command
+(``command_id``, ``correlation_id``, ``causation_id``) are not part of its contents. A command has the same fingerprint
 in every process and after the next deployment, because
 
-- these do not count: the order of sets and dictionaries, zeros at the end of a ``Decimal``, the sign of zero,
-  the zone in which a moment is written, and whether a whole number is an ``int``, a ``float`` or a ``Decimal``;
-- a field with its default value is left out: a class may gain fields with defaults, and the commands of the
-  older program stay the same;
-- a field that a ``default_factory`` filled in (a time, a new id) is left out: a request that is sent again is
-  often built again;
-- secrets (`pydantic.SecretStr`) count by their class, since a reader of the store could try likely ones; values
-  that pydantic cannot write count by their class as well.
+- these do not count: the order of sets and dictionaries, zeros at the end of a ``Decimal``, the sign of zero, the
+  zone of a time, and whether a whole number is an ``int``, a ``float`` or a ``Decimal``;
+- a field with its default value is left out: if a class gains a field with a default, commands of the older program
+  stay the same;
+- a field that a ``default_factory`` filled in (a time, a new id) is left out: a request that is sent again is often
+  built again;
+- secrets (`pydantic.SecretStr`) count by their class only, because a reader of the store could try likely ones; so do
+  values that pydantic cannot write.
 
 Models and dataclasses within a command follow the same rules.
 """
@@ -46,7 +46,7 @@ def fingerprint(command: Command[Any], made: Made = "if given") -> bytes:
     kind = type(command)
     names, fields = _fields_of(kind)
     parts: list[object] = [kind.__name__, command.command_id]
-    if names is not None:  # the way of most commands, and so a short one
+    if names is not None:  # the fast path of most commands
         values = command.__dict__
         try:
             for name in names:
@@ -55,14 +55,14 @@ def fingerprint(command: Command[Any], made: Made = "if given") -> bytes:
                     value = _canonical(value, made)
                 parts += name, value
             return blake2b(_pack(parts), digest_size=SIZE).digest()
-        except Exception:  # noqa: BLE001 - see below; or it is an integer that msgpack does not know
+        except Exception:  # noqa: BLE001 - see below; or an integer beyond 64 bits
             del parts[2:]
     try:
         _add_fields(parts, command, fields, made)
         if command.__pydantic_extra__:
             parts.append(_map(command.__pydantic_extra__, made))
         packed = _pack(parts)
-    except Exception:  # noqa: BLE001 - a value may raise anything, and the command was handled: it must not be undone
+    except Exception:  # noqa: BLE001 - a value may raise anything, and that must not undo a command that was handled
         packed = _pack(parts[:2])
     return blake2b(packed, digest_size=SIZE).digest()
 
@@ -70,7 +70,7 @@ def fingerprint(command: Command[Any], made: Made = "if given") -> bytes:
 def is_same(command: Command[Any], recorded: bytes) -> bool:
     """Whether ``recorded`` is the fingerprint of a command of this id with the same contents.
 
-    What a factory filled in at first may be given now, as where a command was kept as JSON.
+    A field that a factory filled in the first time may be given now, for example if the command was kept as JSON.
     """
     return any(fingerprint(command, made) == recorded for made in get_args(Made))
 
@@ -100,14 +100,14 @@ class _Field(NamedTuple):
 _IDS = frozenset(Command.model_fields)
 _EMPTY: dict[object, object] = {factory: factory() for factory in (list, dict, set, frozenset, tuple)}
 _EXACT = frozenset({type(None), bool, str, bytes, int})
-"""Types whose values msgpack writes in one way, if it can write them."""
+"""Types whose values msgpack writes in exactly one way, if it can write them."""
 
 
 class _Fields(NamedTuple):
     """The fields of a model or a dataclass, by name: a class may put them in another order.
 
     Attributes:
-        names: Their names if they all count, whatever they hold; else ``None``.
+        names: Their names if they all count, whatever their values; otherwise ``None``.
         fields: All of them.
     """
 
@@ -136,7 +136,7 @@ def _field(name: str, default: object, factory: object) -> _Field:
             return _Field(name, None, is_made=True)
         default = _EMPTY[factory]
     if default is not PydanticUndefined and default is not dataclasses.MISSING:
-        with suppress(Exception):  # whatever its own methods raise
+        with suppress(Exception):  # its own methods may raise anything
             return _Field(name, _pack(_canonical(default, "if given")), is_made=False)
     return _Field(name, None, is_made=False)
 
@@ -157,7 +157,7 @@ def _was_given(value: Any, name: str) -> bool:
     return not isinstance(value, BaseModel) or name in value.__pydantic_fields_set__
 
 
-# --- values, as msgpack writes them in one way ---
+# --- values in the one form in which msgpack writes them ---
 
 _LEAST, _MOST = -(2**63), 2**64  # integers in between msgpack writes itself
 _pack: Callable[[object], bytes] = msgpack.Packer(unicode_errors="surrogatepass").pack
@@ -269,12 +269,12 @@ def _list(value: Collection[Any], made: Made) -> object:
 
 
 def _other(value: Any, made: Made) -> object:
-    """What pydantic makes of it for JSON; else, or if it is a secret or can be read but once, its class."""
+    """Its JSON form by pydantic; its class if there is none, or if it is a secret or can be read only once."""
     name = type(value).__name__
     if dataclasses.is_dataclass(value):
         return _fields(value, None, made)
     if not (hasattr(value, "get_secret_value") or isinstance(value, Iterator)):
-        with suppress(Exception):  # whatever its own methods raise
+        with suppress(Exception):  # its own methods may raise anything
             return _tagged(_OTHER, name, _canonical(to_jsonable_python(value), made))
     return _tagged(_CLASS, name)
 

@@ -1,6 +1,6 @@
-"""Aggregates: they decide by their state and change it only by events.
+"""Aggregates: they decide on their state and change it only by events.
 
-Nothing here knows of actors, stores or threads: an aggregate is tested by calling it.
+Nothing here knows actors, stores or threads: to test an aggregate, call it.
 """
 
 import inspect
@@ -43,12 +43,12 @@ def handles() -> Callable[[M], M]: ...
 
 
 def handles(method: M | None = None) -> M | Callable[[M], M]:
-    """Mark a method as the one that handles a command; its type is read from the annotation.
+    """Mark the method that handles a command; the command's type is read from the annotation.
 
-    The method decides: it raises `CommandRejected`, or registers events and returns the reply. It runs on the
-    event loop and must not block. The reply waits for the disk while later commands may run, so return values,
-    not the aggregate's own lists and dicts. It may stand in a class of any kind that aggregates inherit from. What
-    is wrong with the method is said when the class of an aggregate is defined.
+    The method decides: it raises `CommandRejected`, or registers events and returns the reply. It runs on the event
+    loop and must not block. The reply waits for the disk while later commands may run, so return values, not the
+    aggregate's own lists and dicts. The method may be defined in any class that aggregates inherit from. An error in
+    its signature is reported when the class of an aggregate is defined.
     """
     return HANDLES.put_on if method is None else HANDLES.put_on(method)
 
@@ -57,7 +57,7 @@ def check_aggregate_id(aggregate_id: object) -> str:
     """Return ``aggregate_id`` unchanged if it can name an aggregate.
 
     Raises:
-        InvalidAggregateId: It is no string, empty, longer than `MAX_ID_BYTES`, holds a NUL character or
+        InvalidAggregateId: It is not a string, is empty, is longer than `MAX_ID_BYTES`, holds a NUL character or
             cannot be written as UTF-8.
     """
     if reason := unfit_name(aggregate_id, MAX_ID_BYTES):
@@ -83,10 +83,9 @@ def unfit_name(name: object, max_bytes: int) -> str:
 class AggregateRoot:
     """A consistency boundary with an id, whose state is the sum of its events.
 
-    Subclasses set their initial state in ``__init__(self, id)``, decide in ``@handles`` methods, and change
-    state only in ``apply_<event>`` methods, named for the event's class without a trailing ``Event`` (unless that
-    is all of it) and matched without case and underscores: ``UserCreatedEvent`` is applied by
-    ``apply_user_created``.
+    Subclasses set their initial state in ``__init__(self, id)``, decide in ``@handles`` methods, and change state
+    only in ``apply_<event>`` methods. These are named after the event's class without a trailing ``Event`` (unless
+    that is the whole name), ignoring case and underscores: ``apply_user_created`` applies ``UserCreatedEvent``.
 
     Attributes:
         version: The number of events applied, pending ones included.
@@ -100,13 +99,13 @@ class AggregateRoot:
     aggregate_type: ClassVar[str] = "AggregateRoot"
     """The name under which its streams are recorded: the class name, unless the class sets another."""
     schema_version: ClassVar[int] = 1
-    """Of its state in snapshots: raise it when the attributes change, or what ``apply_`` methods make of events."""
+    """Of its state in snapshots: raise it when attributes change, or the way in which ``apply_`` methods set them."""
 
     _commands: ClassVar[dict[type[Command[Any]], str]] = {}
     _applies: ClassVar[dict[str, str]] = {}
-    _command_names: ClassVar[dict[type, str]] = {}  # what command_method found
-    _apply_names: ClassVar[dict[type, str]] = {}  # what _apply_method found
-    _initial: ClassVar[Set[str] | None] = None  # the attributes that __init__ sets, once that is known
+    _command_names: ClassVar[dict[type, str]] = {}  # cache of command_method
+    _apply_names: ClassVar[dict[type, str]] = {}  # cache of _apply_method
+    _initial: ClassVar[Set[str] | None] = None  # the attributes that __init__ sets, once they are known
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -130,20 +129,20 @@ class AggregateRoot:
 
     @property
     def id(self) -> str:
-        """Its name, unique among the aggregates of its type; it never changes."""
+        """Its name, unique among the aggregates of its type. It never changes."""
         return self._id
 
     def register_event(self, event: DomainEvent) -> None:
         """Stamp ``event`` with its place in this stream and its cause, apply it, and keep it to be recorded.
 
-        What is applied is the event as a fresh process reads it, and what is recorded is what ``event`` holds now:
-        whatever is done to its lists afterwards changes neither.
+        The event is recorded as it is now and applied as a fresh process reads it: later changes of its lists reach
+        neither.
 
         Raises:
             MissingApply: The class has no method for it.
             EventNotSerializable: It could not be read back as it is; see `uno_actors.domain.payloads`.
             InvalidAggregate: An ``apply_`` method calls it: a replay could not.
-            ApplyFailed: The method has raised something that is no error of ours.
+            ApplyFailed: The method has raised an error that is not a `UnoError`.
         """
         check_is_initialised(self)
         apply = _apply_method(type(self), type(event))
@@ -164,7 +163,7 @@ class AggregateRoot:
         applied = stamped
         if not mark_exact(stamped):
             stamped = own_copy(stamped)
-            applied = own_copy(stamped)  # what a method keeps of it and changes is not what is recorded
+            applied = own_copy(stamped)  # a method may keep and change parts of it
         if self._pending is None:
             self._pending = []
         self._pending.append(stamped)
@@ -180,9 +179,9 @@ class AggregateRoot:
             self._applying = False
 
     def handle(self, command: Command[R]) -> R:
-        """Let the ``@handles`` method for ``command`` decide; events it registers name the command as cause.
+        """Let the ``@handles`` method for ``command`` decide; the events that it registers name the command as cause.
 
-        Their correlation id is that of the command, or one of their own if it has none.
+        Their correlation id is that of the command, or a new one if it has none.
 
         Raises:
             UnknownCommand: The class has no method for it.
@@ -198,12 +197,12 @@ class AggregateRoot:
 
     @property
     def pending_events(self) -> tuple[DomainEvent, ...]:
-        """The events registered and not yet taken to be recorded, oldest first."""
+        """The registered events that are not yet taken to be recorded, oldest first."""
         check_is_initialised(self)
         return tuple(self._pending or ())
 
     def take_pending_events(self, count: int | None = None) -> list[DomainEvent]:
-        """The pending events, oldest first, all or the first ``count``; from now on they count as taken."""
+        """Take the pending events, oldest first: all, or the first ``count``."""
         pending = self._pending or []
         if count is None:
             self._pending = None
@@ -217,15 +216,15 @@ class AggregateRoot:
 
         Raises:
             MissingApply: The class has no method for one of them.
-            ApplyFailed: The method has raised something.
-            InternalError: They do not follow upon the present version.
+            ApplyFailed: The method has raised an error.
+            InternalError: They do not follow the current version.
         """
         check_is_initialised(self)
         for event in events:
             if event.aggregate_version != self.version + 1:
                 raise InternalError(f"{self!r} cannot replay {event}: a gap in its stream")
             apply = _apply_method(type(self), type(event))
-            self.version += 1  # before it is applied, as when it was registered
+            self.version += 1  # before the event is applied, as in register_event
             self._applying = True
             try:
                 getattr(self, apply)(event)
@@ -236,9 +235,9 @@ class AggregateRoot:
         return self
 
     def to_snapshot(self) -> Mapping[str, Any]:
-        """The state as a snapshot keeps it: all attributes but those of this base class.
+        """The state for a snapshot: all attributes except those of this base class.
 
-        Override it, and `from_snapshot`, where attributes hold what `uno_actors.domain.values` cannot restore.
+        Override it, and `from_snapshot`, if attributes hold values that `uno_actors.domain.values` cannot restore.
 
         Raises:
             TypeError: The class keeps attributes in ``__slots__``, or an attribute is neither set by ``__init__``
@@ -254,10 +253,10 @@ class AggregateRoot:
         return state
 
     def from_snapshot(self, state: Mapping[str, Any]) -> None:
-        """Take over the state that `to_snapshot` returned; called on a fresh instance.
+        """Adopt the state that `to_snapshot` returned; called on a fresh instance.
 
         Raises:
-            ValueError: An attribute that the class sets today is not in it, or it has one that the class has not.
+            ValueError: It lacks an attribute that the class sets today, or has one that the class does not have.
         """
         if missing := vars(self).keys() - _OWN_ATTRIBUTES - state.keys():
             raise ValueError(f"it has no {', '.join(sorted(missing))}")
@@ -275,11 +274,11 @@ A = TypeVar("A", bound=AggregateRoot)
 
 
 def new_aggregate(aggregate_type: type[A], aggregate_id: str) -> A:
-    """An aggregate of which nothing is recorded, as every replay begins with it.
+    """An aggregate without recorded events, with which every replay begins.
 
     Raises:
-        InvalidAggregateId: Its class gives itself another id: its events would go to another stream.
-        InvalidAggregate: Its class registers events when it is made: it would do so again at each replay; or its
+        InvalidAggregateId: Its class sets another id: its events would go to another stream.
+        InvalidAggregate: Its class registers events when it is made, and would do so again in each replay; or its
             ``__init__`` does not call that of `AggregateRoot`.
     """
     instance = aggregate_type(aggregate_id)
@@ -311,7 +310,7 @@ def check_is_aggregate(found: Any) -> None:
     """Check that ``found`` is the class of an aggregate.
 
     Raises:
-        InvalidAggregate: It is something else, or its definition never came to `AggregateRoot`.
+        InvalidAggregate: It is something else, or its definition did not reach `AggregateRoot.__init_subclass__`.
     """
     if not is_subclass(found, AggregateRoot):
         name = found.__name__ if isinstance(found, type) else repr(found)
@@ -336,7 +335,7 @@ def check_is_initialised(aggregate: AggregateRoot) -> None:
         InvalidAggregate: It has not.
     """
     try:
-        aggregate._pending  # noqa: B018 - what `AggregateRoot.__init__` sets last
+        aggregate._pending  # noqa: B018 - `AggregateRoot.__init__` sets it last
     except AttributeError:
         reason = (
             "its __init__ must begin with super().__init__(id); in a dataclass, let __post_init__ call it"
@@ -385,7 +384,7 @@ def _key(name: str) -> str:
 
 
 def _event_key(name: str) -> str:
-    """That of the class of an event, less a trailing ``Event``; of one that is called just that, ``event``."""
+    """The key of an event class without a trailing ``Event``; ``event`` for a class of just that name."""
     return _key(name.removesuffix("Event")) or _key(name)
 
 
@@ -414,15 +413,15 @@ def _apply_methods(cls: type[AggregateRoot]) -> dict[str, str]:
 
 
 def _events_named(cls: type[AggregateRoot], name: str) -> list[type[DomainEvent]]:
-    """The classes of this name that the ``apply_`` methods of ``cls`` are annotated with."""
+    """The classes of this name in the annotations of the ``apply_`` methods of ``cls``."""
     return [event for event in _applied_events(cls) if event.type_name() == name]
 
 
 def check_events(cls: type[AggregateRoot], registry: EventRegistry) -> None:
-    """See that each event that ``cls`` applies is found again by its name, before one is recorded.
+    """Check, before an event is recorded, that each event that ``cls`` applies is found by its name.
 
     Raises:
-        AmbiguousEventType: Another class has the name of one, and it cannot be told which is meant.
+        AmbiguousEventType: Another class has the same name, and nothing shows which is meant.
     """
     for name in registry.shared_names():
         if _event_key(name) in cls._applies:
@@ -432,7 +431,7 @@ def check_events(cls: type[AggregateRoot], registry: EventRegistry) -> None:
 
 
 def _applied_events(cls: type[AggregateRoot]) -> Iterator[type[DomainEvent]]:
-    """The events that the ``apply_`` methods of ``cls`` are annotated with; what cannot be read names none."""
+    """The events in the annotations of the ``apply_`` methods of ``cls``; unreadable annotations are skipped."""
     for name in cls._applies.values():
         with suppress(UnreadableAnnotation):
             yield from annotated_classes(getattr(cls, name), DomainEvent, skip=1, kind=cls) or ()

@@ -75,11 +75,11 @@ def _exact_fields(
 
 
 _CODE = frozenset({"__init__", "__new__", "__get_pydantic_core_schema__", "model_post_init"})
-"""What pydantic runs when it reads an instance, if the class has it."""
+"""Methods of a class that pydantic runs when it reads an instance."""
 
 
 def _is_bare(model: type[BaseModel]) -> bool:
-    """Whether an instance is nothing but its frozen fields, and reading it runs no code of the class."""
+    """Whether an instance consists of its frozen fields alone, and reading it runs no code of the class."""
     decorators, config = model.__pydantic_decorators__, model.model_config
     validators = {name: one for name, one in decorators.field_validators.items() if name not in _OF_METADATA}
     return (
@@ -96,18 +96,18 @@ def _is_bare(model: type[BaseModel]) -> bool:
 
 
 def _bases(model: type[BaseModel]) -> tuple[type, ...]:
-    """The classes of users among the bases of ``model``, itself included."""
+    """The user's classes among the bases of ``model``, itself included."""
     return model.__mro__[: model.__mro__.index(BaseModel)]
 
 
 def _only_judges(metadata: object) -> bool:
-    if isinstance(metadata, FieldInfo):  # Annotated[int, Field(gt=0)] inside of another type
+    if isinstance(metadata, FieldInfo):  # Annotated[int, Field(gt=0)] inside another type
         return metadata.discriminator is None and all(map(_only_judges, metadata.metadata))
     return isinstance(metadata, _JUDGEMENTS) or type(metadata).__name__ == "PydanticGeneralMetadata"
 
 
 def _is_strict(metadata: Iterable[object]) -> bool:
-    """Whether a value must be of the very type when it is read, or a union goes by another order."""
+    """Whether reading requires exactly the type, or a union is tried in another order."""
     return any(
         getattr(one, "strict", None) is not None or getattr(one, "union_mode", None) is not None
         for one in metadata
@@ -115,7 +115,7 @@ def _is_strict(metadata: Iterable[object]) -> bool:
 
 
 def _native_types(annotation: Any) -> frozenset[type] | None:
-    """The types that values of ``annotation`` may have, if msgpack tells them all apart; else ``None``."""
+    """The types that values of ``annotation`` may have, if msgpack tells them all apart; otherwise ``None``."""
     annotation = _aliased(annotation)
     if annotation is Any or annotation is object:
         return _NATIVE
@@ -143,7 +143,7 @@ def _aliased(annotation: Any) -> Any:
 
 
 def _exactly(annotation: Any, holders: tuple[type[BaseModel], ...]) -> Exact | None:
-    """The check of values of ``annotation``; ``None`` if they all need the proof."""
+    """The check of values of ``annotation``; ``None`` if all of them need the proof."""
     native = _native_types(annotation)
     if native is not None:
         return lambda value: type(value) in native
@@ -190,7 +190,7 @@ def _exactly_tuple(args: tuple[Any, ...], holders: tuple[type[BaseModel], ...]) 
 
 
 def _exactly_enum(kind: type[Enum]) -> Exact | None:
-    """Its members are few: each is tried."""
+    """The check of an enum, after trying all of its members."""
     if not {type(member.value) for member in kind} <= {str, int}:
         return None
     reader = TypeAdapter(kind)
@@ -206,7 +206,7 @@ def _exactly_enum(kind: type[Enum]) -> Exact | None:
 
 def _exactly_model(model: type[BaseModel], holders: tuple[type[BaseModel], ...]) -> Exact | None:
     if model in holders:
-        return None  # it holds others of its kind
+        return None  # it holds models of its own class
     check = _exact_fields(model, model.model_fields, holders)
     if check is None:
         return None

@@ -1,7 +1,7 @@
 """Methods that take one message each and are marked by a decorator: ``@handles`` and ``@reacts``.
 
-They are found in classes of any kind that an aggregate inherits from, and under whatever decorators; which message they
-take is read by `uno_actors.annotations`.
+They are found in all classes that an aggregate inherits from, and under any decorators. `uno_actors.annotations` reads
+which message they take.
 """
 
 import inspect
@@ -35,11 +35,11 @@ M = TypeVar("M", bound=Callable[..., Any])
 
 
 class Mark:
-    """What a decorator such as ``@handles`` leaves on a method.
+    """The mark that a decorator such as ``@handles`` leaves on a method.
 
     Attributes:
-        annotation: What the message is annotated with, where that is known only while the method is defined: in
-            a function, whose names are gone when it has returned.
+        annotation: Of the message, if its names are known only while the method is defined: in a function, whose
+            names are gone when it has returned.
     """
 
     __slots__ = ("annotation",)
@@ -49,7 +49,7 @@ class Mark:
 
 
 def set_mark(method: Any, name: str) -> bool:
-    """Leave a `Mark` on ``method`` under ``name``; whether it is one that can carry it."""
+    """Leave a `Mark` on ``method`` under ``name``; return whether it can carry one."""
     if isinstance(method, type) or not (callable(method) or isinstance(method, WRAPPERS)):
         return False
     mark = Mark()
@@ -65,7 +65,7 @@ def set_mark(method: Any, name: str) -> bool:
 
 
 def _annotation_text(method: Any) -> str | None:
-    """The annotation of the message, if it is a string in a function inside of another."""
+    """The annotation of the message, if it is a string in a function inside another one."""
     if "<locals>" not in getattr(innermost(method), "__qualname__", ""):
         return None
     try:
@@ -76,9 +76,9 @@ def _annotation_text(method: Any) -> str | None:
 
 
 def marked(member: Any, method_name: str, mark: str) -> Any | None:
-    """The function that carries ``mark``: ``member``, or one below its decorators; ``None`` if none does.
+    """The function that carries ``mark``: ``member``, or one below its decorators; ``None`` if there is none.
 
-    A decorator that does not say what it is put around, as ``functools.wraps`` would, still holds it.
+    A decorator that does not use ``functools.wraps`` still refers to the function that it wraps.
     """
     for layer in layers(member):
         if isinstance(own_attribute(layer, mark), Mark):
@@ -87,7 +87,7 @@ def marked(member: Any, method_name: str, mark: str) -> Any | None:
 
 
 def _held(member: Any, method_name: str) -> Iterator[types.FunctionType]:
-    """The functions named so that ``member`` and what it was put around keep, to call them."""
+    """The functions of this name that ``member`` and the functions it wraps refer to, to call them."""
     waiting, seen = [member], set[int]()
     while waiting:
         for layer in layers(waiting.pop()):
@@ -101,7 +101,7 @@ def _held(member: Any, method_name: str) -> Iterator[types.FunctionType]:
 
 
 def _contents(layer: Any) -> Iterator[types.FunctionType]:
-    """The functions that a function closes over, or an object has as attributes."""
+    """The functions that a function closes over, or that an object has as attributes."""
     if isinstance(layer, types.FunctionType):
         found = list(closure(layer).values())
     else:
@@ -111,12 +111,12 @@ def _contents(layer: Any) -> Iterator[types.FunctionType]:
 
 @dataclass(frozen=True, slots=True)
 class MarkedMethod:
-    """A method that takes one message, and which.
+    """A method that takes one message, and the message it takes.
 
     Attributes:
         name: Its name.
-        annotation: What the message is annotated with.
-        alternatives: The single types that it allows.
+        annotation: Of the message.
+        alternatives: The single types that the annotation allows.
         scope: Where its names are looked up.
     """
 
@@ -143,7 +143,7 @@ class Decorator:
     verb: str
 
     def check_absent(self, cls: type, reason: str) -> None:
-        """Check that no method of ``cls`` is marked, where that would mean nothing.
+        """Check that no method of ``cls`` is marked, because the mark would have no effect.
 
         Raises:
             InvalidAggregate: One is.
@@ -157,7 +157,7 @@ class Decorator:
         """Mark ``method``, and return it.
 
         Raises:
-            InvalidAggregate: It is none.
+            InvalidAggregate: It is not a method.
         """
         if not set_mark(method, self.mark):
             body = sys._getframe(2).f_locals.get("__qualname__", "?")
@@ -170,11 +170,11 @@ class Decorator:
         return method
 
     def methods_of(self, cls: type) -> Iterator[MarkedMethod]:
-        """The methods of ``cls`` that are marked; those inherited from any class are among them.
+        """The marked methods of ``cls``, inherited ones included.
 
         Raises:
-            InvalidAggregate: One of them is no plain method of one annotated message, or is overridden by one
-                that is not marked.
+            InvalidAggregate: One of them is not a plain method of one annotated message, or an unmarked method
+                overrides it.
         """
         members = {
             name: (base, member) for base in reversed(cls.__mro__) for name, member in vars(base).items()
@@ -263,7 +263,7 @@ def _misuse(name: str, found: Iterable[Any]) -> str:
 
 
 def _below_silent(function: Any, name: str) -> Any:
-    """The method itself where ``function`` takes ``*args``, whatever they are, and passes them on to it."""
+    """The method itself if ``function`` takes ``*args`` and passes them on to it."""
     try:
         is_silent = all(parameter.kind in _VARIADIC for parameter in parameters(function, skip=1))
     except (TypeError, ValueError):

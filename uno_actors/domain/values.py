@@ -1,10 +1,10 @@
 """Python values as msgpack and back, exactly: what is read equals what was written, type for type.
 
-Beside what msgpack knows (None, bool, int, float, str, bytes, list, dict) these come back as they were: tuple,
-set, frozenset, Decimal, date, time, datetime with its zone, timedelta, UUID, integers of any size; and enums,
-dataclasses, named tuples and pydantic models of classes that the reader is handed. Everything else is refused,
-subclasses included: a value that cannot come back the same is not written. Bytes hold the names of classes,
-never paths to import, and no code of a class runs when it is read.
+Beside the types of msgpack (None, bool, int, float, str, bytes, list, dict), these are restored exactly: tuple, set,
+frozenset, Decimal, date, time, datetime with its zone, timedelta, UUID, integers of any size; and enums, dataclasses,
+named tuples and pydantic models of classes that are passed to the reader. Everything else is refused, subclasses
+included: a value that cannot be restored exactly is not written. The bytes hold the names of classes, never import
+paths, and reading runs no code of a class.
 """
 
 import dataclasses
@@ -25,17 +25,17 @@ from pydantic_core import TzInfo
 Classes = Mapping[str, type]
 """The classes that a reader knows, by name."""
 TagReader = Callable[[int, bytes], Any]
-"""What msgpack calls for a tagged value, as its ``ext_hook``."""
+"""The ``ext_hook`` that msgpack calls for a tagged value."""
 
 
 class UnknownClass(ValueError):
-    """A value is of a class that its reader does not know."""
+    """The class of a value is unknown to its reader."""
 
 
 def classes_in(*annotations: Any) -> dict[str, type]:
-    """The enums, dataclasses, named tuples and models in ``annotations``, and in the fields of those.
+    """The enums, dataclasses, named tuples and models in ``annotations``, and in their fields.
 
-    Two classes of one name are both left out, for a reader would have to choose.
+    Two classes of one name are both left out: a reader would have to choose.
     """
     found: dict[str, type] = {}
     seen: dict[int, object] = {}  # some cannot be hashed; kept, so that an id is not given to another
@@ -71,11 +71,11 @@ def pack_value(value: object, classes: Classes, *, may_share: bool = False) -> b
 
     Args:
         value: Of the types that the module names.
-        classes: Those of its enums, dataclasses, named tuples and models.
-        may_share: Whether one mutable object may stand in two places; it is read back as two.
+        classes: Of its enums, dataclasses, named tuples and models.
+        may_share: Whether one mutable object may occur in two places; it is read back as two.
 
     Raises:
-        TypeError, ValueError: It would not come back the same; the text says what is in the way.
+        TypeError, ValueError: It cannot be restored exactly; the text says why.
     """
     packed: bytes = msgpack.packb(_Writer(classes, may_share=may_share).plain(value))
     return packed
@@ -91,18 +91,18 @@ def unpack_value(data: bytes, classes: Classes) -> Any:
 
 
 def with_tags(value: object, classes: Classes) -> object:
-    """``value`` as something that msgpack writes, to stand in a larger whole; `tag_reader` reads the tags.
+    """``value`` in a form that msgpack writes, as part of a larger value; `tag_reader` reads the tags.
 
-    A time keeps its offset from UTC, and not the name of its zone. One mutable object may stand in two places.
+    A time keeps its offset from UTC but not the name of its zone. One mutable object may occur in two places.
 
     Raises:
-        TypeError, ValueError: It would not come back the same; the text says what is in the way.
+        TypeError, ValueError: It cannot be restored exactly; the text says why.
     """
     return _Writer(classes, may_share=True, keep_zones=False).plain(value)
 
 
 def tag_reader(classes: Classes | None) -> TagReader:
-    """The ``ext_hook`` for what `with_tags` wrote.
+    """The ``ext_hook`` for the output of `with_tags`.
 
     Args:
         classes: As for `unpack_value`; ``None`` gives a `Shown` for each value of a class.
@@ -123,7 +123,7 @@ def tag_reader(classes: Classes | None) -> TagReader:
 
 
 class Shown:
-    """A value whose class is not known, to be looked at."""
+    """A readable stand-in for a value whose class is unknown."""
 
     __slots__ = ("_fields", "_name")
 
@@ -136,7 +136,7 @@ class Shown:
 
 
 def at_offset(moment: datetime) -> datetime:
-    """``moment`` with the offset of its zone in place of the zone; without one it is left as it is."""
+    """``moment`` with the offset of its zone in place of the zone; a naive one is unchanged."""
     offset = moment.utcoffset()
     if offset is None:
         return moment
@@ -147,9 +147,9 @@ def at_offset(moment: datetime) -> datetime:
 
 
 def difference(path: str, one: Any, other: Any) -> str:
-    """What tells ``other``, read from the bytes of ``one``, from it; empty if they are the same in value and type.
+    """How ``other``, read from the bytes of ``one``, differs from it; empty if value and type are the same.
 
-    A time is the same at the same offset from UTC, whatever the zone is called. An instance of a subclass of a
+    Times are the same at the same offset from UTC, whatever the name of the zone. An instance of a subclass of a
     scalar type may be read as the scalar; members of enums and booleans may not.
     """
     if type(one) is not type(other):
@@ -177,13 +177,13 @@ def _unequal(path: str, one: object, other: object) -> str:
 def _short(value: object) -> str:
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - whatever its own __repr__ raises
+    except Exception:  # noqa: BLE001 - its own __repr__ may raise anything
         text = f"a {type(value).__qualname__}"
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _as_scalar(value: Any, kind: type) -> object:
-    """An instance of a subclass of ``kind`` as one of ``kind`` itself."""
+    """An instance of a subclass of ``kind``, as an instance of ``kind`` itself."""
     if kind is datetime:
         return at_offset(datetime.combine(value.date(), value.timetz()))
     return value if kind is date and isinstance(value, datetime) else _BASE_SCALARS[kind](value)
@@ -192,7 +192,7 @@ def _as_scalar(value: Any, kind: type) -> object:
 def _is_equal(one: Any, other: Any) -> bool:
     match one:
         case float() | complex() | Decimal():
-            return repr(one) == repr(other)  # which tells 1.0 from 1.00, and a NaN is one
+            return repr(one) == repr(other)  # distinguishes 1.0 from 1.00, and equals itself for a NaN
         case datetime():
             if (one.tzinfo is None) != (other.tzinfo is None):
                 return False
@@ -204,12 +204,12 @@ def _is_equal(one: Any, other: Any) -> bool:
             return (repr(one), one.fold) == (repr(other), other.fold)
     try:
         return bool(one is other or one == other)
-    except Exception:  # noqa: BLE001 - whatever its own __eq__ raises
+    except Exception:  # noqa: BLE001 - its own __eq__ may raise anything
         return False
 
 
 def _parts_of_class(kind: type) -> Callable[[Any], Mapping[Any, Any] | None] | None:
-    """What an instance of ``kind`` is made of, if it is made of fields."""
+    """The fields of an instance of ``kind``, if it has fields."""
     if issubclass(kind, Enum):
         return None
     if issubclass(kind, BaseModel):
@@ -237,7 +237,7 @@ def _by_member(value: Any) -> Mapping[Any, Any]:
 
 
 def _by_key(value: dict[Any, Any]) -> Mapping[Any, Any]:
-    """Each key and item by its place, so that keys too are compared by type, and in their order."""
+    """Keys and items by position, so that keys are compared by type and in their order, too."""
     return {
         place: part
         for at, item in enumerate(value.items())
@@ -269,7 +269,7 @@ _BASE_SCALARS: dict[type, Callable[[Any], object]] = {
 
 
 def _is_restorable(kind: type) -> bool:
-    """Whether an instance is nothing but its fields, so that it can be built from them."""
+    """Whether an instance consists of its fields alone, so that it can be built from them."""
     if issubclass(kind, (Enum, BaseModel)) or _is_named_tuple(kind):
         return kind not in (Enum, BaseModel)
     if not dataclasses.is_dataclass(kind):
@@ -283,7 +283,7 @@ def _is_named_tuple(kind: type) -> bool:
     return issubclass(kind, tuple) and hasattr(kind, "_fields")
 
 
-# --- tags of what msgpack does not know; they are stored, so their numbers never change ---
+# --- tags of types that msgpack does not know; they are stored, so their numbers never change ---
 
 _TUPLE, _SET, _FROZENSET, _BIG_INT, _DECIMAL, _UUID = 1, 2, 3, 4, 5, 6
 _DATE, _TIME, _DATETIME, _TIMEDELTA = 10, 11, 12, 13
@@ -297,7 +297,7 @@ def _tagged(code: int, *parts: object) -> msgpack.ExtType:
 
 
 class _Writer:
-    """Turns one value into what msgpack can write, tags included."""
+    """Converts one value to a form that msgpack can write, tags included."""
 
     def __init__(self, classes: Classes, *, may_share: bool, keep_zones: bool = True) -> None:
         self._names = {known: name for name, known in classes.items()}
@@ -373,7 +373,7 @@ class _Writer:
         return fields and {name: self.plain(value) for name, value in fields.items()}
 
     def _once(self, value: object) -> None:
-        """Two places of one mutable object would be two objects when they are read: it would change in one."""
+        """Refuse one mutable object in two places: read back it would be two, and a change would reach only one."""
         if self._may_share:
             return
         if id(value) in self._seen:
@@ -474,7 +474,7 @@ def _named_tuple_of(kind: Any, *values: Any) -> Any:
 
 
 def _model_of(kind: Any, fields_set: list[str], fields: Any, extra: Any, private: Any) -> Any:
-    """The model with the values that it had: they were judged when they were recorded."""
+    """The model with its recorded values: they were validated when they were recorded."""
     _check_fields(kind, fields, kind.model_fields)
     instance = kind.__new__(kind)
     object.__setattr__(instance, "__dict__", fields)
