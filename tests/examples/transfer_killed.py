@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from uno_stores import LmdbEventStore
+from uno_stores.lmdb.writer import Writer
 
 path, kill_after = sys.argv[1], int(sys.argv[2])
-submit = LmdbEventStore._submit
+submit = Writer.submit
 writes = 0
 
 
-async def submit_and_perhaps_die(self: LmdbEventStore, work: Any) -> Any:
+async def submit_and_perhaps_die(self: Writer, work: Any) -> Any:
     global writes  # noqa: PLW0603
     result = await submit(self, work)
     writes += 1
@@ -23,7 +23,7 @@ async def submit_and_perhaps_die(self: LmdbEventStore, work: Any) -> Any:
     return result
 
 
-LmdbEventStore._submit = submit_and_perhaps_die  # type: ignore[method-assign]
+Writer.submit = submit_and_perhaps_die  # type: ignore[method-assign]
 example = Path(__file__).parents[2] / "examples" / "transfer"
 sys.path.insert(0, str(example))
 sys.argv = ["transfer.py", path]
