@@ -392,6 +392,10 @@ class Worker:
         assert self.process.returncode is None, "the worker has ended by itself"
         return len(self.said) >= lines
 
+    def has_recorded(self) -> bool:
+        """Whether a command of its own was acknowledged; what it handles may come from others."""
+        return self.has_said(1) and any(text.startswith("ack ") for text in self.said)
+
     def end(self) -> None:
         """Wait for its end, and note what it has said."""
         self.process.wait()
@@ -426,7 +430,7 @@ async def some_processes(
             workers[each].end()
             ended.append(workers[each])
             workers[each] = Worker(place, f"{count + number}", heard, commands=commands)
-        await until(lambda: all(worker.has_said(2) for worker in workers))
+        await until(lambda: all(worker.has_recorded() for worker in workers))
     finally:
         for worker in workers:
             worker.process.kill()
