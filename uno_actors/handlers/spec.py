@@ -36,7 +36,7 @@ STARTS = "'latest', 'earliest', a position (0 or more) or a datetime"
 
 
 class EventPriority(IntEnum):
-    """For each event, HIGH handlers finish before NORMAL ones start, and NORMAL handlers before LOW ones."""
+    """For each event, every HIGH handler finishes before a NORMAL one starts, and every NORMAL one before a LOW one."""
 
     HIGH = 0
     NORMAL = 1
@@ -212,7 +212,7 @@ class HandlerSpec:
 
 
 class BoundHandler:
-    """A handler's callable and how to call it: as a coroutine or a plain function, with or without the context.
+    """A handler's callable and how to call it: coroutine or plain function, with or without the context.
 
     Raises:
         InvalidHandler: The callable takes neither one parameter nor two, or it is a generator.
