@@ -109,7 +109,7 @@ class HandlerControl:
         return [name for name, entry in (await self._known()).items() if entry is None]
 
     async def positions(self) -> dict[str, int]:
-        """Return the position of every handler that has run on the store, by name; for a projection, of its new view."""
+        """Return the position of every handler that has run on the store; for a projection, of the view it writes."""
         known, checkpoints = await self._known(), await self._store.checkpoints()
         recorded_as = {name: name if entry is None else entry.writing or "" for name, entry in known.items()}
         return {name: checkpoints.get(recorded_as[name], 0) for name in sorted(known)}

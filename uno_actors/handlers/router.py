@@ -83,7 +83,7 @@ class RouterActor(Actor):
             self._enter(subscription)
 
     def add(self, subscription: Subscription) -> None:
-        """Add a handler. It reads events already dispatched to its priority by itself; the router hands it later ones."""
+        """Add a handler. It reads events already dispatched to its priority from the log, and receives later ones."""
         self.subscriptions.append(subscription)
         self._enter(subscription)
         self._forget_routes()
