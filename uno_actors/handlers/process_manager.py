@@ -271,7 +271,7 @@ class _Feed(EventHandler[DomainEvent]):
                 except CommandRejected as rejection:
                     waiting.append((command_id, Refusal(command, str(rejection))))
                 except (ReplyNotRecorded, CommandIdReused):
-                    pass  # it took effect before; the id is ours, so only its fields or reply class changed since
+                    pass  # it took effect before; the id is ours, so only the command class changed
         if has_sent:
             await process.ask(AllSent(to=event.event_id))
 
