@@ -2,5 +2,6 @@
 
 May import: all below: leaves to handlers.
 
-Read `bus`, then `publisher`.
+Read `bus`, then `publisher`. `subscription` says which events a handler selects; `concurrent_runs` runs
+the handlers of one event side by side.
 """

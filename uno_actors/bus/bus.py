@@ -5,19 +5,19 @@ For events that must not be lost there is `EventPublisher`, and the handlers of 
 """
 
 import asyncio
-import contextvars
 import inspect
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast, overload
 
-from uno_actors.actors.carrier import Waiting
 from uno_actors.actors.dispatcher import MAX_DEPTH, Dispatcher, outcome_of
+from uno_actors.bus.concurrent_runs import ConcurrentRuns
+from uno_actors.bus.subscription import BusSubscription, event_classes, selection, spec_for, target_key
 from uno_actors.causality import _current as _current_cause
 from uno_actors.causality import current_cause
 from uno_actors.domain.aggregate import AggregateRoot
@@ -27,17 +27,20 @@ from uno_actors.errors import InvalidHandler, as_error
 from uno_actors.handlers.failures import error_text
 from uno_actors.handlers.routes import Routes
 from uno_actors.handlers.services import SystemServices
-from uno_actors.handlers.spec import BoundHandler, EventHandler, EventPriority, HandlerContext, HandlerSpec
-from uno_actors.handlers.subscribe import HandlerRegistry, complete, default_name, gather, subscription_of
+from uno_actors.handlers.spec import EventHandler, EventPriority, HandlerContext, HandlerSpec
+from uno_actors.handlers.subscribe import HandlerRegistry, gather
 from uno_actors.logs import get_logger, program_logger
-from uno_actors.topics import TopicPattern, TopicTrie
+from uno_actors.topics import TopicTrie
 
 T = TypeVar("T")
+
 E = TypeVar("E", bound=DomainEvent)
+
 H = TypeVar("H", bound="Callable[..., Any] | EventHandler[Any]")
 
 KEPT = 1000
 """Dead letters that a bus keeps, the last ones; all are logged and counted."""
+
 NOT_RECORDED = 0
 """``context.position`` of an event that stands in no log; positions in a log begin at 1."""
 
@@ -76,17 +79,6 @@ class BusStatistics:
     published: int
     handled: int
     failed: int
-
-
-class _Subscription:
-    """One handler on one bus; compared by identity."""
-
-    __slots__ = ("handler", "order", "spec")
-
-    def __init__(self, spec: HandlerSpec, order: int) -> None:
-        self.spec = spec
-        self.order = order
-        self.handler: BoundHandler | None = None  # made for the first event
 
 
 Kind = tuple[type[DomainEvent], str | None, str | None]
@@ -134,16 +126,16 @@ class EventBus:
         self.name = name
         self._registry = registry
         self._served: tuple[int, int] | None = None  # the registry, when it was last looked at
-        self._registered: dict[int, tuple[HandlerSpec, _Subscription]] = {}
+        self._registered: dict[int, tuple[HandlerSpec, BusSubscription]] = {}
         self._system = system
         self._own_dispatcher: Dispatcher | None = None
-        self._subscriptions: dict[_Subscription, None] = {}
-        self._by_target: dict[tuple[int, ...], list[_Subscription]] = {}
-        self._by_type: dict[type[DomainEvent], dict[_Subscription, None]] = {}
-        self._by_topic: TopicTrie[_Subscription] = TopicTrie()
+        self._subscriptions: dict[BusSubscription, None] = {}
+        self._by_target: dict[tuple[int, ...], list[BusSubscription]] = {}
+        self._by_type: dict[type[DomainEvent], dict[BusSubscription, None]] = {}
+        self._by_topic: TopicTrie[BusSubscription] = TopicTrie()
         self._order = itertools.count()
         self._lock = threading.RLock()
-        self._routes: Routes[Kind, _Subscription] = Routes(self._matching, self._lock, skip_empty=True)
+        self._routes: Routes[Kind, BusSubscription] = Routes(self._matching, self._lock, skip_empty=True)
         self._dead_letters: deque[FailedDelivery] = deque(maxlen=KEPT)
         self._published = 0
         self._handled = 0
@@ -209,13 +201,15 @@ class EventBus:
             return lambda handler: self.subscribe(
                 handler, event_type, topic_pattern, priority, name=name, aggregate_type=aggregate_type
             )
-        spec = _spec(handler, event_type, topic_pattern, priority, name=name, aggregate_type=aggregate_type)
+        spec = spec_for(
+            handler, event_type, topic_pattern, priority, name=name, aggregate_type=aggregate_type
+        )
         if spec.keeps_a_view:
             raise InvalidHandler(f"{spec.name} keeps a view of recorded events: give it to an ActorSystem")
         with self._lock:
             self._serve_registry()
-            wanted = _wanted(spec)
-            if any(_wanted(other.spec) == wanted for other in self._by_target.get(_key(handler), ())):
+            wanted = selection(spec)
+            if any(selection(other.spec) == wanted for other in self._by_target.get(target_key(handler), ())):
                 return handler
             self._add(spec)
         return handler
@@ -227,7 +221,7 @@ class EventBus:
         """
         with self._lock:
             self._serve_registry()
-            ended = tuple(self._by_target.get(_key(handler), ()))
+            ended = tuple(self._by_target.get(target_key(handler), ()))
             for subscription in ended:
                 self._remove(subscription)
         return bool(ended)
@@ -249,31 +243,31 @@ class EventBus:
                         self._registered[key] = (spec, self._add(complete))
             self._served = state
 
-    def _add(self, spec: HandlerSpec) -> _Subscription:
-        subscription = _Subscription(spec, next(self._order))
+    def _add(self, spec: HandlerSpec) -> BusSubscription:
+        subscription = BusSubscription(spec, next(self._order))
         self._subscriptions[subscription] = None
-        self._by_target.setdefault(_key(spec.target), []).append(subscription)
+        self._by_target.setdefault(target_key(spec.target), []).append(subscription)
         if spec.topic_pattern is not None:
             self._by_topic.add(spec.topic_pattern, subscription)
         else:
-            for kind in _kinds(spec):
+            for kind in event_classes(spec):
                 self._by_type.setdefault(kind, {})[subscription] = None
         self._routes.clear()
         return subscription
 
-    def _remove(self, subscription: _Subscription) -> None:
+    def _remove(self, subscription: BusSubscription) -> None:
         if subscription not in self._subscriptions:
             return
         spec = subscription.spec
         del self._subscriptions[subscription]
-        of_target = self._by_target[_key(spec.target)]
+        of_target = self._by_target[target_key(spec.target)]
         of_target.remove(subscription)
         if not of_target:
-            del self._by_target[_key(spec.target)]
+            del self._by_target[target_key(spec.target)]
         if spec.topic_pattern is not None:
             self._by_topic.remove(spec.topic_pattern, subscription)
         else:
-            for kind in _kinds(spec):
+            for kind in event_classes(spec):
                 del self._by_type[kind][subscription]
         self._routes.clear()
 
@@ -337,7 +331,7 @@ class EventBus:
 
     async def _run_tier(
         self,
-        tier: tuple[_Subscription, ...],
+        tier: tuple[BusSubscription, ...],
         event: DomainEvent,
         position: int,
         errors: list[BaseException],
@@ -348,7 +342,7 @@ class EventBus:
             for subscription in tier:
                 await self._run(subscription, event, position, errors, shared=True)
             return
-        running = _Running(dispatcher)
+        running = ConcurrentRuns(dispatcher)
         for subscription in tier:
             running.start(self._run(subscription, event, position, errors, shared=True))
         await running.end()
@@ -374,7 +368,7 @@ class EventBus:
             raise error
         return cast("T", value)
 
-    def _matching(self, route: Kind) -> list[_Subscription]:
+    def _matching(self, route: Kind) -> list[BusSubscription]:
         """The handlers of events of this class, topic and aggregate type, in the order of subscription."""
         kind, topic, aggregate_type = route
         with self._lock:
@@ -386,14 +380,14 @@ class EventBus:
                 found += (
                     subscription
                     for subscription in self._by_topic.match(topic)
-                    if issubclass(kind, _kinds(subscription.spec))
+                    if issubclass(kind, event_classes(subscription.spec))
                 )
             found = [each for each in found if each.spec.aggregate_type in (None, aggregate_type)]
             return sorted(found, key=lambda subscription: subscription.order)
 
     async def _run(
         self,
-        subscription: _Subscription,
+        subscription: BusSubscription,
         event: DomainEvent,
         position: int,
         errors: list[BaseException],
@@ -433,7 +427,7 @@ class EventBus:
         else:
             self._handled += 1
 
-    def _context(self, subscription: _Subscription, event: DomainEvent, position: int) -> HandlerContext:
+    def _context(self, subscription: BusSubscription, event: DomainEvent, position: int) -> HandlerContext:
         name = subscription.spec.name
         logger = self._program_log.bind(handler=name, event_type=event.event_type, position=position)
         system = cast("SystemServices", _NoSystem() if self._system is None else self._system)
@@ -441,7 +435,7 @@ class EventBus:
 
     # --- what has failed ---
 
-    def _fail(self, subscription: _Subscription, event: DomainEvent, error: BaseException) -> None:
+    def _fail(self, subscription: BusSubscription, event: DomainEvent, error: BaseException) -> None:
         self._failed += 1
         name = subscription.spec.name
         text = error_text(error)
@@ -477,101 +471,6 @@ def with_cause(event: E) -> E:
         correlation_id=event.correlation_id or cause.correlation_id,
         causation_id=event.causation_id or cause.causation_id,
     )
-
-
-def _spec(
-    handler: Callable[..., Any] | EventHandler[Any],
-    event_type: type[DomainEvent] | None,
-    topic_pattern: str | None,
-    priority: EventPriority | None,
-    *,
-    name: str | None,
-    aggregate_type: type[AggregateRoot] | str | None,
-) -> HandlerSpec:
-    """The subscription of ``handler``: what is given wins over what it says of itself."""
-    given: dict[str, Any] = {"event_type": event_type, "name": name, "aggregate_type": aggregate_type}
-    if topic_pattern is not None:
-        given["topic_pattern"] = TopicPattern(topic_pattern)
-    if priority is not None:
-        if priority not in tuple(EventPriority):
-            allowed = ", ".join(EventPriority.__members__)
-            raise InvalidHandler(f"priority must be one of {allowed}, not {priority!r}")
-        given["priority"] = EventPriority(priority)
-    given = {option: value for option, value in given.items() if value is not None}
-    is_handler = isinstance(handler, EventHandler) or (
-        isinstance(handler, type) and issubclass(handler, EventHandler)
-    )
-    if is_handler or subscription_of(handler) is not None:
-        (own,) = gather([handler])
-        return replace(own, **given)
-    return complete(HandlerSpec(**({"name": name or default_name(handler), "target": handler} | given)))
-
-
-def _wanted(spec: HandlerSpec) -> tuple[object, ...]:
-    """Which events it wants, and when."""
-    return spec.event_type, spec.topic_pattern, spec.aggregate_type, spec.priority
-
-
-def _kinds(spec: HandlerSpec) -> tuple[type[DomainEvent], ...]:
-    """The classes of events that it wants, each once."""
-    kinds = spec.event_type if isinstance(spec.event_type, tuple) else (spec.event_type or DomainEvent,)
-    return tuple(dict.fromkeys(kinds))
-
-
-def _key(target: object) -> tuple[int, ...]:
-    """What a handler is known by; a bound method is made anew each time that it is looked up."""
-    if inspect.ismethod(target):
-        return id(target.__self__), id(target.__func__)
-    return (id(target),)
-
-
-class _Running:
-    """Coroutines that run at the same time, each in a task and a context of its own.
-
-    One that does not wait costs no new task: see `Dispatcher.run_turn`.
-    """
-
-    __slots__ = ("_all_done", "_dispatcher", "_waiting")
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-        self._waiting: set[asyncio.Task[None]] = set()
-        self._all_done: asyncio.Future[None] | None = None
-
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run ``coroutine`` here and now, as far as it goes without waiting."""
-        task: asyncio.Task[None]
-
-        def turn(carrier: asyncio.Task[None]) -> Waiting | None:
-            nonlocal task
-            task = carrier
-            try:
-                yielded = coroutine.send(None)
-            except StopIteration:
-                return None
-            self._waiting.add(task)
-            return coroutine, yielded
-
-        def done() -> None:
-            self._waiting.discard(task)
-            if not self._waiting and self._all_done is not None and not self._all_done.done():
-                self._all_done.set_result(None)
-
-        self._dispatcher.run_turn(turn, done, contextvars.copy_context())
-
-    async def end(self) -> None:
-        """Wait for all of them; if the caller is cancelled, so are they, and are waited for."""
-        cancelled: asyncio.CancelledError | None = None
-        while self._waiting:
-            self._all_done = self._dispatcher.loop.create_future()
-            try:
-                await self._all_done
-            except asyncio.CancelledError as error:
-                cancelled = error
-                for task in self._waiting:
-                    task.cancel()
-        if cancelled is not None:
-            raise cancelled
 
 
 class _NoSystem:
