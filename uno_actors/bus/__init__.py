@@ -1,4 +1,4 @@
-"""Events handled in memory, and publishers of events that belong to no aggregate.
+"""An event bus in memory, and publishers of events that belong to no aggregate.
 
 May import: all below: leaves to handlers.
 

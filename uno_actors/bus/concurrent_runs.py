@@ -1,4 +1,4 @@
-"""Handlers of one event that run at the same time."""
+"""Runs the handlers of one event concurrently."""
 
 import asyncio
 import contextvars
@@ -10,9 +10,9 @@ from uno_actors.actors.dispatcher import Dispatcher
 
 
 class ConcurrentRuns:
-    """Coroutines that run at the same time, each in a task and a context of its own.
+    """Coroutines that run concurrently, each in its own task and context.
 
-    One that does not wait costs no new task: see `Dispatcher.run_turn`.
+    A coroutine that finishes without waiting needs no new task: see `Dispatcher.run_turn`.
     """
 
     __slots__ = ("_all_done", "_dispatcher", "_waiting")
@@ -23,7 +23,7 @@ class ConcurrentRuns:
         self._all_done: asyncio.Future[None] | None = None
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run ``coroutine`` here and now, as far as it goes without waiting."""
+        """Run ``coroutine`` immediately, up to the first point where it waits."""
         task: asyncio.Task[None]
 
         def turn(carrier: asyncio.Task[None]) -> Waiting | None:
@@ -44,7 +44,7 @@ class ConcurrentRuns:
         self._dispatcher.run_turn(turn, done, contextvars.copy_context())
 
     async def end(self) -> None:
-        """Wait for all of them; if the caller is cancelled, so are they, and are waited for."""
+        """Wait for all coroutines. If the caller is cancelled, cancel them and wait until they have ended."""
         cancelled: asyncio.CancelledError | None = None
         while self._waiting:
             self._all_done = self._dispatcher.loop.create_future()

@@ -1,4 +1,4 @@
-"""The subscriptions of an event bus: how one is made of what was given, and which events it selects."""
+"""Subscriptions of an event bus: builds them from the arguments of `subscribe`, and says which events they select."""
 
 import inspect
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from uno_actors.topics import TopicPattern
 
 
 class BusSubscription:
-    """One handler on one bus; compared by identity."""
+    """One handler subscribed to one bus; compared by identity."""
 
     __slots__ = ("handler", "order", "spec")
 
     def __init__(self, spec: HandlerSpec, order: int) -> None:
         self.spec = spec
         self.order = order
-        self.handler: BoundHandler | None = None  # made for the first event
+        self.handler: BoundHandler | None = None  # created for the first event
 
 
 def spec_for(
@@ -33,7 +33,7 @@ def spec_for(
     name: str | None,
     aggregate_type: type[AggregateRoot] | str | None,
 ) -> HandlerSpec:
-    """The subscription of ``handler``: what is given wins over what it says of itself."""
+    """Build the specification of ``handler``. Arguments override what its own ``@subscribe(...)`` or class says."""
     given: dict[str, Any] = {"event_type": event_type, "name": name, "aggregate_type": aggregate_type}
     if topic_pattern is not None:
         given["topic_pattern"] = TopicPattern(topic_pattern)
@@ -53,18 +53,18 @@ def spec_for(
 
 
 def selection(spec: HandlerSpec) -> tuple[object, ...]:
-    """Which events it wants, and when."""
+    """Which events the handler selects, and at which priority. Equal selections are the same subscription."""
     return spec.event_type, spec.topic_pattern, spec.aggregate_type, spec.priority
 
 
 def event_classes(spec: HandlerSpec) -> tuple[type[DomainEvent], ...]:
-    """The classes of events that it wants, each once."""
+    """The event classes that the handler selects, without duplicates."""
     kinds = spec.event_type if isinstance(spec.event_type, tuple) else (spec.event_type or DomainEvent,)
     return tuple(dict.fromkeys(kinds))
 
 
 def target_key(target: object) -> tuple[int, ...]:
-    """What a handler is known by; a bound method is made anew each time that it is looked up."""
+    """Identify a handler. Python creates a new bound method at every lookup, so its object and function count."""
     if inspect.ismethod(target):
         return id(target.__self__), id(target.__func__)
     return (id(target),)
