@@ -97,7 +97,7 @@ class _Bridge:
         self._translate = translate
 
     async def carry(self, event: DomainEvent) -> None:
-        """Record ``event`` in the target, unless the target has it already or it has passed the source or the target."""
+        """Record ``event`` in the target, unless it is there already or has passed the source or the target."""
         passed = systems_passed(event)
         if self._source in passed or self._target.name in passed:
             return
