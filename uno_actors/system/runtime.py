@@ -98,9 +98,9 @@ class Runtime:
     # --- starting ---
 
     async def start(self, supervisors: Sequence[Supervisor]) -> None:
-        """Start the router, the supervisors and their children. Handlers with a backlog catch up; the others are live."""
+        """Start router, supervisors and children. Handlers with a backlog catch up; the others are live."""
         end = await self.handlers.start([spec for each in supervisors for spec in handlers_in(each)])
-        # From here on the system runs commands and routes their events: the children started below may send commands.
+        # From here on the system runs commands and routes their events: children started below may send some.
         self._follow_external_writes(end)
         self.handlers.listen()
         self.takes_work = True
@@ -280,7 +280,7 @@ class Runtime:
     # --- stopping ---
 
     async def stop(self, timeout: float) -> None:
-        """Drain, then stop in reverse order of start, within ``timeout`` seconds in all. Abandon what is still running."""
+        """Drain, then stop in reverse order of start, within ``timeout`` seconds. Abandon what still runs then."""
         begun = time.monotonic()
         deadline = begun + timeout
         try:
@@ -303,7 +303,7 @@ class Runtime:
             await asyncio.sleep(LOOK_AGAIN)
 
     async def _drain(self) -> None:
-        """Wait until commands are answered and live handlers are done. Lagging handlers continue after the next start."""
+        """Wait for commands and live handlers. Handlers that lag behind continue after the next start."""
         while not await self._is_settled(self.handlers.live()):  # noqa: ASYNC110 - as above
             await asyncio.sleep(LOOK_AGAIN)
 
