@@ -1,4 +1,4 @@
-"""Everything public, in one list; `uno_actors` imports it at the first use of a name."""
+"""Every public name in one list. `uno_actors` imports this module when a name is first used."""
 
 from uno_actors.actors.actor import Actor, ActorRef
 from uno_actors.actors.dead_messages import DeadMessage
@@ -88,7 +88,7 @@ from uno_actors.handlers.subscribe import subscribe
 from uno_actors.handlers.view import PublishedView, View
 from uno_actors.store.causal_tree import CausalNode, CausalTree
 from uno_actors.store.expected_version import (
-    ANY,  # noqa: F401 - not in `import *`: unittest.mock has an ANY too
+    ANY,  # noqa: F401 - not in `import *`: unittest.mock also has an ANY
 )
 from uno_actors.store.log_filter import LogFilter
 from uno_actors.store.opening import open_store

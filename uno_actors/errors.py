@@ -1,13 +1,13 @@
 """All errors that uno_actors raises on purpose, in one small tree with three branches.
 
-- ``CallerError``: the call, the class or the file is wrong. Change it; trying again does not help.
-- ``WorldError``: the disk, the network, the time or another writer stood in the way. Trying again may help.
+- ``CallerError``: the call, the class or the file is wrong. Change it; retrying does not help.
+- ``WorldError``: the disk, the network, a time limit or another writer is to blame. Retrying may help.
 - ``InternalError``: this should never happen. Please report it.
 
-Errors carry their data as attributes, write their own message, and say the remedy.
+Errors carry their data as attributes, write their own message, and state the remedy.
 
-One module of more than 500 lines: the tree is read and searched as a whole, and each class is a few lines of data and
-text. The sections are the branches.
+This module is over 500 lines on purpose: it is one page of every error, sorted by who is to blame. Readers search
+it as a whole, and each class is a few lines of data and text.
 """
 
 from asyncio import CancelledError

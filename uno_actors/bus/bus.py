@@ -1,23 +1,23 @@
-"""The event bus: events go to their handlers in memory, and are gone once they were handled.
+"""The event bus: delivers events to handlers in memory and keeps no copy of them.
 
-Nothing here is durable: what a bus was given is recorded nowhere, and what waits when the process ends is lost.
-For events that must not be lost there is `EventPublisher`, and the handlers of an `ActorSystem`.
+The bus is not durable. It records nothing, and events still waiting when the process ends are lost.
+For events that must not be lost, use `EventPublisher` and the handlers of an `ActorSystem`.
 """
 
 import asyncio
-import contextvars
 import inspect
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast, overload
 
-from uno_actors.actors.carrier import Waiting
 from uno_actors.actors.dispatcher import MAX_DEPTH, Dispatcher, outcome_of
+from uno_actors.bus.concurrent_runs import ConcurrentRuns
+from uno_actors.bus.subscription import BusSubscription, event_classes, selection, spec_for, target_key
 from uno_actors.causality import _current as _current_cause
 from uno_actors.causality import current_cause
 from uno_actors.domain.aggregate import AggregateRoot
@@ -27,31 +27,32 @@ from uno_actors.errors import InvalidHandler, as_error
 from uno_actors.handlers.failures import error_text
 from uno_actors.handlers.routes import Routes
 from uno_actors.handlers.services import SystemServices
-from uno_actors.handlers.spec import BoundHandler, EventHandler, EventPriority, HandlerContext, HandlerSpec
-from uno_actors.handlers.subscribe import HandlerRegistry, complete, default_name, gather, subscription_of
+from uno_actors.handlers.spec import EventHandler, EventPriority, HandlerContext, HandlerSpec
+from uno_actors.handlers.subscribe import HandlerRegistry, gather
 from uno_actors.logs import get_logger, program_logger
-from uno_actors.topics import TopicPattern, TopicTrie
+from uno_actors.topics import TopicTrie
 
 T = TypeVar("T")
 E = TypeVar("E", bound=DomainEvent)
 H = TypeVar("H", bound="Callable[..., Any] | EventHandler[Any]")
 
 KEPT = 1000
-"""Dead letters that a bus keeps, the last ones; all are logged and counted."""
+"""How many dead letters a bus keeps, the most recent ones. It logs and counts all of them."""
+
 NOT_RECORDED = 0
-"""``context.position`` of an event that stands in no log; positions in a log begin at 1."""
+"""``context.position`` of an event that is not in a log. Positions in a log start at 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailedDelivery:
-    """A dead letter of a bus: an event that one of its handlers could not handle, and why.
+    """A dead letter of a bus: an event that a handler failed to handle, and why.
 
     Attributes:
-        event: As the handler was given it.
+        event: The event as the bus delivered it.
         handler: Name of the handler.
-        error: Class name and text of what it raised.
-        traceback: Of the same.
-        at: When; aware, in UTC.
+        error: Class name and text of the exception.
+        traceback: Traceback of the exception.
+        at: Time of the failure; timezone-aware, in UTC.
     """
 
     event: DomainEvent
@@ -63,13 +64,13 @@ class FailedDelivery:
 
 @dataclass(frozen=True, slots=True)
 class BusStatistics:
-    """What a bus has done so far.
+    """Counters of a bus since it was created.
 
     Attributes:
-        subscriptions: Subscriptions now.
-        published: Events that were published, with and without handlers.
-        handled: Times that a handler has handled an event.
-        failed: Times that one failed.
+        subscriptions: Current number of subscriptions.
+        published: Published events, with and without handlers.
+        handled: Successful handler calls.
+        failed: Failed handler calls.
     """
 
     subscriptions: int
@@ -78,52 +79,43 @@ class BusStatistics:
     failed: int
 
 
-class _Subscription:
-    """One handler on one bus; compared by identity."""
-
-    __slots__ = ("handler", "order", "spec")
-
-    def __init__(self, spec: HandlerSpec, order: int) -> None:
-        self.spec = spec
-        self.order = order
-        self.handler: BoundHandler | None = None  # made for the first event
-
-
 Kind = tuple[type[DomainEvent], str | None, str | None]
 """Class, topic and aggregate type of an event."""
 
 
 class _System(SystemServices, Protocol):
-    """The system that a bus belongs to."""
+    """The system to which a bus belongs."""
 
     def _dispatcher(self) -> Dispatcher | None:
-        """Its event loop and worker threads while it runs."""
+        """The system's event loop and worker threads while it runs."""
 
 
 class EventBus:
-    """Hands events to handlers in memory. It is not durable: see the module.
+    """Delivers events to handlers in memory. It is not durable: see the module.
 
-    `publish` returns when every matching handler has run. For each event all HIGH handlers are done before a
-    NORMAL one starts, and NORMAL before LOW. Those of one priority start in the order of their subscription
-    and then run concurrently, so that one which waits does not hold up the others. Plain functions run on worker
-    threads and may block.
+    `publish` returns when every matching handler has run. For each event, all HIGH handlers finish before the
+    first NORMAL handler starts, and all NORMAL handlers before the first LOW handler. Handlers of one priority
+    start in the order of their subscription and then run concurrently: a handler that waits does not delay the
+    others. Plain functions run on worker threads and may block.
 
-    A handler that fails keeps no other from running. Its failure is logged and kept among the `dead_letters`;
-    there is no second attempt. ``SystemExit`` and the like too are the handler's failure.
+    If a handler fails, the others still run. The bus logs the failure, keeps it in `dead_letters` and does not
+    retry. ``SystemExit`` and the like also count as a failure of the handler.
 
-    Handlers may take ``(event)`` or ``(event, context)`` as everywhere. On a bus ``context.attempt`` is 1 and
-    ``context.position`` 0, or the event's place in the log if a publisher has recorded it before. Events that
-    are published, and commands that are sent, inside of a handler name the event as their cause.
+    As everywhere, handlers take ``(event)`` or ``(event, context)``. On a bus ``context.attempt`` is 1.
+    ``context.position`` is 0, or the event's position in the log if a publisher recorded it first. Events
+    published and commands sent inside a handler name the handled event as their cause.
 
-    Subscribing is possible from any thread; publishing on any event loop.
+    Any thread may subscribe. Any event loop may publish.
 
     Longer than other classes: its signatures and what they say are most of it, and its lock guards all its indexes.
 
     Args:
-        name: For logs.
-        registry: Handlers that it serves besides those subscribed to it: all that are in it now or later. That
-            of ``@subscribe`` is `uno_actors.handlers.subscribe.handler_registry`, served by `get_event_bus`.
-        system: For ``context.system``, and for its worker threads; a bus of none uses ``asyncio``'s executor.
+        name: Name of the bus in logs.
+        registry: The bus also serves every handler in this registry, including handlers added later. The
+            registry of ``@subscribe`` is `uno_actors.handlers.subscribe.handler_registry`; `get_event_bus`
+            serves it.
+        system: Provides ``context.system`` and worker threads. Without a system the bus uses ``asyncio``'s
+            executor.
     """
 
     def __init__(
@@ -135,17 +127,17 @@ class EventBus:
     ) -> None:
         self.name = name
         self._registry = registry
-        self._served: tuple[int, int] | None = None  # the registry, when it was last looked at
-        self._registered: dict[int, tuple[HandlerSpec, _Subscription]] = {}
+        self._served: tuple[int, int] | None = None  # the registry's state when the bus last read it
+        self._registered: dict[int, tuple[HandlerSpec, BusSubscription]] = {}
         self._system = system
         self._own_dispatcher: Dispatcher | None = None
-        self._subscriptions: dict[_Subscription, None] = {}
-        self._by_target: dict[tuple[int, ...], list[_Subscription]] = {}
-        self._by_type: dict[type[DomainEvent], dict[_Subscription, None]] = {}
-        self._by_topic: TopicTrie[_Subscription] = TopicTrie()
+        self._subscriptions: dict[BusSubscription, None] = {}
+        self._by_target: dict[tuple[int, ...], list[BusSubscription]] = {}
+        self._by_type: dict[type[DomainEvent], dict[BusSubscription, None]] = {}
+        self._by_topic: TopicTrie[BusSubscription] = TopicTrie()
         self._order = itertools.count()
         self._lock = threading.RLock()
-        self._routes: Routes[Kind, _Subscription] = Routes(self._matching, self._lock, skip_empty=True)
+        self._routes: Routes[Kind, BusSubscription] = Routes(self._matching, self._lock, skip_empty=True)
         self._dead_letters: deque[FailedDelivery] = deque(maxlen=KEPT)
         self._published = 0
         self._handled = 0
@@ -188,54 +180,57 @@ class EventBus:
         name: str | None = None,
         aggregate_type: type[AggregateRoot] | str | None = None,
     ) -> H | Callable[[H], H]:
-        """Subscribe ``handler``, and return it; without one, a decorator that does.
+        """Subscribe ``handler`` and return it. Without a handler, return a decorator that subscribes.
 
-        What is left out is taken from the handler's own ``@subscribe(...)`` or ``EventHandler[AnEvent]``, if it has
-        them. A subscription that is there already is not made twice.
+        Omitted options come from the handler's own ``@subscribe(...)`` or ``EventHandler[AnEvent]``, if it has
+        them. Repeating a subscription of a handler has no effect.
+
+        A handler with ``batch`` receives lists of one event. A bus ignores the other options of `HandlerSpec`.
 
         Args:
-            handler: A function, a bound method, an `EventHandler`, or a class of it, which is instantiated once.
+            handler: A function, a bound method, an `EventHandler`, or a subclass of `EventHandler`, which the
+                bus instantiates once.
             event_type: Only events of this class and its subclasses.
             topic_pattern: Only events whose topic matches.
             priority: See `EventPriority`; default is NORMAL.
-            name: For logs and dead letters; default is the qualified name.
-            aggregate_type: Only events of aggregates of this class, or of this name of a type.
-
-        A handler with ``batch`` is given lists of one event; of the other options of `HandlerSpec` a bus knows none.
+            name: Name in logs and dead letters; default is the qualified name.
+            aggregate_type: Only events of aggregates of this class, or of this type name.
 
         Raises:
             InvalidTopic: The pattern is malformed.
-            InvalidHandler: Another argument is wrong, or it is a projection.
+            InvalidHandler: Another argument is wrong, or the handler is a projection.
         """
         if handler is None:
             return lambda handler: self.subscribe(
                 handler, event_type, topic_pattern, priority, name=name, aggregate_type=aggregate_type
             )
-        spec = _spec(handler, event_type, topic_pattern, priority, name=name, aggregate_type=aggregate_type)
+        spec = spec_for(
+            handler, event_type, topic_pattern, priority, name=name, aggregate_type=aggregate_type
+        )
         if spec.keeps_a_view:
             raise InvalidHandler(f"{spec.name} keeps a view of recorded events: give it to an ActorSystem")
         with self._lock:
             self._serve_registry()
-            wanted = _wanted(spec)
-            if any(_wanted(other.spec) == wanted for other in self._by_target.get(_key(handler), ())):
+            wanted = selection(spec)
+            if any(selection(other.spec) == wanted for other in self._by_target.get(target_key(handler), ())):
                 return handler
             self._add(spec)
         return handler
 
     def unsubscribe(self, handler: Callable[..., Any] | EventHandler[Any]) -> bool:
-        """End all subscriptions of ``handler`` to this bus; whether there were any.
+        """End all subscriptions of ``handler`` to this bus. Return whether there were any.
 
-        For an event that is being published it may still be called.
+        The bus may still call the handler for an event whose publishing has already begun.
         """
         with self._lock:
             self._serve_registry()
-            ended = tuple(self._by_target.get(_key(handler), ()))
+            ended = tuple(self._by_target.get(target_key(handler), ()))
             for subscription in ended:
                 self._remove(subscription)
         return bool(ended)
 
     def _serve_registry(self) -> None:
-        """Take in what has come to the registry since it was last looked at, and leave out what has gone."""
+        """Adopt changes of the registry since the last look: add new handlers, remove those that are gone."""
         registry = self._registry
         if registry is None or self._served == registry.state:
             return
@@ -247,55 +242,55 @@ class EventBus:
             for key, spec in specs.items():
                 if key not in self._registered:
                     (complete,) = gather([spec])
-                    if not complete.keeps_a_view:  # else it is for systems alone
+                    if not complete.keeps_a_view:  # only systems serve projections
                         self._registered[key] = (spec, self._add(complete))
             self._served = state
 
-    def _add(self, spec: HandlerSpec) -> _Subscription:
-        subscription = _Subscription(spec, next(self._order))
+    def _add(self, spec: HandlerSpec) -> BusSubscription:
+        subscription = BusSubscription(spec, next(self._order))
         self._subscriptions[subscription] = None
-        self._by_target.setdefault(_key(spec.target), []).append(subscription)
+        self._by_target.setdefault(target_key(spec.target), []).append(subscription)
         if spec.topic_pattern is not None:
             self._by_topic.add(spec.topic_pattern, subscription)
         else:
-            for kind in _kinds(spec):
+            for kind in event_classes(spec):
                 self._by_type.setdefault(kind, {})[subscription] = None
         self._routes.clear()
         return subscription
 
-    def _remove(self, subscription: _Subscription) -> None:
+    def _remove(self, subscription: BusSubscription) -> None:
         if subscription not in self._subscriptions:
             return
         spec = subscription.spec
         del self._subscriptions[subscription]
-        of_target = self._by_target[_key(spec.target)]
+        of_target = self._by_target[target_key(spec.target)]
         of_target.remove(subscription)
         if not of_target:
-            del self._by_target[_key(spec.target)]
+            del self._by_target[target_key(spec.target)]
         if spec.topic_pattern is not None:
             self._by_topic.remove(spec.topic_pattern, subscription)
         else:
-            for kind in _kinds(spec):
+            for kind in event_classes(spec):
                 del self._by_type[kind][subscription]
         self._routes.clear()
 
     # --- publishing ---
 
     async def publish(self, *events: DomainEvent, raise_errors: bool = False) -> None:
-        """Have ``events`` handled, one after the other; return when every matching handler has run.
+        """Deliver ``events`` one after the other. Return when every matching handler has run.
 
-        If it is cancelled, so are the handlers that run; they and those whose turn had not come are kept as
-        dead letters of the event, and the events after it are not published.
+        Cancelling the call cancels the running handlers. The bus keeps a dead letter of the current event for
+        each of them and for each handler not yet started. It does not publish the remaining events.
 
         Args:
-            *events: Not recorded, here or elsewhere.
-            raise_errors: At the end raise what handlers have raised, besides keeping it.
+            *events: The events; the bus does not record them.
+            raise_errors: Raise the handlers' exceptions at the end, in addition to keeping dead letters.
 
         Raises:
-            ExceptionGroup: Handlers have failed, and ``raise_errors`` was given; a ``BaseExceptionGroup`` if one
+            ExceptionGroup: Handlers failed and ``raise_errors`` is set; a ``BaseExceptionGroup`` if a handler
                 raised ``SystemExit``.
-            TypeError: One of ``events`` is no `DomainEvent`.
-            InvalidHandler: The registry that the bus serves has a handler that cannot work.
+            TypeError: One of ``events`` is not a `DomainEvent`.
+            InvalidHandler: The registry that the bus serves contains a handler that cannot work.
         """
         errors: list[BaseException] = []
         for event in events:
@@ -304,7 +299,7 @@ class EventBus:
             raise BaseExceptionGroup(f"handlers of bus {self.name!r} failed", errors)
 
     async def _deliver(self, event: DomainEvent, position: int, errors: list[BaseException]) -> None:
-        """Have one event handled; what handlers raise is added to ``errors``."""
+        """Deliver one event. Append the handlers' exceptions to ``errors``."""
         registry = self._registry
         if registry is not None and self._served != registry.state:
             self._serve_registry()
@@ -320,11 +315,11 @@ class EventBus:
             return
         event = with_cause(event)
         begun = 0
-        token = _current_cause.set(event.cause)  # `caused_by`, in half the time
+        token = _current_cause.set(event.cause)  # does the same as `caused_by`, in half the time
         try:
             for tier in tiers:
                 begun += 1
-                if len(tier) == 1:  # most events have one handler: it runs in the caller's task
+                if len(tier) == 1:  # most events have one handler: run it in the caller's task
                     await self._run(tier[0], event, position, errors, shared=len(tiers) > 1)
                 else:
                     await self._run_tier(tier, event, position, errors)
@@ -339,24 +334,24 @@ class EventBus:
 
     async def _run_tier(
         self,
-        tier: tuple[_Subscription, ...],
+        tier: tuple[BusSubscription, ...],
         event: DomainEvent,
         position: int,
         errors: list[BaseException],
     ) -> None:
-        """Have several handlers handle ``event`` at the same time."""
+        """Run several handlers of ``event`` concurrently."""
         dispatcher = self._dispatcher()
-        if dispatcher.depth >= MAX_DEPTH:  # publishing inside publishing: Python's own limit is the end of it
+        if dispatcher.depth >= MAX_DEPTH:  # nested publishing; Python's recursion limit ends it
             for subscription in tier:
                 await self._run(subscription, event, position, errors, shared=True)
             return
-        running = _Running(dispatcher)
+        running = ConcurrentRuns(dispatcher)
         for subscription in tier:
             running.start(self._run(subscription, event, position, errors, shared=True))
         await running.end()
 
     def _dispatcher(self) -> Dispatcher:
-        """The system's on its loop; on any other one of our own, which has no threads."""
+        """The system's dispatcher on the system's loop; on any other loop the bus's own, which has no threads."""
         of_system = None if self._system is None else self._system._dispatcher()
         if of_system is not None:
             return of_system
@@ -366,18 +361,18 @@ class EventBus:
         return own
 
     async def _on_worker(self, function: Callable[..., T], *args: object) -> T:
-        """Run a plain function on a worker thread, in the caller's context."""
+        """Run a plain function on a worker thread, in the caller's context variables."""
         of_system = None if self._system is None else self._system._dispatcher()
         if of_system is not None:
             return await of_system.on_worker(function, *args)
-        # asyncio's executor, which ends with the loop, cannot carry a StopIteration
+        # Use asyncio's executor, which ends with the loop. A future cannot carry a StopIteration.
         value, error = await asyncio.to_thread(outcome_of, partial(function, *args))
         if error is not None:
             raise error
         return cast("T", value)
 
-    def _matching(self, route: Kind) -> list[_Subscription]:
-        """The handlers of events of this class, topic and aggregate type, in the order of subscription."""
+    def _matching(self, route: Kind) -> list[BusSubscription]:
+        """The subscriptions that select events of this class, topic and aggregate type, in order of subscription."""
         kind, topic, aggregate_type = route
         with self._lock:
             of_kind = {
@@ -388,23 +383,23 @@ class EventBus:
                 found += (
                     subscription
                     for subscription in self._by_topic.match(topic)
-                    if issubclass(kind, _kinds(subscription.spec))
+                    if issubclass(kind, event_classes(subscription.spec))
                 )
             found = [each for each in found if each.spec.aggregate_type in (None, aggregate_type)]
             return sorted(found, key=lambda subscription: subscription.order)
 
     async def _run(
         self,
-        subscription: _Subscription,
+        subscription: BusSubscription,
         event: DomainEvent,
         position: int,
         errors: list[BaseException],
         *,
         shared: bool,
     ) -> None:
-        """Have one handler handle ``event``; raises nothing but its own cancellation.
+        """Run one handler on ``event``. Raise nothing except the cancellation of this call.
 
-        An event that is shared with other handlers is given as a copy if anything in it can change.
+        If other handlers share the event and it contains mutable values, the handler receives a copy.
         """
         task = asyncio.current_task()
         cancelled = 0 if task is None else task.cancelling()
@@ -420,14 +415,14 @@ class EventBus:
                 await handler.function(*arguments)
             else:
                 result = await self._on_worker(handler.function, *arguments)
-                if result is not None and inspect.isawaitable(result):  # a coroutine, or the future of an ask
+                if result is not None and inspect.isawaitable(result):  # a coroutine, or an ask's future
                     await result
         except asyncio.CancelledError as error:
             errors.append(as_error(error, f"handler {subscription.spec.name}"))
             self._fail(subscription, event, error)
             if task is not None and task.cancelling() > cancelled:
-                raise  # else it is the handler's own
-        except (KeyboardInterrupt, GeneratorExit):  # of the process, or of the coroutine, not of the handler
+                raise  # otherwise the handler cancelled itself
+        except (KeyboardInterrupt, GeneratorExit):  # these end the process or the coroutine, not the handler
             raise
         except BaseException as error:  # noqa: BLE001 - one handler must not keep others from running
             errors.append(as_error(error, f"handler {subscription.spec.name}"))
@@ -435,15 +430,15 @@ class EventBus:
         else:
             self._handled += 1
 
-    def _context(self, subscription: _Subscription, event: DomainEvent, position: int) -> HandlerContext:
+    def _context(self, subscription: BusSubscription, event: DomainEvent, position: int) -> HandlerContext:
         name = subscription.spec.name
         logger = self._program_log.bind(handler=name, event_type=event.event_type, position=position)
         system = cast("SystemServices", _NoSystem() if self._system is None else self._system)
         return HandlerContext(position, 1, name, logger, system)
 
-    # --- what has failed ---
+    # --- failures ---
 
-    def _fail(self, subscription: _Subscription, event: DomainEvent, error: BaseException) -> None:
+    def _fail(self, subscription: BusSubscription, event: DomainEvent, error: BaseException) -> None:
         self._failed += 1
         name = subscription.spec.name
         text = error_text(error)
@@ -457,11 +452,11 @@ class EventBus:
         )
 
     def dead_letters(self, handler: str | None = None) -> list[FailedDelivery]:
-        """The last `KEPT` events that handlers, or the one of this name, could not handle; oldest first."""
+        """The last `KEPT` dead letters, oldest first; with ``handler``, those of the handler with this name."""
         return [letter for letter in tuple(self._dead_letters) if handler in (None, letter.handler)]
 
     def statistics(self) -> BusStatistics:
-        """What it has done so far."""
+        """The bus's counters."""
         return BusStatistics(len(self._subscriptions), self._published, self._handled, self._failed)
 
     def __repr__(self) -> str:
@@ -469,9 +464,9 @@ class EventBus:
 
 
 def with_cause(event: E) -> E:
-    """``event``, naming the message being handled now as its cause where it names none; explicit values win."""
+    """``event``, with the correlation and causation ids that it lacks taken from the message being handled."""
     cause = current_cause()
-    if cause is None or event.event_id == cause.causation_id:  # the very event being handled, passed on
+    if cause is None or event.event_id == cause.causation_id:  # the handled event itself, passed on
         return event
     if event.correlation_id is not None and event.causation_id is not None:
         return event
@@ -481,103 +476,8 @@ def with_cause(event: E) -> E:
     )
 
 
-def _spec(
-    handler: Callable[..., Any] | EventHandler[Any],
-    event_type: type[DomainEvent] | None,
-    topic_pattern: str | None,
-    priority: EventPriority | None,
-    *,
-    name: str | None,
-    aggregate_type: type[AggregateRoot] | str | None,
-) -> HandlerSpec:
-    """The subscription of ``handler``: what is given wins over what it says of itself."""
-    given: dict[str, Any] = {"event_type": event_type, "name": name, "aggregate_type": aggregate_type}
-    if topic_pattern is not None:
-        given["topic_pattern"] = TopicPattern(topic_pattern)
-    if priority is not None:
-        if priority not in tuple(EventPriority):
-            allowed = ", ".join(EventPriority.__members__)
-            raise InvalidHandler(f"priority must be one of {allowed}, not {priority!r}")
-        given["priority"] = EventPriority(priority)
-    given = {option: value for option, value in given.items() if value is not None}
-    is_handler = isinstance(handler, EventHandler) or (
-        isinstance(handler, type) and issubclass(handler, EventHandler)
-    )
-    if is_handler or subscription_of(handler) is not None:
-        (own,) = gather([handler])
-        return replace(own, **given)
-    return complete(HandlerSpec(**({"name": name or default_name(handler), "target": handler} | given)))
-
-
-def _wanted(spec: HandlerSpec) -> tuple[object, ...]:
-    """Which events it wants, and when."""
-    return spec.event_type, spec.topic_pattern, spec.aggregate_type, spec.priority
-
-
-def _kinds(spec: HandlerSpec) -> tuple[type[DomainEvent], ...]:
-    """The classes of events that it wants, each once."""
-    kinds = spec.event_type if isinstance(spec.event_type, tuple) else (spec.event_type or DomainEvent,)
-    return tuple(dict.fromkeys(kinds))
-
-
-def _key(target: object) -> tuple[int, ...]:
-    """What a handler is known by; a bound method is made anew each time that it is looked up."""
-    if inspect.ismethod(target):
-        return id(target.__self__), id(target.__func__)
-    return (id(target),)
-
-
-class _Running:
-    """Coroutines that run at the same time, each in a task and a context of its own.
-
-    One that does not wait costs no new task: see `Dispatcher.run_turn`.
-    """
-
-    __slots__ = ("_all_done", "_dispatcher", "_waiting")
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-        self._waiting: set[asyncio.Task[None]] = set()
-        self._all_done: asyncio.Future[None] | None = None
-
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run ``coroutine`` here and now, as far as it goes without waiting."""
-        task: asyncio.Task[None]
-
-        def turn(carrier: asyncio.Task[None]) -> Waiting | None:
-            nonlocal task
-            task = carrier
-            try:
-                yielded = coroutine.send(None)
-            except StopIteration:
-                return None
-            self._waiting.add(task)
-            return coroutine, yielded
-
-        def done() -> None:
-            self._waiting.discard(task)
-            if not self._waiting and self._all_done is not None and not self._all_done.done():
-                self._all_done.set_result(None)
-
-        self._dispatcher.run_turn(turn, done, contextvars.copy_context())
-
-    async def end(self) -> None:
-        """Wait for all of them; if the caller is cancelled, so are they, and are waited for."""
-        cancelled: asyncio.CancelledError | None = None
-        while self._waiting:
-            self._all_done = self._dispatcher.loop.create_future()
-            try:
-                await self._all_done
-            except asyncio.CancelledError as error:
-                cancelled = error
-                for task in self._waiting:
-                    task.cancel()
-        if cancelled is not None:
-            raise cancelled
-
-
 class _NoSystem:
-    """In place of the system in the contexts of a bus that belongs to none."""
+    """Stands in for the system in the contexts of a bus without a system."""
 
     def __getattr__(self, name: str) -> Any:
         raise InvalidHandler(

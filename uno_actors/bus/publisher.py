@@ -1,4 +1,4 @@
-"""Publishers: events are recorded first and handled then. And the defaults of a process that has no system."""
+"""Publishers, which record events before handlers see them, and the default bus, store and publisher of a process."""
 
 import threading
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from uno_actors.store.records import RecordedEvent
 
 
 class EventPublisher:
-    """Records events that no aggregate has registered, and has them delivered.
+    """Records events that come from no aggregate, then delivers them.
 
-    Durable is what its store makes durable. ``system.publisher`` records to the store of its system, whose
-    router then delivers to the system's handlers, at least once, across restarts: `publish` does not wait for
-    them, ``system.settled()`` does. `get_event_publisher` records to the default store, in memory, and
-    delivers on the default bus, once.
+    Events are as durable as the store. ``system.publisher`` records to its system's store, and the system's
+    router delivers to the system's handlers at least once, across restarts. `publish` does not wait for those
+    handlers; ``system.settled()`` does. `get_event_publisher` records to the default store, in memory, and
+    delivers once, on the default bus.
 
     Args:
-        store: Where events are recorded.
-        bus: Where they are delivered then; ``None`` if whoever reads the store delivers them.
+        store: Records the events.
+        bus: Delivers the events after recording; ``None`` if readers of the store deliver them.
     """
 
     def __init__(self, store: EventStore, bus: EventBus | None = None) -> None:
@@ -31,18 +31,18 @@ class EventPublisher:
         self._bus = bus
 
     async def publish(self, *events: DomainEvent) -> list[RecordedEvent]:
-        """Record ``events`` together or not at all; return them as recorded.
+        """Record ``events`` atomically, all or none, and return them as recorded.
 
-        When it returns they are as durable as the store makes them. With a bus every matching handler has run
-        by then; one that fails keeps neither the others nor the events after it, and is found in
-        ``bus.dead_letters()``. Inside of a handler they name the event being handled as their cause.
+        When this returns, the events are as durable as the store makes them. If there is a bus, every matching
+        handler has run. A failed handler stops neither the other handlers nor the following events;
+        ``bus.dead_letters()`` lists it. Inside a handler, the events name the handled event as their cause.
 
-        An event without ``aggregate_id`` is recorded in the log alone; one with it becomes the next of that
-        aggregate's stream, whatever its version.
+        An event without ``aggregate_id`` goes to the log only. An event with one becomes the next event of that
+        aggregate's stream, whatever the stream's version.
 
         Raises:
             EventNotSerializable, InvalidAggregateId, ConcurrencyConflict: An event cannot be recorded.
-            StoreFull, StoreUnavailable, OutcomeUnknown: See there.
+            StoreFull, StoreUnavailable, OutcomeUnknown: The store failed; see each class.
         """
         recorded = await self._store.append(*map(with_cause, events))
         if self._bus is not None:
@@ -69,7 +69,7 @@ _current: _Defaults | None = None
 
 
 def _defaults() -> _Defaults:
-    global _current  # noqa: PLW0603 - one per process, made when first needed
+    global _current  # noqa: PLW0603 - one per process, created at first use
     with _lock:
         if _current is None:
             _current = _fresh()
@@ -77,24 +77,24 @@ def _defaults() -> _Defaults:
 
 
 def get_event_bus() -> EventBus:
-    """The bus of this process. It serves all that ``@subscribe`` has marked or will mark; not durable."""
+    """The default bus of this process. It serves every ``@subscribe`` handler, present and future. Not durable."""
     return _defaults().bus
 
 
 def get_event_store() -> EventStore:
-    """The store of this process: in memory, gone with the process, and growing with what is recorded."""
+    """The default store of this process, in memory. It grows with every event and is lost with the process."""
     return _defaults().store
 
 
 def get_event_publisher() -> EventPublisher:
-    """The publisher of this process: records in `get_event_store`, then delivers on `get_event_bus`."""
+    """The default publisher of this process. It records in `get_event_store`, then delivers on `get_event_bus`."""
     defaults = _defaults()
     return EventPublisher(defaults.store, defaults.bus)
 
 
 @contextmanager
 def event_defaults(store: EventStore | None = None, bus: EventBus | None = None) -> Iterator[None]:
-    """Inside the block the defaults of the process are these, and fresh ones where they are left out: for tests."""
+    """Replace the process's default store and bus inside the block; omitted ones are new and empty. For tests."""
     global _current  # noqa: PLW0603 - as above
     replaced = _fresh(store, bus)
     with _lock:

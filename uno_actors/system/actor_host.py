@@ -1,4 +1,4 @@
-"""The host of a system's actors: spawns them, keeps their names, and forgets them when they have ended."""
+"""The host of a system's actors: spawns them, registers their names, and drops them when they end."""
 
 import inspect
 import threading
@@ -22,24 +22,24 @@ A = TypeVar("A", bound=PykkaActor)
 
 
 class ActorHost:
-    """The spawned actors of a system, supervised or not; also see `uno_actors.actors.cell.CellHost`.
+    """The spawned actors of a system, supervised or not. Implements `uno_actors.actors.cell.CellHost`.
 
     Args:
-        settings: Of the system.
-        dispatcher: Where the actors run.
-        dead_messages: Where messages go that were told and not handled.
+        settings: The system's options.
+        dispatcher: Runs the actors.
+        dead_messages: Collects messages that were told but not handled.
     """
 
     def __init__(self, settings: Settings, dispatcher: Dispatcher, dead_messages: DeadMessages) -> None:
         self.clock = settings.clock
-        self.cells: dict[ActorCell, None] = {}  # in the order of their start
+        self.cells: dict[ActorCell, None] = {}  # in order of their start
         self._settings = settings
         self._dispatcher = dispatcher
         self._dead_messages = dead_messages
         self._names: dict[str, ActorCell] = {}
         self._on_ended: dict[ActorCell, Callable[[ActorCell], None]] = {}
-        self._spawning = threading.RLock()  # a signal handler may spawn on the thread that it interrupts here
-        self._takes_no_more = False  # the actors that there are, are being stopped
+        self._spawning = threading.RLock()  # reentrant: a signal handler may interrupt this thread and spawn
+        self._takes_no_more = False  # the existing actors are being stopped
 
     def spawn(
         self,
@@ -49,7 +49,7 @@ class ActorHost:
         *,
         own_thread: bool = False,
     ) -> "Future[ActorRef[A]]":
-        """Start an actor that stands under no supervisor; see `ActorSystem.spawn` and `Actor.spawn`."""
+        """Start an actor without a supervisor; see `ActorSystem.spawn` and `Actor.spawn`."""
         seconds = time_left(self._settings.ask_timeout)
         return self._make_cell(actor, name, parent, own_thread=own_thread, seconds=seconds)[1]
 
@@ -80,9 +80,9 @@ class ActorHost:
         factory: Callable[[], PykkaActor] | None = None,
         on_failed: Callable[[Failure], None] | None = None,
     ) -> "tuple[ActorCell, Future[ActorRef[A]]]":
-        """Make a cell of this system and start it; the future has its reference when it has started.
+        """Create and start a cell. The future resolves to the actor's reference once the actor has started.
 
-        It is abandoned if it has not started within ``seconds``, as far as the future is looked at.
+        If the actor has not started within ``seconds``, the system abandons it when the future is read.
         """
         _fit(actor, own_thread=own_thread)
         started: Future[ActorRef[A]] = Future() if seconds is None else StartReply(seconds)
@@ -99,7 +99,7 @@ class ActorHost:
             own_thread=own_thread,
         )
         started.target = cell
-        with self._spawning:  # at the end of the system either it is seen there, or refused here
+        with self._spawning:  # a stopping system either sees this cell or refuses it here
             if self._takes_no_more:
                 raise SystemNotRunning(self._settings.name, "stopping and takes no more actors")
             if name is not None:
@@ -114,12 +114,12 @@ class ActorHost:
         return cell, started
 
     def named(self, name: str) -> ActorRef[Any] | None:
-        """The living actor of this name."""
+        """The living actor with this name, if any."""
         cell = self._names.get(name)
         return None if cell is None else cast("ActorRef[Any]", cell.actor.actor_ref)
 
     def ended(self, cell: ActorCell) -> None:
-        """Forget an actor that has ended, and its name."""
+        """Drop an actor that has ended, and free its name."""
         self.cells.pop(cell, None)
         if cell.name is not None:
             del self._names[cell.name]
@@ -127,16 +127,16 @@ class ActorHost:
             listener(cell)
 
     def take_no_more(self) -> None:
-        """Refuse new actors from here on."""
-        with self._spawning:  # a spawn under way has entered its actor, or is refused
+        """Refuse new actors from now on."""
+        with self._spawning:  # a concurrent spawn either has added its cell or is refused
             self._takes_no_more = True
 
 
 def _fit(actor: PykkaActor, *, own_thread: bool) -> None:
-    """See to it that ``actor`` can run there; one of pykka's threads is given the inbox of our runtime.
+    """Check that ``actor`` can run on the chosen dispatcher; give a pykka threading actor this runtime's inbox.
 
     Raises:
-        TypeError, ValueError: It cannot.
+        TypeError, ValueError: The actor cannot run there.
     """
     kind = type(actor).__name__
     if not hasattr(actor, "actor_inbox"):

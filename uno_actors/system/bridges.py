@@ -1,12 +1,13 @@
-"""Bridges between bounded contexts: events that one system has recorded are recorded in another one too.
+"""Bridges between bounded contexts: they copy events that one system records into another system.
 
-A bridge is a handler of the source system, with a checkpoint, attempts and dead letters as any other. What it
-carries over it records in the target's store, where the target's handlers find it like any other event.
+A bridge is a handler of the source system. Like any handler it has a checkpoint, attempts and dead letters. It
+records the events in the target's store, where the target's handlers read them like any other event.
 
-Carried events are recorded once, although a handler may see an event twice: each has a stream of its own in
-the target's store, whose name follows from the event's id, and is recorded as the first event of that stream
-or not at all. The name of the stream also tells which systems the event has passed; so it never comes back to one
-of them, however the bridges lie. To a system that two ways lead to it comes once on each.
+The target records each carried event once, although a handler may receive an event twice. Each carried event
+has its own stream in the target's store. The stream's name derives from the event's id, and the bridge records
+the event only as the first of that stream. The name also lists the systems that the event has passed, so an
+event never returns to one of them, even if bridges form a cycle. If two paths lead to a system, the event
+arrives once on each path.
 """
 
 import inspect
@@ -23,7 +24,7 @@ from uno_actors.system.system import ActorSystem
 from uno_actors.topics import TopicPattern
 
 CARRIED = "uno.bridge"
-"""The ``aggregate_type`` of carried events; no class can have this name."""
+"""The ``aggregate_type`` of carried events. No class can have this name."""
 
 Translate = Callable[[DomainEvent], DomainEvent | None]
 
@@ -38,31 +39,32 @@ def bridge(
     start: Literal["latest", "earliest"] = "latest",
     max_attempts: int = 5,
 ) -> None:
-    """Have what ``source`` records under ``topic_pattern`` recorded in ``target`` too.
+    """Copy the events that ``source`` records under ``topic_pattern`` to ``target``.
 
-    Called before ``source`` is started; the target must be running while the source is. In ``async with
+    Call this before starting ``source``. The target must run as long as the source runs. In ``async with
     target, source:`` the source starts last and stops first.
 
-    In the target a carried event has the payload, type, topic and time that it has in the source, and names the
-    source's event as its cause. It belongs to no aggregate there: its ``aggregate_type`` is `CARRIED`, its
-    ``aggregate_id`` tells its way. For the target's own aggregates a handler turns it into commands.
+    In the target, a carried event keeps its payload, type, topic and time, and names the source's event as its
+    cause. It belongs to no aggregate there: its ``aggregate_type`` is `CARRIED`, and its ``aggregate_id`` lists
+    the systems that it has passed. To reach the target's own aggregates, write a handler that turns carried
+    events into commands.
 
     Args:
-        source: Where the events are recorded first.
-        target: Where they are carried to. The two have different names and different stores.
-        topic_pattern: Which events.
-        translate: A plain function from the source's event to the target's, or to ``None`` for one that is not
-            to be carried; it may be called again with the same event.
-        name: Of the handler, and so of its checkpoint. Events that are carried by bridges of different names
-            are different in the target.
+        source: The system that records the events first.
+        target: The system that receives them. It needs another name and another store.
+        topic_pattern: Selects the events to carry.
+        translate: A plain function that maps the source's event to the target's event, or to ``None`` to skip
+            it. The bridge may call it again with the same event.
+        name: Name of the handler and of its checkpoint. Bridges with different names create different events in
+            the target.
         start: As for other handlers.
         max_attempts: As for other handlers.
 
     Raises:
         InvalidTopic: The pattern is malformed.
-        InvalidHandler: The systems share a name or a store, a name has ``>`` or ``/`` in it, the source has
-            such a handler already, or an argument is wrong.
-        SystemNotRunning: The source was started already.
+        InvalidHandler: The systems share a name or a store, a name contains ``>`` or ``/``, the source already
+            has a handler of this name, or an argument is wrong.
+        SystemNotRunning: The source was already started.
     """
     if source.name == target.name:
         raise InvalidHandler(f"both systems are named {source.name!r}: bridged ones need names that differ")
@@ -86,7 +88,7 @@ def bridge(
 
 
 class _Bridge:
-    """The handler."""
+    """The handler that carries events from the source to the target."""
 
     def __init__(self, name: str, source: str, target: ActorSystem, translate: Translate | None) -> None:
         self._name = name
@@ -95,14 +97,16 @@ class _Bridge:
         self._translate = translate
 
     async def carry(self, event: DomainEvent) -> None:
-        """Record ``event`` in the target, unless it is there already or has passed it."""
+        """Record ``event`` in the target, unless it is there already or has passed the source or the target."""
         passed = systems_passed(event)
         if self._source in passed or self._target.name in passed:
             return
         carried = event if self._translate is None else self._translate(event)
         if carried is None:
             return
-        self._target.store.event_registry.resolve(carried.event_type)  # else nobody could read it there
+        self._target.store.event_registry.resolve(
+            carried.event_type
+        )  # otherwise the target could not read it
         event_id = blake2b(f"{self._name}\0{event.event_id}".encode(), digest_size=16).hexdigest()
         cause = event.cause
         stamped = carried.stamped(
@@ -117,7 +121,7 @@ class _Bridge:
 
 
 def systems_passed(event: DomainEvent) -> list[str]:
-    """The names of the systems from which a carried event has come, first the one where it happened."""
+    """Names of the systems that a carried event has passed, starting with its origin."""
     if event.aggregate_type != CARRIED or event.aggregate_id is None:
         return []
     return event.aggregate_id.rpartition("/")[0].split(">")
@@ -126,5 +130,5 @@ def systems_passed(event: DomainEvent) -> list[str]:
 async def _record_once(store: EventStore, event: DomainEvent) -> list[RecordedEvent]:
     try:
         return await store.append(event, expected_version=0)
-    except ConcurrencyConflict:  # it was recorded before, by an attempt whose success was not seen
+    except ConcurrencyConflict:  # an earlier attempt recorded it, but its success went unseen
         return []

@@ -1,4 +1,4 @@
-"""The host of a system's handlers: their subscriptions, leases and cells, the router, and what operators request."""
+"""The host of a system's handlers: runs their cells and the router, holds their leases, serves operators' requests."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -33,20 +33,20 @@ from uno_actors.system.settings import Settings
 
 ROUTER_BACKOFF = Backoff(initial=0.1, max=5.0)
 LOOK_AT_REQUESTS = 0.5
-"""Seconds between two looks at what operators request of handlers."""
+"""Seconds between checks for operators' requests."""
 
 
 class HandlerHost:
-    """The handlers of a system. Lives on the event loop.
+    """The handlers of a system. Every method runs on the event loop.
 
-    Longer than other classes: its short methods share the subscriptions and the router, and only start or ask these.
+    This class is long because its short methods share the subscriptions and the router, and mostly delegate to them.
 
     Args:
-        settings: Of the system.
-        store: Whose log the handlers read.
-        dispatcher: Where they run.
-        system: For their contexts.
-        start_task: Runs a coroutine as a task that is not lost.
+        settings: The system's options.
+        store: The store whose log the handlers read.
+        dispatcher: Runs the handlers.
+        system: The system that handlers see in their contexts.
+        start_task: Runs a coroutine as a task and keeps a reference to it.
     """
 
     def __init__(
@@ -76,20 +76,20 @@ class HandlerHost:
             on_lost=lambda name: self._reported.pop(name, None),
             name=settings.name,
         )
-        self._names: set[str] = set()  # of the handlers that stand in the tree
+        self._names: set[str] = set()  # names of the handlers in the tree
         self._reported: dict[str, ReportedStatus] = {}
         self._looking: Timer | None = None
         self._cannot_look = False
         self._is_listening = self._is_closed = False
-        self._let_go = ExitStack()  # what is to be done at the end, however far the start came
+        self._let_go = ExitStack()  # cleanup for the end, even if the start fails halfway
         self._log = get_logger(system=settings.name)
 
     # --- starting ---
 
     async def start(self, specs: Sequence[HandlerSpec]) -> int:
-        """Subscribe the handlers and start the router; return the position from which it hands events out."""
+        """Subscribe the handlers and start the router. Return the log position after which it routes events."""
         store = self._store
-        # Leases come first: others may still move the checkpoints of handlers whose leases they have.
+        # Take leases first: another process may still move the checkpoints of handlers whose leases it holds.
         for spec in specs:
             await self._leases.take(spec.name)
         end = await store.last_position()
@@ -112,7 +112,7 @@ class HandlerHost:
         return end
 
     def listen(self) -> None:
-        """Hand out what is recorded from here on, and follow requests; nothing to do without handlers."""
+        """Route new events and follow requests from now on. Without handlers, do nothing."""
         if self.subscriptions and not self._is_listening:
             self._is_listening = True
             self._let_go.callback(self._store.on_commit(self.router.route_soon))
@@ -120,11 +120,11 @@ class HandlerHost:
             self._look_later()
 
     def take_over_later(self) -> None:
-        """Wait for the leases of handlers that other processes run."""
+        """Start waiting for the leases of handlers that other processes run."""
         self._leases.take_over_later()
 
     async def _record_begin(self, subscriptions: Sequence[Subscription], checkpoints: dict[str, int]) -> None:
-        """A crash before the first event must not move where "latest" began."""
+        """Save the first positions, so that a crash before the first event does not move where "latest" began."""
         begun = {
             s.progress.checkpoint: s.progress.position
             for s in subscriptions
@@ -149,10 +149,10 @@ class HandlerHost:
         return Subscription(spec, position, self._store.event_registry, self._clock)
 
     async def make_child(self, spec: ChildSpec, tell: Callable[[ChildSignal], None]) -> HandlerChild:
-        """The handle of a handler for its supervisor; a handler that is new is subscribed.
+        """Create the child handle of a handler for its supervisor. Subscribe the handler if it is new.
 
         Raises:
-            InvalidHandler: The system runs one of this name already.
+            InvalidHandler: The system already runs a handler of this name.
         """
         handler = spec.run
         assert isinstance(handler, HandlerSpec)
@@ -168,7 +168,7 @@ class HandlerHost:
         return HandlerChild(subscription, spec, tell, self, self._store)
 
     async def _add(self, spec: HandlerSpec) -> Subscription:
-        """Subscribe a handler that comes while the system runs."""
+        """Subscribe a handler while the system runs."""
         leased = await self._leases.take(spec.name)
         checkpoints, end = await self._store.checkpoints(), await self._store.last_position()
         await self._warn_of_names([spec], checkpoints, end)
@@ -184,7 +184,7 @@ class HandlerHost:
         return subscription
 
     async def remove(self, child: HandlerChild) -> None:
-        """Forget a handler that is stopped; its checkpoint stays."""
+        """Remove a stopped handler. Its checkpoint stays in the store."""
         try:
             await self.router.save_checkpoints()
         finally:
@@ -192,7 +192,7 @@ class HandlerHost:
             await self._free(child.name)
 
     async def _free(self, name: str) -> None:
-        """Let another handler have the name of one that is gone."""
+        """Free the name and the lease of a removed handler."""
         self._names.discard(name)
         await self._leases.release(name)
 
@@ -221,7 +221,7 @@ class HandlerHost:
         return self.router.dispatched(subscription)
 
     def _router_failed(self, failure: Failure) -> None:
-        """The router goes on where it stood: it fails only when its store does."""
+        """Restart the router after a delay; it resumes at its position. It fails only if the store fails."""
         delay = ROUTER_BACKOFF.delay(self.router_cell.restarts, 0.5)
         self._log.error("router failed", exc_info=failure.error, restart_in=delay)
 
@@ -232,10 +232,10 @@ class HandlerHost:
 
         self._clock.call_later(delay, restart)
 
-    # --- what operators request ---
+    # --- operators' requests ---
 
     async def look_at_requests(self) -> None:
-        """Have the handlers that run here do what operators request."""
+        """Pass operators' requests to the handlers that this process runs."""
         requests = await self._control.requests()
         for subscription in self._leased():
             self._give_requests(subscription, requests)
@@ -245,7 +245,7 @@ class HandlerHost:
         subscription.take_requests(wanted, self.router.dispatched(subscription))
 
     async def _report(self) -> None:
-        """Report the status of the handlers that run here, for other processes to read."""
+        """Report changes in the status of this process's handlers, for other processes to read."""
         now = {subscription.name: subscription.statistics(0) for subscription in self._leased()}
         status = {
             name: ReportedStatus(each.state, each.failures, each.restarts) for name, each in now.items()
@@ -262,9 +262,9 @@ class HandlerHost:
         try:
             await self.look_at_requests()
             await self._report()
-            self.take_over_later()  # of one that was lost while its checkpoint was written
+            self.take_over_later()  # a lease may have been lost while a checkpoint was written
             self._cannot_look = False
-        # Any store may raise anything, and a program may cancel tasks that are not its own.
+        # A store may raise any exception, and a program may cancel the system's tasks.
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
             if not self._cannot_look:
                 self._log.error("handlers cannot be controlled yet", exc_info=error)
@@ -272,25 +272,25 @@ class HandlerHost:
         if not self._is_closed:
             self._look_later()
 
-    # --- for others to read ---
+    # --- status ---
 
     def statistics(self) -> dict[str, HandlerStatistics]:
-        """By handler name."""
+        """The statistics of each handler, by handler name."""
         return {each.name: each.statistics(self.router.dispatched(each)) for each in self.subscriptions}
 
     def _leased(self) -> list[Subscription]:
         return [subscription for subscription in self.subscriptions if subscription.leased]
 
     def active(self) -> list[Subscription]:
-        """The handlers that run here and are not paused."""
+        """The handlers that this process runs and that are not paused."""
         return [subscription for subscription in self._leased() if not subscription.requests.paused]
 
     def live(self) -> list[Subscription]:
-        """The handlers that are live."""
+        """The live handlers."""
         return [subscription for subscription in self.subscriptions if subscription.live]
 
     def lagging(self, end: int) -> list[str]:
-        """What is said of each active handler that has not handled everything up to ``end``."""
+        """Describe each active handler that has not handled every event up to ``end``."""
         positions = [(each, self.router.checkpoint(each)) for each in self.active()]
         return [
             f"{each.name} is {each.state} at {position}"
@@ -299,7 +299,7 @@ class HandlerHost:
         ]
 
     def have_handled(self, subscriptions: Sequence[Subscription], end: int) -> bool:
-        """Whether these handlers are live, carry out no request, and have handled everything up to ``end``."""
+        """Whether these handlers are live, have no request pending, and have handled every event up to ``end``."""
         return all(
             each.live and not each.requests and self.router.checkpoint(each) >= end for each in subscriptions
         )
@@ -311,7 +311,7 @@ class HandlerHost:
         return [self._as_it_is(info, ours[info.name]) if info.name in ours else info for info in found]
 
     def _as_it_is(self, info: HandlerInfo, subscription: Subscription) -> HandlerInfo:
-        """What the store knows of a handler, corrected by what we know."""
+        """The stored information of a handler, updated with this process's own."""
         now = subscription.statistics(self.router.dispatched(subscription))
         if not subscription.leased:
             return replace(info, state=now.state)
@@ -320,10 +320,10 @@ class HandlerHost:
         return replace(info, state=now.state, position=position, lag=end - position, failures=now.failures)
 
     def check_not_in_handler(self, what: str) -> None:
-        """Refuse what ends only when every handler has returned, where one of ours is what calls it."""
+        """Refuse a call that waits for every handler if a handler of this system makes it."""
         envelope = being_handled.get()
         if envelope is None or envelope.actor.handling is not envelope:
-            return  # a handler may have started it, and left it behind
+            return  # a handler that has returned may have left this task running
         actor = getattr(envelope.actor, "actor", None)
         if isinstance(actor, HandlerActor) and actor.subscription in self.subscriptions:
             raise WaitsForItself(actor.subscription.name, what)
@@ -331,11 +331,11 @@ class HandlerHost:
     # --- stopping ---
 
     async def release(self) -> None:
-        """Let other processes have the handlers."""
+        """Give up all leases, so that other processes may run the handlers."""
         await self._leases.release_all()
 
     def close(self) -> None:
-        """Stop the router and everything that comes later, without waiting."""
+        """Stop the router and all scheduled work, without waiting."""
         self._is_closed = True
         self._leases.close()
         if self._looking is not None:

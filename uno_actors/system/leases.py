@@ -1,4 +1,4 @@
-"""Leases of handlers: one process runs a handler, and another takes it over when that process has ended."""
+"""Leases of handlers: one process runs a handler, and another takes over when that process ends."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
@@ -12,21 +12,21 @@ from uno_actors.logs import get_logger
 from uno_actors.store.port import EventStore, Lease
 
 LEASE_EVERY = 1.0
-"""Seconds between two attempts to take the lease of a handler that another process runs."""
+"""Seconds between attempts to take the lease of a handler that another process runs."""
 
 
 class Leases:
-    """The leases that this process holds, and the handlers that wait for one.
+    """The leases that this process holds, and the handlers that wait for a lease.
 
     Args:
-        store: Where the leases are kept.
-        control: Reads what operators request.
-        clock: For the next attempt.
-        start_task: Runs a coroutine as a task that is not lost.
-        subscriptions: The handlers; may grow and shrink.
-        give_requests: Gives a handler the requests by handler name.
-        on_lost: Told the name of a handler that another process has taken over.
-        name: Of the system, for logs.
+        store: Keeps the leases.
+        control: Reads the operators' requests.
+        clock: Times the next attempt.
+        subscriptions: The system's handlers; the list may grow and shrink.
+        start_task: Runs a coroutine as a task and keeps a reference to it.
+        give_requests: Passes a handler the operators' requests, a mapping by handler name.
+        on_lost: Called with the name of a handler that another process has taken over.
+        name: Name of the system in logs.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Leases:
         self._log = get_logger(system=name)
 
     async def take(self, name: str) -> bool:
-        """Take the lease of a handler, if it is free; whether it is ours."""
+        """Try to take the lease of a handler. Return whether this process now holds it."""
         lease = await self._store.lease(name)
         if lease is not None:
             self._hold(name, lease)
         return lease is not None
 
     def holds(self, name: str) -> bool:
-        """Whether the lease is ours and not lost."""
+        """Whether this process holds the lease and has not lost it."""
         return name in self._leases and not self._leases[name].is_lost
 
     def _hold(self, name: str, lease: Lease) -> None:
@@ -69,7 +69,7 @@ class Leases:
         lease.when_lost(lambda: self._lost(name))
 
     def _lost(self, name: str) -> None:
-        """Another process has taken over a handler that runs here."""
+        """Put a handler on standby after another process has taken it over."""
         self._on_lost(name)
         for subscription in self._subscriptions:
             if subscription.leased and subscription.name == name:
@@ -78,20 +78,20 @@ class Leases:
         self.take_over_later()
 
     def take_over_later(self) -> None:
-        """Try again soon, if a handler is on standby."""
+        """Schedule the next attempt if any handler is on standby."""
         if self._taking_over is None and any(each.state == "standby" for each in self._subscriptions):
             self._taking_over = self._clock.call_later(
                 LEASE_EVERY, lambda: self._start_task(self._take_over())
             )
 
     async def _take_over(self) -> None:
-        """Take the handlers whose processes have ended, and continue where those have left off."""
+        """Take over handlers whose processes have ended, and continue from their checkpoints."""
         self._taking_over = None
         for subscription in tuple(self._subscriptions):
             if subscription.state == "standby":
                 try:
                     await self._take_over_one(subscription)
-                # Any store may raise anything, and a program may cancel tasks that are not its own.
+                # A store may raise any exception, and a program may cancel the system's tasks.
                 except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
                     self._log.error(
                         "handler cannot be taken over yet", handler=subscription.name, exc_info=error
@@ -100,7 +100,9 @@ class Leases:
             self.take_over_later()
 
     async def _take_over_one(self, subscription: Subscription) -> None:
-        if subscription.progress.pending:  # it was lost while an event was handled, which has not ended
+        if (
+            subscription.progress.pending
+        ):  # this process lost it while handling an event, and still handles it
             return
         await self.release(subscription.name)
         lease = await self._store.lease(subscription.name)
@@ -108,7 +110,7 @@ class Leases:
             return
         try:
             checkpoints, requests = await self._store.checkpoints(), await self._control.requests()
-            if subscription.state == "standby":  # it was not stopped meanwhile
+            if subscription.state == "standby":  # it was not stopped in the meantime
                 subscription.take_over(checkpoints.get(subscription.name, subscription.progress.position))
                 self._give_requests(subscription, requests)
                 self._hold(subscription.name, lease)
@@ -120,18 +122,18 @@ class Leases:
                 await lease.release()
 
     async def release(self, name: str) -> None:
-        """Let another process have a handler."""
+        """Give up the lease of a handler, so that another process may take it."""
         if (lease := self._leases.pop(name, None)) is not None:
             await lease.release()
 
     async def release_all(self) -> None:
-        """Let other processes have the handlers."""
+        """Give up all leases, so that other processes may take them."""
         while self._leases:
             _, lease = self._leases.popitem()
             await lease.release()
 
     def close(self) -> None:
-        """Try nothing more; the leases are released by `release_all`."""
+        """Stop trying to take over handlers. This releases no lease; `release_all` does."""
         self._is_closed = True
         if self._taking_over is not None:
             self._taking_over.cancel()

@@ -1,4 +1,4 @@
-"""What runs while an actor system is up, on its event loop: made at the start, gone after the stop."""
+"""The running parts of an actor system on its event loop. `Runtime` exists from start to stop."""
 
 import asyncio
 import time
@@ -16,7 +16,6 @@ from uno_actors.actors.watchdog import watchdog
 from uno_actors.aggregates.directory import Aggregates
 from uno_actors.aggregates.external_writes import ExternalWrites
 from uno_actors.aggregates.journal import Journal
-from uno_actors.backoff import Backoff
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import (
     InvalidSupervisor,
@@ -45,30 +44,21 @@ from uno_actors.tasks import begin
 
 A = TypeVar("A", bound=PykkaActor)
 
-ROUTER_BACKOFF = Backoff(initial=0.1, max=5.0)
-
 DRAIN_SHARE = 0.7
-"""Of the time that stopping may take: what draining may use, so that some is left for the stops."""
-
-LEASE_EVERY = 1.0
-"""Seconds between two tries to take the lease of a handler that another process has."""
-
-LOOK_AT_REQUESTS = 0.5
-"""Seconds between two looks at what operators ask of handlers."""
-
+"""Share of the stop timeout that draining may use. The rest remains for stopping the actors."""
 LOOK_AGAIN = 0.005
-"""Seconds between two looks at whether everything is done."""
+"""Seconds between checks whether all work is done."""
 
 
 class Runtime:
     """The running parts of a system, and the order in which they start and stop.
 
     Args:
-        system: For handlers' contexts.
-        store: Open.
-        types: The aggregate classes by type name; may grow.
-        settings: See there.
-        give_up: Told when a supervisor under the root has given up.
+        system: The system that handlers see in their contexts.
+        store: The open store.
+        types: The aggregate classes by type name; the mapping may grow.
+        settings: The system's options.
+        give_up: Called with the error when a top-level supervisor gives up.
     """
 
     def __init__(
@@ -102,15 +92,15 @@ class Runtime:
             start=self.start_task,
             dead=self.dead_messages,
         )
-        self._let_go = ExitStack()  # what is to be done at the end, however far the start came
-        self.takes_work = False  # commands and new actors
+        self._let_go = ExitStack()  # cleanup for the end, even if the start fails halfway
+        self.takes_work = False  # accepts commands and new actors
 
     # --- starting ---
 
     async def start(self, supervisors: Sequence[Supervisor]) -> None:
-        """Start router, supervisors and children: handlers with something to read read it, the others are live."""
+        """Start router, supervisors and children. Handlers with a backlog catch up; the others are live."""
         end = await self.handlers.start([spec for each in supervisors for spec in handlers_in(each)])
-        # From here on commands work, and what they record is handed out: whatever starts below may send some.
+        # From here on the system runs commands and routes their events: children started below may send some.
         self._follow_external_writes(end)
         self.handlers.listen()
         self.takes_work = True
@@ -174,15 +164,15 @@ class Runtime:
             await self.handlers.remove(child)
 
     def _root_signal(self, signal: ChildSignal) -> None:
-        """A supervisor at the top has given up, and with it the system; or it has ended, which is all right."""
+        """Stop the system if a top-level supervisor gives up. A supervisor that ends normally is fine."""
         if isinstance(signal, ChildFailed) and isinstance(signal.error, SupervisorGaveUp):
             self._give_up(signal.error)
 
     async def change(self, wanted: Difference) -> dict[str, Exception]:
-        """Turn the tree into another; what is in both runs on.
+        """Change the running tree. Children in both the old and the new tree keep running.
 
         Returns:
-            By name the children that could not be started, and why; they are left out.
+            The children that could not be started, by name, with their errors. The tree does not contain them.
         """
         for name in wanted.stop:
             await self._stop_top(name)
@@ -193,16 +183,16 @@ class Runtime:
             supervisor.adopt(change.rules)
         failed: dict[str, Exception] = {}
         for change, supervisor in supervisors:
-            for spec in change.start if supervisor.is_running else ():  # else they come with their supervisor
+            for spec in change.start if supervisor.is_running else ():  # else they start with it
                 try:
                     await supervisor.start_child(spec)
-                except Exception as error:  # noqa: BLE001 - whatever its start raises
+                except Exception as error:  # noqa: BLE001 - a start may raise anything
                     failed[spec.known_name or ""] = error
             supervisor.adopt(change.rules)
         for added in wanted.start:
             try:
                 await self._start_top(added)
-            except Exception as error:  # noqa: BLE001 - whatever the start of a child raises
+            except Exception as error:  # noqa: BLE001 - the start of a child may raise anything
                 failed[added.name] = error
                 await self._stop_top(added.name)
         return failed
@@ -217,22 +207,22 @@ class Runtime:
         """The supervisor of this name.
 
         Raises:
-            UnknownSupervisor: There is none.
+            UnknownSupervisor: The system has no supervisor of this name.
         """
         if name not in self._supervisors:
             raise UnknownSupervisor(self._settings.name, name, self._supervisors)
         return self._supervisors[name]
 
     def tree(self) -> TreeNode:
-        """All supervisors with what stands under them."""
+        """The whole supervision tree: all supervisors and their children."""
         nodes = tuple(child.node(restarting=False) for child in self._tree)
         return TreeNode(self._settings.name, "supervisor", "running", children=nodes)
 
     def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine as a task that is not lost.
+        """Run a coroutine as a task and keep a reference, so that the task is not garbage-collected.
 
-        A program may cancel tasks that are not its own. What is to be done all the same is the coroutine's affair;
-        `close` cancels all of them, too.
+        A program may cancel tasks that it did not create, and `close` cancels all of these tasks. A coroutine that
+        must finish anyway has to handle the cancellation itself.
         """
         task = begin(self.dispatcher.loop, coroutine)
         self._tasks.add(task)
@@ -242,7 +232,7 @@ class Runtime:
     # --- running ---
 
     def statistics(self) -> SystemStatistics:
-        """What the system has done so far; the time grows with the number of spawned actors."""
+        """The system's counters. Collecting them takes time proportional to the number of spawned actors."""
         totals = self.aggregates.statistics
         return SystemStatistics(
             commands=totals.commands,
@@ -272,7 +262,7 @@ class Runtime:
         self.handlers.check_not_in_handler("settled()")
         try:
             async with asyncio.timeout(timeout):
-                while not await self._is_settled(self.handlers.active()):  # noqa: ASYNC110 - it has many causes
+                while not await self._is_settled(self.handlers.active()):  # noqa: ASYNC110 - no single event to await
                     await asyncio.sleep(LOOK_AGAIN)
         except TimeoutError:
             end = await self._store.last_position()
@@ -290,13 +280,13 @@ class Runtime:
     # --- stopping ---
 
     async def stop(self, timeout: float) -> None:
-        """Drain, then stop the last started first, all within ``timeout`` seconds; what remains is abandoned."""
+        """Drain, then stop in reverse order of start, within ``timeout`` seconds. Abandon what still runs then."""
         begun = time.monotonic()
         deadline = begun + timeout
         try:
             await self._within(begun + timeout * DRAIN_SHARE, self._drain())
             for child in reversed(self._tree):
-                # It keeps to the deadline by itself.
+                # The child keeps the deadline itself; the extra second is a safety net.
                 await self._within(deadline + 1, child.stop(deadline))
             await self._within(max(deadline, time.monotonic() + 1), self.handlers.router.save_checkpoints())
             self.actors.take_no_more()
@@ -309,11 +299,11 @@ class Runtime:
             self.close()
 
     async def _answered(self) -> None:
-        while self.aggregates.waiting:  # noqa: ASYNC110 - it has many causes
+        while self.aggregates.waiting:  # noqa: ASYNC110 - no single event to await
             await asyncio.sleep(LOOK_AGAIN)
 
     async def _drain(self) -> None:
-        """Wait until nothing is left that can be done soon; handlers that are behind go on another time."""
+        """Wait for commands and live handlers. Handlers that lag behind continue after the next start."""
         while not await self._is_settled(self.handlers.live()):  # noqa: ASYNC110 - as above
             await asyncio.sleep(LOOK_AGAIN)
 
@@ -323,9 +313,10 @@ class Runtime:
             cell.kill()
 
     async def _within(self, deadline: float, work: Awaitable[Any]) -> bool:
-        """Await ``work`` until ``deadline``; whether it was done by then. What fails does not stop the stop.
+        """Await ``work`` until ``deadline``. Return whether it finished in time.
 
-        Nor does it if the program cancels this task, which is the system's own and ends by its deadline.
+        Stopping continues if the work fails, and if the program cancels this task: the task belongs to the system
+        and ends by its deadline.
         """
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
@@ -335,13 +326,13 @@ class Runtime:
         except asyncio.CancelledError:
             self._log.warning("stopping goes on, though its task was cancelled")
             return isinstance(work, Future) and await self._within(deadline, work)
-        except Exception as error:  # noqa: BLE001 - a store of somebody else's may raise anything
+        except Exception as error:  # noqa: BLE001 - a third-party store may raise anything
             self._log.error("stopping goes on after an error", exc_info=error)
             return False
         return True
 
     def close(self) -> None:
-        """Let go of what needs no waiting; also after a start that failed."""
+        """Release everything that can be released without waiting. Also called after a failed start."""
         self.actors.take_no_more()
         self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
         for child in reversed(self._tree):

@@ -1,4 +1,4 @@
-"""The options of a system, checked where they enter."""
+"""The options of a system, checked at construction."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from uno_actors.quantities import check_duration
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings(AggregateSettings):
-    """The options of a system, passed whole to its parts.
+    """The options of a system; every part of the system receives the whole record.
 
     Attributes:
-        name: For logs.
-        stop_timeout: Seconds that stopping may take.
+        name: Name of the system in logs.
+        stop_timeout: Maximum duration of stopping, in seconds.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a system has done since it started."""
+"""The counters of a system."""
 
 from dataclasses import dataclass
 
@@ -9,30 +9,30 @@ from uno_actors.handlers.subscription import HandlerStatistics
 
 @dataclass(frozen=True, slots=True)
 class SystemStatistics:
-    """What a system has done since it started.
+    """Counters of a system since its start, and its current state.
 
     Attributes:
         commands: Commands answered with a reply.
-        rejected: Commands rejected by a rule of the domain.
+        rejected: Commands rejected by a domain rule.
         failed: Commands answered with another error.
         reruns: Commands run again because another writer was faster or a commit failed.
-        repeated: Commands answered with the outcome that they had the first time.
-        events_recorded: Events that commands have recorded.
-        commits: Groups in which they were committed.
+        repeated: Repeated commands answered with their first outcome.
+        events_recorded: Events recorded by commands.
+        commits: Groups in which the store committed those events.
         activations: Aggregates loaded from the store.
-        events_replayed: Events applied while loading.
-        passivations: Idle aggregates that were let go.
-        snapshots: Snapshots of aggregates that were saved.
-        active_aggregates: Aggregates active now.
-        dead_messages: Messages that were told and not handled; see `ActorSystem.dead_messages`.
-        actors: Spawned actors that live now, the system's own supervisors included.
-        messages: What waits for them, and what they have handled.
-        commands_waiting: Commands that are not answered yet.
-        oldest_command: Seconds since the one of them was sent that waits for longest, of those with the system's
-            own timeout; ``None`` if there is none.
-        restarts: How often children of its supervisors were restarted.
-        dispatcher: Its event loop and worker threads.
-        handlers: By handler name.
+        events_replayed: Events applied while loading aggregates.
+        passivations: Idle aggregates removed from memory.
+        snapshots: Saved snapshots of aggregates.
+        active_aggregates: Aggregates in memory now.
+        dead_messages: Messages that were told but not handled; see `ActorSystem.dead_messages`.
+        actors: Living spawned actors, including the system's own supervisors.
+        messages: Messages waiting for these actors, and messages they have handled.
+        commands_waiting: Commands not answered yet.
+        oldest_command: Age in seconds of the oldest waiting command, among those with the system's own timeout;
+            ``None`` if there is none.
+        restarts: Number of restarts of supervised children.
+        dispatcher: Statistics of the event loop and worker threads.
+        handlers: Statistics of each handler, by handler name.
     """
 
     commands: int

@@ -1,4 +1,4 @@
-"""A running supervisor as a service sees it."""
+"""The public handle of a running supervisor."""
 
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ class Supervised(Protocol):
     name: str
 
     def _running(self) -> Runtime:
-        """Its runtime.
+        """The system's runtime.
 
         Raises:
-            SystemNotRunning: It was not started, or has stopped.
+            SystemNotRunning: The system was not started, or has stopped.
         """
 
     async def _on_its_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Await a coroutine on its event loop."""
+        """Await a coroutine on the system's event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ class ChildCounts:
     """How many children a supervisor has.
 
     Attributes:
-        specs: Children, running or not.
-        active: Those that run.
-        supervisors: Those that are supervisors.
-        workers: The others.
+        specs: All children, running or not.
+        active: Running children.
+        supervisors: Children that are supervisors.
+        workers: All other children.
     """
 
     specs: int
@@ -45,11 +45,11 @@ class ChildCounts:
 
 
 class SupervisorRef:
-    """A running supervisor, as a service sees it; its functions are those of OTP's ``supervisor``.
+    """The public handle of a running supervisor. Its methods follow OTP's ``supervisor`` module.
 
     Args:
-        system: Where it runs.
-        name: Its name.
+        system: The system that runs the supervisor.
+        name: Name of the supervisor.
     """
 
     def __init__(self, system: Supervised, name: str) -> None:
@@ -57,24 +57,24 @@ class SupervisorRef:
         self._system = system
 
     async def start_child(self, child: Any) -> TreeNode:
-        """Start one more child, as the last; return it when it has started.
+        """Add a child after the others and start it. Return the child when it has started.
 
-        A supervisor that is restarted begins with the children that it was configured with.
+        A restarted supervisor starts only the children of its configuration.
 
         Args:
             child: As in ``Supervisor(children=[...])``.
 
         Raises:
-            InvalidSupervisor, InvalidHandler: It cannot stand under this supervisor.
-            Exception: What its start raised; it is no child then.
+            InvalidSupervisor, InvalidHandler: This supervisor cannot have such a child.
+            Exception: The error that the child's start raised; the supervisor does not add the child.
         """
         return await self._system._on_its_loop(self._supervisor.start_child(child))
 
     async def terminate_child(self, name: str) -> None:
-        """Stop a child; it stays a child that `restart_child` can start, unless it is temporary.
+        """Stop a child. Unless it is temporary, the supervisor keeps it, and `restart_child` can start it again.
 
         Raises:
-            UnknownChild: There is none of this name.
+            UnknownChild: The supervisor has no child of this name.
         """
         await self._system._on_its_loop(self._supervisor.terminate_child(name))
 
@@ -82,27 +82,27 @@ class SupervisorRef:
         """Start a child that was terminated or has ended.
 
         Raises:
-            UnknownChild: There is none of this name.
-            InvalidSupervisor: It is running.
-            Exception: What its start raised.
+            UnknownChild: The supervisor has no child of this name.
+            InvalidSupervisor: The child is running.
+            Exception: The error that the child's start raised.
         """
         await self._system._on_its_loop(self._supervisor.restart_child(name))
 
     async def delete_child(self, name: str) -> None:
-        """Forget a child that was terminated or has ended.
+        """Remove a child that was terminated or has ended.
 
         Raises:
-            UnknownChild: There is none of this name.
-            InvalidSupervisor: It is running.
+            UnknownChild: The supervisor has no child of this name.
+            InvalidSupervisor: The child is running.
         """
         await self._system._on_its_loop(self._supervisor.delete_child(name))
 
     def which_children(self) -> tuple[TreeNode, ...]:
-        """The children in the order of their start, and how they are."""
+        """The children and their states, in order of their start."""
         return self._supervisor.nodes()
 
     def count_children(self) -> ChildCounts:
-        """How many there are."""
+        """The numbers of children, by kind and state."""
         nodes = self.which_children()
         supervisors = sum(node.kind == "supervisor" for node in nodes)
         active = sum(node.state != "stopped" for node in nodes)

@@ -1,4 +1,8 @@
-"""The actor system: what a service starts, sends commands to, and stops."""
+"""The actor system: a service starts it, sends it commands, and stops it.
+
+This module is over 500 lines on purpose: it is the public face of the package. Most lines are docstrings and
+signatures that users read; the methods delegate to `uno_actors.system.runtime`.
+"""
 
 import asyncio
 import os
@@ -58,13 +62,13 @@ A = TypeVar("A", bound=PykkaActor)
 T = TypeVar("T")
 
 CLOSE_TIME = 2.0
-"""Seconds that closing the store may take at the least, however little time there was for stopping."""
+"""Minimum time for closing the store, in seconds, even if the stop timeout is shorter or used up."""
 
 State = Literal["not started", "starting", "running", "stopping", "stopped"]
 
 
 class _Forks:
-    """How often this process was forked off since the module was imported; each ask looks, so it is no system call."""
+    """Counts forks between the import of this module and this process. Asks read the count, which is no system call."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -80,39 +84,41 @@ _forks = _Forks()
 class ActorSystem:
     """Aggregates, handlers and their supervisors over one store.
 
-    Longer than other classes: it is what programs call, and most of its lines say what that does.
+    This class is long because programs call it directly: most of its lines document its methods.
 
-    Used as ``async with`` it runs on the present event loop; used as ``with`` it runs on a loop on a thread of
-    its own, for synchronous programs. Leaving the block stops it: what was accepted is handled and recorded,
-    live handlers get what was recorded, checkpoints are written, all within ``stop_timeout``.
+    With ``async with``, the system runs on the current event loop. With ``with``, for synchronous programs, it
+    runs on an event loop in its own thread. Leaving the block stops the system. Within ``stop_timeout`` it handles
+    and records the commands that it has accepted, delivers recorded events to live handlers, and writes
+    checkpoints.
 
     Args:
         store: A store, which stays open when the system stops; or a URL such as ``lmdb:./data/bank``.
-        aggregates: The aggregate classes it serves; default is any that is asked for.
-        handlers: Handlers, or modules that have some, or the names of such modules; default is all that was
+        aggregates: The aggregate classes that the system serves; default is every class that a caller asks for.
+        handlers: Handlers, modules that contain handlers, or the names of such modules; default is every handler
             subscribed so far.
-        supervisors: Supervisors with their handlers; a handler that stands under none is restarted without
-            limit, each of its events ``max_attempts`` times.
-        name: For logs.
+        supervisors: Supervisors with their handlers. The system restarts a handler without a supervisor without
+            limit, and tries each of its events ``max_attempts`` times.
+        name: Name of the system in logs.
         ask_timeout: Seconds until an ask without a reply ends with `AskTimeout`.
-        passivate_after: Seconds without a command after which an aggregate is let go.
-        max_active: Aggregates that stay active; beyond it those idle for longest are let go.
-        snapshot_every: Events between two snapshots of an aggregate, so that loading it need not begin at its
-            first event; 0 or ``None`` to take none. Saved behind the commands, never needed.
-        remember_commands: For how many of its last events an aggregate knows which commands recorded them: one
-            of these that is sent again, with the same ``command_id``, records nothing and gets the reply of
-            the first time; another command with that id is refused with `CommandIdReused`. 0 for none. One that
-            had recorded nothing is handled again. For commands that may be sent again later, see
-            `AggregateRef.ask` and its ``since``; those that handlers send need it not.
-        stop_timeout: Seconds that stopping may take.
-        clock: For everything that waits.
-        event_registry: For a store that is opened by URL: finds the classes of recorded events. Default is
-            the process-wide registry; bounded contexts in one process whose events share names have their own.
+        passivate_after: Seconds without a command after which the system passivates an aggregate.
+        max_active: Maximum number of active aggregates. Above it, the system passivates the longest idle ones.
+        snapshot_every: Number of events between two snapshots of an aggregate. A snapshot spares loading from the
+            first event. 0 or ``None`` for no snapshots. The system saves them in the background, and works
+            without them.
+        remember_commands: Number of latest events for which an aggregate remembers the command that recorded
+            them; 0 for none. If such a command is sent again with the same ``command_id``, it records nothing
+            and gets its first reply. A different command with that id is refused with `CommandIdReused`. A
+            command that recorded nothing is handled again. For commands that may be repeated later, see
+            ``since`` of `AggregateRef.ask`. Commands sent by handlers do not need it.
+        stop_timeout: Maximum duration of stopping, in seconds.
+        clock: Clock for all timeouts and delays.
+        event_registry: For a store opened by URL: maps recorded events to classes. Default is the process-wide
+            registry. Bounded contexts in one process need separate registries if their events share names.
 
     Raises:
-        InvalidHandler: Two handlers or supervisors have one name, or one of them is wrong.
-        InvalidAggregate: One of the aggregate classes is none.
-        UnknownAggregateType: Two of the aggregate classes have one type name.
+        InvalidHandler: Two handlers or two supervisors have the same name, or one of them is invalid.
+        InvalidAggregate: One of the aggregate classes is not an aggregate class.
+        UnknownAggregateType: Two of the aggregate classes have the same type name.
     """
 
     def __init__(
@@ -168,26 +174,26 @@ class ActorSystem:
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str], **options: Any) -> Self:
-        """The system that a configuration file describes; its directory is put on ``sys.path``.
+        """Create the system that a configuration file describes. Put the file's directory on ``sys.path``.
 
-        Logging is left as it is: ``uno-actors run`` follows ``[logging]``, a program has its own.
+        This does not configure logging: only ``uno-actors run`` applies ``[logging]``.
 
         Args:
-            path: Of the TOML file.
-            **options: Of the constructor, in place of what the file says.
+            path: Path of the TOML file.
+            **options: Options of the constructor; they override the file.
 
         Raises:
-            InvalidConfig: The file is wrong; with everything that is, each with its line.
+            InvalidConfig: The file is invalid; the error lists every fault with its line.
         """
         return cls(**{**load(path).arguments(), **options})
 
     def to_config(self) -> str:
-        """The text of a configuration file of this system: `from_config` makes the same of it.
+        """The text of a configuration file from which `from_config` creates the same system.
 
-        What a file cannot say is left out: ``clock`` and ``event_registry``.
+        The text omits ``clock`` and ``event_registry``, which a file cannot express.
 
         Raises:
-            NotConfigurable: A file cannot name all that it is made of; with everything that it cannot.
+            NotConfigurable: A file cannot name some parts of the system; the error lists all of them.
         """
         settings = self._settings
         system = {
@@ -205,14 +211,14 @@ class ActorSystem:
         }
         return write_config(system, aggregates, self._supervised)
 
-    # --- what users call ---
+    # --- the public API ---
 
     @property
     def store(self) -> EventStore:
         """The event store.
 
         Raises:
-            SystemNotRunning: It was given as a URL and is opened by the start.
+            SystemNotRunning: The store is a URL, and the system, which opens it at its start, has not started.
         """
         if self._store is None:
             raise SystemNotRunning(self.name, self._state)
@@ -220,18 +226,18 @@ class ActorSystem:
 
     @property
     def bus(self) -> EventBus:
-        """For events between the parts of this system that are not recorded: in memory, and lost with the process.
+        """The bus for events between parts of this system that need no recording. In memory, lost with the process.
 
-        It serves what is subscribed to it, ``system.bus.subscribe(...)``. The handlers that the system was
-        given are not on it, nor does it carry recorded events: those go from the store to the handlers.
+        It serves handlers subscribed with ``system.bus.subscribe(...)``. It does not serve the system's own
+        handlers and carries no recorded events: the system delivers those from the store.
         """
         return self._bus
 
     @property
     def publisher(self) -> EventPublisher:
-        """Records events that come from no aggregate, durably as `store` does, for the handlers of the system.
+        """Records events that come from no aggregate, for the system's handlers; as durable as `store`.
 
-        ``publish`` returns when they are recorded; ``await system.settled()`` when they are handled.
+        ``publish`` returns when the events are recorded, ``await system.settled()`` when they are handled.
 
         Raises:
             SystemNotRunning: As for `store`.
@@ -239,16 +245,16 @@ class ActorSystem:
         return EventPublisher(self.store)
 
     def aggregate(self, aggregate_type: type[AggregateRoot], aggregate_id: str) -> AggregateRef:
-        """A reference to one aggregate; no I/O, and the aggregate need not exist yet.
+        """Return a reference to one aggregate. This does no I/O, and the aggregate need not exist yet.
 
         Raises:
             UnknownAggregateType: The system does not serve this class.
-            InvalidAggregate: It is no class of an aggregate.
-            InvalidAggregateId: The id cannot name an aggregate.
+            InvalidAggregate: The class is not an aggregate class.
+            InvalidAggregateId: The id is not a valid aggregate id.
         """
         try:
             is_served = self._types.get(aggregate_type.aggregate_type) is aggregate_type
-        except AttributeError:  # it is no class of an aggregate
+        except AttributeError:  # not an aggregate class
             is_served = False
         if not is_served:
             check_is_aggregate(aggregate_type)
@@ -258,13 +264,13 @@ class ActorSystem:
         return AggregateRef(self, aggregate_type, aggregate_id)
 
     def view(self, projection: object) -> PublishedView:
-        """The view of a projection, to read it: as it was when the projection had last caught up, or is now.
+        """The view of a projection, for reading: as of the projection's last catch-up, or as of now.
 
         Args:
-            projection: As it was given to the system: a `Projection`, a class of it, or a `HandlerSpec`.
+            projection: As passed to the system: a `Projection`, a subclass of it, or a `HandlerSpec`.
 
         Raises:
-            InvalidHandler: It is none of these.
+            InvalidHandler: ``projection`` is none of these.
             SystemNotRunning: As for `store`.
         """
         return published_view(self.store, projection)
@@ -277,23 +283,23 @@ class ActorSystem:
         dispatcher: Literal["shared", "thread"] = "shared",
         **kwargs: Any,
     ) -> "Future[ActorRef[A]]":
-        """Start an actor; the future has its reference once ``on_start`` has succeeded, else its error.
+        """Start an actor. The future resolves to its reference when ``on_start`` succeeds, or to its error.
 
-        One that has not started within ``ask_timeout`` is abandoned, and the future, if it is awaited or got, ends
-        with `StartTimeout`.
+        If the actor does not start within ``ask_timeout``, the system abandons it, and awaiting or getting the
+        future raises `StartTimeout`.
 
         Args:
-            actor_class: The class.
-            *args: For its constructor.
-            name: Under which `actor` finds it while it lives.
-            dispatcher: ``shared``: coroutine functions on the event loop, plain ones on worker threads.
-                ``thread``: plain functions on a thread that is its own, for code that must always run on the
-                same one; also a ``pykka.ThreadingActor`` can be spawned so.
-            **kwargs: For its constructor.
+            actor_class: Class of the actor.
+            *args: Positional arguments of its constructor.
+            name: Name under which `actor` finds it while it lives.
+            dispatcher: ``shared`` runs coroutine functions on the event loop and plain functions on worker
+                threads. ``thread`` runs plain functions on a thread of the actor's own, for code that must always
+                run on the same thread. It also runs a ``pykka.ThreadingActor``.
+            **kwargs: Keyword arguments of its constructor.
 
         Raises:
             NameTaken: Another living actor has the name.
-            TypeError, ValueError: Its class cannot run there.
+            TypeError, ValueError: The class cannot run on this dispatcher.
             SystemNotRunning: The system was not started, or has stopped.
         """
         if dispatcher not in ("shared", "thread"):
@@ -307,14 +313,14 @@ class ActorSystem:
     def actor(self, name: str, actor_class: type[A]) -> ActorRef[A]: ...
 
     def actor(self, name: str, actor_class: type[A] | None = None) -> ActorRef[Any] | None:
-        """The living actor that was spawned under ``name``; ``None`` if there is none, unless a class is given.
+        """Return the living actor spawned under ``name``, or ``None``. With a class, the actor must exist.
 
         Args:
-            name: Its name.
-            actor_class: What it must be, so that there must be one, and type checkers know it.
+            name: Name of the actor.
+            actor_class: Required class of the actor; type checkers then know the reference's type.
 
         Raises:
-            UnknownActor: There is no actor of this class and name.
+            UnknownActor: ``actor_class`` is given, and no living actor has this class and name.
             SystemNotRunning: The system was not started, or has stopped.
         """
         found = self._taking().actors.named(name)
@@ -327,37 +333,37 @@ class ActorSystem:
         return found
 
     def statistics(self) -> SystemStatistics:
-        """What the system has done since it started; also after it has stopped.
+        """The system's counters since its start. They remain readable after it has stopped.
 
         Raises:
-            SystemNotRunning: It was not started.
+            SystemNotRunning: The system was not started.
         """
         if self._runtime is None:
             raise SystemNotRunning(self.name, self._state)
         return self._runtime.statistics()
 
     def dead_messages(self) -> list[DeadMessage]:
-        """The last messages that were told to actors or aggregates and were not handled, oldest first, and why.
+        """The latest messages told to actors or aggregates but not handled, with the reasons; oldest first.
 
         Raises:
-            SystemNotRunning: It was not started.
+            SystemNotRunning: The system was not started.
         """
         if self._runtime is None:
             raise SystemNotRunning(self.name, self._state)
         return list(self._runtime.dead_messages)
 
     def supervisor(self, name: str) -> "SupervisorRef":
-        """The supervisor of this name, wherever it stands in the tree.
+        """The supervisor of this name, anywhere in the tree.
 
         Raises:
-            UnknownSupervisor: There is none.
+            UnknownSupervisor: The system has no supervisor of this name.
             SystemNotRunning: The system was not started, or has stopped.
         """
         self._running().supervisor(name)
         return SupervisorRef(self, name)
 
     def tree(self) -> TreeNode:
-        """The supervisors, with the handlers and actors under them, and how they are.
+        """The supervision tree: supervisors, their handlers and actors, and the state of each.
 
         Raises:
             SystemNotRunning: The system was not started.
@@ -367,16 +373,16 @@ class ActorSystem:
         return self._runtime.tree()
 
     async def reload(self, config: Config | str | os.PathLike[str]) -> Reloaded:
-        """Make the running tree that of a configuration file; children whose specification is the same run on.
+        """Change the running tree to that of a configuration file. Children whose specification is unchanged run on.
 
-        Only handlers and supervisors change: what ``[system]`` and ``[aggregates]`` say takes a new start.
+        Only handlers and supervisors change. Changes of ``[system]`` and ``[aggregates]`` require a restart.
 
         Args:
-            config: Path of the file; or what `uno_actors.config.reader.load` has made of it.
+            config: Path of the file, or the result of `uno_actors.config.reader.load`.
 
         Raises:
-            InvalidConfig: The file is wrong; nothing has changed.
-            InvalidHandler, InvalidSupervisor: Likewise.
+            InvalidConfig: The file is invalid; nothing has changed.
+            InvalidHandler, InvalidSupervisor: A handler or supervisor is invalid; nothing has changed.
             SystemNotRunning: The system was not started, or has stopped.
         """
         if not isinstance(config, Config):
@@ -400,23 +406,23 @@ class ActorSystem:
             )
 
     async def settled(self, timeout: float = 30.0) -> None:
-        """Wait until every command is answered and every handler is live and has done with all that is recorded.
+        """Wait until every command is answered and every handler is live and has handled every recorded event.
 
-        Not waited for are handlers that are paused, or that another process runs.
+        This does not wait for handlers that are paused or that another process runs.
 
         Args:
-            timeout: Seconds.
+            timeout: Maximum wait, in seconds.
 
         Raises:
-            WaitsForItself: A handler of this system calls it, which is not done before it returns.
-            TimeoutError: It was not so in time; the message names the handlers that are behind.
+            WaitsForItself: A handler of this system makes the call; it would wait for its own return.
+            TimeoutError: The system did not settle in time; the message names the handlers that lag.
             SystemNotRunning: The system was not started, or has stopped.
         """
         check_duration("timeout", timeout, zero=True)
         await self._running().settled(timeout)
 
     async def handlers(self) -> list[HandlerInfo]:
-        """How every handler is that has run on the store, here or in another process, by name.
+        """The state of every handler that has run on the store, in this or another process, sorted by name.
 
         Raises:
             SystemNotRunning: The system was not started, or has stopped.
@@ -424,12 +430,12 @@ class ActorSystem:
         return await self._running().handlers.infos()
 
     async def pause(self, name: str) -> None:
-        """Have a handler handle nothing until it is resumed, wherever it runs and also after restarts.
+        """Pause a handler until it is resumed. The pause applies in every process and survives restarts.
 
-        An event that it is handling is finished. In another process it pauses within half a second.
+        The handler finishes the event that it is handling. In another process it pauses within half a second.
 
         Raises:
-            UnknownHandler: None of this name has run on the store.
+            UnknownHandler: No handler of this name has run on the store.
             SystemNotRunning: The system was not started, or has stopped.
         """
         runtime = self._running()
@@ -437,7 +443,7 @@ class ActorSystem:
         await runtime.handlers.look_at_requests()
 
     async def resume(self, name: str) -> None:
-        """Have a paused handler go on.
+        """Resume a paused handler.
 
         Raises:
             UnknownHandler, SystemNotRunning: As `pause`.
@@ -447,18 +453,19 @@ class ActorSystem:
         await runtime.handlers.look_at_requests()
 
     async def reset(self, name: str, to: Start) -> int:
-        """Have a handler go on from another place; see `HandlerControl.reset`.
+        """Move a handler to another position in the log; see `HandlerControl.reset`.
 
         Args:
-            name: Of the handler.
-            to: ``earliest``, ``latest``, a position or a time. A projection is reset to ``earliest`` alone: its
-                view is built anew, beside the one that is read.
+            name: Name of the handler.
+            to: ``earliest``, ``latest``, a position or a time. A projection accepts only ``earliest``: it then
+                builds a new view, while readers keep reading the old one.
 
         Returns:
-            The position after which it goes on.
+            The position after which the handler continues.
 
         Raises:
-            InvalidReset: The log does not reach so far, or it is a projection.
+            InvalidReset: The log does not reach ``to``, ``to`` is not a valid place, or a projection is reset to
+                anything but its beginning.
             UnknownHandler, SystemNotRunning: As `pause`.
         """
         runtime = self._running()
@@ -467,19 +474,19 @@ class ActorSystem:
         return position
 
     async def retry_dead_letters(self, handler: str, positions: Sequence[int] | None = None) -> int:
-        """Have a handler given some of its dead letters once more, or all; see `HandlerControl.retry`.
+        """Request that a handler retry some or all of its dead letters; see `HandlerControl.retry`.
 
-        It returns when that is asked for, not when it is done.
+        The call returns when the request is recorded, not when the handler has carried it out.
 
         Args:
-            handler: Its name.
-            positions: Those of the letters.
+            handler: Name of the handler.
+            positions: Log positions of the dead letters; default is all.
 
         Returns:
-            How many.
+            The number of dead letters to retry.
 
         Raises:
-            NoDeadLetter: There is none at one of the positions.
+            NoDeadLetter: The handler has no dead letter at one of the positions.
             UnknownHandler, SystemNotRunning: As `pause`.
         """
         runtime = self._running()
@@ -488,38 +495,38 @@ class ActorSystem:
         return count
 
     async def unsubscribe(self, name: str) -> None:
-        """Have this system run a handler no more: it ends after the event that it is handling.
+        """Stop running a handler in this system. It ends after the event that it is handling.
 
-        Its checkpoint stays; another process that stands by for it takes over.
+        Its checkpoint stays. If another process stands by for the handler, that process takes over.
 
         Raises:
-            UnknownHandler: The system runs none of this name.
+            UnknownHandler: The system runs no handler of this name.
             SystemNotRunning: The system was not started, or has stopped.
         """
         await self._running().unsubscribe(name)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """In a synchronous program: run a coroutine on the system's loop and return its result.
+        """Run a coroutine on the system's loop and return its result, in a synchronous program.
 
-        For what is awaited elsewhere, as in ``system.run(system.settled())`` or ``system.run(store.dead_letters())``.
+        Use it to call coroutine functions: ``system.run(system.settled())``, ``system.run(store.dead_letters())``.
 
         Raises:
-            SystemNotRunning: It was not started by ``with``, or has stopped.
+            SystemNotRunning: The system was not started by ``with``, or has stopped.
         """
         if self._thread is None or self._state == "stopped":
             coroutine.close()
             raise SystemNotRunning(self.name, self._state if self._thread else "not started by `with`")
         return self._thread.run(coroutine)
 
-    # --- life ---
+    # --- starting and stopping ---
 
     async def start(self) -> None:
-        """Start on the running event loop; ``async with`` does it for you.
+        """Start the system on the running event loop. ``async with`` calls this for you.
 
         Raises:
             InvalidStoreUrl, StoreUnavailable, StoreFormatError: The store cannot be opened.
-            SystemNotRunning: It was started before.
-            Exception: Whatever a handler class raised when it was instantiated.
+            SystemNotRunning: The system was started before.
+            Exception: A handler class raised it when instantiated.
         """
         if self._state != "not started":
             raise SystemNotRunning(self.name, f"{self._state} and cannot be started again")
@@ -541,13 +548,13 @@ class ActorSystem:
         self._state = "running"
         self._log.info("system started", store=shown(self._store, repr))
         if self.failure is not None:
-            self._give_up(self.failure)  # that of a supervisor, while others were still being started
+            self._give_up(self.failure)  # a supervisor gave up while others were starting
 
     async def stop(self, timeout: float | None = None) -> None:
-        """Handle and record what was accepted, give live handlers what is recorded, and stop; idempotent.
+        """Handle accepted commands, deliver recorded events to live handlers, and stop. Idempotent.
 
         Args:
-            timeout: Seconds; default is the system's ``stop_timeout``.
+            timeout: Maximum duration, in seconds; default is the system's ``stop_timeout``.
         """
         check_duration("timeout", timeout, zero=True, none=True)
         if self._state == "running":
@@ -572,7 +579,7 @@ class ActorSystem:
             await self._in_time(self._store.close(), seconds)
 
     async def _in_time(self, work: Coroutine[Any, Any, None], seconds: float) -> None:
-        """Await ``work`` for so long: whoever stops a system waits for no store that does not answer."""
+        """Await ``work`` for at most ``seconds``, so that an unresponsive store cannot block the stop."""
         try:
             async with asyncio.timeout(seconds) as limit:
                 await work
@@ -582,18 +589,18 @@ class ActorSystem:
             self._log.warning("store did not end in time and is left to itself", store=repr(self._store))
 
     def _give_up(self, error: SupervisorGaveUp) -> None:
-        """A supervisor under the root has given up: the system ends with its error."""
+        """Stop the system with the error of a top-level supervisor that gave up."""
         self.failure = error
         if self._runtime is not None:
             runtime = self._runtime
             runtime.dispatcher.post(lambda: self._stopping or runtime.start_task(self.stop()))
 
     async def wait_stopped(self) -> None:
-        """Wait until the system has stopped: what a service does inside ``async with`` when all else is set up.
+        """Wait until the system has stopped. A service calls this inside ``async with``, after its setup.
 
         Raises:
-            SupervisorGaveUp: It has stopped because a supervisor under the root gave up.
-            SystemNotRunning: It was never started.
+            SupervisorGaveUp: The system stopped because a top-level supervisor gave up.
+            SystemNotRunning: The system was never started.
         """
         if self._runtime is None:
             raise SystemNotRunning(self.name, self._state)
@@ -632,10 +639,10 @@ class ActorSystem:
         if self.failure is not None and error is None:
             raise self.failure
 
-    # --- the way of a command ---
+    # --- delivering commands ---
 
     def deliver(self, stream: StreamId, envelope: CommandEnvelope, timeout: float | None) -> None:
-        """Hand a command over to the event loop; called by `AggregateRef`, from any thread."""
+        """Pass a command to the event loop. `AggregateRef` calls this, from any thread."""
         runtime = self._accepting()
         seconds = time_left(self._settings.ask_timeout if timeout is None else timeout)
         if envelope.future is not None:
@@ -646,12 +653,12 @@ class ActorSystem:
             raise SystemNotRunning(self.name, "stopped")
 
     def _dispatcher(self) -> Dispatcher | None:
-        """The system's dispatcher, if it runs on this loop."""
+        """The system's dispatcher if the caller runs on its loop."""
         dispatcher = None if self._runtime is None else self._runtime.dispatcher
         return dispatcher if dispatcher is not None and dispatcher.is_current() else None
 
     def _add_handler(self, spec: HandlerSpec) -> None:
-        """Have the system, not started yet, run one more handler."""
+        """Add a handler to a system that has not started yet."""
         if self._state != "not started":
             raise SystemNotRunning(self.name, f"{self._state} and takes no more handlers")
         default, *others = self._supervised
@@ -661,7 +668,7 @@ class ActorSystem:
         self._supervised = [default, *others]
 
     async def _on_its_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Await a coroutine on the loop on which the system runs, be it another thread's."""
+        """Await a coroutine on the system's loop, even if that loop runs in another thread."""
         try:
             dispatcher = self._running().dispatcher
         except SystemNotRunning:
@@ -672,28 +679,28 @@ class ActorSystem:
         return await on_other_loop(dispatcher.loop, coroutine)
 
     def _shares_store_with(self, other: "ActorSystem") -> bool:
-        """Whether the two are known to have one store; each ``memory:`` is another."""
+        """Whether both systems are known to share a store. Every ``memory:`` URL opens a separate store."""
         if self._url is not None and self._url == other._url:
             return self._url != "memory:"
         return self._store is not None and self._store is other._store
 
     @property
     def _registry(self) -> EventRegistry:
-        """That of the store, which reads the events."""
+        """The event registry of the store, or the one that the store will be opened with."""
         return self._event_registry if self._store is None else self._store.event_registry
 
     def _running(self) -> Runtime:
-        """The runtime between start and stop, for what observes or changes the system."""
+        """The runtime between start and stop, for calls that observe or change the system."""
         return self._runtime_in("running", "stopping")
 
     def _taking(self) -> Runtime:
-        """The runtime while it takes commands: as soon as handlers and actors start, for they may send some."""
+        """The runtime while it accepts commands: from the start of handlers and actors, which may send some."""
         if self._runtime is not None and self._runtime.takes_work:
             return self._runtime_in("starting", "running", "stopping")
         return self._running()
 
     def _accepting(self) -> Runtime:
-        """As `_taking`, for what is new: while the system stops, only what handlers and actors still need."""
+        """Like `_taking`, for new work. While the system stops, only its handlers and actors may add work."""
         runtime = self._taking()
         if self._state == "stopping" and current_cause() is None and being_handled.get() is None:
             raise SystemNotRunning(self.name, self._state)
@@ -707,7 +714,7 @@ class ActorSystem:
         return self._runtime
 
     def _serve(self, aggregate_type: type[AggregateRoot]) -> None:
-        """Take a class into service; one that was defined again, as in a notebook, replaces itself."""
+        """Serve an aggregate class. A class defined again, as in a notebook, replaces its earlier definition."""
         check_is_aggregate(aggregate_type)
         other = self._types.get(aggregate_type.aggregate_type)
         if other is not None and _qualified(other) != _qualified(aggregate_type):

@@ -1,4 +1,4 @@
-"""The tree as it is configured: what stands under which supervisor, each with its name."""
+"""The configured supervision tree: resolves the children of each supervisor and names them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -15,10 +15,10 @@ from uno_actors.supervision.spec import ChildSpec, Supervisor, to_child_spec
 
 
 def resolve(supervisor: Supervisor) -> Supervisor:
-    """``supervisor`` with each child named, handlers as their specifications, and modules as their handlers.
+    """Resolve the children of ``supervisor``: name each one, and turn handlers and modules into specifications.
 
     Raises:
-        InvalidHandler, InvalidSupervisor: A child cannot be.
+        InvalidHandler, InvalidSupervisor: An object cannot be a child.
     """
     return replace(
         supervisor, children=tuple(spec for child in supervisor.children for spec in resolve_child(child))
@@ -26,7 +26,7 @@ def resolve(supervisor: Supervisor) -> Supervisor:
 
 
 def resolve_child(child: Any) -> list[ChildSpec]:
-    """The children that ``child`` stands for: one, or all handlers of a module.
+    """Resolve ``child``: to one child, or to all handlers of a module.
 
     Raises:
         InvalidHandler, InvalidSupervisor: See `resolve`.
@@ -50,7 +50,7 @@ def resolve_child(child: Any) -> list[ChildSpec]:
 
 
 def handlers_in(supervisor: Supervisor) -> Iterator[HandlerSpec]:
-    """The handlers in a resolved tree."""
+    """All handlers in a resolved tree."""
     for spec in supervisor.specs:
         if isinstance(spec.run, Supervisor):
             yield from handlers_in(spec.run)
@@ -59,7 +59,7 @@ def handlers_in(supervisor: Supervisor) -> Iterator[HandlerSpec]:
 
 
 def supervisors_in(supervisor: Supervisor) -> Iterator[Supervisor]:
-    """``supervisor`` and those below it."""
+    """``supervisor`` and all supervisors below it."""
     yield supervisor
     for spec in supervisor.specs:
         if isinstance(spec.run, Supervisor):
@@ -67,7 +67,7 @@ def supervisors_in(supervisor: Supervisor) -> Iterator[Supervisor]:
 
 
 def assign(handlers: Iterable[object] | None, supervisors: Sequence[Supervisor]) -> list[Supervisor]:
-    """The supervisors with what stands under them; handlers under none come under the default one, first."""
+    """Resolve all supervisors. The default supervisor comes first and takes every handler without a supervisor."""
     given = [resolve(supervisor) for supervisor in supervisors]
     taken = [spec for supervisor in given for spec in handlers_in(supervisor)]
     others = handlers if handlers is None or isinstance(handlers, str) else list(handlers)
@@ -85,10 +85,10 @@ def assign(handlers: Iterable[object] | None, supervisors: Sequence[Supervisor])
 
 
 def check_unique(what: str, names: Sequence[str]) -> None:
-    """Check that no name stands there twice.
+    """Check that the names are unique.
 
     Raises:
-        InvalidHandler: One does; with all that do.
+        InvalidHandler: Names occur twice; the message lists all of them.
     """
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
