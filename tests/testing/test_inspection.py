@@ -22,7 +22,7 @@ class Count(Command[int]):
     pass
 
 
-class Counted(DomainEvent):
+class PartCounted(DomainEvent):
     pass
 
 
@@ -33,21 +33,21 @@ class Counter(AggregateRoot):
 
     @handles
     def add(self, command: Count) -> int:
-        self.register_event(Counted())
+        self.register_event(PartCounted())
         return self.count
 
-    def apply_counted(self, event: Counted) -> None:
+    def apply_part_counted(self, event: PartCounted) -> None:
         self.count += 1
 
 
-class Gate(EventHandler[Counted]):
+class Gate(EventHandler[PartCounted]):
     """Handles an event when the test lets it."""
 
     def __init__(self) -> None:
-        super().__init__(Counted)
+        super().__init__(PartCounted)
         self.entered, self.opened = asyncio.Event(), asyncio.Event()
 
-    async def handle(self, event: Counted) -> None:
+    async def handle(self, event: PartCounted) -> None:
         self.entered.set()
         await self.opened.wait()
 
@@ -97,7 +97,7 @@ async def test_the_parts_of_a_running_system_are_shown() -> None:
         keeper.stop(block=False)
         await until(lambda: keeper.actor_urn not in inspect(system).actors)
         assert now.actors[keeper.actor_urn] >= 3, "what was seen before stays as it was"
-    assert [record.event_type for record in store.records] == ["Counted", "Counted"]
+    assert [record.event_type for record in store.records] == ["PartCounted", "PartCounted"]
 
 
 async def test_a_system_that_has_not_started_or_has_stopped_is_shown_too() -> None:

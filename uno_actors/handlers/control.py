@@ -222,7 +222,7 @@ class HandlerControl:
 
     async def report(self, statuses: Mapping[str, ReportedStatus]) -> None:
         """Store the status that running handlers report."""
-        await self._change(*(request_entry(list(each), name, TOLD) for name, each in statuses.items()))
+        await self._change(*(request_entry(list(each), name, REPORTED) for name, each in statuses.items()))
 
     async def _statuses(self) -> dict[str, ReportedStatus]:
         return {
