@@ -1,7 +1,7 @@
 """The actor that runs one event handler: live from its queue, or catching up from the log.
 
-What outlives a restart of it is its `uno_actors.handlers.subscription.Subscription`; in which order events are handled
-is its strategy's, see `uno_actors.handlers.strategy`.
+Its `uno_actors.handlers.subscription.Subscription` survives restarts of the actor. Its strategy decides the order in
+which events are handled, see `uno_actors.handlers.strategy`.
 """
 
 from collections.abc import Iterator
@@ -34,16 +34,16 @@ class Work:
 
 
 class _Blame(NamedTuple):
-    """What the actor fails at; see `HandlerFailure`."""
+    """The event or batch that makes the actor fail; see `HandlerFailure`."""
 
     event: FailedEvent | None = None
     in_batch: bool = False
 
 
 class HandlerActor(Actor):
-    """Runs one handler over its deliveries, and carries out what operators request of it between two events.
+    """Runs one handler over its deliveries, and carries out the requests of operators between two events.
 
-    A failure of the handler is a failure of this actor; its supervisor decides what comes next.
+    A failure of the handler is a failure of this actor. Its supervisor decides how to continue.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class HandlerActor(Actor):
 
     @property
     def subscription(self) -> Subscription:
-        """Of the handler that it runs."""
+        """The subscription of the handler that this actor runs."""
         return self._subscription
 
     @override
@@ -75,7 +75,7 @@ class HandlerActor(Actor):
         self._make_handler()
         if self._subscription.leased:
             with self._standing_by_if_lost():
-                await self._strategy.prepare()  # from here on operators see the view too
+                await self._strategy.prepare()  # from now on operators see the view too
         self._subscription.recover()
 
     def _make_handler(self) -> None:
@@ -103,12 +103,12 @@ class HandlerActor(Actor):
         return not self.actor_stopped.up
 
     def failure(self, failure: Failure) -> HandlerFailure:
-        """``failure`` of this actor, with the event that is to blame."""
+        """Return ``failure`` of this actor with the event that caused it."""
         return HandlerFailure(failure.error, failure.while_starting, failure.message, *self._blame)
 
     @contextmanager
     def _standing_by_if_lost(self) -> Iterator[None]:
-        """It is no failure that another process has taken the handler over."""
+        """Stand by if another process has taken the handler over; this does not count as a failure."""
         try:
             yield
         except LeaseLost as lost:
@@ -124,17 +124,17 @@ class HandlerActor(Actor):
                 await self._work()
         except EventFailed as failed:
             error = failed.error
-            if self._subscription.state == "restarting":  # else it was stopped, or taken over, meanwhile
+            if self._subscription.state == "restarting":  # otherwise it was stopped or taken over meanwhile
                 self._blame = _Blame(failed.event, failed.event is None)
         finally:
             if not self._subscription.leased:
                 self._subscription.release()
         if error is not None:
-            raise error  # here, so that its own cause and context stay
+            raise error  # raised here to keep its own cause and context
 
     async def _work(self) -> None:
         subscription = self._subscription
-        if subscription.overdue:  # it must not run twice at once; the overdue call wakes it when it ends
+        if subscription.overdue:  # calls must not overlap; the overdue call wakes the actor when it ends
             return
         if subscription.failures.postponed:
             event, error = subscription.failures.postponed.popleft()
@@ -150,7 +150,7 @@ class HandlerActor(Actor):
     # --- requests of operators ---
 
     async def _carry_out_requests(self) -> bool:
-        """Reset it, or try dead letters again. Whether it may continue: a call may have taken too long."""
+        """Reset the handler or retry dead letters; return false if the actor must wait for an overdue call."""
         subscription, requests = self._subscription, self._subscription.requests
         if subscription.live:
             subscription.step_aside(self._router.dispatched(subscription))
@@ -168,7 +168,7 @@ class HandlerActor(Actor):
             done = request_entry(None, subscription.name, RETRY, position)
             if (letter := letters.pop(position, None)) is not None:
                 await self._retry(letter, done)
-            else:  # it was dropped
+            else:  # the dead letter was dropped
                 await self._store.save_progress({}, views=[done])
             subscription.retried(position)
         return not subscription.overdue
@@ -179,7 +179,7 @@ class HandlerActor(Actor):
         self._log.info("handler reset", position=self._subscription.progress.position)
 
     async def _retry(self, letter: DeadLetter, done: ViewChange) -> None:
-        """Handle the event of a dead letter: on success the letter is removed, else it counts one more attempt."""
+        """Handle the event of a dead letter. On success remove the letter; otherwise count one more attempt."""
         subscription, position = self._subscription, letter.position
         (stored,) = await self._store.read_log(position - 1, 1)
         delivery = Delivery(stored)

@@ -21,19 +21,19 @@ BATCH_SECONDS = 0.01
 """After this time a worker thread comes back, so that lower priorities do not wait for a whole batch."""
 
 Called = tuple[int, BaseException | None]
-"""How many of a batch were handled, and the error of the next."""
+"""Number of events of a batch that were handled, and the error of the next event, if any."""
 
 
 class HandlerCalls:
-    """Calls one handler. A call never raises the handler's error: it returns it.
+    """Calls one handler. A call returns the handler's error and never raises it.
 
     Args:
-        subscription: The handler's.
-        handler: What to call.
-        store: Its events come from here.
-        dispatcher: For plain functions.
-        system: For the handler's context.
-        stays: Whether a call on a thread is still waited for; not when the actor was abandoned.
+        subscription: The handler's subscription.
+        handler: The callable.
+        store: The store that the events come from.
+        dispatcher: Runs plain functions on worker threads.
+        system: The services for the handler's context.
+        stays: Returns whether to keep waiting for a call on a thread; false once the actor is abandoned.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class HandlerCalls:
 
     @property
     def takes_lists(self) -> bool:
-        """Whether the handler is given lists of events."""
+        """Whether the handler receives lists of events."""
         return self._takes_lists
 
     def begin(self, batch: Sequence[Delivery]) -> "asyncio.Task[Called]":
-        """As `call`, in a task of its own."""
+        """Start `call` in its own task."""
         return begin(self._dispatcher.loop, self.call(batch))
 
     def leave_alone(self, call: "asyncio.Future[Called]") -> None:
@@ -97,14 +97,14 @@ class HandlerCalls:
         if self.handler.is_async:
             return await self.run_async(batch)
         size = 1 if self._subscription.spec.batch is None else len(batch)
-        # A call on a thread is waited for, since it must not run twice, unless the actor was abandoned.
+        # Wait for a call on a thread, because it must not run twice, unless the actor was abandoned.
         return await self._dispatcher.on_worker(self._run_plain, batch, size, stays=self._stays)
 
     async def run_async(self, batch: Sequence[Delivery]) -> Called:
         """Call a coroutine function once, without a time limit."""
         try:
             given, last = self._given(batch), batch[-1]
-            token = _current_cause.set(self._cause(batch))  # `caused_by`, in half the time
+            token = _current_cause.set(self._cause(batch))  # like `caused_by`, but twice as fast
             try:
                 await self.handler(given, self._context(last))
             finally:
@@ -114,7 +114,7 @@ class HandlerCalls:
         return len(batch), None
 
     def _run_plain(self, batch: Sequence[Delivery], size: int) -> Called:
-        """On a worker thread: handle what can be handled soon, ``size`` events in a call."""
+        """Handle events on a worker thread for `BATCH_SECONDS`, ``size`` events per call."""
         deadline = time.monotonic() + BATCH_SECONDS
         for count in range(0, len(batch), size):
             if count and time.monotonic() > deadline:
@@ -136,11 +136,11 @@ class HandlerCalls:
         if last is not first:
             event = f"a batch of {len(batch)} events from {event} to {last.position}"
         late = HandlerTimeout(self._subscription.name, event, self._timeout or 0)
-        late.__cause__ = cause  # shows where it was
+        late.__cause__ = cause  # shows where the call was cancelled
         return late
 
     def _came_back(self, call: "asyncio.Future[Called]") -> None:
-        """A call that was left alone has ended: the handler may be called again."""
+        """Allow the next call of the handler, because an overdue call has ended."""
         subscription = self._subscription
         subscription.overdue.discard(call)
         if not call.cancelled():
@@ -149,18 +149,18 @@ class HandlerCalls:
             subscription.wake()
 
     def _cause(self, batch: Sequence[Delivery]) -> Cause:
-        """What is sent while ``batch`` is handled follows from its last event, and from none before its first."""
+        """Return the last event of ``batch`` as the cause of its effects, which all come after its first event."""
         record = batch[-1].record
         correlation_id = record.correlation_id or record.event_id
         return Cause(correlation_id, record.event_id, batch[0].position, self._store)
 
     def _given(self, batch: Sequence[Delivery]) -> DomainEvent | list[DomainEvent]:
-        """What the handler is called with."""
+        """Return the event or the list of events to call the handler with."""
         events = [delivery.event(self._registry) for delivery in batch]
         return events if self._takes_lists else events[0]
 
     def _context(self, delivery: Delivery) -> HandlerContext | None:
-        """The context, if the handler takes one: making it costs more than a handler that does little."""
+        """Return the context if the handler takes one. Making it costs more than a call of a small handler."""
         if not self.handler.takes_context:
             return None
         subscription, position = self._subscription, delivery.position
@@ -170,5 +170,5 @@ class HandlerCalls:
 
 
 async def _wait_for(result: Awaitable[object]) -> None:
-    """Wait for what a plain function has returned."""
+    """Wait for the awaitable that a plain function returned."""
     await result

@@ -1,4 +1,4 @@
-"""An event handler as a supervised child: an event it keeps failing at becomes a dead letter."""
+"""An event handler as a supervised child: an event that keeps failing becomes a dead letter."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -18,26 +18,26 @@ from uno_actors.supervision.child import CellChild, ChildFailed, ChildSignal, Tr
 from uno_actors.supervision.spec import ChildSpec
 
 SET_ASIDE_AGAIN = 0.1
-"""Seconds until a store that could not take a dead letter is asked again."""
+"""Seconds to wait before another attempt to store a dead letter."""
 
 
 class HandlerCells(Protocol):
-    """What the handle of a handler needs from its system."""
+    """The part of the system that the child handle of a handler needs."""
 
     def handler_cell(
         self, subscription: Subscription, on_failed: Callable[[HandlerFailure], None]
     ) -> tuple[ActorCell, Future[Any]]:
-        """Make the cell of a handler and start it."""
+        """Make the actor cell of a handler and start it."""
 
     def dispatched(self, subscription: Subscription) -> int:
-        """The position up to which events have been handed out to handlers of its priority."""
+        """Return the position up to which events were dispatched to handlers of this priority."""
 
     def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine as a task that is not lost."""
+        """Run a coroutine as a task to which the system keeps a reference."""
 
 
 class HandlerChild(CellChild):
-    """A child that is an event handler: an event at which it has failed too often is set aside."""
+    """The child handle of an event handler. It sets aside an event that has failed too often."""
 
     kind = "handler"
 
@@ -55,7 +55,7 @@ class HandlerChild(CellChild):
         self._host = host
         self._store = store
         self._last: HandlerFailure | None = None
-        self._poison: HandlerFailure | None = None  # of the last attempt at an event, until that is set aside
+        self._poison: HandlerFailure | None = None  # the last failure of an event that must be set aside
 
     @override
     def _make(self) -> Future[Any]:
@@ -66,10 +66,10 @@ class HandlerChild(CellChild):
     @override
     async def start(self) -> None:
         was_stopped = self.subscription.state == "stopped"
-        await self._set_aside_poison()  # before it begins again, which would be at this event
+        await self._set_aside_poison()  # otherwise the restarted handler would get this event again
         if self.subscription.state == "stopped":
             if not was_stopped:
-                return  # it was stopped while the store took its time
+                return  # the handler was stopped while the store was slow
             self.subscription.start_again()
         await super().start()
         self.subscription.restarts = self.restarts
@@ -83,7 +83,7 @@ class HandlerChild(CellChild):
 
     @override
     async def rest(self) -> None:
-        await self.stop()  # what waits for it is in the log
+        await self.stop()  # the waiting events are in the log
 
     @override
     async def stop(self, until: float | None = None) -> None:
@@ -110,7 +110,7 @@ class HandlerChild(CellChild):
         task = self._host.start_task(self._resume(cell))
 
         def over(task: asyncio.Task[Any]) -> None:
-            # The program may have cancelled it without knowing it.
+            # User code may have cancelled the task by accident.
             if task.cancelled() and cell is self._cell is not None:
                 self.resume()
 
@@ -118,7 +118,7 @@ class HandlerChild(CellChild):
 
     async def _resume(self, cell: ActorCell | None) -> None:
         subscription, last = self.subscription, self._last
-        if subscription.state != "restarting":  # the store is to blame, not an event
+        if subscription.state != "restarting":  # the store failed, not an event
             await asyncio.sleep(SET_ASIDE_AGAIN)
         elif last is not None and last.event is not None:
             self._poison = last
@@ -129,9 +129,9 @@ class HandlerChild(CellChild):
             subscription.wake()
 
     async def _set_aside_poison(self) -> None:
-        """Move the event at which it has failed too often to the dead letters, however long the store takes."""
+        """Move the event that failed too often to the dead letters; retry until the store accepts it."""
         while (poison := self._poison) is not None and poison.event is not None:
-            if not self.subscription.leased:  # another process tries the event and decides about it
+            if not self.subscription.leased:  # another process now handles the event
                 self._poison = None
                 return
             try:
@@ -145,7 +145,7 @@ class HandlerChild(CellChild):
                 self._poison = None
 
     async def _set_aside(self, failed: FailedEvent, error: BaseException) -> None:
-        """Move the event to the dead letters and the handler past it, in one transaction."""
+        """Store the event as a dead letter and move the handler past it, in one transaction."""
         subscription, position = self.subscription, failed.position
         (stored,) = await self._store.read_log(position - 1, 1)
         text = error_text(error)

@@ -1,8 +1,8 @@
-"""How a handler with ``concurrency`` goes through its events: several at once, each of another aggregate.
+"""How a handler with ``concurrency`` goes through its events: several at once, each of a different aggregate.
 
-Events are taken in log order and finished in any. Pending ones are those taken and not done; the handler's
-position is before the first of them. Events finished beyond it are remembered, so that a restart of the handler
-does not repeat them; a crash of the process may.
+The handler takes events in log order and finishes them in any order. Events that are taken and not done are pending;
+the handler's position stays before the first pending event. The subscription remembers finished events beyond that
+position, so a restart of the handler does not repeat them. A crash of the process may repeat them.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from uno_actors.store.codec import StreamId
 from uno_actors.store.records import StoredRecord
 
 LOOK_AHEAD = 256
-"""Events that a concurrent handler has taken at once: so far it looks for other aggregates."""
+"""Maximum number of events that a concurrent handler takes ahead to find events of different aggregates."""
 
 Waiting = KeyedQueue[StreamId | None, Delivery]
 
@@ -30,9 +30,9 @@ class Concurrent(InOrder):
 
     @override
     async def work(self) -> bool:
-        """Handle events until there are none; then only a request of an operator is left to do.
+        """Handle events until there are none; return whether requests of operators are left.
 
-        After a failure nothing new begins; when the calls under way have ended, the actor fails with it.
+        After a failure no new call begins. When the calls under way have ended, the actor fails with that failure.
         """
         subscription = self._subscription
         subscription.progress.taken = subscription.progress.position
@@ -59,7 +59,7 @@ class Concurrent(InOrder):
         return bool(subscription.requests)
 
     async def _take_more(self, waiting: Waiting) -> None:
-        """Take what there is, from the queue or from the log, as far as there is room; at its end go live."""
+        """Take events from the queue or the log, as many as there is room for; go live at the end of the log."""
         subscription = self._subscription
         progress = subscription.progress
         while len(waiting) < LOOK_AHEAD and subscription.may_continue:
@@ -75,7 +75,7 @@ class Concurrent(InOrder):
             room = min(LOOK_AHEAD - len(waiting), end - progress.taken)
             page = await self._store.read_log(progress.taken, room)
             self._take_page(page, end, waiting)
-            await asyncio.sleep(0)  # a handler that wants nothing must not keep the loop from others
+            await asyncio.sleep(0)  # reading events the handler skips must not block the event loop
 
     def _take_page(self, page: Sequence[StoredRecord], end: int, waiting: Waiting) -> None:
         subscription = self._subscription
@@ -96,9 +96,9 @@ class Concurrent(InOrder):
         waiting.add(delivery.record.stream, delivery)
 
     def _fail_with(self, failures: "Sequence[tuple[Delivery | None, BaseException]]") -> NoReturn:
-        """Fail with the first failure, of an event or of the store (``None``); the others are failed attempts too.
+        """Fail with the first failure, of an event or of the store (``None``). The others count as failed attempts.
 
-        A last attempt among the others is reported after the restart, so that its event is set aside.
+        If another event has used up its attempts, its failure is reported after the restart, to set it aside.
         """
         subscription = self._subscription
         for delivery, error in failures[1:]:
@@ -113,7 +113,7 @@ class Concurrent(InOrder):
 
 
 class _Run:
-    """The calls under way, what waits for them, and what has failed."""
+    """The calls under way, the events that wait, and the failures."""
 
     def __init__(self, strategy: Concurrent, concurrency: int) -> None:
         self.waiting: Waiting = KeyedQueue(concurrency)
@@ -124,7 +124,7 @@ class _Run:
         self._strategy = strategy
 
     def begin_next(self) -> bool:
-        """Begin the next event that may begin; whether there was one."""
+        """Begin the next event that may begin; return whether there was one."""
         started = self.waiting.start()
         if started is None:
             return False
@@ -154,7 +154,7 @@ class _Run:
                 self.failures.append((delivery, error))
 
     def leave(self) -> None:
-        """Calls are under way only if the actor was cancelled: they are cancelled too."""
+        """Cancel the calls under way. There are some only if the actor was cancelled."""
         for call in self.calls:
             call.cancel()
             self._strategy._calls.leave_alone(call)

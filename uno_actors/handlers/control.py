@@ -1,7 +1,7 @@
-"""What operators ask of handlers: pause, resume, reset, retry what was set aside.
+"""Requests of operators to handlers: pause, resume, reset, and retry dead letters.
 
-Requests are kept in the store, whose changes outlive every process. Whichever process runs a handler carries them
-out, between two events: within half a second, or when it starts next.
+The store keeps the requests, so they survive every process. The process that runs a handler carries them out
+between two events: within half a second, or when it next starts.
 """
 
 import secrets
@@ -34,20 +34,20 @@ NOT_RUNNING = "not running"
 
 @dataclass(frozen=True, slots=True)
 class HandlerInfo:
-    """How a handler is.
+    """The state of one handler and the requests to it.
 
     Attributes:
-        name: Its name.
-        position: It has done with everything in the log up to here.
-        lag: Positions of the log beyond it, whether they are for it or not.
+        name: The handler's name.
+        position: The handler has finished every event up to this position of the log.
+        lag: Number of log positions after ``position``, including events the handler does not subscribe to.
         state: ``live``, ``catching up``, ``restarting``, ``paused``, ``stopped``; ``not running`` if no process
-            runs it; ``standby`` if this one does not and another does.
-        failures: Attempts that failed since the system that runs it was started; ``None`` if none runs it.
-        dead_letters: Events that it has set aside and that are still there.
-        paused: Whether it is to handle nothing, also when it is started.
-        reset_to: Where it is to go on as soon as it can.
-        retries: Dead letters that it is to be given as soon as it can.
-        view: The view that it writes, if it is a projection.
+            runs the handler; ``standby`` if another process runs it and this one does not.
+        failures: Attempts that failed since the system that runs the handler started; ``None`` if no system does.
+        dead_letters: Number of its events that are in the dead letters now.
+        paused: Whether a pause is requested. A paused handler handles nothing, even after a restart.
+        reset_to: Position after which the handler must continue as soon as it can; ``None`` without a reset.
+        retries: Number of dead letters that the handler must retry as soon as it can.
+        view: The view that the handler writes, if it is a projection.
     """
 
     name: str
@@ -63,20 +63,20 @@ class HandlerInfo:
 
 
 class HandlerControl:
-    """Asks handlers of a store to do something, and tells how they are.
+    """Sends requests to the handlers of a store and reports their state.
 
     Args:
-        store: Theirs, open.
+        store: The handlers' store, open.
     """
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
 
     async def handlers(self) -> list[HandlerInfo]:
-        """How every handler is that has run on the store, by name.
+        """Return the state of every handler that has run on the store, sorted by name.
 
-        To learn whether one is run by a process, its lease is taken for a moment if it is free. A process that
-        starts just then waits a second for it.
+        To find out whether a process runs a handler, this takes the handler's lease for a moment if the lease is
+        free. A process that starts at that moment waits a second for the lease.
         """
         known, statuses = await self._known(), await self._statuses()
         end, positions = await self._store.last_position(), await self.positions()
@@ -105,61 +105,62 @@ class HandlerControl:
         return found
 
     async def plain(self) -> list[str]:
-        """The handlers that have run on the store and are no projections."""
+        """Return the names of the handlers that have run on the store and are not projections."""
         return [name for name, entry in (await self._known()).items() if entry is None]
 
     async def positions(self) -> dict[str, int]:
-        """How far every handler has come that has run on the store, by name; a projection with what it writes now."""
+        """Return the position of every handler that has run on the store; for a projection, of the view it writes."""
         known, checkpoints = await self._known(), await self._store.checkpoints()
         recorded_as = {name: name if entry is None else entry.writing or "" for name, entry in known.items()}
         return {name: checkpoints.get(recorded_as[name], 0) for name in sorted(known)}
 
     async def check(self, *names: str) -> None:
-        """Do nothing.
+        """Check that handlers of these names have run on the store.
 
         Raises:
-            UnknownHandler: None of one of these names has run on the store.
+            UnknownHandler: No handler of one of these names has run on the store.
         """
         for name in names:
             await self._check_known(name)
 
     async def place(self, to: Start) -> int:
-        """The position after which a handler goes on that is reset to there."""
+        """Return the position after which a handler continues when it is reset to ``to``."""
         return await position_of(self._store, to, await self._store.last_position())
 
     async def pause(self, name: str) -> None:
-        """Have a handler handle nothing until it is resumed, also after restarts of its system.
+        """Pause a handler until it is resumed. The pause also survives restarts of its system.
 
         Raises:
-            UnknownHandler: None of this name has run on the store.
+            UnknownHandler: No handler of this name has run on the store.
         """
         await self._check_known(name)
         await self._change(request_entry(True, name, PAUSED))
 
     async def resume(self, name: str) -> None:
-        """Have a paused handler go on.
+        """Let a paused handler continue.
 
         Raises:
-            UnknownHandler: None of this name has run on the store.
+            UnknownHandler: No handler of this name has run on the store.
         """
         await self._check_known(name)
         await self._change(request_entry(None, name, PAUSED))
 
     async def reset(self, name: str, to: Start) -> int:
-        """Have a handler go on from another place: it handles again what lies between, or never.
+        """Make a handler continue from another position. A reset back repeats events; a reset forward skips them.
 
-        A projection is reset to ``earliest`` alone: its view is built anew, beside the one that is read.
+        A projection can only be reset to ``earliest``. It then builds a new view, while readers keep the old one.
 
         Args:
-            name: Of the handler.
+            name: The handler's name.
             to: As ``start`` of `uno_actors.handlers.spec.HandlerSpec`.
 
         Returns:
-            The position after which it goes on.
+            The position after which the handler continues.
 
         Raises:
-            UnknownHandler: None of this name has run on the store.
-            InvalidReset: The log does not reach so far, ``to`` is no place, or it is a projection.
+            UnknownHandler: No handler of this name has run on the store.
+            InvalidReset: ``to`` is not a valid start or lies beyond the end of the log, or the handler is a
+                projection and ``to`` is not ``earliest``.
         """
         entry = await self._check_known(name)
         if not is_start(to):
@@ -181,21 +182,21 @@ class HandlerControl:
         return position
 
     async def retry(self, name: str, positions: Sequence[int] | None = None) -> int:
-        """Have a handler given some of its dead letters once more, or all of them.
+        """Make a handler retry some of its dead letters, or all of them.
 
-        They come out of order: each between two other events of the log, never beside one. If the handler
-        succeeds, the letter is removed; else it stays, with one more attempt.
+        Dead letters are retried out of log order: each one between two events, never at the same time as another
+        event. If the handler succeeds, the letter is removed. Otherwise it stays, with one more attempt counted.
 
         Args:
-            name: Of the handler.
-            positions: Those of the letters.
+            name: The handler's name.
+            positions: Positions of the dead letters. Default is all of them.
 
         Returns:
-            How many.
+            The number of dead letters to retry.
 
         Raises:
-            UnknownHandler: None of this name has run on the store.
-            NoDeadLetter: There is none at one of the positions.
+            UnknownHandler: No handler of this name has run on the store.
+            NoDeadLetter: The handler has no dead letter at one of the positions.
         """
         await self._check_known(name)
         there = [letter.position for letter in await self._store.dead_letters(name)]
@@ -207,7 +208,7 @@ class HandlerControl:
         return len(wanted)
 
     async def requests(self) -> dict[str, Requests]:
-        """What is requested of handlers, by name."""
+        """Return the requests to handlers, by handler name."""
         found: dict[str, dict[str, Any]] = {}
         for (name, what, *position), value in await self._entries():
             requested = found.setdefault(name, {})
@@ -220,7 +221,7 @@ class HandlerControl:
         return {name: Requests(**requested) for name, requested in found.items()}
 
     async def report(self, statuses: Mapping[str, ReportedStatus]) -> None:
-        """Keep the status that running handlers report."""
+        """Store the status that running handlers report."""
         await self._change(*(request_entry(list(each), name, REPORTED) for name, each in statuses.items()))
 
     async def _statuses(self) -> dict[str, ReportedStatus]:
@@ -239,7 +240,7 @@ class HandlerControl:
             await self._store.save_progress({}, views=changes)
 
     async def _known(self) -> dict[str, Entry | None]:
-        """The handlers that have run on the store, and what the directory says of those that are projections."""
+        """Return the handlers that have run on the store, with the directory's entry of each projection."""
         projections = await entries(self._store)
         views = {view for entry in projections.values() for view in entry.views}
         plain = [name for name in await self._store.checkpoints() if name not in views]
@@ -253,9 +254,9 @@ class HandlerControl:
 
 
 async def position_of(store: EventStore, start: Start, end: int) -> int:
-    """The position after which a handler begins that is to start there; ``end`` is that of the log.
+    """Return the position after which a handler with this ``start`` begins; ``end`` is the last position of the log.
 
-    For a time the log is read from its beginning, for timestamps need not grow from one event to the next.
+    To find a time, the log is read from its beginning, because timestamps need not increase from event to event.
     """
     if isinstance(start, int):
         return start

@@ -1,4 +1,4 @@
-"""What a handler fails at: attempts by event, and the failure that its supervisor is given."""
+"""Failures of a handler: failed attempts by event, and the failure that its supervisor receives."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from uno_actors.store.records import DeadLetter
 
 @dataclass(frozen=True, slots=True)
 class FailedEvent:
-    """An event at which a handler has failed.
+    """An event whose handling has failed.
 
     Attributes:
-        position: Its place in the log.
-        attempts: How many attempts at it have failed.
-        first_failed: When the first of them failed; aware, in UTC.
+        position: The event's position in the log.
+        attempts: Number of failed attempts.
+        first_failed: Time of the first failed attempt; aware, in UTC.
     """
 
     position: int
@@ -28,24 +28,24 @@ class FailedEvent:
 
 @dataclass(frozen=True, slots=True)
 class HandlerFailure(Failure):
-    """A failure of a handler's actor. Without ``event`` and ``in_batch``, the store is to blame.
+    """A failure of a handler's actor. Without ``event`` and ``in_batch``, the store caused it.
 
     Attributes:
-        event: The event that is to blame.
-        in_batch: Whether one event of a batch is to blame, not known which.
+        event: The event that caused the failure.
+        in_batch: Whether an unknown event of a batch caused the failure.
     """
 
     event: FailedEvent | None = None
     in_batch: bool = False
 
     def poison(self, max_attempts: int) -> bool:
-        """Whether the event has had all its attempts and becomes a dead letter."""
+        """Whether the event has used up its attempts and becomes a dead letter."""
         return self.event is not None and self.event.attempts >= max_attempts
 
     def streak(self, max_attempts: int) -> int | None:
-        """How often the handler has failed at the same event before; ``None`` if no event is to blame.
+        """Return how often the same event has failed before; ``None`` if no event caused the failure.
 
-        A poisonous event is set aside, and the events of a batch come alone after a failure: both start from 0.
+        The result is 0 for a poison event, which is set aside, and for a batch, whose events come alone next.
         """
         if self.event is None:
             return 0 if self.in_batch else None
@@ -53,13 +53,13 @@ class HandlerFailure(Failure):
 
 
 class Failures:
-    """The failed attempts of one handler. It outlives restarts of the handler's actor.
+    """The failed attempts of one handler. They survive restarts of the handler's actor.
 
     Attributes:
         total: Attempts that failed since the system started.
-        alone_until: Up to this position, events come one at a time, since a batch with them has failed.
-        postponed: Last attempts that failed while another event failed beside them: each is reported to the
-            supervisor after the restart, which sets the event aside.
+        alone_until: Up to this position, events come one at a time, because a batch with them has failed.
+        postponed: Last attempts that failed while another event failed at the same time. Each is reported to
+            the supervisor after the restart, so that the event is set aside.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Failures:
         self._failed: dict[int, FailedEvent] = {}
 
     def attempt(self, position: int) -> int:
-        """The number of the next attempt at the event at ``position``, from 1."""
+        """Return the number of the next attempt at the event at ``position``, counted from 1."""
         return self._failed[position].attempts + 1 if position in self._failed else 1
 
     def count(self, position: int) -> FailedEvent:
@@ -96,19 +96,19 @@ class Failures:
             self._failed.pop(position, None)
 
     def clear(self) -> None:
-        """Forget all events: the handler is reset."""
+        """Forget all events, because the handler is reset."""
         self.alone_until = 0
         self.postponed.clear()
         self._failed.clear()
 
 
 class ErrorText(NamedTuple):
-    """An error as dead letters keep it.
+    """An error in the form that dead letters store.
 
     Attributes:
         error: Class name and text.
-        traceback: The same with the traceback.
-        at: When it was recorded; aware, in UTC.
+        traceback: Class name, text and traceback.
+        at: Time at which this was made; aware, in UTC.
     """
 
     error: str
@@ -117,5 +117,5 @@ class ErrorText(NamedTuple):
 
 
 def error_text(error: BaseException) -> ErrorText:
-    """``error`` as dead letters keep it."""
+    """Return ``error`` in the form that dead letters store."""
     return ErrorText(describe(error), traceback_text(error), datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""A keyed queue: items of different keys side by side, those of one key one after the other."""
+"""A keyed queue: items of one key run in order, items of different keys side by side."""
 
 from collections import deque
 from collections.abc import Hashable
@@ -9,12 +9,12 @@ T = TypeVar("T")
 
 
 class KeyedQueue(Generic[K, T]):
-    """Items that wait, in order for each key; at most ``width`` are under way at once.
+    """A queue that keeps the order of each key, with at most ``width`` items under way at once.
 
-    Keys take turns, so that a key with many items keeps no other waiting.
+    Keys take turns, so that a key with many items does not delay the others.
 
     Args:
-        width: How many items may be under way.
+        width: Maximum number of items under way.
     """
 
     def __init__(self, width: int) -> None:
@@ -25,11 +25,11 @@ class KeyedQueue(Generic[K, T]):
         self._count = 0
 
     def __len__(self) -> int:
-        """How many items wait or are under way."""
+        """Return the number of items that wait or are under way."""
         return self._count
 
     def add(self, key: K, item: T) -> None:
-        """Put ``item`` behind the others of its key."""
+        """Append ``item`` to the items of its key."""
         items = self._items.get(key)
         if items is None:
             items = self._items[key] = deque()
@@ -38,7 +38,7 @@ class KeyedQueue(Generic[K, T]):
         self._count += 1
 
     def start(self) -> tuple[K, T] | None:
-        """The next item that may begin, which is then under way; ``None`` if all must wait."""
+        """Return the next item that may begin, now under way, with its key; ``None`` if every item must wait."""
         if not self._ready or self._under_way >= self._width:
             return None
         self._under_way += 1
@@ -46,7 +46,7 @@ class KeyedQueue(Generic[K, T]):
         return key, self._items[key][0]
 
     def end(self, key: K) -> None:
-        """The item under way for ``key`` is done: the next of that key may begin."""
+        """Remove the item under way for ``key``, so that the next item of that key may begin."""
         self._under_way -= 1
         self._count -= 1
         items = self._items[key]

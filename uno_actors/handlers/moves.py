@@ -1,8 +1,8 @@
-"""Warnings about handlers whose names do not survive a move: a checkpoint that is not found again skips events.
+"""Warnings about handlers whose names change when their code moves: a lost checkpoint skips events.
 
-A handler that is not named is named after its code. When the function is renamed or its module moves, the handler
-is another one, which begins where ``start`` says: by default at the end of the log, so that what was recorded
-while nothing ran is handled by nobody.
+A handler without a given name is named after its code. When its function is renamed or its module moves, the
+handler counts as a new one and begins where ``start`` says. By default that is the end of the log, so no handler
+receives the events recorded while the system was down.
 """
 
 import warnings
@@ -15,25 +15,26 @@ from uno_actors.handlers.subscribe import DefaultName, name_in_main
 from uno_actors.store.handler_names import MARK
 
 SHOWN = 5
-"""Checkpoints that one warning names."""
+"""Maximum number of checkpoints that one warning names."""
 
 
 class HandlerNameWarning(UserWarning):
-    """A handler whose name is that of its code, or one that begins at the end while the checkpoint of another is
-    not used by any.
+    """A handler is named after its code, or it begins at the end of the log while the store has a checkpoint that
+    no handler uses.
     """
 
 
 def checkpoint_of(
     spec: HandlerSpec, checkpoints: Mapping[str, int], others: Iterable[str] = ()
 ) -> int | None:
-    """Where ``spec`` stands; ``None`` if it is new.
+    """Return the checkpoint of a handler; ``None`` if the handler is new.
 
-    One whose module was run as a program before, by a version that called it ``__main__``, goes on from there.
+    Older versions named a handler ``__main__...`` if its module was run as a program. Such a handler continues from
+    the checkpoint under that name.
 
     Args:
-        spec: Of a handler that is no projection.
-        checkpoints: Of the store.
+        spec: The handler, which is not a projection.
+        checkpoints: The store's checkpoints by name.
         others: Names of the handlers that run beside it.
     """
     found = checkpoints.get(spec.name)
@@ -44,9 +45,9 @@ def checkpoint_of(
 
 
 def warn_of_unnamed(specs: Sequence[HandlerSpec], checkpoints: Mapping[str, int]) -> None:
-    """Name the line to write for each handler that is named after its code, where that line belongs.
+    """Warn of each handler that is named after its code, at its definition, and show the line to write there.
 
-    A projection is not among them: under another name its view is built anew, and nothing is skipped.
+    Projections are left out: under a new name a projection builds its view anew and skips no event.
     """
     for spec in specs:
         if not isinstance(spec.name, DefaultName) or spec.keeps_a_view:
@@ -69,14 +70,14 @@ def warn_of_skipped(
     checkpoints: Mapping[str, int],
     end: int,
 ) -> None:
-    """Tell of each handler that begins at the end of the log while a checkpoint is there that no handler uses.
+    """Warn of each handler that begins at the end of the log while the store has a checkpoint that no handler uses.
 
     Args:
-        specs: The handlers that are to run here.
-        beside: Those that run here already.
-        known: The handlers of the store.
-        checkpoints: Of the store.
-        end: Position of the last event.
+        specs: The handlers about to start here.
+        beside: The handlers that already run here.
+        known: Names of the handlers that have run on the store.
+        checkpoints: The store's checkpoints by name.
+        end: Position of the last event in the log.
     """
     here = [*specs, *beside]
     names = {spec.name for spec in here}
@@ -102,11 +103,11 @@ def warn_of_skipped(
 
 
 def _warn(spec: HandlerSpec, text: str) -> None:
-    """Warn where the handler is defined; Python shows each of these once in a process."""
+    """Issue the warning at the handler's definition; Python shows each such warning once per process."""
     target: Any = spec.target
     target = getattr(target, "__func__", target)
     code = getattr(target, "__code__", None)
-    if code is None:  # a class, or an object of it
+    if code is None:  # a class, or an instance of one
         warnings.warn(text, HandlerNameWarning, stacklevel=2)
         return
     known_here = target.__globals__.setdefault("__warningregistry__", {})

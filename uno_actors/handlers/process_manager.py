@@ -1,16 +1,16 @@
-"""Process managers: they react to events by sending commands, and remember how far each process has come.
+"""Process managers: they react to events by sending commands, and record the progress of each process.
 
-A process manager is an aggregate that is fed by events, one for each correlation id. What it reacts to, and the
-commands that it sends upon it, are events of its own stream, recorded before any command is sent. Commands have
-ids derived from what caused them and their place in the reaction. So it does not matter where a crash comes
-between, nor how late the event comes again: the same commands are sent again, with the same ids, and have no effect
-a second time. Their aggregates look for them in their streams, from the event on that the process reacts to, as
-far as their memory does not reach (`AggregateRef.ask`). That all were sent is recorded too: then an event that
-comes again, as when the handler is reset, sends nothing.
+A process manager is an aggregate that reacts to events. There is one process for each correlation id. A process
+records each reaction, with the commands it sends, in its own stream before it sends any of them. The id of a command
+is derived from its cause and from its place in the reaction. So a crash at any point does no harm, however late the
+event is delivered again: the process sends the same commands again, with the same ids, and they take no effect a
+second time. For ids that an aggregate no longer has in memory, it searches its stream, starting at the event to which
+the process reacts (`AggregateRef.ask`). A process also records that all commands of an event were sent. If the event
+is delivered after that, for example because the handler was reset, the process sends nothing.
 
-A command that was rejected, or that recorded nothing, leaves no trace in its aggregate. If a crash comes before the
-process has recorded how that ended, the command is sent again and decided again: it may be granted this time, which
-then is its one effect.
+A command that was rejected, or that recorded no event, leaves no trace in its aggregate. If a crash comes before the
+process has recorded the outcome, the command is sent and decided again. If it is accepted this time, that is its only
+effect.
 """
 
 from collections import deque
@@ -43,11 +43,11 @@ P = TypeVar("P", bound="ProcessManager")
 
 @dataclass(frozen=True, slots=True)
 class Refusal(Generic[C]):
-    """A command of the process was rejected: react to ``Refusal[Deposit]`` to compensate.
+    """A command of the process was rejected. React to, for example, ``Refusal[Deposit]`` to compensate.
 
     Attributes:
-        command: The command.
-        reason: What its aggregate said.
+        command: The rejected command.
+        reason: The text of the aggregate's `CommandRejected`.
     """
 
     command: C
@@ -61,16 +61,16 @@ def reacts() -> Callable[[M], M]: ...
 
 
 def reacts(method: M | None = None) -> M | Callable[[M], M]:
-    """Mark a method as the reaction to an event, or to a ``Refusal[ACommand]``; read from its annotation.
+    """Mark a method as the reaction to the event, or the ``Refusal[ACommand]``, in its annotation.
 
-    ``AnEvent | AnotherEvent`` means each of them. It may register events of the process's own and
-    `ProcessManager.send` commands. As all that decides, it runs on the event loop and must not block.
+    ``AnEvent | AnotherEvent`` means a reaction to each of them. The method may register events of the process and
+    send commands with `ProcessManager.send`. Like a command handler, it runs on the event loop and must not block.
     """
     return REACTS.put_on if method is None else REACTS.put_on(method)
 
 
 class Outgoing(BaseModel):
-    """A command that a process sends, as it is recorded."""
+    """A command that a process sends, in the form in which it is recorded."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -81,9 +81,9 @@ class Outgoing(BaseModel):
 
 
 class Reacted(DomainEvent):
-    """A process has reacted: ``to`` is the id of the event, or that of the command that was refused.
+    """A process has reacted. ``to`` is the id of the event or of the refused command.
 
-    When all that followed from an event was sent this is recorded once more, with nothing that is to be ``sent``.
+    After all commands that follow from an event were sent, this is recorded once more with an empty ``sent``.
     """
 
     event_type: str = "uno_actors.Reacted"
@@ -92,39 +92,39 @@ class Reacted(DomainEvent):
 
 
 class React(Command[list[Outgoing]]):
-    """To a process: react to ``message``, unless it has; the reply is what it sends."""
+    """To a process: react to ``message`` unless it has already; the reply is the commands to send."""
 
     to: str
     message: Any
 
 
 class HasReacted(Command[bool]):
-    """To a process: whether it has reacted to this."""
+    """To a process: reply whether it has reacted to ``to``."""
 
     to: str
 
 
 class AllSent(Command[None]):
-    """To a process: all that followed from the event ``to`` was sent."""
+    """To a process: all commands that follow from the event ``to`` were sent."""
 
     to: str
 
 
 class ProcessManager(AggregateRoot):
-    """Subclass it: ``@reacts`` methods decide upon events, ``apply_`` methods keep the state of the process.
+    """Base class of process managers: ``@reacts`` methods decide, ``apply_`` methods keep the state of the process.
 
-    Give a system the class among its ``aggregates`` and `handler` among its ``handlers``.
+    Give a system the subclass among its ``aggregates``, and the result of `handler` among its ``handlers``.
 
     Raises:
-        InvalidAggregate: At class definition: two reactions to one event, or a ``@reacts`` method that is no
-            plain method with one annotated event or refusal.
+        InvalidAggregate: At class definition: two methods react to one event, or a ``@reacts`` method is not a
+            plain method with one parameter annotated with events or refusals.
     """
 
     sends_to: ClassVar[tuple[type[AggregateRoot], ...]] = ()
-    """The aggregates that it sends commands to."""
+    """The aggregate classes to which the process sends commands."""
 
     _reactions: ClassVar[dict[type, str]] = {}
-    _sent: dict[str, list[Outgoing]]  # by what it reacted to
+    _sent: dict[str, list[Outgoing]]  # by the id of the event or refused command
     _sending: list[Outgoing]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -138,17 +138,17 @@ class ProcessManager(AggregateRoot):
 
     @classmethod
     def process_id(cls, event: DomainEvent) -> str | None:
-        """Which process ``event`` belongs to; ``None`` for none. Default is its correlation id."""
+        """Return the id of the process that ``event`` belongs to, or ``None``. Default is the correlation id."""
         return event.correlation_id
 
     def send(self, aggregate_type: type[AggregateRoot], aggregate_id: str, command: Command[Any]) -> None:
-        """In a reaction: have ``command`` sent once the reaction is recorded. Its ``command_id`` is derived.
+        """Send ``command`` once the reaction is recorded, with a derived ``command_id``. Call it in a reaction.
 
         Raises:
-            ValueError: The class is not among `sends_to`, or the command cannot be found again by its name, or
-                has fields that JSON does not keep.
-            UnknownCommand: The aggregate does not handle it.
-            InvalidAggregateId: The id cannot name an aggregate.
+            ValueError: The aggregate class is not in `sends_to`, the aggregate handles the command only as a
+                command of another class, or the command has fields that JSON does not preserve.
+            UnknownCommand: The aggregate does not handle the command.
+            InvalidAggregateId: ``aggregate_id`` is not a valid aggregate id.
         """
         if aggregate_type not in self.sends_to:
             known = ", ".join(kind.__name__ for kind in self.sends_to) or "none"
@@ -185,7 +185,7 @@ class ProcessManager(AggregateRoot):
 
     @handles
     def react(self, command: React) -> list[Outgoing]:
-        """React, or tell what is still to be sent, as it was decided the first time."""
+        """React, or return the commands still to send from the first reaction."""
         if command.to not in self._sent:
             self._sending = []
             getattr(self, self._reaction_to(command.message))(command.message)
@@ -194,17 +194,17 @@ class ProcessManager(AggregateRoot):
 
     @handles
     def has_reacted(self, command: HasReacted) -> bool:
-        """Whether it has."""
+        """Return whether the process has reacted to ``command.to``."""
         return command.to in self._sent
 
     @handles
     def all_sent(self, command: AllSent) -> None:
-        """Send nothing more, whenever the event comes again: nothing need be looked for."""
+        """Record that nothing is left to send, so that the event sends and looks up nothing when it comes again."""
         if self._sent[command.to]:
             self.register_event(Reacted(to=command.to, sent=[]))
 
     def apply_reacted(self, event: Reacted) -> None:
-        """It has reacted."""
+        """Keep the commands of the reaction."""
         self._sent[event.to] = event.sent
 
     @classmethod
@@ -221,10 +221,10 @@ class ProcessManager(AggregateRoot):
 
     @classmethod
     def handler(cls, name: str | None = None, **options: Any) -> HandlerSpec:
-        """What a system is given among its ``handlers``.
+        """Return the handler to give to a system among its ``handlers``.
 
         Args:
-            name: Of the handler; default is the class's.
+            name: The handler's name. Default is the aggregate type of the class.
             **options: As for `HandlerSpec`: ``priority``, ``start``, ``max_attempts`` and so on.
         """
         kinds = tuple(kind for kind in cls._reactions if issubclass(kind, DomainEvent))
@@ -234,7 +234,7 @@ class ProcessManager(AggregateRoot):
 
     @classmethod
     def command_of(cls, outgoing: Outgoing, command_id: str) -> tuple[type[AggregateRoot], Command[Any]]:
-        """The class and the command that ``outgoing`` names."""
+        """Return the aggregate class and the command that ``outgoing`` describes."""
         aggregate = next(kind for kind in cls.sends_to if kind.aggregate_type == outgoing.aggregate_type)
         kind = next(kind for kind in aggregate._commands if kind.__name__ == outgoing.command)
         command = kind.model_validate_json(outgoing.fields, by_name=True)
@@ -242,7 +242,7 @@ class ProcessManager(AggregateRoot):
 
 
 class _Feed(EventHandler[DomainEvent]):
-    """The handler of a process manager: brings events to processes, and their commands on the way."""
+    """The handler of a process manager: passes events to processes and sends their commands."""
 
     def __init__(self, manager: type[ProcessManager]) -> None:
         super().__init__()
@@ -251,9 +251,7 @@ class _Feed(EventHandler[DomainEvent]):
     @override
     async def handle(self, event: DomainEvent, context: HandlerContext) -> None:
         process_id = self._manager.process_id(event)
-        if process_id is None or isinstance(
-            event, Reacted
-        ):  # which tells of a process, and would cause the next
+        if process_id is None or isinstance(event, Reacted):  # reacting to a reaction would never end
             return
         process = context.system.aggregate(self._manager, process_id)
         waiting: deque[tuple[str, object]] = deque([(event.event_id, event)])
@@ -264,7 +262,7 @@ class _Feed(EventHandler[DomainEvent]):
             has_sent = has_sent or bool(reaction)
             for step, outgoing in enumerate(reaction):
                 command_id = f"{to}.{step}"
-                if await process.ask(HasReacted(to=command_id)):  # it was refused the first time
+                if await process.ask(HasReacted(to=command_id)):  # the first attempt was refused
                     waiting.append((command_id, None))
                     continue
                 aggregate, command = self._manager.command_of(outgoing, command_id)
@@ -273,13 +271,13 @@ class _Feed(EventHandler[DomainEvent]):
                 except CommandRejected as rejection:
                     waiting.append((command_id, Refusal(command, str(rejection))))
                 except (ReplyNotRecorded, CommandIdReused):
-                    pass  # it took effect before; the id is ours, so its class has other fields or replies by now
+                    pass  # it took effect before; the id is ours, so only the command class changed
         if has_sent:
             await process.ask(AllSent(to=event.event_id))
 
 
 def _reactions(cls: type[ProcessManager]) -> dict[type, str]:
-    """Map each event class, and each command class whose refusal it reacts to, to the method."""
+    """Map each event class, and each command class whose refusal the process handles, to its method."""
     found: dict[type, str] = {}
     for method in REACTS.methods_of(cls):
         for kind in _reacted_to(cls, method):
@@ -291,7 +289,7 @@ def _reactions(cls: type[ProcessManager]) -> dict[type, str]:
 
 
 def _reacted_to(cls: type[ProcessManager], method: MarkedMethod) -> Iterator[type]:
-    """The classes of events, and of commands whose refusal, ``method`` takes: of unions each."""
+    """Yield the event classes that ``method`` takes and the command classes whose refusal it takes."""
     for part in method.alternatives:
         is_refusal = part is Refusal or get_origin(part) is Refusal
         commands = method.scope.alternatives(next(iter(get_args(part)), Command)) if is_refusal else ()

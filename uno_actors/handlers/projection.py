@@ -1,11 +1,11 @@
-"""Projections: handlers whose views live in the store, so that each event counts in them exactly once.
+"""Projections: handlers that keep their views in the store, so that each event counts exactly once.
 
-What a projection writes and the checkpoint of its progress are one transaction. After a crash, of whatever
-kind, its view has counted the events up to the checkpoint, each once, and nothing of any other.
+The store records a projection's writes and its checkpoint in one transaction. After any crash, the view has counted
+every event up to the checkpoint exactly once, and no other event.
 
-A view is built under a name of its own for each version (``totals@2``). A new version begins at the first event
-of the log while readers are still given the view before it, as that was left; when the new one has caught up,
-one write makes it the one that is read, and the old one is removed.
+Each version of a view has its own name (``totals@2``). A new version begins at the first event of the log. Until it
+has caught up, readers get the previous view, which no longer changes. Then one write publishes the new view, and
+the old one is removed.
 """
 
 from typing import ClassVar, TypeVar
@@ -21,20 +21,21 @@ from uno_actors.store.port import EventStore
 E = TypeVar("E", bound=DomainEvent)
 
 PROJECTION_BATCH = 256
-"""Events that a projection counts in one transaction, if so many are there."""
+"""Maximum number of events that a projection counts in one transaction."""
 
 
 class Projection(EventHandler[E]):
-    """A handler that keeps a view: ``async def handle(self, event)``, with the context if it wants it.
+    """A handler that keeps a view: ``async def handle(self, event)``, optionally with the context.
 
-    It begins at the first event of the log. Of the options of `uno_actors.handlers.spec.HandlerSpec` ``start`` and
-    ``concurrency`` are not for it; ``batch`` is how many events are counted in one transaction, each handled
-    by itself. Of an event whose handling fails nothing is written.
+    A projection begins at the first event of the log. It accepts the options of
+    `uno_actors.handlers.spec.HandlerSpec` except ``start`` and ``concurrency``. ``batch`` is the maximum number of
+    events counted in one transaction; each event is still handled by itself. If handling an event fails, none of
+    its changes is written.
 
     Attributes:
-        version: Of what it writes; change it, and the view is built anew beside the old one.
-        classes: The enums, dataclasses, named tuples and models among its values.
-        view: What it reads and writes.
+        version: Version of the view. Change it to build a new view beside the old one.
+        classes: The enums, dataclasses, named tuples and models among the view's values.
+        view: The view that the projection reads and writes.
     """
 
     keeps_a_view = True
@@ -43,19 +44,20 @@ class Projection(EventHandler[E]):
     view: View
 
     def begin(self, store: EventStore, view: str) -> None:
-        """Go on with the view of this name as it was last recorded; called by the runtime."""
+        """Continue with the last recorded state of the view named ``view``. The runtime calls this."""
         self.view = View(store, view, classes_in(*self.classes))
 
 
 def published_view(store: EventStore, projection: object) -> PublishedView:
-    """The view of a projection, to read it.
+    """Return the view of a projection, for reading.
 
     Args:
-        store: Where it lives.
-        projection: As it was given to the system: a `Projection`, a class of it, or a `HandlerSpec`.
+        store: The store that holds the view.
+        projection: The projection as given to the system: an instance or a subclass of `Projection`, or a
+            `HandlerSpec`.
 
     Raises:
-        InvalidHandler: It is none of these.
+        InvalidHandler: ``projection`` is none of these.
     """
     (spec,) = gather([projection])
     kind = spec.target if isinstance(spec.target, type) else type(spec.target)
@@ -65,7 +67,7 @@ def published_view(store: EventStore, projection: object) -> PublishedView:
 
 
 async def publish(store: EventStore, name: str, view: str) -> None:
-    """Have readers given ``view``, which has caught up, and remove all others."""
+    """Make ``view``, which has caught up, the one that readers get, and remove the projection's other views."""
     entry = await entry_of(store, name)
     if entry.current != view:
         entry = entry._replace(current=view)

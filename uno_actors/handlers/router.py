@@ -1,8 +1,8 @@
 """The router: hands recorded events to handlers by topic, type and priority.
 
-It reads the log in order. For each event every HIGH handler finishes before a NORMAL one starts, and NORMAL
-before LOW; per handler the order is that of the log. Several events are under way at once: while one waits
-for its LOW handlers, the next may be with its HIGH ones.
+The router reads the log in order. For each event, every HIGH handler finishes before a NORMAL one starts, and
+every NORMAL handler before a LOW one. Each handler receives its events in log order. Several events are under way
+at once: while one waits for its LOW handlers, the next may already be with its HIGH handlers.
 """
 
 import asyncio
@@ -24,29 +24,29 @@ from uno_actors.store.records import PAGE
 from uno_actors.topics import TopicTrie
 
 WINDOW = 4096
-"""Events under way at once; the rest waits in the log."""
+"""Maximum number of events under way at once; later events wait in the log."""
 TURN = 1.0
-"""Seconds that others wait for one handler's event; after that it catches up by itself."""
+"""Seconds that other handlers wait for a slow one; after that the slow handler reads the log by itself."""
 CHECKPOINT_EVERY = 0.05
-"""Seconds between two writes of checkpoints: what a crash may deliver again."""
+"""Seconds between two writes of checkpoints. After a crash, events since the last write may be delivered again."""
 
 
 class Route:
-    """Message to the router: the log has grown, or there is room for more events under way."""
+    """Message to the router: the log has grown, or the window has room for more events."""
 
 
 class SaveCheckpoints:
-    """Message to the router: write the checkpoints that have moved."""
+    """Message to the router: write the checkpoints that have changed."""
 
 
 class RouterActor(Actor):
-    """See the module. Runs on the event loop; subscriptions are told of their deliveries directly.
+    """The actor that routes events; see the module. It runs on the event loop and calls subscriptions directly.
 
     Args:
-        store: Whose log it reads.
+        store: The store whose log the router reads.
         subscriptions: The handlers.
-        position: Where it begins: handlers whose checkpoint is before it catch up by themselves.
-        clock: For turns and checkpoints.
+        position: The router starts after this position. Handlers with an earlier checkpoint catch up by themselves.
+        clock: Times turns and writes of checkpoints.
         turn: Seconds; see `TURN`.
     """
 
@@ -72,7 +72,7 @@ class RouterActor(Actor):
         self._under_way: tuple[deque[Delivery], ...] = tuple(deque() for _ in TIERS)
         self._dispatched = [position for _ in TIERS]
         self._count = 0
-        self._starved = False  # it stopped reading because the window was full
+        self._starved = False  # reading stopped because the window was full
         self._advancing = False
         self._more_to_advance = False
         self._route_wanted = False
@@ -83,7 +83,7 @@ class RouterActor(Actor):
             self._enter(subscription)
 
     def add(self, subscription: Subscription) -> None:
-        """One more handler: what has been handed out to its priority, it reads by itself; the rest it is given."""
+        """Add a handler. It reads events already dispatched to its priority from the log, and receives later ones."""
         self.subscriptions.append(subscription)
         self._enter(subscription)
         self._forget_routes()
@@ -94,7 +94,7 @@ class RouterActor(Actor):
             self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
 
     def remove(self, subscription: Subscription) -> None:
-        """One handler less; it is stopped."""
+        """Remove a handler, which must be stopped."""
         self.subscriptions.remove(subscription)
         if subscription.spec.topic_pattern is not None:
             self._by_topic.remove(subscription.spec.topic_pattern, subscription)
@@ -111,10 +111,10 @@ class RouterActor(Actor):
 
     @override
     async def on_start(self) -> None:
-        self.cancel_timers()  # when it is started again after a failure
+        self.cancel_timers()  # left from before a restart
         self._advancing = self._route_wanted = self._save_wanted = False
-        self.progressed()  # what it could not write then is written now
-        if self.subscriptions:  # else there is nobody to watch, and nobody to read the log for
+        self.progressed()  # writes what a failed run could not
+        if self.subscriptions:  # without handlers there is nothing to watch and no need to read the log
             self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
 
     @override
@@ -130,13 +130,13 @@ class RouterActor(Actor):
             await self._route()
 
     async def _route(self) -> None:
-        """Hand out what the log has beyond the present position, as far as there is room."""
+        """Dispatch the events after the current position, as many as the window has room for."""
         self._route_wanted = False
         while (room := WINDOW - self._count) > 0:
             page = await self._store.read_log(self.position, min(PAGE, room))
             if not page:
                 return
-            self._advancing = True  # nothing moves on before the whole page has been dispatched in order
+            self._advancing = True  # no event moves to its next tier until the whole page is dispatched
             for stored in page:
                 delivery = Delivery(stored)
                 delivery.tiers = self._match(delivery.record)
@@ -145,18 +145,18 @@ class RouterActor(Actor):
                 self._dispatch(delivery)
             self._advancing = False
             self._advance()
-            await asyncio.sleep(0)  # handlers that never wait must not keep the loop from others
+            await asyncio.sleep(0)  # handlers that never await must not block the event loop
         self._starved = True
 
     def cancel_timers(self) -> None:
-        """Forget what was to be done later."""
+        """Cancel the timers for turns and checkpoints."""
         for timer in (self._watching, self._saving):
             if timer is not None:
                 timer.cancel()
         self._watching = self._saving = None
 
     def route_soon(self) -> None:
-        """Have the router look at the log again; any number of calls makes one message."""
+        """Make the router read the log again. Calls before it does so share one message."""
         if not self._route_wanted and self.actor_ref.is_alive():
             self._route_wanted = True
             self.actor_ref.tell(Route())
@@ -164,7 +164,7 @@ class RouterActor(Actor):
     # --- matching ---
 
     def _match(self, record: Record) -> Tiers[Subscription]:
-        """The handlers that want the event, by priority."""
+        """Return the handlers subscribed to the event, by priority."""
         if self._generation != self._store.event_registry.generation:
             self._generation = self._store.event_registry.generation
             self._forget_routes()
@@ -186,12 +186,12 @@ class RouterActor(Actor):
         return [*by_type, *(subscription for subscription in by_topic if subscription.wants_type(*kind))]
 
     # --- tiers ---
-    # Each tier has a queue of the events dispatched to it, in log order. When the first of them has been
-    # handled by all its handlers of this tier, it is dispatched to the next: so each tier, and with it each
-    # handler, sees the order of the log.
+    # Each tier has a queue of the events dispatched to it, in log order. When all handlers of the tier have
+    # handled the first event of the queue, that event is dispatched to the next tier. So each tier, and with it
+    # each handler, sees events in log order.
 
     def _dispatch(self, delivery: Delivery) -> None:
-        """Hand ``delivery`` to the handlers of its present tier."""
+        """Hand ``delivery`` to the handlers of its current tier."""
         tier = delivery.tier
         delivery.since = self._clock.monotonic()
         self._under_way[tier].append(delivery)
@@ -201,10 +201,10 @@ class RouterActor(Actor):
         self._dispatched[tier] = delivery.position
 
     def _advance(self) -> None:
-        """Let every event that has all its handlers' answers move on to the next tier, or be done with.
+        """Move each event that its tier's handlers have finished to the next tier, or out of the window.
 
-        Handing out an event may make a handler give others back, and so lead here again while the first call
-        is not done: that call then looks once more, so that nothing is handed out in between.
+        Dispatching an event may make a handler give others back, which calls this method again while the first
+        call still runs. The inner call only makes the outer one look once more, so dispatches never interleave.
         """
         self._more_to_advance = True
         if self._advancing:
@@ -229,7 +229,7 @@ class RouterActor(Actor):
             self.progressed()
 
     def _given_back(self, delivery: Delivery) -> None:
-        """One handler has done with ``delivery``, or gives up its turn."""
+        """A handler has finished ``delivery``, or has given up its turn."""
         delivery.waiting -= 1
         if not delivery.waiting:
             self._advance()
@@ -240,33 +240,33 @@ class RouterActor(Actor):
             subscription.fall_behind()
 
     def _watch_turns(self) -> None:
-        """Have handlers that hold others up give up their turn, so that the others can go on."""
+        """Make slow handlers give up their turn, so that the other handlers can continue."""
         now = self._clock.monotonic()
         for subscription in self.subscriptions:
             since = subscription.busy_since
             if since is not None and now - since > self._turn:
                 self._leave_behind(subscription)
-        if self._starved:  # those whose events fill the window delay all that comes after it
+        if self._starved:  # the handlers of the oldest events block the full window
             for queue in self._under_way:
                 if queue and now - queue[0].since > self._turn:
                     for subscription in queue[0].tiers[queue[0].tier]:
                         if subscription.holds(queue[0]):
                             self._leave_behind(subscription)
-        self.route_soon()  # another process may have written, to a store that does not tell of it
+        self.route_soon()  # another process may have appended, and not every store notifies
         self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
 
     # --- progress ---
 
     def dispatched(self, subscription: Subscription) -> int:
-        """The position up to which events have been handed out to handlers of its priority."""
+        """Return the position up to which events were dispatched to handlers of this priority."""
         return self._dispatched[subscription.spec.priority]
 
     def checkpoint(self, subscription: Subscription) -> int:
-        """The position up to which ``subscription`` has done with everything."""
+        """Return the position up to which ``subscription`` has finished every event."""
         return subscription.checkpoint(self.dispatched(subscription))
 
     def progressed(self) -> None:
-        """Have checkpoints written soon; they are written in groups."""
+        """Schedule a write of the checkpoints; one write saves them together."""
         if self._saving is None:
             self._saving = self._clock.call_later(CHECKPOINT_EVERY, self._save_soon)
 
@@ -277,7 +277,7 @@ class RouterActor(Actor):
             self.actor_ref.tell(SaveCheckpoints())
 
     async def save_checkpoints(self) -> None:
-        """Write the checkpoints that have moved since they were last written."""
+        """Write the checkpoints that have changed since the last write."""
         moved = {}
         for subscription in self.subscriptions:
             progress = subscription.progress
@@ -295,17 +295,18 @@ class RouterActor(Actor):
                     raise
                 for subscription in theirs:
                     subscription.stand_by()
-                await self.save_checkpoints()  # of the others
+                await self.save_checkpoints()  # saves those of the other handlers
                 return
             for subscription, now in moved.items():
-                if subscription.progress.saved == before[subscription]:  # else it was reset meanwhile
+                if subscription.progress.saved == before[subscription]:  # otherwise a reset came meanwhile
                     subscription.progress.saved = now
 
     async def _save(self, subscriptions: Collection[Subscription]) -> None:
-        """Write the checkpoints of these, but for a projection that records one with what it has written.
+        """Write the checkpoints of ``subscriptions``, except of a projection whose checkpoint may not be moved now.
 
-        No other write of the same checkpoint is under way meanwhile: else a store with several connections could
-        carry out the older one last, and a projection would count events again or leave some out.
+        Each checkpoint's lock is held meanwhile, so that it has only one write under way. Otherwise a store with
+        several connections could perform the older write last, and a projection would count events twice or skip
+        some.
         """
         async with AsyncExitStack() as writing:
             for subscription in subscriptions:

@@ -1,4 +1,4 @@
-"""Routes: which handlers want a kind of event, by priority, looked up once for each kind."""
+"""Routes: the handlers subscribed to each kind of event, by priority, looked up once per kind."""
 
 import threading
 from collections.abc import Callable, Hashable, Iterable
@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from uno_actors.handlers.spec import EventPriority, HandlerSpec
 
 MAX_ROUTES = 4096
-"""Kinds of events whose handlers are remembered."""
+"""Maximum number of kinds of events whose handlers are cached."""
 
 TIERS = tuple(EventPriority)
 
@@ -23,17 +23,17 @@ K = TypeVar("K", bound=Hashable)
 S = TypeVar("S", bound=Subscribed)
 
 Tiers = tuple[tuple[S, ...], ...]
-"""Handlers of one kind of event, a tuple for each priority, HIGH first."""
+"""The handlers of one kind of event: one tuple per priority, HIGH first."""
 
 
 class Routes(dict[K, Tiers[S]]):
-    """Maps a kind of event to its handlers by priority, and asks ``find`` for a kind that is not known.
+    """A cache that maps a kind of event to its handlers by priority. ``find`` supplies the kinds it does not hold.
 
-    It forgets everything when it is full, or by ``clear()`` when handlers have come or gone.
+    When the cache is full, it is emptied. Call ``clear()`` when handlers are added or removed.
 
     Args:
-        find: Returns the handlers of a kind of event, those of one priority in their order.
-        lock: Held while a route is found and entered, where several threads use it.
+        find: Returns the handlers of a kind of event, in the order in which those of one priority run.
+        lock: Held while a route is looked up and added; needed if several threads use the cache.
         skip_empty: Leave out priorities that have no handler.
     """
 

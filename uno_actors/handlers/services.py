@@ -1,4 +1,4 @@
-"""What a handler may ask of the system it runs in."""
+"""The services that a system offers to its handlers."""
 
 from typing import Any, Literal, Protocol, TypeVar, overload
 
@@ -14,17 +14,17 @@ A = TypeVar("A", bound=Actor)
 
 
 class Publishes(Protocol):
-    """Records events that no aggregate has registered; see `uno_actors.bus.publisher.EventPublisher`."""
+    """Records events that belong to no aggregate; see `uno_actors.bus.publisher.EventPublisher`."""
 
     async def publish(self, *events: DomainEvent) -> list[RecordedEvent]:
-        """Record ``events`` together or not at all; return them as recorded."""
+        """Record all of ``events`` or none, and return them as recorded."""
 
 
 class SystemServices(Protocol):
-    """The part of `uno_actors.system.system.ActorSystem` that is meant for handlers.
+    """The part of `uno_actors.system.system.ActorSystem` that handlers may use.
 
-    A handler sends commands, publishes events, reads views and spawns actors. It does not start, stop or reload the
-    system, which would wait for the handler itself.
+    A handler sends commands, publishes events, reads views and spawns actors. It cannot start, stop or reload the
+    system: the system would then wait for the handler, and the handler for the system.
     """
 
     @property
@@ -33,13 +33,13 @@ class SystemServices(Protocol):
 
     @property
     def publisher(self) -> Publishes:
-        """Records events of no aggregate in the system's store."""
+        """Records events that belong to no aggregate in the system's store."""
 
     def aggregate(self, aggregate_type: type[AggregateRoot], aggregate_id: str) -> AggregateRef:
-        """A reference to one aggregate; see `uno_actors.system.system.ActorSystem.aggregate`."""
+        """Return a reference to one aggregate; see `uno_actors.system.system.ActorSystem.aggregate`."""
 
     def view(self, projection: object) -> PublishedView:
-        """The view of a projection; see `uno_actors.system.system.ActorSystem.view`."""
+        """Return the view of a projection; see `uno_actors.system.system.ActorSystem.view`."""
 
     def spawn(
         self,

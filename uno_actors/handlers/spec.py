@@ -1,4 +1,4 @@
-"""Event handlers: functions and objects that run when events they subscribe to have been recorded."""
+"""Event handlers: functions and objects that run after the events they subscribe to are recorded."""
 
 import inspect
 from collections.abc import Callable
@@ -36,7 +36,7 @@ STARTS = "'latest', 'earliest', a position (0 or more) or a datetime"
 
 
 class EventPriority(IntEnum):
-    """For each event every HIGH handler finishes before a NORMAL one starts, and NORMAL before LOW."""
+    """For each event, every HIGH handler finishes before a NORMAL one starts, and every NORMAL one before a LOW one."""
 
     HIGH = 0
     NORMAL = 1
@@ -46,37 +46,37 @@ class EventPriority(IntEnum):
 class EventHandler(Generic[E]):
     """A handler as a class: ``async def handle(self, event)`` or ``def handle(self, event)``.
 
-    ``handle`` may take a second parameter, the `HandlerContext`. A class given to a system is instantiated
-    anew at each restart; an instance is used again.
+    ``handle`` may take a second parameter, the `HandlerContext`. If you give a system the class, each restart
+    makes a new instance; if you give it an instance, restarts reuse that one.
 
     Args:
-        event_type: Only events of this class or its subclasses are handled.
+        event_type: The handler receives only events of this class or its subclasses.
     """
 
     keeps_a_view: ClassVar[bool] = False
-    """Whether it is a `uno_actors.handlers.projection.Projection`."""
+    """Whether the handler is a `uno_actors.handlers.projection.Projection`."""
 
-    event_type: type[E] | None = None  # for a class whose own __init__ does not call this one's
+    event_type: type[E] | None = None  # for subclasses whose __init__ does not call this one
 
     def __init__(self, event_type: type[E] | None = None) -> None:
         self.event_type = event_type
 
-    # So wide, that type checkers accept overrides as def and async def, with the context and without.
+    # The wide signature lets type checkers accept def and async def overrides, with and without the context.
     def handle(self, *args: Any, **kwargs: Any) -> Any:
-        """Handle one event: ``handle(self, event)`` or ``handle(self, event, context)``; override it."""
+        """Handle one event. Override it as ``handle(self, event)`` or ``handle(self, event, context)``."""
         raise NotImplementedError(f"{type(self).__name__} must define handle(self, event)")
 
 
 @dataclass(frozen=True, slots=True)
 class HandlerContext:
-    """What a handler may want to know besides the event.
+    """Context of one call of a handler.
 
     Attributes:
-        position: Place of the event in the log; of several events, of the last.
-        attempt: 1 for the first delivery of this event, more after failures. Of several events always 1.
-        handler: Name of the handler.
+        position: Position of the event in the log; of a batch of several events, the position of the last.
+        attempt: 1 for the first delivery of this event, more after failures. For several events always 1.
+        handler: The handler's name.
         logger: A structlog logger with handler, event and position bound.
-        system: For sending commands; they name the event as their cause.
+        system: The services of the system. Commands sent through it name the event as their cause.
     """
 
     position: int
@@ -88,33 +88,34 @@ class HandlerContext:
 
 @dataclass(frozen=True, slots=True)
 class HandlerSpec:
-    """A subscription as it was written: which events, in which order, and what to call.
+    """A subscription as declared: which events, in which order, and what to call.
 
     Attributes:
-        name: Unique in a system; its checkpoint is kept under this name.
-        target: A function, a bound method, an `EventHandler`, or a class of it.
-        event_type: Only events of this class, or of these, and their subclasses. Default is what the event is
-            annotated with in the target, ``AnEvent | AnotherEvent`` included, and what stands in
-            ``EventHandler[...]``; no annotation, ``Any`` and ``DomainEvent`` mean all events.
-        topic_pattern: Only events whose topic matches.
+        name: Unique in a system. The store keeps the handler's checkpoint under this name.
+        target: A function, a bound method, an instance of `EventHandler`, or a subclass of it.
+        event_type: Only events of this class, or of the classes in this tuple, and their subclasses. The default
+            is the target's annotation of the event, such as ``AnEvent | AnotherEvent``, and the argument of
+            ``EventHandler[...]``. No annotation, ``Any`` and ``DomainEvent`` mean all events.
+        topic_pattern: Only events whose topic matches this pattern.
         priority: See `EventPriority`.
-        start: Where a handler without a checkpoint begins. ``latest``: at what comes after the system's start.
-            ``earliest``: at the first event of the log. A number: after this position. A time (a naive one is
-            read as UTC): at the first event in the log whose timestamp is this or later, for which the log is
-            read from its beginning, once, for timestamps need not grow from one event to the next.
-        max_attempts: After so many failures of one event it goes to the dead letters.
-        timeout: Seconds that one call may take; a longer one has failed, with `HandlerTimeout`. A coroutine is
-            cancelled. A plain function cannot be: its thread is left to itself, and the handler's next call,
-            whichever event it is for, waits until the thread has come back. Default is no limit.
-        concurrency: So many events are handled at once, each of another aggregate; those of one aggregate are
-            handled in order, and so are those of no aggregate. The checkpoint is the position below which all
-            are done. An event that fails lets those under way end; while its handler is restarted nothing
-            new begins.
-        batch: The handler is given a list of up to so many events that are there, in order, instead of one
-            event, and has handled or failed to handle all of them. After a failure each of them comes in a
-            list of its own, so that a poisonous one is set aside alone; only these are attempts that count.
-        aggregate_type: Only events of aggregates of this class; kept as the name of the type, which may be given
-            as well.
+        start: Where a handler without a checkpoint begins. ``latest``: with the events recorded after the system
+            starts. ``earliest``: at the first event of the log. A number: after this position. A time (a naive
+            one is read as UTC): at the first event in the log with this timestamp or a later one. To find a time,
+            the log is read once from its beginning, because timestamps need not increase from event to event.
+        max_attempts: Number of failed attempts after which an event goes to the dead letters.
+        timeout: Seconds that one call may take. A longer call fails with `HandlerTimeout`. A coroutine is then
+            cancelled. A plain function cannot be cancelled: its thread keeps running, and the handler's next call,
+            for any event, waits until the thread returns. Default is no limit.
+        concurrency: Maximum number of events handled at once, each of a different aggregate. Events of one
+            aggregate are handled in order, and so are events that belong to no aggregate. All events up to the
+            checkpoint are done. When an event fails, the calls under way finish first, and no new call begins
+            while the handler restarts.
+        batch: Maximum number of events per call. The handler receives a list of available events, in order,
+            instead of one event, and handles all of them or fails for all of them. After a failure each event of
+            the list comes alone, in a list of one, so that only a poison event is set aside. Only these single
+            deliveries count as attempts.
+        aggregate_type: Only events of aggregates of this class. The class or its type name may be given; the spec
+            keeps the name.
     """
 
     name: str
@@ -128,7 +129,7 @@ class HandlerSpec:
     concurrency: int = 1
     batch: int | None = None
     aggregate_type: str | None = None
-    # What the target is annotated with, once that was read; see `complete`.
+    # The events in the target's annotation, once read; see `complete`.
     _annotated: Any = field(default=NOT_ANNOTATED, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -198,11 +199,11 @@ class HandlerSpec:
 
     @property
     def keeps_a_view(self) -> bool:
-        """Whether it is a projection, which records its progress by itself, with what it writes."""
+        """Whether the target is a projection, which records its progress together with what it writes."""
         return bool(getattr(self.target, "keeps_a_view", False))
 
     def instantiate(self) -> "BoundHandler":
-        """What to call for each event; a class is instantiated."""
+        """Return the callable that handles events. If the target is a class, it is instantiated."""
         target = self.target() if isinstance(self.target, type) else self.target
         handler = BoundHandler(target.handle if isinstance(target, EventHandler) else target)
         if self.keeps_a_view and not handler.is_async:
@@ -211,10 +212,10 @@ class HandlerSpec:
 
 
 class BoundHandler:
-    """A callable with what the runtime must know of it: coroutine or plain, with context or without.
+    """A handler's callable and how to call it: coroutine or plain function, with or without the context.
 
     Raises:
-        InvalidHandler: It takes neither one parameter nor two, or it is a generator.
+        InvalidHandler: The callable takes neither one parameter nor two, or it is a generator.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -229,12 +230,12 @@ class BoundHandler:
             raise InvalidHandler(f"{function!r} must take the event, and may take the HandlerContext")
 
     def __call__(self, given: DomainEvent | list[DomainEvent], context: HandlerContext | None) -> Any:
-        """What the handler returns for an event, or a batch of them: a coroutine if it ``is_async``."""
+        """Call the handler with an event or a batch; return what it returns, a coroutine if ``is_async``."""
         return self.function(given, context) if self.takes_context else self.function(given)
 
 
 def remedy_for(found: object) -> str:
-    """What to give in place of an aggregate's class; empty for what is none."""
+    """Return what to write instead of an aggregate's class; empty if ``found`` is no aggregate class."""
     if not (isinstance(found, type) and issubclass(found, AggregateRoot)):
         return ""
     name = found.__name__
@@ -268,7 +269,7 @@ def _is_generator(function: Any) -> bool:
 
 
 def _accepts(function: Callable[..., Any], arguments: int) -> bool:
-    """Whether ``function`` can be called with so many arguments."""
+    """Whether ``function`` can be called with this number of positional arguments."""
     try:
         inspect.signature(function).bind(*range(arguments))
     except TypeError:

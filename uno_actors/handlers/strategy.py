@@ -1,6 +1,6 @@
 """How a handler goes through its events: one after the other, the events of a batch together.
 
-`OneByOne` is the short way of most handlers. `uno_actors.handlers.view_building` and
+`OneByOne` is the fast path that most handlers take. `uno_actors.handlers.view_building` and
 `uno_actors.handlers.concurrent` hold the strategies of projections and of concurrent handlers.
 """
 
@@ -19,21 +19,21 @@ from uno_actors.store.port import EventStore
 from uno_actors.store.records import PAGE, ViewChange
 
 BATCH = 64
-"""Events that a plain function handles in one visit to a worker thread, if it is quick."""
+"""Maximum number of events that a plain function handles in one visit to a worker thread."""
 
 
 class HandlesProgress(Protocol):
-    """What a handler's actor needs from the router."""
+    """The part of the router that a handler's actor needs."""
 
     def dispatched(self, subscription: Subscription) -> int:
-        """The position up to which events have been handed out to handlers of its priority."""
+        """Return the position up to which events were dispatched to handlers of this priority."""
 
     def progressed(self) -> None:
-        """Checkpoints have moved."""
+        """Note that a checkpoint has changed, to write it soon."""
 
 
 class EventFailed(Exception):
-    """Carries a handler's error to its actor, with the event that is to blame; ``None`` for one of a batch."""
+    """Carries a handler's error to its actor, with the event that caused it; ``None`` for one of a batch."""
 
     def __init__(self, error: BaseException, event: FailedEvent | None) -> None:
         super().__init__(error)
@@ -45,9 +45,9 @@ class InOrder:
     """Handles events in log order, as many at a time as its options say.
 
     Args:
-        subscription: The handler's.
-        store: Whose log it reads.
-        router: Told of progress.
+        subscription: The handler's subscription.
+        store: The store whose log the handler reads.
+        router: Receives reports of progress.
         calls: Calls the handler.
     """
 
@@ -60,10 +60,10 @@ class InOrder:
         self._calls = calls
 
     async def prepare(self) -> None:
-        """Before any event is handled: look up what the store knows."""
+        """Look up what the store knows, before any event is handled."""
 
     async def work(self) -> bool:
-        """Handle what there is, live from the queue or else a page of the log; whether there may be more."""
+        """Handle events from the queue if live, otherwise a page of the log; return whether there may be more."""
         subscription = self._subscription
         if not subscription.live:
             return await self._catch_up()
@@ -73,9 +73,10 @@ class InOrder:
         return True
 
     async def _catch_up(self) -> bool:
-        """Handle one page of the log, or go live at its end; whether there may be more to do.
+        """Handle one page of the log, or go live at its end; return whether there may be more to do.
 
-        It reads no further than the router has handed out events to its priority, and so overtakes no handler.
+        It reads only up to the position that the router has dispatched to its priority. So it never overtakes a
+        handler of a higher priority.
         """
         subscription, router = self._subscription, self._router
         progress = subscription.progress
@@ -92,15 +93,15 @@ class InOrder:
             return subscription.at_work
         progress.position = min(page[-1].position, end)
         router.progressed()
-        await asyncio.sleep(0)  # a handler that never waits must not keep the loop from others
+        await asyncio.sleep(0)  # a handler that never awaits must not block the event loop
         return True
 
     async def _reached_end(self) -> bool:
-        """It has caught up; whether something was done meanwhile, so that more events may have come."""
+        """Act on having caught up; return whether that took time, so that more events may have come."""
         return False
 
     async def _handle(self, source: deque[Delivery]) -> None:
-        """Handle the first of ``source``, or a batch, or as many as one visit to a worker thread gets done."""
+        """Handle the first event of ``source``, a batch, or as many as one visit to a worker thread completes."""
         subscription = self._subscription
         batch = [source.popleft() for _ in range(self._size(source))]
         subscription.begin(batch)
@@ -110,12 +111,12 @@ class InOrder:
         if error is not None:
             self._fail(batch, count, error)
         subscription.release()
-        # If it fell behind meanwhile, its queue is another one, and nothing reads this one any more.
+        # If the handler fell behind meanwhile, it has a new queue, and nothing reads this one any more.
         source.extendleft(reversed(batch[count:]))
         self._router.progressed()
 
     def _size(self, source: Sequence[Delivery]) -> int:
-        """How many of ``source`` to handle at once."""
+        """Return how many events of ``source`` to handle at once."""
         spec = self._subscription.spec
         if spec.batch is not None:
             alone = source[0].position <= self._subscription.failures.alone_until
@@ -136,7 +137,7 @@ class InOrder:
     # --- requests of operators ---
 
     async def reset(self, request: Reset) -> None:
-        """Continue from another place, and record that."""
+        """Continue from another position and record it."""
         subscription = self._subscription
         subscription.move_to(request.position)
         done = without_reset(subscription.name, request.request)
@@ -150,17 +151,17 @@ class InOrder:
         return True
 
     def changes_of_retry(self, position: int) -> list[ViewChange]:
-        """What the successful attempt at a dead letter has written, to be recorded when the letter is removed."""
+        """Return the changes of a successful retry, to record them when the dead letter is removed."""
         return []
 
 
 class OneByOne(InOrder):
-    """Calls a coroutine function without options for each event: the way of most events, and so a short one."""
+    """Calls a coroutine function without options for each event. Most events take this path, so it is short."""
 
     @override
     async def _handle(self, source: deque[Delivery]) -> None:
         subscription, router, calls = self._subscription, self._router, self._calls
-        # Events at hand are handled also when it has fallen behind meanwhile.
+        # Handle the events at hand even if the handler has fallen behind meanwhile.
         while source and subscription.may_continue:
             delivery = source.popleft()
             subscription.begin((delivery,))

@@ -1,4 +1,4 @@
-"""``@subscribe``, and what a system or a bus makes of the handlers that it is given."""
+"""``@subscribe``, and how a system or a bus turns the handlers it is given into specifications."""
 
 import importlib
 import inspect
@@ -26,7 +26,7 @@ from uno_actors.topics import TopicPattern
 
 
 class HandlerRegistry(dict[tuple[str, str], HandlerSpec]):
-    """Specifications by name and by where their targets are defined."""
+    """Specifications by handler name and by the place where the target is defined."""
 
     _entered = 0
 
@@ -36,15 +36,15 @@ class HandlerRegistry(dict[tuple[str, str], HandlerSpec]):
 
     @property
     def state(self) -> tuple[int, int]:
-        """Differs from before when something was entered or removed, for those who keep what they looked up."""
+        """A value that changes whenever an entry is added or removed, so that callers can cache look-ups."""
         return self._entered, len(self)
 
 
 handler_registry = HandlerRegistry()
-"""The process-wide registry, in which ``@subscribe`` enters what it decorates, by name and by where it is defined.
+"""The process-wide registry. ``@subscribe`` adds each handler under its name and the place of its definition.
 
-Two functions may share a name; a system that would have to serve both refuses. One that is defined again, as in
-a notebook, replaces itself.
+Two functions may share a name, but one system cannot serve both and refuses. A function that is defined again, as
+in a notebook, replaces its earlier definition.
 """
 
 
@@ -61,21 +61,22 @@ def subscribe(
     batch: int | None = None,
     aggregate_type: type[AggregateRoot] | str | None = None,
 ) -> Callable[[H], H]:
-    """Decorator that subscribes a function or an `EventHandler` class to recorded events; or, called with an
-    `EventHandler` instance or a bound method, that: ``subscribe(topic_pattern="users.*")(Audit(file))``.
+    """Decorator that subscribes a function or an `EventHandler` class to recorded events. It also subscribes an
+    `EventHandler` instance or a bound method: ``subscribe(topic_pattern="users.*")(Audit(file))``.
 
-    A method that is decorated in its class is served when it is given to a system with its object, as in
+    To use a method that is decorated in its class, give the system the bound method, as in
     ``ActorSystem(handlers=[mailer.send_receipt])``.
 
-    An event must fit all that is given of ``event_type`` (one, or several in a tuple), ``topic_pattern`` and
-    ``aggregate_type``. Without ``event_type`` the annotation of the event says which events are meant:
-    ``event: Deposited | Withdrawn``; with ``batch`` that of the list. No annotation, ``Any`` and ``DomainEvent`` mean
-    all events. For the other arguments see `HandlerSpec`; the default name is the function's qualified name,
-    under which its checkpoint is kept: give a ``name``, lest a function that is renamed or moved begins anew.
+    An event must match all of ``event_type`` (one class, or several in a tuple), ``topic_pattern`` and
+    ``aggregate_type`` that are given. Without ``event_type``, the annotation of the event selects the events:
+    ``event: Deposited | Withdrawn``; with ``batch``, the annotation of the list. No annotation, ``Any`` and
+    ``DomainEvent`` mean all events. For the other arguments see `HandlerSpec`. The default name is the function's
+    qualified name, and the store keeps the checkpoint under it. Give a ``name``, so that the handler keeps its
+    checkpoint when the function is renamed or moved.
 
     Raises:
         InvalidTopic: The pattern is malformed.
-        InvalidHandler: Another argument is wrong, or the annotation names no events.
+        InvalidHandler: Another argument is invalid, or the annotation names no events.
     """
     misplaced: object = event_type
     if topic_pattern is not None and not isinstance(topic_pattern, str):
@@ -109,16 +110,16 @@ def subscribe(
             timeout,
             concurrency,
             batch,
-            aggregate_type,  # type: ignore[arg-type]  # a class becomes its name
+            aggregate_type,  # type: ignore[arg-type]  # the spec replaces a class with its name
         )
         spec = _with_annotated_events(spec, may_wait=True)
         if not isinstance(target, MethodType):
             try:
                 target.__subscription__ = spec  # type: ignore[union-attr]
-            except AttributeError:  # a built-in function, for one
+            except AttributeError:  # for example a built-in function
                 reason = "cannot carry its subscription: subscribe a function that calls it"
                 raise InvalidHandler(f"{target!r} {reason}") from None
-        if not isinstance(spec.target, _Unbound):  # which its object is not known of
+        if not isinstance(spec.target, _Unbound):  # a method in its class has no object yet
             handler_registry[spec.name, _place(target)] = spec
         return target
 
@@ -126,11 +127,11 @@ def subscribe(
 
 
 def gather(handlers: Iterable[object]) -> Iterator[HandlerSpec]:
-    """The specifications of ``handlers``: decorated functions, bound methods and classes, `EventHandler` s,
-    modules or their names, specs.
+    """Yield the specifications of ``handlers``: decorated functions, bound methods and classes, `EventHandler`
+    classes and instances, modules or their names, and specs.
 
     Raises:
-        InvalidHandler: One of them is none of these, or a module cannot be imported.
+        InvalidHandler: An item is none of these, or a module cannot be imported.
     """
     if isinstance(handlers, str):
         raise InvalidHandler(f"handlers must be a list of handlers: write [{handlers!r}], not {handlers!r}")
@@ -160,14 +161,14 @@ def gather(handlers: Iterable[object]) -> Iterator[HandlerSpec]:
 
 
 def is_same_target(one: object, other: object) -> bool:
-    """Whether two specifications call the same; a bound method is another object each time it is looked up."""
+    """Whether two targets are the same callable. Each look-up of a bound method returns a new object."""
     return one is other or (isinstance(one, MethodType) and one == other)
 
 
 def _imported(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except Exception as error:  # a module may raise anything
+    except Exception as error:  # importing a module may raise anything
         raise InvalidHandler(
             f"handlers of module {module!r}: it cannot be imported ({type(error).__name__}: {error}); name it"
             " in full, as in an import statement"
@@ -175,7 +176,7 @@ def _imported(module: str) -> ModuleType:
 
 
 def _of_method(method: MethodType) -> HandlerSpec:
-    """What ``@subscribe`` says of a method: in its class, or when it was called with the bound one."""
+    """Return the spec of a method that ``@subscribe`` decorated in its class or received as a bound method."""
     decorated = subscription_of(method.__func__)
     if decorated is not None:
         return replace(decorated, target=method)
@@ -193,7 +194,7 @@ def _of_method(method: MethodType) -> HandlerSpec:
 
 
 class _Unbound:
-    """Stands for a method in its class, until an object comes with it."""
+    """Stands for a method decorated in its class until the method is bound to an object."""
 
     def __init__(self, method: Any) -> None:
         self.method = method
@@ -204,7 +205,7 @@ class _Unbound:
 
 
 def _is_unbound(target: object) -> bool:
-    """Whether ``target`` is a function in the body of a class that takes ``self``."""
+    """Whether ``target`` is a function in a class body whose first parameter is ``self``."""
     if not isinstance(target, FunctionType):
         return False
     outer = target.__qualname__.rpartition(".")[0]
@@ -213,28 +214,28 @@ def _is_unbound(target: object) -> bool:
 
 
 def subscription_of(member: object) -> HandlerSpec | None:
-    """What ``@subscribe`` left on ``member`` itself; that of a base class is not its own."""
+    """Return the spec that ``@subscribe`` stored on ``member`` itself, not on a base class; ``None`` if none."""
     found = getattr(member, "__dict__", {}).get("__subscription__")
     return found if isinstance(found, HandlerSpec) else None
 
 
 def _subscribed_members(module: ModuleType) -> list[object]:
-    """The subscribed functions and classes that ``module`` defines; imported ones belong to their own."""
+    """Return the subscribed functions and classes that ``module`` itself defines, without imported ones."""
     members = [
         member
         for member in vars(module).values()
         if subscription_of(member) and member.__module__ == module.__name__
     ]
-    return list({id(member): member for member in members}.values())  # one may have several names
+    return list({id(member): member for member in members}.values())  # one member may have several names
 
 
 def complete(spec: HandlerSpec) -> HandlerSpec:
-    """``spec`` with the events that its target says it handles, where the subscription itself does not.
+    """Return ``spec`` with the events that its target names, if the subscription itself names none.
 
-    A target says so by an annotation, as ``EventHandler[AnEvent]``, or in ``super().__init__(AnEvent)``.
+    A target names its events in an annotation, in ``EventHandler[AnEvent]`` or in ``super().__init__(AnEvent)``.
 
     Raises:
-        InvalidHandler: It names no events, or cannot be read.
+        InvalidHandler: The annotation names no events or cannot be read.
     """
     target = spec.target
     if spec.event_type is not None and spec.event_type != spec._annotated:
@@ -248,11 +249,11 @@ def complete(spec: HandlerSpec) -> HandlerSpec:
 
 
 def _with_annotated_events(spec: HandlerSpec, *, may_wait: bool) -> HandlerSpec:
-    """``spec`` with the events that are annotated in its target; as it is where it names its events itself.
+    """Return ``spec`` with the events annotated in its target; unchanged if it names its events itself.
 
     Args:
         spec: The subscription.
-        may_wait: Whether names that are not defined yet may be so when the annotation is read the next time.
+        may_wait: Whether the annotation will be read again, when names that are undefined now may be defined.
     """
     if spec.event_type is not None or spec._annotated is not NOT_ANNOTATED:
         return spec
@@ -275,7 +276,7 @@ def _with_annotated_events(spec: HandlerSpec, *, may_wait: bool) -> HandlerSpec:
 
 
 def _annotated_events(spec: HandlerSpec) -> tuple[type[DomainEvent], ...] | None:
-    """The events that the target of ``spec`` is annotated for; ``None`` for all."""
+    """Return the events in the annotation of the target of ``spec``; ``None`` for all events."""
     target, in_lists = spec.target, spec.batch is not None and not spec.keeps_a_view
     kind = target if isinstance(target, type) else type(target)
     if issubclass(kind, EventHandler):
@@ -292,7 +293,7 @@ def _annotated_events(spec: HandlerSpec) -> tuple[type[DomainEvent], ...] | None
 
 
 def _type_argument(kind: type[EventHandler[Any]]) -> tuple[type[DomainEvent], ...] | None:
-    """The events of a class that is written as ``class AHandler(EventHandler[AnEvent])``; ``None`` for all."""
+    """Return the events of a class declared as ``AHandler(EventHandler[AnEvent])``; ``None`` for all events."""
     argument = type_arguments(kind, EventHandler).get(E, Any)
     return classes_among(Scope(owner=kind).alternatives(argument), DomainEvent)
 
@@ -306,13 +307,13 @@ def _made(kind: type[EventHandler[Any]]) -> EventHandler[Any]:
 
 
 class DefaultName(str):
-    """The name of a handler that was given none: that of its code, which does not survive a move."""
+    """The default name of a handler, taken from its code. It changes when the code is renamed or moved."""
 
     __slots__ = ()
 
 
 def name_in_main(target: Any) -> str:
-    """The default name of a handler as it is where its module is not imported but run."""
+    """Return the default name of a handler whose module is run as a program instead of imported."""
     return f"__main__.{_code_of(target).__qualname__}"
 
 
@@ -326,10 +327,10 @@ def _code_of(target: Any) -> Any:
 
 
 def _module_name(name: str) -> str:
-    """The name under which a module is imported, also while it is run as a program, as far as that is known.
+    """Return the name under which a module is imported, even while it is run as a program, if it is known.
 
-    ``python -m package.module`` tells it; that of ``python module.py`` is the file's, whose directory Python puts
-    on its path. What is typed in or read from a pipe has none.
+    ``python -m package.module`` gives the name. For ``python module.py`` the file gives it, because Python puts its
+    directory on the path. Code from a prompt or a pipe has no such name: the result is ``__main__``.
     """
     if name not in _RUN:
         return name
@@ -340,11 +341,11 @@ def _module_name(name: str) -> str:
 
 
 _RUN = ("__main__", "__mp_main__")
-"""Names of the module that is run, in the first process and in those that `multiprocessing` spawns."""
+"""Names of the module run as a program, in the first process and in processes that `multiprocessing` spawns."""
 
 
 def default_name(target: Any) -> DefaultName:
-    """The name of a handler that is given none.
+    """Return the default name of a handler.
 
     Raises:
         InvalidHandler: ``target`` has no name of its own.

@@ -1,4 +1,4 @@
-"""Views: what projections keep of the log, by key, in the store of the events."""
+"""Views: keys and values that projections derive from the log and keep in the same store."""
 
 import struct
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ _ASIDE = b"\0"
 
 
 class ViewReader:
-    """Reads a view. What it reads was committed, all of one call at one moment.
+    """Reads a view. Each call returns committed values from one moment.
 
     Args:
-        store: Where it lives.
-        name: Of the view.
-        classes: Those of the values in it, see `uno_actors.domain.values`.
+        store: The store that holds the view.
+        name: The view's name.
+        classes: The classes of its values; see `uno_actors.domain.values`.
     """
 
     def __init__(self, store: EventStore, name: str, classes: Classes) -> None:
@@ -35,10 +35,10 @@ class ViewReader:
         self._classes = classes
 
     async def get(self, key: Key, default: Any = None) -> Any:
-        """The value of ``key``, or ``default``.
+        """Return the value of ``key``, or ``default`` if the view has no such key.
 
         Raises:
-            TypeError, ValueError: It is no key.
+            TypeError, ValueError: ``key`` is not a valid key.
         """
         packed = pack_key(key)
         found = await self._read(packed, packed + b"\0", 1)
@@ -47,15 +47,16 @@ class ViewReader:
     async def range(
         self, prefix: Key = (), *, after: Key | None = None, limit: int | None = None
     ) -> list[tuple[Key, Any]]:
-        """Keys and values in the order of the keys.
+        """Return keys and values in key order.
 
         Args:
             prefix: Only keys that begin with these parts.
-            after: Only keys after this one: the last of the page before; the key ``None`` is written ``(None,)``.
-            limit: At most so many.
+            after: Only keys after this one, usually the last key of the previous page. Write ``(None,)`` for the
+                key ``None``.
+            limit: Maximum number of keys. Default is no limit.
 
         Raises:
-            TypeError, ValueError: ``prefix`` or ``after`` is no key, or ``limit`` is negative.
+            TypeError, ValueError: ``prefix`` or ``after`` is not a valid key, or ``limit`` is negative.
         """
         check_count("limit", limit, none=True)
         start = pack_key(prefix) if prefix != () else _FIRST
@@ -70,7 +71,7 @@ class ViewReader:
 
 
 class PublishedView(ViewReader):
-    """The view of a projection as others see it: the last that was built to the end. Empty before the first."""
+    """A projection's view as readers see it: the last one that was fully built. It is empty until then."""
 
     @override
     async def _read(self, start: bytes, end: bytes, limit: int | None) -> list[tuple[bytes, bytes]]:
@@ -78,40 +79,41 @@ class PublishedView(ViewReader):
             current = (await entry_of(self._store, self._name)).current
             found = [] if current is None else await self._store.read_view(current, start, end, limit)
             if (await entry_of(self._store, self._name)).current == current:
-                return found  # else it may have been removed meanwhile
+                return found  # otherwise the view may have been removed meanwhile
 
 
 class View(ViewReader):
-    """A view as its projection sees it: with what the events before it in the same transaction have written."""
+    """A view as its projection sees it, including its changes that are not committed yet."""
 
     def __init__(self, store: EventStore, name: str, classes: Classes) -> None:
         super().__init__(store, name, classes)
         self._kept: dict[bytes, bytes | None] = {}
-        self._changes: dict[bytes, bytes | None] = {}  # of the event that is being handled
+        self._changes: dict[bytes, bytes | None] = {}  # made by the event that is being handled
 
     def put(self, key: Key, value: object) -> None:
-        """Write ``value``, in place of what was there; it is recorded with the progress of the projection.
+        """Set ``key`` to ``value``. The store records it together with the projection's progress.
 
         Raises:
-            TypeError, ValueError: It is no key, or the value is of no kind that `uno_actors.domain.values` knows.
+            TypeError, ValueError: ``key`` is not a valid key, or `uno_actors.domain.values` does not support the
+                type of ``value``.
         """
         self._changes[pack_key(key)] = pack_value(value, self._classes, may_share=True)
 
     def delete(self, key: Key) -> None:
-        """Remove ``key``, if it is there."""
+        """Remove ``key`` if the view has it."""
         self._changes[pack_key(key)] = None
 
     def keep(self) -> None:
-        """The event is handled: what it has written is to be recorded."""
+        """Keep the changes of the event, which was handled, for the next transaction."""
         self._kept |= self._changes
         self._changes.clear()
 
     def forget(self) -> None:
-        """The event has failed: it has written nothing."""
+        """Discard the changes of the event, whose handling failed."""
         self._changes.clear()
 
     def take_changes(self) -> list[ViewChange]:
-        """What is to be recorded."""
+        """Return the kept changes, to record them, and clear them here."""
         changes = [ViewChange(self._name, key, value) for key, value in self._kept.items()]
         self._kept.clear()
         return changes
@@ -126,18 +128,18 @@ class View(ViewReader):
 
 
 def aside_key(position: int) -> bytes:
-    """The key under which a view notes that the event at ``position`` was set aside: it is not counted in it."""
+    """Return the key that marks the event at ``position`` as set aside, so the view does not count it."""
     return _ASIDE + _I64.pack(position)
 
 
 class Entry(NamedTuple):
-    """What the directory says of one projection.
+    """The directory's entry of one projection.
 
     Attributes:
-        current: The view that is read.
-        writing: The view that is written.
-        views: All that may have something in them.
-        builds: How often a rebuild was asked for.
+        current: The view that readers get; ``None`` before the first is built.
+        writing: The view that the projection writes.
+        views: All views of the projection that may hold data.
+        builds: Number of rebuilds requested so far.
     """
 
     current: str | None = None
@@ -146,19 +148,19 @@ class Entry(NamedTuple):
     builds: int = 0
 
     def of(self, name: str) -> ViewChange:
-        """The change that enters it for the projection of this name."""
+        """Return the change that writes this entry for the projection ``name``."""
         return ViewChange(DIRECTORY, pack_key(name), pack_value(list(self), {}, may_share=True))
 
 
 async def entry_of(store: EventStore, name: str) -> Entry:
-    """What the directory says of the projection of this name."""
+    """Return the directory's entry of the projection ``name``; an empty entry if there is none."""
     key = pack_key(name)
     found = await store.read_view(DIRECTORY, key, key + b"\0", 1)
     return Entry(*unpack_value(found[0][1], {})) if found else Entry()
 
 
 async def entries(store: EventStore) -> dict[str, Entry]:
-    """What the directory says of each projection."""
+    """Return the directory's entries by projection name."""
     found = await store.read_view(DIRECTORY, limit=None)
     return {str(unpack_key(key)): Entry(*unpack_value(value, {})) for key, value in found}
 
@@ -166,14 +168,14 @@ async def entries(store: EventStore) -> dict[str, Entry]:
 async def view_to_write(
     store: EventStore, name: str, version: int, *, anew: bool = False, also: Sequence[ViewChange] = ()
 ) -> tuple[str, int]:
-    """The view that a projection of this name and version is to write, and the position to go on from.
+    """Return the view that the projection must write, and the position after which it continues.
 
     Args:
-        store: Where it lives.
-        name: Of the projection.
-        version: Of the projection.
-        anew: Whether to begin at the first event, whatever there is.
-        also: Changes to be recorded with that.
+        store: The store that holds the view.
+        name: The projection's name.
+        version: The projection's version.
+        anew: Whether to build a new view from the first event even if one exists.
+        also: Changes to record in the same transaction.
     """
     entry = await entry_of(store, name)
     builds = entry.builds + anew
@@ -181,7 +183,7 @@ async def view_to_write(
     position = (await store.checkpoints()).get(view)
     begins = position is None
     if begins:
-        await store.drop_view(view)  # what is left of one whose removal was cut short
+        await store.drop_view(view)  # clears the rest of a view whose removal was interrupted
     views = tuple(dict.fromkeys((*entry.views, view)))
     now = Entry(entry.current, view, views, builds)
     if begins or now != entry:

@@ -1,6 +1,6 @@
-"""How a projection goes through its events: several are counted in one transaction, with its position.
+"""How a projection goes through its events: it counts several in one transaction, together with its position.
 
-At each start of its actor it continues from what the store says.
+Whenever its actor starts, the projection continues from the position in the store.
 """
 
 import time
@@ -19,17 +19,17 @@ from uno_actors.store.port import EventStore
 from uno_actors.store.records import ViewChange
 
 PROJECTION_SECONDS = 0.1
-"""After this time a projection records what it has counted, and gives up its turn no sooner than that."""
+"""After this time a projection records what it has counted; it does not give up its turn earlier."""
 
 
 class ViewBuilding(InOrder):
-    """Has a projection handle events one after the other, and records what they write in one transaction.
+    """Passes events to a projection one after the other, and records their changes in one transaction.
 
     Args:
         projection: The handler.
-        subscription: As for `InOrder`; so are the others.
-        store: Where the view lives.
-        router: Told of progress.
+        subscription: The handler's subscription.
+        store: The store that holds the log and the view.
+        router: Receives reports of progress.
         calls: Calls the handler.
     """
 
@@ -51,9 +51,9 @@ class ViewBuilding(InOrder):
             await self._find_view()
 
     async def _find_view(self, *, also: Sequence[ViewChange] = ()) -> None:
-        """Look up which view to write and how far it has come: a commit that was reported as failed may be there.
+        """Look up which view to write and its position: a commit that was reported as failed may have succeeded.
 
-        With ``also``, changes that are recorded together with it, begin a new view, as was requested.
+        With ``also``, begin a new view, as requested, and record these changes in the same transaction.
         """
         subscription, projection = self._subscription, self._projection
         view, position = await view_to_write(
@@ -96,9 +96,9 @@ class ViewBuilding(InOrder):
         return count, error
 
     async def _record(self, position: int, changes: Sequence[ViewChange]) -> None:
-        """Record what the projection has written with its position, which nothing else may move meanwhile.
+        """Record the projection's changes with its position, which nothing else may move meanwhile.
 
-        If that fails, it may be recorded nevertheless: the view is looked up again.
+        A write that fails may still have been recorded, so the view is looked up again.
         """
         subscription = self._subscription
         progress = subscription.progress
@@ -108,7 +108,7 @@ class ViewBuilding(InOrder):
                 await self._store.save_progress({name: position}, views=changes)
         except Exception:
             self._view_is = "unknown"
-            if subscription.live:  # others need not wait until the store is back
+            if subscription.live:  # the other handlers need not wait for the store
                 subscription.fall_behind()
             raise
         progress.checkpoint = name
@@ -121,7 +121,7 @@ class ViewBuilding(InOrder):
 
     @override
     async def needs_retry(self, position: int) -> bool:
-        key = aside_key(position)  # not there if the event was counted when the view was built again
+        key = aside_key(position)  # absent if a rebuild of the view has counted the event
         return bool(await self._store.read_view(self._subscription.progress.checkpoint, key, key + b"\0", 1))
 
     @override
