@@ -90,7 +90,7 @@ class PendingRequests:
     def was_reset(self, request: Reset) -> None:
         """The reset is carried out."""
         self._carried_out = request.request
-        if self.reset == request:  # else a newer one has come meanwhile
+        if self.reset == request:  # otherwise a newer request came meanwhile
             self.reset = None
         if self._last.reset == request:
             self._last = replace(self._last, reset=None)

@@ -110,7 +110,7 @@ class Subscription:
         self.progress = Progress(position, "" if spec.keeps_a_view else spec.name)
         self.failures = Failures()
         self.requests = PendingRequests()
-        self.leased = True  # else its position is another process's to move, also when it was stopped
+        self.leased = True  # if false, only another process may move the position, even after a stop
         self.queue: deque[Delivery] = deque()
         self.under_way: dict[int, Delivery] = {}  # taken from the queue, and the router waits for them
         self.overdue: set[asyncio.Future[Any]] = set()  # calls on threads that took too long
@@ -297,7 +297,7 @@ class Subscription:
         self.handled += 1
         self.finish(position)
         self.leave(position)
-        if (given := self.under_way.pop(position, None)) is not None:  # else it fell behind meanwhile
+        if (given := self.under_way.pop(position, None)) is not None:  # otherwise it fell behind meanwhile
             self.give_back(given)
 
     def done_alone(self, delivery: Delivery) -> None:
@@ -308,7 +308,7 @@ class Subscription:
         progress = self.progress
         progress.pending.clear()
         progress.position = delivery.position
-        if self.under_way:  # else it fell behind meanwhile
+        if self.under_way:  # otherwise it fell behind meanwhile
             self.under_way.clear()
             self.give_back(delivery)
 
@@ -338,11 +338,11 @@ class Subscription:
         return failed
 
     def fail(self) -> None:
-        """Its actor is about to fail on account of an event."""
+        """Its actor is about to fail because of an event."""
         self.fall_behind(self._state if self._state in ("stopped", "standby") else "restarting")
 
     def changes_aside(self, position: int) -> list[ViewChange]:
-        """What a view notes when the event at ``position`` is set aside."""
+        """Return the changes that mark the event at ``position`` as set aside in a view."""
         if not self.spec.keeps_a_view:
             return []
         return [ViewChange(self.progress.checkpoint, aside_key(position), b"")]
@@ -365,7 +365,7 @@ class Subscription:
     # --- for others to read ---
 
     def checkpoint(self, dispatched: int) -> int:
-        """Everything up to here is done, given that the router has handed out events up to ``dispatched``."""
+        """Return the position up to which everything is done, if the router has dispatched up to ``dispatched``."""
         position = self.progress.position
         return max(position, dispatched) if self.idle else position
 
