@@ -280,7 +280,7 @@ async def test_5_no_half_state_behind_a_failed_append() -> None:
 
 
 async def test_6_at_least_once_in_order(tmp_path: Path) -> None:
-    """A handler sees what matches in log order, and after a restart goes on from its checkpoint."""
+    """A handler sees what matches in log order, and after a restart continues from its checkpoint."""
     seen: list[int] = []
 
     @subscribe(topic_pattern="accounts.*", name="reader", start="earliest")

@@ -590,7 +590,7 @@ async def test_a_stuck_handler_loses_its_turn_and_others_go_on(
         assert seen == [], "its turn is not over"
         clock.advance(0.7)
         await until(lambda: seen == [1, 2, 3])
-        assert "handler is slow, others go on without it" in caplog.text
+        assert "handler is slow, the others continue without it" in caplog.text
         assert system.statistics().handlers["stuck"].state == "catching up"
         gate.set()
         await system.settled()

@@ -229,7 +229,7 @@ def main() -> None:
     try:
         asyncio.run(ingest(arguments.file, arguments.data_dir, show, every))
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from here")
+        sys.exit("interrupted; the same command resumes from here")
 
 
 if __name__ == "__main__":

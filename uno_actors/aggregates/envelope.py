@@ -88,7 +88,7 @@ class CommandEnvelope:
 
     Attributes:
         command: The command.
-        future: The reply; ``None`` if nobody waits, or once it is answered.
+        future: The reply; ``None`` if none waits, or once it is answered.
         receiver: The actor that it was delivered to, if there is a reply.
         started: Whether its aggregate has decided, or an earlier result was found.
         withdrawn: Whether it has timed out before that: it is not handled any more.

@@ -164,7 +164,7 @@ class HandlerControl:
         """
         entry = await self._check_known(name)
         if not is_start(to):
-            raise InvalidReset(f"{name} goes on from {STARTS}, not from {to!r}")
+            raise InvalidReset(f"{name} continues from {STARTS}, not from {to!r}")
         end = await self._store.last_position()
         position = await position_of(self._store, to, end)
         if entry is not None and position:
@@ -172,7 +172,7 @@ class HandlerControl:
                 f"{name} is a projection, which counts every event: reset it to 'earliest' alone"
             )
         if not 0 <= position <= end:
-            raise InvalidReset(f"{name} cannot go on after position {position}: the log ends at {end}")
+            raise InvalidReset(f"{name} cannot continue after position {position}: the log ends at {end}")
         request = secrets.token_hex(8)
         replaced = [key for key, _ in await self._entries() if key[:2] == (name, RESET)]
         await self._change(

@@ -98,7 +98,7 @@ def warn_of_skipped(
             spec,
             f"handler {str(spec.name)!r} is new and begins at the end of the log, after position {end}, while no"
             f" handler of this system has the checkpoint of {shown}{more}: if it was renamed or moved, events"
-            f' are skipped; write @subscribe(name="{first}", ...) and it goes on from there',
+            f' are skipped; write @subscribe(name="{first}", ...) and it continues from there',
         )
 
 

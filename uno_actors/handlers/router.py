@@ -236,7 +236,7 @@ class RouterActor(Actor):
 
     def _leave_behind(self, subscription: Subscription) -> None:
         if subscription.live:
-            self._log.warning("handler is slow, others go on without it", handler=subscription.name)
+            self._log.warning("handler is slow, the others continue without it", handler=subscription.name)
             subscription.fall_behind()
 
     def _watch_turns(self) -> None:
