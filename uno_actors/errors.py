@@ -79,7 +79,7 @@ def as_error(error: BaseException, who: str) -> Exception:
 
     The rule for all replies: only the caller's own cancellation arrives as ``CancelledError``, and no reply ends a
     program, a task group or a loop by the meaning that Python gives to its exception. So ``StopIteration``, and
-    whatever is not an ``Exception``, arrives as the ``__cause__`` of an error of ours.
+    anything that is not an ``Exception``, arrives as the ``__cause__`` of an error of uno_actors.
     """
     if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
         return error
@@ -362,8 +362,8 @@ class UnknownActor(CallerError, LookupError):
 class ExitRaised(CallerError, RuntimeError):
     """The work for a reply raised an exception that must not reach the caller: it would end a program or a loop there.
 
-    This concerns ``SystemExit``, ``KeyboardInterrupt``, ``GeneratorExit``, ``StopIteration`` and whatever else is not
-    an ``Exception``. The exception is the ``__cause__``.
+    This concerns ``SystemExit``, ``KeyboardInterrupt``, ``GeneratorExit``, ``StopIteration`` and anything else that
+    is not an ``Exception``. The exception is the ``__cause__``.
 
     Attributes:
         who: Whose code raised it.

@@ -104,8 +104,6 @@ class EventBus:
 
     Any thread may subscribe. Any event loop may publish.
 
-    Longer than other classes: its signatures and what they say are most of it, and its lock guards all its indexes.
-
     Args:
         name: Name of the bus in logs.
         registry: The bus also serves every handler in this registry, including handlers added later. The

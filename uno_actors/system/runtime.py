@@ -324,10 +324,10 @@ class Runtime:
         except TimeoutError:
             return False
         except asyncio.CancelledError:
-            self._log.warning("stopping goes on, though its task was cancelled")
+            self._log.warning("stopping continues although its task was cancelled")
             return isinstance(work, Future) and await self._within(deadline, work)
         except Exception as error:  # noqa: BLE001 - a third-party store may raise anything
-            self._log.error("stopping goes on after an error", exc_info=error)
+            self._log.error("stopping continues after an error", exc_info=error)
             return False
         return True
 
