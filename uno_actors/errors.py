@@ -20,7 +20,7 @@ from uno_actors.store_urls import without_password, without_secrets
 
 
 class UnoError(Exception):
-    """The root of the tree."""
+    """The base class of all errors of uno_actors."""
 
 
 class CallerError(UnoError):
@@ -79,7 +79,7 @@ def as_error(error: BaseException, who: str) -> Exception:
 
     The rule for all replies: only the caller's own cancellation arrives as ``CancelledError``, and no reply ends a
     program, a task group or a loop by the meaning that Python gives to its exception. So ``StopIteration``, and
-    whatever is not an ``Exception``, arrives as the ``__cause__`` of an error of ours.
+    anything that is not an ``Exception``, arrives as the ``__cause__`` of an error of uno_actors.
     """
     if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
         return error
@@ -148,8 +148,8 @@ class NoDeadLetter(CallerError):
     """There is no dead letter of this handler at this position.
 
     Attributes:
-        handler: Its name.
-        position: In the log.
+        handler: Name of the handler.
+        position: Position in the log.
     """
 
     def __init__(self, handler: str, position: int) -> None:
@@ -362,8 +362,8 @@ class UnknownActor(CallerError, LookupError):
 class ExitRaised(CallerError, RuntimeError):
     """The work for a reply raised an exception that must not reach the caller: it would end a program or a loop there.
 
-    This concerns ``SystemExit``, ``KeyboardInterrupt``, ``GeneratorExit``, ``StopIteration`` and whatever else is not
-    an ``Exception``. The exception is the ``__cause__``.
+    This concerns ``SystemExit``, ``KeyboardInterrupt``, ``GeneratorExit``, ``StopIteration`` and anything else that
+    is not an ``Exception``. The exception is the ``__cause__``.
 
     Attributes:
         who: Whose code raised it.
@@ -538,10 +538,10 @@ class StoreUnavailable(WorldError):
 
 
 class LeaseLost(StoreUnavailable):
-    """Another process has taken over handlers of this one; what this one still writes for them is refused.
+    """Another process has taken over handlers of this one. The store refuses what this process still writes for them.
 
     Attributes:
-        handlers: Their names.
+        handlers: Names of these handlers.
     """
 
     def __init__(self, store: str, handlers: Iterable[str]) -> None:
@@ -566,10 +566,10 @@ class OutcomeUnknown(WorldError):
     """The store failed while committing: it is unknown whether the events were recorded.
 
     Attributes:
-        command_id: Of the command that was handled: sent again with this id, it takes effect once. ``None`` if there
-            was no command, or if the system remembers none.
-        since: Position of the log after which its events are, if they were recorded: with ``ask(command,
-            since=...)`` it takes effect once, however late it is sent again. ``None`` as above.
+        command_id: Id of the handled command. If it is sent again with this id, it takes effect once. ``None`` if
+            there was no command, or if the system remembers no commands.
+        since: Log position before the command's events, if they were recorded. With ``ask(command, since=...)`` the
+            command takes effect once, however late it is sent again. ``None`` as above.
     """
 
     def __init__(
@@ -645,9 +645,9 @@ class HandlerTimeout(WorldError, TimeoutError):
     """An event handler took longer than its ``timeout``; it counts as a failed attempt.
 
     Attributes:
-        handler: Its name.
-        event: The event, or batch of events, that it was handling.
-        seconds: Its ``timeout``.
+        handler: Name of the handler.
+        event: The event, or batch of events, that the handler was handling.
+        seconds: The handler's ``timeout``, in seconds.
     """
 
     def __init__(self, handler: str, event: str, seconds: float) -> None:
@@ -682,7 +682,7 @@ class SupervisorGaveUp(WorldError):
     """A supervisor saw more failures than its restart budget allows, or a failure that escalates.
 
     Attributes:
-        supervisor: Its name.
+        supervisor: Name of the supervisor.
         child: The name of the child that failed.
         cause: The child's last error.
     """

@@ -2,6 +2,6 @@
 
 May import: all below: leaves to handlers.
 
-Read `bus`, then `publisher`. `subscription` says which events a handler selects; `concurrent_runs` runs
-the handlers of one event side by side.
+Read `bus`, then `publisher`. `subscription` finds the handlers of an event; `concurrent_runs` runs them
+concurrently.
 """

@@ -6,7 +6,6 @@ For events that must not be lost, use `EventPublisher` and the handlers of an `A
 
 import asyncio
 import inspect
-import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any, Protocol, TypeVar, cast, overload
 
 from uno_actors.actors.dispatcher import MAX_DEPTH, Dispatcher, outcome_of
 from uno_actors.bus.concurrent_runs import ConcurrentRuns
-from uno_actors.bus.subscription import BusSubscription, event_classes, selection, spec_for, target_key
+from uno_actors.bus.subscription import BusSubscription, Kind, SubscriptionTable, selection, spec_for
 from uno_actors.causality import _current as _current_cause
 from uno_actors.causality import current_cause
 from uno_actors.domain.aggregate import AggregateRoot
@@ -30,7 +29,6 @@ from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import EventHandler, EventPriority, HandlerContext, HandlerSpec
 from uno_actors.handlers.subscribe import HandlerRegistry, gather
 from uno_actors.logs import get_logger, program_logger
-from uno_actors.topics import TopicTrie
 
 T = TypeVar("T")
 E = TypeVar("E", bound=DomainEvent)
@@ -79,10 +77,6 @@ class BusStatistics:
     failed: int
 
 
-Kind = tuple[type[DomainEvent], str | None, str | None]
-"""Class, topic and aggregate type of an event."""
-
-
 class _System(SystemServices, Protocol):
     """The system to which a bus belongs."""
 
@@ -92,6 +86,9 @@ class _System(SystemServices, Protocol):
 
 class EventBus:
     """Delivers events to handlers in memory. It is not durable: see the module.
+
+    This class is long because programs call it directly: a third of its lines are docstrings and the overloads of
+    `subscribe`.
 
     `publish` returns when every matching handler has run. For each event, all HIGH handlers finish before the
     first NORMAL handler starts, and all NORMAL handlers before the first LOW handler. Handlers of one priority
@@ -106,8 +103,6 @@ class EventBus:
     published and commands sent inside a handler name the handled event as their cause.
 
     Any thread may subscribe. Any event loop may publish.
-
-    Longer than other classes: its signatures and what they say are most of it, and its lock guards all its indexes.
 
     Args:
         name: Name of the bus in logs.
@@ -131,11 +126,7 @@ class EventBus:
         self._registered: dict[int, tuple[HandlerSpec, BusSubscription]] = {}
         self._system = system
         self._own_dispatcher: Dispatcher | None = None
-        self._subscriptions: dict[BusSubscription, None] = {}
-        self._by_target: dict[tuple[int, ...], list[BusSubscription]] = {}
-        self._by_type: dict[type[DomainEvent], dict[BusSubscription, None]] = {}
-        self._by_topic: TopicTrie[BusSubscription] = TopicTrie()
-        self._order = itertools.count()
+        self._subscriptions = SubscriptionTable()
         self._lock = threading.RLock()
         self._routes: Routes[Kind, BusSubscription] = Routes(self._matching, self._lock, skip_empty=True)
         self._dead_letters: deque[FailedDelivery] = deque(maxlen=KEPT)
@@ -212,7 +203,7 @@ class EventBus:
         with self._lock:
             self._serve_registry()
             wanted = selection(spec)
-            if any(selection(other.spec) == wanted for other in self._by_target.get(target_key(handler), ())):
+            if any(selection(other.spec) == wanted for other in self._subscriptions.of_handler(handler)):
                 return handler
             self._add(spec)
         return handler
@@ -224,7 +215,7 @@ class EventBus:
         """
         with self._lock:
             self._serve_registry()
-            ended = tuple(self._by_target.get(target_key(handler), ()))
+            ended = self._subscriptions.of_handler(handler)
             for subscription in ended:
                 self._remove(subscription)
         return bool(ended)
@@ -247,32 +238,17 @@ class EventBus:
             self._served = state
 
     def _add(self, spec: HandlerSpec) -> BusSubscription:
-        subscription = BusSubscription(spec, next(self._order))
-        self._subscriptions[subscription] = None
-        self._by_target.setdefault(target_key(spec.target), []).append(subscription)
-        if spec.topic_pattern is not None:
-            self._by_topic.add(spec.topic_pattern, subscription)
-        else:
-            for kind in event_classes(spec):
-                self._by_type.setdefault(kind, {})[subscription] = None
+        subscription = self._subscriptions.add(spec)
         self._routes.clear()
         return subscription
 
     def _remove(self, subscription: BusSubscription) -> None:
-        if subscription not in self._subscriptions:
-            return
-        spec = subscription.spec
-        del self._subscriptions[subscription]
-        of_target = self._by_target[target_key(spec.target)]
-        of_target.remove(subscription)
-        if not of_target:
-            del self._by_target[target_key(spec.target)]
-        if spec.topic_pattern is not None:
-            self._by_topic.remove(spec.topic_pattern, subscription)
-        else:
-            for kind in event_classes(spec):
-                del self._by_type[kind][subscription]
+        self._subscriptions.remove(subscription)
         self._routes.clear()
+
+    def _matching(self, route: Kind) -> list[BusSubscription]:
+        with self._lock:
+            return self._subscriptions.matching(route)
 
     # --- publishing ---
 
@@ -370,23 +346,6 @@ class EventBus:
         if error is not None:
             raise error
         return cast("T", value)
-
-    def _matching(self, route: Kind) -> list[BusSubscription]:
-        """The subscriptions that select events of this class, topic and aggregate type, in order of subscription."""
-        kind, topic, aggregate_type = route
-        with self._lock:
-            of_kind = {
-                subscription: None for base in kind.__mro__ for subscription in self._by_type.get(base, ())
-            }
-            found = list(of_kind)
-            if topic is not None:
-                found += (
-                    subscription
-                    for subscription in self._by_topic.match(topic)
-                    if issubclass(kind, event_classes(subscription.spec))
-                )
-            found = [each for each in found if each.spec.aggregate_type in (None, aggregate_type)]
-            return sorted(found, key=lambda subscription: subscription.order)
 
     async def _run(
         self,
