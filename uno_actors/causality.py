@@ -31,6 +31,10 @@ class Cause(NamedTuple):
     position: int | None = None
     store: object = None
 
+    def fill(self, correlation_id: str | None, causation_id: str | None) -> tuple[str, str]:
+        """The two ids of a message that this one causes; ids that it was given win."""
+        return correlation_id or self.correlation_id, causation_id or self.causation_id
+
 
 _current: ContextVar[Cause | None] = ContextVar("uno_actors.cause", default=None)
 

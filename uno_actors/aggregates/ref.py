@@ -108,8 +108,7 @@ def _caused(command: Command[R], cause: Cause) -> Command[R]:
     """``command`` with the ids of ``cause``; explicit values win."""
     if command.correlation_id and command.causation_id:
         return command
-    correlation_id = command.correlation_id or cause.correlation_id
-    causation_id = command.causation_id or cause.causation_id
+    correlation_id, causation_id = cause.fill(command.correlation_id, command.causation_id)
     return command.model_copy(update={"correlation_id": correlation_id, "causation_id": causation_id})
 
 

@@ -429,10 +429,8 @@ def with_cause(event: E) -> E:
         return event
     if event.correlation_id is not None and event.causation_id is not None:
         return event
-    return event.stamped(
-        correlation_id=event.correlation_id or cause.correlation_id,
-        causation_id=event.causation_id or cause.causation_id,
-    )
+    correlation_id, causation_id = cause.fill(event.correlation_id, event.causation_id)
+    return event.stamped(correlation_id=correlation_id, causation_id=causation_id)
 
 
 class _NoSystem:

@@ -152,13 +152,15 @@ class AggregateRoot:
             raise InvalidAggregate(type(self).__name__, reason)
         if event.version != event._schema_version:
             check_metadata(event)
-        cause = _current_cause.get()
+        cause, correlation_id, causation_id = _current_cause.get(), event.correlation_id, event.causation_id
+        if cause is not None:
+            correlation_id, causation_id = cause.fill(correlation_id, causation_id)
         stamped = event.stamped(
             aggregate_id=self._id,
             aggregate_type=self.aggregate_type,
             aggregate_version=self.version + 1,
-            correlation_id=event.correlation_id or (cause and cause.correlation_id),
-            causation_id=event.causation_id or (cause and cause.causation_id),
+            correlation_id=correlation_id,
+            causation_id=causation_id,
         )
         applied = stamped
         if not mark_exact(stamped):
