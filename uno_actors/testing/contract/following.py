@@ -62,26 +62,37 @@ async def subscriptions_end_with_the_store(make_store: MakeStore) -> None:
     """Closing the store ends its subscriptions, those that wait and those in the middle; later ones refuse."""
     async with opened(make_store) as store:
         log = await store.append(*[noted("a", str(number)) for number in range(3)])
+        found: list[list[RecordedEvent]] = [[], []]
         waiting = [
-            asyncio.ensure_future(_take_all(store.subscribe(after))) for after in (0, log[-1].position)
+            asyncio.ensure_future(_take_all(store.subscribe(after), taken))
+            for after, taken in zip((0, log[-1].position), found, strict=True)
         ]
         middle = store.subscribe()
         expect_equal(await anext(middle), log[0], "the first of a subscription")
-        await asyncio.sleep(0.01)
+        async with asyncio.timeout(PATIENCE):
+            while len(found[0]) < len(log):  # noqa: ASYNC110 - stores wake readers in many ways
+                await asyncio.sleep(0.001)
         await store.close()
-        done, pending = await asyncio.wait(waiting, timeout=PATIENCE)
+        _, pending = await asyncio.wait(waiting, timeout=PATIENCE)
         for task in pending:
             task.cancel()
         expect_equal(len(pending), 0, "subscriptions that did not end")
-        found = [await task for task in waiting if task in done]
+        for task in waiting:
+            await task
         expect_equal(found, [log, []], "what subscriptions gave until the store was closed")
         rest = await asyncio.wait_for(_take_all(middle), PATIENCE)
         expect_equal(rest, log[1 : 1 + len(rest)], "what one in the middle gave then")
         await expect_error(StoreUnavailable, _take_all(store.subscribe()), "subscribing after close")
 
 
-async def _take_all(subscription: AsyncIterator[RecordedEvent]) -> list[RecordedEvent]:
-    return [recorded async for recorded in subscription]
+async def _take_all(
+    subscription: AsyncIterator[RecordedEvent], taken: list[RecordedEvent] | None = None
+) -> list[RecordedEvent]:
+    """What a subscription gives until it ends; each event is in ``taken`` as soon as it is there."""
+    taken = [] if taken is None else taken
+    async for recorded in subscription:
+        taken.append(recorded)
+    return taken
 
 
 async def listeners_hear_of_commits(make_store: MakeStore) -> None:
