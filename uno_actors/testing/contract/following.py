@@ -69,9 +69,7 @@ async def subscriptions_end_with_the_store(make_store: MakeStore) -> None:
         ]
         middle = store.subscribe()
         expect_equal(await anext(middle), log[0], "the first of a subscription")
-        async with asyncio.timeout(PATIENCE):
-            while len(found[0]) < len(log):  # noqa: ASYNC110 - stores wake readers in many ways
-                await asyncio.sleep(0.001)
+        await _take(found[0], len(log))
         await store.close()
         _, pending = await asyncio.wait(waiting, timeout=PATIENCE)
         for task in pending:
