@@ -75,8 +75,7 @@ async def subscriptions_end_with_the_store(make_store: MakeStore) -> None:
         for task in pending:
             task.cancel()
         expect_equal(len(pending), 0, "subscriptions that did not end")
-        for task in waiting:
-            await task
+        await asyncio.gather(*waiting)
         expect_equal(found, [log, []], "what subscriptions gave until the store was closed")
         rest = await asyncio.wait_for(_take_all(middle), PATIENCE)
         expect_equal(rest, log[1 : 1 + len(rest)], "what one in the middle gave then")
