@@ -177,12 +177,14 @@ class Snapshots:
         # at all the same: they would be forgotten, and run again if they come again.
         end = max(end, begun)
         after = max(0, begun - reach)
-        while after < end and (page := await self._store.read_stream(stream, after)):
+        while page := await self._store.read_stream(stream, after):
             for position, record in page:
                 after += 1
                 if after > begun:
                     instance.replay([to_event(record, self._store.event_registry, position)])
                 look(record)
+            if after >= end:
+                break
             await asyncio.sleep(0)  # a long stream must not keep the event loop from others
         return instance, instance.version - begun
 
