@@ -102,8 +102,7 @@ class InMemoryEventStore(EventStore):
         dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
         self._check_open()
-        letters = [(letter.handler, letter.position) for letter in dead_letters]
-        check_progress(checkpoints, [*letters, *dropped], views)
+        check_progress(checkpoints, dead_letters, views, dropped)
         self._checkpoints.update(checkpoints)
         self._dead_letters.update({(letter.handler, letter.position): letter for letter in dead_letters})
         for view, key, value in views:

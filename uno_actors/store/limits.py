@@ -12,6 +12,7 @@ from typing import NamedTuple
 from uno_actors.domain.aggregate import MAX_ID_BYTES, MAX_TYPE_BYTES, check_aggregate_id, unfit_name
 from uno_actors.errors import EventNotSerializable, InvalidHandler, UnoError
 from uno_actors.store.codec import Record
+from uno_actors.store.records import DeadLetter, ViewChange
 
 MAX_TEXT_BYTES = 1000
 """The longest id, topic or name of an event type in the header of a record, in bytes of UTF-8: indexes have pages."""
@@ -187,20 +188,23 @@ def check_lease(name: str) -> None:
 
 def check_progress(
     checkpoints: Mapping[str, int],
-    letters: Sequence[tuple[str, int]],
-    views: Sequence[tuple[str, bytes, bytes | None]],
+    dead_letters: Sequence[DeadLetter] = (),
+    views: Sequence[ViewChange] = (),
+    dropped: Sequence[tuple[str, int]] = (),
 ) -> None:
     """Refuse progress that not every store can keep.
 
     Args:
         checkpoints: Positions by the names of handlers.
-        letters: Handler and position of each dead letter that is written or dropped.
+        dead_letters: Those that are written.
         views: See `ViewChange`.
+        dropped: Handler and position of each dead letter that is dropped.
 
     Raises:
         InvalidHandler: See `check_handlers`.
         ValueError: A position is negative, or beyond 63 bits; or a key of a view is empty or too long.
     """
+    letters = [*((letter.handler, letter.position) for letter in dead_letters), *dropped]
     check_handlers({*checkpoints, *(handler for handler, _ in letters), *(view for view, _, _ in views)})
     for view, key, _ in views:
         if not 0 < len(key) <= MAX_KEY_BYTES:

@@ -147,8 +147,7 @@ class LmdbEventStore(EventStore):
         views: Sequence[ViewChange] = (),
         dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
-        letters = [(letter.handler, letter.position) for letter in dead_letters]
-        check_progress(checkpoints, [*letters, *dropped], views)
+        check_progress(checkpoints, dead_letters, views, dropped)
         work = SaveProgress(dict(checkpoints), tuple(dead_letters), tuple(views), tuple(dropped))
         await self._writer.submit(work)
 
@@ -160,7 +159,7 @@ class LmdbEventStore(EventStore):
 
     @override
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
-        check_progress({}, [(handler, position)], ())
+        check_progress({}, dropped=[(handler, position)])
         return await self._writer.submit(DropDeadLetter(handler, position))
 
     @override

@@ -199,8 +199,7 @@ class DatabaseEventStore(EventStore):
         views: Sequence[ViewChange] = (),
         dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
-        letters = [(letter.handler, letter.position) for letter in dead_letters]
-        check_progress(checkpoints, [*letters, *dropped], views)
+        check_progress(checkpoints, dead_letters, views, dropped)
         progress = SaveProgress(
             dict(checkpoints),
             tuple(dead_letters),
