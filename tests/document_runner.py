@@ -24,7 +24,7 @@ MAIN = COMMAND.load()
 
 
 def become(request: dict[str, Any], output: int, errors: int) -> int:
-    """In the child: run what is asked for; the exit code."""
+    """Run the requested program in the child and return its exit code."""
     os.dup2(output, 1)
     os.dup2(errors, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -53,7 +53,7 @@ def become(request: dict[str, Any], output: int, errors: int) -> int:
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Run what is asked for in a child of this process."""
+    """Fork a child of this process that runs the requested program."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         child = os.fork()
         if child == 0:

@@ -302,7 +302,7 @@ async def test_events_of_another_process_are_heard_of_within_fifty_milliseconds(
         await until(lambda: len(heard) >= 22)
         assert len(heard) == 22  # the store's own append was not reported again by what looks for others
         stop()
-        await until(lambda: store._watcher.loop is None)  # nobody listens, nobody looks
+        await until(lambda: store._watcher.loop is None)  # without a listener, the watcher stops
 
 
 async def test_checkpoints_of_another_process_are_no_news(tmp_path: Path) -> None:

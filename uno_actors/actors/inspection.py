@@ -186,7 +186,7 @@ def late(cell: Inspected, reply: PendingReply, message: str, seconds: float) -> 
 
 
 def doing(cell: Inspected) -> str:
-    """What the actor is handling, since when and at which line, for those who wait for it."""
+    """What the actor is handling, since when and at which line; errors tell it to askers that wait."""
     handling = cell.handling
     if handling is None:
         return f"{cell} is {state_of(cell)}"

@@ -69,7 +69,7 @@ async def streams_are_named_by_type_and_id(make_store: MakeStore) -> None:
         )
         expect_equal(await texts_of(store, "alice", of="User"), ["user"], "the user")
         expect_equal(await store.aggregate_types("alice"), ["Account", "User"], "types of alice")
-        expect_equal(await store.aggregate_types("bob"), [], "types of nobody")
+        expect_equal(await store.aggregate_types("bob"), [], "types of an id without streams")
 
 
 ODD_NAMES: Sequence[str] = (
