@@ -696,6 +696,20 @@ class SupervisorGaveUp(WorldError):
         )
 
 
+class LinkUnavailable(WorldError):
+    """A node cannot accept requests of other nodes at its address, or may not do so without a secret.
+
+    Attributes:
+        address: The address.
+        reason: What is wrong.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        self.address = address
+        self.reason = reason
+        super().__init__(f"no link at {printable(address)}: {reason}")
+
+
 # --- ours --------------------------------------------------------------------------------------------------
 
 

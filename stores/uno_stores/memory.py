@@ -5,13 +5,16 @@ from collections.abc import Mapping, Sequence
 
 from typing_extensions import override
 
+from uno_actors.clock import Clock
 from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import InvalidStoreUrl, StoreUnavailable, UnoError
 from uno_actors.store.codec import Record, StreamId
 from uno_actors.store.expected_version import place
 from uno_actors.store.limits import check_lease, check_progress
+from uno_actors.store.membership import Membership
 from uno_actors.store.port import EventStore, Lease
 from uno_actors.store.records import PAGE, Append, Appended, DeadLetter, Snapshot, StoredRecord, ViewChange
+from uno_stores.memory_nodes import MemoryMembership, MemoryNodes
 
 
 class InMemoryEventStore(EventStore):
@@ -28,6 +31,7 @@ class InMemoryEventStore(EventStore):
         self._snapshots: dict[StreamId, Snapshot] = {}
         self._views: dict[str, dict[bytes, bytes]] = {}
         self._leased: set[str] = set()
+        self._nodes = MemoryNodes()
         self._closed = False
 
     @property
@@ -169,6 +173,10 @@ class InMemoryEventStore(EventStore):
             return None
         self._leased.add(name)
         return _Held(self._leased, name)
+
+    @override
+    def membership(self, seconds: float, clock: Clock) -> Membership:
+        return MemoryMembership(self._nodes, seconds, clock, self._check_open)
 
     @override
     async def close(self) -> None:

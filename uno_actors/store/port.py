@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from uno_actors.clock import Clock
 from uno_actors.domain.aggregate import MAX_TYPE_BYTES, check_aggregate_id, unfit_name
 from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.domain.payloads import as_recorded
@@ -26,6 +27,7 @@ from uno_actors.errors import (
 from uno_actors.store.codec import StreamId, to_record
 from uno_actors.store.expected_version import ANY, ExpectedVersion, checked_version
 from uno_actors.store.following import EventFollowing
+from uno_actors.store.membership import Membership
 from uno_actors.store.records import (
     PAGE,
     Append,
@@ -196,6 +198,17 @@ class EventStore(EventFollowing):
 
         Calls `_end_subscriptions` before it waits for anything.
         """
+
+    # --- what a store may implement ---
+
+    def membership(self, seconds: float, clock: Clock) -> Membership | None:
+        """A new announcement among the nodes that work on this store; ``None`` if the store cannot keep any.
+
+        Args:
+            seconds: Until an announcement ends that is not renewed.
+            clock: Of the node. Only a store in memory measures time by it; others use the engine's own clock.
+        """
+        return None
 
     # --- what rests on that ---
 
