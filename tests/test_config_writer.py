@@ -15,28 +15,18 @@ from uno_actors.config.reader import load
 from uno_actors.config.tables import DEFAULT_SUPERVISOR
 from uno_actors.config.writer import NotConfigurable, as_toml, write_config
 from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.settings import Settings
 from uno_actors.supervision.spec import ChildSpec
 from uno_actors.topics import TopicPattern
-
-SYSTEM = {"name": "system", "store": "memory:", "ask_timeout": 30.0, "stop_timeout": 10.0}
-AGGREGATES: dict[str, Any] = {
-    "types": None,
-    "passivate_after": 300.0,
-    "max_active": 100_000,
-    "snapshot_every": 200,
-    "remember_commands": 256,
-}
 
 
 def rewritten(path: Path) -> str:
     arguments = load(path).arguments()
     free = Supervisor(DEFAULT_SUPERVISOR, arguments["handlers"], max_restarts=None)
     return write_config(
-        {name: arguments[name] for name in SYSTEM},
-        {
-            "types": arguments.pop("aggregates"),
-            **{name: arguments[name] for name in AGGREGATES if name != "types"},
-        },
+        arguments["store"],
+        arguments["aggregates"],
+        Settings.of(arguments | {"clock": None}),
         [free, *arguments["supervisors"]],
     )
 
@@ -49,7 +39,9 @@ def test_a_written_file_is_read_as_the_same_system(tmp_path: Path) -> None:
 
 
 def test_defaults_are_left_out() -> None:
-    text = write_config(SYSTEM, AGGREGATES, [Supervisor("s", [ChildSpec(configured.Clerk, shutdown=0.25)])])
+    text = write_config(
+        "memory:", None, Settings(), [Supervisor("s", [ChildSpec(configured.Clerk, shutdown=0.25)])]
+    )
     assert text.partition("\n\n")[2] == (
         '[[supervisors]]\nname = "s"\n\n'
         '  [[supervisors.actors]]\n  name = "Clerk"\n  actor = "configured:Clerk"\n  shutdown = "250ms"\n'
@@ -71,7 +63,7 @@ def test_everything_that_a_file_cannot_name_is_reported_at_once() -> None:
         ],
     )
     with pytest.raises(NotConfigurable) as caught:
-        write_config(SYSTEM | {"store": None}, AGGREGATES, [tree])
+        write_config(None, None, Settings(), [tree])
     reasons = caught.value.reasons
     assert len(reasons) == 7
     for part, reason in zip(
@@ -84,7 +76,10 @@ def test_everything_that_a_file_cannot_name_is_reported_at_once() -> None:
 
 def test_an_object_that_a_variable_names_is_found() -> None:
     text = write_config(
-        SYSTEM, AGGREGATES, [Supervisor("s", [HandlerSpec("count", configured.counter, configured.Sold)])]
+        "memory:",
+        None,
+        Settings(),
+        [Supervisor("s", [HandlerSpec("count", configured.counter, configured.Sold)])],
     )
     assert 'handler = "configured:counter"' in text
 
@@ -186,7 +181,7 @@ def plain_form(tree: Supervisor) -> Any:
 @given(tree=trees())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_written_tree_is_read_as_the_same(tree: Supervisor, tmp_path: Path) -> None:
-    (found,) = load(written(tmp_path, write_config(SYSTEM, AGGREGATES, [tree])), {}).supervisors
+    (found,) = load(written(tmp_path, write_config("memory:", None, Settings(), [tree])), {}).supervisors
     assert plain_form(found) == plain_form(tree)
 
 
@@ -211,4 +206,4 @@ def test_values_are_written_as_toml_reads_them(value: Any) -> None:
 
 def test_a_store_that_a_file_cannot_name_is_reported() -> None:
     with pytest.raises(NotConfigurable, match="HOME"):
-        write_config(SYSTEM | {"store": "lmdb:~/data"}, AGGREGATES, [])
+        write_config("lmdb:~/data", None, Settings(), [])

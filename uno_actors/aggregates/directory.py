@@ -11,13 +11,13 @@ from uno_actors.aggregates.actor import AggregateActor
 from uno_actors.aggregates.envelope import CommandEnvelope, Failed
 from uno_actors.aggregates.journal import Journal
 from uno_actors.aggregates.loading import Loader
-from uno_actors.aggregates.settings import AggregateSettings
 from uno_actors.aggregates.snapshots import Snapshots, SnapshotSaver
 from uno_actors.aggregates.statistics import AggregateStatistics
 from uno_actors.clock import Deadlines, Timer
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import AskTimeout, CommandRejected, OutcomeUnknown, UnoError, describe
 from uno_actors.logs import get_logger
+from uno_actors.settings import Settings
 from uno_actors.store.codec import Record, StreamId
 from uno_actors.store.port import EventStore
 
@@ -46,7 +46,7 @@ class Aggregates:
         store: EventStore,
         journal: Journal,
         dispatcher: Dispatcher,
-        settings: AggregateSettings,
+        settings: Settings,
         *,
         start: Callable[[Coroutine[Any, Any, None]], object],
         dead: DeadMessages,

@@ -79,16 +79,6 @@ def _classes(aggregate_type: type) -> dict[str, type]:
 def _ignore(record: Record) -> None: ...
 
 
-def check_every(every: int | None) -> int:
-    """``every``, with 0 for ``None``.
-
-    Raises:
-        InvalidNumber: It is no number of events.
-    """
-    check_count("snapshot_every", every, none=True)
-    return every or 0
-
-
 class Snapshots:
     """Loads and saves aggregates of one store with the help of snapshots.
 
@@ -100,13 +90,14 @@ class Snapshots:
         saved: Snapshots that were saved.
 
     Raises:
-        ValueError: ``every`` is negative.
+        InvalidNumber: ``every`` is not a number of events.
     """
 
     def __init__(self, store: EventStore, every: int | None) -> None:
+        check_count("snapshot_every", every, none=True)
         self.saved = 0
         self._store = store
-        self._every = check_every(every)
+        self._every = every or 0
         self._reported: set[type[AggregateRoot]] = set()
         self._log = get_logger(actor="snapshots")
 

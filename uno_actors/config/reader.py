@@ -19,10 +19,12 @@ from uno_actors.config.errors import ConfigFault, InvalidConfig, key_path, shown
 from uno_actors.config.imports import error_named, imported, why_not_made
 from uno_actors.config.tables import (
     ACTOR_OPTIONS,
+    AGGREGATE_OPTIONS,
     CHILD_OPTIONS,
     DEFAULT_SUPERVISOR,
     HANDLER_OPTIONS,
     SUPERVISOR_OPTIONS,
+    SYSTEM_OPTIONS,
     ActorTable,
     AggregatesTable,
     BackoffTable,
@@ -106,16 +108,11 @@ class Config:
         system, aggregates = self.system, self.aggregates
         return {
             "store": system.url,
-            "name": system.name,
-            "ask_timeout": system.ask_timeout,
-            "stop_timeout": system.stop_timeout,
             "aggregates": aggregates.types,
-            "passivate_after": aggregates.passivate_after,
-            "max_active": aggregates.max_active,
-            "snapshot_every": aggregates.snapshot_every,
-            "remember_commands": aggregates.remember_commands,
             "handlers": self.handlers,
             "supervisors": self.supervisors,
+            **{option: getattr(system, option) for option in SYSTEM_OPTIONS},
+            **{option: getattr(aggregates, option) for option in AGGREGATE_OPTIONS},
         }
 
 

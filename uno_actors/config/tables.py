@@ -6,7 +6,7 @@ that leave out an option mean the same.
 
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
@@ -14,6 +14,7 @@ from typing_extensions import override
 from uno_actors.backoff import Backoff
 from uno_actors.config.imports import ActorType, AggregateType, ErrorType, EventType, Handler
 from uno_actors.config.values import (
+    Allowed,
     AtLeastOne,
     AtLeastZero,
     AutoShutdownWord,
@@ -41,6 +42,7 @@ from uno_actors.config.values import (
     Truth,
 )
 from uno_actors.handlers.spec import EventPriority, HandlerSpec
+from uno_actors.settings import Settings
 from uno_actors.store_urls import HIDDEN, is_secret_name, with_options, without_password
 from uno_actors.supervision.spec import ChildSpec, Supervisor
 from uno_actors.units import as_duration
@@ -66,18 +68,33 @@ def options_of(specification: type, table: type[BaseTable], *others: str) -> tup
     return tuple(key for key in table.model_fields if key in options)
 
 
+def kind_of(table: type[BaseTable], key: str) -> Allowed | None:
+    """How the value of a key is read and written; ``None`` for a list or a table."""
+    field = table.model_fields[key]
+    kinds = [*field.metadata]
+    for part in get_args(field.annotation):  # of ``Seconds | None`` it is in the first part
+        kinds += getattr(part, "__metadata__", ())
+    return next((kind for kind in kinds if isinstance(kind, Allowed)), None)
+
+
+def value_in_file(table: type[BaseTable], key: str, value: Any) -> Any:
+    """What a file holds for the value of a key, such as ``"30s"`` for 30.0 seconds."""
+    kind = kind_of(table, key)
+    return value if kind is None else kind.write(value)
+
+
 class SystemTable(BaseTable):
     """The system as a whole; see `ActorSystem`."""
 
-    name: Name = "system"
+    name: Name = default_of(Settings, "name")
     """For logs."""
     store: StoreUrl = "memory:"
     """URL of the store. A path in it is relative to the file."""
     store_options: dict[str, StoreOption] = {}
     """Options of the store, as in its URL. Sizes may be written as "64GiB"."""
-    ask_timeout: Seconds = 30.0
+    ask_timeout: Seconds = default_of(Settings, "ask_timeout")
     """Time after which an ask without a reply ends with an error."""
-    stop_timeout: SecondsOrZero = 10.0
+    stop_timeout: SecondsOrZero = default_of(Settings, "stop_timeout")
     """Maximum time to stop: to drain, and to stop children in reverse order of their start."""
 
     @property
@@ -101,13 +118,13 @@ class AggregatesTable(BaseTable):
 
     types: list[AggregateType] | None = None
     """Their classes. Default: any class that is asked for."""
-    passivate_after: Seconds = 300.0
+    passivate_after: Seconds = default_of(Settings, "passivate_after")
     """Idle time after which an aggregate is passivated."""
-    max_active: AtLeastOne = 100_000
+    max_active: AtLeastOne = default_of(Settings, "max_active")
     """Maximum number of active aggregates. Beyond it, those idle for longest are passivated."""
-    snapshot_every: AtLeastZero = 200
+    snapshot_every: AtLeastZero = default_of(Settings, "snapshot_every")
     """Number of events between two snapshots; 0 for no snapshots."""
-    remember_commands: AtLeastZero = 256
+    remember_commands: AtLeastZero = default_of(Settings, "remember_commands")
     """Number of its last events for which an aggregate remembers the commands that recorded them."""
 
 
@@ -246,6 +263,8 @@ class FileTable(BaseTable):
     """Supervisors directly under the system."""
 
 
+SYSTEM_OPTIONS = options_of(Settings, SystemTable)
+AGGREGATE_OPTIONS = options_of(Settings, AggregatesTable)
 HANDLER_OPTIONS = options_of(HandlerSpec, HandlerTable)
 CHILD_OPTIONS = options_of(ChildSpec, ChildTable)
 ACTOR_OPTIONS = options_of(ChildSpec, ActorTable, "name", *CHILD_OPTIONS)

@@ -24,7 +24,7 @@ from uno_actors.handlers.spec import (
 from uno_actors.quantities import MOST, is_count, is_number
 from uno_actors.store.opening import store_openers
 from uno_actors.topics import TopicPattern
-from uno_actors.units import DURATION, SIZE, duration, size
+from uno_actors.units import DURATION, SIZE, as_duration, duration, size
 
 
 class FromEnvironment(str):
@@ -57,6 +57,11 @@ def plain(value: Any) -> Any:
     return value
 
 
+def as_it_is(value: Any) -> Any:
+    """``value``, which a file can hold as it is."""
+    return value
+
+
 @dataclass(frozen=True, eq=False)
 class Allowed:
     """How a value is read: an annotation for pydantic.
@@ -65,11 +70,13 @@ class Allowed:
         text: What is allowed.
         parse: Returns the value, or raises `ValueError` with a reason, which may be empty.
         schema: JSON Schema of the value in the file. A string with variables is always allowed.
+        write: Returns what ``parse`` reads as the given value.
     """
 
     text: str
     parse: Callable[[Any], Any]
     schema: dict[str, Any]
+    write: Callable[[Any], Any] = as_it_is
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._check)
@@ -249,9 +256,9 @@ _A_DURATION = 'a duration such as "250ms", "30s", "5m", "1h30m" or "1d"'
 
 _DURATION_SCHEMA = {"type": "string", "pattern": f"^({DURATION} ?)+$", "examples": ["250ms", "30s", "5m"]}
 
-Seconds = Annotated[float, Allowed(_A_DURATION, _positive_duration, _DURATION_SCHEMA)]
+Seconds = Annotated[float, Allowed(_A_DURATION, _positive_duration, _DURATION_SCHEMA, as_duration)]
 
-SecondsOrZero = Annotated[float, Allowed(_A_DURATION, duration, _DURATION_SCHEMA)]
+SecondsOrZero = Annotated[float, Allowed(_A_DURATION, duration, _DURATION_SCHEMA, as_duration)]
 """Zero is allowed."""
 
 StoreOption = Annotated[
@@ -274,6 +281,7 @@ ShutdownValue = Annotated[
         f'{_A_DURATION}, or "kill" or "infinity"',
         _shutdown,
         {"anyOf": [{"enum": ["kill", "infinity"]}, _DURATION_SCHEMA]},
+        lambda value: value if isinstance(value, str) else as_duration(value),
     ),
 ]
 
@@ -292,6 +300,7 @@ MaxRestarts = Annotated[
         'a whole number, 0 or more, or "unlimited"',
         _restarts,
         {"anyOf": [{"type": "integer", "minimum": 0}, {"const": "unlimited"}]},
+        lambda value: "unlimited" if value is None else value,
     ),
 ]
 
@@ -330,7 +339,12 @@ _priority = _one_of("high", "normal", "low")
 
 PriorityWord = Annotated[
     EventPriority,
-    Allowed(_priority.text, lambda found: EventPriority[_priority.parse(found).upper()], _priority.schema),
+    Allowed(
+        _priority.text,
+        lambda found: EventPriority[_priority.parse(found).upper()],
+        _priority.schema,
+        lambda priority: EventPriority(priority).name.lower(),
+    ),
 ]
 
 
@@ -372,5 +386,6 @@ Topic = Annotated[
         "a topic pattern: tokens separated by '.', '*' for one token, a trailing '>' for one or more",
         _topic,
         {"type": "string", "examples": ["accounts.*", "accounts.>"]},
+        lambda pattern: pattern.text,
     ),
 ]

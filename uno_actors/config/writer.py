@@ -12,12 +12,28 @@ from typing import Any
 from uno_actors.backoff import Backoff
 from uno_actors.config.errors import key_path, quoted
 from uno_actors.config.imports import handler_named, imported
-from uno_actors.config.tables import CHILD_OPTIONS, DEFAULT_SUPERVISOR, SUPERVISOR_OPTIONS, SystemTable
+from uno_actors.config.tables import (
+    ACTOR_OPTIONS,
+    AGGREGATE_OPTIONS,
+    CHILD_OPTIONS,
+    DEFAULT_SUPERVISOR,
+    SUPERVISOR_OPTIONS,
+    SYSTEM_OPTIONS,
+    ActorTable,
+    AggregatesTable,
+    BackoffTable,
+    BaseTable,
+    ChildTable,
+    HandlerTable,
+    SupervisorTable,
+    SystemTable,
+    value_in_file,
+)
 from uno_actors.errors import CallerError, describe
-from uno_actors.handlers.spec import EventPriority, HandlerSpec
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.settings import Settings
 from uno_actors.store_urls import below
 from uno_actors.supervision.spec import ChildSpec, Supervisor
-from uno_actors.units import as_duration
 
 Table = dict[str, Any]
 
@@ -34,12 +50,18 @@ class NotConfigurable(CallerError):
         super().__init__(f"a configuration file cannot describe this system: {'; '.join(reasons)}")
 
 
-def write_config(system: Table, aggregates: Table, supervisors: Sequence[Supervisor]) -> str:
+def write_config(
+    store: str | None,
+    types: Sequence[type] | None,
+    settings: Settings,
+    supervisors: Sequence[Supervisor],
+) -> str:
     """The text of a configuration file.
 
     Args:
-        system: Options of ``[system]``, with durations in seconds.
-        aggregates: Options of ``[aggregates]``, with classes in ``types``.
+        store: The URL of the store; ``None`` if it was given as an object.
+        types: The aggregate classes that the system serves; ``None`` for any class.
+        settings: The options of the system. A file cannot express its clock.
         supervisors: Those directly under the system, the default one included. Each child has a name.
 
     Raises:
@@ -47,8 +69,8 @@ def write_config(system: Table, aggregates: Table, supervisors: Sequence[Supervi
             argument that TOML has no value for.
     """
     writer = _Writer()
-    writer.block("[system]", writer.system(system))
-    writer.block("[aggregates]", writer.aggregates(aggregates))
+    writer.block("[system]", writer.system(store, settings))
+    writer.block("[aggregates]", writer.aggregates(types, settings))
     for supervisor in supervisors:
         if supervisor.name == DEFAULT_SUPERVISOR:
             for spec in supervisor.specs:
@@ -78,48 +100,31 @@ class _Writer:
                 self.reasons.append(str(error))
         self.blocks.append("".join(f"{indent}{line}\n" for line in lines))
 
-    def system(self, options: Table) -> Table:
-        table = {
-            name: as_duration(value) if name.endswith("timeout") else value
-            for name, value in options.items()
-            if value != SystemTable.model_fields[name].default
-        }
-        if "store" in table and table["store"] is None:
+    def system(self, store: str | None, settings: Settings) -> Table:
+        table = _differing(settings, Settings(), SYSTEM_OPTIONS, SystemTable)
+        if store is None:
             self.reasons.append("its store was given as an object: give it as a URL")
-            del table["store"]
-        elif "store" in table:
+        elif store != SystemTable.model_fields["store"].default:
             try:
-                table["store"] = below(Path.cwd(), table["store"])  # the file may be in another directory
+                table["store"] = below(Path.cwd(), store)  # the file may be in another directory
             except ValueError as error:
                 self.reasons.append(str(error))
         return table
 
-    def aggregates(self, options: Table) -> Table:
-        table = dict(options)
-        table["passivate_after"] = as_duration(table["passivate_after"])
-        if table["types"] is None:
-            del table["types"]
-        else:
-            table["types"] = [self.name_of(kind) for kind in table["types"]]
-        return table
+    def aggregates(self, types: Sequence[type] | None, settings: Settings) -> Table:
+        table: Table = {} if types is None else {"types": [self.name_of(kind) for kind in types]}
+        return table | _values(settings, AGGREGATE_OPTIONS, AggregatesTable)
 
     def supervisor(
         self, supervisor: Supervisor, header: tuple[str, ...], spec: ChildSpec | None = None
     ) -> None:
         rules: Table = {
             "name": supervisor.name,
-            **_differing(supervisor, Supervisor("default"), SUPERVISOR_OPTIONS),
+            **_differing(supervisor, Supervisor("default"), SUPERVISOR_OPTIONS, SupervisorTable),
         }
-        if "max_restarts" in rules and rules["max_restarts"] is None:
-            rules["max_restarts"] = "unlimited"
-        if "within" in rules:
-            rules["within"] = as_duration(rules["within"])
         if supervisor.backoff != Backoff():
-            waits = ("initial", "max", "reset_after")
-            backoff = _differing(supervisor.backoff, Backoff(), [one.name for one in fields(Backoff)])
-            rules["backoff"] = {
-                name: as_duration(value) if name in waits else value for name, value in backoff.items()
-            }
+            options = [one.name for one in fields(Backoff)]
+            rules["backoff"] = _differing(supervisor.backoff, Backoff(), options, BackoffTable)
         if supervisor.directives:
             rules["directives"] = {
                 self.name_of(kind).removeprefix("builtins:"): directive
@@ -139,16 +144,11 @@ class _Writer:
                 self.block(f"[[{'.'.join(header)}.actors]]", self.actor(child) | self.child(child), depth + 1)
 
     def child(self, spec: ChildSpec) -> Table:
-        table = _differing(spec, ChildSpec(_Nothing), CHILD_OPTIONS)
-        if isinstance(table.get("shutdown"), (int, float)):
-            table["shutdown"] = as_duration(table["shutdown"])
-        return table
+        return _differing(spec, ChildSpec(_Nothing), CHILD_OPTIONS, ChildTable)
 
     def actor(self, spec: ChildSpec) -> Table:
         table: Table = {"name": spec.known_name, "actor": self.name_of(spec.run)}
-        table |= _differing(spec, ChildSpec(_Nothing), ("dispatcher", "max_attempts"))
-        table |= {"args": list(spec.args)} if spec.args else {}
-        return table | ({"kwargs": dict(spec.kwargs)} if spec.kwargs else {})
+        return table | _differing(spec, ChildSpec(_Nothing), ACTOR_OPTIONS, ActorTable)
 
     def handler(self, spec: HandlerSpec) -> Table:
         name = self.name_of(spec.target)
@@ -156,28 +156,22 @@ class _Writer:
         if not name:
             return table
         alone = handler_named(name)
-        found = _differing(spec, alone, [one.name for one in fields(HandlerSpec) if one.compare])
-        for option in ("name", "target"):
-            found.pop(option, None)
-        for option, value in found.items():
+        for one in fields(HandlerSpec):
+            option, value = one.name, getattr(spec, one.name)
+            if not one.compare or option in ("name", "target") or value == getattr(alone, option):
+                continue
             match option, value:
-                case "topic_pattern", None:
-                    self.reasons.append(f"{name} has a topic pattern of its own, but this handler has none")
-                case "event_type", None:
-                    self.reasons.append(f"{name} has an event type of its own, but this handler has none")
-                case (("timeout" | "batch" | "aggregate_type"), None):
-                    self.reasons.append(f"{name} has a {option} of its own, but this handler has none")
+                case _, None:
+                    what = option.replace("_", " ") if option in ("topic_pattern", "event_type") else option
+                    article = "an" if what[0] in "aeiou" else "a"
+                    self.reasons.append(f"{name} has {article} {what} of its own, but this handler has none")
                 case "topic_pattern", pattern:
-                    table["topic"] = pattern.text
+                    table["topic"] = value_in_file(HandlerTable, "topic", pattern)
                 case "event_type", kinds:
                     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
                     table["events"] = [self.name_of(kind) for kind in kinds]
-                case "priority", EventPriority() as priority:
-                    table[option] = priority.name.lower()
-                case "timeout", seconds:
-                    table[option] = as_duration(seconds)
                 case _:
-                    table[option] = value
+                    table[option] = value_in_file(HandlerTable, option, value)
         return table
 
     def name_of(self, thing: Any) -> str:
@@ -192,9 +186,15 @@ class _Nothing:
     """What a child runs, where only its other options matter."""
 
 
-def _differing(found: object, usual: object, names: Sequence[str]) -> Table:
-    pairs = ((name, getattr(found, name)) for name in names)
-    return {name: value for name, value in pairs if value != getattr(usual, name)}
+def _values(found: object, options: Sequence[str], table: type[BaseTable]) -> Table:
+    """Options as the keys of a table."""
+    return {option: value_in_file(table, option, getattr(found, option)) for option in options}
+
+
+def _differing(found: object, usual: object, options: Sequence[str], table: type[BaseTable]) -> Table:
+    """Those options that are not the usual ones, as the keys of a table."""
+    differing = [option for option in options if getattr(found, option) != getattr(usual, option)]
+    return _values(found, differing, table)
 
 
 # --- names -------------------------------------------------------------------------------------------------

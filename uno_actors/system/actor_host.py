@@ -16,7 +16,7 @@ from uno_actors.actors.pykka import PykkaActor
 from uno_actors.actors.signals import Failure
 from uno_actors.actors.stop_flag import StopFlag
 from uno_actors.errors import NameTaken, SystemNotRunning
-from uno_actors.system.settings import Settings
+from uno_actors.settings import Settings
 
 A = TypeVar("A", bound=PykkaActor)
 

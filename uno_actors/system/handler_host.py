@@ -25,11 +25,11 @@ from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscription import HandlerStatistics, Subscription
 from uno_actors.logs import get_logger
+from uno_actors.settings import Settings
 from uno_actors.store.port import EventStore
 from uno_actors.supervision.child import ChildSignal
 from uno_actors.supervision.spec import ChildSpec
 from uno_actors.system.leases import Leases
-from uno_actors.system.settings import Settings
 
 ROUTER_BACKOFF = Backoff(initial=0.1, max=5.0)
 LOOK_AT_REQUESTS = 0.5

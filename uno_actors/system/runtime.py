@@ -29,6 +29,7 @@ from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.logs import get_logger
+from uno_actors.settings import Settings
 from uno_actors.store.port import EventStore
 from uno_actors.supervision.child import ActorChild, ChildFailed, ChildHandle, ChildSignal, TreeNode
 from uno_actors.supervision.nested import SupervisorChild
@@ -37,7 +38,6 @@ from uno_actors.supervision.spec import ChildSpec, Supervisor
 from uno_actors.supervision.supervisor import SupervisorActor
 from uno_actors.system.actor_host import ActorHost
 from uno_actors.system.handler_host import HandlerHost
-from uno_actors.system.settings import Settings
 from uno_actors.system.statistics import SystemStatistics
 from uno_actors.system.tree import handlers_in, resolve_child
 from uno_actors.tasks import begin

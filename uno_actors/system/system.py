@@ -24,7 +24,7 @@ from uno_actors.aggregates.ref import AggregateRef
 from uno_actors.bus.bus import EventBus
 from uno_actors.bus.publisher import EventPublisher
 from uno_actors.causality import current_cause
-from uno_actors.clock import Clock, SystemClock
+from uno_actors.clock import Clock
 from uno_actors.config.reader import Config, load
 from uno_actors.config.writer import write_config
 from uno_actors.domain.aggregate import AggregateRoot, check_events, check_is_aggregate
@@ -44,6 +44,7 @@ from uno_actors.handlers.spec import HandlerSpec, Start
 from uno_actors.handlers.view import PublishedView
 from uno_actors.logs import get_logger
 from uno_actors.quantities import check_duration
+from uno_actors.settings import Settings
 from uno_actors.store.codec import StreamId
 from uno_actors.store.opening import open_store
 from uno_actors.store.port import EventStore
@@ -51,7 +52,6 @@ from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.reload import Reloaded, as_running, difference, names_below
 from uno_actors.supervision.spec import ChildSpec, Supervisor
 from uno_actors.system.runtime import Runtime
-from uno_actors.system.settings import Settings
 from uno_actors.system.statistics import SystemStatistics
 from uno_actors.system.supervisor_ref import SupervisorRef
 from uno_actors.system.tree import assign, check_unique, handlers_in
@@ -138,6 +138,7 @@ class ActorSystem:
         clock: Clock | None = None,
         event_registry: EventRegistry = event_registry,
     ) -> None:
+        self._settings = Settings.of(locals())
         self.name = name
         self.failure: SupervisorGaveUp | None = None
         self._url = store if isinstance(store, str) else None
@@ -152,16 +153,6 @@ class ActorSystem:
         for aggregate_type in aggregates or ():
             self._serve(aggregate_type)
         self._supervised = assign(handlers, supervisors)
-        self._settings = Settings(
-            name=name,
-            ask_timeout=ask_timeout,
-            passivate_after=passivate_after,
-            max_active=max_active,
-            snapshot_every=snapshot_every,
-            remember_commands=remember_commands,
-            stop_timeout=stop_timeout,
-            clock=clock or SystemClock(),
-        )
         self._state: State = "not started"
         self._forks = _forks.count
         self._runtime: Runtime | None = None
@@ -195,21 +186,8 @@ class ActorSystem:
         Raises:
             NotConfigurable: A file cannot name some parts of the system; the error lists all of them.
         """
-        settings = self._settings
-        system = {
-            "name": self.name,
-            "store": self._url,
-            "ask_timeout": settings.ask_timeout,
-            "stop_timeout": settings.stop_timeout,
-        }
-        aggregates = {
-            "types": None if self._serves_any else list(self._types.values()),
-            "passivate_after": settings.passivate_after,
-            "max_active": settings.max_active,
-            "snapshot_every": settings.snapshot_every or 0,
-            "remember_commands": settings.remember_commands,
-        }
-        return write_config(system, aggregates, self._supervised)
+        types = None if self._serves_any else list(self._types.values())
+        return write_config(self._url, types, self._settings, self._supervised)
 
     # --- the public API ---
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.handlers.router import RouterActor
+from uno_actors.settings import Settings
 from uno_actors.store.codec import StreamId
 from uno_actors.supervision.spec import Supervisor
-from uno_actors.system.settings import Settings
 from uno_actors.system.system import ActorSystem
 
 
