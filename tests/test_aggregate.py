@@ -472,12 +472,12 @@ def _nul_in_type() -> None:
 
 
 DEFINITION_ERRORS: dict[Callable[[], None], str] = {
-    _async_method: "@handles method deposit is async; it must decide by the state alone, as a plain def",
+    _async_method: "@handles method deposit is async; it must decide from the state alone: write a plain def",
     _no_parameter: "@handles method deposit must take one command, found 0 parameters",
     _two_parameters: "@handles method deposit must take one command, found 2 parameters",
     _no_annotation: "@handles method deposit has no annotation: write deposit(self, order: ACommand)",
-    _no_command: "@handles method deposit is annotated with <class 'int'>, which is no Command",
-    _an_event: f"@handles method deposit is annotated with {Deposited!r}, which is no Command",
+    _no_command: "@handles method deposit is annotated with <class 'int'>, which is not a Command",
+    _an_event: f"@handles method deposit is annotated with {Deposited!r}, which is not a Command",
     _undefined: "the annotation 'Depposit' of @handles method deposit is not defined (name 'Depposit' is not"
     " defined)",
     _one_command_twice: "deposit and pay_in both handle Deposit",
@@ -485,7 +485,7 @@ DEFINITION_ERRORS: dict[Callable[[], None], str] = {
     _override_without_mark: "deposit overrides a method that handles Deposit: mark it with @handles too",
     _one_event_twice: "apply_user_created and apply_usercreated apply the same event",
     _empty_type: "aggregate_type '' cannot name streams: it is empty",
-    _long_type: f"aggregate_type '{'x' * 201}' cannot name streams: it has 201 bytes, allowed are 200",
+    _long_type: f"aggregate_type '{'x' * 201}' cannot name streams: it has 201 bytes; at most 200 are allowed",
     _nul_in_type: "aggregate_type 'a\\x00b' cannot name streams: it holds a NUL character",
 }
 
@@ -525,10 +525,10 @@ def test_annotation_that_is_no_class_is_told_when_the_class_is_defined(annotatio
 LEGAL_IDS = ["alice", "a", " ", "a.b/c", "🚀", "x" * MAX_ID_BYTES, "🚀" * 63, "\n"]
 ILLEGAL_IDS = [
     ("", "it is empty"),
-    ("x" * (MAX_ID_BYTES + 1), "it has 256 bytes, allowed are 255"),
-    ("🚀" * 64, "it has 256 bytes, allowed are 255"),
+    ("x" * (MAX_ID_BYTES + 1), "it has 256 bytes; at most 255 are allowed"),
+    ("🚀" * 64, "it has 256 bytes; at most 255 are allowed"),
     ("a\0b", "it holds a NUL character"),
-    ("\ud800", "it is no valid Unicode (surrogates not allowed)"),
+    ("\ud800", "it is not valid Unicode (surrogates not allowed)"),
     (7, "it must be a str, not int"),
     (None, "it must be a str, not NoneType"),
     (b"alice", "it must be a str, not bytes"),

@@ -150,12 +150,12 @@ def test_the_type_argument_says_what_a_handler_class_gets(
 @pytest.mark.parametrize(
     ("annotation", "text"),
     [
-        (int, "the annotation int of annotated.<locals>.handler names int, which is no DomainEvent"),
-        (A | int, "names int, which is no DomainEvent"),
-        (Pay, "names Pay, which is no DomainEvent"),
+        (int, "the annotation int of annotated.<locals>.handler names int, which is not a DomainEvent"),
+        (A | int, "names int, which is not a DomainEvent"),
+        (Pay, "names Pay, which is not a DomainEvent"),
         (None, "names no DomainEvent"),
-        (list[A], r"names list\[.*A\], which is no DomainEvent: lists come with batch=... alone"),
-        (type[A], r"names type\[.*A\], which is no DomainEvent"),
+        (list[A], r"names list\[.*A\], which is not a DomainEvent: lists come only with batch=..."),
+        (type[A], r"names type\[.*A\], which is not a DomainEvent"),
         (
             "Missing",
             r"the annotation 'Missing' of annotated.<locals>.handler is not defined \(name 'Missing' is not",
@@ -551,7 +551,7 @@ def _generic_mixin() -> type[AggregateRoot]:
 
     with pytest.raises(UnknownCommand):
         Made("a").handle(Refund())
-    with pytest.raises(InvalidAggregate, match=r"take takes C, and Open does not say what that stands for"):
+    with pytest.raises(InvalidAggregate, match=r"take takes C, and Open does not say which type that is"):
 
         class Open(Still): ...  # type: ignore[type-arg]
 
@@ -681,15 +681,15 @@ def _takes_pay(self: Any, command: Pay) -> int:
 @pytest.mark.parametrize(
     ("method", "text"),
     [
-        (handles(staticmethod(_takes_pay)), "@handles method pay is a staticmethod; it needs its object"),
+        (handles(staticmethod(_takes_pay)), "@handles method pay is a staticmethod, not a plain method"),
         (staticmethod(handles(_takes_pay)), "is a staticmethod"),
         (classmethod(handles(_takes_pay)), "is a classmethod"),
         (property(handles(_takes_pay)), "is a property"),
-        (handles(_is_async), "@handles method pay is async; it must decide by the state alone"),
+        (handles(_is_async), "@handles method pay is async; it must decide from the state alone"),
         (logged(handles(_is_async)), "is async"),
         (handles(silent(_is_async)), "hidden by a decorator"),
         (handles(_by_keyword), "must take one command, found 0 parameters"),
-        (handles(_yields), "has a yield in it, so that calling it would do nothing"),
+        (handles(_yields), "has a yield in it, so calling it would do nothing"),
         (handles(silent(_takes_pay)), "hidden by a decorator, .*: use functools.wraps in it"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -709,7 +709,7 @@ def _applies_never(self: Any, event: Paid) -> Any:
 @pytest.mark.parametrize("apply", [_applies_later, logged(_applies_later), _applies_never])
 def test_an_apply_method_that_would_change_nothing_is_refused(apply: Any) -> None:
     with pytest.raises(
-        InvalidAggregate, match="apply_paid is async or has a yield, so that calling it would change"
+        InvalidAggregate, match="apply_paid is async or has a yield, so calling it would change"
     ):
         type("Wrong", (AggregateRoot,), {"apply_paid": apply})
 
@@ -753,9 +753,9 @@ async def test_a_process_that_reacts_to_all_events_does_not_react_to_its_own_rea
 
 @pytest.mark.parametrize("found", [Pay, "pay", 3, None.__class__])
 def test_handles_is_put_before_a_method_and_takes_no_arguments(found: Any) -> None:
-    with pytest.raises(InvalidAggregate, match="write @handles alone before a method"):
+    with pytest.raises(InvalidAggregate, match="write @handles alone above a method"):
         handles(found)
-    with pytest.raises(InvalidAggregate, match="write @reacts alone before a method"):
+    with pytest.raises(InvalidAggregate, match="write @reacts alone above a method"):
         reacts(found)
 
 
@@ -812,6 +812,8 @@ def test_reactions_are_read_by_the_same_rules() -> None:
 
 
 def test_a_reaction_in_an_aggregate_that_is_no_process_manager_is_not_forgotten_silently() -> None:
-    with pytest.raises(InvalidAggregate, match="on_a is marked with @reacts, and Wrong is no ProcessManager"):
+    with pytest.raises(
+        InvalidAggregate, match="on_a is marked with @reacts, and Wrong is not a ProcessManager"
+    ):
 
         class Wrong(ReactsToA, AggregateRoot): ...

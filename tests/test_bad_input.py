@@ -194,12 +194,12 @@ def test_a_malformed_topic_is_an_error_where_the_class_is_written() -> None:
     ("aggregate_id", "reason"),
     [
         ("", "it is empty"),
-        ("x" * 256, "it has 256 bytes, allowed are 255"),
-        ("ü" * 128, "it has 256 bytes, allowed are 255"),
+        ("x" * 256, "it has 256 bytes; at most 255 are allowed"),
+        ("ü" * 128, "it has 256 bytes; at most 255 are allowed"),
         ("a\0b", "NUL"),
         (17, "it must be a str, not int"),
         (None, "it must be a str, not NoneType"),
-        ("\ud800", "no valid Unicode"),
+        ("\ud800", "not valid Unicode"),
     ],
 )
 async def test_an_aggregate_id_that_cannot_name_a_stream_is_refused_at_once(

@@ -358,14 +358,14 @@ def test_missing_and_malformed_variables_are_reported(tmp_path: Path) -> None:
     assert faults(written(tmp_path, text), C="many") == [
         'shop.toml:2: system.name: found "${A}"; environment variable A is not set: set it, or write'
         " ${A:-default}",
-        'shop.toml:3: system.store: found "${B"; ${ is no variable: allowed are ${NAME}, ${NAME:-default}, and'
+        'shop.toml:3: system.store: found "${B"; ${ is not a variable: write ${NAME}, ${NAME:-default}, or'
         " $${ for a plain ${",
-        'shop.toml:5: aggregates.max_active: found "${C}"; which is "many" here; allowed is a whole number, 1 or'
+        'shop.toml:5: aggregates.max_active: found "${C}"; which is "many" here; expected a whole number, 1 or'
         " more",
-        'shop.toml:7: logging.level: found "${1}"; ${1} is no variable: allowed are ${NAME}, ${NAME:-default},'
-        " and $${ for a plain ${",
-        'shop.toml:8: logging.format: found "${A:-${B}}"; ${A:-${B} is no variable: allowed are ${NAME},'
-        " ${NAME:-default}, and $${ for a plain ${",
+        'shop.toml:7: logging.level: found "${1}"; ${1} is not a variable: write ${NAME}, ${NAME:-default},'
+        " or $${ for a plain ${",
+        'shop.toml:8: logging.format: found "${A:-${B}}"; ${A:-${B} is not a variable: write ${NAME},'
+        " ${NAME:-default}, or $${ for a plain ${",
     ]
 
 
@@ -434,18 +434,18 @@ def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
 # Text with <- at the end of faulty lines, and part of the reason of each fault, in order.
 WRONG: list[tuple[str, list[str]]] = [
     ("[sytem] # <-", ["sytem: found a table; unknown key; did you mean 'system'?"]),
-    ("[system]\nask_timeout = 5 # <-", ['found 5; a unit is needed: write "5s" for seconds. Allowed is a dur']),
+    ("[system]\nask_timeout = 5 # <-", ['found 5; a unit is needed: write "5s" for seconds. Expected a dur']),
     ('[system]\nask_timeout = "0s" # <-', ["it must be longer than zero"]),
-    ('[system]\nask_timeout = "-1s" # <-', ["allowed is a duration"]),
-    ('[system]\nask_timeout = "5 minutes" # <-', ["allowed is a duration"]),
+    ('[system]\nask_timeout = "-1s" # <-', ["expected a duration"]),
+    ('[system]\nask_timeout = "5 minutes" # <-', ["expected a duration"]),
     ('[system]\nask_timeout = "1000000d" # <-', ["longer than 100 years"]),
     ('[system]\nname = "" # <-', ["a string of 1 to 200"]),
     ("[system]\nname = 3 # <-", ["a string of 1 to 200"]),
     ('[system]\nname = "a\\u0000b" # <-', ["printable"]),
     ('[system]\nstore = "nosuch:x" # <-', ["there are stores for lmdb, memory"]),
     ('[system]\nstore = "data" # <-', ["the URL of a store"]),
-    ("[system]\nstore_options = { max_size = 1.5 } # <-", ["system.store_options.max_size: found 1.5; allowed is"]),
-    ("[system]\nstore_options = 3 # <-", ["allowed is a table"]),
+    ("[system]\nstore_options = { max_size = 1.5 } # <-", ["system.store_options.max_size: found 1.5; expected"]),
+    ("[system]\nstore_options = 3 # <-", ["expected a table"]),
     ('[system]\nstore = "lmdb:data"\nstore_options = { size = 1 } # <-', ["unknown option size; options are"]),
     ('[system]\nstore = "lmdb:data"\nstore_options = { durability = "1&x" } # <-', ["or 'relaxed'; found '1&x'"]),
     ('[system]\nstore = "lmdb:data?map_size=2Gib" # <-', ["'2Gib'"]),
@@ -453,21 +453,21 @@ WRONG: list[tuple[str, list[str]]] = [
     ('[system]\nstore = "lmdb:" # <-', ["lmdb:PATH"]),
     ('[system]\nstore = "memory:here" # <-', ["memory:"]),
     ('[system]\nstore = "lmdb:~/data" # <-', ["write ${HOME} in its place"]),
-    ("system = 3 # <-", ["system: found 3; allowed is a table"]),
-    ("aggregates = 3 # <-", ["allowed is a table"]),
-    ("handlers = 3 # <-", ["allowed are tables: write [[handlers]]"]),
-    ("[handlers] # <-", ["allowed are tables: write [[handlers]]"]),
-    ("handlers = [1] # <-", ["handlers[0]: found 1; allowed is a table"]),
-    ("[supervisors] # <-", ["allowed are tables: write [[supervisors]]"]),
+    ("system = 3 # <-", ["system: found 3; expected a table"]),
+    ("aggregates = 3 # <-", ["expected a table"]),
+    ("handlers = 3 # <-", ["expected tables: write [[handlers]]"]),
+    ("[handlers] # <-", ["expected tables: write [[handlers]]"]),
+    ("handlers = [1] # <-", ["handlers[0]: found 1; expected a table"]),
+    ("[supervisors] # <-", ["expected tables: write [[supervisors]]"]),
     ("include = 3 # <-", ["a list of file names"]),
     ('include = ["a\\u0000b"] # <-', ["embedded null"]),
-    ("[aggregates]\ntypes = 3 # <-", ["allowed is a list, in [ and ]"]),
+    ("[aggregates]\ntypes = 3 # <-", ["expected a list, in [ and ]"]),
     ('[aggregates]\ntypes = [\n"configured:Shop",\n"configured:Shopp", # <-\n]', ["did you mean 'Shop'?"]),
     ('[aggregates]\ntypes = [\n"configured:Shop",\n"configured:Shop", # <-\n]', ["in the list already"]),
     ('[aggregates]\ntypes = ["no_such_module:Shop"] # <-', ["module 'no_such_module' cannot be imported"]),
     ('[aggregates]\ntypes = ["configured"] # <-', ["it names nothing"]),
     ('[aggregates]\ntypes = ["configured:"] # <-', ["it is malformed"]),
-    ('[aggregates]\ntypes = ["configured:mail"] # <-', ["configured:mail is a function. Allowed is an Agg"]),
+    ('[aggregates]\ntypes = ["configured:mail"] # <-', ["configured:mail is a function. Expected an Agg"]),
     ('[aggregates]\ntypes = ["configured:Clerk"] # <-', ["configured:Clerk is the class Clerk"]),
     ("[aggregates]\nmax_active = 0 # <-", ["a whole number, 1 or more"]),
     ("[aggregates]\nmax_active = true # <-", ["a whole number, 1 or more"]),
@@ -487,7 +487,7 @@ WRONG: list[tuple[str, list[str]]] = [
     ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "pykka:ThreadingActor" # <-\n'
      'dispatcher = "thread"', ["the base class itself"]),
     ('[[handlers]]\nhandler = "configured:number" # <-', ["configured:number is an int"]),
-    ('[[handlers]]\nhandler = "configured:Shop" # <-', ["Allowed is a function or an EventHandler"]),
+    ('[[handlers]]\nhandler = "configured:Shop" # <-', ["Expected a function or an EventHandler"]),
     ('[[handlers]]\nhandler = "configured:mail"\nrestart = "permanent" # <-', ["unknown key"]),
     ('[[handlers]]\nhandler = "configured:mail"\ntopic = "a..b" # <-', ["empty token"]),
     ('[[handlers]]\nhandler = "configured:mail"\ntopic = "a.>.b" # <-', ["'>' must be the last token"]),
@@ -707,8 +707,8 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: Path) -> None:
     with huge.open("wb") as file:
         file.truncate(MOST_BYTES + 1)
     for place, reason in (
-        ("/dev/zero", "it is no regular file"),
-        (str(fifo), "it is no regular file"),
+        ("/dev/zero", "it is not a regular file"),
+        (str(fifo), "it is not a regular file"),
         (str(tmp_path), "Is a directory"),
         (str(huge), f"it has more than {MOST_BYTES:,} bytes"),
         (str(tmp_path / "none"), "No such file"),

@@ -228,7 +228,7 @@ class RegistersInApply(Counter):
 @pytest.mark.parametrize(
     ("kind", "error", "reason"),
     [
-        (LowerCase, InvalidAggregateId, r"LowerCase.__init__ makes 'ann' of it"),
+        (LowerCase, InvalidAggregateId, r"LowerCase.__init__ changes it to 'ann'"),
         (BornWithEvents, InvalidAggregate, "__init__ registers events"),
         (RegistersInApply, InvalidAggregate, "an apply_ method registers Bumped, and a replay runs it too"),
     ],
@@ -261,7 +261,7 @@ async def test_an_aggregate_that_changes_its_id_is_not_loaded_by_the_one_that_it
     counter.handle(Bump())
     await repository.save(counter)
     assert (await repository.get_by_id("ann")).n == 1
-    with pytest.raises(InvalidAggregateId, match="bring ids into their form before"):
+    with pytest.raises(InvalidAggregateId, match="normalize ids before"):
         await repository.get_by_id("Ann")
 
 

@@ -252,7 +252,7 @@ def test_message_says_what_happened_and_the_remedy_and_the_error_carries_the_dat
 
 
 def test_long_id_is_shown_in_part() -> None:
-    error = InvalidAggregateId("x" * 10_000, "it has 10000 bytes, allowed are 255")
+    error = InvalidAggregateId("x" * 10_000, "it has 10000 bytes; at most 255 are allowed")
     assert len(str(error)) < 150
     assert "..." in str(error)
     assert len(str(error.aggregate_id)) == 10_000

@@ -279,9 +279,9 @@ def test_a_class_that_cannot_handle_is_refused_where_it_is_decorated() -> None:
 
 @pytest.mark.parametrize("target", [3, None, b"name", object()])
 def test_what_cannot_be_called_is_no_handler(target: object) -> None:
-    with pytest.raises(InvalidHandler, match="is no event handler"):
+    with pytest.raises(InvalidHandler, match="is not an event handler"):
         HandlerSpec("x", target)
-    with pytest.raises(InvalidHandler, match=r"is no event handler: decorate a function with @subscribe"):
+    with pytest.raises(InvalidHandler, match=r"is not an event handler: decorate a function with @subscribe"):
         list(gather([target]))
 
 

@@ -626,7 +626,7 @@ def test_a_generic_event_that_the_next_process_cannot_name_is_refused() -> None:
     registry = EventRegistry([Changed])
     event = Changed[Local](new=Local())
     registry.register(type(event))
-    with pytest.raises(EventNotSerializable, match=r"a name of its own \(`class IntChanged\(Changed\["):
+    with pytest.raises(EventNotSerializable, match=r"its own name \(`class IntChanged\(Changed\["):
         registry.check_readable(event)
 
 

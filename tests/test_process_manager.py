@@ -225,7 +225,7 @@ def test_what_is_wrong_with_a_reaction_is_said_when_the_class_is_defined() -> No
             @reacts
             async def on_it(self, event: OrderPlaced) -> None: ...
 
-    with pytest.raises(InvalidAggregate, match="<class 'int'>, which is no event and no Refusal"):
+    with pytest.raises(InvalidAggregate, match="<class 'int'>, which is neither an event nor a Refusal"):
 
         class NoEvent(ProcessManager):
             @reacts

@@ -104,7 +104,7 @@ class Silenced(Selfish):
         return 0
 
 
-NEEDS_CLASS = r'the class of an aggregate is needed, as in system.aggregate\(Account, "alice"\); found '
+NEEDS_CLASS = r'pass the class of an aggregate, as in system.aggregate\(Account, "alice"\); found '
 
 MISTAKES: list[tuple[Callable[[], object], type[UnoError], str]] = [
     (
@@ -156,7 +156,7 @@ MISTAKES: list[tuple[Callable[[], object], type[UnoError], str]] = [
     (
         lambda: ActorSystem(aggregates=[Poured]),
         InvalidAggregate,
-        f"{NEEDS_CLASS}a class that is no AggregateRoot",
+        f"{NEEDS_CLASS}a class that is not an AggregateRoot",
     ),  # type: ignore[list-item]
     (lambda: given("Cistern"), InvalidAggregate, f"{NEEDS_CLASS}str"),  # type: ignore[type-var]
     (lambda: given(Cistern("a")), InvalidAggregate, f"{NEEDS_CLASS}an instance of Cistern"),  # type: ignore[arg-type]

@@ -412,7 +412,7 @@ def test_shared_parts_of_a_state_are_noticed_for_they_would_come_apart() -> None
     basket = Basket("b")
     basket.put(Put())
     basket.things.append(basket.things[0])
-    with pytest.raises(ValueError, match="one Thing stands in two places"):
+    with pytest.raises(ValueError, match="the same Thing occurs in two places"):
         take(basket)
 
 

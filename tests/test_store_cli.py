@@ -562,7 +562,10 @@ def test_an_interrupted_import_is_refused_or_resumed(path: Path, tmp_path: Path)
     lines = whole.read_bytes().splitlines(keepends=True)
     cut.write_bytes(b"".join(lines[:1500]))
     result = started("import", "-s", f"lmdb:{new}", str(cut))
-    assert (result.returncode, "line 1501 is no exported event: the export was cut off" in result.stderr) == (
+    assert (
+        result.returncode,
+        "line 1501 is not an exported event: the export was cut off" in result.stderr,
+    ) == (
         1,
         True,
     )
@@ -582,11 +585,11 @@ def test_an_interrupted_import_is_refused_or_resumed(path: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"", "line 1 is no exported event: the export was cut off"),
-        (b"\xff\n", "line 1 is no exported event"),
+        (b"", "line 1 is not an exported event: the export was cut off"),
+        (b"\xff\n", "line 1 is not an exported event"),
         (b'{"a": 1}\n', "an export begins with"),
-        (b'{"uno_actors": "events", "format": 1}\nnonsense\n', "line 2 is no exported event"),
-        (b'{"uno_actors": "events", "format": 1}\n{"position": 1}\n', "line 2 is no exported event"),
+        (b'{"uno_actors": "events", "format": 1}\nnonsense\n', "line 2 is not an exported event"),
+        (b'{"uno_actors": "events", "format": 1}\n{"position": 1}\n', "line 2 is not an exported event"),
         (
             b'{"uno_actors": "events", "format": 1}\n{"uno_actors": "end", "events": 1}\n',
             "0 events came before it",

@@ -208,7 +208,7 @@ def test_an_object_with_more_than_its_fields_is_refused() -> None:
 @pytest.mark.parametrize("shared", [[1], {1: 2}, {1}, Line("a")], ids=lambda value: type(value).__name__)
 def test_one_mutable_object_in_two_places_is_refused_for_it_would_become_two(shared: object) -> None:
     for value in ([shared, shared], {"a": shared, "b": (shared,)}, (shared, [shared])):
-        with pytest.raises(ValueError, match="stands in two places"):
+        with pytest.raises(ValueError, match="occurs in two places"):
             pack_value(value, CLASSES)
         assert unpack_value(pack_value(value, CLASSES, may_share=True), CLASSES) == value
 

@@ -1,9 +1,9 @@
 """The messages that a function takes, read from its annotations in one place.
 
 ``@handles`` and ``@reacts`` methods, ``@subscribe`` and the type argument of ``EventHandler[...]`` follow the same
-rules. Names are looked up where Python would look them up for the function as it was written, whatever decorators are
-around it. ``A | B``, ``Optional``, ``Annotated``, aliases, type variables and strings are resolved. An annotation that
-cannot be read raises `UnreadableAnnotation`; it is never taken for "anything".
+rules. Names are looked up where Python would look them up for the undecorated function. ``A | B``, ``Optional``,
+``Annotated``, aliases, type variables and strings are resolved. An annotation that cannot be read raises
+`UnreadableAnnotation`; it is never taken to mean "anything".
 """
 
 import builtins
@@ -32,7 +32,7 @@ class UnreadableAnnotation(ValueError):
     """An annotation that does not show which messages are meant, and why.
 
     Attributes:
-        may_be_defined_later: Whether a name in it is not defined so far.
+        may_be_defined_later: Whether a name in it is not defined yet.
     """
 
     def __init__(self, reason: str, *, may_be_defined_later: bool = False) -> None:
@@ -51,14 +51,14 @@ class OpenTypeParameter(UnreadableAnnotation):
 class Scope:
     """The scopes in which names in the annotations of a function, or of a class's bases, are looked up.
 
-    From the inside: what the function closes over, the body of its class, the functions around it while they run, its
-    module.
+    From the inside out: what the function closes over, the body of its class, the functions around it while they run,
+    its module.
 
     Args:
-        function: Whose annotations they are, without its decorators; or ``None``.
+        function: The undecorated function that has the annotations; or ``None``.
         owner: The class in whose body they are written; or ``None``.
-        stands_for: What type parameters stand for.
-        strict: Whether a type parameter that stands for nothing is an error; otherwise its bound is meant.
+        stands_for: The types that type parameters stand for.
+        strict: Whether a type parameter that stands for nothing is an error; otherwise it stands for its bound.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Scope:
         """The value of an annotation that is written as a string.
 
         Raises:
-            UnreadableAnnotation: It is not an expression, or a name in it is not defined.
+            UnreadableAnnotation: ``text`` is not an expression, or a name in it is not defined.
         """
         if self._names is None:
             self._names = ChainMap(*_namespaces(self._function, self._owner))
@@ -93,7 +93,7 @@ class Scope:
         """The single types that ``annotation`` allows, each once: ``A`` for ``A | None``.
 
         Raises:
-            UnreadableAnnotation: A part of it is not defined, or a type parameter stands for nothing.
+            UnreadableAnnotation: A name is not defined, or a type parameter stands for nothing.
         """
         found: list[Any] = []
         waiting, seen = [annotation], 0
@@ -165,20 +165,20 @@ def layers(member: Any) -> Iterator[Any]:
 
 
 def own_attribute(thing: Any, name: str) -> Any:
-    """An attribute of ``thing`` itself; proxies are not made to load the objects that they stand for."""
+    """An attribute of ``thing`` itself; reading it does not make a proxy load the object that it stands for."""
     found = inspect.getattr_static(thing, name, None)
     is_slot = isinstance(found, (types.MemberDescriptorType, types.GetSetDescriptorType))
     return getattr(thing, name, None) if is_slot else found
 
 
 def runs_later(member: Any) -> bool:
-    """Whether calling ``member`` runs nothing: an ``async def``, or one with a ``yield``, below its decorators."""
+    """Whether calling ``member`` runs nothing yet: an ``async def`` or a generator below its decorators."""
     kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
     return any(kind(layer) for layer in layers(member) for kind in kinds)
 
 
 def innermost(function: Any) -> Any:
-    """The function as it was written, below its decorators."""
+    """The undecorated function."""
     return list(layers(function))[-1]
 
 
@@ -248,7 +248,7 @@ def open_parameters(kind: type) -> set[Any]:
 
 
 def _evaluated(argument: ForwardRef, writer: type) -> Any:
-    """What a string stands for in the bases of ``writer``; the string itself if the name is unknown there."""
+    """The type that a string means in the bases of ``writer``; ``argument`` itself if the name is unknown there."""
     try:
         return Scope(owner=writer).evaluate(argument.__forward_arg__)
     except UnreadableAnnotation:
@@ -270,8 +270,8 @@ def classes_among(alternatives: Iterable[Any], base: type) -> tuple[type, ...] |
             return None
         if not (isinstance(part, type) and issubclass(part, base)):
             is_list = (get_origin(part) or part) in _LISTS
-            hint = ": lists come with batch=... alone" if is_list else ""
-            raise UnreadableAnnotation(f"names {shown(part)}, which is no {base.__name__}{hint}")
+            hint = ": lists come only with batch=..." if is_list else ""
+            raise UnreadableAnnotation(f"names {shown(part)}, which is not a {base.__name__}{hint}")
         classes.append(part)
     if not classes:
         raise UnreadableAnnotation(f"names no {base.__name__}")
@@ -286,12 +286,12 @@ def annotated_classes(
     Args:
         function: A function, method or another callable.
         base: The class of its argument.
-        skip: Parameters before that argument: 1 for a method that is not bound.
-        kind: The class of the method, if it is not bound.
+        skip: Number of parameters before that argument: 1 for an unbound method.
+        kind: The class of the method, if it is unbound.
         in_lists: Whether it is called with lists.
 
     Raises:
-        UnreadableAnnotation: The annotation is something else, or cannot be read.
+        UnreadableAnnotation: The annotation means something else, or cannot be read.
     """
     if not (inspect.isroutine(function) or isinstance(function, _PARTIAL)):
         function = getattr(function, "__call__", function)  # noqa: B004 - the method itself is needed
@@ -330,7 +330,7 @@ def _writer(kind: type, function: Any) -> type | None:
 
 
 def narrowed(one: tuple[type, ...] | None, other: tuple[type, ...] | None) -> tuple[type, ...] | None:
-    """The classes whose instances both mean; empty if there are none."""
+    """The classes that both allow; empty if there are none."""
     if one is None or other is None:
         return other if one is None else one
     both = [kind for kind in one if issubclass(kind, other)]
@@ -338,12 +338,12 @@ def narrowed(one: tuple[type, ...] | None, other: tuple[type, ...] | None) -> tu
 
 
 def is_subclass(found: Any, base: type) -> bool:
-    """Whether ``found``, whatever it is, is ``base`` or a subclass of it."""
+    """Whether ``found``, which may be anything, is ``base`` or one of its subclasses."""
     return isinstance(found, type) and issubclass(found, base)
 
 
 def shown(annotation: Any) -> str:
-    """An annotation as it would be written."""
+    """An annotation as a programmer would write it."""
     return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
 
 

@@ -80,8 +80,8 @@ class TopicPattern:
 class TopicTrie(Generic[V]):
     """Values stored under topic patterns and found by topic.
 
-    The time of a lookup grows with the tokens of the topic and the number of matches, not with the number of patterns:
-    only branches that match the topic so far are followed.
+    The cost of a lookup depends on the tokens of the topic and on the matches, not on the number of patterns: only
+    branches that match the topic so far are followed.
     """
 
     __slots__ = ("_root",)

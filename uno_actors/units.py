@@ -17,7 +17,7 @@ def duration(found: Any) -> float:
     """Seconds of ``"250ms"``, ``"1.5s"``, ``"1h30m"``.
 
     Raises:
-        ValueError: It is no such string.
+        ValueError: It is not such a string.
     """
     if isinstance(found, (int, float)) and not isinstance(found, bool):
         raise ValueError(f'a unit is needed: write "{found}s" for seconds')

@@ -477,7 +477,7 @@ async def test_store_of_another_format_is_refused_and_the_remedy_is_told(
 )
 def test_data_file_that_is_no_lmdb_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data.mdb").write_bytes(content)
-    refused(tmp_path, StoreFormatError, r"data.mdb is no LMDB file")
+    refused(tmp_path, StoreFormatError, r"data.mdb is not an LMDB file")
 
 
 READ_ALL = """
@@ -521,7 +521,7 @@ async def test_file_that_lost_its_end_is_refused_before_it_can_kill_the_process(
             run.returncode,
             run.stderr,
         )
-        assert "was cut off" in run.stderr or "no LMDB file" in run.stderr
+        assert "was cut off" in run.stderr or "not an LMDB file" in run.stderr
         assert data_of(cut) == {"data.mdb": data[:size]}
 
 

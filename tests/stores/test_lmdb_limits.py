@@ -374,7 +374,7 @@ async def test_longest_handler_name_fits_and_a_longer_one_is_refused_with_the_li
         await store.save_progress({longest: 1}, [letter])
         assert await store.checkpoints() == {longest: 1}
         assert await store.dead_letters(longest) == [letter]
-        with pytest.raises(InvalidHandler, match="it has 503 bytes, allowed are 502"):
+        with pytest.raises(InvalidHandler, match="it has 503 bytes; at most 502 are allowed"):
             await store.save_progress({longest + "n": 1})
 
 

@@ -45,7 +45,7 @@ class PriorityQueue:
         """Add a message.
 
         Raises:
-            InvalidNumber: Its priority is no number.
+            InvalidNumber: The priority is not a number.
         """
         heapq.heappush(self._heap, (self._place(envelope), next(self._arrivals), envelope))
 

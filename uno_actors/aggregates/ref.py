@@ -48,10 +48,10 @@ class AggregateRef:
 
         Raises:
             UnknownCommand: The aggregate does not handle it.
-            InvalidCommand: One of its ids is no string.
+            InvalidCommand: One of its ids is not a string.
             SystemNotRunning: The system was not started, or has stopped.
             ValueError: ``since`` is negative.
-            InvalidNumber: ``timeout`` is no number of seconds.
+            InvalidNumber: ``timeout`` is not a number of seconds.
             CommandRejected, CommandIdReused, ReplyNotRecorded, AskTimeout, ConcurrencyConflict: In the reply.
             MailboxFull, StoreUnavailable, StoreFull, OutcomeUnknown, WorkCancelled, ExitRaised: In the reply, as any
                 other exception that the aggregate raises.
@@ -116,7 +116,7 @@ def _with_valid_ids(command: Command[R]) -> Command[R]:
     """``command`` with valid ids; those of an updated copy were not validated. ``None`` becomes a new ``command_id``.
 
     Raises:
-        InvalidCommand: One is no string.
+        InvalidCommand: One of them is not a string.
     """
     ids: dict[str, Any] = {name: getattr(command, name) for name in Command.model_fields}
     if ids["command_id"] is None:

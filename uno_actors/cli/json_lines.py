@@ -29,7 +29,7 @@ MARK = '{"uno_actors": '
 HEAD = {"uno_actors": "events", "format": 1}
 """The first line of an export; the last has the number of events, to tell one that was cut off."""
 LONGEST_HEAD = 1000
-"""Bytes of the first line. A longer one is no export, and may never end."""
+"""Bytes of the first line. A longer line is not from an export, and may never end."""
 LONGEST_LINE = 1 << 30
 """Bytes of each other line."""
 OUTPUT = Path("-")
@@ -173,7 +173,7 @@ def _exported(lines: Iterable[bytes], size: int, progress: Progress) -> Iterator
     """The records of an export.
 
     Raises:
-        UnreadableLine: It is no export, or its end is missing.
+        UnreadableLine: It is not an export, or its end is missing.
     """
     done = number = 0
     for number, line in enumerate(lines, start=1):

@@ -25,7 +25,7 @@ class UnreadableLine(CallerError, ValueError):
 
     def __init__(self, line: int, reason: str) -> None:
         self.line = line
-        super().__init__(f"line {line} is no exported event: {reason}")
+        super().__init__(f"line {line} is not an exported event: {reason}")
 
 
 def to_line(stored: StoredRecord) -> str:

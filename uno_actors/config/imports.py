@@ -26,7 +26,7 @@ def imported(found: Any) -> Any:
     """The object that ``"package.module:name"`` names.
 
     Raises:
-        ValueError: It is no such string, or cannot be imported. The error gives the reason.
+        ValueError: It is not such a string, or cannot be imported. The error gives the reason.
     """
     text = a_string(found)
     if not _IMPORT_STRING.fullmatch(text):

@@ -17,7 +17,7 @@ from uno_actors.store_urls import HIDDEN, is_secret_name
 
 DEEPEST_INCLUDE = 20
 MOST_BYTES = 4 << 20
-"""Maximum size of a file. A larger one is no configuration file, and was named by mistake."""
+"""Maximum size of a file. A larger file is not a configuration file: its name was given by mistake."""
 
 _VARIABLE = re.compile(r"(\$\$(?=\{))|\$\{([^}]*)\}|\$\{")
 _REFERENCE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-((?:(?!\$\{).)*))?", re.DOTALL)
@@ -105,11 +105,11 @@ def _content(path: Path) -> bytes:
     """The bytes of a file, without waiting, whatever ``path`` names.
 
     Raises:
-        OSError, ValueError: It cannot be read, or is no configuration file.
+        OSError, ValueError: The file cannot be read, or is not a configuration file.
     """
     with open(path, "rb", buffering=0, opener=_at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         with io.BufferedReader(file) as reader:
             # Not by its size, which is made up for files such as those in /proc.
             raw = reader.read(MOST_BYTES + 1)
@@ -172,7 +172,7 @@ def expanded(written: str, environment: Mapping[str, str]) -> str:
     made = _VARIABLE.sub(value, written)
     if malformed:
         raise ValueError(
-            f"{malformed[0]} is no variable: allowed are ${{NAME}}, ${{NAME:-default}}, and $${{ for a plain ${{"
+            f"{malformed[0]} is not a variable: write ${{NAME}}, ${{NAME:-default}}, or $${{ for a plain ${{"
         )
     if missing:
         names = " and ".join(missing)
@@ -190,13 +190,13 @@ def _with_included(
 ) -> ConfigText:
     named = text.data.pop("include", [])
     if not isinstance(named, list):
-        text.faults.append(text.fault(("include",), "allowed is a list of file names", named))
+        text.faults.append(text.fault(("include",), "expected a list of file names", named))
         return text
     merged = ConfigText(text.file)
     for index, name in enumerate(named):
         keys: Keys = ("include", index)
         if not isinstance(name, str) or not name:
-            text.faults.append(text.fault(keys, "allowed is the name of a file", name))
+            text.faults.append(text.fault(keys, "expected the name of a file", name))
             continue
         other = path.parent / name
         if resolved(other) in including or len(including) > DEEPEST_INCLUDE:

@@ -55,15 +55,15 @@ def _what_is_wrong(keys: Keys, detail: Any) -> tuple[Keys, str, Any]:
             allowed = _keys_of(_table_at(keys[:-1]))
             near = get_close_matches(str(keys[-1]), allowed, 1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            return keys, f"unknown key; {hint}Allowed are {', '.join(allowed)}", found
+            return keys, f"unknown key; {hint}Known keys: {', '.join(allowed)}", found
         case "missing":
             return keys, "it is missing", None
         case "model_type" | "dict_type" | "model_attributes_type":
-            return keys, "allowed is a table", found
+            return keys, "expected a table", found
         case "list_type":
             is_tables = _table_at(keys) is not None
             allowed_list = f"tables: write [[{_header(keys)}]]" if is_tables else "a list, in [ and ]"
-            return keys, f"allowed are {allowed_list}" if is_tables else f"allowed is {allowed_list}", found
+            return keys, f"expected {allowed_list}", found
     return keys, detail["msg"], found
 
 

@@ -95,7 +95,7 @@ class Allowed:
         except (ValueError, TypeError, CallerError) as error:
             why = str(error)
             why += "" if why.endswith("?") else "."
-            text = f"{why} Allowed is {self.text}" if str(error) else f"allowed is {self.text}"
+            text = f"{why} Expected {self.text}" if str(error) else f"expected {self.text}"
             raise PydanticCustomError("not_allowed", "{reason}", {"reason": text}) from None
 
 
@@ -106,7 +106,7 @@ def a_string(found: Any) -> str:
     """``found`` as a plain string.
 
     Raises:
-        ValueError: It is no string.
+        ValueError: ``found`` is not a string.
     """
     if not isinstance(found, str):
         raise ValueError

@@ -280,7 +280,7 @@ def _quoted(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"TOML has no way to write {text!r}, which is no valid Unicode") from None
+        raise ValueError(f"TOML has no way to write {text!r}, which is not valid Unicode") from None
     return quoted(text)
 
 

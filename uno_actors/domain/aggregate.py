@@ -76,8 +76,8 @@ def unfit_name(name: object, max_bytes: int) -> str:
     try:
         size = len(name.encode())
     except UnicodeEncodeError as error:
-        return f"it is no valid Unicode ({error.reason})"
-    return f"it has {size} bytes, allowed are {max_bytes}" if size > max_bytes else ""
+        return f"it is not valid Unicode ({error.reason})"
+    return f"it has {size} bytes; at most {max_bytes} are allowed" if size > max_bytes else ""
 
 
 class AggregateRoot:
@@ -99,7 +99,7 @@ class AggregateRoot:
     aggregate_type: ClassVar[str] = "AggregateRoot"
     """The name under which its streams are recorded: the class name, unless the class sets another."""
     schema_version: ClassVar[int] = 1
-    """Of its state in snapshots: raise it when attributes change, or the way in which ``apply_`` methods set them."""
+    """The version of its state in snapshots: raise it when attributes, or how ``apply_`` methods set them, change."""
 
     _commands: ClassVar[dict[type[Command[Any]], str]] = {}
     _applies: ClassVar[dict[str, str]] = {}
@@ -114,7 +114,7 @@ class AggregateRoot:
         _check_type_name(cls)
         cls._commands = _command_methods(cls)
         if not hasattr(cls, "_reactions"):
-            REACTS.check_absent(cls, f"{cls.__name__} is no ProcessManager, so that nothing would call it")
+            REACTS.check_absent(cls, f"{cls.__name__} is not a ProcessManager, so nothing would call it")
         cls._applies = _apply_methods(cls)
         register_meaning(cls, cls.aggregate_type, partial(_events_named, cls))
         cls._command_names = {}
@@ -129,20 +129,20 @@ class AggregateRoot:
 
     @property
     def id(self) -> str:
-        """Its name, unique among the aggregates of its type. It never changes."""
+        """The name of this aggregate, unique among the aggregates of its type. It never changes."""
         return self._id
 
     def register_event(self, event: DomainEvent) -> None:
         """Stamp ``event`` with its place in this stream and its cause, apply it, and keep it to be recorded.
 
-        The event is recorded as it is now and applied as a fresh process reads it: later changes of its lists reach
+        The event is recorded as it is now and applied as a fresh process reads it: later changes to its lists affect
         neither.
 
         Raises:
             MissingApply: The class has no method for it.
-            EventNotSerializable: It could not be read back as it is; see `uno_actors.domain.payloads`.
-            InvalidAggregate: An ``apply_`` method calls it: a replay could not.
-            ApplyFailed: The method has raised an error that is not a `UnoError`.
+            EventNotSerializable: The event would not read back as it is; see `uno_actors.domain.payloads`.
+            InvalidAggregate: An ``apply_`` method calls this method; a replay must not register events.
+            ApplyFailed: The ``apply_`` method raised an error that is not a `UnoError`.
         """
         check_is_initialised(self)
         apply = _apply_method(type(self), type(event))
@@ -199,7 +199,7 @@ class AggregateRoot:
 
     @property
     def pending_events(self) -> tuple[DomainEvent, ...]:
-        """The registered events that are not yet taken to be recorded, oldest first."""
+        """The registered events that have not been taken for recording yet, oldest first."""
         check_is_initialised(self)
         return tuple(self._pending or ())
 
@@ -214,12 +214,12 @@ class AggregateRoot:
         return taken
 
     def replay(self, events: Iterable[DomainEvent]) -> Self:
-        """Apply recorded events in order; rules do not judge them again.
+        """Apply recorded events in order, without checking the rules again.
 
         Raises:
-            MissingApply: The class has no method for one of them.
-            ApplyFailed: The method has raised an error.
-            InternalError: They do not follow the current version.
+            MissingApply: The class has no method for one of the events.
+            ApplyFailed: The method raised an error.
+            InternalError: The events do not follow the current version.
         """
         check_is_initialised(self)
         for event in events:
@@ -243,14 +243,16 @@ class AggregateRoot:
 
         Raises:
             TypeError: The class keeps attributes in ``__slots__``, or an attribute is neither set by ``__init__``
-                nor annotated on the class: `from_snapshot` would not know it.
+                nor annotated on the class, so `from_snapshot` would not know it.
         """
         if any(base.__dict__.get("__slots__") for base in type(self).__mro__):
-            raise TypeError("attributes in __slots__ are not looked for")
+            raise TypeError(
+                "attributes in __slots__ are not part of a snapshot: remove __slots__, or override it"
+            )
         state = {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
         if self._initial is not None and (unknown := state.keys() - self._initial - _annotated(type(self))):
             raise TypeError(
-                f"{', '.join(sorted(unknown))}: set in __init__ or annotate on the class what is part of the state"
+                f"{', '.join(sorted(unknown))}: set in __init__, or annotate on the class, all attributes of the state"
             )
         return state
 
@@ -258,7 +260,7 @@ class AggregateRoot:
         """Adopt the state that `to_snapshot` returned; called on a fresh instance.
 
         Raises:
-            ValueError: It lacks an attribute that the class sets today, or has one that the class does not have.
+            ValueError: ``state`` lacks an attribute that the class sets today, or has one that the class does not have.
         """
         if missing := vars(self).keys() - _OWN_ATTRIBUTES - state.keys():
             raise ValueError(f"it has no {', '.join(sorted(missing))}")
@@ -276,25 +278,25 @@ A = TypeVar("A", bound=AggregateRoot)
 
 
 def new_aggregate(aggregate_type: type[A], aggregate_id: str) -> A:
-    """An aggregate without recorded events, with which every replay begins.
+    """An aggregate without recorded events: the start of every replay.
 
     Raises:
-        InvalidAggregateId: Its class sets another id: its events would go to another stream.
-        InvalidAggregate: Its class registers events when it is made, and would do so again in each replay; or its
-            ``__init__`` does not call that of `AggregateRoot`.
+        InvalidAggregateId: Its class sets another id, so its events would go to another stream.
+        InvalidAggregate: Its ``__init__`` registers events, and would do so again in each replay; or it does not call
+            that of `AggregateRoot`.
     """
     instance = aggregate_type(aggregate_id)
     check_is_initialised(instance)
     if instance.id != aggregate_id:
         reason = (
-            f"{aggregate_type.__name__}.__init__ makes {instance.id!r} of it, so its events would go to another stream"
-            " than the one it is loaded from; bring ids into their form before you ask for an aggregate"
+            f"{aggregate_type.__name__}.__init__ changes it to {instance.id!r}, so its events would go to another"
+            " stream than the one it is loaded from; normalize ids before you ask for an aggregate"
         )
         raise InvalidAggregateId(aggregate_id, reason)
     if instance.version or instance._pending:
         reason = (
             "__init__ registers events, and would do so again whenever the aggregate is loaded; register them in a"
-            " @handles method or in a class method that makes a new one"
+            " @handles method, or in a class method that makes a new aggregate"
         )
         raise InvalidAggregate(aggregate_type.__name__, reason)
     if aggregate_type._initial is None:
@@ -316,17 +318,15 @@ def check_is_aggregate(found: Any) -> None:
     """
     if not is_subclass(found, AggregateRoot):
         name = found.__name__ if isinstance(found, type) else repr(found)
-        reason = 'the class of an aggregate is needed, as in system.aggregate(Account, "alice"); found '
+        reason = 'pass the class of an aggregate, as in system.aggregate(Account, "alice"); found '
         if isinstance(found, AggregateRoot):
             reason += f"an instance of {type(found).__name__}"
         else:
-            reason += (
-                f"{'a class that is no AggregateRoot' if isinstance(found, type) else type(found).__name__}"
-            )
+            reason += f"{'a class that is not an AggregateRoot' if isinstance(found, type) else type(found).__name__}"
         raise InvalidAggregate(name, reason)
     if "_commands" not in vars(found):
         bases = [base.__name__ for base in found.__mro__ if "__init_subclass__" in vars(base)]
-        reason = f"{bases[0]}.__init_subclass__ must call super().__init_subclass__(**kwargs), else it has no commands"
+        reason = f"{bases[0]}.__init_subclass__ must call super().__init_subclass__(**kwargs): without it, no commands"
         raise InvalidAggregate(found.__name__, reason)
 
 
@@ -404,9 +404,7 @@ def _apply_methods(cls: type[AggregateRoot]) -> dict[str, str]:
         if not name.startswith("apply_"):
             continue
         if runs_later(inspect.getattr_static(cls, name)):
-            reason = (
-                f"{name} is async or has a yield, so that calling it would change nothing: write a plain def"
-            )
+            reason = f"{name} is async or has a yield, so calling it would change nothing: write a plain def"
             raise InvalidAggregate(cls.__name__, reason)
         other = found.setdefault(_key(name.removeprefix("apply_")), name)
         if other != name:
@@ -444,9 +442,7 @@ def _command_methods(cls: type[AggregateRoot]) -> dict[type[Command[Any]], str]:
     found: dict[type[Command[Any]], str] = {}
     for method in HANDLES.methods_of(cls):
         if len(method.alternatives) != 1 or not is_subclass(command := method.alternatives[0], Command):
-            reason = (
-                f"@handles method {method.name} is annotated with {method.annotation!r}, which is no Command"
-            )
+            reason = f"@handles method {method.name} is annotated with {method.annotation!r}, which is not a Command"
             raise InvalidAggregate(cls.__name__, reason)
         if command in found:
             reason = f"{found[command]} and {method.name} both handle {command.__name__}"

@@ -22,9 +22,9 @@ class Command(BaseModel, Generic[R_co], metaclass=FrozenModel):
             one. An aggregate handles one id once: a command sent again gets the recorded reply (see `ActorSystem`).
             The same id with another type of command or other contents is refused; see
             `uno_actors.aggregates.fingerprint` for what counts as contents.
-        correlation_id: Common to all messages that go back to one first message. Default is that of the event being
-            handled when the command is sent. Without either, the events of the command get an id of their own, so
-            that commands of one id sent to two aggregates begin two chains.
+        correlation_id: Common to all messages that originate from one first message. Default is that of the event
+            being handled when the command is sent. Without either, the events of the command get a new correlation
+            id, so a command sent to two aggregates under one id begins two chains.
         causation_id: The id of the message that caused this command; default as for ``correlation_id``.
     """
 

@@ -40,7 +40,7 @@ def _now() -> datetime:
 
 
 def _aware(moment: datetime) -> datetime:
-    """A naive time is read as UTC; an aware one is brought to UTC."""
+    """``moment`` in UTC; a naive time is read as UTC."""
     if moment.tzinfo is UTC:
         return moment
     if moment.tzinfo is None:
@@ -62,14 +62,14 @@ class DomainEvent(BaseModel, metaclass=FrozenModel):
 
     Attributes:
         event_id: 32 hexadecimal digits, unique.
-        timestamp: When it happened, aware, in UTC. Naive times are read as UTC.
+        timestamp: When the event happened: an aware time in UTC. Naive times are read as UTC.
         event_type: The class name, unless the class gives another default.
         version: Schema version of the type; give a class a higher default when its payload changes, and
             register the step with `upcasts`.
-        aggregate_id: The aggregate whose stream it belongs to; set when an aggregate registers it.
-        aggregate_type: The class name of that aggregate; set with it.
-        aggregate_version: Its place in that stream, from 1; set with it.
-        correlation_id: Common to all messages that go back to one first message.
+        aggregate_id: The aggregate whose stream the event belongs to; set when the aggregate registers it.
+        aggregate_type: The class name of that aggregate; set at the same time.
+        aggregate_version: The event's place in that stream, from 1; set at the same time.
+        correlation_id: Common to all messages that originate from one first message.
         causation_id: The id of the message that caused this event.
         topic: Dotted name for routing, such as ``accounts.deposited``.
     """
@@ -87,14 +87,14 @@ class DomainEvent(BaseModel, metaclass=FrozenModel):
     causation_id: str | None = None
     topic: str | None = None
 
-    __slots__ = ("_proven_payload",)  # the bytes of an event that is proven to read back as it is
+    __slots__ = ("_proven_payload",)  # the bytes of an event that is proven to read back unchanged
 
     _proven_payload: ClassVar[bytes]
     _schema_version: ClassVar[int] = 1
     _type_name: ClassVar[str] = "DomainEvent"
     _exactly: ClassVar[Callable[[dict[str, Any]], bool] | None] = None  # see `payloads`
 
-    # Validators by name also hold where a subclass declares the field again: `topic: str = "a.b"`.
+    # Validators named like this also apply where a subclass declares the field again: `topic: str = "a.b"`.
     _aware = field_validator("timestamp")(_aware)
     _checked = field_validator("topic")(_checked)
 
@@ -126,7 +126,7 @@ class DomainEvent(BaseModel, metaclass=FrozenModel):
 
     @property
     def cause(self) -> Cause:
-        """The cause that messages caused by this event name."""
+        """The cause that is named by the messages that this event causes."""
         return Cause(self.correlation_id or self.event_id, self.event_id)
 
     def stamped(self, **metadata: object) -> Self:
@@ -157,7 +157,7 @@ def _checked_version(event_type: type[DomainEvent]) -> int:
     if type(version) is not int or not 1 <= version < MAX_VERSION:
         raise InvalidEvent(
             event_type.__qualname__,
-            "version is the schema version of its payload: give it a whole number from 1 as default"
+            "version is the schema version of its payload: give it a whole number, 1 or more, as default"
             f" (`version: int = 2`), or leave it out; found {_default(version)}",
         )
     return version
@@ -179,7 +179,7 @@ def _default(value: object) -> str:
 
 
 def check_metadata(event: DomainEvent) -> None:
-    """Refuse metadata given by a user with which ``event`` could not be read again.
+    """Refuse metadata that a user gave and with which ``event`` could not be read again.
 
     An event of an older schema version is imported history: upcasts read it.
 
@@ -202,14 +202,14 @@ Payload = dict[str, Any]
 Upcast = Callable[[Payload], Payload]
 
 Meaning = Callable[[str], "Collection[type[DomainEvent]]"]
-"""The classes that an aggregate means by the name of an event type."""
+"""From the name of an event type to the classes that an aggregate means by that name."""
 
 _meanings: dict[str, dict[str, Meaning]] = {}
 """By aggregate type, and by the qualified name of the aggregate's class."""
 
 
 def register_meaning(aggregate: type, aggregate_type: str, meaning: Meaning) -> None:
-    """Let the class of an aggregate say which events it means by their names."""
+    """Register which event classes the class of an aggregate means by a name."""
     _meanings.setdefault(aggregate_type, {})[_qualified(aggregate)] = meaning
     event_registry.generation += 1
 
@@ -321,7 +321,7 @@ class EventRegistry:
         if event.version != event._schema_version:
             check_metadata(event)
         key = type(event), event.event_type, event.aggregate_type
-        known = self.generation + event_registry.generation  # the latter grows when aggregates are defined
+        known = self.generation + event_registry.generation  # which grows when aggregates are defined
         if self._resolved.get(key) == known:
             return
         self._check_found_again(*key)
@@ -349,8 +349,8 @@ class EventRegistry:
         if "[" in name and parametrise(_generic_of(event_type), name[name.index("[") :]) is not event_type:
             raise EventNotSerializable(
                 name,
-                "the next process cannot know which class that is: give it a name of its own"
-                f" (`class IntChanged({name}): ...`), or parametrise it with classes of the module of the generic one",
+                "another process cannot tell which class that is: give it its own name"
+                f" (`class IntChanged({name}): ...`), or parametrise it with classes of the generic class's module",
             )
 
     def names_of(self, event_type: type[DomainEvent]) -> frozenset[str]:
@@ -409,11 +409,11 @@ class EventRegistry:
 
         Args:
             name: Under which the event is recorded; steps registered for it come before those of the class.
-            recorded: The version of the payload.
-            current: The version to return.
-            payload: May be changed.
+            recorded: The schema version of ``payload``.
+            current: The schema version to return.
+            payload: The recorded payload; the steps may change it in place.
             event_type: The class that it is read as, for steps that were registered for the class or its bases.
-            where: The place of the event, named in errors.
+            where: The place of the event, for errors.
 
         Raises:
             EventNotReadable: A step is missing, raised, or returned no payload, or the event is newer than the class.

@@ -1,4 +1,4 @@
-"""Exactness: which events read back as they are by construction, so that they need no proof.
+"""Exactness: which events need no proof, because by construction they read back unchanged.
 
 The annotations of a class are compiled into a check of its instances. A value that is immutable and of exactly the
 type in its annotation reads back equal: an int, a str, an aware time in UTC, a frozen model of such fields.
@@ -20,11 +20,11 @@ from uno_actors.domain.events import DomainEvent
 from uno_actors.domain.payload_writer import payload_names
 
 Exact = Callable[[Any], bool]
-"""Whether a value is immutable and reads back as it is."""
+"""Whether a value is immutable and reads back unchanged."""
 
 
 def is_exact(event: DomainEvent) -> bool:
-    """Whether all of the payload of ``event`` is immutable and reads back as it is."""
+    """Whether the whole payload of ``event`` is immutable and reads back unchanged."""
     kind = event.__class__
     exactly = kind._exactly
     if exactly is None:
@@ -39,10 +39,10 @@ def _never(_: dict[str, Any]) -> bool:
 _OF_METADATA = frozenset(DomainEvent.__pydantic_decorators__.field_validators)
 
 _NATIVE = frozenset({NoneType, bool, int, float, str, bytes})
-"""Types that msgpack tells apart by itself."""
+"""Types that msgpack distinguishes without tags."""
 
 _JUDGEMENTS = (annotated_types.BaseMetadata, StringConstraints)
-"""Metadata of an annotation that refuses values but does not change them when they are read again."""
+"""Metadata of an annotation that may refuse a value but never changes it when it is read."""
 
 
 def _exact_fields(
@@ -115,7 +115,7 @@ def _is_strict(metadata: Iterable[object]) -> bool:
 
 
 def _native_types(annotation: Any) -> frozenset[type] | None:
-    """The types that values of ``annotation`` may have, if msgpack tells them all apart; otherwise ``None``."""
+    """The types that values of ``annotation`` may have, if msgpack distinguishes them all; otherwise ``None``."""
     annotation = _aliased(annotation)
     if annotation is Any or annotation is object:
         return _NATIVE
@@ -143,7 +143,7 @@ def _aliased(annotation: Any) -> Any:
 
 
 def _exactly(annotation: Any, holders: tuple[type[BaseModel], ...]) -> Exact | None:
-    """The check of values of ``annotation``; ``None`` if all of them need the proof."""
+    """The check of values of ``annotation``; ``None`` if every value needs the proof."""
     native = _native_types(annotation)
     if native is not None:
         return lambda value: type(value) in native

@@ -17,8 +17,8 @@ M = TypeVar("M", bound=BaseModel)
 def parametrise(generic: type[M], arguments: str) -> type[M] | None:
     """``generic`` with the arguments in a recorded name, such as ``[list[int]]``.
 
-    The text comes from a store: it is read as names and never evaluated. A name stands for a type of Python or for
-    what the module of ``generic`` has under it.
+    The text comes from a store: it is read as names and never evaluated. A name stands for a built-in type or for
+    the object of that name in the module of ``generic``.
 
     Returns:
         The class; ``None`` if a name stands for nothing, or ``generic`` takes no such arguments.
@@ -29,7 +29,7 @@ def parametrise(generic: type[M], arguments: str) -> type[M] | None:
         if not isinstance(tree, ast.Subscript):
             return None
         parametrised = generic[_type_named(tree.slice, known)]  # type: ignore[index]
-    except Exception:  # noqa: BLE001 - what a name stands for may refuse to be an argument in any way
+    except Exception:  # noqa: BLE001 - the object may refuse to be a type argument with any error
         return None
     return parametrised if isinstance(parametrised, type) and issubclass(parametrised, generic) else None
 

@@ -38,8 +38,8 @@ class Mark:
     """The mark that a decorator such as ``@handles`` leaves on a method.
 
     Attributes:
-        annotation: Of the message, if its names are known only while the method is defined: in a function, whose
-            names are gone when it has returned.
+        annotation: The annotation of the message, if its names are known only while the method is defined: inside a
+            function, whose names are gone after it returns.
     """
 
     __slots__ = ("annotation",)
@@ -49,7 +49,7 @@ class Mark:
 
 
 def set_mark(method: Any, name: str) -> bool:
-    """Leave a `Mark` on ``method`` under ``name``; return whether it can carry one."""
+    """Leave a `Mark` on ``method`` under ``name``; return whether that was possible."""
     if isinstance(method, type) or not (callable(method) or isinstance(method, WRAPPERS)):
         return False
     mark = Mark()
@@ -87,7 +87,7 @@ def marked(member: Any, method_name: str, mark: str) -> Any | None:
 
 
 def _held(member: Any, method_name: str) -> Iterator[types.FunctionType]:
-    """The functions of this name that ``member`` and the functions it wraps refer to, to call them."""
+    """The functions of this name that ``member``, or a function that it wraps, refers to in order to call it."""
     waiting, seen = [member], set[int]()
     while waiting:
         for layer in layers(waiting.pop()):
@@ -114,10 +114,10 @@ class MarkedMethod:
     """A method that takes one message, and the message it takes.
 
     Attributes:
-        name: Its name.
-        annotation: Of the message.
+        name: The method's name.
+        annotation: The annotation of the message.
         alternatives: The single types that the annotation allows.
-        scope: Where its names are looked up.
+        scope: Where the names in the annotation are looked up.
     """
 
     name: str
@@ -133,8 +133,8 @@ class Decorator:
     Attributes:
         name: As it is written: ``@handles``.
         mark: The attribute under which it leaves its `Mark`.
-        message: What the method takes one of: ``command``.
-        verb: What the method does with it: ``handles``.
+        message: The kind of message that the method takes: ``command``.
+        verb: What the method does with the message: ``handles``.
     """
 
     name: str
@@ -146,7 +146,7 @@ class Decorator:
         """Check that no method of ``cls`` is marked, because the mark would have no effect.
 
         Raises:
-            InvalidAggregate: One is.
+            InvalidAggregate: A method is marked.
         """
         for base in cls.__mro__:
             for name, member in vars(base).items():
@@ -163,7 +163,7 @@ class Decorator:
             body = sys._getframe(2).f_locals.get("__qualname__", "?")
             found = shown(method) if isinstance(method, type) else repr(method)
             reason = (
-                f"write {self.name} alone before a method; the {self.message} is read from its annotation. Found"
+                f"write {self.name} alone above a method; the {self.message} is read from its annotation. Found"
                 f" {self.name}({found})"
             )
             raise InvalidAggregate(body, reason)
@@ -190,7 +190,7 @@ class Decorator:
                 if unknown.parameter not in open_parameters(cls):
                     reason = (
                         f"{self.name} method {name} takes {unknown.parameter.__name__}, and {cls.__name__} does not"
-                        f" say what that stands for: write class {cls.__name__}({owner.__name__}[...])"
+                        f" say which type that is: write class {cls.__name__}({owner.__name__}[...])"
                     )
                     raise InvalidAggregate(cls.__name__, reason) from None
 
@@ -221,7 +221,7 @@ class Decorator:
             taken = parameters(function, skip=1)
             is_hidden = mark.annotation is NOT_ANNOTATED and {found.kind for found in taken} & _VARIADIC
             if is_hidden:
-                reason = f"is hidden by a decorator, so that its {self.message} cannot be read"
+                reason = f"is hidden by a decorator, so its {self.message} cannot be read"
                 raise InvalidAggregate(cls.__name__, f"{what} {reason}: use functools.wraps in it")
             count = sum(found.kind is not inspect.Parameter.KEYWORD_ONLY for found in taken)
             if len(taken) != 1 or count != 1:
@@ -243,7 +243,7 @@ class Decorator:
         except (TypeError, ValueError) as error:
             if isinstance(error, InvalidAggregate):
                 raise
-            raise InvalidAggregate(cls.__name__, f"{what} is no plain method ({error})") from None
+            raise InvalidAggregate(cls.__name__, f"{what} is not a plain method ({error})") from None
 
     def _not_annotated(self, name: str, parameter: inspect.Parameter) -> str:
         a_message = f"A{'n' if self.message[0] in 'aeiou' else ''}{self.message.capitalize()}"
@@ -254,11 +254,11 @@ def _misuse(name: str, found: Iterable[Any]) -> str:
     """Why a method with these `layers` cannot take a message; empty if it can."""
     for layer in found:
         if isinstance(layer, (staticmethod, classmethod, property)):
-            return f"is a {type(layer).__name__}; it needs its object: write a plain def {name}(self, ...)"
+            return f"is a {type(layer).__name__}, not a plain method: write def {name}(self, ...)"
         if inspect.iscoroutinefunction(layer):
-            return "is async; it must decide by the state alone, as a plain def"
+            return "is async; it must decide from the state alone: write a plain def"
         if inspect.isgeneratorfunction(layer) or inspect.isasyncgenfunction(layer):
-            return "has a yield in it, so that calling it would do nothing: write it without"
+            return "has a yield in it, so calling it would do nothing: write it without"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Reading payloads: what was recorded is not judged again."""
+"""Reading payloads: recorded values are not validated again."""
 
 from collections.abc import Collection, Mapping, Set
 from functools import lru_cache, partial
@@ -45,8 +45,8 @@ def unpack_fields(payload: bytes, tags: TagReader) -> Payload:
     """The fields in ``payload``.
 
     Args:
-        payload: From `pack_payload`, of today or of years ago.
-        tags: Reads its tagged values.
+        payload: From `pack_payload` of this version or of an earlier one.
+        tags: Reads the tagged values in it.
 
     Raises:
         UnknownClass: ``tags`` does not know the class of a value.
@@ -62,13 +62,13 @@ def unpack_fields(payload: bytes, tags: TagReader) -> Payload:
 
 
 def read_fields(event_type: type[E], fields: Payload) -> E:
-    """The event of ``fields``, metadata included.
+    """The event with ``fields``, metadata included.
 
-    Recorded values are not judged again: one that today's constraints or validators would refuse is taken as it was
-    written. (``model_post_init`` is no rule: pydantic runs it for every instance.)
+    Recorded values are not validated again: a value that today's constraints or validators would refuse is taken as
+    it was written. (``model_post_init`` does not count as a rule: pydantic runs it for every instance.)
 
     Raises:
-        Unreadable: The types do not fit, whatever the rules say.
+        Unreadable: The types do not fit, even without constraints and validators.
     """
     try:
         return event_type.model_validate(fields, by_name=True)

@@ -1,9 +1,9 @@
-"""The payload of an event: how it is recorded, and the rule that it reads back as it was decided.
+"""The payload of an event: how it is recorded, and the rule that it reads back unchanged.
 
 A payload is a msgpack map of the event's fields by name. `pack_payload` holds the rule: an event is recorded only if
 the bytes, read by a fresh process, give an event of equal values and equal types. Otherwise it is refused with the
-field that would change. `as_recorded` returns the event that such a process reads, and
-`AggregateRoot.register_event` applies that one, so an aggregate never lives on anything else.
+field that would change. `as_recorded` returns the event that such a process reads, and `AggregateRoot.register_event`
+applies that event, so the state of an aggregate never rests on anything else.
 
 Most events need no proof (`exactness`). Every other event is written, read and compared (`proof`). A field that plain
 msgpack does not carry (a ``Decimal`` in ``Decimal | str``, an enum whose values are tuples, a mapping keyed by models)
@@ -33,7 +33,7 @@ def pack_payload(event: DomainEvent) -> bytes:
     """The payload of ``event`` as msgpack, which reads back as an equal event of equal types.
 
     Raises:
-        EventNotSerializable: A value in it would read back as another one, or cannot be written.
+        EventNotSerializable: A value in it would read back as a different value, or cannot be written.
     """
     try:
         proven = event._proven_payload
@@ -50,12 +50,12 @@ def pack_payload(event: DomainEvent) -> bytes:
         except TypeError:  # it has a value that msgpack does not know, such as a Decimal
             packed: bytes = msgpack.packb(fields, datetime=True, default=plain)
             return packed
-    except Exception:  # noqa: BLE001 - an integer beyond 64 bits; any other reason the proof will name
+    except Exception:  # noqa: BLE001 - such as an integer beyond 64 bits; the proof names any other reason
         return prove(event)[0]
 
 
 _pack_native: Callable[[object], bytes] = msgpack.Packer(datetime=True).pack
-"""One packer for all events: making one takes longer than packing an event. It runs no code but msgpack's own."""
+"""One packer for all events: making a packer takes longer than packing an event. It runs only msgpack's own code."""
 
 
 def as_recorded(event: E) -> E:
@@ -72,7 +72,7 @@ _EXACT = b""
 
 
 def mark_exact(event: DomainEvent) -> bool:
-    """Whether ``event`` is exact, as `is_exact` says; `pack_payload` then need not ask again."""
+    """Whether ``event`` is exact, as in `is_exact`; if so, `pack_payload` does not check again."""
     exactly = event.__class__._exactly
     if not (is_exact(event) if exactly is None else exactly(event.__dict__)):
         return False
@@ -81,7 +81,7 @@ def mark_exact(event: DomainEvent) -> bool:
 
 
 def own_copy(event: E) -> E:
-    """A copy of ``event`` as a fresh process reads it; a change of one does not show in the other.
+    """A copy of ``event`` as a fresh process reads it; the two share nothing that can change.
 
     Raises:
         EventNotSerializable: As for `pack_payload`.
@@ -97,7 +97,7 @@ def own_copy(event: E) -> E:
 
 
 def unshared(event: E) -> E:
-    """``event`` for one of several receivers: a deep copy if anything in it can change and it can be copied."""
+    """``event`` for one of several receivers: a deep copy, unless nothing in it can change or it cannot be copied."""
     if is_exact(event):
         return event
     try:

@@ -19,11 +19,11 @@ E = TypeVar("E", bound=DomainEvent)
 def prove(event: E) -> tuple[bytes, E]:
     """The payload of ``event``, and the event that is read from it.
 
-    A field that is to blame for a failure is written with tags the next time. If all that are to blame are, the rest
-    is: a failure does not always name its field.
+    A field that is to blame for a failure is written with tags in the next attempt. If those fields have tags already,
+    all other fields get them too, because a failure does not always name the right field.
 
     Raises:
-        EventNotSerializable: It is another event.
+        EventNotSerializable: The event that is read differs from ``event``.
     """
     fields = written_fields(event)
     values = event.__dict__ | (event.model_extra or {})
@@ -34,12 +34,12 @@ def prove(event: E) -> tuple[bytes, E]:
             payload, found, failed = _attempt(event, fields, by_tags)
             if not failed:
                 return payload, found
-            reasons = failed | reasons  # what was first said of a field, before it had tags, says more
+            reasons = failed | reasons  # the first reason, from before the field had tags, is clearer
             rest = fields.keys() & values.keys() - by_tags.keys()
             for name in (failed.keys() & rest) or rest:
                 try:
                     by_tags[name] = with_tags(values[name], classes_of(type(event)))
-                except Exception as error:  # noqa: BLE001 - whatever the value does when it is looked at
+                except Exception as error:  # noqa: BLE001 - a value's own code may raise anything
                     failed, rest = {name: f"{name}: {describe(error)}"}, set()
                     reasons = failed | reasons
             if not rest:
@@ -49,7 +49,7 @@ def prove(event: E) -> tuple[bytes, E]:
 
 
 def _attempt(event: E, fields: Payload, by_tags: Payload) -> tuple[bytes, E, dict[str, str]]:
-    """Write ``event`` and read it back; if that fails, the reason by field, or by no name if no field is to blame."""
+    """Write ``event`` and read it back; return the reasons for a failure by field, under "" if no field is to blame."""
     payload = b""
     try:
         payload = msgpack.packb(fields | by_tags, default=with_offset)
@@ -78,7 +78,7 @@ def _unwritable(value: object) -> str:
         msgpack.packb(value, default=with_offset)
     except NotRecordable:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever a serializer raises
+    except Exception as error:  # noqa: BLE001 - a serializer may raise anything
         return describe(error)
     return ""
 
@@ -91,7 +91,7 @@ def read_back(event: E, payload: bytes) -> E:
 
 
 def _differences(event: DomainEvent, found: DomainEvent) -> dict[str, str]:
-    """For each field of ``event`` that was read back as another value: which one."""
+    """For each field of ``event`` that was read back as a different value: both values, as text."""
     values, others = _contents(event), _contents(found)
     changed = {
         name: difference(name, values.get(name), others.get(name))

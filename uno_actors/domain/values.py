@@ -1,10 +1,10 @@
 """Python values as msgpack and back, exactly: what is read equals what was written, type for type.
 
-Beside the types of msgpack (None, bool, int, float, str, bytes, list, dict), these are restored exactly: tuple, set,
+Besides the types of msgpack (None, bool, int, float, str, bytes, list, dict), these are restored exactly: tuple, set,
 frozenset, Decimal, date, time, datetime with its zone, timedelta, UUID, integers of any size; and enums, dataclasses,
-named tuples and pydantic models of classes that are passed to the reader. Everything else is refused, subclasses
+named tuples and pydantic models, if their classes are passed to the reader. Everything else is refused, subclasses
 included: a value that cannot be restored exactly is not written. The bytes hold the names of classes, never import
-paths, and reading runs no code of a class.
+paths, and reading runs no code of these classes.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class UnknownClass(ValueError):
 def classes_in(*annotations: Any) -> dict[str, type]:
     """The enums, dataclasses, named tuples and models in ``annotations``, and in their fields.
 
-    Two classes of one name are both left out: a reader would have to choose.
+    If two classes have the same name, both are left out: a reader would have to choose.
     """
     found: dict[str, type] = {}
     seen: dict[int, object] = {}  # some cannot be hashed; kept, so that an id is not given to another
@@ -70,12 +70,12 @@ def pack_value(value: object, classes: Classes, *, may_share: bool = False) -> b
     """The bytes of ``value``.
 
     Args:
-        value: Of the types that the module names.
-        classes: Of its enums, dataclasses, named tuples and models.
-        may_share: Whether one mutable object may occur in two places; it is read back as two.
+        value: A value of the types that this module's docstring names.
+        classes: The classes of the enums, dataclasses, named tuples and models in it.
+        may_share: Whether one mutable object may occur in two places; it is read back as two objects.
 
     Raises:
-        TypeError, ValueError: It cannot be restored exactly; the text says why.
+        TypeError, ValueError: ``value`` cannot be restored exactly; the text says why.
     """
     packed: bytes = msgpack.packb(_Writer(classes, may_share=may_share).plain(value))
     return packed
@@ -85,7 +85,7 @@ def unpack_value(data: bytes, classes: Classes) -> Any:
     """The value whose bytes are ``data``.
 
     Raises:
-        Exception: They are damaged, or a class is unknown or has other fields now.
+        Exception: ``data`` is damaged, or a class is unknown or has other fields now.
     """
     return _unpack(data, classes)
 
@@ -96,7 +96,7 @@ def with_tags(value: object, classes: Classes) -> object:
     A time keeps its offset from UTC but not the name of its zone. One mutable object may occur in two places.
 
     Raises:
-        TypeError, ValueError: It cannot be restored exactly; the text says why.
+        TypeError, ValueError: ``value`` cannot be restored exactly; the text says why.
     """
     return _Writer(classes, may_share=True, keep_zones=False).plain(value)
 
@@ -136,7 +136,7 @@ class Shown:
 
 
 def at_offset(moment: datetime) -> datetime:
-    """``moment`` with the offset of its zone in place of the zone; a naive one is unchanged."""
+    """``moment`` with its zone replaced by the zone's offset; a naive time is unchanged."""
     offset = moment.utcoffset()
     if offset is None:
         return moment
@@ -269,7 +269,7 @@ _BASE_SCALARS: dict[type, Callable[[Any], object]] = {
 
 
 def _is_restorable(kind: type) -> bool:
-    """Whether an instance consists of its fields alone, so that it can be built from them."""
+    """Whether an instance consists of its fields alone, so it can be built from them."""
     if issubclass(kind, (Enum, BaseModel)) or _is_named_tuple(kind):
         return kind not in (Enum, BaseModel)
     if not dataclasses.is_dataclass(kind):
@@ -352,7 +352,7 @@ class _Writer:
 
     def _enum(self, name: str, value: Enum) -> object:
         if type(value).__members__.get(value.name) is not value:
-            raise ValueError(f"{value!r} is no single member")
+            raise ValueError(f"{value!r} is not a single member")
         return _tagged(_ENUM, name, value.name)
 
     def _model(self, name: str, value: BaseModel) -> object:
@@ -373,11 +373,11 @@ class _Writer:
         return fields and {name: self.plain(value) for name, value in fields.items()}
 
     def _once(self, value: object) -> None:
-        """Refuse one mutable object in two places: read back it would be two, and a change would reach only one."""
+        """Refuse one mutable object in two places: it would be read back as two, and a change would reach only one."""
         if self._may_share:
             return
         if id(value) in self._seen:
-            raise ValueError(f"one {type(value).__qualname__} stands in two places")
+            raise ValueError(f"the same {type(value).__qualname__} occurs in two places")
         self._seen[id(value)] = value  # kept, so that its id is not given to another
 
 
@@ -410,7 +410,7 @@ def _zone_of(data: Any) -> tzinfo | None:
             return ZoneInfo(data)
         case [days, seconds, microseconds, *name]:
             return timezone(timedelta(days, seconds, microseconds), *name)
-    raise ValueError(f"{data!r} is no time zone")
+    raise ValueError(f"{data!r} is not a time zone")
 
 
 def _span(value: timedelta) -> tuple[int, int, int]:

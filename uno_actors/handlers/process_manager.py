@@ -298,7 +298,7 @@ def _reacted_to(cls: type[ProcessManager], method: MarkedMethod) -> Iterator[typ
             if not is_subclass(kind, Command if is_refusal else DomainEvent):
                 raise InvalidAggregate(
                     cls.__name__,
-                    f"@reacts method {method.name} is annotated with {method.annotation!r}, which is no event and"
-                    " no Refusal",
+                    f"@reacts method {method.name} is annotated with {method.annotation!r}, which is neither an event"
+                    " nor a Refusal",
                 )
             yield kind

@@ -135,7 +135,7 @@ class HandlerSpec:
     def __post_init__(self) -> None:
         if not (callable(self.target) or isinstance(self.target, EventHandler)):
             raise InvalidHandler(
-                f"{self.target!r} is no event handler: a function or an EventHandler is needed"
+                f"{self.target!r} is not an event handler: pass a function or an EventHandler"
             )
         if isinstance(self.target, type) and not _instances_are_callable(self.target):
             reason = "must be an EventHandler to handle events"
@@ -222,7 +222,7 @@ class BoundHandler:
         self.function = function
         if _is_generator(function):
             raise InvalidHandler(
-                f"{function!r} has a yield in it, so that calling it would handle nothing: write it without"
+                f"{function!r} has a yield in it, so calling it would handle nothing: write it without"
             )
         self.is_async = _is_async(function)
         self.takes_context = _positional_parameters(function) >= 2
@@ -235,7 +235,7 @@ class BoundHandler:
 
 
 def remedy_for(found: object) -> str:
-    """Return what to write instead of an aggregate's class; empty if ``found`` is no aggregate class."""
+    """Return what to write instead of an aggregate's class; empty if ``found`` is not an aggregate class."""
     if not (isinstance(found, type) and issubclass(found, AggregateRoot)):
         return ""
     name = found.__name__

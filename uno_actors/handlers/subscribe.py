@@ -155,8 +155,8 @@ def gather(handlers: Iterable[object]) -> Iterator[HandlerSpec]:
             yield complete(HandlerSpec(default_name(handler), handler))
         else:
             raise InvalidHandler(
-                f"{handler!r} is no event handler: {remedy_for(handler)}decorate a function with @subscribe(...), or"
-                " give an EventHandler or a module that has some"
+                f"{handler!r} is not an event handler: {remedy_for(handler)}decorate a function with @subscribe(...),"
+                " or give an EventHandler or a module that has some"
             )
 
 
@@ -185,7 +185,7 @@ def _of_method(method: MethodType) -> HandlerSpec:
             return spec
     if isinstance(method.__self__, type) and issubclass(method.__self__, AggregateRoot):
         raise InvalidHandler(
-            f"{method!r} is no event handler: {remedy_for(method.__self__).removesuffix(' Else ')}"
+            f"{method!r} is not an event handler: {remedy_for(method.__self__).removesuffix(' Else ')}"
         )
     raise InvalidHandler(
         f"{method!r} is not subscribed: decorate the method with @subscribe(...), or give"

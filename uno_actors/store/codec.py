@@ -65,7 +65,7 @@ class Record(NamedTuple):
 
     @property
     def answered(self) -> str | None:
-        """The id of the command whose last event this is; ``None`` if it is no command's."""
+        """The id of the command whose last event this is; ``None`` if it belongs to no command."""
         if self.reply is None:
             return None
         return self.causation_id if self.command_id is None else self.command_id
@@ -117,7 +117,7 @@ def to_event(record: Record, registry: EventRegistry, position: int | None = Non
         position: In the log, named in errors.
 
     Raises:
-        CorruptRecord: The payload is no map of fields.
+        CorruptRecord: The payload is not a map of fields.
         UnknownEventType: The registry has no class for it.
         AmbiguousEventType: It has several, and the aggregate type does not tell which is meant.
         EventNotReadable: The payload does not fit the class, or an upcast is missing or has failed.
@@ -177,7 +177,7 @@ def unpack(data: bytes, where: str) -> Record:
         where: Named in the error.
 
     Raises:
-        CorruptRecord: The bytes are no record.
+        CorruptRecord: The bytes are not a record.
     """
     try:
         record = Record._make(msgpack.unpackb(data, timestamp=3))
@@ -215,7 +215,7 @@ def read_payload(record: Record, tags: TagReader = _show) -> Payload:
         tags: Reads the values that only their classes can hold; by default they become readable stand-ins.
 
     Raises:
-        CorruptRecord: It is no map of fields.
+        CorruptRecord: It is not a map of fields.
         UnknownClass: ``tags`` does not know one of the classes.
     """
     try:

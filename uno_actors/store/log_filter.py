@@ -14,7 +14,7 @@ EventTypes: TypeAlias = type[DomainEvent] | str | Iterable[type[DomainEvent] | s
 
 @dataclass(frozen=True, slots=True)
 class LogFilter:
-    """Selects the records that all given filters match; ``None`` is no filter.
+    """Selects the records that all given filters match; ``None`` means no filter.
 
     Attributes:
         topic: The topic matches this pattern; a record without topic matches none.

@@ -1,6 +1,6 @@
 """Maintenance of a store by an operator: facts, verification, backup.
 
-These are no part of the port: a store offers what it can, and callers ask with ``isinstance``.
+These are not part of the port: a store offers what it can, and callers ask with ``isinstance``.
 """
 
 from collections.abc import Callable

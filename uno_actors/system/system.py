@@ -68,7 +68,7 @@ State = Literal["not started", "starting", "running", "stopping", "stopped"]
 
 
 class _Forks:
-    """Counts forks between the import of this module and this process. Asks read the count, which is no system call."""
+    """Counts forks between the import of this module and this process. Asks read the count without a system call."""
 
     def __init__(self) -> None:
         self.count = 0

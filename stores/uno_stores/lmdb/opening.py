@@ -63,7 +63,7 @@ def open_environment(path: Path, options: Options) -> tuple[lmdb.Environment, Da
         raise cannot_open(name, error) from error
     except lmdb.Error as error:
         if isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError)):
-            raise StoreFormatError(path, f"data.mdb is no LMDB file ({error})") from error
+            raise StoreFormatError(path, f"data.mdb is not an LMDB file ({error})") from error
         full = meaning(path, error)
         if isinstance(full, StoreFull):
             raise full from error

@@ -2,7 +2,7 @@
 
 LMDB checks neither keys nor values, and a search among keys of which one is damaged can end anywhere. So:
 
-- A value ends with the check of its key and itself; one that is not sound is no answer.
+- A value ends with the check of its key and itself; a value that fails the check is not returned.
 - Positions of the log run 1, 2, 3 up to the number of its entries.
 - Versions in the index of a stream run 1, 2, 3, and each leads to the record that says the same of itself.
 - Keys ascend, so that no read runs in a circle.
@@ -201,7 +201,7 @@ class Reading(Search):
         """Read one record back, which should be the ``wanted`` version of a stream.
 
         Raises:
-            CorruptRecord: It is not, or is no record.
+            CorruptRecord: It is damaged, or is not a record.
         """
         if not data:
             reason = "an index names it but it is not in the log"
@@ -226,7 +226,7 @@ class Reading(Search):
         found: dict[str, int] = {}
         for key, value in self.entries(self.databases.checkpoints, b"", _a_checkpoint):
             if len(value) != U64.size:
-                self._corrupt(_a_checkpoint(key), "it is no position")
+                self._corrupt(_a_checkpoint(key), "it is not a position")
             found[key.decode()] = int.from_bytes(value)
         return found
 

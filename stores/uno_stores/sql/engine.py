@@ -114,7 +114,7 @@ def split_numbers(url: URL) -> tuple[URL, dict[str, Any]]:
     """``url`` without those options of asyncpg that are numbers, and these, which SQLAlchemy would pass as texts.
 
     Raises:
-        ValueError: One of them is no number.
+        ValueError: One of them is not a number.
     """
     if url.get_driver_name() != "asyncpg":
         return url, {}

@@ -30,7 +30,7 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
     `DatabaseEventStore` may follow as ``?patience=...``; others are for the driver.
 
     Raises:
-        InvalidStoreUrl: It is no URL of a database, or an option is none.
+        InvalidStoreUrl: It is not the URL of a database, or an option is not known.
         StoreUnavailable: There is no file, and none was to be made; or the driver is not installed.
     """
     parsed, options = _read_url(url)

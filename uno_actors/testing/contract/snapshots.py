@@ -18,7 +18,7 @@ def snapshot_of(aggregate_id: str, version: int = 1, *, of: str = "Account", **c
 
 
 async def snapshots_are_kept_one_for_each_stream(make_store: MakeStore) -> None:
-    """The last snapshot saved of each stream is read back as it was, whatever the names; it is no event."""
+    """The last snapshot saved of each stream is read back as it was, whatever the names; it is not an event."""
     async with opened(make_store) as store:
         expect_equal(await store.read_snapshot(StreamId("Account", "a")), None, "a snapshot of nothing")
         await store.save_snapshots([])
