@@ -137,7 +137,7 @@ def no_actor_left() -> Iterator[None]:
 # --- in a system ---
 
 
-async def test_spawn_answers_after_on_start_has_succeeded(system: ActorSystem, greeter: Greeter) -> None:
+async def test_spawn_replies_after_on_start_has_succeeded(system: ActorSystem, greeter: Greeter) -> None:
     log: Log = []
     ref = await system.spawn(greeter, log)
     assert log == ["start"]
@@ -145,7 +145,7 @@ async def test_spawn_answers_after_on_start_has_succeeded(system: ActorSystem, g
     assert ref.is_alive()
 
 
-async def test_spawn_answers_with_the_error_of_on_start(system: ActorSystem) -> None:
+async def test_spawn_replies_with_the_error_of_on_start(system: ActorSystem) -> None:
     class Refuses(Actor):
         async def on_start(self) -> None:
             raise ValueError("not today")
@@ -222,7 +222,7 @@ async def test_messages_of_many_senders_are_handled_one_at_a_time(system: ActorS
         assert await proxy.most == 1
 
 
-async def test_where_functions_run(system: ActorSystem) -> None:
+async def test_coroutine_functions_run_on_the_loop_and_plain_ones_on_a_worker(system: ActorSystem) -> None:
     """Coroutine functions on the loop's thread, plain ones on a worker."""
 
     class Where(Actor):
@@ -277,7 +277,7 @@ async def test_a_plain_function_that_returns_a_coroutine_is_awaited(system: Acto
     assert await (await system.spawn(OnWorker)).ask("?") == 42
 
 
-async def test_an_error_goes_to_the_asker_and_the_actor_stays_alive(
+async def test_an_error_goes_to_the_caller_and_the_actor_stays_alive(
     system: ActorSystem, greeter: Greeter
 ) -> None:
     log: Log = []
@@ -315,14 +315,14 @@ async def test_system_exit_in_a_coroutine_method_of_a_plain_actor_ends_neither_l
     assert await ref.ask("?") == "still here"
 
 
-async def test_stop_iteration_is_answered_too(system: ActorSystem, greeter: Greeter) -> None:
+async def test_stop_iteration_becomes_a_reply_too(system: ActorSystem, greeter: Greeter) -> None:
     ref = await system.spawn(greeter, [])
     with pytest.raises(RuntimeError, match="StopIteration"):
         await ref.ask(StopIteration())
     assert await ref.ask("still here") == ("got", "still here")
 
 
-async def test_stop_iteration_in_a_plain_method_of_an_actor_on_the_loop_is_answered(
+async def test_stop_iteration_in_a_plain_method_of_an_actor_on_the_loop_becomes_a_reply(
     system: ActorSystem,
 ) -> None:
     class Forgets(Actor):
@@ -386,7 +386,7 @@ async def test_stop_runs_on_stop_after_the_messages_before_it(system: ActorSyste
         await after
 
 
-async def test_a_dead_actor_answers(system: ActorSystem, greeter: Greeter) -> None:
+async def test_asking_a_dead_actor_is_an_error_at_once(system: ActorSystem, greeter: Greeter) -> None:
     ref = await system.spawn(greeter, [])
     await ref.stop(block=False)
     with pytest.raises(pykka.ActorDeadError):
@@ -396,7 +396,7 @@ async def test_a_dead_actor_answers(system: ActorSystem, greeter: Greeter) -> No
     assert not await ref.stop(block=False), "it was stopped before"
 
 
-async def test_an_actor_stops_itself_after_the_messages_that_wait(system: ActorSystem) -> None:
+async def test_an_actor_that_stops_itself_handles_the_waiting_messages_first(system: ActorSystem) -> None:
     class Fuse(Actor):
         def __init__(self) -> None:
             super().__init__()
@@ -415,7 +415,7 @@ async def test_an_actor_stops_itself_after_the_messages_that_wait(system: ActorS
     await until(lambda: not ref.is_alive())
 
 
-async def test_a_full_mailbox_answers_and_the_actor_continues(system: ActorSystem) -> None:
+async def test_a_full_mailbox_refuses_an_ask_and_the_actor_continues(system: ActorSystem) -> None:
     class Small(Actor):
         mailbox = MailboxPolicy(capacity=3)
 
@@ -444,7 +444,7 @@ async def test_a_full_mailbox_answers_and_the_actor_continues(system: ActorSyste
 # --- time ---
 
 
-async def test_an_ask_that_waits_in_the_mailbox_is_withdrawn_when_its_time_is_over(
+async def test_an_ask_that_waits_in_the_mailbox_is_withdrawn_when_it_times_out(
     system: ActorSystem,
 ) -> None:
     log: Log = []
@@ -481,7 +481,7 @@ async def _timed_out(first: Future[Any], ref: Any, message: str, gate: asyncio.E
     await ref.ask(message, timeout=0.001)
 
 
-async def test_a_stop_signal_is_not_withdrawn_when_its_asker_has_timed_out(system: ActorSystem) -> None:
+async def test_a_stop_signal_is_not_withdrawn_when_its_caller_has_timed_out(system: ActorSystem) -> None:
     gate = asyncio.Event()
 
     class Slow(Actor):
@@ -497,7 +497,7 @@ async def test_a_stop_signal_is_not_withdrawn_when_its_asker_has_timed_out(syste
     await until(lambda: not ref.is_alive())
 
 
-async def test_asks_that_timed_out_do_not_keep_the_others_from_being_answered_at_the_stop(
+async def test_asks_that_timed_out_do_not_keep_the_stop_from_answering_the_others(
     system: ActorSystem,
 ) -> None:
     gate = asyncio.Event()
@@ -524,7 +524,7 @@ async def test_blocking_on_the_loop_is_an_error_that_says_to_await(system: Actor
     assert await asyncio.to_thread(lambda: ref.ask("hi", block=True)) == ("got", "hi")
 
 
-async def test_the_system_answers_the_ask_that_is_under_way_when_it_abandons_an_actor() -> None:
+async def test_when_the_system_abandons_an_actor_it_answers_the_ask_in_progress() -> None:
     never, begun = threading.Event(), threading.Event()
 
     class StuckOnLoop(Actor):
@@ -601,7 +601,9 @@ async def test_a_failed_actor_waits_for_its_supervisor_and_keeps_mailbox_and_ref
     assert it.log[-1] == "stop"
 
 
-async def test_an_actor_that_fails_while_starting_is_its_supervisors_too(dispatcher: Dispatcher) -> None:
+async def test_an_actor_that_fails_while_starting_is_left_to_its_supervisor_too(
+    dispatcher: Dispatcher,
+) -> None:
     fail = [True]
 
     class Starts(Actor):
@@ -652,7 +654,7 @@ async def test_a_supervisor_that_restarts_at_once_from_another_thread_loses_noth
     await cell.stop()
 
 
-async def test_stopping_a_suspended_actor_answers_what_waits(
+async def test_stopping_a_suspended_actor_answers_the_waiting_asks(
     dispatcher: Dispatcher, greeter: Greeter
 ) -> None:
     it = Supervised(greeter, dispatcher)
@@ -671,7 +673,7 @@ async def test_without_a_factory_there_is_no_restart(dispatcher: Dispatcher) -> 
         cell.restart()
 
 
-async def test_killing_cancels_a_coroutine_and_answers_its_asker(dispatcher: Dispatcher) -> None:
+async def test_killing_cancels_a_coroutine_and_answers_its_caller(dispatcher: Dispatcher) -> None:
     cancelled = asyncio.Event()
 
     class Stuck(Actor):
@@ -694,7 +696,7 @@ async def test_killing_cancels_a_coroutine_and_answers_its_asker(dispatcher: Dis
     assert not ref.is_alive()
 
 
-async def test_an_actor_killed_before_it_began_does_not_begin(dispatcher: Dispatcher) -> None:
+async def test_an_actor_killed_before_it_starts_never_starts(dispatcher: Dispatcher) -> None:
     log: Log = []
     cell = ActorCell(AsyncGreeter(log), dispatcher)
     cell.start()
@@ -762,7 +764,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @pytest.mark.parametrize("wait", [asyncio.sleep, time.sleep])
-async def test_a_callback_that_exits_does_not_take_the_actor_with_it(wait: Any) -> None:
+async def test_a_callback_that_raises_system_exit_does_not_end_the_actor(wait: Any) -> None:
     class Waits(Actor):
         async def on_receive(self, message: Any) -> Any:
             await wait(0.01)
@@ -806,7 +808,7 @@ class Door(Actor):
         return f"{message} is in"
 
 
-async def test_what_is_set_aside_is_handled_later_in_its_order_and_answered_then() -> None:
+async def test_stashed_messages_are_handled_and_answered_later_in_order() -> None:
     async with ActorSystem(handlers=[]) as system:
         door = await system.spawn(Door)
         early = [door.ask("ann"), door.ask("ben")]
@@ -815,7 +817,7 @@ async def test_what_is_set_aside_is_handled_later_in_its_order_and_answered_then
         assert await door.ask("cid") == "cid is in"
 
 
-async def test_a_stash_is_bounded_as_the_mailbox_is() -> None:
+async def test_a_stash_has_the_bound_of_the_mailbox() -> None:
     async with ActorSystem(handlers=[]) as system:
         door = await system.spawn(Door)
         waiting = []
@@ -828,7 +830,7 @@ async def test_a_stash_is_bounded_as_the_mailbox_is() -> None:
         assert [await reply for reply in waiting] == ["ann is in", "ben is in", "cid is in"]
 
 
-async def test_what_is_still_set_aside_when_the_actor_stops_is_answered() -> None:
+async def test_messages_still_stashed_when_the_actor_stops_are_answered() -> None:
     async with ActorSystem(handlers=[]) as system:
         door = await system.spawn(Door)
         early = door.ask("ann")
@@ -837,7 +839,7 @@ async def test_what_is_still_set_aside_when_the_actor_stops_is_answered() -> Non
             await early
 
 
-async def test_what_is_set_aside_by_an_idle_actor_is_answered_when_it_stops() -> None:
+async def test_messages_stashed_by_an_idle_actor_are_answered_when_it_stops() -> None:
     """Also by a stop that needs no turn of the actor's; what was told is a dead message."""
     async with ActorSystem(handlers=[]) as system:
         door = await system.spawn(Door)
@@ -851,9 +853,7 @@ async def test_what_is_set_aside_by_an_idle_actor_is_answered_when_it_stops() ->
         assert [dead.message for dead in system.dead_messages()] == ["ben"]
 
 
-async def test_a_message_that_is_set_aside_and_put_back_at_once_is_answered_when_it_is_handled_again() -> (
-    None
-):
+async def test_a_message_stashed_and_unstashed_at_once_is_answered_when_it_is_handled_again() -> None:
     class OpensItself(Door):
         async def on_receive(self, message: Any) -> Any:
             reply = await super().on_receive(message)

@@ -79,7 +79,7 @@ class Account(AggregateRoot):
 # --- deciding and applying ---------------------------------------------------------------------------------
 
 
-def test_command_is_decided_and_its_event_applied_and_pending() -> None:
+def test_a_command_registers_an_event_that_is_applied_and_pending() -> None:
     account = Account("alice")
     assert account.handle(Deposit(amount=10)) == 10
     assert account.handle(Withdraw(amount=3)) == 7
@@ -139,7 +139,7 @@ def test_event_names_the_command_as_its_cause() -> None:
     assert event.causation_id == command.command_id
 
 
-def test_what_begins_with_a_command_has_a_correlation_id_of_its_own() -> None:
+def test_a_command_without_correlation_id_starts_a_new_correlation() -> None:
     """One id, say the key of a request, may be used for two aggregates: two things begin."""
 
     class Generous(Account):
@@ -160,7 +160,7 @@ def test_what_begins_with_a_command_has_a_correlation_id_of_its_own() -> None:
     assert all(correlations)
 
 
-def test_event_takes_the_correlation_of_its_command() -> None:
+def test_event_takes_the_correlation_id_of_its_command() -> None:
     account = Account("alice")
     command = Deposit(amount=1, correlation_id="first", causation_id="before")
     account.handle(command)
@@ -177,7 +177,7 @@ def test_explicit_causality_wins() -> None:
     assert found == [("mine", "causation"), ("correlation", "mine")]
 
 
-def test_event_registered_outside_of_any_handling_has_no_cause() -> None:
+def test_event_registered_outside_a_handler_has_no_cause() -> None:
     account = Account("alice")
     account.register_event(Deposited(amount=1))
     (event,) = account.pending_events
@@ -185,7 +185,7 @@ def test_event_registered_outside_of_any_handling_has_no_cause() -> None:
 
 
 @pytest.mark.parametrize("amount", [1, 0], ids=["granted", "rejected"])
-def test_cause_ends_with_the_handling(amount: int) -> None:
+def test_cause_ends_when_the_handler_returns(amount: int) -> None:
     account = Account("alice")
     with caused_by(Cause("outer", "outer")):
         with contextlib.suppress(CommandRejected):
@@ -209,7 +209,7 @@ def test_replay_restores_the_state_and_leaves_nothing_pending() -> None:
     assert again.pending_events[0].aggregate_version == 3
 
 
-def test_replay_does_not_judge() -> None:
+def test_replay_does_not_check_the_rules_again() -> None:
     event = Deposited(amount=-5, aggregate_id="alice", aggregate_type="Account", aggregate_version=1)
     assert Account("alice").replay([event]).balance == -5
 
@@ -273,7 +273,7 @@ def test_event_is_applied_by_the_method_for_its_base_class_if_it_has_none_of_its
     assert (plain.balance, choosy.balance) == (5, 15)
 
 
-def test_missing_apply_method_is_named_with_what_exists_and_leaves_no_trace() -> None:
+def test_missing_apply_method_is_reported_with_those_that_exist_and_leaves_no_trace() -> None:
     class AccountClosedEvent(DomainEvent):
         pass
 
@@ -290,7 +290,7 @@ def test_missing_apply_method_is_named_with_what_exists_and_leaves_no_trace() ->
 # --- which command method ----------------------------------------------------------------------------------
 
 
-def test_unknown_command_is_named_with_what_is_handled() -> None:
+def test_unknown_command_is_reported_with_those_that_are_handled() -> None:
     class Close(Command):
         pass
 
@@ -301,7 +301,7 @@ def test_unknown_command_is_named_with_what_is_handled() -> None:
     assert known_commands(Account) == ["Deposit", "Withdraw"]
 
 
-def test_something_that_is_no_command_is_refused_likewise() -> None:
+def test_something_that_is_not_a_command_is_refused_too() -> None:
     with pytest.raises(UnknownCommand, match="Account does not handle str; it handles: Deposit, Withdraw"):
         command_method(Account, "deposit")
 
@@ -493,7 +493,9 @@ DEFINITION_ERRORS: dict[Callable[[], None], str] = {
 @pytest.mark.parametrize(
     ("define", "reason"), DEFINITION_ERRORS.items(), ids=lambda value: getattr(value, "__name__", "")
 )
-def test_definition_error_is_told_when_the_class_is_defined(define: Callable[[], None], reason: str) -> None:
+def test_definition_error_is_reported_when_the_class_is_defined(
+    define: Callable[[], None], reason: str
+) -> None:
     with pytest.raises(InvalidAggregate) as caught:
         define()
     assert str(caught.value) == f"aggregate Wrong: {reason}"
@@ -512,7 +514,7 @@ def test_definition_error_is_told_when_the_class_is_defined(define: Callable[[],
         "Deposit + Withdraw",
     ],
 )
-def test_annotation_that_is_no_class_is_told_when_the_class_is_defined(annotation: str) -> None:
+def test_annotation_that_is_not_a_class_is_reported_when_the_class_is_defined(annotation: str) -> None:
     def deposit(self: Any, command: Any) -> None: ...
 
     deposit.__annotations__["command"] = annotation
@@ -536,12 +538,12 @@ ILLEGAL_IDS = [
 
 
 @pytest.mark.parametrize("id", LEGAL_IDS)
-def test_legal_id_is_kept(id: str) -> None:
+def test_valid_id_is_returned_unchanged(id: str) -> None:
     assert check_aggregate_id(id) == Account(id).id == id
 
 
 @pytest.mark.parametrize(("id", "reason"), ILLEGAL_IDS)
-def test_impossible_id_is_refused_with_its_reason(id: Any, reason: str) -> None:
+def test_invalid_id_is_refused_with_the_reason(id: Any, reason: str) -> None:
     with pytest.raises(InvalidAggregateId, match=re.escape(reason)) as caught:
         Account(id)
     assert caught.value.aggregate_id == id

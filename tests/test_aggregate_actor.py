@@ -135,7 +135,7 @@ async def test_commands_that_come_while_it_is_loaded_wait_and_keep_their_order()
         (SystemExit(2), ExitRaised, "SystemExit: 2"),
     ],
 )
-async def test_a_stream_that_cannot_be_read_answers_each_command_with_the_cause_and_is_tried_again(
+async def test_a_stream_that_cannot_be_read_fails_each_command_with_the_cause_and_is_read_again(
     spoil: BaseException, error: type[BaseException], message: str
 ) -> None:
     clock = ManualClock()
@@ -155,7 +155,7 @@ async def test_a_stream_that_cannot_be_read_answers_each_command_with_the_cause_
         await system.settled()
 
 
-async def test_an_event_that_nobody_knows_any_more_answers_each_command() -> None:
+async def test_an_event_of_an_unknown_type_makes_each_command_fail_with_that_error() -> None:
     class ForgottenByTheBank(DomainEvent):
         pass
 
@@ -171,7 +171,7 @@ async def test_an_event_that_nobody_knows_any_more_answers_each_command() -> Non
 # --- deciding ---
 
 
-async def test_a_rejection_reaches_the_asker_and_records_nothing() -> None:
+async def test_a_rejection_reaches_the_caller_and_records_nothing() -> None:
     async with bank() as (system, store):
         account = system.aggregate(Account, "alice")
         with pytest.raises(CommandRejected, match="the balance is 0") as caught:
@@ -196,7 +196,7 @@ async def test_an_unknown_command_is_refused_where_it_is_sent() -> None:
         assert system.statistics().active_aggregates == 0
 
 
-async def test_an_id_that_names_nothing_is_refused_where_it_is_written() -> None:
+async def test_an_invalid_id_is_refused_where_the_reference_is_made() -> None:
     async with bank() as (system, _):
         for wrong in ("", "a\0b", "x" * 256, 3):
             with pytest.raises(InvalidAggregateId):
@@ -207,7 +207,7 @@ async def test_an_id_that_names_nothing_is_refused_where_it_is_written() -> None
     ("command", "error"),
     [(CreditAndFail(amount=5), ZeroDivisionError), (CreditAndExit(amount=5), ExitRaised)],
 )
-async def test_an_error_after_register_event_leaves_nothing(
+async def test_an_error_after_register_event_records_nothing(
     command: Command[int], error: type[BaseException]
 ) -> None:
     async with bank() as (system, store):
@@ -220,7 +220,7 @@ async def test_an_error_after_register_event_leaves_nothing(
         assert store.versions() == [1, 2]
 
 
-async def test_what_was_decided_before_a_command_that_fails_is_recorded() -> None:
+async def test_events_decided_before_a_failing_command_are_recorded() -> None:
     async with bank() as (system, store):
         account = system.aggregate(Account, "alice")
         await account.ask(Balance())
@@ -235,7 +235,7 @@ async def test_what_was_decided_before_a_command_that_fails_is_recorded() -> Non
         assert system.statistics().reruns == 0, "it is not loaded before what was decided is recorded"
 
 
-async def test_after_a_command_that_failed_while_an_append_is_under_way_it_is_loaded_with_what_that_records() -> (
+async def test_after_a_command_fails_during_an_append_the_aggregate_is_loaded_with_the_appended_events() -> (
     None
 ):
     async with bank() as (system, store):
@@ -253,7 +253,7 @@ async def test_after_a_command_that_failed_while_an_append_is_under_way_it_is_lo
         assert store.versions() == [1, 2]
 
 
-async def test_a_command_that_fails_leaves_no_half_changed_state_even_if_it_changed_some_without_an_event() -> (
+async def test_a_command_that_fails_leaves_no_half_changed_state_even_if_it_changed_state_without_an_event() -> (
     None
 ):
     class Tamper(Command[None]):
@@ -304,7 +304,7 @@ async def test_an_event_that_cannot_be_recorded_fails_its_command_alone() -> Non
             await keeper.ask(Keep(what=object()))
 
 
-async def test_many_commands_on_one_aggregate_let_others_have_their_turn() -> None:
+async def test_many_commands_on_one_aggregate_do_not_starve_other_aggregates() -> None:
     async with bank() as (system, store):
         busy, other = system.aggregate(Account, "alice"), system.aggregate(Account, "bob")
         await asyncio.gather(busy.ask(Balance()), other.ask(Balance()))
@@ -320,7 +320,7 @@ async def test_many_commands_on_one_aggregate_let_others_have_their_turn() -> No
 # --- recording ---
 
 
-async def test_commands_run_ahead_of_the_disk_and_their_replies_wait_for_it() -> None:
+async def test_commands_run_ahead_of_the_disk_but_their_replies_wait_for_it() -> None:
     async with bank() as (system, store):
         account = system.aggregate(Account, "alice")
         await account.ask(Balance())
@@ -335,7 +335,7 @@ async def test_commands_run_ahead_of_the_disk_and_their_replies_wait_for_it() ->
         assert system.statistics().commits == 2, "what was decided meanwhile makes one append"
 
 
-async def test_a_question_with_nothing_before_it_waits_for_nothing() -> None:
+async def test_a_query_with_no_append_before_it_does_not_wait() -> None:
     async with bank() as (system, store):
         account = system.aggregate(Account, "alice")
         await account.ask(Credit(amount=1))
@@ -343,7 +343,7 @@ async def test_a_question_with_nothing_before_it_waits_for_nothing() -> None:
         assert await account.ask(Balance()) == 1
 
 
-async def test_a_failure_at_the_end_of_a_batch_does_not_keep_those_behind_it_waiting() -> None:
+async def test_a_failure_at_the_end_of_a_batch_does_not_hold_up_the_next_batch() -> None:
     async with bank() as (system, _):
         account = system.aggregate(Account, "alice")
         await account.ask(Balance())
@@ -357,7 +357,7 @@ async def test_a_failure_at_the_end_of_a_batch_does_not_keep_those_behind_it_wai
         assert [await each for each in batch] == [0] * (BATCH - 1)
 
 
-async def test_a_failed_commit_answers_those_in_it_and_runs_those_behind_it_again() -> None:
+async def test_a_failed_commit_answers_its_commands_and_reruns_those_of_the_next_batch() -> None:
     async with bank() as (system, store):
         account = system.aggregate(Account, "alice")
         await account.ask(Credit(amount=10))
@@ -377,7 +377,7 @@ async def test_a_failed_commit_answers_those_in_it_and_runs_those_behind_it_agai
         await system.settled()
 
 
-async def test_a_question_behind_a_commit_that_fails_is_asked_again_of_what_is_recorded() -> None:
+async def test_a_query_after_a_commit_that_fails_is_run_again_on_the_recorded_state() -> None:
     async with bank() as (system, store):
         account = system.aggregate(Account, "alice")
         await account.ask(Credit(amount=10))
@@ -448,7 +448,7 @@ async def test_after_three_reruns_a_command_ends_with_the_conflict() -> None:
         assert (statistics.reruns, statistics.failed) == (MAX_RERUNS, 1)
 
 
-async def test_three_meetings_with_another_writer_are_survived() -> None:
+async def test_three_conflicts_with_another_writer_are_survived() -> None:
     async with bank() as (system, store):
         meetings = 0
 
@@ -462,7 +462,7 @@ async def test_three_meetings_with_another_writer_are_survived() -> None:
         assert await system.aggregate(Account, "alice").ask(Credit(amount=100)) == 103
 
 
-async def test_an_append_of_unknown_outcome_leads_to_a_fresh_look_at_the_stream() -> None:
+async def test_after_an_append_of_unknown_outcome_the_stream_is_read_again() -> None:
     """The events of the failed commit are there all the same."""
     async with bank() as (system, store):
         account = system.aggregate(Account, "alice")
@@ -480,7 +480,7 @@ async def test_an_append_of_unknown_outcome_leads_to_a_fresh_look_at_the_stream(
         assert store.versions() == [1, 2]
 
 
-async def test_a_command_told_is_handled_and_its_failure_is_logged_and_kept(
+async def test_a_command_sent_by_tell_is_handled_and_its_failure_is_logged_and_kept(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with bank() as (system, _):
@@ -499,7 +499,7 @@ async def test_a_command_told_is_handled_and_its_failure_is_logged_and_kept(
 # --- bounds ---
 
 
-async def test_a_full_mailbox_refuses_at_once_and_loses_nothing_it_accepted() -> None:
+async def test_a_full_mailbox_refuses_at_once_and_loses_nothing_that_it_accepted() -> None:
     async with bank() as (system, store):
         account = system.aggregate(Account, "alice")
         replies = [account.ask(Credit(amount=1)) for _ in range(CAPACITY)]
@@ -512,7 +512,7 @@ async def test_a_full_mailbox_refuses_at_once_and_loses_nothing_it_accepted() ->
         assert store.versions() == list(range(1, CAPACITY + 1))
 
 
-async def test_an_ask_whose_command_waits_is_withdrawn_when_its_time_is_over() -> None:
+async def test_an_ask_whose_command_still_waits_is_withdrawn_when_it_times_out() -> None:
     clock = ManualClock()
     async with bank(clock=clock) as (system, store):
         account = system.aggregate(Account, "alice")
@@ -529,7 +529,7 @@ async def test_an_ask_whose_command_waits_is_withdrawn_when_its_time_is_over() -
         assert system.statistics().commands == 1
 
 
-async def test_an_ask_whose_command_was_begun_says_so_and_takes_effect() -> None:
+async def test_an_ask_that_times_out_after_its_command_started_says_so_and_takes_effect() -> None:
     clock = ManualClock()
     async with bank(clock=clock, ask_timeout=7) as (system, store):
         account = system.aggregate(Account, "alice")
@@ -548,7 +548,7 @@ async def test_an_ask_whose_command_was_begun_says_so_and_takes_effect() -> None
         assert await account.ask(Balance()) == 1
 
 
-async def test_a_command_that_timed_out_while_it_is_run_again_is_counted_once() -> None:
+async def test_a_command_that_times_out_during_a_rerun_is_counted_once() -> None:
     clock = ManualClock()
     async with bank(clock=clock) as (system, store):
         account = system.aggregate(Account, "alice")
@@ -578,7 +578,7 @@ async def test_a_command_whose_reply_the_sender_sets_itself_is_handled_and_count
         assert system.statistics().commands_waiting == 0
 
 
-def test_a_thread_does_not_wait_for_ever_for_a_loop_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_does_not_wait_forever_for_a_loop_that_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop would tell it that the time is over."""
     monkeypatch.setattr("uno_actors.aggregates.envelope.LOOP_LATE", 0.05)
     held, go_on = threading.Event(), threading.Event()
@@ -615,7 +615,7 @@ async def test_commands_that_are_answered_in_time_share_one_timer() -> None:
         assert clock.pending() == before + 1, "one for those with a time of their own, and it was cancelled"
 
 
-async def test_a_system_tells_how_long_commands_have_waited() -> None:
+async def test_a_system_reports_how_long_commands_have_waited() -> None:
     clock = ManualClock()
     async with bank(clock=clock) as (system, store):
         account = system.aggregate(Account, "alice")
@@ -634,7 +634,7 @@ async def test_a_system_tells_how_long_commands_have_waited() -> None:
 # --- passivation ---
 
 
-async def test_an_idle_aggregate_is_let_go_after_its_time_and_comes_back() -> None:
+async def test_an_idle_aggregate_is_passivated_after_its_time_and_can_be_activated_again() -> None:
     clock = ManualClock()
     async with bank(clock=clock, passivate_after=60) as (system, _):
         account = system.aggregate(Account, "alice")
@@ -648,7 +648,7 @@ async def test_an_idle_aggregate_is_let_go_after_its_time_and_comes_back() -> No
         assert system.statistics().activations == 2
 
 
-async def test_an_aggregate_in_use_is_not_let_go() -> None:
+async def test_an_aggregate_in_use_is_not_passivated() -> None:
     clock = ManualClock()
     async with bank(clock=clock, passivate_after=60) as (system, store):
         used, busy = system.aggregate(Account, "alice"), system.aggregate(Account, "bob")
@@ -665,7 +665,7 @@ async def test_an_aggregate_in_use_is_not_let_go() -> None:
         await system.settled()
 
 
-async def test_a_command_that_comes_as_it_is_let_go_meets_the_next_activation() -> None:
+async def test_a_command_that_arrives_during_passivation_goes_to_the_next_activation() -> None:
     clock = ManualClock()
     async with bank(clock=clock, passivate_after=60) as (system, store):
         account = system.aggregate(Account, "alice")
@@ -680,7 +680,7 @@ async def test_a_command_that_comes_as_it_is_let_go_meets_the_next_activation() 
         assert store.versions() == list(range(1, 11))
 
 
-async def test_beyond_the_limit_those_idle_for_longest_are_let_go() -> None:
+async def test_beyond_the_limit_the_longest_idle_aggregates_are_passivated() -> None:
     async with bank(max_active=3) as (system, _):
         for name in ("a", "b", "c"):
             await system.aggregate(Account, name).ask(Credit(amount=1))
@@ -693,7 +693,7 @@ async def test_beyond_the_limit_those_idle_for_longest_are_let_go() -> None:
         assert system.statistics().activations == 5
 
 
-async def test_a_new_aggregate_is_not_let_go_in_place_of_busy_ones() -> None:
+async def test_a_new_aggregate_is_not_passivated_in_place_of_busy_ones() -> None:
     async with bank(max_active=1) as (system, store):
         busy, new = system.aggregate(Account, "alice"), system.aggregate(Account, "bob")
         await busy.ask(Balance())
@@ -720,7 +720,7 @@ async def test_after_a_burst_the_limit_holds_again() -> None:
         assert system.statistics().reruns == 0
 
 
-async def test_a_burst_of_busy_aggregates_beyond_the_limit_is_not_searched_for_each() -> None:
+async def test_a_burst_of_busy_aggregates_beyond_the_limit_is_not_searched_again_for_each_new_one() -> None:
     """Looking for an idle one costs the same however many are busy."""
     looked = 0
     async with bank(max_active=5) as (system, store):
@@ -748,7 +748,7 @@ async def test_a_burst_of_busy_aggregates_beyond_the_limit_is_not_searched_for_e
 # --- the end ---
 
 
-async def test_stopping_answers_commands_that_wait_for_a_disk_that_never_answers() -> None:
+async def test_stopping_answers_commands_that_wait_for_an_append_that_never_ends() -> None:
     store = BankStore()
     async with bank(store, stop_timeout=0.01) as (system, _):
         account = system.aggregate(Account, "alice")
@@ -765,7 +765,7 @@ async def test_stopping_answers_commands_that_wait_for_a_disk_that_never_answers
     assert store.versions() in ([], [1])
 
 
-async def test_stopping_answers_commands_that_wait_for_a_stream_that_is_never_read() -> None:
+async def test_stopping_answers_commands_that_wait_for_a_read_that_never_ends() -> None:
     class NeverRead(BankStore):
         async def last_version(self, *_: Any) -> Any:
             await asyncio.Event().wait()
@@ -778,7 +778,7 @@ async def test_stopping_answers_commands_that_wait_for_a_stream_that_is_never_re
         await reply
 
 
-async def test_a_type_that_is_not_served_is_refused_and_those_served_are_named() -> None:
+async def test_a_type_that_is_not_served_is_refused_with_those_that_are() -> None:
     class Stranger(AggregateRoot):
         pass
 

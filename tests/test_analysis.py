@@ -60,7 +60,7 @@ def test_the_shortest_and_the_longest_escalation_are_reported() -> None:
 
 
 @pytest.mark.parametrize("how", ["unlimited", "temporary", "in a temporary supervisor"])
-def test_a_child_that_can_fail_without_end_is_reported(how: str) -> None:
+def test_a_child_that_can_fail_forever_is_reported(how: str) -> None:
     spec = ChildSpec(Planned, restart="temporary" if how == "temporary" else "permanent")
     tree = supervised(spec, restarts=None if how == "unlimited" else 2)
     if how == "in a temporary supervisor":
@@ -140,7 +140,7 @@ NESTED_ATTEMPTS = [
 
 
 @pytest.mark.parametrize(("budgets", "attempts", "over"), NESTED_ATTEMPTS)
-def test_an_event_has_the_restarts_of_all_supervisors_above_its_handler(
+def test_an_event_gets_the_restarts_of_all_supervisors_above_its_handler(
     budgets: list[int | None], attempts: int, over: int | None
 ) -> None:
     findings = analyse([nested(budgets, handler(attempts))], 10).findings
@@ -150,7 +150,7 @@ def test_an_event_has_the_restarts_of_all_supervisors_above_its_handler(
         assert f"but 's0' gives up at failure {over}: raise" in contradictions[0].reason
 
 
-def test_an_event_that_ends_an_inner_supervisor_before_it_is_set_aside_is_a_warning() -> None:
+def test_an_event_that_ends_an_inner_supervisor_before_it_becomes_a_dead_letter_is_a_warning() -> None:
     (finding,) = analyse([nested([5, 3], handler(9))], 10).findings
     assert (finding.severity, finding.path) == ("warning", ("s0", "s1", "mail"))
     assert finding.reason == (
@@ -198,12 +198,12 @@ def test_an_event_fails_as_often_as_in_a_simulation(
         assert mail.dead > 0
 
 
-def test_slow_attempts_leave_the_window_and_contradict_nothing() -> None:
+def test_slow_attempts_fall_out_of_the_window_and_are_no_contradiction() -> None:
     slow = supervised(handler(50), restarts=4, within=30, backoff=Backoff(10, 10, 1))
     assert [finding.severity for finding in analyse([slow], 10).findings] == ["warning"]  # it never gives up
 
 
-def test_the_time_to_stop_is_the_sum_of_the_childrens() -> None:
+def test_the_time_to_stop_is_the_sum_over_the_children() -> None:
     inner = supervised(
         ChildSpec(Planned, "a", shutdown=1), ChildSpec(Planned, "b", shutdown="kill"), name="i"
     )

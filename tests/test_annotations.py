@@ -117,7 +117,7 @@ EVENT_ANNOTATIONS: list[tuple[Any, set[type] | None]] = [
     EVENT_ANNOTATIONS,
     ids=lambda value: "" if isinstance(value, set) else str(value),
 )
-def test_the_annotation_of_its_event_says_what_a_handler_gets(
+def test_the_annotation_of_the_event_decides_what_a_handler_gets(
     annotation: Any, expected: set[type] | None
 ) -> None:
     assert wanted_by(subscribe(name="by decorator")(annotated(annotation))) == expected
@@ -129,7 +129,7 @@ def test_the_annotation_of_its_event_says_what_a_handler_gets(
     EVENT_ANNOTATIONS,
     ids=lambda value: "" if isinstance(value, set) else str(value),
 )
-def test_the_type_argument_says_what_a_handler_class_gets(
+def test_the_type_argument_decides_what_a_handler_class_gets(
     annotation: Any, expected: set[type] | None
 ) -> None:
     if isinstance(annotation, str):
@@ -250,7 +250,7 @@ def test_all_kinds_of_callables_are_read() -> None:
     assert wanted_by(Base) is None
 
 
-def test_of_a_handler_class_the_type_argument_and_the_annotation_both_hold() -> None:
+def test_in_a_handler_class_the_type_argument_and_the_annotation_both_apply() -> None:
     class Narrow(EventHandler[DomainEvent]):
         def handle(self, event: A) -> None: ...
 
@@ -286,7 +286,7 @@ def test_a_handler_of_batches_is_annotated_with_lists() -> None:
     assert wanted_by(subscribe(name="batches", batch=2)(annotated(list[A | B]))) == {A, B}
 
 
-async def test_a_bus_and_a_system_give_a_handler_what_it_is_annotated_with() -> None:
+async def test_a_bus_and_a_system_give_a_handler_only_the_events_in_its_annotation() -> None:
     heard: list[tuple[str, str]] = []
 
     @subscribe(name="only a")
@@ -347,7 +347,7 @@ def test_however_an_annotation_is_written_it_stands_for_the_same_classes(case: t
     assert wanted_by(HandlerSpec("h", annotated(annotation))) == kinds
 
 
-def test_an_alias_that_stands_for_itself_is_no_endless_loop() -> None:
+def test_an_alias_that_stands_for_itself_does_not_loop_forever() -> None:
     endless = TypeAliasType("endless", "endless")
     globals_of = dict(globals()) | {"endless": endless}
     function = types.FunctionType(annotated(A).__code__, globals_of)
@@ -642,11 +642,11 @@ WAYS_TO_HANDLE: dict[str, Callable[[], type[AggregateRoot]]] = {
 
 
 @pytest.mark.parametrize("way", WAYS_TO_HANDLE)
-def test_a_command_is_handled_however_its_method_came_to_the_aggregate(way: str) -> None:
+def test_a_command_is_handled_wherever_the_aggregate_has_its_method_from(way: str) -> None:
     assert pays(WAYS_TO_HANDLE[way]())
 
 
-def test_names_of_other_modules_are_those_of_the_method_and_not_of_its_decorator() -> None:
+def test_names_are_looked_up_in_the_module_of_the_method_and_not_of_its_decorator() -> None:
     """The decorator's module has a ``Pay`` of its own, and so has the class's."""
     there: dict[str, Any] = {"functools": functools, "Pay": Refund}
     exec(  # noqa: S102
@@ -694,7 +694,7 @@ def _takes_pay(self: Any, command: Pay) -> int:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_cannot_decide_is_refused_with_the_reason(method: Any, text: str) -> None:
+def test_a_method_that_cannot_decide_is_refused_with_the_reason(method: Any, text: str) -> None:
     with pytest.raises(InvalidAggregate, match=text):
         type("Wrong", (AggregateRoot,), {"pay": method})
 
@@ -714,7 +714,7 @@ def test_an_apply_method_that_would_change_nothing_is_refused(apply: Any) -> Non
         type("Wrong", (AggregateRoot,), {"apply_paid": apply})
 
 
-def test_an_event_that_is_called_event_is_applied_by_apply_event() -> None:
+def test_an_event_class_named_event_is_applied_by_apply_event() -> None:
     class Event(DomainEvent): ...
 
     class Created(Event): ...
@@ -752,14 +752,14 @@ async def test_a_process_that_reacts_to_all_events_does_not_react_to_its_own_rea
 
 
 @pytest.mark.parametrize("found", [Pay, "pay", 3, None.__class__])
-def test_handles_is_put_before_a_method_and_takes_no_arguments(found: Any) -> None:
+def test_handles_stands_above_a_method_and_takes_no_arguments(found: Any) -> None:
     with pytest.raises(InvalidAggregate, match="write @handles alone above a method"):
         handles(found)
     with pytest.raises(InvalidAggregate, match="write @reacts alone above a method"):
         reacts(found)
 
 
-def test_a_handled_method_that_is_overridden_is_marked_again_in_mixins_too() -> None:
+def test_a_marked_method_that_is_overridden_must_be_marked_again_in_mixins_too() -> None:
     with pytest.raises(
         InvalidAggregate, match="pay overrides a method that handles Pay: mark it with @handles too"
     ):
@@ -811,7 +811,7 @@ def test_reactions_are_read_by_the_same_rules() -> None:
     assert Silenced("a")._reaction_to(Refusal(Pay(), "no")) == "on_any_refusal"
 
 
-def test_a_reaction_in_an_aggregate_that_is_no_process_manager_is_not_forgotten_silently() -> None:
+def test_a_reaction_in_an_aggregate_that_is_not_a_process_manager_is_not_silently_ignored() -> None:
     with pytest.raises(
         InvalidAggregate, match="on_a is marked with @reacts, and Wrong is not a ProcessManager"
     ):

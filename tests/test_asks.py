@@ -89,7 +89,7 @@ async def test_two_that_ask_each_other_at_the_same_time_do_not_hang() -> None:
         assert any(isinstance(result, DeadlockError) for result in results)
 
 
-async def test_asking_in_turn_is_no_deadlock() -> None:
+async def test_asking_in_turn_is_not_a_deadlock() -> None:
     """B may ask A while A, which asked B before, is free again."""
     async with ActorSystem(handlers=[], ask_timeout=20) as system:
         a, b = await system.spawn(Forwards, "A"), await system.spawn(Forwards, "B")
@@ -133,7 +133,7 @@ async def test_waiting_for_the_first_of_several_is_never_taken_for_a_deadlock() 
         assert answers == ["pong"]
 
 
-async def test_an_ask_inherits_the_time_that_is_left_of_the_one_being_handled() -> None:
+async def test_an_ask_inherits_the_remaining_time_of_the_one_being_handled() -> None:
     begun = asyncio.Event()
 
     class Never(Actor):
@@ -153,7 +153,7 @@ async def test_an_ask_inherits_the_time_that_is_left_of_the_one_being_handled() 
         assert asks.is_alive()
 
 
-async def test_what_a_handling_leaves_behind_does_not_inherit_its_time() -> None:
+async def test_a_task_that_outlives_its_handler_does_not_inherit_the_deadline() -> None:
     left_behind: list[asyncio.Task[Any]] = []
 
     class Leaves(Actor):
@@ -175,7 +175,7 @@ async def test_what_a_handling_leaves_behind_does_not_inherit_its_time() -> None
         assert await left_behind[0] == "B was here"
 
 
-async def test_a_timeout_says_what_the_actor_is_doing_and_the_place_in_the_queue() -> None:
+async def test_a_timeout_reports_what_the_actor_is_doing_and_the_place_in_the_queue() -> None:
     entered = asyncio.Event()
 
     class Slow(Actor):
@@ -223,7 +223,7 @@ async def test_a_timeout_names_the_line_of_a_blocked_worker_too() -> None:
 
 
 @pytest.mark.parametrize("kind", [Forwards, ForwardsBlocking])
-async def test_a_message_whose_time_ends_as_its_handling_begins_is_not_reported_as_withdrawn(
+async def test_a_message_that_times_out_just_as_it_starts_is_not_reported_as_withdrawn(
     kind: type[Forwards], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with ActorSystem(handlers=[]) as system:
@@ -244,7 +244,7 @@ async def test_a_message_whose_time_ends_as_its_handling_begins_is_not_reported_
 
 
 @pytest.mark.parametrize("kind", [Forwards, ForwardsBlocking])
-async def test_an_observer_finds_the_record_of_a_handling_complete_as_it_begins(
+async def test_an_observer_sees_a_complete_record_as_soon_as_a_message_starts(
     kind: type[Forwards], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with ActorSystem(handlers=[]) as system:
@@ -271,7 +271,7 @@ async def test_more_actors_than_worker_threads_may_wait_for_one_that_needs_a_wor
         assert set(replies) == {"one was here"}
 
 
-async def test_a_thread_that_a_handling_started_and_does_not_wait_for_is_never_taken_for_a_deadlock() -> None:
+async def test_a_thread_that_a_handler_starts_without_waiting_is_never_taken_for_a_deadlock() -> None:
     """The thread waits for B, which waits until A is done; A waits for no one."""
     release = asyncio.Event()
 
@@ -398,7 +398,7 @@ def test_stop_all_after_a_base_exception_ends_though_actors_wait_for_each_other(
     assert waits.actor_stopped.wait(5)
 
 
-def test_blocking_on_the_loop_is_an_error_and_no_hang() -> None:
+def test_blocking_on_the_loop_is_an_error_and_does_not_hang() -> None:
     class Blocks(Actor):
         async def on_receive(self, message: Any) -> Any:
             return message.ask([]).get()
@@ -409,6 +409,6 @@ def test_blocking_on_the_loop_is_an_error_and_no_hang() -> None:
             blocks.ask(other).get(timeout=5)
 
 
-def test_a_get_that_times_out_says_how_long_it_waited() -> None:
+def test_a_get_that_times_out_reports_how_long_it_waited() -> None:
     with pytest.raises(GetTimeout, match=r"no result within 0.01 seconds"):
         Future[int]().get(timeout=0.01)

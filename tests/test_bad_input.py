@@ -97,7 +97,7 @@ async def test_a_command_unknown_to_the_aggregate_is_refused_where_it_is_sent() 
         (Open, r"Folder handles commands, and Open is a class of commands: write Open\(\.\.\.\)"),
     ],
 )
-async def test_what_is_no_command_is_refused_where_it_is_sent(message: Any, reason: str) -> None:
+async def test_something_that_is_not_a_command_is_refused_where_it_is_sent(message: Any, reason: str) -> None:
     async with ActorSystem(handlers=[]) as system:
         with pytest.raises(UnknownCommand, match=reason):
             system.aggregate(Folder, "a").ask(message)
@@ -114,7 +114,7 @@ async def test_a_rejected_command_gives_its_reason_and_records_nothing() -> None
     assert await store.last_position() == 1
 
 
-async def test_an_event_without_apply_method_is_refused_and_the_aggregate_goes_on() -> None:
+async def test_an_event_without_apply_method_is_refused_and_the_aggregate_continues() -> None:
     async with ActorSystem(handlers=[]) as system:
         folder = system.aggregate(Folder, "a")
         await folder.ask(Open(owner="ada"))
@@ -127,9 +127,7 @@ async def test_an_event_without_apply_method_is_refused_and_the_aggregate_goes_o
             await folder.ask(Open(owner="bob"))
 
 
-async def test_an_event_type_unknown_on_replay_answers_each_command_with_the_cause_and_loses_nothing() -> (
-    None
-):
+async def test_an_event_type_unknown_on_replay_fails_each_command_with_the_cause_and_loses_nothing() -> None:
     store = InMemoryEventStore(EventRegistry())
     async with ActorSystem(store, handlers=[]) as system:
         await system.aggregate(Folder, "a").ask(Open(owner="ada"))
@@ -145,7 +143,7 @@ async def test_an_event_type_unknown_on_replay_answers_each_command_with_the_cau
             await system.aggregate(Folder, "a").ask(Open(owner="bob"))
 
 
-async def test_two_event_classes_of_one_name_are_refused_by_who_must_choose() -> None:
+async def test_two_event_classes_of_one_name_are_refused_where_one_must_be_chosen() -> None:
     class Here:
         class Shipped(DomainEvent):
             pass
@@ -260,12 +258,12 @@ async def test_a_system_that_does_not_run_says_how_to_run_it() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "lmdb", "lmdb:", "bogus:x", "memory:x", "./data/bank"])
-async def test_a_store_url_that_nothing_opens_is_refused_with_those_that_something_does(url: str) -> None:
+async def test_a_store_url_with_an_unknown_scheme_is_refused_with_the_known_ones(url: str) -> None:
     with pytest.raises(InvalidStoreUrl, match=r"lmdb|memory"):
         await ActorSystem(url, handlers=[]).start()
 
 
-async def test_a_store_directory_that_is_a_file_or_another_programs_is_refused_and_left_alone(
+async def test_a_store_directory_that_is_a_file_or_belongs_to_another_program_is_refused_and_left_alone(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "file"
@@ -346,7 +344,7 @@ async def test_a_class_that_is_defined_again_as_in_a_notebook_replaces_itself_at
             assert await system.aggregate(note, "a").ask(ask()) == answer
 
 
-def test_a_synchronous_program_can_run_what_is_awaited() -> None:
+def test_a_synchronous_program_can_run_awaitables() -> None:
     store = InMemoryEventStore()
     with ActorSystem(store, handlers=[]) as system:
         system.aggregate(Folder, "a").ask(Open(owner="ada")).get(timeout=5)
@@ -356,7 +354,7 @@ def test_a_synchronous_program_can_run_what_is_awaited() -> None:
         system.run(store.get_events("a"))
 
 
-async def test_an_asynchronous_program_awaits_by_itself() -> None:
+async def test_an_asynchronous_program_is_told_to_await() -> None:
     async with ActorSystem(handlers=[]) as system:
         with pytest.raises(SystemNotRunning, match="is not started by `with`"):
             system.run(system.settled())

@@ -121,7 +121,7 @@ class ForgetfulStore(InMemoryEventStore):
         return outcomes
 
 
-async def test_an_event_whose_recording_was_not_heard_of_is_recorded_once() -> None:
+async def test_an_event_whose_recording_was_not_acknowledged_is_recorded_once() -> None:
     store = ForgetfulStore()
     store.forgets = 2
     orders, shipping = system("orders"), system("shipping", store)
@@ -154,7 +154,7 @@ async def test_after_a_crash_between_recording_and_checkpoint_nothing_is_recorde
     await target.close()
 
 
-async def test_two_bridges_that_face_each_other_do_not_send_back() -> None:
+async def test_two_bridges_in_opposite_directions_do_not_send_events_back() -> None:
     one, two = system("one"), system("two")
     bridge(one, two, ">")
     bridge(two, one, ">")
@@ -207,7 +207,7 @@ async def test_while_the_target_does_not_run_the_bridge_fails_and_loses_nothing(
             assert len(await events_of(shipping)) == 1
 
 
-async def test_what_the_target_could_not_read_is_a_dead_letter_of_the_source() -> None:
+async def test_an_event_that_the_target_could_not_read_becomes_a_dead_letter_of_the_source() -> None:
     orders, shipping = system("orders"), system("shipping", event_registry=EventRegistry([ParcelAnnounced]))
     bridge(orders, shipping, "orders.>", max_attempts=1)
     async with shipping, orders:

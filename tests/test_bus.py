@@ -91,7 +91,7 @@ class Calls(list[Any]):
 # --- which handlers ----------------------------------------------------------------------------------------
 
 
-async def test_an_event_finds_handlers_by_its_type_and_those_it_is_derived_from() -> None:
+async def test_an_event_finds_handlers_by_its_type_and_base_types() -> None:
     bus, calls = EventBus(), Calls()
     for event_type in (DomainEvent, Rang, RangTwice, Fell, None):
         bus.subscribe(calls.handler(str(event_type and event_type.__name__)), event_type)
@@ -221,7 +221,7 @@ async def test_handlers_are_functions_methods_instances_and_classes() -> None:
     assert bus.dead_letters() == []
 
 
-async def test_a_handler_of_batches_is_given_lists_and_a_projection_is_for_systems_alone() -> None:
+async def test_a_handler_of_batches_gets_lists_and_a_projection_works_in_systems_only() -> None:
     registry, calls = HandlerRegistry(), Calls()
 
     @subscribe(name="batch of bells", batch=3)
@@ -257,7 +257,7 @@ async def test_subscribe_is_a_decorator_too() -> None:
     assert seen == ["high", "every"]
 
 
-async def test_a_decorated_handler_brings_its_own_options_and_others_win() -> None:
+async def test_a_decorated_handler_brings_its_own_options_and_explicit_ones_win() -> None:
     @subscribe(topic_pattern="bells.rang", priority=LOW, name="mine")
     async def handler(event: Rang | Fell, context: HandlerContext) -> None:
         seen.append((context.handler, event.event_type))
@@ -285,7 +285,7 @@ async def test_a_decorated_handler_brings_its_own_options_and_others_win() -> No
         ({"handler": print, "topic_pattern": "a..b"}, InvalidTopic, "empty token"),
     ],
 )
-def test_what_cannot_work_is_refused_where_it_is_subscribed(
+def test_a_handler_that_cannot_work_is_refused_where_it_is_subscribed(
     arguments: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     bus = EventBus()
@@ -299,7 +299,7 @@ async def test_only_events_are_published() -> None:
         await EventBus().publish("rang")  # type: ignore[arg-type]
 
 
-async def test_ten_thousand_subscriptions_do_not_make_an_event_slower_that_matches_three() -> None:
+async def test_an_event_that_matches_three_of_ten_thousand_subscriptions_is_not_slower() -> None:
     """Neither the first event of its kind, of which nothing is remembered, asks them all."""
     bus, calls = EventBus(), Calls()
     asked = 0
@@ -348,7 +348,7 @@ def _lines_run_by(function: Callable[[], object]) -> int:
     return count
 
 
-async def test_topics_without_end_are_not_all_remembered() -> None:
+async def test_the_memory_of_topics_is_bounded() -> None:
     bus = EventBus()
     for number in range(5000):
         await bus.publish(Rang(topic=f"bells.{number}"))
@@ -378,7 +378,7 @@ async def test_a_priority_is_done_before_the_next_one_starts() -> None:
     assert calls == ["slow starts", "high", "slow ends", "normal", "low"]
 
 
-async def test_handlers_of_one_priority_wait_at_the_same_time() -> None:
+async def test_handlers_of_one_priority_run_concurrently() -> None:
     bus, meeting = EventBus(), asyncio.Barrier(3)
     seen = []
 
@@ -411,7 +411,7 @@ async def test_plain_functions_block_threads_and_not_the_loop() -> None:
     assert threading.get_ident() not in where
 
 
-async def test_a_plain_function_round_a_coroutine_function_is_awaited() -> None:
+async def test_a_plain_function_that_wraps_a_coroutine_function_is_awaited() -> None:
     bus, calls = EventBus(), Calls()
     inner = calls.handler("inner")
 
@@ -435,7 +435,7 @@ async def test_a_future_that_a_plain_function_returns_is_awaited_and_its_error_i
     assert [letter.error for letter in bus.dead_letters()] == ["ValueError: refused"]
 
 
-async def test_several_handlers_each_have_a_task_and_a_context_of_their_own() -> None:
+async def test_several_handlers_each_have_their_own_task_and_context() -> None:
     """So that timeouts, cancellation and context variables of one are no business of the others."""
     bus, tasks = EventBus(), []
     request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
@@ -469,7 +469,7 @@ class Broken(EventHandler[Rang]):
     async def handle(self, event: Rang) -> None: ...
 
 
-async def test_a_failure_keeps_no_other_from_running_and_is_kept() -> None:
+async def test_a_failure_does_not_keep_other_handlers_from_running_and_is_kept() -> None:
     bus, calls = EventBus(), Calls()
     bus.subscribe(calls.failing("high", ValueError("cracked")), priority=HIGH, name="high")
     bus.subscribe(calls.failing("first", SystemExit(3)), name="first")
@@ -501,7 +501,7 @@ async def test_a_failure_keeps_no_other_from_running_and_is_kept() -> None:
     assert (statistics.published, statistics.handled, statistics.failed) == (1, 2, 6)
 
 
-async def test_errors_are_raised_at_the_end_if_asked_for() -> None:
+async def test_errors_are_raised_at_the_end_on_request() -> None:
     bus, calls = EventBus(), Calls()
     bus.subscribe(calls.failing("a", ValueError("one")), Rang)
     bus.subscribe(calls.failing("b", KeyError("two")), Rang, priority=LOW)
@@ -513,7 +513,7 @@ async def test_errors_are_raised_at_the_end_if_asked_for() -> None:
     await bus.publish(Fell(), raise_errors=True)
 
 
-async def test_dead_letters_are_logged_and_have_a_bound(caplog: pytest.LogCaptureFixture) -> None:
+async def test_dead_letters_are_logged_and_bounded(caplog: pytest.LogCaptureFixture) -> None:
     bus, calls = EventBus("carillon"), Calls()
     bus.subscribe(calls.failing("a", ValueError("cracked")), Rang, name="ringer")
     for number in range(1005):
@@ -528,7 +528,7 @@ async def test_dead_letters_are_logged_and_have_a_bound(caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("handlers", [1, 2])
-async def test_who_is_cancelled_takes_the_handlers_along_and_nothing_is_lost_silently(handlers: int) -> None:
+async def test_a_cancelled_publisher_cancels_the_handlers_and_loses_nothing_silently(handlers: int) -> None:
     bus, calls, ended = EventBus(), Calls(), []
 
     async def waits(number: int, event: DomainEvent) -> None:
@@ -553,7 +553,7 @@ async def test_who_is_cancelled_takes_the_handlers_along_and_nothing_is_lost_sil
     assert bus.statistics().published == 1
 
 
-async def test_publishing_without_end_ends_as_a_failure() -> None:
+async def test_endless_publishing_ends_as_a_failure() -> None:
     """Handlers that publish what they handle: Python's limit is the end of it, and the bus still works."""
     bus = EventBus()
     calls = 0
@@ -690,7 +690,7 @@ def test_every_matching_handler_runs_once_in_order_of_priority_whatever_the_othe
 # --- causes and contexts -----------------------------------------------------------------------------------
 
 
-async def test_what_is_published_in_a_handler_names_the_event_as_its_cause() -> None:
+async def test_an_event_published_in_a_handler_names_the_handled_event_as_its_cause() -> None:
     bus, fell = EventBus(), []
 
     @bus.subscribe(event_type=Rang)
@@ -832,7 +832,7 @@ async def test_the_default_publisher_records_before_it_delivers() -> None:
     assert seen[2] == (3, 0, 2)  # not recorded
 
 
-async def test_what_cannot_be_recorded_is_not_delivered() -> None:
+async def test_an_event_that_cannot_be_recorded_is_not_delivered() -> None:
     bus, calls = EventBus(), Calls()
     bus.subscribe(calls.handler("it"))
     store = open_store("memory:")
@@ -845,7 +845,7 @@ async def test_what_cannot_be_recorded_is_not_delivered() -> None:
 # --- defaults ----------------------------------------------------------------------------------------------
 
 
-async def test_the_default_bus_serves_what_is_subscribed_before_and_after_it_was_made() -> None:
+async def test_the_default_bus_serves_handlers_subscribed_before_and_after_it_was_made() -> None:
     calls = Calls()
 
     @subscribe(event_type=Rang)
@@ -906,7 +906,7 @@ async def test_a_registered_handler_that_cannot_work_is_named() -> None:
             await get_event_bus().publish(Rang())
 
 
-def test_defaults_are_replaced_inside_of_a_block() -> None:
+def test_defaults_are_replaced_inside_a_block() -> None:
     bus, store = EventBus(), open_store("memory:")
     before = get_event_bus(), get_event_store()
     with event_defaults(store, bus):
@@ -917,7 +917,7 @@ def test_defaults_are_replaced_inside_of_a_block() -> None:
     assert (get_event_bus(), get_event_store()) == before
 
 
-def test_a_bus_goes_with_its_user_from_one_event_loop_to_the_next() -> None:
+def test_a_bus_works_on_one_event_loop_after_another() -> None:
     bus, calls = EventBus(), Calls()
 
     async def waits(event: DomainEvent) -> None:
@@ -931,7 +931,7 @@ def test_a_bus_goes_with_its_user_from_one_event_loop_to_the_next() -> None:
     assert calls == ["does not", "waits"] * 2
 
 
-def test_a_bus_leaves_nothing_behind_that_somebody_complains_about(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bus_leaves_behind_no_task_and_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     """Neither when it goes while its loop runs, nor when the loop is closed by hand."""
 
     async def publish() -> None:

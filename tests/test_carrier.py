@@ -42,7 +42,7 @@ async def test_the_task_is_the_same_before_and_after_waiting(system: ActorSystem
     assert tasks[0] is not asyncio.current_task()
 
 
-async def test_a_handler_that_never_waits_has_a_task_too_and_the_asker_gets_its_own_back(
+async def test_a_handler_that_never_waits_has_a_task_too_and_the_caller_gets_its_own_back(
     system: ActorSystem,
 ) -> None:
     async def look() -> Any:
@@ -56,7 +56,7 @@ async def test_a_handler_that_never_waits_has_a_task_too_and_the_asker_gets_its_
         assert asyncio.current_task() is mine
 
 
-async def test_a_task_that_stands_ready_keeps_no_actor_alive(system: ActorSystem) -> None:
+async def test_an_idle_task_keeps_no_actor_alive(system: ActorSystem) -> None:
     async def wait() -> None:
         await asyncio.sleep(0)
 
@@ -69,7 +69,7 @@ async def test_a_task_that_stands_ready_keeps_no_actor_alive(system: ActorSystem
     assert actor() is None
 
 
-async def test_a_timeout_in_a_handler_ends_what_it_is_about_and_nothing_else(system: ActorSystem) -> None:
+async def test_a_timeout_in_a_handler_ends_its_own_block_and_nothing_else(system: ActorSystem) -> None:
     async def in_vain() -> str:
         try:
             async with asyncio.timeout(0.001):
@@ -84,7 +84,7 @@ async def test_a_timeout_in_a_handler_ends_what_it_is_about_and_nothing_else(sys
         assert await runs.ask(in_vain) == "timed out"
 
 
-async def test_a_timeout_of_nothing_is_over_before_the_handler_waits(system: ActorSystem) -> None:
+async def test_a_timeout_of_zero_expires_before_the_handler_waits(system: ActorSystem) -> None:
     """The cancellation arrives while the coroutine is on its way to the task that carries it on."""
     inner_cancelled = asyncio.Event()
 
@@ -120,7 +120,7 @@ async def test_a_task_group_in_a_handler_works(system: ActorSystem) -> None:
     assert await (await system.spawn(Runs)).ask(squares) == [0, 1, 4, 9]
 
 
-async def test_an_error_from_what_is_awaited_arrives_in_the_handler(system: ActorSystem) -> None:
+async def test_an_error_from_an_awaited_future_arrives_in_the_handler(system: ActorSystem) -> None:
     failing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def catches() -> str:
@@ -138,7 +138,7 @@ async def test_an_error_from_what_is_awaited_arrives_in_the_handler(system: Acto
     assert await waiting == "caught it"
 
 
-async def test_what_one_actor_puts_into_its_context_no_other_sees(system: ActorSystem) -> None:
+async def test_no_actor_sees_what_another_puts_into_its_context(system: ActorSystem) -> None:
     async def set_it() -> None:
         mark.set("mine")
         await asyncio.sleep(0)
@@ -157,7 +157,9 @@ async def test_what_one_actor_puts_into_its_context_no_other_sees(system: ActorS
     assert mark.get() == "the asker's"
 
 
-async def test_a_thousand_waiting_handlers_have_a_task_each_and_few_are_kept(system: ActorSystem) -> None:
+async def test_a_thousand_waiting_handlers_have_one_task_each_and_few_tasks_are_kept(
+    system: ActorSystem,
+) -> None:
     gate = asyncio.Event()
     tasks: set[Any] = set()
 
@@ -175,7 +177,7 @@ async def test_a_thousand_waiting_handlers_have_a_task_each_and_few_are_kept(sys
     assert sum(not task.done() for task in tasks) <= 64
 
 
-async def test_a_handler_that_was_cancelled_by_the_stop_of_its_system_harms_no_other() -> None:
+async def test_a_handler_cancelled_by_the_stop_of_its_system_harms_no_other() -> None:
     async def forever() -> None:
         await asyncio.Event().wait()
 
@@ -193,7 +195,7 @@ async def test_a_handler_that_was_cancelled_by_the_stop_of_its_system_harms_no_o
 # --- running inside the task that waits ---
 
 
-async def test_asking_in_a_loop_leaves_the_loop_its_turns(system: ActorSystem) -> None:
+async def test_asking_in_a_loop_does_not_starve_the_event_loop(system: ActorSystem) -> None:
     """A task that asks again and again is mostly answered at once, and yet other tasks keep running."""
     ticks = 0
     done = False
@@ -218,7 +220,7 @@ async def test_asking_in_a_loop_leaves_the_loop_its_turns(system: ActorSystem) -
     assert ticks > 10
 
 
-async def test_messages_told_before_an_ask_are_handled_before_it(system: ActorSystem) -> None:
+async def test_tells_before_an_ask_are_handled_before_it(system: ActorSystem) -> None:
     heard: list[int] = []
 
     def note(number: int) -> Any:
@@ -234,7 +236,7 @@ async def test_messages_told_before_an_ask_are_handled_before_it(system: ActorSy
     assert heard == list(range(100))
 
 
-async def test_an_actor_never_runs_inside_of_itself(system: ActorSystem) -> None:
+async def test_an_actor_never_runs_inside_itself(system: ActorSystem) -> None:
     inside = 0
     most = 0
 
@@ -255,7 +257,7 @@ async def test_an_actor_never_runs_inside_of_itself(system: ActorSystem) -> None
     assert most == 1
 
 
-async def test_a_long_chain_of_asks_does_not_nest_without_end(
+async def test_a_long_chain_of_asks_does_not_nest_without_bound(
     system: ActorSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uno_actors.actors.dispatcher.INLINE_SECONDS", 100)
@@ -268,7 +270,7 @@ async def test_a_long_chain_of_asks_does_not_nest_without_end(
     assert await refs[0].ask(refs[1:]) == 299
 
 
-async def test_an_error_that_the_asker_is_handling_is_not_seen_by_the_actor(system: ActorSystem) -> None:
+async def test_an_error_that_the_caller_is_handling_is_not_seen_by_the_actor(system: ActorSystem) -> None:
     """Else errors of the actor would seem to follow from that one."""
 
     async def look() -> Any:
@@ -282,7 +284,7 @@ async def test_an_error_that_the_asker_is_handling_is_not_seen_by_the_actor(syst
             assert await runs.ask(look) is None
 
 
-async def test_a_behaviour_may_be_replaced_while_the_actor_runs(system: ActorSystem) -> None:
+async def test_a_method_may_be_replaced_while_the_actor_runs(system: ActorSystem) -> None:
     """An actor becomes another by giving its instance another ``on_receive``; also a plain function."""
 
     class Becomes(Actor):

@@ -46,7 +46,7 @@ class Shop(AggregateRoot):
     def apply_dispatched(self, event: Dispatched) -> None: ...
 
 
-async def test_what_handlers_cause_by_commands_is_below_the_events_that_they_handled() -> None:
+async def test_events_that_handlers_cause_stand_below_the_events_that_they_handled() -> None:
     system = ActorSystem("memory:", aggregates=[Shop], handlers=[])
 
     @subscribe(event_type=Charged, name="shipping")
@@ -103,7 +103,7 @@ def ids(nodes: tuple[CausalNode[Record], ...]) -> list[object]:
         ([made("a"), made("a"), made("b", "a")], [("a", ["b"]), "a"]),  # recorded twice
     ],
 )
-def test_an_event_is_below_the_earlier_one_that_caused_it(
+def test_an_event_stands_below_the_earlier_one_that_caused_it(
     records: list[Record], wanted: list[object]
 ) -> None:
     assert ids(tree_of(*records).roots) == wanted
@@ -128,7 +128,7 @@ def test_a_long_chain_can_be_drawn() -> None:
     assert str(tree).splitlines()[3] == "      └─ 3 DomainEvent"
 
 
-async def test_the_terminal_is_not_told_what_to_do_by_an_id() -> None:
+async def test_an_id_cannot_control_the_terminal() -> None:
     async with InMemoryEventStore(EventRegistry([Ordered])) as store:
         event = Ordered(aggregate_id="a\x1b[2J\n", aggregate_type="Shop", correlation_id="c\x07")
         await store.append(event)

@@ -153,7 +153,7 @@ def test_event_comes_back_as_it_was(event: Everything) -> None:
     ]
 
 
-def test_floats_that_are_no_numbers_come_back() -> None:
+def test_floats_that_are_not_numbers_come_back() -> None:
     found = [through_bytes(Everything(broken=value)).broken for value in (math.inf, -math.inf, math.nan)]  # type: ignore[attr-defined]
     assert found[:2] == [math.inf, -math.inf]
     assert math.isnan(found[2])
@@ -266,7 +266,7 @@ def test_event_of_an_unusual_class_comes_back(event: DomainEvent) -> None:
     assert through_bytes(event) == event
 
 
-def test_subclass_of_datetime_is_recorded_as_the_time_that_it_is() -> None:
+def test_subclass_of_datetime_is_recorded_as_a_datetime() -> None:
     class Frozen(datetime):
         """Such as libraries that stop the clock in tests put into its place."""
 
@@ -295,7 +295,7 @@ def test_payload_that_cannot_be_written_is_refused_with_the_name_of_the_event(va
     assert caught.value.event_type == "Anything"
 
 
-def test_what_pydantic_leaves_out_of_a_model_is_refused_instead_of_lost() -> None:
+def test_fields_that_pydantic_leaves_out_of_a_model_are_refused_instead_of_lost() -> None:
     class Inner(BaseModel):
         amount: int
         note: str = Field("", exclude=True)
@@ -373,7 +373,7 @@ class WholeValidated(DomainEvent):
 @pytest.mark.parametrize("today", [Constrained, Validated, WholeValidated])
 @given(amount=INTEGERS, text=TEXTS)
 @settings(max_examples=30)
-def test_rule_tightened_today_does_not_make_yesterdays_events_unreadable(
+def test_a_tightened_rule_does_not_make_older_events_unreadable(
     today: type[DomainEvent], amount: int, text: str
 ) -> None:
     event = old({"amount": amount, "text": text}, today)
@@ -420,13 +420,13 @@ def _shown(value: object) -> object:
 
 
 @pytest.mark.parametrize(("payload", "field", "wanted"), DEEP)
-def test_rule_tightened_inside_of_a_field_does_not_either(
+def test_a_rule_tightened_inside_a_field_does_not_either(
     payload: dict[str, Any], field: str, wanted: object
 ) -> None:
     assert _shown(getattr(old(payload, Deep), field)) == wanted
 
 
-def test_values_that_pass_are_still_converted_where_another_does_not() -> None:
+def test_values_that_pass_are_still_converted_beside_one_that_does_not() -> None:
     class Mixed(DomainEvent):
         amount: PositiveInt
         exact: Decimal
@@ -461,7 +461,7 @@ class Kinded(DomainEvent):
         ({"moneys": [7]}, Deep, "moneys.0: Input should be a valid dictionary"),
     ],
 )
-def test_payload_of_another_shape_is_not_readable_and_the_remedy_is_told(
+def test_payload_of_another_shape_is_unreadable_and_the_error_gives_the_remedy(
     payload: dict[str, Any], today: type[DomainEvent], reason: str
 ) -> None:
     with pytest.raises(EventNotReadable) as caught:
@@ -479,7 +479,7 @@ class ThirdVersion(DomainEvent):
     whole: int
 
 
-def test_old_payload_is_brought_up_step_by_step() -> None:
+def test_old_payload_is_upcast_step_by_step() -> None:
     registry = EventRegistry({"Old": ThirdVersion})
     registry.add_upcast("Old", 1, lambda payload: {"text": payload["number"]})
     registry.add_upcast("Old", 2, lambda payload: {"whole": int(payload["text"])})
@@ -500,14 +500,14 @@ def test_event_of_an_old_name_keeps_it() -> None:
 @pytest.mark.parametrize(
     ("recorded", "reason"), [(1, "@upcasts('Old', from_version=1)"), (4, "recorded by a newer program")]
 )
-def test_version_without_a_way_to_todays_is_not_readable(recorded: int, reason: str) -> None:
+def test_version_without_upcasts_to_the_current_one_is_unreadable(recorded: int, reason: str) -> None:
     with pytest.raises(EventNotReadable) as caught:
         old({"whole": 1}, ThirdVersion, version=recorded)
     assert reason in str(caught.value)
     assert (caught.value.recorded, caught.value.current) == (recorded, 3)
 
 
-def test_unknown_type_is_told() -> None:
+def test_unknown_type_is_reported() -> None:
     with pytest.raises(UnknownEventType, match="event type 'Inconspicuous' is not registered"):
         to_event(to_record(Inconspicuous(amount=1)), EventRegistry())
 
@@ -564,7 +564,7 @@ def test_damaged_payload_is_never_another_exception_either(payload: bytes) -> No
     ],
     ids=["nothing", "cut off", "too long", "a number", "too short", "of numbers", "a map"],
 )
-def test_bytes_that_are_no_record_are_told(damage: Callable[[], bytes]) -> None:
+def test_bytes_that_are_not_a_record_are_reported(damage: Callable[[], bytes]) -> None:
     with pytest.raises(CorruptRecord, match=r"^the record at here is damaged: ") as caught:
         unpack(damage(), "here")
     assert caught.value.where == "here"

@@ -141,7 +141,7 @@ async def test_a_repeated_command_records_nothing_and_gets_the_first_reply() -> 
     assert await amounts(store) == [5, 1]
 
 
-async def test_the_id_counts_and_may_be_the_callers_own() -> None:
+async def test_the_id_decides_and_the_caller_may_choose_it() -> None:
     async with running() as (system, store):
         alice = system.aggregate(Account, "alice")
         assert await alice.ask(Credit(amount=5, command_id="order 17 🚀")) == 5
@@ -151,7 +151,7 @@ async def test_the_id_counts_and_may_be_the_callers_own() -> None:
         assert await amounts(store) == [5, 7]
 
 
-def test_an_id_cannot_be_empty_for_all_such_would_be_one() -> None:
+def test_an_id_cannot_be_empty() -> None:
     with pytest.raises(ValueError, match="command_id"):
         Credit(amount=1, command_id="")
 
@@ -257,7 +257,7 @@ OFFERED = st.recursive(
 
 
 @given(OFFERED)
-def test_a_repetition_gets_an_equal_reply_of_the_same_type_or_is_told_that_there_is_none(reply: Any) -> None:
+def test_a_repetition_gets_an_equal_reply_of_the_same_type_or_an_error_that_there_is_none(reply: Any) -> None:
     command = Offer()
     event = Credited(amount=1, aggregate_id="alice", aggregate_type="Shop")
     packed, given = pack_answer(command, reply)
@@ -304,7 +304,7 @@ class Diary(AggregateRoot):
         self.texts.append(event.text)
 
 
-async def test_a_reply_is_that_of_its_moment_whatever_the_aggregate_makes_of_it_later() -> None:
+async def test_a_recorded_reply_does_not_change_with_the_aggregate() -> None:
     store = BankStore()
     async with ActorSystem(store, aggregates=[Diary], handlers=[]) as system:
         diary = system.aggregate(Diary, "d")
@@ -357,7 +357,7 @@ async def test_a_reply_whose_class_has_changed_is_an_error_and_nothing_is_record
 # --- while the first is under way ---
 
 
-async def test_a_repetition_waits_for_the_first_that_is_under_way_and_gets_its_reply() -> None:
+async def test_a_repetition_waits_for_the_first_command_and_gets_its_reply() -> None:
     async with running() as (system, store):
         alice = system.aggregate(Account, "alice")
         store.gate.clear()
@@ -389,7 +389,7 @@ async def test_if_the_first_fails_the_repetition_is_handled_as_if_it_were_the_fi
         assert await amounts(store) == [5]
 
 
-async def test_an_outcome_that_is_unknown_is_asked_for_with_the_same_id() -> None:
+async def test_after_an_unknown_outcome_the_same_id_gets_the_answer() -> None:
     """The commit came to its end, and the store failed to say so."""
 
     class Mute(BankStore):
@@ -409,7 +409,7 @@ async def test_an_outcome_that_is_unknown_is_asked_for_with_the_same_id() -> Non
         assert await amounts(store) == [5]
 
 
-async def test_between_two_processes_the_loser_answers_with_what_the_winner_recorded() -> None:
+async def test_of_two_processes_the_loser_replies_with_what_the_winner_recorded() -> None:
     """Both have the aggregate active; the expected version is the fence, and behind it the id is found."""
     async with running() as (one, store), running(store) as (other, _):
         alice, alice_too = one.aggregate(Account, "alice"), other.aggregate(Account, "alice")
@@ -460,7 +460,7 @@ async def assert_reused(alice: Any, command: Command[Any]) -> None:
 
 
 @pytest.mark.parametrize("other", OTHERS, ids=repr)
-async def test_another_command_of_the_same_id_is_refused_and_never_answered_for_the_first(
+async def test_another_command_with_the_same_id_is_refused_and_never_gets_the_first_reply(
     other: Command[Any],
 ) -> None:
     async with running() as (system, store):
@@ -494,7 +494,7 @@ async def test_it_is_refused_after_a_restart_behind_a_snapshot_and_in_another_pr
         assert await amounts(store) == [5, 1]
 
 
-async def test_it_is_refused_after_the_aggregate_was_let_go() -> None:
+async def test_it_is_refused_after_the_aggregate_was_passivated() -> None:
     async with running(max_active=1) as (system, store):
         alice = system.aggregate(Account, "alice")
         await alice.ask(Credit(amount=5, command_id="x"))
@@ -504,7 +504,7 @@ async def test_it_is_refused_after_the_aggregate_was_let_go() -> None:
         assert await amounts(store) == [5]
 
 
-async def test_while_the_first_is_under_way_the_other_waits_for_what_comes_of_it() -> None:
+async def test_while_the_first_is_handled_the_other_waits_for_its_outcome() -> None:
     async with running() as (system, store):
         alice = system.aggregate(Account, "alice")
         store.gate.clear()
@@ -528,7 +528,7 @@ async def test_while_the_first_is_under_way_the_other_waits_for_what_comes_of_it
         assert await amounts(store) == [5, 1]
 
 
-async def test_if_the_first_fails_the_other_has_the_id() -> None:
+async def test_if_the_first_fails_the_other_may_use_the_id() -> None:
     async with running() as (system, store):
         alice = system.aggregate(Account, "alice")
         store.gate.clear()
@@ -555,7 +555,7 @@ async def test_a_command_that_recorded_nothing_leaves_its_id_to_others() -> None
         assert await amounts(store) == [5]
 
 
-async def test_what_older_programs_recorded_is_answered_as_they_did() -> None:
+async def test_commands_recorded_by_older_versions_get_their_recorded_replies() -> None:
     """They recorded replies without fingerprints."""
     async with running() as (system, store):
         event = Credited(amount=5, aggregate_id="alice", aggregate_type="Account")
@@ -612,7 +612,7 @@ async def fill(alice: Any, count: int = 9) -> None:
 
 @pytest.mark.parametrize("remembered", [0, 1, 4])
 @pytest.mark.parametrize("snapshot_every", [0, 3])
-async def test_a_command_is_looked_for_since_the_position_that_is_given(
+async def test_a_command_is_searched_for_from_the_given_position(
     url: str, remembered: int, snapshot_every: int
 ) -> None:
     settings = {"remember_commands": remembered, "snapshot_every": snapshot_every}
@@ -648,7 +648,7 @@ class CountingStore(BankStore):
         return page
 
 
-async def test_nothing_is_read_for_a_command_that_is_sent_for_the_first_time() -> None:
+async def test_nothing_is_read_for_a_command_that_is_new() -> None:
     """Not even where the stream is longer than the memory; and a long way back is read once."""
     async with running(CountingStore(), remember_commands=8) as (system, store):
         alice = system.aggregate(Account, "alice")
@@ -669,7 +669,7 @@ class Till(Account):
     """Another stream, of which the handler below does not hear."""
 
 
-async def test_a_stream_that_is_looked_through_as_a_whole_is_not_read_again_for_each_command(
+async def test_a_stream_that_was_searched_as_a_whole_is_not_read_again_for_each_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("uno_actors.aggregates.command_memory.SLACK", 2)
@@ -721,7 +721,7 @@ async def test_a_handler_may_send_its_commands_again_at_any_time() -> None:
         assert await receipts() == [1, 2]
 
 
-async def test_positions_of_another_systems_log_are_not_taken_for_ones_own(
+async def test_positions_of_another_systems_log_are_not_mistaken_for_own_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The event that is handled has a later position there than its command has here."""
@@ -744,7 +744,7 @@ async def test_positions_of_another_systems_log_are_not_taken_for_ones_own(
         assert sum(await amounts(here)) == 5
 
 
-async def test_after_an_unknown_outcome_the_error_says_since_when_to_look() -> None:
+async def test_after_an_unknown_outcome_the_error_says_from_which_position_to_search() -> None:
     class Mute(BankStore):
         async def commit(self, requests: Any) -> list[Appended | UnoError]:
             outcomes = await super().commit(requests)
@@ -764,7 +764,7 @@ async def test_after_an_unknown_outcome_the_error_says_since_when_to_look() -> N
         assert sum(await amounts(store)) == 5
 
 
-async def test_a_loser_to_many_events_of_others_looks_among_all_of_them() -> None:
+async def test_after_a_conflict_with_many_events_all_of_them_are_searched() -> None:
     """Two processes are sent one command. The slower one meets a conflict when the other has gone far ahead."""
     command = Credit(amount=5, command_id="x")
     async with (
@@ -784,7 +784,7 @@ async def test_a_loser_to_many_events_of_others_looks_among_all_of_them() -> Non
         assert sum(await amounts(store)) == 5
 
 
-async def test_a_store_that_fails_to_be_read_then_is_the_error_of_that_command_alone() -> None:
+async def test_a_failed_search_fails_only_that_command() -> None:
     async with running(remember_commands=2) as (system, store):
         alice = system.aggregate(Account, "alice")
         await fill(alice)
@@ -794,7 +794,7 @@ async def test_a_store_that_fails_to_be_read_then_is_the_error_of_that_command_a
         assert await alice.ask(Credit(amount=1, command_id="x"), since=0) == 1
 
 
-async def test_a_place_that_is_none_is_refused() -> None:
+async def test_an_invalid_position_is_refused() -> None:
     async with running() as (system, _):
         for wrong in (-1, 1.5, "1"):
             with pytest.raises(ValueError, match="since must be a position"):
@@ -803,7 +803,9 @@ async def test_a_place_that_is_none_is_refused() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_each_id_counts_once_however_little_is_remembered_and_whoever_writes(data: st.DataObject) -> None:
+def test_each_id_takes_effect_once_however_little_is_remembered_and_with_any_writer(
+    data: st.DataObject,
+) -> None:
     """Two systems on one store, with any memory, send commands of few ids at any time, among others."""
     ids = st.sampled_from(["x", "y", None])
     steps = data.draw(
@@ -856,7 +858,7 @@ def collide(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-async def test_commands_that_only_look_alike_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_commands_that_only_look_alike_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     collide(monkeypatch)
     async with running() as (system, store):
         alice = system.aggregate(Account, "alice")
@@ -867,7 +869,7 @@ async def test_commands_that_only_look_alike_are_told_apart(monkeypatch: pytest.
         assert await amounts(store) == [1, 2, 3, 4, 5]
 
 
-async def test_looking_up_keeps_the_order_of_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_searching_keeps_the_order_of_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "uno_actors.aggregates.command_memory.CommandMemory.mark",
         staticmethod(lambda command_id: command_id[:3].encode()),
@@ -882,7 +884,7 @@ async def test_looking_up_keeps_the_order_of_commands(monkeypatch: pytest.Monkey
         assert await amounts(store) == [1, 10, 100]
 
 
-async def test_what_looked_alike_and_was_not_recorded_is_looked_at_again_when_another_has_recorded_it(
+async def test_a_search_is_repeated_after_another_system_has_recorded_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Version 1 is of a command that looks alike; it fails, for the other process has put this very one there."""
@@ -903,7 +905,7 @@ async def test_what_looked_alike_and_was_not_recorded_is_looked_at_again_when_an
         assert await amounts(store) == [5, 1]
 
 
-async def test_a_command_that_failed_is_looked_for_nowhere() -> None:
+async def test_a_command_that_failed_is_not_searched_for() -> None:
     async with running() as (system, store):
         alice = system.aggregate(Account, "alice")
         command = Credit(amount=1)
@@ -915,7 +917,7 @@ async def test_a_command_that_failed_is_looked_for_nowhere() -> None:
         assert await alice.ask(command) == 1
 
 
-async def test_a_question_of_the_same_id_does_not_answer_for_the_command_behind_it() -> None:
+async def test_a_query_with_the_same_id_does_not_answer_for_the_command_after_it() -> None:
     async with running() as (system, store):
         alice = system.aggregate(Account, "alice")
         store.gate.clear()
@@ -928,7 +930,7 @@ async def test_a_question_of_the_same_id_does_not_answer_for_the_command_behind_
         assert await asyncio.gather(*replies) == [1, 1, 6, 6]
 
 
-async def test_a_store_that_fails_to_be_read_is_an_error_of_the_repetition_alone() -> None:
+async def test_a_read_that_fails_fails_only_the_repetition() -> None:
     async with running() as (system, store):
         alice = system.aggregate(Account, "alice")
         command = Credit(amount=1)
@@ -941,7 +943,7 @@ async def test_a_store_that_fails_to_be_read_is_an_error_of_the_repetition_alone
         assert await alice.ask(command) == 1
 
 
-async def test_a_conflict_while_a_repetition_is_looked_up_loses_neither() -> None:
+async def test_a_conflict_during_the_search_for_a_repetition_loses_neither() -> None:
     async with running() as (system, store):
         alice = system.aggregate(Account, "alice")
         command = Credit(amount=1)
@@ -958,7 +960,7 @@ async def test_a_conflict_while_a_repetition_is_looked_up_loses_neither() -> Non
 
 
 @pytest.mark.parametrize("size", [1, 3, 256])
-async def test_the_memory_reaches_back_so_many_events(size: int) -> None:
+async def test_the_memory_covers_the_configured_number_of_events(size: int) -> None:
     async with running(remember_commands=size) as (system, store):
         alice = system.aggregate(Account, "alice")
         commands = [Credit(amount=1, command_id=f"c{number}") for number in range(size + 2)]
@@ -970,7 +972,7 @@ async def test_the_memory_reaches_back_so_many_events(size: int) -> None:
     assert await ask_again(store, Account, commands[1], remember_commands=size) == size + 3, "forgotten"
 
 
-async def test_with_a_snapshot_the_memory_reaches_back_as_far() -> None:
+async def test_with_a_snapshot_the_memory_covers_as_many_events() -> None:
     async with running(snapshot_every=2, remember_commands=5) as (system, store):
         alice = system.aggregate(Account, "alice")
         commands = [Credit(amount=1) for _ in range(9)]
@@ -983,7 +985,7 @@ async def test_with_a_snapshot_the_memory_reaches_back_as_far() -> None:
         assert await alice.ask(commands[3]) == 10
 
 
-async def test_none_is_remembered_if_none_is_wanted() -> None:
+async def test_no_command_is_remembered_if_the_option_is_zero() -> None:
     async with running(remember_commands=0) as (system, store):
         alice = system.aggregate(Account, "alice")
         command = Credit(amount=1)
@@ -995,7 +997,7 @@ async def test_none_is_remembered_if_none_is_wanted() -> None:
         ActorSystem(handlers=[], remember_commands=-1)
 
 
-async def test_conflicts_without_end_are_still_told(tmp_path: Path) -> None:
+async def test_endless_conflicts_are_still_reported(tmp_path: Path) -> None:
     async with running() as (system, store):
 
         async def faster() -> None:
@@ -1007,7 +1009,7 @@ async def test_conflicts_without_end_are_still_told(tmp_path: Path) -> None:
             await system.aggregate(Account, "alice").ask(Credit(amount=1))
 
 
-async def test_lmdb_keeps_what_is_needed_for_it(tmp_path: Path) -> None:
+async def test_lmdb_keeps_what_the_memory_needs(tmp_path: Path) -> None:
     command = Buy()
     for _ in range(2):
         async with LmdbEventStore(tmp_path / "store", EVENTS) as store:
@@ -1033,7 +1035,7 @@ def test_memory_finds_what_a_list_of_the_last_events_would(
 
 
 @given(st.lists(st.text("ab", min_size=3, max_size=3), max_size=40), st.integers(1, 9))
-def test_memory_does_not_find_what_stands_across_two_places(commands: list[str], size: int) -> None:
+def test_memory_does_not_find_an_id_that_spans_two_entries(commands: list[str], size: int) -> None:
     memory = CommandMemory(size)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("uno_actors.aggregates.command_memory.CommandMemory.mark", staticmethod(str.encode))

@@ -26,13 +26,13 @@ def test_command_checks_the_types_of_its_fields() -> None:
         Deposit(amount="much")  # type: ignore[arg-type]
 
 
-def test_each_command_has_an_id_of_its_own() -> None:
+def test_each_command_has_its_own_id() -> None:
     ids = {Deposit(amount=1).command_id for _ in range(100)}
     assert len(ids) == 100
     assert all(len(each) == 32 and int(each, 16) >= 0 for each in ids)
 
 
-def test_none_is_a_new_id() -> None:
+def test_none_as_id_means_a_new_id() -> None:
     ids = {Deposit(amount=1, command_id=None).command_id for _ in range(9)}  # type: ignore[arg-type]
     assert len(ids) == 9
     assert all(len(each) == 32 for each in ids)
@@ -51,6 +51,6 @@ def test_a_bare_command_and_one_with_a_reply_type_are_both_commands() -> None:
     assert isinstance(Typed(), Command)
 
 
-def test_command_survives_json() -> None:
+def test_command_survives_a_round_trip_through_json() -> None:
     command = Deposit(amount=5, correlation_id="first")
     assert Deposit.model_validate_json(command.model_dump_json()) == command

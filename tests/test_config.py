@@ -121,7 +121,7 @@ def faults(path: Path, **environment: str) -> list[str]:
 # --- what a file says --------------------------------------------------------------------------------------
 
 
-def test_everything_that_a_file_says_is_in_the_system(tmp_path: Path) -> None:
+def test_every_setting_of_a_file_reaches_the_system(tmp_path: Path) -> None:
     config = load(written(tmp_path, GOOD))
     arguments = config.arguments()
     handlers, supervisors = arguments.pop("handlers"), arguments.pop("supervisors")
@@ -180,7 +180,7 @@ def test_everything_that_a_file_says_is_in_the_system(tmp_path: Path) -> None:
     assert second_clerk.name == "Clerk"
 
 
-def test_an_empty_file_is_a_system_by_default(tmp_path: Path) -> None:
+def test_an_empty_file_gives_a_system_with_defaults(tmp_path: Path) -> None:
     assert load(written(tmp_path, "")).arguments() == {
         "store": "memory:",
         "name": "system",
@@ -196,7 +196,7 @@ def test_an_empty_file_is_a_system_by_default(tmp_path: Path) -> None:
     }
 
 
-async def test_a_system_runs_by_its_file(tmp_path: Path) -> None:
+async def test_a_system_runs_as_its_file_says(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD)
     configured.handled.clear()
     async with ActorSystem.from_config(path, store="memory:") as system:
@@ -212,7 +212,7 @@ async def test_a_system_runs_by_its_file(tmp_path: Path) -> None:
     assert ("audit", 1) in configured.handled
 
 
-async def test_a_system_prints_itself_as_its_file(tmp_path: Path) -> None:
+async def test_a_system_can_be_printed_as_a_file(tmp_path: Path) -> None:
     system = ActorSystem.from_config(written(tmp_path, GOOD))
     text = system.to_config()
     second = ActorSystem.from_config(written(tmp_path, text, "second.toml"))
@@ -375,7 +375,7 @@ def test_values_that_may_be_secret_are_shown_as_they_are_written(tmp_path: Path)
     assert "hunter2" not in fault
 
 
-def test_included_files_come_first_and_the_including_one_wins(tmp_path: Path) -> None:
+def test_included_files_come_first_and_the_including_file_wins(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     written(
         tmp_path / "parts",

@@ -195,7 +195,7 @@ async def test_a_command_sent_again_after_a_kill_gets_the_recorded_reply(tmp_pat
 
 
 @pytest.mark.timeout(120)
-async def test_twenty_kills_lose_nothing_acknowledged_and_handlers_go_on(tmp_path: Path) -> None:
+async def test_twenty_kills_lose_nothing_acknowledged_and_handlers_resume(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     await crash(tmp_path / "store", 20, random.Random(seed))
@@ -203,7 +203,7 @@ async def test_twenty_kills_lose_nothing_acknowledged_and_handlers_go_on(tmp_pat
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-async def test_three_hundred_kills_lose_nothing_acknowledged_and_handlers_go_on(tmp_path: Path) -> None:
+async def test_three_hundred_kills_lose_nothing_acknowledged_and_handlers_resume(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     await crash(tmp_path / "store", 300, random.Random(seed))

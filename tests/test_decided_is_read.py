@@ -61,9 +61,7 @@ class Basket(AggregateRoot):
             self.items = event.what  # keeps the event's own list, and the next event extends it
 
 
-async def test_lists_of_an_event_that_change_after_it_was_registered_change_nothing_that_is_recorded() -> (
-    None
-):
+async def test_later_changes_to_the_lists_of_a_registered_event_are_not_recorded() -> None:
     store = InMemoryEventStore()
     async with ActorSystem(store, handlers=[]) as system:
         assert await system.aggregate(Basket, "b").ask(Pick(what=[1, 2])) == [1, 2, 0]
@@ -79,7 +77,7 @@ async def test_events_of_a_repository_are_returned_as_they_were_registered() -> 
     assert [one.event.what for one in recorded] == [[1, 2], [0]]  # type: ignore[attr-defined]
 
 
-async def test_a_handler_that_changes_its_event_changes_it_for_no_other() -> None:
+async def test_a_handler_that_changes_its_event_does_not_change_it_for_others() -> None:
     seen: list[list[int]] = []
 
     def spoil(event: Picked) -> None:
@@ -100,7 +98,7 @@ async def test_a_handler_that_changes_its_event_changes_it_for_no_other() -> Non
     assert seen == [[1], [1]]
 
 
-async def test_a_handler_of_a_bus_that_changes_its_event_changes_it_for_no_other() -> None:
+async def test_a_handler_of_a_bus_that_changes_its_event_does_not_change_it_for_others() -> None:
     seen: list[list[int]] = []
 
     async def spoil(event: Picked) -> None:
@@ -154,7 +152,7 @@ METADATA = [
 
 
 @pytest.mark.parametrize(("metadata", "reason"), METADATA)
-async def test_metadata_under_which_an_event_could_not_be_read_is_refused_before_it_is_recorded(
+async def test_metadata_that_would_make_an_event_unreadable_is_refused_before_it_is_recorded(
     metadata: dict[str, Any], reason: str
 ) -> None:
     store = InMemoryEventStore()
@@ -167,7 +165,7 @@ async def test_metadata_under_which_an_event_could_not_be_read_is_refused_before
     assert await store.last_position() == 1
 
 
-async def test_an_event_of_an_older_schema_is_history_that_a_store_takes() -> None:
+async def test_an_event_of_an_older_schema_is_accepted_as_history() -> None:
     class Grown(DomainEvent):
         version: int = 2
         amount: int = 0
@@ -180,7 +178,7 @@ async def test_an_event_of_an_older_schema_is_history_that_a_store_takes() -> No
 
 
 @pytest.mark.parametrize("name", ["Bumped", "Kept under another name"])
-async def test_a_name_that_is_registered_for_the_class_is_taken(name: str) -> None:
+async def test_a_name_that_is_registered_for_the_class_is_accepted(name: str) -> None:
     register_event(name="Kept under another name")(Bumped)
     store = InMemoryEventStore()
     await store.append(Bumped(event_type=name))
@@ -253,9 +251,7 @@ async def test_a_repository_does_not_save_what_it_could_not_load_again(kind: typ
     assert await store.last_position() == 0
 
 
-async def test_an_aggregate_that_changes_its_id_is_not_loaded_by_the_one_that_it_was_not_saved_under() -> (
-    None
-):
+async def test_an_aggregate_that_changes_its_id_cannot_be_loaded_by_the_original_id() -> None:
     repository = EventSourcedRepository(LowerCase, InMemoryEventStore())
     counter = LowerCase("Ann")
     counter.handle(Bump())
@@ -265,7 +261,7 @@ async def test_an_aggregate_that_changes_its_id_is_not_loaded_by_the_one_that_it
         await repository.get_by_id("Ann")
 
 
-def test_the_id_of_an_aggregate_is_not_assigned() -> None:
+def test_the_id_of_an_aggregate_cannot_be_assigned() -> None:
     with pytest.raises(AttributeError):
         Counter("a").id = "b"  # type: ignore[misc]
 
@@ -356,7 +352,7 @@ class Customer(AggregateRoot):
         self.names.append(event.name)
 
 
-async def test_events_of_one_name_are_told_apart_by_the_aggregate_that_they_belong_to() -> None:
+async def test_events_of_one_name_are_distinguished_by_their_aggregate() -> None:
     store, seen = InMemoryEventStore(), list[DomainEvent]()
 
     @subscribe(event_type=orders.Created, start="earliest", name="orders")
@@ -371,7 +367,7 @@ async def test_events_of_one_name_are_told_apart_by_the_aggregate_that_they_belo
     assert [type(event) for event in seen] == [orders.Created] * 2
 
 
-async def test_an_event_whose_name_leaves_a_choice_is_refused_before_it_is_recorded() -> None:
+async def test_an_event_with_an_ambiguous_name_is_refused_before_it_is_recorded() -> None:
     store = InMemoryEventStore()
     with pytest.raises(
         AmbiguousEventType, match=r"event type 'Created' names several classes .*orders\.Created"
@@ -384,19 +380,19 @@ class Neither(AggregateRoot):
     def apply_created(self, event: Any) -> None: ...
 
 
-def test_an_aggregate_whose_events_leave_a_choice_is_refused_where_it_is_given_to_a_system() -> None:
+def test_an_aggregate_with_ambiguous_events_is_refused_where_it_is_given_to_a_system() -> None:
     with pytest.raises(AmbiguousEventType, match="annotate the event in the aggregate's apply_ method"):
         ActorSystem(aggregates=[Neither])
 
 
-def test_an_aggregate_whose_events_leave_a_choice_is_told_by_the_check_of_its_file(tmp_path: Path) -> None:
+def test_an_aggregate_with_ambiguous_events_is_reported_by_check(tmp_path: Path) -> None:
     file = tmp_path / "bank.toml"
     file.write_text(f'[aggregates]\ntypes = ["{__name__}:Neither"]\n')
     with pytest.raises(InvalidConfig, match="event type 'Created' names several classes"):
         load(file)
 
 
-async def test_the_class_that_is_defined_nearest_to_an_aggregate_is_the_one_it_means() -> None:
+async def test_the_event_class_defined_nearest_to_an_aggregate_is_meant() -> None:
     def shop(name: str) -> type[AggregateRoot]:
         class Opened(DomainEvent):
             n: int = 1

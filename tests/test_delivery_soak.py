@@ -187,7 +187,7 @@ class World:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(6))
-def test_whatever_happens_to_handlers_no_event_is_missing_or_counted_twice(
+def test_whatever_happens_to_handlers_no_event_is_missed_or_counted_twice(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = random.Random(seed)

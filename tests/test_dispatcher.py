@@ -50,7 +50,9 @@ async def test_posted_callbacks_run_in_order_and_not_at_once(dispatcher: Dispatc
     assert calls == [0, 1, 2, 3, 4]
 
 
-async def test_what_a_callback_posts_runs_in_a_later_turn_of_the_loop(dispatcher: Dispatcher) -> None:
+async def test_a_callback_posted_by_a_callback_runs_in_a_later_turn_of_the_loop(
+    dispatcher: Dispatcher,
+) -> None:
     calls: list[str] = []
 
     def first() -> None:
@@ -97,7 +99,7 @@ async def test_call_runs_at_once_on_the_loop_and_soon_from_a_thread(dispatcher: 
     assert calls[1] == threading.current_thread().name
 
 
-async def test_a_callback_that_fails_does_not_take_the_others_with_it(dispatcher: Dispatcher) -> None:
+async def test_a_callback_that_fails_does_not_affect_the_others(dispatcher: Dispatcher) -> None:
     reports: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
     calls: list[str] = []
@@ -151,7 +153,7 @@ async def test_a_plain_function_runs_on_a_worker_and_its_result_comes_back(dispa
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
-async def test_what_a_worker_raises_comes_back(dispatcher: Dispatcher, error: type[BaseException]) -> None:
+async def test_an_error_in_a_worker_comes_back(dispatcher: Dispatcher, error: type[BaseException]) -> None:
     def fail() -> None:
         raise error("from a worker")
 
@@ -212,7 +214,7 @@ def test_the_pool_is_bounded_and_reuses_idle_threads() -> None:
     pool.close()
 
 
-def test_one_after_the_other_needs_one_thread() -> None:
+def test_calls_one_after_another_need_one_thread() -> None:
     pool = WorkerPool(8)
     for _ in range(30):
         submit(pool, threading.get_ident).result(5)
@@ -252,7 +254,7 @@ def test_after_a_burst_a_blocked_thread_is_still_replaced() -> None:
     pool.close()
 
 
-def test_threads_that_are_held_are_replaced_as_far_as_there_are_spare_ones() -> None:
+def test_blocked_threads_are_replaced_up_to_the_limit() -> None:
     pool, gate = WorkerPool(2, 3), threading.Event()
     held = [submit(pool, gate.wait) for _ in range(2)]
     waiting = submit(pool, lambda: "spare")
@@ -294,7 +296,7 @@ def test_closing_lets_every_thread_end() -> None:
         assert not thread.is_alive()
 
 
-def test_what_comes_after_the_closing_is_still_done_and_leaves_no_thread_behind() -> None:
+def test_work_submitted_after_closing_is_still_done_and_leaves_no_thread_behind() -> None:
     pool = WorkerPool(2)
     before = set(workers())
     submit(pool, threading.get_ident).result(5)
@@ -336,7 +338,7 @@ def test_system_exit_in_a_coroutine_does_not_end_the_loop_thread(loop_thread: Lo
     assert loop_thread.run(fine()) == 1
 
 
-def test_closing_a_loop_thread_cancels_what_runs_and_ends_the_thread(loop_thread: LoopThread) -> None:
+def test_closing_a_loop_thread_cancels_running_tasks_and_ends_the_thread(loop_thread: LoopThread) -> None:
     cancelled = threading.Event()
 
     async def forever() -> None:
@@ -379,7 +381,7 @@ def test_closing_a_loop_thread_does_not_wait_for_a_task_that_refuses_to_end(
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # nothing can end it any more
 
 
-def test_the_default_dispatcher_is_one_and_is_made_anew_when_its_loop_was_closed(
+def test_there_is_one_default_dispatcher_and_a_new_one_after_its_loop_was_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("uno_actors.actors.dispatcher._default", None)

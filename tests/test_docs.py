@@ -108,7 +108,7 @@ def test_the_readme_can_be_read_in_one_sitting() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_of_the_page_leads_somewhere(page: Page) -> None:
+def test_every_link_of_the_page_has_a_target(page: Page) -> None:
     text = BLOCK.sub("", page.source)
     for link, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
         target = page.path.parent / link if link else page.path
@@ -213,7 +213,7 @@ def test_every_command_and_option_that_a_page_writes_is_there(generate: ModuleTy
             )
 
 
-def test_a_page_asks_for_no_table_that_is_not_there(generate: ModuleType) -> None:
+def test_a_page_asks_only_for_tables_that_exist(generate: ModuleType) -> None:
     for page in PAGES:
         for name in re.findall(r"<!-- generated: ([\w ]+) -->", page.source):
             assert name in generate.GENERATORS

@@ -191,7 +191,7 @@ class Peer:
         return self._value[:size]
 
 
-def test_user_at_the_other_end_is_read_as_macos_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_peer_is_identified_on_macos_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("socket.SO_PEERCRED")
     monkeypatch.setattr("socket.LOCAL_PEERCRED", 1, raising=False)
     xucred = struct.pack("=2Ih2x16I", 0, 501, 1, 20, *[0] * 15)  # version, user, number of groups, groups
@@ -203,7 +203,7 @@ def test_user_at_the_other_end_is_read_as_macos_tells_it(monkeypatch: pytest.Mon
     ("missing", "reason"),
     [("AF_UNIX", "no Unix sockets"), ("SO_PEERCRED", "does not tell which user")],
 )
-def test_where_a_process_cannot_be_asked_it_is_said_with_what_works(
+def test_where_a_process_cannot_be_asked_the_error_says_what_works(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str, reason: str
 ) -> None:
     monkeypatch.delattr(f"socket.{missing}")
@@ -224,7 +224,7 @@ main()
 """
 
 
-def test_service_runs_and_stops_by_signals_where_event_loops_handle_none(tmp_path: Path) -> None:
+def test_service_stops_on_signals_where_event_loops_handle_none(tmp_path: Path) -> None:
     file = tmp_path / "bank.toml"
     file.write_text('[system]\nname = "bank"\nstore = "memory:"\n', "utf-8")
     run = subprocess.run(

@@ -45,7 +45,7 @@ PUBLIC = [
 
 
 @pytest.mark.parametrize("error", [error for error in PUBLIC if error is not UnoError])
-def test_error_is_the_fault_of_exactly_one(error: type[UnoError]) -> None:
+def test_error_belongs_to_exactly_one_branch(error: type[UnoError]) -> None:
     assert issubclass(error, UnoError)
     assert len([fault for fault in FAULTS if issubclass(error, fault)]) == 1
 
@@ -85,7 +85,7 @@ STANDARD = [
 
 
 @pytest.mark.parametrize(("error", "standard"), STANDARD)
-def test_error_is_the_standard_one_that_fits(error: type[UnoError], standard: type[Exception]) -> None:
+def test_error_has_the_fitting_standard_base(error: type[UnoError], standard: type[Exception]) -> None:
     assert issubclass(error, standard)
 
 

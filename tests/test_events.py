@@ -31,7 +31,7 @@ class MintedTwice(Minted):
 # --- the event ---------------------------------------------------------------------------------------------
 
 
-def test_event_knows_its_metadata_without_being_told() -> None:
+def test_event_has_metadata_by_default() -> None:
     before = datetime.now(UTC)
     event = Minted(amount=1)
     after = datetime.now(UTC)
@@ -46,7 +46,7 @@ def test_event_knows_its_metadata_without_being_told() -> None:
     assert event.correlation_id is event.causation_id is None
 
 
-def test_each_event_has_an_id_of_its_own() -> None:
+def test_each_event_has_its_own_id() -> None:
     assert len({Minted(amount=1).event_id for _ in range(100)}) == 100
 
 
@@ -94,7 +94,7 @@ def test_naive_timestamp_is_read_as_utc(event_type: type[DomainEvent]) -> None:
     assert event_type(timestamp=naive).timestamp == datetime(2024, 6, 1, 12, tzinfo=UTC)
 
 
-def test_timestamp_of_another_zone_is_brought_to_utc() -> None:
+def test_timestamp_of_another_zone_is_converted_to_utc() -> None:
     tokyo = datetime(2024, 6, 1, 12, tzinfo=timezone(timedelta(hours=9)))
     event = Minted(amount=1, timestamp=tokyo)
     assert event.timestamp == tokyo
@@ -130,7 +130,7 @@ def test_event_names_itself_as_the_cause_of_what_follows() -> None:
     assert Minted(amount=1, correlation_id="first", event_id="me").cause == Cause("first", "me")
 
 
-def test_events_that_say_the_same_are_equal() -> None:
+def test_events_with_the_same_values_are_equal() -> None:
     event = Minted(amount=1)
     assert Minted.model_validate_json(event.model_dump_json()) == event
     assert event != event.stamped(aggregate_id="alice")
@@ -162,7 +162,7 @@ def test_registry_holds_what_it_is_given_and_nothing_else() -> None:
         registry.resolve("MintedTwice")
 
 
-def test_unknown_type_is_named_with_the_remedy_and_what_is_known() -> None:
+def test_unknown_type_is_reported_with_the_remedy_and_the_known_types() -> None:
     registry = EventRegistry([Renamed, Minted])
     with pytest.raises(UnknownEventType) as caught:
         registry.resolve("Withdrawn")
@@ -247,7 +247,7 @@ def test_register_event_with_a_name_reads_events_of_the_old_name_too() -> None:
 # --- upcasts -----------------------------------------------------------------------------------------------
 
 
-def test_upcasts_chain_from_the_recorded_version_to_todays() -> None:
+def test_upcasts_chain_from_the_recorded_version_to_the_current_one() -> None:
     registry = EventRegistry()
     registry.add_upcast("Moved", 1, lambda payload: {**payload, "steps": [1]})
     registry.add_upcast("Moved", 2, lambda payload: {**payload, "steps": [*payload.get("steps", ()), 2]})
@@ -257,7 +257,7 @@ def test_upcasts_chain_from_the_recorded_version_to_todays() -> None:
     assert registry.upcast("Moved", 4, 4, {"x": 0}) == {"x": 0}
 
 
-def test_missing_step_is_named_with_the_line_to_write() -> None:
+def test_missing_step_is_reported_with_the_line_to_write() -> None:
     registry = EventRegistry()
     registry.add_upcast("Moved", 1, lambda payload: payload)
     with pytest.raises(EventNotReadable, match=re.escape("@upcasts('Moved', from_version=2)")) as caught:

@@ -37,7 +37,7 @@ async def eventually(reply: Callable[[], Awaitable[int]], expected: int) -> None
         await asyncio.sleep(0.005)
 
 
-async def test_an_aggregate_answers_by_what_another_system_has_recorded() -> None:
+async def test_an_aggregate_sees_what_another_system_has_recorded() -> None:
     store = BankStore()
     async with bank(store) as one, bank(store) as other:
         here, there = (system.aggregate(Account, "alice") for system in (one, other))
@@ -50,7 +50,7 @@ async def test_an_aggregate_answers_by_what_another_system_has_recorded() -> Non
         await eventually(lambda: here.ask(Balance()), 16)
 
 
-async def test_an_aggregate_answers_by_what_another_process_has_recorded(tmp_path: Any) -> None:
+async def test_an_aggregate_sees_what_another_process_has_recorded(tmp_path: Any) -> None:
     """LMDB lets one process open a store once, so the other one is a program of its own."""
     program = f"""
 import asyncio
@@ -72,7 +72,7 @@ asyncio.run(main())
         await eventually(lambda: alice.ask(Balance()), 7)
 
 
-async def test_what_is_recorded_without_an_aggregate_counts_too() -> None:
+async def test_events_recorded_without_an_aggregate_count_too() -> None:
     store = BankStore()
     async with bank(store) as system:
         alice = system.aggregate(Account, "alice")
@@ -94,7 +94,7 @@ async def test_a_system_that_is_alone_never_reads_its_log() -> None:
     assert system.statistics().activations == 50
 
 
-async def test_what_comes_while_an_aggregate_is_loaded_is_not_missed() -> None:
+async def test_events_recorded_while_an_aggregate_is_loaded_are_not_missed() -> None:
     class Slow(BankStore):
         go_on, begun = asyncio.Event(), asyncio.Event()
 
@@ -117,7 +117,7 @@ async def test_what_comes_while_an_aggregate_is_loaded_is_not_missed() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 4), st.integers(0, 7)), max_size=30))
-def test_all_that_others_record_is_heard_of(steps: list[tuple[bool, int, int]]) -> None:
+def test_every_external_write_is_noticed(steps: list[tuple[bool, int, int]]) -> None:
     """Each step records some events, by the journal or by others, and gives looks some turns of the loop."""
 
     async def run() -> None:

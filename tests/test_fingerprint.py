@@ -124,7 +124,7 @@ def test_values_that_differ_have_different_fingerprints() -> None:
     assert {len(each) for each in found} == {SIZE}
 
 
-def test_the_type_and_the_id_count_and_what_it_follows_from_does_not() -> None:
+def test_the_type_and_the_id_count_and_the_cause_does_not() -> None:
     class Other(Holds):
         pass
 
@@ -165,7 +165,7 @@ class Order(Command[None]):
     line: Line = Field(default_factory=lambda: Line(item=uuid4().hex))
 
 
-def test_what_a_factory_made_is_no_contents_unless_it_was_given() -> None:
+def test_a_value_made_by_a_default_factory_does_not_count_unless_it_was_given() -> None:
     """A request that comes again is built again; or it was kept as JSON, in which everything is given."""
     first = Order(item="a", command_id="x")
     assert are_same(first, Order(item="a", command_id="x"))
@@ -191,13 +191,13 @@ def endless() -> list[Any]:
 
 
 @pytest.mark.parametrize("value", [Shy(), endless(), SecretStr("1234")], ids=["shy", "endless", "secret"])
-def test_what_cannot_be_looked_into_counts_by_its_class(value: object) -> None:
+def test_an_opaque_value_counts_by_its_class(value: object) -> None:
     command = holding(value)
     assert fingerprint(command) == fingerprint(command)
     assert fingerprint(holding(SecretStr("1234"))) == fingerprint(holding(SecretStr("4321")))
 
 
-def test_what_can_be_read_but_once_is_not_read() -> None:
+def test_a_value_that_can_be_read_only_once_is_not_read() -> None:
     def numbers() -> Iterator[int]:
         yield from (1, 2, 3)
 
@@ -206,7 +206,7 @@ def test_what_can_be_read_but_once_is_not_read() -> None:
     assert list(command.value) == [1, 2, 3]
 
 
-def test_how_a_field_is_written_for_others_does_not_count() -> None:
+def test_serializers_of_a_field_do_not_count() -> None:
     class Masked(Command[None]):
         card: str
         pin: str = Field(exclude=True)
@@ -244,7 +244,7 @@ def test_a_fingerprint_is_the_same_in_every_process() -> None:
     assert len(found) == 1
 
 
-def test_a_fingerprint_is_what_it_was_when_it_was_recorded() -> None:
+def test_recorded_fingerprints_stay_valid() -> None:
     """It is on disk: another one for the same command would refuse repetitions of what older programs recorded."""
     found = [
         fingerprint(holding(value)).hex()
@@ -286,7 +286,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES, VALUES)
-def test_equal_values_have_one_fingerprint_and_others_have_others(one: Any, other: Any) -> None:
+def test_equal_values_have_equal_fingerprints_and_different_ones_do_not(one: Any, other: Any) -> None:
     same = fingerprint(holding(one)) == fingerprint(holding(other))
     if repr(one) == repr(other):
         assert same

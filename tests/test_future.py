@@ -29,7 +29,7 @@ class Boom(Exception):
 # --- setting and getting ---
 
 
-def test_a_value_that_is_set_is_got() -> None:
+def test_get_returns_the_value_that_was_set() -> None:
     future: Future[int] = Future()
     assert not future.done()
     future.set(3)
@@ -38,7 +38,7 @@ def test_a_value_that_is_set_is_got() -> None:
     assert future.get() == 3, "as often as one likes"
 
 
-def test_nothing_is_a_value_too() -> None:
+def test_none_is_a_value_too() -> None:
     future: Future[None] = Future()
     future.set()
     assert future.done()
@@ -123,7 +123,7 @@ def test_get_raises_after_its_timeout_and_may_be_tried_again() -> None:
     assert future.get(timeout=0) == 1
 
 
-def test_a_timeout_of_zero_only_looks() -> None:
+def test_a_timeout_of_zero_does_not_wait() -> None:
     with pytest.raises(GetTimeout):
         Future().get(timeout=0)
 
@@ -206,7 +206,7 @@ async def test_get_on_the_thread_of_a_loop_is_an_error_that_says_to_await() -> N
     assert future.map(abs).get() == 1
 
 
-async def test_a_cancelled_await_forgets_and_leaves_the_future_whole() -> None:
+async def test_a_cancelled_await_leaves_the_future_intact() -> None:
     future: Future[int] = Future()
     gives_up = asyncio.ensure_future(_awaited(future))
     stays = asyncio.ensure_future(_awaited(future))
@@ -370,7 +370,7 @@ DERIVED = [
 
 
 @pytest.mark.parametrize(("derive", "expected"), [row[1:] for row in DERIVED], ids=[r[0] for r in DERIVED])
-def test_a_derived_future_is_got(derive: Callable[..., Future[object]], expected: object) -> None:
+def test_a_derived_future_can_be_got(derive: Callable[..., Future[object]], expected: object) -> None:
     one: Future[list[int]] = Future()
     two: Future[str] = Future()
     derived = derive(one, two)
@@ -382,7 +382,7 @@ def test_a_derived_future_is_got(derive: Callable[..., Future[object]], expected
 
 
 @pytest.mark.parametrize(("derive", "expected"), [row[1:] for row in DERIVED], ids=[r[0] for r in DERIVED])
-async def test_a_derived_future_is_awaited_without_blocking_the_loop(
+async def test_a_derived_future_can_be_awaited_without_blocking_the_loop(
     derive: Callable[..., Future[object]], expected: object
 ) -> None:
     one: Future[list[int]] = Future()
@@ -431,7 +431,7 @@ async def test_a_join_with_a_future_of_pykka_does_not_block_the_loop() -> None:
     assert await waiter == [1, 2]
 
 
-def test_the_repr_tells_whether_it_is_done() -> None:
+def test_the_repr_shows_whether_it_is_done() -> None:
     future: Future[int] = Future()
     assert repr(future) == "<Future pending>"
     future.set(1)
@@ -453,7 +453,7 @@ def test_get_all_returns_the_results_in_the_order_of_the_futures() -> None:
     assert get_all([]) == []
 
 
-def test_get_all_has_one_time_for_all_of_them() -> None:
+def test_get_all_has_one_timeout_for_all() -> None:
     """Not one for each, as pykka's: the first reply comes in time, and leaves the second what is left."""
 
     class Asked(Future[int]):
@@ -518,7 +518,7 @@ def test_a_reply_that_does_not_arrive_is_an_error_for_a_caller_of_get() -> None:
     assert not reply.offer(1), "it is too late"
 
 
-def test_a_shorter_timeout_of_one_get_counts_for_that_get_alone() -> None:
+def test_a_shorter_timeout_of_one_get_applies_to_that_get_only() -> None:
     reply: Reply[int] = Reply(Silent(), 100, str)
     with pytest.raises(GetTimeout):
         reply.get(timeout=0.001)
@@ -527,7 +527,7 @@ def test_a_shorter_timeout_of_one_get_counts_for_that_get_alone() -> None:
     assert reply.get() == 1
 
 
-def test_a_reply_whose_time_ends_between_two_checks_says_which_actor_did_not_answer(
+def test_a_reply_that_times_out_between_two_checks_names_the_actor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     moments = count()
@@ -544,14 +544,14 @@ async def test_a_reply_that_does_not_arrive_is_an_error_for_a_task_that_awaits_i
         await reply
 
 
-def test_done_says_when_the_time_of_a_reply_is_over() -> None:
+def test_done_is_true_after_a_reply_has_timed_out() -> None:
     reply: Reply[int] = Reply(Silent(), 0, str)
     assert reply.done()
     with pytest.raises(Boom):
         reply.get()
 
 
-async def test_callbacks_are_called_when_the_time_of_a_reply_is_over() -> None:
+async def test_callbacks_are_called_when_a_reply_times_out() -> None:
     silent = Silent()
     reply: Reply[int] = Reply(silent, 7, str)
     heard: list[object] = []

@@ -442,7 +442,7 @@ async def test_9_isolation_of_handlers() -> None:
     never.set()
 
 
-async def test_9_isolation_of_a_busy_tier_from_one_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_9_isolation_of_a_busy_priority_from_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A LOW handler that is slow, but never beyond its turn, does not hold up the HIGH ones for long."""
     monkeypatch.setattr("uno_actors.system.handler_host.TURN", 0.05)
     monkeypatch.setattr("uno_actors.handlers.router.WINDOW", 50)
@@ -522,7 +522,7 @@ async def test_10_a_handler_that_cannot_keep_up_reads_the_log() -> None:
         assert system.statistics().handlers["slow"].state == "live"
 
 
-async def test_11_replay_never_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_11_replay_never_checks_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule tightened today does not make yesterday's stream unreadable."""
     store = InMemoryEventStore()
     async with ActorSystem(store, handlers=[]) as system:
@@ -558,7 +558,7 @@ class Scale(AggregateRoot):
         self.events.append(event)
 
 
-async def test_12_what_was_decided_is_what_is_read(tmp_path: Path) -> None:
+async def test_12_events_read_back_as_decided(tmp_path: Path) -> None:
     """What ``apply_…`` saw is what the next process reads; what would be read otherwise is refused."""
     url = f"lmdb:{tmp_path}"
     async with ActorSystem(url, handlers=[]) as system:

@@ -74,7 +74,7 @@ def delivery(position: int) -> Delivery:
     return Delivery(StoredRecord(position, to_record(Credited(amount=position))))
 
 
-def test_a_live_subscription_takes_what_it_has_not_had() -> None:
+def test_a_live_subscription_takes_only_events_that_it_has_not_had() -> None:
     it = subscription(position=5)
     assert not it.offer(delivery(5))
     assert it.offer(delivery(6))
@@ -104,7 +104,7 @@ def test_the_checkpoint_of_an_idle_handler_is_where_the_router_is() -> None:
     assert it.checkpoint(20) == 12
 
 
-def test_falling_behind_gives_everything_back() -> None:
+def test_falling_behind_gives_all_queued_events_back() -> None:
     it = subscription()
     for position in (1, 2, 3):
         it.offer(delivery(position))
@@ -144,7 +144,7 @@ def test_attempts_are_counted_for_one_event() -> None:
 
 
 @KINDS
-async def test_a_failing_event_is_tried_again_and_then_set_aside_and_the_handler_goes_on(kind: str) -> None:
+async def test_a_failing_event_is_retried_then_set_aside_and_the_handler_continues(kind: str) -> None:
     store, seen = BankStore(), []
     attempts: list[tuple[int, int]] = []
 
@@ -236,7 +236,7 @@ async def test_a_plain_function_that_returns_a_coroutine_has_it_awaited() -> Non
     assert [letter.position for letter in await store.dead_letters()] == [2]
 
 
-async def test_a_plain_function_that_returns_the_future_of_an_ask_has_failed_if_the_ask_has() -> None:
+async def test_a_plain_function_that_returns_the_future_of_a_failed_ask_has_failed() -> None:
     store = BankStore()
 
     @subscribe(Debited, name="asks", max_attempts=1)
@@ -254,7 +254,7 @@ async def test_a_plain_function_that_returns_the_future_of_an_ask_has_failed_if_
 
 
 @pytest.mark.parametrize("given", ["class", "instance"])
-async def test_a_handler_class_is_instantiated_anew_at_each_restart_and_an_instance_is_kept(
+async def test_a_handler_class_is_instantiated_again_on_each_restart_and_an_instance_is_kept(
     given: str,
 ) -> None:
     store = BankStore()
@@ -286,7 +286,7 @@ async def test_a_handler_class_is_instantiated_anew_at_each_restart_and_an_insta
         assert made[-1].seen == [1, 2, 2, 3]
 
 
-async def test_a_class_that_cannot_be_instantiated_at_a_restart_is_tried_again_and_costs_no_event() -> None:
+async def test_a_class_that_cannot_be_instantiated_on_a_restart_is_tried_again_and_loses_no_event() -> None:
     store, seen = BankStore(), []
     refuse: list[int] = []
 
@@ -312,7 +312,7 @@ async def test_a_class_that_cannot_be_instantiated_at_a_restart_is_tried_again_a
     assert await store.dead_letters() == []
 
 
-async def test_an_event_that_cannot_be_decoded_goes_to_the_dead_letters_of_who_wanted_it_alone() -> None:
+async def test_an_event_that_cannot_be_decoded_becomes_a_dead_letter_of_its_handlers_only() -> None:
     class UnknownToTheBank(DomainEvent):
         topic: str | None = "bank.strange"
 
@@ -355,7 +355,7 @@ async def test_a_store_that_fails_while_an_event_is_set_aside_is_asked_again() -
     assert (letter.position, letter.attempts) == (1, 2)
 
 
-async def test_a_store_that_fails_while_a_handler_catches_up_is_no_fault_of_an_event() -> None:
+async def test_a_store_that_fails_while_a_handler_catches_up_is_not_blamed_on_an_event() -> None:
     """Least of all of the one that was set aside before."""
     store, seen = BankStore(), []
     quiet = ManualClock()  # so that nobody but the handler reads the log meanwhile
@@ -391,7 +391,7 @@ def subscription_of(system: ActorSystem, name: str) -> Subscription:
 # --- the supervisor's budget ---
 
 
-async def test_a_handler_that_resumes_after_a_failure_of_the_store_goes_on_and_blames_no_event() -> None:
+async def test_a_handler_that_resumes_after_a_failure_of_the_store_blames_no_event() -> None:
     store, seen = BankStore(), list[int]()
 
     async def handle(event: Credited) -> None:
@@ -418,7 +418,7 @@ async def test_a_handler_that_resumes_after_a_failure_of_the_store_goes_on_and_b
     assert (position, error) == (2, "ValueError: poison")
 
 
-async def test_a_supervisor_beyond_its_budget_gives_up_and_the_system_ends_with_its_error() -> None:
+async def test_a_supervisor_over_its_budget_gives_up_and_the_system_ends_with_its_error() -> None:
     store, healthy = BankStore(), []
 
     @subscribe(name="failing")
@@ -530,7 +530,7 @@ async def test_stopping_while_a_handler_waits_for_its_restart_neither_waits_nor_
 
 
 @KINDS
-async def test_a_handler_whose_queue_is_full_falls_behind_and_catches_up_without_gap_or_double(
+async def test_a_handler_whose_queue_is_full_falls_behind_and_catches_up_without_gap_or_duplicate(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uno_actors.handlers.subscription.CAPACITY", 10)
@@ -562,7 +562,7 @@ async def test_a_handler_whose_queue_is_full_falls_behind_and_catches_up_without
 
 
 @KINDS
-async def test_a_stuck_handler_loses_its_turn_and_others_go_on(
+async def test_a_stuck_handler_loses_its_turn_and_others_continue(
     kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     store, clock, seen, stuck_saw = BankStore(), ManualClock(), [], []
@@ -645,7 +645,7 @@ async def test_a_handler_that_catches_up_does_not_overtake_those_of_higher_prior
     assert order[4:] == [("high", 3), ("low", 3)]
 
 
-async def test_catching_up_leaves_the_loop_to_others_between_pages() -> None:
+async def test_catching_up_yields_the_loop_between_pages() -> None:
     store, ticks, ticks_at = BankStore(), 0, []
     await store.append(*credited(*range(6 * PAGE)))
 
@@ -670,7 +670,7 @@ async def test_catching_up_leaves_the_loop_to_others_between_pages() -> None:
 # --- where it begins and goes on ---
 
 
-async def test_latest_begins_at_what_comes_and_earliest_at_the_first_event() -> None:
+async def test_latest_begins_at_the_next_event_and_earliest_at_the_first() -> None:
     store, latest_saw, earliest_saw = BankStore(), [], []
     await store.append(*credited(1, 2))
 
@@ -689,7 +689,7 @@ async def test_latest_begins_at_what_comes_and_earliest_at_the_first_event() -> 
 
 
 @KINDS
-async def test_a_handler_goes_on_from_its_checkpoint_in_the_next_system(kind: str) -> None:
+async def test_a_handler_resumes_at_its_checkpoint_in_the_next_system(kind: str) -> None:
     store, seen = BankStore(), []
     handler = subscribe(event_type=Credited, name="reader")(
         as_kind(kind, lambda event: seen.append(event.amount))
@@ -720,7 +720,7 @@ async def test_where_latest_began_is_remembered_before_the_first_event() -> None
     assert seen == [3]
 
 
-async def test_the_context_tells_what_is_being_handled() -> None:
+async def test_the_context_shows_what_is_being_handled() -> None:
     store, contexts = BankStore(), []
 
     @subscribe(name="curious")
@@ -754,7 +754,7 @@ async def test_a_plain_handler_works_on_a_thread_in_batches_and_in_order() -> No
 
 
 @pytest.mark.parametrize("start", ["live", "catching up"])
-async def test_a_slow_plain_handler_comes_back_amid_a_batch_and_goes_on_with_the_rest(
+async def test_a_slow_plain_handler_returns_within_a_batch_and_continues_with_the_rest(
     start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uno_actors.handlers.calls.BATCH_SECONDS", -1.0)
@@ -774,7 +774,7 @@ async def test_a_slow_plain_handler_comes_back_amid_a_batch_and_goes_on_with_the
     assert seen == list(range(20))
 
 
-async def test_a_plain_handler_that_fails_amid_a_batch_does_not_repeat_what_went_well() -> None:
+async def test_a_plain_handler_that_fails_within_a_batch_does_not_repeat_the_events_before() -> None:
     store, seen = BankStore(), []
 
     @subscribe(name="plain", max_attempts=1)

@@ -60,7 +60,7 @@ KINDS = pytest.mark.parametrize("options", [{}, {"batch": 3}, {"concurrency": 2}
 
 
 @KINDS
-async def test_a_paused_handler_handles_nothing_and_goes_on_where_it_stood(options: dict[str, int]) -> None:
+async def test_a_paused_handler_handles_nothing_and_resumes_where_it_stopped(options: dict[str, int]) -> None:
     store, seen, after = BankStore(), Seen(), Seen()
     low = HandlerSpec("low", after.spec().target, Credited, priority=EventPriority.LOW)
     async with serving(store, seen.spec(priority=EventPriority.HIGH, **options), low) as system:
@@ -82,7 +82,7 @@ async def test_a_paused_handler_handles_nothing_and_goes_on_where_it_stood(optio
 
 
 @pytest.mark.parametrize("kind", ["async", "plain"])
-async def test_the_event_that_it_is_handling_is_finished(kind: str) -> None:
+async def test_a_pause_lets_the_event_being_handled_finish(kind: str) -> None:
     store, seen = BankStore(), list[int]()
     go_on = threading.Event()
 
@@ -108,7 +108,7 @@ async def test_the_event_that_it_is_handling_is_finished(kind: str) -> None:
     assert seen == [1, 2]
 
 
-async def test_a_pause_outlives_the_system_and_can_be_asked_for_while_none_runs() -> None:
+async def test_a_pause_outlives_the_system_and_can_be_requested_while_none_runs() -> None:
     store, seen = BankStore(), Seen()
     control = HandlerControl(store)
     with pytest.raises(UnknownHandler, match="'mail'; none has run on this store yet"):
@@ -148,7 +148,7 @@ async def test_a_request_of_another_process_is_seen_within_half_a_second() -> No
         await until(lambda: system.statistics().handlers["mail"].state == "live")
 
 
-async def test_a_store_that_cannot_be_read_for_a_while_does_not_end_the_looking() -> None:
+async def test_a_store_that_cannot_be_read_for_a_while_does_not_end_the_watch_for_requests() -> None:
     store, seen, clock = BankStore(), Seen(), ManualClock()
     async with serving(store, seen.spec(), clock=clock) as system:
         await system.settled()
@@ -165,7 +165,7 @@ async def test_a_store_that_cannot_be_read_for_a_while_does_not_end_the_looking(
         await clock.advance_until(lambda: system.statistics().handlers["mail"].state == "paused")
 
 
-async def test_a_handler_on_standby_learns_what_is_asked_before_it_takes_over() -> None:
+async def test_a_handler_on_standby_reads_requests_before_it_takes_over() -> None:
     store, seen, clock = BankStore(), Seen(), ManualClock()
     lease = await store.lease("mail")
     assert lease is not None
@@ -184,7 +184,7 @@ async def test_a_handler_on_standby_learns_what_is_asked_before_it_takes_over() 
 
 
 @KINDS
-async def test_a_handler_that_is_reset_handles_again_what_lies_between_or_never(
+async def test_a_reset_handler_handles_the_events_between_again_or_never(
     options: dict[str, int],
 ) -> None:
     store, seen = BankStore(), Seen()
@@ -223,7 +223,7 @@ async def test_a_reset_to_a_time_goes_to_the_first_event_of_that_time_or_later()
         assert await system.reset("mail", noon) == 0
 
 
-async def test_a_reset_that_was_asked_for_while_none_runs_is_carried_out_once() -> None:
+async def test_a_reset_that_was_requested_while_none_runs_is_carried_out_once() -> None:
     store, seen = BankStore(), Seen()
     await store.append(*credited(1, 2, 3))
     for expected in ([1, 2, 3], [1, 2, 3, 3], [1, 2, 3, 3]):
@@ -272,7 +272,7 @@ async def test_a_reset_whose_commit_fails_is_carried_out_later() -> None:
         assert (await info(system)).reset_to is None
 
 
-async def test_a_reset_of_a_projection_builds_its_view_anew_beside_the_old_one() -> None:
+async def test_a_reset_of_a_projection_rebuilds_its_view_beside_the_old_one() -> None:
     store = BankStore()
     go_on = asyncio.Event()
     go_on.set()
@@ -305,7 +305,7 @@ async def test_a_reset_of_a_projection_builds_its_view_anew_beside_the_old_one()
     assert await store.read_view("totals@1") == []
 
 
-async def test_what_cannot_be_asked_for_is_refused_and_tells_what_there_is() -> None:
+async def test_an_invalid_request_is_refused_with_what_exists() -> None:
     store, seen = BankStore(), Seen()
     async with serving(store, seen.spec(), totals()) as system:
         await store.append(*credited(1))
@@ -342,7 +342,7 @@ def test_a_request_that_is_read_once_more_while_it_is_being_removed_is_not_carri
     assert it.requests
 
 
-async def test_what_is_asked_in_the_middle_of_a_page_of_the_log_skips_nothing() -> None:
+async def test_a_request_in_the_middle_of_a_page_of_the_log_skips_nothing() -> None:
     store, seen, go_on = BankStore(), list[int](), asyncio.Event()
 
     @subscribe(name="mail", event_type=Credited, start="earliest", max_attempts=1)
@@ -363,7 +363,9 @@ async def test_what_is_asked_in_the_middle_of_a_page_of_the_log_skips_nothing() 
 
 
 @KINDS
-async def test_a_pause_while_the_log_is_read_skips_nothing_and_delays_nobody(options: dict[str, int]) -> None:
+async def test_a_pause_while_the_log_is_read_skips_nothing_and_delays_no_other_handler(
+    options: dict[str, int],
+) -> None:
     store, seen, after = BankStore(), Seen(), Seen()
     await store.append(*credited(1, 2, 3))
     await store.save_progress({"mail": 0})
@@ -462,7 +464,7 @@ async def test_a_retried_event_comes_between_two_others_and_never_beside_one() -
     assert log[4:] == ["5 beside 0"]
 
 
-async def test_a_class_is_instantiated_anew_after_a_retry_that_failed() -> None:
+async def test_a_class_is_instantiated_again_after_a_retry_that_failed() -> None:
     store, made = BankStore(), list[object]()
 
     class Mail:
@@ -481,7 +483,7 @@ async def test_a_class_is_instantiated_anew_after_a_retry_that_failed() -> None:
         await until(lambda: len(made) == count + 1)
 
 
-async def test_a_dead_letter_that_was_dropped_meanwhile_is_not_retried() -> None:
+async def test_a_dead_letter_that_was_dropped_before_its_retry_is_not_retried() -> None:
     store, seen = BankStore(), Seen()
     seen.bad = {1}
     async with serving(store, seen.spec(max_attempts=1)) as system:
@@ -619,7 +621,7 @@ class Operated:
 
 @settings(max_examples=100, deadline=None)
 @given(asked, st.sampled_from([{}, {"batch": 2}, {"concurrency": 2}]), st.sets(st.integers(0, 5), max_size=2))
-def test_whatever_is_asked_no_event_is_missed(
+def test_whatever_is_requested_no_event_is_missed(
     steps: list[tuple[Any, ...]], options: dict[str, int], bad: set[int]
 ) -> None:
     """Each event is handled, those after the last reset once more, or is among the dead letters."""
@@ -641,7 +643,7 @@ def test_whatever_is_asked_no_event_is_missed(
     asyncio.run(run())
 
 
-async def test_a_reset_that_is_asked_for_while_another_is_carried_out_is_not_lost() -> None:
+async def test_a_reset_that_is_requested_while_another_is_carried_out_is_not_lost() -> None:
     it: Operated = Operated({}, set())
     await it.run([("append", [0, 0, 0, 0]), ("reset", 1), ("reset", 0)])
     assert it.handled[it.handled.index(0) :].count(1) == 1, it.handled

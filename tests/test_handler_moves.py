@@ -76,7 +76,7 @@ def run(tmp_path: Path, *arguments: str) -> list[str]:
     return ended.stdout.splitlines()
 
 
-def test_a_handler_goes_on_where_it_was_however_its_module_is_run(tmp_path: Path, url: str) -> None:
+def test_a_handler_resumes_where_it_was_however_its_module_is_run(tmp_path: Path, url: str) -> None:
     (tmp_path / "app.py").write_text(APP)
     ways = [
         [str(tmp_path / "app.py")],
@@ -116,7 +116,7 @@ def test_a_module_that_is_run_is_called_as_it_is_imported(
         assert found.name == name
 
 
-async def test_a_checkpoint_under_the_name_of_main_is_gone_on_from(
+async def test_a_handler_resumes_at_a_checkpoint_saved_under_main(
     monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     """An earlier version of this program has called the module that was run ``__main__``."""
@@ -157,7 +157,7 @@ def test_the_checkpoint_of_a_handler_is(
 # --- what is told ---
 
 
-async def test_a_handler_that_is_named_after_its_code_is_told_the_line_to_write(url: str) -> None:
+async def test_for_a_handler_named_after_its_code_the_line_to_write_is_logged(url: str) -> None:
     (text,) = await warned(url, unnamed(event_type=Credited))
     assert '@subscribe(name="nothing", ...)' in text
     (text,) = await warned(url, unnamed(event_type=Credited))
@@ -165,7 +165,7 @@ async def test_a_handler_that_is_named_after_its_code_is_told_the_line_to_write(
     assert f'@subscribe(name="{nothing.__module__}.nothing", ...)' in text
 
 
-async def test_handlers_that_need_no_name_of_their_own_are_told_nothing(url: str) -> None:
+async def test_for_handlers_that_need_no_name_nothing_is_logged(url: str) -> None:
     class Sum(Projection[Credited]):
         async def handle(self, event: Credited) -> None: ...
 
@@ -177,7 +177,7 @@ async def test_handlers_that_need_no_name_of_their_own_are_told_nothing(url: str
     assert await warned(url, Sum, unnamed(name="mail"), subscribe(name="audit")(Audit)) == []
 
 
-async def test_a_handler_that_begins_at_the_end_while_a_checkpoint_is_not_used_is_told(url: str) -> None:
+async def test_a_handler_that_begins_at_the_end_beside_an_unused_checkpoint_is_reported(url: str) -> None:
     assert await warned(url, unnamed(name="orders.mail"), unnamed(name="audit")) == []
     async with open_store(url) as store:
         await store.append(*credited(1, 2))
@@ -189,7 +189,7 @@ async def test_a_handler_that_begins_at_the_end_while_a_checkpoint_is_not_used_i
 
 
 @pytest.mark.parametrize("options", [{"start": "earliest"}, {"start": 1}])
-async def test_a_new_handler_that_says_where_it_begins_is_told_nothing(
+async def test_for_a_new_handler_with_an_explicit_start_nothing_is_logged(
     url: str, options: dict[str, Any]
 ) -> None:
     await warned(url, unnamed(name="mail"))
@@ -198,7 +198,7 @@ async def test_a_new_handler_that_says_where_it_begins_is_told_nothing(
     assert await warned(url, unnamed(name="post", **options)) == []
 
 
-async def test_a_handler_that_comes_later_is_told_as_well(url: str) -> None:
+async def test_a_handler_that_is_added_later_is_reported_too(url: str) -> None:
     await warned(url, unnamed(name="mail"))
     async with open_store(url) as store:
         await store.append(*credited(1, 2))
@@ -207,7 +207,7 @@ async def test_a_handler_that_comes_later_is_told_as_well(url: str) -> None:
             await system.supervisor("handlers").start_child(unnamed(name="post"))
 
 
-async def test_of_many_checkpoints_that_are_not_used_the_likeliest_is_told_first(url: str) -> None:
+async def test_of_many_unused_checkpoints_the_likeliest_is_reported_first(url: str) -> None:
     await warned(url, *[unnamed(name=f"old.{name}") for name in ("audit", "sum", "mails", "x", "y", "z")])
     async with open_store(url) as store:
         await store.append(*credited(1))

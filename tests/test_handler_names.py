@@ -12,7 +12,7 @@ names = st.text(min_size=1, max_size=20).filter(lambda name: not {"@", "\0"} & s
 
 
 @given(names, st.integers(0, 2**31), st.integers(0, 2**31))
-def test_a_handler_is_found_in_each_name_that_comes_of_its_own(name: str, version: int, builds: int) -> None:
+def test_the_handler_is_found_in_each_name_derived_from_its_own(name: str, version: int, builds: int) -> None:
     view = view_name(name, version, builds)
     assert handler_of(view) == handler_of(name) == name
     assert view != name

@@ -67,7 +67,7 @@ def spec_of(*handlers: object) -> HandlerSpec:
         ({"priority": 2}, (None, None, EventPriority.LOW, "latest", 5)),  # as a configuration may have it
     ],
 )
-def test_subscribe_writes_down_what_it_is_given(arguments: dict[str, Any], expected: tuple[Any, ...]) -> None:
+def test_subscribe_keeps_its_arguments(arguments: dict[str, Any], expected: tuple[Any, ...]) -> None:
     @subscribe(**arguments)
     def handler(event: DomainEvent) -> None: ...
 
@@ -148,7 +148,9 @@ def test_a_handler_that_is_defined_again_replaces_itself(
         ({"priority": 7}, "priority must be one of HIGH, NORMAL, LOW, not 7"),
     ],
 )
-def test_wrong_arguments_are_named_where_they_are_written(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_reported_where_they_are_written(
+    arguments: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InvalidHandler, match=message):
         subscribe(**{"name": "handler", **arguments})(lambda event: None)
     assert not handler_registry
@@ -159,7 +161,7 @@ def test_a_malformed_pattern_is_an_error_where_it_is_written() -> None:
         subscribe(topic_pattern="bank..x")
 
 
-def test_forgotten_parentheses_are_pointed_out() -> None:
+def test_forgotten_parentheses_are_reported() -> None:
     with pytest.raises(InvalidHandler, match=r"write @subscribe\(\.\.\.\) with parentheses before handler"):
 
         @subscribe  # type: ignore[arg-type]
@@ -171,7 +173,7 @@ def test_forgotten_parentheses_are_pointed_out() -> None:
         class Handler(EventHandler[DomainEvent]): ...
 
 
-def test_a_function_that_is_subscribed_twice_does_not_lose_the_first_in_silence() -> None:
+def test_a_function_that_is_subscribed_twice_does_not_silently_lose_the_first() -> None:
     def function(event: DomainEvent) -> None: ...
 
     subscribe(topic_pattern="a.*")(function)
@@ -200,7 +202,7 @@ class Office:
     def not_subscribed(self, event: Credited) -> None: ...
 
 
-def test_a_method_that_is_decorated_in_its_class_is_served_with_its_object() -> None:
+def test_a_method_decorated_in_its_class_is_served_for_its_instance() -> None:
     office = Office()
     spec = spec_of(office.send_receipt)
     assert (spec.name, spec.event_type, spec.timeout) == ("office", Credited, 3)
@@ -213,7 +215,7 @@ def test_a_method_that_is_decorated_in_its_class_is_served_with_its_object() -> 
         spec_of(Office.send_receipt)
 
 
-def test_a_method_without_its_object_is_not_in_the_registry() -> None:
+def test_a_method_without_an_instance_is_not_in_the_registry() -> None:
     class Late:
         @subscribe(name="late")
         def on_event(self, event: DomainEvent) -> None: ...
@@ -232,7 +234,7 @@ def test_a_bound_method_is_subscribed_by_itself_and_found_again() -> None:
         spec_of(Office().not_subscribed)
 
 
-def test_what_cannot_carry_a_subscription_is_refused_with_a_remedy() -> None:
+def test_an_object_that_cannot_carry_a_subscription_is_refused_with_a_remedy() -> None:
     with pytest.raises(InvalidHandler, match="subscribe a function that calls it"):
         subscribe(name="print")(print)
     assert not handler_registry
@@ -278,14 +280,14 @@ def test_a_class_that_cannot_handle_is_refused_where_it_is_decorated() -> None:
 
 
 @pytest.mark.parametrize("target", [3, None, b"name", object()])
-def test_what_cannot_be_called_is_no_handler(target: object) -> None:
+def test_an_object_that_cannot_be_called_is_not_a_handler(target: object) -> None:
     with pytest.raises(InvalidHandler, match="is not an event handler"):
         HandlerSpec("x", target)
     with pytest.raises(InvalidHandler, match=r"is not an event handler: decorate a function with @subscribe"):
         list(gather([target]))
 
 
-def test_an_undecorated_function_is_not_gathered_in_silence() -> None:
+def test_an_undecorated_function_is_not_silently_skipped() -> None:
     with pytest.raises(InvalidHandler, match="decorate a function"):
         list(gather([plain]))
 
@@ -293,7 +295,7 @@ def test_an_undecorated_function_is_not_gathered_in_silence() -> None:
 # --- gathering ---
 
 
-def test_a_handler_class_says_its_event_type_itself() -> None:
+def test_a_handler_class_declares_its_event_type() -> None:
     assert spec_of(Mailer).event_type is Credited
     assert spec_of(Mailer()).event_type is Credited
 
@@ -447,7 +449,7 @@ class Methods:
         (Methods.klass, False, False, "class"),
     ],
 )
-async def test_how_a_target_is_called_is_found_out_once(
+async def test_the_way_to_call_a_target_is_determined_once(
     target: Any, is_async: bool, takes_context: bool, result: str
 ) -> None:
     bound = HandlerSpec("x", target).instantiate()
@@ -457,7 +459,7 @@ async def test_how_a_target_is_called_is_found_out_once(
     assert (await returned if inspect.isawaitable(returned) else returned) == result
 
 
-async def test_the_context_is_handed_over() -> None:
+async def test_the_context_is_passed() -> None:
     seen: list[object] = []
 
     def handler(event: DomainEvent, context: object) -> None:
@@ -468,7 +470,7 @@ async def test_the_context_is_handed_over() -> None:
     assert seen == [context]
 
 
-def test_a_class_is_instantiated_each_time_and_an_instance_used_again() -> None:
+def test_a_class_is_instantiated_each_time_and_an_instance_is_reused() -> None:
     one, two = HandlerSpec("x", Mailer).instantiate(), HandlerSpec("x", Mailer).instantiate()
     assert one.function.__self__ is not two.function.__self__  # type: ignore[attr-defined]
     mailer = Mailer()
@@ -545,7 +547,7 @@ def test_the_event_type_is_read_from_the_generic_base() -> None:
     assert spec.event_type is Named
 
 
-def test_a_class_that_cannot_be_made_without_arguments_is_refused_with_the_remedy() -> None:
+def test_a_class_that_cannot_be_instantiated_without_arguments_is_refused_with_the_remedy() -> None:
     class Needs(EventHandler):  # type: ignore[type-arg]  # the case of a class that does not say its event type
         def __init__(self, file: str) -> None:
             super().__init__(Named)

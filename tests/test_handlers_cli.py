@@ -129,7 +129,7 @@ def test_a_handler_is_paused_and_resumed_while_no_process_runs_it(path: Path) ->
         ("2999-01-01T12:00:00+01:00", 5, ": 1 position skipped"),
     ],
 )
-def test_a_handler_is_reset_to_a_place(path: Path, place: str, position: int, text: str) -> None:
+def test_a_handler_is_reset_to_a_position_or_time(path: Path, place: str, position: int, text: str) -> None:
     shown = run(path, "handlers", "reset", "mail", "--to", place)
     assert shown == f"mail: continues after position {position}{text}\n"
     assert listed(path)[0]["reset_to"] == position
@@ -280,7 +280,7 @@ def test_exit_codes_tell_refusals_from_wrong_usage(
 
 
 @pytest.mark.parametrize("group", ["handlers", "deadletters"])
-def test_no_store_is_made_by_a_typing_error(tmp_path: Path, group: str) -> None:
+def test_a_typing_error_creates_no_store(tmp_path: Path, group: str) -> None:
     result = CliRunner().invoke(cli.app, [group, "list", "-s", f"lmdb:{tmp_path / 'typo'}"])
     assert "there is no store in" in str(result.exception)
     assert list(tmp_path.iterdir()) == []

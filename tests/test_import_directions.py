@@ -83,7 +83,7 @@ IMPORTS = {
 }
 
 
-def test_there_is_something_to_look_at() -> None:
+def test_there_are_modules_to_check() -> None:
     assert {"errors", "domain.events", "store.port", "__init__"} <= set(UNO_ACTORS)
     assert {"memory", "lmdb.store", "sql.store"} <= set(STORES)
     assert IMPORTS["store.codec"] == {
@@ -95,7 +95,7 @@ def test_there_is_something_to_look_at() -> None:
     }
 
 
-def test_every_package_stands_in_one_line() -> None:
+def test_every_package_has_one_place_in_the_order() -> None:
     packages = {package_of(module) for module in IMPORTS}
     assert packages == set(HEIGHT)
     assert len(HEIGHT) == sum(map(len, DIRECTIONS))
@@ -162,7 +162,7 @@ def test_each_half_works_without_the_other(half: list[str], other: set[str]) -> 
     assert not loaded & other
 
 
-def test_pykka_is_imported_in_one_place_at_the_most() -> None:
+def test_pykka_is_imported_in_one_place_at_most() -> None:
     users = [name for name, source in UNO_ACTORS.items() if any(map(_is_pykka, imported(source)))]
     assert len(users) <= 1, f"pykka is imported in several modules: {', '.join(users)}"
 

@@ -35,7 +35,7 @@ async def test_one_request_is_committed_and_answered() -> None:
     assert (journal.commits, journal.events) == (1, 2)
 
 
-async def test_what_comes_while_a_commit_is_under_way_forms_the_next_group() -> None:
+async def test_requests_during_a_commit_form_the_next_group() -> None:
     store, outcomes = BankStore(), Outcomes()
     store.gate.clear()
     journal = Journal(store)
@@ -54,7 +54,7 @@ async def test_what_comes_while_a_commit_is_under_way_forms_the_next_group() -> 
     assert (journal.commits, journal.events) == (2, 6)
 
 
-async def test_what_comes_in_one_turn_of_the_loop_is_one_group() -> None:
+async def test_requests_in_one_turn_of_the_loop_are_one_group() -> None:
     store, outcomes = BankStore(), Outcomes()
     journal = Journal(store)
     for name in "abc":
@@ -63,7 +63,7 @@ async def test_what_comes_in_one_turn_of_the_loop_is_one_group() -> None:
     assert store.groups == [3]
 
 
-async def test_it_begins_again_after_it_had_nothing_to_do() -> None:
+async def test_it_starts_again_after_being_idle() -> None:
     store, outcomes = BankStore(), Outcomes()
     journal = Journal(store)
     for count in (1, 2, 3):
@@ -72,7 +72,7 @@ async def test_it_begins_again_after_it_had_nothing_to_do() -> None:
     assert store.versions() == [1, 2, 3]
 
 
-async def test_what_is_appended_by_who_takes_an_outcome_is_not_forgotten() -> None:
+async def test_a_request_submitted_while_an_outcome_is_taken_is_not_forgotten() -> None:
     store, outcomes = BankStore(), Outcomes()
     journal = Journal(store)
 
@@ -85,7 +85,7 @@ async def test_what_is_appended_by_who_takes_an_outcome_is_not_forgotten() -> No
     assert store.versions() == [1, 2]
 
 
-async def test_each_request_has_an_outcome_of_its_own() -> None:
+async def test_each_request_has_its_own_outcome() -> None:
     store, good, bad = BankStore(), Outcomes(), Outcomes()
     await store.append(*credited(1, aggregate_id="alice"))
     journal = Journal(store)
@@ -122,7 +122,7 @@ async def test_a_store_that_fails_answers_the_whole_group_and_is_used_again(
     assert journal.events == 1
 
 
-async def test_a_store_that_answers_too_few_is_not_believed() -> None:
+async def test_a_store_that_returns_too_few_outcomes_is_not_trusted() -> None:
     class Forgetful(BankStore):
         async def commit(self, requests: Sequence[Append]) -> list[Any]:
             return (await super().commit(requests))[:1]
@@ -135,7 +135,7 @@ async def test_a_store_that_answers_too_few_is_not_believed() -> None:
     assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * 2
 
 
-async def test_who_fails_to_take_an_outcome_does_not_keep_the_others_waiting(
+async def test_a_failure_to_take_an_outcome_does_not_keep_the_others_waiting(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     store, outcomes = BankStore(), Outcomes()

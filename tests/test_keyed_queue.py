@@ -9,7 +9,7 @@ from uno_actors.store.codec import StreamId
 A, B, C = (StreamId("Account", name) for name in "abc")
 
 
-def test_one_item_of_each_key_may_begin_and_no_more_than_the_width() -> None:
+def test_one_item_of_each_key_may_start_and_no_more_than_the_width() -> None:
     items: KeyedQueue[StreamId | None, int] = KeyedQueue(2)
     for number, stream in enumerate([A, A, B, C], start=1):
         items.add(stream, number)

@@ -220,7 +220,7 @@ async def test_a_watcher_receives_terminated_once_when_an_actor_stops_or_fails()
             assert [message for message in heard if message == Terminated(watched)] == [Terminated(watched)]
 
 
-async def test_watching_an_actor_that_is_dead_already_tells_at_once() -> None:
+async def test_watching_an_actor_that_is_already_dead_sends_terminated_at_once() -> None:
     async with ActorSystem(handlers=[]) as system:
         notes, watched = await system.spawn(Notes), await system.spawn(Notes)
         watched.stop(block=False)
@@ -297,7 +297,7 @@ async def heard(ref: ActorRef[Ticks]) -> list[Any]:
     return [message for message in await ref.ask("?") if message != "?"]
 
 
-async def test_a_timer_tells_the_actor_once_at_its_time() -> None:
+async def test_a_timer_sends_its_message_once_at_its_time() -> None:
     clock = ManualClock()
     async with ActorSystem(handlers=[], clock=clock) as system:
         ticks = await system.spawn(Ticks)
@@ -323,7 +323,7 @@ async def test_a_periodic_timer_repeats_until_it_is_cancelled() -> None:
         assert await heard(ticks) == ["tick"] * 3
 
 
-async def test_a_timer_under_a_key_that_is_taken_replaces_the_other() -> None:
+async def test_a_timer_with_the_key_of_another_replaces_it() -> None:
     clock = ManualClock()
     async with ActorSystem(handlers=[], clock=clock) as system:
         ticks = await system.spawn(Ticks)
@@ -374,7 +374,7 @@ async def test_a_plain_actor_on_a_worker_thread_has_timers_too() -> None:
         assert await asyncio.to_thread(fired.wait, 5)
 
 
-async def test_a_timer_that_cannot_be_is_refused() -> None:
+async def test_an_invalid_timer_is_refused() -> None:
     async with ActorSystem(handlers=[]) as system:
         ticks = await system.spawn(Ticks)
         with pytest.raises(
@@ -388,7 +388,7 @@ async def test_a_timer_that_cannot_be_is_refused() -> None:
 # --- statistics ---
 
 
-async def test_an_actor_tells_what_it_is_at_and_what_it_has_done() -> None:
+async def test_an_actor_reports_its_current_state_and_counters() -> None:
     gate, begun = asyncio.Event(), asyncio.Event()
 
     class Works(Actor):
@@ -437,7 +437,7 @@ async def test_an_actor_tells_what_it_is_at_and_what_it_has_done() -> None:
         assert ref.statistics().state == "stopped"
 
 
-async def test_an_actor_that_has_a_name_is_called_by_it() -> None:
+async def test_an_actor_that_has_a_name_is_shown_by_it() -> None:
     class Meter(Actor):
         async def on_receive(self, message: Any) -> None:
             await gate.wait()
@@ -454,7 +454,7 @@ async def test_an_actor_that_has_a_name_is_called_by_it() -> None:
         ref.tell("more")
 
 
-async def test_the_oldest_message_is_the_one_that_waits_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_oldest_message_is_the_one_that_has_waited_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("uno_actors.actors.ask.monotonic", lambda: now)
     monkeypatch.setattr("uno_actors.actors.mailbox.monotonic", lambda: now)
@@ -468,7 +468,7 @@ async def test_the_oldest_message_is_the_one_that_waits_for_longest(monkeypatch:
     assert mailbox.oldest() == 30, "the last to come went first"
 
 
-async def test_a_system_tells_of_its_actors_and_its_dispatcher() -> None:
+async def test_a_system_reports_its_actors_and_its_dispatcher() -> None:
     gate = threading.Event()
 
     class Blocks(Actor):
@@ -489,7 +489,7 @@ async def test_a_system_tells_of_its_actors_and_its_dispatcher() -> None:
         await until(lambda: system.statistics().dispatcher.workers.busy == 0)
 
 
-async def test_a_system_tells_of_the_messages_of_all_its_actors_and_of_its_commands() -> None:
+async def test_a_system_reports_the_messages_of_all_its_actors_and_its_commands() -> None:
     gate = asyncio.Event()
 
     class Waits(Actor):
@@ -524,7 +524,7 @@ async def test_a_system_tells_of_the_messages_of_all_its_actors_and_of_its_comma
         assert after.restarts == 0
 
 
-async def test_a_dispatcher_tells_how_late_its_loop_is(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dispatcher_reports_how_late_its_loop_is(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("uno_actors.actors.dispatcher.monotonic", lambda: now)
     dispatcher, late = Dispatcher(asyncio.get_running_loop()), list[float | None]()

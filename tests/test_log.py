@@ -28,7 +28,7 @@ def test_an_event_is_one_line_with_its_values_and_what_is_bound(caplog: pytest.L
     assert record.uno_attempt == 2  # type: ignore[attr-defined]
 
 
-def test_a_stack_stands_below_the_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stack_is_printed_below_the_line(caplog: pytest.LogCaptureFixture) -> None:
     get_logger().warning("code holds a thread", stack="  first\n  second", at="there")
     (record,) = caplog.records
     assert record.getMessage() == "code holds a thread at=there\n  first\n  second"
@@ -47,7 +47,7 @@ def test_an_error_brings_its_traceback(caplog: pytest.LogCaptureFixture) -> None
     assert caplog.text.count("ValueError: deep down") == 2
 
 
-def test_a_percent_sign_is_no_format(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_percent_sign_is_not_a_format(caplog: pytest.LogCaptureFixture) -> None:
     get_logger().warning("100 % done", rate="5%s")
     assert caplog.messages == ["100 % done rate=5%s"]
 
@@ -60,7 +60,7 @@ def test_values_named_like_attributes_of_the_log_record_do_no_harm(
     assert caplog.records[0].levelname == "WARNING"
 
 
-def test_what_is_below_the_level_costs_and_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_event_below_the_level_costs_and_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:
     class Expensive:
         def __str__(self) -> str:
             raise AssertionError("nobody wanted to see it")

@@ -77,7 +77,7 @@ PATTERNS = {"a": {"a"}, "a.*": {"a.b"}, "a.>": {"a.b", "a.b.c"}, "*.b": {"a.b", 
     st.none() | NAMES,
     st.lists(st.tuples(st.none() | TOPICS, NAMES, st.none() | NAMES, st.none() | NAMES)),
 )
-def test_what_a_filter_selects_is_what_each_of_its_parts_selects(
+def test_a_filter_selects_what_all_of_its_parts_select(
     pattern: str | None,
     types: frozenset[str] | None,
     aggregate: str | None,
@@ -121,7 +121,7 @@ async def test_a_store_takes_patterns_and_classes_or_their_text() -> None:
         assert by_text == LogFilter(TopicPattern("a.*"), frozenset({"Filed", "FiledTwice"}), "cabinet", "c")
 
 
-async def test_a_pattern_that_is_none_is_refused() -> None:
+async def test_an_invalid_pattern_is_refused() -> None:
     async with InMemoryEventStore(REGISTRY) as store:
         with pytest.raises(InvalidTopic, match="'>' must be the last token"):
             await anext(aiter(store.read_all(topic_pattern=">.a")), None)

@@ -18,26 +18,26 @@ from tests.machine import MEASURED, MOST, REFERENCE, measure, patience, slowness
         (1000.0, 500, 2, 2, MOST),  # what hangs is ended some day
     ],
 )
-def test_slowness_is_that_of_the_cores_times_those_who_want_one(
+def test_slowness_is_that_of_the_cores_times_their_load(
     seconds: float, load: float, workers: int, cores: int, expected: float
 ) -> None:
     assert slowness(seconds, load, workers, cores) == expected
 
 
-def test_every_test_has_the_deadline_of_all_scaled(request: pytest.FixtureRequest) -> None:
+def test_every_test_has_the_common_deadline_scaled(request: pytest.FixtureRequest) -> None:
     (deadline,) = request.node.get_closest_marker("timeout").args
     of_all = request.config.getoption("timeout")
     assert deadline == patience(float(request.config.getini("timeout") if of_all is None else of_all))
 
 
 @pytest.mark.timeout(7)
-def test_a_test_with_a_deadline_of_its_own_has_that_one_scaled(request: pytest.FixtureRequest) -> None:
+def test_a_test_with_its_own_deadline_has_that_one_scaled(request: pytest.FixtureRequest) -> None:
     (deadline,) = request.node.get_closest_marker("timeout").args
     assert deadline == patience(7)
     assert patience(7) >= 7
 
 
-def test_a_worker_takes_what_the_run_has_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_uses_the_slowness_measured_by_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MEASURED, "2.50")
     measure(workers=500)
     assert os.environ[MEASURED] == "2.50"

@@ -49,7 +49,7 @@ def test_messages_come_out_in_the_order_in_which_they_were_put() -> None:
     assert mailbox.take() is None
 
 
-def test_a_message_wakes_the_actor_unless_another_has_done_so() -> None:
+def test_a_message_wakes_the_actor_unless_another_already_did() -> None:
     mailbox = make_mailbox()
     seen: list[int] = []
     mailbox.wake = lambda: seen.append(len(mailbox))
@@ -97,7 +97,7 @@ def test_a_full_mailbox_drops_told_messages_with_a_warning(caplog: pytest.LogCap
     assert taken(mailbox) == [1]
 
 
-def test_a_mailbox_has_room_again_when_a_message_was_taken() -> None:
+def test_a_mailbox_has_room_again_after_a_message_was_taken() -> None:
     mailbox = make_mailbox(MailboxPolicy(capacity=1))
     mailbox.add(tell(1))
     mailbox.take()
@@ -126,7 +126,7 @@ class Ended:
     ],
     ids=str,
 )
-def test_a_signal_always_finds_room_and_takes_none_from_others(policy: MailboxPolicy) -> None:
+def test_a_signal_always_finds_room_and_takes_none_from_messages(policy: MailboxPolicy) -> None:
     """Even if another message is faster to take the room that was made for it."""
     mailbox = make_mailbox(policy)
     mailbox.add(tell("1"))
@@ -147,7 +147,7 @@ def test_a_signal_always_finds_room_and_takes_none_from_others(policy: MailboxPo
     assert mailbox._limit == 2
 
 
-async def test_a_stop_signal_comes_behind_those_that_wait_for_room() -> None:
+async def test_a_stop_signal_comes_after_messages_that_wait_for_room() -> None:
     mailbox = make_mailbox(MailboxPolicy(capacity=1, overflow="wait"))
     mailbox.add(tell("first"))
     mailbox.add(tell("second"))
@@ -165,7 +165,7 @@ def test_the_place_of_a_message_counts_from_one() -> None:
     assert (mailbox.place(first), mailbox.place(second)) == (None, 1)
 
 
-def test_closing_answers_everything_that_waits(caplog: pytest.LogCaptureFixture) -> None:
+def test_closing_answers_all_waiting_asks(caplog: pytest.LogCaptureFixture) -> None:
     mailbox = make_mailbox()
     mailbox.cell = GREETER
     (one, reply), (stop, stopped) = ask(), ask(ActorStop())
@@ -179,7 +179,7 @@ def test_closing_answers_everything_that_waits(caplog: pytest.LogCaptureFixture)
     assert "actor is dead" in caplog.text
 
 
-def test_a_closed_mailbox_answers_whatever_comes() -> None:
+def test_a_closed_mailbox_answers_every_ask() -> None:
     mailbox = make_mailbox()
     woken: list[None] = []
     mailbox.wake = lambda: woken.append(None)
@@ -192,7 +192,7 @@ def test_a_closed_mailbox_answers_whatever_comes() -> None:
     assert mailbox.empty()
 
 
-def test_closing_passes_over_an_ask_that_has_timed_out_and_answers_those_behind_it() -> None:
+def test_closing_skips_an_ask_that_has_timed_out_and_answers_those_behind_it() -> None:
     mailbox = make_mailbox()
     (expired, timed_out), (_, _), (waits, reply) = ask(), ask(), ask()
     timed_out.set_exception(TimeoutError())
@@ -246,7 +246,7 @@ def taken(mailbox: Mailbox) -> list[object]:
     return found
 
 
-def test_drop_oldest_makes_room_for_the_new_message_and_answers_the_asker_of_the_oldest() -> None:
+def test_drop_oldest_makes_room_for_the_new_message_and_answers_the_oldest_ask() -> None:
     mailbox = make_mailbox(MailboxPolicy(capacity=2, overflow="drop_oldest"))
     oldest, reply = ask("oldest")
     for envelope in (oldest, tell("second"), tell("third"), tell("fourth")):
@@ -268,7 +268,7 @@ def test_drop_oldest_never_drops_a_stop_signal() -> None:
     assert [type(message) for message in taken(mailbox)] == [ActorStop, str]
 
 
-def test_dead_letter_keeps_what_was_asked_too_and_answers_it() -> None:
+def test_dead_letter_keeps_asks_too_and_answers_them() -> None:
     mailbox = make_mailbox(MailboxPolicy(capacity=1, overflow="dead_letter"))
     mailbox.cell = GREETER
     mailbox.add(tell("first"))
@@ -315,7 +315,7 @@ def test_wait_holds_a_thread_that_tells_until_there_is_room() -> None:
     assert taken(mailbox) == ["second"]
 
 
-def test_wait_gives_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_gives_up_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mailbox_module, "WAIT_SECONDS", 0.01)
     mailbox = make_mailbox(MailboxPolicy(capacity=1, overflow="wait"))
     mailbox.add(tell("first"))
@@ -398,7 +398,7 @@ def test_every_message_is_taken_answered_or_dead(
     assert len(handled) == len(set(handled))
 
 
-def test_dead_messages_are_logged_some_and_counted_all(
+def test_dead_messages_are_all_counted_and_some_are_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = 7.0
@@ -415,7 +415,7 @@ def test_dead_messages_are_logged_some_and_counted_all(
 
 
 @pytest.mark.parametrize(("capacity", "overflow"), [(0, "reject"), (-1, "wait"), (1, "explode")])
-def test_a_policy_that_cannot_be_is_refused(capacity: int, overflow: Any) -> None:
+def test_an_invalid_policy_is_refused(capacity: int, overflow: Any) -> None:
     with pytest.raises(
         ValueError,
         match=r"capacity must be a whole number, 1 or more|one of reject, wait, drop_oldest, dead_letter",

@@ -207,7 +207,7 @@ def threads(before: Collection[threading.Thread] = ()) -> list[str]:
     ]
 
 
-async def test_a_system_that_stops_under_load_answers_everybody_and_leaves_no_thread_and_no_task() -> None:
+async def test_a_system_that_stops_under_load_answers_every_ask_and_leaves_no_thread_and_no_task() -> None:
     before = threading.enumerate()
     load = Load("memory:", random.Random(7))
     await asyncio.wait_for(load.run(0.7), 30)
@@ -217,7 +217,7 @@ async def test_a_system_that_stops_under_load_answers_everybody_and_leaves_no_th
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
-async def test_a_command_that_comes_after_the_end_from_what_was_abandoned_is_answered_at_once() -> None:
+async def test_a_command_sent_after_the_end_by_abandoned_code_is_answered_at_once() -> None:
     """A handler's thread that was left to itself may go on asking: it must not be there for another ask's time."""
     load = Load("memory:", random.Random(1))
     await load.system.start()

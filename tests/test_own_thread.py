@@ -81,7 +81,7 @@ async def test_all_of_its_functions_run_on_one_thread_that_ends_with_it(system: 
     await until(lambda: not thread.is_alive())
 
 
-async def test_it_has_all_that_other_actors_have(system: ActorSystem) -> None:
+async def test_it_has_all_features_of_other_actors(system: ActorSystem) -> None:
     """A bounded mailbox, times for asks, death watch, statistics."""
 
     class Watches(Actor):
@@ -118,7 +118,7 @@ async def _timed(ref: ActorRef[Any], reply: Any) -> Any:
     return await reply
 
 
-async def test_a_thread_that_blocks_takes_none_from_the_others(system: ActorSystem) -> None:
+async def test_an_actor_that_blocks_its_own_thread_takes_no_worker_from_others(system: ActorSystem) -> None:
     gate = threading.Event()
     refs = [await system.spawn(Ours, dispatcher="thread") for _ in range(40)]
     for ref in refs:

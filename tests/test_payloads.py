@@ -461,7 +461,7 @@ UNRECORDABLE = {
 
 
 @pytest.mark.parametrize("second", UNRECORDABLE.values(), ids=UNRECORDABLE)
-def test_the_value_that_cannot_be_recorded_is_named_and_not_the_one_that_needs_tags(second: Any) -> None:
+def test_the_value_that_cannot_be_recorded_is_named_rather_than_one_that_needs_tags(second: Any) -> None:
     pair = create_model("Pair", __base__=DomainEvent, first=int, second=Any)
     for first in (1, 10**40):
         with pytest.raises(EventNotSerializable) as refused:
@@ -528,7 +528,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("event", "reason"), REFUSED)
-def test_what_would_be_read_as_something_else_is_refused_with_its_path(
+def test_a_value_that_would_be_read_differently_is_refused_with_its_path(
     event: DomainEvent, reason: str
 ) -> None:
     for refuse in (to_record, as_recorded):
@@ -549,7 +549,7 @@ def test_a_time_keeps_its_offset_and_not_the_name_of_its_zone() -> None:
     assert applied.value == event.value  # type: ignore[attr-defined]
 
 
-def test_payloads_recorded_before_tags_were_written_are_read_as_ever() -> None:
+def test_payloads_recorded_before_tags_existed_can_still_be_read() -> None:
     """Bytes of a store of the first release: times in UTC as instants, all else as plain msgpack."""
     data = bytes.fromhex("82 a27768 d6ff665a6480 a26e6f a3312e35")
     kind = create_model("Old", __base__=DomainEvent, wh=(datetime, ...), no=(Decimal, ...))
@@ -640,11 +640,11 @@ def test_a_generic_event_that_the_next_process_cannot_name_is_refused() -> None:
         "Changed[int, str]",
     ],
 )
-def test_names_of_generic_events_out_of_a_store_are_read_and_never_run(name: str) -> None:
+def test_names_of_generic_events_in_a_store_are_parsed_and_never_run(name: str) -> None:
     with pytest.raises(UnoError):
         EventRegistry([Changed]).resolve(name)
     assert EventRegistry([Changed]).resolve("Changed[int]") is Changed[int]
 
 
-def test_metadata_of_an_event_is_no_part_of_its_payload() -> None:
+def test_metadata_of_an_event_is_not_part_of_its_payload() -> None:
     assert METADATA.isdisjoint(Painted.model_fields.keys() - METADATA)

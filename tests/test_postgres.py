@@ -54,7 +54,7 @@ async def test_a_server_starts_where_temporary_files_lie_in_such_a_home(
         server.remove()
 
 
-def test_a_wheel_that_cannot_run_is_named_with_the_reason(
+def test_a_wheel_that_cannot_run_is_reported_with_the_reason(
     private_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = copy_of_package(installed_package(), private_home / "site-packages")

@@ -38,7 +38,7 @@ FORGED = "x\nCRITICAL root all is lost\x1b[31m\r\u2028CRITICAL root all is lost"
 
 
 @pytest.mark.parametrize("character", OBEYED, ids=map(ascii, OBEYED))
-def test_characters_that_a_terminal_would_obey_are_escapes(character: str) -> None:
+def test_control_characters_of_a_terminal_are_escaped(character: str) -> None:
     shown = printable(f"a{character}b")
     assert shown.isascii()
     assert shown.isprintable()
@@ -48,7 +48,7 @@ def test_characters_that_a_terminal_would_obey_are_escapes(character: str) -> No
 
 
 @given(ANY_TEXT)
-def test_letters_of_all_languages_stay_and_others_are_escapes(text: str) -> None:
+def test_letters_of_all_languages_stay_and_other_characters_are_escaped(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()
     shown.encode()
@@ -71,7 +71,7 @@ def test_a_long_text_keeps_its_beginning_and_its_end(text: str, most: int) -> No
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0 events"), (1, "1 event"), (2, "2 events"), (1000, "1,000 events")]
 )
-def test_a_number_of_things_is_counted(number: int, text: str) -> None:
+def test_a_count_is_written_with_singular_or_plural(number: int, text: str) -> None:
     assert counted(number, "event") == text
 
 
@@ -119,7 +119,7 @@ CIRCLE.append(CIRCLE)
     ],
     ids=["not finite", "bytes", "keys", "2**64", "16**5000", "time", "half", "emoji", "unshown"],
 )
-def test_json_writes_values_that_it_lacks_as_text(value: Any, wanted: Any) -> None:
+def test_json_writes_values_without_a_json_type_as_text(value: Any, wanted: Any) -> None:
     assert json.loads(as_json(value)) == wanted
 
 
@@ -174,7 +174,7 @@ def test_an_error_that_cannot_be_shown_is_described_all_the_same() -> None:
     assert "Wild" in traceback_text(raised(Wild()))
 
 
-def test_an_error_of_megabytes_keeps_its_ends() -> None:
+def test_an_error_of_megabytes_keeps_its_beginning_and_end() -> None:
     error = raised(ValueError("begin" + "x" * 5_000_000 + "end"))
     assert len(describe(error)) < LONGEST_ERROR + 100
     assert describe(error).startswith("ValueError: begin")

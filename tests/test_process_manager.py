@@ -150,7 +150,7 @@ def test_a_reaction_sends_commands_and_records_what_it_sends() -> None:
     assert (aggregate, command) == (Stock, Reserve(count=3, command_id="event-1.0"))
 
 
-def test_the_same_event_again_sends_the_same_and_records_nothing() -> None:
+def test_the_same_event_again_sends_the_same_commands_and_records_nothing() -> None:
     process = Fulfilment("order-1")
     first = process.handle(React(to="event-1", message=OrderPlaced(count=3)))
     events = process.take_pending_events()
@@ -165,7 +165,7 @@ def test_the_same_event_again_sends_the_same_and_records_nothing() -> None:
     assert not again.pending_events
 
 
-def test_a_command_to_an_aggregate_that_is_not_named_is_an_error_that_names_those_that_are() -> None:
+def test_a_command_to_an_undeclared_aggregate_is_an_error_that_names_the_declared_ones() -> None:
     process = Fulfilment("order-1")
     with pytest.raises(ValueError, match="a command to Order; its sends_to names Stock, Parcel"):
         process.send(Order, "x", PlaceOrder(count=1))
@@ -212,7 +212,7 @@ def test_a_command_is_sent_as_it_was_made_and_refused_if_it_cannot_be() -> None:
         process.send(Gauge, "g", Measure(len=math.inf))
 
 
-def test_what_is_wrong_with_a_reaction_is_said_when_the_class_is_defined() -> None:
+def test_an_invalid_reaction_is_reported_when_the_class_is_defined() -> None:
     with pytest.raises(InvalidAggregate, match="@reacts method on_it has no annotation: write on_it"):
 
         class NoAnnotation(ProcessManager):
@@ -269,7 +269,7 @@ async def test_a_process_goes_from_event_to_command_to_event(system: ActorSystem
     assert {event.correlation_id for event in events} == {"order-1"}
 
 
-async def test_each_correlation_id_has_a_process_of_its_own(system: ActorSystem) -> None:
+async def test_each_correlation_id_has_its_own_process(system: ActorSystem) -> None:
     for number in range(3):
         await system.aggregate(Order, f"order-{number}").ask(PlaceOrder(count=1))
     await system.settled()
@@ -312,7 +312,7 @@ async def test_an_event_that_comes_again_when_its_commands_are_long_forgotten_se
         assert await system.store.last_position() == end
 
 
-async def test_a_refused_command_is_reacted_to_and_not_tried_again(
+async def test_a_process_reacts_to_a_refused_command_and_does_not_try_it_again(
     system: ActorSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even when it would be accepted by now: the process has gone another way."""
@@ -336,7 +336,7 @@ async def test_a_refusal_without_a_reaction_becomes_a_dead_letter_that_says_so(s
     assert "Reserve was refused (sold out) and Fulfilment has no reaction to Refusal[Reserve]" in letter.error
 
 
-async def test_events_that_no_reaction_is_for_are_not_even_decoded(system: ActorSystem) -> None:
+async def test_events_without_a_reaction_are_not_even_decoded(system: ActorSystem) -> None:
     """Nor do types that this program does not know stop a process."""
 
     class Elsewhere(DomainEvent):
@@ -458,7 +458,7 @@ class Weighing(ProcessManager):
         self.send(Scale, "scale", Weigh(weight=event.count))
 
 
-async def test_what_a_command_replied_or_held_then_does_not_matter_to_a_process_that_sends_it_again() -> None:
+async def test_a_process_may_send_a_command_again_whatever_its_first_reply_or_contents_were() -> None:
     """Its reply could not be recorded; and by now the class of the command has other fields."""
     registry = EventRegistry([OrderPlaced, ParcelWeighed, Reacted])
     async with ActorSystem(
@@ -481,7 +481,7 @@ async def test_what_a_command_replied_or_held_then_does_not_matter_to_a_process_
         assert len(ends) == 4, "both processes know that all was sent"
 
 
-async def test_one_id_that_two_aggregates_are_sent_begins_two_processes(system: ActorSystem) -> None:
+async def test_one_command_id_sent_to_two_aggregates_begins_two_processes(system: ActorSystem) -> None:
     """The key of a request, say: the correlation id is not taken from it."""
     for name in ("order-1", "order-2"):
         await system.aggregate(Order, name).ask(PlaceOrder(count=3, command_id="request-1"))

@@ -119,9 +119,7 @@ def _refused(entries: dict[str, Callable[[Any], object]], values: list[Any]) -> 
     ("entry", "found"),
     [*_refused(TIMES, NO_TIMES), *_refused(COUNTS, NO_COUNTS), *_refused(SHARES, NO_SHARES)],
 )
-def test_what_is_no_such_number_is_refused_where_it_enters(
-    entry: Callable[[Any], object], found: Any
-) -> None:
+def test_an_invalid_number_is_refused_where_it_enters(entry: Callable[[Any], object], found: Any) -> None:
     with pytest.raises(
         (CallerError, ValueError), match="must be|found|not"
     ):  # of the same kind, by other words
@@ -152,7 +150,7 @@ async def test_the_times_of_asks_stops_and_timers_are_checked_before_a_timer_of_
         assert actor.is_alive()
 
 
-async def test_a_priority_that_is_no_number_is_refused_and_the_mailbox_keeps_its_order() -> None:
+async def test_a_priority_that_is_not_a_number_is_refused_and_the_mailbox_keeps_its_order() -> None:
     handled: list[Any] = []
 
     class Sorted(Actor):
@@ -174,7 +172,7 @@ async def test_a_priority_that_is_no_number_is_refused_and_the_mailbox_keeps_its
 
 
 @given(st.floats() | st.integers() | st.booleans() | st.text() | st.none())
-def test_what_passes_is_a_finite_number_within_its_limits_and_no_truth_value(found: Any) -> None:
+def test_only_finite_numbers_within_the_limits_pass_and_no_bool_does(found: Any) -> None:
     for passes in (is_duration(found), is_duration(found, zero=True), is_count(found), is_number(found)):
         if passes:
             assert not isinstance(found, bool)
@@ -186,7 +184,7 @@ def test_what_passes_is_a_finite_number_within_its_limits_and_no_truth_value(fou
 
 
 @given(st.floats(min_value=0.001, max_value=LONGEST), st.integers(min_value=0, max_value=10**6))
-def test_what_code_takes_a_file_can_say(within: float, restarts: int) -> None:
+def test_every_number_allowed_in_code_is_allowed_in_a_file(within: float, restarts: int) -> None:
     from uno_actors.units import as_duration, duration
 
     assert Supervisor("s", within=within, max_restarts=restarts).within == within
@@ -204,7 +202,7 @@ def test_what_code_takes_a_file_can_say(within: float, restarts: int) -> None:
         "within = true",
     ],
 )
-def test_a_file_is_held_to_the_same(line: str, tmp_path: Any) -> None:
+def test_a_file_has_the_same_limits(line: str, tmp_path: Any) -> None:
     path = tmp_path / "c.toml"
     path.write_text(f'[[supervisors]]\nname = "a"\n{line}\n')
     with pytest.raises(InvalidConfig):

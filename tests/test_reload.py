@@ -89,7 +89,7 @@ DIFFERENCES: list[tuple[str, list[Supervisor], list[Supervisor], Difference]] = 
 
 
 @pytest.mark.parametrize(("what", "old", "new", "wanted"), DIFFERENCES, ids=[case[0] for case in DIFFERENCES])
-def test_only_what_differs_is_stopped_and_started(
+def test_only_children_that_differ_are_stopped_and_started(
     what: str, old: list[Supervisor], new: list[Supervisor], wanted: Difference
 ) -> None:
     assert difference(old, new) == wanted
@@ -169,7 +169,7 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-async def test_children_that_are_the_same_run_on(path: Path) -> None:
+async def test_unchanged_children_keep_running(path: Path) -> None:
     async with ActorSystem.from_config(path) as system:
         assert witness == ["+a", "+b", "+c"]
         witness.clear()
@@ -195,7 +195,7 @@ async def test_children_that_are_the_same_run_on(path: Path) -> None:
         assert witness == ["+a", "+b", "+c"]
 
 
-async def test_a_file_that_is_wrong_changes_nothing(path: Path) -> None:
+async def test_an_invalid_file_changes_nothing(path: Path) -> None:
     async with ActorSystem.from_config(path) as system:
         before = [(node.name, node.restarts) for node in system.tree().walk()]
         same = system.actor("a")
@@ -258,7 +258,7 @@ async def test_the_budget_is_that_of_the_new_file(path: Path) -> None:
         await system.wait_stopped()
 
 
-async def test_reloads_at_the_same_time_take_turns(path: Path) -> None:
+async def test_concurrent_reloads_take_turns(path: Path) -> None:
     async with ActorSystem.from_config(path) as system:
         other = path.with_name("other.toml")
         write(other, "")
@@ -266,7 +266,7 @@ async def test_reloads_at_the_same_time_take_turns(path: Path) -> None:
         assert "inner" in [node.name for node in system.tree().walk()]
 
 
-def test_a_handler_spec_is_the_same_if_all_of_it_is() -> None:
+def test_handler_specs_are_the_same_if_all_their_options_are() -> None:
     one, other = HandlerSpec("x", configured.mail), HandlerSpec("x", configured.mail, max_attempts=2)
     assert difference([a_tree(one)], [a_tree(HandlerSpec("x", configured.mail))]) == Difference()
     assert difference([a_tree(ChildSpec(one, "x"))], [a_tree(ChildSpec(other, "x"))]).stopped == ["x"]

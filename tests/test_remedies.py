@@ -200,7 +200,7 @@ MISTAKES: list[tuple[Callable[[], object], type[UnoError], str]] = [
 @pytest.mark.parametrize(
     ("mistake", "error", "text"), MISTAKES, ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_a_mistake_ends_with_the_remedy(
+def test_the_error_for_a_mistake_gives_the_remedy(
     mistake: Callable[[], object], error: type[UnoError], text: str
 ) -> None:
     with pytest.raises(error, match=text):
@@ -218,7 +218,7 @@ async def test_system_aggregate_wants_the_class(found: Any) -> None:
             await EventSourcedRepository(Forgetful, system.store).get_by_id("alice")
 
 
-def test_an_actor_that_forgot_super_init_is_told() -> None:
+def test_a_forgotten_super_init_in_an_actor_is_reported() -> None:
     class Forgets(Actor):
         def __init__(self) -> None:
             self.mine = 1
@@ -270,14 +270,14 @@ def test_any_is_a_sentinel_of_its_own() -> None:
     assert ANY not in (None, 0, mock.sentinel.other)
 
 
-def test_import_star_does_not_put_it_in_place_of_that_of_unittest_mock() -> None:
+def test_import_star_does_not_replace_the_one_of_unittest_mock() -> None:
     names: dict[str, Any] = {}
     exec("from unittest.mock import ANY\nfrom uno_actors import *", names)  # noqa: S102
     assert names["ANY"] is mock.ANY
 
 
 @pytest.mark.parametrize("found", [mock.ANY, -1, True, 1.0, "1", object()])
-async def test_what_is_no_version_is_not_expected(found: Any) -> None:
+async def test_an_invalid_expected_version_is_refused(found: Any) -> None:
     async with open_store("memory:") as store:
         event = Poured(aggregate_id="a", aggregate_type="Cistern")
         with pytest.raises(
@@ -314,7 +314,7 @@ for use in (open_store, check_store_url):
     [{"stores.py": ""}, {"stores/__init__.py": ""}, {"stores/__init__.py": "", "stores/memory.py": "x = 1"}],
     ids=["a module", "a package", "a package with a memory"],
 )
-def test_a_module_of_the_project_that_hides_the_stores_is_named(
+def test_a_module_of_the_project_that_hides_the_stores_is_reported(
     layout: dict[str, str], tmp_path: Path
 ) -> None:
     from importlib.metadata import entry_points

@@ -32,7 +32,7 @@ def alice(*amounts: int) -> Account:
     return account
 
 
-async def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+async def test_a_saved_aggregate_can_be_loaded(tmp_path: Path) -> None:
     async with LmdbEventStore(tmp_path / "store", EVENTS) as store:
         recorded = await EventSourcedRepository(Account, store).save(alice(5, 7))
         assert [event.aggregate_version for _, event in recorded] == [1, 2]
@@ -68,7 +68,7 @@ async def test_pending_events_are_cleared_when_they_are_recorded_and_nothing_is_
     assert store.versions() == [1, 2]
 
 
-async def test_the_slower_of_two_writers_gets_a_conflict_and_its_aggregate_is_unharmed() -> None:
+async def test_the_slower_of_two_writers_gets_a_conflict_and_its_aggregate_is_unchanged() -> None:
     store = BankStore()
     repository = EventSourcedRepository(Account, store)
     await repository.save(alice(10))
@@ -101,7 +101,7 @@ async def test_after_a_failure_it_can_be_saved_again(error: BaseException) -> No
     assert len(await repository.save(account)) == 2
 
 
-async def test_what_is_decided_while_it_is_being_saved_stays_pending() -> None:
+async def test_events_decided_while_it_is_being_saved_stay_pending() -> None:
     store = BankStore()
     repository = EventSourcedRepository(Account, store, snapshot_every=1)
     account = alice(1)
@@ -145,7 +145,7 @@ async def test_a_snapshot_that_fails_does_not_fail_the_save() -> None:
     assert account.pending_events == ()
 
 
-async def test_it_and_an_actor_system_share_a_store_behind_one_fence() -> None:
+async def test_a_repository_and_an_actor_system_can_share_a_store() -> None:
     store = BankStore()
     repository = EventSourcedRepository(Account, store)
     async with ActorSystem(store, aggregates=[Account], handlers=[]) as system:
@@ -160,7 +160,7 @@ async def test_it_and_an_actor_system_share_a_store_behind_one_fence() -> None:
             await repository.save(account)
 
 
-async def test_only_its_own_type_is_saved_and_types_of_one_id_never_meet() -> None:
+async def test_only_its_own_type_is_saved_and_aggregates_of_two_types_may_share_an_id() -> None:
     class Other(Account):
         pass
 

@@ -65,7 +65,7 @@ def collector(seen: list[Any], **subscription: Any) -> Callable[[DomainEvent], A
     ],
 )
 @pytest.mark.parametrize("start", ["live", "catching up"])
-async def test_a_handler_gets_what_fits_topic_and_types(
+async def test_a_handler_gets_the_events_that_match_topic_and_types(
     subscription: dict[str, Any], expected: list[Any], start: str
 ) -> None:
     store, seen = BankStore(), []
@@ -104,14 +104,14 @@ async def test_a_type_that_is_registered_while_the_system_runs_is_matched() -> N
     assert seen == [2]
 
 
-async def test_events_that_nobody_wants_move_every_checkpoint() -> None:
+async def test_events_that_no_handler_wants_move_every_checkpoint() -> None:
     store = BankStore()
     async with system_of(store, collector([], name="h", topic_pattern="shop.>")):
         await store.append(*credited(1, 2, 3))
     assert await store.checkpoints() == {"h": 3}
 
 
-async def test_events_appended_past_the_aggregates_reach_the_handlers() -> None:
+async def test_events_appended_directly_to_the_store_reach_the_handlers() -> None:
     store, seen = BankStore(), []
     async with system_of(store, collector(seen, name="h")) as system:
         await system.store.append(*credited(1))
@@ -156,7 +156,7 @@ async def test_for_each_event_high_comes_before_normal_and_normal_before_low(kin
         assert [entry[2] for entry in log if entry[:2] == ("begin", name)] == list(range(30))
 
 
-async def test_handlers_of_one_priority_work_at_the_same_time() -> None:
+async def test_handlers_of_one_priority_work_concurrently() -> None:
     store = BankStore()
     meeting = asyncio.Barrier(3)
 
@@ -171,7 +171,7 @@ async def test_handlers_of_one_priority_work_at_the_same_time() -> None:
         await system.settled()
 
 
-async def test_the_next_event_is_with_the_high_handlers_while_the_first_is_with_the_low_ones() -> None:
+async def test_high_handlers_get_the_next_event_while_low_ones_handle_the_first() -> None:
     store, high_saw = BankStore(), []
     gate = asyncio.Event()
 
@@ -205,7 +205,7 @@ async def test_a_failing_high_handler_gives_up_its_turn_at_once() -> None:
 
 
 @pytest.mark.parametrize("window", [1, 2, 7])
-async def test_with_a_window_of_any_size_everything_arrives(
+async def test_every_event_arrives_with_a_window_of_any_size(
     window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uno_actors.handlers.router.WINDOW", window)
@@ -250,7 +250,7 @@ async def test_no_more_events_are_in_memory_than_the_window_allows(monkeypatch: 
 # --- giving back while handing out ---
 
 
-async def test_what_a_full_handler_gives_back_does_not_move_on_what_is_still_being_handed_out(
+async def test_events_given_back_by_a_full_handler_do_not_advance_those_still_being_delivered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("uno_actors.handlers.subscription.CAPACITY", 1)
@@ -274,7 +274,7 @@ async def test_what_a_full_handler_gives_back_does_not_move_on_what_is_still_bei
     assert log == ["high has ended", "low begins"]
 
 
-def test_a_handler_that_falls_behind_while_events_are_handed_out_disturbs_no_order(
+def test_a_handler_that_falls_behind_during_delivery_disturbs_no_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Handing out makes one give back, which makes others move on: each sees the order of the log."""
@@ -311,7 +311,7 @@ def _stored(position: int) -> Any:
 # --- a store that fails ---
 
 
-async def test_the_router_goes_on_where_it_stood_when_the_log_could_not_be_read(
+async def test_the_router_resumes_where_it_was_after_the_log_could_not_be_read(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     store, seen = BankStore(), []
@@ -388,7 +388,7 @@ async def test_a_system_stops_while_its_router_has_failed() -> None:
     assert clock.pending() == 0
 
 
-async def test_a_burst_makes_no_quick_handler_read_and_decode_it_again(
+async def test_a_burst_does_not_make_quick_handlers_read_and_decode_events_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store, decoded, seen = BankStore(), list[object](), list[object]()
@@ -413,7 +413,7 @@ async def test_a_burst_makes_no_quick_handler_read_and_decode_it_again(
     assert (len(decoded), len(seen)) == (1500, 4500)
 
 
-async def test_an_event_type_that_becomes_known_later_finds_its_handlers_from_then_on() -> None:
+async def test_an_event_type_registered_later_finds_its_handlers_from_then_on() -> None:
     store, seen = BankStore(), list[int]()
     store.event_registry = EventRegistry([Credited])
 
@@ -437,7 +437,7 @@ async def test_an_event_type_that_becomes_known_later_finds_its_handlers_from_th
 
 
 @pytest.mark.parametrize("priority", EventPriority, ids=str)
-async def test_a_handler_that_comes_while_events_are_with_others_misses_none(priority: EventPriority) -> None:
+async def test_a_handler_added_while_others_handle_events_misses_none(priority: EventPriority) -> None:
     store, seen = BankStore(), list[int]()
     go_on = asyncio.Event()
 

@@ -161,7 +161,7 @@ class Run:
 
 @given(scenarios(), st.booleans())
 @settings(max_examples=80)
-def test_every_handler_gets_what_it_wants_in_order_and_after_those_before_it(
+def test_every_handler_gets_its_events_in_order_and_after_handlers_of_higher_priority(
     scenario: tuple[list[list[Event]], list[Handler]], wait: bool
 ) -> None:
     batches, handlers = scenario
@@ -184,7 +184,7 @@ def test_every_handler_gets_what_it_wants_in_order_and_after_those_before_it(
 
 @given(scenarios(), st.integers(1, 4), st.integers(1, 4))
 @settings(max_examples=60)
-def test_the_same_with_little_room_and_a_new_system_for_each_batch(
+def test_the_same_holds_with_small_queues_and_a_new_system_for_each_batch(
     scenario: tuple[list[list[Event]], list[Handler]], window: int, capacity: int
 ) -> None:
     batches, handlers = scenario

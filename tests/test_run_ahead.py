@@ -100,7 +100,7 @@ FAULTS = st.sampled_from(
 
 @settings(max_examples=150)
 @given(st.data())
-def test_what_is_told_of_each_command_is_what_is_recorded(data: st.DataObject) -> None:
+def test_the_reply_to_each_command_agrees_with_the_recorded_events(data: st.DataObject) -> None:
     commands = data.draw(st.lists(COMMANDS, min_size=1, max_size=20))
     for place in data.draw(st.lists(st.integers(0, len(commands) - 1), max_size=4)):
         commands.append(commands[place])  # a repetition

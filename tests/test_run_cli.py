@@ -187,7 +187,7 @@ def test_a_killed_service_resumes_where_it_was(service: Running) -> None:
 # --- not starting, giving up -------------------------------------------------------------------------------
 
 
-def test_a_wrong_file_is_refused_with_its_lines(service: Running) -> None:
+def test_an_invalid_file_is_refused_with_the_line_of_each_fault(service: Running) -> None:
     service.begin(FILE + "topik = 1\n")
     assert service.code() == 1
     lines = service.log.read_text().splitlines()
@@ -213,7 +213,9 @@ def test_a_store_that_cannot_be_opened_ends_it_with_1(service: Running) -> None:
     assert "data" in line["error"]
 
 
-def test_a_handler_that_cannot_be_made_ends_it_with_1_and_its_traceback_in_the_log(service: Running) -> None:
+def test_a_handler_that_cannot_be_instantiated_ends_it_with_1_and_its_traceback_in_the_log(
+    service: Running,
+) -> None:
     service.begin(FILE.replace("configured:note", "configured:Unmakable"))
     assert service.code() == 1
     line = json.loads(service.log.read_text().splitlines()[-1])
@@ -353,7 +355,7 @@ def test_a_directory_that_others_may_use_is_refused(short: Path) -> None:
     assert control_directories("memory:", str(short)) == []
 
 
-def test_long_paths_are_no_obstacle(short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_paths_work(short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = tmp_path / ("x" * 90)
     deep.mkdir()
     directory = control_directory(f"lmdb:{deep}", str(short))

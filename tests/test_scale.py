@@ -35,7 +35,7 @@ class Counter(AggregateRoot):
         self.count += 1
 
 
-async def test_ten_thousand_aggregates_are_active_with_no_thread_each(tmp_path: Path) -> None:
+async def test_ten_thousand_active_aggregates_need_no_threads_of_their_own(tmp_path: Path) -> None:
     async with ActorSystem(f"lmdb:{tmp_path / 'store'}", handlers=[]) as system:
         await system.aggregate(Counter, "first").ask(Count())
         threads = set(threading.enumerate())
@@ -51,7 +51,9 @@ async def test_ten_thousand_aggregates_are_active_with_no_thread_each(tmp_path: 
         assert set(threading.enumerate()) <= threads
 
 
-async def test_beyond_max_active_the_oldest_are_let_go_and_come_back_with_their_state(tmp_path: Path) -> None:
+async def test_beyond_max_active_the_oldest_are_passivated_and_come_back_with_their_state(
+    tmp_path: Path,
+) -> None:
     async with ActorSystem(f"lmdb:{tmp_path / 'store'}", handlers=[], max_active=10) as system:
         for _ in range(3):
             for number in range(50):

@@ -74,7 +74,7 @@ def test_on_a_terminal_the_packages_share_a_line(clone: Path) -> None:
     assert "\r\x1b[K  Collecting pydantic>=2.11\r\x1b[K  Installing 2 packages" in shown
 
 
-def test_packages_that_cannot_be_had_are_named_and_the_next_run_resumes(clone: Path) -> None:
+def test_packages_that_cannot_be_installed_are_named_and_the_next_run_resumes(clone: Path) -> None:
     (clone / "no_network").touch()
     run = set_up(clone)
     assert run.returncode == 1
@@ -91,7 +91,7 @@ def test_packages_that_cannot_be_had_are_named_and_the_next_run_resumes(clone: P
     ("cause", "said"),
     [("old", "needs Python 3.11 or newer; run: make PYTHON="), ("no_venv", "python3-venv")],
 )
-def test_a_python_that_will_not_do_is_told_and_the_next_run_begins_anew(
+def test_an_unsuitable_python_is_reported_and_the_next_run_starts_over(
     clone: Path, cause: str, said: str
 ) -> None:
     (clone / cause).touch()
@@ -103,7 +103,7 @@ def test_a_python_that_will_not_do_is_told_and_the_next_run_begins_anew(
     assert set_up(clone).returncode == 0
 
 
-def test_a_python_that_is_not_there_is_told(clone: Path) -> None:
+def test_a_missing_python_is_reported(clone: Path) -> None:
     (clone / "python").unlink()
     run = set_up(clone)
     assert run.returncode == 1

@@ -88,7 +88,7 @@ def test_without_failures_everything_is_handled() -> None:
     assert not outcome.ended
 
 
-def test_the_third_crash_within_an_hour_is_too_much_for_a_budget_of_two() -> None:
+def test_the_third_crash_within_an_hour_exceeds_a_budget_of_two() -> None:
     outcome = simulated(tree_of(mail(), within=3600.0), fault="mail fails 100% of 0.01/s")
     child = outcome.children["s", "mail"]
     assert (child.failures, child.restarts) == (3, 2)
@@ -120,7 +120,7 @@ def test_the_budget_of_nested_supervisors_is_their_product() -> None:
     assert outcome.gave_up[-1] == (10.0, ("s",))
 
 
-def test_siblings_go_down_with_a_failed_child_by_the_strategy() -> None:
+def test_the_strategy_decides_which_siblings_go_down_with_a_failed_child() -> None:
     for strategy, restarted in [
         ("one_for_one", [0, 1, 0]),
         ("one_for_all", [1, 1, 1]),

@@ -65,7 +65,7 @@ async def balance(store: EventStore, **changed: Any) -> tuple[int, int]:
 # --- when one is taken ---
 
 
-async def test_one_is_taken_when_a_commit_passes_the_next_multiple_and_loading_goes_on_from_it() -> None:
+async def test_one_is_taken_when_a_commit_passes_the_next_multiple_and_loading_starts_from_it() -> None:
     async with running() as (system, store):
         await credit(system, 2)
         assert await store.read_snapshot(ALICE) is None
@@ -88,7 +88,7 @@ async def test_a_commit_of_several_events_may_pass_a_multiple_on_its_way() -> No
 
 
 @pytest.mark.parametrize("never", [0, None])
-async def test_none_is_taken_if_none_is_wanted_but_what_is_there_is_used(never: int | None) -> None:
+async def test_with_snapshots_off_none_is_taken_but_existing_ones_are_used(never: int | None) -> None:
     async with running(snapshot_every=never) as (system, store):
         await credit(system, 10)
         assert system.statistics().snapshots == 0
@@ -99,7 +99,7 @@ async def test_none_is_taken_if_none_is_wanted_but_what_is_there_is_used(never: 
         ActorSystem(handlers=[], snapshot_every=-1)
 
 
-async def test_state_that_runs_ahead_of_the_disk_is_not_in_it() -> None:
+async def test_state_that_is_not_on_disk_yet_is_not_in_it() -> None:
     """The snapshot waits for the commit that makes it true, and is forgotten with a commit that fails."""
     async with running() as (system, store):
         await credit(system, 2)
@@ -129,7 +129,7 @@ async def test_a_commit_that_fails_leaves_no_snapshot_behind() -> None:
     assert await store.read_snapshot(ALICE) is None, "those that wait are saved at the end"
 
 
-async def test_a_hot_aggregate_that_never_stands_still_is_snapshotted_too(
+async def test_an_aggregate_that_is_always_busy_is_snapshotted_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("uno_actors.aggregates.snapshots.SAVE_AFTER", 0)
@@ -210,7 +210,7 @@ async def test_many_are_saved_together_behind_the_commands() -> None:
     assert len(store.groups_saved) <= 3
 
 
-async def test_a_failure_to_save_is_logged_and_hurts_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_to_save_is_logged_and_fails_no_command(caplog: pytest.LogCaptureFixture) -> None:
     class Refusing(BankStore):
         async def save_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
             raise OSError("no")
@@ -241,7 +241,7 @@ async def test_a_failure_to_save_is_logged_and_hurts_nobody(caplog: pytest.LogCa
     ],
     ids=str,
 )
-async def test_one_that_does_not_fit_is_left_aside_and_written_anew(
+async def test_one_that_does_not_fit_is_ignored_and_replaced(
     changed: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = BankStore()
@@ -255,7 +255,7 @@ async def test_one_that_does_not_fit_is_left_aside_and_written_anew(
     assert await balance(store) == (6, 0)
 
 
-async def test_a_damaged_one_in_lmdb_names_its_stream_and_is_left_aside(tmp_path: Path) -> None:
+async def test_a_damaged_one_in_lmdb_is_reported_with_its_stream_and_ignored(tmp_path: Path) -> None:
     async with LmdbEventStore(tmp_path / "store", EVENTS) as store:
         await store.append(*credited(*[1] * 6, aggregate_id="alice"))
         for damaged in (b"", b"\xc1", msgpack.packb([1, 2]), msgpack.packb(["6", 1, b"", 0])):
@@ -368,7 +368,7 @@ class HookedShelf(Shelf):
         self.counts.update(state["counts"])
 
 
-async def test_what_cannot_be_restored_is_not_taken_and_logged_once_with_the_remedy(
+async def test_state_that_cannot_be_restored_is_not_saved_and_logged_once_with_the_remedy(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     store = InMemoryEventStore()
@@ -408,7 +408,7 @@ def test_attributes_that_cannot_be_seen_or_hooks_that_raise_make_no_snapshot(
         take(kind("a"))
 
 
-def test_shared_parts_of_a_state_are_noticed_for_they_would_come_apart() -> None:
+def test_shared_parts_of_a_state_are_noticed_because_they_would_be_duplicated() -> None:
     basket = Basket("b")
     basket.put(Put())
     basket.things.append(basket.things[0])
@@ -416,7 +416,7 @@ def test_shared_parts_of_a_state_are_noticed_for_they_would_come_apart() -> None
         take(basket)
 
 
-def test_an_attribute_that_is_new_in_the_class_is_missed_though_nobody_raised_the_version() -> None:
+def test_a_new_attribute_of_the_class_is_missed_even_if_the_version_was_not_raised() -> None:
     snapshot = take(Account("alice"))
 
     class Account2(Account):

@@ -30,7 +30,9 @@ def credited(amount: int) -> Credited:
     return Credited(amount=amount, aggregate_id="alice", aggregate_type="Account")
 
 
-async def test_a_stop_under_load_answers_every_accepted_command_with_what_is_certain(tmp_path: Path) -> None:
+async def test_a_stop_under_load_answers_every_accepted_command_with_its_certain_outcome(
+    tmp_path: Path,
+) -> None:
     """Nobody hears OutcomeUnknown from a healthy store, and what comes after the stop began is refused."""
     outcomes: list[object] = []
     async with ActorSystem(f"lmdb:{tmp_path / 'store'}", handlers=[]) as system:
@@ -106,7 +108,7 @@ async def test_an_error_that_cannot_be_shown_is_a_failure_like_any_other() -> No
         assert errors == ["Unspeakable (its text cannot be shown)", "ValueError: half a character: \\ud83d"]
 
 
-async def test_a_router_whose_store_failed_for_long_hears_of_new_events_again() -> None:
+async def test_a_router_whose_store_failed_for_long_notices_new_events_again() -> None:
     class Fails(InMemoryEventStore):
         failing = False
 
@@ -232,7 +234,7 @@ async def test_a_store_that_fails_in_any_way_does_not_keep_a_system_from_stoppin
         {"stop_timeout": -1},
     ],
 )
-def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=rf"{name} must .* found {wrong[name]}"):
         ActorSystem(handlers=[], **wrong)
@@ -250,7 +252,7 @@ def test_two_handlers_of_one_name_are_refused_and_neither_is_dropped() -> None:
     ActorSystem(handlers=[one], supervisors=[Supervisor("post", [one])])  # the same one may be named twice
 
 
-async def test_an_error_that_many_wait_for_does_not_grow_with_them() -> None:
+async def test_an_error_raised_to_many_waiters_does_not_grow_with_them() -> None:
     store = InMemoryEventStore()
     async with ActorSystem(store, handlers=[]) as system:
         await store.close()
@@ -263,7 +265,7 @@ async def test_an_error_that_many_wait_for_does_not_grow_with_them() -> None:
         assert max(lengths) < 20
 
 
-async def test_a_service_that_waits_hears_that_a_supervisor_gave_up() -> None:
+async def test_a_waiting_service_gets_the_error_of_a_supervisor_that_gave_up() -> None:
     @subscribe(event_type=Credited, name="hopeless")
     def hopeless(event: Credited) -> None:
         raise ValueError("never")
@@ -276,7 +278,7 @@ async def test_a_service_that_waits_hears_that_a_supervisor_gave_up() -> None:
             raise AssertionError("never reached")
 
 
-async def test_a_service_that_waits_goes_on_when_the_system_is_stopped() -> None:
+async def test_a_waiting_service_continues_when_the_system_is_stopped() -> None:
     async with ActorSystem(handlers=[]) as system:
         waiting = asyncio.ensure_future(system.wait_stopped())
         await turns()

@@ -250,7 +250,7 @@ def test_trace_draws_everything_that_one_message_caused(path: Path) -> None:
 # --- what cannot be opened, and how it ends ----------------------------------------------------------------
 
 
-def test_no_store_is_made_by_a_typing_error(tmp_path: Path) -> None:
+def test_a_typing_error_creates_no_store(tmp_path: Path) -> None:
     url = f"lmdb:{tmp_path / 'typo'}"
     message = f"store {url} is unavailable: there is no store in {tmp_path / 'typo'}"
     for command in ("info", "events", "stream a", "trace c", "verify", "backup b", "export"):
@@ -406,7 +406,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("change", "position", "text"), FAULTS)
-def test_verify_finds(
+def test_verify_finds_each_kind_of_damage(
     path: Path, change: Callable[[Any, Databases], None], position: int | None, text: str
 ) -> None:
     assert run(path, "verify") == "whole: 6 events, 3 streams\n"
@@ -508,7 +508,7 @@ def test_a_backup_leaves_out_free_pages(path: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_backup_is_of_one_moment_while_others_append(path: Path, tmp_path: Path) -> None:
+def test_a_backup_is_a_consistent_state_while_others_append(path: Path, tmp_path: Path) -> None:
     async def work() -> None:
         async with LmdbEventStore(path, EventRegistry([Weighed])) as store:
             await store.append(*[weighed(f"p{n % 50}", n) for n in range(3000)])
@@ -596,7 +596,7 @@ def test_an_interrupted_import_is_refused_or_resumed(path: Path, tmp_path: Path)
         ),
     ],
 )
-def test_a_file_that_is_no_export_is_refused_and_makes_no_store(
+def test_a_file_that_is_not_an_export_is_refused_and_makes_no_store(
     tmp_path: Path, content: bytes, text: str
 ) -> None:
     (tmp_path / "lines").write_bytes(content)
@@ -664,7 +664,7 @@ def test_a_line_with_a_field_of_another_type_is_refused() -> None:
 # --- the output and the input as files ---------------------------------------------------------------------
 
 
-def test_a_dash_stands_for_the_output_and_the_input(path: Path, tmp_path: Path) -> None:
+def test_a_dash_stands_for_standard_output_and_standard_input(path: Path, tmp_path: Path) -> None:
     script = f"{COMMAND} store export - -s lmdb:{path} | {COMMAND} store import - -s lmdb:{tmp_path}/piped"
     work = tmp_path / "work"
     work.mkdir()
@@ -694,7 +694,9 @@ def test_an_export_ends_quietly_when_its_reader_has_gone(path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["/dev/zero", "{path}"])
-def test_an_import_of_a_file_that_is_no_export_ends_at_once(path: Path, tmp_path: Path, file: str) -> None:
+def test_an_import_of_a_file_that_is_not_an_export_ends_at_once(
+    path: Path, tmp_path: Path, file: str
+) -> None:
     url = f"lmdb:{tmp_path}/new"
     result = CliRunner().invoke(cli.app, ["store", "import", "-s", url, file.format(path=path)])
     assert isinstance(result.exception, CallerError)

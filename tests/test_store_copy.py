@@ -157,7 +157,7 @@ async def test_a_source_that_grows_is_reported_and_the_next_copy_resumes(stores:
     assert await target.read_log() == await source.read_log()
 
 
-async def test_a_target_with_checkpoints_of_its_own_is_refused(stores: Stores) -> None:
+async def test_a_target_with_its_own_checkpoints_is_refused(stores: Stores) -> None:
     source, target = stores
     await source.append(*noted("1"))
     await target.save_progress({"audit": 1})
@@ -165,7 +165,7 @@ async def test_a_target_with_checkpoints_of_its_own_is_refused(stores: Stores) -
         await copy_store(source, target, unheard)
 
 
-async def test_a_target_with_dead_letters_of_its_own_is_refused(stores: Stores) -> None:
+async def test_a_target_with_its_own_dead_letters_is_refused(stores: Stores) -> None:
     """As after a copy that was cut short, if the source's was retried or dropped before the copy went on."""
     source, target = stores
     await source.append(*noted("1", "2"))

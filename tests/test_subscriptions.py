@@ -71,7 +71,7 @@ async def test_a_subscription_that_is_left_by_break_or_closed_leaves_nothing_beh
     assert (store._commit_listeners, store._followers) == ([], set())
 
 
-async def test_many_subscriptions_hear_of_one_append(store: EventStore) -> None:
+async def test_many_subscriptions_notice_one_append(store: EventStore) -> None:
     takers: list[list[int]] = [[] for _ in range(50)]
     tasks = [asyncio.ensure_future(take(store, taken)) for taken in takers]
     await turns()
@@ -95,7 +95,7 @@ class Failing(InMemoryEventStore):
         raise StoreUnavailable("memory:", "the disk is gone")
 
 
-async def test_a_store_that_fails_is_not_taken_for_one_that_was_closed() -> None:
+async def test_a_store_that_fails_is_not_mistaken_for_one_that_was_closed() -> None:
     async with Failing() as store:
         with pytest.raises(StoreUnavailable, match="the disk is gone"):
             await anext(store.subscribe())

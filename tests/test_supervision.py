@@ -162,7 +162,7 @@ KINDS = pytest.mark.parametrize("kind", [Member, PlainMember])
         ("one_for_all", ["-c", "-a", "+a", "+b", "+c"]),
     ],
 )
-async def test_a_failed_child_is_restarted_with_those_that_its_strategy_names(
+async def test_a_failed_child_is_restarted_with_the_siblings_that_the_strategy_names(
     kind: type[Actor], strategy: Any, written: list[str]
 ) -> None:
     diary = Diary()
@@ -205,7 +205,7 @@ async def test_mailbox_and_reference_survive_a_restart(kind: type[Actor]) -> Non
         assert sorted(diary[4:]) == ["+b", "a:meanwhile", "b:meanwhile"]
 
 
-async def test_a_sibling_is_halted_after_the_message_that_it_is_at() -> None:
+async def test_a_sibling_is_halted_after_its_current_message() -> None:
     diary, inside, go_on = Diary(), asyncio.Event(), asyncio.Event()
 
     class Slow(Member):
@@ -229,7 +229,7 @@ async def test_a_sibling_is_halted_after_the_message_that_it_is_at() -> None:
         assert diary == ["+a", "+slow", "slow:first", "-slow", "+a", "+slow", "slow:second"]
 
 
-async def test_a_sibling_that_does_not_halt_in_time_is_abandoned_and_begins_anew() -> None:
+async def test_a_sibling_that_does_not_halt_in_time_is_abandoned_and_started_again() -> None:
     diary, inside = Diary(), asyncio.Event()
 
     class Stuck(Member):
@@ -254,7 +254,7 @@ async def test_a_sibling_that_does_not_halt_in_time_is_abandoned_and_begins_anew
 # --- restart types ---
 
 
-async def test_an_actor_that_ends_by_itself_is_started_anew_if_it_is_permanent() -> None:
+async def test_an_actor_that_ends_by_itself_is_restarted_if_it_is_permanent() -> None:
     diary = Diary()
     children = [
         member("p", diary),
@@ -287,7 +287,7 @@ async def test_a_failed_temporary_actor_is_forgotten_with_its_mailbox() -> None:
 # --- what it failed at ---
 
 
-async def test_a_message_is_tried_again_and_is_dead_after_its_attempts() -> None:
+async def test_a_message_is_tried_again_and_becomes_dead_after_its_attempts() -> None:
     diary = Diary()
     async with tree(team(member("a", diary, max_attempts=3))) as (system, clock):
         poison = ValueError("poison")
@@ -313,7 +313,7 @@ async def test_by_default_a_message_is_not_tried_again() -> None:
 # --- directives ---
 
 
-async def test_a_message_is_tried_once_a_restart_however_often_the_start_fails() -> None:
+async def test_a_message_is_tried_once_per_restart_however_often_the_start_fails() -> None:
     diary, starts = Diary(), itertools.count(1)
 
     class Flaky(FailsOnce):
@@ -424,7 +424,7 @@ async def test_a_supervisor_that_gives_up_is_restarted_by_its_parent_with_all_it
         assert (nodes["inner"].restarts, nodes["c"].restarts) == (1, 0)
 
 
-async def test_a_supervisor_of_which_two_children_fail_at_once_gives_up_once() -> None:
+async def test_a_supervisor_gives_up_once_when_two_children_fail_at_the_same_time() -> None:
     diary = Diary()
 
     class Slow(Member):
@@ -444,7 +444,7 @@ async def test_a_supervisor_of_which_two_children_fail_at_once_gives_up_once() -
         assert [node.state for node in system.supervisor("inner").which_children()] == ["idle"] * 3
 
 
-async def test_the_top_ends_the_system_with_an_error_its_children_in_reverse_order() -> None:
+async def test_the_top_supervisor_ends_the_system_with_an_error_and_its_children_in_reverse_order() -> None:
     diary = Diary()
     with pytest.raises(SupervisorGaveUp, match="'team' gave up: a failed again after 0 restarts") as caught:
         async with tree(team(*[member(name, diary) for name in "abc"], max_restarts=0)) as (system, _):
@@ -454,7 +454,7 @@ async def test_the_top_ends_the_system_with_an_error_its_children_in_reverse_ord
     assert diary == ["+a", "+b", "+c", "-c", "-b"]
 
 
-async def test_failures_climb_as_many_levels_as_there_are_budgets() -> None:
+async def test_failures_climb_one_level_per_exhausted_budget() -> None:
     diary = Diary()
     inner = Supervisor("inner", [member("a", diary)], max_restarts=1, backoff=AT_ONCE)
     middle = Supervisor("middle", [inner], max_restarts=1, backoff=AT_ONCE)
@@ -642,7 +642,7 @@ async def test_children_come_and_go_while_the_system_runs() -> None:
         assert diary == ["+a", "+b", "-b"]
 
 
-async def test_a_child_that_cannot_be_is_refused_and_leaves_nothing_behind() -> None:
+async def test_an_invalid_child_is_refused_and_leaves_nothing_behind() -> None:
     async with tree(team(member("a", Diary()))) as (system, _):
         team_ref = system.supervisor("team")
         with pytest.raises(InvalidSupervisor, match="a child named 'a' already"):
@@ -717,7 +717,7 @@ async def test_a_child_that_is_terminated_while_it_starts_again_stays_stopped() 
         assert [node.state for node in system.supervisor("team").which_children()] == ["idle"]
 
 
-async def test_a_sibling_that_fails_while_a_child_is_restarted_by_hand_takes_it_along() -> None:
+async def test_a_sibling_that_fails_while_a_child_is_restarted_by_hand_restarts_it_too() -> None:
     diary, gate = Diary(), asyncio.Event()
     children = member("a", diary, kind=gated(gate)), member("b", diary)
     async with tree(team(*children, strategy="one_for_all")) as (system, clock):
@@ -791,7 +791,7 @@ async def test_a_system_that_stops_while_a_child_is_added_leaves_none_running() 
 # --- how it is ---
 
 
-async def test_the_tree_shows_what_stands_where_and_how_it_is() -> None:
+async def test_the_tree_shows_each_child_with_its_place_and_state() -> None:
     def handle(event: Debited) -> None: ...
 
     diary = Diary()
@@ -822,7 +822,7 @@ async def test_the_tree_shows_what_stands_where_and_how_it_is() -> None:
     assert {node.state for node in system.tree().walk()} == {"running", "stopped"}
 
 
-async def test_actors_on_threads_of_their_own_are_children_too() -> None:
+async def test_actors_on_their_own_threads_are_children_too() -> None:
     seen: list[tuple[str, int]] = []
 
     class Owner(Actor):
@@ -839,7 +839,9 @@ async def test_actors_on_threads_of_their_own_are_children_too() -> None:
         assert len({thread for _, thread in seen}) == 1
 
 
-async def test_a_stream_that_cannot_be_replayed_answers_with_its_cause_and_is_not_read_each_time() -> None:
+async def test_a_stream_that_cannot_be_replayed_fails_commands_with_the_cause_and_is_not_read_each_time() -> (
+    None
+):
     class Reading(BankStore):
         reads = 0
 

@@ -32,7 +32,7 @@ PLAIN = Backoff(initial=0.1, max=10.0, factor=2.0, jitter=0.0)
         (Backoff(2, 2, 3, 0), 2, 0.0, 2.0),  # initial and cap may be the same
     ],
 )
-def test_the_delay_grows_to_its_cap_and_jitter_only_takes_away(
+def test_the_delay_grows_to_its_cap_and_jitter_only_shortens_it(
     backoff: Backoff, restart: int, chance: float, expected: float
 ) -> None:
     assert backoff.delay(restart, chance) == pytest.approx(expected)
@@ -85,7 +85,7 @@ def test_a_later_restart_never_waits_less(backoff: Backoff, restart: int, chance
         ),  # more than the whole delay
     ],
 )
-def test_a_back_off_that_cannot_be_is_refused(values: dict[str, float], message: str) -> None:
+def test_an_invalid_back_off_is_refused(values: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Backoff(**values)
 
@@ -128,7 +128,7 @@ def test_no_window_ever_holds_more_restarts_than_the_budget(
 
 
 @pytest.mark.parametrize("values", [(-1, 30.0), (1, 0.0), (1, -2.0), (None, 0.0), (1, math.nan)])
-def test_a_budget_that_cannot_be_is_refused(values: tuple[int | None, float]) -> None:
+def test_an_invalid_budget_is_refused(values: tuple[int | None, float]) -> None:
     with pytest.raises(ValueError, match="found"):
         RestartBudget(*values)
 
@@ -206,7 +206,7 @@ def test_rules_that_contradict_each_other_are_refused(values: dict[str, Any], me
         ({"run": Supervisor("inner"), "max_attempts": 2}, "max_attempts is for actors and handlers"),
     ],
 )
-def test_a_child_that_cannot_stand_in_a_tree_is_refused(values: dict[str, Any], message: str) -> None:
+def test_an_invalid_child_of_a_tree_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidSupervisor, match="^child ") as caught:
         ChildSpec(**{"run": Worker, "name": "it", **values})
     assert message in str(caught.value)
@@ -219,7 +219,7 @@ def test_children_may_come_from_an_iterator_and_are_kept() -> None:
     assert [spec.known_name for spec in supervisor.specs] == ["Worker", "second"]
 
 
-def test_a_child_may_be_given_by_itself() -> None:
+def test_a_child_may_be_given_without_a_spec() -> None:
     inner = Supervisor("inner")
     supervisor = Supervisor("team", [Worker, inner, handler, ChildSpec(Worker, name="other", shutdown=1)])
     assert [(spec.known_name, spec.patience) for spec in supervisor.specs] == [
@@ -230,7 +230,7 @@ def test_a_child_may_be_given_by_itself() -> None:
     ]
 
 
-def test_of_directives_that_of_the_innermost_class_wins() -> None:
+def test_the_directive_of_the_most_derived_error_class_wins() -> None:
     supervisor = Supervisor(
         "team", directives={Exception: "stop", OSError: "resume", FileNotFoundError: "escalate"}
     )
@@ -243,7 +243,7 @@ def test_of_directives_that_of_the_innermost_class_wins() -> None:
 @pytest.mark.parametrize(
     ("reset_after", "within", "expected"), [(None, 30, 30), (None, 1, 10), (5.0, 30, 5.0), (0.0, 30, 0.0)]
 )
-def test_the_back_off_begins_anew_after_a_quiet_time(
+def test_the_back_off_starts_over_after_a_quiet_time(
     reset_after: float | None, within: float, expected: float
 ) -> None:
     backoff = Backoff(max=10, reset_after=reset_after)

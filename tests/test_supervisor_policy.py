@@ -147,7 +147,7 @@ def test_the_supervisor_gives_up_when_its_budget_is_used_up(
     assert crash(permanent("a", max_restarts=max_restarts, within=within), at)[0] == expected
 
 
-def test_intensity_4_and_a_restart_that_always_fails_one_crash_takes_the_supervisor_down() -> None:
+def test_with_intensity_4_one_crash_whose_restart_always_fails_ends_the_supervisor() -> None:
     it, decision = fail(permanent("a", max_restarts=4, within=3600), "a")
     attempts = 0
     while not isinstance(decision, GiveUp):
@@ -178,7 +178,7 @@ def test_children_share_a_budget_or_each_has_its_own() -> None:
 # --- back-off ---
 
 
-def test_the_back_off_grows_from_failure_to_failure_and_begins_anew_after_a_quiet_time() -> None:
+def test_the_back_off_grows_from_failure_to_failure_and_starts_over_after_a_quiet_time() -> None:
     it, delays = permanent("a", max_restarts=None, within=10), []
     for now in (0, 1, 2, 3, 4, 13, 23, 24):
         it, decision = fail(it, "a", now)
@@ -196,7 +196,7 @@ def test_failed_starts_wait_longer_each_time() -> None:
     assert [decision.delay for decision in delays] == [1, 2, 4, 8]  # type: ignore[union-attr]
 
 
-def test_a_known_number_of_failures_at_the_same_thing_decides_the_delay() -> None:
+def test_a_known_number_of_failures_of_the_same_event_decides_the_delay() -> None:
     it = permanent("a", max_restarts=None)
     for streak, delay in ((2, 4), (0, 1), (1, 2)):
         it, decision = it.failed("a", ERROR, 0.0, 0.0, streak)

@@ -59,7 +59,7 @@ class ThreadStore(InMemoryEventStore):
 # --- asynchronous and synchronous use ---
 
 
-async def test_inside_the_block_it_runs_and_outside_it_says_that_it_does_not() -> None:
+async def test_it_runs_inside_the_block_and_outside_it_reports_that_it_does_not() -> None:
     system = ActorSystem(BankStore(), handlers=[], name="bank")
     assert repr(system) == "<ActorSystem bank (not started)>"
     account = system.aggregate(Account, "alice")
@@ -171,7 +171,7 @@ async def test_two_systems_run_side_by_side_in_one_loop() -> None:
 # --- what it serves ---
 
 
-async def test_given_aggregates_are_served_and_no_others() -> None:
+async def test_only_given_aggregates_are_served() -> None:
     class Other(AggregateRoot):
         pass
 
@@ -181,7 +181,7 @@ async def test_given_aggregates_are_served_and_no_others() -> None:
             system.aggregate(Other, "o")
 
 
-async def test_left_out_every_aggregate_is_served() -> None:
+async def test_without_the_argument_every_aggregate_is_served() -> None:
     async with ActorSystem(BankStore(), handlers=[]) as system:
         assert await system.aggregate(Account, "alice").ask(Balance()) == 0
 
@@ -211,7 +211,7 @@ def test_a_class_that_is_defined_again_replaces_itself() -> None:
     system.aggregate(define(), "a")
 
 
-async def test_left_out_every_handler_subscribed_so_far_is_served() -> None:
+async def test_without_the_argument_every_subscribed_handler_is_served() -> None:
     seen: list[int] = []
 
     @subscribe(event_type=Credited, name="before")
@@ -261,7 +261,7 @@ async def test_commands_sent_in_handlers_name_the_event_as_their_cause() -> None
         assert second.causation_id not in (command.command_id, first.event_id), "its own command"
 
 
-async def test_what_a_handler_sends_takes_both_ids_from_the_event_and_explicit_ones_win() -> None:
+async def test_commands_of_a_handler_take_both_ids_from_the_event_and_explicit_ones_win() -> None:
     store, seen = BankStore(), []
 
     class Remember(Command[None]):
@@ -360,7 +360,7 @@ async def test_a_store_opened_from_a_url_is_closed_at_the_end() -> None:
 # --- stopping ---
 
 
-async def test_stopping_handles_and_records_what_was_accepted_and_lets_handlers_finish() -> None:
+async def test_stopping_handles_and_records_accepted_commands_and_lets_handlers_finish() -> None:
     store, seen = BankStore(), []
 
     @subscribe(event_type=Credited, name="h", priority=EventPriority.LOW)
@@ -376,7 +376,7 @@ async def test_stopping_handles_and_records_what_was_accepted_and_lets_handlers_
     assert await store.checkpoints() == {"h": 100}
 
 
-async def test_stopping_waits_for_what_handlers_set_going() -> None:
+async def test_stopping_waits_for_work_that_handlers_started() -> None:
     store = BankStore()
 
     @subscribe(event_type=Credited, name="chain")
@@ -403,7 +403,7 @@ async def test_stop_is_idempotent_and_may_be_called_at_once_from_many_tasks() ->
         await system.stop()
 
 
-async def test_a_cancelled_stop_goes_on() -> None:
+async def test_a_cancelled_stop_continues() -> None:
     store = BankStore()
     async with ActorSystem(store, handlers=[]) as system:
         store.gate.clear()
@@ -419,7 +419,7 @@ async def test_a_cancelled_stop_goes_on() -> None:
 
 
 @pytest.mark.parametrize("kind", ["async", "plain", "defiant"])
-async def test_a_stuck_handler_does_not_keep_the_stop_beyond_its_timeout(kind: str) -> None:
+async def test_a_stuck_handler_does_not_delay_the_stop_beyond_its_timeout(kind: str) -> None:
     store, begun, never = BankStore(), threading.Event(), threading.Event()
     end = asyncio.Event()
 
@@ -514,7 +514,7 @@ async def test_spawned_actors_are_stopped_with_the_system() -> None:
 # --- statistics and settling ---
 
 
-async def test_statistics_tell_what_was_done() -> None:
+async def test_statistics_report_what_was_done() -> None:
     store = BankStore()
     await store.append(*credited(1, 2, aggregate_id="alice"))
 
@@ -539,7 +539,7 @@ async def test_statistics_tell_what_was_done() -> None:
         it.commands = 5  # type: ignore[misc]
 
 
-async def test_settled_in_vain_names_who_is_behind() -> None:
+async def test_settled_that_times_out_names_the_handlers_that_lag() -> None:
     store, gate = BankStore(), asyncio.Event()
 
     @subscribe(name="slow")
@@ -610,7 +610,9 @@ class Waits(Actor):
         await until(self.condition)
 
 
-async def test_what_a_handler_sends_while_the_system_starts_is_done_and_seen_by_other_handlers() -> None:
+async def test_a_command_sent_by_a_handler_while_the_system_starts_is_done_and_seen_by_other_handlers() -> (
+    None
+):
     store = BankStore()
     await store.append(Debited(amount=1), Debited(amount=2))
     seen: list[int] = []
@@ -639,7 +641,7 @@ async def test_what_a_handler_sends_while_the_system_starts_is_done_and_seen_by_
     assert seen == [1, 2], "each once"
 
 
-async def test_an_actor_may_use_the_system_while_that_starts() -> None:
+async def test_an_actor_may_use_the_system_while_it_starts() -> None:
     found: list[object] = []
 
     class Uses(Actor):

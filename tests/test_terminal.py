@@ -130,7 +130,7 @@ AS_JSON = [
 
 
 @pytest.mark.parametrize(("arguments", "code"), COMMANDS, ids=[" ".join(a[:2]) for a, _ in COMMANDS])
-def test_no_command_prints_what_a_terminal_would_obey(
+def test_no_command_prints_terminal_control_characters(
     hostile_store: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -170,7 +170,7 @@ def str_values(value: Any) -> set[str]:
     return set().union(*map(str_values, value)) if isinstance(value, list) else {str(value)}
 
 
-def test_names_are_no_markup(
+def test_names_are_not_read_as_markup(
     hostile_store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNO_ACTORS_STORE", f"lmdb:{hostile_store}")

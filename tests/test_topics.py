@@ -80,7 +80,7 @@ def test_malformed_pattern_is_refused_with_its_reason(text: str, reason: str) ->
 
 
 @pytest.mark.parametrize("text", ["a.>.b", ">.a", ">.>", "a.>.*"])
-def test_rest_wildcard_anywhere_but_last_is_refused(text: str) -> None:
+def test_rest_wildcard_is_refused_anywhere_but_last(text: str) -> None:
     with pytest.raises(InvalidTopic, match="'>' must be the last token"):
         TopicPattern(text)
 
@@ -91,7 +91,7 @@ def test_malformed_topic_is_refused_with_its_reason(text: str, reason: str) -> N
         check_topic(text)
 
 
-def test_error_says_how_patterns_are_written() -> None:
+def test_error_explains_the_syntax_of_patterns() -> None:
     with pytest.raises(
         InvalidTopic, match=r"invalid topic pattern 'a\.\.b': empty token\. .*'\*' stands for one"
     ):
@@ -99,7 +99,7 @@ def test_error_says_how_patterns_are_written() -> None:
 
 
 @pytest.mark.parametrize("topic", ["a", "a.b", "flights.jfk.departed", "über.größe", "a-b_c.d/e", "1.2"])
-def test_legal_topic_is_returned_unchanged(topic: str) -> None:
+def test_valid_topic_is_returned_unchanged(topic: str) -> None:
     assert check_topic(topic) == topic
 
 
@@ -123,7 +123,7 @@ def test_trie_finds_every_value_of_every_matching_pattern() -> None:
     assert trie.match("") == [4]
 
 
-def test_one_value_may_stand_under_one_pattern_twice() -> None:
+def test_one_value_may_be_stored_under_one_pattern_twice() -> None:
     trie: TopicTrie[str] = TopicTrie()
     pattern = TopicPattern("a.*")
     trie.add(pattern, "value")
@@ -133,7 +133,7 @@ def test_one_value_may_stand_under_one_pattern_twice() -> None:
     assert trie.match("a.b") == ["value"]
 
 
-def test_removing_prunes_what_nothing_needs_any_more() -> None:
+def test_removing_prunes_branches_that_are_no_longer_needed() -> None:
     trie: TopicTrie[str] = TopicTrie()
     empty = len(trie._root.children)
     for text in ["a.b.c.d", "a.b", "a.*.>", "x.y"]:
@@ -210,7 +210,7 @@ def test_topic_is_a_pattern_that_matches_itself_alone(topic: str) -> None:
     assert not TopicPattern(topic).matches(topic + ".a")
 
 
-def test_look_up_walks_only_branches_that_agree_with_the_topic() -> None:
+def test_a_lookup_follows_only_branches_that_match_the_topic() -> None:
     trie: TopicTrie[int] = TopicTrie()
     for number in range(1_000):
         trie.add(TopicPattern(f"flights.a{number}.*"), number)

@@ -234,7 +234,7 @@ def test_events_name_what_they_belong_to_and_what_caused_them() -> None:
     assert (printed.correlation_id, printed.causation_id) == ("request-7", joined.event_id)
 
 
-async def test_what_a_handler_publishes_is_linked_by_itself() -> None:
+async def test_events_that_a_handler_publishes_are_linked_automatically() -> None:
     bus, printed = get_event_bus(), Probe()
 
     @subscribe(MemberJoinedEvent)
@@ -279,7 +279,7 @@ async def test_events_are_persisted_in_a_database(engine: AsyncEngine) -> None:
     await reader.close()
 
 
-async def test_making_the_schema_again_keeps_what_is_recorded(engine: AsyncEngine) -> None:
+async def test_creating_the_schema_again_keeps_recorded_events(engine: AsyncEngine) -> None:
     async with DatabaseEventStore(lambda: AsyncSession(engine)) as store:
         await store.create_schema()
         await store.append(MemberJoinedEvent(**ANN, aggregate_id="member-1", aggregate_type="Member"))
@@ -387,7 +387,7 @@ async def test_an_aggregate_is_rebuilt_from_a_database(engine: AsyncEngine) -> N
             await repository.get_by_id("member-2")
 
 
-async def test_of_two_who_save_at_once_the_second_decides_again() -> None:
+async def test_of_two_concurrent_saves_the_second_decides_again() -> None:
     repository = EventSourcedRepository(Member, get_event_store())
     one, other = Member("member-1"), Member("member-1")
     one.join("ann", "ann@example.org")
@@ -414,7 +414,7 @@ async def test_one_context_publishes_and_another_one_subscribes() -> None:
     assert recorded.topic == "members.joined"
 
 
-async def test_contexts_with_stores_of_their_own_are_bridged() -> None:
+async def test_contexts_with_their_own_stores_are_bridged() -> None:
     events = EventRegistry([MemberJoinedEvent])
     profiles = Probe()
     members = ActorSystem(InMemoryEventStore(events), name="members", handlers=[])

@@ -132,22 +132,22 @@ def test_value_comes_back_type_for_type(value: object) -> None:
     ],
     ids=lambda value: str(type(value).__name__),
 )
-def test_odd_value_comes_back(value: object) -> None:
+def test_unusual_value_comes_back(value: object) -> None:
     assert same(through_bytes(value), value) or str(through_bytes(value)) == str(value)
 
 
-def test_the_hour_that_comes_twice_is_told_apart() -> None:
+def test_the_repeated_hour_of_a_time_change_is_distinguished() -> None:
     zone = ZoneInfo("Europe/Vienna")
     second = datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=zone)
     assert through_bytes(second).utcoffset() == second.utcoffset() == timedelta(hours=1)
 
 
-def test_a_moment_that_pydantic_has_read_comes_back() -> None:
+def test_a_time_that_pydantic_has_read_comes_back() -> None:
     moment = TypeAdapter(datetime).validate_python("2024-06-01T12:00:00+02:00")
     assert same(through_bytes(moment), moment)
 
 
-def test_models_and_dataclasses_come_back_with_all_that_is_in_them() -> None:
+def test_models_and_dataclasses_come_back_complete() -> None:
     item = Item(lines=(Line("a", [Money(Decimal("1.50"))], Place(1, Decimal(2))),), unheard=[Decimal(3)])  # type: ignore[call-arg]
     item._secret.add(7)
     found = through_bytes({"key": [item, Item()]})["key"]
@@ -158,7 +158,7 @@ def test_models_and_dataclasses_come_back_with_all_that_is_in_them() -> None:
     assert type(found[0].unheard[0]) is Decimal
 
 
-def test_what_a_validator_would_refuse_today_comes_back() -> None:
+def test_a_value_that_a_validator_would_refuse_today_comes_back() -> None:
     item = Item.model_construct(colour=Colour.GREEN)
     assert through_bytes(item).colour is Colour.GREEN
 
@@ -190,7 +190,7 @@ class Cached:
      datetime.now, range(3), Money, namedtuple("Other", "x")(1), "\ud800"],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
-def test_what_would_not_come_back_the_same_is_refused_at_any_depth(value: object) -> None:
+def test_a_value_that_would_not_come_back_the_same_is_refused_at_any_depth(value: object) -> None:
     for wrapped in (value, [value], {"key": (value,)}, Line(item=value)):  # type: ignore[arg-type]
         with pytest.raises((TypeError, ValueError)):
             pack_value(wrapped, CLASSES)
@@ -206,19 +206,19 @@ def test_an_object_with_more_than_its_fields_is_refused() -> None:
 
 
 @pytest.mark.parametrize("shared", [[1], {1: 2}, {1}, Line("a")], ids=lambda value: type(value).__name__)
-def test_one_mutable_object_in_two_places_is_refused_for_it_would_become_two(shared: object) -> None:
+def test_one_mutable_object_in_two_places_is_refused_because_it_would_become_two(shared: object) -> None:
     for value in ([shared, shared], {"a": shared, "b": (shared,)}, (shared, [shared])):
         with pytest.raises(ValueError, match="occurs in two places"):
             pack_value(value, CLASSES)
         assert unpack_value(pack_value(value, CLASSES, may_share=True), CLASSES) == value
 
 
-def test_one_immutable_object_may_stand_in_two_places() -> None:
+def test_one_immutable_object_may_occur_in_two_places() -> None:
     money = Money(Decimal(1))
     assert through_bytes([money, money, Place(1, Decimal(1)), Place(1, Decimal(1))])[1] == money
 
 
-def test_a_circle_is_refused() -> None:
+def test_a_cycle_is_refused() -> None:
     circle: list[object] = []
     circle.append(circle)
     with pytest.raises(ValueError, match="two places"):
@@ -261,6 +261,6 @@ def test_damaged_bytes_are_an_exception_and_nothing_else(data: bytes) -> None:
         return
 
 
-def test_uuid_and_dates_are_written_small() -> None:
+def test_uuids_and_dates_are_written_compactly() -> None:
     assert len(pack_value(UUID(int=7), {})) < 24
     assert len(pack_value(date(2024, 2, 29), {})) < 16

@@ -80,7 +80,7 @@ async def test_code_that_holds_a_loop_or_a_worker_is_named_with_its_line_and_sta
     assert record.uno_seconds >= 0.02
 
 
-async def test_code_that_goes_on_holding_is_named_again_after_twice_the_time(named: Named) -> None:
+async def test_code_that_keeps_holding_is_named_again_after_twice_the_time(named: Named) -> None:
     class HoldsLong(Actor):
         def on_receive(self, message: Any) -> None:
             while len(named.records) < 3:
@@ -127,7 +127,7 @@ async def test_an_idle_system_is_never_named_and_the_watch_ends_with_it(named: N
     assert named.records == []
 
 
-async def test_plain_handlers_that_are_stuck_leave_threads_to_others(named: Named) -> None:
+async def test_stuck_plain_handlers_leave_threads_for_others(named: Named) -> None:
     go_on, seen = threading.Event(), list[int]()
     store = BankStore()
     stuck = HandlerSpec("stuck", lambda event: go_on.wait(), Credited, concurrency=2 * MAX_WORKERS)

@@ -72,7 +72,9 @@ def as_far_as(found: Any, wanted: Any) -> Any:
 
 
 @pytest.mark.parametrize("part", FOUND)
-async def test_all_that_was_written_is_found(reading: ModuleType, kind: str, path: Path, part: str) -> None:
+async def test_everything_that_was_written_is_found(
+    reading: ModuleType, kind: str, path: Path, part: str
+) -> None:
     found = as_json(await reading.described(url_of(reading, kind, path)))[part]
     wanted = EXPECTED[kind]["found"][part]
     assert (as_far_as(found, wanted) if part in MAY_GAIN_FIELDS else found) == wanted
@@ -83,7 +85,7 @@ async def test_a_store_that_is_only_read_stays_as_it_was(reading: ModuleType, ki
     assert as_json(reading.raw(kind, path)) == EXPECTED[kind]["raw"]
 
 
-def test_commands_for_operators_find_the_same(reading: ModuleType, kind: str, path: Path) -> None:
+def test_operator_commands_find_the_same(reading: ModuleType, kind: str, path: Path) -> None:
     for group, part in (("handlers", "handlers"), ("deadletters", "dead letters")):
         shown = command(group, "list", "--json", "-s", url_of(reading, kind, path))
         names = [json.loads(line) for line in shown.splitlines()]
@@ -96,7 +98,7 @@ def test_commands_for_operators_find_the_same(reading: ModuleType, kind: str, pa
 # --- what a system does that carries on --------------------------------------------------------------------
 
 
-async def test_a_system_carries_on_where_the_earlier_one_ended(
+async def test_a_system_resumes_where_the_earlier_one_ended(
     reading: ModuleType, kind: str, path: Path
 ) -> None:
     """Commands that come again, handlers behind their checkpoints, views, a process, requests of operators, bridges.
@@ -145,7 +147,7 @@ def written_now(reading: ModuleType, kind: str, stores_of_today: dict[str, Path]
     return found
 
 
-def test_today_the_same_is_written_for_the_same(
+def test_the_same_program_still_writes_the_same(
     reading: ModuleType, kind: str, written_now: dict[str, list[Any]]
 ) -> None:
     wanted = as_json(reading.without_chance(EXPECTED[kind]["raw"]))
@@ -154,7 +156,9 @@ def test_today_the_same_is_written_for_the_same(
         assert (database, written_now[database]) == (database, rows)
 
 
-def test_the_names_of_the_framework_itself_are_these(kind: str, written_now: dict[str, list[Any]]) -> None:
+def test_the_names_that_the_framework_writes_are_unchanged(
+    kind: str, written_now: dict[str, list[Any]]
+) -> None:
     log = written_now["log" if kind == "lmdb" else "uno_log"]
     assert {row[2] for row in log if row[2].startswith("uno")} == {"uno_actors.Reacted"}
     assert {row[4] for row in log if (row[4] or "").startswith("uno")} == {"uno.bridge"}
@@ -174,13 +178,13 @@ def test_the_names_of_the_framework_itself_are_these(kind: str, written_now: dic
 # --- an export ---------------------------------------------------------------------------------------------
 
 
-def test_an_export_of_today_is_the_export_of_then(reading: ModuleType, tmp_path: Path) -> None:
+def test_an_export_today_equals_the_earlier_export(reading: ModuleType, tmp_path: Path) -> None:
     path = reading.copied("lmdb", WRITTEN, tmp_path)
     command("store", "export", "-s", f"lmdb:{path}", tmp_path / "events.jsonl")
     assert (tmp_path / "events.jsonl").read_text() == (WRITTEN / "events.jsonl").read_text()
 
 
-async def test_the_export_of_then_is_imported(reading: ModuleType, tmp_path: Path) -> None:
+async def test_the_earlier_export_can_be_imported(reading: ModuleType, tmp_path: Path) -> None:
     command("store", "import", "-s", f"lmdb:{tmp_path / 'store'}", WRITTEN / "events.jsonl")
     async with open_store(f"lmdb:{tmp_path / 'store'}", create=False) as store:
         events = [[position, reading.plain(event)] async for position, event in store.read_all()]

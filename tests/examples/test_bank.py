@@ -56,7 +56,7 @@ def test_money_is_paid_in_and_out_and_the_statement_shows_it(http: httpx.Client)
     assert len(http.get("/accounts/ann/statement?limit=1").json()) == 1
 
 
-def test_what_the_rules_refuse_is_told_and_changes_nothing(http: httpx.Client) -> None:
+def test_a_refusal_is_reported_and_changes_nothing(http: httpx.Client) -> None:
     opened(http, "ann", 100)
     for path, body, status, detail in (
         ("/accounts", {"id": "ann", "owner": "Eve"}, 409, "account ann is open already"),
@@ -89,7 +89,7 @@ def test_a_request_that_is_sent_again_takes_effect_once(http: httpx.Client) -> N
     assert balance(http, "ann") == 130
 
 
-def test_a_transfer_that_cannot_be_is_refused_or_undone(http: httpx.Client) -> None:
+def test_an_impossible_transfer_is_refused_or_undone(http: httpx.Client) -> None:
     opened(http, "ann", 100)
     too_much = http.post("/transfers", json={"source": "ann", "target": "ann", "amount": 101}).json()["id"]
     assert ended(http, too_much) == "refused: account ann has 100, which is less than 101"
@@ -99,7 +99,7 @@ def test_a_transfer_that_cannot_be_is_refused_or_undone(http: httpx.Client) -> N
         time.sleep(0.01)
 
 
-def test_an_account_from_which_very_much_is_taken_is_blocked(http: httpx.Client) -> None:
+def test_an_account_is_blocked_after_a_very_large_withdrawal(http: httpx.Client) -> None:
     opened(http, "ann", 2_000_000)
     http.post("/accounts/ann/withdrawals", json={"amount": 1_500_000}).raise_for_status()
     while (blocked := http.get("/accounts/ann").json()["blocked"]) is None:
@@ -125,7 +125,7 @@ def test_each_movement_has_a_receipt(http: httpx.Client, tmp_path: Path) -> None
     ]
 
 
-def test_a_service_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_bank_resumes_where_it_was(tmp_path: Path) -> None:
     wish = {"source": "ann", "target": "bob", "amount": 10}
     with (
         load.service(str(tmp_path)) as (url, process),
@@ -143,7 +143,7 @@ def test_a_service_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
             time.sleep(0.01)
 
 
-def test_the_configuration_file_is_right_and_contradicts_nothing() -> None:
+def test_the_configuration_file_is_valid_and_free_of_contradictions() -> None:
     command = Path(sys.executable).with_name("uno-actors")
     run = subprocess.run(
         [command, "check", "bank.toml"], cwd=HERE, capture_output=True, text=True, check=False
@@ -152,7 +152,7 @@ def test_the_configuration_file_is_right_and_contradicts_nothing() -> None:
     assert "warning" not in run.stdout
 
 
-def test_the_service_tells_how_it_is_and_stops_when_it_is_told_to(tmp_path: Path) -> None:
+def test_the_service_reports_its_health_and_stops_on_a_signal(tmp_path: Path) -> None:
     with load.service(str(tmp_path)) as (url, process):
         health = httpx.get(f"{url}/health").json()
         assert health["handlers"] == {"transfers": "live", "receipts": "live", "fraud": "live"}

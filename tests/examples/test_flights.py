@@ -93,7 +93,7 @@ class TestAircraft:
             [Cancel(flight=flight())],
         ],
     )
-    def test_what_is_told_twice_is_recorded_once(self, told):
+    def test_a_repeated_command_is_recorded_once(self, told):
         aircraft = Aircraft("N14228")
         assert [aircraft.handle(command) for command in told] == [True] * len(told)
         again = [command.model_copy(update={"command_id": "another"}) for command in told]
@@ -116,7 +116,7 @@ class TestAircraft:
             ([Depart(flight=flight(), delay=0)], Cancel(flight=flight()), "it has departed"),
         ],
     )
-    def test_what_cannot_be_is_rejected_and_leaves_no_trace(self, earlier, command, reason):
+    def test_an_impossible_command_is_rejected_and_leaves_no_trace(self, earlier, command, reason):
         aircraft = Aircraft("N14228")
         for one in earlier:
             aircraft.handle(one)
@@ -131,7 +131,7 @@ class TestAircraft:
         assert aircraft.handle(Cancel(flight=flight())) is True
 
     @given(st.permutations(range(1, 13)), st.randoms(use_true_random=False))
-    def test_a_year_is_known_whatever_the_order_of_its_months(self, months, chance):
+    def test_a_year_of_flights_is_recognised_in_any_order_of_months(self, months, chance):
         """The real file has them in the order 1, 10, 11, 12, 2, and a sender repeats what it has sent."""
         told = [command for month in months for command in commands_of_month(month)]
         aircraft = Aircraft("N14228")
@@ -153,7 +153,7 @@ class TestAircraft:
         size = sys.getsizeof(flights) + sum(map(sys.getsizeof, flights))
         assert size / len(flights) < 200
 
-    async def test_a_year_is_known_from_a_snapshot_too(self):
+    async def test_a_year_of_flights_is_recognised_from_a_snapshot_too(self):
         store = InMemoryEventStore()
         repository = EventSourcedRepository(Aircraft, store, snapshot_every=10)
         aircraft = Aircraft("N14228")
@@ -199,12 +199,12 @@ class TestTimetable:
             (CANCELLED.replace("NA", ""), "N18120", [(Cancel, None)]),
         ],
     )
-    def test_each_row_becomes_the_commands_that_it_tells_of(self, line, aircraft, commands):
+    def test_each_row_becomes_its_commands(self, line, aircraft, commands):
         assert aircraft_of(row(line)) == aircraft
         found = commands_of(row(line))
         assert [(type(command), getattr(command, "delay", None)) for command in found] == commands
 
-    def test_a_flight_is_known_by_number_and_schedule(self):
+    def test_a_flight_is_identified_by_number_and_schedule(self):
         (command,) = commands_of(row(CANCELLED))
         assert str(command.flight) == "EV4308 2013-01-01T21:30Z"
         assert (command.flight.origin, command.flight.destination) == ("EWR", "RDU")
@@ -222,12 +222,12 @@ class TestTimetable:
             ("2013,1,1,517", "row 2: TypeError"),
         ],
     )
-    def test_a_row_that_makes_no_sense_is_named(self, tmp_path, line, reason):
+    def test_a_row_that_makes_no_sense_is_reported(self, tmp_path, line, reason):
         file = written(tmp_path / "flights.csv", CANCELLED, line)
         with pytest.raises(ValueError, match=reason):
             list(orders(file))
 
-    def test_rows_are_read_as_they_are_wanted(self, tmp_path):
+    def test_rows_are_read_lazily(self, tmp_path):
         file = written(tmp_path / "flights.csv", ORDINARY, "nonsense")
         first, second = islice(orders(file), 2)
         assert str(first) == "depart N14228 UA1545 2013-01-01T10:15Z"
@@ -337,7 +337,7 @@ class TestIngest:
             "ValueError: EV4204 2013-01-02T00:30Z has no arrival delay",
         ]
 
-    async def test_what_is_sent_again_is_not_recorded_again(self, few, tmp_path):
+    async def test_commands_that_are_sent_again_are_not_recorded_again(self, few, tmp_path):
         await ingest(few, tmp_path, lambda _: None)
         acknowledged = tmp_path / "acknowledged.log"
         lines = acknowledged.read_text().splitlines(keepends=True)

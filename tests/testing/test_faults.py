@@ -10,7 +10,7 @@ def credited(amount: int) -> Credited:
     return Credited(amount=amount, aggregate_id="alice", aggregate_type="Account")
 
 
-async def test_a_store_fails_as_long_as_it_is_told_to() -> None:
+async def test_a_store_fails_for_the_length_of_the_block() -> None:
     store = InMemoryEventStore(EVENTS)
     with failing(store) as faults:
         for _ in range(2):
@@ -21,7 +21,7 @@ async def test_a_store_fails_as_long_as_it_is_told_to() -> None:
     assert "commit" not in vars(store)
 
 
-async def test_a_store_fails_so_often_with_the_error_that_is_given() -> None:
+async def test_a_store_fails_the_given_number_of_times_with_the_given_error() -> None:
     store = InMemoryEventStore(EVENTS)
     with failing(store, "read_log", StoreFull("this one", "no room"), times=1) as faults:
         with pytest.raises(StoreFull):

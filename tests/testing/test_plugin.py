@@ -3,7 +3,7 @@ import pytest
 pytest_plugins = ["pytester"]
 
 
-def test_the_fixtures_are_there_for_whoever_has_the_package(pytester: pytest.Pytester) -> None:
+def test_the_fixtures_come_with_the_installed_package(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         from uno_actors import DomainEvent, subscribe

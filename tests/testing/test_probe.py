@@ -37,7 +37,7 @@ async def test_a_probe_is_an_actor_that_replies() -> None:
         assert await probe.expect() == "told"
 
 
-async def test_messages_come_in_their_order_and_the_wrong_one_is_told() -> None:
+async def test_messages_come_in_order_and_a_wrong_one_is_reported() -> None:
     probe = Probe("mine")
     probe.receive(1)
     probe.receive("two")
@@ -47,7 +47,7 @@ async def test_messages_come_in_their_order_and_the_wrong_one_is_told() -> None:
         await probe.expect(str, str.isupper)
 
 
-async def test_others_can_be_passed_over() -> None:
+async def test_other_messages_can_be_skipped() -> None:
     probe = Probe()
     for message in (1, 2, "three", 4):
         probe.receive(message)
@@ -55,7 +55,7 @@ async def test_others_can_be_passed_over() -> None:
     assert probe.messages == [4]
 
 
-async def test_what_does_not_come_is_told_with_what_came() -> None:
+async def test_a_missing_message_is_reported_with_those_that_came() -> None:
     probe = Probe("mine")
     probe.receive(1)
     await probe.expect(int)
@@ -64,7 +64,7 @@ async def test_what_does_not_come_is_told_with_what_came() -> None:
     assert not probe._waiters
 
 
-async def test_something_where_nothing_was_expected_is_told() -> None:
+async def test_an_unexpected_message_is_reported() -> None:
     probe = Probe()
     asyncio.get_running_loop().call_later(0.01, probe.receive, "late")
     with pytest.raises(AssertionError, match="expected nothing and got 'late'"):

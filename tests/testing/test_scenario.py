@@ -78,7 +78,7 @@ class Tank(AggregateRoot):
 FULL = given(Tank, Filled(litres=10))
 
 
-def test_what_follows_is_as_expected() -> None:
+def test_a_scenario_passes_if_events_reply_and_state_are_as_expected() -> None:
     then = FULL.when(Empty(litres=4, by="ann")).then(Emptied(litres=4, by="ann")).replies(6).leaves(litres=6)
     assert then.aggregate.litres == 6
     (emptied,) = then.events
@@ -93,12 +93,12 @@ def test_several_commands_follow_one_another() -> None:
     given(Tank).when(Fill(litres=5), Empty(litres=5)).then(Filled(litres=5), Emptied(litres=5)).replies(0)
 
 
-def test_one_scenario_can_go_on_in_several_ways() -> None:
+def test_one_scenario_can_continue_in_several_ways() -> None:
     FULL.when(Empty(litres=10)).leaves(litres=0)
     FULL.when(Fill(litres=1)).leaves(litres=11)
 
 
-def test_a_rejection_ends_what_follows_and_leaves_no_trace() -> None:
+def test_a_rejection_ends_the_scenario_and_leaves_no_trace() -> None:
     then = FULL.when(Fill(litres=1), Empty(litres=12), Fill(litres=100))
     then.then(Filled(litres=1), CommandRejected("not so much in it")).leaves(litres=11)
     assert then.reply is None
@@ -130,12 +130,12 @@ def test_a_difference_shows_both_sides_and_the_fields() -> None:
     )
 
 
-def test_what_was_not_expected_is_a_difference() -> None:
+def test_an_unexpected_event_is_a_difference() -> None:
     with pytest.raises(AssertionError, match=r"\+ Filled\(litres=1\)"):
         FULL.when(Fill(litres=1)).then()
 
 
-def test_metadata_counts_where_it_is_given() -> None:
+def test_metadata_is_compared_where_it_is_given() -> None:
     FULL.when(Fill(litres=1)).then(Filled(litres=1, topic="tanks.filled"))
     with pytest.raises(AssertionError, match="topic is 'tanks.filled', expected 'tanks.other'"):
         FULL.when(Fill(litres=1)).then(Filled(litres=1, topic="tanks.other"))
@@ -146,7 +146,7 @@ def test_another_type_is_a_difference() -> None:
         FULL.when(Fill(litres=1)).then(Emptied)
 
 
-def test_wrong_replies_and_attributes_are_told() -> None:
+def test_wrong_replies_and_attributes_are_reported() -> None:
     then = FULL.when(Fill(litres=1))
     with pytest.raises(AssertionError, match="expected the reply 12, found 11"):
         then.replies(12)
@@ -156,14 +156,14 @@ def test_wrong_replies_and_attributes_are_told() -> None:
         FULL.when(Fill(litres=-1)).replies(1)
 
 
-def test_state_that_no_event_tells_of_is_found() -> None:
+def test_state_changed_without_an_event_is_found() -> None:
     with pytest.raises(
         AssertionError, match="colour is 'red' but 'grey' after a replay. Change state in apply"
     ):
         FULL.when(Paint(colour="red"))
 
 
-def test_objects_that_equal_only_themselves_are_not_taken_for_a_change() -> None:
+def test_objects_that_equal_only_themselves_are_not_mistaken_for_a_change() -> None:
     class Odd(Tank):
         aggregate_type = "Tank"
 
@@ -197,11 +197,11 @@ def test_a_past_that_cannot_be_applied_is_refused() -> None:
         given(Tank, Leaked())
 
 
-def test_errors_that_are_no_rejections_are_raised() -> None:
+def test_errors_other_than_rejections_are_raised() -> None:
     with pytest.raises(UnknownCommand):
         FULL.when(Unheard())
 
 
-def test_a_rejection_is_given_last() -> None:
+def test_a_rejection_must_be_the_last_expectation() -> None:
     with pytest.raises(ValueError, match="give it last"):
         FULL.when(Fill(litres=1)).then(CommandRejected(), Filled)
