@@ -194,8 +194,13 @@ async def test_a_system_stops_while_a_thread_is_out() -> None:
 # --- concurrency ---
 
 
+async def checkpoint_is(store: BankStore, name: str, position: int) -> bool:
+    return (await store.checkpoints()).get(name) == position
+
+
 async def test_events_of_different_aggregates_are_handled_at_once_and_those_of_one_in_order() -> None:
-    store, gates = BankStore(), defaultdict(asyncio.Event)
+    store = BankStore()
+    gates: dict[object, asyncio.Event] = defaultdict(asyncio.Event)
     begun: list[int] = []
     ended: list[int] = []
 
@@ -205,7 +210,12 @@ async def test_events_of_different_aggregates_are_handled_at_once_and_those_of_o
         await gates[event.amount].wait()
         ended.append(event.amount)
 
-    async with serving(store, abreast) as system:
+    @subscribe(name="last", start="earliest")
+    async def last(event: Credited) -> None:
+        if event.amount == 5:
+            await gates["last"].wait()
+
+    async with serving(store, abreast, last) as system:
         await store.append(*of("a", 1, 2), *of("b", 3), *of("c", 4))
         await until(lambda: begun == [1, 3])
         gates[3].set()
@@ -216,13 +226,16 @@ async def test_events_of_different_aggregates_are_handled_at_once_and_those_of_o
         await store.append(*of("d", 5))
         await until(lambda: begun == [1, 3, 4, 5])
         gates[5].set()
-        await asyncio.sleep(0.1)
-        assert (await store.checkpoints())["abreast"] == 0, "below the checkpoint all are done"
+        await until(lambda: ended == [3, 4, 5])
+        gates["last"].set()
+        # The checkpoints of all handlers are written together.
+        await until(lambda: checkpoint_is(store, "last", 5))
+        assert await checkpoint_is(store, "abreast", 0), "below the checkpoint all are done"
         gates[1].set()
         await until(lambda: begun == [1, 3, 4, 5, 2])
         gates[2].set()
         await system.settled()
-    assert await store.checkpoints() == {"abreast": 5}
+    assert await store.checkpoints() == {"abreast": 5, "last": 5}
 
 
 async def test_a_failing_event_is_tried_again_and_those_done_beside_it_are_not() -> None:

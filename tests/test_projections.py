@@ -350,14 +350,14 @@ class SlowCheckpoints(BankStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self.go_on, self.under_way = asyncio.Event(), False
+        self.go_on, self.under_way = asyncio.Event(), asyncio.Event()
         self.applied: list[int] = []
 
     async def save_progress(
         self, checkpoints: Mapping[str, int], *letters_and_views: Any, views: Sequence[ViewChange] = ()
     ) -> None:
         if "totals@1" in checkpoints and not views:
-            self.under_way = True
+            self.under_way.set()
             await self.go_on.wait()
         await super().save_progress(checkpoints, *letters_and_views, views=views)
         self.applied += [checkpoints["totals@1"]] if "totals@1" in checkpoints else []
@@ -366,16 +366,18 @@ class SlowCheckpoints(BankStore):
 async def test_a_slow_write_of_a_checkpoint_never_moves_a_projection_back() -> None:
     """One that catches up records by itself, while the router writes the checkpoints of all."""
 
+    store, handled = SlowCheckpoints(), []
+
     class TakesItsTime(Totals):
         async def handle(self, event: Credited, context: HandlerContext) -> None:
-            await asyncio.sleep(0.02)
+            await store.under_way.wait()
             await super().handle(event, context)
+            handled.append(event.amount)
 
-    store = SlowCheckpoints()
     await store.append(*credited(*range(1, 16)))
     async with serving(store, totals(kind=TakesItsTime)) as system:
-        await until(lambda: store.under_way)
-        await asyncio.sleep(0.1)
+        await until(lambda: len(handled) == 15)
+        await turns()  # it has recorded them, or waits for the write under way
         store.go_on.set()
         await system.settled()
     assert store.applied == sorted(store.applied)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.bank import BankStore, Credited, credited
 from tests.machine import patience
-from tests.waiting import ManualClock, until
+from tests.waiting import ManualClock, turns, until
 from uno_actors import ActorSystem, HandlerContext, Supervisor, subscribe
 from uno_actors.handlers.spec import EventHandler
 from uno_actors.store.port import Lease
@@ -115,7 +115,7 @@ async def test_lease_is_looked_for_once_a_second_only_while_it_is_missing(
     await pass_time(second, lambda: state(second) == "live")
     asked.clear()
     clock.advance(10.0)
-    await asyncio.sleep(0.01)
+    await turns()
     assert asked == []
     await second.stop()
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
-from tests.waiting import until
+from tests.waiting import turns, until
 from uno_actors import (
     Actor,
     ActorSystem,
@@ -189,13 +189,18 @@ async def test_a_plain_function_of_a_cancelled_actor_is_waited_for_so_that_no_tw
             running_now.remove(1)
             return len(running_now)
 
+        def quickly(self) -> list[int]:
+            return list(running_now)
+
     async with system() as running:
         actor = await running.spawn(Plain)
         first, second = actor.proxy().slowly(), actor.proxy().slowly()
         await until(entered.is_set)
         cell: Any = actor.actor_inbox.cell
         cell.turns.task.cancel()
-        await asyncio.sleep(0.05)
+        await turns()  # the cancellation has arrived, and the second would have been given to a worker
+        other = await running.spawn(Plain)
+        assert await other.proxy().quickly() == [1]  # on a worker that was given its work after the second's
         assert running_now == [1]
         leave.set()
         assert [await first, await second] == [0, 0]
@@ -379,12 +384,19 @@ async def test_a_task_of_ours_begins_also_if_it_is_cancelled_before_its_first_st
 
 
 async def test_a_cancelled_caller_of_end_of_leaves_the_task_alone() -> None:
-    task = begin(asyncio.get_running_loop(), asyncio.sleep(0.05, "done"))
+    go_on = asyncio.Event()
+
+    async def work() -> str:
+        await go_on.wait()
+        return "done"
+
+    task = begin(asyncio.get_running_loop(), work())
     waiting = asyncio.ensure_future(end_of(task, "the work"))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+    go_on.set()
     assert await end_of(task, "the work") == "done"
 
 
@@ -758,6 +770,7 @@ async def test_an_actor_that_stops_spawns_no_other_that_would_outlive_the_system
 async def test_settled_in_a_handler_is_an_error_at_once_that_names_the_handler_and_the_remedy() -> None:
     errors: list[Exception] = []
     left_behind: list[asyncio.Task[None]] = []
+    handled = asyncio.Event()
     running = system()
 
     async def waits(event: Deposited) -> None:
@@ -768,7 +781,7 @@ async def test_settled_in_a_handler_is_an_error_at_once_that_names_the_handler_a
 
     async def leaves_behind(event: Deposited) -> None:
         async def later() -> None:
-            await asyncio.sleep(0.05)
+            await handled.wait()
             await running.settled()
 
         left_behind.append(asyncio.ensure_future(later()))
@@ -778,6 +791,7 @@ async def test_settled_in_a_handler_is_an_error_at_once_that_names_the_handler_a
     async with running:
         await running.publisher.publish(Deposited(amount=1))
         await running.settled(10)
+        handled.set()
         (error,) = errors
         assert "handler waits waits for settled()" in str(error)
         assert "outside" in str(error)
@@ -810,10 +824,20 @@ def test_to_run_a_coroutine_on_the_loops_own_thread_is_an_error_and_no_standstil
         running.spawn(Blocks).get(timeout=5).ask("x").get(timeout=5)
 
 
-async def test_a_worker_that_waits_for_a_closed_loop_does_not_wait_forever() -> None:
+async def test_a_worker_that_waits_for_a_closed_loop_does_not_wait_forever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     ended = threading.Event()
     loop = asyncio.new_event_loop()
     dispatcher = Dispatcher(loop)
+    handed_over, call = threading.Event(), loop.call_soon_threadsafe
+
+    def observed(*arguments: Any) -> asyncio.Handle:
+        handle = call(*arguments)
+        handed_over.set()
+        return handle
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", observed)
 
     def waits() -> None:
         try:
@@ -822,7 +846,8 @@ async def test_a_worker_that_waits_for_a_closed_loop_does_not_wait_forever() -> 
             ended.set()
 
     dispatcher.workers.submit(waits)
-    await asyncio.sleep(0.05)  # the loop never runs
+    await until(handed_over.is_set)  # to a loop that never runs
+    assert not ended.is_set()
     loop.close()
     await until(ended.is_set)
     dispatcher.workers.close()

@@ -1,17 +1,25 @@
 """Waiting in tests for conditions."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any
+
+import pytest
 
 from uno_actors.testing import ManualClock
 
-__all__ = ["ManualClock", "soon", "turns", "until"]
+__all__ = ["ManualClock", "calls_of", "soon", "turns", "until"]
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Return when ``condition()`` holds; the deadline is that of the test."""
-    while not condition():  # noqa: ASYNC110 - conditions have many causes
+    """Return when ``condition()``, or what it returns to be awaited, is true; the deadline is that of the test."""
+    while not await _value(condition()):  # noqa: ASYNC110 - conditions have many causes
         await asyncio.sleep(0.001)
+
+
+async def _value(found: object) -> object:
+    return await found if isinstance(found, Awaitable) else found
 
 
 async def soon(condition: Callable[[], object]) -> None:
@@ -24,3 +32,21 @@ async def turns(count: int = 20) -> None:
     """Let everything that is ready on the loop run, and what it makes ready too."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+def calls_of(patch: pytest.MonkeyPatch, owner: object, name: str) -> list[object]:
+    """A list that grows by one at each call of the method ``name`` of ``owner``, an object or a class.
+
+    For tests that something is tried again, or looked at, and nothing comes of it: a call that begins shows that the
+    one before has ended.
+    """
+    calls: list[object] = []
+    method = getattr(owner, name)
+
+    @wraps(method)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        return method(*args, **kwargs)
+
+    patch.setattr(owner, name, counted)
+    return calls

@@ -17,6 +17,7 @@ import msgpack
 import pytest
 
 from tests.machine import patience
+from tests.waiting import calls_of, until
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import (
     ConcurrencyConflict,
@@ -607,9 +608,10 @@ async def test_closing_waits_for_a_copy_however_long_it_takes(
         monkeypatch.setattr(f"{module}.PATIENCE", 0.02)
     store = open_at(tmp_path / "store")
     await store.append(noted("a"))
-    with store.gate:  # as while it is copied
+    attempts = calls_of(monkeypatch, store.gate, "lock")
+    with store.gate:  # as during a copy
         closing = asyncio.ensure_future(store.close())
-        await asyncio.sleep(0.1)
+        await until(lambda: len(attempts) >= 3 or closing.done())
         assert not closing.done()
     await asyncio.wait_for(closing, patience(5))
     async with open_at(tmp_path / "store") as again:

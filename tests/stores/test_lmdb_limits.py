@@ -18,7 +18,7 @@ import uno_stores.lmdb.environment
 import uno_stores.lmdb.errors
 import uno_stores.lmdb.writer
 from tests.machine import patience
-from tests.waiting import until
+from tests.waiting import turns, until
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import (
     EventNotSerializable,
@@ -560,7 +560,7 @@ async def _together(env: lmdb.Environment, work: list[Awaitable[Any]]) -> list[A
     """Do it in one or two groups: the writer waits until all has been handed over."""
     with env.begin(write=True) as txn:
         tasks = [asyncio.ensure_future(each) for each in work]
-        await asyncio.sleep(0.01)
+        await turns()
         txn.abort()
     return await asyncio.gather(*tasks, return_exceptions=True)
 

@@ -20,12 +20,13 @@ import pytest
 from tests.crash_worker import Forked, PartDeposited
 from tests.machine import patience
 from tests.test_crash import Heard, check
-from tests.waiting import until
+from tests.waiting import calls_of, until
 from uno_actors import ActorSystem, StoreForked, SystemNotRunning
 from uno_actors.domain.events import EventRegistry
 from uno_actors.store.records import Append
 from uno_actors.testing.contract.events import Noted
 from uno_stores.lmdb import LmdbEventStore
+from uno_stores.lmdb.environment import Environment
 
 REGISTRY = EventRegistry([Noted])
 ROOT = Path(__file__).parent.parent.parent
@@ -305,14 +306,38 @@ async def test_events_of_another_process_are_heard_of_within_fifty_milliseconds(
         await until(lambda: store._watcher.loop is None)  # without a listener, the watcher stops
 
 
-async def test_checkpoints_of_another_process_are_no_news(tmp_path: Path) -> None:
-    async with open_at(tmp_path) as store:
+SAVE_A_CHECKPOINT_AND_APPEND = """
+import asyncio, sys
+from uno_actors import open_store
+from uno_actors.testing.contract.events import Noted
+
+async def main():
+    async with open_store(f"lmdb:{sys.argv[1]}") as store:
+        await store.save_progress({"mail": 1})
+        print("saved", flush=True)
+        sys.stdin.readline()
+        await store.append(Noted(text="after it"))
+        print("appended", flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_listeners_are_not_called_for_checkpoints_of_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_at(tmp_path) as store, program(SAVE_A_CHECKPOINT_AND_APPEND, tmp_path) as other:
         heard: list[None] = []
         store.on_commit(lambda: heard.append(None))
-        with store._environment.env.begin(write=True, db=store._environment.databases.checkpoints) as txn:
-            txn.put(b"other", b"x")
-        await asyncio.sleep(0.1)
+        assert await line(other) == "saved"
+        assert await store.checkpoints() == {"mail": 1}
+        looks = calls_of(monkeypatch, Environment, "reading")
+        await until(lambda: len(looks) >= 2)
         assert heard == []
+        await tell(other, "append")
+        assert await line(other) == "appended"
+        await until(lambda: heard)
+        assert heard == [None]
 
 
 # --- a handler in two processes ----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from tests.bank import Account, Credit
 from tests.machine import patience
 from tests.postgres import postgres
 from tests.stores.test_lmdb_processes import in_forked_child, in_new_loop, line, program, some_processes, tell
-from tests.waiting import until
+from tests.waiting import calls_of, until
 from uno_actors import (
     ActorSystem,
     ConcurrencyConflict,
@@ -37,6 +37,7 @@ from uno_actors.store.records import Append, Appended
 from uno_actors.testing.contract.events import Noted
 from uno_stores.sql import METADATA, DatabaseEventStore, create_database_event_store
 from uno_stores.sql.errors import InvalidSession
+from uno_stores.sql.waiting import Patience
 
 REGISTRY = EventRegistry([Noted])
 MakeUrl = Callable[[], Any]
@@ -212,7 +213,8 @@ async def test_nobody_else_uses_the_one_connection_of_memory_during_a_callers_tr
             await store.append(noted("2"), session=session)
             reading = asyncio.create_task(texts(store))
             writing = asyncio.create_task(store.append(noted("3", "b")))
-            await asyncio.wait([reading, writing], timeout=0.05)
+            for _ in range(20):  # each is answered after what the others had sent on the one connection
+                await session.execute(text("SELECT 1"))
             assert not reading.done()
             assert not writing.done()
             await (session.commit() if end == "commit" else session.rollback())
@@ -279,16 +281,25 @@ async def test_a_conflict_leaves_the_callers_transaction_as_it_was(orders: Async
         assert await texts(store) == ["1", "2"]
 
 
-async def test_a_system_waits_for_a_callers_transaction_and_then_goes_on(orders: AsyncEngine) -> None:
-    async with opened(orders) as store, ActorSystem(store, aggregates=[Account], handlers=[]) as system:
-        async with AsyncSession(orders) as session:
+async def test_a_system_waits_for_a_callers_transaction_and_then_goes_on(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_sqlite = url.startswith("sqlite")
+    engine = create_async_engine(url, connect_args={"timeout": 0.01} if on_sqlite else {})
+    async with opened(engine) as store, ActorSystem(store, aggregates=[Account], handlers=[]) as system:
+        async with AsyncSession(engine) as session:
             await store.append(noted("1", "x"), session=session)
+            attempts = calls_of(monkeypatch, Patience, "again")
             reply = asyncio.ensure_future(_credit(system))
-            await asyncio.sleep(0.05)
+            if on_sqlite:
+                await until(lambda: len(attempts) >= 2 or reply.done())
+            else:
+                await _waits_for_a_lock(reply)
             assert not reply.done()
             await session.commit()
         assert await reply == 5
         assert [position for position, _ in await store.read_log()] == [1, 2]
+    await engine.dispose()
 
 
 async def _credit(system: ActorSystem) -> int:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from tests.crash_worker import Account, Deposit, PartDeposited
 from tests.machine import patience
 from tests.postgres import PostgresServer, postgres
-from tests.waiting import until
+from tests.waiting import calls_of, until
 from uno_actors import (
     ActorSystem,
     HandlerContext,
@@ -28,6 +28,8 @@ from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import UnoError
 from uno_actors.testing.contract.events import Noted
 from uno_stores.sql import DatabaseEventStore
+from uno_stores.sql.notifications import Wire
+from uno_stores.sql.waiting import Patience
 
 REGISTRY = EventRegistry([Noted])
 
@@ -332,7 +334,10 @@ async def test_a_name_that_was_taken_and_given_back_meanwhile_is_not_kept_from_o
         assert await third.lease("mail") is not None
 
 
-async def test_a_lease_that_is_asked_for_when_the_store_closes_is_not_had_by_it() -> None:
+async def test_a_lease_that_is_requested_while_the_store_closes_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closes = calls_of(monkeypatch, Wire, "close")
     url = await postgres().new_url()
     async with opened(url) as other:
         engine = create_async_engine(url)
@@ -345,7 +350,7 @@ async def test_a_lease_that_is_asked_for_when_the_store_closes_is_not_had_by_it(
                 lambda: store._connections.wire is not None and bool(store._connections.wire.leases._taking)
             )
             closing = asyncio.create_task(store.close())
-            await asyncio.wait([closing], timeout=0.05)
+            await until(lambda: closes)  # and waits for its turn
         await closing
         with pytest.raises(StoreUnavailable):
             await asking
@@ -363,8 +368,8 @@ def own_server() -> Any:
     server.remove()
 
 
-async def test_what_is_asked_of_a_server_that_is_away_is_answered_when_it_is_back(
-    own_server: PostgresServer,
+async def test_calls_while_the_server_is_away_are_answered_when_it_is_back(
+    own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(await own_server.new_url()) as store:
         await store.append(noted("1"))
@@ -372,8 +377,9 @@ async def test_what_is_asked_of_a_server_that_is_away_is_answered_when_it_is_bac
         reading = asyncio.create_task(texts(store))
         writing = asyncio.create_task(store.append(noted("2"), expected_version=1))
         leasing = asyncio.create_task(store.lease("mail"))
-        await asyncio.sleep(0.05)
-        assert not reading.done()
+        attempts = calls_of(monkeypatch, Patience, "again")
+        await until(lambda: len(attempts) >= 6)  # each is tried again, one of them at least twice
+        assert not any(task.done() for task in (reading, writing, leasing))
         await asyncio.to_thread(own_server.start)
         assert (await reading)[:1] == ["1"]
         assert [position for position, _ in await writing] == [2]
