@@ -1,6 +1,7 @@
 """The bounded queue in front of an actor."""
 
 import threading
+from collections.abc import Callable
 from typing import Any, get_args
 
 import pykka
@@ -39,6 +40,11 @@ def tell(message: object = "!") -> Envelope:
     return Envelope(message)
 
 
+class Turns:
+    def __init__(self, schedule: Callable[[], None]) -> None:
+        self.schedule = schedule
+
+
 def test_messages_come_out_in_the_order_in_which_they_were_put() -> None:
     mailbox = make_mailbox()
     for number in range(3):
@@ -52,7 +58,7 @@ def test_messages_come_out_in_the_order_in_which_they_were_put() -> None:
 def test_a_message_wakes_the_actor_unless_another_already_did() -> None:
     mailbox = make_mailbox()
     seen: list[int] = []
-    mailbox.wake = lambda: seen.append(len(mailbox))
+    mailbox.turns = Turns(lambda: seen.append(len(mailbox)))
     mailbox.add(tell())
     mailbox.add(tell())
     assert seen == [1], "the message is there when the actor is woken"
@@ -182,7 +188,7 @@ def test_closing_answers_all_waiting_asks(caplog: pytest.LogCaptureFixture) -> N
 def test_a_closed_mailbox_answers_every_ask() -> None:
     mailbox = make_mailbox()
     woken: list[None] = []
-    mailbox.wake = lambda: woken.append(None)
+    mailbox.turns = Turns(lambda: woken.append(None))
     mailbox.close()
     envelope, reply = ask()
     mailbox.add(envelope)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import ManualClock, until
-from uno_actors import ActorSystem, AggregateRoot, Command, DomainEvent, handles, subscribe
+from uno_actors import Actor, ActorSystem, AggregateRoot, Command, DomainEvent, handles, subscribe
 
 
 class Count(Command[int]):
@@ -61,6 +61,37 @@ async def test_beyond_max_active_the_oldest_are_passivated_and_come_back_with_th
                 assert system.statistics().active_aggregates <= 10
         assert await system.aggregate(Counter, "counter-7").ask(Count()) == 4
         assert system.statistics().passivations >= 140
+
+
+class Echo(Actor):
+    async def on_receive(self, message: object) -> object:
+        return message
+
+
+async def test_an_actor_costs_little_memory_and_little_garbage_collection() -> None:
+    """What it seldom needs is made when it is needed: every further object costs each full garbage collection time."""
+    count = 2000
+
+    def used() -> tuple[float, float]:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] / count, len(gc.get_objects()) / count
+
+    async with ActorSystem(handlers=[]) as system:
+        await (await system.spawn(Echo)).ask("what is made once")
+        tracemalloc.start()
+        try:
+            empty_bytes, empty_objects = used()
+            refs = [await system.spawn(Echo) for _ in range(count)]
+            idle_bytes, idle_objects = used()
+            for ref in refs:
+                await ref.ask("hello")
+            asked_bytes, asked_objects = used()
+        finally:
+            tracemalloc.stop()
+    assert idle_bytes - empty_bytes <= 900
+    assert idle_objects - empty_objects <= 7.5
+    assert asked_bytes - empty_bytes <= 1800, "its queue of messages, once it has had one, takes 760"
+    assert asked_objects - empty_objects <= 8.5
 
 
 async def test_an_idle_aggregate_costs_little_and_passivation_gives_everything_back(tmp_path: Path) -> None:

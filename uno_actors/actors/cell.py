@@ -82,18 +82,29 @@ class ActorCell:
         faults: What happens when it fails.
     """
 
-    # Class attributes are the defaults: most actors never need a value of their own.
-    name: str | None = None
-    handling: Envelope | None = None
-    handled = 0
-    waits: list[PendingReply] | None = None
-    is_set_up = False
-    is_open = False
-    was_killed = False
-    _has_ended = False
-    _relations: Relations | None = None
-    _stash: Stash | None = None
-    _timers: Timers | None = None
+    __slots__ = (
+        "_faults",
+        "_has_ended",
+        "_host",
+        "_relations",
+        "_stash",
+        "_timers",
+        "actor",
+        "dispatcher",
+        "handled",
+        "handling",
+        "has_on_start",
+        "has_on_stop",
+        "inbox",
+        "is_open",
+        "is_set_up",
+        "name",
+        "started",
+        "stopped",
+        "turns",
+        "waits",
+        "was_killed",
+    )
 
     def __init__(
         self,
@@ -113,10 +124,21 @@ class ActorCell:
         self.stopped: StopFlag = own.actor_stopped
         self.dispatcher = dispatcher
         self.started = started
+        self.name: str | None = None
+        self.handling: Envelope | None = None
+        self.handled = 0
+        self.waits: list[PendingReply] | None = None
+        self.is_set_up = self.is_open = self.was_killed = self._has_ended = False
         self._host = host
+        # Made when first needed: most actors have none of them, and a system may have a million actors.
+        self._faults: Faults | None = None
+        self._relations: Relations | None = None
+        self._stash: Stash | None = None
+        self._timers: Timers | None = None
+        if stops_all or on_failed is not None or factory is not None:
+            self._faults = Faults(self, factory, on_failed, stops_all=stops_all)
         traits = _traits(type(actor))
         self.has_on_start, self.has_on_stop = traits.starts, traits.stops
-        self.faults = Faults(self, factory, on_failed, stops_all=stops_all)
         self.turns: Turns
         if traits.on_loop and not own_thread:
             self.turns = LoopTurns(self, is_async=traits.is_async)
@@ -136,7 +158,7 @@ class ActorCell:
         if not self.has_on_start:
             self.is_set_up = True
             self.has_begun()
-        self.inbox.wake = self.turns.schedule
+        self.inbox.turns = self.turns
         self.inbox.woken = True
         if self.is_set_up and self.inbox.empty():
             self.turn_ended(False)
@@ -146,7 +168,7 @@ class ActorCell:
     def stop(self) -> Future[None]:
         """Stop the actor after the messages that wait; the future is set when ``on_stop`` has run."""
         stopped: Future[None] = Future()
-        if self.faults.is_suspended:
+        if self._has_failed:
             self.retire()
             self._close()
         elif not self.stopped.up:
@@ -179,7 +201,8 @@ class ActorCell:
         self.retire()
         if self.started is not None:
             self.started.offer_exception(ActorDeadError(f"{self} was abandoned while it started"))
-        self.faults.end_restart(ActorDeadError(f"{self} was abandoned while it was restarted"))
+        if self._faults is not None:
+            self._faults.end_restart(ActorDeadError(f"{self} was abandoned while it was restarted"))
         self._close()
         handling, task = self.handling, self.turns.task
         asker = None if handling is None else handling.reply_to
@@ -198,6 +221,8 @@ class ActorCell:
         if self.started is not None:
             self.started.offer(self.actor.actor_ref)
             self.started = None
+        if self._faults is not None:
+            self._faults.end_restart()
 
     def stop_plainly(self, envelope: Envelope) -> bool:
         """Stop at this message if that calls nothing of the actor; whether it has stopped so."""
@@ -224,7 +249,7 @@ class ActorCell:
         if has_stopped:
             self._close()
             return
-        if self.faults.is_suspended:
+        if self._has_failed:
             return  # it still counts as woken, so that no message wakes it
         self.inbox.woken = False  # first: a message that arrives from now on wakes it again
         if not self.is_set_up or not self.inbox.empty():
@@ -260,14 +285,32 @@ class ActorCell:
     # --- for its supervisor ---
 
     @property
+    def faults(self) -> Faults:
+        """What happens when it fails."""
+        if self._faults is None:
+            with once:
+                if self._faults is None:
+                    self._faults = Faults(self, None, None, stops_all=False)
+        return self._faults
+
+    @property
+    def _has_failed(self) -> bool:
+        return self._faults is not None and self._faults.is_suspended
+
+    @property
     def is_suspended(self) -> bool:
         """Whether its instance has failed or was halted, so that it waits for `restart` or `resume`."""
-        return self.faults.is_suspended and not self._has_ended
+        return self._has_failed and not self._has_ended
 
     @property
     def restarts(self) -> int:
         """How often it was restarted."""
-        return self.faults.restarts
+        return 0 if self._faults is None else self._faults.restarts
+
+    @property
+    def failed(self) -> int:
+        """Messages whose handling raised."""
+        return 0 if self._faults is None else self._faults.count
 
     def restart(self, retry: Envelope | None = None) -> Future[None]:
         """See `Faults.restart`."""

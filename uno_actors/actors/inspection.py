@@ -76,22 +76,6 @@ class Running(Protocol):
         """The coroutine of the actor that waits for something now."""
 
 
-class Failing(Protocol):
-    """How often a cell has failed."""
-
-    @property
-    def is_suspended(self) -> bool:
-        """Whether it waits for its supervisor."""
-
-    @property
-    def restarts(self) -> int:
-        """How often it was restarted."""
-
-    @property
-    def count(self) -> int:
-        """Messages whose handling raised."""
-
-
 class Inspected(Protocol):
     """What inspection reads from a cell."""
 
@@ -108,8 +92,16 @@ class Inspected(Protocol):
         """Where it runs now."""
 
     @property
-    def faults(self) -> Failing:
-        """How often it has failed."""
+    def is_suspended(self) -> bool:
+        """Whether it waits for its supervisor."""
+
+    @property
+    def restarts(self) -> int:
+        """How often it was restarted."""
+
+    @property
+    def failed(self) -> int:
+        """Messages whose handling raised."""
 
     @property
     def handling(self) -> Envelope | None:
@@ -143,8 +135,8 @@ def statistics_of(cell: Inspected) -> ActorStatistics:
         oldest=inbox.oldest(),
         stashed=cell.stashed,
         handled=cell.handled,
-        failed=cell.faults.count,
-        restarts=cell.faults.restarts,
+        failed=cell.failed,
+        restarts=cell.restarts,
         doing=doing(cell),
     )
 
@@ -160,7 +152,7 @@ def messages_of(cells: Iterable[Inspected]) -> MessageStatistics:
         if (age := inbox.oldest()) is not None:
             ages.append(age)
         handled += cell.handled
-        failed += cell.faults.count
+        failed += cell.failed
     return MessageStatistics(waiting, peak, max(ages, default=None), handled, failed)
 
 
@@ -168,7 +160,7 @@ def state_of(cell: Inspected) -> ActorState:
     """What the actor is doing, in one word."""
     if cell.has_stopped:
         return "stopped"
-    if cell.faults.is_suspended:
+    if cell.is_suspended:
         return "failed"
     if not cell.has_started:
         return "starting"

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
 from typing_extensions import override
 
@@ -65,6 +65,25 @@ class MailboxPolicy:
 
 DEFAULT = MailboxPolicy()
 
+
+class Schedulable(Protocol):
+    """The turns of an actor, as its mailbox sees them."""
+
+    def schedule(self) -> None:
+        """Have a turn soon; from any thread."""
+
+
+class _NotStarted:
+    """Stands for the turns of an actor that has not started."""
+
+    __slots__ = ()
+
+    def schedule(self) -> None:
+        """Do nothing: the start will schedule the first turn."""
+
+
+NOT_STARTED = _NotStarted()
+
 _once = threading.RLock()
 """Guards steps that happen once in a mailbox's life."""
 
@@ -82,8 +101,8 @@ class Mailbox:
     Attributes:
         cell: Handles the messages.
         dead: Keeps messages that will not be handled.
-        wake: Called when there is a message to take, unless `woken`.
-        woken: Whether `wake` was called and the actor has not become idle since.
+        turns: Scheduled when there is a message to take, unless `woken`.
+        woken: Whether a turn was scheduled and the actor has not become idle since.
         peak: The most messages that ever waited.
     """
 
@@ -96,7 +115,7 @@ class Mailbox:
         "dead",
         "peak",
         "policy",
-        "wake",
+        "turns",
         "woken",
     )
 
@@ -105,7 +124,7 @@ class Mailbox:
         self._urn: str | None = None
         self.cell: AskTarget | None = None
         self.dead = dead_messages
-        self.wake: Callable[[], None] = _not_started
+        self.turns: Schedulable = NOT_STARTED
         self.woken = False
         self.peak = 0
         self._queue: ArrivalQueue | PriorityQueue | None = None  # made for the first message
@@ -164,7 +183,7 @@ class Mailbox:
             self._lose_all()
         elif not self.woken:
             self.woken = True
-            self.wake()
+            self.turns.schedule()
 
     def take(self) -> Envelope | None:
         """The next message, or ``None``."""
@@ -189,7 +208,7 @@ class Mailbox:
             self._lose_all()
         elif not self.woken:
             self.woken = True
-            self.wake()
+            self.turns.schedule()
 
     def place(self, reply: object) -> int | None:
         """The place of the message whose asker waits for ``reply``, from 1; ``None`` if it was taken."""
@@ -287,7 +306,7 @@ class OrderedMailbox(Mailbox):
             loser, parked = self._admit(envelope)
         if loser is not envelope and not self.woken:
             self.woken = True
-            self.wake()
+            self.turns.schedule()
         if loser is not None:
             self.lose(loser)
         if parked is not None and parked.room is not None and not parked.room.wait(WAIT_SECONDS):
@@ -369,7 +388,3 @@ class _Parked:
 
     envelope: Envelope
     room: threading.Event | None
-
-
-def _not_started() -> None:
-    """The wake-up of a mailbox whose actor has not started."""

@@ -15,6 +15,8 @@ from uno_actors.errors import InvalidNumber
 class ArrivalQueue(deque[Envelope]):
     """Messages in order of arrival."""
 
+    __slots__ = ()
+
     def remove_oldest(self) -> Envelope | None:
         """Remove the oldest message; signals stay."""
         for place, envelope in enumerate(self):

@@ -21,13 +21,16 @@ class Lives(Protocol):
 
     actor: Any
     inbox: Mailbox
-    faults: Faults
     handling: Envelope | None
     is_set_up: bool
     was_killed: bool
     has_on_start: bool
     has_on_stop: bool
     started: Future[Any] | None
+
+    @property
+    def faults(self) -> Faults:
+        """What happens when it fails."""
 
     @property
     def relations(self) -> Relations:
@@ -64,7 +67,6 @@ def set_up(cell: Lives) -> Calls:
             cell.started.offer_exception(error)
     else:
         cell.has_begun()
-        cell.faults.end_restart()
     cell.started = None
 
 

@@ -58,13 +58,13 @@ class Turns:
         suspended: The coroutine of the actor that waits for something now.
     """
 
-    # Class attributes are the defaults: most actors never need a value of their own.
-    task: "asyncio.Task[None] | None" = None
-    thread: int | None = None
-    suspended: Coroutine[Any, Any, Any] | None = None
+    __slots__ = ("_cell", "suspended", "task", "thread")
 
     def __init__(self, cell: TurnTaker) -> None:
         self._cell = cell
+        self.task: asyncio.Task[None] | None = None
+        self.thread: int | None = None
+        self.suspended: Coroutine[Any, Any, Any] | None = None
 
     def schedule(self) -> None:
         """Have a turn soon; from any thread."""
@@ -151,12 +151,13 @@ class LoopTurns(Turns):
         is_async: Whether ``on_receive`` is a coroutine function.
     """
 
-    _is_posted = False  # a turn will come
-    _is_running = False
+    __slots__ = ("_is_async", "_is_posted", "_is_running")
 
     def __init__(self, cell: TurnTaker, *, is_async: bool) -> None:
-        self._cell = cell
+        super().__init__(cell)
         self._is_async = is_async
+        self._is_posted = False  # a turn will come
+        self._is_running = False
 
     @override
     def schedule(self) -> None:
@@ -265,8 +266,10 @@ class WorkerTurns(Turns):
         own_pool: Default is the dispatcher's pool.
     """
 
+    __slots__ = ("_lock", "_own_pool")
+
     def __init__(self, cell: TurnTaker, own_pool: WorkerPool | None) -> None:
-        self._cell = cell
+        super().__init__(cell)
         self._own_pool = own_pool
         self._lock = threading.Lock()  # held by the worker thread whose turn it is
 

@@ -21,6 +21,7 @@ from uno_actors.causality import _current as _current_cause
 from uno_actors.causality import current_cause
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.events import DomainEvent
+from uno_actors.domain.exactness import is_exact
 from uno_actors.domain.payloads import unshared
 from uno_actors.errors import InvalidHandler, as_error
 from uno_actors.handlers.failures import error_text
@@ -290,15 +291,17 @@ class EventBus:
         if not tiers:
             return
         event = with_cause(event)
+        # Of several handlers each receives a copy, unless nothing in the event can change.
+        copied = (len(tiers) > 1 or len(tiers[0]) > 1) and not is_exact(event)
         begun = 0
         token = _current_cause.set(event.cause)  # does the same as `caused_by`, in half the time
         try:
             for tier in tiers:
                 begun += 1
                 if len(tier) == 1:  # most events have one handler: run it in the caller's task
-                    await self._run(tier[0], event, position, errors, shared=len(tiers) > 1)
+                    await self._run(tier[0], event, position, errors, copied=copied)
                 else:
-                    await self._run_tier(tier, event, position, errors)
+                    await self._run_tier(tier, event, position, errors, copied=copied)
         except asyncio.CancelledError:
             for tier in tiers[begun:]:
                 for subscription in tier:
@@ -314,16 +317,18 @@ class EventBus:
         event: DomainEvent,
         position: int,
         errors: list[BaseException],
+        *,
+        copied: bool,
     ) -> None:
         """Run several handlers of ``event`` concurrently."""
         dispatcher = self._dispatcher()
         if dispatcher.depth >= MAX_DEPTH:  # nested publishing; Python's recursion limit ends it
             for subscription in tier:
-                await self._run(subscription, event, position, errors, shared=True)
+                await self._run(subscription, event, position, errors, copied=copied)
             return
         running = ConcurrentRuns(dispatcher)
         for subscription in tier:
-            running.start(self._run(subscription, event, position, errors, shared=True))
+            running.start(self._run(subscription, event, position, errors, copied=copied))
         await running.end()
 
     def _dispatcher(self) -> Dispatcher:
@@ -354,12 +359,9 @@ class EventBus:
         position: int,
         errors: list[BaseException],
         *,
-        shared: bool,
+        copied: bool,
     ) -> None:
-        """Run one handler on ``event``. Raise nothing except the cancellation of this call.
-
-        If other handlers share the event and it contains mutable values, the handler receives a copy.
-        """
+        """Run one handler on ``event``, or on a copy. Raise nothing except the cancellation of this call."""
         task = asyncio.current_task()
         cancelled = 0 if task is None else task.cancelling()
         try:
@@ -367,7 +369,7 @@ class EventBus:
             if handler is None:
                 handler = subscription.handler = subscription.spec.instantiate()
             context = self._context(subscription, event, position) if handler.takes_context else None
-            mine = unshared(event) if shared else event
+            mine = unshared(event) if copied else event
             given = mine if subscription.spec.batch is None else [mine]
             arguments = (given,) if context is None else (given, context)
             if handler.is_async:
