@@ -1,0 +1,161 @@
+"""The announcement of this node: it is made when the system starts, renewed in time, changed, and withdrawn at the end.
+
+A running system has one. All that divide work among the nodes read the members here: `uno_actors.cluster.node` routes
+commands by them, and handlers are spread over them.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from uno_actors.clock import Clock, Timer
+from uno_actors.errors import describe
+from uno_actors.logs import get_logger
+from uno_actors.store.membership import Member, Membership
+
+RENEWALS = 3
+"""How often an announcement is renewed within the time after which it ends."""
+
+
+class Announcement:
+    """This node among the members, and the view of the others. Lives on the event loop.
+
+    A view may be old by the time that an announcement lasts. A node whose loop hangs renews nothing, and ends.
+
+    Args:
+        membership: Of the store.
+        member: This node.
+        seconds: Until an announcement ends that is not renewed; the same as `EventStore.membership` was given.
+        clock: Times the renewals.
+        start_task: Starts a coroutine as a task of the system.
+    """
+
+    def __init__(
+        self,
+        membership: Membership,
+        member: Member,
+        seconds: float,
+        clock: Clock,
+        start_task: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._membership = membership
+        self._member = member
+        self._others: tuple[Member, ...] = ()
+        self._clock = clock
+        self._start_task = start_task
+        self._listeners: list[Callable[[], object]] = []
+        self._every = seconds / RENEWALS
+        self._timer: Timer | None = None
+        self._announcing = False  # a call of the store is under way
+        self._again = False  # and another is needed after it
+        self._failed = False  # the last one failed
+        self._is_over = False
+        self._log = get_logger(node=member.name)
+
+    @property
+    def member(self) -> Member:
+        """This node, as it announces itself now."""
+        return self._member
+
+    @property
+    def others(self) -> tuple[Member, ...]:
+        """The other members, sorted by id, as last seen."""
+        return self._others
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All members, this one included, sorted by id."""
+        return tuple(sorted((*self._others, self._member), key=lambda member: member.id))
+
+    @property
+    def renewed_every(self) -> float:
+        """Seconds between two renewals."""
+        return self._every
+
+    def when_changed(self, listener: Callable[[], object]) -> None:
+        """Have ``listener`` called on the event loop after each change of `members`."""
+        self._listeners.append(listener)
+
+    async def start(self) -> None:
+        """Announce this node and take the first view of the others.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached.
+        """
+        self._membership.when_changed(self.refresh)
+        self._see(await self._membership.announce(self._member))
+        self._renew_later()
+
+    def change(self, **fields: Any) -> None:
+        """Change fields of this node's announcement. `members` shows it at once, the other nodes see it soon."""
+        member = replace(self._member, **fields)
+        if member != self._member:
+            self._member = member
+            self._tell()
+            self.refresh()
+
+    def drop(self, member_id: str) -> None:
+        """Regard a member as gone until the next view; it has said itself that it leaves."""
+        others = tuple(member for member in self._others if member.id != member_id)
+        if others != self._others:
+            self._others = others
+            self._tell()
+
+    def refresh(self) -> None:
+        """Announce this node again soon, and take a new view of the others."""
+        if self._is_over:
+            return
+        if self._announcing:
+            self._again = True
+            return
+        self._announcing = True
+        self._start_task(self._announce())
+
+    async def withdraw(self) -> None:
+        """End the announcement; idempotent."""
+        self.close()
+        await self._membership.withdraw()
+
+    def close(self) -> None:
+        """Renew no more, without waiting: the announcement ends by itself."""
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _announce(self) -> None:
+        try:
+            self._again = True
+            while self._again and not self._is_over:
+                self._again = False
+                members = await self._membership.announce(self._member)
+                if not self._is_over:
+                    self._see(members)
+            self._failed = False
+        # A store may raise any exception, and a program may cancel the system's tasks.
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+            if not self._failed:
+                self._log.warning("node cannot announce itself yet", reason=describe(error))
+            self._failed = True  # the last view stays: it is only a matter of speed
+        finally:
+            self._announcing = False
+        self._renew_later()
+
+    def _renew_later(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._is_over:
+            self._timer = self._clock.call_later(self._every, self.refresh)
+
+    def _see(self, members: tuple[Member, ...]) -> None:
+        others = tuple(member for member in members if member.id != self._member.id)
+        if others != self._others:
+            self._others = others
+            self._tell()
+
+    def _tell(self) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener()
+            except Exception as error:  # noqa: BLE001 - the others must learn of it too
+                self._log.error("a listener of the members failed", exc_info=error)

@@ -1,0 +1,83 @@
+"""Placement: which node owns an aggregate. A pure function of the members, the same on every node.
+
+An aggregate belongs to one of 1,024 shards by a hash of its type and id, and each shard ranks the nodes by rendezvous
+hashing. So when a node joins, only the aggregates move that it wins; when one leaves, only those that it had.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from hashlib import blake2b
+
+from uno_actors.rendezvous import ranked_by_capacity
+from uno_actors.store.codec import StreamId
+from uno_actors.store.membership import Member
+
+SHARDS = 1024
+"""Never changed: nodes of two versions must agree on the shard of an aggregate."""
+
+
+@lru_cache(maxsize=1 << 16)
+def shard_of(stream: StreamId) -> int:
+    """The shard of an aggregate, from 0 to `SHARDS` - 1."""
+    text = f"{stream.aggregate_type}\0{stream.aggregate_id}".encode()
+    return int.from_bytes(blake2b(text, digest_size=4).digest()) % SHARDS
+
+
+def serves(member: Member, aggregate_type: str, command: str) -> bool:
+    """Whether commands of this name may be sent to ``member``, as far as its announcement says."""
+    return (
+        member.address is not None
+        and not member.leaving
+        and "aggregates" in member.roles
+        and any(name == aggregate_type and command in commands for name, commands in member.commands)
+    )
+
+
+class Placement:
+    """Who owns what, for one set of members. A value: a change of the members makes a new one.
+
+    Args:
+        members: All members; those that do not serve a command are never chosen for it.
+    """
+
+    def __init__(self, members: Iterable[Member] = ()) -> None:
+        self.members = {member.id: member for member in members}
+        self._tables: dict[tuple[str, str], _Table] = {}
+        self._shared: dict[frozenset[str], _Table] = {}  # nearly always one: all nodes serve the same
+
+    def owner(self, stream: StreamId, command: str) -> Member | None:
+        """The node that is to have an aggregate in memory; ``None`` if no member serves the command.
+
+        Args:
+            stream: Of the aggregate.
+            command: Name of the command, as nodes announce it.
+        """
+        table = self._tables.get((stream.aggregate_type, command))
+        if table is None:
+            table = self._table(stream.aggregate_type, command)
+        return table.owner(shard_of(stream))
+
+    def _table(self, aggregate_type: str, command: str) -> "_Table":
+        eligible = {
+            member.id: member for member in self.members.values() if serves(member, aggregate_type, command)
+        }
+        table = self._shared.setdefault(frozenset(eligible), _Table(eligible))
+        self._tables[aggregate_type, command] = table
+        return table
+
+
+class _Table:
+    """The owners of all shards among nodes that serve the same; each is computed when it is first asked for."""
+
+    __slots__ = ("_capacities", "_members", "_owners")
+
+    def __init__(self, members: dict[str, Member]) -> None:
+        self._members = members
+        self._capacities = {member.id: member.capacity for member in members.values()}
+        self._owners: list[Member | None] = [None] * SHARDS
+
+    def owner(self, shard: int) -> Member | None:
+        owner = self._owners[shard]
+        if owner is None and self._members:
+            owner = self._owners[shard] = self._members[ranked_by_capacity(str(shard), self._capacities)[0]]
+        return owner
