@@ -33,11 +33,18 @@ def test_each_command_has_its_own_id() -> None:
 
 
 def test_none_as_id_means_a_new_id() -> None:
-    ids = {Deposit(amount=1, command_id=None).command_id for _ in range(9)}  # type: ignore[arg-type]
+    ids = {Deposit(amount=1, command_id=None).command_id for _ in range(9)}
     assert len(ids) == 9
     assert all(len(each) == 32 for each in ids)
     first = Deposit(amount=1, command_id="mine", correlation_id=None, causation_id=None)
     assert (first.command_id, first.correlation_id, first.causation_id) == ("mine", None, None)
+
+
+def test_schema_of_a_command_says_what_its_id_may_be() -> None:
+    schema = Deposit.model_json_schema()["properties"]["command_id"]
+    assert schema["anyOf"] == [{"minLength": 1, "type": "string"}, {"type": "null"}]
+    read = Deposit.model_json_schema(mode="serialization")["properties"]["command_id"]
+    assert (read["type"], read["minLength"]) == ("string", 1)
 
 
 def test_a_bare_command_and_one_with_a_reply_type_are_both_commands() -> None:

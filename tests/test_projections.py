@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -166,6 +166,9 @@ async def test_values_of_named_classes_come_back_as_they_were() -> None:
 
 
 # --- what a projection counts ---
+
+
+E = TypeVar("E", bound=DomainEvent)
 
 
 class Totals(Projection[Credited]):
@@ -570,5 +573,16 @@ def test_the_event_type_of_a_projection_is_read_from_its_class() -> None:
     class OfCredits(Projection[Credited]):
         async def handle(self, event: Credited) -> None: ...
 
-    system = ActorSystem(handlers=[OfCredits])
-    assert inspect(system).supervisors[0].specs[0].run.event_type is Credited
+    @subscribe(name="with keys")
+    class WithKeys(Projection[Credited, tuple[str, int]]):
+        async def handle(self, event: Credited) -> None: ...
+
+    class Keyed(Projection[E, int]):
+        async def handle(self, event: E) -> None: ...
+
+    @subscribe(name="below")
+    class Below(Keyed[Credited]):
+        pass
+
+    system = ActorSystem(handlers=[OfCredits, WithKeys, Below])
+    assert [spec.run.event_type for spec in inspect(system).supervisors[0].specs] == [Credited] * 3

@@ -38,6 +38,7 @@ from uno_actors import (
     subscribe,
     upcasts,
 )
+from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.store.view_keys import Key
 
 
@@ -69,6 +70,15 @@ class Account(AggregateRoot):
 assert_type(Account("a").deposit(Deposit(amount=1)), int)
 assert_type(Account("a").handle(Deposit(amount=1)), int)
 assert_type(Account("a").handle(Close()), Any)
+
+
+def repeated(key: str | None) -> str:
+    """The key of a request, if it has one."""
+    return Deposit(amount=1, command_id=key).command_id
+
+
+assert_type(Deposit(amount=1).command_id, str)
+assert_type(Deposit(amount=1, command_id=None).command_id, str)
 
 
 class Approve(Command[bool]):
@@ -147,6 +157,22 @@ class Balances(Projection[Deposited]):
         self.view.put((event.aggregate_type, event.aggregate_version, event.correlation_id), event.amount)
         await self.view.get(event.topic)
         assert_type(self.view, View)
+
+
+class Ranks(Projection[Deposited, tuple[str, int]]):
+    """It states the type of its keys, too."""
+
+    async def handle(self, event: Deposited) -> None:
+        self.view.put(("of", event.amount), event.amount)
+        for key, _ in await self.view.range("of"):
+            assert_type(key, tuple[str, int])
+            self.view.delete(key)
+        assert_type(self.view, View[tuple[str, int]])
+
+
+class Names(Projection[Deposited, str | None]):
+    async def handle(self, event: Deposited) -> None:
+        self.view.put(event.aggregate_id, event.amount)
 
 
 class Plain(Actor):
@@ -230,6 +256,21 @@ async def in_async_code(system: ActorSystem, store: EventStore) -> None:
 async def viewed(system: ActorSystem, store: EventStore) -> None:
     assert_type(system.view(Balances), PublishedView)
     assert_type(await published_view(store, Balances).range("of", limit=3), list[tuple[Key, Any]])
+    assert_type(system.view(Ranks), PublishedView[tuple[str, int]])
+    assert_type(system.view(Ranks()), PublishedView[tuple[str, int]])
+    assert_type(system.view(HandlerSpec("ranks", Ranks)), PublishedView)
+    ranks = published_view(store, Ranks)
+    assert_type(ranks, PublishedView[tuple[str, int]])
+    for (name, rank), _ in await ranks.range("of", after=("of", 3)):
+        assert_type(name, str)
+        assert_type(rank, int)
+    for key, _ in await system.view(Names).range(after=(None,)):
+        assert_type(key, str | None)
+
+
+async def with_a_view(event: Deposited, context: HandlerContext) -> None:
+    assert_type(context.system.view(Ranks), PublishedView[tuple[str, int]])
+    assert_type(context.system.view(Balances), PublishedView)
 
 
 def in_synchronous_code() -> None:

@@ -46,6 +46,10 @@ Deposited(amonut=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue
 Deposited("positional")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
+Deposit(amount=1, command_id=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Deposit(amount=1).command_id = "x"  # pyright: ignore[reportAttributeAccessIssue]
+
+
 class Wider(Deposited):
     topic: str | None = None  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
 
@@ -64,6 +68,20 @@ subscribe(Deposit)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentTy
 class Balances(Projection[Deposited]):
     async def handle(self, event: Deposited) -> None:
         self.view.put(1.5, event.amount)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+class Ranks(Projection[Deposited, tuple[str, int]]):
+    async def handle(self, event: Deposited) -> None:
+        self.view.put("of", event.amount)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+class Unordered(Projection[Deposited, float]):  # type: ignore[type-var]  # pyright: ignore[reportInvalidTypeArguments]
+    pass
+
+
+async def viewed(system: ActorSystem) -> None:
+    await system.view(Ranks).get("of")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await system.view(Ranks).range(after="of")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def in_async_code(system: ActorSystem, store: EventStore) -> None:

@@ -1,6 +1,6 @@
 """Commands: requests to an aggregate."""
 
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Annotated, Any, Generic
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import TypeVar
@@ -8,7 +8,13 @@ from typing_extensions import TypeVar
 from uno_actors.causality import new_id
 from uno_actors.frozen_models import FrozenModel
 
+if TYPE_CHECKING:
+    from uno_actors.frozen_models import Accepting
+
 R_co = TypeVar("R_co", default=Any, covariant=True)
+
+
+_Id = Annotated[str, Field(min_length=1)]
 
 
 class Command(BaseModel, Generic[R_co], metaclass=FrozenModel):
@@ -30,11 +36,14 @@ class Command(BaseModel, Generic[R_co], metaclass=FrozenModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    command_id: str = Field(default_factory=new_id, min_length=1)
+    if TYPE_CHECKING:
+        command_id: Accepting[str, str | None] = Accepting()
+    else:
+        command_id: str = Field(default_factory=new_id, min_length=1)
     correlation_id: str | None = None
     causation_id: str | None = None
 
-    @field_validator("command_id", mode="before")
+    @field_validator("command_id", mode="before", json_schema_input_type=_Id | None)
     @classmethod
     def _new_if_none(cls, command_id: object) -> object:
         return new_id() if command_id is None else command_id

@@ -8,15 +8,16 @@ has caught up, readers get the previous view, which no longer changes. Then one 
 the old one is removed.
 """
 
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, overload
 
 from uno_actors.domain.events import DomainEvent
 from uno_actors.domain.values import classes_in
 from uno_actors.errors import InvalidHandler
 from uno_actors.handlers.spec import EventHandler
 from uno_actors.handlers.subscribe import gather
-from uno_actors.handlers.view import PublishedView, View, entry_of
+from uno_actors.handlers.view import KeepsView, PublishedView, View, entry_of
 from uno_actors.store.port import EventStore
+from uno_actors.store.view_keys import K
 
 E = TypeVar("E", bound=DomainEvent)
 
@@ -24,13 +25,15 @@ PROJECTION_BATCH = 256
 """Maximum number of events that a projection counts in one transaction."""
 
 
-class Projection(EventHandler[E]):
+class Projection(EventHandler[E], KeepsView[K], Generic[E, K]):
     """A handler that keeps a view: ``async def handle(self, event)``, optionally with the context.
 
     A projection begins at the first event of the log. It accepts the options of
     `uno_actors.handlers.spec.HandlerSpec` except ``start`` and ``concurrency``. ``batch`` is the maximum number of
     events counted in one transaction; each event is still handled by itself. If handling an event fails, none of
     its changes is written.
+
+    ``Projection[Deposited, tuple[str, int]]`` states the type of the view's keys as well, for type checkers.
 
     Attributes:
         version: Version of the view. Change it to build a new view beside the old one.
@@ -41,14 +44,20 @@ class Projection(EventHandler[E]):
     keeps_a_view = True
     version: ClassVar[int] = 1
     classes: ClassVar[tuple[type, ...]] = ()
-    view: View
+    view: View[K]
 
     def begin(self, store: EventStore, view: str) -> None:
         """Continue with the last recorded state of the view named ``view``. The runtime calls this."""
         self.view = View(store, view, classes_in(*self.classes))
 
 
-def published_view(store: EventStore, projection: object) -> PublishedView:
+@overload
+def published_view(store: EventStore, projection: KeepsView[K] | type[KeepsView[K]]) -> PublishedView[K]: ...
+@overload
+def published_view(store: EventStore, projection: object) -> PublishedView: ...
+
+
+def published_view(store: EventStore, projection: object) -> PublishedView[Any]:
     """Return the view of a projection, for reading.
 
     Args:

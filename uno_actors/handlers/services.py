@@ -7,8 +7,9 @@ from uno_actors.actors.future import Future
 from uno_actors.aggregates.ref import AggregateRef
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.events import DomainEvent
-from uno_actors.handlers.view import PublishedView
+from uno_actors.handlers.view import KeepsView, PublishedView
 from uno_actors.store.records import RecordedEvent
+from uno_actors.store.view_keys import K
 
 A = TypeVar("A", bound=Actor)
 
@@ -38,7 +39,12 @@ class SystemServices(Protocol):
     def aggregate(self, aggregate_type: type[AggregateRoot], aggregate_id: str) -> AggregateRef:
         """Return a reference to one aggregate; see `uno_actors.system.system.ActorSystem.aggregate`."""
 
-    def view(self, projection: object) -> PublishedView:
+    @overload
+    def view(self, projection: KeepsView[K] | type[KeepsView[K]]) -> PublishedView[K]: ...
+    @overload
+    def view(self, projection: object) -> PublishedView: ...
+
+    def view(self, projection: object) -> PublishedView[Any]:
         """Return the view of a projection; see `uno_actors.system.system.ActorSystem.view`."""
 
     def spawn(

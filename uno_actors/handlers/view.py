@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 from typing_extensions import override
 
@@ -11,7 +11,7 @@ from uno_actors.quantities import check_count
 from uno_actors.store.handler_names import DIRECTORY, view_name
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import ViewChange
-from uno_actors.store.view_keys import Key, pack_key, unpack_key
+from uno_actors.store.view_keys import K, Key, pack_key, unpack_key
 
 _I64 = struct.Struct(">Q")
 
@@ -20,8 +20,10 @@ _FIRST, _BEYOND = b"\x01", b"\xff"
 _ASIDE = b"\0"
 
 
-class ViewReader:
+class ViewReader(Generic[K]):
     """Reads a view. Each call returns committed values from one moment.
+
+    Type checkers know the type of its keys if the projection states it: ``Projection[Deposited, tuple[str, int]]``.
 
     Args:
         store: The store that holds the view.
@@ -34,7 +36,7 @@ class ViewReader:
         self._name = name
         self._classes = classes
 
-    async def get(self, key: Key, default: Any = None) -> Any:
+    async def get(self, key: K, default: Any = None) -> Any:
         """Return the value of ``key``, or ``default`` if the view has no such key.
 
         Raises:
@@ -45,8 +47,8 @@ class ViewReader:
         return unpack_value(found[0][1], self._classes) if found else default
 
     async def range(
-        self, prefix: Key = (), *, after: Key | None = None, limit: int | None = None
-    ) -> list[tuple[Key, Any]]:
+        self, prefix: Key = (), *, after: K | tuple[None] | None = None, limit: int | None = None
+    ) -> list[tuple[K, Any]]:
         """Return keys and values in key order.
 
         Args:
@@ -64,13 +66,16 @@ class ViewReader:
         if after is not None:
             start = max(start, pack_key(after) + b"\0")
         found = await self._read(start, end, limit) if start < end else []
-        return [(unpack_key(key), unpack_value(value, self._classes)) for key, value in found]
+        entries: list[tuple[Any, Any]] = [
+            (unpack_key(key), unpack_value(value, self._classes)) for key, value in found
+        ]
+        return entries
 
     async def _read(self, start: bytes, end: bytes, limit: int | None) -> list[tuple[bytes, bytes]]:
         return await self._store.read_view(self._name, start, end, limit)
 
 
-class PublishedView(ViewReader):
+class PublishedView(ViewReader[K]):
     """A projection's view as readers see it: the last one that was fully built. It is empty until then."""
 
     @override
@@ -82,7 +87,7 @@ class PublishedView(ViewReader):
                 return found  # otherwise the view may have been removed meanwhile
 
 
-class View(ViewReader):
+class View(ViewReader[K]):
     """A view as its projection sees it, including its changes that are not committed yet."""
 
     def __init__(self, store: EventStore, name: str, classes: Classes) -> None:
@@ -90,7 +95,7 @@ class View(ViewReader):
         self._kept: dict[bytes, bytes | None] = {}
         self._changes: dict[bytes, bytes | None] = {}  # made by the event that is being handled
 
-    def put(self, key: Key, value: object) -> None:
+    def put(self, key: K, value: object) -> None:
         """Set ``key`` to ``value``. The store records it together with the projection's progress.
 
         Raises:
@@ -99,7 +104,7 @@ class View(ViewReader):
         """
         self._changes[pack_key(key)] = pack_value(value, self._classes, may_share=True)
 
-    def delete(self, key: Key) -> None:
+    def delete(self, key: K) -> None:
         """Remove ``key`` if the view has it."""
         self._changes[pack_key(key)] = None
 
@@ -125,6 +130,12 @@ class View(ViewReader):
         stored = await super()._read(start, end, None if limit is None else limit + len(changed))
         now = dict(stored) | changed
         return [(key, value) for key in sorted(now) if (value := now[key]) is not None][:limit]
+
+
+class KeepsView(Generic[K]):
+    """What readers need to know of `uno_actors.handlers.projection.Projection`: the type of its view's keys."""
+
+    view: View[K]
 
 
 def aside_key(position: int) -> bytes:

@@ -35,7 +35,7 @@ class ViewBuilding(InOrder):
 
     def __init__(
         self,
-        projection: Projection[Any],
+        projection: Projection[Any, Any],
         subscription: Subscription,
         store: EventStore,
         router: HandlesProgress,

@@ -2,11 +2,16 @@
 
 import struct
 
+from typing_extensions import TypeVar
+
 Part = str | int | None
 Key = Part | tuple[Part, ...]
 """A name or number, or several: ``("alice", 2024)``. ``None`` stands for a missing name, such as the aggregate
 of an event that belongs to none. Ordered part by part, numbers before names before ``None``; names by their UTF-8
 bytes. A single part is the same key as a tuple of it and is read back as the part."""
+
+K = TypeVar("K", bound=Key, default=Key)
+"""The keys of one view, as type checkers see them."""
 
 MAX_KEY_BYTES = 250
 

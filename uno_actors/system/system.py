@@ -41,13 +41,14 @@ from uno_actors.forks import on_fork
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
 from uno_actors.handlers.projection import published_view
 from uno_actors.handlers.spec import HandlerSpec, Start
-from uno_actors.handlers.view import PublishedView
+from uno_actors.handlers.view import KeepsView, PublishedView
 from uno_actors.logs import get_logger
 from uno_actors.quantities import check_duration
 from uno_actors.settings import Settings
 from uno_actors.store.codec import StreamId
 from uno_actors.store.opening import open_store
 from uno_actors.store.port import EventStore
+from uno_actors.store.view_keys import K
 from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.reload import Reloaded, as_running, difference, names_below
 from uno_actors.supervision.spec import ChildSpec, Supervisor
@@ -241,7 +242,12 @@ class ActorSystem:
             self._serve(aggregate_type)
         return AggregateRef(self, aggregate_type, aggregate_id)
 
-    def view(self, projection: object) -> PublishedView:
+    @overload
+    def view(self, projection: KeepsView[K] | type[KeepsView[K]]) -> PublishedView[K]: ...
+    @overload
+    def view(self, projection: object) -> PublishedView: ...
+
+    def view(self, projection: object) -> PublishedView[Any]:
         """The view of a projection, for reading: as of the projection's last catch-up, or as of now.
 
         Args:
