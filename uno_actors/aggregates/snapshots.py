@@ -168,6 +168,8 @@ class Snapshots:
         # at all the same: they would be forgotten, and run again if they come again.
         end = max(end, begun)
         after = max(0, begun - reach)
+        # The rule of `uno_actors.store.queries.pages_to_end`, written out: through an iterator the load of a short
+        # stream takes 5 % longer.
         while page := await self._store.read_stream(stream, after):
             for position, record in page:
                 after += 1

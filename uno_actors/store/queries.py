@@ -2,9 +2,10 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, overload
 
 from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id
@@ -119,22 +120,16 @@ class EventQueries(ABC):
                 for stored in page:
                     yield stored
 
-    async def _pages(
+    def _pages(
         self, stream: StreamId, after_version: int, size: int = PAGE
     ) -> AsyncGenerator[list[StoredRecord]]:
-        """Pages of a stream after ``after_version``, to the end that it has when the first was read.
-
-        A reader that follows a moving end never reaches it where others append faster.
-        """
-        end: int | None = None
-        while page := await self.read_stream(stream, after_version, size):
-            yield page
-            after_version += len(page)
-            if end is None:
-                end = await self.last_version(stream)
-            if after_version >= end:
-                return
-            await asyncio.sleep(0)  # a long stream must not keep the event loop from others
+        """Pages of a stream after ``after_version``, in order."""
+        return pages_to_end(
+            lambda after: self.read_stream(stream, after, size),
+            lambda: self.last_version(stream),
+            lambda stored: stored.record.aggregate_version or 0,
+            after_version,
+        )
 
     async def _pages_backward(
         self, stream: StreamId, after_version: int, size: int
@@ -214,21 +209,20 @@ class EventQueries(ABC):
         """As `read_all`, but the records themselves: the classes of the events are not needed."""
         check_number("after", after)
         check_number("limit", limit)
-        left, end = limit, None
-        while left is None or left > 0:
-            page = await self.read_log(after, min(left, PAGE) if left and matching == EVERYTHING else PAGE)
-            if not page:
-                return
-            async for stored in selected(page, matching):
-                yield stored
-                left = None if left is None else left - 1
-                if left == 0:
-                    return
-            after = page[-1].position
-            if end is None:
-                end = await self.last_position()
-            if after >= end:
-                return
+        if limit == 0:
+            return
+        left = limit
+
+        def read(after: int) -> Awaitable[list[StoredRecord]]:
+            return self.read_log(after, min(left, PAGE) if left and matching == EVERYTHING else PAGE)
+
+        async with aclosing(pages_to_end(read, self.last_position, itemgetter(0), after)) as pages:
+            async for page in pages:
+                async for stored in selected(page, matching):
+                    yield stored
+                    left = None if left is None else left - 1
+                    if left == 0:
+                        return
 
     def log_filter(
         self,
@@ -269,6 +263,34 @@ def check_number(name: str, value: int | None) -> None:
     """Refuse numbers beyond what every store can count to: each store would treat them differently."""
     if value is not None and not 0 <= value < 2**63:
         raise ValueError(f"{name} must be 0 or more, and below 2**63; found {value}")
+
+
+async def pages_to_end(
+    read: Callable[[int], Awaitable[list[StoredRecord]]],
+    last: Callable[[], Awaitable[int]],
+    place: Callable[[StoredRecord], int],
+    after: int,
+) -> AsyncGenerator[list[StoredRecord]]:
+    """Pages of records up to the end that there was when the first page was read, or soon after.
+
+    This is the rule for every read that ends: a reader that follows a moving end never reaches it where others
+    append faster than it reads. What is recorded meanwhile may be among the records, since pages are read whole.
+
+    Args:
+        read: Reads the page after a place; an empty one at the end.
+        last: Tells the last place.
+        place: The place of a record: its version in a stream, its position in the log.
+        after: Exclusive.
+    """
+    end: int | None = None
+    while page := await read(after):
+        yield page
+        after = place(page[-1])
+        if end is None:
+            end = await last()
+        if after >= end:
+            return
+        await asyncio.sleep(0)  # a long read must not keep the event loop from others
 
 
 async def selected(page: list[StoredRecord], matching: LogFilter) -> AsyncIterator[StoredRecord]:
