@@ -27,7 +27,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 HERE = Path(__file__).parent
-DATA = HERE / ".data"  # deleted at each start
+DATA = HERE / ".data"  # deleted on each start
 INGEST = HERE / "ingest.py"
 
 

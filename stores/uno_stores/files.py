@@ -18,7 +18,7 @@ class Files:
         self._known.update((path, _identity(path)) for path in paths)
 
     def lost(self) -> str:
-        """What has happened to one that is not in its place; empty if all are."""
+        """What happened to a file that is no longer in its place; empty if all files are."""
         for path, known in self._known.items():
             try:
                 found = _identity(path)

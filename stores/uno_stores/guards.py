@@ -1,10 +1,10 @@
 """What an LMDB environment needs to be safe: in one process, across ``fork``, and between processes.
 
 - `Gate`: the map is replaced or closed only while no transaction of this process uses it.
-- `Forkable`: a forked child lets go of what it has inherited, so that it can open the store anew.
-- `WriteTurn`: one process at a time writes, also where processes of two namespaces have the same number.
+- `Forkable`: a forked child drops what it has inherited, so it can open the store again.
+- `WriteTurn`: one process at a time writes, even if processes in two namespaces have the same process id.
 - `LeaseFile`: one process at a time holds a name; the kernel frees the names of a dead process.
-- `reserve_lock_file` and `can_map`: no crash by a full disk, no loss of the map by a full address space.
+- `reserve_lock_file` and `can_map`: a full disk causes no crash, and a full address space does not lose the map.
 
 The locks between processes are those of `uno_stores.locks`, which has them for POSIX and for Windows.
 """
@@ -25,13 +25,13 @@ from uno_stores import locks
 PATIENCE = 10.0
 """Seconds to wait for the transactions of this process before the map may be replaced."""
 FORK_PATIENCE = 5.0
-"""Seconds that a fork waits for them, so that the child can close the environment it has inherited."""
+"""Seconds that a fork waits for them, so the child can close the environment that it has inherited."""
 READER_BYTES = 64
 """Bytes of one reader in LMDB's lock file."""
 
 
 class Gate:
-    """Transactions pass together; the replacement of the map passes alone."""
+    """Lets any number of transactions run at once, and replaces the map only while none runs."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
@@ -59,7 +59,10 @@ class Gate:
         self.leave()
 
     def lock(self, seconds: float) -> bool:
-        """Let no more transactions in, and wait for those inside; whether they left in time. If so `unlock` follows."""
+        """Admit no new transactions and wait for the open ones; return whether they ended in time.
+
+        If they did, the caller must call `unlock`.
+        """
         with self._changed:
             if not self._changed.wait_for(lambda: not self._locked, seconds):
                 return False
@@ -71,17 +74,17 @@ class Gate:
             return False
 
     def unlock(self) -> None:
-        """Let transactions pass again."""
+        """Admit transactions again."""
         with self._changed:
             self._locked = False
             self._changed.notify_all()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Pass when no transaction is inside.
+        """Run the body while no transaction is open.
 
         Raises:
-            TimeoutError: One did not end within `PATIENCE` seconds.
+            TimeoutError: A transaction did not end within `PATIENCE` seconds.
         """
         if not self.lock(PATIENCE):
             raise TimeoutError(f"a transaction of this process did not end within {PATIENCE:g} s")
@@ -97,7 +100,7 @@ class Forkable(Protocol):
     gate: Gate
 
     def abandon(self, *, quiet: bool) -> None:
-        """In the child: close what was inherited, if ``quiet``: no transaction was open; refuse all use."""
+        """In the child: refuse all use, and, if ``quiet`` (no transaction was open), close what was inherited."""
 
 
 _forkables: "weakref.WeakSet[Forkable]" = weakref.WeakSet()
@@ -105,7 +108,7 @@ _locked: list[Forkable] = []
 
 
 def guard_forks(forkable: Forkable) -> None:
-    """Have ``forkable`` abandoned in each child that is forked from now on."""
+    """Abandon ``forkable`` in each child process that is forked from now on."""
     _forkables.add(forkable)
 
 
@@ -132,10 +135,10 @@ on_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_chi
 class WriteTurn:
     """The turn to write in one directory, which one thread of one process has at a time.
 
-    LMDB's own lock is a robust mutex that knows its owner by the number of a thread. In two containers threads have
-    the same numbers, and when one is killed while it waits for the other, the kernel takes the mutex for its own and
-    lets a third write beside the second. So no writer here waits for that mutex: all wait for this turn, a lock on
-    the directory, which the kernel frees when the process ends, even if it is killed.
+    LMDB's own lock is a robust mutex that identifies its owner by a thread id. Threads in two containers may have the
+    same id. If one of them is killed while it waits for the other, the kernel takes it for the owner of the mutex, and
+    lets a third thread write beside the second. So no writer here waits for that mutex: all wait for this turn, a lock
+    on the directory, which the kernel frees when the process ends, even if it is killed.
 
     Raises:
         OSError: The directory cannot be opened, or this system has no locks.
@@ -163,13 +166,13 @@ class WriteTurn:
             raise TimeoutError(_NO_TURN.format(seconds))
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the turn."""
         self._lock.release()
         self._thread.release()
 
     @contextlib.contextmanager
     def taken(self, seconds: float) -> Iterator[None]:
-        """Have the turn.
+        """Run the body while holding the turn.
 
         Raises:
             TimeoutError: It did not come within ``seconds``.
@@ -181,7 +184,7 @@ class WriteTurn:
             self.release()
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close the directory."""
         self._lock.close()
 
 
@@ -200,7 +203,7 @@ class LeaseFile:
         self._held: set[str] = set()
 
     def take(self, name: str) -> bool:
-        """Take ``name``; whether it was free.
+        """Take ``name``; return whether it was free.
 
         Raises:
             OSError: The file cannot be made or locked.
@@ -211,25 +214,25 @@ class LeaseFile:
         return True
 
     def release(self, name: str) -> None:
-        """Let go of ``name``, if it is held."""
+        """Release ``name``, if it is held."""
         if name in self._held:
             self._held.remove(name)
             self._names.release(name)
 
     def close(self) -> None:
-        """Let go of all."""
+        """Release all names."""
         self._held.clear()
         self._names.close()
 
 
 def reserve_lock_file(directory: Path, readers: int) -> None:
-    """Give LMDB's lock file its room on the disk before LMDB maps it.
+    """Allocate the disk space of LMDB's lock file before LMDB maps it.
 
-    LMDB leaves it sparse: on a full disk the next reader to register would be killed by SIGBUS. To be called
-    before the environment is opened, for to close the file afterwards would free LMDB's locks on it.
+    LMDB leaves the file sparse: on a full disk the next reader to register would be killed by SIGBUS. Call this before
+    the environment is opened, because closing the file afterwards would free LMDB's locks on it.
 
-    Where the system cannot reserve room in a file (macOS and Windows have no ``posix_fallocate``), a new lock file is
-    written whole; one that exists is left alone, since others may use it.
+    Where the system cannot reserve disk space (macOS and Windows have no ``posix_fallocate``), a new lock file is
+    filled with zeros; an existing one is left alone, since others may use it.
 
     Raises:
         OSError: There is no room, or the directory may not be written.
@@ -239,7 +242,7 @@ def reserve_lock_file(directory: Path, readers: int) -> None:
         return
     file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
     try:
-        # One that exists keeps its size, which is the number of readers for all processes that have it open.
+        # An existing file keeps its size, which sets the number of readers for all processes that have it open.
         size = os.fstat(file).st_size
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file, 0, size or (readers + 16) * READER_BYTES)
@@ -250,13 +253,13 @@ def reserve_lock_file(directory: Path, readers: int) -> None:
 
 
 def bytes_on_disk(found: os.stat_result) -> int:
-    """What a file takes on the disk; its size where the system does not tell more."""
+    """The disk space that a file takes; its size where the system does not report blocks."""
     blocks: int | None = getattr(found, "st_blocks", None)
     return found.st_size if blocks is None else blocks * 512
 
 
 def can_map(size: int) -> bool:
-    """Whether the process has so many bytes of address space left; LMDB loses its map if it tries in vain."""
+    """Whether ``size`` bytes of address space are left; LMDB loses its map if an attempt to grow it fails."""
     if not hasattr(mmap, "MAP_ANONYMOUS"):  # Windows would have to find the memory for it
         return sys.maxsize > 2**32
     try:

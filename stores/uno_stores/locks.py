@@ -1,7 +1,7 @@
 """Locks between processes, which the operating system frees when their holder ends, even if it is killed.
 
-POSIX has them by `fcntl`, Windows by `msvcrt`. Where there is neither, as in WebAssembly, each use raises
-`NoFileLocks`: a lock that is a mere file would outlive a killed process.
+POSIX has them in `fcntl`, Windows in `msvcrt`. Where there is neither, as in WebAssembly, each use raises
+`NoFileLocks`: a lock that is only a file would outlive a killed process.
 
 `DirectoryLock` is one lock for a directory, `NameLocks` is one lock for each name.
 """
@@ -28,18 +28,18 @@ except ModuleNotFoundError:
 
 class _DirectoryLock(Protocol):
     def take(self, seconds: float | None) -> bool:
-        """Wait for the lock, at most for ``seconds``; whether it was had."""
+        """Wait for the lock, at most ``seconds``; return whether it was acquired."""
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
 
     def close(self) -> None:
-        """Let go of the directory; idempotent."""
+        """Close the directory; idempotent."""
 
 
 class _NameLocks(Protocol):
     def take(self, name: str) -> bool:
-        """Lock ``name``, which this process has not locked; whether it was free."""
+        """Lock ``name``, which this process has not locked; return whether it was free."""
 
     def release(self, name: str) -> None:
         """Unlock ``name``, which this process has locked."""
@@ -49,7 +49,7 @@ class _NameLocks(Protocol):
 
 
 def _within(attempt: Callable[[], bool], seconds: float | None) -> bool:
-    """Try until it succeeds, ever less often, at most for ``seconds``."""
+    """Try until it succeeds, at growing intervals, for at most ``seconds``."""
     end, pause = None if seconds is None else time.monotonic() + seconds, 0.0001
     while not attempt():
         if end is not None and time.monotonic() > end:
@@ -99,7 +99,7 @@ class PosixDirectoryLock:
 
 
 class PosixNameLocks:
-    """A locked byte for each name in one file: its place is 62 bits of the name's hash, so that no two names meet."""
+    """A locked byte for each name in one file: its offset is 62 bits of the name's hash, so no two names collide."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -137,13 +137,13 @@ _OPEN = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
 
 class WindowsFileLock:
-    """The lock of the first byte of a file, which need not have one; made if it is missing."""
+    """A lock on the first byte of a file, which may be empty; the file is made if it is missing."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, _OPEN, 0o644)
 
     def take(self) -> bool:
-        """Whether it was free."""
+        """Lock it; return whether it was free."""
         os.lseek(self._file, 0, os.SEEK_SET)
         try:
             msvcrt.locking(self._file, msvcrt.LK_NBLCK, 1)
@@ -157,13 +157,13 @@ class WindowsFileLock:
         return True
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         if self._file >= 0:
             os.lseek(self._file, 0, os.SEEK_SET)
             msvcrt.locking(self._file, msvcrt.LK_UNLCK, 1)
 
     def close(self) -> None:
-        """Let go of the file; idempotent."""
+        """Close the file; idempotent."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -189,7 +189,7 @@ class WindowsDirectoryLock:
 
 
 class WindowsNameLocks:
-    """A file for each name in one directory: Windows' places in a file have too few bits for a hash of the name."""
+    """A file for each name in one directory: file offsets on Windows have too few bits for a hash of the name."""
 
     def __init__(self, path: Path) -> None:
         self._directory = path

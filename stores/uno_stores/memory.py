@@ -202,10 +202,10 @@ class _Held(Lease):
 
 
 def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) -> InMemoryEventStore:
-    """Open ``memory:``, which is always a new one.
+    """Open ``memory:``, which is always a new store.
 
     Raises:
-        StoreUnavailable: None was to be made.
+        StoreUnavailable: The caller wants no new store.
         InvalidStoreUrl: Something follows the colon.
     """
     check_url(url)

@@ -111,7 +111,7 @@ async def test_commit_whose_file_is_removed_meanwhile_is_not_acknowledged(
             return txn
 
         monkeypatch.setattr(store._environment, "_begun", begin_and_lose)
-        with pytest.raises(OutcomeUnknown, match="was removed .*meanwhile"):
+        with pytest.raises(OutcomeUnknown, match="was removed .*during the commit"):
             await store.append(noted())
 
 

@@ -1,6 +1,6 @@
-"""Asks: a message on its way, who answers it, and until when.
+"""Asks: a message on its way, the actor that answers it, and the deadline.
 
-From what an actor is handling two things follow: an ask that it makes inherits the remaining time, and
+The message that an actor is handling serves two purposes: an ask that the actor makes inherits the remaining time, and
 `uno_actors.actors.deadlock` finds actors that wait for each other.
 """
 

@@ -177,7 +177,7 @@ class ActorCell:
         return stopped
 
     def end_if_idle(self) -> bool:
-        """On the event loop: end immediately if that needs no turn; whether it has ended so."""
+        """On the event loop: end immediately if that needs no turn; return whether it has ended so."""
         if (
             not self.is_open
             or self.has_children
@@ -225,7 +225,7 @@ class ActorCell:
             self._faults.end_restart()
 
     def stop_plainly(self, envelope: Envelope) -> bool:
-        """Stop at this message if that calls nothing of the actor; whether it has stopped so."""
+        """Stop at this message if that calls nothing of the actor; return whether it has stopped so."""
         if self.has_children or self.has_on_stop or type(envelope.message) is not ActorStop:
             return False
         self.retire()

@@ -98,11 +98,11 @@ class Future(PykkaFuture[T]):
             raise queue.Full
 
     def offer(self, value: T) -> bool:
-        """Set the result if there is none yet; whether it was set."""
+        """Set the result if there is none yet; return whether it was set."""
         return self._get_hook is None and self._decide((value, None, None))
 
     def offer_exception(self, error: BaseException) -> bool:
-        """Set an error, in the form of `as_error`, as the result if there is none yet; whether it was set."""
+        """Set an error, in the form of `as_error`, as the result if there is none yet; return whether it was set."""
         if self._get_hook is not None:
             return False
         error = as_error(error, self._source())

@@ -40,7 +40,7 @@ class Stash:
             self._last = envelope
 
     def handled(self, envelope: Envelope) -> bool:
-        """Note that handling ``envelope`` has ended; whether it was set aside, so that its asker keeps waiting."""
+        """Note that handling ``envelope`` has ended; return whether it was set aside, so its asker keeps waiting."""
         if envelope is not self._last:
             return False
         self._last = None

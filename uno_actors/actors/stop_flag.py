@@ -26,7 +26,7 @@ class StopFlag:
             self._event.set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait on this thread, for at most ``timeout`` seconds; whether the actor has stopped."""
+        """Wait on this thread, for at most ``timeout`` seconds; return whether the actor has stopped."""
         with once:
             if self._event is None:
                 self._event = threading.Event()

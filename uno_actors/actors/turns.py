@@ -43,7 +43,7 @@ class TurnTaker(HandlingActor, Lives, Protocol):
     is_open: bool
 
     def stop_plainly(self, envelope: Envelope) -> bool:
-        """Stop at this message if that calls nothing of the actor; whether it has stopped so."""
+        """Stop at this message if that calls nothing of the actor; return whether it has stopped so."""
 
     def turn_ended(self, has_stopped: bool) -> None:
         """A turn has ended; ``has_stopped`` says whether the actor had stopped by then."""

@@ -33,7 +33,7 @@ PATIENCE = 5.0
 
 
 class ControlRefused(CallerError):
-    """No socket is to be had, or none that other users cannot use."""
+    """There is no socket, or only one that other users could use."""
 
 
 def check_sockets() -> None:

@@ -206,7 +206,7 @@ def log_findings(config: Config) -> None:
 
 
 def _on_signal(loop: asyncio.AbstractEventLoop, number: int, call: Callable[[], object]) -> None:
-    """Call ``call`` on ``loop`` at each signal of this number."""
+    """Call ``call`` on ``loop`` on each signal of this number."""
     try:
         loop.add_signal_handler(number, call)
     except NotImplementedError:  # on Windows, whose event loops handle no signals

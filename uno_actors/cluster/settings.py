@@ -24,7 +24,7 @@ class Cluster:
         certificate: PEM file with the certificate of this node. TCP off the loopback requires it.
         key: PEM file with its key.
         authority: PEM file with the certificate that signed those of all nodes.
-        ttl: Seconds after which a node that hangs is no member any more.
+        ttl: Seconds after which a node that hangs is no longer a member.
         roles: What this node is for: it serves commands of aggregates, runs handlers, or both.
         capacity: Its share of aggregates relative to the other nodes.
     """

@@ -341,7 +341,7 @@ class _Parent:
             member.stop()
 
     def resume(self) -> None:
-        """A supervisor that has given up cannot go on; `SupervisorState` does not ask for it."""
+        """A supervisor that has given up cannot continue; `SupervisorState` never asks for that."""
 
     def failed(self, name: str, error: BaseException, streak: int | None) -> None:
         """A child has failed."""

@@ -164,7 +164,7 @@ class EventStore(EventFollowing):
 
     @abstractmethod
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
-        """Remove one dead letter; whether there was one."""
+        """Remove one dead letter; return whether there was one."""
 
     @abstractmethod
     async def save_snapshots(self, snapshots: Sequence[Snapshot]) -> None:

@@ -158,12 +158,12 @@ class ChildHandle:
         raise NotImplementedError
 
     async def _within(self, until: float | None, work: Awaitable[object]) -> bool:
-        """Await ``work`` for as long as the child may take to stop; whether it finished in time."""
+        """Await ``work`` for as long as the child may take to stop; return whether it finished in time."""
         return await within(self.spec.patience, until, work)
 
 
 async def within(patience: Shutdown, until: float | None, work: Awaitable[object]) -> bool:
-    """Await ``work`` for ``patience``, but not beyond ``until`` of ``time.monotonic``; whether it finished in time."""
+    """Await ``work`` for ``patience``, but not beyond ``until`` (monotonic); return whether it finished in time."""
     limits = [] if until is None else [until - time.monotonic()]
     if not isinstance(patience, str):
         limits.append(patience)

@@ -76,8 +76,8 @@ class ChildSpec:
         run: A handler as in ``ActorSystem(handlers=[...])``, a class of actors, or a `Supervisor`.
         name: Unique under the supervisor; default is the name of the handler, supervisor or actor class.
             `ActorSystem.actor` finds an actor under the name given here.
-        args: For an actor's constructor, at each start.
-        kwargs: For an actor's constructor, at each start.
+        args: Arguments of an actor's constructor, used on every start.
+        kwargs: Keyword arguments of an actor's constructor, used on every start.
         dispatcher: For an actor; see `ActorSystem.spawn`.
         restart: See `RestartType`.
         shutdown: See `Shutdown`; default is `SHUTDOWN` seconds, for a supervisor ``infinity``.

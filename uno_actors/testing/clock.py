@@ -21,7 +21,7 @@ class ManualTimer:
 class ManualClock:
     """Time that passes only when the test calls `advance`: ``ActorSystem(clock=ManualClock())``.
 
-    It is no other thread's: use it on the event loop that the system runs on.
+    It is not thread-safe: use it on the event loop that the system runs on.
 
     Attributes:
         now: Seconds; where it begins has no meaning.

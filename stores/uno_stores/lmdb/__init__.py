@@ -2,9 +2,9 @@
 
 Read ``store`` first: it has the layout and answers the port. Then, one concern each:
 
-- ``environment`` with ``opening`` and ``errors``: the environment is opened, begun on, made to grow, opened again.
+- ``environment`` with ``opening`` and ``errors``: the environment: opening it, transactions, growth, reopening.
 - ``writer`` with ``jobs``: the thread with group commit. ``watcher``: commits of other processes.
-- ``reader`` with ``searching``: what is read, and the rules by which it is believed.
+- ``reader`` with ``searching``: reading, and the checks that every value must pass.
 - ``maintenance``: backup, verify, info. ``urls``: from a URL to a store, with ``options``.
 """
 

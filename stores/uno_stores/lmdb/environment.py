@@ -1,4 +1,4 @@
-"""The LMDB environment of a store: opened, begun on, made to grow, and opened again after a failure."""
+"""The LMDB environment of a store: opening it, beginning transactions, growth, and reopening after a failure."""
 
 import contextlib
 import time
@@ -22,7 +22,7 @@ from uno_stores.lmdb.options import Options
 from uno_stores.lmdb.reader import Reading
 
 LOOK_AT_FILES_EVERY = 0.25
-"""Seconds between two looks, by reads, at whether the files are still in their place; commits look each time."""
+"""Seconds between two checks, by reads, that the files are still in place; every commit checks."""
 
 
 class Environment:
@@ -30,18 +30,18 @@ class Environment:
 
     Args:
         path: Its directory, which is made if it is missing.
-        options: How it is opened, and how far it may grow.
+        options: How it is opened, and how large it may become.
 
     Raises:
         StoreFull, StoreUnavailable, StoreFormatError: See `LmdbEventStore`.
 
     Attributes:
-        gate: Transactions pass it; the map is replaced while none is inside.
-        files: Those of the environment, watched since they were opened.
-        env: LMDB's environment; another one after it was opened again.
+        gate: Admits transactions; the map is replaced while none is open.
+        files: The files of the environment, watched since they were opened.
+        env: LMDB's environment; replaced when it is opened again.
         databases: Its databases.
         closed: Whether it is closed, or being closed.
-        broken: Whether LMDB refuses its use, so that it must be opened again.
+        broken: Whether LMDB refuses all use of it, so it must be opened again.
     """
 
     def __init__(self, path: Path, options: Options) -> None:
@@ -69,7 +69,7 @@ class Environment:
             raise StoreUnavailable(f"lmdb:{self.path}", str(error)) from error
 
     def check_open(self) -> None:
-        """See that it may be used.
+        """Check that it may be used.
 
         Raises:
             StoreForked: It belongs to the parent process.
@@ -89,7 +89,7 @@ class Environment:
         """Refuse to use files that no other process can find.
 
         Raises:
-            StoreUnavailable: One of them was removed, or another is in its place.
+            StoreUnavailable: A file was removed or replaced.
         """
         if lost := self.files.lost():
             self._look_at_files_at = 0.0  # each read looks, until they are back
@@ -102,7 +102,7 @@ class Environment:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Reading]:
-        """A read transaction; it must be short, for the map cannot grow meanwhile."""
+        """A read transaction; it must be short, because the map cannot grow while it is open."""
         self.check_open()
         try:
             txn = self.begin()
@@ -116,10 +116,10 @@ class Environment:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[lmdb.Transaction]:
-        """A write transaction, for the body to commit.
+        """A write transaction, which the body commits.
 
         Raises:
-            lmdb.Error, TimeoutError, StoreUnavailable: It cannot be begun.
+            lmdb.Error, TimeoutError, StoreUnavailable: It cannot be started.
         """
         txn = self.begin(write=True)
         try:
@@ -130,12 +130,12 @@ class Environment:
             self.gate.leave()
 
     def begin(self, *, write: bool = False) -> lmdb.Transaction:
-        """Begin a transaction on the whole map, even if another process has made it grow.
+        """Begin a transaction on the whole map, even if another process has enlarged it.
 
-        `Gate.leave` must follow its end, and, if it is one that writes, `WriteTurn.release`.
+        After its end call `Gate.leave` and, if it writes, `WriteTurn.release`.
 
         Raises:
-            lmdb.Error, TimeoutError, StoreUnavailable: It cannot be begun.
+            lmdb.Error, TimeoutError, StoreUnavailable: It cannot be started.
         """
         mended = False
         while True:
@@ -174,7 +174,7 @@ class Environment:
             raise
 
     def _open_again(self) -> None:
-        """Open it again: LMDB refuses all use of an environment whose meta page it could not write."""
+        """Reopen it: LMDB refuses all use of an environment whose meta page it could not write."""
         with self.gate.alone():
             if self.broken:  # else another thread was faster
                 self.check_files()  # else new ones would be made in their place
@@ -188,7 +188,7 @@ class Environment:
     # --- its size ---
 
     def grow(self) -> bool:
-        """Double the map, within its limit; whether it has grown."""
+        """Double the map, within its limit; return whether it has grown."""
         try:
             with self.gate.alone():
                 size = self.env.info()["map_size"]
@@ -201,7 +201,7 @@ class Environment:
         return True
 
     def used_up(self) -> StoreFull:
-        """The error where the map cannot grow."""
+        """The error for a map that cannot grow."""
         name, limit = f"lmdb:{self.path}", self.options.max_size
         with self.gate:
             size = self.env.info()["map_size"]
@@ -212,13 +212,13 @@ class Environment:
     # --- failures ---
 
     def refused(self, error: Exception) -> Exception:
-        """Our error for ``error``, after which surely nothing is recorded."""
+        """The error to raise for ``error`` when it is certain that nothing was recorded."""
         if isinstance(error, lmdb.MapFullError):
             return self.used_up()
         return meaning(self.path, error) if isinstance(error, (lmdb.Error, TimeoutError)) else error
 
     def undecided(self, error: Exception) -> Exception:
-        """Our error for a failed commit: nothing was recorded, unless it was the meta page that failed."""
+        """The error to raise for a failed commit: nothing was recorded, unless writing the meta page failed."""
         if isinstance(error, lmdb.Error):
             try:
                 with self.gate, self._turn.taken(PATIENCE):
@@ -230,7 +230,7 @@ class Environment:
         return OutcomeUnknown(f"store lmdb:{self.path}", str(error))
 
     def check_readers(self) -> None:
-        """Free the places of readers that died: the pages that they read are kept, and the file grows."""
+        """Free the slots of dead readers: until then the pages that they read are kept, and the file grows."""
         with contextlib.suppress(lmdb.Error), self.gate:  # only the size of the file depends on it
             self.env.reader_check()
 

@@ -1,4 +1,4 @@
-"""What an error of LMDB, or of the disk, means for a caller."""
+"""From errors of LMDB and of the disk to the errors that a caller gets."""
 
 import contextlib
 import errno
@@ -34,9 +34,9 @@ _DAMAGED = (
 
 
 def meaning(path: Path, error: Exception) -> UnoError:
-    """Our error for an error of LMDB after which surely nothing is recorded."""
+    """The error to raise for an error of LMDB when it is certain that nothing was recorded."""
     if isinstance(error, _DAMAGED):
-        remedy = f"{error}; find out more with `python -m lmdb verify {path}`, and put back a whole copy"
+        remedy = f"{error}; find the damage with `python -m lmdb verify {path}`, and restore a backup"
         return StoreFormatError(path, f"its pages are damaged: {remedy}")
     name, code = f"lmdb:{path}", getattr(error, "code", None)
     # LMDB reports a write of which the disk took only a part as EIO.
@@ -57,7 +57,7 @@ def is_full(path: Path) -> bool:
 
 
 def cannot_open(name: str, error: OSError) -> WorldError:
-    """Our error for a directory that cannot be opened, made or written."""
+    """The error to raise for a directory that cannot be opened, made or written."""
     if error.errno in _DISK_FULL:
         return StoreFull(name, f"{error.strerror}; make room on the disk")
     if isinstance(error, NoFileLocks):  # its text has the remedy

@@ -1,4 +1,4 @@
-"""What the writer does in one transaction: each job writes its part into it."""
+"""The jobs that the writer does in one transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ class Writing:
     """One write transaction: its jobs collect what goes into the log, so that each database is written at once.
 
     Args:
-        reading: On the transaction.
-        heads: Forgotten here if another process has written since, or if there are too many.
+        reading: Reads in the transaction.
+        heads: Cleared here if another process has written since, or if there are too many.
         max_event_size: Bytes that one record may take.
     """
 
@@ -70,7 +70,7 @@ class Writing:
         """Place the records of one request at the end of the log.
 
         Raises:
-            UnoError: One of them is refused; nothing of the request is recorded.
+            UnoError: A record is refused; nothing of the request is recorded.
         """
         placed = place(request, self.version_of)
         packed = [self._packed(record) for record in placed]  # refused before anything is noted
@@ -93,7 +93,7 @@ class Writing:
         return data
 
     def flush(self) -> None:
-        """Put what was collected into the databases."""
+        """Write everything that was collected to the databases."""
         if self.log:
             with self.txn.cursor(self.databases.log) as cursor:
                 cursor.putmulti(self.log, append=True)
@@ -112,7 +112,7 @@ class Work(Protocol[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Append what can be appended; the result is the outcome of each request."""
+    """Append the requests that can be appended; the result is the outcome of each request."""
 
     requests: Sequence[Append]
 
@@ -129,7 +129,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class SaveProgress:
-    """Checkpoints, dead letters and views, together or not at all."""
+    """Write checkpoints, dead letters and views, all or nothing."""
 
     checkpoints: dict[str, int]
     dead_letters: tuple[DeadLetter, ...]
@@ -157,7 +157,7 @@ class SaveProgress:
 
 @dataclass(frozen=True, slots=True)
 class DropView:
-    """Remove a part of a view, so that a large one delays no other job; the result is whether there may be more."""
+    """Remove a part of a view, so a large view delays no other job; the result is whether there may be more."""
 
     view: str
 

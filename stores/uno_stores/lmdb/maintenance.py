@@ -1,6 +1,6 @@
 """Maintenance of an LMDB store: facts, a check of everything in it, a copy while it is in use.
 
-Everything is read in short transactions, so that the store can be used and can grow meanwhile.
+Everything is read in short transactions, so the store can be used and can grow at the same time.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ def info(environment: Environment) -> StoreInfo:
 
 
 def verify(environment: Environment, progress: Progress) -> Verified | Fault:
-    """Check the pages, then each record and what leads to it, then each index entry and what it leads to."""
+    """Check the pages, then each record and its index entry, then each index entry and its record."""
     try:
         _check_pages(environment)
         check = _Check(environment, progress)
@@ -66,7 +66,7 @@ def verify(environment: Environment, progress: Progress) -> Verified | Fault:
 
 
 def backup(environment: Environment, target: Path, progress: Progress) -> None:
-    """Copy what is in the store now to ``target``, without free pages. The copy is there whole or not at all."""
+    """Copy the current contents of the store to ``target``, without free pages. The copy is complete, or not made."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise PlaceTaken(target)
     done = threading.Event()
@@ -103,7 +103,7 @@ def backup(environment: Environment, target: Path, progress: Progress) -> None:
 
 
 def _new_directory(target: Path, mode: int) -> Path:
-    """A directory of a new name beside ``target``, with ``mode`` less what the umask takes away."""
+    """A directory with a new name beside ``target``, with ``mode`` less the umask."""
     while True:
         directory = target.parent / f".{target.name}-{secrets.token_hex(4)}"
         with contextlib.suppress(FileExistsError):
@@ -135,7 +135,7 @@ def _sync(path: Path) -> None:
 
 
 class _Found(Exception):
-    """A fault was found; it is the argument."""
+    """A fault was found; the argument describes it."""
 
 
 def _found(position: int | None, reason: str) -> _Found:
@@ -143,7 +143,7 @@ def _found(position: int | None, reason: str) -> _Found:
 
 
 def _check_pages(environment: Environment) -> None:
-    """Run LMDB's own verifier on the file; on a copy, if the file was written to meanwhile."""
+    """Run LMDB's own verifier on the file; on a copy, if the file was written to while it ran."""
     with environment.gate:
         before = environment.env.info()["last_txnid"]
     faults = _page_faults(environment.path)
@@ -236,7 +236,7 @@ class _Check:
                     stream, number = reading.named(prefix), int.from_bytes(position)
                     if (
                         self._end < number <= end
-                    ):  # recorded meanwhile: a check that followed them might never end
+                    ):  # recorded since: a check that followed them might never end
                         start = prefix + LAST
                         break
                     what = f"position {number}: {stream} version {version}"

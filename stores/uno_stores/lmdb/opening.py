@@ -1,4 +1,4 @@
-"""From a directory to an LMDB environment: its files are made or checked before anything is read from them."""
+"""From a directory to an LMDB environment: its files are made or checked before they are read."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ LEASES = "leases.lock"
 
 
 def turn_at(path: Path) -> WriteTurn:
-    """The turn to write of the directory ``path``, made if it is missing.
+    """The turn to write in the directory ``path``, which is made if it is missing.
 
     Raises:
         StoreFull, StoreUnavailable: It cannot be made or read.
@@ -39,7 +39,7 @@ def open_environment(path: Path, options: Options) -> tuple[lmdb.Environment, Da
 
     Raises:
         StoreFull, StoreUnavailable: Its files cannot be made, read or written.
-        StoreFormatError: They are another program's, damaged, or of a newer format.
+        StoreFormatError: They belong to another program, are damaged, or have a newer format.
     """
     name = f"lmdb:{path}"
     data = path / "data.mdb"
@@ -82,7 +82,7 @@ def open_environment(path: Path, options: Options) -> tuple[lmdb.Environment, Da
 
 
 def _remedy(error: lmdb.Error) -> str:
-    """What helps where LMDB refuses to open a store."""
+    """The remedy when LMDB refuses to open a store."""
     if "already open" in str(error):
         return "share the store that has it open"
     if getattr(error, "code", None) == errno.EAGAIN:  # its lock for the number of this process is another's
@@ -95,14 +95,12 @@ def _remedy(error: lmdb.Error) -> str:
 
 
 def _check_whole(env: lmdb.Environment, path: Path) -> None:
-    """Refuse a file that has lost its end: to read the missing pages would kill the process (SIGBUS)."""
+    """Refuse a truncated file: reading the missing pages would kill the process (SIGBUS)."""
     pages = env.info()["last_pgno"] + 1  # before the size, which another process may make grow
     missing = pages * env.stat()["psize"] - (path / "data.mdb").stat().st_size
-    # LMDB may leave out free pages at the end, so a short file is looked at closely before it is refused.
+    # LMDB may leave out free pages at the end, so a short file is examined closely before it is refused.
     if missing > 0 and _damaged(path):
-        raise StoreFormatError(
-            path, f"data.mdb was cut off, {missing:,} bytes are missing; put back a whole copy"
-        )
+        raise StoreFormatError(path, f"data.mdb was cut off, {missing:,} bytes are missing; restore a backup")
 
 
 def _damaged(path: Path) -> bool:
@@ -113,7 +111,7 @@ def _damaged(path: Path) -> bool:
 
 
 def _check_format(env: lmdb.Environment, path: Path) -> None:
-    """Claim an empty environment, and refuse one that is another program's or of a newer format."""
+    """Claim an empty environment, and refuse one that belongs to another program or has a newer format."""
     with env.begin(write=True) as txn:
         if not txn.stat()["entries"]:
             meta = env.open_db(b"meta", txn)
@@ -137,5 +135,5 @@ def _check_format(env: lmdb.Environment, path: Path) -> None:
         )
     if unknown:  # else a new one would be made, empty, beside the one whose name is damaged
         raise StoreFormatError(
-            path, f"its pages are damaged: a database is named {unknown[0]!r}; put back a whole copy"
+            path, f"its pages are damaged: a database is named {unknown[0]!r}; restore a backup"
         )

@@ -15,7 +15,7 @@ Durability = Literal["fsync", "relaxed"]
 
 
 class Options(NamedTuple):
-    """How the environment is opened, and how far it may grow."""
+    """How the environment is opened, and how large it may become."""
 
     durability: Durability
     map_size: int

@@ -1,16 +1,17 @@
-"""What an LMDB store reads, and the rules by which it believes what it finds.
+"""How an LMDB store reads, and the checks that everything it reads must pass.
 
 LMDB checks neither keys nor values, and a search among keys of which one is damaged can end anywhere. So:
 
-- A value ends with the check of its key and itself; a value that fails the check is not returned.
+- A value ends with a checksum of its key and itself; a value with a wrong checksum is not returned.
 - Positions of the log run 1, 2, 3 up to the number of its entries.
-- Versions in the index of a stream run 1, 2, 3, and each leads to the record that says the same of itself.
-- Keys ascend, so that no read runs in a circle.
-- That something is *not* there is believed only if the two entries beside its place are in order and sound. A
+- Versions in the index of a stream run 1, 2, 3, and each leads to a record with this stream and version.
+- Keys ascend, so no read runs in a circle.
+- A key counts as *missing* only if the two entries beside its place are in order and sound. A
   binary search that meets one false key ends beside that key, and one that took a wrong turn ends where the order
   is broken.
 
-Everything else is `CorruptRecord`, which names the place. `uno_stores.lmdb.searching` carries out the rules for keys.
+Everything else raises `CorruptRecord`, which names the place. `uno_stores.lmdb.searching` implements the rules for
+keys.
 """
 
 import struct
@@ -31,7 +32,7 @@ from uno_stores.lmdb.searching import Databases, Item, Search, is_sound, item_of
 PAGE_BYTES = 4 << 20
 """Bytes after which a page of records is full, however few they are, so that a read stays short."""
 LAST = b"\xff" * 8
-"""Behind each version of a stream."""
+"""Greater than each version of a stream."""
 U64 = struct.Struct(">Q")
 _pack_fields: Callable[[object], bytes] = msgpack.Packer().pack
 
@@ -40,9 +41,9 @@ class Reading(Search):
     """The reads of one transaction.
 
     Args:
-        txn: For reading or for writing.
-        databases: Of its environment.
-        path: Of the store, for errors.
+        txn: A transaction for reading or for writing.
+        databases: The databases of its environment.
+        path: The path of the store, for errors.
     """
 
     __slots__ = ("_sound",)
@@ -106,7 +107,7 @@ class Reading(Search):
         return page
 
     def version(self, stream: StreamId) -> int:
-        """The version of ``stream``: its last index key. No separate head row is kept."""
+        """The version of ``stream``, from its last index key. There is no separate head row."""
         prefix = stream_prefix(stream)
         end = prefix + LAST
         with self.txn.cursor(self.databases.streams) as cursor:
@@ -140,10 +141,10 @@ class Reading(Search):
         return types
 
     def check_first(self, key: bytes, position: bytes) -> StreamId:
-        """The stream of an entry of the index that must be the first of its stream.
+        """The stream of an index entry that must be the first of its stream.
 
         Raises:
-            CorruptRecord: It is not, or see `check_indexed`.
+            CorruptRecord: It is not the first; or as in `check_indexed`.
         """
         stream, version = self.check_indexed(key, position)
         if version != 1:
@@ -151,17 +152,17 @@ class Reading(Search):
         return stream
 
     def check_indexed(self, key: bytes, position: bytes) -> tuple[StreamId, int]:
-        """The stream and the version that the key of an entry of the index names.
+        """The stream and the version in the key of an index entry.
 
         Raises:
-            CorruptRecord: The record to which it leads says another. (One that cannot be read says nothing.)
+            CorruptRecord: Its record has another stream or version. (A record that cannot be read is not compared.)
         """
         known = self._sound.get((key, position))
         if known is not None:  # many new streams in one transaction have the same neighbours
             return known
         stream, version = self.named(key[:-8]), int.from_bytes(key[-8:])
         data = self.data(position) or b""
-        # A record that has these fields, one behind the other, need not be read to know that it is theirs.
+        # A record that holds these fields, one after the other, belongs to the entry and need not be unpacked.
         fields = _pack_fields((stream.aggregate_type, stream.aggregate_id, version))
         if fields[1:] not in data or not is_sound(position, data):
             try:
@@ -176,7 +177,7 @@ class Reading(Search):
         """The stream of a `stream_prefix`.
 
         Raises:
-            CorruptRecord: It is of none.
+            CorruptRecord: It belongs to no stream.
         """
         try:
             aggregate_id, aggregate_type, nothing = prefix.decode().split("\0")
@@ -187,18 +188,18 @@ class Reading(Search):
         return StreamId(aggregate_type, aggregate_id)
 
     def data(self, position: bytes) -> bytes | None:
-        """What the log has at ``position``."""
+        """The bytes at ``position`` of the log."""
         return cast("bytes | None", self.txn.get(position, db=self.databases.log)) if position else None
 
     def entry(self, stream: StreamId, version: int) -> bytes | None:
-        """What the index of ``stream`` has for ``version``: a position as bytes."""
+        """The position of ``version`` in the index of ``stream``, as bytes."""
         key = stream_prefix(stream) + U64.pack(version)
         return cast("bytes | None", self.txn.get(key, db=self.databases.streams))
 
     def stored(
         self, position: bytes, data: bytes, wanted: tuple[StreamId, int] | None = None
     ) -> StoredRecord:
-        """Read one record back, which should be the ``wanted`` version of a stream.
+        """Read one record, which should be the ``wanted`` version of a stream.
 
         Raises:
             CorruptRecord: It is damaged, or is not a record.
@@ -241,7 +242,7 @@ class Reading(Search):
         return letters
 
     def has_dead_letter(self, key: bytes) -> bool:
-        """Whether there is one."""
+        """Whether there is such a dead letter."""
         return self._value(self.databases.dead_letters, key, _a_dead_letter) is not None
 
     def view(self, view: str, start: bytes, end: bytes | None, limit: int | None) -> list[Item]:
@@ -268,7 +269,7 @@ class Reading(Search):
         return self._unpacked(value, lambda fields: _to_snapshot(stream, fields), what)
 
     def check_views(self, start: bytes, limit: int) -> bytes | None:
-        """Check at most ``limit`` entries of views from ``start`` on; where to resume, ``None`` at the end."""
+        """Check at most ``limit`` view entries from ``start`` on; return where to resume, or ``None`` at the end."""
         checked = [key for key, _ in islice(self.entries(self.databases.views, start, _an_entry), limit)]
         return checked[-1] + b"\0" if checked else None
 

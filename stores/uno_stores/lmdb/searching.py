@@ -1,4 +1,4 @@
-"""How an LMDB store searches among keys of which one may be damaged: an entry is checked before it is believed."""
+"""How an LMDB store searches among keys of which one may be damaged: each entry is checked before it is used."""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ class Databases:
 
     @classmethod
     def opened(cls, env: lmdb.Environment) -> Self:
-        """Those of ``env``, made if they are missing."""
+        """The databases of ``env``, made if they are missing."""
         return cls(*(env.open_db(name) for name in NAMES[:-1]))
 
 
@@ -44,9 +44,9 @@ class Search:
     """Searches of one transaction.
 
     Args:
-        txn: For reading or for writing.
-        databases: Of its environment.
-        path: Of the store, for errors.
+        txn: A transaction for reading or for writing.
+        databases: The databases of its environment.
+        path: The path of the store, for errors.
     """
 
     __slots__ = ("_path", "databases", "txn")
@@ -57,11 +57,11 @@ class Search:
         self._path = path
 
     def count(self, database: Any) -> int:
-        """How many entries ``database`` has."""
+        """The number of entries in ``database``."""
         return int(self.txn.stat(database)["entries"])
 
     def ascending(self, database: Any, start: bytes) -> Iterator[Item]:
-        """The items of ``database`` from ``start`` on as they are, in the order of their keys.
+        """The items of ``database`` from ``start`` on, values unchecked, in the order of their keys.
 
         Raises:
             CorruptRecord: They are out of order.
@@ -107,9 +107,9 @@ class Search:
             raise CorruptRecord(self._place(what), f"{type(error).__name__}: {error}") from error
 
     def _seek(self, cursor: lmdb.Cursor, key: bytes, check: Callable[[bytes, bytes], object]) -> bool:
-        """Stand at the first entry from ``key`` on; whether there is one.
+        """Move to the first entry from ``key`` on; return whether there is one.
 
-        If it is not that of ``key``, the entry before it was checked; it is for the caller to check this one.
+        If it is not the entry of ``key``, the entry before it was checked; the caller must check this one.
         """
         found = cursor.set_range(key)
         if found:
@@ -151,15 +151,15 @@ def is_sound(key: bytes, data: bytes) -> bool:
 
 
 def items_of(cursor: lmdb.Cursor) -> Iterator[Item]:
-    """The items from where ``cursor`` stands on."""
+    """The items from the position of ``cursor`` on."""
     return cast("Iterator[Item]", cursor.iternext())
 
 
 def item_of(cursor: lmdb.Cursor) -> Item:
-    """The item at which ``cursor`` stands."""
+    """The item at the position of ``cursor``."""
     return cast("Item", cursor.item())
 
 
 def key_of(cursor: lmdb.Cursor) -> bytes:
-    """The key at which ``cursor`` stands."""
+    """The key at the position of ``cursor``."""
     return cast("bytes", cursor.key())

@@ -17,24 +17,24 @@ meta           ``program``, ``format``                              ``uno_actors
 ============== ==================================================== ====================================
 
 The last record of a command holds its reply (`uno_actors.store.codec.Record.reply`): the bytes C1 01 and eight bytes
-of fingerprint, which tells another command of the same id apart (`uno_actors.aggregates.fingerprint`), then the reply
+of fingerprint, which distinguishes another command of the same id (`uno_actors.aggregates.fingerprint`), then the reply
 as msgpack (`uno_actors.domain.values`), or C1 and the reason why the reply could not be recorded. Older versions wrote
 no fingerprint, only what follows it.
 
-*check* is the CRC-32 of key and value, 32 bits, the lowest byte first: a value that was changed, or that stands
-in another's place, is reported as `CorruptRecord`. So is a false key: `uno_stores.lmdb.reader` has the rules. These
-checks do not see damage to the structure of LMDB's own pages: LMDB notices some of it, the rest can in the worst case
-end the process, but not change an event. A file that has lost its end is refused when it is opened;
-``python -m lmdb verify`` finds other damage in a file that is not in use.
+*check* is the CRC-32 of key and value, 32 bits, the lowest byte first: a value that was changed or moved is
+reported as `CorruptRecord`. So is a damaged key: `uno_stores.lmdb.reader` has the rules. These checks do not see
+damage to the structure of LMDB's own pages: LMDB notices some of it; the rest can at worst end the process, but not
+change an event. A truncated file is refused when it is opened; ``python -m lmdb verify`` finds other damage in a file
+that is not in use.
 
 Files in the directory: ``data.mdb``; ``lock.mdb``, LMDB's readers and its lock for writers; ``leases.lock``,
-a locked byte for each handler name that a process has leased. The last two mean nothing when no process runs. The
+a locked byte for each handler name that a process has leased. The last two have no meaning when no process runs. The
 process that writes holds a lock on the directory itself (``flock``; on Windows on a file ``writer.lock`` in it). If a
 file is removed or replaced while the store is open, commits are refused from then on, and reads within
 `uno_stores.lmdb.environment.LOOK_AT_FILES_EVERY` seconds.
 
-The writer thread takes everything that waits, checks each request before its first put, commits once, and
-answers with one wake-up of the event loop; jobs that arrive during the fsync form the next transaction.
+The writer thread takes all waiting jobs, checks each request before its first put, commits once, and delivers the
+results with one wake-up of the event loop; jobs that arrive during the fsync form the next transaction.
 
 Durability, by LMDB's flags (never ``writemap``, never ``sync=False``, which a power cut may corrupt):
 
@@ -42,11 +42,11 @@ Durability, by LMDB's flags (never ``writemap``, never ``sync=False``, which a p
   are on disk. Nothing that was acknowledged is lost, unless the disk lies about its cache.
 - ``relaxed``: ``sync=True, metasync=False``. The pages are synced, the meta page is left to the next commit or
   to the system. In LMDB's words this "maintains database integrity, but a system crash may undo the last
-  committed transaction". If a process ends, however it ends, nothing is lost. Nothing is ever corrupted.
+  committed transaction". Nothing is lost when a process ends, even if it is killed. Nothing is ever corrupted.
 
-LMDB writes the meta page last, and refuses all use of the environment when that fails. So a failed commit has
-recorded nothing unless the environment is unusable after it: then the caller gets `OutcomeUnknown`, and the
-environment is opened again.
+LMDB writes the meta page last, and refuses all use of the environment when that fails. So a failed commit recorded
+nothing, unless the environment is unusable afterwards: then the caller gets `OutcomeUnknown`, and the environment is
+opened again.
 """
 
 import asyncio
@@ -84,21 +84,21 @@ from uno_stores.lmdb.writer import Writer
 class LmdbEventStore(EventStore):
     """Events in an LMDB environment in the directory ``path``, made if it is missing.
 
-    The class answers the port; `Environment`, `Writer` and `Watcher` each own one concern.
+    The class implements the port; `Environment`, `Writer` and `Watcher` each own one concern.
 
     Args:
-        path: A directory of its own on a local disk; network file systems are not safe for LMDB.
+        path: A directory for this store alone, on a local disk; network file systems are not safe for LMDB.
         event_registry: Finds the classes of recorded events.
-        durability: ``fsync`` or ``relaxed``, which may lose the last moments in a power cut; see the module.
+        durability: ``fsync``, or ``relaxed``, which may lose the last moments in a power cut; see the module.
         map_size: Bytes of address space reserved at first; the map is doubled whenever it is used up.
-        max_size: Bytes that the file may grow to; beyond them appends are refused with `StoreFull`. Default is
-            as large as the disk.
+        max_size: Bytes that the file may grow to; beyond that, appends are refused with `StoreFull`. Default is the
+            size of the disk.
         max_event_size: Bytes that one record may take; a larger one is refused with `EventNotSerializable`.
         create: Whether to make the store if there is none.
 
     Raises:
         ValueError: An option is out of range.
-        StoreFull: There is no room for its files.
+        StoreFull: The disk has no room for its files.
         StoreUnavailable: The directory cannot be made, read or written, or is open in this process already.
         StoreFormatError: It belongs to another program or was written by a newer version of this one.
     """
@@ -248,7 +248,7 @@ class LmdbEventStore(EventStore):
     @override
     async def close(self) -> None:
         environment = self._environment
-        if environment.is_inherited:  # nothing of it is the child's
+        if environment.is_inherited:  # all of it belongs to the parent process
             return
         if not environment.closed:
             environment.closed = True

@@ -1,4 +1,4 @@
-"""The writer thread: it takes everything that waits and writes it in one transaction, with one fsync for all."""
+"""The writer thread: it takes all waiting jobs and writes them in one transaction, with one fsync for all."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from uno_stores.lmdb.reader import Reading
 MAX_GROUP = 10_000
 """Maximum number of jobs in one transaction, so that the first of them does not wait for too many others."""
 CHECK_READERS_EVERY = 30.0
-"""Seconds between two looks for readers that died."""
+"""Seconds between two searches for dead readers."""
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class _CommitFailed(Exception):
 
 
 class Writer:
-    """The one thread of a store that writes, and the queue to it.
+    """The one thread of a store that writes, and its queue.
 
     Args:
         environment: In which it writes.
@@ -65,12 +65,12 @@ class Writer:
         loop = asyncio.get_running_loop()
         job = _Job(work, loop, loop.create_future())
         self._jobs.put(job)
-        # Shielded by nature: a caller that is cancelled abandons the future, and the work is done all the same.
+        # No shield is needed: a caller that is cancelled abandons the future, and the work is done all the same.
         result: T = await job.future
         return result
 
     def stop(self) -> None:
-        """Take no more jobs after those that wait now."""
+        """Accept no more jobs; those that wait are still done."""
         self._jobs.put(None)
 
     def _write_jobs(self) -> None:
@@ -95,8 +95,8 @@ class Writer:
     def _write(self, group: list[_Job[Any]]) -> list[Any]:
         """Do the work of all jobs in one transaction, and return the result of each.
 
-        If the map is used up it is made to grow. If a job cannot be done, each is done in a transaction of its
-        own, so that it fails alone.
+        If the map is used up, it grows. If a job cannot be done, each job is done in its own transaction, so only that
+        one fails.
         """
         environment = self._environment
         while True:
@@ -128,7 +128,7 @@ class Writer:
             except Exception as error:
                 raise _CommitFailed(error) from error
         if lost := environment.files.lost():
-            raise _CommitFailed(FileNotFoundError(f"{lost} meanwhile"))
+            raise _CommitFailed(FileNotFoundError(f"{lost} during the commit"))
         return results, writing.end
 
     def _answer(self, group: list[_Job[Any]], results: list[Any]) -> None:

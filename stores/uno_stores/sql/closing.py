@@ -1,4 +1,4 @@
-"""How a store ends: what was accepted is written, reads get a moment, and no connection is left behind."""
+"""How a store is closed: accepted jobs are written, reads get a moment, and no connection is left behind."""
 
 import asyncio
 import contextlib
@@ -54,7 +54,7 @@ class Closing:
         self._leases.leave()
 
     async def _finish(self) -> None:
-        """Wait for what was accepted, as long as the database may take for it, and for reads that have begun."""
+        """Wait for accepted jobs, as long as the database may take for them, and for reads that have started."""
         if self._writer.task is not None:
             await asyncio.wait([self._writer.task], timeout=2 * self._connections.patience)
         if self._reader.under_way:

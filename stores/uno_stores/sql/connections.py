@@ -1,4 +1,4 @@
-"""Sessions of a store on its database: how each begins, ends and fails, and when another attempt is made."""
+"""A store's sessions on its database: how each begins, ends and fails, and when another attempt is made."""
 
 import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -28,8 +28,7 @@ T = TypeVar("T")
 class Connections:
     """The sessions of one store.
 
-    A connection that leads to a server that only reads, as after a fail-over, is given up, and with it all that were
-    made before.
+    A connection to a read-only server, as after a fail-over, is given up, together with all earlier connections.
 
     Args:
         secret_url: Of the database; errors show it without its password.
@@ -37,12 +36,12 @@ class Connections:
         place: Where the database is.
         life: Of the store.
         wire: The connection kept to PostgreSQL; ``None`` for SQLite.
-        patience: Seconds for which a call tries to reach a database that is away.
+        patience: Seconds for which a call tries to reach a database that does not answer.
 
     Attributes:
         own_engine: The engine made for the store's URL, disposed of with the store; ``None`` if the program made it.
         pooled: Whether a pooler stands before PostgreSQL; known after `find_pooler`.
-        trusted_from: Connections with a lower number lead to a server that only reads.
+        trusted_from: Connections with a lower number lead to a read-only server.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Connections:
         self._sessions: set[AsyncSession] = set()
 
     def move(self, *, had_loop: bool) -> None:
-        """Begin anew on another event loop; what is connected belongs to the one that is gone."""
+        """Start over on another event loop; existing connections belong to the one that has ended."""
         self._sessions = set()
         if had_loop:
             self.place.move()
@@ -79,7 +78,7 @@ class Connections:
 
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[AsyncSession]:
-        """A session for the body; one that fails is ended without waiting for a server that may be silent.
+        """A session for the body; a session that fails is ended without waiting for a server that may not answer.
 
         Raises:
             StoreUnavailable: The file of the database is gone, or its one connection is in use.
@@ -119,7 +118,7 @@ class Connections:
             terminate(session.info.get(_DRIVER))
 
     async def connection(self, session: AsyncSession, **options: Any) -> AsyncConnection:
-        """The connection of ``session``, which is not known to lead to a server that only reads."""
+        """The connection of ``session``, if it is not known to lead to a read-only server."""
         while True:
             connection = await session.connection(execution_options=options)
             assert connection.sync_connection is not None

@@ -1,4 +1,4 @@
-"""The engine of a store: through a pooler or not, which connections may still be used, and how they end."""
+"""The engine of a store: with or without a pooler, which connections may still be used, and how they end."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from sqlalchemy import URL, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 CLOSE_PATIENCE = 1.0
-"""Seconds in which connections end in good order; then they are cut off."""
+"""Seconds in which connections may close gracefully; then they are cut off."""
 
 _WHO = text("SELECT pg_backend_pid()")
 
@@ -47,9 +47,9 @@ async def is_pooled(connection: AsyncConnection) -> bool:
 class OwnEngine:
     """The engine that a store makes for its URL.
 
-    A pooler that gives each transaction another session forgets prepared statements, or has those of others: through
-    one, statements are prepared anew each time and have no name. On a direct way their names are unlike any other's,
-    so that the first query, which detects a pooler, works through one.
+    A pooler that gives each transaction another session loses prepared statements, or has those of others: through a
+    pooler, statements are prepared each time and have no name. On a direct connection their names are unique, so the
+    first query, which detects a pooler, works through one.
 
     Args:
         url: Of the database.
@@ -78,7 +78,7 @@ class OwnEngine:
             await _dispose(old, self._drivers)
 
     def renew(self) -> None:
-        """Abandon all connections: they belong to an event loop that is gone."""
+        """Abandon all connections: they belong to an event loop that has ended."""
         for driver in tuple(self._drivers):
             terminate(driver)
         self._drivers = WeakSet()
@@ -90,7 +90,7 @@ class OwnEngine:
             terminate(driver)
 
     async def dispose(self) -> None:
-        """End all connections in good order, as far as that can be had soon."""
+        """Close all connections gracefully, if they answer soon."""
         await _dispose(self.engine, self._drivers)
 
     def _made(self) -> AsyncEngine:

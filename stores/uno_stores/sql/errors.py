@@ -11,7 +11,7 @@ from uno_actors.store.records import Append
 
 
 class InvalidSession(CallerError, ValueError):
-    """A session in which nothing can be recorded for a store; nothing was."""
+    """A session in which the store cannot record. Nothing was recorded."""
 
     def __init__(self, store: str, reason: str) -> None:
         self.store = store
@@ -109,7 +109,7 @@ def reason(error: BaseException) -> str:
 
 
 PASSING = {Trouble.LOST, Trouble.BUSY, Trouble.TAKEN, Trouble.READ_ONLY}
-"""Kinds that another attempt may cure. A key is taken if a program records without locking the head."""
+"""Kinds that another attempt may cure. A duplicate key means that a program records without locking the head."""
 OF_ONE = {Trouble.UNFIT, Trouble.OTHER}
 """Kinds that may be the fault of one job in a group."""
 _REMEDIES = {
@@ -129,7 +129,7 @@ _REMEDIES = {
 
 
 def refused(store: str, error: Exception, requests: Sequence[Append] = ()) -> UnoError:
-    """Our error for ``error``, after which surely nothing is recorded in ``store``."""
+    """The error to raise for ``error`` when it is certain that nothing was recorded in ``store``."""
     kind, text = trouble(error), reason(error)
     if kind is Trouble.FULL:
         return StoreFull(store, f"{text}; make room on the disk")

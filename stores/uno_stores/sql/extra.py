@@ -2,5 +2,5 @@
 
 
 def needs_extra(missing: ModuleNotFoundError) -> str:
-    """The reason and the remedy where one of them is not installed."""
+    """The reason and the remedy if one of them is not installed."""
     return f"{missing}: the SQL event store needs `pip install 'uno-actors[sql]'`"

@@ -30,7 +30,7 @@ class Waiting:
 
 @dataclass(slots=True)
 class Attempt:
-    """How far a transaction came."""
+    """How far a transaction got."""
 
     results: list[Any] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -59,7 +59,7 @@ def failure_of(job: Job, error: UnoError) -> Any:
 
 
 def parts_of(jobs: Sequence[Job]) -> list[Job]:
-    """``jobs`` in the smallest parts that can be written alone."""
+    """``jobs`` split into the smallest parts that can be written alone."""
     return [
         part
         for job in jobs

@@ -69,7 +69,7 @@ class HeldLeases:
         return True
 
     async def is_taken(self, name: str) -> bool:
-        """Whether a process has ``name``; PostgreSQL is asked, and nothing is taken."""
+        """Whether a process has ``name``; this asks PostgreSQL and takes nothing."""
         if self._connections.wire is not None:
             return await self._reader.is_leased(name)
         try:
@@ -87,7 +87,7 @@ class HeldLeases:
                 await self._let_go_of(name)
 
     async def release(self, lease: "_HeldLease") -> None:
-        """Let others have the name; idempotent."""
+        """Release the name; idempotent."""
         if self.held.get(lease.name) is not lease or self._connections.life.closed:
             return
         del self.held[lease.name]
@@ -108,10 +108,10 @@ class HeldLeases:
         return dict(self._counted if wire is None else wire.leases.held)
 
     async def submit_fenced(self, job: Work[None]) -> None:
-        """Have ``job`` written, unless it writes under a name that another process has taken over.
+        """Write ``job``, unless it writes under a name that another process has taken over.
 
         Raises:
-            LeaseLost: It does; nothing was written.
+            LeaseLost: Another process has taken over the name; nothing was written.
         """
         try:
             await self._writer.submit(job)
@@ -121,19 +121,19 @@ class HeldLeases:
             raise
 
     def lose(self, name: str) -> None:
-        """Another process has taken over ``name``."""
+        """Note that another process has taken over ``name``."""
         if (lease := self.held.get(name)) is not None:
             lease._lose()
 
     async def release_pooled(self) -> None:
-        """Release the leases of a store behind a pooler: no session ends with which the server would free them."""
+        """Release the leases of a store behind a pooler: no session ends there that would make the server free them."""
         connections = self._connections
         if connections.wire is not None and connections.pooled:
             for name in tuple(connections.wire.leases.held):
                 await connections.wire.leases.release(name)
 
     def leave(self) -> None:
-        """Let go of the names beside an SQLite file; for a store that is closed."""
+        """Release the names beside an SQLite file; for a store that is closed."""
         leases = self._connections.place.leases
         for name in self._counted:
             leases.release(name)

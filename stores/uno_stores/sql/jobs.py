@@ -1,4 +1,4 @@
-"""What a store writes besides events: each job is done in the transaction of its group."""
+"""The jobs of a store, for events and all else: each is done in the transaction of its group."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class SaveProgress:
     store: str
 
     async def write(self, connection: AsyncConnection) -> None:
-        """Write it, unless another process has taken over one of the handlers."""
+        """Write all, unless another process has taken over one of the handlers."""
         if self.held:
             names = {
                 *self.checkpoints,
@@ -90,7 +90,7 @@ class DropView:
 
 @dataclass(frozen=True, slots=True)
 class CountLease:
-    """Count one more taking of a name in an SQLite file; the result is the count."""
+    """Increment the fence of a name in an SQLite file; the result is the new value."""
 
     name: str
 
@@ -133,17 +133,17 @@ Job = Commit | Work[Any]
 async def _fence(
     connection: AsyncConnection, held: Mapping[str, int], handlers: Iterable[str], store: str
 ) -> None:
-    """Refuse to write for handlers that are ``held`` and that another process has taken over.
+    """Refuse to write for handlers that are ``held`` but that another process has taken over.
 
     Raises:
-        LeaseLost: There are some.
+        LeaseLost: There are such handlers.
     """
     if lost := await lost_among(connection, held, handlers):
         raise LeaseLost(store, lost)
 
 
 async def _upsert(connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert ``rows`` or put them in place of those with the same keys; in an order that all writers share."""
+    """Insert ``rows``, replacing those with the same keys, in an order that all writers share."""
     if not rows:
         return
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert

@@ -21,7 +21,7 @@ _files: dict[str, "SharedLeaseFile"] = {}
 
 
 class SharedLeaseFile:
-    """The names that the stores of this process hold in one `LeaseFile`, which closes with the last of them.
+    """The names that the stores of this process hold in one `LeaseFile`, which closes with the last store.
 
     Args:
         path: Of the file; ``None`` for a database in memory, whose names are this process's alone.
@@ -43,11 +43,11 @@ class SharedLeaseFile:
         return found
 
     def join(self) -> None:
-        """One more store uses it; `leave` must follow."""
+        """Note that one more store uses it; `leave` must follow."""
         self._users += 1
 
     def take(self, name: str) -> bool:
-        """Take ``name``; whether it was free.
+        """Take ``name``; return whether it was free.
 
         Raises:
             OSError: The file cannot be made or locked.
@@ -69,13 +69,13 @@ class SharedLeaseFile:
         return False
 
     def release(self, name: str) -> None:
-        """Let go of ``name``."""
+        """Release ``name``."""
         self._held.discard(name)
         if self._file is not None:
             self._file.release(name)
 
     def leave(self) -> None:
-        """One store less uses it."""
+        """Note that one store less uses it."""
         self._users -= 1
         if not self._users and self._file is not None:
             self._file.close()
@@ -90,7 +90,7 @@ _LOCK = text(f"SELECT pg_try_advisory_lock({_KEY})")
 _UNLOCK = text(f"SELECT pg_advisory_unlock({_KEY})")
 _END = "clock_timestamp() + make_interval(secs => CAST(:seconds AS double precision))"
 _TAKE = text(
-    # In one statement, lest the connection is lost between: a lock that was lost would be counted as had.
+    # In one statement: if the connection were lost in between, a lost lock would be counted as held.
     f"""
     WITH tried AS MATERIALIZED (
         SELECT CASE WHEN :session THEN pg_try_advisory_lock({_KEY}) ELSE pg_try_advisory_xact_lock({_KEY}) END AS locked
@@ -149,15 +149,15 @@ class ServerLeases:
     """Names held in ``uno_leases`` of PostgreSQL until a time by the clock of the server, and renewed before it.
 
     A holder that hangs or is cut off loses them, and they need no session: they work through a pooler that gives each
-    transaction another connection. On a connection of its own a store holds an advisory lock for each besides,
-    which the server frees when the connection ends, so that the names of a dead process are free at once.
+    transaction another connection. On a direct connection a store also holds an advisory lock for each name, which the
+    server frees when the connection ends, so the names of a dead process are free at once.
 
-    Each taking is counted, and a write under a name checks in the same transaction that it was not taken since: see
-    `lost_among`. That count, not a clock, is the fence. A name whose end has passed and that no other process has taken
-    is simply renewed.
+    The table counts how often each name was taken, and a write under a name checks in the same transaction that the
+    count is unchanged: see `lost_among`. That count, not a clock, is the fence. A name whose end has passed and that no
+    other process has taken is simply renewed.
 
     Args:
-        ask: Executes a statement, each by itself, and returns one value.
+        ask: Executes a statement in its own transaction, and returns one value.
         seconds: Until a lease ends that is not renewed.
         lost: Called with each name that another process has taken over.
     """
@@ -179,7 +179,7 @@ class ServerLeases:
         self._renew_at = 0.0
 
     async def take(self, name: str) -> bool:
-        """Take ``name``; whether it was free."""
+        """Take ``name``; return whether it was free."""
         if name in self.held or name in self._taking:
             return False
         self._taking.add(name)  # all users of a connection share its locks
@@ -201,25 +201,25 @@ class ServerLeases:
         return True
 
     async def release(self, name: str) -> None:
-        """Let go of ``name``."""
+        """Release ``name``."""
         taken = self.held.pop(name, None)
         if taken is not None:
             await self._ask(_RELEASE, {"name": name, "taken": taken})
             await self._unlock(name)
 
     def unlocked(self) -> None:
-        """The connection has ended, and the locks with it: others may take the names, and are given the time."""
+        """Note that the connection has ended, and the locks with it: others get time to take the names."""
         if self._locked:
             self._renew_at = time.monotonic() + LOCK_AGAIN_AFTER
         self._locked.clear()
 
     @property
     def due(self) -> float:
-        """Seconds until they are to be renewed; 0 or less: now."""
+        """Seconds until they must be renewed; 0 or less means now."""
         return self._renew_at - time.monotonic()
 
     async def renew(self) -> None:
-        """Hold on to what is held, unless another process has taken it meanwhile."""
+        """Renew all held names, except those that another process has taken."""
         if not self.held:
             return
         begun = time.monotonic()
@@ -235,7 +235,7 @@ class ServerLeases:
         )
         self._renew_at = begun + self._seconds / 3
         for name in ours.keys() - set(found):
-            if self.held.get(name) == ours[name]:  # else it was released meanwhile
+            if self.held.get(name) == ours[name]:  # otherwise it was released while the server was asked
                 await self._unlock(name)
                 self._tell_lost(name)
         for name in (
@@ -256,7 +256,7 @@ class ServerLeases:
 
 
 async def count_lease(connection: AsyncConnection, name: str) -> int:
-    """Count one more taking of ``name`` in an SQLite file, whose lock this process has; the count."""
+    """Increment the fence of ``name`` in an SQLite file, whose lock this process has; return its new value."""
     insert = sqlite.insert(leases).values(name=name, taken=1)
     counted = insert.on_conflict_do_update(index_elements=["name"], set_={"taken": leases.c.taken + 1})
     return int((await connection.execute(counted.returning(leases.c.taken))).scalar_one())
@@ -265,9 +265,9 @@ async def count_lease(connection: AsyncConnection, name: str) -> int:
 async def lost_among(
     connection: AsyncConnection, held: Mapping[str, int], names: Iterable[str]
 ) -> Sequence[str]:
-    """Those of the ``names`` that are ``held`` and were taken by others since.
+    """The ``names`` that are ``held`` but that others have taken since.
 
-    The rest cannot be taken by others before the transaction ends.
+    Others cannot take the rest before the transaction ends.
     """
     ours = sorted(held.keys() & set(names))
     if not ours:

@@ -37,7 +37,7 @@ class Life:
         return self._pid != os.getpid()
 
     def check(self) -> None:
-        """See that the store may be used here and now.
+        """Check that the store may be used in this process, on this event loop.
 
         Raises:
             StoreForked: It belongs to the parent process.

@@ -1,11 +1,10 @@
-"""The log in an SQL database: how records are placed at its end and read back, on a connection that is given.
+"""The log in an SQL database: how records are placed at its end and read back, on a given connection.
 
-Positions are given out under a lock: a transaction that records first locks the one row of ``uno_head``, and holds
-the lock until it ends. So positions become visible in their order, without a gap, and no reader meets a
-gap that is filled later; a position that was given out and rolled back is given out again. (A sequence would
-commit out of order, and readers would have to wait at its gaps for the oldest transaction of the whole
-database.) The price is that one transaction at a time records. Group commit pays it: what waits meanwhile is
-recorded together.
+Positions are assigned under a lock: a transaction that records first locks the one row of ``uno_head``, and holds
+the lock until it ends. So positions become visible in order and without a gap, and no reader meets a gap that is
+filled later; after a rollback the same positions are assigned again. (A sequence would commit out of order, and
+readers would have to wait at its gaps for the oldest transaction of the whole database.) The price is that only one
+transaction at a time records. Group commit makes up for it: requests that wait for the lock are recorded together.
 """
 
 import json
@@ -40,7 +39,7 @@ PAGE_BYTES = 4 << 20
 MAX_HEADS = 100_000
 """Stream versions that are remembered between transactions."""
 CHANNEL = "'uno_log_' || md5(current_schema())"
-"""The channel on which PostgreSQL tells of the new last position, by SQL: one for each schema with these tables."""
+"""SQL for the channel on which PostgreSQL announces the new last position: one for each schema with these tables."""
 
 _LOCK_HEAD = {
     "postgresql": select(head.c.last_position).with_for_update(),
@@ -74,14 +73,14 @@ LAST_POSITION = select(head.c.last_position)
 
 
 class Tail:
-    """What one writer remembers of the end of the log, until another process writes."""
+    """What one writer remembers about the end of the log, until another process writes."""
 
     def __init__(self) -> None:
         self.position = -1
         self.heads: dict[StreamId, int] = {}
 
     def forget(self) -> None:
-        """It may not be so."""
+        """Forget everything: it may be wrong."""
         self.position = -1
         self.heads.clear()
 
@@ -93,7 +92,7 @@ async def lock_head(connection: AsyncConnection) -> int:
 
 
 def in_transaction(connection: AsyncConnection) -> bool:
-    """Whether ``connection``, which has locked the head, keeps it locked, and can undo what it has done."""
+    """Whether ``connection``, which has locked the head, keeps it locked and can roll back."""
     assert connection.sync_connection is not None
     driver: Any = connection.sync_connection.connection.driver_connection
     if hasattr(driver, "is_in_transaction"):  # asyncpg
@@ -104,13 +103,13 @@ def in_transaction(connection: AsyncConnection) -> bool:
 async def place_all(
     connection: AsyncConnection, requests: Sequence[Append], tail: Tail, max_event_size: int
 ) -> tuple[list[Appended | UnoError], list[dict[str, Any]]]:
-    """Lock the head of the log and give a place behind it to what can be recorded; `insert_rows` is to follow.
+    """Lock the head of the log and assign positions to the requests that can be recorded; `insert_rows` must follow.
 
     Args:
-        connection: In a transaction.
-        requests: In their order.
-        tail: Of the log; right again when the transaction is committed, to be forgotten if it is not.
-        max_event_size: Bytes of payload and reply.
+        connection: A connection with an open transaction.
+        requests: The requests, in order.
+        tail: The writer's memory of the end of the log; right after a commit, to be forgotten after a rollback.
+        max_event_size: Maximum bytes of payload and reply.
 
     Returns:
         The outcome of each request, and the rows to be inserted.
@@ -186,7 +185,7 @@ def names(stream: StreamId) -> dict[str, Any]:
 
 
 def page_of(order: Column[Any], *wanted: ColumnElement[bool]) -> Select[Any]:
-    """At most ``limit`` records and not much more than `PAGE_BYTES`, but one at the least, as `to_stored` reads them.
+    """At most ``limit`` records and not much more than `PAGE_BYTES`, but at least one, as `to_stored` reads them.
 
     Its parameters are ``after``, exclusive and by ``order``, and ``limit``.
     """
@@ -216,7 +215,7 @@ def to_stored(rows: Iterable[Row[Any]]) -> list[StoredRecord]:
 
 
 def selecting(matching: LogFilter) -> list[ColumnElement[bool]]:
-    """``matching`` by SQL, less the wildcards of its topic: what is left is for `LogFilter.matches`."""
+    """``matching`` as SQL, without the wildcards of its topic, which `LogFilter.matches` must check."""
     wanted: list[ColumnElement[bool]] = []
     if matching.event_types is not None:
         wanted.append(log.c.event_type.in_(sorted(matching.event_types)))

@@ -20,13 +20,13 @@ _CHANNEL = text(f"SELECT {CHANNEL}")
 class Wire:
     """A connection that is made when it is needed, and again after it was lost.
 
-    Through a pooler that gives each transaction another session it is not notified and holds no locks: each query is a
-    transaction of its own.
+    Through a pooler that gives each transaction another session it gets no notifications and holds no locks: each
+    query is its own transaction.
 
     Args:
         store: The URL of the store, for errors.
         session_factory: Makes the session whose connection it keeps.
-        heard: Called with the last position of the log when it has grown.
+        heard: Called with the last position of the log after it has grown.
         patience: Seconds that the server may take for an answer before the connection counts as lost.
         lease_time: Seconds until a lease ends that is not renewed.
         lost_lease: Called with the name of each lease that another process has taken over.
@@ -57,7 +57,7 @@ class Wire:
         self.move()
 
     def move(self) -> None:
-        """Begin anew on another event loop."""
+        """Start over on another event loop."""
         self.lost = asyncio.Event()
         self._turn = asyncio.Lock()  # one statement at a time
         self._session: AsyncSession | None = None

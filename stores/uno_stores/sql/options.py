@@ -3,7 +3,7 @@
 from uno_actors.quantities import check_count, check_duration
 
 PATIENCE = 10.0
-"""Default number of seconds for which a store tries to reach a database that is away."""
+"""Default number of seconds for which a store tries to reach a database that does not answer."""
 LEASE_TIME = 10.0
 """Default number of seconds until a lease ends that is not renewed."""
 MAX_EVENT_SIZE = 16 << 20

@@ -1,4 +1,4 @@
-"""Where a database is: which engines lead to the same one, and what the stores of one process share there."""
+"""The place of a database: which engines lead to the same one, and what the stores of one process share there."""
 
 import asyncio
 import contextlib
@@ -63,12 +63,12 @@ class Place:
         return found
 
     def move(self) -> None:
-        """Its stores are used on another event loop from now on."""
+        """Let its stores use another event loop from now on."""
         if self._turn is not None and not self._turn.locked():
             self._turn = asyncio.Lock()
 
     def lost(self) -> str:
-        """What has happened to a file of SQLite that is no longer in its place; empty if nothing has."""
+        """What happened to an SQLite file that is no longer in its place; empty if it is."""
         if self._file is not None and self._file.exists():
             with contextlib.suppress(OSError):  # it is being removed: the next look sees it
                 self._files.watch(self._file)
@@ -97,7 +97,7 @@ class Place:
             self._give_turn()
 
     async def lend(self, session: Session, store: str, patience: float, ended: Callable[[], None]) -> None:
-        """Leave the turn to a caller's ``session`` until its transaction ends, and call ``ended`` then."""
+        """Give the turn to a caller's ``session`` until its transaction ends, and then call ``ended``."""
         if session in self._borrowers:
             return
         await self._take_turn(store, patience)
@@ -145,7 +145,7 @@ def engine_of(session_factory: SessionFactory) -> Engine:
     """The engine to which the sessions are bound.
 
     Raises:
-        ValueError: There is none, or it is one of another kind of database.
+        ValueError: There is none, or it belongs to another kind of database.
     """
     try:
         session = session_factory()
@@ -154,5 +154,5 @@ def engine_of(session_factory: SessionFactory) -> Engine:
         raise ValueError("the sessions are bound to no engine: write AsyncSession(engine)") from error
     engine = bind.engine
     if engine.dialect.name not in ("postgresql", "sqlite"):
-        raise ValueError(f"a database of PostgreSQL or SQLite is needed; found {engine.dialect.name}")
+        raise ValueError(f"use a PostgreSQL or SQLite database; found {engine.dialect.name}")
     return engine

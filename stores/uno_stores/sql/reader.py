@@ -1,4 +1,4 @@
-"""The reader: queries of a store, each on a connection of its own, a few at once."""
+"""The reader: the queries of a store, each on its own connection, a few at once."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -44,7 +44,7 @@ class Reader:
         self.move()
 
     def move(self) -> None:
-        """Begin anew on another event loop."""
+        """Start over on another event loop."""
         self._places = asyncio.Semaphore(READERS)
         self.under_way: set[asyncio.Task[Any]] = set()
 
@@ -157,7 +157,7 @@ class Reader:
     async def rows(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None, patience: float = 0
     ) -> Sequence[Row[Any]]:
-        """The rows of ``statement``, which may take the store's patience, or ``patience`` seconds if that is more.
+        """The rows of ``statement``, which may take the store's patience, or ``patience`` seconds if that is longer.
 
         Raises:
             StoreUnavailable: They cannot be read.

@@ -15,9 +15,9 @@ uno_leases        name                                            how often it w
                                                                   has a lock, and the holder (PostgreSQL alone)
 ================= =============================================== =============================================
 
-Headers are columns, so that the log is narrowed by the server and can be looked into with any SQL tool. The
-payload stays the bytes that it is in every store, msgpack: JSON has no bytes, no keys but texts, no NUL and no
-difference between a time and a text, and a record that was copied from one store to another must stay the same.
+Headers are columns, so the server can filter the log and any SQL tool can inspect it. The payload stays msgpack, as in
+every store: JSON has no bytes, only text as keys, no NUL, and no difference between a time and a text, and a record
+that is copied from one store to another must stay the same.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -43,14 +43,14 @@ from typing_extensions import override
 FORMAT = 1
 
 METADATA = MetaData()
-"""All tables; `DatabaseEventStore.create_schema` makes them, and so can a migration tool."""
+"""All tables. `DatabaseEventStore.create_schema` or a migration tool creates them."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 class Microseconds(TypeDecorator[datetime]):
-    """An aware time in SQLite, which has no type for it: the microseconds since 1970."""
+    """An aware time in SQLite, which has no type for it: microseconds since 1970."""
 
     impl = BigInteger
     cache_ok = True

@@ -1,23 +1,23 @@
-"""The event store in an SQL database that is there already: PostgreSQL or SQLite, by SQLAlchemy's asyncio API.
+"""The event store in an existing SQL database: PostgreSQL or SQLite, through SQLAlchemy's asyncio API.
 
 The tables are described in `uno_stores.sql.schema`, the order of the log in `uno_stores.sql.log`. One task writes for
-a store: it takes everything that waits, writes it in one transaction, and answers; jobs that arrive during the commit
-form the next transaction. If something in a transaction cannot be written, its parts are written one by one, so that
-it fails alone.
+a store: it takes all waiting jobs, writes them in one transaction, and returns the results; jobs that arrive during
+the commit form the next transaction. If a part of a transaction cannot be written, its parts are written one by one,
+so that only this part fails.
 
-A lost commit is looked into. If the connection is lost before the commit was sent, nothing is recorded, and the
-transaction is tried again. If it is lost while the server commits, the store connects again, waits for the lock on
-the head of the log, which a transaction that is still being committed would hold, and looks whether the records are
-there. Only if the server does not come back in time does the caller get `OutcomeUnknown`; `StoreUnavailable` says
-that surely nothing was recorded.
+The store finds out the outcome of a lost commit. If the connection is lost before the commit was sent, nothing is
+recorded, and the transaction is tried again. If it is lost while the server commits, the store connects again, waits
+for the lock on the head of the log, which a transaction that is still being committed would hold, and checks whether
+the records are there. Only if the server does not come back in time does the caller get `OutcomeUnknown`;
+`StoreUnavailable` means that certainly nothing was recorded.
 
 Durability is the database's own: PostgreSQL's with ``synchronous_commit = on``, its default; SQLite's with
 ``synchronous = FULL``, its default too.
 
 With PostgreSQL a store uses one connection for writing, up to `uno_stores.sql.reader.READERS` for reading, and one
 that it keeps for ``LISTEN`` and for the locks of leases while it has listeners or leases. The store detects a pooler
-that gives each transaction another session at the first use: then every question is a transaction, the store looks
-for commits of others instead of being notified, and leases end by the clock of the server alone.
+that gives each transaction another session at the first use: then every query is a transaction, the store polls for
+commits of others instead of being notified, and leases end by the server's clock alone.
 
 A store may be used from one event loop after another. Connections that it made itself end with their loop.
 """
@@ -68,7 +68,7 @@ class DatabaseEventStore(EventStore):
     The tables are made by `create_schema`, or by a migration tool from `METADATA`. A database in memory
     (``sqlite+aiosqlite://``) has one connection, which does one thing at a time.
 
-    The class answers the port and owns the start and the end; `Connections`, `Tables`, `Writer`, `Reader`, `Watcher`,
+    The class implements the port and owns start and end; `Connections`, `Tables`, `Writer`, `Reader`, `Watcher`,
     `HeldLeases` and `Closing` each own one concern.
 
     Args:
@@ -77,7 +77,7 @@ class DatabaseEventStore(EventStore):
         event_registry: Finds the classes of recorded events; default is the process-wide registry.
         max_event_size: Bytes that the payload of one event may take; a larger one is refused with
             `EventNotSerializable`.
-        patience: Seconds for which a call tries to reach a database that is away.
+        patience: Seconds for which a call tries to reach a database that does not answer.
         lease_time: Seconds after which a process that hangs or is cut off from PostgreSQL loses its handlers to
             another. On an SQLite file the operating system holds the leases, until their process ends.
 
@@ -139,16 +139,16 @@ class DatabaseEventStore(EventStore):
         self._closing = Closing(self._connections, self._writer, self._reader, self._watcher, self._leases)
 
     def own(self, engine: OwnEngine, *, create: bool) -> None:
-        """Use ``engine``, which made the sessions, and dispose of it in the end; ``create`` the tables at first use."""
+        """Use ``engine``, which made the sessions, and dispose of it when closed; ``create`` tables at first use."""
         self._connections.own_engine = engine
         self._tables.create = create
 
     async def create_schema(self) -> None:
-        """Make the tables where they are missing; existing ones stay as they are.
+        """Make missing tables; existing ones stay as they are.
 
         Raises:
             StoreUnavailable: The database cannot be reached or written.
-            StoreFormatError: The tables are those of a newer version of this program.
+            StoreFormatError: A newer version of this program made the tables.
         """
         self._life.check()
         await self._tables.make()
@@ -173,14 +173,14 @@ class DatabaseEventStore(EventStore):
         """As `EventStore.append`; with a ``session`` the events become part of its transaction.
 
         They are recorded when the caller commits, together with everything else in the transaction, or not at all.
-        Until then no reader sees them, and their positions are theirs only if the commit succeeds. Meanwhile nothing
-        else can be recorded in the database: append last, commit soon, and await nothing in between, least of all an
-        aggregate.
+        Until then no reader sees them, and their positions are final only after the commit. Nothing else can be
+        recorded in the database before the commit: append last, commit soon, and await nothing in between, least of
+        all an aggregate.
 
         A database in memory has one connection: until the caller's transaction ends, the store waits for it.
 
         Raises:
-            StoreUnavailable, StoreFull: See there; roll back the transaction.
+            StoreUnavailable, StoreFull: As in `EventStore.append`; roll back the transaction.
             InvalidSession: The session is bound to another database, or commits each statement by itself.
         """
         if session is None:
@@ -312,7 +312,7 @@ class DatabaseEventStore(EventStore):
 
     @override
     async def is_leased(self, name: str) -> bool:
-        """As `EventStore.is_leased`; PostgreSQL is asked, and nothing is taken."""
+        """As `EventStore.is_leased`; this asks PostgreSQL and takes nothing."""
         self._life.check()
         check_lease(name)
         return await self._leases.is_taken(name)
@@ -338,7 +338,7 @@ class DatabaseEventStore(EventStore):
 
     @override
     async def close(self) -> None:
-        if self._life.is_inherited:  # nothing of it is the child's
+        if self._life.is_inherited:  # all of it belongs to the parent process
             return
         if not self._life.closed:
             self._life.enter(asyncio.get_running_loop())
@@ -359,7 +359,7 @@ async def create_database_event_store(
     patience: float = PATIENCE,
     lease_time: float = LEASE_TIME,
 ) -> DatabaseEventStore:
-    """A `DatabaseEventStore` whose tables are there; arguments and errors are those of the class.
+    """A `DatabaseEventStore` whose tables exist; arguments and errors are those of the class.
 
     Raises:
         StoreUnavailable, StoreFormatError: See `DatabaseEventStore.create_schema`.

@@ -14,14 +14,14 @@ from uno_stores.sql.connections import Connections
 
 
 class Tables:
-    """The one owner of whether the tables of a store are ready for use.
+    """Decides whether the tables of a store are ready for use.
 
     Args:
-        connections: Of the store.
+        connections: The store's connections.
         dialect: ``postgresql`` or ``sqlite``.
 
     Attributes:
-        create: Whether the first use makes missing tables; else it only checks those that are there.
+        create: Whether the first use makes missing tables; otherwise it only checks those that are there.
     """
 
     def __init__(self, connections: Connections, dialect: str) -> None:
@@ -32,15 +32,15 @@ class Tables:
         self.move()
 
     def move(self) -> None:
-        """Begin anew on another event loop."""
+        """Start over on another event loop."""
         self._opening = asyncio.Lock()
 
     async def prepare(self) -> None:
-        """Before each use: make the tables, if that is ours to do, or check that they are ours.
+        """Before each use: make the tables, if ``create`` is set, or check that they belong to this program.
 
         Raises:
             StoreUnavailable: The database cannot be reached, or has no tables.
-            StoreFormatError: The tables are those of a newer version of this program.
+            StoreFormatError: A newer version of this program made the tables.
         """
         if self._ready:
             return
@@ -49,7 +49,7 @@ class Tables:
                 await self._connections.again_if_lost(self._make if self.create else self._find)
 
     async def make(self) -> None:
-        """Make the tables where they are missing; see `DatabaseEventStore.create_schema`."""
+        """Make the tables that are missing; see `DatabaseEventStore.create_schema`."""
         await self._connections.again_if_lost(self._make)
 
     async def _make(self) -> None:

@@ -31,7 +31,7 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
 
     Raises:
         InvalidStoreUrl: It is not the URL of a database, or an option is not known.
-        StoreUnavailable: There is no file, and none was to be made; or the driver is not installed.
+        StoreUnavailable: The file is missing and must not be made; or the driver is not installed.
     """
     parsed, options = _read_url(url)
     sqlite_file = file_of(parsed) if parsed.get_backend_name() == "sqlite" else None

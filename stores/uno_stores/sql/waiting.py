@@ -1,4 +1,4 @@
-"""Time limits, and how long and how often something is tried again."""
+"""Time limits, and how long and how often an attempt is repeated."""
 
 import asyncio
 import time
@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 
 
 class Patience:
-    """Tries again, ever less often, until ``seconds`` have passed."""
+    """Allows more attempts, at growing intervals, until ``seconds`` have passed."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
         self._pause = 0.01
 
     async def again(self) -> bool:
-        """Wait a little; whether there is time for another attempt."""
+        """Wait a little; return whether there is time for another attempt."""
         if time.monotonic() >= self._end:
             return False
         await asyncio.sleep(self._pause)
@@ -24,7 +24,7 @@ class Patience:
 
 @asynccontextmanager
 async def within(seconds: float | None) -> AsyncGenerator[None]:
-    """A time limit, whose error says what may be the matter.
+    """A time limit whose error names the possible causes.
 
     Raises:
         TimeoutError: The body took more than ``seconds``.

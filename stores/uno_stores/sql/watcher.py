@@ -13,23 +13,23 @@ from uno_stores.sql.reader import Reader
 from uno_stores.sql.tables import Tables
 
 LOOK_EVERY = 0.05
-"""Seconds between two looks for what other processes have recorded, where the database does not notify."""
+"""Seconds between two checks for records of other processes, where the database does not notify."""
 ASK_EVERY = 1.0
-"""Seconds between two questions to a database that notifies: whether it is there, and what was missed."""
+"""Seconds between two queries to a database that notifies: whether it answers, and what was missed."""
 
 
 class Watcher:
     """Watches the database while the store has listeners or leases.
 
     Args:
-        connections: Of the store.
-        tables: Of the store.
-        reader: Of the store.
+        connections: The store's connections.
+        tables: The store's tables.
+        reader: The store's reader.
         has_listeners: Whether the store has listeners now.
         committed: Calls the listeners.
 
     Attributes:
-        task: Watches; ``None`` or done while there is nothing to watch for.
+        task: The task that watches; ``None`` or done while there is nothing to watch for.
         errands: Tasks whose results have no caller; cancelled when the store is closed.
     """
 
@@ -50,14 +50,14 @@ class Watcher:
         self.move(had_loop=False)
 
     def move(self, *, had_loop: bool) -> None:
-        """Begin anew on another event loop."""
+        """Start over on another event loop."""
         self.task: asyncio.Task[None] | None = None
         self.errands: set[asyncio.Task[None]] = set()
         if had_loop and self._has_listeners():
             self.watch()
 
     def watch(self) -> None:
-        """Begin to watch, unless that is under way, or no other process can write there."""
+        """Start to watch, unless the task runs already or no other process can write there."""
         connections = self._connections
         if connections.life.closed or connections.place.alone or not (self.task is None or self.task.done()):
             return
@@ -89,7 +89,7 @@ class Watcher:
             self.announce(await self._reader.end())
 
     def look_soon(self) -> None:
-        """Look once, after a caller's transaction has ended."""
+        """Check once, after a caller's transaction has ended."""
         if self._has_listeners() and not self._connections.life.closed:
             self.run(self._look())
 

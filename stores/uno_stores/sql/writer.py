@@ -1,4 +1,4 @@
-"""The writer: one task that writes everything that waits in one transaction, and what becomes of a lost commit."""
+"""The writer: one task that writes all waiting jobs in one transaction and finds out what a lost commit recorded."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -38,13 +38,13 @@ class Writer:
     """Writes the jobs of one store in the order in which they were submitted.
 
     Args:
-        connections: Of the store.
-        tables: Of the store.
+        connections: The store's connections.
+        tables: The store's tables.
         grown: Called with the last position of the log after each group.
         max_event_size: Bytes that the payload of one event may take.
 
     Attributes:
-        task: Writes what waits; ``None`` while nothing does.
+        task: The task that writes; ``None`` while no job waits.
         waiting: Jobs that no transaction has taken yet.
     """
 
@@ -59,7 +59,7 @@ class Writer:
         self.move()
 
     def move(self) -> None:
-        """Begin anew on another event loop."""
+        """Start over on another event loop."""
         self._tail.forget()
         self.waiting: list[Waiting] = []
         self.task: asyncio.Task[None] | None = None
@@ -206,7 +206,7 @@ class Writer:
         return outcomes
 
     def _check_place(self, connection: AsyncConnection) -> None:
-        """Refuse to record in another database than that of the store."""
+        """Refuse to record in a database other than the store's."""
         assert connection.sync_connection is not None
         engine = connection.sync_connection.engine
         if Place.key_of(engine) != self._connections.place.key:

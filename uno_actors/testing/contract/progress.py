@@ -54,7 +54,7 @@ async def dead_letters_are_listed_in_order(make_store: MakeStore) -> None:
         expect_equal(found, sorted(places), "all dead letters")
         found = [(letter.handler, letter.position) for letter in await store.dead_letters("a")]
         expect_equal(found, [("a", 3), ("a", 256), ("a", 2**33)], "dead letters of a")
-        expect_equal(await store.dead_letters("nobody"), [], "dead letters of an unknown handler")
+        expect_equal(await store.dead_letters("unknown"), [], "dead letters of an unknown handler")
 
 
 async def dead_letters_can_be_dropped(make_store: MakeStore) -> None:

@@ -27,7 +27,7 @@ async def get_events_narrows_by_version_and_limit(make_store: MakeStore) -> None
         expect_equal(await texts_of(store, "a", limit=2), ["1", "2"], "two")
         expect_equal(await texts_of(store, "a", limit=0), [], "none")
         expect_equal(await texts_of(store, "a", since_version=1, limit=2), ["2", "3"], "two since 1")
-        expect_equal(await store.get_events("nobody"), [], "a stream that is not there")
+        expect_equal(await store.get_events("unknown"), [], "a stream that is not there")
         expect_equal(await texts_of(store, "a", of="Nothing"), [], "a type that is not there")
         for wrong in (-1, 2**63):
             await expect_error(ValueError, texts_of(store, "a", since_version=wrong), f"since {wrong}")
@@ -121,7 +121,7 @@ async def streams_are_read_backward(make_store: MakeStore) -> None:
         when = noon + timedelta(minutes=size - 2)
         found = await texts_of(store, "a", since_timestamp=when, limit=2, backward=True)
         expect_equal(found, newest_first[:2], "the last two of three since a time")
-        expect_equal(await texts_of(store, "nobody", backward=True), [], "a stream that is not there")
+        expect_equal(await texts_of(store, "unknown", backward=True), [], "a stream that is not there")
 
 
 _WAYS: Sequence[tuple[dict[str, Any], Callable[[DomainEvent], bool]]] = (
