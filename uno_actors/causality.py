@@ -2,7 +2,7 @@
 
 An event takes its ``correlation_id`` from the command being handled, and its ``causation_id`` is that command's id.
 A command sent while an event is handled takes both from the event. Explicit values win. A command that is sent from
-outside without a correlation id begins something new: its events get an id that nothing else has, not even another
+outside without a correlation id starts a new chain: its events get an id that nothing else has, not even another
 command of the same id.
 """
 
@@ -19,7 +19,7 @@ class Cause(NamedTuple):
     """The message being handled, as the messages that it causes name it.
 
     Attributes:
-        correlation_id: Common to all messages that go back to one first message.
+        correlation_id: Common to all messages that originate from one first message.
         causation_id: The id of the message.
         position: Position of the recorded event being handled, of the first of several: all that it causes is
             recorded after it. ``None`` for any other message.

@@ -13,7 +13,7 @@ from uno_actors.clock import Timer
 
 
 class PendingReply(Protocol):
-    """What an asker waits for."""
+    """The reply that an asker waits for."""
 
     @property
     def deadline(self) -> float | None:
@@ -21,10 +21,10 @@ class PendingReply(Protocol):
 
     @property
     def target(self) -> "AskTarget | None":
-        """Who was asked."""
+        """The actor or aggregate that was asked."""
 
     def done(self) -> bool:
-        """Whether there is a result, or the time is over."""
+        """Whether there is a result, or the deadline has passed."""
 
     def offer(self, value: Any) -> bool:
         """Set the result if there is none yet."""
@@ -34,7 +34,7 @@ class PendingReply(Protocol):
 
 
 class AskTarget(Protocol):
-    """Who is asked; it answers one message after the other."""
+    """The receiver of an ask; it answers one message after the other."""
 
     @property
     def handling(self) -> "Envelope | None":
@@ -69,8 +69,8 @@ class Envelope:
         message: The message.
         reply_to: Where the reply goes; ``None`` if the message was told.
         at: When it was sent, on ``time.monotonic``'s clock.
-        actor: Who is handling it, or has done so.
-        since: When the handling began.
+        actor: The actor that is handling it, or has done so.
+        since: When handling it began.
     """
 
     __slots__ = ("actor", "at", "message", "reply_to", "since")

@@ -53,8 +53,8 @@ class CellHost(Protocol):
 class ActorCell:
     """One actor at work.
 
-    Over 300 lines, because it is the one face that host, supervisor, mailbox and askers know; what has state of its own
-    is in the parts.
+    Over 300 lines, because it is the one interface that host, supervisor, mailbox and askers know; the parts hold the
+    state that concerns them alone.
 
     Args:
         actor: The actor, constructed and not started.
@@ -63,14 +63,14 @@ class ActorCell:
         on_failed: Called when ``on_start`` fails, or a message for which no asker waits. The supervisor passes it,
             and then calls `restart` or `resume`. Without it the actor stops, as in pykka.
         started: Set when ``on_start`` has succeeded, or to its error.
-        host: The system in which it lives, if it lives in one.
-        stops_all: An error that is no ``Exception`` stops all actors of pykka's registry, as it does for
+        host: The system in which it lives, if any.
+        stops_all: Whether an error that is not an ``Exception`` stops all actors of pykka's registry, as it does for
             those that pykka's own ``start()`` starts; otherwise it is a failure of this actor alone.
-        own_thread: Its plain functions run on a thread of its own.
+        own_thread: Whether its plain functions run on a thread of their own.
 
     Attributes:
         actor: The instance.
-        name: Under which its host finds it.
+        name: The name under which its host finds it.
         handling: The message that it is handling now.
         handled: Messages handled, whatever the outcome.
         waits: The replies that the handling is waiting for.
@@ -177,7 +177,7 @@ class ActorCell:
         return stopped
 
     def end_if_idle(self) -> bool:
-        """On the event loop: end immediately if that needs no turn; return whether it has ended so."""
+        """On the event loop: end immediately if that needs no turn; return whether it ended."""
         if (
             not self.is_open
             or self.has_children
@@ -193,9 +193,9 @@ class ActorCell:
     def kill(self) -> None:
         """Abandon an actor that does not stop: its coroutine is cancelled, a worker thread is left alone.
 
-        On a worker thread the actor may begin or end a message at this very moment. Its asker is answered all the
-        same: the thread enters the message as `handling` before it checks `was_killed`, and removes it before it
-        replies; here the order is reversed. So at least one of the two answers, and the first one counts.
+        On a worker thread the actor may begin or end a message at this very moment. Its asker still gets a reply: the
+        thread enters the message as `handling` before it checks `was_killed`, and removes it before it replies; here
+        the order is reversed. So at least one of the two replies, and the first reply counts.
         """
         self.was_killed = True
         self.retire()
@@ -225,7 +225,7 @@ class ActorCell:
             self._faults.end_restart()
 
     def stop_plainly(self, envelope: Envelope) -> bool:
-        """Stop at this message if that calls nothing of the actor; return whether it has stopped so."""
+        """Stop at this message if that calls none of the actor's functions; return whether it stopped."""
         if self.has_children or self.has_on_stop or type(envelope.message) is not ActorStop:
             return False
         self.retire()
@@ -263,7 +263,7 @@ class ActorCell:
         self._end()
 
     def _end(self) -> None:
-        """Inform all that wait for the end, once."""
+        """Inform everything that waits for the end, once."""
         with once:
             if self._has_ended:
                 return
@@ -356,7 +356,7 @@ class ActorCell:
             asker.offer(response)
 
     def done_with(self, envelope: Envelope) -> None:
-        """Note that the handling of a message has ended, without a reply."""
+        """Note that handling a message has ended, without a reply."""
         self.handled += 1
         self.handling = None
         if self._stash is not None:

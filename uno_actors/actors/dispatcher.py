@@ -21,10 +21,10 @@ TURN_SECONDS = 0.005
 """How long actors may hold the loop before other callbacks run."""
 
 INLINE_SECONDS = 0.002
-"""For so long after a turn of the loop an actor may run inside the task that awaits its reply."""
+"""Seconds after a turn of the loop during which an actor may run inside the task that awaits its reply."""
 
 MAX_DEPTH = 8
-"""Actors that may run inside one another."""
+"""Maximum number of actors that run inside one another."""
 
 
 @dataclass(frozen=True, slots=True)

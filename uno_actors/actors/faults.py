@@ -17,7 +17,7 @@ from uno_actors.logs import get_logger
 
 
 class CanFail(Protocol):
-    """What faults need from the cell that they concern."""
+    """What `Faults` needs from its cell."""
 
     actor: Any
     inbox: Mailbox
@@ -30,7 +30,7 @@ class CanFail(Protocol):
         """Its relations to others."""
 
     def replace_instance(self, new: PykkaActor) -> None:
-        """Put a new instance, which has not started, in the place of the actor's."""
+        """Replace the instance by a new one, which has not started."""
 
     def begin_again(self, retry: Envelope | None) -> None:
         """Start the new instance; it handles ``retry`` first, if there is one."""
@@ -55,10 +55,10 @@ class Faults:
     """The failures of one actor.
 
     Args:
-        cell: Of the actor.
+        cell: The actor's cell.
         factory: Makes the instance for a restart.
-        on_failed: Called with each failure of which no asker is informed; the supervisor's.
-        stops_all: Whether an error that is no ``Exception`` stops all actors of pykka's registry.
+        on_failed: The supervisor's function, called with each failure that no asker learns of.
+        stops_all: Whether an error that is not an ``Exception`` stops all actors of pykka's registry.
 
     Attributes:
         restarts: How often the actor was restarted.
@@ -183,13 +183,13 @@ class Faults:
         self._tell(Failure(error, while_starting=False, message=envelope))
 
     def _stop_all(self, error: BaseException) -> Calls:
-        """Do what pykka does on SystemExit and the like; but without waiting, so that it cannot hang."""
+        """Do what pykka does on SystemExit and the like, but without waiting, so it cannot hang."""
         get_logger().debug(f"{shown(error, repr)} in {self._cell}. Stopping all actors.")
         yield from self._cell.stop_now()
         ActorRegistry.stop_all(block=False)
 
     def _suspend(self, error: BaseException) -> None:
-        """Handle no message until ``on_failure`` has run and the supervisor has decided; without one, stop."""
+        """Handle no message until ``on_failure`` has run and the supervisor has decided; without a supervisor, stop."""
         with once:
             has_supervisor = self._on_failed is not None and not self._cell.relations.awaits_stop
             if has_supervisor:

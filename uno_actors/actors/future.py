@@ -48,11 +48,11 @@ class Future(PykkaFuture[T]):
     It takes no lock: the first thread to enter the outcome in its ``__dict__`` has set it.
 
     Attributes:
-        target: Who was asked, if it is the reply to an ask.
+        target: The actor or aggregate that was asked, if it is the reply to an ask.
         deadline: Until when callers wait, on ``time.monotonic``'s clock; ``None`` for no limit.
     """
 
-    # Class attributes are the defaults, so that making a future takes next to nothing.
+    # Class attributes are the defaults, so making a future costs almost nothing.
     target: AskTarget | None = None
     deadline: float | None = None
     _outcome: Settled | None = None
@@ -61,7 +61,7 @@ class Future(PykkaFuture[T]):
     _sources: Sequence[PykkaFuture[Any]] = ()
 
     def __init__(self) -> None:
-        """Does not call pykka's, whose attributes would never be used."""
+        """Make it without pykka's ``__init__``, whose attributes would never be used."""
 
     def done(self) -> bool:
         """Whether there is a result."""
@@ -109,7 +109,7 @@ class Future(PykkaFuture[T]):
         return self._decide((None, error, bounded_traceback(error.__traceback__)))
 
     def _source(self) -> str:
-        """Who owes the result, for errors."""
+        """The actor or aggregate that owes the result, for errors."""
         return "another task" if self.target is None else str(self.target)
 
     def set_get_hook(self, func: Callable[[float | None], T]) -> None:
@@ -130,7 +130,7 @@ class Future(PykkaFuture[T]):
         return True
 
     def _call_back(self) -> None:
-        """Make each call once: the thread that takes it out of the list makes it. A failing call stops no other."""
+        """Make each call once: the thread that removes it from the list makes it. A failing call stops no other."""
         while self._callbacks:
             try:
                 callback = self._callbacks.pop(0)
@@ -192,7 +192,7 @@ class Future(PykkaFuture[T]):
                 loop = asyncio.get_running_loop()
                 self._keep((yield from loop.run_in_executor(None, self._get_hook, None).__await__()))
             elif target is None and being_handled.get() is None:
-                # As `_until_done`, without the time that a second generator takes: so each command is awaited.
+                # As `_until_done`, but without the cost of a second generator: every command is awaited here.
                 waiter = _Waiter(loop=asyncio.get_running_loop())
                 self._when_done(wake := waiter.wake)
                 try:
@@ -297,11 +297,11 @@ class Future(PykkaFuture[T]):
 class Reply(Future[T]):
     """The reply to an ask, with a deadline.
 
-    `done`, ``get`` and ``await`` turn it into `AskTimeout` when its time is over. So an ask that is answered soon never
+    `done`, ``get`` and ``await`` turn it into `AskTimeout` after its deadline. So an ask that is answered soon never
     needs a timer.
 
     Args:
-        target: Who is asked.
+        target: The actor or aggregate that is asked.
         seconds: How long callers wait for the reply.
         message: Class of the message.
     """
@@ -369,7 +369,7 @@ def get_all(futures: Iterable[PykkaFuture[T]], *, timeout: float | None = None) 
         timeout: Seconds for all of them together; default is no limit.
 
     Raises:
-        GetTimeout: A result was missing when the time was over.
+        GetTimeout: A result was still missing after the timeout.
         BlockingCallOnLoop: An event loop runs on this thread; there, await ``first.join(*others)``.
     """
     check_duration("timeout", timeout, zero=True, none=True)

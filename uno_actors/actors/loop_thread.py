@@ -1,4 +1,4 @@
-"""Event loops on threads of their own, and coroutines that run on the loop of another thread."""
+"""Event loops on their own threads, and coroutines that run on the loop of another thread."""
 
 import asyncio
 import concurrent.futures
@@ -12,7 +12,7 @@ from uno_actors.tasks import surely
 T = TypeVar("T")
 
 CANCEL_SECONDS = 1.0
-"""How long the end of a loop's thread waits for cancelled tasks."""
+"""Seconds for which the end of a loop's thread waits for cancelled tasks."""
 
 LOOK_SECONDS = 1.0
 """Seconds between two checks that the thread of a loop that another thread waits for is still alive."""

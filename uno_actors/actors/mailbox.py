@@ -164,11 +164,11 @@ class Mailbox:
         self.add(Signal(message, asker))
 
     def signal_taken(self) -> None:
-        """A signal is being handled, so it no longer raises the limit."""
+        """Note that a signal is being handled, so it no longer raises the limit."""
         self._limit -= 1
 
     def add(self, envelope: Envelope) -> None:
-        """Accept ``envelope``, or treat it as the policy says."""
+        """Accept ``envelope``, or treat it as the policy demands."""
         queue = self._queue
         if queue is None:
             queue = self._make_queue()
@@ -368,7 +368,7 @@ class OrderedMailbox(Mailbox):
             return [*(self._queue or ()), *(parked.envelope for parked in self._parked)]
 
     def _give_up(self, parked: "_Parked") -> None:
-        """The thread that tells has waited long enough, unless there is room just now."""
+        """Stop the wait of a thread that tells, unless there is room just now."""
         with self._lock:
             if parked not in self._parked:
                 return

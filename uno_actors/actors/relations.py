@@ -46,7 +46,7 @@ class Relations:
         return bool(self._stops)
 
     def add_child(self, child: RelatedCell) -> None:
-        """Have ``child`` stop before this actor does; immediately if this one has ended."""
+        """Make ``child`` stop before this actor does; immediately if this one has ended."""
         child.relations._parent = self
         with once:
             if not self.has_ended:

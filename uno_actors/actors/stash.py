@@ -15,10 +15,10 @@ class Stashing(Protocol):
 
 
 class Stash:
-    """The messages that one actor has set aside, in the order in which it did; at most as many as its mailbox holds.
+    """The messages that one actor has set aside, in that order; at most as many as its mailbox holds.
 
     Args:
-        cell: Of the actor.
+        cell: The actor's cell.
     """
 
     __slots__ = ("_cell", "_envelopes", "_last")

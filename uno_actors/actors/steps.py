@@ -50,7 +50,7 @@ class Lives(Protocol):
         """Cancel the actor's timers."""
 
     def succeeded(self, envelope: Envelope, response: Any) -> None:
-        """A message was handled."""
+        """Note that a message was handled."""
 
 
 def set_up(cell: Lives) -> Calls:

@@ -43,7 +43,7 @@ class TurnTaker(HandlingActor, Lives, Protocol):
     is_open: bool
 
     def stop_plainly(self, envelope: Envelope) -> bool:
-        """Stop at this message if that calls nothing of the actor; return whether it has stopped so."""
+        """Stop at this message if that calls none of the actor's functions; return whether it stopped."""
 
     def turn_ended(self, has_stopped: bool) -> None:
         """A turn has ended; ``has_stopped`` says whether the actor had stopped by then."""
@@ -323,6 +323,6 @@ class WorkerTurns(Turns):
 
 
 def _withdrawn(envelope: Envelope) -> bool:
-    """Whether its asker was answered that no reply came in time, and that the message will not be handled."""
+    """Whether the ask has timed out and its asker knows that the message will not be handled."""
     asker = envelope.reply_to
     return asker is not None and asker.done() and not isinstance(envelope.message, ActorStop)

@@ -10,7 +10,7 @@ from time import monotonic
 from uno_actors.logs import get_logger
 
 MAX_WORKERS = 32
-"""Worker threads that run at once. A thread that waits for a reply does not count, nor does one that a function holds
+"""Worker threads that run at once. A thread that waits for a reply does not count, nor does one that a function blocks
 for over a second: a spare thread takes its place."""
 
 MAX_SPARE = 512

@@ -2,8 +2,8 @@
 
 The actor only sequences: load, let the aggregate decide, append, adopt, reply. Commands of one aggregate run one
 after the other on the event loop, ahead of the disk; their replies wait for it. At most one append of an aggregate
-is in flight. What is decided meanwhile forms the next batch, so that the expected version of an append never rests
-on events that may still fail.
+is in flight. Everything that is decided before it ends forms the next batch, so the expected version of an append
+never rests on events that may still fail.
 """
 
 from collections import deque
@@ -47,7 +47,7 @@ Decided = tuple[CommandEnvelope, Any]
 
 
 class Directory(Protocol):
-    """What the actor of an aggregate uses of its directory, `uno_actors.aggregates.directory.Aggregates`."""
+    """The part of the directory, `uno_actors.aggregates.directory.Aggregates`, that the actor of an aggregate uses."""
 
     clock: Clock
     dispatcher: Dispatcher
@@ -142,7 +142,7 @@ class AggregateActor:
             if not self._mailbox or self._loading:
                 break
             if self.instance is None:
-                # What is not recorded yet cannot be loaded: the append in flight comes first.
+                # Events that are not recorded yet cannot be loaded: the append in flight comes first.
                 if self._in_flight is None and not self._next_records:
                     self._load()
                     continue
@@ -165,12 +165,12 @@ class AggregateActor:
         return self.instance is not None and not self._must_wait(envelope, self.instance)
 
     def _must_wait(self, envelope: CommandEnvelope, instance: AggregateRoot) -> bool:
-        """Whether something is decided that must be recorded before the command is handled."""
+        """Whether decided events must be recorded before the command is handled."""
         decided = bool(self._in_flight or self._next_batch)
         return decided and (envelope.alone or self._must_reach_back(envelope, instance))
 
     def _must_reach_back(self, envelope: CommandEnvelope, instance: AggregateRoot) -> bool:
-        """Whether the command can be one of events further back than the memory reaches."""
+        """Whether the command may have been recorded further back than the memory reaches."""
         return envelope.looks_back and not self._memory.reaches(
             instance.version, envelope.since, envelope.after, self._landmarks
         )
@@ -183,7 +183,7 @@ class AggregateActor:
             self._execute(envelope, instance, mark)
 
     def _execute(self, envelope: CommandEnvelope, instance: AggregateRoot, mark: bytes) -> None:
-        """Let the aggregate decide. Its events and the result join the next batch; a failure undoes itself."""
+        """Let the aggregate decide. Its events and the result join the next batch; a failure leaves no trace."""
         envelope.started = True
         result: Any
         try:
@@ -214,7 +214,7 @@ class AggregateActor:
     # --- repeated commands ---
 
     def _is_repeated(self, envelope: CommandEnvelope, instance: AggregateRoot, mark: bytes) -> bool:
-        """Whether the command was handled before, or the store must show it; then it is taken care of here."""
+        """Whether the command was handled before, or the store must be asked; in both cases it is dealt with here."""
         if envelope.earlier is None:
             if self._must_reach_back(envelope, instance):
                 self._look_first(envelope, self._reach_back(envelope, instance.version))
@@ -241,7 +241,7 @@ class AggregateActor:
         )
 
     def _look_first(self, envelope: CommandEnvelope, looking: Coroutine[Any, Any, None]) -> None:
-        """Have ``looking`` read the store before the command and those after it are handled."""
+        """Let ``looking`` read the store before the command and those after it are handled."""
         self._mailbox = deque([envelope, *(self._mailbox or ())])  # it keeps its turn
         self._loading = True
         self._directory.start(self._look(envelope, looking))
@@ -271,7 +271,7 @@ class AggregateActor:
             self._answer_in_flight()
 
     def _recorded(self, outcome: AppendOutcome) -> None:
-        """The append in flight is over."""
+        """Take the outcome of the append in flight."""
         snapshot, self._snapshot = self._snapshot, None
         if isinstance(outcome, Appended):
             if snapshot is not None:
@@ -283,7 +283,7 @@ class AggregateActor:
         elif isinstance(outcome, ConcurrencyConflict):
             self._run_again([*(self._in_flight or ()), *(self._next_batch or ())], outcome)
         elif isinstance(outcome, CallerError) and len(self._in_flight or ()) > 1:
-            # One command's event cannot be recorded, and it is unknown whose: each gets an append of its own.
+            # An event cannot be recorded, and it is unknown which: each command gets its own append.
             for envelope, _ in self._in_flight or ():
                 envelope.alone = True
             self._run_again([*(self._in_flight or ()), *(self._next_batch or ())])
@@ -301,14 +301,14 @@ class AggregateActor:
             self._directory.answer(self, envelope, result)
 
     def overtaken(self, version: int) -> None:
-        """Load again before the next command if the stream has reached a ``version`` beyond the own one."""
+        """Load again before the next command if the stream has reached a ``version`` beyond that of the state."""
         if self.instance is None or version <= self.instance.version:
             return  # while it is loaded, `Loader` compares
         if not (self._in_flight or self._next_batch):  # otherwise the append in flight meets the conflict
             self.instance = None
 
     def _run_again(self, decided: Iterable[Decided], conflict: ConcurrencyConflict | None = None) -> None:
-        """Forget what was decided on a state that was not recorded; decide again on what is."""
+        """Drop decisions based on a state that was not recorded; decide again on the recorded state."""
         self.instance = self._in_flight = self._next_batch = self._next_records = None
         again: list[CommandEnvelope] = []
         for envelope, _ in decided:

@@ -1,12 +1,12 @@
-"""What an active aggregate remembers of the commands that wrote its stream.
+"""What an active aggregate remembers about the commands that wrote its stream.
 
 The memory costs three bytes for each of the last events. It answers "not handled before" at once; a command that it
 seems to contain is compared with the record before it counts.
 
-The memory reaches back over a number of events and no further. A command that may have been recorded before those
-is sent with the position of the log after which that can be (`AggregateRef.ask`). Then the aggregate reads its
-stream from there, and its memory reaches back as far until the aggregate is loaded again. `Landmarks` save that
-reading where they show that nothing was recorded in between.
+The memory covers a fixed number of events. A command that may have been recorded earlier is sent with the position of
+the log after which it may have been recorded (`AggregateRef.ask`). The aggregate then reads its stream from there, and
+its memory covers these events until the aggregate is loaded again. `Landmarks` save that reading where they show that
+nothing was recorded in between.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from uno_actors.store.port import EventStore
 from uno_actors.store.records import PAGE
 
 SLACK = 256
-"""Events that an extended memory reaches back further than needed, beside a quarter, so that it is not extended
-again for each event that follows."""
+"""Events that an extended memory covers beyond those needed, besides a quarter, so that it is not extended again for
+each event that follows."""
 
 _WIDTH = 3
 NO_COMMAND = b"\0" * _WIDTH
@@ -29,7 +29,7 @@ NO_COMMAND = b"\0" * _WIDTH
 class Landmarks(tuple[tuple[int, int], ...]):
     """Some versions of a stream with their positions in the log, in order: they show what came after a position.
 
-    A value; what it says of recorded events stays true.
+    An immutable value; what it states about recorded events stays true.
     """
 
     __slots__ = ()
@@ -55,7 +55,7 @@ class CommandMemory(bytearray):
     A subclass of ``bytearray`` because a system may keep a million of them.
 
     Attributes:
-        reach: For how many events it reaches back; 0 to remember nothing.
+        reach: Number of events that it covers; 0 to remember nothing.
     """
 
     __slots__ = ("reach",)
@@ -104,12 +104,12 @@ class CommandMemory(bytearray):
         return found
 
     def reaches(self, head: int, since: int, after: int | None, landmarks: Landmarks) -> bool:
-        """Whether it holds all events that can be those of a command.
+        """Whether it covers all events that a command may have recorded.
 
         Args:
             head: The version that was noted last.
-            since: Position of the log after which the command can have been recorded.
-            after: Version of the stream after which it can have been recorded; ``None`` if that is not known.
+            since: Position of the log after which the command may have been recorded.
+            after: Version of the stream after which it may have been recorded; ``None`` if that is not known.
             landmarks: Known places of the stream.
         """
         oldest = head - self.reach
@@ -118,7 +118,7 @@ class CommandMemory(bytearray):
         return landmarks.show(oldest, since) if after is None else after >= oldest
 
     async def extended(self, store: EventStore, stream: StreamId, head: int, after: int) -> "CommandMemory":
-        """A memory that reaches back to version ``after`` or further, read from the store; itself if it does.
+        """A memory that reaches back to version ``after`` or further, read from the store; itself if it already does.
 
         Args:
             store: Where the stream is recorded.
@@ -136,12 +136,12 @@ class CommandMemory(bytearray):
             for _, record in page:
                 version += 1
                 memory.note(version, self.mark(record.answered))
-            await asyncio.sleep(0)  # a long stream must not keep the event loop from others
+            await asyncio.sleep(0)  # a long stream must not block the event loop
         return memory
 
 
 async def version_at(store: EventStore, stream: StreamId, position: int, head: int) -> tuple[int, int]:
-    """The last version of ``stream``, up to ``head``, that is recorded up to ``position``; and its own position.
+    """The last version of ``stream``, up to ``head``, that is recorded at or before ``position``; and its position.
 
     Reads one record at a time, about as often as ``head`` can be halved.
     """

@@ -22,9 +22,9 @@ from uno_actors.store.codec import Record, StreamId
 from uno_actors.store.port import EventStore
 
 LOOKS = 8
-"""At the limit, an idle aggregate is looked for among so many of the oldest when a new one is activated."""
+"""When an aggregate is activated at the limit, at most this many of the oldest are searched for an idle one."""
 SWEEPS = 4
-"""How often idle aggregates are looked for in each ``passivate_after``."""
+"""Searches for idle aggregates within each ``passivate_after``."""
 
 
 class Aggregates:
@@ -37,7 +37,7 @@ class Aggregates:
         dispatcher: The loop on which aggregates run.
         settings: The options, with the clock.
         start: Starts a coroutine as a task of the system.
-        dead: Where commands go that were told and failed.
+        dead: Keeps commands that were told and failed.
     """
 
     def __init__(

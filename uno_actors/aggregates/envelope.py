@@ -15,7 +15,7 @@ from uno_actors.store.codec import StreamId
 R = TypeVar("R")
 
 LOOP_LATE = 1.0
-"""Seconds after the timeout of a command at which a thread that waits for the reply stops waiting for the loop."""
+"""Seconds after the timeout of a command when a thread that waits for the reply gives up on the loop."""
 
 
 MAX_RERUNS = 3
@@ -92,15 +92,15 @@ class CommandEnvelope:
         receiver: The actor that it was delivered to, if there is a reply.
         started: Whether its aggregate has decided, or an earlier result was found.
         withdrawn: Whether it has timed out before that: it is not handled any more.
-        timer: Of a timeout of its own.
+        timer: The timer of its own timeout.
         alone: Whether its events must not share an append with those of other commands.
         reruns: How often it was run again because another writer was faster.
         earlier: The result of the first time, if it is a repetition.
-        unrelated: Versions whose commands look like it in the memory and are others.
+        unrelated: Versions whose commands look the same in the memory but are different.
         looks_back: Whether it may have been recorded further back than the aggregate remembers; see `look_back`.
-        since: Position of the log after which that can be.
+        since: Position of the log after which it may have been recorded.
         store: The store whose position ``since`` is; ``None`` for that of the system.
-        after: Version of the stream after which that can be; ``None`` if it is not known yet.
+        after: Version of the stream after which it may have been recorded; ``None`` if that is not known yet.
     """
 
     __slots__ = (
@@ -145,12 +145,12 @@ class CommandEnvelope:
         self.looks_back, self.since, self.store, self.after = True, since, store, after
 
     def survives(self, conflict: ConcurrencyConflict, looks_back: bool) -> bool:
-        """Whether it is to be run again after another writer was faster.
+        """Whether to run it again after another writer was faster.
 
         Args:
-            conflict: What its append met.
-            looks_back: Whether to look first if it was handled: the other writer may have recorded this very command,
-                and more events than the aggregate remembers.
+            conflict: The error of its append.
+            looks_back: Whether to search first whether it was handled: the other writer may have recorded this very
+                command, and more events than the aggregate remembers.
         """
         self.reruns += 1
         if self.reruns > MAX_RERUNS:

@@ -1,7 +1,7 @@
 """External writes: events that other processes and systems record, or this one without its journal.
 
-An active aggregate whose stream another writer has continued would answer from a state of the past. So the log is
-read when it has grown by more than the journal has recorded, and only then.
+An active aggregate would answer from an old state after another writer has appended to its stream. So the log is read
+when it has grown by more than the journal has recorded, and only then.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from uno_actors.store.port import EventStore
 from uno_actors.store.records import PAGE, Appended
 
 LOOK_AFTER = 0.01
-"""Seconds from the notice that the log has grown to a look at its end, and from there to the reading of what the
-journal has not reported by then."""
+"""Seconds from the notice that the log has grown until its end is checked, and from there until the records that the
+journal has not reported are read."""
 
 
 class Listener(Protocol):
@@ -27,7 +27,7 @@ class Listener(Protocol):
         """How many aggregates are active; without any, external writes are skipped."""
 
     def on_record(self, record: Record) -> None:
-        """Take notice of an external write; the journal's own records may be among them."""
+        """Take note of an external write; some may be records of the journal itself."""
 
 
 class ExternalWrites:
@@ -35,8 +35,8 @@ class ExternalWrites:
 
     Args:
         store: Whose log it reads.
-        position: Of the last record that need not be shown.
-        listener: Is shown the rest.
+        position: The position of the last record that need not be shown.
+        listener: Gets the records after that.
         start: Starts a coroutine as a task of the system.
     """
 
@@ -56,7 +56,7 @@ class ExternalWrites:
         self._log = get_logger(actor="external_writes")
 
     def skip(self, appended: Appended) -> None:
-        """Do not read what the journal has recorded itself."""
+        """Skip a record that the journal wrote itself."""
         if not appended.records:
             return
         first, last = appended.positions.start, appended.positions.stop - 1
@@ -67,13 +67,13 @@ class ExternalWrites:
         self._advance(self._seen)
 
     def _advance(self, position: int) -> None:
-        """All records up to ``position`` are the journal's or were shown, and perhaps more behind them."""
+        """Note that all records up to ``position``, and perhaps some after it, are the journal's or were shown."""
         self._seen = max(self._seen, position)
         while self._ours and self._ours[0][0] <= self._seen + 1:
             self._seen = max(self._seen, self._ours.pop(0)[1])
 
     def look_soon(self) -> None:
-        """Look at the log, which has grown."""
+        """Check the log, which has grown."""
         self._has_grown = True
         if not self._is_looking:
             self._is_looking = True
@@ -93,7 +93,7 @@ class ExternalWrites:
             self._is_looking = False
 
     async def _show(self, end: int) -> None:
-        """Show what others have recorded up to ``end``."""
+        """Show the records of others up to ``end``."""
         if not len(self._listener):
             self._advance(end)
         if self._seen < end:

@@ -1,4 +1,4 @@
-"""The fingerprint of a command: eight bytes that tell a repetition from another command of the same id.
+"""The fingerprint of a command: eight bytes that distinguish a repetition from another command of the same id.
 
 Two commands are the same if their classes have the same name and their fields the same values. The ids of a command
 (``command_id``, ``correlation_id``, ``causation_id``) are not part of its contents. A command has the same fingerprint
@@ -104,7 +104,7 @@ _EXACT = frozenset({type(None), bool, str, bytes, int})
 
 
 class _Fields(NamedTuple):
-    """The fields of a model or a dataclass, by name: a class may put them in another order.
+    """The fields of a model or a dataclass, by name: a class may change their order.
 
     Attributes:
         names: Their names if they all count, whatever their values; otherwise ``None``.

@@ -1,7 +1,7 @@
 """Whether a command was handled before, and with which result.
 
-A command that comes again finds its result among the commands under way, whose events are not recorded yet, or in
-the last record of its first time. A hit in the memory is only a hint: the record decides.
+A repeated command finds its result among the commands in flight, whose events are not recorded yet, or in the last
+record of the first command. A hit in the memory is only a hint: the record decides.
 """
 
 from collections.abc import Iterable
@@ -23,8 +23,8 @@ def result_under_way(
     """The result of a command of the same id whose events are not recorded yet.
 
     Args:
-        command: One that may be a repetition.
-        stream: Of its aggregate, named in errors.
+        command: A command that may be a repetition.
+        stream: The stream of its aggregate, for errors.
         under_way: Commands with their results, the latest first.
     """
     for envelope, result in under_way:
@@ -40,7 +40,7 @@ def result_under_way(
 
 
 async def look_up(store: EventStore, stream: StreamId, envelope: CommandEnvelope, version: int) -> None:
-    """Read whether the event of ``version`` is the last of this very command; note that in ``envelope``."""
+    """Find out whether the event of ``version`` is the last of this very command; note that in ``envelope``."""
     page = await store.read_stream(stream, version - 1, 1)
     if not page or page[0].record.answered != envelope.command.command_id:
         envelope.unrelated += (version,)
@@ -60,7 +60,7 @@ async def reach_back(
     Args:
         store: Where the stream is recorded.
         stream: Its name.
-        envelope: A command that looks back. The version after which it can be recorded is noted in it.
+        envelope: A command that looks back. The version after which it may have been recorded is noted in it.
         head: The last version of the stream, all recorded.
         known: Its memory and landmarks so far.
     """

@@ -68,7 +68,7 @@ class Journal:
         except UnoError as error:
             return [error] * len(requests)
         except BaseException as error:  # noqa: BLE001 - a store of another package may raise anything
-            # Also if the program cancels this task: those that wait have their turn.
+            # Also if the program cancels this task: waiting requests must be committed.
             self._log.error("store failed", exc_info=error)
             reason = describe(error)
         else:

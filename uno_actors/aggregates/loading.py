@@ -1,4 +1,4 @@
-"""Loading an aggregate, again if its stream has grown meanwhile; the pause after a stream that cannot be replayed."""
+"""Loading an aggregate, again if its stream grew in the meantime; the pause after a stream that cannot be replayed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from uno_actors.errors import WorldError
 from uno_actors.store.codec import Record, StreamId
 
 LOAD_BACKOFF = Backoff(initial=0.1, max=30.0, jitter=0.0)
-"""How long the error of the last attempt answers the commands of an aggregate whose stream cannot be replayed."""
+"""Seconds for which commands of an aggregate whose stream cannot be replayed get the error of the last attempt."""
 MAX_RELOADS = 3
-"""How often a stream is loaded in a row if it has grown meanwhile; then the waiting commands are handled."""
+"""How often in a row a stream that grows while it is loaded is loaded again before the waiting commands are handled."""
 
 
 class Loaded(NamedTuple):
@@ -62,11 +62,11 @@ class Loader:
         self._reported[stream] = version
 
     def forget(self, stream: StreamId) -> None:
-        """Drop what was reported of an aggregate."""
+        """Forget the reports about an aggregate."""
         self._reported.pop(stream, None)
 
     async def load(self, stream: StreamId) -> Loaded:
-        """Load an aggregate; again, at most `MAX_RELOADS` times, if its stream has grown meanwhile.
+        """Load an aggregate; again, at most `MAX_RELOADS` times, if its stream grew in the meantime.
 
         Raises:
             Exception: As `Snapshots.load`, and whatever a store raises.
@@ -93,7 +93,7 @@ class LoadFailure:
     """A stream could not be replayed.
 
     Attributes:
-        error: Of the last attempt.
+        error: The error of the last attempt.
         until: Earliest time of the next attempt, by the system's clock.
         times: Attempts that failed in a row.
     """

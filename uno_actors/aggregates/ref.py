@@ -39,11 +39,11 @@ class AggregateRef:
         """Send ``command`` and return the future reply, which is set when the events are durable.
 
         Args:
-            command: One that the aggregate handles.
-            timeout: Seconds; default is that of the system.
+            command: A command that the aggregate handles.
+            timeout: Seconds; default is the system's.
             since: For a command that may have been recorded longer ago than the aggregate remembers (see
-                `ActorSystem`): the position of the log after which that can be, 0 for all of it. The aggregate
-                searches its stream from there. Default, for a command whose id was given, is the event being
+                `ActorSystem`): the position of the log after which that may have been, 0 for the whole log. The
+                aggregate searches its stream from there. Default, for a command whose id was given, is the event being
                 handled; so a handler may send the command again at any time.
 
         Raises:

@@ -42,7 +42,7 @@ class EventSourcedRepository(Generic[A]):
             AggregateNotFound: It has no events.
             InvalidAggregateId: No aggregate can have this id.
             MissingApply, EventNotReadable, UnknownEventType, CorruptRecord: An event cannot be replayed.
-            StoreUnavailable: See there.
+            StoreUnavailable: The store cannot be read.
         """
         stream = StreamId(self._type.aggregate_type, check_aggregate_id(id))
         aggregate, replayed = await self._snapshots.load(self._type, stream)
@@ -60,7 +60,7 @@ class EventSourcedRepository(Generic[A]):
             ConcurrencyConflict: Another writer was faster: load it again and decide again.
             TypeError: The aggregate is not of this repository's type.
             InvalidAggregateId, InvalidAggregate: It could not be loaded again; see `new_aggregate`.
-            EventNotSerializable, StoreFull, StoreUnavailable, OutcomeUnknown: See there.
+            EventNotSerializable, StoreFull, StoreUnavailable, OutcomeUnknown: See each class.
         """
         if aggregate.aggregate_type != self._type.aggregate_type:
             raise TypeError(f"this repository saves {self._type.__name__}; found {aggregate!r}")
@@ -69,7 +69,7 @@ class EventSourcedRepository(Generic[A]):
         before = aggregate.version - len(pending)
         recorded = await self._store.append(*pending, expected_version=before)
         aggregate.take_pending_events(len(pending))
-        if aggregate.version == before + len(pending):  # otherwise it has decided more meanwhile
+        if aggregate.version == before + len(pending):  # otherwise it has decided more in the meantime
             await self._snapshot(aggregate, before)
         return recorded
 

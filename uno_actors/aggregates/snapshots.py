@@ -1,4 +1,4 @@
-"""Snapshots: the state of an aggregate at one version, so that loading need not begin at the first event.
+"""Snapshots: the state of an aggregate at one version, so loading need not start at the first event.
 
 Nothing depends on them: if one is missing, damaged or of another schema, the events are replayed.
 """
@@ -30,7 +30,7 @@ REMEDY = (
 
 
 def take(instance: AggregateRoot) -> Snapshot:
-    """A snapshot of ``instance`` as it stands.
+    """A snapshot of ``instance`` in its current state.
 
     Raises:
         Exception: Its state cannot be restored exactly, or its own ``to_snapshot`` failed.
@@ -152,12 +152,12 @@ class Snapshots:
         Args:
             aggregate_type: Of the instance.
             stream: Its own.
-            reach: At least so many of the last records are passed to ``look``.
+            reach: Minimum number of the last records that are passed to ``look``.
             look: Called with each record that is read.
 
         Raises:
             MissingApply, EventNotReadable, UnknownEventType, CorruptRecord: An event cannot be replayed.
-            StoreUnavailable: See there.
+            StoreUnavailable: The store cannot be read.
         """
         end = await self._store.last_version(stream)
         instance = await self._restored(aggregate_type, stream) if end else None
@@ -178,7 +178,7 @@ class Snapshots:
                 look(record)
             if after >= end:
                 break
-            await asyncio.sleep(0)  # a long stream must not keep the event loop from others
+            await asyncio.sleep(0)  # a long stream must not block the event loop
         return instance, instance.version - begun
 
     async def _restored(self, aggregate_type: type[A], stream: StreamId) -> A | None:

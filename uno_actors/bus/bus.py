@@ -222,7 +222,7 @@ class EventBus:
         return bool(ended)
 
     def _serve_registry(self) -> None:
-        """Adopt changes of the registry since the last look: add new handlers, remove those that are gone."""
+        """Adopt changes of the registry since the last check: add new handlers, remove those that are gone."""
         registry = self._registry
         if registry is None or self._served == registry.state:
             return

@@ -74,7 +74,7 @@ class Reader:
                 return
             following = asyncio.ensure_future(self.stream_page(stream, after_version, size))
             try:
-                await asyncio.sleep(0)  # a long stream must not keep the event loop from others
+                await asyncio.sleep(0)  # a long stream must not block the event loop
                 yield page
                 page = await following
             finally:
