@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.bank import BankStore, Credited, credited
 from tests.test_handler_actor import serving
-from tests.waiting import turns, until
+from tests.waiting import checkpoint_is, turns, until
 from uno_actors import (
     ActorSystem,
     Backoff,
@@ -192,10 +192,6 @@ async def test_a_system_stops_while_a_thread_is_out() -> None:
 
 
 # --- concurrency ---
-
-
-async def checkpoint_is(store: BankStore, name: str, position: int) -> bool:
-    return (await store.checkpoints()).get(name) == position
 
 
 async def test_events_of_different_aggregates_are_handled_at_once_and_those_of_one_in_order() -> None:

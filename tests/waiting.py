@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from uno_actors.store.port import EventStore
 from uno_actors.testing import ManualClock
 
-__all__ = ["ManualClock", "calls_of", "soon", "turns", "until"]
+__all__ = ["ManualClock", "calls_of", "checkpoint_is", "soon", "turns", "until"]
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -20,6 +21,11 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def _value(found: object) -> object:
     return await found if isinstance(found, Awaitable) else found
+
+
+async def checkpoint_is(store: EventStore, name: str, position: int) -> bool:
+    """Whether the checkpoint ``name`` is recorded at ``position``; for `until`."""
+    return (await store.checkpoints()).get(name) == position
 
 
 async def soon(condition: Callable[[], object]) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import lmdb
 import msgpack
 import pytest
 
+from tests.faults import change_value, environment_is_broken, file_changes, value_in_file, writer_waits
 from tests.machine import patience
 from tests.waiting import calls_of, until
 from uno_actors.domain.events import EventRegistry
@@ -63,7 +63,7 @@ async def versions(store: LmdbEventStore, aggregate_id: str = "a") -> list[int |
 
 def transactions(store: LmdbEventStore) -> int:
     """How many write transactions the environment has seen."""
-    return int(store._environment.env.info()["last_txnid"])
+    return store.statistics().transactions
 
 
 def run_program(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -74,14 +74,6 @@ def run_program(program: str, *arguments: str | Path) -> subprocess.CompletedPro
 def start_program(program: str, *arguments: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", program, *arguments]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-@contextlib.contextmanager
-def writer_held(store: LmdbEventStore) -> Iterator[None]:
-    """Hold LMDB's lock for writers, so that all that is asked meanwhile waits."""
-    with store._environment.env.begin(write=True) as txn:
-        yield
-        txn.abort()
 
 
 # --- the layout --------------------------------------------------------------------------------------------
@@ -130,15 +122,13 @@ async def test_layout_on_disk_is_as_documented(tmp_path: Path) -> None:
 
 async def test_commit_is_synced_by_default(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
-        flags = store._environment.env.flags()
-        assert (flags["sync"], flags["metasync"], flags["writemap"]) == (True, True, False)
+        assert store.statistics().flags & {"sync", "metasync", "writemap"} == {"sync", "metasync"}
 
 
 async def test_record_is_msgpack_whose_header_can_be_read_alone(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
         await store.append(noted("alice", "hello"))
-        with store._environment.env.begin(db=store._environment.databases.log) as txn:
-            data = bytes(txn.get(u64(1)))[:-4]
+        data = value_in_file(store, "log", u64(1))[:-4]
     *header, payload = msgpack.unpackb(data, timestamp=3)
     assert header[1:6] == ["uno_actors.testing.Noted", 1, "Account", "alice", 1]
     assert msgpack.unpackb(payload) == {"text": "hello"}
@@ -148,18 +138,18 @@ async def test_record_is_msgpack_whose_header_can_be_read_alone(tmp_path: Path) 
 async def test_longest_names_fit_into_a_key(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
         await store.append(noted("x" * 255, of="T" * 200))
-        assert store._environment.env.max_key_size() >= 255 + 1 + 200 + 1 + 8
+    with lmdb.open(str(tmp_path), readonly=True) as env:
+        assert env.max_key_size() >= 255 + 1 + 200 + 1 + 8
 
 
 async def test_damaged_record_is_told_with_its_place_and_harms_no_other(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
         await store.append(noted("a"), noted("b"))
-        with store._environment.env.begin(write=True, db=store._environment.databases.log) as txn:
-            txn.put(u64(1), sealed(u64(1), b"\xc1 no record"))
+        change_value(store, "log", u64(1), sealed(u64(1), b"\xc1 no record"))
         with pytest.raises(CorruptRecord, match="position 1 of"):
             await store.get_events("a")
         assert await versions(store, "b") == [1]
-        with store._environment.env.begin(write=True, db=store._environment.databases.log) as txn:
+        with file_changes(store, "log") as txn:
             txn.delete(u64(1))
         with pytest.raises(CorruptRecord, match="an index names it but it is not in the log"):
             await store.get_events("a")
@@ -172,7 +162,7 @@ async def test_appends_that_wait_share_a_transaction(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
         await store.append(noted("first"))
         before = transactions(store)
-        with writer_held(store):
+        with writer_waits(store):
             appends = [asyncio.ensure_future(store.append(noted(f"a{n % 10}"))) for n in range(200)]
             await asyncio.sleep(0)  # each has been handed to the writer, which waits
         await asyncio.gather(*appends)
@@ -184,7 +174,7 @@ async def test_appends_that_wait_share_a_transaction(tmp_path: Path) -> None:
 async def test_conflicts_checkpoints_and_appends_share_a_transaction(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
         before = transactions(store)
-        with writer_held(store):
+        with writer_waits(store):
             work = [
                 asyncio.ensure_future(each)
                 for each in (
@@ -208,7 +198,7 @@ async def test_conflicts_checkpoints_and_appends_share_a_transaction(tmp_path: P
 
 async def test_one_that_cannot_be_written_does_not_fail_those_that_wait_with_it(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
-        with writer_held(store):
+        with writer_waits(store):
             work = [
                 asyncio.ensure_future(each)
                 for each in (
@@ -235,7 +225,7 @@ async def test_cancelled_append_that_was_handed_over_is_recorded_and_listeners_h
     async with open_at(tmp_path) as store:
         heard = asyncio.Event()
         store.on_commit(heard.set)
-        with writer_held(store):
+        with writer_waits(store):
             append = asyncio.ensure_future(store.append(noted("a"), noted("a")))
             await asyncio.sleep(0)
             append.cancel()
@@ -248,7 +238,7 @@ async def test_cancelled_append_that_was_handed_over_is_recorded_and_listeners_h
 
 async def test_close_waits_for_what_was_handed_over(tmp_path: Path) -> None:
     store = open_at(tmp_path)
-    with writer_held(store):
+    with writer_waits(store):
         appends = [asyncio.ensure_future(store.append(noted("a"))) for _ in range(3)]
         await asyncio.sleep(0)
         closing = [asyncio.ensure_future(store.close()) for _ in range(2)]
@@ -264,9 +254,8 @@ async def test_close_waits_for_what_was_handed_over(tmp_path: Path) -> None:
 
 async def test_closing_ends_the_writer_thread(tmp_path: Path) -> None:
     store = open_at(tmp_path)
-    writer = store._writer.thread
+    (writer,) = (thread for thread in threading.enumerate() if thread.name == f"lmdb-writer {tmp_path}")
     assert writer.is_alive()
-    assert writer in threading.enumerate()
     await store.close()
     assert not writer.is_alive()
 
@@ -274,10 +263,9 @@ async def test_closing_ends_the_writer_thread(tmp_path: Path) -> None:
 async def test_versions_are_read_again_when_another_has_written(tmp_path: Path) -> None:
     async with open_at(tmp_path) as store:
         await store.append(noted("a"))  # the writer remembers version 1
-        with store._environment.env.begin(write=True) as txn:  # as another process would write
-            record = pack(to_record(noted("a").stamped(aggregate_version=2)))
-            txn.put(u64(2), sealed(u64(2), record), db=store._environment.databases.log)
-            txn.put(b"a\0Account\0" + u64(2), u64(2), db=store._environment.databases.streams)
+        record = pack(to_record(noted("a").stamped(aggregate_version=2)))
+        change_value(store, "log", u64(2), sealed(u64(2), record))
+        change_value(store, "streams", b"a\0Account\0" + u64(2), u64(2))
         with pytest.raises(ConcurrencyConflict, match="at version 2, not at 1"):
             await store.append(noted("a"), expected_version=1)
         await store.append(noted("a"), expected_version=2)
@@ -326,7 +314,7 @@ async def test_answer_to_a_loop_that_is_gone_harms_nobody(tmp_path: Path) -> Non
             loop.run_until_complete(task)
         loop.close()
 
-    with writer_held(store):
+    with writer_waits(store):
         thread = threading.Thread(target=abandon)
         thread.start()
         thread.join(patience(30))
@@ -366,7 +354,7 @@ async def test_reached_limit_refuses_whole_appends_and_a_larger_one_takes_them(t
 
 async def test_append_too_big_for_the_limit_does_not_fail_those_that_wait_with_it(tmp_path: Path) -> None:
     async with open_at(tmp_path, max_size=MIB) as store:
-        with writer_held(store):
+        with writer_waits(store):
             work = [
                 asyncio.ensure_future(store.append(noted("a", "x" * size)))
                 for size in (10, 2_000_000, 10, 10)
@@ -463,8 +451,7 @@ async def test_store_of_another_format_is_refused_and_the_remedy_is_told(
     tmp_path: Path, found: bytes | None, text: str
 ) -> None:
     async with open_at(tmp_path) as store:
-        meta = store._environment.env.open_db(b"meta")
-        with store._environment.env.begin(write=True, db=meta) as txn:
+        with file_changes(store, "meta") as txn:
             if found is None:
                 txn.delete(b"format")
             else:
@@ -593,7 +580,7 @@ async def test_relative_path_is_that_of_the_working_directory_in_which_it_was_op
     async with open_at(Path("store")) as store:
         await store.append(noted("a"))
         monkeypatch.chdir(tmp_path / "elsewhere")
-        store._environment.broken = True  # as after a meta page that could not be written: it is opened again
+        environment_is_broken(store)  # and so it is opened again
         assert await store.last_position() == 1
         assert await store.lease("mail") is not None
         assert (await store.info()).events == 1

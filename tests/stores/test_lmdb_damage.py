@@ -1,6 +1,7 @@
 """Flipped bytes in an LMDB store: told with position and stream, never a wrong event."""
 
 import asyncio
+import contextlib
 import random
 import subprocess
 import sys
@@ -9,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import change_value, file_changes, value_in_file
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import CorruptRecord
 from uno_actors.store.codec import StreamId
 from uno_actors.store.records import DeadLetter
 from uno_actors.testing.contract.events import Noted
 from uno_stores.lmdb import LmdbEventStore
+from uno_stores.lmdb.environment import Environment
+from uno_stores.lmdb.options import MAP_SIZE, Options
 
 REGISTRY = EventRegistry([Noted])
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
@@ -35,23 +39,13 @@ async def filled(path: Path) -> LmdbEventStore:
     return store
 
 
-def change(store: LmdbEventStore, database: object, key: bytes, value: bytes) -> None:
-    with store._environment.env.begin(write=True, db=database) as txn:
-        assert txn.put(key, value)
-
-
-def value_of(store: LmdbEventStore, database: object, key: bytes) -> bytes:
-    with store._environment.env.begin(db=database) as txn:
-        return bytes(txn.get(key) or b"")
-
-
 async def test_each_flipped_byte_of_a_record_is_told_with_its_position_and_stream(tmp_path: Path) -> None:
     async with await filled(tmp_path) as store:
-        whole = value_of(store, store._environment.databases.log, u64(3))
+        whole = value_in_file(store, "log", u64(3))
         for place in range(len(whole)):
             flipped = bytearray(whole)
             flipped[place] ^= random.randrange(1, 256)
-            change(store, store._environment.databases.log, u64(3), bytes(flipped))
+            change_value(store, "log", u64(3), bytes(flipped))
             with pytest.raises(
                 CorruptRecord, match=r"position 3 \(Account<alice> version 2\) of .*check sum"
             ):
@@ -59,25 +53,25 @@ async def test_each_flipped_byte_of_a_record_is_told_with_its_position_and_strea
             with pytest.raises(CorruptRecord, match=r"(?s)position 3 \(.*\) of .*check sum"):
                 await store.read_log()
             assert len(await store.read_stream(StreamId("Account", "bob"))) == 3
-        change(store, store._environment.databases.log, u64(3), whole)
+        change_value(store, "log", u64(3), whole)
         assert len(await store.read_log()) == 6
 
 
 async def test_reader_of_the_log_is_told_the_stream_by_the_damaged_header(tmp_path: Path) -> None:
     async with await filled(tmp_path) as store:
-        whole = value_of(store, store._environment.databases.log, u64(3))
-        change(store, store._environment.databases.log, u64(3), whole.replace(b"to alice 1", b"to alice 9"))
+        whole = value_in_file(store, "log", u64(3))
+        change_value(store, "log", u64(3), whole.replace(b"to alice 1", b"to alice 9"))
         with pytest.raises(CorruptRecord, match=r"position 3 \(by its header Account<alice> version 2\)"):
             await store.read_log()
 
 
 async def test_record_in_the_place_of_another_is_not_believed(tmp_path: Path) -> None:
     async with await filled(tmp_path) as store:
-        change(
+        change_value(
             store,
-            store._environment.databases.log,
+            "log",
             u64(3),
-            value_of(store, store._environment.databases.log, u64(5)),
+            value_in_file(store, "log", u64(5)),
         )
         with pytest.raises(CorruptRecord, match="position 3 .*check sum"):
             await store.read_log()
@@ -86,7 +80,7 @@ async def test_record_in_the_place_of_another_is_not_believed(tmp_path: Path) ->
 @pytest.mark.parametrize("short", [b"", b"\x00", b"\x00\x00\x00\x00"])
 async def test_record_that_was_cut_off_is_told(tmp_path: Path, short: bytes) -> None:
     async with await filled(tmp_path) as store:
-        change(store, store._environment.databases.log, u64(3), short)
+        change_value(store, "log", u64(3), short)
         with pytest.raises(CorruptRecord, match="position 3 "):
             await store.read_log()
 
@@ -105,7 +99,7 @@ async def test_index_that_leads_to_the_wrong_event_is_told(
     tmp_path: Path, version: int, value: bytes, text: str
 ) -> None:
     async with await filled(tmp_path) as store:
-        change(store, store._environment.databases.streams, b"alice\0Account\0" + u64(version), value)
+        change_value(store, "streams", b"alice\0Account\0" + u64(version), value)
         with pytest.raises(CorruptRecord, match=text):
             await store.read_stream(StreamId("Account", "alice"))
 
@@ -114,8 +108,9 @@ async def test_an_index_entry_that_was_refused_is_refused_again_in_the_same_tran
     tmp_path: Path,
 ) -> None:
     """What was found sound is remembered, by key and position; what was not, and what could not be read, is not."""
-    async with await filled(tmp_path) as store:
-        environment = store._environment
+    await (await filled(tmp_path)).close()
+    environment = Environment(tmp_path, Options("fsync", MAP_SIZE, None))
+    with contextlib.closing(environment):
         key = b"alice\0Account\0" + u64(2)
         sound, wrong, absent = u64(3), u64(5), u64(99)
         with environment.reading() as reading:
@@ -133,7 +128,7 @@ async def test_an_index_entry_that_was_refused_is_refused_again_in_the_same_tran
 
 async def test_hole_in_a_stream_is_told(tmp_path: Path) -> None:
     async with await filled(tmp_path) as store:
-        with store._environment.env.begin(write=True, db=store._environment.databases.streams) as txn:
+        with file_changes(store, "streams") as txn:
             assert txn.delete(b"alice\0Account\0" + u64(2))
         with pytest.raises(CorruptRecord, match="Account<alice> version 2 of .* is missing from the index"):
             await store.get_events("alice")
@@ -142,11 +137,11 @@ async def test_hole_in_a_stream_is_told(tmp_path: Path) -> None:
 async def test_damaged_checkpoints_and_dead_letters_are_told(tmp_path: Path) -> None:
     async with await filled(tmp_path) as store:
         await store.save_progress({"mail": 3}, [DeadLetter("mail", 2, "Noted", 1, "E", "T", NOW, NOW)])
-        sound = value_of(store, store._environment.databases.checkpoints, b"mail")
-        change(store, store._environment.databases.checkpoints, b"mail", u64(5) + sound[8:])
+        sound = value_in_file(store, "checkpoints", b"mail")
+        change_value(store, "checkpoints", b"mail", u64(5) + sound[8:])
         with pytest.raises(CorruptRecord, match="checkpoint b'mail'"):
             await store.checkpoints()
-        change(store, store._environment.databases.dead_letters, b"mail\0" + u64(2), b"\xc0")
+        change_value(store, "dead_letters", b"mail\0" + u64(2), b"\xc0")
         with pytest.raises(CorruptRecord, match="dead letter b'mail"):
             await store.dead_letters()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import after_a_write_begins
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import OutcomeUnknown, StoreUnavailable
 from uno_actors.testing.contract.events import Noted
@@ -97,20 +98,10 @@ async def test_subscriber_that_waits_is_told_that_the_files_are_gone(tmp_path: P
                 await waiting
 
 
-async def test_commit_whose_file_is_removed_meanwhile_is_not_acknowledged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_commit_whose_file_is_removed_meanwhile_is_not_acknowledged(tmp_path: Path) -> None:
     async with LmdbEventStore(tmp_path / "store", REGISTRY) as store:
         await store.append(noted())
-        begun = store._environment._begun
-
-        def begin_and_lose(write: bool) -> object:
-            txn = begun(write)
-            if write:
-                remove_all(tmp_path / "store")
-            return txn
-
-        monkeypatch.setattr(store._environment, "_begun", begin_and_lose)
+        after_a_write_begins(store, lambda: remove_all(tmp_path / "store"))
         with pytest.raises(OutcomeUnknown, match="was removed .*during the commit"):
             await store.append(noted())
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 import uno_stores.lmdb.environment
 import uno_stores.lmdb.errors
 import uno_stores.lmdb.writer
+from tests.faults import environment_fails, writer_waits
 from tests.machine import patience
 from tests.waiting import turns, until
 from uno_actors.domain.events import EventRegistry
@@ -50,7 +50,7 @@ async def texts(store: LmdbEventStore, aggregate_id: str = "a") -> list[str]:
 
 
 def map_size(store: LmdbEventStore) -> int:
-    return int(store._environment.env.info()["map_size"])
+    return store.statistics().map_size
 
 
 def run_program(program: str, *arguments: str | Path) -> str:
@@ -66,8 +66,8 @@ def run_program(program: str, *arguments: str | Path) -> str:
 @pytest.mark.parametrize(("durability", "metasync"), [("fsync", True), ("relaxed", False)])
 async def test_durability_is_that_of_lmdbs_flags(tmp_path: Path, durability: str, metasync: bool) -> None:
     async with open_url(f"lmdb:{tmp_path}?durability={durability}", REGISTRY) as store:
-        flags = store._environment.env.flags()
-        assert (flags["sync"], flags["metasync"], flags["writemap"]) == (True, metasync, False)
+        flags = store.statistics().flags
+        assert ("sync" in flags, "metasync" in flags, "writemap" in flags) == (True, metasync, False)
         await store.append(noted(text="kept"))
     async with open_at(tmp_path) as store:
         assert await texts(store) == ["kept"]
@@ -406,7 +406,7 @@ async def test_reader_that_died_is_forgotten_after_a_while(
     async with open_at(tmp_path) as store:
         dead = await asyncio.create_subprocess_exec(sys.executable, "-c", DIE_READING, str(tmp_path))
         assert await dead.wait() == -9
-        await until(lambda: "no active readers" in store._environment.env.readers())
+        await until(lambda: store.statistics().readers == 0)
 
 
 # --- writers that fail midway ------------------------------------------------------------------------------
@@ -517,10 +517,9 @@ async def test_fault_of_the_writer_loses_nothing_halves_nothing_and_is_told_as_w
 ) -> None:
     async with open_at(tmp_path, map_size=MIB) as store:
         await store.append(noted("a", "first"), noted("b", "first"))
-        env, faults = store._environment.env, Faults(step, error)
-        store._environment.env = FaultyEnvironment(env, faults)  # type: ignore[assignment]
+        faults = Faults(step, error)
         both = [store.append(noted("a", f"{n}"), noted("b", f"{n}")) for n in range(5)]
-        outcomes = await _together(env, both)
+        outcomes = await _together(store, faults, both)
         assert faults.step == "", "the fault was not met"
         if told is None:
             assert [outcome for outcome in outcomes if isinstance(outcome, Exception)] == []
@@ -547,7 +546,8 @@ async def test_disk_that_is_gone_answers_each_append_and_the_writer_lives(
         raise OSError(5, "Input/output error")
 
     async with open_at(tmp_path) as store:
-        store._environment.env = FaultyEnvironment(store._environment.env, Faults("before commit", IO_ERROR))  # type: ignore[assignment]
+        faults = Faults("before commit", IO_ERROR)
+        environment_fails(store, lambda env: FaultyEnvironment(env, faults))
         with monkeypatch.context() as patch:
             patch.setattr(uno_stores.lmdb.errors, "is_full", gone)
             with pytest.raises(StoreUnavailable, match="Input/output error"):
@@ -556,12 +556,12 @@ async def test_disk_that_is_gone_answers_each_append_and_the_writer_lives(
         assert await texts(store) == ["second"]
 
 
-async def _together(env: lmdb.Environment, work: list[Awaitable[Any]]) -> list[Any]:
+async def _together(store: LmdbEventStore, faults: Faults, work: list[Awaitable[Any]]) -> list[Any]:
     """Do it in one or two groups: the writer waits until all has been handed over."""
-    with env.begin(write=True) as txn:
+    with writer_waits(store):
+        environment_fails(store, lambda env: FaultyEnvironment(env, faults))
         tasks = [asyncio.ensure_future(each) for each in work]
         await turns()
-        txn.abort()
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -571,7 +571,7 @@ async def test_environment_that_cannot_be_opened_again_is_tried_at_each_use(
     async with open_at(tmp_path) as store:
         await store.append(noted("a", "first"))
         faults = Faults("meta page", IO_ERROR)
-        store._environment.env = FaultyEnvironment(store._environment.env, faults)  # type: ignore[assignment]
+        environment_fails(store, lambda env: FaultyEnvironment(env, faults))
         with pytest.raises(OutcomeUnknown):
             await store.append(noted("a", "unknown"))
 
@@ -594,19 +594,21 @@ async def test_environment_that_cannot_be_opened_again_is_tried_at_each_use(
 
 URLS = {
     # what stands behind the path: what the option is
-    "max_size=64MiB": ("_environment.options.max_size", 64 * MIB),
-    "max_size=67108864": ("_environment.options.max_size", 64 * MIB),
-    "max_size=1.5GiB": ("_environment.options.max_size", 3 << 29),
-    "max_event_size=2KB": ("max_event_size", 2000),
+    "max_size=64MiB": 64 * MIB,
+    "max_size=67108864": 64 * MIB,
+    "max_size=1.5GiB": 3 << 29,
+    "max_event_size=2KB": 2000,
 }
 
 
 @pytest.mark.parametrize(("query", "wanted"), URLS.items(), ids=URLS)
 async def test_size_in_a_url_is_written_as_in_a_configuration_file(
-    tmp_path: Path, query: str, wanted: tuple[str, int]
+    tmp_path: Path, query: str, wanted: int
 ) -> None:
     async with open_url(f"lmdb:{tmp_path}/store?{query}", REGISTRY) as store:
-        assert attrgetter(wanted[0])(store) == wanted[1]
+        assert isinstance(store, LmdbEventStore)
+        of_events = query.startswith("max_event_size")
+        assert (store.max_event_size if of_events else store.statistics().max_size) == wanted
 
 
 BAD_URLS = {

@@ -20,7 +20,7 @@ import pytest
 from tests.crash_worker import Forked, PartDeposited
 from tests.machine import patience
 from tests.test_crash import Heard, check
-from tests.waiting import calls_of, until
+from tests.waiting import calls_of, checkpoint_is, until
 from uno_actors import ActorSystem, StoreForked, SystemNotRunning
 from uno_actors.domain.events import EventRegistry
 from uno_actors.store.records import Append
@@ -303,7 +303,7 @@ async def test_events_of_another_process_are_heard_of_within_fifty_milliseconds(
         await until(lambda: len(heard) >= 22)
         assert len(heard) == 22  # the store's own append was not reported again by what looks for others
         stop()
-        await until(lambda: store._watcher.loop is None)  # without a listener, the watcher stops
+        await until(lambda: not store.statistics().watching)  # without a listener, the watcher stops
 
 
 SAVE_A_CHECKPOINT_AND_APPEND = """
@@ -369,12 +369,12 @@ async def test_handler_is_taken_over_by_another_process_where_the_first_has_left
         await store.append(noted("0"))
         async with program(HANDLE, tmp_path) as first:
             assert {await line(first), await line(first)} == {"started False", "handled 0"}
-            await until(lambda: _run_soon(store, "mail") == 1)
+            await until(lambda: checkpoint_is(store, "mail", 1))
             async with program(HANDLE, tmp_path) as second:
                 assert await line(second) == "started True"
                 await store.append(noted("1"))
                 assert await line(first) == "handled 1"
-                await until(lambda: _run_soon(store, "mail") == 2)
+                await until(lambda: checkpoint_is(store, "mail", 2))
                 if end == "kill":
                     first.kill()
                 else:
@@ -388,12 +388,6 @@ async def test_handler_is_taken_over_by_another_process_where_the_first_has_left
                 await tell(second, "stop")
                 assert await line(second) == "stopped"
         assert await store.checkpoints() == {"mail": 3}
-
-
-def _run_soon(store: LmdbEventStore, name: str) -> int | None:
-    with store._environment.env.begin(db=store._environment.databases.checkpoints) as txn:
-        found = txn.get(name.encode())
-    return None if found is None else int.from_bytes(bytes(found)[:8])
 
 
 # --- four processes, the same few aggregates, and SIGKILL --------------------------------------------------

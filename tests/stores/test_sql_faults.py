@@ -8,10 +8,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from tests.crash_worker import Account, Deposit, PartDeposited
+from tests.faults import (
+    kept_connection_is_busy,
+    kept_connection_is_lost,
+    lease_statements_overlap,
+    leases_are_renewed,
+    notifications_end,
+)
 from tests.machine import patience
 from tests.postgres import PostgresServer, postgres
 from tests.waiting import calls_of, until
@@ -67,7 +73,7 @@ class Proxy:
         self.silent = False
         self.cuts = 0
         self.port = 0
-        self._connections: set[asyncio.Task[None]] = set()
+        self.connections: set[asyncio.Task[None]] = set()
 
     async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refuses:
@@ -75,7 +81,7 @@ class Proxy:
             return
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
+        self.connections.add(task)
         answers, requests = await asyncio.open_unix_connection(self._socket)
         back = asyncio.create_task(self._copy(answers, writer))
         try:
@@ -99,7 +105,7 @@ class Proxy:
                 each.close()
                 with contextlib.suppress(OSError):  # the other side has cut it
                     await each.wait_closed()
-            self._connections.discard(task)
+            self.connections.discard(task)
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):
@@ -126,7 +132,7 @@ async def proxied(
         yield proxy, store, direct
     await engine.dispose()
     server.close()
-    await until(lambda: not proxy._connections)
+    await until(lambda: not proxy.connections)
     await server.wait_closed()
 
 
@@ -215,11 +221,11 @@ async def test_a_listener_that_was_cut_off_hears_of_everything_again() -> None:
         following = asyncio.create_task(follow())
         await other.append(noted("0"))
         await until(lambda: len(heard) == 1)
-        await until(lambda: store._connections.wire is not None and store._connections.wire.listens)
+        await until(lambda: store.statistics().listens)
         assert await cut_connections(user, "%") >= 1
         await other.append(noted("1"))  # which is notified to nobody
         await asyncio.wait_for(until(lambda: len(heard) == 2), patience(5))
-        await until(lambda: store._connections.wire is not None and store._connections.wire.listens)
+        await until(lambda: store.statistics().listens)
         await other.append(noted("2"))
         await asyncio.wait_for(until(lambda: len(heard) == 3), patience(5))
         await store.close()
@@ -235,11 +241,8 @@ async def test_where_nothing_is_notified_events_are_heard_of_by_looking(
     async with opened(url) as store, opened(url) as other:
         heard: list[int] = []
         store.on_commit(lambda: heard.append(1))
-        await until(lambda: store._connections.wire is not None and store._connections.wire.listens)
-        assert store._connections.wire is not None
-        assert store._connections.wire._connection is not None
-        async with store._connections.wire._turn:
-            await store._connections.wire._connection.execute(text("UNLISTEN *"))
+        await until(lambda: store.statistics().listens)
+        await notifications_end(store)
         for count in (1, 2):
             await other.append(noted())
             await asyncio.wait_for(until(lambda count=count: len(heard) == count), patience(5))
@@ -250,11 +253,11 @@ async def test_a_lease_whose_connection_was_cut_is_kept_if_nobody_took_it() -> N
     user = url.partition("//")[2].partition("@")[0]
     async with opened(url) as store, opened(url) as other:
         assert await store.lease("mail") is not None
-        wire = store._connections.wire
-        assert wire is not None
-        before = wire._connection
+        before = store.statistics().connects
         assert await cut_connections(user, "%") >= 1
-        await until(lambda: wire._connection not in (None, before) and wire.leases._locked == {"mail"})
+        await until(
+            lambda: store.statistics().connects > before and store.statistics().locked == frozenset({"mail"})
+        )
         assert await other.lease("mail") is None
         await store.save_progress({"mail": 5})
 
@@ -265,10 +268,7 @@ async def test_progress_under_a_lease_that_another_has_taken_is_refused() -> Non
     async with opened(url) as store, opened(url) as other:
         lease = await store.lease("mail")
         assert lease is not None
-        assert store._connections.wire is not None
-        assert store._watcher.task is not None
-        store._watcher.task.cancel()  # it does not come back before the other is there
-        await store._connections.wire._drop()
+        await kept_connection_is_lost(store)
         assert await other.lease("mail") is not None
         await other.save_progress({"mail": 7})
         with pytest.raises(LeaseLost, match="another process has taken over mail"):
@@ -284,17 +284,8 @@ async def test_who_asks_for_a_lease_in_vain_or_gives_up_takes_nobody_elses_and_l
     url = await postgres().new_url()
     async with opened(url) as store, opened(url) as other:
         assert await store.lease("mail") is not None
-        assert store._connections.wire is not None
-        wire, ask = store._connections.wire, store._connections.wire.ask
-        before = wire._connection
-        asked = asyncio.Event()
-
-        async def told(statement: Any, parameters: Any) -> Any:
-            async with wire._turn:  # so that its statement is under way when the other task goes on
-                asked.set()
-            return await ask(statement, parameters)
-
-        wire.leases._ask = told
+        before, asked = store.statistics().connects, asyncio.Event()
+        lease_statements_overlap(store, asked)
         for name in ("audit", "search"):
             asked.clear()
             asking = asyncio.create_task(store.lease(name))
@@ -303,13 +294,8 @@ async def test_who_asks_for_a_lease_in_vain_or_gives_up_takes_nobody_elses_and_l
             with pytest.raises(asyncio.CancelledError):
                 await asking
         assert await other.lease("mail") is None
-        assert store._connections.wire._connection is before  # which holds the other leases
-        await until(
-            lambda: (
-                not store._connections.wire.leases._taking
-                and store._connections.wire.leases.held.keys() == {"mail"}
-            )
-        )
+        assert store.statistics().connects == before  # the same connection, which holds the other leases
+        await until(lambda: not store.statistics().requested and store.statistics().leases == {"mail"})
         assert await other.lease("audit") is not None
         assert await other.lease("search") is not None
 
@@ -320,14 +306,11 @@ async def test_a_name_that_was_taken_and_given_back_meanwhile_is_not_kept_from_o
     async with opened(url) as store, opened(url) as other, opened(url) as third:
         lease = await store.lease("mail")
         assert lease is not None
-        assert store._connections.wire is not None
-        assert store._watcher.task is not None
-        store._watcher.task.cancel()
-        await store._connections.wire._drop()
+        await kept_connection_is_lost(store)
         taken = await other.lease("mail")
         assert taken is not None
         await taken.release()
-        await store._connections.wire.leases.renew()
+        await leases_are_renewed(store)
         assert lease.is_lost
         with pytest.raises(LeaseLost, match="another process has taken over mail"):
             await store.save_progress({"mail": 3})
@@ -343,12 +326,9 @@ async def test_a_lease_that_is_requested_while_the_store_closes_is_not_taken(
         engine = create_async_engine(url)
         store = DatabaseEventStore(lambda: AsyncSession(engine), event_registry=REGISTRY)
         await store.create_schema()
-        assert store._connections.wire is not None
-        async with store._connections.wire._turn:
+        async with kept_connection_is_busy(store):
             asking = asyncio.create_task(store.lease("mail"))
-            await until(
-                lambda: store._connections.wire is not None and bool(store._connections.wire.leases._taking)
-            )
+            await until(lambda: store.statistics().requested)
             closing = asyncio.create_task(store.close())
             await until(lambda: closes)  # and waits for its turn
         await closing

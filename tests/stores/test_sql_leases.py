@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tests.bank import Account, Credit, Credited, credited
+from tests.faults import kept_connection_is_lost, lease_file_is_forgotten
 from tests.pooler import pooled
 from tests.postgres import postgres
 from tests.stores.test_lmdb_processes import line, program
@@ -81,13 +82,11 @@ asyncio.run(main())
 
 async def cut_off(store: DatabaseEventStore, url: str) -> None:
     """Have ``store`` lose what holds its leases, without its knowing."""
-    if store._connections.wire is None:
+    if url.startswith("sqlite"):
         # As any code of the process does that reads the file: to close it ends the locks on it.
         await asyncio.to_thread(Path(url.partition("///")[2] + "-leases").read_bytes)
     else:
-        assert store._watcher.task is not None
-        store._watcher.task.cancel()  # it does not come back before the other is there
-        await store._connections.wire._drop()
+        await kept_connection_is_lost(store)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -98,15 +97,25 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-async def loser(url: str) -> AsyncIterator[DatabaseEventStore]:
-    """A store that had the lease of ``sum``, which another process has taken over."""
+async def store(url: str) -> AsyncIterator[DatabaseEventStore]:
     async with opened(url) as store:
-        lease = await leased(store, "sum")
-        assert not lease.is_lost
-        await cut_off(store, url)
-        async with program(TAKE_AND_STAY, url, "sum") as other:
-            assert await line(other) == "taken"
-            yield store
+        yield store
+
+
+@pytest.fixture
+async def lease(store: DatabaseEventStore) -> Lease:
+    """The lease of ``sum``."""
+    return await leased(store, "sum")
+
+
+@pytest.fixture
+async def loser(store: DatabaseEventStore, lease: Lease, url: str) -> AsyncIterator[DatabaseEventStore]:
+    """A store whose `lease` another process has taken over."""
+    assert not lease.is_lost
+    await cut_off(store, url)
+    async with program(TAKE_AND_STAY, url, "sum") as other:
+        assert await line(other) == "taken"
+        yield store
 
 
 WRITES: dict[str, Callable[[DatabaseEventStore], Awaitable[None]]] = {
@@ -130,18 +139,18 @@ WRITES: dict[str, Callable[[DatabaseEventStore], Awaitable[None]]] = {
 
 @pytest.mark.parametrize("what", WRITES)
 async def test_all_that_is_written_for_a_handler_that_was_taken_over_is_refused(
-    loser: DatabaseEventStore, what: str
+    loser: DatabaseEventStore, lease: Lease, what: str
 ) -> None:
     with pytest.raises(LeaseLost, match="has taken over sum") as refused:
         await WRITES[what](loser)
     assert refused.value.handlers == ("sum",)
-    assert loser._leases.held["sum"].is_lost
+    assert lease.is_lost
     assert await loser.checkpoints() == {}
     assert await loser.dead_letters() == []
 
 
 async def test_what_is_written_for_other_handlers_and_asked_by_operators_is_not_refused(
-    loser: DatabaseEventStore,
+    loser: DatabaseEventStore, lease: Lease
 ) -> None:
     await loser.save_progress(
         {"summary": 1, "audit@1": 2},
@@ -151,12 +160,12 @@ async def test_what_is_written_for_other_handlers_and_asked_by_operators_is_not_
     )
     await loser.drop_view("audit@1")
     assert await loser.checkpoints() == {"summary": 1}
-    assert not loser._leases.held["sum"].is_lost  # it has not heard yet
+    assert not lease.is_lost  # it has not heard yet
     told: list[int] = []
-    loser._leases.held["sum"].when_lost(lambda: told.append(1))
+    lease.when_lost(lambda: told.append(1))
     with pytest.raises(LeaseLost):
         await loser.save_progress({"sum": 3})
-    await loser._leases.held["sum"].release()
+    await lease.release()
     assert told == [1]
     assert await loser.lease("sum") is None
 
@@ -203,8 +212,8 @@ async def test_a_projection_that_was_taken_over_counts_each_event_once_and_its_f
         await first_store.append(*credited(*range(1, 201)))
         await at_work.wait()
         await cut_off(first_store, url)
-        if first_store._connections.wire is None:  # the processes of these tests share one table of names
-            first_store._connections.place.leases.release("sum")
+        if url.startswith("sqlite"):  # the processes of these tests share one table of names
+            lease_file_is_forgotten(first_store, "sum")
         async with system(second_store, Sum) as second:
             await second.settled()
             going_on.set()
@@ -307,7 +316,7 @@ async def test_tables_of_an_earlier_version_are_read_and_get_what_they_lack(url:
     async with made:
         await made.append(*credited(2))
         await made.save_progress({"mail": 1})
-        if made._connections.wire is not None:
+        if url.startswith("postgresql"):
             with pytest.raises(StoreUnavailable, match="create_schema"):
                 await made.lease("mail")
         await made.create_schema()

@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from tests.bank import Account, Credit, Credited, credited
+from tests.faults import reads_are_cancelled, writer_is_cancelled
 from tests.postgres import postgres
 from tests.stores.test_sql_faults import Proxy
-from tests.waiting import soon, until
+from tests.waiting import calls_of, soon, until
 from uno_actors import (
     ActorSystem,
     InvalidStoreUrl,
@@ -28,7 +29,9 @@ from uno_actors.store.log_filter import LogFilter
 from uno_actors.store.opening import check_store_url
 from uno_actors.store.records import DeadLetter, Snapshot, ViewChange
 from uno_stores.sql import DatabaseEventStore
+from uno_stores.sql.closing import Closing
 from uno_stores.sql.errors import Trouble, trouble
+from uno_stores.sql.waiting import Patience
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -100,14 +103,17 @@ async def test_after_a_fail_over_no_connection_to_the_reader_is_kept(own_engine:
     await engine.dispose()
 
 
-async def test_what_is_asked_of_a_reader_is_answered_when_the_writer_is_back() -> None:
+async def test_what_is_asked_of_a_reader_is_answered_when_the_writer_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     url = await postgres().new_url()
     async with opened(url) as store:
         await store.append(*credited(1))
         await lead_to(url, "reader")
         await cut_all(url)
+        attempts = calls_of(monkeypatch, Patience, "again")
         writing = asyncio.create_task(store.append(*credited(2)))
-        await until(lambda: store._connections.trusted_from > 0)
+        await until(lambda: len(attempts) >= 3)  # on a connection that was cut, and on ones to the reader
         assert not writing.done()
         await lead_to(url, "writer")
         assert [position for position, _ in await writing] == [2]
@@ -191,9 +197,8 @@ async def test_a_read_that_is_cancelled_underneath_is_an_error_and_no_cancellati
     async with opened(url) as store:
         await store.append(*credited(1))
         reading = asyncio.create_task(store.last_position())
-        await soon(lambda: store._reader.under_way)
-        for task in tuple(store._reader.under_way):
-            task.cancel()
+        await soon(lambda: store.statistics().reading)
+        reads_are_cancelled(store)
         with pytest.raises(StoreUnavailable, match="was cancelled"):
             await reading
         assert await store.last_position() == 1
@@ -203,9 +208,8 @@ async def test_a_commit_whose_writer_is_cancelled_is_an_error_and_the_store_goes
     async with opened(url) as store:
         await store.append(*credited(1))
         writing = asyncio.create_task(store.append(*credited(2)))
-        await soon(lambda: store._writer.task is not None and not store._writer.waiting)
-        assert store._writer.task is not None
-        store._writer.task.cancel()
+        await soon(lambda: store.statistics().writing and not store.statistics().waiting)
+        writer_is_cancelled(store)
         with pytest.raises(OutcomeUnknown, match="writer was cancelled"):
             await writing
         before = await store.last_position()
@@ -217,7 +221,7 @@ async def test_who_is_cancelled_while_reading_is_cancelled(url: str) -> None:
     async with opened(url) as store:
         await store.append(*credited(1))
         reading = asyncio.create_task(store.last_position())
-        await soon(lambda: store._reader.under_way)
+        await soon(lambda: store.statistics().reading)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
@@ -236,7 +240,7 @@ async def cut_off(options: str) -> AsyncIterator[tuple[Proxy, str]]:
     user = user_of(await postgres().new_url())
     yield proxy, f"postgresql+asyncpg://{user}@127.0.0.1:{port}/postgres?ssl=disable&{options}"
     server.close()
-    await until(lambda: not proxy._connections)
+    await until(lambda: not proxy.connections)
 
 
 async def test_stopping_a_system_whose_way_to_the_server_is_cut_ends_in_its_time() -> None:
@@ -262,22 +266,23 @@ async def test_a_start_that_is_cancelled_while_the_server_is_silent_ends_soon_an
     async with cut_off("patience=60") as (proxy, url):
         proxy.silent = True
         starting = asyncio.create_task(ActorSystem(url, aggregates=[], handlers=[]).start())
-        await until(lambda: proxy._connections)
+        await until(lambda: proxy.connections)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(starting, 30)
 
 
-async def test_closing_that_is_cancelled_cuts_off() -> None:
+async def test_closing_that_is_cancelled_cuts_off(monkeypatch: pytest.MonkeyPatch) -> None:
     async with cut_off("patience=60") as (proxy, url):
         store = opened(url)
         await store.append(*credited(1))
         proxy.silent = True
         writing = asyncio.create_task(store.append(*credited(2)))
         reading = asyncio.create_task(store.last_position())
-        await soon(lambda: store._writer.task is not None and not store._writer.waiting)
+        await soon(lambda: store.statistics().writing and not store.statistics().waiting)
+        closes = calls_of(monkeypatch, Closing, "wait")
         closing = asyncio.create_task(store.close())
-        await until(lambda: store._life.closed)
+        await until(lambda: closes)
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing

@@ -22,6 +22,16 @@ class EventFollowing(EventQueries):
         self._followers: set[asyncio.Event] = set()
         self._ending = False
 
+    @property
+    def listeners(self) -> int:
+        """Number of listeners of `on_commit`; each subscription has one."""
+        return len(self._commit_listeners)
+
+    @property
+    def subscriptions(self) -> int:
+        """Number of subscriptions that have begun and not ended."""
+        return len(self._followers)
+
     @overload
     def subscribe(
         self,

@@ -5,7 +5,8 @@ Read ``store`` first: it has the layout and answers the port. Then, one concern 
 - ``environment`` with ``opening`` and ``errors``: the environment: opening it, transactions, growth, reopening.
 - ``writer`` with ``jobs``: the thread with group commit. ``watcher``: commits of other processes.
 - ``reader`` with ``searching``: reading, and the checks that every value must pass.
-- ``maintenance``: backup, verify, info. ``urls``: from a URL to a store, with ``options``.
+- ``maintenance``: backup, verify, info. ``statistics``: what a store reports about itself.
+- ``urls``: from a URL to a store, with ``options``.
 """
 
 from uno_stores.lmdb.store import LmdbEventStore

@@ -77,6 +77,7 @@ from uno_stores.lmdb.jobs import (
 )
 from uno_stores.lmdb.opening import LEASES
 from uno_stores.lmdb.options import MAP_SIZE, MAX_EVENT_SIZE, Durability, Options, check_options
+from uno_stores.lmdb.statistics import LmdbStatistics, statistics
 from uno_stores.lmdb.watcher import Watcher
 from uno_stores.lmdb.writer import Writer
 
@@ -268,6 +269,10 @@ class LmdbEventStore(EventStore):
         self._environment.abandon(quiet=quiet)
 
     # --- maintenance: see `uno_actors.store.maintenance` ---
+
+    def statistics(self) -> LmdbStatistics:
+        """The current state of the store."""
+        return statistics(self._environment, self._watcher)
 
     async def info(self) -> StoreInfo:
         """Facts about the store; the time grows with the number of streams."""

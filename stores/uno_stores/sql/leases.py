@@ -160,6 +160,11 @@ class ServerLeases:
         ask: Executes a statement in its own transaction, and returns one value.
         seconds: Until a lease ends that is not renewed.
         lost: Called with each name that another process has taken over.
+
+    Attributes:
+        held: The names, each with the count of its taking.
+        locked: The names that the session has locked.
+        requested: The names that are being taken.
     """
 
     def __init__(
@@ -174,24 +179,24 @@ class ServerLeases:
         self._holder = secrets.token_hex(8)
         self.by_session = True
         self.held: dict[str, int] = {}
-        self._locked: set[str] = set()
-        self._taking: set[str] = set()
+        self.locked: set[str] = set()
+        self.requested: set[str] = set()
         self._renew_at = 0.0
 
     async def take(self, name: str) -> bool:
         """Take ``name``; return whether it was free."""
-        if name in self.held or name in self._taking:
+        if name in self.held or name in self.requested:
             return False
-        self._taking.add(name)  # all users of a connection share its locks
+        self.requested.add(name)  # all users of a connection share its locks
         begun = time.monotonic()
         try:
             taken, locked = await self._ask(
                 _TAKE, {"name": name, "session": self.by_session, **self._terms()}
             )
         finally:
-            self._taking.discard(name)
+            self.requested.discard(name)
         if locked and self.by_session:
-            self._locked.add(name)
+            self.locked.add(name)
         if not taken:
             await self._unlock(name)
             return False
@@ -209,9 +214,9 @@ class ServerLeases:
 
     def unlocked(self) -> None:
         """Note that the connection has ended, and the locks with it: others get time to take the names."""
-        if self._locked:
+        if self.locked:
             self._renew_at = time.monotonic() + LOCK_AGAIN_AFTER
-        self._locked.clear()
+        self.locked.clear()
 
     @property
     def due(self) -> float:
@@ -223,14 +228,14 @@ class ServerLeases:
         if not self.held:
             return
         begun = time.monotonic()
-        for name in self.held.keys() - self._locked if self.by_session else ():
+        for name in self.held.keys() - self.locked if self.by_session else ():
             if await self._ask(_LOCK, {"name": name}):
-                self._locked.add(name)
+                self.locked.add(name)
         names = sorted(self.held)
         ours = {name: self.held[name] for name in names if name in self.held}
         found = await self._ask(
             _RENEW,
-            {"names": list(ours), "taken": list(ours.values()), "locked": [n in self._locked for n in ours]}
+            {"names": list(ours), "taken": list(ours.values()), "locked": [n in self.locked for n in ours]}
             | self._terms(),
         )
         self._renew_at = begun + self._seconds / 3
@@ -239,13 +244,13 @@ class ServerLeases:
                 await self._unlock(name)
                 self._tell_lost(name)
         for name in (
-            self._locked - self.held.keys() - self._taking
+            self.locked - self.held.keys() - self.requested
         ):  # released while it was being locked again
             await self._unlock(name)
 
     async def _unlock(self, name: str) -> None:
-        if name in self._locked:
-            self._locked.discard(name)
+        if name in self.locked:
+            self.locked.discard(name)
             await self._ask(_UNLOCK, {"name": name})
 
     def _terms(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Wire:
 
     Attributes:
         leases: The names that are held.
+        connects: How often the connection was made.
         lost: Set when the connection ends.
         pooled: Whether a pooler stands between.
     """
@@ -54,6 +55,7 @@ class Wire:
         self._heard = heard
         self._patience = patience
         self.pooled = False
+        self.connects = 0
         self.move()
 
     def move(self) -> None:
@@ -113,6 +115,7 @@ class Wire:
         connection = await session.connection(execution_options=options)
         self._driver = driver = driver_of(connection)
         self.lost.clear()
+        self.connects += 1
         self._connection = connection
         self._listens = not self.pooled and hasattr(driver, "add_listener")
         if self._listens:

@@ -57,6 +57,7 @@ from uno_stores.sql.notifications import Wire
 from uno_stores.sql.options import LEASE_TIME, MAX_EVENT_SIZE, PATIENCE, check_options
 from uno_stores.sql.place import Place, SessionFactory, engine_of
 from uno_stores.sql.reader import Reader
+from uno_stores.sql.statistics import DatabaseStatistics, statistics
 from uno_stores.sql.tables import Tables
 from uno_stores.sql.watcher import Watcher
 from uno_stores.sql.writer import Writer
@@ -345,6 +346,10 @@ class DatabaseEventStore(EventStore):
             self._life.closed = True
             self._end_subscriptions()
         await self._closing.wait()
+
+    def statistics(self) -> DatabaseStatistics:
+        """The current state of the store."""
+        return statistics(self._connections, self._writer, self._reader)
 
     def __repr__(self) -> str:
         return f"DatabaseEventStore({self._url!r})"
