@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.machine import patience
+from uno_actors import local_sockets
 from uno_actors.cli import control
 
 ROOT = Path(__file__).parent.parent
@@ -195,7 +196,7 @@ def test_the_peer_is_identified_on_macos_too(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delattr("socket.SO_PEERCRED")
     monkeypatch.setattr("socket.LOCAL_PEERCRED", 1, raising=False)
     xucred = struct.pack("=2Ih2x16I", 0, 501, 1, 20, *[0] * 15)  # version, user, number of groups, groups
-    assert control.peer_user(Peer(0, 1, xucred)) == 501
+    assert local_sockets.peer_user(Peer(0, 1, xucred)) == 501
     control.check_sockets()
 
 

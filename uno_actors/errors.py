@@ -187,6 +187,20 @@ class InvalidNumber(CallerError, ValueError):
         super().__init__(f"{what} must be {allowed}; found {text if len(text) <= 60 else text[:57] + '...'}")
 
 
+class InvalidCluster(CallerError, ValueError):
+    """A setting of ``cluster=`` or ``[cluster]`` that is not allowed, or a missing one.
+
+    Attributes:
+        key: Name of the setting; several are separated by commas.
+        reason: What is wrong, and what is allowed.
+    """
+
+    def __init__(self, key: str, reason: str) -> None:
+        self.key = key
+        self.reason = reason
+        super().__init__(f"cluster: {printable(key)} {printable(reason)}")
+
+
 class UnknownChild(CallerError, LookupError):
     """The supervisor has no child of this name."""
 

@@ -13,20 +13,24 @@ import contextlib
 import json
 import os
 import socket
-import stat
-import struct
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
 from uno_actors.errors import CallerError, WorldError, describe
+from uno_actors.local_sockets import (
+    LONGEST_PATH,
+    OpenToOthers,
+    above_users,
+    is_private,
+    missing,
+    peer_user,
+    private_directory,
+)
 from uno_actors.store_urls import path_in
 
 PREFIX = "uno-actors-"
-LONGEST_PATH = 100
-"""Bytes; Unix sockets have paths of at most 107, on macOS 103."""
 LONGEST_REQUEST = 65_536
 PATIENCE = 5.0
 """Maximum seconds for an answer."""
@@ -42,15 +46,10 @@ def check_sockets() -> None:
     Raises:
         ControlRefused: They cannot.
     """
-    if not hasattr(socket, "AF_UNIX") or not hasattr(os, "getuid"):
-        reason = "this system has no Unix sockets"
-    elif not hasattr(socket, "SO_PEERCRED") and _local_peercred() is None:
-        reason = "this system does not tell which user is at the other end of a socket"
-    else:
-        return
-    raise ControlRefused(
-        f"{reason}: call `tree()` and `statistics()` of the system within its process, and see its logs"
-    )
+    if (reason := missing()) is not None:
+        raise ControlRefused(
+            f"{reason}: call `tree()` and `statistics()` of the system within its process, and see its logs"
+        )
 
 
 def control_directory(store_url: str, key: str) -> Path:
@@ -66,17 +65,12 @@ def control_directory(store_url: str, key: str) -> Path:
     check_sockets()
     if (directory := _of_store(store_url)) is not None and _is_short(directory):
         return directory
-    places = [above / _below_user(store_url, key) for above in _above_users()]
-    directory = next(filter(_is_short, places), places[-1])
-    for made in (directory.parent, directory):
-        try:
-            made.mkdir(mode=0o700, exist_ok=True)
-            is_private = _is_private(made)
-        except OSError as error:
-            raise ControlRefused(f"{describe(error)}: set XDG_RUNTIME_DIR") from error
-        if not is_private:
-            raise ControlRefused(f"{made} is open to others: remove it, or set XDG_RUNTIME_DIR")
-    return directory
+    try:
+        return private_directory(_below_user(store_url, key), _is_short)
+    except OpenToOthers as error:
+        raise ControlRefused(str(error)) from error
+    except OSError as error:
+        raise ControlRefused(f"{describe(error)}: set XDG_RUNTIME_DIR") from error
 
 
 def control_directories(store_url: str, key: str) -> list[Path]:
@@ -91,8 +85,9 @@ def control_directories(store_url: str, key: str) -> list[Path]:
     """
     check_sockets()
     of_user = Path(f"/run/user/{os.getuid()}")
-    places = [above / _below_user(store_url, key) for above in dict.fromkeys((*_above_users(), of_user))]
-    found = [place for place in places if place.is_dir() and _is_private(place.parent) and _is_private(place)]
+    name = Path(f"uno-actors-{os.getuid()}", _below_user(store_url, key))
+    places = [above / name for above in dict.fromkeys((*above_users(), of_user))]
+    found = [place for place in places if place.is_dir() and is_private(place.parent) and is_private(place)]
     directory = _of_store(store_url)
     return found if directory is None else [directory, *found]
 
@@ -103,27 +98,13 @@ def _of_store(store_url: str) -> Path | None:
     return path.resolve() if path is not None and path.is_dir() else None
 
 
-def _above_users() -> list[Path]:
-    """Directories that can have one for each user, the best first."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    places = [Path(runtime), Path(tempfile.gettempdir()), Path("/tmp")]  # noqa: S108 - its owner and mode are checked
-    return list(dict.fromkeys(place for place in places if place.is_absolute()))
-
-
-def _below_user(store_url: str, key: str) -> Path:
-    name = sha256(f"{store_url if _of_store(store_url) else ''}\0{key}".encode()).hexdigest()[:16]
-    return Path(f"uno-actors-{os.getuid()}", name)
+def _below_user(store_url: str, key: str) -> str:
+    return sha256(f"{store_url if _of_store(store_url) else ''}\0{key}".encode()).hexdigest()[:16]
 
 
 def _is_short(directory: Path) -> bool:
     """Whether the path of a socket in this directory is short enough."""
     return len(os.fsencode(directory)) + 30 < LONGEST_PATH
-
-
-def _is_private(directory: Path) -> bool:
-    found = directory.lstat()
-    is_open = found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077
-    return stat.S_ISDIR(found.st_mode) and not is_open
 
 
 class ControlServer:
@@ -180,30 +161,6 @@ class ControlServer:
             return {"answer": self._answer(str(json.loads(line)["want"]))}
         except Exception as error:  # noqa: BLE001 - a question must never harm the system
             return {"error": describe(error)}
-
-
-def peer_user(connection: Any) -> int:
-    """The user at the other end of a Unix socket.
-
-    Linux tells it by ``SO_PEERCRED`` in a struct ucred: process, user, group. macOS and the BSDs tell it by
-    ``LOCAL_PEERCRED`` in a struct xucred, which begins with a version and the user; this is what their ``getpeereid``
-    reads.
-    """
-    if hasattr(socket, "SO_PEERCRED"):
-        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return int(struct.unpack("3i", found)[1])
-    found = connection.getsockopt(_SOL_LOCAL, _local_peercred(), _XUCRED_BYTES)
-    return int(struct.unpack_from("=2I", found)[1])
-
-
-def _local_peercred() -> int | None:
-    """The number of the option on this system, ``None`` if it has none."""
-    found: int | None = getattr(socket, "LOCAL_PEERCRED", None)
-    return found
-
-
-_SOL_LOCAL = 0
-_XUCRED_BYTES = struct.calcsize("=2Ih2x16I")
 
 
 class Unanswered(WorldError):

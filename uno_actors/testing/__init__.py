@@ -3,11 +3,13 @@
 - ``scenario``: given some events, when a command arrives, then these events follow.
 - ``probe``: records the events and messages that reach it, and waits for them.
 - ``clock``: a clock that the test moves; ``faults``: stores that fail on demand.
+- ``MemoryNetwork``: a cluster's nodes in one process, on a network that loses, delays and cuts on demand.
 - ``inspection``: `inspect` shows the parts of a running system.
 - ``contract``: what every event store promises, as checks for your own stores.
 - ``plugin``: fixtures for pytest, loaded automatically when this package is installed.
 """
 
+from uno_actors.cluster.links.memory import MemoryNetwork
 from uno_actors.testing.clock import ManualClock
 from uno_actors.testing.contract import CONTRACT, check_event_store
 from uno_actors.testing.contract.store_place import Check, MakeStore, StorePlace
@@ -25,6 +27,7 @@ __all__ = [
     "Inspection",
     "MakeStore",
     "ManualClock",
+    "MemoryNetwork",
     "Probe",
     "StorePlace",
     "Then",

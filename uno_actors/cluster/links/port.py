@@ -2,14 +2,19 @@
 
 A link carries requests, which are bytes, to the node at an address, and one answer, bytes too, back. Requests to one
 node that are sent together travel together, and many may be under way at once; they are neither ordered nor repeated.
-Every request ends: with its answer, or with a `LinkFailure` that tells whether the other node may have had it.
+Every request ends once: with its answer, or with a `LinkFailure` that says whether the other node may have had it.
+Requests to one node that are under way at once are bounded in number and bytes; more end with ``full=True`` at once.
+
+An address names the node, too: a request never reaches another node that has taken over the place of a dead one.
 """
 
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
+
+from uno_actors.clock import Clock
 
 
 class Delivery(enum.Enum):
@@ -37,22 +42,26 @@ class LinkFailure:
 
 
 Answer: TypeAlias = Callable[[bytes], None]
-"""Called once, on the event loop, with the answer to a request."""
+"""Called once, on the event loop, with the answer to a request. It never raises, also when the asker has gone."""
 Serve: TypeAlias = Callable[[bytes, Answer], None]
 """Called on the event loop with each request that arrives. It must not raise."""
 Done: TypeAlias = Callable[[bytes | LinkFailure], None]
-"""Called once, on the event loop, with the answer or with why there is none."""
+"""Called once, on the event loop, with the answer or with why there is none. It must not raise."""
 
 
 class Link(ABC):
-    """Sends requests to other nodes and serves theirs. It belongs to one event loop."""
+    """Sends requests to other nodes and serves theirs. It belongs to one event loop and one process."""
 
     @abstractmethod
     async def start(self, node: str, serve: Serve) -> str:
         """Accept requests for the node of this id, and return the address under which others reach it.
 
+        Args:
+            node: Letters, digits, ``-`` and ``_``, at most 64; unique to this start of the node.
+            serve: Called with each request.
+
         Raises:
-            LinkUnavailable: The address is taken or not allowed.
+            LinkUnavailable: The address is taken or not allowed, or a file of a certificate cannot be used.
         """
 
     @abstractmethod
@@ -68,12 +77,30 @@ class Link(ABC):
 
     @abstractmethod
     def forget(self, address: str) -> None:
-        """End the connection to a node that has left. Its open requests end with `Delivery.UNKNOWN`."""
+        """End the connection to a node that has left.
+
+        Its open requests end soon: with `Delivery.UNKNOWN`, or with `Delivery.NEVER` if they were not sent yet.
+        A later request connects again.
+        """
 
     @abstractmethod
     async def close(self) -> None:
-        """Stop serving and end all connections; open requests end with `Delivery.UNKNOWN`. Idempotent."""
+        """Stop serving and end all connections; idempotent. Answers that were given are still sent.
+
+        Open requests end before this returns: with `Delivery.UNKNOWN`, or `Delivery.NEVER` if they were not sent yet.
+        """
+
+
+class Network(Protocol):
+    """What makes links for nodes of one process: ``Cluster(listen=network)``, as in tests."""
+
+    def link(self, clock: Clock) -> Link:
+        """A link for one more node."""
 
 
 LARGEST = 64 * 1024 * 1024
 """Bytes of the largest request or answer."""
+WINDOW = 16_384
+"""Maximum number of requests to one node that are under way."""
+WINDOW_BYTES = LARGEST
+"""Maximum sum of their bytes."""

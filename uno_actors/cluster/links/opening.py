@@ -1,0 +1,42 @@
+"""From the settings of a node to its link."""
+
+from pathlib import Path
+
+from uno_actors.clock import Clock
+from uno_actors.cluster.addresses import NatsPlace, TcpPlace, UnixPlace
+from uno_actors.cluster.links.port import Link
+from uno_actors.cluster.links.tcp import TcpLink
+from uno_actors.cluster.links.unix import UnixLink
+from uno_actors.cluster.settings import Cluster
+from uno_actors.errors import InvalidCluster
+
+
+def open_link(settings: Cluster, *, cluster: str, directory: Path | None, clock: Clock) -> Link:
+    """The link of a node; `Link.start` opens it.
+
+    Args:
+        settings: Of the node.
+        cluster: The same for all nodes of a store and different for other stores: letters, digits, ``-`` and ``_``,
+            at most 32.
+        directory: That of the store, for its Unix sockets; ``None`` if it has none.
+        clock: Measures all times.
+    """
+    place = settings.place
+    match place:
+        case UnixPlace(own):
+            return UnixLink(
+                own or directory, cluster=cluster, secret=settings.secret, ttl=settings.ttl, clock=clock
+            )
+        case TcpPlace():
+            return TcpLink(
+                place,
+                settings.advertised,
+                cluster=cluster,
+                secret=settings.secret,
+                ttl=settings.ttl,
+                clock=clock,
+            )
+        case NatsPlace():
+            raise InvalidCluster("listen", "is a NATS server, which this version does not support yet")
+        case network:
+            return network.link(clock)
