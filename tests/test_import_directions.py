@@ -27,6 +27,9 @@ DIRECTIONS: tuple[tuple[str, ...], ...] = (
     ("cli", "testing"),
 )
 
+SHARED_BY_STORES = {"files", "guards", "locks", "memory_nodes", "node_files", "file_nodes", "file_leases"}
+"""Modules of uno_stores that are no store, and that stores share."""
+
 STORES_MAY_IMPORT = {"leaves", "store", "domain.events"}
 """What a store needs of uno_actors: the port and what belongs to it, the registry of events, and leaves."""
 
@@ -139,7 +142,7 @@ def test_store_imports_the_port_the_codec_errors_and_events_only(module: str) ->
 def test_stores_do_not_import_each_other(module: str) -> None:
     own = module.partition(".")[0]
     others = {name.partition(".")[0] for name in imported_modules(STORES[module], "uno_stores", STORES)}
-    assert others <= {own, "files", "guards", "locks", f"{own}_nodes"}
+    assert others <= {own, *SHARED_BY_STORES}
 
 
 HALVES = [

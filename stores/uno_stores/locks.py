@@ -3,7 +3,8 @@
 POSIX has them in `fcntl`, Windows in `msvcrt`. Where there is neither, as in WebAssembly, each use raises
 `NoFileLocks`: a lock that is only a file would outlive a killed process.
 
-`DirectoryLock` is one lock for a directory, `NameLocks` is one lock for each name.
+`DirectoryLock` is one lock for a directory, `NameLocks` is one lock for each name. `lock_file` locks an open file until
+it is closed, and `is_locked` finds out whether another has it locked, in this process or in another.
 """
 
 import errno
@@ -131,7 +132,44 @@ class PosixNameLocks:
         return int.from_bytes(_digest(name)) >> 2
 
 
+def _posix_lock_file(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _posix_is_locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two observers are not in each other's way
+    except BlockingIOError:
+        return True
+    return False
+
+
 # --- Windows -----------------------------------------------------------------------------------------------
+
+_FAR = 1 << 30
+"""The byte that is locked, behind all contents: what is locked can be read by its owner only."""
+
+
+def _windows_lock_file(file: int) -> bool:
+    os.lseek(file, _FAR, os.SEEK_SET)
+    try:
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+    except OSError:
+        return False
+    return True
+
+
+def _windows_is_locked(file: int) -> bool:
+    if not _windows_lock_file(file):
+        return True
+    os.lseek(file, _FAR, os.SEEK_SET)
+    msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+    return False
+
 
 _OPEN = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
@@ -244,6 +282,10 @@ class _NoNameLocks:
         pass
 
 
+def _no_file_lock(file: int) -> Any:
+    raise NoFileLocks
+
+
 def _no_directory_lock(directory: Path) -> _DirectoryLock:
     raise NoFileLocks
 
@@ -253,9 +295,16 @@ WRITER = "writer.lock"
 
 DirectoryLock: Callable[[Path], _DirectoryLock]
 NameLocks: Callable[[Path], _NameLocks]
+lock_file: Callable[[int], bool]
+"""Lock an open file until it is closed, in this process and in its children; whether no other had it."""
+is_locked: Callable[[int], bool]
+"""Whether another has the file locked; if not, no other can lock it until ``file`` is closed (except on Windows)."""
 if fcntl is not None:
     DirectoryLock, NameLocks = PosixDirectoryLock, PosixNameLocks
+    lock_file, is_locked = _posix_lock_file, _posix_is_locked
 elif msvcrt is not None:
     DirectoryLock, NameLocks = WindowsDirectoryLock, WindowsNameLocks
+    lock_file, is_locked = _windows_lock_file, _windows_is_locked
 else:
     DirectoryLock, NameLocks = _no_directory_lock, _NoNameLocks
+    lock_file, is_locked = _no_file_lock, _no_file_lock

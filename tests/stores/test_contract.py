@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.postgres import postgres
+from uno_actors.clock import Clock
 from uno_actors.domain.events import DomainEvent, EventRegistry
 from uno_actors.errors import (
     ConcurrencyConflict,
@@ -22,6 +24,7 @@ from uno_actors.errors import (
 )
 from uno_actors.store.codec import StreamId
 from uno_actors.store.log_filter import EVERYTHING, LogFilter
+from uno_actors.store.membership import Member, Membership
 from uno_actors.store.opening import open_store as open_store_of_url
 from uno_actors.store.port import EventStore, Lease
 from uno_actors.store.records import (
@@ -36,6 +39,7 @@ from uno_actors.store.records import (
 )
 from uno_actors.testing import CONTRACT, Check, MakeStore, StorePlace, check_event_store
 from uno_stores import InMemoryEventStore, LmdbEventStore
+from uno_stores.memory_nodes import MemoryMembership, MemoryNodes
 
 
 @asynccontextmanager
@@ -583,6 +587,46 @@ class KeepsLeases(Broken):
         self._leased = self.kept
 
 
+class SeesItselfOnly(Broken):
+    class Alone(MemoryMembership):
+        async def announce(self, member: Member) -> tuple[Member, ...]:
+            return tuple(each for each in await super().announce(member) if each.id == member.id)
+
+    def membership(self, seconds: float, clock: Clock) -> Membership:
+        return self.Alone(self._nodes, seconds, clock, self._check_open)
+
+
+class ForgetsRoles(Broken):
+    class Plain(MemoryMembership):
+        async def announce(self, member: Member) -> tuple[Member, ...]:
+            return await super().announce(replace(member, roles=()))
+
+    def membership(self, seconds: float, clock: Clock) -> Membership:
+        return self.Plain(self._nodes, seconds, clock, self._check_open)
+
+
+class KeepsSilentNodes(Broken):
+    def membership(self, seconds: float, clock: Clock) -> Membership:
+        return super().membership(1e9, clock)
+
+
+class KeepsNodes(Broken):
+    kept: ClassVar[MemoryNodes] = MemoryNodes()
+
+    def __init__(self, event_registry: EventRegistry) -> None:
+        super().__init__(event_registry)
+        self._nodes = self.kept
+
+
+class TellsNoNode(Broken):
+    class Deaf(MemoryMembership):
+        def when_changed(self, listener: Callable[[], None]) -> None:
+            pass
+
+    def membership(self, seconds: float, clock: Clock) -> Membership:
+        return self.Deaf(self._nodes, seconds, clock, self._check_open)
+
+
 class StaysOpen(Broken):
     async def close(self) -> None:
         pass
@@ -769,6 +813,11 @@ BROKEN: dict[type[Broken], str] = {
     LeasesToAll: "a_name_is_leased_once",
     LeasesForEver: "a_name_is_leased_once",
     KeepsLeases: "closing_releases_leases",
+    SeesItselfOnly: "nodes_see_each_other",
+    ForgetsRoles: "all_that_a_node_announces_comes_back",
+    KeepsSilentNodes: "an_announcement_ends_unless_it_is_renewed",
+    KeepsNodes: "closing_withdraws_nodes",
+    TellsNoNode: "nodes_hear_of_others",
     StaysOpen: "leaving_the_store_closes_it",
     ClosesOnce: "a_closed_store_refuses",
     LosesWhatWaits: "closing_finishes_what_was_begun",
@@ -780,7 +829,8 @@ BROKEN: dict[type[Broken], str] = {
 async def test_store_that_breaks_a_promise_is_found_out(
     broken: type[Broken], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uno_actors.testing.contract.following.PATIENCE", 0.5)
+    for subject in ("following", "membership"):
+        monkeypatch.setattr(f"uno_actors.testing.contract.{subject}.PATIENCE", 0.5)
 
     @asynccontextmanager
     async def make_store() -> AsyncIterator[StorePlace]:

@@ -98,6 +98,15 @@ class Environment:
             )
         self._look_at_files_at = time.monotonic() + LOOK_AT_FILES_EVERY
 
+    def check_files_open(self) -> None:
+        """See that it may be used, and that its files are in their place.
+
+        Raises:
+            StoreForked, StoreUnavailable: As `check_open` and `check_files`.
+        """
+        self.check_open()
+        self.check_files()
+
     # --- transactions ---
 
     @contextlib.contextmanager

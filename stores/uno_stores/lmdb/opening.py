@@ -18,6 +18,7 @@ FORMAT = b"1"
 PROGRAM = b"uno_actors"
 MAX_READERS = 1024
 LEASES = "leases.lock"
+NODES = "nodes"
 
 
 def turn_at(path: Path) -> WriteTurn:
@@ -44,7 +45,7 @@ def open_environment(path: Path, options: Options) -> tuple[lmdb.Environment, Da
     name = f"lmdb:{path}"
     data = path / "data.mdb"
     try:
-        ours = ("lock.mdb", LEASES, WRITER)
+        ours = ("lock.mdb", LEASES, NODES, WRITER)
         if not data.exists() and (
             others := sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
         ):

@@ -28,7 +28,8 @@ change an event. A truncated file is refused when it is opened; ``python -m lmdb
 that is not in use.
 
 Files in the directory: ``data.mdb``; ``lock.mdb``, LMDB's readers and its lock for writers; ``leases.lock``,
-a locked byte for each handler name that a process has leased. The last two have no meaning when no process runs. The
+a locked byte for each handler name that a process has leased; the directory ``nodes``, a file for each node that works
+on the store (`uno_stores.node_files`). All but the first mean nothing when no process runs. The
 process that writes holds a lock on the directory itself (``flock``; on Windows on a file ``writer.lock`` in it). If a
 file is removed or replaced while the store is open, commits are refused from then on, and reads within
 `uno_stores.lmdb.environment.LOOK_AT_FILES_EVERY` seconds.
@@ -56,13 +57,16 @@ from pathlib import Path
 
 from typing_extensions import override
 
+from uno_actors.clock import Clock
 from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import StoreUnavailable, WorldError
 from uno_actors.store.codec import StreamId
 from uno_actors.store.limits import check_handlers, check_lease, check_progress
 from uno_actors.store.maintenance import Fault, Progress, StoreInfo, Verified
+from uno_actors.store.membership import Membership
 from uno_actors.store.port import EventStore, Lease
 from uno_actors.store.records import PAGE, Append, DeadLetter, Snapshot, StoredRecord, ViewChange
+from uno_stores.file_nodes import FileMembership
 from uno_stores.guards import LeaseFile, guard_forks
 from uno_stores.lmdb import maintenance
 from uno_stores.lmdb.environment import Environment
@@ -75,11 +79,12 @@ from uno_stores.lmdb.jobs import (
     SaveProgress,
     SaveSnapshots,
 )
-from uno_stores.lmdb.opening import LEASES
+from uno_stores.lmdb.opening import LEASES, NODES
 from uno_stores.lmdb.options import MAP_SIZE, MAX_EVENT_SIZE, Durability, Options, check_options
 from uno_stores.lmdb.statistics import LmdbStatistics, statistics
 from uno_stores.lmdb.watcher import Watcher
 from uno_stores.lmdb.writer import Writer
+from uno_stores.node_files import NodeDirectory
 
 
 class LmdbEventStore(EventStore):
@@ -126,6 +131,7 @@ class LmdbEventStore(EventStore):
         self._reading = self._environment.reading
         self.gate = self._environment.gate
         self._leases = LeaseFile(self.path / LEASES)
+        self._nodes = NodeDirectory(self.path / NODES)
         self._watcher = Watcher(self._environment, lambda: bool(self._commit_listeners), self._committed)
         guard_forks(self)
         self._writer = Writer(self._environment, max_event_size, self._watcher.committed)
@@ -247,6 +253,11 @@ class LmdbEventStore(EventStore):
         return _HeldLease(self._leases, name) if taken else None
 
     @override
+    def membership(self, seconds: float, clock: Clock) -> Membership:
+        """As `EventStore.membership`; each node has a file beside the store that its process has locked."""
+        return FileMembership(self._nodes, seconds, self._environment.check_files_open, f"lmdb:{self.path}")
+
+    @override
     async def close(self) -> None:
         environment = self._environment
         if environment.is_inherited:  # all of it belongs to the parent process
@@ -260,6 +271,7 @@ class LmdbEventStore(EventStore):
 
     def _let_go(self) -> None:
         self._writer.thread.join()
+        self._nodes.close()
         self._leases.close()
         self._environment.close()
 

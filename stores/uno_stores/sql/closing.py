@@ -7,6 +7,7 @@ from typing import Any
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.engine import CLOSE_PATIENCE
 from uno_stores.sql.held_leases import HeldLeases
+from uno_stores.sql.nodes import Nodes
 from uno_stores.sql.reader import Reader
 from uno_stores.sql.waiting import within
 from uno_stores.sql.watcher import Watcher
@@ -17,13 +18,21 @@ class Closing:
     """The end of one store, whose `Life` is closed already."""
 
     def __init__(
-        self, connections: Connections, writer: Writer, reader: Reader, watcher: Watcher, leases: HeldLeases
+        self,
+        connections: Connections,
+        writer: Writer,
+        reader: Reader,
+        watcher: Watcher,
+        leases: HeldLeases,
+        *,
+        nodes: Nodes,
     ) -> None:
         self._connections = connections
         self._writer = writer
         self._reader = reader
         self._watcher = watcher
         self._leases = leases
+        self._nodes = nodes
         self._end: asyncio.Task[None] | None = None
 
     async def wait(self) -> None:
@@ -51,6 +60,7 @@ class Closing:
             await self._end_connections()
         except asyncio.CancelledError:
             self._connections.cut()
+        self._nodes.leave()
         self._leases.leave()
 
     async def _finish(self) -> None:
@@ -67,7 +77,12 @@ class Closing:
     async def _end_connections(self) -> None:
         """In good order, if they answer soon."""
         connections = self._connections
-        if connections.wire is not None:
+        if connections.wire is None:
+            await self._nodes.withdraw()
+        else:
+            with contextlib.suppress(Exception):  # an announcement ends by itself
+                async with within(CLOSE_PATIENCE):
+                    await self._nodes.withdraw()
             with contextlib.suppress(Exception):  # a lease that cannot be released ends by itself
                 async with within(CLOSE_PATIENCE):
                     await self._leases.release_pooled()

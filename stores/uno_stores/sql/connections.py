@@ -84,10 +84,7 @@ class Connections:
             StoreUnavailable: The file of the database is gone, or its one connection is in use.
         """
         if self.wire is None:
-            if lost := self.place.lost():
-                raise StoreUnavailable(
-                    self.url, f"{lost} while it was open: put it back, or open the store again"
-                )
+            self.check_file()
             async with self.place.turn(self.url, self.patience), self._session_factory() as session:
                 yield session
             return
@@ -102,6 +99,17 @@ class Connections:
             raise
         finally:
             self._sessions.discard(session)
+
+    def check_file(self) -> None:
+        """Refuse to use a file that no other process can find.
+
+        Raises:
+            StoreUnavailable: It was removed, or another is in its place.
+        """
+        if lost := self.place.lost():
+            raise StoreUnavailable(
+                self.url, f"{lost} while it was open: put it back, or open the store again"
+            )
 
     async def _part_with(self, session: AsyncSession, error: BaseException) -> None:
         kind = trouble(error) if isinstance(error, Exception) else Trouble.LOST  # cancelled in the middle

@@ -14,7 +14,10 @@ from uno_stores.sql.leases import ServerLeases
 from uno_stores.sql.log import CHANNEL
 from uno_stores.sql.waiting import within
 
-_CHANNEL = text(f"SELECT {CHANNEL}")
+NODES_CHANNEL = "'uno_nodes_' || md5(current_schema())"
+"""The channel on which PostgreSQL tells of a node that has changed, by SQL; apart from that of the log."""
+
+_CHANNELS = text(f"SELECT {CHANNEL}, {NODES_CHANNEL}")
 
 
 class Wire:
@@ -30,6 +33,7 @@ class Wire:
         patience: Seconds that the server may take for an answer before the connection counts as lost.
         lease_time: Seconds until a lease ends that is not renewed.
         lost_lease: Called with the name of each lease that another process has taken over.
+        node_changed: Called with the id of each node that has announced, changed or withdrawn itself.
 
     Attributes:
         leases: The names that are held.
@@ -47,12 +51,14 @@ class Wire:
         patience: float,
         lease_time: float,
         lost_lease: Callable[[str], None],
+        node_changed: Callable[[str], None],
     ) -> None:
         self._store = store
         self._closed = False
         self.leases = ServerLeases(self.ask, lease_time, lost_lease)
         self._session_factory = session_factory
         self._heard = heard
+        self._node_changed = node_changed
         self._patience = patience
         self.pooled = False
         self.connects = 0
@@ -119,9 +125,10 @@ class Wire:
         self._connection = connection
         self._listens = not self.pooled and hasattr(driver, "add_listener")
         if self._listens:
-            channel = (await connection.execute(_CHANNEL)).scalar_one()
+            channel, nodes_channel = (await connection.execute(_CHANNELS)).one()
             driver.add_termination_listener(lambda _: self._terminated(connection))
             await driver.add_listener(channel, self._notified)
+            await driver.add_listener(nodes_channel, self._node_notified)
         return connection
 
     def _terminated(self, connection: AsyncConnection) -> None:
@@ -130,6 +137,9 @@ class Wire:
 
     def _notified(self, connection: object, process: int, channel: str, payload: object) -> None:
         self._heard(int(str(payload)))
+
+    def _node_notified(self, connection: object, process: int, channel: str, payload: object) -> None:
+        self._node_changed(str(payload))
 
     async def _drop(self) -> None:
         session, self._session, self._connection = self._session, None, None

@@ -16,6 +16,7 @@ from sqlalchemy.pool import StaticPool
 
 from uno_actors.errors import StoreUnavailable
 from uno_stores.files import Files
+from uno_stores.memory_nodes import MemoryNodes
 from uno_stores.sql.leases import SharedLeaseFile
 
 SessionFactory = Callable[[], AsyncSession]
@@ -29,6 +30,8 @@ class Place:
         key: The same for all engines of one database, as far as their URLs tell.
         leases: Names held by the process, except in PostgreSQL.
         alone: No other process can write there.
+        nodes: The nodes of this process that work on a database in memory.
+        nodes_path: Directory with the files of the nodes that work on a file of SQLite; ``None`` elsewhere.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class Place:
         self.key = key
         self.leases = leases
         self.alone = alone
+        self.nodes = MemoryNodes()
+        self.nodes_path = None if file is None else file.absolute().with_name(f"{file.name}-nodes")
         self._file = file
         self._files = Files()
         self._turn = asyncio.Lock() if one_connection else None

@@ -13,6 +13,9 @@ uno_views         view, key                                       value
 uno_leases        name                                            how often it was taken; when it ends by the
                                                                   server's clock, whether the holder's session
                                                                   has a lock, and the holder (PostgreSQL alone)
+uno_nodes         id                                              what a node announces (msgpack, see
+                                                                  `uno_actors.store.member_codec`); when that ends
+                                                                  by the server's clock (PostgreSQL alone)
 ================= =============================================== =============================================
 
 Headers are columns, so the server can filter the log and any SQL tool can inspect it. The payload stays msgpack, as in
@@ -176,6 +179,16 @@ leases = Table(
     Column("ends", _instant()),
     Column("by_session", Boolean),
     Column("holder", _text()),
+)
+
+nodes = Table(
+    "uno_nodes",
+    METADATA,
+    Column("id", _text(), primary_key=True),
+    Column("payload", LargeBinary, nullable=False),
+    Column("ends", _instant(), nullable=False),
+    postgresql_with={"fillfactor": 50},
+    info={"dialect": "postgresql"},
 )
 
 LATER = {"uno_leases": ("ends", "by_session", "holder")}

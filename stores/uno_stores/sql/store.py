@@ -29,12 +29,14 @@ from contextlib import aclosing
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
+from uno_actors.clock import Clock
 from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.errors import UnoError
 from uno_actors.store.codec import StreamId
 from uno_actors.store.expected_version import ANY, ExpectedVersion
 from uno_actors.store.limits import check_lease, check_progress
 from uno_actors.store.log_filter import EVERYTHING, LogFilter
+from uno_actors.store.membership import Membership
 from uno_actors.store.port import EventStore, Lease
 from uno_actors.store.records import (
     PAGE,
@@ -53,6 +55,7 @@ from uno_stores.sql.engine import OwnEngine
 from uno_stores.sql.held_leases import HeldLeases
 from uno_stores.sql.jobs import Commit, DropDeadLetter, DropSnapshots, DropView, SaveProgress, SaveSnapshots
 from uno_stores.sql.life import Life
+from uno_stores.sql.nodes import Nodes
 from uno_stores.sql.notifications import Wire
 from uno_stores.sql.options import LEASE_TIME, MAX_EVENT_SIZE, PATIENCE, check_options
 from uno_stores.sql.place import Place, SessionFactory, engine_of
@@ -119,6 +122,7 @@ class DatabaseEventStore(EventStore):
                 patience=patience,
                 lease_time=lease_time,
                 lost_lease=self._lost_lease,
+                node_changed=self._node_changed,
             )
             if is_server
             else None
@@ -137,7 +141,10 @@ class DatabaseEventStore(EventStore):
         )
         self._writer = Writer(self._connections, self._tables, self._watcher.announce, max_event_size)
         self._leases = HeldLeases(self._connections, self._tables, self._writer, self._reader, self._watcher)
-        self._closing = Closing(self._connections, self._writer, self._reader, self._watcher, self._leases)
+        self._nodes = Nodes(self._connections, self._tables)
+        self._closing = Closing(
+            self._connections, self._writer, self._reader, self._watcher, self._leases, nodes=self._nodes
+        )
 
     def own(self, engine: OwnEngine, *, create: bool) -> None:
         """Use ``engine``, which made the sessions, and dispose of it when closed; ``create`` tables at first use."""
@@ -323,6 +330,18 @@ class DatabaseEventStore(EventStore):
 
     def _lost_lease(self, name: str) -> None:
         self._leases.lose(name)
+
+    @override
+    def membership(self, seconds: float, clock: Clock) -> Membership:
+        """As `EventStore.membership`.
+
+        PostgreSQL keeps the announcements in rows that end by its clock. Beside an SQLite file each node has a file
+        that its process has locked.
+        """
+        return self._nodes.membership(seconds, clock)
+
+    def _node_changed(self, member_id: str) -> None:
+        self._nodes.notified(member_id)
 
     # --- event loops, and the end ---
 

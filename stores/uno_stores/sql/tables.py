@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import Connection, Table, inspect, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -11,6 +11,9 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from uno_actors.errors import StoreFormatError, StoreUnavailable
 from uno_stores.sql import schema
 from uno_stores.sql.connections import Connections
+
+_ONE_MAKES_TABLES = text("SELECT pg_advisory_xact_lock(hashtextextended('uno_actors', 0))")
+"""Two that make a table at once would fail, even if each makes it only where it is missing."""
 
 
 class Tables:
@@ -52,6 +55,22 @@ class Tables:
         """Make the tables that are missing; see `DatabaseEventStore.create_schema`."""
         await self._connections.again_if_lost(self._make)
 
+    async def add(self, table: Table) -> None:
+        """Make a table that a database made by an earlier version lacks.
+
+        Raises:
+            StoreUnavailable: It cannot be made, perhaps for want of the permission.
+        """
+        await self._connections.again_if_lost(lambda: self._add(table))
+
+    async def _add(self, table: Table) -> None:
+        connections = self._connections
+        async with connections.session() as session, connections.within(connections.patience):
+            connection = await connections.connection(session)
+            await connection.execute(_ONE_MAKES_TABLES)
+            await connection.execute(CreateTable(table, if_not_exists=True))
+            await session.commit()
+
     async def _make(self) -> None:
         connections = self._connections
         await connections.find_pooler()
@@ -61,10 +80,10 @@ class Tables:
                 # Readers and the writer do not hinder each other then; the file keeps this mode.
                 await connection.execute(text("PRAGMA journal_mode = WAL"))
             else:
-                await connection.execute(
-                    text("SELECT pg_advisory_xact_lock(hashtextextended('uno_actors', 0))")
-                )
+                await connection.execute(_ONE_MAKES_TABLES)
             for table in schema.METADATA.sorted_tables:
+                if table.info.get("dialect", self._dialect) != self._dialect:
+                    continue
                 await connection.execute(CreateTable(table, if_not_exists=True))
                 for index in sorted(table.indexes, key=lambda index: str(index.name)):
                     await connection.execute(CreateIndex(index, if_not_exists=True))

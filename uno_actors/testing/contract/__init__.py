@@ -50,6 +50,13 @@ from uno_actors.testing.contract.limits import (
     progress_that_one_store_refuses_all_refuse,
     what_one_store_refuses_all_refuse,
 )
+from uno_actors.testing.contract.membership import (
+    all_that_a_node_announces_comes_back,
+    an_announcement_ends_unless_it_is_renewed,
+    closing_withdraws_nodes,
+    nodes_hear_of_others,
+    nodes_see_each_other,
+)
 from uno_actors.testing.contract.payloads import (
     an_unknown_type_is_named,
     big_events_come_back,
@@ -157,6 +164,11 @@ CONTRACT: tuple[Check, ...] = (
     listeners_find_what_was_committed,
     a_name_is_leased_once,
     closing_releases_leases,
+    nodes_see_each_other,
+    all_that_a_node_announces_comes_back,
+    an_announcement_ends_unless_it_is_renewed,
+    closing_withdraws_nodes,
+    nodes_hear_of_others,
     one_of_many_wins,
     many_appends_leave_no_gap,
     readers_see_a_prefix,
