@@ -1,6 +1,6 @@
 """Files that show which nodes on this machine work on a store, one for each node in a directory beside the store.
 
-A node that is dead is told from one that hangs, and both from one that works:
+A dead node is distinguished from one that hangs, and both from one that works:
 
 - The file is locked by the process of the node. The kernel frees the lock when the process ends, even if it is killed.
   The lock belongs to the open file and not to the number of a process, so it holds across PID namespaces.
@@ -156,7 +156,7 @@ class NodeDirectory:
         self._ours: dict[str, NodeFile] = {}
 
     def made(self, name: str, seconds: float) -> NodeFile:
-        """The file of our node ``name``; made anew if it is not in its place.
+        """The file of our node ``name``; created again if it was moved away.
 
         Raises:
             OSError: It cannot be made.

@@ -49,7 +49,7 @@ def test_an_announcement_of_an_earlier_version_has_the_defaults_of_what_it_lacks
     ids=["empty", "no msgpack", "a number", "no id", "a name that is a number", "half a command", "cut off"],
 )  # fmt: skip
 def test_an_announcement_that_cannot_be_read_hides_its_own_node_only(announcement: bytes) -> None:
-    with pytest.raises(ValueError, match="is no announcement of a node"):
+    with pytest.raises(ValueError, match="is not an announcement of a node"):
         unpacked(announcement)
     assert members_of([packed(FULL), announcement]) == (FULL,)
 

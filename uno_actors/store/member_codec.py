@@ -33,7 +33,7 @@ def unpacked(announcement: bytes) -> Member:
         content: Any = msgpack.unpackb(announcement)
         return _member.validate_python({name: content[name] for name in _NAMES if name in content})
     except (ValidationError, msgpack.UnpackException, TypeError, ValueError) as error:
-        raise ValueError(f"{announcement[:100]!r} is no announcement of a node: {error}") from error
+        raise ValueError(f"{announcement[:100]!r} is not an announcement of a node: {error}") from error
 
 
 def members_of(announcements: Iterable[bytes]) -> tuple[Member, ...]:

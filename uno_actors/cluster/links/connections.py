@@ -62,7 +62,7 @@ class Peer(Protocol):
         """Write the requests that wait."""
 
     def lost(self, connection: "CallerConnection", reason: str) -> None:
-        """The connection has ended, or there was none to be had."""
+        """The connection has ended, or none could be made."""
 
 
 class Connection(asyncio.Protocol):

@@ -28,7 +28,7 @@ Batch: TypeAlias = tuple[int, list[int], list[bytes]]
 
 
 class MalformedFrame(ValueError):
-    """Bytes that are no frame of this protocol; the connection is closed."""
+    """Bytes that are not a frame of this protocol; the connection is closed."""
 
 
 def frame(value: object) -> bytes:
@@ -89,7 +89,7 @@ class FrameReader:
         """The values of the frames that end in ``data``, the next bytes of the stream.
 
         Raises:
-            MalformedFrame: The bytes are no frames.
+            MalformedFrame: The bytes are not frames.
         """
         whole: bytes | bytearray = data
         if self._rest:

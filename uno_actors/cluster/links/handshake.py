@@ -166,7 +166,7 @@ def _check_proof(
 
 def _map(message: object) -> Mapping[str, Any]:
     if not isinstance(message, dict) or len(message) > 32:
-        raise Refused("what is at the other end is no node of uno_actors")
+        raise Refused("the other end is not a node of uno_actors")
     if isinstance(reason := message.get("refused"), str):
         raise Refused(reason, by_other=True)
     return message
@@ -175,5 +175,5 @@ def _map(message: object) -> Mapping[str, Any]:
 def _field(said: Mapping[str, Any], name: str, kind: type) -> Any:
     value = said.get(name)
     if type(value) is not kind:
-        raise Refused(f"what is at the other end is no node of uno_actors: its greeting has no {name!r}")
+        raise Refused(f"the other end is not a node of uno_actors: its greeting has no {name!r}")
     return value

@@ -66,7 +66,7 @@ class StreamLink(Link):
 
         Raises:
             OSError: Nothing listens there.
-            ValueError: It is no place of this kind of link.
+            ValueError: It is not a place of this kind of link.
         """
 
     def distrust(self, transport: asyncio.BaseTransport) -> str | None:
@@ -259,7 +259,7 @@ class _Peer:
                 return
 
     def lost(self, connection: CallerConnection, reason: str) -> None:
-        """A connection has ended, or there was none to be had."""
+        """A connection has ended, or none could be made."""
         if connection is not self.connection:
             return
         self.connection = None
