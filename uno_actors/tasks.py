@@ -56,6 +56,16 @@ async def end_of(task: "asyncio.Task[T]", who: str) -> T:
         raise as_error(error, who) from error
 
 
+def settle(future: "asyncio.Future[Any]", outcome: Any) -> None:
+    """Give a future its result, or its error if ``outcome`` is one, unless its caller was cancelled."""
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
 class _Begins:
     """A coroutine that begins even when an error is thrown into it before its first step.
 

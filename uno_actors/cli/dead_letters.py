@@ -79,7 +79,7 @@ async def show(
 ) -> None:
     """Show one dead letter: its event, and the traceback of the last attempt."""
     letter = (await _letters(store, handler, [position]))[0]
-    (stored,) = await store.read_log(position - 1, 1)
+    stored = await store.record_at(position)
     event = to_fields(stored)
     if json_wanted:
         say_json({**_fields(letter), "traceback": letter.traceback, "event": event})

@@ -128,6 +128,10 @@ def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.envir
         if (directory := str(file.parent)) not in sys.path:
             sys.path.insert(0, directory)
     importlib.invalidate_caches()
+    return _config_in(text, path)
+
+
+def _config_in(text: ConfigText, path: Path) -> Config:
     reader = _Reader(text)
     config = reader.config()
     if faults := reader.faults_in_order():
@@ -146,13 +150,10 @@ def load_system(path: str | os.PathLike[str], environment: Mapping[str, str] = o
     Raises:
         InvalidConfig: The file is not TOML, or this table has faults.
     """
-    text = read_text(Path(path), environment)
+    path = Path(path)
+    text = read_text(path, environment)
     text.data = {key: value for key, value in text.data.items() if key == "system"}
-    reader = _Reader(text)
-    config = reader.config()
-    if faults := reader.faults_in_order():
-        raise InvalidConfig(str(path), faults)
-    return config.system
+    return _config_in(text, path).system
 
 
 @dataclass(frozen=True, slots=True)

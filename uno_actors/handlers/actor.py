@@ -181,7 +181,7 @@ class HandlerActor(Actor):
     async def _retry(self, letter: DeadLetter, done: ViewChange) -> None:
         """Handle the event of a dead letter. On success remove the letter; otherwise count one more attempt."""
         subscription, position = self._subscription, letter.position
-        (stored,) = await self._store.read_log(position - 1, 1)
+        stored = await self._store.record_at(position)
         delivery = Delivery(stored)
         error = None
         if await self._strategy.needs_retry(position):

@@ -147,7 +147,7 @@ class HandlerChild(CellChild):
     async def _set_aside(self, failed: FailedEvent, error: BaseException) -> None:
         """Store the event as a dead letter and move the handler past it, in one transaction."""
         subscription, position = self.subscription, failed.position
-        (stored,) = await self._store.read_log(position - 1, 1)
+        stored = await self._store.record_at(position)
         text = error_text(error)
         letter = DeadLetter(
             handler=subscription.name,

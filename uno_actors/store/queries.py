@@ -224,6 +224,11 @@ class EventQueries(ABC):
                     if left == 0:
                         return
 
+    async def record_at(self, position: int) -> StoredRecord:
+        """The record at one position of the log, which must have one."""
+        (stored,) = await self.read_log(position - 1, 1)
+        return stored
+
     def log_filter(
         self,
         topic_pattern: TopicPattern | str | None = None,

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import lmdb
 
+from uno_actors.tasks import settle
 from uno_stores.lmdb.environment import Environment
 from uno_stores.lmdb.jobs import Commit, Heads, Work, Writing
 from uno_stores.lmdb.reader import Reading
@@ -142,12 +143,7 @@ class Writer:
 
     def _resolve(self, answers: list[tuple[_Job[Any], Any]]) -> None:
         for job, result in answers:
-            if job.future.done():  # cancelled by its caller
-                continue
-            if isinstance(result, Exception):
-                job.future.set_exception(result)
-            else:
-                job.future.set_result(result)
+            settle(job.future, result)
         # Here and not in `commit`: jobs of cancelled callers were recorded too.
         if any(isinstance(job.work, Commit) for job, _ in answers):
             self._committed(self._heads.end)

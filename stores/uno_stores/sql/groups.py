@@ -8,6 +8,7 @@ from typing import Any
 
 from uno_actors.errors import UnoError
 from uno_actors.store.records import Append, Appended
+from uno_actors.tasks import settle
 from uno_stores.sql.jobs import Commit, Job
 
 
@@ -20,12 +21,7 @@ class Waiting:
 
     def answer(self, result: Any) -> None:
         """Hand the caller its result, which may be an error."""
-        if self.future.done():  # cancelled by its caller
-            return
-        if isinstance(result, Exception):
-            self.future.set_exception(result)
-        else:
-            self.future.set_result(result)
+        settle(self.future, result)
 
 
 @dataclass(slots=True)
