@@ -9,7 +9,7 @@ from uno_actors.causality import new_id
 from uno_actors.frozen_models import FrozenModel
 
 if TYPE_CHECKING:
-    from uno_actors.frozen_models import Accepting
+    from uno_actors.frozen_models import Accepting  # noqa: TC004 - ruff takes the "else" below for code that runs
 
 R_co = TypeVar("R_co", default=Any, covariant=True)
 
@@ -36,10 +36,10 @@ class Command(BaseModel, Generic[R_co], metaclass=FrozenModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    if TYPE_CHECKING:
-        command_id: Accepting[str, str | None] = Accepting()
-    else:
+    if not TYPE_CHECKING:  # first, since the documentation shows the first
         command_id: str = Field(default_factory=new_id, min_length=1)
+    else:
+        command_id: Accepting[str, str | None] = Accepting()
     correlation_id: str | None = None
     causation_id: str | None = None
 
