@@ -225,9 +225,9 @@ async def test_bridges_that_cannot_work_are_refused() -> None:
         bridge(one, system("one"), ">")
     with pytest.raises(InvalidHandler, match="must not have '>' or '/' in it; found \\['a/b'\\]"):
         bridge(one, system("a/b"), ">")
-    with pytest.raises(InvalidHandler, match="have one store"):
+    with pytest.raises(InvalidHandler, match="share a store"):
         bridge(one, system("three", store), ">")
-    with pytest.raises(InvalidHandler, match="have one store"):
+    with pytest.raises(InvalidHandler, match="share a store"):
         bridge(system("four", "lmdb:x"), system("five", "lmdb:x"), ">")
     with pytest.raises(InvalidTopic):
         bridge(one, two, "a..b")

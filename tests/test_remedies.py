@@ -193,7 +193,7 @@ MISTAKES: list[tuple[Callable[[], object], type[UnoError], str]] = [
         r"apply_poured of Cistern<a@1> raised CommandRejected: too much",
     ),
     (lambda: Cistern("a").handle(Fill(litres=14)), CommandRejected, "too much"),
-    (lambda: subscribe(Poured, Poured), InvalidHandler, r"of several events give a tuple"),  # type: ignore[arg-type]
+    (lambda: subscribe(Poured, Poured), InvalidHandler, r"for several events give a tuple"),  # type: ignore[arg-type]
 ]
 
 

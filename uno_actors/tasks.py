@@ -1,4 +1,4 @@
-"""The runtime's own tasks, for whose results callers wait: each takes its first step, even if it is cancelled before.
+"""The runtime's own tasks, whose results callers wait for: each takes its first step, even if it is cancelled before.
 
 Without this, a program could leave callers without an answer in two ways. A task that is cancelled before its first
 step never runs any of its code. And a task factory of the program may run the first step before ``create_task``
@@ -28,10 +28,10 @@ def begin(
     A cancellation before the first step arrives where the coroutine first waits.
 
     Args:
-        loop: On which it runs.
-        coroutine: One that has not begun.
-        name: Of the task.
-        context: In which it runs; default is a copy of the current one.
+        loop: The event loop on which it runs.
+        coroutine: A coroutine that has not started.
+        name: The name of the task.
+        context: The context in which it runs; default is a copy of the current one.
     """
     # not with the loop's task factory: see the module's docstring
     return asyncio.Task(surely(coroutine), loop=loop, name=name, context=context)
@@ -47,7 +47,7 @@ async def end_of(task: "asyncio.Task[T]", who: str) -> T:
 
     Raises:
         WorkCancelled: The task was cancelled, not the caller.
-        Exception: What the task raised.
+        Exception: The error that the task raised.
     """
     await asyncio.wait({task})
     try:

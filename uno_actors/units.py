@@ -33,7 +33,7 @@ def duration(found: Any) -> float:
 
 
 def as_duration(seconds: float) -> str:
-    """How a configuration file writes so many seconds, in the largest unit that needs no fraction."""
+    """How a configuration file writes ``seconds``, in the largest unit that needs no fraction."""
     for unit in ("d", "h", "m", "s"):
         if seconds and seconds % UNITS[unit] == 0:
             return f"{seconds / UNITS[unit]:.0f}{unit}"

@@ -71,7 +71,7 @@ def _answers(url: str) -> bool:
 
 
 async def load(url: str, accounts: int, seconds: float, clients: int) -> dict[str, float]:
-    """Move money about at random for so many seconds; rates, latencies in milliseconds, and what is in the books."""
+    """Move money about at random for ``seconds``; rates, latencies in milliseconds, and what is in the books."""
     chance = random.Random()  # noqa: S311 - for variety, not for secrets
     names = [f"load-{chance.randrange(1 << 30)}-{n}" for n in range(accounts)]
     balance = OPENING * accounts

@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def run(data: Path, bars: Bars, recording: TaskID, handling: TaskID, kill_at: float = math.inf) -> Progress:
-    """Run ``ingest.py`` to its end, or until so many commands are acknowledged; return its last report."""
+    """Run ``ingest.py`` to its end, or until ``kill_at`` commands are acknowledged; return its last report."""
     progress, killed = Progress(), False
     command = [sys.executable, str(INGEST), str(WEEK), str(data), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own program

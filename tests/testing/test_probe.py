@@ -59,7 +59,7 @@ async def test_a_missing_message_is_reported_with_those_that_came() -> None:
     probe = Probe("mine")
     probe.receive(1)
     await probe.expect(int)
-    with pytest.raises(AssertionError, match="mine waits for str in vain; before that came: 1"):
+    with pytest.raises(AssertionError, match="mine got no str in time; before that came: 1"):
         await probe.expect(str, timeout=0.02)
     assert not probe._waiters
 

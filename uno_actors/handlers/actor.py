@@ -124,7 +124,9 @@ class HandlerActor(Actor):
                 await self._work()
         except EventFailed as failed:
             error = failed.error
-            if self._subscription.state == "restarting":  # otherwise it was stopped or taken over meanwhile
+            if (
+                self._subscription.state == "restarting"
+            ):  # otherwise it was stopped or taken over in the meantime
                 self._blame = _Blame(failed.event, failed.event is None)
         finally:
             if not self._subscription.leased:

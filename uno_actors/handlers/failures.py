@@ -91,7 +91,7 @@ class Failures:
         self._failed[letter.position] = FailedEvent(letter.position, letter.attempts, letter.first_failed)
 
     def forget(self, position: int) -> None:
-        """The event at ``position`` is handled or set aside."""
+        """Note that the event at ``position`` was handled or set aside."""
         if self._failed:
             self._failed.pop(position, None)
 

@@ -47,7 +47,7 @@ def checkpoint_of(
 def warn_of_unnamed(specs: Sequence[HandlerSpec], checkpoints: Mapping[str, int]) -> None:
     """Warn of each handler that is named after its code, at its definition, and show the line to write there.
 
-    Projections are left out: under a new name a projection builds its view anew and skips no event.
+    Projections are left out: under a new name a projection rebuilds its view and skips no event.
     """
     for spec in specs:
         if not isinstance(spec.name, DefaultName) or spec.keeps_a_view:

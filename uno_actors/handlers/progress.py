@@ -11,12 +11,12 @@ class Progress:
     its position stays before the first event that it has taken and not finished.
 
     Args:
-        position: Everything up to here is done.
+        position: All events up to here are done.
         checkpoint: Name of its checkpoint; empty if that may not be moved yet.
 
     Attributes:
-        position: Everything up to here is done, whether the handler wants it or not.
-        taken: Nothing beyond this position was taken.
+        position: All events up to here are done, whether the handler wants them or not.
+        taken: No event beyond this position was taken.
         pending: Positions that were taken and are not done, in log order.
         ahead: Positions beyond a pending one that are done.
         checkpoint: Name of the checkpoint, or of the view that is built; empty if it may not be moved now.
@@ -33,20 +33,20 @@ class Progress:
         self.writes = asyncio.Lock()
 
     def take(self, positions: Iterable[int]) -> None:
-        """Events are taken, in log order."""
+        """Note that events were taken, in log order."""
         for position in positions:
             self.pending[position] = None
             self.taken = position
 
     def finish(self, position: int) -> None:
-        """The event at ``position`` is handled or set aside."""
+        """Note that the event at ``position`` was handled or set aside."""
         self.pending.pop(position, None)
         self.pass_to(self.taken)
         if position > self.position:
             self.ahead.add(position)
 
     def pass_to(self, position: int) -> None:
-        """Everything wanted up to ``position`` is taken."""
+        """Note that all wanted events up to ``position`` were taken."""
         self.taken = position
         self.position = self.without(0)
         if self.ahead:

@@ -1,4 +1,4 @@
-"""What operators request of a handler, as the store keeps it and as the handler carries it out."""
+"""The requests of operators to a handler, as the store keeps them and as the handler carries them out."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -25,11 +25,11 @@ class Reset(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """What is requested of one handler.
+    """The requests to one handler.
 
     Attributes:
-        paused: It handles nothing.
-        reset: It continues from there.
+        paused: Whether it handles nothing.
+        reset: Where it continues from.
         retry: Positions of dead letters that it tries again.
     """
 
@@ -47,7 +47,7 @@ class ReportedStatus(NamedTuple):
     Attributes:
         state: See `uno_actors.handlers.subscription.HandlerStatistics`.
         failures: Attempts that failed since its system started.
-        restarts: By its supervisor.
+        restarts: Number of restarts by its supervisor.
     """
 
     state: str
@@ -59,8 +59,8 @@ class PendingRequests:
     """The requests of one handler that are not carried out yet.
 
     Attributes:
-        paused: It handles nothing.
-        reset: It continues from there.
+        paused: Whether it handles nothing.
+        reset: Where it continues from.
         retries: Positions of dead letters that it tries again, in order.
     """
 
@@ -80,7 +80,7 @@ class PendingRequests:
         return requests == self._last
 
     def take(self, requests: Requests) -> None:
-        """Take what the store says now; a reset that is carried out may still stand there."""
+        """Adopt the current requests in the store; a reset that was carried out may still be among them."""
         self._last = requests
         self.paused = requests.paused
         if requests.reset is not None and requests.reset.request != self._carried_out:
@@ -88,20 +88,20 @@ class PendingRequests:
         self.retries = dict.fromkeys(requests.retry)
 
     def was_reset(self, request: Reset) -> None:
-        """The reset is carried out."""
+        """Note that the reset was carried out."""
         self._carried_out = request.request
-        if self.reset == request:  # otherwise a newer request came meanwhile
+        if self.reset == request:  # otherwise a newer request came in the meantime
             self.reset = None
         if self._last.reset == request:
             self._last = replace(self._last, reset=None)
 
     def was_retried(self, position: int) -> None:
-        """The attempt at a dead letter is over; it may be requested again."""
+        """Note that the attempt at a dead letter is over, so it may be requested again."""
         self.retries.pop(position, None)
         self._last = replace(self._last, retry=tuple(self.retries))
 
     def clear(self) -> None:
-        """Another process runs the handler and carries them out."""
+        """Forget the requests: another process runs the handler and carries them out."""
         self.paused, self.reset, self.retries, self._last = False, None, {}, NO_REQUESTS
 
 
@@ -113,7 +113,7 @@ def request_entry(value: object, *key: str | int) -> ViewChange:
 
 
 def without_reset(name: str, request: str) -> list[ViewChange]:
-    """What removes a reset that is carried out, and keeps one that has come meanwhile.
+    """The changes that remove a reset that was carried out, and keep a newer one.
 
     Older versions kept one entry for all resets of a handler.
     """

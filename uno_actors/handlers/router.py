@@ -204,7 +204,7 @@ class RouterActor(Actor):
         """Move each event that its tier's handlers have finished to the next tier, or out of the window.
 
         Dispatching an event may make a handler give others back, which calls this method again while the first
-        call still runs. The inner call only makes the outer one look once more, so dispatches never interleave.
+        call still runs. The inner call only makes the outer one check once more, so dispatches never interleave.
         """
         self._more_to_advance = True
         if self._advancing:
@@ -229,7 +229,7 @@ class RouterActor(Actor):
             self.progressed()
 
     def _given_back(self, delivery: Delivery) -> None:
-        """A handler has finished ``delivery``, or has given up its turn."""
+        """Note that a handler has finished ``delivery``, or has given up its turn."""
         delivery.waiting -= 1
         if not delivery.waiting:
             self._advance()
@@ -298,13 +298,15 @@ class RouterActor(Actor):
                 await self.save_checkpoints()  # saves those of the other handlers
                 return
             for subscription, now in moved.items():
-                if subscription.progress.saved == before[subscription]:  # otherwise a reset came meanwhile
+                if (
+                    subscription.progress.saved == before[subscription]
+                ):  # otherwise a reset came in the meantime
                     subscription.progress.saved = now
 
     async def _save(self, subscriptions: Collection[Subscription]) -> None:
         """Write the checkpoints of ``subscriptions``, except of a projection whose checkpoint may not be moved now.
 
-        Each checkpoint's lock is held meanwhile, so that it has only one write under way. Otherwise a store with
+        Each checkpoint's lock is held during the write, so that only one write is under way. Otherwise a store with
         several connections could perform the older write last, and a projection would count events twice or skip
         some.
         """

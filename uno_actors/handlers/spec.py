@@ -92,7 +92,7 @@ class HandlerSpec:
 
     Attributes:
         name: Unique in a system. The store keeps the handler's checkpoint under this name.
-        target: A function, a bound method, an instance of `EventHandler`, or a subclass of it.
+        target: A function, a bound method, or an instance or subclass of `EventHandler`.
         event_type: Only events of this class, or of the classes in this tuple, and their subclasses. The default
             is the target's annotation of the event, such as ``AnEvent | AnotherEvent``, and the argument of
             ``EventHandler[...]``. No annotation, ``Any`` and ``DomainEvent`` mean all events.

@@ -111,7 +111,7 @@ class InOrder:
         if error is not None:
             self._fail(batch, count, error)
         subscription.release()
-        # If the handler fell behind meanwhile, it has a new queue, and nothing reads this one any more.
+        # If the handler fell behind in the meantime, it has a new queue, and nothing reads this one any more.
         source.extendleft(reversed(batch[count:]))
         self._router.progressed()
 
@@ -161,7 +161,7 @@ class OneByOne(InOrder):
     @override
     async def _handle(self, source: deque[Delivery]) -> None:
         subscription, router, calls = self._subscription, self._router, self._calls
-        # Handle the events at hand even if the handler has fallen behind meanwhile.
+        # Handle the events at hand even if the handler has fallen behind in the meantime.
         while source and subscription.may_continue:
             delivery = source.popleft()
             subscription.begin((delivery,))

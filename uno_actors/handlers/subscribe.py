@@ -81,7 +81,7 @@ def subscribe(
     misplaced: object = event_type
     if topic_pattern is not None and not isinstance(topic_pattern, str):
         raise InvalidHandler(
-            f"topic_pattern must be a str, not {topic_pattern!r}: of several events give a tuple, as in"
+            f"topic_pattern must be a str, not {topic_pattern!r}: for several events give a tuple, as in"
             " @subscribe((Deposited, Withdrawn)), or annotate the event with Deposited | Withdrawn"
         )
     if inspect.isfunction(misplaced) or (inspect.isclass(misplaced) and issubclass(misplaced, EventHandler)):

@@ -1,9 +1,9 @@
 """A handler as the router sees it: its state, its queue, and everything that outlives a restart of its actor.
 
-A handler is *live* while the router hands it events from memory. When it fails, is restarted, is slow beyond its
-turn or has too much waiting, it *catches up*: it reads the log by itself from its position, and is live again at
-the end of the log. So a handler that cannot keep up costs no memory and delays no other. While another process
-has the lease of its name it is on *standby*: it handles nothing and moves no checkpoint.
+A handler is *live* while the router hands it events from memory. When it fails, is restarted, exceeds its turn or has
+too many events waiting, it *catches up*: it reads the log by itself from its position, and is live again at the end of
+the log. So a handler that cannot keep up costs no memory and delays no other. While another process has the lease of
+its name, it is on *standby*: it handles nothing and moves no checkpoint.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from uno_actors.store.records import StoredRecord, ViewChange
 
 CAPACITY = 2048
 """Deliveries that may wait for one handler before it must read the log by itself. More than an ordinary burst of
-commands, which quick handlers would then read and decode a second time; less than the router's window."""
+commands, which quick handlers would otherwise read and decode a second time; less than the router's window."""
 
 HandlerState = Literal["live", "catching up", "restarting", "standby", "stopped"]
 
@@ -33,7 +33,7 @@ HandlerState = Literal["live", "catching up", "restarting", "standby", "stopped"
 class Delivery:
     """One recorded event on its way to handlers, decoded when the first of them wants it.
 
-    An event that can be changed is decoded for each handler: no handler sees what another did to it.
+    A mutable event is decoded for each handler, so no handler sees changes that another made.
     """
 
     __slots__ = ("_event", "position", "record", "since", "tier", "tiers", "waiting")
@@ -71,7 +71,7 @@ class HandlerStatistics:
     Attributes:
         state: ``live``, ``catching up``, ``restarting``, ``paused``, ``stopped``, or ``standby`` while another process
             has the handler's lease.
-        position: Everything in the log up to here is done.
+        position: All events of the log up to here are done.
         waiting: Deliveries in its queue.
         handled: Events handled.
         failures: Attempts that failed.
@@ -95,10 +95,10 @@ class Subscription:
 
     Args:
         spec: What it subscribes to.
-        position: Everything up to here is done.
+        position: All events up to here are done.
         registry: Finds the classes of events.
-        clock: Tells how long an event is being handled.
-        live: Whether it begins live; else it catches up first.
+        clock: Measures how long an event is being handled.
+        live: Whether it starts live; otherwise it catches up first.
     """
 
     def __init__(
@@ -149,20 +149,20 @@ class Subscription:
 
     @property
     def idle(self) -> bool:
-        """Live, with nothing under way: everything dispatched to it is done."""
+        """Whether it is live with nothing under way: all events dispatched to it are done."""
         return self._state == "live" and not self.queue and not self.progress.pending
 
     @property
     def busy_since(self) -> float | None:
-        """When it began the event that it has been handling for longest."""
+        """When it started the event that it has been handling longest."""
         return next(iter(self._begun.values()), None)
 
     def go_live(self) -> None:
-        """It has read the log to its end."""
+        """Go live: it has read the log to its end."""
         self._state = "live"
 
     def fall_behind(self, state: HandlerState = "catching up") -> None:
-        """Give up its turn for everything that waits; it reads that from the log later."""
+        """Give up its turn for all waiting events; it reads them from the log later."""
         self._state = state
         waiting = [*self.under_way.values(), *self.queue]
         self.under_way.clear()
@@ -178,17 +178,17 @@ class Subscription:
         self.fall_behind(state)
 
     def stop(self, dispatched: int) -> None:
-        """Handle nothing more, whatever waits; ``dispatched`` as for `checkpoint`."""
+        """Handle no more events, even waiting ones; ``dispatched`` as for `checkpoint`."""
         self.step_aside(dispatched, "stopped")
 
     def start_again(self) -> None:
-        """It was stopped and continues from its position."""
+        """Continue from its position after it was stopped."""
         self.release()
         self.progress.taken = self.progress.position
         self._state = "catching up" if self.leased else "standby"
 
     def has_started(self, dispatched: int) -> None:
-        """Its actor runs: with nothing to read it is live at once; ``dispatched`` as for `checkpoint`.
+        """Note that its actor runs: with nothing to read it is live at once; ``dispatched`` as for `checkpoint`.
 
         Not a projection: it publishes its view first.
         """
@@ -197,18 +197,21 @@ class Subscription:
         self.wake()
 
     def recover(self) -> None:
-        """Its actor runs again after a failure."""
+        """Note that its actor runs again after a failure."""
         if self._state == "restarting":
             self._state = "catching up"
 
     def stand_by(self) -> None:
-        """Another process runs the handler: handle nothing more, and leave everything stored to it."""
+        """Stand by: another process runs the handler, and owns everything that is stored."""
         self.leased = False
         self.requests.clear()
         self.fall_behind("stopped" if self._state == "stopped" else "standby")
 
     def take_over(self, position: int) -> None:
-        """The lease is ours: continue after ``position``, where the other process ended; a projection from its view."""
+        """Take over with the lease: continue after ``position``, where the other process ended.
+
+        A projection continues from its view.
+        """
         self.leased = True
         self.progress.saved = None
         if self.spec.keeps_a_view:
@@ -251,7 +254,7 @@ class Subscription:
     # --- its deliveries ---
 
     def offer(self, delivery: Delivery) -> bool:
-        """Take ``delivery`` if it is live and has not had it; a full queue makes it fall behind instead."""
+        """Take ``delivery`` if it is live and has not had it; with a full queue it falls behind instead."""
         progress = self.progress
         if self._state != "live" or delivery.position <= progress.position:
             return False
@@ -270,12 +273,12 @@ class Subscription:
         return delivery.position in self.under_way or delivery in self.queue
 
     def begin(self, batch: Sequence[Delivery]) -> None:
-        """It is about to handle ``batch``, taken from its queue or from the log."""
+        """Note that it is about to handle ``batch``, taken from its queue or from the log."""
         self.take(batch)
         self.start(batch[0])
 
     def take(self, batch: Sequence[Delivery]) -> None:
-        """It has taken ``batch`` from its queue or from the log."""
+        """Note that it has taken ``batch`` from its queue or from the log."""
         pending = self.progress.pending
         for delivery in batch:
             pending[delivery.position] = None
@@ -284,20 +287,22 @@ class Subscription:
         self.progress.taken = batch[-1].position
 
     def start(self, delivery: Delivery) -> None:
-        """It is about to handle an event that it took."""
+        """Note that it is about to handle an event that it took."""
         self._begun[delivery.position] = self._clock.monotonic()
 
     def finish(self, position: int) -> None:
-        """The call for the event at ``position`` has ended."""
+        """Note that the call for the event at ``position`` has ended."""
         self._begun.pop(position, None)
 
     def done(self, delivery: Delivery) -> None:
-        """It has handled one of the events that it took."""
+        """Note that it has handled one of the events that it took."""
         position = delivery.position
         self.handled += 1
         self.finish(position)
         self.leave(position)
-        if (given := self.under_way.pop(position, None)) is not None:  # otherwise it fell behind meanwhile
+        if (
+            given := self.under_way.pop(position, None)
+        ) is not None:  # otherwise it fell behind in the meantime
             self.give_back(given)
 
     def done_alone(self, delivery: Delivery) -> None:
@@ -308,23 +313,23 @@ class Subscription:
         progress = self.progress
         progress.pending.clear()
         progress.position = delivery.position
-        if self.under_way:  # otherwise it fell behind meanwhile
+        if self.under_way:  # otherwise it fell behind in the meantime
             self.under_way.clear()
             self.give_back(delivery)
 
     def leave(self, position: int) -> None:
-        """The event at ``position`` is handled or set aside."""
+        """Note that the event at ``position`` was handled or set aside."""
         self.failures.forget(position)
         self.progress.finish(position)
 
     def release(self) -> None:
-        """It is at no event now; the caller puts back what was taken and not handled."""
+        """Note that it handles no event now; the caller puts back events that were taken and not handled."""
         self.under_way.clear()
         self.progress.pending.clear()
         self._begun.clear()
 
     def move_to(self, position: int) -> None:
-        """It is reset and continues after ``position``; everything it knew about events is void."""
+        """Continue after ``position`` because of a reset, and forget everything about events."""
         self.release()
         self.progress.move_to(position)
         self.failures.clear()
@@ -332,13 +337,13 @@ class Subscription:
     # --- failures and requests ---
 
     def failed(self, position: int) -> FailedEvent:
-        """An attempt at the event at ``position`` has failed, and its actor fails with it."""
+        """Note that an attempt at the event at ``position`` has failed, and that its actor fails with it."""
         failed = self.failures.count(position)
         self.fail()
         return failed
 
     def fail(self) -> None:
-        """Its actor is about to fail because of an event."""
+        """Note that its actor is about to fail because of an event."""
         self.fall_behind(self._state if self._state in ("stopped", "standby") else "restarting")
 
     def changes_aside(self, position: int) -> list[ViewChange]:
@@ -358,14 +363,14 @@ class Subscription:
         self.wake()
 
     def retried(self, position: int) -> None:
-        """The attempt at a dead letter is over."""
+        """Note that the attempt at a dead letter is over."""
         self.failures.forget(position)
         self.requests.was_retried(position)
 
     # --- for others to read ---
 
     def checkpoint(self, dispatched: int) -> int:
-        """Return the position up to which everything is done, if the router has dispatched up to ``dispatched``."""
+        """Return the position up to which all events are done, if the router has dispatched up to ``dispatched``."""
         position = self.progress.position
         return max(position, dispatched) if self.idle else position
 

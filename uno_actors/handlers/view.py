@@ -84,7 +84,7 @@ class PublishedView(ViewReader[K]):
             current = (await entry_of(self._store, self._name)).current
             found = [] if current is None else await self._store.read_view(current, start, end, limit)
             if (await entry_of(self._store, self._name)).current == current:
-                return found  # otherwise the view may have been removed meanwhile
+                return found  # otherwise the view may have been removed in the meantime
 
 
 class View(ViewReader[K]):

@@ -96,7 +96,7 @@ class ViewBuilding(InOrder):
         return count, error
 
     async def _record(self, position: int, changes: Sequence[ViewChange]) -> None:
-        """Record the projection's changes with its position, which nothing else may move meanwhile.
+        """Record the projection's changes with its position, which nothing else may move at the same time.
 
         A write that fails may still have been recorded, so the view is looked up again.
         """

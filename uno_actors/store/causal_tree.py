@@ -18,7 +18,7 @@ class CausalNode(Generic[E]):
 
     Attributes:
         event: The event, or its record where the classes of events are not at hand.
-        position: Its place in the log.
+        position: Its position in the log.
         children: The events that name it, or a command that it caused, as their cause; in log order.
     """
 
@@ -37,8 +37,8 @@ class CausalTree(Generic[E]):
     """All events of one correlation id; ``str`` draws it for a terminal.
 
     Attributes:
-        correlation_id: Common to them all.
-        roots: Events whose cause is none of the events, such as a command from outside; in log order.
+        correlation_id: The id that they share.
+        roots: Events that none of the others caused, but, for example, a command from outside; in log order.
     """
 
     correlation_id: str
@@ -56,7 +56,7 @@ class CausalTree(Generic[E]):
         return "\n".join([title, *(f"{branches}{node}" for branches, node in self._walk())])
 
     def _walk(self) -> Iterator[tuple[str, CausalNode[E]]]:
-        """Each node with the branches that lead to it; no recursion, for chains may be long."""
+        """Each node with the branches that lead to it; without recursion, because chains may be long."""
         waiting = list(_below("", self.roots))
         while waiting:
             branches, indent, node = waiting.pop()
@@ -65,7 +65,7 @@ class CausalTree(Generic[E]):
 
 
 def _below(indent: str, nodes: Sequence[CausalNode[E]]) -> Iterator[tuple[str, str, CausalNode[E]]]:
-    """The branches to each of ``nodes`` and the indent of what is below it, the last first."""
+    """The branches to each of ``nodes`` and the indent of the nodes below it, the last first."""
     for node in reversed(nodes):
         last = node is nodes[-1]
         yield indent + ("└─ " if last else "├─ "), indent + ("   " if last else "│  "), node
@@ -79,9 +79,9 @@ def causal_tree(
     An event is below the earlier one that it names as its cause, or that caused the command that it names.
 
     Args:
-        correlation_id: Common to all of them.
+        correlation_id: The id that they share.
         stored: Positions and records.
-        shown: What a node holds of a record.
+        shown: Makes the event of a node from a record.
     """
     place_of: dict[str, int] = {}
     for place, (_, record) in enumerate(stored):

@@ -21,7 +21,7 @@ from uno_actors.errors import CorruptRecord, EventNotReadable, EventNotSerializa
 
 
 class StreamId(NamedTuple):
-    """The name of a stream: ``Account`` "alice" and ``User`` "alice" never meet."""
+    """The name of a stream: ``Account`` "alice" and ``User`` "alice" are different streams."""
 
     aggregate_type: str
     aggregate_id: str
@@ -33,12 +33,12 @@ class StreamId(NamedTuple):
 class Record(NamedTuple):
     """An event as it is stored; the first fields are those of `DomainEvent`, ``payload`` is msgpack.
 
-    The last event that a command recorded also holds what was replied and a fingerprint of the command (see
-    `recording.pack_answer`), and so which command it was: the one named as its cause, or, if the event names
-    another cause, ``command_id``.
+    The last event that a command recorded also holds the reply and a fingerprint of the command (see
+    `recording.pack_answer`). The command is the one named as the event's cause, or, if the event names another cause,
+    ``command_id``.
 
-    Commands are not recorded. So that a chain of causes does not end at one, the events that name a command as
-    their cause also hold what caused that: ``command_causation_id``.
+    Commands are not recorded. To keep chains of causes unbroken, an event that names a command as its cause also
+    holds that command's cause: ``command_causation_id``.
     """
 
     event_id: str
@@ -58,7 +58,7 @@ class Record(NamedTuple):
 
     @property
     def stream(self) -> StreamId | None:
-        """The stream that the event belongs to; ``None`` if it stands in the log alone."""
+        """The stream that the event belongs to; ``None`` if it is only in the log."""
         if self.aggregate_id is None:
             return None
         return StreamId(self.aggregate_type or "", self.aggregate_id)
@@ -80,13 +80,13 @@ def to_record(
     """Encode ``event``.
 
     Args:
-        event: Of any type.
+        event: An event of any type.
         command_id: The command whose last event it is.
-        reply: What was replied to it, as `recording.pack_answer` writes it.
-        command_causation_id: What caused the command that is the event's cause.
+        reply: The reply to that command, as `recording.pack_answer` writes it.
+        command_causation_id: The cause of the command that is the event's cause.
 
     Raises:
-        EventNotSerializable: Its payload would not be read back as it is; see `payloads`.
+        EventNotSerializable: Its payload would not read back unchanged; see `payloads`.
     """
     return Record(
         event.event_id,
@@ -109,17 +109,17 @@ def to_record(
 def to_event(record: Record, registry: EventRegistry, position: int | None = None) -> DomainEvent:
     """Decode ``record`` into today's class of its type, through the registered upcasts.
 
-    What was recorded is not judged again; see `payloads.read_fields`.
+    Recorded values are not validated again; see `payloads.read_fields`.
 
     Args:
-        record: Of a type that the registry knows.
+        record: A record of a type that the registry knows.
         registry: Finds the class and the upcasts.
-        position: In the log, named in errors.
+        position: The position in the log, for errors.
 
     Raises:
         CorruptRecord: The payload is not a map of fields.
         UnknownEventType: The registry has no class for it.
-        AmbiguousEventType: It has several, and the aggregate type does not tell which is meant.
+        AmbiguousEventType: It has several, and the aggregate type does not show which is meant.
         EventNotReadable: The payload does not fit the class, or an upcast is missing or has failed.
     """
     event_type = registry.resolve(record.event_type, record.aggregate_type)
@@ -145,7 +145,7 @@ def to_event(record: Record, registry: EventRegistry, position: int | None = Non
 
 
 def _place(record: Record, position: int | None) -> str:
-    """Where ``record`` is to be found."""
+    """The place of ``record``, for errors."""
     at = f"event {record.event_id}" if position is None else f"position {position}"
     return at if record.stream is None else f"{at}, {record.stream} version {record.aggregate_version}"
 
@@ -154,7 +154,7 @@ def pack(record: Record) -> bytes:
     """The bytes of ``record``.
 
     Raises:
-        EventNotSerializable: A header field holds something else than its type says.
+        EventNotSerializable: A header field holds a value of another type than declared.
     """
     try:
         if type(record.timestamp) is datetime and record.timestamp.tzinfo is UTC:  # else its code would run
@@ -166,15 +166,15 @@ def pack(record: Record) -> bytes:
 
 
 _pack_plain: Callable[[object], bytes] = msgpack.Packer(datetime=True).pack
-"""A packer that is kept, see `payloads`; for records whose fields run no code of their own when they are packed."""
+"""A packer that is reused, see `payloads`; for records whose fields run no code of their own when they are packed."""
 
 
 def unpack(data: bytes, where: str) -> Record:
-    """Read a record back.
+    """Read a record.
 
     Args:
-        data: What `pack` returned.
-        where: Named in the error.
+        data: The bytes that `pack` returned.
+        where: The place of the record, for the error.
 
     Raises:
         CorruptRecord: The bytes are not a record.
@@ -211,11 +211,11 @@ def read_payload(record: Record, tags: TagReader = _show) -> Payload:
     """The payload of ``record`` as it was recorded.
 
     Args:
-        record: Of any event.
-        tags: Reads the values that only their classes can hold; by default they become readable stand-ins.
+        record: A record of any event.
+        tags: Reads the values of classes; by default they become readable stand-ins.
 
     Raises:
-        CorruptRecord: It is not a map of fields.
+        CorruptRecord: The payload is not a map of fields.
         UnknownClass: ``tags`` does not know one of the classes.
     """
     try:

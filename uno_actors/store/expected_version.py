@@ -45,7 +45,7 @@ def place(request: Append, version_of: Callable[[StreamId], int]) -> tuple[Recor
     """Give each record of ``request`` its place in its stream: the one rule that all stores share.
 
     Args:
-        request: What is to be recorded.
+        request: The records to place.
         version_of: The version that a stream has now, earlier requests of the same commit included.
 
     Raises:

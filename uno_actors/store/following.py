@@ -1,4 +1,4 @@
-"""Reads that wait for what is still to be recorded, and the listeners that wake them."""
+"""Reads that wait for future records, and the listeners that wake them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -96,7 +96,7 @@ class EventFollowing(EventQueries):
         self._followers.add(grown)
         try:
             while True:
-                grown.clear()  # before reading: an append meanwhile sets it again
+                grown.clear()  # before reading: an append during the read sets it again
                 page = await self._page_until_the_end(after)
                 if page is None:
                     return
@@ -120,7 +120,7 @@ class EventFollowing(EventQueries):
             raise
 
     def on_commit(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Have ``listener`` called on the event loop after each commit of this store; returns how to stop it."""
+        """Call ``listener`` on the event loop after each commit of this store; return a function that ends this."""
         self._commit_listeners.append(listener)
         return lambda: self._commit_listeners.remove(listener)
 

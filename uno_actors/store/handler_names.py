@@ -19,10 +19,10 @@ from collections.abc import Iterable
 from uno_actors.store.view_keys import unpack_key
 
 MARK = "@"
-"""No name of a handler has it; behind it stands which view of the handler is meant."""
+"""No name of a handler contains it; the part after it says which view of the handler is meant."""
 
 DIRECTORY = "uno_actors.views"
-"""The view that says which view is read for each projection, and which is to be built."""
+"""The view that says, for each projection, which view readers get and which view is being built."""
 CONTROL = "uno_actors.handlers"
 """The view with the requests of operators, and the reported status of running handlers."""
 REPORTED = "told"
@@ -30,7 +30,7 @@ REPORTED = "told"
 
 
 def view_name(handler: str, version: int, builds: int = 0) -> str:
-    """The name of the view that a projection of this version writes, when it was rebuilt ``builds`` times."""
+    """The name of the view that a projection of this version writes after ``builds`` rebuilds."""
     return f"{handler}{MARK}{version}.{builds}" if builds else f"{handler}{MARK}{version}"
 
 
@@ -43,7 +43,7 @@ def handlers_of(names: Iterable[str], entries: Iterable[tuple[str, bytes]] = ())
     """The handlers under whose leases something is written.
 
     Args:
-        names: Of checkpoints, and of the handlers of dead letters.
+        names: Names of checkpoints, and of the handlers of dead letters.
         entries: View and key of each change of a view.
     """
     found = {handler_of(name) for name in names}

@@ -1,8 +1,8 @@
 """The limits that all stores share: checked here, before a store sees a record.
 
-A record that one store takes, all take, and so it can be copied to any of them. The limits are those that LMDB's
-keys, SQLite's and PostgreSQL's columns and msgpack have in common. They hold for what is recorded from now on; what
-is recorded already is read as it is. The payload is for `uno_actors.store.codec`, and its size for each store.
+A record that one store accepts is accepted by all, so it can be copied to any of them. The limits are those that
+LMDB's keys, SQLite's and PostgreSQL's columns and msgpack have in common. They hold for new records; existing records
+are read as they are. `uno_actors.store.codec` checks the payload, and each store its size.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,9 +31,9 @@ def check_record(record: Record) -> None:
     """Refuse a record that some store could not keep or return unchanged.
 
     Raises:
-        EventNotSerializable: A header field has another type than `Record` says, is out of its range, too long, or
-            holds a NUL character or what cannot be written as UTF-8.
-        InvalidAggregateId: Likewise the aggregate id.
+        EventNotSerializable: A header field has another type than in `Record`, is out of its range, is too long, or
+            holds a NUL character or text that cannot be written as UTF-8.
+        InvalidAggregateId: The same holds for the aggregate id.
     """
     (
         event_id,

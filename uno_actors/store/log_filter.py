@@ -9,7 +9,7 @@ from uno_actors.store.codec import Record
 from uno_actors.topics import TopicPattern
 
 EventTypes: TypeAlias = type[DomainEvent] | str | Iterable[type[DomainEvent] | str]
-"""A class, which stands for its subclasses too, or the name that events are recorded under; or several."""
+"""A class, which includes its subclasses, or the name under which events are recorded; or several of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class LogFilter:
         topic: The topic matches this pattern; a record without topic matches none.
         event_types: The event is recorded under one of these names.
         aggregate_type: It belongs to a stream of this type.
-        correlation_id: It follows from this one first message.
+        correlation_id: It originates from this one first message.
     """
 
     topic: TopicPattern | None = None

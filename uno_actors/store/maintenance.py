@@ -15,9 +15,9 @@ class StoreInfo(NamedTuple):
 
     Attributes:
         format: The version of its file format.
-        events: In the log.
-        streams: Of aggregates.
-        snapshots: Of aggregates.
+        events: Number of events in the log.
+        streams: Number of streams of aggregates.
+        snapshots: Number of snapshots of aggregates.
         size: Bytes on disk.
         map_used: Bytes of its map that are in use.
         map_size: Bytes of address space that are reserved for it.
@@ -36,7 +36,7 @@ class Fault(NamedTuple):
     """Damage in a store.
 
     Attributes:
-        position: In the log; ``None`` if it is about no event.
+        position: The position in the log; ``None`` if the damage concerns no event.
         reason: For people: what is wrong, and where.
     """
 
@@ -45,7 +45,7 @@ class Fault(NamedTuple):
 
 
 class Verified(NamedTuple):
-    """What was checked and found sound."""
+    """The numbers of things that were checked and found sound."""
 
     events: int
     streams: int
@@ -72,9 +72,9 @@ class CanBackUp(Protocol):
     """A store that can be copied while it is in use."""
 
     async def backup(self, target: str, progress: Progress | None = None) -> None:
-        """Copy the store as it is at one moment to ``target``, a place as in a URL of its kind.
+        """Copy a consistent state of the store to ``target``, a place as in a URL of its kind.
 
         Raises:
-            PlaceTaken: ``target`` holds something already.
-            StoreUnavailable, StoreFull: It cannot be written.
+            PlaceTaken: ``target`` is not empty.
+            StoreUnavailable, StoreFull: ``target`` cannot be written.
         """

@@ -24,13 +24,12 @@ def open_store(
     Args:
         url: ``memory:``, ``lmdb:PATH`` (relative to the working directory) or that of an installed store.
         event_registry: Finds the classes of recorded events.
-        create: Whether to make a store where there is none. An opener that is to make none is called with
-            ``create=False``.
+        create: Whether to make a store where there is none. If not, the opener is called with ``create=False``.
 
     Raises:
         InvalidStoreUrl: No installed store has this scheme.
-        StoreUnavailable: A package that the store needs is not installed; or see there.
-        StoreFormatError: See there.
+        StoreUnavailable: A package that the store needs is not installed, or the store cannot be opened.
+        StoreFormatError: This version cannot read the store.
     """
     options = {} if create else {"create": False}
     entry = _opener(url)

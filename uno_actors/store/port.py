@@ -53,7 +53,7 @@ class Lease(ABC):
 
     @abstractmethod
     async def release(self) -> None:
-        """Let others have it; idempotent."""
+        """Release the name; idempotent."""
 
     @property
     def is_lost(self) -> bool:
@@ -61,11 +61,11 @@ class Lease(ABC):
         return self._lost
 
     def when_lost(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called on the event loop when the store learns that another process has taken it over."""
+        """Call ``listener`` on the event loop when the store learns that another process has taken it over."""
         self._listener = listener
 
     def _lose(self) -> None:
-        """For implementations: another process has taken it over."""
+        """For implementations: note that another process has taken it over."""
         if not self._lost:
             self._lost = True
             if self._listener is not None:
@@ -73,7 +73,7 @@ class Lease(ABC):
 
 
 class EventStore(EventFollowing):
-    """The port. A store implements the abstract methods; `append` and the reads of events rest on them.
+    """The port. A store implements the abstract methods; `append` and the reads of events are built on them.
 
     Args:
         event_registry: Finds the classes of recorded events; default is the process-wide registry.
@@ -90,7 +90,7 @@ class EventStore(EventFollowing):
 
     @abstractmethod
     async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
-        """Record what can be recorded in one transaction and return the outcome of each request, in order.
+        """Record all valid requests in one transaction and return the outcome of each request, in order.
 
         Outcomes that are errors: `ConcurrencyConflict`, `EventNotSerializable`, `StoreFull`,
         `StoreUnavailable`, `OutcomeUnknown`. A commit that has begun is finished even if the caller is cancelled.
@@ -131,8 +131,8 @@ class EventStore(EventFollowing):
         views: Sequence[ViewChange] = (),
         dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
-        """Move checkpoints, add dead letters, change views in their order and remove those dead letters that
-        ``dropped`` names by handler and position, if they are there: together or not at all.
+        """Move checkpoints, add dead letters, change views in order, and remove the dead letters that ``dropped``
+        names by handler and position, if they exist: all or nothing.
 
         Durable when it returns, as `commit` is. Calls take effect in the order in which they were made.
 
@@ -151,8 +151,8 @@ class EventStore(EventFollowing):
     async def drop_view(self, view: str) -> None:
         """Remove a view, and with it the checkpoint of the handler of the same name.
 
-        A large view may be removed in parts, the checkpoint with the first; the caller sees that no handler writes to
-        it meanwhile.
+        A large view may be removed in parts, the checkpoint with the first; the caller ensures that no handler writes
+        to it during the removal.
 
         Raises:
             LeaseLost: As `save_progress`.
@@ -168,7 +168,7 @@ class EventStore(EventFollowing):
 
     @abstractmethod
     async def save_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
-        """Keep ``snapshots``, each in place of the one of its stream; of several of one stream the last."""
+        """Keep ``snapshots``, each replacing that of its stream; of several for one stream, keep the last."""
 
     @abstractmethod
     async def read_snapshot(self, stream: StreamId) -> Snapshot | None:
@@ -180,7 +180,7 @@ class EventStore(EventFollowing):
 
     @abstractmethod
     async def drop_snapshots(self, aggregate_type: str | None = None) -> int:
-        """Remove the snapshots of all aggregates or of one type; how many there were.
+        """Remove the snapshots of all aggregates or of one type; return their number.
 
         Nothing is lost but the time to replay.
         """
@@ -194,7 +194,7 @@ class EventStore(EventFollowing):
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish what has begun and release everything. Later calls raise `StoreUnavailable`.
+        """Finish all calls that have started and release everything. Later calls raise `StoreUnavailable`.
 
         Calls `_end_subscriptions` before it waits for anything.
         """
@@ -223,7 +223,7 @@ class EventStore(EventFollowing):
     async def append(
         self, *events: DomainEvent, expected_version: ExpectedVersion = ANY
     ) -> list[RecordedEvent]:
-        """Record ``events`` together or not at all, and return them as recorded when they are durable.
+        """Record ``events``, all or none, and return them as recorded when they are durable.
 
         Args:
             events: They may belong to several streams, unless ``expected_version`` is given.
@@ -234,7 +234,7 @@ class EventStore(EventFollowing):
             InvalidExpectedVersion: ``expected_version`` is not a version.
             ValueError: ``expected_version`` was given for events of several streams, or of none.
             EventNotSerializable, InvalidAggregateId: An event cannot be recorded.
-            StoreFull, StoreUnavailable, OutcomeUnknown: See there.
+            StoreFull, StoreUnavailable, OutcomeUnknown: The store failed; see each class.
         """
         return await self._append(events, expected_version, self.commit)
 

@@ -1,4 +1,4 @@
-"""What every store answers from the few reads that it implements."""
+"""The queries that every store answers with the few reads that it implements."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -265,7 +265,7 @@ class EventQueries(ABC):
 
 
 def check_number(name: str, value: int | None) -> None:
-    """Refuse numbers beyond what every store can count to: each store would treat them differently."""
+    """Refuse numbers beyond the range of all stores: each store would treat them differently."""
     if value is not None and not 0 <= value < 2**63:
         raise ValueError(f"{name} must be 0 or more, and below 2**63; found {value}")
 

@@ -1,4 +1,4 @@
-"""The values of the port: what goes into a store, and what comes out of it."""
+"""The values of the port: everything that goes into a store or comes out."""
 
 from datetime import datetime
 from typing import Generic, NamedTuple
@@ -24,7 +24,7 @@ class Append(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """What came of an `Append`: the place of each record in the log, and the records as stored."""
+    """The result of an `Append`: the position of each record in the log, and the records as stored."""
 
     positions: range
     records: tuple[Record, ...]
@@ -58,7 +58,7 @@ class DeadLetter(NamedTuple):
         event_type: Type of the event.
         attempts: How often it was tried.
         error: Class name and text of the last exception.
-        traceback: Of the last attempt.
+        traceback: The traceback of the last attempt.
         first_failed: When the first attempt failed.
         last_failed: When the last attempt failed.
     """
@@ -91,11 +91,11 @@ class Snapshot(NamedTuple):
     """The state of an aggregate at one version of its stream.
 
     Attributes:
-        stream: Of the aggregate; there is one snapshot of each.
+        stream: The stream of the aggregate; there is one snapshot for each.
         version: The number of events in the state.
-        schema_version: Of the state, by the class that it was taken of.
-        state: msgpack.
-        taken_at: Aware, in UTC.
+        schema_version: The schema version of the state, from the class of the aggregate.
+        state: The state as msgpack.
+        taken_at: When it was taken; aware, in UTC.
     """
 
     stream: StreamId

@@ -26,8 +26,8 @@ class TreeNode:
     """One supervisor, actor or handler of a running system.
 
     Attributes:
-        name: Of the child.
-        kind: What it is.
+        name: Name of the child.
+        kind: Whether it is a supervisor, an actor or a handler.
         state: For a handler or an actor the state in its statistics; for a supervisor ``running`` or ``stopped``.
             ``restarting`` while its supervisor restarts it.
         restart: See `uno_actors.supervision.spec.RestartType`.
@@ -62,7 +62,7 @@ class ChildFailed:
         child: Its handle.
         incarnation: The number of the start since which it ran; see `ChildHandle`.
         error: What it raised.
-        streak: How often it has failed at the same thing before, if known.
+        streak: How often the same event or message has failed before, if known.
     """
 
     child: "ChildHandle"
@@ -106,7 +106,7 @@ class ChildHandle:
     """Starts, halts and stops one child; lives on the event loop.
 
     Args:
-        name: Of the child.
+        name: Name of the child.
         spec: Its specification.
         tell: Sends a signal to its supervisor; from any thread.
 

@@ -1,4 +1,4 @@
-"""What a supervisor decides, as values: from the state of its children and an incident to a new state and a decision.
+"""The decisions of a supervisor as pure functions: from its state and an incident to a new state and a decision.
 
 Nothing here waits, starts or stops: `uno_actors.supervision.supervisor` carries out the decisions and reports the
 outcome. The rules are those of Erlang/OTP's ``supervisor``.
@@ -61,7 +61,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Terminate:
-    """Do not restart the child: stop whatever is left of it."""
+    """Do not restart the child; stop it if it still runs."""
 
     name: str
 
@@ -109,26 +109,26 @@ class SupervisorState:
     # --- what was done ---
 
     def added(self, name: str, spec: ChildSpec, now: float) -> "SupervisorState":
-        """A child was started, as the last one."""
+        """Add a child that was started, as the last one."""
         child = ChildState(name, spec.restart, spec.significant, since=now)
         return replace(self, children=(*self.children, child))
 
     def started(self, name: str, now: float) -> "SupervisorState":
-        """A child has started again."""
+        """Note that a child has started again."""
         return self._with(replace(self[name], status="running", since=now))
 
     def starting(self, name: str) -> "SupervisorState":
-        """A stopped child is being started on request."""
+        """Note that a stopped child is being started on request."""
         return self._with(replace(self[name], status="restarting"))
 
     def stopped(self, name: str) -> "SupervisorState":
-        """A child was stopped on request; a temporary one is forgotten."""
+        """Note that a child was stopped on request; forget a temporary one."""
         if self[name].restart == "temporary":
             return self.without(name)
         return self._with(replace(self[name], status="stopped"))
 
     def without(self, name: str) -> "SupervisorState":
-        """A child is forgotten."""
+        """Forget a child."""
         return replace(self, children=tuple(child for child in self.children if child.name != name))
 
     # --- what happened, and what to do about it ---
@@ -143,14 +143,14 @@ class SupervisorState:
         *,
         can_resume: bool = True,
     ) -> "tuple[SupervisorState, Decision]":
-        """A running child has failed.
+        """Decide after a running child has failed.
 
         Args:
             name: Of the child.
             error: What it raised.
             now: Seconds on a monotonic clock.
             chance: In [0, 1), for the jitter.
-            streak: How often it has failed at the same thing before, if known; otherwise failures are counted.
+            streak: How often the same event has failed before, if known; otherwise failures are counted.
             can_resume: Whether it could continue unchanged; a supervisor that has given up cannot.
         """
         child = self[name]
@@ -168,7 +168,7 @@ class SupervisorState:
         return self._restarted(name, now, chance, streak)
 
     def ended(self, name: str, now: float, chance: float) -> "tuple[SupervisorState, Decision]":
-        """A running child has exited by itself, without a failure."""
+        """Decide after a running child has exited by itself, without a failure."""
         child = self[name]
         if child.status != "running":
             return self, Nothing()
@@ -177,7 +177,7 @@ class SupervisorState:
         return self._restarted(name, now, chance, None)
 
     def start_failed(self, name: str, now: float, chance: float) -> "tuple[SupervisorState, Decision]":
-        """The restart of a child has failed; that counts as one more restart."""
+        """Decide after the restart of a child has failed; that counts as one more restart."""
         child = self[name]
         if child.status != "restarting":
             return self, Nothing()

@@ -64,7 +64,7 @@ class Reloaded:
 
 
 def difference(old: Sequence[Supervisor], new: Sequence[Supervisor]) -> Difference:
-    """What turns ``old``, which is running, into ``new``. Children that are the same in both keep running.
+    """The changes that turn ``old``, which is running, into ``new``. Children that are the same in both keep running.
 
     Args:
         old: The supervisors directly under a system; every child in them has a name.

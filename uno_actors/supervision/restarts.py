@@ -1,4 +1,4 @@
-"""Restarts under way: children are stopped one by one, the back-off passes, and they are started one by one.
+"""Restarts under way: stop the children one by one, wait for the back-off, then start them one by one.
 
 Each restart is a task beside the supervisor's mailbox; a later one for the same children replaces it.
 """

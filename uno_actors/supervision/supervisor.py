@@ -89,8 +89,8 @@ class SupervisorActor(Actor):
     Over 300 lines, because signals of children and requests of the parent and of users change one state.
 
     Args:
-        rules: Of the supervisor; each child has a name.
-        host: Where it lives.
+        rules: The supervisor's rules; each child has a name.
+        host: The system in which it lives.
         gave_up: Called when it has given up; its children have ended by then.
         has_ended: Called when it has shut down because a significant child has exited.
     """
@@ -194,7 +194,7 @@ class SupervisorActor(Actor):
             child.abandon()
 
     def _stop_supervising(self) -> None:
-        """From here on ignore the children's signals."""
+        """Ignore the children's signals from now on."""
         self.is_running = False
         self._restarts.cancel_all()
 

@@ -71,7 +71,7 @@ def bridge(
     if unfit := [system.name for system in (source, target) if ">" in system.name or "/" in system.name]:
         raise InvalidHandler(f"the name of a bridged system must not have '>' or '/' in it; found {unfit}")
     if source._shares_store_with(target):
-        raise InvalidHandler(f"{source!r} and {target!r} have one store: there is nothing to bridge")
+        raise InvalidHandler(f"{source!r} and {target!r} share a store: there is nothing to bridge")
     if inspect.iscoroutinefunction(translate):
         raise InvalidHandler(f"translate must be a plain function, {translate!r} is a coroutine function")
     name = name or f"bridge {source.name} to {target.name}: {topic_pattern}"

@@ -251,7 +251,7 @@ class ActorSystem:
         """The view of a projection, for reading: as of the projection's last catch-up, or as of now.
 
         Args:
-            projection: As passed to the system: a `Projection`, a subclass of it, or a `HandlerSpec`.
+            projection: As passed to the system: an instance or subclass of `Projection`, or a `HandlerSpec`.
 
         Raises:
             InvalidHandler: ``projection`` is none of these.

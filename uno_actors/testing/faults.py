@@ -9,7 +9,7 @@ from uno_actors.errors import OutcomeUnknown, StoreUnavailable
 from uno_actors.store.port import EventStore
 
 OPERATIONS = tuple(sorted(EventStore.__abstractmethods__ - {"close"}))
-"""What a store can be made to fail at: the operations of the port, of which all others are made."""
+"""The operations that can be made to fail: those of the port, from which all others are built."""
 
 
 class Faults:
@@ -35,7 +35,7 @@ def failing(
     """Make ``store`` fail inside the block, for every caller.
 
     Args:
-        store: Of any kind.
+        store: A store of any kind.
         operation: One of `OPERATIONS`; ``commit`` records events, for every caller.
         error: The exception raised; default is `StoreUnavailable`, or with ``after`` `OutcomeUnknown`.
         times: How many calls fail; default is all inside the block.

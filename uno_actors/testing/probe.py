@@ -144,7 +144,7 @@ class Probe:
         left = deadline - time.monotonic()
         if left <= 0:
             seen = ", ".join(map(repr, self._seen)) or "nothing"
-            raise AssertionError(f"{self.name} waits for {kind.__name__} in vain; before that came: {seen}")
+            raise AssertionError(f"{self.name} got no {kind.__name__} in time; before that came: {seen}")
         await self._arrival(left)
 
     async def _arrival(self, timeout: float) -> None:

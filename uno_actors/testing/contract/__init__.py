@@ -1,4 +1,4 @@
-"""What every event store promises, as checks that run against any store: yours too.
+"""The promises of every event store, as checks that run against any store, including your own.
 
 To check a store, pass a function that makes an empty place for it and cleans up afterwards::
 
@@ -14,8 +14,8 @@ To check a store, pass a function that makes an empty place for it and cleans up
 
     await check_event_store(make_store)
 
-To see each promise as a test of its own, parametrize over `CONTRACT`; a check's docstring is its promise. The checks
-are in one module for each subject: `places`, `expected_versions`, `reading` and so on.
+To see each promise as a separate test, parametrize over `CONTRACT`; a check's docstring is its promise. The checks are
+in one module for each subject: `places`, `expected_versions`, `reading` and so on.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The end of a store, and what is found after it."""
+"""Closing a store, and what a later opening finds."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -74,7 +74,7 @@ async def closing_finishes_what_was_begun(make_store: MakeStore) -> None:
 
 
 async def leaving_the_store_closes_it(make_store: MakeStore) -> None:
-    """`async with` closes the store in the end."""
+    """`async with` closes the store at the end of the block."""
     async with make_store() as place:
         async with await place.open(EventRegistry([Noted])) as store:
             await store.append(noted("a"))
@@ -82,7 +82,7 @@ async def leaving_the_store_closes_it(make_store: MakeStore) -> None:
 
 
 async def durable_stores_survive_reopening(make_store: MakeStore) -> None:
-    """Where a durable store is closed and opened again, everything is there, and positions and versions continue."""
+    """When a durable store is closed and opened again, everything is there, and positions and versions continue."""
     async with make_store() as place:
         if not place.durable:
             return

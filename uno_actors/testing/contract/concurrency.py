@@ -13,7 +13,7 @@ from uno_actors.testing.contract.store_place import MakeStore, opened
 
 
 async def one_of_many_wins(make_store: MakeStore) -> None:
-    """Of many appends at once that expect the same version of a stream exactly one is recorded."""
+    """Of many concurrent appends that expect the same version of a stream, exactly one is recorded."""
     async with opened(make_store) as store:
         for expected in range(3):
             outcomes = await asyncio.gather(
@@ -27,7 +27,7 @@ async def one_of_many_wins(make_store: MakeStore) -> None:
 
 
 async def many_appends_leave_no_gap(make_store: MakeStore) -> None:
-    """Appends of many tasks give versions and a log without gap or loss, each append in one piece."""
+    """Appends of many tasks produce versions and a log without gap or loss, each append in one piece."""
     async with opened(make_store) as store:
 
         async def write(task: int) -> list[RecordedEvent]:
@@ -50,7 +50,7 @@ async def many_appends_leave_no_gap(make_store: MakeStore) -> None:
 
 
 async def readers_see_a_prefix(make_store: MakeStore) -> None:
-    """Readers beside writers see the log grow at its end only, and whole appends."""
+    """Readers that run beside writers see the log grow only at its end, by whole appends."""
     async with opened(make_store) as store:
         done = asyncio.Event()
         seen: list[list[tuple[int, Record]]] = []

@@ -12,7 +12,7 @@ from uno_actors.domain.events import DomainEvent
 
 
 class Noted(DomainEvent):
-    """An event with next to nothing in it."""
+    """An event with almost nothing in it."""
 
     event_type: str = "uno_actors.testing.Noted"
     text: str = ""
@@ -69,7 +69,7 @@ class MovedThen(DomainEvent):
 
 
 class MovedLater(DomainEvent):
-    """The same type as a less old program recorded it: schema version 2."""
+    """The same type as a later program recorded it: schema version 2."""
 
     event_type: str = "uno_actors.testing.Moved"
     version: int = 2

@@ -1,4 +1,4 @@
-"""What checks read from a store, and what they expect of it."""
+"""What checks read from a store, and what they expect to find."""
 
 from collections.abc import Awaitable
 from typing import Any

@@ -51,7 +51,7 @@ async def subscriptions_go_from_history_to_live(make_store: MakeStore) -> None:
 
 
 async def _take(events: list[RecordedEvent], count: int) -> None:
-    """Wait until there are so many, or for `PATIENCE` seconds."""
+    """Wait until there are ``count``, or for `PATIENCE` seconds."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE
     while len(events) < count and loop.time() < deadline:  # noqa: ASYNC110 - stores wake readers in many ways

@@ -9,7 +9,7 @@ from uno_actors.testing.contract.store_place import MakeStore, opened
 
 
 async def a_name_is_leased_once(make_store: MakeStore) -> None:
-    """Of several takers of a name one gets it, until it is released; other names are independent."""
+    """When a name is taken several times, one attempt gets it, until it is released; other names are independent."""
     async with opened(make_store) as store:
         leases = await asyncio.gather(*[store.lease("mail") for _ in range(5)])
         held = [lease for lease in leases if lease is not None]

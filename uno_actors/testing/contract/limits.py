@@ -16,7 +16,7 @@ from uno_actors.testing.contract.store_place import MakeStore, opened
 
 
 async def what_one_store_refuses_all_refuse(make_store: MakeStore) -> None:
-    """A record whose header some store could not keep is refused alone by all; values at the limits come back."""
+    """Every store refuses, alone, a record whose header some store could not keep; values at the limits come back."""
     async with opened(make_store) as store:
         record = to_record(noted("a", "fine"))
         refused = [_with(record, name, value) for name, value in _each(IMPOSSIBLE_HEADERS)]

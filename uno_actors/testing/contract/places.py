@@ -59,7 +59,7 @@ async def versions_count_each_stream(make_store: MakeStore) -> None:
 
 
 async def streams_are_named_by_type_and_id(make_store: MakeStore) -> None:
-    """Streams of one id and different aggregate types never meet."""
+    """Streams of one id and different aggregate types are kept apart."""
     async with opened(make_store) as store:
         await store.append(noted("alice", "account", of="Account"))
         await store.append(noted("alice", "user", of="User"), expected_version=0)
@@ -77,7 +77,7 @@ ODD_NAMES: Sequence[str] = (
     "🚀🚀", "%00", "x" * 254, "x" * 255, "🚀" * 63 + "abc", "\U0010ffff", "-1", "0",
     "'; drop table events; --",
 )  # fmt: skip
-"""Legal ids that a store may mix up: with separators, prefixes of others, the longest, and so on."""
+"""Valid ids that a store may mix up: with separators, prefixes of others, the longest, and so on."""
 
 
 async def odd_ids_never_meet(make_store: MakeStore) -> None:
@@ -103,7 +103,7 @@ async def odd_types_never_meet(make_store: MakeStore) -> None:
 
 
 async def impossible_ids_are_refused(make_store: MakeStore) -> None:
-    """An empty id, one of more than 255 bytes or one with a NUL is refused, recorded and looked for nowhere."""
+    """An empty id, one of more than 255 bytes or one with a NUL is refused; nothing is recorded or searched."""
     async with opened(make_store) as store:
         for name in ("", "x" * 256, "é" * 128, "a\0b", "\ud800"):
             await expect_error(InvalidAggregateId, store.get_events(name), f"get_events of {name!r}")

@@ -20,7 +20,7 @@ def dead_letter(handler: str, position: int, **changed: Any) -> DeadLetter:
 
 
 async def checkpoints_move(make_store: MakeStore) -> None:
-    """Checkpoints are kept by handler name; saving some leaves the others where they are."""
+    """Checkpoints are kept by handler name; saving some does not change the others."""
     async with opened(make_store) as store:
         expect_equal(await store.checkpoints(), {}, "checkpoints of a new store")
         await store.save_progress({"mail": 1, "audit": 2**40, "bank.mail:send 🚀": 0})
@@ -58,7 +58,7 @@ async def dead_letters_are_listed_in_order(make_store: MakeStore) -> None:
 
 
 async def dead_letters_can_be_dropped(make_store: MakeStore) -> None:
-    """Dropping removes one dead letter and says whether there was one."""
+    """Dropping removes one dead letter and returns whether there was one."""
     async with opened(make_store) as store:
         await store.save_progress({"a": 2}, [dead_letter("a", 1), dead_letter("a", 2), dead_letter("b", 1)])
         expect_equal(await store.drop_dead_letter("a", 1), True, "dropping one")

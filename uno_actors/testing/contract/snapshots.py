@@ -35,7 +35,7 @@ async def snapshots_are_kept_one_for_each_stream(make_store: MakeStore) -> None:
 
 
 async def snapshots_can_be_dropped(make_store: MakeStore) -> None:
-    """Dropping removes the snapshots of one type or all, says how many, and leaves the events."""
+    """Dropping removes the snapshots of one type or all, returns their number, and leaves the events."""
     async with opened(make_store) as store:
         await store.append(noted("a", "1"))
         expect_equal(await store.drop_snapshots(), 0, "dropping none")
