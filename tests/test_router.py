@@ -338,6 +338,60 @@ async def test_checkpoints_that_could_not_be_written_are_written_later() -> None
         await clock.advance_until(lambda: store._checkpoints["h"] == 1)
 
 
+class SlowToSave(BankStore):
+    """Saves progress while its second gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.save_gate = asyncio.Event()
+        self.save_gate.set()
+        self.saving = False
+
+    async def save_progress(self, *args: Any, **changes: Any) -> None:
+        self.saving = True
+        await self.save_gate.wait()
+        self.saving = False
+        await super().save_progress(*args, **changes)
+
+
+async def test_the_last_checkpoint_waits_for_an_older_one_that_is_being_written() -> None:
+    store, clock, goes_on = SlowToSave(), ManualClock(), asyncio.Event()
+
+    @subscribe(name="h")
+    async def handler(event: Credited) -> None:
+        if event.amount == 2:
+            await goes_on.wait()
+
+    system = system_of(store, handler, clock=clock)
+    await system.start()
+    await store.append(*credited(1, 2))
+    await until(lambda: inspect(system).handlers["h"].position == 1)
+    store.save_gate.clear()
+    await clock.advance_until(lambda: store.saving)
+    goes_on.set()
+    stopping = asyncio.create_task(system.stop())
+    await until(lambda: inspect(system).handlers["h"].state == "stopped")
+    await turns()
+    store.save_gate.set()
+    await stopping
+    assert await store.checkpoints() == {"h": 2}
+
+
+async def test_a_checkpoint_that_was_passed_over_is_written_soon() -> None:
+    store, clock = BankStore(), ManualClock()
+    async with system_of(store, collector([], name="h"), clock=clock) as system:
+        (subscription,) = system._running().handlers.subscriptions
+        async with subscription.progress.writes:  # as while an event is set aside
+            await store.append(*credited(1))
+            await system.settled()
+            clock.advance(CHECKPOINT_EVERY)
+            await turns()
+            assert await store.checkpoints() == {"h": 0}
+        clock.advance(CHECKPOINT_EVERY)
+        await turns()
+        assert await store.checkpoints() == {"h": 1}
+
+
 async def test_checkpoints_are_written_in_groups_and_only_when_they_moved() -> None:
     store, clock, saves = BankStore(), ManualClock(), []
 

@@ -276,15 +276,22 @@ class RouterActor(Actor):
             self._save_wanted = True
             self.actor_ref.tell(SaveCheckpoints())
 
-    async def save_checkpoints(self) -> None:
-        """Write the checkpoints that have changed since the last write."""
+    async def save_checkpoints(self, *, last: bool = False) -> None:
+        """Write the checkpoints that have changed since the last write.
+
+        A checkpoint that is being written elsewhere, perhaps with an earlier position, does not delay the others:
+        it is written soon after, or if this is the ``last`` write, when the lock is free.
+        """
         moved = {}
         for subscription in self.subscriptions:
             progress = subscription.progress
             now = progress.checkpoint, self.checkpoint(subscription)
-            free = subscription.leased and progress.checkpoint and not progress.writes.locked()
-            if free and progress.saved != now:
+            if not (subscription.leased and progress.checkpoint and progress.saved != now):
+                continue
+            if last or not progress.writes.locked():
                 moved[subscription] = now
+            else:
+                self.progressed()
         if moved:
             before = {subscription: subscription.progress.saved for subscription in moved}
             try:
@@ -295,7 +302,7 @@ class RouterActor(Actor):
                     raise
                 for subscription in theirs:
                     subscription.stand_by()
-                await self.save_checkpoints()  # saves those of the other handlers
+                await self.save_checkpoints(last=last)  # saves those of the other handlers
                 return
             for subscription, now in moved.items():
                 if (

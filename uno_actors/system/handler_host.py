@@ -186,7 +186,7 @@ class HandlerHost:
     async def remove(self, child: HandlerChild) -> None:
         """Remove a stopped handler. Its checkpoint stays in the store."""
         try:
-            await self.router.save_checkpoints()
+            await self.router.save_checkpoints(last=True)
         finally:
             self.router.remove(child.subscription)
             await self._free(child.name)

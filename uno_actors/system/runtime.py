@@ -288,7 +288,8 @@ class Runtime:
             for child in reversed(self._tree):
                 # The child keeps the deadline itself; the extra second is a safety net.
                 await self._within(deadline + 1, child.stop(deadline))
-            await self._within(max(deadline, time.monotonic() + 1), self.handlers.router.save_checkpoints())
+            last_save = self.handlers.router.save_checkpoints(last=True)
+            await self._within(max(deadline, time.monotonic() + 1), last_save)
             self.actors.take_no_more()
             for cell in (*reversed(self.actors.cells), self.handlers.router_cell):
                 await self._stop_one(cell.stop(), cell, deadline)
