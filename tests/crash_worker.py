@@ -183,7 +183,7 @@ async def main(place: str, number: str, *, finish: bool, commands: int = COMMAND
                 account = system.aggregate(Account, f"account-{(name + count) % ACCOUNTS}")
                 try:
                     reply = await account.ask(Deposit(command_id=token, token=token, parts=1 + count % 3))
-                except ConcurrencyConflict:  # other processes were faster four times
+                except ConcurrencyConflict:  # other processes were faster until the time was over
                     continue
                 acknowledged += 1
                 say(f"ack {token} {reply}")

@@ -29,7 +29,6 @@ from uno_actors import (
     AskTimeout,
     Command,
     CommandRejected,
-    ConcurrencyConflict,
     DomainEvent,
     ExitRaised,
     InvalidAggregateId,
@@ -44,7 +43,6 @@ from uno_actors import (
 )
 from uno_actors.actors.future import GetTimeout
 from uno_actors.aggregates.actor import BATCH, CAPACITY, AggregateActor
-from uno_actors.aggregates.envelope import MAX_RERUNS
 from uno_actors.store.codec import to_record
 from uno_actors.store.records import Append
 from uno_actors.testing import inspect
@@ -425,41 +423,6 @@ async def test_another_writer_makes_the_loser_decide_again_on_what_is_recorded()
         assert await behind == 2
         assert store.versions() == [1, 2, 3, 4]
         assert system.statistics().reruns == 2
-
-
-async def test_after_three_reruns_a_command_ends_with_the_conflict() -> None:
-    async with bank() as (system, store):
-        meetings = 0
-
-        async def meet_another_writer() -> None:
-            nonlocal meetings
-            meetings += 1
-            await other_writer(store, 1)
-
-        account = system.aggregate(Account, "alice")
-        store.before_commit = meet_another_writer
-        with pytest.raises(ConcurrencyConflict, match="stream Account<alice> is at version 4, not at 3"):
-            await account.ask(Credit(amount=100))
-        assert meetings == MAX_RERUNS + 1
-        assert await account.ask(Balance()) == meetings
-        store.before_commit = None
-        assert await account.ask(Credit(amount=1)) == meetings + 1
-        statistics = system.statistics()
-        assert (statistics.reruns, statistics.failed) == (MAX_RERUNS, 1)
-
-
-async def test_three_conflicts_with_another_writer_are_survived() -> None:
-    async with bank() as (system, store):
-        meetings = 0
-
-        async def meet_another_writer() -> None:
-            nonlocal meetings
-            meetings += 1
-            if meetings <= MAX_RERUNS:
-                await other_writer(store, 1)
-
-        store.before_commit = meet_another_writer
-        assert await system.aggregate(Account, "alice").ask(Credit(amount=100)) == 103
 
 
 async def test_after_an_append_of_unknown_outcome_the_stream_is_read_again() -> None:

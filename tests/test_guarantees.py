@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.machine import patience
+from tests.waiting import ManualClock, turns, until
 from uno_actors import (
     Actor,
     ActorRef,
@@ -225,9 +226,9 @@ async def test_4_one_writer_by_expected_version() -> None:
     assert seen_by(store) == list(range(1, 42))
 
 
-async def test_4_one_writer_gives_up_after_three_reruns() -> None:
-    """A command that meets a faster writer four times ends with ConcurrencyConflict and records nothing."""
-    store, meetings = GatedStore(), 0
+async def test_4_one_writer_gives_up_when_the_time_is_over() -> None:
+    """A command that meets a faster writer until its asker's time is over ends with ConcurrencyConflict."""
+    store, clock, meetings = GatedStore(), ManualClock(), 0
 
     async def another_writer() -> None:
         nonlocal meetings
@@ -235,13 +236,20 @@ async def test_4_one_writer_gives_up_after_three_reruns() -> None:
         faster = to_record(MoneyPaid(amount=1, aggregate_id="alice", aggregate_type="Account"))
         await InMemoryEventStore.commit(store, [Append((faster,))])
 
-    async with ActorSystem(store, handlers=[]) as system:
+    async with ActorSystem(store, handlers=[], clock=clock) as system:
         store.before = another_writer
-        with pytest.raises(ConcurrencyConflict, match="another writer was faster"):
-            await system.aggregate(Account, "alice").ask(Deposit(amount=1000))
-        assert meetings == 4
-        assert await system.aggregate(Account, "alice").ask(Balance()) == 4
-    assert seen_by(store) == [1, 2, 3, 4]
+        reply = system.aggregate(Account, "alice").ask(Deposit(amount=1000), timeout=1.0)
+        await until(lambda: meetings == 2)  # from here on each rerun waits
+        for _ in range(2, 20):
+            await clock.advance_until(lambda seen=meetings: meetings > seen, 0.004)
+        await turns()
+        clock.advance(1.0 - clock.now % 1.0)
+        with pytest.raises(
+            ConcurrencyConflict, match="was decided 20 times within .* s, and others were faster"
+        ):
+            await reply
+        assert await system.aggregate(Account, "alice").ask(Balance()) == meetings == 20
+    assert seen_by(store) == [*range(1, 21)]
 
 
 async def test_5_no_half_state() -> None:

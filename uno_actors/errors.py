@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from uno_actors.printable import LONGEST_ERROR, bounded, printable, readable
+from uno_actors.printable import LONGEST_ERROR, bounded, counted, printable, readable
 from uno_actors.store_urls import without_password, without_secrets
 
 
@@ -605,15 +605,48 @@ class OutcomeUnknown(WorldError):
 
 
 class ConcurrencyConflict(WorldError):
-    """Another writer was faster: the stream is not at the version on which the caller decided."""
+    """Another writer was faster: the stream is not at the version on which the caller decided.
 
-    def __init__(self, stream: str, expected: int, actual: int) -> None:
+    A command of an aggregate is decided again until its time is over; only then its asker gets this error.
+
+    Attributes:
+        stream: Its name.
+        expected: The version on which the last decision was made.
+        actual: The version of the stream.
+        tries: How often it was decided.
+        seconds: From the first conflict to the last one, or to the end of the asker's time.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        expected: int,
+        actual: int,
+        *,
+        command: str | None = None,
+        tries: int = 1,
+        seconds: float = 0.0,
+    ) -> None:
         self.stream = stream
         self.expected = expected
         self.actual = actual
+        self.tries = tries
+        self.seconds = seconds
+        remedy = (
+            "Load it again and decide again"
+            if command is None
+            else f"{command} was decided {counted(tries, 'time')} within {seconds:.3g} s, and others were faster each"
+            " time; nothing was recorded. Send all commands of one aggregate to one process: let a cluster route them"
+            " (cluster=...), or give the ask a longer timeout"
+        )
         super().__init__(
-            f"stream {stream} is at version {actual}, not at {expected}: another writer was faster. Load it"
-            " again and decide again"
+            f"stream {stream} is at version {actual}, not at {expected}: another writer was faster. {remedy}"
+        )
+
+    def until_late(self, command: str, tries: int, seconds: float) -> "ConcurrencyConflict":
+        """The error for the asker of ``command`` (its class), which was decided so often until its time was over."""
+        return ConcurrencyConflict(
+            self.stream, self.expected, self.actual, command=command, tries=tries, seconds=seconds
         )
 
 

@@ -532,6 +532,7 @@ async def test_commands_of_four_processes_for_two_aggregates_are_run_again_and_n
             assert await process.wait() == 0
     print(f"reruns and conflicts: {counts}")
     assert sum(reruns for reruns, _ in counts) > 0
+    assert sum(conflicts for _, conflicts in counts) == 0
     async with LmdbEventStore(tmp_path) as store:
         events = [event async for _, event in store.read_all() if isinstance(event, PartDeposited)]
     assert sorted(event.token for event in events) == sorted(

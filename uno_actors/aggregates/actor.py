@@ -12,13 +12,15 @@ from typing import Any, Protocol
 
 from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.aggregates.command_memory import NO_COMMAND, NO_LANDMARKS, CommandMemory, Landmarks
+from uno_actors.aggregates.contending import Contending
 from uno_actors.aggregates.envelope import CommandEnvelope, EarlierResult, Failed
 from uno_actors.aggregates.idempotency import look_up, reach_back, result_under_way
 from uno_actors.aggregates.journal import AppendOutcome, Journal
-from uno_actors.aggregates.loading import Loader, LoadFailure, failed_again
+from uno_actors.aggregates.loading import Baseline, Loaded, Loader, LoadFailure, failed_again
 from uno_actors.aggregates.recording import to_records
 from uno_actors.aggregates.snapshots import Snapshots, SnapshotSaver
 from uno_actors.aggregates.statistics import AggregateStatistics
+from uno_actors.aggregates.turns import Turns
 from uno_actors.clock import Clock
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.events import EventRegistry
@@ -49,6 +51,7 @@ Decided = tuple[CommandEnvelope, Any]
 class Directory(Protocol):
     """The part of the directory, `uno_actors.aggregates.directory.Aggregates`, that the actor of an aggregate uses."""
 
+    ask_timeout: float
     clock: Clock
     dispatcher: Dispatcher
     journal: Journal
@@ -61,6 +64,7 @@ class Directory(Protocol):
     start: Callable[[Coroutine[Any, Any, None]], object]
     statistics: AggregateStatistics
     store: EventStore
+    turns: Turns
 
     def answer(self, actor: "AggregateActor", envelope: CommandEnvelope, result: Any) -> None:
         """Answer a command."""
@@ -75,6 +79,8 @@ class AggregateActor:
     """One active aggregate: its mailbox, its state, and the replies that wait for the disk."""
 
     __slots__ = (
+        "_baseline",
+        "_contending",
         "_directory",
         "_in_flight",
         "_landmarks",
@@ -105,7 +111,9 @@ class AggregateActor:
         self._landmarks: Landmarks = NO_LANDMARKS
         self._snapshot: Snapshot | None = None  # of the state after the append under way
         self._scheduled = False
-        self._loading = False  # something from the store, without which no command can be handled
+        self._loading = False  # something from the store, or a pause, without which no command can be handled
+        self._baseline: Baseline | None = None  # from which it is loaded again
+        self._contending: Contending | None = None  # for as long as other writers continue the stream too
         self._load_failure: LoadFailure | None = None
 
     @property
@@ -138,7 +146,10 @@ class AggregateActor:
         """Handle the commands that wait, as far as the state allows."""
         self._scheduled = False
         self.last_used = self._directory.clock.monotonic()
-        for _ in range(BATCH):
+        contending = self._contending
+        if contending is not None and self._in_flight is not None:
+            return  # it decides nothing ahead of the disk
+        for _ in range(BATCH if contending is None else contending.state.together):
             if not self._mailbox or self._loading:
                 break
             if self.instance is None:
@@ -158,11 +169,15 @@ class AggregateActor:
         self._flush()
         if not self._mailbox:
             self._mailbox = None
+            if contending is not None and self._in_flight is None:
+                contending.rest()
         elif self._in_flight is None or self._can_go_on(self._mailbox[0]):
             self._schedule()  # otherwise the outcome of the append in flight schedules it
 
     def _can_go_on(self, envelope: CommandEnvelope) -> bool:
-        return self.instance is not None and not self._must_wait(envelope, self.instance)
+        if self.instance is None or self._contending is not None:
+            return False
+        return not self._must_wait(envelope, self.instance)
 
     def _must_wait(self, envelope: CommandEnvelope, instance: AggregateRoot) -> bool:
         """Whether decided events must be recorded before the command is handled."""
@@ -232,7 +247,6 @@ class AggregateActor:
         envelope.started = True
         self._directory.statistics.repeated += 1
         self._decided(envelope, envelope.earlier.result)
-        envelope.earlier = None  # if the append in flight fails, it is decided again
         return True
 
     async def _reach_back(self, envelope: CommandEnvelope, head: int) -> None:
@@ -280,8 +294,12 @@ class AggregateActor:
             if last > reach:
                 self._landmarks = self._landmarks.with_one(last, outcome.positions[-1], reach // 4)
             self._answer_in_flight()
+            if self._contending is not None:
+                self._yield_turn(self._contending)
+            else:
+                self._directory.turns.won(self, self.last_used)
         elif isinstance(outcome, ConcurrencyConflict):
-            self._run_again([*(self._in_flight or ()), *(self._next_batch or ())], outcome)
+            self._lose(outcome)
         elif isinstance(outcome, CallerError) and len(self._in_flight or ()) > 1:
             # An event cannot be recorded, and it is unknown which: each command gets its own append.
             for envelope, _ in self._in_flight or ():
@@ -300,23 +318,70 @@ class AggregateActor:
         for envelope, result in in_flight:
             self._directory.answer(self, envelope, result)
 
+    # --- other writers ---
+
     def overtaken(self, version: int) -> None:
         """Load again before the next command if the stream has reached a ``version`` beyond that of the state."""
         if self.instance is None or version <= self.instance.version:
             return  # while it is loaded, `Loader` compares
         if not (self._in_flight or self._next_batch):  # otherwise the append in flight meets the conflict
+            self._load_again()
+
+    def _load_again(self) -> None:
+        """Catch up with the stream before the next command; all that was decided is recorded."""
+        if self.instance is not None:
+            self._baseline = Baseline(self.instance, self._memory)
             self.instance = None
+
+    def yield_turns(self) -> None:
+        """Other writers continue the stream, too, or would like to."""
+        if self._contending is None:
+            self._contending = Contending(self._directory, BATCH)
+
+    def _lose(self, conflict: ConcurrencyConflict) -> None:
+        """The append in flight met a faster writer."""
+        in_flight = self._in_flight or ()
+        self.yield_turns()
+        self._run_again([*in_flight, *(self._next_batch or ())], conflict)
+        self._directory.loader.report(self.stream, conflict.actual)
+        if self._contending is not None:
+            self._contending.lost(len(in_flight))
+            self._pause(self._contending)
+
+    def _yield_turn(self, contending: Contending) -> None:
+        contending.recorded()
+        self._load_again()
+        self._pause(contending)
+
+    def _pause(self, contending: Contending) -> None:
+        if contending.state.pause > 0:
+            self._loading = True
+            contending.pause(self._pause_over)
+
+    def _pause_over(self) -> None:
+        self._loading = False
+        if self._mailbox:
+            self._schedule()
 
     def _run_again(self, decided: Iterable[Decided], conflict: ConcurrencyConflict | None = None) -> None:
         """Drop decisions based on a state that was not recorded; decide again on the recorded state."""
         self.instance = self._in_flight = self._next_batch = self._next_records = None
+        directory = self._directory
         again: list[CommandEnvelope] = []
         for envelope, _ in decided:
-            if conflict is None or envelope.survives(conflict, self._directory.remember_commands > 0):
+            is_repetition, envelope.earlier = envelope.earlier is not None, None
+            envelope.started = False
+            if conflict is None or envelope.survives(
+                conflict,
+                self.last_used,
+                directory.ask_timeout,
+                looks_back=directory.remember_commands > 0,
+                is_repetition=is_repetition,
+            ):
                 again.append(envelope)
             else:
-                self._directory.answer(self, envelope, Failed(conflict))
-        self._directory.statistics.reruns += len(again)
+                directory.answer(self, envelope, Failed(envelope.gave_up(self.last_used)))
+        directory.statistics.reruns += len(again)
         if again:
             self._mailbox = deque([*again, *(self._mailbox or ())])
 
@@ -329,6 +394,8 @@ class AggregateActor:
             unknown = OutcomeUnknown(str(self.stream), str(reason))
             self._directory.answer_unrecorded(self, envelope, None, unknown)
         self._answer_all(reason)
+        if self._contending is not None:
+            self._contending.cancel()
 
     # --- loading ---
 
@@ -355,9 +422,12 @@ class AggregateActor:
         self._directory.log.error("aggregate cannot be loaded", aggregate=str(self.stream), exc_info=error)
 
     async def _activate(self) -> None:
-        directory = self._directory
+        directory, contending = self._directory, self._contending
+        baseline, self._baseline = self._baseline, None
+        if contending is not None:
+            contending.begin()
         try:
-            loaded = await directory.loader.load(self.stream)
+            loaded = await directory.loader.load(self.stream, baseline)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the waiting commands must be answered
             self._cannot_load(as_error(error, f"loading {self.stream}"))
             return
@@ -367,8 +437,22 @@ class AggregateActor:
             envelope.unrelated = ()  # versions that were not recorded then may be another command's now
         if snapshot := directory.snapshots.take_if_due(loaded.instance, loaded.restored):
             directory.saver.save_later(snapshot)
+        if contending is not None:
+            self._has_read(contending, loaded)
         self._run()
         self.overtaken(loaded.reported)  # otherwise a state of the past would answer the next command
+
+    def _has_read(self, contending: Contending, loaded: Loaded) -> None:
+        if not contending.has_read(loaded.instance.version - loaded.restored):
+            self._contending = None
+        elif copy := self._directory.snapshots.copy(loaded.instance):  # if the next append loses, too
+            self._baseline = Baseline(copy, loaded.memory.copied())
+
+    @property
+    def doing(self) -> str:
+        """What it does, for an asker whose time is over."""
+        waiting = f"{self!r} has {self.waiting} commands waiting"
+        return waiting if self._contending is None else f"{waiting}; {self._contending.state}"
 
     def __repr__(self) -> str:
         return shown(self.instance, repr) if self.instance is not None else str(self.stream)

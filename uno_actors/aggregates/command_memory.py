@@ -63,6 +63,12 @@ class CommandMemory(bytearray):
     def __init__(self, reach: int) -> None:
         self.reach = reach
 
+    def copied(self) -> "CommandMemory":
+        """An equal one, which later notes in this one do not reach."""
+        memory = CommandMemory(self.reach)
+        memory.extend(self)
+        return memory
+
     @staticmethod
     def mark(command_id: str | None) -> bytes:
         """The three bytes that stand for a command; `NO_COMMAND` for ``None``."""

@@ -13,6 +13,7 @@ from uno_actors.aggregates.journal import Journal
 from uno_actors.aggregates.loading import Loader
 from uno_actors.aggregates.snapshots import Snapshots, SnapshotSaver
 from uno_actors.aggregates.statistics import AggregateStatistics
+from uno_actors.aggregates.turns import Turns
 from uno_actors.clock import Deadlines, Timer
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import AskTimeout, CommandRejected, OutcomeUnknown, UnoError, describe
@@ -64,7 +65,8 @@ class Aggregates:
         self.registry = store.event_registry
         self.clock = settings.clock
         self._dead = dead
-        self._ask_timeout = ask_timeout = settings.ask_timeout
+        self.turns = Turns(store, start)
+        self.ask_timeout = ask_timeout = settings.ask_timeout
         self._deadlines: Deadlines[CommandEnvelope] = Deadlines(
             settings.clock, ask_timeout, lambda envelope: self._time_out(envelope, ask_timeout)
         )
@@ -105,7 +107,7 @@ class Aggregates:
         self._unanswered += 1
         if envelope.future is not None:
             envelope.receiver = actor
-            if timeout == self._ask_timeout:
+            if timeout == self.ask_timeout:
                 self._deadlines.add(envelope)
             else:
                 envelope.timer = self.clock.call_later(timeout, lambda: self._time_out(envelope, timeout))
@@ -151,11 +153,16 @@ class Aggregates:
         if envelope.future is None or envelope.future.done():
             return
         actor, started = envelope.receiver, envelope.started
-        doing = f"{actor!r} has {actor.waiting} commands waiting" + (
-            "; the command was handled and its events wait to be recorded" if started else ""
-        )
         command = type(envelope.command).__name__
-        envelope.future.set_exception(AskTimeout(repr(actor), command, seconds, started=started, doing=doing))
+        if envelope.conflicts and not started:
+            self.statistics.failed += 1
+            envelope.future.set_exception(envelope.gave_up(self.clock.monotonic()))
+        else:
+            doing = actor.doing + (
+                "; the command was handled and its events wait to be recorded" if started else ""
+            )
+            error = AskTimeout(repr(actor), command, seconds, started=started, doing=doing)
+            envelope.future.set_exception(error)
         if not started:
             envelope.withdrawn = True
             self._unanswered -= 1  # nothing will answer it

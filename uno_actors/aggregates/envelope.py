@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 from typing_extensions import override
 
 from uno_actors.actors.future import Future, GetTimeout
+from uno_actors.aggregates.reruns import may_run_again
 from uno_actors.clock import Timer
 from uno_actors.domain.commands import Command
 from uno_actors.errors import AskTimeout, ConcurrencyConflict
@@ -16,10 +17,6 @@ R = TypeVar("R")
 
 LOOP_LATE = 1.0
 """Seconds after the timeout of a command when a thread that waits for the reply gives up on the loop."""
-
-
-MAX_RERUNS = 3
-"""How often a command is run again after another writer was faster."""
 
 
 class CommandReply(Future[R]):
@@ -61,8 +58,8 @@ class Receiver(Protocol):
     """The actor of the aggregate that a command was delivered to."""
 
     @property
-    def waiting(self) -> int:
-        """Commands in its mailbox."""
+    def doing(self) -> str:
+        """What it does, for an asker whose time is over."""
 
 
 class Failed:
@@ -94,7 +91,9 @@ class CommandEnvelope:
         withdrawn: Whether it has timed out before that: it is not handled any more.
         timer: The timer of its own timeout.
         alone: Whether its events must not share an append with those of other commands.
-        reruns: How often it was run again because another writer was faster.
+        conflicts: How often another writer was faster.
+        conflict: The last time; only if there was one.
+        first_conflict: When it was the first time, by the system's clock; only if there was one.
         earlier: The result of the first time, if it is a repetition.
         unrelated: Versions whose commands look the same in the memory but are different.
         looks_back: Whether it may have been recorded further back than the aggregate remembers; see `look_back`.
@@ -107,11 +106,13 @@ class CommandEnvelope:
         "after",
         "alone",
         "command",
+        "conflict",
+        "conflicts",
         "earlier",
+        "first_conflict",
         "future",
         "looks_back",
         "receiver",
-        "reruns",
         "since",
         "started",
         "store",
@@ -120,6 +121,8 @@ class CommandEnvelope:
         "withdrawn",
     )
 
+    conflict: ConcurrencyConflict
+    first_conflict: float
     receiver: Receiver
     since: int
     store: object
@@ -129,7 +132,7 @@ class CommandEnvelope:
         self.command = command
         self.future = future
         self.started = self.withdrawn = self.alone = self.looks_back = False
-        self.reruns = 0
+        self.conflicts = 0
         self.timer: Timer | None = None
         self.earlier: EarlierResult | None = None
         self.unrelated: tuple[int, ...] = ()
@@ -144,20 +147,45 @@ class CommandEnvelope:
         """
         self.looks_back, self.since, self.store, self.after = True, since, store, after
 
-    def survives(self, conflict: ConcurrencyConflict, looks_back: bool) -> bool:
-        """Whether to run it again after another writer was faster.
+    def survives(
+        self,
+        conflict: ConcurrencyConflict,
+        now: float,
+        told_for: float,
+        *,
+        looks_back: bool,
+        is_repetition: bool,
+    ) -> bool:
+        """Whether it is to be run again after another writer was faster; see `uno_actors.aggregates.reruns`.
 
         Args:
-            conflict: The error of its append.
-            looks_back: Whether to search first whether it was handled: the other writer may have recorded this very
-                command, and more events than the aggregate remembers.
+            conflict: What its append met.
+            now: By the system's clock.
+            told_for: Seconds after the first conflict for which a command is run again that was told. One that was
+                asked is run again until its asker has timed out.
+            looks_back: Whether to look first if it was handled: the other writer may have recorded this very command,
+                and more events than the aggregate remembers. What was recorded before is known.
+            is_repetition: Whether it had the result of its first time.
         """
-        self.reruns += 1
-        if self.reruns > MAX_RERUNS:
+        if not self.conflicts:
+            self.first_conflict = now
+        self.conflicts += 1
+        self.conflict = conflict
+        if self.future is not None:
+            is_over = self.future.done()
+        else:
+            is_over = not may_run_again(now, self.first_conflict + told_for)
+        if is_over:
             return False
-        if looks_back and not self.looks_back:
+        # A repetition was decided by its first time, which may have been recorded before: what it looks for stays.
+        if looks_back and not (self.looks_back and is_repetition):
             self.look_back(0, after=conflict.expected)
         return True
+
+    def gave_up(self, now: float) -> ConcurrencyConflict:
+        """The error of a command that has met conflicts until its time was over."""
+        seconds = now - self.first_conflict
+        return self.conflict.until_late(type(self.command).__name__, self.conflicts, seconds)
 
     def answer(self, result: Any) -> bool:
         """Set the reply, or the error if ``result`` is `Failed`; return whether the sender still waits."""

@@ -1,21 +1,45 @@
-"""Loading an aggregate, again if its stream grew in the meantime; the pause after a stream that cannot be replayed."""
+"""Loading an aggregate, and catching up with its stream; the pause after a stream that cannot be replayed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from uno_actors.aggregates.command_memory import CommandMemory
-from uno_actors.aggregates.snapshots import Snapshots
+from uno_actors.aggregates.snapshots import Snapshots, restore
 from uno_actors.aggregates.statistics import AggregateStatistics
 from uno_actors.backoff import Backoff
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import WorldError
 from uno_actors.store.codec import Record, StreamId
+from uno_actors.store.records import Snapshot
 
 LOAD_BACKOFF = Backoff(initial=0.1, max=30.0, jitter=0.0)
 """Seconds for which commands of an aggregate whose stream cannot be replayed get the error of the last attempt."""
 MAX_RELOADS = 3
-"""How often in a row a stream that grows while it is loaded is loaded again before the waiting commands are handled."""
+"""How often what a stream has gained meanwhile is read in a row; then the waiting commands are handled."""
+
+
+class Baseline(NamedTuple):
+    """An aggregate at an earlier version, all recorded: loading goes on from there.
+
+    Attributes:
+        state: The aggregate, of which there is no other user, or a copy of its state.
+        memory: The commands that its last events answered; likewise.
+    """
+
+    state: AggregateRoot | Snapshot
+    memory: CommandMemory
+
+    def restored(self, aggregate_type: type[AggregateRoot]) -> AggregateRoot | None:
+        """The aggregate; ``None`` if it is of another class by now, or cannot be restored."""
+        state = self.state
+        if not isinstance(state, Snapshot):
+            return state if type(state) is aggregate_type else None
+        try:
+            return restore(aggregate_type, state)
+        except Exception:  # noqa: BLE001 - a hook may raise anything, and the events can be replayed
+            return None
 
 
 class Loaded(NamedTuple):
@@ -23,7 +47,7 @@ class Loaded(NamedTuple):
 
     Attributes:
         instance: The aggregate.
-        restored: The version of the snapshot that it was restored from; 0 without one.
+        restored: The version of the snapshot or the baseline that it was restored from; 0 without one.
         memory: The commands that its last events answered.
         reported: The version that its stream is known to have reached since.
     """
@@ -65,27 +89,40 @@ class Loader:
         """Forget the reports about an aggregate."""
         self._reported.pop(stream, None)
 
-    async def load(self, stream: StreamId) -> Loaded:
-        """Load an aggregate; again, at most `MAX_RELOADS` times, if its stream grew in the meantime.
+    async def load(self, stream: StreamId, baseline: Baseline | None = None) -> Loaded:
+        """Load an aggregate; catch up, at most `MAX_RELOADS` times, if its stream has grown meanwhile.
+
+        Args:
+            stream: Its name.
+            baseline: Where to go on; it is used up.
 
         Raises:
             Exception: As `Snapshots.load`, and whatever a store raises.
         """
-        for _ in range(MAX_RELOADS):
+        kind, reported = self._types[stream.aggregate_type], self._reported.pop(stream, 0)
+        instance = None if baseline is None else baseline.restored(kind)
+        if baseline is None or instance is None:
             memory = CommandMemory(self._remember_commands)
-
-            def look(record: Record, memory: CommandMemory = memory) -> None:
-                memory.note(record.aggregate_version or 0, memory.mark(record.answered))
-
             instance, replayed = await self._snapshots.load(
-                self._types[stream.aggregate_type], stream, reach=memory.reach, look=look
+                kind, stream, reach=memory.reach, look=partial(_note, memory)
             )
             self._statistics.activations += 1
-            self._statistics.events_replayed += replayed
-            loaded = Loaded(instance, instance.version - replayed, memory, self._reported.pop(stream, 0))
-            if instance.version >= loaded.reported:
+            restored = instance.version - replayed
+        else:
+            memory, restored = baseline.memory, instance.version
+            await self._snapshots.catch_up(instance, stream, reported, partial(_note, memory))
+        reported = self._reported.pop(stream, reported)
+        for _ in range(MAX_RELOADS):
+            if instance.version >= reported:
                 break
-        return loaded
+            await self._snapshots.catch_up(instance, stream, reported, partial(_note, memory))
+            reported = self._reported.pop(stream, reported)
+        self._statistics.events_replayed += instance.version - restored
+        return Loaded(instance, restored, memory, reported)
+
+
+def _note(memory: CommandMemory, record: Record) -> None:
+    memory.note(record.aggregate_version or 0, memory.mark(record.answered))
 
 
 @dataclass(frozen=True, slots=True)
