@@ -21,7 +21,7 @@ MAX_RELOADS = 3
 
 
 class Baseline(NamedTuple):
-    """An aggregate at an earlier version, all recorded: loading goes on from there.
+    """An aggregate at an earlier version, all recorded: loading resumes from there.
 
     Attributes:
         state: The aggregate, of which there is no other user, or a copy of its state.
@@ -94,7 +94,7 @@ class Loader:
 
         Args:
             stream: Its name.
-            baseline: Where to go on; it is used up.
+            baseline: Where to resume; it is used up.
 
         Raises:
             Exception: As `Snapshots.load`, and whatever a store raises.

@@ -25,7 +25,7 @@ REMOVED_AFTER = 60
 """Seconds after the end of an announcement until its row is removed."""
 
 _ANNOUNCE = text(
-    # Nodes are notified of a change, not of a renewal: a commit that notifies waits for all others that do. No commit waits
+    # Only a change notifies, not a renewal: a commit that notifies waits for all others that do. No commit waits
     # for the disk: a server that crashes ends announcements, and nodes renew them.
     f"""
     WITH quick AS (
