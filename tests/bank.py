@@ -1,4 +1,4 @@
-"""The aggregate of most tests, and stores that stand still or fail when told to."""
+"""The aggregate of most tests, and stores that block or fail on demand."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,7 +28,7 @@ class Noted(DomainEvent):
 
 
 EVENTS = EventRegistry([Credited, BonusCredited, Debited, Noted])
-"""Of this bank alone: other tests have event types of these names too."""
+"""The event types of this bank only: other tests have types of the same names."""
 
 
 class Credit(Command[int]):
@@ -94,7 +94,7 @@ class Account(AggregateRoot):
 
 
 class BankStore(InMemoryEventStore):
-    """Knows the bank's events. Commits while the gate is open, raises what is queued in the `..._errors`."""
+    """Knows the bank's events. Commits while the gate is open, raises the errors queued in the `..._errors`."""
 
     def __init__(self) -> None:
         super().__init__(EVENTS)
@@ -145,6 +145,6 @@ class BankStore(InMemoryEventStore):
 
 
 def credited(*amounts: int, aggregate_id: str | None = None) -> list[Credited]:
-    """Events as another program would append them."""
+    """Append events as another program would."""
     kind = None if aggregate_id is None else "Account"
     return [Credited(amount=amount, aggregate_id=aggregate_id, aggregate_type=kind) for amount in amounts]

@@ -1,4 +1,4 @@
-"""What the configuration files of tests name."""
+"""The objects that the configuration files of tests name."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ class Warehouse(AggregateRoot):
 
 
 handled: list[tuple[str, int]] = []
-"""What the handlers were given, by which of them."""
+"""The events that each handler was given, by handler."""
 
 
 def mail(event: DomainEvent) -> None:
@@ -74,7 +74,7 @@ class Clerk(Actor):
 
 
 class Machine(Actor):
-    """Takes any arguments, and works on a thread of its own too."""
+    """Takes any arguments, and works on its own thread too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ if "IMPORT_MARK" in os.environ:  # it takes as long as the file is there
 
 
 def get_stuck(event: Sold) -> None:
-    """Never come back."""
+    """Never return."""
     note(event)
     time.sleep(3600)
 

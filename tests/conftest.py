@@ -21,7 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Scale the deadline of each test, its own or that of all, by how slow the machine is."""
+    """Scale the deadline of each test, its own or the common one, by how slow the machine is."""
     of_all = config.getoption("timeout")
     if of_all is None:
         of_all = config.getini("timeout")

@@ -39,7 +39,7 @@ from uno_actors import (
 ACCOUNTS = 7
 CLIENTS = 20
 COMMANDS = 800
-"""Of all clients together: more than are acknowledged before any kill that a test waits for."""
+"""Commands of all clients together: more than are acknowledged before any kill that a test waits for."""
 
 
 class Deposit(Command[int]):
@@ -78,7 +78,7 @@ class Thanked(DomainEvent):
 
 
 class Thanks(AggregateRoot):
-    """What the process manager sends commands to: one for each tenth token."""
+    """The aggregate to which the process manager sends commands: one for each tenth token."""
 
     @handles
     def thank(self, command: Thank) -> None:
@@ -135,7 +135,7 @@ async def handled_abreast(event: PartDeposited, context: HandlerContext) -> None
 
 @subscribe(event_type=PartDeposited, name="counts", batch=16)
 class Counts(Projection[PartDeposited]):
-    """How often each position was counted, and each account."""
+    """Counts how often it has seen each position and each account."""
 
     async def handle(self, event: PartDeposited, context: HandlerContext) -> None:
         for key in (("position", context.position), ("account", event.aggregate_id or "")):
@@ -156,7 +156,7 @@ FLAKY = Supervisor(
 
 
 def store_url(place: object) -> str:
-    """``place`` as a URL: a directory is that of an LMDB store."""
+    """``place`` as a URL; a directory means an LMDB store."""
     return f"{place}" if "://" in f"{place}" else f"lmdb:{place}"
 
 
@@ -193,7 +193,7 @@ async def main(place: str, number: str, *, finish: bool, commands: int = COMMAND
 
 
 def write_to(pipe: Connection, place: str, number: str, *, finish: bool, commands: int) -> None:
-    """As the program, in a process that was forked: what it says goes to ``pipe``."""
+    """Run as the program does, in a forked process; its output goes to ``pipe``."""
     os.dup2(pipe.fileno(), 1)
     pipe.close()
     asyncio.run(main(place, number, finish=finish, commands=commands))

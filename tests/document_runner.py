@@ -1,4 +1,4 @@
-"""Runs programs and commands for the tests of the documentation, each in a process of its own that starts warm.
+"""Runs programs and commands for the tests of the documentation, each in its own process that starts warm.
 
 A fresh interpreter takes half a second to import `uno_actors`. This process imports it once and then forks for each
 request, so that a program finds what a new interpreter would give it, and is there at once.

@@ -1,4 +1,4 @@
-"""The pages of the documentation as the tests see them, and how their programs, files and sessions are run.
+"""The pages of the documentation as the tests see them, and the way their programs, files and sessions are run.
 
 What a fenced block means is said by its language:
 
@@ -190,7 +190,7 @@ class Runner:
 
 @dataclass(frozen=True)
 class Ran:
-    """A block, what it should print, and what it has printed."""
+    """A block, its expected output, and its actual output."""
 
     block: Block
     expected: str
@@ -204,7 +204,7 @@ class Ran:
 
 
 def without_chance(text: str) -> str:
-    """``text`` with nothing in it that differs from one run to the next."""
+    """``text`` without the parts that differ between runs."""
     lines = "\n".join(line.rstrip() for line in text.splitlines())
     lines = _TOOK.sub("in <time>", lines)
     return _PROCESS.sub("<process>", _HEX.sub("<id>", _MOMENT.sub("<moment>", lines)))
@@ -237,7 +237,7 @@ def run_page(page: Page, directory: Path, runner: Runner) -> Iterator[Ran]:
 
 
 def session(text: str, directory: Path, runner: Runner) -> str:
-    """What a shell shows for the commands of ``text``; with a background job all by the shell, else most without."""
+    """The output of a session; with a background job a shell runs all commands, otherwise most run without one."""
     commands = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
     if any("&" in command for command in commands):
         return _by_shell("\n".join(f"echo '$ {command}'\n{command}" for command in commands), directory, {})
@@ -279,7 +279,7 @@ def _by_shell(script: str, directory: Path, environment: dict[str, str]) -> str:
 
 
 def rewrite(page: Page, runner: Runner) -> None:
-    """Write below each program of a page what it prints, and into each session what its commands print."""
+    """Write the output of each program of a page below it, and the output of its commands into each session."""
     with tempfile.TemporaryDirectory() as directory:
         ran = list(run_page(page, Path(directory), runner))
     source = page.source

@@ -1,4 +1,4 @@
-"""Other systems, as far as one can be had here: names that they lack are taken away before `uno_actors` is imported.
+"""Other systems, as far as they can be simulated here: names that they lack are removed before importing `uno_actors`.
 
 ``WINDOWS`` has a stand-in for `msvcrt` whose locks are real ones; ``MACOS`` has `fcntl`, and lacks what only Linux has;
 ``NEITHER`` has no locks of files at all.
@@ -77,7 +77,7 @@ def windows() -> None:
 
 
 def neither() -> None:
-    """No POSIX, and nothing in its place."""
+    """No POSIX, and no substitute."""
     asyncio.SelectorEventLoop.add_signal_handler = _no_signal_handler  # type: ignore[assignment,method-assign]
     pair, unix = socket.socketpair, socket.AF_UNIX
     socket.socketpair = lambda *_: pair(unix)  # type: ignore[assignment,misc]
@@ -87,7 +87,7 @@ def neither() -> None:
 
 
 def macos() -> None:
-    """POSIX without what only Linux has."""
+    """POSIX without the functions that only Linux has."""
     _take_away(ONLY_LINUX)
 
 
@@ -103,7 +103,7 @@ def _no_signal_handler(*_: object) -> None:
 
 
 def _msvcrt() -> types.ModuleType:
-    """Locks as Windows has them: they belong to the open file, and one that is taken is refused with EACCES."""
+    """Locks as on Windows: they belong to the open file, and taking one that is held fails with EACCES."""
     import fcntl
 
     module = types.ModuleType("msvcrt")

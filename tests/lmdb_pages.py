@@ -1,4 +1,4 @@
-"""Where the keys and values of an LMDB file stand, so that tests can damage them."""
+"""The places of keys and values in an LMDB file, so that tests can damage them."""
 
 import struct
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ PAGE = 4096
 _HEADER = 16
 _BRANCH, _LEAF, _OVERFLOW, _META = 1, 2, 4, 8
 _BIG = 1
-"""A node whose value is on pages of its own."""
+"""A node whose value is on separate pages."""
 _SUB = 2
 """A node of the main database that is the root of a named one."""
 

@@ -9,14 +9,14 @@ import time
 from functools import cache
 
 MEASURED = "UNO_TESTS_SLOWNESS"
-"""The environment variable by which the process that starts a run tells its workers what it has measured."""
+"""The environment variable in which the process that starts a run passes its measurement to the workers."""
 
 ROUNDS = 80
 REFERENCE = 0.2
 """Seconds that the rounds of work take on a quiet core of the machine that the limits were written on."""
 
 MOST = 20.0
-"""A machine that is slower still is taken for this slow, so that what hangs is ended some day."""
+"""The largest slowness that counts, so that a test that hangs is ended some day."""
 
 
 def slowness(seconds: float, load: float, workers: int, cores: int) -> float:
@@ -53,5 +53,5 @@ def _measured() -> float:
 
 
 def patience(seconds: float) -> float:
-    """How long to wait here, in seconds, for what takes less than ``seconds`` on a quiet machine, or hangs."""
+    """Seconds to wait on this machine for something that takes less than ``seconds`` on a quiet one."""
     return seconds * _measured()

@@ -1,4 +1,4 @@
-"""A real PgBouncer for the tests, in front of their PostgreSQL: each transaction gets whichever session is free."""
+"""A real PgBouncer for the tests, in front of their PostgreSQL: each transaction gets any free session."""
 
 import asyncio
 import os
@@ -62,7 +62,7 @@ class Pooler:
 
 @asynccontextmanager
 async def pooled(server: PostgresServer, url: str) -> AsyncIterator[str]:
-    """The URL that leads through a pooler to where ``url`` does."""
+    """The URL of the same database as ``url``, through a pooler."""
     pooler = Pooler(server, url.partition("//")[2].partition("@")[0])
     try:
         await asyncio.to_thread(pooler.wait_until_ready)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests, from a wheel: one server for a run, with a schema for whoever wants one."""
+"""A real PostgreSQL for the tests, from a wheel: one server for a run, with a schema for each test that wants one."""
 
 import asyncio
 import atexit
@@ -16,7 +16,7 @@ from pathlib import Path
 import asyncpg
 
 GUARD = 'cd /; "$@" & read -r _; kill -INT $!; wait $!'
-"""Ends the server when the pipe to it is closed: however the tests end."""
+"""Ends the server when its pipe is closed, however the tests end."""
 
 LONGEST_SOCKET_PATH = 104
 """In bytes, with the zero at its end: on macOS, and a little more on Linux."""

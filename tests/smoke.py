@@ -1,4 +1,4 @@
-"""What a user's first minute needs, tried on the installed wheel: run in a clean environment by .ci/run."""
+"""A user's first minute, tried on the installed wheel: run in a clean environment by .ci/run."""
 
 import importlib.metadata
 import importlib.resources

@@ -474,7 +474,7 @@ async def test_an_ask_that_waits_in_the_mailbox_is_withdrawn_when_it_times_out(
 
 
 async def _timed_out(first: Future[Any], ref: Any, message: str, gate: asyncio.Event) -> None:
-    """Let the first handling end, and ask again with little time."""
+    """Let the first message finish, and ask again with a short timeout."""
     gate.set()
     await first
     gate.clear()
@@ -789,7 +789,7 @@ async def test_a_callback_that_raises_system_exit_does_not_end_the_actor(wait: A
 
 
 class Door(Actor):
-    """Sets aside who comes while it is closed."""
+    """Stashes messages that arrive while it is closed."""
 
     mailbox = MailboxPolicy(capacity=3)
 
@@ -840,7 +840,7 @@ async def test_messages_still_stashed_when_the_actor_stops_are_answered() -> Non
 
 
 async def test_messages_stashed_by_an_idle_actor_are_answered_when_it_stops() -> None:
-    """Also by a stop that needs no turn of the actor's; what was told is a dead message."""
+    """Also by a stop that needs no turn of the actor; told messages become dead messages."""
     async with ActorSystem(handlers=[]) as system:
         door = await system.spawn(Door)
         early = door.ask("ann", timeout=5)

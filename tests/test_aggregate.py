@@ -1,4 +1,4 @@
-"""Aggregates, used as a domain test uses them: with no runtime at all."""
+"""Aggregates, used as in a domain test: without any runtime."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_event_names_the_command_as_its_cause() -> None:
 
 
 def test_a_command_without_correlation_id_starts_a_new_correlation() -> None:
-    """One id, say the key of a request, may be used for two aggregates: two things begin."""
+    """One id, such as the key of a request, may be used for two aggregates: two chains begin."""
 
     class Generous(Account):
         @handles

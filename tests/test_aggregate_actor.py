@@ -59,7 +59,7 @@ async def bank(
 
 
 async def in_flight(store: BankStore, account: AggregateRef, amount: int = 1) -> Any:
-    """A credit whose append is under way and stands still until the gate is opened."""
+    """A credit whose append is in flight and blocked until the gate is opened."""
     store.gate.clear()
     before = store.commits_asked
     reply = account.ask(Credit(amount=amount))
@@ -68,7 +68,7 @@ async def in_flight(store: BankStore, account: AggregateRef, amount: int = 1) ->
 
 
 def other_writer(store: BankStore, *amounts: int) -> Any:
-    """Appends to the stream of alice, past the gate."""
+    """Append to the stream of alice, bypassing the gate."""
     records = [to_record(event) for event in credited(*amounts, aggregate_id="alice")]
     return InMemoryEventStore.commit(store, [Append(tuple(records))])
 
@@ -330,7 +330,7 @@ async def test_commands_run_ahead_of_the_disk_but_their_replies_wait_for_it() ->
         assert store.versions() == []
         store.gate.set()
         assert [await reply for reply in (first, *behind, question)] == [1, 2, 3, 4, 5, 6, 6]
-        assert system.statistics().commits == 2, "what was decided meanwhile makes one append"
+        assert system.statistics().commits == 2, "what was decided in the meantime makes one append"
 
 
 async def test_a_query_with_no_append_before_it_does_not_wait() -> None:
@@ -426,7 +426,7 @@ async def test_another_writer_makes_the_loser_decide_again_on_what_is_recorded()
 
 
 async def test_after_an_append_of_unknown_outcome_the_stream_is_read_again() -> None:
-    """The events of the failed commit are there all the same."""
+    """The events of the failed commit are recorded all the same."""
     async with bank() as (system, store):
         account = system.aggregate(Account, "alice")
         await account.ask(Balance())
@@ -542,7 +542,7 @@ async def test_a_command_whose_reply_the_sender_sets_itself_is_handled_and_count
 
 
 def test_a_thread_does_not_wait_forever_for_a_loop_that_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop would tell it that the time is over."""
+    """It is the loop that would report the timeout."""
     monkeypatch.setattr("uno_actors.aggregates.envelope.LOOP_LATE", 0.05)
     held, go_on = threading.Event(), threading.Event()
 
@@ -684,7 +684,7 @@ async def test_after_a_burst_the_limit_holds_again() -> None:
 
 
 async def test_a_burst_of_busy_aggregates_beyond_the_limit_is_not_searched_again_for_each_new_one() -> None:
-    """Looking for an idle one costs the same however many are busy."""
+    """The search for an idle aggregate costs the same however many are busy."""
     looked = 0
     async with bank(max_active=5) as (system, store):
         aggregates = system._running().aggregates

@@ -1,4 +1,4 @@
-"""What annotations say is read by one set of rules, wherever they stand and whatever is put around them."""
+"""Annotations are read by one set of rules, wherever they are written and whatever decorators surround them."""
 
 import functools
 import types
@@ -195,7 +195,7 @@ def logged(function: Any) -> Any:
 
 
 def silent(function: Any) -> Any:
-    """Says of itself nothing."""
+    """Declares no event types."""
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
@@ -204,7 +204,7 @@ def silent(function: Any) -> Any:
 
 
 class Held:
-    """A decorator that is a class, and says nothing either."""
+    """A decorator that is a class, and declares none either."""
 
     def __init__(self, function: Any) -> None:
         self.function = function
@@ -318,7 +318,7 @@ CLASSES: tuple[type[DomainEvent], ...] = (A, B, SubA, Paid)
 
 
 def ways(inner: st.SearchStrategy[tuple[Any, set[type]]]) -> st.SearchStrategy[tuple[Any, set[type]]]:
-    """Ways to write an annotation that stands for other ones, with what these stand for."""
+    """Annotations that stand for other ones, with the classes that they mean."""
 
     def union(parts: list[tuple[Any, set[type]]]) -> tuple[Any, set[type]]:
         return Union[tuple(part for part, _ in parts)], set().union(*(kinds for _, kinds in parts))  # noqa: UP007
@@ -647,7 +647,7 @@ def test_a_command_is_handled_wherever_the_aggregate_has_its_method_from(way: st
 
 
 def test_names_are_looked_up_in_the_module_of_the_method_and_not_of_its_decorator() -> None:
-    """The decorator's module has a ``Pay`` of its own, and so has the class's."""
+    """The decorator's module has its own ``Pay``, and so has the module of the class."""
     there: dict[str, Any] = {"functools": functools, "Pay": Refund}
     exec(  # noqa: S102
         "def other(f):\n    @functools.wraps(f)\n    def w(*a, **k): return f(*a, **k)\n    return w", there

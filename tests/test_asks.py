@@ -62,7 +62,7 @@ async def test_actors_that_ask_each_other_get_a_deadlock_error_that_names_the_cy
             await a.ask(
                 [b, c, a]
             )  # on threads it is not certain who is the last to wait and closes the cycle
-        assert await a.ask([b, c]) == "C was here", "the circle is broken and all go on"
+        assert await a.ask([b, c]) == "C was here", "the cycle is broken and all continue"
 
 
 async def test_cycles_of_coroutines_and_threads_are_found_too() -> None:
@@ -90,7 +90,7 @@ async def test_two_that_ask_each_other_at_the_same_time_do_not_hang() -> None:
 
 
 async def test_asking_in_turn_is_not_a_deadlock() -> None:
-    """B may ask A while A, which asked B before, is free again."""
+    """B may ask A when A, which asked B before, is free again."""
     async with ActorSystem(handlers=[], ask_timeout=20) as system:
         a, b = await system.spawn(Forwards, "A"), await system.spawn(Forwards, "B")
         for _ in range(3):
@@ -99,7 +99,7 @@ async def test_asking_in_turn_is_not_a_deadlock() -> None:
 
 
 async def test_waiting_for_the_first_of_several_is_never_taken_for_a_deadlock() -> None:
-    """A waits for the first of two replies; that one of them waits for A in turn does no harm."""
+    """A waits for the first of two replies; it does no harm that one of them waits for A."""
 
     class FirstOf(Actor):
         async def on_receive(self, message: Any) -> Any:
@@ -335,7 +335,7 @@ def test_an_ask_whose_handler_raises_system_exit_or_keyboard_interrupt_ends(erro
 
 
 def test_an_ask_that_races_with_the_end_of_the_actor_ends() -> None:
-    """From many threads at once, while the actor stops: each gets the reply or hears that the actor is dead."""
+    """From many threads at once, while the actor stops: each gets the reply or the error that the actor is dead."""
     for _ in range(20):
         ref = Forwards.start("A")
         outcomes: list[object] = []

@@ -311,7 +311,7 @@ except StoreUnavailable as error:
 
 
 def test_a_store_directory_that_is_not_writable_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    """Tried as an ordinary user, for root may write everywhere."""
+    """Run as an ordinary user, because root may write everywhere."""
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
     for parent in tmp_path, *tmp_path.parents[:2]:

@@ -35,7 +35,7 @@ class OrderLeft(DomainEvent):
 
 
 class ParcelAnnounced(DomainEvent):
-    """What the other context makes of it."""
+    """The translation for the other context."""
 
     reference: str
     topic: str | None = "parcels.announced"
@@ -109,7 +109,7 @@ async def test_an_event_may_be_translated_or_left_out() -> None:
 
 
 class ForgetfulStore(InMemoryEventStore):
-    """It records, and then says so no more than a crash would, as often as it is told."""
+    """A store that records and then fails, the given number of times, as a crash would."""
 
     forgets = 0
 
@@ -136,7 +136,7 @@ async def test_an_event_whose_recording_was_not_acknowledged_is_recorded_once() 
 
 
 async def test_after_a_crash_between_recording_and_checkpoint_nothing_is_recorded_twice(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Whatever lies between: another run, and any number of events delivered again."""
+    """Whatever happens in between: another run, and any number of events delivered again."""
     source, target = LmdbEventStore(tmp_path / "orders"), LmdbEventStore(tmp_path / "shipping")
     events = [OrderLeft(order=str(number)) for number in range(20)]
     for run in range(3):

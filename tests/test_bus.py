@@ -72,7 +72,7 @@ def registry() -> Iterator[HandlerRegistry]:
 
 
 class Calls(list[Any]):
-    """Handlers that say here when they were called."""
+    """Handlers that note here when they were called."""
 
     def handler(self, name: str) -> Callable[[DomainEvent], Any]:
         async def handle(event: DomainEvent) -> None:
@@ -147,7 +147,7 @@ async def test_a_handler_of_several_types_is_called_once(
 
 
 async def test_handlers_come_and_go_between_events() -> None:
-    """Although the bus remembers which handlers an event had."""
+    """Although the bus caches the handlers of an event."""
     bus, calls = EventBus(), Calls()
     first, second = calls.handler("first"), calls.handler("second")
     bus.subscribe(first, Rang)
@@ -300,7 +300,7 @@ async def test_only_events_are_published() -> None:
 
 
 async def test_an_event_that_matches_three_of_ten_thousand_subscriptions_is_not_slower() -> None:
-    """Neither the first event of its kind, of which nothing is remembered, asks them all."""
+    """Not even the first event of its kind, for which nothing is cached, checks all of them."""
     bus, calls = EventBus(), Calls()
     asked = 0
 
@@ -329,7 +329,7 @@ async def test_an_event_that_matches_three_of_ten_thousand_subscriptions_is_not_
 
 
 def _lines_run_by(function: Callable[[], object]) -> int:
-    """How many lines of Python it takes."""
+    """The number of lines of Python that it runs."""
     count = 0
 
     def trace(*_: object) -> Any:
@@ -436,7 +436,7 @@ async def test_a_future_that_a_plain_function_returns_is_awaited_and_its_error_i
 
 
 async def test_several_handlers_each_have_their_own_task_and_context() -> None:
-    """So that timeouts, cancellation and context variables of one are no business of the others."""
+    """So that timeouts, cancellation and context variables of one do not affect the others."""
     bus, tasks = EventBus(), []
     request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
     request.set("of the caller")
@@ -554,7 +554,7 @@ async def test_a_cancelled_publisher_cancels_the_handlers_and_loses_nothing_sile
 
 
 async def test_endless_publishing_ends_as_a_failure() -> None:
-    """Handlers that publish what they handle: Python's limit is the end of it, and the bus still works."""
+    """Handlers that publish the event they handle: Python's recursion limit ends that, and the bus still works."""
     bus = EventBus()
     calls = 0
 
@@ -594,7 +594,7 @@ async def test_deep_publishing_with_several_handlers_leaves_the_loop_in_order() 
 
 @dataclass(frozen=True)
 class Modelled:
-    """What a handler wants, and how it behaves."""
+    """The events that a handler wants, and how it behaves."""
 
     number: int
     priority: EventPriority
@@ -932,7 +932,7 @@ def test_a_bus_works_on_one_event_loop_after_another() -> None:
 
 
 def test_a_bus_leaves_behind_no_task_and_no_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither when it goes while its loop runs, nor when the loop is closed by hand."""
+    """Neither when it is collected while its loop runs, nor when the loop is closed by hand."""
 
     async def publish() -> None:
         bus, calls = EventBus(), Calls()

@@ -1,4 +1,4 @@
-"""Tasks that carry on coroutines that must wait: to the coroutine it is one task from first step to last."""
+"""Tasks that continue coroutines that must wait: to the coroutine it is one task from first step to last."""
 
 import asyncio
 import contextvars
@@ -85,7 +85,7 @@ async def test_a_timeout_in_a_handler_ends_its_own_block_and_nothing_else(system
 
 
 async def test_a_timeout_of_zero_expires_before_the_handler_waits(system: ActorSystem) -> None:
-    """The cancellation arrives while the coroutine is on its way to the task that carries it on."""
+    """The cancellation arrives while the coroutine is handed to the task that continues it."""
     inner_cancelled = asyncio.Event()
 
     async def inner() -> None:
@@ -196,7 +196,7 @@ async def test_a_handler_cancelled_by_the_stop_of_its_system_harms_no_other() ->
 
 
 async def test_asking_in_a_loop_does_not_starve_the_event_loop(system: ActorSystem) -> None:
-    """A task that asks again and again is mostly answered at once, and yet other tasks keep running."""
+    """A task that asks again and again mostly gets its replies at once, and yet other tasks keep running."""
     ticks = 0
     done = False
 
@@ -271,7 +271,7 @@ async def test_a_long_chain_of_asks_does_not_nest_without_bound(
 
 
 async def test_an_error_that_the_caller_is_handling_is_not_seen_by_the_actor(system: ActorSystem) -> None:
-    """Else errors of the actor would seem to follow from that one."""
+    """Otherwise errors of the actor would get it as their context."""
 
     async def look() -> Any:
         return sys.exc_info()[1]
@@ -285,7 +285,7 @@ async def test_an_error_that_the_caller_is_handling_is_not_seen_by_the_actor(sys
 
 
 async def test_a_method_may_be_replaced_while_the_actor_runs(system: ActorSystem) -> None:
-    """An actor becomes another by giving its instance another ``on_receive``; also a plain function."""
+    """An actor changes its behaviour by giving its instance another ``on_receive``, which may be a plain function."""
 
     class Becomes(Actor):
         async def on_receive(self, message: Any) -> str:

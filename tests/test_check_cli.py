@@ -182,7 +182,7 @@ def test_the_schema_accepts_a_variable_wherever_the_file_may_have_one(
 
 
 def leaves(data: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """All values in ``data`` that are no tables or lists, each with its place."""
+    """All values in ``data`` that are neither tables nor lists, each with its place."""
     if not isinstance(data, (dict, list)):
         yield keys, data
         return

@@ -1,4 +1,4 @@
-"""Events as bytes, and back: whatever was recorded can be read, and damage is told as what it is."""
+"""Events as bytes, and back: every recorded event can be read, and damage is reported as damage."""
 
 import contextlib
 import functools
@@ -40,7 +40,7 @@ from uno_actors.store.codec import StreamId, pack, to_event, to_record, unpack
 
 
 def through_bytes(event: DomainEvent, as_type: type[DomainEvent] | None = None) -> DomainEvent:
-    """``event`` as a store would give it back, read as ``as_type`` or its own class."""
+    """``event`` as a store would return it, read as ``as_type`` or its own class."""
     registry = EventRegistry({event.event_type: as_type or type(event)})
     return to_event(unpack(pack(to_record(event)), "a test"), registry)
 
@@ -406,7 +406,7 @@ DEEP = [
 
 
 def _shown(value: object) -> object:
-    """``value`` with each model as a pair, for what today's rules refuse cannot be built to compare with."""
+    """``value`` with each model as a pair, because a value that today's rules refuse cannot be built for comparison."""
     match value:
         case Money():
             return (value.currency, value.amount)

@@ -1,4 +1,4 @@
-"""A command that is sent again: recorded once, answered with what was answered the first time."""
+"""A command that is sent again: recorded once, and answered with its first reply."""
 
 import asyncio
 import sys
@@ -119,7 +119,7 @@ async def amounts(store: EventStore, aggregate_id: str = "alice") -> list[int]:
 async def ask_again(
     store: EventStore, kind: type[AggregateRoot], command: Command[Any], **settings: Any
 ) -> Any:
-    """Of a new system, whose aggregates are not active yet."""
+    """A reference in a new system, whose aggregates are not active yet."""
     async with running(store, **settings) as (system, _):
         return await system.aggregate(kind, "alice").ask(command)
 
@@ -220,7 +220,7 @@ class Bits(Flag):
 
 
 class Weight(int):
-    """It would be read as an ``int``."""
+    """An ``int`` subclass, which would be read as an ``int``."""
 
 
 class Part(BaseModel):
@@ -238,7 +238,7 @@ class Pair(NamedTuple):
 
 
 class Offer(Command[Kind | Bits | Part | RarePart | Pair | Receipt]):
-    """What is replied to it is one of these, or something else."""
+    """The reply is one of these, or something else."""
 
 
 OFFERED = st.recursive(
@@ -271,7 +271,7 @@ def test_a_repetition_gets_an_equal_reply_of_the_same_type_or_an_error_that_ther
 
 
 def shown(value: Any) -> Any:
-    """A value and its type, and those of what it holds."""
+    """A value and its type, and those of all that it contains."""
     kind = type(value)
     match value:
         case dict():
@@ -289,7 +289,7 @@ class Remember(Command[list[str]]):
 
 
 class Diary(AggregateRoot):
-    """It replies with a list of its own, in spite of all advice."""
+    """It replies with one of its own lists, against all advice."""
 
     def __init__(self, id: str) -> None:
         super().__init__(id=id)
@@ -340,7 +340,7 @@ async def test_a_reply_that_cannot_be_recorded_is_given_once_and_then_an_error_s
         assert raised.value.command_id == command.command_id
         assert await amounts(store) == [1]
         plain = Buy(answer="plain")
-        assert [await alice.ask(plain) for _ in (1, 2)] == ["plain", "plain"], "it goes on"
+        assert [await alice.ask(plain) for _ in (1, 2)] == ["plain", "plain"], "it continues"
 
 
 async def test_a_reply_whose_class_has_changed_is_an_error_and_nothing_is_recorded() -> None:
@@ -354,7 +354,7 @@ async def test_a_reply_whose_class_has_changed_is_an_error_and_nothing_is_record
     assert await amounts(store) == [1]
 
 
-# --- while the first is under way ---
+# --- while the first is handled ---
 
 
 async def test_a_repetition_waits_for_the_first_command_and_gets_its_reply() -> None:
@@ -390,7 +390,7 @@ async def test_if_the_first_fails_the_repetition_is_handled_as_if_it_were_the_fi
 
 
 async def test_after_an_unknown_outcome_the_same_id_gets_the_answer() -> None:
-    """The commit came to its end, and the store failed to say so."""
+    """The commit succeeded, and the store failed to report it."""
 
     class Mute(BankStore):
         async def commit(self, requests: Any) -> list[Appended | UnoError]:
@@ -410,7 +410,7 @@ async def test_after_an_unknown_outcome_the_same_id_gets_the_answer() -> None:
 
 
 async def test_of_two_processes_the_loser_replies_with_what_the_winner_recorded() -> None:
-    """Both have the aggregate active; the expected version is the fence, and behind it the id is found."""
+    """Both have the aggregate active; the expected version is the fence, and after the conflict the id is found."""
     async with running() as (one, store), running(store) as (other, _):
         alice, alice_too = one.aggregate(Account, "alice"), other.aggregate(Account, "alice")
         assert await alice.ask(Credit(amount=1)) == 1
@@ -556,7 +556,7 @@ async def test_a_command_that_recorded_nothing_leaves_its_id_to_others() -> None
 
 
 async def test_commands_recorded_by_older_versions_get_their_recorded_replies() -> None:
-    """They recorded replies without fingerprints."""
+    """Older versions recorded replies without fingerprints."""
     async with running() as (system, store):
         event = Credited(amount=5, aggregate_id="alice", aggregate_type="Account")
         await store.commit([Append((to_record(event, "x", pack_reply(5, Credit)),))])
@@ -569,7 +569,7 @@ async def test_commands_recorded_by_older_versions_get_their_recorded_replies() 
 
 
 async def test_a_recorded_reply_stands_behind_its_fingerprint() -> None:
-    """As the format says; an older program takes it for a reply that was not recorded."""
+    """As in the format; an older version reads it as a reply that was not recorded."""
     command = Credit(amount=5, command_id="x")
     async with running() as (system, store):
         await system.aggregate(Account, "alice").ask(command)
@@ -588,7 +588,7 @@ async def test_a_recorded_reply_stands_behind_its_fingerprint() -> None:
 async def test_an_id_that_could_not_be_read_again_is_refused_before_the_command_is_sent(
     update: dict[str, Any], wrong: str
 ) -> None:
-    """pydantic validates no update of a copy."""
+    """pydantic does not validate updates of a copy."""
     async with running() as (system, store):
         alice = system.aggregate(Account, "alice")
         with pytest.raises(InvalidCommand, match=f"Credit cannot be sent: its {wrong} must be a string"):
@@ -649,7 +649,7 @@ class CountingStore(BankStore):
 
 
 async def test_nothing_is_read_for_a_command_that_is_new() -> None:
-    """Not even where the stream is longer than the memory; and a long way back is read once."""
+    """Not even if the stream is longer than the memory; and older events are read once."""
     async with running(CountingStore(), remember_commands=8) as (system, store):
         alice = system.aggregate(Account, "alice")
         await fill(alice, 40)
@@ -666,7 +666,7 @@ async def test_nothing_is_read_for_a_command_that_is_new() -> None:
 
 
 class Till(Account):
-    """Another stream, of which the handler below does not hear."""
+    """Another stream, to which the handler below does not subscribe."""
 
 
 async def test_a_stream_that_was_searched_as_a_whole_is_not_read_again_for_each_command(
@@ -684,7 +684,7 @@ async def test_a_stream_that_was_searched_as_a_whole_is_not_read_again_for_each_
 
 
 async def test_a_handler_may_send_its_commands_again_at_any_time() -> None:
-    """It derives their ids from the event, and the event says since when they can be recorded."""
+    """It derives their ids from the event, and they cannot be recorded before the event."""
     fail = True
 
     async def pay(event: Credited, context: HandlerContext) -> None:
@@ -724,7 +724,7 @@ async def test_a_handler_may_send_its_commands_again_at_any_time() -> None:
 async def test_positions_of_another_systems_log_are_not_mistaken_for_own_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The event that is handled has a later position there than its command has here."""
+    """The handled event has a later position there than its command has here."""
     monkeypatch.setattr("uno_actors.aggregates.command_memory.SLACK", 0)
     here = BankStore()
     async with running(here, remember_commands=2) as (system, _):
@@ -887,7 +887,7 @@ async def test_searching_keeps_the_order_of_commands(monkeypatch: pytest.MonkeyP
 async def test_a_search_is_repeated_after_another_system_has_recorded_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Version 1 is of a command that looks alike; it fails, for the other process has put this very one there."""
+    """Version 1 belongs to a command that looks alike; it fails because the other process recorded this very one."""
     collide(monkeypatch)
     async with running() as (system, store):
         alice = system.aggregate(Account, "alice")

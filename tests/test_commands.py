@@ -1,4 +1,4 @@
-"""Commands: frozen wishes with ids that tell what follows from what."""
+"""Commands: frozen requests with ids that show what caused what."""
 
 import pytest
 from pydantic import ValidationError

@@ -568,7 +568,7 @@ def test_each_fault_is_reported_with_its_line_and_what_is_allowed(
 
 
 def mutations() -> list[tuple[int, str, str]]:
-    """`GOOD` with one fault each: its line, what was done there, and the text."""
+    """`GOOD` with one fault each: its line, the change, and the text."""
     lines = GOOD.split("\n")
     found = []
 
@@ -642,7 +642,7 @@ def test_fuzzed_files_are_read_or_refused(data: Any, tmp_path: Path) -> None:
 
 
 def faults_of(path: Path) -> Sequence[ConfigFault]:
-    """Those of the file; none if it is right."""
+    """The faults of the file; none if it is valid."""
     try:
         load(path, {})
     except InvalidConfig as error:

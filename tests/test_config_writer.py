@@ -168,7 +168,7 @@ def trees(draw: Any, depth: int = 0, name: str | None = None) -> Supervisor:
 
 
 def plain_form(tree: Supervisor) -> Any:
-    """Without the difference between a handler and one in a `ChildSpec` that says nothing else."""
+    """Ignores the difference between a handler and a `ChildSpec` that has only this handler."""
     parts = [
         (spec.name or spec.run.name, spec.restart, spec.shutdown, list(spec.args), dict(spec.kwargs), spec.dispatcher,
          spec.max_attempts, plain_form(spec.run) if isinstance(spec.run, Supervisor) else spec.run)

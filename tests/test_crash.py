@@ -1,4 +1,4 @@
-"""kill -9 at random moments: what was acknowledged is there once, and handlers go on where they stood."""
+"""kill -9 at random moments: everything acknowledged is recorded once, and handlers resume where they were."""
 
 import random
 from collections import Counter, defaultdict
@@ -21,7 +21,7 @@ IN_ORDER = ("async", "sync", "flaky")
 
 @dataclass
 class Heard:
-    """What the workers of all rounds have said."""
+    """The output of the workers of all rounds."""
 
     acknowledged: dict[str, int] = field(default_factory=dict)  # token and reply
     handled: dict[str, list[list[int]]] = field(
@@ -42,7 +42,7 @@ class Heard:
 
 
 def run_until_killed(directory: Path, number: int, heard: Heard, lines: int) -> None:
-    """Start a worker and kill it when it has said so many lines; what is still in the pipe counts too."""
+    """Start a worker and kill it after it has printed this many lines; lines still in the pipe count too."""
     for name in HANDLERS:
         heard.handled[name].append([])
     with Forked(directory, str(number)) as worker:
@@ -64,7 +64,7 @@ def run_to_the_end(directory: Path, heard: Heard) -> None:
 
 @dataclass
 class Found:
-    """What the store has."""
+    """The contents of the store."""
 
     records: list[StoredRecord]
     deposits: dict[int, PartDeposited]  # by position
@@ -87,7 +87,7 @@ async def read_everything(place: Path | str) -> Found:
 
 
 async def check_view(store: EventStore, found: Found) -> None:
-    """What is written, published or not, has each event up to its checkpoint once and no other."""
+    """Every view, published or not, has each event up to its checkpoint once and no other."""
     writing = (await entry_of(store, "counts")).writing
     if writing is None:
         return
@@ -177,7 +177,7 @@ async def crash(directory: Path, rounds: int, chance: random.Random) -> None:
 
 
 async def test_a_command_sent_again_after_a_kill_gets_the_recorded_reply(tmp_path: Path) -> None:
-    """Those that were acknowledged and those that were recorded and not acknowledged any more."""
+    """Both acknowledged commands and those that were recorded but not acknowledged any more."""
     heard = Heard()
     run_until_killed(tmp_path / "store", 0, heard, lines=800)
     found = await check(tmp_path / "store", heard)

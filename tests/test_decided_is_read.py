@@ -1,4 +1,4 @@
-"""An aggregate lives on what its stream holds: lists that change, metadata, ids, names that two classes share."""
+"""The state of an aggregate rests on its stream alone: changing lists, metadata, ids, names shared by two classes."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Handlers of all kinds beside each other, that fail, are operated, leave and come back, against what must come out."""
+"""Handlers of all kinds together, which fail, are operated, leave and come back, compared with the expected results."""
 
 import asyncio
 import random
@@ -29,7 +29,7 @@ from uno_actors.store.records import StoredRecord
 OPTIONS: list[dict[str, Any]] = [{}, {"batch": 2}, {"timeout": 5.0}, {"batch": 3, "timeout": 5.0}]
 ABREAST: list[dict[str, Any]] = [{"concurrency": 2}, {"concurrency": 3}]
 ALLOWED = (StoreUnavailable, UnknownHandler, InvalidReset, InvalidSupervisor)
-"""What an operator may be told: the store is away, the handler has left, it is behind, its group restarts."""
+"""Errors that an operator may get: the store is away, the handler has left, it lags, its group restarts."""
 
 
 class Counting(Projection[Credited]):
@@ -46,7 +46,7 @@ class Counting(Projection[Credited]):
 
 
 class DistantStore(BankStore):
-    """Takes its time to read."""
+    """Reads slowly."""
 
     def __init__(self, chance: random.Random) -> None:
         super().__init__()

@@ -127,7 +127,7 @@ async def test_a_posted_callback_does_not_inherit_the_context_of_its_poster(disp
 
 
 def test_posting_to_a_closed_loop_does_no_harm() -> None:
-    """A worker thread that was left behind may still have something to say."""
+    """An abandoned worker thread may still report its result."""
     loop = asyncio.new_event_loop()
     loop.close()
     dispatcher = Dispatcher(loop)
@@ -225,7 +225,7 @@ def test_calls_one_after_another_need_one_thread() -> None:
 
 
 def test_as_many_run_at_once_as_the_bound_allows() -> None:
-    """Whatever ran before: the books about idle threads stay right."""
+    """Whatever ran before, the count of idle threads stays right."""
     pool = WorkerPool(5)
     for width in (1, 5, 2, 5, 3, 5):
         barrier = threading.Barrier(width + 1)
@@ -237,7 +237,7 @@ def test_as_many_run_at_once_as_the_bound_allows() -> None:
 
 
 def test_after_a_burst_a_blocked_thread_is_still_replaced() -> None:
-    """What had to wait for a thread must not make the pool believe that more threads are idle than it has."""
+    """Work that had to wait for a thread must not make the pool count more idle threads than it has."""
     pool, gate = WorkerPool(2, 4), threading.Event()
 
     def stand_still() -> None:

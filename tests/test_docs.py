@@ -30,7 +30,7 @@ def runner() -> Iterator[Runner]:
 
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
-    """What the documentation takes from the code."""
+    """The generator of the parts of the documentation that come from the code."""
     spec = ast.parse((DOCS / "generate.py").read_text(encoding="utf-8"))
     module = ModuleType("generate")
     module.__file__ = str(DOCS / "generate.py")
@@ -121,7 +121,7 @@ def test_every_link_of_the_page_has_a_target(page: Page) -> None:
 
 
 def _anchor(heading: str) -> str:
-    """As MkDocs and GitHub make it of a heading."""
+    """The anchor that MkDocs and GitHub make from a heading."""
     return re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
 
 
@@ -134,7 +134,7 @@ def test_every_file_of_the_repository_that_the_page_names_exists(page: Page) -> 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_public_name_that_a_page_writes_is_there(page: Page) -> None:
-    """Names in the API reference, and what is imported from the library in blocks that do not run."""
+    """Names in the API reference, and names imported from the library in blocks that do not run."""
     for name in re.findall(r"^::: (\S+)$", page.source, re.MULTILINE):
         module, _, attribute = name.rpartition(".")
         __import__(module)

@@ -20,11 +20,11 @@ CHECKERS = {
 pytestmark = [pytest.mark.types, pytest.mark.timeout(600)]
 
 Names = dict[str, str]
-"""The modules that programs of a page import, by their names there: as what they are written for the checkers."""
+"""The modules that programs of a page import, by name, with the file in which the checkers find them."""
 
 
 def write_programs(page: Page, directory: Path) -> Names:
-    """Write the programs of a page beside those of all other pages, each under a name of its own."""
+    """Write the programs of a page beside those of all other pages, each under its own name."""
     names: Names = {}
     for other in page.ancestors():
         names = write_programs(other, directory)

@@ -181,7 +181,7 @@ async def test_two_processes_write_in_turn(tmp_path: Path) -> None:
 
 
 class Peer:
-    """A connection whose other end a user has, as a system tells it."""
+    """A connection whose peer is a user, as a system reports it."""
 
     def __init__(self, level: int, option: int, value: bytes) -> None:
         self._wanted = level, option

@@ -1,4 +1,4 @@
-"""The tree of errors: whose fault it is, what is known, and what to do about it."""
+"""The tree of errors: who is at fault, the data, and the remedy."""
 
 import inspect
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What others record is heard of, and what the journal records is not read again."""
+"""External writes are noticed, and records of the journal are not read again."""
 
 import asyncio
 import sys
@@ -51,7 +51,7 @@ async def test_an_aggregate_sees_what_another_system_has_recorded() -> None:
 
 
 async def test_an_aggregate_sees_what_another_process_has_recorded(tmp_path: Any) -> None:
-    """LMDB lets one process open a store once, so the other one is a program of its own."""
+    """A process can open an LMDB store only once, so the other one is a separate program."""
     program = f"""
 import asyncio
 import sys
@@ -118,7 +118,7 @@ async def test_events_recorded_while_an_aggregate_is_loaded_are_not_missed() -> 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 4), st.integers(0, 7)), max_size=30))
 def test_every_external_write_is_noticed(steps: list[tuple[bool, int, int]]) -> None:
-    """Each step records some events, by the journal or by others, and gives looks some turns of the loop."""
+    """Each step records some events, by the journal or by others, and gives checks some turns of the loop."""
 
     async def run() -> None:
         store, heard, tasks = BankStore(), list[Record](), list[asyncio.Task[None]]()

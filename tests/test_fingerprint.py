@@ -166,7 +166,7 @@ class Order(Command[None]):
 
 
 def test_a_value_made_by_a_default_factory_does_not_count_unless_it_was_given() -> None:
-    """A request that comes again is built again; or it was kept as JSON, in which everything is given."""
+    """A repeated request is built again; or it was kept as JSON, in which every field is given."""
     first = Order(item="a", command_id="x")
     assert are_same(first, Order(item="a", command_id="x"))
     assert are_same(first, Order.model_validate_json(first.model_dump_json()))
@@ -245,7 +245,7 @@ def test_a_fingerprint_is_the_same_in_every_process() -> None:
 
 
 def test_recorded_fingerprints_stay_valid() -> None:
-    """It is on disk: another one for the same command would refuse repetitions of what older programs recorded."""
+    """It is on disk: a different one for the same command would refuse repetitions of commands recorded earlier."""
     found = [
         fingerprint(holding(value)).hex()
         for value in (1, 1.5, "a", None, [1], {"a": 1}, {1}, Decimal("1.5"), Line(item="x"), Colour.RED, date.min)

@@ -454,7 +454,7 @@ def test_get_all_returns_the_results_in_the_order_of_the_futures() -> None:
 
 
 def test_get_all_has_one_timeout_for_all() -> None:
-    """Not one for each, as pykka's: the first reply comes in time, and leaves the second what is left."""
+    """Unlike pykka's, which has one for each: the first reply comes in time, and the second gets the remaining time."""
 
     class Asked(Future[int]):
         def get(self, *, timeout: float | None = None) -> int:
@@ -493,7 +493,7 @@ async def test_get_all_on_a_loop_is_an_error_and_join_is_the_way() -> None:
 
 
 class Silent:
-    """One who never answers."""
+    """A target that never answers."""
 
     handling = None
 

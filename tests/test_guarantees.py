@@ -1,4 +1,4 @@
-"""What is promised, each promise with a test of its name. The README lists promise and test."""
+"""The promises, each with a test named after it. The README lists promises and tests."""
 
 import asyncio
 import threading
@@ -108,7 +108,7 @@ class Account(AggregateRoot):
 
 
 class GatedStore(InMemoryEventStore):
-    """Commits when the gate is open, fails with what is in `errors`, and runs `before` each commit."""
+    """Commits when the gate is open, fails with the errors in `errors`, and runs `before` each commit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -270,7 +270,7 @@ async def test_5_no_half_state() -> None:
 
 
 async def test_5_no_half_state_behind_a_failed_append() -> None:
-    """Commands decided upon events that then were not recorded are decided again on what is."""
+    """Commands decided on events that then were not recorded are decided again on the recorded ones."""
     store = GatedStore()
     async with ActorSystem(store, handlers=[]) as system:
         account = system.aggregate(Account, "alice")
@@ -288,7 +288,7 @@ async def test_5_no_half_state_behind_a_failed_append() -> None:
 
 
 async def test_6_at_least_once_in_order(tmp_path: Path) -> None:
-    """A handler sees what matches in log order, and after a restart continues from its checkpoint."""
+    """A handler sees matching events in log order, and continues from its checkpoint after a restart."""
     seen: list[int] = []
 
     @subscribe(topic_pattern="accounts.*", name="reader", start="earliest")
@@ -354,7 +354,7 @@ async def test_7_no_silent_loss() -> None:
 
 
 async def test_7_no_silent_loss_when_the_store_hangs() -> None:
-    """A system that must stop while its store hangs answers everybody: with what is known, or that it is not."""
+    """A system that must stop while its store hangs answers every ask: with the outcome, or that it is unknown."""
     store = GatedStore()
     async with ActorSystem(store, handlers=[], stop_timeout=0.01) as system:
         account = system.aggregate(Account, "alice")
@@ -401,7 +401,7 @@ async def test_8_no_hang_of_an_actor_that_never_answers() -> None:
 
 
 async def test_8_no_hang_of_actors_that_ask_each_other() -> None:
-    """A circle of asks ends at once with DeadlockError; more of it in test_asks.py."""
+    """A cycle of asks ends at once with DeadlockError; test_asks.py has more."""
 
     class Asks(Actor):
         async def on_receive(self, message: list[ActorRef[Any]]) -> object:
@@ -414,7 +414,7 @@ async def test_8_no_hang_of_actors_that_ask_each_other() -> None:
 
 
 async def test_9_isolation_of_handlers() -> None:
-    """A failing, slow or stuck handler delays nobody else, whether it blocks the loop's task or a thread."""
+    """A failing, slow or stuck handler delays no other, whether it blocks its task or a thread."""
     forever, never = asyncio.Event(), threading.Event()
     seen: list[int] = []
 
@@ -493,7 +493,7 @@ async def test_9_isolation_of_aggregates_and_actors() -> None:
 
 
 async def test_10_bounded_mailboxes() -> None:
-    """A mailbox refuses what is beyond its bound, and says so at once."""
+    """A mailbox refuses messages beyond its bound at once."""
     store = GatedStore()
     async with ActorSystem(store, handlers=[]) as system:
         account = system.aggregate(Account, "alice")
@@ -506,7 +506,7 @@ async def test_10_bounded_mailboxes() -> None:
 
 
 async def test_10_a_handler_that_cannot_keep_up_reads_the_log() -> None:
-    """It queues no more than its bound, and misses nothing."""
+    """It queues no more than its bound, and misses no event."""
     first, go_on = asyncio.Event(), asyncio.Event()
     seen: list[int] = []
 
@@ -567,7 +567,7 @@ class Scale(AggregateRoot):
 
 
 async def test_12_events_read_back_as_decided(tmp_path: Path) -> None:
-    """What ``apply_…`` saw is what the next process reads; what would be read otherwise is refused."""
+    """The next process reads the event that ``apply_…`` saw; an event that would be read differently is refused."""
     url = f"lmdb:{tmp_path}"
     async with ActorSystem(url, handlers=[]) as system:
         scale = system.aggregate(Scale, "s")
@@ -582,7 +582,7 @@ async def test_12_events_read_back_as_decided(tmp_path: Path) -> None:
 
 
 async def test_13_one_id_one_command(tmp_path: Path) -> None:
-    """A `command_id` that comes again with other contents is an error, never another command's reply."""
+    """A `command_id` that is sent again with other contents is an error, and never gets another command's reply."""
     first = Deposit(amount=10, command_id="order-4711")
     others = [
         Deposit(amount=11, command_id="order-4711"),
@@ -604,7 +604,7 @@ class Wished(DomainEvent):
 
 
 class Payer(ProcessManager):
-    """Pays into the account what is wished for."""
+    """Pays the requested amount into the account."""
 
     sends_to = (Account,)
     crashes = False
@@ -623,7 +623,7 @@ class Payer(ProcessManager):
 async def test_13_a_process_sends_each_command_once_in_effect_however_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its command took effect, it did not come to record so, and the account has long forgotten the command."""
+    """Its command took effect, the process did not record that, and the account no longer remembers the command."""
     settings = {"aggregates": [Account, Payer], "remember_commands": 16}
     handler = Payer.handler(start="earliest", max_attempts=1)
     monkeypatch.setattr(Payer, "crashes", True)

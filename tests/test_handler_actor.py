@@ -216,7 +216,7 @@ async def test_whatever_a_handler_raises_is_its_own_failure(kind: str, error: Ba
 
 
 async def test_a_plain_function_that_returns_a_coroutine_has_it_awaited() -> None:
-    """As a decorator does that wraps a coroutine function in a plain one; else events would be lost."""
+    """As a decorator does that wraps a coroutine function in a plain one; otherwise events would be lost."""
     store, seen = BankStore(), []
 
     async def really(event: Credited) -> None:
@@ -602,7 +602,7 @@ async def test_a_stuck_handler_loses_its_turn_and_others_continue(
 
 
 class GappyStore(BankStore):
-    """Positions only grow: nobody has promised that they grow by one."""
+    """Positions only grow: there is no promise that they grow by one."""
 
     async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
         page = await super().read_log(after // 10, limit)
@@ -616,7 +616,7 @@ class GappyStore(BankStore):
 async def test_a_handler_that_catches_up_does_not_overtake_those_of_higher_priority(
     store_type: type[BankStore],
 ) -> None:
-    """It has lost its turn to keep others waiting, not gained one before them."""
+    """It has lost the right to keep others waiting, and must not run before them."""
     store, order = store_type(), []
     gate, at_three, failed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""What operators ask of handlers: pause, resume, reset, retry; and taking one out of a running system."""
+"""Requests of operators to handlers: pause, resume, reset, retry; and removing a handler from a running system."""
 
 import asyncio
 import threading
@@ -32,7 +32,7 @@ from uno_actors.testing import ManualClock, inspect
 
 
 class Seen(list[int]):
-    """A handler and the amounts that it has handled; it fails at those that are `bad`."""
+    """A handler and the amounts that it has handled; it fails at the `bad` ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -559,7 +559,7 @@ asked = st.lists(
 
 
 class Operated:
-    """A store, whose one handler is asked for all sorts of things, from one run of a system to the next."""
+    """A store whose one handler gets all kinds of requests, from one run of a system to the next."""
 
     def __init__(self, options: dict[str, int], bad: set[int]) -> None:
         self.store = BankStore()

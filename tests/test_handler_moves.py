@@ -1,4 +1,4 @@
-"""Handlers whose names do not survive a move: which name they get, and what is told of it."""
+"""Handlers whose names do not survive a move: which names they get, and which warnings are given."""
 
 import subprocess
 import sys
@@ -53,7 +53,7 @@ def unnamed(function: Any = nothing, **options: Any) -> HandlerSpec:
 
 
 async def warned(url: str, *handlers: object) -> list[str]:
-    """What is told when a system with ``handlers`` starts."""
+    """The warnings when a system with ``handlers`` starts."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         async with ActorSystem(url, aggregates=[], handlers=handlers):
@@ -119,7 +119,7 @@ def test_a_module_that_is_run_is_called_as_it_is_imported(
 async def test_a_handler_resumes_at_a_checkpoint_saved_under_main(
     monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
-    """An earlier version of this program has called the module that was run ``__main__``."""
+    """An earlier version used the name ``__main__`` for a module that was run as a program."""
     async with open_store(url) as store:
         await store.append(*credited(1, 2, 3))
         await store.save_progress({"__main__.nothing": 1})
@@ -154,7 +154,7 @@ def test_the_checkpoint_of_a_handler_is(
     assert checkpoint_of(HandlerSpec(name, nothing), checkpoints, others) == position
 
 
-# --- what is told ---
+# --- warnings ---
 
 
 async def test_for_a_handler_named_after_its_code_the_line_to_write_is_logged(url: str) -> None:

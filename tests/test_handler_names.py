@@ -1,4 +1,4 @@
-"""The one rule for the names under which stores keep what is a handler's."""
+"""The one rule for the names under which stores keep the data of handlers."""
 
 import pytest
 from hypothesis import given

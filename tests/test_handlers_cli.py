@@ -70,7 +70,7 @@ def listed(path: Path, group: str = "handlers", *arguments: str) -> list[dict[st
 
 
 def in_store(path: Path, *handlers: Any) -> None:
-    """One run of a system with these handlers, until they have done with everything."""
+    """One run of a system with these handlers, until they have handled everything."""
 
     async def serve() -> None:
         async with LmdbEventStore(path, EVENTS) as store, served(store, *handlers) as system:

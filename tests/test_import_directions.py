@@ -31,11 +31,11 @@ SHARED_BY_STORES = {"files", "guards", "locks", "memory_nodes", "node_files", "f
 """Modules of uno_stores that are no store, and that stores share."""
 
 STORES_MAY_IMPORT = {"leaves", "store", "domain.events"}
-"""What a store needs of uno_actors: the port and what belongs to it, the registry of events, and leaves."""
+"""The parts of uno_actors that a store needs: the port and its values, the registry of events, and leaves."""
 
 
 def modules_of(package: str) -> dict[str, str]:
-    """The source of each module by its name inside of the package: ``errors``, ``testing.clock``, ``__init__``."""
+    """The source of each module by its name inside the package: ``errors``, ``testing.clock``, ``__init__``."""
     directory = PLACES[package]
     return {
         ".".join(path.relative_to(directory).with_suffix("").parts).removesuffix(".__init__"): path.read_text(
@@ -58,7 +58,7 @@ def imported(source: str) -> Iterator[str]:
 
 
 def imported_modules(source: str, package: str, known: Mapping[str, object]) -> set[str]:
-    """The modules of ``package`` that ``source`` imports, by their names inside of it."""
+    """The modules of ``package`` that ``source`` imports, by their names inside the package."""
     found = set()
     for name in imported(source):
         top, *path = name.split(".")
@@ -71,7 +71,7 @@ def imported_modules(source: str, package: str, known: Mapping[str, object]) -> 
 
 
 def package_of(module: str) -> str:
-    """The package in which a module of uno_actors stands; ``leaves`` for the modules directly in uno_actors."""
+    """The package of a module of uno_actors; ``leaves`` for the modules directly in uno_actors."""
     first, *rest = module.split(".")
     return first if rest or first in HEIGHT else "leaves"
 

@@ -1,4 +1,4 @@
-"""The journal commits in groups and tells each what came of it."""
+"""The journal commits in groups and reports each outcome."""
 
 import asyncio
 from collections.abc import Sequence
@@ -101,7 +101,7 @@ async def test_each_request_has_its_own_outcome() -> None:
     ("error", "expected"),
     [
         (StoreUnavailable("memory:", "away"), StoreUnavailable),  # the store knows: nothing was recorded
-        (OSError("what a stranger's store raises"), OutcomeUnknown),  # nobody knows
+        (OSError("what a stranger's store raises"), OutcomeUnknown),  # its outcome is unknown
         (SystemExit(1), OutcomeUnknown),
     ],
 )

@@ -1,4 +1,4 @@
-"""The keyed queue: which item may begin."""
+"""The keyed queue: which item may start."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -19,7 +19,7 @@ from uno_actors.testing import inspect
 
 
 class Notes(Actor):
-    """Writes down what it hears."""
+    """Records the messages that it gets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Notes(Actor):
 
 
 class Parent(Actor):
-    """Has children when it starts, and writes down in which order everybody stops."""
+    """Has children when it starts, and records the order in which all of them stop."""
 
     def __init__(self, name: str, stopped: list[str], children: int = 0) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class StopsSlowly(Actor):
 
 
 async def test_an_actor_has_ended_only_when_its_on_stop_has_even_if_two_threads_come_for_its_turns() -> None:
-    """A thread that was woken once too often comes to rest while another one stops the actor."""
+    """A thread that was woken once too often becomes idle while another one stops the actor."""
     async with ActorSystem(handlers=[]) as system:
         ref = await system.spawn(StopsSlowly)
         cell = ref.actor_inbox.cell
@@ -231,7 +231,7 @@ async def test_watching_an_actor_that_is_already_dead_sends_terminated_at_once()
 
 
 class Sorted(Notes):
-    """Has room for one message, and an order of messages that knows nothing of `Terminated`."""
+    """Has room for one message, and a priority function that does not know `Terminated`."""
 
     mailbox = MailboxPolicy(capacity=1, priority=len)
 
@@ -253,7 +253,7 @@ async def test_terminated_reaches_a_full_mailbox_too_and_before_other_messages()
         watcher.tell("full")
         for watched in (first, second):
             cell.actor.watch(watched)
-            assert await watched.stop(block=False), "whoever waits for the end hears of it"
+            assert await watched.stop(block=False), "a caller that waits for the end is notified"
         cell.actor.gate.set()
         await until(lambda: watcher.statistics().handled == 4)
         heard = await watcher.ask("and?")
@@ -277,7 +277,7 @@ async def test_an_actor_of_threads_cannot_be_watched_and_says_so() -> None:
 
 
 class Ticks(Notes):
-    """Starts the timers that its messages ask for."""
+    """Starts the timers that its messages request."""
 
     async def on_receive(self, message: Any) -> Any:
         match message:

@@ -46,7 +46,7 @@ FAULTS: dict[str, type[BaseException]] = {
 
 
 class Life:
-    """What a test knows of one actor, whatever becomes of its instances."""
+    """What a test knows about one actor, across its instances."""
 
     def __init__(self) -> None:
         self.handled: list[int] = []
@@ -141,7 +141,7 @@ class Tally(AggregateRoot):
 
 
 def ended_with(reply: Future[Any]) -> Any:
-    """The value of a reply that has come, or its error, which is no cancellation and no exit."""
+    """The value of a reply that has arrived, or its error, which is neither a cancellation nor an exit."""
     assert reply.done()
     try:
         return reply.get(timeout=0)
@@ -150,7 +150,7 @@ def ended_with(reply: Future[Any]) -> Any:
 
 
 class CellHost:
-    """The least home that a supervised actor needs."""
+    """The minimal host that a supervised actor needs."""
 
     def __init__(self, clock: ManualClock) -> None:
         self.clock = clock

@@ -1,4 +1,4 @@
-"""Which records a filter selects: as a table, and against a model that is slow and simple."""
+"""Which records a filter selects: as a table, and against a slow and simple model."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Limits of tests grow with what the machine has to do besides."""
+"""Limits of tests grow with the other load of the machine."""
 
 import os
 

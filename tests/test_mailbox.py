@@ -120,7 +120,7 @@ def test_a_stop_signal_is_accepted_by_a_full_mailbox() -> None:
 
 
 class Ended:
-    """Stands for the news that a watched actor has ended; no priority function knows it."""
+    """Stands for the signal that a watched actor has ended; no priority function knows it."""
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_closing_skips_an_ask_that_has_timed_out_and_answers_those_behind_it() -
 
 
 def test_no_ask_is_lost_between_putting_and_closing() -> None:
-    """Whichever comes first: each ask is in the mailbox's answers."""
+    """Whichever comes first, the mailbox answers each ask."""
     for _ in range(100):
         mailbox = make_mailbox()
         asks = [ask() for _ in range(20)]
@@ -239,7 +239,7 @@ def test_no_ask_is_lost_between_putting_and_closing() -> None:
 
 
 def until_parked(mailbox: Any, count: int = 1) -> None:
-    """Wait until so many messages wait for room; the deadline is that of the test."""
+    """Wait until ``count`` messages wait for room; the deadline is that of the test."""
     while len(mailbox._parked) < count:
         threading.Event().wait(0.001)
 
@@ -380,7 +380,7 @@ def test_a_priority_mailbox_drops_the_oldest_and_not_the_first_in_line() -> None
 def test_every_message_is_taken_answered_or_dead(
     steps: list[tuple[int, bool]], capacity: int, overflow: Any, by: Any
 ) -> None:
-    """Whatever the policy, nothing is lost in silence, and never more than the bound waits."""
+    """Whatever the policy, nothing is lost silently, and never do more messages wait than the bound allows."""
     mailbox = make_mailbox(MailboxPolicy(capacity=capacity, overflow=overflow, priority=by))
     mailbox.dead = DeadMessages()
     handled: list[object] = []

@@ -86,7 +86,7 @@ def named(system: ActorSystem, name: str) -> Any:
 
 
 class Passes(Actor):
-    """Asks the first of those who are named, which asks the next; they may be named twice."""
+    """Asks the first of the named actors, which asks the next; a name may occur twice."""
 
     async def on_receive(self, path: tuple[ActorSystem, list[str]]) -> str:
         system, names = path
@@ -199,7 +199,7 @@ class Load:
 
 
 def threads(before: Collection[threading.Thread] = ()) -> list[str]:
-    """Those of worker threads and loops of ours that were not there ``before``, in another test."""
+    """Our worker threads and loop threads that did not exist ``before``, in another test."""
     return [
         thread.name
         for thread in threading.enumerate()
@@ -218,7 +218,7 @@ async def test_a_system_that_stops_under_load_answers_every_ask_and_leaves_no_th
 
 
 async def test_a_command_sent_after_the_end_by_abandoned_code_is_answered_at_once() -> None:
-    """A handler's thread that was left to itself may go on asking: it must not be there for another ask's time."""
+    """An abandoned thread of a handler may keep asking: it must not wait for the timeout of another ask."""
     load = Load("memory:", random.Random(1))
     await load.system.start()
     runtime, system = load.system._runtime, load.system
@@ -264,7 +264,7 @@ def test_memory_is_the_same_after_each_of_many_systems_in_one_process(
 
 
 def anonymous_memory() -> int:
-    """Bytes that are this process's own, when the allocator has given back what it only keeps."""
+    """Bytes that belong to this process alone, after the allocator has returned its free memory."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""Readers of an end that others move faster than they read: each comes to an end all the same."""
+"""Readers whose log or stream grows faster than they read: each still comes to an end."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -13,7 +13,7 @@ from uno_actors import Actor, ActorRef, ActorSystem, AskTimeout, MailboxFull, Ma
 
 
 class OfPykka(pykka.ThreadingActor):
-    """As pykka's users have written it."""
+    """An actor as users of pykka write it."""
 
     def __init__(self, greeting: str = "hello") -> None:
         super().__init__()
@@ -82,7 +82,7 @@ async def test_all_of_its_functions_run_on_one_thread_that_ends_with_it(system: 
 
 
 async def test_it_has_all_features_of_other_actors(system: ActorSystem) -> None:
-    """A bounded mailbox, times for asks, death watch, statistics."""
+    """A bounded mailbox, timeouts of asks, death watch, statistics."""
 
     class Watches(Actor):
         def __init__(self) -> None:

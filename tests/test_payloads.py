@@ -1,4 +1,4 @@
-"""What is recorded of an event is what was decided: read by a fresh process it is equal, type for type, or refused."""
+"""An event is recorded as it was decided: read by a fresh process it is equal, type for type, or it is refused."""
 
 import dataclasses
 import enum
@@ -233,7 +233,7 @@ def event_class(annotation: Any) -> type[DomainEvent]:
 
 @st.composite
 def events(draw: st.DrawFn) -> DomainEvent:
-    """An event with one field, of a class of its own, as its author makes it."""
+    """An event with one field, of its own class, as its author makes it."""
     annotation, values = draw(kinds())
     kind = event_class(annotation)
     value = draw(values)
@@ -279,7 +279,7 @@ def same(one: Any, other: Any) -> bool:  # noqa: PLR0911 - one for each kind
 
 
 class Diary(AggregateRoot):
-    """Keeps what its events were when they were applied."""
+    """Keeps its events as they were when they were applied."""
 
     def __init__(self, id: str) -> None:
         super().__init__(id)
@@ -290,7 +290,7 @@ class Diary(AggregateRoot):
 
 
 def check_decided_is_read(event: DomainEvent) -> bool:
-    """Whether the event is recorded; if it is, what was applied and what is read are what it was."""
+    """Whether the event is recorded; if it is, the applied event and the event that is read equal it."""
     diary = Diary("d")
     try:
         diary.register_event(event)
@@ -431,7 +431,7 @@ def test_values_that_plain_msgpack_does_not_carry_are_recorded_all_the_same(even
 
 
 def read_again(event: DomainEvent) -> DomainEvent:
-    """``event`` as it is read after it was recorded."""
+    """``event`` as it is read after recording."""
     return to_event(unpack(pack(to_record(as_recorded(event))), "a test"), EventRegistry([type(event)]))
 
 
@@ -550,7 +550,7 @@ def test_a_time_keeps_its_offset_and_not_the_name_of_its_zone() -> None:
 
 
 def test_payloads_recorded_before_tags_existed_can_still_be_read() -> None:
-    """Bytes of a store of the first release: times in UTC as instants, all else as plain msgpack."""
+    """Bytes of a store of the first release: times in UTC as instants, everything else as plain msgpack."""
     data = bytes.fromhex("82 a27768 d6ff665a6480 a26e6f a3312e35")
     kind = create_model("Old", __base__=DomainEvent, wh=(datetime, ...), no=(Decimal, ...))
     record = to_record(kind(wh=datetime(2024, 6, 1, tzinfo=UTC), no=Decimal("1.5")))

@@ -1,4 +1,4 @@
-"""Process managers: state for each correlation id, and commands whose ids follow from what caused them."""
+"""Process managers: state for each correlation id, and commands whose ids are derived from their causes."""
 
 import math
 from collections.abc import AsyncIterator, Sequence
@@ -315,7 +315,7 @@ async def test_an_event_that_comes_again_when_its_commands_are_long_forgotten_se
 async def test_a_process_reacts_to_a_refused_command_and_does_not_try_it_again(
     system: ActorSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even when it would be accepted by now: the process has gone another way."""
+    """Not even if it would be accepted by now: the process has moved on."""
     monkeypatch.setattr(Parcel, "works", False)
     await system.aggregate(Order, "order-1").ask(PlaceOrder(count=3))
     await system.settled()
@@ -337,7 +337,7 @@ async def test_a_refusal_without_a_reaction_becomes_a_dead_letter_that_says_so(s
 
 
 async def test_events_without_a_reaction_are_not_even_decoded(system: ActorSystem) -> None:
-    """Nor do types that this program does not know stop a process."""
+    """Event types that this program does not know do not stop a process either."""
 
     class Elsewhere(DomainEvent):
         """Recorded by another program."""
@@ -352,7 +352,7 @@ async def test_events_without_a_reaction_are_not_even_decoded(system: ActorSyste
 
 
 class DyingStore(InMemoryEventStore):
-    """Commits so many times more; the last of these is done and not told, as if the process had been killed."""
+    """Commits a number of times more; the last commit is done but not reported, as if the process had been killed."""
 
     def __init__(self) -> None:
         super().__init__(EVENTS)
@@ -384,7 +384,7 @@ async def running(
 
 
 async def go_on_without_it(store: InMemoryEventStore) -> None:
-    """More events in the streams to which the process sends than their aggregates remember the commands of."""
+    """Add more events to the streams to which the process sends than their aggregates remember commands for."""
     async with running(store, handles=False) as system:
         for _ in range(10):
             await system.aggregate(Stock, "shelf").ask(Release(count=0))
@@ -395,7 +395,7 @@ async def go_on_without_it(store: InMemoryEventStore) -> None:
 async def test_a_process_that_is_killed_after_any_write_sends_no_command_twice_in_effect(
     monkeypatch: pytest.MonkeyPatch, works: bool, snapshot_every: int
 ) -> None:
-    """Killed, and started again when the aggregates have long forgotten what it had sent."""
+    """Killed, and started again when the aggregates no longer remember the commands that it had sent."""
     monkeypatch.setattr(Parcel, "works", works)
     monkeypatch.setattr(InMemoryEventStore, "close", still_open)
     wanted = ["OrderPlaced", "StockReserved", "ParcelPacked" if works else "StockReleased"]
@@ -406,7 +406,7 @@ async def test_a_process_that_is_killed_after_any_write_sends_no_command_twice_i
 
 
 async def dies_and_goes_on(commits: int, wanted: list[str], snapshot_every: int) -> bool:
-    """Whether a process that is killed after so many commits was killed at all; either way it ends as wanted."""
+    """Whether a process to be killed after ``commits`` commits was killed at all; either way it ends as expected."""
     store = DyingStore()
     await go_on_without_it(store)
     async with running(store, handles=False) as system:
@@ -430,7 +430,7 @@ async def dies_and_goes_on(commits: int, wanted: list[str], snapshot_every: int)
 
 
 async def still_open(self: InMemoryEventStore) -> None:
-    """What is in memory is there for the next system."""
+    """The store in memory is kept for the next system."""
 
 
 class Weigh(Command[Any]):
@@ -482,7 +482,7 @@ async def test_a_process_may_send_a_command_again_whatever_its_first_reply_or_co
 
 
 async def test_one_command_id_sent_to_two_aggregates_begins_two_processes(system: ActorSystem) -> None:
-    """The key of a request, say: the correlation id is not taken from it."""
+    """Such as the key of a request: the correlation id is not taken from it."""
     for name in ("order-1", "order-2"):
         await system.aggregate(Order, name).ask(PlaceOrder(count=3, command_id="request-1"))
     await system.settled()

@@ -47,7 +47,7 @@ DIFFERENCES: list[tuple[str, list[Supervisor], list[Supervisor], Difference]] = 
         ),
     ),
     (
-        "other rules, and nobody is disturbed",
+        "other rules, and no child is disturbed",
         [a_tree(A)],
         [a_tree(A, max_restarts=9)],
         Difference((), (), (Change(a_tree(A, max_restarts=9)),)),
@@ -99,7 +99,7 @@ def test_only_children_that_differ_are_stopped_and_started(
 
 
 class Witness(Actor):
-    """Tells when it starts and stops."""
+    """Records when it starts and stops."""
 
     told: list[str] = []  # noqa: RUF012 - tests look at it
 
@@ -241,7 +241,7 @@ async def test_a_handler_continues_at_its_checkpoint_with_other_options(path: Pa
 
 
 async def test_the_budget_is_that_of_the_new_file(path: Path) -> None:
-    """A supervisor that runs on gives up by its new rules."""
+    """A supervisor that keeps running gives up by its new rules."""
     text = '[[supervisors]]\nname = "s"\nbackoff = { initial = "0s" }\nmax_restarts = 100\n' + (
         '[[supervisors.actors]]\nname = "a"\nactor = "test_reload:Witness"\nargs = ["a"]\n'
     )

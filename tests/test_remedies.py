@@ -1,4 +1,4 @@
-"""What is easily forgotten or mistaken ends with an error that says what to write instead."""
+"""Common mistakes end with an error that says what to write instead."""
 
 import asyncio
 import copy

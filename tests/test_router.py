@@ -1,4 +1,4 @@
-"""Who gets which events, and in which order of priorities."""
+"""Which handlers get which events, and in which order of priorities."""
 
 import asyncio
 from collections.abc import Callable
@@ -97,7 +97,7 @@ async def test_a_type_that_is_registered_while_the_system_runs_is_matched() -> N
     async with system_of(store, handler) as system:
         await store.append(BonusCredited(amount=1))
         await system.settled()
-        assert seen == [], "nobody can know that it is a kind of Credited"
+        assert seen == [], "its class is not known to be a kind of Credited yet"
         store.event_registry.register(BonusCredited)
         await store.append(BonusCredited(amount=2))
         await system.settled()
@@ -277,7 +277,7 @@ async def test_events_given_back_by_a_full_handler_do_not_advance_those_still_be
 def test_a_handler_that_falls_behind_during_delivery_disturbs_no_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Handing out makes one give back, which makes others move on: each sees the order of the log."""
+    """Dispatching makes one give events back, which moves others forward: each sees the order of the log."""
     monkeypatch.setattr("uno_actors.handlers.subscription.CAPACITY", 2)
     clock = ManualClock()
     full = Subscription(HandlerSpec("full", print, priority=HIGH), 0, EVENTS, clock, live=True)

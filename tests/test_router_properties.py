@@ -1,4 +1,4 @@
-"""Random events, handlers, priorities and failures against a simple model of what must come out."""
+"""Random events, handlers, priorities and failures against a simple model of the expected results."""
 
 import asyncio
 from collections import Counter
@@ -22,7 +22,7 @@ Event = Credited | Debited
 
 @dataclass(frozen=True)
 class Handler:
-    """What a handler wants, and how often it fails at which event."""
+    """The events that a handler wants, and how often it fails at which event."""
 
     name: str
     priority: EventPriority
@@ -82,7 +82,7 @@ def scenarios(draw: st.DrawFn) -> tuple[list[list[Event]], list[Handler]]:
 
 
 class Run:
-    """Runs a scenario and writes down, in one list, what each handler began and ended."""
+    """Runs a scenario and records, in one list, what each handler started and finished."""
 
     def __init__(self, handlers: list[Handler]) -> None:
         self.handlers = handlers

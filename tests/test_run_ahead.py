@@ -1,4 +1,4 @@
-"""Commands of one aggregate that run ahead of a disk which refuses, fails and is shared: against what is recorded."""
+"""Commands of one aggregate that run ahead of a disk that refuses, fails and is shared, compared with the records."""
 
 import asyncio
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ ALICE = StreamId("Account", "alice")
 
 
 class FaultyStore(InMemoryEventStore):
-    """Refuses credits of `TOO_LARGE` and more; ``faults`` tells what else befalls each commit."""
+    """Refuses credits of `TOO_LARGE` and more; ``faults`` says what else happens to each commit."""
 
     def __init__(self, faults: Sequence[str] = ()) -> None:
         super().__init__(EVENTS)

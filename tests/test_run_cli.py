@@ -338,7 +338,7 @@ def test_malformed_requests_do_not_harm_the_system(service: Running) -> None:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where sockets may lie: with a shorter path than that of the test."""
+    """A directory for sockets, with a shorter path than that of the test."""
     with tempfile.TemporaryDirectory() as directory:
         monkeypatch.setattr(tempfile, "tempdir", directory)
         monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
@@ -384,7 +384,7 @@ def test_a_relative_directory_for_sockets_is_ignored(short: Path, monkeypatch: p
 
 
 def test_a_system_is_found_from_another_environment(service: Running) -> None:
-    """A service manager has another one than a login has."""
+    """A service manager has another environment than a login shell."""
     service.environment["TMPDIR"] = service.environment.pop("XDG_RUNTIME_DIR")
     service.begin(FILE.replace("lmdb:${DATA}", "memory:"))
     service.until(lambda: [*Path(service.environment["TMPDIR"]).rglob("*.sock")])

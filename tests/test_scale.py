@@ -95,7 +95,7 @@ async def test_an_actor_costs_little_memory_and_little_garbage_collection() -> N
 
 
 async def test_an_idle_aggregate_costs_little_and_passivation_gives_everything_back(tmp_path: Path) -> None:
-    """At most 1.5 KB beyond its own state: no mailbox, no task, no timer while nobody talks to it."""
+    """At most 1.5 KB beyond its own state: no mailbox, no task, no timer while it gets no command."""
     count = 2000
     names = [f"counter-{number}" for number in range(count)]
     clock = ManualClock()
@@ -132,13 +132,15 @@ async def test_an_idle_aggregate_costs_little_and_passivation_gives_everything_b
             active = tracemalloc.get_traced_memory()[0] - empty
             assert system.statistics().active_aggregates == count
             assert (active - own) / count <= 1500
-            assert (await passivated() - empty) / count < 150, "but for what the process caches meanwhile"
+            assert (await passivated() - empty) / count < 150, (
+                "except for what the process caches in the meantime"
+            )
     finally:
         tracemalloc.stop()
 
 
 def own_memory() -> int:
-    """KiB of the process that no file backs: pages of the store's map are the kernel's to take away."""
+    """KiB of the process that no file backs: the kernel may drop pages of the store's map."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
 

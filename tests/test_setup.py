@@ -1,4 +1,4 @@
-"""`.ci/setup`, by which `make` sets up `.venv`: with scripts for Python and pip that fail as they are told."""
+"""`.ci/setup`, by which `make` sets up `.venv`: with scripts for Python and pip that fail on demand."""
 
 import os
 import pty

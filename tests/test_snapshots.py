@@ -56,7 +56,7 @@ async def credit(system: ActorSystem, times: int = 1) -> None:
 
 
 async def balance(store: EventStore, **changed: Any) -> tuple[int, int]:
-    """Of a new system: the balance, and how many events were replayed for it."""
+    """The balance in a new system, and how many events were replayed for it."""
     async with running(store, **changed) as (system, _):
         found = await system.aggregate(Account, "alice").ask(Balance())
         return found, system.statistics().events_replayed
@@ -158,7 +158,7 @@ async def test_a_command_that_fails_after_its_event_leaves_no_trace_in_it() -> N
 async def test_a_command_is_remembered_though_a_snapshot_is_saved_after_it_while_another_system_loads() -> (
     None
 ):
-    """The load has asked for the end of the stream, version 1, when the snapshot of version 3 is saved."""
+    """The load has read the end of the stream, version 1, before the snapshot of version 3 is saved."""
 
     class Overtaken(BankStore):
         def __init__(self) -> None:
@@ -345,7 +345,7 @@ def test_state_of_annotated_classes_comes_back() -> None:
 
 
 class Shelf(AggregateRoot):
-    """Its state cannot be restored by itself."""
+    """Its state cannot be restored without hooks."""
 
     def __init__(self, id: str) -> None:
         super().__init__(id=id)
@@ -534,7 +534,7 @@ class PersonV3(PersonV1):
 async def test_a_stream_of_three_schemas_replays_into_todays_aggregate_past_snapshots_of_older_ones(
     tmp_path: Path,
 ) -> None:
-    """Each program in its turn reads what the older ones recorded and leaves a snapshot of its own schema."""
+    """Each program in turn reads the events of the older ones and leaves a snapshot of its own schema."""
     homes: list[Any] = []
     steps: list[tuple[type[AggregateRoot], type[DomainEvent], list[dict[str, str]]]] = [
         (PersonV1, MovedV1, [{"to": "Elm 1, Graz"}, {"to": "Oak 2, Linz"}]),

@@ -1,4 +1,4 @@
-"""A system that stops, fails or is left alone in awkward moments: nobody is kept waiting, nothing is stuck."""
+"""A system that stops, fails or is abandoned at awkward moments: no caller keeps waiting, nothing is stuck."""
 
 import asyncio
 import multiprocessing
@@ -33,7 +33,7 @@ def credited(amount: int) -> Credited:
 async def test_a_stop_under_load_answers_every_accepted_command_with_its_certain_outcome(
     tmp_path: Path,
 ) -> None:
-    """Nobody hears OutcomeUnknown from a healthy store, and what comes after the stop began is refused."""
+    """A healthy store never gives OutcomeUnknown, and commands sent after the stop began are refused."""
     outcomes: list[object] = []
     async with ActorSystem(f"lmdb:{tmp_path / 'store'}", handlers=[]) as system:
 

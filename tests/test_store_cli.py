@@ -39,7 +39,7 @@ MOMENT = datetime(2024, 2, 29, 12, 30, 59, 123456, tzinfo=UTC)
 
 
 class Weighed(DomainEvent):
-    """An event of which the command knows no class: it is in no registry that it asks."""
+    """An event whose class the command does not know: it is in no registry that the command uses."""
 
     grams: Any = 0
 
@@ -458,7 +458,7 @@ def test_a_check_that_is_cancelled_ends_soon(path: Path) -> None:
 
 
 def test_verify_finds_no_fault_while_others_write(path: Path) -> None:
-    """The file changes under it, and nothing is wrong."""
+    """The file changes during the check, and there is no fault."""
 
     async def work() -> Any:
         async with LmdbEventStore(path, EventRegistry([Weighed])) as store:
@@ -709,7 +709,7 @@ def test_a_copy_names_the_event_that_its_target_refuses(path: Path, tmp_path: Pa
     url = f"lmdb:{tmp_path}/copy?max_event_size=2000"
     result = CliRunner().invoke(cli.app, ["store", "copy", f"lmdb:{path}", url])
     assert "the source's event at position 57, Weighed of Parcel<large> version 1: " in str(result.exception)
-    assert len(all_of(tmp_path / "copy")[0]) == 56  # and the copy can go on where the rest fits
+    assert len(all_of(tmp_path / "copy")[0]) == 56  # and the copy can resume where the rest fits
 
 
 # --- the store of a configuration file ---------------------------------------------------------------------

@@ -36,7 +36,7 @@ async def everything(store: EventStore) -> tuple[list[StoredRecord], dict[str, i
 
 @pytest.fixture
 async def source(tmp_path: Path) -> str:
-    """The URL of an LMDB store with commands that were answered, a projection, and progress."""
+    """The URL of an LMDB store with handled commands, a projection, and progress."""
     url = f"lmdb:{tmp_path}/source"
     async with ActorSystem(url, aggregates=[Account], handlers=[Counts]) as system:
         for number in range(40):
@@ -166,7 +166,7 @@ async def test_a_target_with_its_own_checkpoints_is_refused(stores: Stores) -> N
 
 
 async def test_a_target_with_its_own_dead_letters_is_refused(stores: Stores) -> None:
-    """As after a copy that was cut short, if the source's was retried or dropped before the copy went on."""
+    """As after an interrupted copy, if the source's was retried or dropped before the copy was resumed."""
     source, target = stores
     await source.append(*noted("1", "2"))
     await source.save_progress({}, [LETTER._replace(position=1)])

@@ -94,7 +94,7 @@ URLS = st.builds(
 
 
 def shown_by(url: str, file: Path) -> list[str]:
-    """All that can be seen of a URL that leads nowhere."""
+    """All texts that show a URL that leads nowhere."""
     shown = [
         without_password(url),
         str(InvalidStoreUrl(url, [], f"cannot read {url}")),

@@ -1,4 +1,4 @@
-"""Live subscriptions and long scans: what is left behind when they are left, and who gets to run meanwhile."""
+"""Live subscriptions and long scans: they leave nothing behind, and other tasks run at the same time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ async def take(store: EventStore, into: list[int]) -> None:
 
 
 async def test_a_cancelled_subscription_leaves_nothing_behind(store: EventStore) -> None:
-    """Whether it is cancelled before it starts, in the middle of the history, or while it waits."""
+    """Even if it is cancelled before it starts, in the middle of the history, or while it waits."""
     await store.append(*ticks(STRIDE * 3))
     for reached in (0, 1, STRIDE * 3):
         taken: list[int] = []
@@ -102,7 +102,7 @@ async def test_a_store_that_fails_is_not_mistaken_for_one_that_was_closed() -> N
 
 
 async def test_others_get_the_loop_while_a_long_log_is_searched(store: EventStore) -> None:
-    """Also where nothing matches, and where the reader itself waits for nothing."""
+    """Also if nothing matches, and if the reader itself never waits."""
     count = STRIDE * 40
     await store.append(*ticks(count))
     rounds = 0

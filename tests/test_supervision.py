@@ -1,4 +1,4 @@
-"""Trees of supervisors at work: actors, handlers and supervisors under one roof, on a clock turned by hand."""
+"""Trees of supervisors at work: actors, handlers and supervisors together, on a manual clock."""
 
 import asyncio
 import itertools
@@ -35,11 +35,11 @@ AT_ONCE = Backoff(initial=0, max=0)
 
 
 class Diary(list[str]):
-    """What actors write down."""
+    """The record that actors write."""
 
 
 class Member(Actor):
-    """Writes down its starts, stops and messages; does what its messages say."""
+    """Records its starts, stops and messages; does what its messages say."""
 
     def __init__(self, name: str, diary: Diary) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Poison:
 
 
 class FailsOnce(Member):
-    """Fails at a `Poison` and manages it when it comes again."""
+    """Fails at a `Poison` and handles it at the second attempt."""
 
     async def on_receive(self, message: Any) -> Any:
         if not isinstance(message, Poison):
@@ -84,7 +84,7 @@ class FailsOnce(Member):
 
 
 def gated(gate: asyncio.Event) -> type[Member]:
-    """Members of which the second start waits for ``gate``."""
+    """Actors whose second start waits for ``gate``."""
     starts = itertools.count(1)
 
     class Gated(Member):

@@ -24,7 +24,7 @@ PLAIN = Backoff(initial=0.1, max=10.0, factor=2.0, jitter=0.0)
         (PLAIN, 3, 0.999, 0.8),  # without jitter chance changes nothing
         (Backoff(1, 10, 1, 0), 5, 0.0, 1.0),  # a factor of one: constant
         (Backoff(1, 10, 2, 0.5), 0, 0.0, 1.0),  # jitter takes nothing at chance 0
-        (Backoff(1, 10, 2, 0.5), 0, 0.5, 0.75),  # and its share of chance beyond
+        (Backoff(1, 10, 2, 0.5), 0, 0.5, 0.75),  # and its random share beyond
         (Backoff(1, 10, 2, 1.0), 0, 0.75, 0.25),  # with full jitter nearly all
         (Backoff(1, 10, 2, 0.5), 9, 0.5, 7.5),  # jitter comes after the cap
         (Backoff(0, 0), 4, 0.3, 0.0),  # no wait at all

@@ -1,4 +1,4 @@
-"""What a supervisor decides, rule by rule, with the vectors of OTP's documentation, and against a simple model."""
+"""The decisions of a supervisor, rule by rule, with the examples of OTP's documentation, and against a simple model."""
 
 from dataclasses import replace
 from typing import Any
@@ -49,7 +49,7 @@ def fail(
 
 
 def restarted(it: SupervisorState, decision: Decision, now: float) -> SupervisorState:
-    """All of the group have started again."""
+    """Note that the whole group has started again."""
     assert isinstance(decision, RestartGroup)
     for name in decision.start:
         it = it.started(name, now)
@@ -118,7 +118,7 @@ def test_a_temporary_child_is_forgotten_as_a_bystander_too() -> None:
 
 
 def crash(it: SupervisorState, at: list[float], name: str = "a") -> tuple[list[str], SupervisorState]:
-    """What came of crashes at these moments, each after the restart from the one before."""
+    """The decisions after crashes at these moments, each after the restart from the one before."""
     kinds = []
     for now in at:
         it, decision = fail(it, name, now)
@@ -304,7 +304,7 @@ def test_whatever_happens_the_rules_hold(
     budget: int,
     happenings: list[tuple[str, str, float]],
 ) -> None:
-    """Against a model that keeps, in plain sets and lists, what OTP's documentation says in words."""
+    """Against a model that keeps, in plain sets and lists, the rules of OTP's documentation."""
     it = state(*zip(NAMES, restarts, strict=True), strategy=strategy, max_restarts=budget, within=2.0)
     alive, waiting, incidents, now = list(NAMES), set[str](), list[float](), 0.0
     kind_of = dict(zip(NAMES, restarts, strict=True))

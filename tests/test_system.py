@@ -45,7 +45,7 @@ def registry(own_handlers: HandlerRegistry) -> HandlerRegistry:
 
 
 class ThreadStore(InMemoryEventStore):
-    """Of the bank, and made on any thread: without an event of asyncio's."""
+    """A bank store that can be made on any thread: it has no asyncio event."""
 
     def __init__(self) -> None:
         super().__init__(EVENTS)
@@ -600,7 +600,7 @@ async def test_supervisors_of_one_system_restart_their_own_handlers_only() -> No
 
 
 class Waits(Actor):
-    """Starts when ``condition`` holds: so long the system is starting."""
+    """Starts only when ``condition`` holds: until then the system is starting."""
 
     def __init__(self, condition: Callable[[], object]) -> None:
         super().__init__()

@@ -230,4 +230,4 @@ def test_a_lookup_follows_only_branches_that_match_the_topic() -> None:
 
     count(trie._root)
     assert trie.match("flights.a7.departed") == [7]
-    assert walked <= 12  # three questions at each of at most four nodes; there are 2,002 nodes
+    assert walked <= 12  # three look-ups in each of at most four nodes; there are 2,002 nodes

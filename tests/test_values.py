@@ -70,7 +70,7 @@ def through_bytes(value: object) -> Any:
 
 
 def same(one: object, other: object) -> bool:  # noqa: PLR0911 - one for each kind
-    """Equal, of the same types all the way down, and told apart where == does not."""
+    """Equal, of the same types all the way down, and distinguished where == does not."""
     if type(one) is not type(other):
         return False
     match one:
@@ -233,7 +233,7 @@ def test_classes_are_found_in_fields_of_fields_and_two_of_one_name_in_none() -> 
 
 
 def test_no_class_is_missed_however_many_annotations_there_are() -> None:
-    """The annotations that are looked through are made for the purpose, and gone after it."""
+    """The annotations to search are made for this test, and collected after it."""
     for _ in range(300):
         assert len(classes_in(list[Item] | dict[str, Rights])) == 6
 

@@ -95,7 +95,7 @@ async def test_code_that_keeps_holding_is_named_again_after_twice_the_time(named
 
 
 async def test_a_worker_that_waits_for_a_reply_holds_nothing(named: Named) -> None:
-    """A spare thread takes its place, and so it is not missed."""
+    """A spare thread takes its place."""
     gate = asyncio.Event()
 
     class Slow(Actor):

@@ -23,7 +23,7 @@ EXPECTED: dict[str, Any] = json.loads((WRITTEN / "expected.json").read_text())
 KINDS = sorted(EXPECTED)
 FOUND = sorted(EXPECTED["lmdb"]["found"])
 MAY_GAIN_FIELDS = ("events", "dead letters", "handlers", "snapshots")
-"""Parts whose classes are the framework's: a later version may say more of each, and not less."""
+"""Parts whose classes belong to the framework: a later version may add fields, and not remove any."""
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::uno_actors.HandlerNameWarning"
@@ -101,7 +101,7 @@ def test_operator_commands_find_the_same(reading: ModuleType, kind: str, path: P
 async def test_a_system_resumes_where_the_earlier_one_ended(
     reading: ModuleType, kind: str, path: Path
 ) -> None:
-    """Commands that come again, handlers behind their checkpoints, views, a process, requests of operators, bridges.
+    """Repeated commands, handlers with their checkpoints, views, a process, requests of operators, bridges.
 
     Nothing is handled again, nothing is left out, and nothing is kept under another name than before.
     """
@@ -130,7 +130,7 @@ def test_what_is_left_to_handle_was_not_handled_before() -> None:
 
 @pytest.fixture(scope="module")
 def stores_of_today(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Stores in which today's program has done the same, each written by a process of its own."""
+    """Stores in which today's program has done the same, each written by its own process."""
     paths = {kind: tmp_path_factory.mktemp("today") / kind for kind in KINDS}
     writers = [
         subprocess.Popen([sys.executable, "-W", "ignore", WRITTEN / "write.py", "--store", kind, path])
@@ -142,7 +142,7 @@ def stores_of_today(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
 
 @pytest.fixture
 def written_now(reading: ModuleType, kind: str, stores_of_today: dict[str, Path]) -> dict[str, list[Any]]:
-    """The raw records of the store of this kind, without what is chance in them."""
+    """The raw records of the store of this kind, without their random parts."""
     found: dict[str, list[Any]] = as_json(reading.without_chance(reading.raw(kind, stores_of_today[kind])))
     return found
 

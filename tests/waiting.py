@@ -29,7 +29,7 @@ async def checkpoint_is(store: EventStore, name: str, position: int) -> bool:
 
 
 async def soon(condition: Callable[[], object]) -> None:
-    """As `until`, looking at each turn of the loop: for what may be over within a millisecond."""
+    """As `until`, but checking on every turn of the loop, for conditions that may last less than a millisecond."""
     while not condition():  # noqa: ASYNC110 - conditions have many causes
         await asyncio.sleep(0)
 

@@ -134,7 +134,7 @@ async def in_flight(count: int, clients: int, one: Callable[[int], Awaitable[obj
 
 
 async def in_turn(*works: Callable[[], Awaitable[float]], rounds: int = 3) -> list[float]:
-    """The medians of several measurements, taken in turn: disks and the turns of threads have their moods."""
+    """The medians of several measurements, taken in turn, because disks and thread switches vary."""
     measured = [[await work() for work in works] for _ in range(rounds)]
     return [statistics.median(figures) for figures in zip(*measured, strict=True)]
 
@@ -279,7 +279,7 @@ async def latency() -> list[Measured]:
 
 
 async def replayed(store: EventStore, events: int) -> float:
-    """The rate at which the account "alice" is rebuilt from so many events."""
+    """The rate at which the account "alice" is rebuilt from its events."""
     started = time.perf_counter()
     account = Account("alice")
     async for event in store.stream_events(StreamId("Account", "alice")):
@@ -377,7 +377,7 @@ def peer_sql_commands(application: eventsourcing.application.Application, thread
 
 
 async def sql(events: int = 10_000) -> list[Measured]:
-    """Beside `eventsourcing` on the same server, which keeps its word on the disk for both."""
+    """Beside `eventsourcing` on the same server, which syncs to disk for both."""
     server = PostgresServer()
     application = peer_sql(server)
     try:
@@ -729,7 +729,7 @@ def _stopped(measured: float) -> float:
 
 
 class Look(Command[int]):
-    """A question: it activates an aggregate and records nothing."""
+    """A query: it activates an aggregate and records nothing."""
 
 
 async def million(count: int = 1_000_000, clients: int = 500) -> list[Measured]:
@@ -791,7 +791,7 @@ class PeerDeposited(bubus.BaseEvent[None]):
 
 
 async def bus(events: int = 50_000, peer_events: int = 500) -> list[Measured]:
-    """One event after the other, each made anew and awaited until its handlers have run."""
+    """One event after the other, each created and awaited until its handlers have run."""
     handled = 0
 
     async def handle(event: object) -> None:

@@ -1,4 +1,4 @@
-"""The bank as its customers see it: a process of its own, over real HTTP."""
+"""The bank as its customers see it: a separate process, over real HTTP."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def balance(http: httpx.Client, id: str) -> int:
 
 
 def ended(http: httpx.Client, transfer: str) -> str:
-    """How it has ended; the deadline is that of the test."""
+    """The outcome of the transfer; the deadline is that of the test."""
     while (outcome := http.get(f"/transfers/{transfer}").json()["outcome"]) == "under way":
         time.sleep(0.01)
     return str(outcome)

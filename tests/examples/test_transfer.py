@@ -1,4 +1,4 @@
-"""Money between accounts comes to a right end, also when the program is killed at every step."""
+"""Transfers between accounts end correctly, even if the program is killed at every step."""
 
 import re
 import signal
@@ -47,7 +47,7 @@ def test_transfers_are_done_undone_or_refused(tmp_path: Path) -> None:
 
 
 async def test_no_money_is_lost_or_made_however_often_the_program_is_killed(tmp_path: Path) -> None:
-    """Each run dies after its third write to the disk, whatever that is, and the next one goes on."""
+    """Each run dies after its third write to the disk, whatever that is, and the next one resumes."""
     kills = 0
     while (finished := run(tmp_path / "store", 3)).returncode == -signal.SIGKILL:
         kills += 1

@@ -1,4 +1,4 @@
-"""The transfer example, killed with SIGKILL as soon as the store has done so many writes."""
+"""The transfer example, killed with SIGKILL after a given number of writes to the store."""
 
 import os
 import runpy
@@ -18,7 +18,7 @@ async def submit_and_perhaps_die(self: Writer, work: Any) -> Any:
     global writes  # noqa: PLW0603
     result = await submit(self, work)
     writes += 1
-    if writes == kill_after:  # it is on disk, and nobody has been told
+    if writes == kill_after:  # it is on disk, and no caller knows
         os.kill(os.getpid(), signal.SIGKILL)
     return result
 

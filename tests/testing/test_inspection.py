@@ -1,4 +1,4 @@
-"""`inspect`: the parts of a system at one moment, in any state of it."""
+"""`inspect`: the parts of a system at one moment, in any state."""
 
 import asyncio
 

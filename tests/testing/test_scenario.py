@@ -16,7 +16,7 @@ class Emptied(DomainEvent):
 
 
 class Leaked(DomainEvent):
-    """No tank applies it."""
+    """An event that no tank applies."""
 
 
 class Fill(Command[int]):
