@@ -295,7 +295,7 @@ async def pages_to_end(
             end = await last()
         if after >= end:
             return
-        await asyncio.sleep(0)  # a long read must not keep the event loop from others
+        await asyncio.sleep(0)  # a long read must not block the event loop
 
 
 async def selected(page: list[StoredRecord], matching: LogFilter) -> AsyncIterator[StoredRecord]:
