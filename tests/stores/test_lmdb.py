@@ -584,7 +584,12 @@ async def test_relative_path_is_that_of_the_working_directory_in_which_it_was_op
         assert await store.last_position() == 1
         assert await store.lease("mail") is not None
         assert (await store.info()).events == 1
-    assert {entry.name for entry in (tmp_path / "store").iterdir()} == {"data.mdb", "lock.mdb", "leases.lock"}
+    assert {entry.name for entry in (tmp_path / "store").iterdir()} == {
+        "data.mdb",
+        "lock.mdb",
+        "leases.lock",
+        "nodes",
+    }
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 

@@ -83,8 +83,14 @@ asyncio.run(main())
 async def cut_off(store: DatabaseEventStore, url: str) -> None:
     """Have ``store`` lose what holds its leases, without its knowing."""
     if url.startswith("sqlite"):
+        path = url.partition("///")[2]
         # As any code of the process does that reads the file: to close it ends the locks on it.
-        await asyncio.to_thread(Path(url.partition("///")[2] + "-leases").read_bytes)
+        await asyncio.to_thread(Path(path + "-leases").read_bytes)
+        files = store._leases.files
+        assert files is not None
+        files.stop()  # it beats no more
+        files._is_closed = False
+        await asyncio.to_thread(Path(path + "-nodes", files._ours).unlink)
     else:
         await kept_connection_is_lost(store)
 
@@ -252,9 +258,16 @@ asyncio.run(main())
 """
 
 
-async def test_a_process_that_hangs_loses_its_lease_and_its_late_checkpoint_is_refused() -> None:
-    url = f"{await postgres().new_url()}&lease_time=1"
-    async with opened(url) as store, program(HANGS, url) as other:
+@pytest.mark.parametrize("engine", ["postgres", "sqlite", "lmdb"])
+async def test_a_process_that_hangs_loses_its_lease_and_its_late_checkpoint_is_refused(
+    engine: str, tmp_path: Path
+) -> None:
+    url = {
+        "postgres": f"{await postgres().new_url()}&lease_time=1",
+        "sqlite": f"sqlite+aiosqlite:///{tmp_path}/store.db?lease_time=1",
+        "lmdb": f"lmdb:{tmp_path}/store?lease_time=1",
+    }[engine]
+    async with open_store(url) as store, program(HANGS, url) as other:
         assert await line(other) == "taken"
         assert await store.lease("mail") is None
         assert await store.is_leased("mail")

@@ -1,14 +1,15 @@
 """The jobs that the writer does in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import msgpack
 
-from uno_actors.errors import EventNotSerializable, UnoError
+from uno_actors.errors import EventNotSerializable, LeaseLost, UnoError
 from uno_actors.store.codec import Record, StreamId, pack
 from uno_actors.store.expected_version import place
+from uno_actors.store.handler_names import handler_of, handlers_of
 from uno_actors.store.records import PAGE, Append, Appended, DeadLetter, Snapshot, ViewChange
 from uno_stores.lmdb.reader import U64, Reading, stream_prefix
 from uno_stores.lmdb.searching import sealed
@@ -103,6 +104,10 @@ class Writing:
                 cursor.putmulti(self.streams)
 
 
+Fence = Callable[[Reading, Iterable[str]], LeaseLost | None]
+"""The error for those of some handlers that another process has taken over."""
+
+
 class Work(Protocol[T_co]):
     """A job for the writer."""
 
@@ -129,15 +134,25 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class SaveProgress:
-    """Write checkpoints, dead letters and views, all or nothing."""
+    """Write checkpoints, dead letters and views, all or nothing; the result is an error if that is refused."""
 
     checkpoints: dict[str, int]
     dead_letters: tuple[DeadLetter, ...]
     views: tuple[ViewChange, ...]
     dropped: tuple[tuple[str, int], ...]
+    fence: Fence | None = None
 
-    def write(self, writing: Writing) -> None:
+    def write(self, writing: Writing) -> LeaseLost | None:
         """See `Work.write`."""
+        if self.fence is not None:
+            names = {
+                *self.checkpoints,
+                *(letter.handler for letter in self.dead_letters),
+                *(handler for handler, _ in self.dropped),
+            }
+            lost = self.fence(writing.reading, handlers_of(names, (each[:2] for each in self.views)))
+            if lost is not None:
+                return lost
         for name, position in self.checkpoints.items():
             key = name.encode()
             writing.txn.put(key, sealed(key, U64.pack(position)), db=writing.databases.checkpoints)
@@ -153,16 +168,23 @@ class SaveProgress:
                 writing.txn.put(key, sealed(key, value), db=writing.databases.views)
         for handler, position in self.dropped:
             writing.txn.delete(_dead_letter_key(handler, position), db=writing.databases.dead_letters)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class DropView:
-    """Remove a part of a view, so a large view delays no other job; the result is whether there may be more."""
+    """Remove a part of a view, so a large view delays no other job.
+
+    The result is whether there may be more, or an error if that is refused.
+    """
 
     view: str
+    fence: Fence | None = None
 
-    def write(self, writing: Writing) -> bool:
+    def write(self, writing: Writing) -> bool | LeaseLost:
         """See `Work.write`."""
+        if self.fence is not None and (lost := self.fence(writing.reading, [handler_of(self.view)])):
+            return lost
         name = self.view.encode()
         writing.txn.delete(name, db=writing.databases.checkpoints)
         with writing.txn.cursor(writing.databases.views) as cursor:

@@ -2,7 +2,8 @@
 
 from typing import Literal, NamedTuple, get_args
 
-from uno_actors.quantities import check_count
+from uno_actors.quantities import check_count, check_duration
+from uno_stores.file_leases import LEASE_TIME
 
 MAP_SIZE = 64 << 30
 """Bytes of address space reserved for the file at first; the file itself is as large as its contents."""
@@ -27,6 +28,7 @@ def check_options(
     map_size: int = MAP_SIZE,
     max_size: int | None = None,
     max_event_size: int = MAX_EVENT_SIZE,
+    lease_time: float = LEASE_TIME,
 ) -> None:
     """Refuse options out of range.
 
@@ -41,3 +43,4 @@ def check_options(
         if given is not None and given < MIN_SIZE:
             raise ValueError(f"{name} must be at least {MIN_SIZE:,} bytes; found {given:,}")
     check_count("max_event_size", max_event_size, 1)
+    check_duration("lease_time", lease_time)

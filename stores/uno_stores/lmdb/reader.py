@@ -19,7 +19,7 @@ from collections.abc import Callable
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import lmdb
 import msgpack
@@ -267,6 +267,14 @@ class Reading(Search):
             return None
         what = f"the snapshot of {stream}"
         return self._unpacked(value, lambda fields: _to_snapshot(stream, fields), what)
+
+    def meta(self, key: bytes, what: str) -> list[Any] | None:
+        """The fields of the entry ``key`` of ``meta``, which is ``what`` for errors; ``None`` if there is none."""
+        data = self.txn.get(key, db=self.databases.meta)
+        if data is None:
+            return None
+        fields: list[Any] = self._unpacked(self._opened(key, bytes(data), lambda _: what), list, what)
+        return fields
 
     def check_views(self, start: bytes, limit: int) -> bytes | None:
         """Check at most ``limit`` view entries from ``start`` on; return where to resume, or ``None`` at the end."""

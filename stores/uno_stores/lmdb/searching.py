@@ -30,14 +30,15 @@ class Databases:
     dead_letters: Any
     snapshots: Any
     views: Any
+    meta: Any
 
     @classmethod
     def opened(cls, env: lmdb.Environment) -> Self:
         """The databases of ``env``, made if they are missing."""
-        return cls(*(env.open_db(name) for name in NAMES[:-1]))
+        return cls(*(env.open_db(name) for name in NAMES))
 
 
-NAMES = (*(name.encode() for name in Databases.__annotations__), b"meta")
+NAMES = tuple(name.encode() for name in Databases.__annotations__)
 
 
 class Search:

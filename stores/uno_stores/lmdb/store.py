@@ -14,6 +14,8 @@ snapshots      aggregate id, NUL, aggregate type, NUL               msgpack arra
                                                                     state (itself msgpack), taken at; check
 views          view name, NUL, key                                  value, check
 meta           ``program``, ``format``                              ``uno_actors``, ``1``
+meta           ``lease``, NUL, name                                 while the name is held: msgpack array, fields
+                                                                    of `uno_stores.file_leases.Row`, check
 ============== ==================================================== ====================================
 
 The last record of a command holds its reply (`uno_actors.store.codec.Record.reply`): the bytes C1 01 and eight bytes
@@ -27,12 +29,12 @@ damage to the structure of LMDB's own pages: LMDB notices some of it; the rest c
 change an event. A truncated file is refused when it is opened; ``python -m lmdb verify`` finds other damage in a file
 that is not in use.
 
-Files in the directory: ``data.mdb``; ``lock.mdb``, LMDB's readers and its lock for writers; ``leases.lock``,
-a locked byte for each handler name that a process has leased; the directory ``nodes``, a file for each node that works
-on the store (`uno_stores.node_files`). All but the first mean nothing when no process runs. The
-process that writes holds a lock on the directory itself (``flock``; on Windows on a file ``writer.lock`` in it). If a
-file is removed or replaced while the store is open, commits are refused from then on, and reads within
-`uno_stores.lmdb.environment.LOOK_AT_FILES_EVERY` seconds.
+Files in the directory: ``data.mdb``; ``lock.mdb``, LMDB's readers and its lock for writers; ``leases.lock``, a locked
+byte for each handler name that a process has leased, where earlier versions look for it; the directory ``nodes``, a
+file for each node that works on the store and for each holder of leases (`uno_stores.node_files`). All but the first
+mean nothing when no process runs. The process that writes holds a lock on the directory itself (``flock``; on Windows
+on a file ``writer.lock`` in it). If a file is removed or replaced while the store is open, commits are refused from
+then on, and reads within `uno_stores.lmdb.environment.LOOK_AT_FILES_EVERY` seconds.
 
 The writer thread takes all waiting jobs, checks each request before its first put, commits once, and delivers the
 results with one wake-up of the event loop; jobs that arrive during the fsync form the next transaction.
@@ -66,8 +68,9 @@ from uno_actors.store.maintenance import Fault, Progress, StoreInfo, Verified
 from uno_actors.store.membership import Membership
 from uno_actors.store.port import EventStore, Lease
 from uno_actors.store.records import PAGE, Append, DeadLetter, Snapshot, StoredRecord, ViewChange
+from uno_stores.file_leases import LEASE_TIME
 from uno_stores.file_nodes import FileMembership
-from uno_stores.guards import LeaseFile, guard_forks
+from uno_stores.guards import guard_forks
 from uno_stores.lmdb import maintenance
 from uno_stores.lmdb.environment import Environment
 from uno_stores.lmdb.jobs import (
@@ -79,7 +82,8 @@ from uno_stores.lmdb.jobs import (
     SaveProgress,
     SaveSnapshots,
 )
-from uno_stores.lmdb.opening import LEASES, NODES
+from uno_stores.lmdb.leases import HeldLeases
+from uno_stores.lmdb.opening import NODES
 from uno_stores.lmdb.options import MAP_SIZE, MAX_EVENT_SIZE, Durability, Options, check_options
 from uno_stores.lmdb.statistics import LmdbStatistics, statistics
 from uno_stores.lmdb.watcher import Watcher
@@ -100,6 +104,7 @@ class LmdbEventStore(EventStore):
         max_size: Bytes that the file may grow to; beyond that, appends are refused with `StoreFull`. Default is the
             size of the disk.
         max_event_size: Bytes that one record may take; a larger one is refused with `EventNotSerializable`.
+        lease_time: Seconds after which a process that hangs loses its handlers to another.
         create: Whether to make the store if there is none.
 
     Raises:
@@ -118,10 +123,11 @@ class LmdbEventStore(EventStore):
         map_size: int = MAP_SIZE,
         max_size: int | None = None,
         max_event_size: int = MAX_EVENT_SIZE,
+        lease_time: float = LEASE_TIME,
         create: bool = True,
     ) -> None:
         super().__init__(event_registry)
-        check_options(durability, map_size, max_size, max_event_size)
+        check_options(durability, map_size, max_size, max_event_size, lease_time)
         self.path = Path(path).absolute()  # the program may go to another working directory
         if not create and not (self.path / "data.mdb").exists():
             raise StoreUnavailable(f"lmdb:{path}", f"there is no store in {self.path}")
@@ -130,11 +136,11 @@ class LmdbEventStore(EventStore):
         self._environment = Environment(self.path, Options(durability, map_size, max_size))
         self._reading = self._environment.reading
         self.gate = self._environment.gate
-        self._leases = LeaseFile(self.path / LEASES)
         self._nodes = NodeDirectory(self.path / NODES)
         self._watcher = Watcher(self._environment, lambda: bool(self._commit_listeners), self._committed)
         guard_forks(self)
         self._writer = Writer(self._environment, max_event_size, self._watcher.committed)
+        self._leases = HeldLeases(self._environment, self._writer, self._nodes, lease_time)
 
     # --- the port: writing ---
 
@@ -155,13 +161,15 @@ class LmdbEventStore(EventStore):
         dropped: Sequence[tuple[str, int]] = (),
     ) -> None:
         check_progress(checkpoints, dead_letters, views, dropped)
-        work = SaveProgress(dict(checkpoints), tuple(dead_letters), tuple(views), tuple(dropped))
-        await self._writer.submit(work)
+        work = SaveProgress(
+            dict(checkpoints), tuple(dead_letters), tuple(views), tuple(dropped), self._leases.fence()
+        )
+        await self._leases.submit_fenced(work)
 
     @override
     async def drop_view(self, view: str) -> None:
         check_handlers([view])
-        while await self._writer.submit(DropView(view)):
+        while await self._leases.submit_fenced(DropView(view, self._leases.fence())):
             pass
 
     @override
@@ -244,13 +252,13 @@ class LmdbEventStore(EventStore):
         self._environment.check_open()
         check_lease(name)
         self._environment.check_files()
-        try:
-            taken = self._leases.take(name)
-            if taken:
-                self._environment.files.watch(self.path / LEASES)
-        except OSError as error:
-            raise StoreUnavailable(f"lmdb:{self.path}", f"{LEASES}: {error.strerror or error}") from error
-        return _HeldLease(self._leases, name) if taken else None
+        return await self._leases.take(name)
+
+    @override
+    async def is_leased(self, name: str) -> bool:
+        self._environment.check_open()
+        check_lease(name)
+        return await self._leases.is_taken(name)
 
     @override
     def membership(self, seconds: float, clock: Clock) -> Membership:
@@ -265,19 +273,20 @@ class LmdbEventStore(EventStore):
         if not environment.closed:
             environment.closed = True
             self._end_subscriptions()
+            self._leases.stop()
             self._writer.stop()
         # A second caller waits too: after close returns, the directory may be opened again.
         await asyncio.to_thread(self._let_go)
 
     def _let_go(self) -> None:
         self._writer.thread.join()
-        self._nodes.close()
         self._leases.close()
+        self._nodes.close()
         self._environment.close()
 
     def abandon(self, *, quiet: bool) -> None:
         """See `uno_stores.guards.Forkable`."""
-        self._leases.close()
+        self._leases.abandon()
         self._environment.abandon(quiet=quiet)
 
     # --- maintenance: see `uno_actors.store.maintenance` ---
@@ -323,15 +332,3 @@ class LmdbEventStore(EventStore):
 
 def _ignored(done: int, total: int) -> None:
     """For callers that want no progress."""
-
-
-class _HeldLease(Lease):
-    """A handler name that this process has."""
-
-    def __init__(self, leases: LeaseFile, name: str) -> None:
-        self._leases = leases
-        self._name = name
-
-    @override
-    async def release(self) -> None:
-        self._leases.release(self._name)

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import InvalidStoreUrl
-from uno_actors.units import size
+from uno_actors.units import seconds, size
 from uno_stores.lmdb.options import check_options
 from uno_stores.lmdb.store import LmdbEventStore
 
@@ -15,6 +15,7 @@ OPTIONS: dict[str, Callable[[str], Any]] = {
     "map_size": size,
     "max_size": size,
     "max_event_size": size,
+    "lease_time": seconds,
 }
 
 

@@ -47,6 +47,7 @@ class Closing:
             raise
 
     async def _let_go(self) -> None:
+        self._leases.stop()
         try:
             await self._finish()
         except asyncio.CancelledError:

@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterable, Mapping
 
 from typing_extensions import override
 
 from uno_actors.errors import LeaseLost, StoreUnavailable
 from uno_actors.store.port import Lease
+from uno_stores.file_leases import FileLeases, Row
+from uno_stores.node_files import NodeDirectory
 from uno_stores.sql.connections import Connections
-from uno_stores.sql.jobs import CountLease, Work
+from uno_stores.sql.jobs import SwapRow, Work
+from uno_stores.sql.leases import read_rows, row_from
 from uno_stores.sql.reader import Reader
 from uno_stores.sql.tables import Tables
 from uno_stores.sql.watcher import Watcher
@@ -18,12 +22,20 @@ from uno_stores.sql.writer import Writer
 class HeldLeases:
     """The one owner of which names the store has leased.
 
-    PostgreSQL keeps them in a table, see `uno_stores.sql.leases.ServerLeases`. Beside an SQLite file the operating
-    system holds them, and the database counts how often each was taken.
+    PostgreSQL keeps them in a table, see `uno_stores.sql.leases.ServerLeases`. So does an SQLite file, beside which
+    files show how the holders are, see `uno_stores.file_leases`. Those of a database in memory are of this process.
     """
 
     def __init__(
-        self, connections: Connections, tables: Tables, writer: Writer, reader: Reader, watcher: Watcher
+        self,
+        connections: Connections,
+        tables: Tables,
+        writer: Writer,
+        reader: Reader,
+        watcher: Watcher,
+        *,
+        nodes: NodeDirectory | None,
+        lease_time: float,
     ) -> None:
         self._connections = connections
         self._tables = tables
@@ -31,7 +43,9 @@ class HeldLeases:
         self._reader = reader
         self._watcher = watcher
         self.held: dict[str, _HeldLease] = {}
-        self._counted: dict[str, int] = {}  # how often each was taken, on SQLite
+        rows = SqliteRows(reader, writer)
+        locks = connections.place.leases
+        self.files = None if nodes is None else FileLeases(rows, nodes, locks, lease_time, self.lose)
 
     async def take(self, name: str) -> Lease | None:
         """See `EventStore.lease`."""
@@ -56,24 +70,22 @@ class HeldLeases:
         connections = self._connections
         if (wire := connections.wire) is not None:
             return await connections.again_if_lost(lambda: wire.leases.take(name))
+        if self.files is None:
+            return connections.place.leases.take(name)
         try:
-            if not connections.place.leases.take(name):
-                return False
+            return await self.files.take(name)
         except OSError as error:
             raise self._no_lease_file(error) from error
-        try:
-            self._counted[name] = await self._writer.submit(CountLease(name))
-        except BaseException:
-            connections.place.leases.release(name)
-            raise
-        return True
 
     async def is_taken(self, name: str) -> bool:
-        """Whether a process has ``name``; this asks PostgreSQL and takes nothing."""
+        """Whether a process has ``name``; this takes nothing."""
         if self._connections.wire is not None:
             return await self._reader.is_leased(name)
+        if self.files is None:
+            return self._connections.place.leases.has(name)
+        await self._tables.prepare()
         try:
-            return self._connections.place.leases.is_taken(name)
+            return await self.files.is_taken(name)
         except OSError as error:
             raise self._no_lease_file(error) from error
 
@@ -95,8 +107,9 @@ class HeldLeases:
 
     async def _let_go_of(self, name: str) -> None:
         wire = self._connections.wire
-        if wire is None:
-            self._counted.pop(name, None)
+        if self.files is not None:
+            await self.files.release(name)
+        elif wire is None:
             self._connections.place.leases.release(name)
         else:
             with contextlib.suppress(Exception):  # one that cannot be released ends by itself
@@ -104,8 +117,10 @@ class HeldLeases:
 
     def numbers(self) -> dict[str, int]:
         """How often each name was taken when this store took it: the fence. Lost leases are included."""
+        if self.files is not None:
+            return dict(self.files.held)
         wire = self._connections.wire
-        return dict(self._counted if wire is None else wire.leases.held)
+        return {} if wire is None else dict(wire.leases.held)
 
     async def submit_fenced(self, job: Work[None]) -> None:
         """Write ``job``, unless it writes under a name that another process has taken over.
@@ -132,12 +147,42 @@ class HeldLeases:
             for name in tuple(connections.wire.leases.held):
                 await connections.wire.leases.release(name)
 
+    def move(self) -> None:
+        """Go on holding the names beside an SQLite file on another event loop."""
+        if self.files is not None and self.files.held:
+            self.files.beat()
+
+    def stop(self) -> None:
+        """Take no more names beside an SQLite file."""
+        if self.files is not None:
+            self.files.stop()
+
     def leave(self) -> None:
-        """Release the names beside an SQLite file; for a store that is closed."""
+        """Release the names, except in PostgreSQL; for a store that is closed."""
         leases = self._connections.place.leases
-        for name in self._counted:
-            leases.release(name)
+        if self.files is not None:
+            self.files.close()
+        else:
+            for name in self.held:
+                leases.release(name)
         leases.leave()
+
+
+class SqliteRows:
+    """See `uno_stores.file_leases.Rows`."""
+
+    def __init__(self, reader: Reader, writer: Writer) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def read(self, names: Iterable[str]) -> Mapping[str, Row]:
+        """See there."""
+        found = await self._reader.rows(read_rows(names))
+        return {row.name: row_from(row.taken, row.holder) for row in found}
+
+    async def swap(self, name: str, old: Row, new: Row) -> bool:
+        """See there."""
+        return bool(await self._writer.submit(SwapRow(name, old, new)))
 
 
 class _HeldLease(Lease):

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uno_actors.errors import LeaseLost
 from uno_actors.store.handler_names import handler_of, handlers_of
 from uno_actors.store.records import Append, DeadLetter, Snapshot, ViewChange
-from uno_stores.sql.leases import count_lease, lost_among
+from uno_stores.file_leases import Row
+from uno_stores.sql.leases import lost_among, swap_row
 from uno_stores.sql.schema import checkpoints, dead_letters, snapshots, views
 
 T_co = TypeVar("T_co", covariant=True)
@@ -89,14 +90,16 @@ class DropView:
 
 
 @dataclass(frozen=True, slots=True)
-class CountLease:
-    """Increment the fence of a name in an SQLite file; the result is the new value."""
+class SwapRow:
+    """Put one row of a lease in an SQLite file in the place of another; the result is whether that was there."""
 
     name: str
+    old: Row
+    new: Row
 
-    async def write(self, connection: AsyncConnection) -> int:
-        """Count it."""
-        return await count_lease(connection, self.name)
+    async def write(self, connection: AsyncConnection) -> bool:
+        """Do it."""
+        return await swap_row(connection, self.name, self.old, self.new)
 
 
 @dataclass(frozen=True, slots=True)

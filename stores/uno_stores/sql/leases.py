@@ -11,6 +11,7 @@ from sqlalchemy import Executable, select, text, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from uno_stores.file_leases import Row
 from uno_stores.guards import LeaseFile
 from uno_stores.sql.schema import leases
 
@@ -57,16 +58,9 @@ class SharedLeaseFile:
         self._held.add(name)
         return True
 
-    def is_taken(self, name: str) -> bool:
-        """Whether a process has ``name``; it is taken for a moment to find out.
-
-        Raises:
-            OSError: As `take`.
-        """
-        if not self.take(name):
-            return True
-        self.release(name)
-        return False
+    def has(self, name: str) -> bool:
+        """Whether a store of this process has ``name``."""
+        return name in self._held
 
     def release(self, name: str) -> None:
         """Release ``name``."""
@@ -260,11 +254,33 @@ class ServerLeases:
 # --- both --------------------------------------------------------------------------------------------------
 
 
-async def count_lease(connection: AsyncConnection, name: str) -> int:
-    """Increment the fence of ``name`` in an SQLite file, whose lock this process has; return its new value."""
-    insert = sqlite.insert(leases).values(name=name, taken=1)
-    counted = insert.on_conflict_do_update(index_elements=["name"], set_={"taken": leases.c.taken + 1})
-    return int((await connection.execute(counted.returning(leases.c.taken))).scalar_one())
+def read_rows(names: Iterable[str]) -> Executable:
+    """Selects the names that have a row in an SQLite file, how often each was taken, and its nodes."""
+    return select(leases.c.name, leases.c.taken, leases.c.holder).where(leases.c.name.in_(sorted(names)))
+
+
+def row_from(taken: int, nodes: str | None) -> Row:
+    """The row of an SQLite file, whose column ``holder`` has the nodes of `Row` with a space between."""
+    holder, _, keeper = (nodes or "").partition(" ")
+    return Row(taken, holder, keeper)
+
+
+def _nodes_of(row: Row) -> str | None:
+    return f"{row.holder} {row.keeper}" if row.holder or row.keeper else None
+
+
+async def swap_row(connection: AsyncConnection, name: str, old: Row, new: Row) -> bool:
+    """See `uno_stores.file_leases.Rows.swap`."""
+    values = {"taken": new.taken, "holder": _nodes_of(new)}
+    same = (leases.c.taken == old.taken) & leases.c.holder.is_not_distinct_from(_nodes_of(old))
+    changed = update(leases).where(leases.c.name == name, same).values(values).returning(leases.c.taken)
+    # The first statement writes: a reader that became a writer could be refused at once.
+    if (await connection.execute(changed)).first() is not None:
+        return True
+    if old != Row():
+        return False
+    made = sqlite.insert(leases).values(name=name, **values).on_conflict_do_nothing()
+    return (await connection.execute(made.returning(leases.c.taken))).first() is not None
 
 
 async def lost_among(

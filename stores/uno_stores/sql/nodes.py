@@ -64,13 +64,17 @@ _WITHDRAW = text(
 
 
 class Nodes:
-    """The memberships that one store has given out."""
+    """The memberships that one store has given out.
+
+    Attributes:
+        directory: With the files of nodes beside an SQLite file; ``None`` elsewhere.
+    """
 
     def __init__(self, connections: Connections, tables: Tables) -> None:
         self._connections = connections
         self._tables = tables
         path = connections.place.nodes_path
-        self._directory = None if path is None else NodeDirectory(path)
+        self.directory = None if path is None else NodeDirectory(path)
         self._given: list[Membership] = []
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -80,8 +84,8 @@ class Nodes:
         made: Membership
         if connections.wire is not None:
             made = ServerMembership(connections, connections.wire, self._tables, seconds, self._kept)
-        elif self._directory is not None:
-            made = FileMembership(self._directory, seconds, self._check_file, connections.url)
+        elif self.directory is not None:
+            made = FileMembership(self.directory, seconds, self._check_file, connections.url)
         else:
             made = MemoryMembership(connections.place.nodes, seconds, clock, connections.life.check)
         self._given.append(made)
@@ -120,8 +124,8 @@ class Nodes:
         """Drop what is under way, and the files; for a store that is closed."""
         for task in tuple(self._tasks):
             task.cancel()
-        if self._directory is not None:
-            self._directory.close()
+        if self.directory is not None:
+            self.directory.close()
 
 
 class ServerMembership(Membership):

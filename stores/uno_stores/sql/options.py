@@ -1,11 +1,10 @@
 """The options of a `DatabaseEventStore` and their defaults."""
 
 from uno_actors.quantities import check_count, check_duration
+from uno_stores.file_leases import LEASE_TIME
 
 PATIENCE = 10.0
 """Default number of seconds for which a store tries to reach a database that does not answer."""
-LEASE_TIME = 10.0
-"""Default number of seconds until a lease ends that is not renewed."""
 MAX_EVENT_SIZE = 16 << 20
 """Default limit of the payload of one event, in bytes."""
 

@@ -10,9 +10,10 @@ uno_checkpoints   handler                                         position
 uno_dead_letters  handler, position                               the fields of `DeadLetter`
 uno_snapshots     aggregate id, aggregate type                    version, schema version, state, taken at
 uno_views         view, key                                       value
-uno_leases        name                                            how often it was taken; when it ends by the
-                                                                  server's clock, whether the holder's session
-                                                                  has a lock, and the holder (PostgreSQL alone)
+uno_leases        name                                            how often it was taken; the holder, on SQLite as
+                                                                  in `uno_stores.file_leases.Row`; when it ends by
+                                                                  the server's clock, and whether the holder's
+                                                                  session has a lock (PostgreSQL alone)
 uno_nodes         id                                              what a node announces (msgpack, see
                                                                   `uno_actors.store.member_codec`); when that ends
                                                                   by the server's clock (PostgreSQL alone)

@@ -49,6 +49,7 @@ from uno_actors.store.records import (
     ViewChange,
 )
 from uno_actors.store_urls import without_password
+from uno_stores.file_leases import LEASE_TIME
 from uno_stores.sql.closing import Closing
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.engine import OwnEngine
@@ -57,7 +58,7 @@ from uno_stores.sql.jobs import Commit, DropDeadLetter, DropSnapshots, DropView,
 from uno_stores.sql.life import Life
 from uno_stores.sql.nodes import Nodes
 from uno_stores.sql.notifications import Wire
-from uno_stores.sql.options import LEASE_TIME, MAX_EVENT_SIZE, PATIENCE, check_options
+from uno_stores.sql.options import MAX_EVENT_SIZE, PATIENCE, check_options
 from uno_stores.sql.place import Place, SessionFactory, engine_of
 from uno_stores.sql.reader import Reader
 from uno_stores.sql.statistics import DatabaseStatistics, statistics
@@ -82,8 +83,8 @@ class DatabaseEventStore(EventStore):
         max_event_size: Bytes that the payload of one event may take; a larger one is refused with
             `EventNotSerializable`.
         patience: Seconds for which a call tries to reach a database that does not answer.
-        lease_time: Seconds after which a process that hangs or is cut off from PostgreSQL loses its handlers to
-            another. On an SQLite file the operating system holds the leases, until their process ends.
+        lease_time: Seconds after which a process that hangs, or is cut off from PostgreSQL, loses its handlers to
+            another.
 
     Raises:
         ValueError: The sessions are bound to no engine, or to one of another database; or both ``event_types``
@@ -140,8 +141,16 @@ class DatabaseEventStore(EventStore):
             self._committed,
         )
         self._writer = Writer(self._connections, self._tables, self._watcher.announce, max_event_size)
-        self._leases = HeldLeases(self._connections, self._tables, self._writer, self._reader, self._watcher)
         self._nodes = Nodes(self._connections, self._tables)
+        self._leases = HeldLeases(
+            self._connections,
+            self._tables,
+            self._writer,
+            self._reader,
+            self._watcher,
+            nodes=self._nodes.directory,
+            lease_time=lease_time,
+        )
         self._closing = Closing(
             self._connections, self._writer, self._reader, self._watcher, self._leases, nodes=self._nodes
         )
@@ -320,7 +329,7 @@ class DatabaseEventStore(EventStore):
 
     @override
     async def is_leased(self, name: str) -> bool:
-        """As `EventStore.is_leased`; this asks PostgreSQL and takes nothing."""
+        """As `EventStore.is_leased`; this takes nothing."""
         self._life.check()
         check_lease(name)
         return await self._leases.is_taken(name)
@@ -352,6 +361,7 @@ class DatabaseEventStore(EventStore):
         self._reader.move()
         self._writer.move()
         self._watcher.move(had_loop=had_loop)
+        self._leases.move()
 
     async def _loop_ended(self) -> None:
         await self._connections.loop_ended()
