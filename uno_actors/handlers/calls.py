@@ -117,8 +117,8 @@ class HandlerCalls:
         """Handle events on a worker thread for `BATCH_SECONDS`, ``size`` events per call."""
         deadline = time.monotonic() + BATCH_SECONDS
         for count in range(0, len(batch), size):
-            if count and time.monotonic() > deadline:
-                return count, None
+            if count and (time.monotonic() > deadline or not self._subscription.leased):
+                return count, None  # another process that has taken the handler over does the rest
             part = batch[count : count + size]
             try:
                 given, last = self._given(part), part[-1]
