@@ -13,19 +13,35 @@ from tests.bank import Account, Balance, BankStore, Credit, credited
 from tests.waiting import turns, until
 from uno_actors import ActorSystem
 from uno_actors.aggregates.external_writes import ExternalWrites
-from uno_actors.store.codec import Record, to_record
-from uno_actors.store.records import PAGE, Append, Appended, StoredRecord
+from uno_actors.store.codec import StreamId, to_record
+from uno_actors.store.records import PAGE, Append, Appended, Heading, StoredRecord
 from uno_stores import LmdbEventStore
 
 
 class Reading(BankStore):
-    """Counts how often its log is read."""
+    """Counts how often its log is read, and how many records."""
 
-    reads = 0
+    reads = records_read = 0
 
     async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
         self.reads += 1
-        return await super().read_log(after, limit)
+        page = await super().read_log(after, limit)
+        self.records_read += len(page)
+        return page
+
+    async def read_headings(self, after: int = 0, limit: int = PAGE) -> list[Heading]:
+        self.reads += 1
+        return [
+            Heading(after + number, record.aggregate_type, record.aggregate_id, record.aggregate_version)
+            for number, record in enumerate(self.records[after : after + limit], start=1)
+        ]
+
+    async def read_stream(
+        self, stream: StreamId, after_version: int = 0, limit: int = PAGE
+    ) -> list[StoredRecord]:
+        page = await super().read_stream(stream, after_version, limit)
+        self.records_read += len(page)
+        return page
 
 
 def bank(store: Any) -> ActorSystem:
@@ -94,6 +110,22 @@ async def test_a_system_that_is_alone_never_reads_its_log() -> None:
     assert system.statistics().activations == 50
 
 
+async def test_no_record_is_read_of_what_is_not_active_here() -> None:
+    store = Reading()
+    async with bank(store) as system:
+        alice = system.aggregate(Account, "alice")
+        assert await alice.ask(Credit(amount=1)) == 1
+        await store.append(*credited(*[5] * 700, aggregate_id="bob"), *credited(2))
+        await store.append(*credited(2, aggregate_id="alice"))
+        await eventually(lambda: alice.ask(Balance()), 3)
+        assert store.reads == 2, "headings, in two pages"
+        assert store.records_read == 1, "that of the aggregate that is active"
+        runtime = system._running()
+        assert len(runtime.aggregates) == 1
+        assert not runtime.aggregates.loader._reported
+    assert system.statistics().activations == 1
+
+
 async def test_events_recorded_while_an_aggregate_is_loaded_are_not_missed() -> None:
     class Slow(BankStore):
         go_on, begun = asyncio.Event(), asyncio.Event()
@@ -121,21 +153,21 @@ def test_every_external_write_is_noticed(steps: list[tuple[bool, int, int]]) -> 
     """Each step records some events, by the journal or by others, and gives checks some turns of the loop."""
 
     async def run() -> None:
-        store, heard, tasks = BankStore(), list[Record](), list[asyncio.Task[None]]()
+        store, heard, tasks = BankStore(), list[Heading](), list[asyncio.Task[None]]()
         loop = asyncio.get_running_loop()
 
         class Listener:
             def __len__(self) -> int:
                 return 1
 
-            def on_record(self, record: Record) -> None:
-                heard.append(record)
+            def on_heading(self, heading: Heading) -> None:
+                heard.append(heading)
 
         def start(coroutine: Coroutine[Any, Any, None]) -> None:
             tasks.append(loop.create_task(coroutine))
 
         external_writes = ExternalWrites(store, 0, Listener(), start)
-        theirs: list[str] = []
+        theirs: list[int] = []
         for ours, count, given_turns in steps:
             records = tuple(to_record(event) for event in credited(*range(count)))
             (outcome,) = await store.commit([Append(records)])
@@ -143,13 +175,13 @@ def test_every_external_write_is_noticed(steps: list[tuple[bool, int, int]]) -> 
             if ours:
                 external_writes.skip(outcome)
             else:
-                theirs += [record.event_id for record in records]
+                theirs += outcome.positions
             external_writes.look_soon()
             await turns(given_turns)
         await asyncio.gather(*tasks)
-        found = [record.event_id for record in heard]
+        found = [heading.position for heading in heard]
         assert len(set(found)) == len(found)
-        assert [event_id for event_id in found if event_id in theirs] == theirs
+        assert [position for position in found if position in theirs] == theirs
         assert external_writes._seen == await store.last_position()
 
     with pytest.MonkeyPatch.context() as patch:

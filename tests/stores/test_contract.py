@@ -32,6 +32,7 @@ from uno_actors.store.records import (
     Append,
     Appended,
     DeadLetter,
+    Heading,
     RecordedEvent,
     Snapshot,
     StoredRecord,
@@ -646,6 +647,17 @@ class LosesWhatWaits(Broken):
         return await super().commit(requests)
 
 
+class HeadingsAreNumbered(Broken):
+    async def read_headings(self, after: int = 0, limit: int = PAGE) -> list[Heading]:
+        page = await super().read_headings(after, limit)
+        return [heading._replace(aggregate_version=heading.position) for heading in page]
+
+
+class HeadingsIgnoreLimit(Broken):
+    async def read_headings(self, after: int = 0, limit: int = PAGE) -> list[Heading]:
+        return await super().read_headings(after, max(limit, 1))
+
+
 class OneViewForAll(Broken):
     async def save_progress(
         self,
@@ -771,6 +783,8 @@ BROKEN: dict[type[Broken], str] = {
     RoundsTime: "get_events_narrows_by_time",
     PicksAType: "an_ambiguous_id_is_refused",
     ReadsNoSecondPage: "streams_are_read_page_by_page",
+    HeadingsAreNumbered: "headings_are_those_of_the_log",
+    HeadingsIgnoreLimit: "headings_are_those_of_the_log",
     LogHasNoSecondPage: "the_log_is_read_page_by_page",
     IgnoresLimitZero: "the_log_is_read_page_by_page",
     VersionOfAllTypes: "streams_are_read_backward",

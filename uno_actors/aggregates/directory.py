@@ -19,8 +19,9 @@ from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import AskTimeout, CommandRejected, OutcomeUnknown, UnoError, describe
 from uno_actors.logs import get_logger
 from uno_actors.settings import Settings
-from uno_actors.store.codec import Record, StreamId
+from uno_actors.store.codec import StreamId
 from uno_actors.store.port import EventStore
+from uno_actors.store.records import Heading
 
 LOOKS = 8
 """When an aggregate is activated at the limit, at most this many of the oldest are searched for an idle one."""
@@ -167,15 +168,19 @@ class Aggregates:
             envelope.withdrawn = True
             self._unanswered -= 1  # nothing will answer it
 
-    def on_record(self, record: Record) -> None:
-        """Compare an aggregate with a record that another writer may have added to its stream."""
-        stream = record.stream
-        if stream is not None and (actor := self._active.get(stream)) is not None:
-            version = record.aggregate_version or 0
-            if actor.instance is None:
-                self.loader.report(stream, version)
-            else:
-                actor.overtaken(version)
+    def on_heading(self, heading: Heading) -> None:
+        """Compare an aggregate with an event that another writer may have added to its stream."""
+        _, aggregate_type, aggregate_id, version = heading
+        if aggregate_id is None or version is None:
+            return
+        # A plain tuple equals the `StreamId` of the same names: most streams are not active here.
+        actor = self._active.get((aggregate_type or "", aggregate_id))  # type: ignore[call-overload]
+        if actor is None:
+            return
+        if actor.instance is None:
+            self.loader.report(actor.stream, version)
+        else:
+            actor.overtaken(version)
 
     # --- passivation ---
 

@@ -1,7 +1,8 @@
 """External writes: events that other processes and systems record, or this one without its journal.
 
-An active aggregate would answer from an old state after another writer has appended to its stream. So the log is read
-when it has grown by more than the journal has recorded, and only then.
+An active aggregate would answer from an old state after another writer has appended to its stream. So the headings of
+the log are read when it has grown by more than the journal has recorded, and only then. A heading only says whose event
+is at a position; the aggregate reads its new events with its next command.
 """
 
 import asyncio
@@ -11,9 +12,8 @@ from typing import Any, Protocol
 
 from uno_actors.errors import describe
 from uno_actors.logs import get_logger
-from uno_actors.store.codec import Record
 from uno_actors.store.port import EventStore
-from uno_actors.store.records import PAGE, Appended
+from uno_actors.store.records import PAGE, Appended, Heading
 
 LOOK_AFTER = 0.01
 """Seconds from the notice that the log has grown until its end is checked, and from there until the records that the
@@ -26,12 +26,12 @@ class Listener(Protocol):
     def __len__(self) -> int:
         """How many aggregates are active; without any, external writes are skipped."""
 
-    def on_record(self, record: Record) -> None:
-        """Take note of an external write; some may be records of the journal itself."""
+    def on_heading(self, heading: Heading) -> None:
+        """Take note of an external write; some may be those of the journal itself."""
 
 
 class ExternalWrites:
-    """Shows a listener the records that the journal has not written. Lives on the event loop.
+    """Shows a listener the headings of what the journal has not written. Lives on the event loop.
 
     Args:
         store: Whose log it reads.
@@ -100,7 +100,7 @@ class ExternalWrites:
             await asyncio.sleep(LOOK_AFTER)
             await asyncio.sleep(0)  # the journal now has what the store has reported to the loop
         while self._seen < end:
-            page = await self._store.read_log(self._seen, min(PAGE, end - self._seen))
-            for _, record in page:
-                self._listener.on_record(record)
+            page = await self._store.read_headings(self._seen, min(PAGE, end - self._seen))
+            for heading in page:
+                self._listener.on_heading(heading)
             self._advance(page[-1].position if page else end)

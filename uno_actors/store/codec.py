@@ -188,6 +188,25 @@ def unpack(data: bytes, where: str) -> Record:
     return record
 
 
+def stream_and_version(data: bytes) -> tuple[str | None, str | None, int | None]:
+    """Aggregate type, aggregate id and aggregate version of a record; all ``None`` for what is no record.
+
+    Much sooner read than the whole of it.
+
+    Args:
+        data: What `pack` returned.
+    """
+    try:
+        found = msgpack.unpackb(data, timestamp=3)[_PLACE]
+    except Exception:  # noqa: BLE001 - damaged bytes fail in many ways
+        return None, None, None
+    aggregate_type, aggregate_id, version = found
+    if type(aggregate_id) is not str or type(version) is not int:
+        return None, None, None
+    return aggregate_type, aggregate_id, version
+
+
+_PLACE = slice(Record._fields.index("aggregate_type"), Record._fields.index("aggregate_version") + 1)
 _HEADER = tuple(name for name in Record._fields if name in METADATA)
 _KINDS = [get_args(kind) or (kind,) for kind in Record.__annotations__.values()]
 

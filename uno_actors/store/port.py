@@ -33,6 +33,7 @@ from uno_actors.store.records import (
     Append,
     Appended,
     DeadLetter,
+    Heading,
     RecordedEvent,
     Snapshot,
     StoredRecord,
@@ -211,6 +212,16 @@ class EventStore(EventFollowing):
         return None
 
     # --- what rests on that ---
+
+    async def read_headings(self, after: int = 0, limit: int = PAGE) -> list[Heading]:
+        """As `read_log`, without the records: a store that can reads and transfers no payload.
+
+        It may skip what is damaged there: a reader of the records gets the error.
+        """
+        return [
+            Heading(position, record.aggregate_type, record.aggregate_id, record.aggregate_version)
+            for position, record in await self.read_log(after, limit)
+        ]
 
     async def is_leased(self, name: str) -> bool:
         """Whether a process has ``name`` leased. The store may take it for a moment to find out."""

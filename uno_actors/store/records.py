@@ -37,6 +37,22 @@ class StoredRecord(NamedTuple):
     record: Record
 
 
+class Heading(NamedTuple):
+    """A place in the log, and whose event is there: all that is needed to notice that a stream has grown.
+
+    Attributes:
+        position: Place in the log.
+        aggregate_type: As in the record, like the others.
+        aggregate_id: ``None`` for an event that stands in the log alone.
+        aggregate_version: Place in its stream.
+    """
+
+    position: int
+    aggregate_type: str | None
+    aggregate_id: str | None
+    aggregate_version: int | None
+
+
 E_co = TypeVar("E_co", bound=DomainEvent, default=DomainEvent, covariant=True)
 
 E = TypeVar("E", bound=DomainEvent)

@@ -25,8 +25,8 @@ import lmdb
 import msgpack
 
 from uno_actors.errors import CorruptRecord
-from uno_actors.store.codec import Record, StreamId, unpack
-from uno_actors.store.records import DeadLetter, Snapshot, StoredRecord
+from uno_actors.store.codec import Record, StreamId, stream_and_version, unpack
+from uno_actors.store.records import DeadLetter, Heading, Snapshot, StoredRecord
 from uno_stores.lmdb.searching import Databases, Item, Search, is_sound, item_of, items_of, key_of
 
 PAGE_BYTES = 4 << 20
@@ -79,6 +79,15 @@ class Reading(Search):
         if number < self.count(self.databases.log):
             self._missing(number + 1)
         return page
+
+    def headings(self, after: int, limit: int) -> list[Heading]:
+        """See `EventStore.read_headings`; no check sum is computed, and no payload decoded."""
+        with self.txn.cursor(self.databases.log) as cursor:
+            found = cursor.set_range(U64.pack(after + 1))
+            items = islice(items_of(cursor), limit) if found else ()
+            return [
+                Heading(int.from_bytes(position), *stream_and_version(data[:-4])) for position, data in items
+            ]
 
     def _missing(self, position: int) -> NoReturn:
         self._corrupt(f"position {position}", "it is missing from the log")

@@ -67,7 +67,7 @@ from uno_actors.store.limits import check_handlers, check_lease, check_progress
 from uno_actors.store.maintenance import Fault, Progress, StoreInfo, Verified
 from uno_actors.store.membership import Membership
 from uno_actors.store.port import EventStore, Lease
-from uno_actors.store.records import PAGE, Append, DeadLetter, Snapshot, StoredRecord, ViewChange
+from uno_actors.store.records import PAGE, Append, DeadLetter, Heading, Snapshot, StoredRecord, ViewChange
 from uno_stores.file_leases import LEASE_TIME
 from uno_stores.file_nodes import FileMembership
 from uno_stores.guards import guard_forks
@@ -198,6 +198,11 @@ class LmdbEventStore(EventStore):
     async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
         with self._reading() as reading:
             return reading.log_page(after, limit)
+
+    @override
+    async def read_headings(self, after: int = 0, limit: int = PAGE) -> list[Heading]:
+        with self._reading() as reading:
+            return reading.headings(after, limit)
 
     @override
     async def last_version(self, stream: StreamId) -> int:

@@ -31,7 +31,7 @@ from uno_actors.store.codec import Record, StreamId
 from uno_actors.store.expected_version import place
 from uno_actors.store.limits import is_recordable
 from uno_actors.store.log_filter import LogFilter
-from uno_actors.store.records import Append, Appended, StoredRecord
+from uno_actors.store.records import Append, Appended, Heading, StoredRecord
 from uno_stores.sql.schema import head, log, stream_type
 
 PAGE_BYTES = 4 << 20
@@ -205,6 +205,12 @@ def page_of(order: Column[Any], *wanted: ColumnElement[bool]) -> Select[Any]:
 
 STREAM_PAGE = page_of(log.c.aggregate_version, IN_STREAM)
 LOG_PAGE = page_of(log.c.position)
+HEADINGS = (
+    select(*(log.c[name] for name in Heading._fields))
+    .where(log.c.position > bindparam("after"))
+    .order_by(log.c.position)
+    .limit(bindparam("limit"))
+)
 LAST_VERSION = select(func.max(log.c.aggregate_version)).where(IN_STREAM)
 
 

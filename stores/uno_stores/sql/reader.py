@@ -9,11 +9,12 @@ from sqlalchemy import Executable, Row, select
 from uno_actors.errors import CorruptRecord, StoreUnavailable
 from uno_actors.store.codec import StreamId
 from uno_actors.store.log_filter import LogFilter
-from uno_actors.store.records import PAGE, DeadLetter, Snapshot, StoredRecord
+from uno_actors.store.records import PAGE, DeadLetter, Heading, Snapshot, StoredRecord
 from uno_stores.sql import schema
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.leases import IS_LEASED
 from uno_stores.sql.log import (
+    HEADINGS,
     LAST_POSITION,
     LAST_VERSION,
     LOG_PAGE,
@@ -60,6 +61,11 @@ class Reader:
     async def log_page(self, after: int, limit: int) -> list[StoredRecord]:
         """See `EventStore.read_log`."""
         return to_stored(await self.rows(LOG_PAGE, {"after": after, "limit": limit}))
+
+    async def headings(self, after: int, limit: int) -> list[Heading]:
+        """See `EventStore.read_headings`."""
+        rows = await self.rows(HEADINGS, {"after": after, "limit": limit})
+        return [Heading._make(row) for row in rows]
 
     async def stream_pages(
         self, stream: StreamId, after_version: int, size: int

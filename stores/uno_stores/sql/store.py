@@ -43,6 +43,7 @@ from uno_actors.store.records import (
     Append,
     Appended,
     DeadLetter,
+    Heading,
     RecordedEvent,
     Snapshot,
     StoredRecord,
@@ -256,6 +257,10 @@ class DatabaseEventStore(EventStore):
     @override
     async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
         return await self._reader.log_page(after, limit)
+
+    @override
+    async def read_headings(self, after: int = 0, limit: int = PAGE) -> list[Heading]:
+        return await self._reader.headings(after, limit)
 
     @override
     async def read_records(

@@ -162,6 +162,23 @@ def _scattered(size: int) -> list[DomainEvent]:
     ]
 
 
+async def headings_are_those_of_the_log(make_store: MakeStore) -> None:
+    """`read_headings` says whose events `read_log` reads, at the same positions."""
+    async with opened(make_store) as store:
+        expect_equal(await store.read_headings(), [], "an empty log")
+        await store.append(
+            noted("a", "first"), noted("b", of="Other"), noted(None, "alone"), noted("a", "x" * 5000)
+        )
+        await store.append(*[noted(f"a{number % 3}", str(number)) for number in range(PAGE)])
+        for after, limit in ((0, PAGE), (0, 1), (2, 3), (3, PAGE), (PAGE + 4, 5), (PAGE + 50, 1), (1, 0)):
+            expected = [
+                (position, record.aggregate_type, record.aggregate_id, record.aggregate_version)
+                for position, record in await store.read_log(after, limit)
+            ]
+            found = [tuple(heading) for heading in await store.read_headings(after, limit)]
+            expect_equal(found, expected, f"{limit} headings after {after}")
+
+
 async def the_log_is_narrowed(make_store: MakeStore) -> None:
     """`read_all` gives those events that a topic, type, aggregate type and correlation id select, in order."""
     async with opened(make_store) as store:
