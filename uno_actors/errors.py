@@ -298,7 +298,7 @@ class UnknownCommand(CallerError, TypeError):
 
 
 class InvalidCommand(CallerError, TypeError):
-    """A command with an invalid id; it was not sent."""
+    """A command with an invalid id, or with a value that would be another one at another node; it was not sent."""
 
     def __init__(self, command: str, reason: str) -> None:
         self.command = command
@@ -368,6 +368,57 @@ class UnknownActor(CallerError, LookupError):
     def __init__(self, system: str, name: str, reason: str) -> None:
         self.name = name
         super().__init__(f"system {system!r} has no actor {name!r}: {reason}")
+
+
+class NoCluster(CallerError, RuntimeError):
+    """A system that is no node of a cluster was asked for its cluster."""
+
+    def __init__(self, system: str) -> None:
+        super().__init__(
+            f"actor system {system!r} is no node of a cluster: make it with ActorSystem(..., cluster=True), or with"
+            " cluster=Cluster(listen=...) for several machines"
+        )
+
+
+class ReplyNotSent(CallerError, TypeError):
+    """Another node has handled the command, but its reply cannot be sent. Events of the command are recorded.
+
+    Attributes:
+        command: The class of the command.
+        command_id: Its id.
+        reply: The class of the reply.
+        node: Name of the node that has handled it.
+    """
+
+    def __init__(self, command: str, command_id: str, reply: str, node: str, reason: str) -> None:
+        self.command = command
+        self.command_id = command_id
+        self.reply = reply
+        self.node = node
+        super().__init__(
+            f"node {printable(node)} has handled {command} {command_id!r}, but its reply of type {reply} cannot be sent"
+            f" to another node: {reason}. Reply with None, numbers, strings, bytes, times, UUIDs, collections of them,"
+            " or an enum, dataclass, named tuple or model that Command[...] names"
+        )
+
+
+class RemoteError(CallerError):
+    """Another node raised an exception that cannot be rebuilt in this process.
+
+    Attributes:
+        kind: Module and name of its class.
+        text: Its text.
+        node: Name of the node.
+    """
+
+    def __init__(self, kind: str, text: str, node: str) -> None:
+        self.kind = kind
+        self.text = text
+        self.node = node
+        super().__init__(
+            f"node {printable(node)} raised {kind}: {text}. To get the exception itself, import its module in this"
+            " process too, and keep only plain values in its args and attributes"
+        )
 
 
 # --- the caller's: waiting ----------------------------------------------------------------------------------
@@ -755,6 +806,30 @@ class LinkUnavailable(WorldError):
         self.address = address
         self.reason = reason
         super().__init__(f"no link at {printable(address)}: {reason}")
+
+
+class NotServed(WorldError):
+    """No node that is up serves this command.
+
+    Attributes:
+        command: The class of the command.
+        aggregate: The aggregate to which it was sent.
+        seconds: Time waited for a node that does.
+        served: The aggregate types that nodes serve.
+    """
+
+    def __init__(
+        self, command: str, aggregate: str, seconds: float, served: Iterable[str], reasons: Iterable[str] = ()
+    ) -> None:
+        self.command = command
+        self.aggregate = aggregate
+        self.seconds = seconds
+        self.served = tuple(sorted(served))
+        why = "".join(f"; {reason}" for reason in reasons)
+        super().__init__(
+            f"no node has served {command} of {aggregate} within {seconds:g} s{why}. The nodes that are up serve the"
+            f" aggregate types: {_listed(self.served)}. Start a node with the role 'aggregates' that knows this command"
+        )
 
 
 # --- ours --------------------------------------------------------------------------------------------------

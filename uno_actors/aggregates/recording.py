@@ -70,7 +70,7 @@ def pack_answer(command: Command[Any], reply: Any) -> tuple[bytes, Any]:
     with suppress(
         Exception
     ):  # a repetition then gets the error; the first sender gets the aggregate's own value
-        reply = unpack_value(packed, _reply_classes(type(command)))
+        reply = unpack_value(packed, reply_classes(type(command)))
     return begin + packed, reply
 
 
@@ -81,7 +81,7 @@ def pack_reply(reply: object, command: type[Command[Any]]) -> bytes:
         if kind in _PLAIN or (kind is int and -_SMALL <= reply < _SMALL):  # type: ignore[operator]
             packed: bytes = _pack_plain(reply)
         else:
-            packed = pack_value(reply, _reply_classes(command), may_share=True)
+            packed = pack_value(reply, reply_classes(command), may_share=True)
         if len(packed) > MAX_REPLY:
             raise ValueError(f"it has {len(packed):,} bytes; at most {MAX_REPLY:,} are recorded")  # noqa: TRY301
     except Exception as error:  # noqa: BLE001 - the command was handled, and its reply must not undo that
@@ -109,13 +109,13 @@ def recorded_reply(record: Record, command: Command[Any]) -> Any:
             name, command.command_id, str(record.stream), packed[1:].decode(errors="replace")
         )
     try:
-        return unpack_value(packed, _reply_classes(type(command)))
+        return unpack_value(packed, reply_classes(type(command)))
     except Exception as error:  # a class may have other fields now
         raise ReplyNotRecorded(name, command.command_id, str(record.stream), describe(error)) from error
 
 
 @lru_cache(maxsize=1024)
-def _reply_classes(command: type[Command[Any]]) -> dict[str, type]:
+def reply_classes(command: type[Command[Any]]) -> dict[str, type]:
     """The classes in the ``R`` of ``Command[R]``."""
     parameters = [
         base.__pydantic_generic_metadata__["args"] for base in command.__mro__ if issubclass(base, Command)

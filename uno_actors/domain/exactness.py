@@ -1,4 +1,4 @@
-"""Exactness: which events need no proof, because by construction they read back unchanged.
+"""Exactness: which events and commands need no proof, because by construction they read back unchanged.
 
 The annotations of a class are compiled into a check of its instances. A value that is immutable and of exactly the
 type in its annotation reads back equal: an int, a str, an aware time in UTC, a frozen model of such fields.
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from uuid import UUID
@@ -16,6 +17,7 @@ import annotated_types
 from pydantic import AwareDatetime, BaseModel, NaiveDatetime, RootModel, StringConstraints, TypeAdapter
 from pydantic.fields import FieldInfo
 
+from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent
 from uno_actors.domain.payload_writer import payload_names
 
@@ -32,11 +34,19 @@ def is_exact(event: DomainEvent) -> bool:
     return exactly(event.__dict__)
 
 
+@lru_cache(maxsize=1024)
+def exactness_of(command_type: type[Command[Any]]) -> Exact:
+    """Whether the payload of a command of this type, whose ``__dict__`` is given, reads back as it is."""
+    return _exact_fields(command_type, payload_names(command_type)) or _never
+
+
 def _never(_: dict[str, Any]) -> bool:
     return False
 
 
-_OF_METADATA = frozenset(DomainEvent.__pydantic_decorators__.field_validators)
+_OF_METADATA = frozenset(DomainEvent.__pydantic_decorators__.field_validators) | frozenset(
+    Command.__pydantic_decorators__.field_validators
+)
 
 _NATIVE = frozenset({NoneType, bool, int, float, str, bytes})
 """Types that msgpack distinguishes without tags."""

@@ -8,12 +8,12 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import msgpack
 from pydantic import BaseModel, PlainValidator, RootModel, TypeAdapter, ValidationError
 
-from uno_actors.domain.events import DomainEvent, Payload
+from uno_actors.domain.events import Payload
 from uno_actors.domain.payload_writer import payload_names
 from uno_actors.domain.values import Classes, TagReader, classes_in, tag_reader
 from uno_actors.errors import describe
 
-E = TypeVar("E", bound=DomainEvent)
+E = TypeVar("E", bound=BaseModel)
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -30,13 +30,13 @@ class Unreadable(ValueError):
 
 
 @lru_cache(maxsize=1024)
-def classes_of(event_type: type[DomainEvent]) -> Classes:
+def classes_of(event_type: type[BaseModel]) -> Classes:
     """The enums, dataclasses, named tuples and models in the annotations of the payload, by name."""
     return classes_in(*(event_type.model_fields[name].annotation for name in payload_names(event_type)))
 
 
 @lru_cache(maxsize=1024)
-def tags_of(event_type: type[DomainEvent]) -> TagReader:
+def tags_of(event_type: type[BaseModel]) -> TagReader:
     """Reads the tagged values of an event type."""
     return tag_reader(classes_of(event_type))
 

@@ -1,40 +1,61 @@
-"""Writing payloads: the fields of an event in the forms from which pydantic reads them back."""
+"""Writing payloads: the fields of an event or a command in the forms from which pydantic reads them back."""
 
 import dataclasses
 from collections import deque
+from collections.abc import Set
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
 import msgpack
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
+from uno_actors.domain.commands import Command
 from uno_actors.domain.events import METADATA, DomainEvent, Payload
 from uno_actors.domain.values import at_offset
-from uno_actors.errors import EventNotSerializable, describe
+from uno_actors.errors import EventNotSerializable, InvalidCommand, describe
 
 
 class NotRecordable(TypeError):
     """A value that must not be recorded in any form."""
 
 
-def written_fields(event: DomainEvent) -> Payload:
+Message = DomainEvent | Command[Any]
+"""What has a payload."""
+IDS = frozenset(Command.model_fields)
+"""The fields of a command that are not part of its payload."""
+
+
+def metadata_of(message_type: type[BaseModel]) -> Set[str]:
+    """The fields that are not part of the payload."""
+    return IDS if issubclass(message_type, Command) else METADATA
+
+
+def not_writable(message: Message, reason: str) -> EventNotSerializable | InvalidCommand:
+    """The error for a payload that cannot be written."""
+    if isinstance(message, Command):
+        return InvalidCommand(type(message).__name__, reason)
+    return EventNotSerializable(message.event_type, reason)
+
+
+def written_fields(event: Message) -> Payload:
     """The fields of ``event`` to be written, from the class's own serializers if it has any.
 
     Raises:
-        EventNotSerializable: A serializer has failed, or the class leaves a field out.
+        EventNotSerializable, InvalidCommand: A serializer has failed, or the class leaves a field out.
     """
     event_type = type(event)
     if not _has_serializers(event_type):
         return native_fields(event)
     try:
         _check_is_whole(event_type)
-        return event.model_dump(exclude=set(METADATA), by_alias=False, round_trip=True)
+        return event.model_dump(exclude=set(metadata_of(event_type)), by_alias=False, round_trip=True)
     except Exception as error:  # a field's own serializer may raise anything
-        raise EventNotSerializable(event.event_type, describe(error)) from error
+        raise not_writable(event, describe(error)) from error
 
 
-def native_fields(event: DomainEvent) -> Payload:
+def native_fields(event: Message) -> Payload:
     """The values of the payload of ``event`` by field, extra ones included."""
     values = event.__dict__  # read by name: it holds cached properties too
     payload = {name: values[name] for name in payload_names(type(event))}
@@ -43,13 +64,14 @@ def native_fields(event: DomainEvent) -> Payload:
 
 
 @lru_cache(maxsize=1024)
-def payload_names(event_type: type[DomainEvent]) -> tuple[str, ...]:
+def payload_names(event_type: type[BaseModel]) -> tuple[str, ...]:
     """The declared fields of the payload."""
-    return tuple(name for name in event_type.model_fields if name not in METADATA)
+    metadata = metadata_of(event_type)
+    return tuple(name for name in event_type.model_fields if name not in metadata)
 
 
 @lru_cache(maxsize=1024)
-def _has_serializers(event_type: type[DomainEvent]) -> bool:
+def _has_serializers(event_type: type[BaseModel]) -> bool:
     decorators = event_type.__pydantic_decorators__
     return bool(decorators.field_serializers or decorators.model_serializers)
 

@@ -1,19 +1,27 @@
-"""The proof: an event is written, read and compared, and fields that plain msgpack does not carry get tags."""
+"""The proof: a message is written, read and compared, and fields that plain msgpack does not carry get tags."""
 
 from typing import TypeVar
 
 import msgpack
+from pydantic import BaseModel
 
-from uno_actors.domain.events import METADATA, DomainEvent, Payload
+from uno_actors.domain.events import Payload
 from uno_actors.domain.payload_reader import Unreadable, classes_of, read_fields, tags_of, unpack_fields
-from uno_actors.domain.payload_writer import NotRecordable, with_offset, written_fields
+from uno_actors.domain.payload_writer import (
+    Message,
+    NotRecordable,
+    metadata_of,
+    not_writable,
+    with_offset,
+    written_fields,
+)
 from uno_actors.domain.values import (
     difference,
     with_tags,
 )
-from uno_actors.errors import EventNotSerializable, describe
+from uno_actors.errors import describe
 
-E = TypeVar("E", bound=DomainEvent)
+E = TypeVar("E", bound=Message)
 
 
 def prove(event: E) -> tuple[bytes, E]:
@@ -23,9 +31,10 @@ def prove(event: E) -> tuple[bytes, E]:
     all other fields get them too, because a failure does not always name the right field.
 
     Raises:
-        EventNotSerializable: The event that is read differs from ``event``.
+        EventNotSerializable, InvalidCommand: The event or command that is read differs from ``event``.
     """
     fields = written_fields(event)
+    kind: type[BaseModel] = type(event)
     values = event.__dict__ | (event.model_extra or {})
     by_tags: Payload = {}
     reasons: dict[str, str] = {}
@@ -38,14 +47,14 @@ def prove(event: E) -> tuple[bytes, E]:
             rest = fields.keys() & values.keys() - by_tags.keys()
             for name in (failed.keys() & rest) or rest:
                 try:
-                    by_tags[name] = with_tags(values[name], classes_of(type(event)))
+                    by_tags[name] = with_tags(values[name], classes_of(kind))
                 except Exception as error:  # noqa: BLE001 - a value's own code may raise anything
                     failed, rest = {name: f"{name}: {describe(error)}"}, set()
                     reasons = failed | reasons
             if not rest:
-                raise EventNotSerializable(event.event_type, reasons[next(iter(failed))])
+                raise not_writable(event, reasons[next(iter(failed))])
     except NotRecordable as error:
-        raise EventNotSerializable(event.event_type, str(error)) from error
+        raise not_writable(event, str(error)) from error
 
 
 def _attempt(event: E, fields: Payload, by_tags: Payload) -> tuple[bytes, E, dict[str, str]]:
@@ -85,22 +94,24 @@ def _unwritable(value: object) -> str:
 
 def read_back(event: E, payload: bytes) -> E:
     """The event that a fresh process reads from ``payload`` and the metadata of ``event``."""
-    fields = unpack_fields(payload, tags_of(type(event)))
-    fields |= {name: event.__dict__[name] for name in METADATA}
+    kind: type[BaseModel] = type(event)
+    fields = unpack_fields(payload, tags_of(kind))
+    fields |= {name: event.__dict__[name] for name in metadata_of(kind)}
     return read_fields(type(event), fields)
 
 
-def _differences(event: DomainEvent, found: DomainEvent) -> dict[str, str]:
+def _differences(event: Message, found: Message) -> dict[str, str]:
     """For each field of ``event`` that was read back as a different value: both values, as text."""
     values, others = _contents(event), _contents(found)
+    metadata = metadata_of(type(event))
     changed = {
         name: difference(name, values.get(name), others.get(name))
         for name in {**values, **others}
-        if name not in METADATA
+        if name not in metadata
     }
     return {name: text for name, text in changed.items() if text}
 
 
-def _contents(event: DomainEvent) -> dict[str, object]:
+def _contents(event: Message) -> dict[str, object]:
     fields = {name: event.__dict__[name] for name in type(event).model_fields if name in event.__dict__}
     return fields | (event.model_extra or {}) | (event.__pydantic_private__ or {})

@@ -48,7 +48,7 @@ def classes_in(*annotations: Any) -> dict[str, type]:
         seen[id(annotation)] = annotation
         waiting += get_args(annotation)
         waiting.append(getattr(annotation, "__value__", None))  # of `type Money = ...`
-        if isinstance(annotation, type) and _is_restorable(annotation):
+        if isinstance(annotation, type) and is_restorable(annotation):
             if found.setdefault(annotation.__name__, annotation) is not annotation:
                 ambiguous.add(annotation.__name__)
             waiting += annotations_of(annotation)
@@ -77,7 +77,7 @@ def pack_value(value: object, classes: Classes, *, may_share: bool = False) -> b
     Raises:
         TypeError, ValueError: ``value`` cannot be restored exactly; the text says why.
     """
-    packed: bytes = msgpack.packb(_Writer(classes, may_share=may_share).plain(value))
+    packed: bytes = msgpack.packb(ValueWriter(classes, may_share=may_share).plain(value))
     return packed
 
 
@@ -98,20 +98,22 @@ def with_tags(value: object, classes: Classes) -> object:
     Raises:
         TypeError, ValueError: ``value`` cannot be restored exactly; the text says why.
     """
-    return _Writer(classes, may_share=True, keep_zones=False).plain(value)
+    return ValueWriter(classes, may_share=True, keep_zones=False).plain(value)
 
 
-def tag_reader(classes: Classes | None) -> TagReader:
+def tag_reader(classes: Classes | None, others: Mapping[int, Callable[..., Any]] | None = None) -> TagReader:
     """The ``ext_hook`` for the output of `with_tags`.
 
     Args:
         classes: As for `unpack_value`; ``None`` gives a `Shown` for each value of a class.
+        others: Readers of further tags, by their numbers, called with the parts given to `tagged`.
     """
+    readers = _READERS if others is None else {**_READERS, **others}
 
     def read(code: int, data: bytes) -> Any:
         parts = msgpack.unpackb(data, ext_hook=read, strict_map_key=False)
-        if code in _READERS:
-            return _READERS[code](*parts)
+        if code in readers:
+            return readers[code](*parts)
         name, *fields = parts
         if classes is None:
             return Shown(name, fields)
@@ -268,7 +270,7 @@ _BASE_SCALARS: dict[type, Callable[[Any], object]] = {
 }
 
 
-def _is_restorable(kind: type) -> bool:
+def is_restorable(kind: type) -> bool:
     """Whether an instance consists of its fields alone, so it can be built from them."""
     if issubclass(kind, (Enum, BaseModel)) or _is_named_tuple(kind):
         return kind not in (Enum, BaseModel)
@@ -292,11 +294,12 @@ _ENUM, _DATACLASS, _NAMED_TUPLE, _MODEL = 20, 21, 22, 23
 _NATIVE = frozenset({type(None), bool, float, str, bytes})
 
 
-def _tagged(code: int, *parts: object) -> msgpack.ExtType:
+def tagged(code: int, *parts: object) -> msgpack.ExtType:
+    """A value that a reader makes of ``parts``, which msgpack can write."""
     return msgpack.ExtType(code, msgpack.packb(parts))
 
 
-class _Writer:
+class ValueWriter:
     """Converts one value to a form that msgpack can write, tags included."""
 
     def __init__(self, classes: Classes, *, may_share: bool, keep_zones: bool = True) -> None:
@@ -306,15 +309,16 @@ class _Writer:
         self._seen: dict[int, object] = {}
 
     def plain(self, value: Any) -> object:
+        """``value`` in a form that msgpack can write."""
         kind = type(value)
         if kind in _NATIVE:
             return value
-        return _WRITERS.get(kind, _Writer._of_known_class)(self, value)
+        return _WRITERS.get(kind, ValueWriter._of_known_class)(self, value)
 
     def _int(self, value: int) -> object:
         if -(2**63) <= value < 2**64:
             return value
-        return _tagged(_BIG_INT, value.to_bytes((value.bit_length() + 8) // 8, "big", signed=True))
+        return tagged(_BIG_INT, value.to_bytes((value.bit_length() + 8) // 8, "big", signed=True))
 
     def _list(self, value: list[Any]) -> object:
         self._once(value)
@@ -329,13 +333,13 @@ class _Writer:
         return self._collection(value)
 
     def _collection(self, value: Any) -> object:
-        return _tagged(_COLLECTIONS[type(value)], *map(self.plain, value))
+        return tagged(_COLLECTIONS[type(value)], *map(self.plain, value))
 
     def _scalar(self, value: Any) -> object:
         code, parts = _SCALARS[type(value)]
         if code == _DATETIME and not self._keep_zones:
             value = at_offset(value)
-        return _tagged(code, *parts(value))
+        return tagged(code, *parts(value))
 
     def _of_known_class(self, value: Any) -> object:
         kind = type(value)
@@ -347,27 +351,27 @@ class _Writer:
         if issubclass(kind, BaseModel):
             return self._model(name, value)
         if _is_named_tuple(kind):
-            return _tagged(_NAMED_TUPLE, name, *map(self.plain, value))
+            return tagged(_NAMED_TUPLE, name, *map(self.plain, value))
         return self._dataclass(name, value)
 
     def _enum(self, name: str, value: Enum) -> object:
         if type(value).__members__.get(value.name) is not value:
             raise ValueError(f"{value!r} is not a single member")
-        return _tagged(_ENUM, name, value.name)
+        return tagged(_ENUM, name, value.name)
 
     def _model(self, name: str, value: BaseModel) -> object:
         if not value.model_config.get("frozen"):
             self._once(value)
         _check_fields(type(value), value.__dict__, type(value).model_fields)
         parts = (value.__dict__, value.__pydantic_extra__, value.__pydantic_private__)
-        return _tagged(_MODEL, name, sorted(value.__pydantic_fields_set__), *map(self._fields, parts))
+        return tagged(_MODEL, name, sorted(value.__pydantic_fields_set__), *map(self._fields, parts))
 
     def _dataclass(self, name: str, value: Any) -> object:
         if not value.__dataclass_params__.frozen:
             self._once(value)
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         _check_fields(type(value), fields | getattr(value, "__dict__", {}), fields)
-        return _tagged(_DATACLASS, name, self._fields(fields))
+        return tagged(_DATACLASS, name, self._fields(fields))
 
     def _fields(self, fields: Mapping[str, object] | None) -> object:
         return fields and {name: self.plain(value) for name, value in fields.items()}
@@ -434,14 +438,14 @@ _SCALARS: dict[type, tuple[int, Callable[[Any], tuple[object, ...]]]] = {
     datetime: (_DATETIME, _moment),
     timedelta: (_TIMEDELTA, _span),
 }
-_WRITERS: dict[type, Callable[[_Writer, Any], object]] = {
-    int: _Writer._int,
-    list: _Writer._list,
-    dict: _Writer._dict,
-    set: _Writer._set,
-    tuple: _Writer._collection,
-    frozenset: _Writer._collection,
-    **dict.fromkeys(_SCALARS, _Writer._scalar),
+_WRITERS: dict[type, Callable[[ValueWriter, Any], object]] = {
+    int: ValueWriter._int,
+    list: ValueWriter._list,
+    dict: ValueWriter._dict,
+    set: ValueWriter._set,
+    tuple: ValueWriter._collection,
+    frozenset: ValueWriter._collection,
+    **dict.fromkeys(_SCALARS, ValueWriter._scalar),
 }
 _READERS: dict[int, Callable[..., Any]] = {
     _TUPLE: lambda *items: items,
