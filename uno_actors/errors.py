@@ -717,14 +717,20 @@ class AskTimeout(WorldError, TimeoutError):
     """No reply came in time.
 
     Attributes:
+        actor: Who was asked; with the node, if it is another one.
+        message: Class of the message.
+        seconds: How long the asker has waited.
+        doing: What the actor did, as far as that is known.
         started: Whether the actor had begun to handle the message. If not, the message was withdrawn and will not be
             handled; otherwise it may still take effect.
     """
 
     def __init__(self, actor: str, message: str, seconds: float, *, started: bool, doing: str) -> None:
         self.actor = actor
+        self.message = message
         self.seconds = seconds
         self.started = started
+        self.doing = doing
         remedy = "it may still take effect" if started else "it was withdrawn and has no effect"
         super().__init__(f"no reply from {actor} to {message} within {seconds:g} s; {remedy}. {doing}")
 

@@ -55,6 +55,11 @@ class ExternalWrites:
         self._is_looking = self._has_grown = False
         self._log = get_logger(actor="external_writes")
 
+    @property
+    def position(self) -> int:
+        """Up to here the log was seen; it may have grown since."""
+        return self._seen
+
     def skip(self, appended: Appended) -> None:
         """Skip a record that the journal wrote itself."""
         if not appended.records:

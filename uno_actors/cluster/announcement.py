@@ -42,11 +42,14 @@ class Announcement:
         self._membership = membership
         self._member = member
         self._others: tuple[Member, ...] = ()
+        self._leaving: set[str] = set()
         self._clock = clock
         self._start_task = start_task
         self._listeners: list[Callable[[], object]] = []
         self._every = seconds / RENEWALS
         self._timer: Timer | None = None
+        self._calling = asyncio.Lock()
+        self._is_started = False
         self._announcing = False  # a call of the store is under way
         self._again = False  # and another is needed after it
         self._failed = False  # the last one failed
@@ -84,7 +87,8 @@ class Announcement:
             StoreUnavailable: The store cannot be reached.
         """
         self._membership.when_changed(self.refresh)
-        self._see(await self._membership.announce(self._member))
+        self._is_started = True
+        await self._take_view()
         self._renew_later()
 
     def change(self, **fields: Any) -> None:
@@ -95,16 +99,14 @@ class Announcement:
             self._tell()
             self.refresh()
 
-    def drop(self, member_id: str) -> None:
-        """Regard a member as gone until the next view; it has said itself that it leaves."""
-        others = tuple(member for member in self._others if member.id != member_id)
-        if others != self._others:
-            self._others = others
-            self._tell()
+    def note_leaving(self, member_id: str) -> None:
+        """Another member has said itself that it leaves; the views that still come may not show it yet."""
+        self._leaving.add(member_id)
+        self._see(self._others)
 
     def refresh(self) -> None:
         """Announce this node again soon, and take a new view of the others."""
-        if self._is_over:
+        if self._is_over or not self._is_started:
             return
         if self._announcing:
             self._again = True
@@ -112,10 +114,20 @@ class Announcement:
         self._announcing = True
         self._start_task(self._announce())
 
+    async def leave(self) -> None:
+        """Announce that this node leaves and must not be chosen any more. Return when the store has it."""
+        self._member = replace(self._member, leaving=True)
+        self._tell()
+        try:
+            await self._take_view()
+        except Exception as error:  # noqa: BLE001 - a store may raise anything; then the announcement ends by itself
+            self._log.warning("node cannot announce that it leaves", reason=describe(error))
+
     async def withdraw(self) -> None:
         """End the announcement; idempotent."""
         self.close()
-        await self._membership.withdraw()
+        async with self._calling:
+            await self._membership.withdraw()
 
     def close(self) -> None:
         """Renew no more, without waiting: the announcement ends by itself."""
@@ -128,9 +140,7 @@ class Announcement:
             self._again = True
             while self._again and not self._is_over:
                 self._again = False
-                members = await self._membership.announce(self._member)
-                if not self._is_over:
-                    self._see(members)
+                await self._take_view()
             self._failed = False
         # A store may raise any exception, and a program may cancel the system's tasks.
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
@@ -141,6 +151,12 @@ class Announcement:
             self._announcing = False
         self._renew_later()
 
+    async def _take_view(self) -> None:
+        async with self._calling:  # what was announced last must reach the store last
+            if not self._is_over:
+                members = await self._membership.announce(self._member)
+                self._see(members)
+
     def _renew_later(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -148,7 +164,12 @@ class Announcement:
             self._timer = self._clock.call_later(self._every, self.refresh)
 
     def _see(self, members: tuple[Member, ...]) -> None:
-        others = tuple(member for member in members if member.id != self._member.id)
+        self._leaving.intersection_update([member.id for member in members])
+        others = tuple(
+            replace(member, leaving=True) if member.id in self._leaving else member
+            for member in members
+            if member.id != self._member.id
+        )
         if others != self._others:
             self._others = others
             self._tell()

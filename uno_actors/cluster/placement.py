@@ -4,7 +4,7 @@ An aggregate belongs to one of 1,024 shards by a hash of its type and id, and ea
 hashing. So when a node joins, only the aggregates move that it wins; when one leaves, only those that it had.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -42,42 +42,55 @@ class Placement:
 
     def __init__(self, members: Iterable[Member] = ()) -> None:
         self.members = {member.id: member for member in members}
-        self._tables: dict[tuple[str, str], _Table] = {}
-        self._shared: dict[frozenset[str], _Table] = {}  # nearly always one: all nodes serve the same
+        self._tables: dict[tuple[str, str], OwnersOfShards] = {}
+        self._shared: dict[frozenset[str], OwnersOfShards] = {}  # nearly always one: all nodes serve the same
 
-    def owner(self, stream: StreamId, command: str) -> Member | None:
+    def owner(self, stream: StreamId, command: str, unfit: Set[str] = frozenset()) -> Member | None:
         """The node that is to have an aggregate in memory; ``None`` if no member serves the command.
 
         Args:
             stream: Of the aggregate.
             command: Name of the command, as nodes announce it.
+            unfit: Ids of members that are not chosen.
         """
-        table = self._tables.get((stream.aggregate_type, command))
-        if table is None:
-            table = self._table(stream.aggregate_type, command)
+        table = self.table(stream.aggregate_type, command)
+        if unfit:
+            table = self._among(table.without(unfit))
         return table.owner(shard_of(stream))
 
-    def _table(self, aggregate_type: str, command: str) -> "_Table":
-        eligible = {
-            member.id: member for member in self.members.values() if serves(member, aggregate_type, command)
-        }
-        table = self._shared.setdefault(frozenset(eligible), _Table(eligible))
-        self._tables[aggregate_type, command] = table
+    def table(self, aggregate_type: str, command: str) -> "OwnersOfShards":
+        """The owners of all aggregates of a type, for one command."""
+        table = self._tables.get((aggregate_type, command))
+        if table is None:
+            able = [member for member in self.members.values() if serves(member, aggregate_type, command)]
+            table = self._tables[aggregate_type, command] = self._among(able)
+        return table
+
+    def _among(self, members: Sequence[Member]) -> "OwnersOfShards":
+        ids = frozenset(member.id for member in members)
+        table = self._shared.get(ids)
+        if table is None:
+            table = self._shared[ids] = OwnersOfShards(members)
         return table
 
 
-class _Table:
+class OwnersOfShards:
     """The owners of all shards among nodes that serve the same; each is computed when it is first asked for."""
 
     __slots__ = ("_capacities", "_members", "_owners")
 
-    def __init__(self, members: dict[str, Member]) -> None:
-        self._members = members
-        self._capacities = {member.id: member.capacity for member in members.values()}
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._members = {member.id: member for member in members}
+        self._capacities = {member.id: member.capacity for member in members}
         self._owners: list[Member | None] = [None] * SHARDS
 
     def owner(self, shard: int) -> Member | None:
+        """The owner of one shard; ``None`` if there are no members."""
         owner = self._owners[shard]
         if owner is None and self._members:
             owner = self._owners[shard] = self._members[ranked_by_capacity(str(shard), self._capacities)[0]]
         return owner
+
+    def without(self, unfit: Set[str]) -> list[Member]:
+        """The members except those of these ids."""
+        return [member for member_id, member in self._members.items() if member_id not in unfit]

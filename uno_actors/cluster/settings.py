@@ -132,3 +132,18 @@ class Cluster:
         }
         values = {"listen": listen, "advertise": self.advertise, "secret": secret} | rest
         return f"Cluster({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+
+def as_cluster(found: object) -> Cluster | None:
+    """The options of a node, from what is written as ``cluster=``.
+
+    Raises:
+        InvalidCluster: It is neither `Cluster` nor a bool.
+    """
+    if found is None or found is False:
+        return None
+    if found is True:
+        return Cluster()
+    if not isinstance(found, Cluster):
+        raise InvalidCluster("cluster", f"must be True or a Cluster(...); found {shown(found, repr)}")
+    return found

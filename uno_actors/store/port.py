@@ -14,6 +14,7 @@ The values are in `uno_actors.store.records`; the reads that rest on the port ar
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -201,6 +202,11 @@ class EventStore(EventFollowing):
         """
 
     # --- what a store may implement ---
+
+    @property
+    def directory(self) -> Path | None:
+        """A directory of the store on this machine, for the sockets of its nodes; ``None`` if it has none."""
+        return None
 
     def membership(self, seconds: float, clock: Clock) -> Membership | None:
         """A new announcement among the nodes that work on this store; ``None`` if the store cannot keep any.

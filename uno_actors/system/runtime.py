@@ -14,8 +14,13 @@ from uno_actors.actors.inspection import messages_of
 from uno_actors.actors.pykka import PykkaActor
 from uno_actors.actors.watchdog import watchdog
 from uno_actors.aggregates.directory import Aggregates
+from uno_actors.aggregates.envelope import CommandEnvelope
 from uno_actors.aggregates.external_writes import ExternalWrites
 from uno_actors.aggregates.journal import Journal
+from uno_actors.cluster.announcement import Announcement
+from uno_actors.cluster.node import Node
+from uno_actors.cluster.served import CommandNames
+from uno_actors.cluster.settings import Cluster
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import (
     InvalidSupervisor,
@@ -30,6 +35,7 @@ from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.logs import get_logger
 from uno_actors.settings import Settings
+from uno_actors.store.codec import StreamId
 from uno_actors.store.port import EventStore
 from uno_actors.supervision.child import ActorChild, ChildFailed, ChildHandle, ChildSignal, TreeNode
 from uno_actors.supervision.nested import SupervisorChild
@@ -37,6 +43,7 @@ from uno_actors.supervision.reload import Difference
 from uno_actors.supervision.spec import ChildSpec, Supervisor
 from uno_actors.supervision.supervisor import SupervisorActor
 from uno_actors.system.actor_host import ActorHost
+from uno_actors.system.announcement import announcement_of, node_of
 from uno_actors.system.handler_host import HandlerHost
 from uno_actors.system.statistics import SystemStatistics
 from uno_actors.system.tree import handlers_in, resolve_child
@@ -44,6 +51,8 @@ from uno_actors.tasks import begin
 
 A = TypeVar("A", bound=PykkaActor)
 
+LEAVE_SHARE = 0.2
+"""Share of the stop timeout in which other nodes hear that this one leaves."""
 DRAIN_SHARE = 0.7
 """Share of the stop timeout that draining may use. The rest remains for stopping the actors."""
 LOOK_AGAIN = 0.005
@@ -59,6 +68,12 @@ class Runtime:
         types: The aggregate classes by type name; the mapping may grow.
         settings: The system's options.
         give_up: Called with the error when a top-level supervisor gives up.
+        cluster: Its options as a node of a cluster; ``None`` if it is none.
+
+    Attributes:
+        announcement: Of this system among those that work on its store; ``None`` if it has none.
+        node: What it is as a node of a cluster; ``None`` if it is none.
+        deliver: Passes a command to its aggregate, here or on another node; see `Aggregates.deliver`.
     """
 
     def __init__(
@@ -68,6 +83,8 @@ class Runtime:
         types: dict[str, type[AggregateRoot]],
         settings: Settings,
         give_up: Callable[[SupervisorGaveUp], None],
+        *,
+        cluster: Cluster | None,
     ) -> None:
         self.dispatcher = Dispatcher(asyncio.get_running_loop())
         watchdog.watch(self.dispatcher)
@@ -92,6 +109,21 @@ class Runtime:
             start=self.start_task,
             dead=self.dead_messages,
         )
+        self.deliver: Callable[[StreamId, CommandEnvelope, float], None] = self.aggregates.deliver
+        self.announcement: Announcement | None = None
+        self.node: Node | None = None
+        if cluster is not None:
+            self.announcement = announcement_of(settings, cluster, store, self.start_task)
+            self.node = node_of(
+                settings,
+                cluster,
+                self.announcement,
+                CommandNames(types),
+                self.aggregates,
+                known_position=lambda: self._external_writes.position,
+                dead=self.dead_messages,
+            )
+            self.deliver = self.node.deliver
         self._let_go = ExitStack()  # cleanup for the end, even if the start fails halfway
         self.takes_work = False  # accepts commands and new actors
 
@@ -102,6 +134,9 @@ class Runtime:
         end = await self.handlers.start([spec for each in supervisors for spec in handlers_in(each)])
         # From here on the system runs commands and routes their events: children started below may send some.
         self._follow_external_writes(end)
+        if self.node is not None:
+            self.node.serve_types()
+            await self.node.start()
         self.handlers.listen()
         self.takes_work = True
         for supervisor in supervisors:
@@ -109,9 +144,9 @@ class Runtime:
         self.handlers.take_over_later()
 
     def _follow_external_writes(self, position: int) -> None:
-        external_writes = ExternalWrites(self._store, position, self.aggregates, self.start_task)
-        self.journal.on_append = external_writes.skip
-        self._let_go.callback(self._store.on_commit(external_writes.look_soon))
+        self._external_writes = ExternalWrites(self._store, position, self.aggregates, self.start_task)
+        self.journal.on_append = self._external_writes.skip
+        self._let_go.callback(self._store.on_commit(self._external_writes.look_soon))
 
     async def _start_top(self, supervisor: Supervisor) -> None:
         child = SupervisorChild(supervisor, ChildSpec(supervisor), self._root_signal, self)
@@ -250,7 +285,7 @@ class Runtime:
             dead_messages=self.dead_messages.count,
             actors=len(self.actors.cells),
             messages=messages_of(tuple(self.actors.cells)),
-            commands_waiting=self.aggregates.waiting,
+            commands_waiting=self._unanswered(),
             oldest_command=self.aggregates.oldest(),
             restarts=sum(node.restarts for node in self.tree().walk()),
             dispatcher=self.dispatcher.statistics(),
@@ -266,16 +301,18 @@ class Runtime:
                     await asyncio.sleep(LOOK_AGAIN)
         except TimeoutError:
             end = await self._store.last_position()
-            commands = (
-                "commands are not answered yet" if self.aggregates.waiting else "all commands are answered"
-            )
+            commands = "commands are not answered yet" if self._unanswered() else "all commands are answered"
             state = "; ".join([commands, f"the log ends at {end}", *self.handlers.lagging(end)])
             raise TimeoutError(f"not settled within {timeout:g} s: {state}") from None
 
     async def _is_settled(self, subscriptions: Sequence[Subscription]) -> bool:
-        if self.aggregates.waiting:
+        if self._unanswered():
             return False
         return self.handlers.have_handled(subscriptions, await self._store.last_position())
+
+    def _unanswered(self) -> int:
+        """Commands that are not answered yet, here or by other nodes."""
+        return self.aggregates.waiting + (0 if self.node is None else self.node.waiting)
 
     # --- stopping ---
 
@@ -284,6 +321,8 @@ class Runtime:
         begun = time.monotonic()
         deadline = begun + timeout
         try:
+            if self.node is not None:
+                await self._within(begun + timeout * LEAVE_SHARE, self.node.leave())
             await self._within(begun + timeout * DRAIN_SHARE, self._drain())
             for child in reversed(self._tree):
                 # The child keeps the deadline itself; the extra second is a safety net.
@@ -295,12 +334,21 @@ class Runtime:
                 await self._stop_one(cell.stop(), cell, deadline)
             await self._within(deadline, self._answered())
             await self._within(deadline, self.aggregates.saver.save())
-            await self._within(max(deadline, time.monotonic() + 1), self.handlers.release())
+            await self._within(max(deadline, time.monotonic() + 1), self.release())
         finally:
             self.close()
 
+    async def release(self) -> None:
+        """Give up what other nodes wait for: the announcement, the link, and the leases of handlers."""
+        try:
+            if self.node is not None:
+                self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
+                await self.node.close()
+        finally:
+            await self.handlers.release()
+
     async def _answered(self) -> None:
-        while self.aggregates.waiting:  # noqa: ASYNC110 - no single event to await
+        while self._unanswered():  # noqa: ASYNC110 - no single event to await
             await asyncio.sleep(LOOK_AGAIN)
 
     async def _drain(self) -> None:
@@ -335,6 +383,8 @@ class Runtime:
     def close(self) -> None:
         """Release everything that can be released without waiting. Also called after a failed start."""
         self.actors.take_no_more()
+        if self.node is not None:
+            self.node.refuse()
         self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
         for child in reversed(self._tree):
             child.abandon()

@@ -25,12 +25,15 @@ from uno_actors.bus.bus import EventBus
 from uno_actors.bus.publisher import EventPublisher
 from uno_actors.causality import current_cause
 from uno_actors.clock import Clock
+from uno_actors.cluster.settings import Cluster, as_cluster
+from uno_actors.cluster.view import ClusterView
 from uno_actors.config.reader import Config, load
 from uno_actors.config.writer import write_config
 from uno_actors.domain.aggregate import AggregateRoot, check_events, check_is_aggregate
 from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import (
     InvalidAggregate,
+    NoCluster,
     SupervisorGaveUp,
     SystemNotRunning,
     UnknownActor,
@@ -112,6 +115,8 @@ class ActorSystem:
             command that recorded nothing is handled again. For commands that may be repeated later, see
             ``since`` of `AggregateRef.ask`. Commands sent by handlers do not need it.
         stop_timeout: Maximum duration of stopping, in seconds.
+        cluster: Makes the system one node of several on its store: commands go to the node that has the aggregate in
+            memory. ``True`` for the processes of one machine, a `Cluster` for several machines.
         clock: Clock for all timeouts and delays.
         event_registry: For a store opened by URL: maps recorded events to classes. Default is the process-wide
             registry. Bounded contexts in one process need separate registries if their events share names.
@@ -136,6 +141,7 @@ class ActorSystem:
         snapshot_every: int | None = 200,
         remember_commands: int = 256,
         stop_timeout: float = 10.0,
+        cluster: Cluster | bool | None = None,
         clock: Clock | None = None,
         event_registry: EventRegistry = event_registry,
     ) -> None:
@@ -146,6 +152,7 @@ class ActorSystem:
         self._store = None if isinstance(store, str) else store
         self._event_registry = event_registry
         self._types: dict[str, type[AggregateRoot]] = {}
+        self._runtime: Runtime | None = None
         self._serves_any = aggregates is None
         if isinstance(aggregates, (type, str)):
             raise InvalidAggregate(
@@ -154,9 +161,9 @@ class ActorSystem:
         for aggregate_type in aggregates or ():
             self._serve(aggregate_type)
         self._supervised = assign(handlers, supervisors)
+        self._cluster = as_cluster(cluster)
         self._state: State = "not started"
         self._forks = _forks.count
-        self._runtime: Runtime | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._has_stopped = asyncio.Event()
         self._reloading = asyncio.Lock()
@@ -222,6 +229,20 @@ class ActorSystem:
             SystemNotRunning: As for `store`.
         """
         return EventPublisher(self.store)
+
+    @property
+    def cluster(self) -> ClusterView:
+        """The cluster as this node sees it: its members, who owns what, and counters.
+
+        Raises:
+            NoCluster: The system is no node of a cluster.
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        if self._cluster is None:
+            raise NoCluster(self.name)
+        node = self._running().node
+        assert node is not None
+        return ClusterView(node)
 
     def aggregate(self, aggregate_type: type[AggregateRoot], aggregate_id: str) -> AggregateRef:
         """Return a reference to one aggregate. This does no I/O, and the aggregate need not exist yet.
@@ -519,12 +540,14 @@ class ActorSystem:
         try:
             if self._store is None:
                 self._store = open_store(self._url or "", self._event_registry)
-            self._runtime = Runtime(self, self._store, self._types, self._settings, self._give_up)
+            self._runtime = Runtime(
+                self, self._store, self._types, self._settings, self._give_up, cluster=self._cluster
+            )
             await self._runtime.start(self._supervised)
         except BaseException:
             if self._runtime is not None:
                 self._runtime.close()
-                await self._in_time(self._runtime.handlers.release(), CLOSE_TIME)
+                await self._in_time(self._runtime.release(), CLOSE_TIME)
                 self._runtime = None
             await self._close_store(CLOSE_TIME)
             self._state = "stopped"
@@ -632,8 +655,8 @@ class ActorSystem:
         if envelope.future is not None:
             envelope.future.seconds = seconds
         if runtime.dispatcher.is_current():
-            runtime.aggregates.deliver(stream, envelope, seconds)
-        elif not runtime.dispatcher.post(lambda: runtime.aggregates.deliver(stream, envelope, seconds)):
+            runtime.deliver(stream, envelope, seconds)
+        elif not runtime.dispatcher.post(lambda: runtime.deliver(stream, envelope, seconds)):
             raise SystemNotRunning(self.name, "stopped")
 
     def _dispatcher(self) -> Dispatcher | None:
@@ -705,8 +728,11 @@ class ActorSystem:
             raise UnknownAggregateType(_qualified(aggregate_type), [_qualified(other)])
         check_events(aggregate_type, self._registry)
         self._types[aggregate_type.aggregate_type] = aggregate_type
-        if other is not None and (runtime := self._runtime) is not None:
+        runtime = self._runtime
+        if other is not None and runtime is not None:
             runtime.dispatcher.call(lambda: runtime.aggregates.passivate_type(aggregate_type.aggregate_type))
+        if runtime is not None and runtime.node is not None:
+            runtime.dispatcher.call(runtime.node.serve_types)
 
     def __repr__(self) -> str:
         return f"<ActorSystem {self.name} ({self._state})>"

@@ -289,6 +289,11 @@ class LmdbEventStore(EventStore):
         self._nodes.close()
         self._environment.close()
 
+    @property
+    @override
+    def directory(self) -> Path:
+        return self.path
+
     def abandon(self, *, quiet: bool) -> None:
         """See `uno_stores.guards.Forkable`."""
         self._leases.abandon()

@@ -1,0 +1,71 @@
+"""Nodes of one process on a network in memory, for the tests of routing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from tests.bank import Account, BankStore
+from tests.waiting import until
+from uno_actors import ActorSystem, EventStore
+from uno_actors.cluster.links.memory import MemoryNetwork
+from uno_actors.cluster.node import Node
+from uno_actors.cluster.settings import Cluster
+
+
+def system_on(store: EventStore, network: MemoryNetwork, name: str, **options: Any) -> ActorSystem:
+    settings = options.pop("cluster", {})
+    chosen: dict[str, Any] = {"aggregates": [Account], "handlers": []} | options
+    return ActorSystem(store, name=name, cluster=Cluster(listen=network, **settings), **chosen)
+
+
+@asynccontextmanager
+async def nodes_on(
+    store: EventStore, network: MemoryNetwork, names: Iterable[str] = "abc", **options: Any
+) -> AsyncIterator[list[ActorSystem]]:
+    """Systems that have all seen each other."""
+    async with AsyncExitStack() as stack:
+        systems = [
+            await stack.enter_async_context(system_on(store, network, name, **options)) for name in names
+        ]
+        await until(lambda: all(len(system.cluster.members()) == len(systems) for system in systems))
+        yield systems
+
+
+def node(system: ActorSystem) -> Node:
+    found = system._running().node
+    assert found is not None
+    return found
+
+
+def id_of(system: ActorSystem) -> str:
+    return node(system).announcement.member.id
+
+
+def ids_owned_by(system: ActorSystem, count: int = 1, start: int = 0) -> list[str]:
+    """Aggregate ids whose owner is this node, as it sees the members itself."""
+    found: list[str] = []
+    number = start
+    while len(found) < count:
+        name = f"account-{number}"
+        owner = system.cluster.owner(Account, name)
+        if owner is not None and owner.id == id_of(system):
+            found.append(name)
+        number += 1
+    return found
+
+
+def an_id_owned_by(system: ActorSystem) -> str:
+    return ids_owned_by(system)[0]
+
+
+async def streams_of(store: BankStore) -> dict[str, list[Any]]:
+    """The records of each stream."""
+    found: dict[str, list[Any]] = {}
+    for _, record in await store.read_log(0, 1_000_000):
+        found.setdefault(record.aggregate_id or "", []).append(record)
+    return found
+
+
+async def all_of(*work: Any) -> list[Any]:
+    return await asyncio.gather(*work)

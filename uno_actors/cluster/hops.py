@@ -1,0 +1,68 @@
+"""A command on its way to the node that owns its aggregate."""
+
+from collections.abc import Set
+
+from uno_actors.aggregates.envelope import CommandEnvelope
+from uno_actors.domain.command_payloads import pack_command
+from uno_actors.store.codec import StreamId
+
+TOLD_FOR = 86_400.0
+"""Seconds after which another node is not waited for any more that was told a command."""
+
+
+class Hop:
+    """A command that another node is to handle, until its answer has come.
+
+    Attributes:
+        stream: Of the aggregate.
+        envelope: With the command, and the reply that waits.
+        name: Announced name of the command.
+        seconds: How long its sender waits.
+        deadline: Until when, by the system's clock.
+        since: Position of the log after which its events are recorded if they are.
+        payload: Of the command, as it travels.
+        may_be_handled: Whether a node may have had it whose answer was lost.
+        refused: Why nodes do not serve it, by their ids.
+    """
+
+    __slots__ = (
+        "deadline",
+        "envelope",
+        "may_be_handled",
+        "name",
+        "payload",
+        "refused",
+        "seconds",
+        "since",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        stream: StreamId,
+        envelope: CommandEnvelope,
+        name: str,
+        *,
+        seconds: float,
+        deadline: float,
+        since: int,
+    ) -> None:
+        self.stream = stream
+        self.envelope = envelope
+        self.name = name
+        self.seconds = seconds
+        self.deadline = deadline
+        self.since = since
+        self.payload = pack_command(envelope.command)
+        self.may_be_handled = False
+        self.refused: dict[str, str] = {}
+
+    @property
+    def told(self) -> bool:
+        """Whether no reply waits."""
+        return self.envelope.future is None
+
+    @property
+    def unfit(self) -> Set[str]:
+        """Ids of the nodes that have refused it."""
+        return self.refused.keys()
