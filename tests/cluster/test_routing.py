@@ -1,14 +1,34 @@
 """Commands go to the node that has the aggregate; their replies, errors and time are the same on every node."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from tests.bank import Account, Balance, BankStore, Credit, CreditAndExit, CreditAndFail, Debit
-from tests.cluster.nodes import an_id_owned_by, node, nodes_on, system_on
-from tests.waiting import until
-from uno_actors import CommandRejected, ExitRaised, NoCluster
+from tests.bank import Account, Balance, BankStore, Credit, CreditAndExit, CreditAndFail, Credited, Debit
+from tests.cluster.nodes import an_id_owned_by, id_of, node, nodes_on, system_on
+from tests.waiting import ManualClock, until
+from uno_actors import (
+    Actor,
+    ActorSystem,
+    AggregateRoot,
+    AskTimeout,
+    Command,
+    CommandRejected,
+    ExitRaised,
+    HandlerContext,
+    InvalidCommand,
+    MailboxFull,
+    NoCluster,
+    NotServed,
+    OutcomeUnknown,
+    ReplyNotSent,
+    handles,
+    subscribe,
+)
 from uno_actors.cluster.links.memory import MemoryNetwork
+from uno_actors.cluster.wire import Request
+from uno_actors.store.codec import StreamId
 
 
 async def test_a_command_is_handled_by_the_owner_of_its_aggregate() -> None:
@@ -45,8 +65,6 @@ async def test_a_system_without_a_cluster_says_so() -> None:
     store, network = BankStore(), MemoryNetwork()
     async with nodes_on(store, network, "a") as (a,):
         assert [member.name for member in a.cluster.members()] == [a.cluster.name]
-    from uno_actors import ActorSystem
-
     async with ActorSystem(BankStore(), aggregates=[Account], handlers=[]) as alone:
         with pytest.raises(NoCluster, match="cluster=True"):
             _ = alone.cluster
@@ -58,7 +76,7 @@ async def test_what_is_told_is_handled_by_the_owner_and_fails_where_it_was_told(
         account = a.aggregate(Account, an_id_owned_by(b))
         account.tell(Credit(amount=3))
         account.tell(Debit(amount=50))
-        await until(lambda: a.dead_messages())
+        await until(a.dead_messages)
         [dead] = a.dead_messages()
         assert "the balance is 3" in dead.reason
         assert not b.dead_messages()
@@ -103,3 +121,234 @@ async def test_a_killed_owner_is_replaced_at_once() -> None:
         assert sorted(await asyncio.gather(*waiting)) == [4, 5, 6]
         assert a.cluster.statistics().sent_again == 3
         assert len(store.versions()) == 4
+
+
+async def test_an_ask_that_is_late_names_node_and_hop_and_was_withdrawn_there() -> None:
+    store, network, clock = BankStore(), MemoryNetwork(), ManualClock()
+    async with nodes_on(store, network, "ab", clock=clock) as (a, b):
+        account = a.aggregate(Account, an_id_owned_by(b))
+        store.gate.clear()
+        first = asyncio.ensure_future(account.ask(Credit(amount=1)))
+        await until(lambda: store.commits_asked)
+        blocked = asyncio.ensure_future(account.ask(Credit(amount=2), timeout=5))
+        await until(lambda: b.statistics().commands_waiting == 2)
+        await clock.advance_until(blocked.done)
+        with pytest.raises(AskTimeout) as late:
+            await blocked
+        assert f"on node {b.cluster.name}" in late.value.actor
+        assert f"one hop away from node {a.cluster.name}" in str(late.value)
+        assert "within 5 s" in str(late.value)
+        assert late.value.seconds == 5
+        store.gate.set()
+        assert await first == 1
+
+
+async def test_an_owner_that_says_nothing_is_named_when_the_time_is_over() -> None:
+    store, network, clock = BankStore(), MemoryNetwork(notice=1000), ManualClock()
+    async with nodes_on(store, network, "ab", clock=clock) as (a, b):
+        asked = asyncio.ensure_future(
+            a.aggregate(Account, an_id_owned_by(b)).ask(Credit(amount=1), timeout=2)
+        )
+        network.hang(id_of(b))
+        await clock.advance_until(asked.done)
+        with pytest.raises(AskTimeout, match="may still take effect") as late:
+            await asked
+        assert f"on node {b.cluster.name}" in str(late.value)
+        network.wake(id_of(b))
+
+
+async def test_a_full_mailbox_of_the_owner_is_named_with_its_node() -> None:
+    store, network = BankStore(), MemoryNetwork()
+    async with nodes_on(store, network, "ab") as (a, b):
+        account = a.aggregate(Account, an_id_owned_by(b))
+        store.gate.clear()
+        asked = [asyncio.ensure_future(account.ask(Credit(amount=1))) for _ in range(1200)]
+        await until(lambda: any(each.done() for each in asked))
+        store.gate.set()
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        full = [each for each in outcomes if isinstance(each, MailboxFull)]
+        assert full
+        assert full[0].owner.endswith(f"on node {b.cluster.name}")
+        assert len(full) + sum(isinstance(each, int) for each in outcomes) == 1200
+
+
+class Rich(Command[None]):
+    value: Any
+
+
+class Give(Command[Any]):
+    what: str
+
+
+class Vault(AggregateRoot):
+    @handles
+    def take(self, command: Rich) -> None: ...
+
+    @handles
+    def give(self, command: Give) -> Any:
+        return {"object": object, "plain": (1, {"a"})}[command.what]
+
+
+async def test_a_command_or_a_reply_that_cannot_travel_is_refused_with_the_reason() -> None:
+    network = MemoryNetwork()
+    async with nodes_on(BankStore(), network, "ab", aggregates=[Account, Vault]) as (a, b):
+        name = next(
+            name for name in map(str, range(99)) if a.cluster.owner(Vault, name).name == b.cluster.name
+        )
+        vault = a.aggregate(Vault, name)
+        with pytest.raises(InvalidCommand, match="Rich cannot be sent: value"):
+            await vault.ask(Rich(value=object()))
+        with pytest.raises(ReplyNotSent, match=f"node {b.cluster.name} has handled Give"):
+            await vault.ask(Give(what="object"))
+        assert await vault.ask(Give(what="plain")) == (1, {"a"})
+        assert a.statistics().commands_waiting == 0
+
+
+async def test_a_lost_answer_is_outcome_unknown_if_commands_are_not_remembered() -> None:
+    store, network = BankStore(), MemoryNetwork()
+    async with nodes_on(store, network, "ab", remember_commands=0) as (a, b):
+        account = a.aggregate(Account, an_id_owned_by(b))
+        await account.ask(Credit(amount=1))
+        store.gate.clear()
+        command = Credit(amount=2)
+        asked = asyncio.ensure_future(account.ask(command))
+        await until(lambda: store.commits_asked == 2)
+        network.kill(id_of(b))
+        with pytest.raises(OutcomeUnknown, match="the answer of node .* was lost") as unknown:
+            await asked
+        store.gate.set()
+        assert unknown.value.command_id == command.command_id
+        assert unknown.value.since is not None
+        await until(lambda: len(store.versions()) == 2)
+        assert await account.ask(command, since=unknown.value.since) == 3
+        assert store.versions() == [1, 2]
+
+
+class Modern(Command[int]):
+    """A command of the next version of the program."""
+
+
+class OldShop(AggregateRoot):
+    aggregate_type = "Shop"
+
+
+class NewShop(AggregateRoot):
+    aggregate_type = "Shop"
+
+    @handles
+    def modern(self, command: Modern) -> int:
+        return 1
+
+
+async def test_a_node_that_does_not_know_a_command_is_not_chosen() -> None:
+    store, network = BankStore(), MemoryNetwork()
+    async with (
+        system_on(store, network, "old", aggregates=[OldShop]) as old,
+        system_on(store, network, "new", aggregates=[NewShop]) as new,
+    ):
+        await until(lambda: len(old.cluster.members()) == len(new.cluster.members()) == 2)
+        for number in range(20):
+            assert await new.aggregate(NewShop, str(number)).ask(Modern()) == 1
+        assert new.cluster.statistics().sent == 0
+
+
+async def test_a_node_that_refuses_a_command_is_passed_over() -> None:
+    """Its announcement says more than it can do, as when it lags."""
+    store, network = BankStore(), MemoryNetwork()
+    async with (
+        system_on(store, network, "old", aggregates=[OldShop]) as old,
+        system_on(store, network, "new", aggregates=[NewShop]) as new,
+    ):
+        node(old).announcement.change(commands=(("Shop", ("Modern",)),))
+        await until(lambda: {m.commands for m in new.cluster.members()} == {(("Shop", ("Modern",)),)})
+        for number in range(20):
+            assert await new.aggregate(NewShop, str(number)).ask(Modern()) == 1
+        assert new.cluster.statistics().sent > 0
+
+
+async def test_a_node_for_handlers_alone_waits_for_one_that_serves_and_says_when_there_is_none() -> None:
+    store, network, clock = BankStore(), MemoryNetwork(), ManualClock()
+    only_handlers = {"cluster": {"roles": ("handlers",)}}
+    async with system_on(store, network, "handlers", clock=clock, **only_handlers) as asks:
+        account = asks.aggregate(Account, "a")
+        late = asyncio.ensure_future(account.ask(Credit(amount=1), timeout=3))
+        account.tell(Credit(amount=100))
+        await clock.advance_until(late.done)
+        with pytest.raises(NotServed, match="no node has served Credit of Account<a> within 3 s") as refused:
+            await late
+        assert refused.value.served == ()
+        waits = asyncio.ensure_future(account.ask(Credit(amount=1), timeout=30))
+        await until(lambda: asks.cluster.statistics().homeless == 2)
+        async with system_on(store, network, "serves", clock=clock) as serves:
+            assert await waits in (1, 101)
+            await until(lambda: asks.cluster.statistics().waiting == 0)
+            assert serves.cluster.statistics().served == 2
+            assert asks.cluster.statistics().local == 0
+
+
+async def test_what_is_told_and_no_node_serves_in_time_is_a_dead_message() -> None:
+    store, network, clock = BankStore(), MemoryNetwork(), ManualClock()
+    async with system_on(
+        store, network, "handlers", clock=clock, ask_timeout=3.0, cluster={"roles": ("handlers",)}
+    ) as asks:
+        asks.aggregate(Account, "a").tell(Credit(amount=1))
+        await clock.advance_until(asks.dead_messages)
+        [dead] = asks.dead_messages()
+        assert "no node has served Credit" in dead.reason
+
+
+class Clerk(Actor):
+    """Asks an aggregate on behalf of its own asker."""
+
+    def __init__(self, system: ActorSystem, name: str) -> None:
+        super().__init__()
+        self.account = system.aggregate(Account, name)
+
+    async def on_receive(self, message: Any) -> Any:
+        return await self.account.ask(Credit(amount=1))
+
+
+async def test_the_time_of_an_ask_continues_across_the_hop() -> None:
+    store, network = BankStore(), MemoryNetwork()
+    async with nodes_on(store, network, "ab") as (a, b):
+        clerk = await a.spawn(Clerk, a, an_id_owned_by(b))
+        requests: list[Request] = []
+        serve = node(b)._names.command
+
+        def noting(request: Request) -> Command[Any]:
+            requests.append(request)
+            return serve(request)
+
+        node(b)._names.command = noting  # type: ignore[method-assign]
+        assert await clerk.ask("go", block=False, timeout=7.0) == 1
+        assert 6 < requests[0].seconds <= 7
+
+
+async def test_the_ids_of_a_cause_continue_across_the_hop() -> None:
+    store, network = BankStore(), MemoryNetwork()
+
+    @subscribe(event_type=Credited, name="follows", start="earliest")
+    async def follow(event: Credited, context: HandlerContext) -> None:
+        if event.aggregate_id == first and event.amount == 1:
+            await context.system.aggregate(Account, second).ask(Credit(amount=2, command_id="second"))
+
+    async with nodes_on(store, network, "a", handlers=[follow]) as (a,), system_on(store, network, "b") as b:
+        await until(lambda: len(a.cluster.members()) == 2)
+        first, second = an_id_owned_by(a), an_id_owned_by(b)
+        await a.aggregate(Account, first).ask(Credit(amount=1, correlation_id="chain"))
+        await a.settled()
+        assert b.cluster.statistics().served == 1
+        [cause], [effect] = [(await store.read_stream(StreamId("Account", name))) for name in (first, second)]
+        assert effect.record.correlation_id == "chain"
+        assert effect.record.causation_id == "second"
+        assert effect.record.command_causation_id == cause.record.event_id
+
+
+async def test_a_type_that_is_first_asked_for_later_is_announced_then() -> None:
+    store, network = BankStore(), MemoryNetwork()
+    async with nodes_on(store, network, "ab", aggregates=None) as (a, b):
+        assert await a.aggregate(Account, "x").ask(Credit(amount=1)) == 1
+        b.aggregate(Account, "x")
+        await until(lambda: all(member.commands for system in (a, b) for member in system.cluster.members()))
+        assert await b.aggregate(Account, an_id_owned_by(a)).ask(Credit(amount=1)) >= 1
+        assert a.cluster.statistics().served + b.cluster.statistics().served >= 1

@@ -17,8 +17,8 @@ class Hop:
         stream: Of the aggregate.
         envelope: With the command, and the reply that waits.
         name: Announced name of the command.
-        seconds: How long its sender waits.
-        deadline: Until when, by the system's clock.
+        seconds: How long its sender waits; for one that was told, how long it waits for a node that serves it.
+        deadline: Until when an answer is waited for, by the system's clock.
         since: Position of the log after which its events are recorded if they are.
         payload: Of the command, as it travels.
         may_be_handled: Whether a node may have had it whose answer was lost.

@@ -52,8 +52,8 @@ from uno_actors.logs import get_logger
 from uno_actors.store.codec import StreamId
 from uno_actors.store.membership import Member
 
-TRAVEL = 0.05
-"""Seconds, at most, that the other node has less than the sender: so that its own answer that it was late arrives."""
+GRACE = 0.25
+"""Seconds that a sender waits longer than its time for another node, which knows better why there is no reply."""
 
 
 @dataclass(slots=True)
@@ -224,7 +224,10 @@ class Node:
     def _send(self, hop: Hop) -> None:
         """Send a command to its owner, which may have changed since it was sent before."""
         owner = self._placement.owner(hop.stream, hop.name, hop.unfit)
-        left = hop.deadline - self._clock.monotonic()
+        now = self._clock.monotonic()
+        left = max(
+            0.0, round(hop.deadline - now, 6)
+        )  # mostly that of all asks, so that they share one timer there
         if owner is None and self._serves(hop):  # also while it leaves, if there is no other
             owner = self.announcement.member
         if owner is None or owner.address is None:
@@ -235,7 +238,7 @@ class Node:
         if owner.id == self._id:
             self._waiting.discard(hop)
             self._local += 1
-            self._aggregates.deliver(hop.stream, hop.envelope, max(0.0, left))
+            self._aggregates.deliver(hop.stream, hop.envelope, left)
             return
         peer = self._peers[owner.name]
         peer.sent += 1
@@ -243,14 +246,13 @@ class Node:
             hop.stream,
             hop.envelope.command,
             hop.payload,
-            seconds=left - min(TRAVEL, left / 10),
+            seconds=left,
             since=hop.since if hop.envelope.looks_back else None,
             told=hop.told,
             sender=self._name,
         )
-        sent = self._clock.monotonic()
         self._link.request(
-            owner.address, body, max(0.0, left), lambda answer: self._answered(hop, owner, peer, sent, answer)
+            owner.address, body, left + GRACE, lambda answer: self._answered(hop, owner, peer, now, answer)
         )
 
     def _serves(self, hop: Hop) -> bool:
@@ -269,7 +271,7 @@ class Node:
         if hop.told:
             left = min(left, hop.seconds)
         self._homeless.add(hop)
-        self._clock.call_later(max(0.0, left), lambda: self._not_served(hop))
+        self._clock.call_later(left, lambda: self._not_served(hop))
 
     def _not_served(self, hop: Hop) -> None:
         if hop not in self._homeless:
