@@ -1,6 +1,7 @@
 """The promises, each with a test named after it. The README lists promises and tests."""
 
 import asyncio
+import random
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -12,6 +13,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from tests import bank
+from tests.bank import BankStore
+from tests.cluster.load import Load, see_only_some
+from tests.cluster.nodes import all_see, an_id_owned_by, id_of, node, nodes_on, system_on
 from tests.machine import patience
 from tests.waiting import ManualClock, turns, until
 from uno_actors import (
@@ -44,6 +49,7 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.aggregates.actor import CAPACITY
+from uno_actors.cluster.links.memory import MemoryNetwork
 from uno_actors.handlers.process_manager import AllSent
 from uno_actors.handlers.subscription import CAPACITY as HANDLER_CAPACITY
 from uno_actors.store.codec import to_record
@@ -642,3 +648,134 @@ async def test_13_a_process_sends_each_command_once_in_effect_however_late(
         await system.settled()
         assert await system.store.dead_letters() == []
         assert await system.aggregate(Account, "alice").ask(Balance()) == 10
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_14_ownership_is_only_speed(seed: int) -> None:
+    """At every moment each node has another view of the members: all record the same streams side by side."""
+    store, clock, chance = BankStore(), ManualClock(), random.Random(seed)
+    network = MemoryNetwork(seed=seed, delay=0.02, clock=clock)
+    async with nodes_on(store, network, "abc", clock=clock) as systems:
+        load = Load(lambda: systems, ["one", "two", "three"], seed)
+        running = asyncio.ensure_future(load.run(clients=6, commands=10))
+        while not running.done():
+            see_only_some(systems, chance)
+            await asyncio.sleep(0.001)
+            clock.advance(0.01)
+        await running
+        network.delay = 0.0
+        assert load.errors == []
+        assert len(load.acknowledged) == 60
+        await load.check(store)
+        routed = [system.cluster.statistics() for system in systems]
+        assert all(sum(getattr(each, what) for each in routed) > 5 for what in ("sent", "local", "served"))
+
+
+async def outcome_of(
+    system: ActorSystem, name: str, command: Command[Any], timeout: float
+) -> tuple[Any, ...]:
+    """What an ask ends with: the reply, or the class, text and data of the error."""
+    try:
+        reply = await system.aggregate(bank.Account, name).ask(command, timeout=timeout)
+    except Exception as error:  # noqa: BLE001 - each is an outcome
+        data = {name: value for name, value in vars(error).items() if name != "__notes__"}
+        return type(error), str(error), repr(error.args), data, repr(error.__cause__)
+    return type(reply), reply
+
+
+async def test_15_an_ask_means_the_same_on_every_node() -> None:
+    store = BankStore()
+    asked: list[Command[Any]] = [
+        bank.Credit(amount=3),
+        bank.Debit(amount=2),
+        bank.Debit(amount=9),
+        bank.CreditAndFail(amount=1),
+        bank.CreditAndExit(amount=1),
+        bank.Balance(),
+        first := bank.Credit(amount=1, command_id="first", correlation_id="chain", causation_id="before"),
+        first,
+        bank.Credit(amount=2, command_id="first"),
+    ]
+    async with nodes_on(store, MemoryNetwork(), "ab") as (a, b):
+        name = an_id_owned_by(b)
+        there = [await outcome_of(a, name, command, 5) for command in asked]
+        recorded = [
+            (record.event_type, record.correlation_id, record.causation_id, record.command_causation_id)
+            for _, record in await store.read_log()
+        ]
+        assert a.cluster.statistics().sent == len(asked)
+        assert a.statistics().commands == a.statistics().failed == 0
+    alone = BankStore()
+    async with ActorSystem(alone, aggregates=[bank.Account], handlers=[]) as system:
+        here = [await outcome_of(system, name, command, 5) for command in asked]
+        assert there == here
+        kinds = [each[0] for each in here]
+        assert kinds == [
+            int, int, CommandRejected, ZeroDivisionError, ExitRaised, int, int, int, CommandIdReused,
+        ]  # fmt: skip
+        assert [record.event_type for _, record in await alone.read_log()] == [each[0] for each in recorded]
+        assert recorded[-1] == ("Credited", "chain", "first", "before")
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_16_a_nodes_death_loses_nothing_and_doubles_nothing(seed: int) -> None:
+    """Acknowledged commands stay, and those whose answer is lost are answered by another node, recorded once."""
+    store, clock, chance = BankStore(), ManualClock(), random.Random(seed)
+    network = MemoryNetwork(seed=seed, delay=0.005, clock=clock)
+    async with nodes_on(store, network, "abc", clock=clock) as systems:
+        alive = [*systems]
+        accounts = [f"account-{number}" for number in range(12)]
+        load = Load(lambda: alive[:1], accounts, seed)  # the clients of one node, which lives
+        running = asyncio.ensure_future(load.run(clients=12))
+        for victim in (systems[1], systems[2]):
+            goal = len(load.acknowledged) + chance.randint(20, 40)
+            while len(load.acknowledged) < goal:
+                await asyncio.sleep(0.0005)
+                clock.advance(0.001)
+            store.gate.clear()  # its commands are under way
+            await until(lambda: store.commits_asked)
+            clock.advance(0.01)
+            await asyncio.sleep(0)
+            network.kill(id_of(victim))
+            node(victim).announcement.close()
+            if chance.random() < 0.5:
+                victim._running().close()  # what it had not yet recorded ends with it
+            store.gate.set()
+        goal = len(load.acknowledged) + 100
+        while len(load.acknowledged) < goal:
+            await asyncio.sleep(0.0005)
+            clock.advance(0.01)
+        load.is_over = True
+        await clock.advance_until(running.done)
+        await running
+        network.delay = 0.0
+        assert load.errors == []
+        await load.check(store)
+        assert systems[0].cluster.statistics().sent_again > 0
+        clock.advance(10)
+        await until(lambda: len(systems[0].cluster.members()) == 1)
+
+
+async def test_19_a_rolling_restart_shows_no_asker_an_error() -> None:
+    store, network = BankStore(), MemoryNetwork(delay=0.001)
+    async with nodes_on(store, network, "abc") as systems:
+        asked = [*systems]
+        load = Load(lambda: asked, [f"account-{number}" for number in range(20)])
+        running = asyncio.ensure_future(load.run(clients=15))
+        for round_ in range(2):
+            for old in tuple(asked):
+                goal = len(load.acknowledged) + 150
+                await until(lambda goal=goal: len(load.acknowledged) >= goal)  # type: ignore[misc]
+                asked.remove(old)  # as a load balancer does
+                await old.stop()
+                new = system_on(store, network, f"{old.name}{round_}")
+                await new.start()
+                asked.append(new)
+        await until(lambda: all(system.cluster.statistics().served for system in asked))
+        load.is_over = True
+        await running
+        assert load.errors == []
+        await load.check(store)
+        await all_see(asked)
+        for system in asked:
+            await system.stop()

@@ -1,11 +1,10 @@
 """Nodes of one process on a network in memory, for the tests of routing."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from tests.bank import Account, BankStore
+from tests.bank import Account
 from tests.waiting import until
 from uno_actors import ActorSystem, EventStore
 from uno_actors.cluster.links.memory import MemoryNetwork
@@ -28,7 +27,7 @@ async def nodes_on(
         systems = [
             await stack.enter_async_context(system_on(store, network, name, **options)) for name in names
         ]
-        await until(lambda: all(len(system.cluster.members()) == len(systems) for system in systems))
+        await all_see(systems)
         yield systems
 
 
@@ -59,13 +58,9 @@ def an_id_owned_by(system: ActorSystem) -> str:
     return ids_owned_by(system)[0]
 
 
-async def streams_of(store: BankStore) -> dict[str, list[Any]]:
-    """The records of each stream."""
-    found: dict[str, list[Any]] = {}
-    for _, record in await store.read_log(0, 1_000_000):
-        found.setdefault(record.aggregate_id or "", []).append(record)
-    return found
-
-
-async def all_of(*work: Any) -> list[Any]:
-    return await asyncio.gather(*work)
+async def all_see(systems: Sequence[ActorSystem]) -> None:
+    """Wait until all nodes see each other, and no other."""
+    ids = sorted(map(id_of, systems))
+    await until(
+        lambda: all(sorted(each.id for each in system.cluster.members()) == ids for system in systems)
+    )
