@@ -7,7 +7,7 @@ import pytest
 
 from tests.bank import Account, Balance, BankStore, Credit, CreditAndExit, CreditAndFail, Credited, Debit
 from tests.cluster.nodes import an_id_owned_by, id_of, node, nodes_on, system_on
-from tests.waiting import ManualClock, until
+from tests.waiting import ManualClock, turns, until
 from uno_actors import (
     Actor,
     ActorSystem,
@@ -29,6 +29,7 @@ from uno_actors import (
 from uno_actors.cluster.links.memory import MemoryNetwork
 from uno_actors.cluster.wire import Request
 from uno_actors.store.codec import StreamId
+from uno_actors.store.membership import Member
 
 
 async def test_a_command_is_handled_by_the_owner_of_its_aggregate() -> None:
@@ -352,3 +353,103 @@ async def test_a_type_that_is_first_asked_for_later_is_announced_then() -> None:
         await until(lambda: all(member.commands for system in (a, b) for member in system.cluster.members()))
         assert await b.aggregate(Account, an_id_owned_by(a)).ask(Credit(amount=1)) >= 1
         assert a.cluster.statistics().served + b.cluster.statistics().served >= 1
+
+
+async def test_a_node_that_hangs_is_waited_for_until_it_is_no_member_any_more() -> None:
+    """Its connections stay open, so only the members tell."""
+    store, network, clock = BankStore(), MemoryNetwork(notice=1000), ManualClock()
+    async with nodes_on(store, network, "ab", clock=clock) as (a, b):
+        account = a.aggregate(Account, an_id_owned_by(b))
+        network.hang(id_of(b))
+        node(b).announcement.close()
+        asked = asyncio.ensure_future(account.ask(Credit(amount=1)))
+        begun = clock.now
+        await clock.advance_until(asked.done)
+        assert await asked == 1
+        assert clock.now - begun < 5
+        assert a.cluster.statistics().local == 1
+        network.wake(id_of(b))
+
+
+async def test_a_node_that_leaves_is_not_chosen_any_more_and_serves_those_who_have_not_heard() -> None:
+    store, network = BankStore(), MemoryNetwork()
+    async with nodes_on(store, network, "abc") as (a, b, c):
+        account = an_id_owned_by(b)
+        late = c.cluster._node._placement
+        await node(b).leave()
+        assert [member.leaving for member in a.cluster.members()] == [False, True, False]
+        assert (owner := a.cluster.owner(Account, account)) is not None
+        assert owner.id != id_of(b)
+        assert await a.aggregate(Account, account).ask(Credit(amount=1)) == 1
+        assert b.cluster.statistics().served == 0
+        node(c)._placement = late
+        node(c)._owners.clear()
+        assert await c.aggregate(Account, account).ask(Credit(amount=1)) == 2
+        assert b.cluster.statistics().served == 1
+
+
+async def test_the_other_nodes_hear_from_a_leaving_node_itself_before_their_store_says_so() -> None:
+    store, network, clock = BankStore(), MemoryNetwork(), ManualClock()
+    async with nodes_on(store, network, "ab", clock=clock) as (a, b):
+        membership = node(b).announcement._membership
+        before = node(b).announcement.member
+
+        async def lags(member: Member) -> tuple[Member, ...]:
+            return await type(membership).announce(membership, before)
+
+        membership.announce = lags  # type: ignore[method-assign]
+        await node(b).leave()
+        node(a).announcement.refresh()
+        await turns()
+        assert [member.leaving for member in a.cluster.members()] == [False, True]
+        del membership.announce  # type: ignore[method-assign]
+
+
+async def test_the_last_node_handles_its_own_commands_while_it_leaves() -> None:
+    store, network = BankStore(), MemoryNetwork()
+
+    @subscribe(event_type=Credited, name="follows_late", start="earliest")
+    async def follow(event: Credited, context: HandlerContext) -> None:
+        if event.aggregate_id == "first":
+            await context.system.aggregate(Account, "second").ask(Credit(amount=2))
+
+    async with nodes_on(store, network, "a", handlers=[follow]) as (a,):
+        store.gate.clear()
+        asked = asyncio.ensure_future(a.aggregate(Account, "first").ask(Credit(amount=1)))
+        await until(lambda: store.commits_asked)
+        found = node(a)
+        stopping = asyncio.ensure_future(a.stop())
+        await until(lambda: found.announcement.member.leaving)
+        store.gate.set()
+        assert await asked == 1
+        await stopping
+        assert [record.aggregate_id for _, record in await store.read_log()] == ["first", "second"]
+
+
+async def test_what_a_node_cannot_finish_before_it_stops_is_answered_by_another() -> None:
+    store, network = BankStore(), MemoryNetwork()
+    async with nodes_on(store, network, "ab") as (a, b):
+        account = a.aggregate(Account, an_id_owned_by(b))
+        await account.ask(Credit(amount=1))
+        store.gate.clear()
+        asked = [asyncio.ensure_future(account.ask(Credit(amount=1))) for _ in range(5)]
+        await until(lambda: store.commits_asked == 2)
+        await b.stop(timeout=0.2)
+        store.gate.set()
+        assert sorted(await asyncio.gather(*asked)) == [2, 3, 4, 5, 6]
+        assert store.versions() == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_node_that_has_refused_a_command_is_asked_again_when_the_members_change() -> None:
+    store, network = BankStore(), MemoryNetwork()
+    async with (
+        system_on(store, network, "old", aggregates=[OldShop]) as old,
+        system_on(store, network, "new", aggregates=[NewShop], cluster={"roles": ("handlers",)}) as new,
+    ):
+        node(old).announcement.change(commands=(("Shop", ("Modern",)),))
+        await until(lambda: [m for m in new.cluster.members() if m.commands == (("Shop", ("Modern",)),)])
+        waits = asyncio.ensure_future(new.aggregate(NewShop, "x").ask(Modern()))
+        await until(lambda: new.cluster.statistics().homeless == 1)
+        old._types["Shop"] = NewShop
+        node(old).announcement.change(capacity=2.0)
+        assert await waits == 1

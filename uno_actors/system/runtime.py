@@ -342,6 +342,7 @@ class Runtime:
         """Give up what other nodes wait for: the announcement, the link, and the leases of handlers."""
         try:
             if self.node is not None:
+                self.node.refuse()  # first, so that other nodes are not answered with what now ends here
                 self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
                 await self.node.close()
         finally:
