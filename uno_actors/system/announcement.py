@@ -16,9 +16,9 @@ from uno_actors.cluster.node import Node
 from uno_actors.cluster.served import CommandNames
 from uno_actors.cluster.settings import Cluster
 from uno_actors.errors import InvalidCluster, shown
+from uno_actors.settings import Settings
 from uno_actors.store.membership import Member
 from uno_actors.store.port import EventStore
-from uno_actors.settings import Settings
 
 CLUSTER = "uno"
 """Names the cluster to the links. It need not tell stores apart: addresses come from the store and name the node."""
