@@ -371,11 +371,11 @@ class UnknownActor(CallerError, LookupError):
 
 
 class NoCluster(CallerError, RuntimeError):
-    """A system that is no node of a cluster was asked for its cluster."""
+    """A system that is not a node of a cluster was asked for its cluster."""
 
     def __init__(self, system: str) -> None:
         super().__init__(
-            f"actor system {system!r} is no node of a cluster: make it with ActorSystem(..., cluster=True), or with"
+            f"actor system {system!r} is not a node of a cluster: make it with ActorSystem(..., cluster=True), or with"
             " cluster=Cluster(listen=...) for several machines"
         )
 

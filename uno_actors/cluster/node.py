@@ -1,7 +1,7 @@
 """A node of a cluster: it routes the commands of its system to their owners, and serves those of other nodes.
 
-Ownership is only a matter of speed. A node serves every command that reaches it, whoever it thinks the owner is, and
-passes none on, so that a command makes at most one hop. Two nodes that both think themselves the owner meet at the
+Ownership is only a matter of speed. A node serves every command that reaches it, even if it believes that another node
+owns it, and passes none on, so that a command makes at most one hop. Two nodes that both think themselves the owner meet at the
 expected version of the stream.
 
 A command whose answer is lost is sent to the next owner, with the same ``command_id`` and the position of the log that

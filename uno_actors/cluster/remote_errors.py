@@ -28,7 +28,7 @@ _DEEPEST = 16
 def pack_error(error: BaseException, node: str) -> bytes:
     """The bytes of ``error``, raised on the node of this name.
 
-    They hold its traceback as a note, except for a `CommandRejected`, which is no fault, and for errors that were
+    They hold its traceback as a note, except for a `CommandRejected`, which is not a fault, and for errors that were
     raised nowhere.
     """
     note = ""
@@ -203,7 +203,7 @@ class _ImportedClasses(Mapping[str, type]):
     def __getitem__(self, place: str) -> type:
         found = _imported(*place.split(":"))
         if not (isinstance(found, type) and is_restorable(found)):
-            raise LookupError(f"{place} is no class of values")
+            raise LookupError(f"{place} is not a class of values")
         return found
 
     @override
@@ -218,7 +218,7 @@ class _ImportedClasses(Mapping[str, type]):
 def _read_class(module: str, name: str) -> type:
     found = _imported(module, name)
     if not isinstance(found, type):
-        raise TypeError(f"{module}.{name} is no class")
+        raise TypeError(f"{module}.{name} is not a class")
     return found
 
 

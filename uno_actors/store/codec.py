@@ -189,7 +189,7 @@ def unpack(data: bytes, where: str) -> Record:
 
 
 def stream_and_version(data: bytes) -> tuple[str | None, str | None, int | None]:
-    """Aggregate type, aggregate id and aggregate version of a record; all ``None`` for what is no record.
+    """Aggregate type, aggregate id and aggregate version of a record; all ``None`` for anything else.
 
     Much sooner read than the whole of it.
 

@@ -34,7 +34,7 @@ def announcement_of(
 
     Args:
         settings: The options of the system.
-        cluster: Its options as a node; a system that is no node of a cluster has no address and serves no commands.
+        cluster: Its options as a node; a system that is not a node of a cluster has no address and serves no commands.
         store: Keeps the members.
         start_task: Starts a coroutine as a task of the system.
     """

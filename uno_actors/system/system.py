@@ -235,7 +235,7 @@ class ActorSystem:
         """The cluster as this node sees it: its members, who owns what, and counters.
 
         Raises:
-            NoCluster: The system is no node of a cluster.
+            NoCluster: The system is not a node of a cluster.
             SystemNotRunning: The system was not started, or has stopped.
         """
         if self._cluster is None:

@@ -148,7 +148,7 @@ class HeldLeases:
                 await connections.wire.leases.release(name)
 
     def move(self) -> None:
-        """Go on holding the names beside an SQLite file on another event loop."""
+        """Keep holding the names beside an SQLite file on another event loop."""
         if self.files is not None and self.files.held:
             self.files.beat()
 
