@@ -107,6 +107,7 @@ class BankStore(InMemoryEventStore):
         self.read_stream_errors: list[BaseException] = []
         self.save_errors: list[BaseException] = []
         self.before_commit: Callable[[], Awaitable[None]] | None = None
+        self.saved: dict[str, int] = {}  # checkpoints, as `checkpoints` reads them
 
     async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
         self.commits_asked += 1
@@ -139,9 +140,14 @@ class BankStore(InMemoryEventStore):
         if self.save_errors:
             raise self.save_errors.pop(0)
         await super().save_progress(checkpoints, dead_letters, views, dropped)
+        self.saved.update(checkpoints)
+
+    async def drop_view(self, view: str) -> None:
+        await super().drop_view(view)
+        self.saved.pop(view, None)
 
     def versions(self) -> list[int | None]:
-        return [record.aggregate_version for record in self._log]
+        return [record.aggregate_version for record in self.records]
 
 
 def credited(*amounts: int, aggregate_id: str | None = None) -> list[Credited]:

@@ -11,7 +11,17 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import lmdb
+import pytest
 
+from uno_actors import Actor, ActorRef, ActorSystem, DomainEvent, EventBus, SupervisorGaveUp
+from uno_actors.actors import dispatcher, turns
+from uno_actors.actors.ask import Envelope
+from uno_actors.actors.cell import ActorCell
+from uno_actors.actors.mailbox import Mailbox
+from uno_actors.actors.turns import WorkerTurns
+from uno_actors.handlers.router import RouterActor
+from uno_actors.handlers.subscription import Delivery
+from uno_actors.store.records import StoredRecord
 from uno_stores import InMemoryEventStore
 from uno_stores.lmdb import LmdbEventStore
 from uno_stores.sql import DatabaseEventStore
@@ -145,6 +155,130 @@ def writer_is_cancelled(store: DatabaseEventStore) -> None:
 # --- a store in memory -------------------------------------------------------------------------------------
 
 
-def payload_is_lost(store: InMemoryEventStore, position: int) -> None:
-    """The record at ``position`` loses its payload: whoever reads it fails."""
-    store._log[position - 1] = store._log[position - 1]._replace(payload=b"")
+def record_changes(store: InMemoryEventStore, position: int, **fields: Any) -> None:
+    """The record at ``position`` has other ``fields`` from now on, as if another program had written it."""
+    store._log[position - 1] = store._log[position - 1]._replace(**fields)
+
+
+# --- actors and their mailboxes ----------------------------------------------------------------------------
+
+
+@contextmanager
+def signal_on_its_way(mailbox: Mailbox) -> Iterator[None]:
+    """Inside the block another thread has made room for a signal, and has not put it yet."""
+    mailbox._limit += 1
+    yield
+    mailbox._limit -= 1
+
+
+def turn_is_taken_with(cell: ActorCell, lock: Any) -> None:
+    """The threads that handle the messages of a blocking actor take turns by ``lock``."""
+    assert isinstance(cell.turns, WorkerTurns)
+    cell.turns._lock = lock
+
+
+def between_take_and_handling(patch: pytest.MonkeyPatch, happens: Callable[[Envelope], object]) -> None:
+    """Each message that an actor takes is found to be wanted still, and then ``happens`` comes."""
+    withdrawn = turns._withdrawn
+
+    def observed(envelope: Envelope) -> bool:
+        is_withdrawn = withdrawn(envelope)
+        happens(envelope)
+        return is_withdrawn
+
+    patch.setattr(turns, "_withdrawn", observed)
+
+
+def supervised_by_the_test(
+    system: ActorSystem, actor: Actor, **options: Any
+) -> tuple[ActorRef[Any], ActorCell]:
+    """A cell of ``system`` that is not started yet, whose failures go to the test.
+
+    Args:
+        system: Whose dispatcher and dead messages the cell has.
+        actor: The first instance.
+        options: As of `ActorCell`.
+    """
+    runtime = system._running()
+    actor._actor_ref = ref = ActorRef(actor, 30)
+    ref.actor_inbox.dead = runtime.dead_messages
+    return ref, ActorCell(actor, runtime.dispatcher, **options)
+
+
+def no_default_dispatcher(patch: pytest.MonkeyPatch) -> None:
+    """The process has no default dispatcher yet."""
+    patch.setattr(dispatcher, "_default", None)
+
+
+# --- the router and its handlers ---------------------------------------------------------------------------
+
+
+@contextmanager
+def nothing_moves_on(router: RouterActor) -> Iterator[None]:
+    """Inside the block the router hands out a page of events, and moves none to its next priority."""
+    router._advancing = True
+    yield
+    router._advancing = False
+
+
+def hand_out(router: RouterActor, stored: StoredRecord) -> None:
+    """The router has read ``stored`` and hands it out."""
+    delivery = Delivery(stored)
+    delivery.tiers = router._match(delivery.record)
+    router.position = stored.position
+    router._count += 1
+    router._dispatch(delivery)
+
+
+def move_on(router: RouterActor) -> None:
+    """The router moves on what the handlers have done."""
+    router._advance()
+
+
+def router_is_suspended(system: ActorSystem) -> bool:
+    """Whether the router has failed and waits for its restart."""
+    return system._running().handlers.router_cell.is_suspended
+
+
+def router_is_called(system: ActorSystem) -> None:
+    """The log grows, and the time to write checkpoints has come."""
+    router = system._running().handlers.router
+    router._save_soon()
+    router.route_soon()
+
+
+def handler_falls_behind(system: ActorSystem, name: str) -> None:
+    """The handler is slower than its turn: it gives up its queue and reads the log by itself."""
+    (found,) = (each for each in system._running().handlers.subscriptions if each.name == name)
+    found.fall_behind()
+
+
+def found_anew(bus: EventBus, event: DomainEvent) -> int:
+    """The bus has forgotten who handles ``event``, and finds them again; their number."""
+    tiers = bus._routes.__missing__((type(event), event.topic, event.aggregate_type))
+    return sum(map(len, tiers))
+
+
+# --- systems -----------------------------------------------------------------------------------------------
+
+
+def seems_to_run(system: ActorSystem) -> None:
+    """A thread looked at the state of ``system`` just before it stopped."""
+    system._state = "running"
+
+
+def stopping_is_cancelled(system: ActorSystem) -> None:
+    """The program cancels all tasks, the one that stops ``system`` too."""
+    assert system._stopping is not None
+    system._stopping.cancel()
+
+
+def as_it_gives_up(system: ActorSystem, happens: Callable[[], object]) -> None:
+    """``happens`` comes at the moment a supervisor of ``system``, which has not started yet, gives up."""
+    give_up = system._give_up
+
+    def observed(error: SupervisorGaveUp) -> None:
+        happens()
+        give_up(error)
+
+    system._give_up = observed  # type: ignore[method-assign]

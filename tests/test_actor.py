@@ -481,20 +481,20 @@ async def _timed_out(first: Future[Any], ref: Any, message: str, gate: asyncio.E
     await ref.ask(message, timeout=0.001)
 
 
-async def test_a_stop_signal_is_not_withdrawn_when_its_caller_has_timed_out(system: ActorSystem) -> None:
+async def test_a_stop_signal_is_not_withdrawn_when_its_caller_has_timed_out() -> None:
     gate = asyncio.Event()
 
     class Slow(Actor):
         async def on_receive(self, message: Any) -> None:
             await gate.wait()
 
-    ref = await system.spawn(Slow)
-    ref.tell("block")
-    ref._ask_timeout = 0.001
-    with pytest.raises(AskTimeout):
-        await ref.stop(block=False)
-    gate.set()
-    await until(lambda: not ref.is_alive())
+    async with ActorSystem(handlers=[], ask_timeout=0.001) as system:
+        ref = await system.spawn(Slow)
+        ref.tell("block")
+        with pytest.raises(AskTimeout):
+            await ref.stop(block=False)
+        gate.set()
+        await until(lambda: not ref.is_alive())
 
 
 async def test_asks_that_timed_out_do_not_keep_the_stop_from_answering_the_others(

@@ -340,7 +340,7 @@ def test_local_command_classes_are_found_though_annotations_are_strings() -> Non
         def apply_opened(self, event: Opened) -> None:
             self.owner = event.owner
 
-    assert Open in Local._commands
+    assert known_commands(Local) == ["Open"]
     assert Local("a").handle(Open(owner="alice")) == "alice"
 
 

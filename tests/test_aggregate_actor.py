@@ -23,6 +23,7 @@ from tests.bank import (
 from tests.machine import patience
 from tests.waiting import ManualClock, turns, until
 from uno_actors import (
+    Actor,
     ActorSystem,
     AggregateRef,
     AggregateRoot,
@@ -546,13 +547,14 @@ def test_a_thread_does_not_wait_forever_for_a_loop_that_is_blocked(monkeypatch: 
     monkeypatch.setattr("uno_actors.aggregates.envelope.LOOP_LATE", 0.05)
     held, go_on = threading.Event(), threading.Event()
 
-    def hold() -> None:
-        held.set()
-        go_on.wait(20)
+    class Holds(Actor):
+        async def on_receive(self, message: object) -> None:
+            held.set()
+            go_on.wait(20)
 
     with ActorSystem(aggregates=[Account], handlers=[]) as system:
         account = system.aggregate(Account, "alice")
-        system._running().dispatcher.post(hold)
+        system.spawn(Holds).get().tell("hold")
         held.wait(20)
         reply = account.ask(Credit(amount=1), timeout=0.01)
         with pytest.raises(GetTimeout):
@@ -687,7 +689,6 @@ async def test_a_burst_of_busy_aggregates_beyond_the_limit_is_not_searched_again
     """The search for an idle aggregate costs the same however many are busy."""
     looked = 0
     async with bank(max_active=5) as (system, store):
-        aggregates = system._running().aggregates
         store.gate.clear()
 
         class Counting(AggregateActor):
@@ -702,7 +703,7 @@ async def test_a_burst_of_busy_aggregates_beyond_the_limit_is_not_searched_again
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("uno_actors.aggregates.directory.AggregateActor", Counting)
             replies = [system.aggregate(Account, f"account-{n}").ask(Credit(amount=1)) for n in range(1000)]
-        assert len(aggregates) == 1000
+        assert len(inspect(system).aggregates) == 1000
         assert looked <= 20 * 1000
         store.gate.set()
         assert await asyncio.gather(*replies) == [1] * 1000

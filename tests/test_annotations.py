@@ -33,6 +33,7 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.annotations import Scope, UnreadableAnnotation
+from uno_actors.handlers.process_manager import React, reactions_of
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscribe import gather
 
@@ -801,14 +802,17 @@ def test_reactions_are_read_by_the_same_rules() -> None:
     class Silenced(Process):
         @silent
         @reacts
-        def on_any_refusal(self, refusal: Refusal) -> None: ...  # type: ignore[type-arg]
+        def on_any_refusal(self, refusal: Refusal) -> None:  # type: ignore[type-arg]
+            self.seen.append("on_any_refusal")
 
-    assert Mixed._reactions == {
+    assert reactions_of(Mixed) == {
         A: "on_a", B: "on_others", Local: "on_others", Pay: "on_others", Refund: "on_others",
     }  # fmt: skip
     assert set(Mixed.handler().event_type or ()) == {A, B, Local}  # type: ignore[arg-type]
-    assert Silenced._reactions == {Command: "on_any_refusal"}
-    assert Silenced("a")._reaction_to(Refusal(Pay(), "no")) == "on_any_refusal"
+    assert reactions_of(Silenced) == {Command: "on_any_refusal"}
+    silenced = Silenced("a")
+    silenced.handle(React(to="e", message=Refusal(Pay(), "no")))
+    assert silenced.seen == ["on_any_refusal"]
 
 
 def test_a_reaction_in_an_aggregate_that_is_not_a_process_manager_is_not_silently_ignored() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pykka
 import pytest
 
+from tests.faults import between_take_and_handling
 from tests.waiting import until
 from uno_actors import (
     Actor,
@@ -21,7 +22,6 @@ from uno_actors import (
 )
 from uno_actors.actors.ask import Envelope, being_handled
 from uno_actors.actors.future import GetTimeout, Reply
-from uno_actors.actors.turns import _withdrawn
 from uno_actors.actors.worker_pool import MAX_WORKERS
 
 
@@ -229,14 +229,12 @@ async def test_a_message_that_times_out_just_as_it_starts_is_not_reported_as_wit
     async with ActorSystem(handlers=[]) as system:
         actor = await system.spawn(kind, "late")
 
-        def withdrawn(envelope: Envelope) -> bool:
-            is_withdrawn = _withdrawn(envelope)
+        def late(envelope: Envelope) -> None:
             if isinstance(envelope.reply_to, Reply):
                 envelope.reply_to.deadline = 0.0
                 assert envelope.reply_to.done(), "another thread looks, in this very moment"
-            return is_withdrawn
 
-        monkeypatch.setattr("uno_actors.actors.turns._withdrawn", withdrawn)
+        between_take_and_handling(monkeypatch, late)
         with pytest.raises(AskTimeout) as caught:
             await actor.ask([])
         assert caught.value.started
@@ -292,7 +290,7 @@ async def test_a_thread_that_a_handler_starts_without_waiting_is_never_taken_for
     async with ActorSystem(handlers=[], ask_timeout=20) as system:
         a, b = await system.spawn(StartsAThread), await system.spawn(Forwards, "B")
         started = asyncio.ensure_future(_reply(a.ask(b)))
-        await until(lambda: replies and (replies[0]._callbacks or replies[0].done()))
+        await until(lambda: replies and (replies[0].waiters or replies[0].done()))
         await until(lambda: len(a.actor_inbox) == 1 or replies[0].done())
         release.set()
         assert await started == "started"

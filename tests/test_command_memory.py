@@ -27,8 +27,9 @@ from tests.bank import (
     Noted,
     credited,
 )
+from tests.faults import record_changes
 from tests.postgres import postgres
-from tests.waiting import turns, until
+from tests.waiting import has_no_dead_letters, turns, until
 from uno_actors import (
     ActorSystem,
     AggregateRoot,
@@ -348,7 +349,7 @@ async def test_a_reply_whose_class_has_changed_is_an_error_and_nothing_is_record
     async with running() as (system, store):
         await system.aggregate(Shop, "alice").ask(command)
     (stored,) = await store.read_log()
-    store._log[0] = stored.record._replace(reply=stored.record.reply.replace(b"amount", b"number"))
+    record_changes(store, 1, reply=stored.record.reply.replace(b"amount", b"number"))
     with pytest.raises(ReplyNotRecorded, match="Receipt has other fields"):
         await ask_again(store, Shop, command)
     assert await amounts(store) == [1]
@@ -712,7 +713,7 @@ async def test_a_handler_may_send_its_commands_again_at_any_time() -> None:
         fail = False
         await system.retry_dead_letters("pay")
         await system.settled()
-        await until(lambda: not store._dead_letters)
+        await until(lambda: has_no_dead_letters(store))
         assert await receipts() == [1, 2]
         for _ in range(20):
             await system.aggregate(Till, "till").ask(Credit(amount=100))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults import no_default_dispatcher
 from tests.machine import patience
 from tests.waiting import turns, until
 from uno_actors.actors.dispatcher import Dispatcher, default_dispatcher
@@ -204,13 +205,13 @@ def test_the_pool_is_bounded_and_reuses_idle_threads() -> None:
     futures = [submit(pool, work) for _ in range(8)]
     for _ in range(3):
         running.acquire()
-    assert pool._count == 3
+    assert pool.statistics().threads == 3
     assert not running.acquire(blocking=False), "a fourth runs only when one is done"
     gate.set()
     assert len({future.result(5) for future in futures}) <= 3
     for _ in range(20):
         submit(pool, threading.get_ident).result(5)
-    assert pool._count == 3
+    assert pool.statistics().threads == 3
     pool.close()
 
 
@@ -218,9 +219,9 @@ def test_calls_one_after_another_need_one_thread() -> None:
     pool = WorkerPool(8)
     for _ in range(30):
         submit(pool, threading.get_ident).result(5)
-        while pool._free == 0:  # it has the result before the thread counts itself idle
+        while not pool.statistics().idle:  # it has the result before the thread counts itself idle
             pass
-    assert pool._count == 1
+    assert pool.statistics().threads == 1
     pool.close()
 
 
@@ -259,13 +260,13 @@ def test_blocked_threads_are_replaced_up_to_the_limit() -> None:
     held = [submit(pool, gate.wait) for _ in range(2)]
     waiting = submit(pool, lambda: "spare")
     pool.relieve(0)
-    assert pool._count == 2
+    assert pool.statistics().threads == 2
     pool.relieve(2)
     assert waiting.result(5) == "spare"
-    assert pool._count == 3, "no more than are needed"
+    assert pool.statistics().threads == 3, "no more than are needed"
     held += [submit(pool, gate.wait) for _ in range(9)]
     pool.relieve(9)
-    assert pool._count == 5
+    assert pool.statistics().threads == 5
     gate.set()
     assert all(future.result(5) for future in held)
     pool.close()
@@ -355,7 +356,7 @@ def test_closing_a_loop_thread_cancels_running_tasks_and_ends_the_thread(loop_th
     loop_thread.close()
     assert cancelled.is_set()
     assert loop_thread.loop.is_closed()
-    assert not loop_thread._thread.is_alive()
+    assert not loop_thread.is_alive()
 
 
 def test_closing_a_loop_thread_does_not_wait_for_a_task_that_refuses_to_end(
@@ -376,7 +377,7 @@ def test_closing_a_loop_thread_does_not_wait_for_a_task_that_refuses_to_end(
 
     loop_thread.run(begin())
     loop_thread.close()
-    assert not loop_thread._thread.is_alive()
+    assert not loop_thread.is_alive()
     assert not task.done()
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # nothing can end it any more
 
@@ -384,7 +385,7 @@ def test_closing_a_loop_thread_does_not_wait_for_a_task_that_refuses_to_end(
 def test_there_is_one_default_dispatcher_and_a_new_one_after_its_loop_was_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uno_actors.actors.dispatcher._default", None)
+    no_default_dispatcher(monkeypatch)
     thread = LoopThread("first")
     monkeypatch.setattr("uno_actors.actors.dispatcher.LoopThread", lambda _: thread)
     first = default_dispatcher()

@@ -220,13 +220,16 @@ def test_a_page_asks_only_for_tables_that_exist(generate: ModuleType) -> None:
     assert "<!--" not in generate.with_tables("<!-- generated: promises -->")
 
 
-def test_the_way_of_one_command_is_given_by_file_and_line(generate: ModuleType) -> None:
+def test_the_way_of_one_command_is_given_by_file_and_line(
+    generate: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     places = re.findall(r"`(\S+\.py):(\d+)` \| `\w+\.(\w+)`", generate.steps())
     assert len(places) == len(generate.STEPS)
     for path, line, name in places:
         assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8").splitlines()[int(line) - 1]
+    monkeypatch.setattr(generate, "STEPS", (("domain", "AggregateRoot.forgotten", "does something"),))
     with pytest.raises(LookupError, match="STEPS"):
-        generate._place("domain", "AggregateRoot.forgotten")
+        generate.steps()
 
 
 def test_the_site_and_its_list_for_language_models_have_every_page(generate: ModuleType) -> None:

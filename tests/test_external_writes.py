@@ -15,6 +15,7 @@ from uno_actors import ActorSystem
 from uno_actors.aggregates.external_writes import ExternalWrites
 from uno_actors.store.codec import StreamId, to_record
 from uno_actors.store.records import PAGE, Append, Appended, Heading, StoredRecord
+from uno_actors.testing import inspect
 from uno_stores import LmdbEventStore
 
 
@@ -120,15 +121,13 @@ async def test_no_record_is_read_of_what_is_not_active_here() -> None:
         await eventually(lambda: alice.ask(Balance()), 3)
         assert store.reads == 2, "headings, in two pages"
         assert store.records_read == 1, "that of the aggregate that is active"
-        runtime = system._running()
-        assert len(runtime.aggregates) == 1
-        assert not runtime.aggregates.loader._reported
+        assert len(inspect(system).aggregates) == 1
     assert system.statistics().activations == 1
 
 
 async def test_events_recorded_while_an_aggregate_is_loaded_are_not_missed() -> None:
     class Slow(BankStore):
-        go_on, begun = asyncio.Event(), asyncio.Event()
+        go_on, begun, shown = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         async def last_version(self, *args: Any, **kwargs: Any) -> Any:
             end = await super().last_version(*args, **kwargs)  # up to which it reads
@@ -136,14 +135,19 @@ async def test_events_recorded_while_an_aggregate_is_loaded_are_not_missed() -> 
             await self.go_on.wait()
             return end
 
+        async def read_log(self, *args: Any, **kwargs: Any) -> Any:
+            page = await super().read_log(*args, **kwargs)
+            self.shown.set()
+            return page
+
     store = Slow()
     await store.append(*credited(1, aggregate_id="alice"))
     async with bank(store) as system:
         reply = system.aggregate(Account, "alice").ask(Balance())
         await store.begun.wait()
         await store.append(*credited(2, aggregate_id="alice"))
-        runtime = system._running()
-        await until(lambda: runtime.aggregates.loader._reported)
+        await store.shown.wait()
+        await turns()  # the aggregate that is being loaded has heard of it
         store.go_on.set()
         assert await reply == 3
 
@@ -182,7 +186,7 @@ def test_every_external_write_is_noticed(steps: list[tuple[bool, int, int]]) -> 
         found = [heading.position for heading in heard]
         assert len(set(found)) == len(found)
         assert [position for position in found if position in theirs] == theirs
-        assert external_writes._seen == await store.last_position()
+        assert external_writes.position == await store.last_position()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("uno_actors.aggregates.external_writes.LOOK_AFTER", 0)

@@ -118,7 +118,7 @@ def test_get_raises_after_its_timeout_and_may_be_tried_again() -> None:
     assert isinstance(caught.value, TimeoutError)
     assert isinstance(caught.value, WorldError)
     assert caught.value.seconds == 0.01
-    assert not future._callbacks, "who waits no more is forgotten"
+    assert future.waiters == 0, "who waits no more is forgotten"
     future.set(1)
     assert future.get(timeout=0) == 1
 
@@ -211,11 +211,11 @@ async def test_a_cancelled_await_leaves_the_future_intact() -> None:
     gives_up = asyncio.ensure_future(_awaited(future))
     stays = asyncio.ensure_future(_awaited(future))
     await turns()
-    assert len(future._callbacks or ()) == 2
+    assert future.waiters == 2
     gives_up.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gives_up
-    assert len(future._callbacks or ()) == 1
+    assert future.waiters == 1
     future.set(1)
     assert await stays == 1
 

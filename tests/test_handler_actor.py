@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.bank import EVENTS, Account, BankStore, Credit, Credited, Debit, Debited, Noted, credited
+from tests.faults import as_it_gives_up, handler_falls_behind
 from tests.waiting import ManualClock, turns, until
 from uno_actors import (
     ActorSystem,
@@ -366,7 +367,7 @@ async def test_a_store_that_fails_while_a_handler_catches_up_is_not_blamed_on_an
         if event.amount == 1:
             raise ValueError("poison")
         if event.amount == 3:
-            subscription_of(system, "mail").fall_behind()
+            handler_falls_behind(system, "mail")
             await store.append(*credited(4))
             await until(lambda: inspect(system).router_position == 4)
             await turns()
@@ -381,11 +382,6 @@ async def test_a_store_that_fails_while_a_handler_catches_up_is_not_blamed_on_an
     assert seen == [1, 2, 3, 4]
     (letter,) = await store.dead_letters()
     assert (letter.position, letter.error) == (1, "ValueError: poison")
-
-
-def subscription_of(system: ActorSystem, name: str) -> Subscription:
-    (found,) = (it for it in system._running().handlers.subscriptions if it.name == name)
-    return found
 
 
 # --- the supervisor's budget ---
@@ -455,11 +451,6 @@ async def test_a_supervisor_over_its_budget_gives_up_and_the_system_ends_with_it
 async def test_a_supervisor_that_gives_up_stops_the_other_children_at_once() -> None:
     states: list[dict[str, str]] = []
 
-    class Watched(ActorSystem):
-        def _give_up(self, error: SupervisorGaveUp) -> None:
-            states.append({it.name: it.state for it in self._running().handlers.subscriptions})
-            super()._give_up(error)
-
     def failing(event: Credited) -> None:
         raise ValueError("always")
 
@@ -467,8 +458,12 @@ async def test_a_supervisor_that_gives_up_stops_the_other_children_at_once() -> 
     others = [HandlerSpec("other", lambda event: None)]
     supervisors = [Supervisor("gives up", children, max_restarts=0), Supervisor("stays", others)]
     store = BankStore()
+    system = ActorSystem(store, handlers=[], supervisors=supervisors)
+    as_it_gives_up(
+        system, lambda: states.append({name: it.state for name, it in inspect(system).handlers.items()})
+    )
     with pytest.raises(SupervisorGaveUp):
-        async with Watched(store, handlers=[], supervisors=supervisors) as system:
+        async with system:
             await store.append(*credited(1))
             await until(lambda: system.failure)
     assert states == [{"a": "stopped", "b": "stopped", "other": "live"}]

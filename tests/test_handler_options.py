@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.bank import BankStore, Credited, credited
+from tests.faults import record_changes
 from tests.test_handler_actor import serving
 from tests.waiting import checkpoint_is, turns, until
 from uno_actors import (
@@ -358,7 +359,7 @@ async def test_of_a_failing_batch_the_poisonous_event_is_set_aside_alone() -> No
 async def test_an_event_that_cannot_be_read_is_set_aside_alone_too() -> None:
     store, seen = BankStore(), []
     await store.append(*credited(1, 2, 3))
-    store._log[1] = store._log[1]._replace(event_type="Forgotten")
+    record_changes(store, 2, event_type="Forgotten")
 
     @subscribe(name="batches", batch=4, start="earliest", max_attempts=1)
     def batches(events: list[DomainEvent]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pykka
 import pytest
 
+from tests.faults import turn_is_taken_with
 from tests.machine import patience
 from tests.waiting import ManualClock, turns, until
 from uno_actors import Actor, ActorRef, ActorSystem, AskTimeout, MailboxPolicy, NameTaken, Terminated
@@ -186,12 +187,12 @@ async def test_an_actor_has_ended_only_when_its_on_stop_has_even_if_two_threads_
                     cell.turns.schedule()
                     actor.stopping.wait(10)
 
-        cell.turns._lock = Turn()
+        turn_is_taken_with(cell, Turn())
         assert await ref.ask("anything") == "anything"
         await until(lambda: actor.stopping.is_set() and system.statistics().dispatcher.workers.busy == 1)
-        assert not cell._has_ended
+        assert ref.actor_urn in inspect(system).actors
         actor.go_on.set()
-        await until(lambda: cell._has_ended)
+        await until(lambda: ref.actor_urn not in inspect(system).actors)
 
 
 async def test_an_actor_outside_of_a_system_has_no_children() -> None:
@@ -353,9 +354,10 @@ async def test_a_timer_that_is_started_after_its_actor_has_ended_does_not_repeat
         ref = await system.spawn(Ticks)
         timers = ref.actor_inbox.cell.timers
         await ref.stop(block=False)
+        before = clock.pending()
         timers.periodic(1.0, "tick")
         clock.advance(3.0)
-        assert not timers._waiting
+        assert clock.pending() == before
         assert not system.dead_messages()
 
 

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, multiple, rule
 
+from tests.faults import supervised_by_the_test
 from tests.machine import patience
 from tests.waiting import ManualClock, until
 from uno_actors import (
@@ -207,13 +208,9 @@ class LifeMachine(RuleBasedStateMachine):
     def start_supervised(self, kind: Any) -> Any:
         async def start() -> Life:
             life = Life()
-            runtime = self.system._running()
-            actor = kind(life)
-            life.ref = actor._actor_ref = ActorRef(actor, 30)
-            actor.actor_inbox.dead = runtime.dead_messages
-            life.cell = ActorCell(
-                actor,
-                runtime.dispatcher,
+            life.ref, life.cell = supervised_by_the_test(
+                self.system,
+                kind(life),
                 factory=lambda: kind(life),
                 on_failed=life.failures.append,
                 host=CellHost(self.clock),

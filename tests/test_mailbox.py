@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.faults import signal_on_its_way
 from tests.machine import patience
 from uno_actors import Future, MailboxFull
 from uno_actors.actors import mailbox as mailbox_module
@@ -136,11 +137,10 @@ def test_a_signal_always_finds_room_and_takes_none_from_messages(policy: Mailbox
     """Even if another message is faster to take the room that was made for it."""
     mailbox = make_mailbox(policy)
     mailbox.add(tell("1"))
-    mailbox._limit += 1  # as a signal on its way in another thread has it
-    mailbox.add(tell("2"))
-    mailbox.add(tell("3"))
-    mailbox.add_signal(Ended())
-    mailbox._limit -= 1
+    with signal_on_its_way(mailbox):
+        mailbox.add(tell("2"))
+        mailbox.add(tell("3"))
+        mailbox.add_signal(Ended())
     mailbox.add_stop()
     assert {type(message) for message in taken(mailbox)} == {str, Ended, ActorStop}
     assert not list(mailbox.dead)
@@ -150,7 +150,7 @@ def test_a_signal_always_finds_room_and_takes_none_from_messages(policy: Mailbox
         mailbox.signal_taken()
     mailbox.signal_taken()  # the two above
     mailbox.signal_taken()
-    assert mailbox._limit == 2
+    assert mailbox.room == 2
 
 
 async def test_a_stop_signal_comes_after_messages_that_wait_for_room() -> None:
@@ -240,7 +240,7 @@ def test_no_ask_is_lost_between_putting_and_closing() -> None:
 
 def until_parked(mailbox: Any, count: int = 1) -> None:
     """Wait until ``count`` messages wait for room; the deadline is that of the test."""
-    while len(mailbox._parked) < count:
+    while mailbox.parked < count:
         threading.Event().wait(0.001)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults import seems_to_run
 from tests.waiting import until
 from uno_actors import (
     Actor,
@@ -34,6 +35,7 @@ from uno_actors import (
 )
 from uno_actors.actors.actor import ActorDeadError
 from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.testing import inspect
 
 ACTORS = 5
 CLIENTS = 60
@@ -160,7 +162,7 @@ class Load:
         await asyncio.gather(*clients)
 
     async def _client(self) -> None:
-        while self.system._state in ("running", "stopping"):
+        while inspect(self.system).state in ("running", "stopping"):
             asking = asyncio.ensure_future(self._end_of_one())
             if self._chance.random() < 0.2:
                 await asyncio.sleep(self._chance.random() * 0.003)
@@ -221,11 +223,10 @@ async def test_a_command_sent_after_the_end_by_abandoned_code_is_answered_at_onc
     """An abandoned thread of a handler may keep asking: it must not wait for the timeout of another ask."""
     load = Load("memory:", random.Random(1))
     await load.system.start()
-    runtime, system = load.system._runtime, load.system
-    assert runtime is not None
+    system = load.system
     account = system.aggregate(Till, "t")
     await system.stop()
-    system._state = "running"  # as the thread saw it just before
+    seems_to_run(system)  # as the thread saw it just before
     reply: Future[int] = account.ask(Pay(amount=1))
     with pytest.raises(SystemNotRunning):
         await asyncio.wait_for(_awaited(reply), 5)

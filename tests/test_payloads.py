@@ -484,7 +484,7 @@ def test_an_event_without_fields_that_cannot_be_read_is_refused() -> None:
 
 class Guarded(DomainEvent):
     value: str
-    _seen: int = PrivateAttr(default=0)
+    _looks: int = PrivateAttr(default=0)
 
 
 class Exclaimed(DomainEvent):
@@ -502,7 +502,7 @@ class Doubled(DomainEvent):
 
 def guarded() -> Guarded:
     event = Guarded(value="a")
-    event._seen = 7
+    event._looks = 7
     return event
 
 
@@ -520,7 +520,7 @@ REFUSED = [
     (of(Any, Name.ALICE), "value is <Name.ALICE: 'alice'> and would be read back as 'alice'"),
     (of(Any, Square(1, Decimal(2))), "value is Square"),
     (of(Any, (1, Unlike())), "Unlike"),
-    (guarded(), "_seen is 7 and would be read back as 0"),
+    (guarded(), "_looks is 7 and would be read back as 0"),
     (Exclaimed(value="a"), "value is 'a!' and would be read back as 'a!!'"),
     (Doubled(value=[1]), r"value is \[1, 1\] and would be read back as \[1, 1, 1, 1\]"),
     (Held.model_construct(value=Held), "Held"),

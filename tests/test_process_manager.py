@@ -27,7 +27,7 @@ from uno_actors import (
     handles,
     reacts,
 )
-from uno_actors.handlers.process_manager import HasReacted, React, Reacted
+from uno_actors.handlers.process_manager import HasReacted, React, Reacted, reactions_of
 from uno_actors.store.records import Append, Appended
 from uno_stores import InMemoryEventStore
 
@@ -255,7 +255,7 @@ def test_a_subclass_may_react_otherwise() -> None:
 
     (outgoing,) = Express("order-1").handle(React(to="e", message=OrderPlaced(count=1)))
     assert outgoing.command == "Pack"
-    assert Express._reaction_to(StockReserved(count=1)) == "pack"
+    assert reactions_of(Express)[StockReserved] == "pack"
 
 
 # --- in a system ---

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.bank import EVENTS, Account, BankStore, BonusCredited, Credit, Credited, Debited, Noted, credited
+from tests.faults import hand_out, move_on, nothing_moves_on
 from tests.waiting import ManualClock, turns, until
 from uno_actors import (
     ActorSystem,
@@ -20,7 +21,7 @@ from uno_actors import (
 )
 from uno_actors.handlers.router import CHECKPOINT_EVERY, TURN, RouterActor
 from uno_actors.handlers.spec import HandlerSpec
-from uno_actors.handlers.subscription import Delivery, Subscription
+from uno_actors.handlers.subscription import Subscription
 from uno_actors.store.codec import to_event, to_record
 from uno_actors.testing import inspect
 
@@ -285,21 +286,16 @@ def test_a_handler_that_falls_behind_during_delivery_disturbs_no_order(
         Subscription(HandlerSpec(f"low-{n}", print, priority=LOW), 0, EVENTS, clock, live=True) for n in "ab"
     ]
     router = RouterActor(BankStore(), [full, *lows], 0, clock)
-    router._advancing = True
-    for position in range(1, 6):
-        delivery = Delivery(_stored(position))
-        delivery.tiers = router._match(delivery.record)
-        router.position = position
-        router._count += 1
-        router._dispatch(delivery)
-    router._advancing = False
+    with nothing_moves_on(router):
+        for position in range(1, 6):
+            hand_out(router, _stored(position))
     assert full.state == "catching up"
-    router._advance()
+    move_on(router)
     for low in lows:
         assert low.state == "catching up", "its queue was full as well"
         assert low.progress.position == 0
-    assert router._count == 0
-    assert router._dispatched == [5, 5, 5]
+    assert router.under_way == 0
+    assert [router.dispatched(each) for each in (full, *lows)] == [5, 5, 5]
 
 
 def _stored(position: int) -> Any:
@@ -334,8 +330,8 @@ async def test_checkpoints_that_could_not_be_written_are_written_later() -> None
         await system.settled()
         clock.advance(CHECKPOINT_EVERY)
         await until(lambda: not store.save_errors)
-        assert store._checkpoints["h"] == 0
-        await clock.advance_until(lambda: store._checkpoints["h"] == 1)
+        assert store.saved["h"] == 0
+        await clock.advance_until(lambda: store.saved["h"] == 1)
 
 
 class SlowToSave(BankStore):

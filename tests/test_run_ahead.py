@@ -108,12 +108,8 @@ def test_the_reply_to_each_command_agrees_with_the_recorded_events(data: st.Data
     faults = data.draw(st.lists(FAULTS, max_size=8))
     store = FaultyStore(faults)
 
-    async def run() -> tuple[list[Any], list[Record]]:
-        found = await outcomes_of(store, commands, pauses)
-        store._closed = False  # what it holds can still be looked at
-        return found, [record for _, record in await store.read_stream(ALICE, limit=1000)]
-
-    found, records = asyncio.run(asyncio.wait_for(run(), patience(5)))
+    found = asyncio.run(asyncio.wait_for(outcomes_of(store, commands, pauses), patience(5)))
+    records = [record for record in store.records if record.stream == ALICE]
     balances, balance_after = [0], {}
     for record in records:
         change = amount(record) if record.event_type == "Credited" else -amount(record)

@@ -11,7 +11,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import msgpack
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tests.bank import EVENTS, Account, Balance, BankStore, Credit, CreditAndFail, credited
+from tests.faults import change_value
 from tests.waiting import turns, until
 from uno_actors import (
     ActorSystem,
@@ -260,16 +260,11 @@ async def test_a_damaged_one_in_lmdb_is_reported_with_its_stream_and_ignored(tmp
         await store.append(*credited(*[1] * 6, aggregate_id="alice"))
         for damaged in (b"", b"\xc1", msgpack.packb([1, 2]), msgpack.packb(["6", 1, b"", 0])):
             assert (await balance(store))[0] == 6
-            with lmdb_writing(store) as txn:
-                txn.put(b"alice\0Account\0", damaged, db=store._environment.databases.snapshots)
+            change_value(store, "snapshots", b"alice\0Account\0", damaged)
             with pytest.raises(CorruptRecord, match="Account<alice>"):
                 await store.read_snapshot(ALICE)
             assert await balance(store) == (6, 6)
         assert await balance(store) == (6, 0)
-
-
-def lmdb_writing(store: LmdbEventStore) -> lmdb.Transaction:
-    return store._environment.env.begin(write=True)
 
 
 async def test_a_read_that_fails_costs_only_time() -> None:

@@ -42,6 +42,10 @@ async def pass_time(running: ActorSystem, condition: Callable[[], object]) -> No
     await clock.advance_until(condition)
 
 
+async def is_free(store: BankStore) -> bool:
+    return not await store.is_leased("mail")
+
+
 def state(running: ActorSystem) -> str:
     return running.statistics().handlers["mail"].state
 
@@ -63,10 +67,10 @@ async def test_stand_by_leaves_the_checkpoint_alone(store: BankStore, handled: H
         await second.start()
         await store.append(*credited(1, 2, 3))
         await first.settled()
-        await pass_time(first, lambda: store._checkpoints.get("mail") == 3)
+        await pass_time(first, lambda: store.saved.get("mail") == 3)
         await asyncio.wait_for(second.stop(), patience(5))
-        assert store._checkpoints == {"mail": 3}
-    assert store._checkpoints == {"mail": 3}
+        assert store.saved == {"mail": 3}
+    assert store.saved == {"mail": 3}
 
 
 @pytest.mark.parametrize("start", ["earliest", "latest"])
@@ -86,8 +90,8 @@ async def test_second_takes_over_where_the_first_has_left_off(
     await second.settled()
     assert handled == [("first", 1), ("first", 2), ("second", 3), ("second", 4)]
     await second.stop()
-    assert store._checkpoints == {"mail": 4}
-    assert store._leased == set()
+    assert store.saved == {"mail": 4}
+    assert not await store.is_leased("mail")
 
 
 async def test_lease_is_looked_for_once_a_second_only_while_it_is_missing(
@@ -139,7 +143,8 @@ async def test_take_over_that_fails_gives_the_lease_back_and_is_tried_again(
 
     store.checkpoints = checkpoints  # type: ignore[method-assign]
     await store.append(*credited(1))
-    await pass_time(second, lambda: failures == 1 and not store._leased)
+    await pass_time(second, lambda: failures == 1)
+    await until(lambda: is_free(store))
     assert state(second) == "standby"
     await pass_time(second, lambda: handled == [("second", 1)])
     await second.stop()
@@ -160,7 +165,7 @@ async def test_system_that_does_not_start_gives_its_leases_back(store: BankStore
             handlers=[],
             supervisors=[Supervisor("s", children=[subscribe(name="mail")(Fails)])],
         ).start()
-    assert store._leased == set()
+    assert not await store.is_leased("mail")
     async with system(store, "next", handled) as running:
         assert state(running) == "live"
 

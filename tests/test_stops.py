@@ -10,6 +10,7 @@ import pykka
 import pytest
 
 from tests.bank import Account, Balance, Credit, Credited
+from tests.faults import router_is_called, router_is_suspended
 from tests.machine import patience
 from tests.waiting import turns, until
 from uno_actors import (
@@ -127,11 +128,9 @@ async def test_a_router_whose_store_failed_for_long_notices_new_events_again() -
     async with ActorSystem(store, handlers=[listen]) as system:
         store.failing = True
         await store.append(credited(1))
-        router = system._running().handlers.router_cell
-        await until(lambda: router.is_suspended)
+        await until(lambda: router_is_suspended(system))
         for _ in range(2000):  # more than its mailbox holds
-            system._running().handlers.router._save_soon()
-            system._running().handlers.router.route_soon()
+            router_is_called(system)
         store.failing = False
         await until(lambda: seen == [1])
         await store.append(credited(2))
@@ -221,7 +220,7 @@ async def test_a_store_that_fails_in_any_way_does_not_keep_a_system_from_stoppin
         await system.spawn(Tidies)
         store.broken = True
     assert stopped == ["tidy"]
-    assert store._commit_listeners == []
+    assert store.listeners == 0
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ async def test_a_cancelled_subscription_leaves_nothing_behind(store: EventStore)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert (store._commit_listeners, store._followers) == ([], set())
+        assert (store.listeners, store.subscriptions) == (0, 0)
         assert taken == list(range(len(taken)))
     await store.append(*ticks(1))
 
@@ -62,13 +62,13 @@ async def test_a_subscription_that_is_left_by_break_or_closed_leaves_nothing_beh
     async for _, event in store.subscribe():
         if event.number == 1:
             break
-    await until(lambda: not store._commit_listeners)
+    await until(lambda: store.listeners == 0)
     async with aclosing(store.subscribe(after=3)) as subscription:
         waiting = asyncio.ensure_future(anext(subscription))
-        await until(lambda: store._commit_listeners)
+        await until(lambda: store.listeners)
         await store.append(*ticks(1))
         assert (await waiting).position == 4
-    assert (store._commit_listeners, store._followers) == ([], set())
+    assert (store.listeners, store.subscriptions) == (0, 0)
 
 
 async def test_many_subscriptions_notice_one_append(store: EventStore) -> None:
@@ -87,7 +87,7 @@ async def test_a_subscription_that_meets_an_unreadable_event_says_so_and_is_gone
     await store.commit([Append((record,), ANY)])
     with pytest.raises(UnknownEventType, match="NeverDefined"):
         await anext(store.subscribe())
-    assert store._commit_listeners == []
+    assert store.listeners == 0
 
 
 class Failing(InMemoryEventStore):

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
+from tests.faults import stopping_is_cancelled
 from tests.waiting import turns, until
 from uno_actors import (
     Actor,
@@ -330,7 +331,7 @@ async def test_a_system_whose_tasks_are_all_cancelled_answers_every_asker_and_co
         sleeper = running.actor("sleeper")
         assert sleeper is not None
         assert await sleeper.ask(0, timeout=5) == 0
-    assert running._state == "stopped"
+    assert inspect(running).state == "stopped"
 
 
 async def test_a_restart_that_the_program_cancels_is_made_all_the_same() -> None:
@@ -358,12 +359,11 @@ async def test_stopping_continues_when_the_program_cancels_it() -> None:
     reply = asyncio.ensure_future(end_of_ask(actor.ask(0.2)))
     await until(lambda: actor.statistics().state == "handling")
     stopping = asyncio.ensure_future(running.stop())
-    await until(lambda: running._stopping is not None)
-    assert running._stopping is not None
-    running._stopping.cancel()
+    await until(lambda: inspect(running).state == "stopping")
+    stopping_is_cancelled(running)
     await stopping
     assert await reply == 0.2, "the actor was stopped in order"
-    assert running._state == "stopped"
+    assert inspect(running).state == "stopped"
 
 
 async def test_a_task_of_ours_begins_also_if_it_is_cancelled_before_its_first_step() -> None:
@@ -634,7 +634,7 @@ async def test_an_ask_whose_actor_fails_at_the_moment_it_is_killed_is_answered()
 
         def slowly(envelope: Any) -> None:
             done_with(envelope)  # from here on `kill` finds no asker to answer
-            running._runtime.dispatcher.post(cell.kill)  # type: ignore[union-attr]
+            cell.dispatcher.post(cell.kill)
             assert cell.stopped.wait(10)
 
         cell.done_with = slowly
@@ -744,7 +744,7 @@ async def test_nothing_is_spawned_from_outside_while_the_system_stops() -> None:
     reply = asyncio.ensure_future(end_of_ask(actor.ask(0.2)))
     await until(lambda: actor.statistics().state == "handling")
     stopping = asyncio.ensure_future(running.stop())
-    await until(lambda: running._state == "stopping")
+    await until(lambda: inspect(running).state == "stopping")
     with pytest.raises(SystemNotRunning, match="stopping"):
         running.spawn(Sleeps)
     await stopping

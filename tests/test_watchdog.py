@@ -44,6 +44,13 @@ def named(monkeypatch: pytest.MonkeyPatch) -> Iterator[Named]:
     logging.getLogger("uno_actors").removeHandler(handler)
 
 
+async def long_enough_to_be_named() -> None:
+    """Wait until the watchdog has looked so often that it would have named what is held since now."""
+    looks = watchdog_module.HELD_SECONDS / watchdog_module.LOOK_SECONDS + 3
+    begun = watchdog.looks
+    await until(lambda: watchdog.looks >= begun + looks)
+
+
 class HoldsTheLoop(Actor):
     async def on_receive(self, heard: threading.Event) -> bool:
         return heard.wait(20)  # what a careless handler does with a lock, a socket or a long computation
@@ -107,10 +114,7 @@ async def test_a_worker_that_waits_for_a_reply_holds_nothing(named: Named) -> No
         slow, asks = await system.spawn(Slow), await system.spawn(AsksForever)
         reply = asks.ask(slow)
         await until(lambda: system.statistics().dispatcher.workers.blocked == 1)
-        looked = threading.Event()
-        watchdog_module.LOOK_SECONDS = 0.001
-        asyncio.get_running_loop().call_later(0.1, looked.set)
-        await until(looked.is_set)
+        await long_enough_to_be_named()
         gate.set()
         assert await reply == "at last"
     assert named.records == []
@@ -118,12 +122,11 @@ async def test_a_worker_that_waits_for_a_reply_holds_nothing(named: Named) -> No
 
 async def test_an_idle_system_is_never_named_and_the_watch_ends_with_it(named: Named) -> None:
     async with ActorSystem(handlers=[]) as system:
-        dispatcher = system._running().dispatcher
-        assert dispatcher in watchdog._watched
-        waited = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.1, waited.set)
-        await waited.wait()
-    assert dispatcher not in watchdog._watched
+        actor = await system.spawn(HoldsAWorker)
+        dispatcher = actor.actor_inbox.cell.dispatcher
+        assert watchdog.watches(dispatcher)
+        await long_enough_to_be_named()
+    assert not watchdog.watches(dispatcher)
     assert named.records == []
 
 

@@ -10,7 +10,7 @@ import pytest
 from uno_actors.store.port import EventStore
 from uno_actors.testing import ManualClock
 
-__all__ = ["ManualClock", "calls_of", "checkpoint_is", "soon", "turns", "until"]
+__all__ = ["ManualClock", "calls_of", "checkpoint_is", "has_no_dead_letters", "soon", "turns", "until"]
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -26,6 +26,11 @@ async def _value(found: object) -> object:
 async def checkpoint_is(store: EventStore, name: str, position: int) -> bool:
     """Whether the checkpoint ``name`` is recorded at ``position``; for `until`."""
     return (await store.checkpoints()).get(name) == position
+
+
+async def has_no_dead_letters(store: EventStore) -> bool:
+    """Whether ``store`` has none; for `until`."""
+    return not await store.dead_letters()
 
 
 async def soon(condition: Callable[[], object]) -> None:

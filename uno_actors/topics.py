@@ -7,7 +7,7 @@ pattern means the same on one machine and on a cluster.
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from uno_actors.errors import InvalidTopic
 
@@ -121,6 +121,10 @@ class TopicTrie(Generic[V]):
         """The values of all patterns that match ``topic``, in no particular order."""
         return list(_found(self._root, topic.split("."), 0))
 
+    def branches(self) -> frozenset[str]:
+        """The beginnings of patterns that the trie keeps: of ``a.*`` alone ``a`` and ``a.*``."""
+        return frozenset(_branches(self._root, ()))
+
 
 class _Node(Generic[V]):
     __slots__ = ("children", "values")
@@ -128,6 +132,13 @@ class _Node(Generic[V]):
     def __init__(self) -> None:
         self.children: dict[str, _Node[V]] = {}
         self.values: list[V] = []
+
+
+def _branches(node: _Node[Any], above: tuple[str, ...]) -> Iterator[str]:
+    for token, child in node.children.items():
+        path = (*above, token)
+        yield ".".join(path)
+        yield from _branches(child, path)
 
 
 def _found(node: _Node[V], tokens: list[str], place: int) -> Iterator[V]:

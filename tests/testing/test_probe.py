@@ -61,7 +61,7 @@ async def test_a_missing_message_is_reported_with_those_that_came() -> None:
     await probe.expect(int)
     with pytest.raises(AssertionError, match="mine got no str in time; before that came: 1"):
         await probe.expect(str, timeout=0.02)
-    assert not probe._waiters
+    assert probe.waiting == 0
 
 
 async def test_an_unexpected_message_is_reported() -> None:

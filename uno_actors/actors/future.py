@@ -67,6 +67,11 @@ class Future(PykkaFuture[T]):
         """Whether there is a result."""
         return self._outcome is not None
 
+    @property
+    def waiters(self) -> int:
+        """Number of callers and callbacks that wait for the result."""
+        return len(self._callbacks or ())
+
     # --- setting ---
 
     def set(self, value: T | None = None) -> None:

@@ -34,7 +34,11 @@ class LoopThread:
             BlockingCallOnLoop: This is the thread of that loop.
             InternalError: The thread has ended, so the result would never arrive.
         """
-        return run_on(self.loop, coroutine, self._thread.is_alive)
+        return run_on(self.loop, coroutine, self.is_alive)
+
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
     def close(self) -> None:
         """Cancel the remaining tasks, stop the loop and wait for its thread.

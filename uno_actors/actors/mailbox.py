@@ -163,6 +163,11 @@ class Mailbox:
         self._limit += 1
         self.add(Signal(message, asker))
 
+    @property
+    def room(self) -> int:
+        """Number of messages that find room now; less than 0 if threads that put at the same moment exceeded it."""
+        return self._limit - len(self)
+
     def signal_taken(self) -> None:
         """Note that a signal is being handled, so it no longer raises the limit."""
         self._limit -= 1
@@ -299,6 +304,11 @@ class OrderedMailbox(Mailbox):
         super().__init__(policy)
         self._parked: deque[_Parked] = deque()
         self._lock = threading.RLock()
+
+    @property
+    def parked(self) -> int:
+        """Number of messages that wait for room."""
+        return len(self._parked)
 
     @override
     def add(self, envelope: Envelope) -> None:

@@ -30,6 +30,7 @@ class Watchdog:
 
     Attributes:
         holds: How often code was reported.
+        looks: How often it has checked what it watches.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class Watchdog:
     def forget_all(self) -> None:
         """Start over, without dispatchers."""
         self.holds = 0
+        self.looks = 0
         self._watched: dict[Dispatcher, _Pulse] = {}
         self._reported: dict[
             tuple[int, float], float
@@ -64,6 +66,10 @@ class Watchdog:
             if not self._watched:
                 self._changed.set()
 
+    def watches(self, dispatcher: Dispatcher) -> bool:
+        """Whether ``dispatcher`` is watched."""
+        return dispatcher in self._watched
+
     def _run(self, stopped: threading.Event) -> None:
         while not stopped.wait(LOOK_SECONDS):
             with self._lock:
@@ -80,6 +86,7 @@ class Watchdog:
             self._reported = {hold: after for hold, after in self._reported.items() if hold in held}
             for hold, what in held.items():
                 self._report(hold, what)
+            self.looks += 1
 
     def _report(self, hold: tuple[int, float], what: str) -> None:
         thread, since = hold

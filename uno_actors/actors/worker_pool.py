@@ -23,12 +23,14 @@ class WorkerStatistics:
 
     Attributes:
         threads: Live threads.
+        idle: Threads that are free for the next function.
         busy: Threads that run a function now.
         blocked: Threads that wait for a reply; spare threads take their place.
         waiting: Functions that wait for a thread.
     """
 
     threads: int
+    idle: int
     busy: int
     blocked: int
     waiting: int
@@ -78,7 +80,9 @@ class WorkerPool:
     def statistics(self) -> WorkerStatistics:
         """The current state of the threads."""
         with self._lock:
-            return WorkerStatistics(self._count, len(self.busy), self._blocked, self._work.qsize())
+            return WorkerStatistics(
+                self._count, max(0, self._free), len(self.busy), self._blocked, self._work.qsize()
+            )
 
     def _start_one(self) -> None:
         if self._closed or self._count < self._max_workers + min(self._blocked + self._held, self._max_spare):

@@ -38,6 +38,9 @@ class ExternalWrites:
         position: The position of the last record that need not be shown.
         listener: Gets the records after that.
         start: Starts a coroutine as a task of the system.
+
+    Attributes:
+        position: Up to here all records are the journal's or were shown.
     """
 
     def __init__(
@@ -48,34 +51,29 @@ class ExternalWrites:
         start: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._store = store
-        self._seen = position  # up to here all records are the journal's or were shown
+        self.position = position
         self._ours: list[tuple[int, int]] = []  # the journal's first and last positions beyond a gap
         self._listener = listener
         self._start = start
         self._is_looking = self._has_grown = False
         self._log = get_logger(actor="external_writes")
 
-    @property
-    def position(self) -> int:
-        """Up to here the log was seen; it may have grown since."""
-        return self._seen
-
     def skip(self, appended: Appended) -> None:
         """Skip a record that the journal wrote itself."""
         if not appended.records:
             return
         first, last = appended.positions.start, appended.positions.stop - 1
-        if first == self._seen + 1 and not self._ours:  # as nearly always
-            self._seen = last
+        if first == self.position + 1 and not self._ours:  # as nearly always
+            self.position = last
             return
         insort(self._ours, (first, last))
-        self._advance(self._seen)
+        self._advance(self.position)
 
     def _advance(self, position: int) -> None:
         """Note that all records up to ``position``, and perhaps some after it, are the journal's or were shown."""
-        self._seen = max(self._seen, position)
-        while self._ours and self._ours[0][0] <= self._seen + 1:
-            self._seen = max(self._seen, self._ours.pop(0)[1])
+        self.position = max(self.position, position)
+        while self._ours and self._ours[0][0] <= self.position + 1:
+            self.position = max(self.position, self._ours.pop(0)[1])
 
     def look_soon(self) -> None:
         """Check the log, which has grown."""
@@ -101,11 +99,11 @@ class ExternalWrites:
         """Show the records of others up to ``end``."""
         if not len(self._listener):
             self._advance(end)
-        if self._seen < end:
+        if self.position < end:
             await asyncio.sleep(LOOK_AFTER)
             await asyncio.sleep(0)  # the journal now has what the store has reported to the loop
-        while self._seen < end:
-            page = await self._store.read_headings(self._seen, min(PAGE, end - self._seen))
+        while self.position < end:
+            page = await self._store.read_headings(self.position, min(PAGE, end - self.position))
             for heading in page:
                 self._listener.on_heading(heading)
             self._advance(page[-1].position if page else end)

@@ -70,12 +70,14 @@ class BusStatistics:
         published: Published events, with and without handlers.
         handled: Successful handler calls.
         failed: Failed handler calls.
+        routes: Kinds of events whose handlers are remembered.
     """
 
     subscriptions: int
     published: int
     handled: int
     failed: int
+    routes: int
 
 
 class _System(SystemServices, Protocol):
@@ -418,7 +420,9 @@ class EventBus:
 
     def statistics(self) -> BusStatistics:
         """The bus's counters."""
-        return BusStatistics(len(self._subscriptions), self._published, self._handled, self._failed)
+        return BusStatistics(
+            len(self._subscriptions), self._published, self._handled, self._failed, len(self._routes)
+        )
 
     def __repr__(self) -> str:
         return f"<EventBus {self.name} ({len(self._subscriptions)} subscriptions)>"

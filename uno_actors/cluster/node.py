@@ -1,8 +1,8 @@
 """A node of a cluster: it routes the commands of its system to their owners, and serves those of other nodes.
 
-Ownership is only a matter of speed. A node serves every command that reaches it, even if it believes that another node
-owns it, and passes none on, so that a command makes at most one hop. Two nodes that both think themselves the owner meet at the
-expected version of the stream.
+Ownership is only a matter of speed. A node serves every command that reaches it, even if it believes that another
+node is its owner, and passes none on: a command makes at most one hop. Two nodes that both think themselves the owner
+meet at the expected version of the stream.
 
 A command whose answer is lost is sent to the next owner, with the same ``command_id`` and the position of the log that
 was known when it was first sent: the aggregate looks for it from there, so that it takes effect once. (A command that

@@ -14,8 +14,9 @@ effect.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin, overload
 
 from pydantic import BaseModel, ConfigDict
@@ -274,6 +275,11 @@ class _Feed(EventHandler[DomainEvent]):
                     pass  # it took effect before; the id is ours, so only the command class changed
         if has_sent:
             await process.ask(AllSent(to=event.event_id))
+
+
+def reactions_of(process: type[ProcessManager]) -> Mapping[type, str]:
+    """Names of the methods of a process by what they react to: types of events, and of commands that were refused."""
+    return MappingProxyType(process._reactions)
 
 
 def _reactions(cls: type[ProcessManager]) -> dict[type, str]:

@@ -257,6 +257,11 @@ class RouterActor(Actor):
 
     # --- progress ---
 
+    @property
+    def under_way(self) -> int:
+        """Number of events that were dispatched and that not all handlers have finished or given back."""
+        return self._count
+
     def dispatched(self, subscription: Subscription) -> int:
         """Return the position up to which events were dispatched to handlers of this priority."""
         return self._dispatched[subscription.spec.priority]

@@ -37,6 +37,7 @@ class Inspection:
         settings: The options of the system, with its clock.
         supervisors: The configured tree, each child with its name.
         router_position: The router has read the log up to this position; ``None`` before it starts.
+        topics: The topic patterns by which the router finds handlers, and their beginnings.
         handlers: The handlers, by name.
         aggregates: The active aggregates, by stream; ``None`` for one that is being loaded.
         commands: Number of commands that have no reply yet.
@@ -48,6 +49,7 @@ class Inspection:
     settings: Settings
     supervisors: tuple[Supervisor, ...]
     router_position: int | None = None
+    topics: frozenset[str] = frozenset()
     handlers: Mapping[str, HandlerInspection] = field(default_factory=dict)
     aggregates: Mapping[StreamId, AggregateRoot | None] = field(default_factory=dict)
     commands: int = 0
@@ -75,6 +77,7 @@ def inspect(system: ActorSystem) -> Inspection:
         system._settings,
         tuple(system._supervised),
         None if router is None else router.position,
+        frozenset() if router is None else router._by_topic.branches(),
         handlers,
         {stream: actor.instance for stream, actor in runtime.aggregates._active.items()},
         runtime.aggregates.waiting,

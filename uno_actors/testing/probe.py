@@ -75,6 +75,11 @@ class Probe:
         """Messages that have arrived and that no `expect` has taken yet, oldest first."""
         return list(self._waiting)
 
+    @property
+    def waiting(self) -> int:
+        """Number of calls that wait for a message now."""
+        return len(self._waiters)
+
     # --- waiting ---
 
     @overload

@@ -1,0 +1,110 @@
+"""Rules that the tests themselves keep."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = (ROOT / "uno_actors", ROOT / "stores" / "uno_stores")
+TESTS = ROOT / "tests"
+
+MAY_TOUCH_PRIVATE_NAMES = {"faults.py", "test_contract.py"}
+"""The modules of the tests that may: faults are brought about from inside. The stores of ``test_contract`` derive from
+the reference implementation, and each breaks one of its promises."""
+
+NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
+"""Public names of Python's that look like private ones."""
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__") and name != "_"
+
+
+def _defined(tree: ast.AST) -> Iterator[str]:
+    """The private names that are assigned, declared or defined in ``tree``, as attributes or at the top."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(attr=name, ctx=ast.Store(), value=ast.Name(id="self" | "cls")):
+                yield name
+            case ast.Name(id=name, ctx=ast.Store()):
+                yield name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+
+
+def _for_implementations(tree: ast.AST) -> Iterator[str]:
+    """Methods that a class offers to those who derive from it: their docstrings say so."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                if (ast.get_docstring(node) or "").startswith("For implementations"):
+                    yield name
+
+
+def _ours() -> frozenset[str]:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for place in SOURCES for path in place.rglob("*.py")]
+    defined = {name for tree in trees for name in _defined(tree) if is_private(name)}
+    return frozenset(defined - NAMED_TUPLES - {name for tree in trees for name in _for_implementations(tree)})
+
+
+OURS = _ours()
+
+
+def touched(source: str) -> list[str]:
+    """The private names of ours that ``source`` touches, each with its line.
+
+    They may be attributes, imports, and strings given to ``setattr`` and the like. What a class of the test itself
+    has, under ``self``, is its own.
+    """
+    tree = ast.parse(source)
+    found, own = [], set(_defined(tree))
+    for node in ast.walk(tree):
+        names: list[str] = []
+        match node:
+            case ast.Attribute(attr=name, value=ast.Name(id="self" | "cls")):
+                names = [] if name in own else [name]
+            case ast.Attribute(attr=name):
+                names = [name]
+            case ast.ImportFrom(module=str(module), names=aliases) if module.startswith("uno_"):
+                names = [alias.name for alias in aliases]
+            case ast.Call(func=ast.Name(id=called) | ast.Attribute(attr=called), args=arguments) if (
+                called in ("setattr", "getattr", "delattr", "attrgetter", "calls_of")
+            ):
+                texts = [each.value for each in arguments if isinstance(each, ast.Constant)]
+                names = [part for text in texts if isinstance(text, str) for part in text.split(".")]
+        found += [f"{node.lineno}: {name}" for name in names if name in OURS]  # type: ignore[attr-defined]
+    return found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(TESTS.rglob("*.py")) if path.name not in MAY_TOUCH_PRIVATE_NAMES],
+    ids=lambda path: path.relative_to(TESTS).as_posix(),
+)
+def test_tests_leave_private_names_of_ours_alone(path: Path) -> None:
+    found = touched(path.read_text(encoding="utf-8"))
+    remedy = (
+        "to see how things are use statistics(), uno_actors.testing.inspect or InMemoryEventStore.records; "
+        "a fault that has to come from inside is a function of tests/faults.py"
+    )
+    assert found == [], remedy
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("store._environment.env", ["_environment"]),
+        ("lambda: system._running().handlers", ["_running"]),
+        ("class Store(InMemoryEventStore):\n    def all(self): return self._log", ["_log"]),
+        ("class Own:\n    def __init__(self): self._log = []\n    def all(self): return self._log", []),
+        ("from uno_actors.actors.turns import _withdrawn", ["_withdrawn"]),
+        ("patch.setattr('uno_actors.actors.turns._withdrawn', print)", ["_withdrawn"]),
+        ("getattr(store, '_environment')", ["_environment"]),
+        ("record._replace(payload=b'')", []),
+        ("super()._committed()", []),
+    ],
+)
+def test_a_private_name_is_found_however_it_is_touched(source: str, names: list[str]) -> None:
+    assert [found.split(": ")[1] for found in touched(source)] == names
