@@ -6,7 +6,7 @@ server ends, a thread at the worst moment. A test that only looks has a seam: `I
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -19,8 +19,10 @@ from uno_actors.actors.ask import Envelope
 from uno_actors.actors.cell import ActorCell
 from uno_actors.actors.mailbox import Mailbox
 from uno_actors.actors.turns import WorkerTurns
+from uno_actors.cluster.announcement import Announcement
 from uno_actors.handlers.router import RouterActor
-from uno_actors.handlers.subscription import Delivery
+from uno_actors.handlers.subscription import Delivery, Subscription
+from uno_actors.store.membership import Member
 from uno_actors.store.records import StoredRecord
 from uno_stores import InMemoryEventStore
 from uno_stores.lmdb import LmdbEventStore
@@ -247,10 +249,21 @@ def router_is_called(system: ActorSystem) -> None:
     router.route_soon()
 
 
+def _subscription(system: ActorSystem, name: str) -> Subscription:
+    (found,) = (each for each in system._running().handlers.subscriptions if each.name == name)
+    return found
+
+
 def handler_falls_behind(system: ActorSystem, name: str) -> None:
     """The handler is slower than its turn: it gives up its queue and reads the log by itself."""
-    (found,) = (each for each in system._running().handlers.subscriptions if each.name == name)
-    found.fall_behind()
+    _subscription(system, name).fall_behind()
+
+
+@asynccontextmanager
+async def progress_is_written(system: ActorSystem, name: str) -> AsyncIterator[None]:
+    """Inside the block a write of the handler's progress is under way."""
+    async with _subscription(system, name).progress.writes:
+        yield
 
 
 def found_anew(bus: EventBus, event: DomainEvent) -> int:
@@ -282,3 +295,10 @@ def as_it_gives_up(system: ActorSystem, happens: Callable[[], object]) -> None:
         give_up(error)
 
     system._give_up = observed  # type: ignore[method-assign]
+
+
+def nodes_are_announced_by(
+    patch: pytest.MonkeyPatch, node: Announcement, announce: Callable[[Member], Awaitable[tuple[Member, ...]]]
+) -> None:
+    """The store of ``node`` announces it by ``announce``, which may fail."""
+    patch.setattr(node._membership, "announce", announce)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.bank import EVENTS, Account, BankStore, BonusCredited, Credit, Credited, Debited, Noted, credited
-from tests.faults import hand_out, move_on, nothing_moves_on
+from tests.faults import hand_out, move_on, nothing_moves_on, progress_is_written
 from tests.waiting import ManualClock, turns, until
 from uno_actors import (
     ActorSystem,
@@ -376,8 +376,7 @@ async def test_the_last_checkpoint_waits_for_an_older_one_that_is_being_written(
 async def test_a_checkpoint_that_was_passed_over_is_written_soon() -> None:
     store, clock = BankStore(), ManualClock()
     async with system_of(store, collector([], name="h"), clock=clock) as system:
-        (subscription,) = system._running().handlers.subscriptions
-        async with subscription.progress.writes:  # as while an event is set aside
+        async with progress_is_written(system, "h"):  # as while an event is set aside
             await store.append(*credited(1))
             await system.settled()
             clock.advance(CHECKPOINT_EVERY)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults import nodes_are_announced_by
 from tests.waiting import until
 from uno_actors.cluster.announcement import Announcement
 from uno_actors.errors import StoreUnavailable
@@ -94,7 +95,7 @@ async def test_a_store_that_fails_leaves_the_last_view_and_is_asked_again(
         raise StoreUnavailable("memory", "cut off")
 
     with monkeypatch.context() as patched:
-        patched.setattr(a._membership, "announce", fails)
+        nodes_are_announced_by(patched, a, fails)
         for _ in range(3):
             clock.advance(TTL / 3)
             await until(lambda: not tasks)

@@ -29,6 +29,7 @@ from uno_actors.store.membership import Member, Membership
 from uno_actors.store.port import EventStore
 from uno_actors.testing.contract.membership import FULL
 from uno_stores.node_files import Beats, Found, NodeDirectory, NodeFile, file_name, look_at
+from uno_stores.sql import DatabaseEventStore
 
 # --- what is announced -------------------------------------------------------------------------------------
 
@@ -335,13 +336,14 @@ async def test_a_cancelled_announcement_keeps_the_leases_of_the_store() -> None:
         observer = Observer(store)
         await observer.others()
         assert await store.lease("mail") is not None
-        connection = store._connections.wire._connection  # type: ignore[attr-defined]
+        assert isinstance(store, DatabaseEventStore)
+        connects = store.statistics().connects
         for _ in range(20):
             task = asyncio.ensure_future(observer.others())
             await asyncio.sleep(0)
             task.cancel()
         assert await observer.others() == []
-        assert store._connections.wire._connection is connection  # type: ignore[attr-defined]
+        assert store.statistics().connects == connects  # it is the same connection
 
 
 # --- files -------------------------------------------------------------------------------------------------
