@@ -12,13 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.bank import EVENTS, Account, Balance, BankStore, Credit, credited
+from tests.bank import EVENTS, Account, Balance, BankStore, Credit, Debit, credited
 from tests.postgres import postgres
 from tests.waiting import ManualClock, turns, until
 from uno_actors import (
     ActorSystem,
+    AggregateNotFound,
     AskTimeout,
+    CommandRejected,
     ConcurrencyConflict,
+    EventSourcedRepository,
     UnoError,
     open_store,
 )
@@ -436,3 +439,39 @@ async def test_winner_leaves_others_a_turn_if_one_signals(signals: bool) -> None
             await lease.release()
         await turns()
         assert await alice.ask(Credit(amount=1)) == OFTEN + QUIET_TURNS + 3, "there was no other writer"
+
+
+# --- without actors ----------------------------------------------------------------------------------------
+
+
+def credit(account: Account) -> int:
+    balance: int = account.handle(Credit(amount=100))
+    return balance
+
+
+async def test_repositories_that_update_one_aggregate_at_once_lose_nothing() -> None:
+    store = BankStore()
+    await store.append(*credited(1, aggregate_id="alice"))
+    repositories = [EventSourcedRepository(Account, store) for _ in range(4)]
+
+    async def update(repository: EventSourcedRepository[Account]) -> None:
+        for _ in range(5):
+            await repository.update("alice", credit)
+
+    await asyncio.gather(*map(update, repositories))
+    assert (await repositories[0].get_by_id("alice")).balance == 2001
+    assert store.versions() == [*range(1, 22)]
+
+
+async def test_update_of_a_repository_ends_when_its_time_is_over() -> None:
+    store = Contested()
+    await InMemoryEventStore.append(store, *credited(1, aggregate_id="alice"))
+    writer = EventSourcedRepository(Account, store)
+    with pytest.raises(ConcurrencyConflict, match="credit was decided .* times within") as raised:
+        await writer.update("alice", credit, timeout=0.2)
+    assert raised.value.tries == len(store.sizes) - 1 > 3  # less the first event of the test
+    assert (await writer.get_by_id("alice")).balance < 100 + raised.value.tries
+    with pytest.raises(CommandRejected):
+        await writer.update("alice", lambda account: account.handle(Debit(amount=10**9)))
+    with pytest.raises(AggregateNotFound):
+        await writer.update("bob", credit)

@@ -1,15 +1,22 @@
 """Aggregates without actors: load one, let it decide, save it."""
 
+import asyncio
+from collections.abc import Callable
+from time import monotonic
 from typing import Generic, TypeVar
 
+from uno_actors.aggregates.reruns import Contention, may_run_again
 from uno_actors.aggregates.snapshots import Snapshots
+from uno_actors.backoff import chance
 from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id, new_aggregate
-from uno_actors.errors import AggregateNotFound
+from uno_actors.errors import AggregateNotFound, ConcurrencyConflict, shown
+from uno_actors.quantities import check_duration
 from uno_actors.store.codec import StreamId
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import RecordedEvent
 
 A = TypeVar("A", bound=AggregateRoot)
+R = TypeVar("R")
 
 
 class EventSourcedRepository(Generic[A]):
@@ -72,6 +79,40 @@ class EventSourcedRepository(Generic[A]):
         if aggregate.version == before + len(pending):  # otherwise it has decided more in the meantime
             await self._snapshot(aggregate, before)
         return recorded
+
+    async def update(self, id: str, decide: Callable[[A], R], *, timeout: float = 30.0) -> R:
+        """Load an aggregate, let ``decide`` change it, save it, and return what ``decide`` returned.
+
+        If another writer was faster, ``decide`` is called again with a newly loaded aggregate until ``timeout`` is
+        over, by the same rule as the commands of a system: see `uno_actors.aggregates.reruns`.
+
+        Args:
+            id: Of an aggregate that has events.
+            decide: A plain function that only changes the aggregate; it may be called several times.
+            timeout: Seconds.
+
+        Raises:
+            ConcurrencyConflict: The time is over; it says how often it was tried. Nothing was recorded.
+            Exception: As `get_by_id` and `save`, and what ``decide`` raises.
+        """
+        check_duration("timeout", timeout, zero=True)
+        contention, tries, begun = Contention(1), 0, monotonic()
+        while True:
+            aggregate = await self.get_by_id(id)
+            result = decide(aggregate)
+            try:
+                await self.save(aggregate)
+            except ConcurrencyConflict as conflict:
+                tries += 1
+                contention = contention.lost(1, chance())
+                now = monotonic()
+                if not may_run_again(now + contention.pause, begun + timeout):
+                    raise conflict.until_late(
+                        getattr(decide, "__name__", None) or shown(decide), tries, now - begun
+                    ) from conflict
+                await asyncio.sleep(contention.pause)
+            else:
+                return result
 
     async def _snapshot(self, aggregate: A, before: int) -> None:
         if snapshot := self._snapshots.take_if_due(aggregate, before):
