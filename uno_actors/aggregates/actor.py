@@ -78,8 +78,8 @@ class Directory(Protocol):
 class AggregateActor:
     """One active aggregate: its mailbox, its state, and the replies that wait for the disk.
 
-    Over 300 lines, because commands, loads, appends and other writers meet here in the order of one mailbox. What can be
-    decided without that order is in `reruns`, `contending`, `idempotency`, `loading` and `recording`.
+    Over 300 lines, because commands, loads, appends and other writers meet here in the order of one mailbox. What can
+    be decided without that order is in `reruns`, `contending`, `idempotency`, `loading` and `recording`.
     """
 
     __slots__ = (
