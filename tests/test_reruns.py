@@ -381,6 +381,48 @@ async def test_stopping_ends_a_back_off() -> None:
             await reply
 
 
+async def test_pause_that_ends_during_a_read_lets_no_second_read_begin() -> None:
+    """A command is looked up in the store while the append before it is under way, which a pause follows."""
+    store, clock, gate = Contested(1), ManualClock(), asyncio.Semaphore(100)
+    read_stream, under_way, most = store.read_stream, 0, 0
+
+    async def take_time() -> None:
+        clock.advance(0.01)
+
+    async def slow(stream: StreamId, after_version: int = 0, limit: int = PAGE) -> list[StoredRecord]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await gate.acquire()
+        under_way -= 1
+        return await read_stream(stream, after_version, limit)
+
+    async with bank(store, clock=clock) as system:
+        alice, known = system.aggregate(Account, "alice"), Credit(amount=5)
+        assert await alice.ask(known) == 6
+        assert await alice.ask(Credit(amount=1)) == 7
+        store.before_commit = take_time
+        store.read_stream = slow  # type: ignore[method-assign]
+        assert await alice.ask(Credit(amount=1)) == 8  # a pause follows, then a read
+        while not gate.locked():
+            await gate.acquire()
+        replies = [alice.ask(Credit(amount=1)), alice.ask(known), alice.ask(Credit(amount=1))]
+        clock.advance(LONGEST_TURN)
+        await until(lambda: under_way)
+        gate.release()  # the read before the three
+        await until(replies[0].done)
+        assert under_way == 1, "the second of them is looked up"
+        clock.advance(LONGEST_TURN)
+        await turns()
+        while not all(reply.done() for reply in replies):
+            gate.release()
+            clock.advance(LONGEST_TURN)
+            await turns()
+        assert [await reply for reply in replies] == [9, 6, 10]
+        assert most == 1
+        assert system.statistics().activations == 2
+
+
 # --- the signal of losers ----------------------------------------------------------------------------------
 
 
@@ -396,6 +438,17 @@ async def test_loser_signals_until_it_has_won() -> None:
         store.faster = 0
         await pass_time(clock, reply.done)
         await turns()
+        assert not await store.is_leased(SIGNAL)
+
+
+async def test_system_that_stops_signals_no_more() -> None:
+    store, clock = Contested(), ManualClock()
+    async with bank(store, clock=clock) as system:
+        system.aggregate(Account, "alice").tell(Credit(amount=1))
+        await pass_time(clock, lambda: len(store.sizes) > SIGNAL_AFTER)
+        await turns()
+        assert await store.is_leased(SIGNAL)
+        await system.stop(timeout=0.1)
         assert not await store.is_leased(SIGNAL)
 
 

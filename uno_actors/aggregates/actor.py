@@ -115,7 +115,7 @@ class AggregateActor:
         self._landmarks: Landmarks = NO_LANDMARKS
         self._snapshot: Snapshot | None = None  # of the state after the append under way
         self._scheduled = False
-        self._loading = False  # something from the store, or a pause, without which no command can be handled
+        self._loading = 0  # reads and pauses under way, without whose end no command can be handled
         self._baseline: Baseline | None = None  # from which it is loaded again
         self._contending: Contending | None = None  # for as long as other writers continue the stream too
         self._load_failure: LoadFailure | None = None
@@ -261,7 +261,7 @@ class AggregateActor:
     def _look_first(self, envelope: CommandEnvelope, looking: Coroutine[Any, Any, None]) -> None:
         """Let ``looking`` read the store before the command and those after it are handled."""
         self._mailbox = deque([envelope, *(self._mailbox or ())])  # it keeps its turn
-        self._loading = True
+        self._loading += 1
         self._directory.start(self._look(envelope, looking))
 
     async def _look(self, envelope: CommandEnvelope, looking: Coroutine[Any, Any, None]) -> None:
@@ -269,7 +269,7 @@ class AggregateActor:
             await looking
         except BaseException as error:  # noqa: BLE001 - the command must be answered, whatever a store raises
             envelope.earlier = EarlierResult(Failed(as_error(error, f"reading {self.stream}")))
-        self._loading = False
+        self._loading -= 1
         self._schedule()
 
     # --- recording ---
@@ -359,11 +359,11 @@ class AggregateActor:
 
     def _pause(self, contending: Contending) -> None:
         if contending.state.pause > 0:
-            self._loading = True
+            self._loading += 1
             contending.pause(self._pause_over)
 
     def _pause_over(self) -> None:
-        self._loading = False
+        self._loading -= 1
         if self._mailbox:
             self._schedule()
 
@@ -409,7 +409,7 @@ class AggregateActor:
         if failure is not None and self.last_used < failure.until:
             self._answer_all(failure.error)
             return
-        self._loading = True
+        self._loading += 1
         self._directory.start(self._activate())
 
     def _answer_all(self, error: BaseException) -> None:
@@ -419,7 +419,7 @@ class AggregateActor:
                 self._directory.answer(self, envelope, Failed(error))
 
     def _cannot_load(self, error: BaseException) -> None:
-        self._loading = False
+        self._loading -= 1
         now = self._directory.clock.monotonic()
         self._load_failure = failed_again(self._load_failure, error, now)
         self._answer_all(error)
@@ -436,7 +436,7 @@ class AggregateActor:
             self._cannot_load(as_error(error, f"loading {self.stream}"))
             return
         self.instance, self._memory, self._load_failure = loaded.instance, loaded.memory, None
-        self._loading = False
+        self._loading -= 1
         for envelope in self._mailbox or ():
             envelope.unrelated = ()  # versions that were not recorded then may be another command's now
         if snapshot := directory.snapshots.take_if_due(loaded.instance, loaded.restored):

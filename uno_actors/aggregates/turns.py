@@ -73,6 +73,13 @@ class Turns:
                 for each in winners:
                     each.yield_turns()
 
+    async def close(self) -> None:
+        """Signal no more."""
+        self._losers.clear()
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            await lease.release()
+
     def _change(self) -> None:
         if not self._is_changing:
             self._is_changing = True

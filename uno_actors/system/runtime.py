@@ -334,6 +334,7 @@ class Runtime:
                 await self._stop_one(cell.stop(), cell, deadline)
             await self._within(deadline, self._answered())
             await self._within(deadline, self.aggregates.saver.save())
+            await self._within(deadline, self.aggregates.turns.close())
             await self._within(max(deadline, time.monotonic() + 1), self.release())
         finally:
             self.close()
