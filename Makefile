@@ -3,6 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
+# Where a machine has Python keep no bytecode, each of the hundreds of programs that the tests start would compile the
+# library again: a fifth of the time of a start, and more than half of that of collecting the tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check docs bench soak format clean
 
 demo: $(READY)
