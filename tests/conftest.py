@@ -5,7 +5,7 @@ import signal
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.machine import measure, patience
+from tests.machine import deadline, measure
 
 # A busy machine must not fail a test that is right; what hangs is ended by the deadline of each test.
 settings.register_profile("uno", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,4 +28,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         own = item.get_closest_marker("timeout")
         limit = float(own.args[0] if own else of_all)
-        item.add_marker(pytest.mark.timeout(patience(limit)), append=False)
+        item.add_marker(pytest.mark.timeout(deadline(limit)), append=False)

@@ -1,4 +1,7 @@
-"""How slow this machine is just now, measured once at the start of a run: limits of tests scale by it.
+"""How slow this machine is: limits of tests scale by it.
+
+It is measured once, at the start of a run; deadlines of whole tests scale by that. Limits inside of tests scale by the
+load at that moment too, since other work may begin later.
 
 A limit ends what hangs. It must not end what is right, on a machine that has other work to do as well.
 """
@@ -42,9 +45,12 @@ def seconds_of_work() -> float:
 def measure(workers: int) -> None:
     """Measure for this process and for those that it starts, unless that was done."""
     if MEASURED not in os.environ:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        found = slowness(seconds_of_work(), os.getloadavg()[0], workers, cores)
+        found = slowness(seconds_of_work(), os.getloadavg()[0], workers, _cores())
         os.environ[MEASURED] = f"{found:.2f}"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
@@ -52,6 +58,11 @@ def _measured() -> float:
     return float(os.environ.get(MEASURED, "1"))
 
 
-def patience(seconds: float) -> float:
-    """Seconds to wait on this machine for something that takes less than ``seconds`` on a quiet one."""
+def deadline(seconds: float) -> float:
+    """The deadline of a test that has ``seconds`` on a quiet machine."""
     return seconds * _measured()
+
+
+def patience(seconds: float) -> float:
+    """Seconds to wait on this machine, under its load of now, for what takes less than ``seconds`` on a quiet machine, or hangs."""
+    return seconds * max(_measured(), min(MOST, os.getloadavg()[0] / _cores()))

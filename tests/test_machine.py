@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from tests.machine import MEASURED, MOST, REFERENCE, measure, patience, slowness
+from tests import machine
+from tests.machine import MEASURED, MOST, REFERENCE, deadline, measure, patience, slowness
 
 
 @pytest.mark.parametrize(
@@ -25,16 +26,26 @@ def test_slowness_is_that_of_the_cores_times_their_load(
 
 
 def test_every_test_has_the_common_deadline_scaled(request: pytest.FixtureRequest) -> None:
-    (deadline,) = request.node.get_closest_marker("timeout").args
+    (own,) = request.node.get_closest_marker("timeout").args
     of_all = request.config.getoption("timeout")
-    assert deadline == patience(float(request.config.getini("timeout") if of_all is None else of_all))
+    assert own == deadline(float(request.config.getini("timeout") if of_all is None else of_all))
 
 
 @pytest.mark.timeout(7)
 def test_a_test_with_its_own_deadline_has_that_one_scaled(request: pytest.FixtureRequest) -> None:
-    (deadline,) = request.node.get_closest_marker("timeout").args
-    assert deadline == patience(7)
-    assert patience(7) >= 7
+    (own,) = request.node.get_closest_marker("timeout").args
+    assert own == deadline(7)
+    assert own >= 7
+
+
+def test_limits_inside_of_a_test_grow_with_the_load_of_that_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_measured", lambda: 2.0)
+    monkeypatch.setattr(machine, "_cores", lambda: 2)
+    found = []
+    for load in (0.5, 4, 12, 1000):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0, 0))
+        found.append(patience(3))
+    assert found == [6, 6, 18, 3 * MOST]
 
 
 def test_a_worker_uses_the_slowness_measured_by_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

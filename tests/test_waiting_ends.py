@@ -6,6 +6,7 @@ error of ours, and the system goes on.
 
 import asyncio
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 import structlog
 
 from tests.faults import stopping_is_cancelled
+from tests.machine import patience
 from tests.waiting import turns, until
 from uno_actors import (
     Actor,
@@ -611,13 +613,16 @@ def test_the_traceback_of_an_error_that_refuses_inspection_says_where_it_was_rai
     except NeverTrue as error:
         text = traceback_text(error)
     assert "raise NeverTrue" in text
-    assert "NeverTrue (" in text
+    if sys.version_info < (3, 14):  # from then on Python's own traceback survives such an error
+        assert "NeverTrue (" in text
 
 
 # --- killed in the moment of failure -----------------------------------------------------------------------
 
 
-async def test_an_ask_whose_actor_fails_at_the_moment_it_is_killed_is_answered() -> None:
+async def test_an_ask_whose_actor_fails_at_the_moment_it_is_killed_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The thread looks whether it was killed before `kill` looks what it handles; both orders, made sure."""
     entered, killed = threading.Event(), threading.Event()
 
@@ -637,7 +642,7 @@ async def test_an_ask_whose_actor_fails_at_the_moment_it_is_killed_is_answered()
             cell.dispatcher.post(cell.kill)
             assert cell.stopped.wait(10)
 
-        cell.done_with = slowly
+        monkeypatch.setattr(type(cell), "done_with", lambda _, envelope: slowly(envelope))
         reply = asyncio.ensure_future(end_of_ask(actor.ask("x", timeout=60)))
         await until(entered.is_set)
         killed.set()
@@ -895,7 +900,7 @@ async def test_an_error_that_was_answered_is_freed_without_the_cyclic_garbage_co
 async def _failing(actor: Any) -> "weakref.ref[Exception]":
     reference = None
     try:
-        await actor.ask("x", timeout=5)
+        await actor.ask("x", timeout=patience(5))
     except Traced as error:
         reference = weakref.ref(error)
     assert reference is not None

@@ -309,7 +309,7 @@ async def _credit(system: ActorSystem) -> int:
 async def test_a_head_that_is_locked_for_too_long_is_told_and_nothing_is_recorded(url: str) -> None:
     limits = {"timeout": 0.1} if url.startswith("sqlite") else {}
     engine = create_async_engine(url, connect_args=limits)
-    async with opened(engine, patience=0.2) as store, AsyncSession(engine) as session:
+    async with opened(engine, patience=patience(0.2)) as store, AsyncSession(engine) as session:
         await store.append(noted("1"), session=session)
         with pytest.raises(StoreUnavailable):
             await store.append(noted("2", "b"))
