@@ -152,9 +152,9 @@ async def test_a_handler_continues_elsewhere_and_the_node_that_hung_moves_nothin
         await nodes.heard("handled 5")
         assert nodes.handled(3) == nodes.handled(4) == nodes.handled(5) == [other.node]
         async with asyncio.timeout(patience(30)):
-            reached = 0
-            while reached < 5:
+            before = 0
+            while before < 5:
                 at = (await store.checkpoints())["bell"]
-                assert at >= reached, "the late one has moved the checkpoint back"
-                reached = at
+                assert at >= before, "the late one has moved the checkpoint back"
+                before = at
                 await asyncio.sleep(0.01)

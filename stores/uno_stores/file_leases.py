@@ -16,6 +16,7 @@ locks the name; if a process of an earlier version was faster, the holder gives 
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -91,6 +92,7 @@ class FileLeases:
         locks: Those of earlier versions.
         lease_time: Seconds after which this holder loses its names when it hangs.
         lost: Called on the event loop with each name that another node has taken over.
+        renewed: Called with each name that is surely held until a time, by `time.monotonic`.
 
     Attributes:
         held: How often each name that is held had been taken when it was. Lost names stay, until they are released.
@@ -101,14 +103,17 @@ class FileLeases:
         rows: Rows,
         nodes: NodeDirectory,
         locks: NameLocks,
+        *,
         lease_time: float,
         lost: Callable[[str], None],
+        renewed: Callable[[str, float], None],
     ) -> None:
         self._rows = rows
         self._nodes = nodes
         self._locks = locks
         self._lease_time = lease_time
         self._tell_lost = lost
+        self._tell_renewed = renewed
         self._ours = f"holder-{secrets.token_hex(8)}"
         self.held: dict[str, int] = {}
         self._locked: set[str] = set()
@@ -137,6 +142,7 @@ class FileLeases:
         row = (await self._rows.read([name])).get(name, Row())
         if row.holder not in ("", self._ours) and self._nodes.state(row.holder) == "works":
             return False  # without a lock for a moment, which would be in the way of another taker
+        begun = time.monotonic()
         had_lock = name in self._locked
         is_locked = had_lock or self._locks.take(name)
         taken = False
@@ -155,6 +161,7 @@ class FileLeases:
         if taken:
             self._to_release.pop(name, None)
             self.held[name] = new.taken
+            self._tell_renewed(name, begun + self._lease_time)
             if is_locked:
                 self._locked.add(name)
             self.beat()
@@ -221,8 +228,6 @@ class FileLeases:
                 self._nodes.remove(self._ours)
             return
         self._beating = loop, loop.call_later(self._lease_time / BEATS, self.beat)
-        with contextlib.suppress(OSError):  # then it loses its names, unless a later beat succeeds
-            self._nodes.made(self._ours, self._lease_time).beat()
         if not self._checking:
             self._checking = True
             self.run(self._check())
@@ -234,22 +239,34 @@ class FileLeases:
         task.add_done_callback(self._tasks.discard)
 
     async def _check(self) -> None:
-        """Find out what was lost."""
+        """Beat, and find out what was lost."""
         try:
-            for name in tuple(self._to_release.keys() - self.held.keys() - self._taking):
-                await self._write_release(name)
-            ours = dict(self.held)
-            rows = await self._rows.read(ours)
-            for name, taken in ours.items():
-                if self.held.get(name) != taken:  # released meanwhile
-                    continue
-                row = rows.get(name, Row())
-                if row[:2] != (taken, self._ours) or not await self._has_lock(name, row):
-                    self._tell_lost(name)
+            await self.confirm()
         except (UnoError, OSError):  # readers and writers report it; the next beat tries again
             return
         finally:
             self._checking = False
+
+    async def confirm(self) -> None:
+        """Beat, and find out what was lost.
+
+        Raises:
+            OSError: The files cannot be made or read.
+        """
+        begun = time.monotonic()
+        self._nodes.made(self._ours, self._lease_time).beat()
+        for name in tuple(self._to_release.keys() - self.held.keys() - self._taking):
+            await self._write_release(name)
+        ours = dict(self.held)
+        rows = await self._rows.read(ours)
+        for name, taken in ours.items():
+            if self.held.get(name) != taken:  # released meanwhile
+                continue
+            row = rows.get(name, Row())
+            if row[:2] == (taken, self._ours) and await self._has_lock(name, row):
+                self._tell_renewed(name, begun + self._lease_time)
+            else:
+                self._tell_lost(name)
 
     async def _has_lock(self, name: str, row: Row) -> bool:
         """Lock ``name`` if its keeper has ended; false if a process of an earlier version has it now."""

@@ -92,10 +92,15 @@ class Holder:
         self.world, self.process, self.hangs = world, process, False
         self.nodes = NodeDirectory(world.path, lambda: world.now)
         self.lost = False
-        self.leases = FileLeases(world, self.nodes, Locks(world, process), 9.0, self._lose)
+        self.leases = FileLeases(
+            world, self.nodes, Locks(world, process), lease_time=9.0, lost=self._lose, renewed=self._renewed
+        )
 
     def _lose(self, name: str) -> None:
         self.lost = True
+
+    def _renewed(self, name: str, until: float) -> None:
+        assert not self.hangs
 
     async def act(self, what: str) -> None:
         leases = self.leases

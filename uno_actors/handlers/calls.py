@@ -115,10 +115,10 @@ class HandlerCalls:
 
     def _run_plain(self, batch: Sequence[Delivery], size: int) -> Called:
         """Handle events on a worker thread for `BATCH_SECONDS`, ``size`` events per call."""
-        deadline = time.monotonic() + BATCH_SECONDS
+        deadline = min(time.monotonic() + BATCH_SECONDS, self._subscription.lease.sure_until)
         for count in range(0, len(batch), size):
             if count and (time.monotonic() > deadline or not self._subscription.leased):
-                return count, None  # another process that has taken the handler over does the rest
+                return count, None
             part = batch[count : count + size]
             try:
                 given, last = self._given(part), part[-1]

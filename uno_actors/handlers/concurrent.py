@@ -46,8 +46,9 @@ class Concurrent(InOrder):
                         await self._take_more(run.waiting)
                     except Exception as unread:  # noqa: BLE001 - any store may raise anything
                         run.failures.append((None, unread))
-                while not run.failures and subscription.may_continue and run.begin_next():
-                    pass
+                if not run.failures and await self._may_begin():
+                    while subscription.may_continue and run.begin_next():
+                        pass
                 if not run.calls:
                     break
                 await run.something_new.wait()

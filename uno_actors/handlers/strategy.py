@@ -5,12 +5,15 @@
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn, Protocol
 
 from typing_extensions import override
 
+from uno_actors.errors import StoreUnavailable
 from uno_actors.handlers.calls import Called, HandlerCalls
 from uno_actors.handlers.failures import FailedEvent
 from uno_actors.handlers.requests import Reset, without_reset
@@ -20,6 +23,8 @@ from uno_actors.store.records import PAGE, ViewChange
 
 BATCH = 64
 """Maximum number of events that a plain function handles in one visit to a worker thread."""
+CONFIRM_EVERY = 0.1
+"""Seconds between attempts to confirm a lease, while the store cannot be asked."""
 
 
 class HandlesProgress(Protocol):
@@ -103,6 +108,8 @@ class InOrder:
     async def _handle(self, source: deque[Delivery]) -> None:
         """Handle the first event of ``source``, a batch, or as many as one visit to a worker thread completes."""
         subscription = self._subscription
+        if not await self._may_begin():
+            return
         batch = [source.popleft() for _ in range(self._size(source))]
         subscription.begin(batch)
         count, error = await self._call(batch)
@@ -114,6 +121,21 @@ class InOrder:
         # If the handler fell behind in the meantime, it has a new queue, and nothing reads this one any more.
         source.extendleft(reversed(batch[count:]))
         self._router.progressed()
+
+    async def _may_begin(self) -> bool:
+        """Return whether the next event may begin, which another process may have begun while this one hung.
+
+        A lease that may be over is confirmed first. While the store cannot be asked, nothing begins.
+        """
+        subscription = self._subscription
+        while subscription.may_continue:
+            if time.monotonic() < subscription.lease.sure_until:
+                return True
+            with suppress(StoreUnavailable):
+                await subscription.lease.confirm()
+            if time.monotonic() >= subscription.lease.sure_until:
+                await asyncio.sleep(CONFIRM_EVERY)
+        return False
 
     def _size(self, source: Sequence[Delivery]) -> int:
         """Return how many events of ``source`` to handle at once."""
@@ -163,6 +185,8 @@ class OneByOne(InOrder):
         subscription, router, calls = self._subscription, self._router, self._calls
         # Handle the events at hand even if the handler has fallen behind in the meantime.
         while source and subscription.may_continue:
+            if time.monotonic() >= subscription.lease.sure_until and not await self._may_begin():
+                return
             delivery = source.popleft()
             subscription.begin((delivery,))
             _, error = await calls.run_async((delivery,))

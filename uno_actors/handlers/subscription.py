@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from typing_extensions import override
+
 from uno_actors.clock import Clock
 from uno_actors.domain.events import DomainEvent, EventRegistry
 from uno_actors.domain.exactness import is_exact
@@ -21,6 +23,7 @@ from uno_actors.handlers.requests import PendingRequests, Requests
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.view import aside_key
 from uno_actors.store.codec import Record, to_event
+from uno_actors.store.port import Lease
 from uno_actors.store.records import StoredRecord, ViewChange
 
 CAPACITY = 2048
@@ -59,6 +62,15 @@ class Delivery:
             self._event = event
         return event
 
+
+class _NoLease(Lease):
+    @override
+    async def release(self) -> None:
+        pass
+
+
+NO_LEASE = _NoLease()
+"""In the place of a lease, where there is none to lose."""
 
 DeliveryDone = Callable[[Delivery], None]
 """The router's side: one handler is done with a delivery, or gives up its turn."""
@@ -110,6 +122,7 @@ class Subscription:
         self.progress = Progress(position, "" if spec.keeps_a_view else spec.name)
         self.failures = Failures()
         self.requests = PendingRequests()
+        self.lease: Lease = NO_LEASE
         self.leased = True  # if false, only another process may move the position, even after a stop
         self.queue: deque[Delivery] = deque()
         self.under_way: dict[int, Delivery] = {}  # taken from the queue, and the router waits for them

@@ -12,6 +12,7 @@ The values are in `uno_actors.store.records`; the reads that rest on the port ar
 `uno_actors.store.following`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,8 @@ class Lease(ABC):
 
     _lost = False
     _listener: Callable[[], None] | None = None
+    sure_until: float = math.inf
+    """Until when, by `time.monotonic`, no other process can have taken it over; then `confirm` it."""
 
     @abstractmethod
     async def release(self) -> None:
@@ -65,6 +68,15 @@ class Lease(ABC):
     def when_lost(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` on the event loop when the store learns that another process has taken it over."""
         self._listener = listener
+
+    async def confirm(self) -> None:  # noqa: B027 - for a lease that is never lost
+        """Ask the store whether another process has taken it over; `is_lost` is right afterwards.
+
+        A holder does so before it begins something new when ``sure_until`` is over: it may have hung.
+
+        Raises:
+            StoreUnavailable: The store cannot be asked now.
+        """
 
     def _lose(self) -> None:
         """For implementations: note that another process has taken it over."""

@@ -146,7 +146,9 @@ class HandlerHost:
         position = 0 if spec.keeps_a_view else checkpoint_of(spec, checkpoints, others)
         if position is None:
             position = await position_of(self._store, spec.start, end)
-        return Subscription(spec, position, self._store.event_registry, self._clock)
+        subscription = Subscription(spec, position, self._store.event_registry, self._clock)
+        subscription.lease = self._leases.of(spec.name)
+        return subscription
 
     async def make_child(self, spec: ChildSpec, tell: Callable[[ChildSignal], None]) -> HandlerChild:
         """Create the child handle of a handler for its supervisor. Subscribe the handler if it is new.

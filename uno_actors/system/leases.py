@@ -7,7 +7,7 @@ from typing import Any
 from uno_actors.clock import Clock, Timer
 from uno_actors.handlers.control import HandlerControl
 from uno_actors.handlers.requests import Requests
-from uno_actors.handlers.subscription import Subscription
+from uno_actors.handlers.subscription import NO_LEASE, Subscription
 from uno_actors.logs import get_logger
 from uno_actors.store.port import EventStore, Lease
 
@@ -64,6 +64,10 @@ class Leases:
         """Whether this process holds the lease and has not lost it."""
         return name in self._leases and not self._leases[name].is_lost
 
+    def of(self, name: str) -> Lease:
+        """The lease of a handler, as far as this process holds it."""
+        return self._leases.get(name, NO_LEASE)
+
     def _hold(self, name: str, lease: Lease) -> None:
         self._leases[name] = lease
         lease.when_lost(lambda: self._lost(name))
@@ -114,6 +118,7 @@ class Leases:
                 subscription.take_over(checkpoints.get(subscription.name, subscription.progress.position))
                 self._give_requests(subscription, requests)
                 self._hold(subscription.name, lease)
+                subscription.lease = lease
                 self._log.info(
                     "handler taken over", handler=subscription.name, position=subscription.progress.position
                 )

@@ -103,8 +103,11 @@ class HeldLeases:
         self._url = f"lmdb:{environment.path}"
         self._file = LeaseFile(environment.path / LEASES)
         rows = LmdbRows(environment, writer)
-        self._names = FileLeases(rows, nodes, self._file, lease_time=lease_time, lost=self._lose)
+        self._names = FileLeases(
+            rows, nodes, self._file, lease_time=lease_time, lost=self._lose, renewed=self._renewed
+        )
         self._held: dict[str, _HeldLease] = {}
+        self._sure: dict[str, float] = {}
 
     async def take(self, name: str) -> Lease | None:
         """See `EventStore.lease`."""
@@ -122,6 +125,7 @@ class HeldLeases:
         except OSError as error:
             raise self._no_lease_file(error) from error
         self._held[name] = lease = _HeldLease(self, name)
+        lease.sure_until = self._sure[name]
         return lease
 
     def _give_back(self, name: str, taking: asyncio.Task[bool]) -> None:
@@ -149,6 +153,19 @@ class HeldLeases:
         """Another process has taken over ``name``."""
         if (lease := self._held.get(name)) is not None:
             lease._lose()
+
+    def _renewed(self, name: str, until: float) -> None:
+        """The name is surely held until then."""
+        self._sure[name] = until
+        if (lease := self._held.get(name)) is not None:
+            lease.sure_until = until
+
+    async def confirm(self) -> None:
+        """Find out which names other processes have taken over."""
+        try:
+            await self._names.confirm()
+        except OSError as error:
+            raise self._no_lease_file(error) from error
 
     def fence(self) -> Fence | None:
         """Refuses what is written for a handler that is held now and that another process has taken over."""
@@ -196,3 +213,7 @@ class _HeldLease(Lease):
     @override
     async def release(self) -> None:
         await self._leases.release(self)
+
+    @override
+    async def confirm(self) -> None:
+        await self._leases.confirm()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Iterable, Mapping
 
 from typing_extensions import override
@@ -45,7 +46,12 @@ class HeldLeases:
         self.held: dict[str, _HeldLease] = {}
         rows = SqliteRows(reader, writer)
         locks = connections.place.leases
-        self.files = None if nodes is None else FileLeases(rows, nodes, locks, lease_time, self.lose)
+        self.files = (
+            None
+            if nodes is None
+            else FileLeases(rows, nodes, locks, lease_time=lease_time, lost=self.lose, renewed=self.renewed)
+        )
+        self._sure: dict[str, float] = {}
 
     async def take(self, name: str) -> Lease | None:
         """See `EventStore.lease`."""
@@ -63,6 +69,7 @@ class HeldLeases:
         if not taking.result():
             return None
         self.held[name] = lease = _HeldLease(self, name)
+        lease.sure_until = self._sure.get(name, math.inf)
         self._watcher.watch()
         return lease
 
@@ -140,6 +147,23 @@ class HeldLeases:
         if (lease := self.held.get(name)) is not None:
             lease._lose()
 
+    def renewed(self, name: str, until: float) -> None:
+        """The name is surely held until then, by `time.monotonic`."""
+        self._sure[name] = until
+        if (lease := self.held.get(name)) is not None:
+            lease.sure_until = until
+
+    async def confirm(self) -> None:
+        """Find out which names other processes have taken over."""
+        connections = self._connections
+        if (wire := connections.wire) is not None:
+            await connections.again_if_lost(wire.leases.renew)
+        elif self.files is not None:
+            try:
+                await self.files.confirm()
+            except OSError as error:
+                raise self._no_lease_file(error) from error
+
     async def release_pooled(self) -> None:
         """Release the leases of a store behind a pooler: no session ends there that would make the server free them."""
         connections = self._connections
@@ -193,3 +217,7 @@ class _HeldLease(Lease):
     @override
     async def release(self) -> None:
         await self._leases.release(self)
+
+    @override
+    async def confirm(self) -> None:
+        await self._leases.confirm()

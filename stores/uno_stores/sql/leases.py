@@ -154,6 +154,7 @@ class ServerLeases:
         ask: Executes a statement in its own transaction, and returns one value.
         seconds: Until a lease ends that is not renewed.
         lost: Called with each name that another process has taken over.
+        renewed: Called with each name that is surely held until a time, by `time.monotonic`.
 
     Attributes:
         held: The names, each with the count of its taking.
@@ -166,10 +167,12 @@ class ServerLeases:
         ask: Callable[[Any, dict[str, Any]], Awaitable[Any]],
         seconds: float,
         lost: Callable[[str], None],
+        renewed: Callable[[str, float], None],
     ) -> None:
         self._ask = ask
         self._seconds = seconds
         self._tell_lost = lost
+        self._tell_renewed = renewed
         self._holder = secrets.token_hex(8)
         self.by_session = True
         self.held: dict[str, int] = {}
@@ -197,6 +200,7 @@ class ServerLeases:
         if not self.held:
             self._renew_at = begun + self._seconds / 3
         self.held[name] = taken
+        self._tell_renewed(name, begun + self._seconds)
         return True
 
     async def release(self, name: str) -> None:
@@ -233,6 +237,8 @@ class ServerLeases:
             | self._terms(),
         )
         self._renew_at = begun + self._seconds / 3
+        for name in found:
+            self._tell_renewed(name, begun + self._seconds)
         for name in ours.keys() - set(found):
             if self.held.get(name) == ours[name]:  # otherwise it was released while the server was asked
                 await self._unlock(name)

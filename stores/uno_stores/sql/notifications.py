@@ -32,6 +32,7 @@ class Wire:
         heard: Called with the last position of the log after it has grown.
         patience: Seconds that the server may take for an answer before the connection counts as lost.
         lease_time: Seconds until a lease ends that is not renewed.
+        renewed_lease: Called with the name of each lease that is surely held until a time, by `time.monotonic`.
         lost_lease: Called with the name of each lease that another process has taken over.
         node_changed: Called with the id of each node that has announced, changed or withdrawn itself.
 
@@ -51,11 +52,12 @@ class Wire:
         patience: float,
         lease_time: float,
         lost_lease: Callable[[str], None],
+        renewed_lease: Callable[[str, float], None],
         node_changed: Callable[[str], None],
     ) -> None:
         self._store = store
         self._closed = False
-        self.leases = ServerLeases(self.ask, lease_time, lost_lease)
+        self.leases = ServerLeases(self.ask, lease_time, lost_lease, renewed_lease)
         self._session_factory = session_factory
         self._heard = heard
         self._node_changed = node_changed

@@ -124,6 +124,7 @@ class DatabaseEventStore(EventStore):
                 patience=patience,
                 lease_time=lease_time,
                 lost_lease=self._lost_lease,
+                renewed_lease=self._renewed_lease,
                 node_changed=self._node_changed,
             )
             if is_server
@@ -341,6 +342,9 @@ class DatabaseEventStore(EventStore):
 
     def _notified(self, end: int) -> None:
         self._watcher.announce(end)
+
+    def _renewed_lease(self, name: str, until: float) -> None:
+        self._leases.renewed(name, until)
 
     def _lost_lease(self, name: str) -> None:
         self._leases.lose(name)
