@@ -89,7 +89,7 @@ def tcp_place(text: str) -> TcpPlace:
     """
     match = _HOST_AND_PORT.fullmatch(text)
     if match is None:
-        raise ValueError(f"not an address: write {ALLOWED}")
+        raise ValueError(f"is not an address: write {ALLOWED}")
     inside, outside, port = match.groups()
     if inside is not None:
         try:
@@ -118,4 +118,6 @@ def _check_nats(url: str) -> None:
     except ValueError:
         found = False
     if not found or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError("not a URL of a NATS server: write 'nats://HOST:PORT', several separated by commas")
+        raise ValueError(
+            "is not the URL of a NATS server: write 'nats://HOST:PORT', several separated by commas"
+        )

@@ -37,21 +37,24 @@ def frame(value: object) -> bytes:
     return len(packed).to_bytes(4, "big") + packed
 
 
-def batches(waiting: "deque[tuple[int, bytes]]") -> Iterator[tuple[list[int], list[bytes]]]:
-    """Take numbers and bodies out of ``waiting``, as many at a time as go into one frame."""
+def batches(
+    waiting: "deque[tuple[int, bytes]]", limit: int = BATCH_BYTES
+) -> Iterator[tuple[list[int], list[bytes]]]:
+    """Take numbers and bodies out of ``waiting``, as many at a time as go into one frame.
+
+    Args:
+        waiting: Is empty at the end.
+        limit: Bytes of several bodies together.
+    """
     while waiting:
         numbers: list[int] = []
         bodies: list[bytes] = []
         size = 0
-        while (
-            waiting
-            and len(numbers) < LARGEST_BATCH
-            and (not size or size + len(waiting[0][1]) <= BATCH_BYTES)
-        ):
+        while waiting and len(numbers) < LARGEST_BATCH and (not size or size + len(waiting[0][1]) <= limit):
             number, body = waiting.popleft()
             numbers.append(number)
             bodies.append(body)
-            size += len(body) + 8
+            size += len(body) + 16
         yield numbers, bodies
 
 
@@ -110,14 +113,19 @@ class FrameReader:
             if end > len(whole):
                 self._wanted = 4 + length
                 break
-            found.append(_unpacked(memoryview(whole)[start + 4 : end]))
+            found.append(unpacked(memoryview(whole)[start + 4 : end]))
             start = end
         if start < len(whole):
             self._rest = bytearray(memoryview(whole)[start:])
         return found
 
 
-def _unpacked(packed: memoryview) -> Any:
+def unpacked(packed: bytes | memoryview) -> Any:
+    """The value in the bytes of a frame.
+
+    Raises:
+        MalformedFrame: It is not msgpack.
+    """
     try:
         return msgpack.unpackb(packed)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:

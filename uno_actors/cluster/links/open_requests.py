@@ -106,6 +106,11 @@ class OpenRequests:
         for number in numbers:
             self.fail(number, reason)
 
+    def is_sent(self, number: int) -> bool:
+        """Whether a request is open and was sent."""
+        request = self._open.get(number)
+        return request is not None and request.is_sent
+
     def numbers(self) -> list[int]:
         """The numbers of the requests that are open now."""
         return list(self._open)

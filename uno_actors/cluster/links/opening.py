@@ -4,11 +4,12 @@ from pathlib import Path
 
 from uno_actors.clock import Clock
 from uno_actors.cluster.addresses import NatsPlace, TcpPlace, UnixPlace
+from uno_actors.cluster.links.certificates import Certificates
+from uno_actors.cluster.links.nats import NatsLink
 from uno_actors.cluster.links.port import Link
 from uno_actors.cluster.links.tcp import TcpLink
 from uno_actors.cluster.links.unix import UnixLink
 from uno_actors.cluster.settings import Cluster
-from uno_actors.errors import InvalidCluster
 
 
 def open_link(settings: Cluster, *, cluster: str, directory: Path | None, clock: Clock) -> Link:
@@ -35,8 +36,15 @@ def open_link(settings: Cluster, *, cluster: str, directory: Path | None, clock:
                 secret=settings.secret,
                 ttl=settings.ttl,
                 clock=clock,
+                certificates=_certificates(settings),
             )
-        case NatsPlace():
-            raise InvalidCluster("listen", "is a NATS server, which this version does not support yet")
+        case NatsPlace(url):
+            return NatsLink(url, cluster=cluster, secret=settings.secret, ttl=settings.ttl, clock=clock)
         case network:
             return network.link(clock)
+
+
+def _certificates(settings: Cluster) -> Certificates | None:
+    if settings.certificate is None or settings.key is None or settings.authority is None:
+        return None
+    return Certificates(settings.certificate, settings.key, settings.authority)

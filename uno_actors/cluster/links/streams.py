@@ -107,12 +107,13 @@ class StreamLink(Link):
             return
         self._is_closed = True
         _of_process.discard(self)
-        if self._server is not None:
-            self._server.close()
-        self.stopped_listening()
         reason = "the link of this node was closed"
         callers = [peer.close(reason) for peer in self._peers.values()]
         self._peers.clear()
+        if self._server is not None:
+            await _stop_accepting(self._server)
+            self._server.close()
+        self.stopped_listening()
         hosts = list(self._hosts)
         for host in hosts:
             host.finish(reason)
@@ -129,7 +130,10 @@ class StreamLink(Link):
 
     def connected(self, host: HostConnection) -> None:
         """Note a connection that another node has opened."""
-        self._hosts.add(host)
+        if self._is_closed:  # it was accepted before, and made just now
+            host.lose("the link of this node was closed")
+        else:
+            self._hosts.add(host)
 
     def disconnected(self, host: HostConnection) -> None:
         """Note its end."""
@@ -163,6 +167,19 @@ def _let_go_of_all() -> None:
 
 
 on_fork(after_in_child=_let_go_of_all)
+
+
+async def _stop_accepting(server: asyncio.AbstractServer) -> None:
+    """Accept no more, and let the connections that were accepted be made.
+
+    Until Python 3.12 asyncio loses a socket that was accepted just before its server is closed (CPython's issue
+    109564).
+    """
+    for each in getattr(server, "sockets", ()):
+        with suppress(NotImplementedError, RuntimeError, ValueError):
+            asyncio.get_running_loop().remove_reader(each.fileno())
+    for _ in range(3):  # the accepting task begins, makes the connection, and tells it so
+        await asyncio.sleep(0)
 
 
 def _not_started(body: bytes, answer: Answer) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -133,7 +134,10 @@ def remove_dead(directory: Path) -> None:
     """Remove the sockets of killed nodes from a directory."""
     for path in [*directory.glob(f"{PREFIX}*{SUFFIX}"), *directory.glob(f"{PREFIX}*.new")]:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as stream:
-            if path.suffix == ".new" and time.time() - path.lstat().st_mtime < _STARTING:
+            found = path.lstat()
+            if not stat.S_ISSOCK(found.st_mode):  # a file that is not a socket refuses connections, too
+                continue
+            if path.suffix == ".new" and time.time() - found.st_mtime < _STARTING:
                 continue
             stream.setblocking(False)
             with reachable(path) as short:
