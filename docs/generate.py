@@ -30,6 +30,7 @@ TABLES = {
     "": ("The file", None),
     "SystemTable": ("`[system]`", None),
     "AggregatesTable": ("`[aggregates]`", None),
+    "ClusterTable": ("`[cluster]`", None),
     "LoggingTable": ("`[logging]`", None),
     "HandlerTable": ("`[[handlers]]`", None),
     "SupervisorTable": ("`[[supervisors]]`", None),

@@ -135,6 +135,7 @@ def test_every_setting_of_a_file_reaches_the_system(tmp_path: Path) -> None:
         "max_active": 1000,
         "snapshot_every": 50,
         "remember_commands": 16,
+        "cluster": None,
     }
     assert (config.logging.level, config.logging.format) == ("debug", "json")
     (audit,) = handlers
@@ -193,6 +194,7 @@ def test_an_empty_file_gives_a_system_with_defaults(tmp_path: Path) -> None:
         "remember_commands": 256,
         "handlers": (),
         "supervisors": (),
+        "cluster": None,
     }
 
 
@@ -462,6 +464,18 @@ WRONG: list[tuple[str, list[str]]] = [
     ("include = 3 # <-", ["a list of file names"]),
     ('include = ["a\\u0000b"] # <-', ["embedded null"]),
     ("[aggregates]\ntypes = 3 # <-", ["expected a list, in [ and ]"]),
+    ("cluster = true # <-", ["expected a table"]),
+    ('[cluster]\nttl = 3 # <-', ['write "3s" for seconds']),
+    ('[cluster]\nroles = ["handler"] # <-', ['did you mean "handlers"?']),
+    ("[cluster]\nroles = [] # <-", ["must be some of aggregates, handlers"]),
+    ("[cluster]\ncapacity = 0 # <-", ["a number from 0.001 to 1000"]),
+    ('[cluster]\nlisten = "here" # <-', ["HOST:PORT"]),
+    ("[cluster]\nlisten = 7411 # <-", ["a string"]),
+    ('[cluster] # <-\nlisten = "10.0.0.5:7411"', ["it needs `secret`"]),
+    ('[cluster] # <-\nlisten = "127.0.0.1:0"\ncertificate = "node.pem"', ["is missing: TLS needs"]),
+    ('[cluster]\nadvertise = "10.0.0.5:1" # <-', ["is for TCP alone"]),
+    ('[cluster]\nsecret = "" # <-', ["a text that is not empty"]),
+    ('[cluster]\nlistens = "x" # <-', ["did you mean"]),
     ('[aggregates]\ntypes = [\n"configured:Shop",\n"configured:Shopp", # <-\n]', ["did you mean 'Shop'?"]),
     ('[aggregates]\ntypes = [\n"configured:Shop",\n"configured:Shop", # <-\n]', ["in the list already"]),
     ('[aggregates]\ntypes = ["no_such_module:Shop"] # <-', ["module 'no_such_module' cannot be imported"]),

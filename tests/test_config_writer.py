@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_config import GOOD, written
 
-from uno_actors import Backoff, EventPriority, Supervisor
+from uno_actors import ActorSystem, Backoff, EventPriority, Supervisor
+from uno_actors.cluster.links.memory import MemoryNetwork
+from uno_actors.cluster.settings import Cluster
 from uno_actors.config.reader import load
 from uno_actors.config.tables import DEFAULT_SUPERVISOR
 from uno_actors.config.writer import NotConfigurable, as_toml, write_config
@@ -28,6 +30,7 @@ def rewritten(path: Path) -> str:
         arguments["aggregates"],
         Settings.of(arguments | {"clock": None}),
         [free, *arguments["supervisors"]],
+        arguments["cluster"],
     )
 
 
@@ -36,6 +39,52 @@ def test_a_written_file_is_read_as_the_same_system(tmp_path: Path) -> None:
     second = written(tmp_path, rewritten(first), "second.toml")
     assert load(second).arguments() == load(first).arguments()
     assert rewritten(second) == second.read_text()
+
+
+CLUSTERS = [
+    Cluster(),
+    Cluster(ttl=1.5, roles=("handlers",), capacity=2.0),
+    Cluster(listen="unix:/run/bank", secret="${not a variable}"),  # noqa: S106
+    Cluster(
+        listen="0.0.0.0:7411",
+        advertise="10.0.0.5:7411",
+        secret="s",  # noqa: S106
+        certificate=Path("/etc/node.pem"),
+        key=Path("/etc/key.pem"),
+        authority=Path("/etc/ca.pem"),
+    ),
+]
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS, ids=["machine", "options", "unix", "tcp"])
+def test_a_node_is_read_as_it_was_written(cluster: Cluster, tmp_path: Path) -> None:
+    text = ActorSystem(handlers=[], cluster=cluster).to_config()
+    assert "[cluster]" in text
+    path = written(tmp_path, text)
+    assert load(path).cluster == cluster
+    assert ActorSystem.from_config(path).to_config() == text
+    assert "[cluster]" not in ActorSystem(handlers=[]).to_config()
+
+
+def test_paths_of_a_node_are_relative_to_its_file(tmp_path: Path) -> None:
+    text = (
+        '[cluster]\nlisten = "127.0.0.1:0"\ncertificate = "c.pem"\nkey = "/k.pem"\nauthority = "tls/a.pem"\n'
+    )
+    cluster = load(written(tmp_path, text)).cluster
+    assert cluster is not None
+    assert cluster.files == {
+        "certificate": tmp_path / "c.pem",
+        "key": Path("/k.pem"),
+        "authority": tmp_path / "tls" / "a.pem",
+    }
+    sockets = load(written(tmp_path, '[cluster]\nlisten = "unix:run"\n')).cluster
+    assert sockets is not None
+    assert sockets.listen == f"unix:{tmp_path / 'run'}"
+
+
+def test_a_network_in_memory_cannot_be_written() -> None:
+    with pytest.raises(NotConfigurable, match="linked by an object"):
+        ActorSystem(handlers=[], cluster=Cluster(listen=MemoryNetwork())).to_config()
 
 
 def test_defaults_are_left_out() -> None:

@@ -144,6 +144,8 @@ class Service:
             options = [f"{table}.{name}" for name, value in after if value != getattr(before, name)]
             if options:
                 self._log.warning("changes take effect at the next start", options=options)
+        if config.cluster != self.config.cluster:
+            self._log.warning("changes take effect at the next start", options=["cluster"])
         for name, error in reloaded.failed.items():
             self._log.error("child cannot be started", child=name, exc_info=error)
         self._log.info("configuration applied", stopped=reloaded.stopped, started=reloaded.started)

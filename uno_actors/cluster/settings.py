@@ -12,6 +12,8 @@ from uno_actors.store_urls import without_password
 
 Role: TypeAlias = Literal["aggregates", "handlers"]
 ROLES: tuple[Role, ...] = ("aggregates", "handlers")
+SMALLEST_CAPACITY, LARGEST_CAPACITY = 0.001, 1000
+"""What a node may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,7 @@ class Cluster:
 
     def __post_init__(self) -> None:
         check_duration("ttl of a cluster", self.ttl)
-        check_number("capacity of a cluster", self.capacity, 0.001, 1000)
+        check_number("capacity of a cluster", self.capacity, SMALLEST_CAPACITY, LARGEST_CAPACITY)
         self._check_roles()
         secret: object = self.secret
         if secret is not None and (not isinstance(secret, str) or not secret):

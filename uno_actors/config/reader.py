@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 
 from uno_actors.actors.actor import Actor
 from uno_actors.backoff import Backoff
+from uno_actors.cluster.settings import Cluster
 from uno_actors.config.errors import ConfigFault, InvalidConfig, key_path, shown
 from uno_actors.config.imports import error_named, imported, why_not_made
 from uno_actors.config.tables import (
     ACTOR_OPTIONS,
     AGGREGATE_OPTIONS,
     CHILD_OPTIONS,
+    CLUSTER_OPTIONS,
     DEFAULT_SUPERVISOR,
     HANDLER_OPTIONS,
     SUPERVISOR_OPTIONS,
@@ -46,7 +48,7 @@ from uno_actors.config.validation import (
 from uno_actors.config.values import FromEnvironment, plain
 from uno_actors.domain.aggregate import check_events
 from uno_actors.domain.events import DomainEvent, event_registry
-from uno_actors.errors import AmbiguousEventType, CallerError, InvalidStoreUrl
+from uno_actors.errors import AmbiguousEventType, CallerError, InvalidCluster, InvalidStoreUrl
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.store.opening import check_store_url
 from uno_actors.store_urls import below
@@ -65,6 +67,7 @@ class Config:
         system: See `SystemTable`.
         logging: See `LoggingTable`.
         aggregates: See `AggregatesTable`.
+        cluster: What the system is as a node of a cluster; ``None`` if it is none.
         handlers: Those under no supervisor.
         supervisors: Those directly under the system.
         places: Where each key is written.
@@ -77,6 +80,7 @@ class Config:
     system: SystemTable
     logging: LoggingTable
     aggregates: AggregatesTable
+    cluster: Cluster | None
     handlers: tuple[HandlerSpec, ...]
     supervisors: tuple[Supervisor, ...]
     places: Mapping[Keys, Place]
@@ -111,6 +115,7 @@ class Config:
             "aggregates": aggregates.types,
             "handlers": self.handlers,
             "supervisors": self.supervisors,
+            "cluster": self.cluster,
             **{option: getattr(system, option) for option in SYSTEM_OPTIONS},
             **{option: getattr(aggregates, option) for option in AGGREGATE_OPTIONS},
         }
@@ -194,6 +199,7 @@ class _Reader:
             self._system(table),
             table.logging,
             table.aggregates,
+            self._cluster(table),
             tuple(handlers),
             tuple(supervisors),
             self._text.places,
@@ -222,7 +228,7 @@ class _Reader:
 
     def _report(self, keys: Keys, reason: str, found: Any = None) -> None:
         if isinstance(found, FromEnvironment):
-            is_secret = keys[:1] == ("system",)  # a store's URL may hold a password
+            is_secret = keys[:1] in (("system",), ("cluster",))  # a store's URL may hold a password
             reason = reason if is_secret else f"which is {shown(str(found))} here; {reason}"
             found = found.written
         fault = self._text.fault(keys, reason, found)
@@ -246,7 +252,7 @@ class _Reader:
         keys: Keys = ("system", "store")
         if self._is_faulty(keys):
             return table.system
-        directory = Path(self._text.place(keys).file).absolute().parent
+        directory = self._directory(keys)
         try:
             system = table.system.model_copy(update={"store": below(directory, table.system.store)})
         except ValueError as error:
@@ -258,6 +264,30 @@ class _Reader:
             except InvalidStoreUrl as error:
                 self._report(("system", "store_options") if system.store_options else keys, error.reason)
         return system
+
+    def _cluster(self, table: FileTable) -> Cluster | None:
+        """``[cluster]``, with paths that do not depend on the working directory."""
+        if table.cluster is None or self._is_faulty(("cluster",)):
+            return None
+        options = {name: getattr(table.cluster, name) for name in CLUSTER_OPTIONS}
+        for name in ("certificate", "key", "authority"):
+            if (path := options[name]) is not None:
+                options[name] = self._directory(("cluster", name)) / path
+        listen = options["listen"]
+        if listen is not None and listen.startswith("unix:") and listen != "unix:":
+            options["listen"] = (
+                f"unix:{self._directory(('cluster', 'listen')) / listen.removeprefix('unix:')}"
+            )
+        try:
+            return Cluster(**options)
+        except InvalidCluster as error:
+            keys = [key for key in error.key.split(", ") if getattr(table.cluster, key, None) is not None]
+            self._report(("cluster", *keys[:1]), str(error).removeprefix("cluster: "))
+            return None
+
+    def _directory(self, keys: Keys) -> Path:
+        """The directory of the file in which a key is written."""
+        return Path(self._text.place(keys).file).absolute().parent
 
     def _check_aggregates(self, table: FileTable) -> None:
         """Report classes and type names that are listed twice, and event classes that share a name."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
 from uno_actors.backoff import Backoff
+from uno_actors.cluster.settings import Cluster
 from uno_actors.config.imports import ActorType, AggregateType, ErrorType, EventType, Handler
 from uno_actors.config.values import (
     Allowed,
@@ -19,6 +20,7 @@ from uno_actors.config.values import (
     AtLeastZero,
     AutoShutdownWord,
     BudgetWord,
+    Capacity,
     DirectiveWord,
     DispatcherWord,
     FormatWord,
@@ -29,6 +31,7 @@ from uno_actors.config.values import (
     Name,
     PriorityWord,
     RestartWord,
+    RoleWord,
     Seconds,
     SecondsOrZero,
     Share,
@@ -126,6 +129,34 @@ class AggregatesTable(BaseTable):
     """Number of events between two snapshots; 0 for no snapshots."""
     remember_commands: AtLeastZero = default_of(Settings, "remember_commands")
     """Number of its last events for which an aggregate remembers the commands that recorded them."""
+
+
+class ClusterTable(BaseTable):
+    """The system as one node of several on its store; see `Cluster`. An empty table: the processes of one machine."""
+
+    listen: Text | None = default_of(Cluster, "listen")
+    """Where it accepts requests of other nodes: "HOST:PORT", "unix:DIRECTORY" or "nats://HOST:PORT"."""
+    advertise: Text | None = default_of(Cluster, "advertise")
+    """The "HOST:PORT" that other nodes use, if it is another one."""
+    secret: Text | None = default_of(Cluster, "secret")
+    """Known to all nodes. Best from the environment: "${SECRET}"."""
+    certificate: Text | None = default_of(Cluster, "certificate")
+    """PEM file with the certificate of this node. A path is relative to the file."""
+    key: Text | None = default_of(Cluster, "key")
+    """PEM file with its key."""
+    authority: Text | None = default_of(Cluster, "authority")
+    """PEM file with the certificate that signed those of all nodes."""
+    ttl: Seconds = default_of(Cluster, "ttl")
+    """Time after which a node that hangs is no longer a member."""
+    roles: list[RoleWord] = [*default_of(Cluster, "roles")]
+    """What it is for: to serve commands of aggregates, to run handlers, or both."""
+    capacity: Capacity = default_of(Cluster, "capacity")
+    """Its share of aggregates relative to the other nodes."""
+
+    @override
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, HIDDEN if name == "secret" and value is not None else value
 
 
 class LoggingTable(BaseTable):
@@ -255,6 +286,8 @@ class FileTable(BaseTable):
     """The system as a whole."""
     aggregates: AggregatesTable = AggregatesTable()
     """Which aggregates the system serves, and how."""
+    cluster: ClusterTable | None = None
+    """That the system is one node of several. Without this table it is none."""
     logging: LoggingTable = LoggingTable()
     """What is logged, and in which format."""
     handlers: list[HandlerTable] = []
@@ -265,6 +298,7 @@ class FileTable(BaseTable):
 
 SYSTEM_OPTIONS = options_of(Settings, SystemTable)
 AGGREGATE_OPTIONS = options_of(Settings, AggregatesTable)
+CLUSTER_OPTIONS = options_of(Cluster, ClusterTable)
 HANDLER_OPTIONS = options_of(HandlerSpec, HandlerTable)
 CHILD_OPTIONS = options_of(ChildSpec, ChildTable)
 ACTOR_OPTIONS = options_of(ChildSpec, ActorTable, "name", *CHILD_OPTIONS)

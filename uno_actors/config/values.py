@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from uno_actors.cluster.settings import LARGEST_CAPACITY, ROLES, SMALLEST_CAPACITY, Role
 from uno_actors.errors import CallerError, InvalidTopic
 from uno_actors.handlers.spec import (
     _BARRED,
@@ -209,6 +210,22 @@ Share = Annotated[
     float, Allowed("a number from 0 to 1", _share, {"type": "number", "minimum": 0, "maximum": 1})
 ]
 
+
+def _capacity(found: Any) -> float:
+    if not SMALLEST_CAPACITY <= (number := _number(found)) <= LARGEST_CAPACITY:
+        raise ValueError
+    return number
+
+
+Capacity = Annotated[
+    float,
+    Allowed(
+        f"a number from {SMALLEST_CAPACITY:g} to {LARGEST_CAPACITY:g}",
+        _capacity,
+        {"type": "number", "minimum": SMALLEST_CAPACITY, "maximum": LARGEST_CAPACITY},
+    ),
+]
+
 Growth = Annotated[float, Allowed("a number, 1 or more", _growth, {"type": "number", "minimum": 1})]
 
 
@@ -325,6 +342,8 @@ AutoShutdownWord = Annotated[
 DirectiveWord = Annotated[
     Literal["restart", "resume", "stop", "escalate"], _one_of("restart", "resume", "stop", "escalate")
 ]
+
+RoleWord = Annotated[Role, _one_of(*ROLES)]
 
 DispatcherWord = Annotated[Literal["shared", "thread"], _one_of("shared", "thread")]
 

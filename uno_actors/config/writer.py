@@ -3,19 +3,21 @@
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, time
 from pathlib import Path
 from types import MethodType
 from typing import Any
 
 from uno_actors.backoff import Backoff
+from uno_actors.cluster.settings import Cluster
 from uno_actors.config.errors import key_path, quoted
 from uno_actors.config.imports import handler_named, imported
 from uno_actors.config.tables import (
     ACTOR_OPTIONS,
     AGGREGATE_OPTIONS,
     CHILD_OPTIONS,
+    CLUSTER_OPTIONS,
     DEFAULT_SUPERVISOR,
     SUPERVISOR_OPTIONS,
     SYSTEM_OPTIONS,
@@ -24,6 +26,7 @@ from uno_actors.config.tables import (
     BackoffTable,
     BaseTable,
     ChildTable,
+    ClusterTable,
     HandlerTable,
     SupervisorTable,
     SystemTable,
@@ -55,6 +58,7 @@ def write_config(
     types: Sequence[type] | None,
     settings: Settings,
     supervisors: Sequence[Supervisor],
+    cluster: Cluster | None = None,
 ) -> str:
     """The text of a configuration file.
 
@@ -63,6 +67,7 @@ def write_config(
         types: The aggregate classes that the system serves; ``None`` for any class.
         settings: The options of the system. A file cannot express its clock.
         supervisors: Those directly under the system, the default one included. Each child has a name.
+        cluster: What the system is as a node of a cluster; ``None`` if it is none.
 
     Raises:
         NotConfigurable: A file cannot describe a part: a function inside another, a store given as an object, an
@@ -71,6 +76,8 @@ def write_config(
     writer = _Writer()
     writer.block("[system]", writer.system(store, settings))
     writer.block("[aggregates]", writer.aggregates(types, settings))
+    if cluster is not None:
+        writer.block("[cluster]", writer.cluster(cluster), always=True)
     for supervisor in supervisors:
         if supervisor.name == DEFAULT_SUPERVISOR:
             for spec in supervisor.specs:
@@ -87,9 +94,9 @@ class _Writer:
     blocks: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
-    def block(self, header: str, table: Table, depth: int = 0) -> None:
+    def block(self, header: str, table: Table, depth: int = 0, *, always: bool = False) -> None:
         """Write one table, unless it is empty."""
-        if not table and not header.startswith("[["):
+        if not table and not header.startswith("[[") and not always:
             return
         indent = "  " * depth
         lines = [header]
@@ -114,6 +121,13 @@ class _Writer:
     def aggregates(self, types: Sequence[type] | None, settings: Settings) -> Table:
         table: Table = {} if types is None else {"types": [self.name_of(kind) for kind in types]}
         return table | _values(settings, AGGREGATE_OPTIONS, AggregatesTable)
+
+    def cluster(self, cluster: Cluster) -> Table:
+        if not isinstance(cluster.listen, str | None):
+            self.reasons.append("its nodes are linked by an object: let the cluster listen at an address")
+            cluster = replace(cluster, listen=None)
+        table = _differing(cluster, Cluster(), CLUSTER_OPTIONS, ClusterTable)
+        return {key: str(value) if isinstance(value, Path) else value for key, value in table.items()}
 
     def supervisor(
         self, supervisor: Supervisor, header: tuple[str, ...], spec: ChildSpec | None = None

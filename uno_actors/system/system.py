@@ -195,7 +195,7 @@ class ActorSystem:
             NotConfigurable: A file cannot name some parts of the system; the error lists all of them.
         """
         types = None if self._serves_any else list(self._types.values())
-        return write_config(self._url, types, self._settings, self._supervised)
+        return write_config(self._url, types, self._settings, self._supervised, self._cluster)
 
     # --- the public API ---
 
