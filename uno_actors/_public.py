@@ -17,6 +17,9 @@ from uno_actors.bus.publisher import (
     get_event_publisher,
     get_event_store,
 )
+from uno_actors.cluster.settings import Cluster
+from uno_actors.cluster.statistics import ClusterStatistics, PeerStatistics
+from uno_actors.cluster.view import ClusterView
 from uno_actors.config.errors import ConfigFault, InvalidConfig
 from uno_actors.config.writer import NotConfigurable
 from uno_actors.domain.aggregate import AggregateRoot, handles
@@ -97,6 +100,7 @@ from uno_actors.store.expected_version import (
     ANY,  # noqa: F401 - not in `import *`: unittest.mock also has an ANY
 )
 from uno_actors.store.log_filter import LogFilter
+from uno_actors.store.membership import Member
 from uno_actors.store.opening import open_store
 from uno_actors.store.port import EventStore, Lease
 from uno_actors.store.records import DeadLetter, RecordedEvent, Snapshot
@@ -128,6 +132,9 @@ __all__ = [
     "CausalTree",
     "ChildCounts",
     "ChildSpec",
+    "Cluster",
+    "ClusterStatistics",
+    "ClusterView",
     "Command",
     "CommandIdReused",
     "CommandRejected",
@@ -175,6 +182,7 @@ __all__ = [
     "LogFilter",
     "MailboxFull",
     "MailboxPolicy",
+    "Member",
     "MissingApply",
     "NameTaken",
     "NoCluster",
@@ -182,6 +190,7 @@ __all__ = [
     "NotConfigurable",
     "NotServed",
     "OutcomeUnknown",
+    "PeerStatistics",
     "PlaceTaken",
     "ProcessManager",
     "Projection",
