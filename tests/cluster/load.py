@@ -72,5 +72,5 @@ def see_only_some(systems: Sequence[ActorSystem], chance: random.Random) -> None
     for system in systems:
         its = node(system)
         members = its.announcement.members
-        its._placement = Placement(chance.sample(members, chance.randint(1, len(members))))
+        its._outgoing.placement = Placement(chance.sample(members, chance.randint(1, len(members))))
         its._owners.clear()

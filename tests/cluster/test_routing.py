@@ -375,14 +375,14 @@ async def test_a_node_that_leaves_is_not_chosen_any_more_and_serves_those_who_ha
     store, network = BankStore(), MemoryNetwork()
     async with nodes_on(store, network, "abc") as (a, b, c):
         account = an_id_owned_by(b)
-        late = c.cluster._node._placement
+        late = node(c)._outgoing.placement
         await node(b).leave()
         assert [member.leaving for member in a.cluster.members()] == [False, True, False]
         assert (owner := a.cluster.owner(Account, account)) is not None
         assert owner.id != id_of(b)
         assert await a.aggregate(Account, account).ask(Credit(amount=1)) == 1
         assert b.cluster.statistics().served == 0
-        node(c)._placement = late
+        node(c)._outgoing.placement = late
         node(c)._owners.clear()
         assert await c.aggregate(Account, account).ask(Credit(amount=1)) == 2
         assert b.cluster.statistics().served == 1

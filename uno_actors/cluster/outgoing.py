@@ -1,0 +1,304 @@
+"""Commands on their way to other nodes: each is sent until it is answered or its time is over."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from uno_actors.actors.dead_messages import DeadMessages
+from uno_actors.aggregates.directory import Aggregates
+from uno_actors.aggregates.envelope import CommandEnvelope, Failed
+from uno_actors.clock import Clock
+from uno_actors.cluster.announcement import Announcement
+from uno_actors.cluster.hops import TOLD_FOR, Hop
+from uno_actors.cluster.links.port import LARGEST, WINDOW, Delivery, Link, LinkFailure
+from uno_actors.cluster.placement import Placement
+from uno_actors.cluster.statistics import PeerStatistics
+from uno_actors.cluster.wire import NotServedHere, RaisedThere, command_request, unpack_answer
+from uno_actors.errors import (
+    AskTimeout,
+    InvalidCommand,
+    MailboxFull,
+    NotServed,
+    OutcomeUnknown,
+    ReplyNotSent,
+    SystemNotRunning,
+    describe,
+)
+from uno_actors.store.codec import StreamId
+from uno_actors.store.membership import Member
+
+GRACE = 0.25
+"""Seconds that a sender waits longer than its time for another node, which knows better why there is no reply."""
+SHARED = 0.001
+"""Seconds by which the time of a command may be rounded up to that of all asks, whose deadlines share one timer."""
+
+
+@dataclass(slots=True)
+class Peer:
+    """Counters of another node; see `PeerStatistics`."""
+
+    sent: int = 0
+    sent_again: int = 0
+    served: int = 0
+    answers: int = 0
+    seconds: float = 0.0
+
+    def statistics(self) -> PeerStatistics:
+        """The counters as users see them."""
+        seconds = self.seconds / self.answers if self.answers else None
+        return PeerStatistics(self.sent, self.sent_again, self.served, seconds)
+
+
+class Outgoing:
+    """The commands of one node that other nodes are to handle. Lives on the event loop.
+
+    Args:
+        link: To the other nodes.
+        announcement: Of this node.
+        aggregates: Handle a command here if this node becomes its owner.
+        known_position: Returns a position that the log has reached.
+        dead: Where commands go that were told and failed.
+        clock: Measures all times.
+        put_away: Called with a node whose link has failed, and the reason; the placement is another one afterwards.
+        system: Name of the system, for errors.
+
+    Attributes:
+        placement: Who owns what.
+        local: Commands handled here after all.
+        peers: Counters of the other nodes, by name.
+        is_closed: Whether this node has stopped.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        announcement: Announcement,
+        aggregates: Aggregates,
+        *,
+        known_position: Callable[[], int],
+        dead: DeadMessages,
+        clock: Clock,
+        put_away: Callable[[Member, str], None],
+        system: str,
+    ) -> None:
+        self.placement = Placement()
+        self.local = 0
+        self.peers: defaultdict[str, Peer] = defaultdict(Peer)
+        self.is_closed = False
+        self._link = link
+        self._announcement = announcement
+        self._aggregates = aggregates
+        self._known_position = known_position
+        self._dead = dead
+        self._clock = clock
+        self._put_away = put_away
+        self._system = system
+        self._id = announcement.member.id
+        self._name = announcement.member.name
+        self._waiting: set[Hop] = set()
+        self._homeless: set[Hop] = set()
+
+    @property
+    def waiting(self) -> int:
+        """Commands that are not answered yet."""
+        return len(self._waiting)
+
+    @property
+    def homeless(self) -> int:
+        """Those among them that wait for a node that serves them."""
+        return len(self._homeless)
+
+    def place(self, placement: Placement) -> None:
+        """Route by another placement; try again what no node served."""
+        self.placement = placement
+        homeless, self._homeless = self._homeless, set()
+        for hop in homeless:
+            hop.refused.clear()
+            self._send(hop)
+
+    def route(self, stream: StreamId, envelope: CommandEnvelope, name: str, seconds: float) -> None:
+        """Send a command to the owner of its aggregate, and wait for the answer.
+
+        Args:
+            stream: Of the aggregate.
+            envelope: With the command.
+            name: Announced name of the command.
+            seconds: How long its sender waits.
+        """
+        since = self._known_position()
+        if envelope.looks_back:
+            ours = envelope.store is None or envelope.store is self._aggregates.store
+            since = envelope.since if ours else 0
+        deadline = self._clock.monotonic() + (TOLD_FOR if envelope.future is None else seconds)
+        try:
+            hop = Hop(stream, envelope, name, seconds=seconds, deadline=deadline, since=since)
+            if len(hop.payload) > LARGEST // 2:
+                size = f"it has {len(hop.payload):,} bytes; at most {LARGEST // 2:,} travel to another node"
+                raise InvalidCommand(type(envelope.command).__name__, size)  # noqa: TRY301 - as all that cannot be written
+        except InvalidCommand as error:
+            self._end(stream, envelope, Failed(error))
+            return
+        self._waiting.add(hop)
+        self._send(hop)
+
+    def _send(self, hop: Hop) -> None:
+        """Send a command to its owner, which may have changed since it was sent before."""
+        owner = self.placement.owner(hop.stream, hop.name, hop.unfit)
+        now = self._clock.monotonic()
+        left = max(0.0, hop.deadline - now)
+        if abs(hop.seconds - left) < SHARED:
+            left = hop.seconds
+        if owner is None and self._serves(hop):  # also while it leaves, if there is no other
+            owner = self._announcement.member
+        if owner is None or owner.address is None:
+            self._wait_for_members(hop, left)
+            return
+        if hop.may_be_handled:
+            hop.envelope.look_back(hop.since)
+        if owner.id == self._id:
+            self._waiting.discard(hop)
+            self.local += 1
+            self._aggregates.deliver(hop.stream, hop.envelope, left)
+            return
+        peer = self.peers[owner.name]
+        peer.sent += 1
+        body = command_request(
+            hop.stream,
+            hop.envelope.command,
+            hop.payload,
+            seconds=left,
+            since=hop.since if hop.envelope.looks_back else None,
+            told=hop.told,
+            sender=self._name,
+        )
+        self._link.request(
+            owner.address, body, left + GRACE, lambda answer: self._answered(hop, owner, peer, now, answer)
+        )
+
+    def _serves(self, hop: Hop) -> bool:
+        member = self._announcement.member
+        return (
+            "aggregates" in member.roles
+            and member.id not in hop.refused
+            and any(
+                name == hop.stream.aggregate_type and hop.name in commands
+                for name, commands in member.commands
+            )
+        )
+
+    def _wait_for_members(self, hop: Hop, left: float) -> None:
+        """Try again when the members change; give up when the time of the sender is over."""
+        if hop.told:
+            left = min(left, hop.seconds)
+        self._homeless.add(hop)
+        self._clock.call_later(left, lambda: self._not_served(hop))
+
+    def _not_served(self, hop: Hop) -> None:
+        if hop not in self._homeless:
+            return
+        self._homeless.discard(hop)
+        served = {
+            name
+            for member in self.placement.members.values()
+            if "aggregates" in member.roles and not member.leaving
+            for name, _ in member.commands
+        }
+        command = type(hop.envelope.command).__name__
+        error = NotServed(command, str(hop.stream), hop.seconds, served, hop.refused.values())
+        self._finish(hop, Failed(error))
+
+    def _answered(
+        self, hop: Hop, owner: Member, peer: Peer, sent: float, answer: bytes | LinkFailure
+    ) -> None:
+        if isinstance(answer, LinkFailure):
+            self._failed(hop, owner, peer, answer)
+            return
+        peer.answers += 1
+        peer.seconds += self._clock.monotonic() - sent
+        command = hop.envelope.command
+        try:
+            found = unpack_answer(answer, command, owner.name)
+        except Exception as error:  # noqa: BLE001 - a class may have other fields there
+            reason = f"it cannot be read here: {describe(error)}"
+            kind = type(command).__name__
+            found = RaisedThere(ReplyNotSent(kind, command.command_id, "unknown", owner.name, reason))
+        if isinstance(found, RaisedThere):
+            self._finish(hop, Failed(self._of_node(found.error, hop, owner)))
+        elif isinstance(found, NotServedHere):
+            hop.refused[owner.id] = f"node {owner.name} says that {found.reason}"
+            peer.sent_again += 1
+            self._send(hop)
+        else:
+            self._finish(hop, found)
+
+    def _of_node(self, error: Exception, hop: Hop, owner: Member) -> Exception:
+        """``error`` with the node that it comes from, where that matters to the caller."""
+        named: Exception
+        match error:
+            case AskTimeout():
+                named = AskTimeout(
+                    f"{error.actor} on node {owner.name}", error.message, hop.seconds, started=error.started,
+                    doing=f"{error.doing}. It was one hop away from node {self._name}",
+                )  # fmt: skip
+            case MailboxFull():
+                named = MailboxFull(f"{error.owner} on node {owner.name}", error.capacity)
+            case _:
+                return error
+        for note in getattr(error, "__notes__", ()):
+            named.add_note(note)
+        return named
+
+    def _failed(self, hop: Hop, owner: Member, peer: Peer, failure: LinkFailure) -> None:
+        """There is no answer: send the command to the next owner, if it can then take effect only once."""
+        if failure.full:
+            self._finish(hop, Failed(MailboxFull(f"the link to node {owner.name}", WINDOW)))
+            return
+        if failure.delivery is Delivery.UNKNOWN:
+            hop.may_be_handled = True
+        command = hop.envelope.command
+        is_late = self._clock.monotonic() >= hop.deadline
+        if self.is_closed:
+            self._finish(hop, Failed(self._abandoned(hop)))
+        elif is_late:
+            doing = f"Node {self._name} sent it there over one hop, and has no answer: {failure.reason}"
+            self._finish(
+                hop,
+                Failed(
+                    AskTimeout(
+                        f"{hop.stream} on node {owner.name}", type(command).__name__, hop.seconds,
+                        started=hop.may_be_handled, doing=doing,
+                    )
+                ),
+            )  # fmt: skip
+        elif hop.may_be_handled and not self._aggregates.remember_commands:
+            self._put_away(owner, failure.reason)
+            reason = f"the answer of node {owner.name} was lost: {failure.reason}"
+            self._finish(hop, Failed(OutcomeUnknown(str(hop.stream), reason, command.command_id, hop.since)))
+        else:
+            peer.sent_again += 1
+            self._put_away(owner, failure.reason)
+            self._send(hop)
+
+    def _abandoned(self, hop: Hop) -> Exception:
+        if not hop.may_be_handled:
+            return SystemNotRunning(self._system, "stopped")
+        reason = f"node {self._name} stopped before the answer had come"
+        return OutcomeUnknown(str(hop.stream), reason, hop.envelope.command.command_id, hop.since)
+
+    def _finish(self, hop: Hop, result: Any) -> None:
+        self._waiting.discard(hop)
+        self._end(hop.stream, hop.envelope, result)
+
+    def _end(self, stream: StreamId, envelope: CommandEnvelope, result: Any) -> None:
+        if envelope.future is None:
+            if isinstance(result, Failed):  # it was told
+                self._dead.add(str(stream), envelope.command, describe(result.error))
+        else:
+            envelope.answer(result)
+
+    def close(self) -> None:
+        """End what waits for a node that serves it; the rest has ended with the link."""
+        for hop in tuple(self._homeless):
+            self._finish(hop, Failed(self._abandoned(hop)))
+        self._homeless.clear()
