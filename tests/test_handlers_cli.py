@@ -101,6 +101,7 @@ def test_handlers_are_listed_with_their_state(path: Path) -> None:
         "reset_to": None,
         "retries": 0,
         "view": None,
+        "node": None,
     }
     assert (view["name"], view["view"]) == ("totals", "totals@1")
 

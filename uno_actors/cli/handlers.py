@@ -50,7 +50,10 @@ def _place(text: str) -> Start:
 @app.command("list")
 @with_store
 async def list_handlers(store: EventStore, as_json: Json = False) -> None:
-    """List the handlers that have run on the store: position, lag, state, failures, dead letters."""
+    """List the handlers that have run on the store: position, lag, state, failures, dead letters.
+
+    If several nodes run them, the name of the node is listed too.
+    """
     found = await HandlerControl(store).handlers()
     if as_json:
         for info in found:
@@ -59,10 +62,16 @@ async def list_handlers(store: EventStore, as_json: Json = False) -> None:
     requested = [_requested(info) for info in found]
     columns = {"HANDLER": FOLDED, "STATE": WHOLE}
     columns |= dict.fromkeys(("POSITION", "LAG", "FAILURES", "LETTERS"), NUMBERS)
-    table = new_table(columns | ({"REQUEST": FOLDED} if any(requested) else {}))
+    nodes = {info.node for info in found if info.node is not None}
+    more = {"NODE": FOLDED} if len(nodes) > 1 else {}
+    more |= {"REQUEST": FOLDED} if any(requested) else {}
+    table = new_table(columns | more)
     for info, request in zip(found, requested, strict=True):
         numbers = (info.position, info.lag, info.failures, info.dead_letters)
-        table.add_row(printable(info.name), info.state, *map(number, numbers), *[request] * any(requested))
+        added = {"NODE": printable(info.node or "-"), "REQUEST": request}
+        table.add_row(
+            printable(info.name), info.state, *map(number, numbers), *(added[column] for column in more)
+        )
     say_tables(table)
 
 

@@ -91,6 +91,20 @@ class Announcement:
         await self._take_view()
         self._renew_later()
 
+    def start_later(self) -> None:
+        """Announce this node in the background after the time of one renewal, unless it is announced already.
+
+        It is for systems that only divide handlers: one that ends sooner is not worth moving any.
+        """
+        if not self._is_started and self._timer is None and not self._is_over:
+            self._timer = self._clock.call_later(self._every, self._start)
+
+    def _start(self) -> None:
+        if not self._is_started:
+            self._membership.when_changed(self.refresh)
+            self._is_started = True
+            self.refresh()
+
     def change(self, **fields: Any) -> None:
         """Change fields of this node's announcement. `members` shows it at once, the other nodes see it soon."""
         member = replace(self._member, **fields)
@@ -126,8 +140,9 @@ class Announcement:
     async def withdraw(self) -> None:
         """End the announcement; idempotent."""
         self.close()
-        async with self._calling:
-            await self._membership.withdraw()
+        if self._is_started:
+            async with self._calling:
+                await self._membership.withdraw()
 
     def close(self) -> None:
         """Renew no more, without waiting: the announcement ends by itself."""

@@ -74,7 +74,7 @@ class HandlerActor(Actor):
     async def on_start(self) -> None:
         self._make_handler()
         if self._subscription.leased:
-            with self._standing_by_if_lost():
+            with self._turn(), self._standing_by_if_lost():
                 await self._strategy.prepare()  # from now on operators see the view too
         self._subscription.recover()
 
@@ -116,11 +116,19 @@ class HandlerActor(Actor):
                 raise
             self._subscription.stand_by()
 
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        self._subscription.turns += 1
+        try:
+            yield
+        finally:
+            self._subscription.turns -= 1
+
     @override
     async def on_receive(self, message: Work) -> None:
         self._blame, error = _Blame(), None
         try:
-            with self._standing_by_if_lost():
+            with self._turn(), self._standing_by_if_lost():
                 await self._work()
         except EventFailed as failed:
             error = failed.error

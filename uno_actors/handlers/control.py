@@ -25,7 +25,7 @@ from uno_actors.handlers.requests import (
 )
 from uno_actors.handlers.spec import STARTS, Start, is_start
 from uno_actors.handlers.view import Entry, ViewReader, entries
-from uno_actors.store.handler_names import CONTROL, REPORTED
+from uno_actors.store.handler_names import CONTROL, NODE, REPORTED
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import ViewChange
 
@@ -48,6 +48,7 @@ class HandlerInfo:
         reset_to: Position after which the handler must continue as soon as it can; ``None`` without a reset.
         retries: Number of dead letters that the handler must retry as soon as it can.
         view: The view that the handler writes, if it is a projection.
+        node: Name of the node that runs the handler, which it reports within half a second; ``None`` if none does.
     """
 
     name: str
@@ -60,6 +61,7 @@ class HandlerInfo:
     reset_to: int | None = None
     retries: int = 0
     view: str | None = None
+    node: str | None = None
 
 
 class HandlerControl:
@@ -78,7 +80,7 @@ class HandlerControl:
         To find out whether a process runs a handler, this takes the handler's lease for a moment if the lease is
         free. A process that starts at that moment waits a second for the lease.
         """
-        known, statuses = await self._known(), await self._statuses()
+        known, (statuses, nodes) = await self._known(), await self._reported()
         end, positions = await self._store.last_position(), await self.positions()
         requests = await self.requests()
         letters = Counter(letter.handler for letter in await self._store.dead_letters())
@@ -100,6 +102,7 @@ class HandlerControl:
                 None if requested.reset is None else requested.reset.position,
                 len(requested.retry),
                 view,
+                None if runs is None else nodes.get(name),
             )
             found.append(info)
         return found
@@ -220,16 +223,22 @@ class HandlerControl:
                 requested["retry"] = (*requested.get("retry", ()), *position)
         return {name: Requests(**requested) for name, requested in found.items()}
 
-    async def report(self, statuses: Mapping[str, ReportedStatus]) -> None:
-        """Store the status that running handlers report."""
-        await self._change(*(request_entry(list(each), name, REPORTED) for name, each in statuses.items()))
+    async def report(self, statuses: Mapping[str, ReportedStatus], node: str) -> None:
+        """Store the status that running handlers report, and the name of the node that runs them."""
+        await self._change(
+            *(request_entry(list(each), name, REPORTED) for name, each in statuses.items()),
+            *(request_entry(node, name, NODE) for name in statuses),
+        )
 
-    async def _statuses(self) -> dict[str, ReportedStatus]:
-        return {
-            name: ReportedStatus(*value)
-            for (name, what, *_), value in await self._entries()
-            if what == REPORTED
-        }
+    async def _reported(self) -> tuple[dict[str, ReportedStatus], dict[str, str]]:
+        """What running handlers have reported last: their statuses, and the names of their nodes."""
+        statuses, nodes = {}, {}
+        for (name, what, *_), value in await self._entries():
+            if what == REPORTED:
+                statuses[name] = ReportedStatus(*value)
+            elif what == NODE:
+                nodes[name] = str(value)
+        return statuses, nodes
 
     async def _entries(self) -> list[tuple[tuple[Any, ...], Any]]:
         found = await ViewReader(self._store, CONTROL, {}).range()

@@ -68,6 +68,11 @@ class Failures:
         self.postponed: deque[tuple[FailedEvent, BaseException]] = deque()
         self._failed: dict[int, FailedEvent] = {}
 
+    @property
+    def any_counted(self) -> bool:
+        """Whether attempts are counted for an event that is not done."""
+        return bool(self._failed or self.postponed)
+
     def attempt(self, position: int) -> int:
         """Return the number of the next attempt at the event at ``position``, counted from 1."""
         return self._failed[position].attempts + 1 if position in self._failed else 1

@@ -325,6 +325,9 @@ class RouterActor(Actor):
         async with AsyncExitStack() as writing:
             for subscription in subscriptions:
                 await writing.enter_async_context(subscription.progress.writes)
-            positions = {each.progress.checkpoint: self.checkpoint(each) for each in subscriptions}
+            # One that was given up in the meantime is no longer this process's to move.
+            positions = {
+                each.progress.checkpoint: self.checkpoint(each) for each in subscriptions if each.leased
+            }
             positions.pop("", None)
             await self._store.save_progress(positions)

@@ -3,7 +3,8 @@
 A handler is *live* while the router hands it events from memory. When it fails, is restarted, exceeds its turn or has
 too many events waiting, it *catches up*: it reads the log by itself from its position, and is live again at the end of
 the log. So a handler that cannot keep up costs no memory and delays no other. While another process has the lease of
-its name, it is on *standby*: it handles nothing and moves no checkpoint.
+its name, it is on *standby*: it handles nothing and moves no checkpoint. While it is *handing over*, it begins no event
+and still has the lease, until the event that it is handling is done and its checkpoint is saved.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ CAPACITY = 2048
 """Deliveries that may wait for one handler before it must read the log by itself. More than an ordinary burst of
 commands, which quick handlers would otherwise read and decode a second time; less than the router's window."""
 
-HandlerState = Literal["live", "catching up", "restarting", "standby", "stopped"]
+HandlerState = Literal["live", "catching up", "restarting", "handing over", "standby", "stopped"]
 
 
 class Delivery:
@@ -81,8 +82,8 @@ class HandlerStatistics:
     """The state and counters of one handler since the system started.
 
     Attributes:
-        state: ``live``, ``catching up``, ``restarting``, ``paused``, ``stopped``, or ``standby`` while another process
-            has the handler's lease.
+        state: ``live``, ``catching up``, ``restarting``, ``paused``, ``stopped``, ``standby`` while another process
+            has the handler's lease, or ``handing over`` before that.
         position: All events of the log up to here are done.
         waiting: Deliveries in its queue.
         handled: Events handled.
@@ -130,6 +131,7 @@ class Subscription:
         self.handled = 0
         self.restarts = 0
         self.dead_letters = 0
+        self.turns = 0  # of its actor that are under way: it may write under the lease
         self.wake: Callable[[], None] = _ignore
         self.arrived: Callable[[], None] = _ignore  # there is more to take, while it is at work
         self.give_back: DeliveryDone = _not_counted
@@ -213,6 +215,26 @@ class Subscription:
         """Note that its actor runs again after a failure."""
         if self._state == "restarting":
             self._state = "catching up"
+
+    @property
+    def may_hand_over(self) -> bool:
+        """Whether it may be given to another process: no attempts at an event are counted that would be forgotten."""
+        return self._state in ("live", "catching up", "handing over") and not self.failures.any_counted
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is under way that may write under the lease."""
+        return not self.turns and not self.overdue
+
+    def hand_over(self, dispatched: int) -> None:
+        """Begin no event any more, to give the handler to another process; ``dispatched`` as for `checkpoint`."""
+        self.step_aside(dispatched, "handing over")
+
+    def stay(self) -> None:
+        """Continue here after all."""
+        if self._state == "handing over":
+            self._state = "catching up"
+            self.wake()
 
     def stand_by(self) -> None:
         """Stand by: another process runs the handler, and owns everything that is stored."""

@@ -7,6 +7,7 @@ checkpoint and dead letters of a handler  ``NAME``
 view of a projection, and its checkpoint  ``NAME@VERSION``, or ``NAME@VERSION.BUILD`` when it was rebuilt
 what the directory says of a projection   the key ``NAME`` of the view `DIRECTORY`
 reported status of a running handler      the key ``(NAME, REPORTED)`` of the view `CONTROL`
+name of the node that runs it             the key ``(NAME, NODE)`` of the view `CONTROL`
 ========================================= ===================================================================
 
 A handler's name has no ``@``, so that `handler_of` finds it in each of these. Requests of operators are in `CONTROL`
@@ -27,6 +28,8 @@ CONTROL = "uno_actors.handlers"
 """The view with the requests of operators, and the reported status of running handlers."""
 REPORTED = "told"
 """Marks a reported status; the word is on disk."""
+NODE = "node"
+"""Marks the name of the node that runs a handler; the word is on disk."""
 
 
 def view_name(handler: str, version: int, builds: int = 0) -> str:
@@ -63,4 +66,4 @@ def _handler_in(view: str, key: bytes) -> str | None:
     except (IndexError, ValueError, struct.error):  # no key of ours
         return None
     name, *what = parts if isinstance(parts, tuple) else (parts,)
-    return str(name) if view == DIRECTORY or what == [REPORTED] else None
+    return str(name) if view == DIRECTORY or what in ([REPORTED], [NODE]) else None

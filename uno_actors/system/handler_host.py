@@ -13,6 +13,7 @@ from uno_actors.actors.future import Future
 from uno_actors.actors.signals import Failure
 from uno_actors.backoff import Backoff
 from uno_actors.clock import Timer
+from uno_actors.cluster.announcement import Announcement
 from uno_actors.errors import InvalidHandler, WaitsForItself
 from uno_actors.handlers.actor import HandlerActor, Work
 from uno_actors.handlers.child import HandlerChild
@@ -47,6 +48,7 @@ class HandlerHost:
         dispatcher: Runs the handlers.
         system: The system that handlers see in their contexts.
         start_task: Runs a coroutine as a task and keeps a reference to it.
+        announcement: Of the system; ``None`` if its store keeps no members.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class HandlerHost:
         dispatcher: Dispatcher,
         system: SystemServices,
         start_task: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
+        *,
+        announcement: Announcement | None,
     ) -> None:
         self.subscriptions: list[Subscription] = []
         self.router: RouterActor
@@ -66,13 +70,18 @@ class HandlerHost:
         self._dispatcher = dispatcher
         self._system = system
         self._control = HandlerControl(store)
+        self._announcement = announcement
+        self._node = settings.name if announcement is None else announcement.member.name
         self._leases = Leases(
             store,
             self._control,
             settings.clock,
             self.subscriptions,
+            announcement,
             start_task=start_task,
             give_requests=self._give_requests,
+            dispatched=self.dispatched,
+            save=lambda: self.router.save_checkpoints(last=True),
             on_lost=lambda name: self._reported.pop(name, None),
             name=settings.name,
         )
@@ -99,6 +108,7 @@ class HandlerHost:
         for subscription in self.subscriptions:
             if not self._leases.holds(subscription.name):
                 subscription.stand_by()
+        self._leases.announce()
         await self._record_begin(self.subscriptions, checkpoints)
         self.router = RouterActor(store, self.subscriptions, end, self._clock, TURN)
         self.router_cell = ActorCell(
@@ -118,10 +128,12 @@ class HandlerHost:
             self._let_go.callback(self._store.on_commit(self.router.route_soon))
             self.router.route_soon()
             self._look_later()
+            if self._announcement is not None:
+                self._announcement.start_later()
 
     def take_over_later(self) -> None:
         """Start waiting for the leases of handlers that other processes run."""
-        self._leases.take_over_later()
+        self._leases.look_later()
 
     async def _record_begin(self, subscriptions: Sequence[Subscription], checkpoints: dict[str, int]) -> None:
         """Save the first positions, so that a crash before the first event does not move where "latest" began."""
@@ -181,6 +193,7 @@ class HandlerHost:
         if leased:
             self._give_requests(subscription, await self._control.requests())
         self.router.add(subscription)
+        self._leases.announce()
         self.listen()
         self.take_over_later()
         return subscription
@@ -191,6 +204,7 @@ class HandlerHost:
             await self.router.save_checkpoints(last=True)
         finally:
             self.router.remove(child.subscription)
+            self._leases.announce()
             await self._free(child.name)
 
     async def _free(self, name: str) -> None:
@@ -248,13 +262,17 @@ class HandlerHost:
 
     async def _report(self) -> None:
         """Report changes in the status of this process's handlers, for other processes to read."""
+        async with self._leases.writes:
+            await self._report_changes()
+
+    async def _report_changes(self) -> None:
         now = {subscription.name: subscription.statistics(0) for subscription in self._leased()}
         status = {
             name: ReportedStatus(each.state, each.failures, each.restarts) for name, each in now.items()
         }
         new = {name: each for name, each in status.items() if self._reported.get(name) != each}
         if new:
-            await self._control.report(new)
+            await self._control.report(new, self._node)
             self._reported |= new
 
     def _look_later(self) -> None:
@@ -319,7 +337,14 @@ class HandlerHost:
             return replace(info, state=now.state)
         end = info.position + info.lag
         position = min(now.position, end)
-        return replace(info, state=now.state, position=position, lag=end - position, failures=now.failures)
+        return replace(
+            info,
+            state=now.state,
+            position=position,
+            lag=end - position,
+            failures=now.failures,
+            node=self._node,
+        )
 
     def check_not_in_handler(self, what: str) -> None:
         """Refuse a call that waits for every handler if a handler of this system makes it."""
@@ -331,6 +356,10 @@ class HandlerHost:
             raise WaitsForItself(actor.subscription.name, what)
 
     # --- stopping ---
+
+    def move_no_more(self) -> None:
+        """Take no more handlers from other nodes, and give none up, before the system stops."""
+        self._leases.close()
 
     async def release(self) -> None:
         """Give up all leases, so that other processes may run the handlers."""

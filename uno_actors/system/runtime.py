@@ -17,7 +17,6 @@ from uno_actors.aggregates.directory import Aggregates
 from uno_actors.aggregates.envelope import CommandEnvelope
 from uno_actors.aggregates.external_writes import ExternalWrites
 from uno_actors.aggregates.journal import Journal
-from uno_actors.cluster.announcement import Announcement
 from uno_actors.cluster.node import Node
 from uno_actors.cluster.served import CommandNames
 from uno_actors.cluster.settings import Cluster
@@ -98,7 +97,10 @@ class Runtime:
         self._log = get_logger(system=settings.name)
         self.dead_messages = DeadMessages()
         self.actors = ActorHost(settings, self.dispatcher, self.dead_messages)
-        self.handlers = HandlerHost(settings, store, self.dispatcher, system, self.start_task)
+        self.announcement = announcement_of(settings, cluster or Cluster(), store, self.start_task)
+        self.handlers = HandlerHost(
+            settings, store, self.dispatcher, system, self.start_task, announcement=self.announcement
+        )
         self.journal = Journal(store)
         self.aggregates = Aggregates(
             types,
@@ -110,10 +112,8 @@ class Runtime:
             dead=self.dead_messages,
         )
         self.deliver: Callable[[StreamId, CommandEnvelope, float], None] = self.aggregates.deliver
-        self.announcement: Announcement | None = None
         self.node: Node | None = None
         if cluster is not None:
-            self.announcement = announcement_of(settings, cluster, store, self.start_task)
             self.node = node_of(
                 settings,
                 cluster,
@@ -321,8 +321,11 @@ class Runtime:
         begun = time.monotonic()
         deadline = begun + timeout
         try:
+            self.handlers.move_no_more()
             if self.node is not None:
                 await self._within(begun + timeout * LEAVE_SHARE, self.node.leave())
+            elif self.announcement is not None:
+                self.announcement.change(leaving=True)
             await self._within(begun + timeout * DRAIN_SHARE, self._drain())
             for child in reversed(self._tree):
                 # The child keeps the deadline itself; the extra second is a safety net.
@@ -348,6 +351,10 @@ class Runtime:
                 await self.node.close()
         finally:
             await self.handlers.release()
+            if self.announcement is not None:
+                await (
+                    self.announcement.withdraw()
+                )  # now, so that others look for the handlers when they are free
 
     async def _answered(self) -> None:
         while self._unanswered():  # noqa: ASYNC110 - no single event to await
@@ -393,6 +400,8 @@ class Runtime:
         for cell in tuple(self.actors.cells):
             cell.kill()
         self.handlers.close()
+        if self.announcement is not None:
+            self.announcement.close()
         self._let_go.close()
         for task in self._tasks:
             task.cancel()
