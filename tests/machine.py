@@ -64,5 +64,5 @@ def deadline(seconds: float) -> float:
 
 
 def patience(seconds: float) -> float:
-    """Seconds to wait on this machine, under its load of now, for what takes less than ``seconds`` on a quiet machine, or hangs."""
+    """Seconds to wait here and now for something that takes less than ``seconds`` on a quiet machine, or hangs."""
     return seconds * max(_measured(), min(MOST, os.getloadavg()[0] / _cores()))
