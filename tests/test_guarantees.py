@@ -18,6 +18,7 @@ from tests.bank import BankStore
 from tests.cluster.load import Load, see_only_some
 from tests.cluster.nodes import all_see, an_id_owned_by, id_of, node, nodes_on, system_on
 from tests.machine import patience
+from tests.test_hung_nodes import one_hangs_and_moves_nothing
 from tests.waiting import ManualClock, turns, until
 from uno_actors import (
     Actor,
@@ -780,3 +781,10 @@ async def test_19_a_rolling_restart_shows_no_asker_an_error() -> None:
         await all_see(asked)
         for system in asked:
             await system.stop()
+
+
+async def test_17_a_hung_or_cut_off_node_loses_its_handlers_in_time_and_can_move_nothing_afterwards(
+    tmp_path: Path,
+) -> None:
+    """Three processes, SIGSTOP and SIGCONT: see there. `tests/stores/test_sql_leases.py` cuts nodes off."""
+    await one_hangs_and_moves_nothing("lmdb", "stopped", 3.0, tmp_path)

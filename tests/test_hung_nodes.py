@@ -115,17 +115,16 @@ async def running(url: str, how: str, marker: Path) -> AsyncIterator[tuple[Event
 
 
 @pytest.mark.parametrize(
-    ("engine", "how", "lease_time"),
-    [
-        ("lmdb", "stopped", 3.0),
-        ("lmdb", "blocked", 1.5),
-        ("sqlite", "stopped", 1.5),
-        ("postgres", "stopped", 1.5),
-    ],
+    ("engine", "how"), [("lmdb", "blocked"), ("sqlite", "stopped"), ("postgres", "stopped")]
 )
 async def test_a_handler_continues_elsewhere_and_the_node_that_hung_moves_nothing(
-    engine: str, how: str, lease_time: float, tmp_path: Path
+    engine: str, how: str, tmp_path: Path
 ) -> None:
+    await one_hangs_and_moves_nothing(engine, how, 1.5, tmp_path)
+
+
+async def one_hangs_and_moves_nothing(engine: str, how: str, lease_time: float, tmp_path: Path) -> None:
+    """Of three processes on a store of ``engine`` the one that handles an event hangs, and comes back."""
     url = {
         "lmdb": f"lmdb:{tmp_path}/store?lease_time={lease_time}",
         "sqlite": f"sqlite+aiosqlite:///{tmp_path}/store.db?lease_time={lease_time}",

@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from tests.bank import Account, Credit, Credited, credited
 from tests.faults import kept_connection_is_lost, lease_file_is_forgotten
+from tests.machine import patience
 from tests.pooler import pooled
 from tests.postgres import postgres
 from tests.stores.test_lmdb_processes import line, program
@@ -282,6 +283,48 @@ async def test_a_process_that_hangs_loses_its_lease_and_its_late_checkpoint_is_r
         other.stdin.write(b"\n")
         assert await line(other) == "LeaseLost True"
         assert await store.checkpoints() == {"mail": 7}
+
+
+STOPS_WHILE = {
+    "it records": lambda store: store.append(*credited(1)),
+    "it saves a checkpoint": lambda store: store.save_progress({"mail": 3}),
+}
+
+
+@pytest.mark.parametrize("what", STOPS_WHILE)
+async def test_a_process_that_is_stopped_in_a_transaction_keeps_its_locks_for_seconds_only(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{await postgres().new_url()}&lease_time=1"
+    in_the_middle, continues = asyncio.Event(), asyncio.Event()
+
+    async with opened(f"{url}&patience=1000") as first, opened(url) as second:
+        lease = await leased(first, "mail")
+        commit = AsyncSession.commit
+
+        async def stops(session: AsyncSession) -> None:
+            if session in first._connections._sessions and not continues.is_set():
+                in_the_middle.set()
+                await continues.wait()
+            await commit(session)
+
+        monkeypatch.setattr(AsyncSession, "commit", stops)
+        task = asyncio.ensure_future(STOPS_WHILE[what](first))
+        await in_the_middle.wait()
+        assert first._watcher.task is not None
+        first._watcher.task.cancel()  # it renews no more
+        async with asyncio.timeout(patience(8)):
+            await second.append(*credited(2))
+            while await second.lease("mail") is None:  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.05)
+        continues.set()
+        if what == "it records":  # it fails before its commit, and is tried again
+            assert (await task)[0].position == 2
+        else:
+            with pytest.raises(LeaseLost):
+                await task
+            assert lease.is_lost
+            assert await second.checkpoints() == {}
 
 
 async def test_a_lease_is_renewed_while_its_holder_lives() -> None:

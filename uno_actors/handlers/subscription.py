@@ -237,7 +237,10 @@ class Subscription:
             self.wake()
 
     def stand_by(self) -> None:
-        """Stand by: another process runs the handler, and owns everything that is stored."""
+        """Stand by: another process runs the handler, and owns everything that is stored.
+
+        A call that is under way is finished, since a plain function cannot be stopped; what it has done is not saved.
+        """
         self.leased = False
         self.requests.clear()
         self.fall_behind("stopped" if self._state == "stopped" else "standby")

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uno_stores.file_leases import Row
 from uno_stores.guards import LeaseFile
+from uno_stores.sql.log import IDLE_LIMIT
 from uno_stores.sql.schema import leases
 
 # --- SQLite ------------------------------------------------------------------------------------------------
@@ -303,7 +304,7 @@ async def lost_among(
     statement: Executable
     if connection.dialect.name == "postgresql":
         statement = (
-            select(leases.c.name, leases.c.taken)
+            select(leases.c.name, leases.c.taken, IDLE_LIMIT)
             .where(wanted)
             .order_by(leases.c.name)
             .with_for_update(read=True)

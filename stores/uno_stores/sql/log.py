@@ -46,6 +46,15 @@ _LOCK_HEAD = {
     # A reader that became a writer could be refused at once; the first statement of a writer waits.
     "sqlite": update(head).values(last_position=head.c.last_position).returning(head.c.last_position),
 }
+IDLE_LIMIT = func.set_config("idle_in_transaction_session_timeout", "3000", True)
+"""Has PostgreSQL end a transaction of ours whose process says nothing for three seconds while it holds locks.
+
+A process that was stopped in the middle would else keep the head of the log, or its leases, from all others.
+"""
+_LOCK_HEAD_BRIEFLY = {
+    **_LOCK_HEAD,
+    "postgresql": select(head.c.last_position, IDLE_LIMIT).with_for_update(),
+}
 _HEADS = {
     "postgresql": text(
         "SELECT (SELECT aggregate_version FROM uno_log WHERE aggregate_id = wanted.id"
@@ -85,9 +94,10 @@ class Tail:
         self.heads.clear()
 
 
-async def lock_head(connection: AsyncConnection) -> int:
-    """The last position, which stays so until the transaction ends."""
-    found = await connection.execute(_LOCK_HEAD[connection.dialect.name])
+async def lock_head(connection: AsyncConnection, *, briefly: bool = True) -> int:
+    """The last position, which stays so until the transaction ends; ``briefly``: `IDLE_LIMIT` holds until then."""
+    locks = _LOCK_HEAD_BRIEFLY if briefly else _LOCK_HEAD
+    found = await connection.execute(locks[connection.dialect.name])
     return int(found.scalar_one())
 
 
@@ -101,7 +111,12 @@ def in_transaction(connection: AsyncConnection) -> bool:
 
 
 async def place_all(
-    connection: AsyncConnection, requests: Sequence[Append], tail: Tail, max_event_size: int
+    connection: AsyncConnection,
+    requests: Sequence[Append],
+    tail: Tail,
+    max_event_size: int,
+    *,
+    briefly: bool = True,
 ) -> tuple[list[Appended | UnoError], list[dict[str, Any]]]:
     """Lock the head of the log and assign positions to the requests that can be recorded; `insert_rows` must follow.
 
@@ -110,11 +125,12 @@ async def place_all(
         requests: The requests, in order.
         tail: The writer's memory of the end of the log; right after a commit, to be forgotten after a rollback.
         max_event_size: Maximum bytes of payload and reply.
+        briefly: As for `lock_head`.
 
     Returns:
         The outcome of each request, and the rows to be inserted.
     """
-    position = await lock_head(connection)
+    position = await lock_head(connection, briefly=briefly)
     if position != tail.position or len(tail.heads) > MAX_HEADS:
         tail.heads.clear()
     tail.position = position

@@ -194,7 +194,9 @@ class Writer:
             self._check_place(connection)
             if place.alone:  # else the watcher sees the end
                 await place.lend(session.sync_session, connections.url, connections.patience, ended)
-            outcomes, rows = await place_all(connection, requests, Tail(), self._max_event_size)
+            outcomes, rows = await place_all(
+                connection, requests, Tail(), self._max_event_size, briefly=False
+            )
             self._check_transaction(connection)
             if rows:
                 async with connection.begin_nested():  # what fails leaves the transaction as it was
