@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.bank import Account, Balance, BankStore, Credit, CreditAndExit, CreditAndFail, Credited, Debit
-from tests.cluster.nodes import an_id_owned_by, id_of, node, nodes_on, system_on
+from tests.cluster.nodes import an_id_owned_by, id_of, ids_owned_by, node, nodes_on, system_on
 from tests.waiting import ManualClock, turns, until
 from uno_actors import (
     Actor,
@@ -27,6 +27,7 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.cluster.links.memory import MemoryNetwork
+from uno_actors.cluster.placement import Placement
 from uno_actors.cluster.wire import Request
 from uno_actors.store.codec import StreamId
 from uno_actors.store.membership import Member
@@ -323,6 +324,35 @@ async def test_the_time_of_an_ask_continues_across_the_hop() -> None:
         node(b)._names.command = noting  # type: ignore[method-assign]
         assert await clerk.ask("go", block=False, timeout=7.0) == 1
         assert 6 < requests[0].seconds <= 7
+        assert await a.aggregate(Account, an_id_owned_by(b)).ask(Credit(amount=1)) == 2
+        assert requests[1].seconds == 30
+
+
+async def test_a_command_that_is_sent_again_has_the_time_that_is_left() -> None:
+    store, network, clock = BankStore(), MemoryNetwork(notice=1), ManualClock()
+    async with nodes_on(store, network, "abc", clock=clock) as (a, b, c):
+        requests: list[Request] = []
+        serve = node(c)._names.command
+
+        def noting(request: Request) -> Command[Any]:
+            requests.append(request)
+            return serve(request)
+
+        node(c)._names.command = noting  # type: ignore[method-assign]
+        account = next(
+            name
+            for name in ids_owned_by(b, 50)
+            if Placement(each for each in a.cluster.members() if each.id != id_of(b))
+            .owner(StreamId("Account", name), "Credit")
+            .id
+            == id_of(c)
+        )
+        network.cut(id_of(a), id_of(b))
+        asked = asyncio.ensure_future(a.aggregate(Account, account).ask(Credit(amount=1)))
+        await clock.advance_until(asked.done)
+        assert await asked == 1
+        assert 27 < requests[0].seconds < 29.5
+        assert requests[0].since is not None
 
 
 async def test_the_ids_of_a_cause_continue_across_the_hop() -> None:
@@ -388,6 +418,18 @@ async def test_a_node_that_leaves_is_not_chosen_any_more_and_serves_those_who_ha
         assert b.cluster.statistics().served == 1
 
 
+async def test_a_node_that_leaves_and_reaches_no_other_is_seen_to_leave_in_the_store() -> None:
+    store, network, clock = BankStore(), MemoryNetwork(notice=1), ManualClock()
+    async with nodes_on(store, network, "ab", clock=clock) as (a, b):
+        network.cut(id_of(a), id_of(b))
+        leaving = asyncio.ensure_future(node(b).leave())
+        await until(lambda: [member.leaving for member in a.cluster.members()] == [False, True])
+        begun = clock.now
+        await clock.advance_until(leaving.done)
+        assert clock.now - begun <= 2
+        network.heal()
+
+
 async def test_the_other_nodes_hear_from_a_leaving_node_itself_before_their_store_says_so() -> None:
     store, network, clock = BankStore(), MemoryNetwork(), ManualClock()
     async with nodes_on(store, network, "ab", clock=clock) as (a, b):
@@ -450,6 +492,7 @@ async def test_a_node_that_has_refused_a_command_is_asked_again_when_the_members
         await until(lambda: [m for m in new.cluster.members() if m.commands == (("Shop", ("Modern",)),)])
         waits = asyncio.ensure_future(new.aggregate(NewShop, "x").ask(Modern()))
         await until(lambda: new.cluster.statistics().homeless == 1)
+        assert new.cluster.statistics().sent == 1
         old._types["Shop"] = NewShop
         node(old).announcement.change(capacity=2.0)
         assert await waits == 1

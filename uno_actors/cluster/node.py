@@ -122,7 +122,8 @@ class Node:
 
     def serve_types(self) -> None:
         """Announce the commands of the aggregate types that the system serves now."""
-        self.announcement.change(commands=self._names.announced())
+        if "aggregates" in self.announcement.member.roles:
+            self.announcement.change(commands=self._names.announced())
 
     def owner(self, stream: StreamId, command: str) -> Member | None:
         """The node that this one sends commands of this name for an aggregate to; ``None`` if no node serves them."""
