@@ -15,6 +15,8 @@ from uno_actors import (
     AskTimeout,
     Command,
     CommandRejected,
+    DomainEvent,
+    EventHandler,
     ExitRaised,
     HandlerContext,
     InvalidCommand,
@@ -406,7 +408,7 @@ async def test_a_node_that_leaves_is_not_chosen_any_more_and_serves_those_who_ha
     async with nodes_on(store, network, "abc") as (a, b, c):
         account = an_id_owned_by(b)
         late = node(c)._outgoing.placement
-        await node(b).leave()
+        await b._running()._leave()
         assert [member.leaving for member in a.cluster.members()] == [False, True, False]
         assert (owner := a.cluster.owner(Account, account)) is not None
         assert owner.id != id_of(b)
@@ -422,7 +424,7 @@ async def test_a_node_that_leaves_and_reaches_no_other_is_seen_to_leave_in_the_s
     store, network, clock = BankStore(), MemoryNetwork(notice=1), ManualClock()
     async with nodes_on(store, network, "ab", clock=clock) as (a, b):
         network.cut(id_of(a), id_of(b))
-        leaving = asyncio.ensure_future(node(b).leave())
+        leaving = asyncio.ensure_future(b._running()._leave())
         await until(lambda: [member.leaving for member in a.cluster.members()] == [False, True])
         begun = clock.now
         await clock.advance_until(leaving.done)
@@ -440,7 +442,7 @@ async def test_the_other_nodes_hear_from_a_leaving_node_itself_before_their_stor
             return await type(membership).announce(membership, before)
 
         membership.announce = lags  # type: ignore[method-assign]
-        await node(b).leave()
+        await b._running()._leave()
         node(a).announcement.refresh()
         await turns()
         assert [member.leaving for member in a.cluster.members()] == [False, True]
@@ -496,3 +498,20 @@ async def test_a_node_that_has_refused_a_command_is_asked_again_when_the_members
         old._types["Shop"] = NewShop
         node(old).announcement.change(capacity=2.0)
         assert await waits == 1
+
+
+@subscribe(event_type=Credited, name="cannot_start")
+class CannotStart(EventHandler):
+    def __init__(self) -> None:
+        raise RuntimeError("not today")
+
+    async def handle(self, event: DomainEvent) -> None: ...
+
+
+async def test_a_node_whose_start_fails_is_gone_for_the_others() -> None:
+    store, network = BankStore(), MemoryNetwork()
+    async with nodes_on(store, network, "a") as (a,):
+        with pytest.raises(RuntimeError, match="not today"):
+            await system_on(store, network, "b", handlers=[CannotStart]).start()
+        assert network.nodes() == [id_of(a)]
+        await until(lambda: [member.name for member in a.cluster.members()] == [a.cluster.name])

@@ -107,18 +107,17 @@ class Node:
     # --- members ---
 
     async def start(self) -> None:
-        """Accept the requests of other nodes, announce this one, and route commands from now on.
+        """Accept the requests of other nodes, and route commands by the members from now on.
+
+        The address is part of the announcement, which starts after this.
 
         Raises:
             LinkUnavailable: It cannot accept requests at its address.
-            StoreUnavailable: It cannot announce itself.
         """
         address = await self._link.start(self._id, self._serve)
-        self.announcement.change(address=address)
         self.announcement.when_changed(self._members_changed)
-        await self.announcement.start()
-        self._members_changed()
-        self._log.info("node joined", address=address, members=len(self.announcement.members))
+        self.announcement.change(address=address)
+        self._log.info("node accepts requests", address=address)
 
     def serve_types(self) -> None:
         """Announce the commands of the aggregate types that the system serves now."""
@@ -206,11 +205,10 @@ class Node:
     # --- leaving ---
 
     async def leave(self) -> None:
-        """Be chosen no more: announce it, and tell the other nodes. Return when all have heard, or cannot be reached.
+        """Tell the other nodes that this one leaves. Return when all have heard or are out of reach.
 
         Requests that are on their way are still served, until `close`.
         """
-        await self.announcement.leave()
         others = [member for member in self.announcement.others if member.address]
         if not others:
             return
@@ -234,16 +232,12 @@ class Node:
     def refuse(self) -> None:
         """Handle no more commands of this system."""
         self._outgoing.is_closed = True
-        self.announcement.close()
 
     async def close(self) -> None:
-        """Withdraw the announcement and close the link; idempotent. Other nodes ask others for what they wait for."""
+        """Close the link; idempotent. Other nodes ask others for what they still wait for."""
         self.refuse()
-        try:
-            await self.announcement.withdraw()
-        finally:
-            await self._link.close()
-            self._outgoing.close()
+        await self._link.close()
+        self._outgoing.close()
 
     # --- statistics ---
 

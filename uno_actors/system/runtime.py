@@ -134,14 +134,27 @@ class Runtime:
         end = await self.handlers.start([spec for each in supervisors for spec in handlers_in(each)])
         # From here on the system runs commands and routes their events: children started below may send some.
         self._follow_external_writes(end)
-        if self.node is not None:
-            self.node.serve_types()
-            await self.node.start()
+        await self._join()
         self.handlers.listen()
         self.takes_work = True
         for supervisor in supervisors:
             await self._start_top(supervisor)
         self.handlers.take_over_later()
+
+    async def _join(self) -> None:
+        """Become known to the other systems that work on the store."""
+        if self.node is not None:
+            self.node.serve_types()
+            await self.node.start()
+        if self.announcement is not None:
+            await self.announcement.start()
+
+    async def _leave(self) -> None:
+        """Have the other systems know that this one stops, so that they divide its work among themselves."""
+        if self.announcement is not None:
+            await self.announcement.leave()
+        if self.node is not None:
+            await self.node.leave()
 
     def _follow_external_writes(self, position: int) -> None:
         self._external_writes = ExternalWrites(self._store, position, self.aggregates, self.start_task)
@@ -322,10 +335,7 @@ class Runtime:
         deadline = begun + timeout
         try:
             self.handlers.move_no_more()
-            if self.node is not None:
-                await self._within(begun + timeout * LEAVE_SHARE, self.node.leave())
-            elif self.announcement is not None:
-                self.announcement.change(leaving=True)
+            await self._within(begun + timeout * LEAVE_SHARE, self._leave())
             await self._within(begun + timeout * DRAIN_SHARE, self._drain())
             for child in reversed(self._tree):
                 # The child keeps the deadline itself; the extra second is a safety net.
@@ -348,6 +358,9 @@ class Runtime:
             if self.node is not None:
                 self.node.refuse()  # first, so that other nodes are not answered with what now ends here
                 self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
+            if self.announcement is not None:
+                await self.announcement.withdraw()
+            if self.node is not None:
                 await self.node.close()
         finally:
             await self.handlers.release()
@@ -394,6 +407,8 @@ class Runtime:
         self.actors.take_no_more()
         if self.node is not None:
             self.node.refuse()
+        if self.announcement is not None:
+            self.announcement.close()
         self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
         for child in reversed(self._tree):
             child.abandon()

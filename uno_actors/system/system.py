@@ -553,6 +553,9 @@ class ActorSystem:
             self._state = "stopped"
             raise
         self._state = "running"
+        node = self._runtime.node
+        if node is not None:
+            self._log = get_logger(system=self.name, node=node.name)
         self._log.info("system started", store=shown(self._store, repr))
         if self.failure is not None:
             self._give_up(self.failure)  # a supervisor gave up while others were starting
