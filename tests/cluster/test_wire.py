@@ -16,7 +16,8 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from tests.test_values import HASHABLE, VALUES, Colour, Money, Place, same
 from uno_actors import Command, CommandRejected, errors
@@ -376,6 +377,41 @@ def test_an_exception_of_another_class_arrives_with_its_data(error: Exception) -
         "code",
     ):
         assert getattr(arrived, name, None) == getattr(error, name, None)
+
+
+class Guarded(BaseModel):
+    amount: int = Field(gt=0)
+    name: str = ""
+    lines: list[Line] = Field(default=[])
+
+    @field_validator("name")
+    @classmethod
+    def _check(cls, name: str) -> str:
+        if name == "bad":
+            raise ValueError("no bad names")
+        if name == "odd":
+            raise PydanticCustomError("odd_name", "an {odd} name in {{braces}}", {"odd": "odd"})
+        return name
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"amount": 0},
+        {},
+        {"amount": "x", "name": "bad"},
+        {"amount": 1, "name": "odd"},
+        {"amount": 1, "lines": [{}]},
+    ],
+    ids=["constraint", "missing", "several", "custom", "nested"],
+)
+def test_what_pydantic_refuses_arrives_as_its_error(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Guarded.model_validate(values)
+    arrived = sent(refused.value)
+    assert isinstance(arrived, ValidationError)
+    assert str(arrived) == str(refused.value)
+    assert repr(arrived.errors()) == repr(refused.value.errors())
 
 
 def test_no_code_of_the_class_runs_when_an_error_arrives() -> None:

@@ -11,16 +11,19 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgpack
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core.core_schema import ErrorType
 from typing_extensions import override
 
 from uno_actors.domain.values import ValueWriter, is_restorable, tag_reader, tagged
 from uno_actors.errors import CommandRejected, RemoteError, describe
 from uno_actors.printable import LONGEST_TRACEBACK, bounded, readable
 
-_ERROR, _PATH, _CLASS = 40, 41, 42
+_ERROR, _PATH, _CLASS, _INVALID = 40, 41, 42, 43
 _DEEPEST = 16
 """Causes of causes that are written."""
 
@@ -87,6 +90,8 @@ def _written(error: BaseException, depth: int = 0) -> object:
         if depth > _DEEPEST:
             raise ValueError("too many causes")  # noqa: TRY301 - as all else that cannot be written
         write = _ErrorWriter(depth).plain
+        if isinstance(error, ValidationError):
+            return tagged(_INVALID, error.title, [write(each) for each in error.errors(include_url=False)])
         cause = error.__cause__
         return tagged(
             _ERROR,
@@ -99,6 +104,25 @@ def _written(error: BaseException, depth: int = 0) -> object:
         )
     except Exception:  # noqa: BLE001 - a value cannot be written: its class and text can
         return tagged(_ERROR, *_place(kind), None, None, None, None, describe(error))
+
+
+def _read_invalid(title: str, found: list[dict[str, Any]]) -> ValidationError:
+    """The `ValidationError` of these parts. Its class has no constructor, but a function that makes one of them."""
+    return ValidationError.from_exception_data(title, [_line_error(each) for each in found])
+
+
+def _line_error(found: dict[str, Any]) -> InitErrorDetails:
+    kind: str | PydanticCustomError = found["type"]
+    if kind not in _KINDS:
+        kind = PydanticCustomError(found["type"], found["msg"], found.get("ctx"))
+    details = InitErrorDetails(type=kind, loc=found["loc"], input=found["input"])
+    if "ctx" in found and isinstance(kind, str):
+        details["ctx"] = found["ctx"]
+    return details
+
+
+_KINDS = frozenset(get_args(ErrorType))
+"""The kinds of errors whose text pydantic writes itself."""
 
 
 def _place(kind: type) -> tuple[str, str]:
@@ -222,4 +246,6 @@ def _read_class(module: str, name: str) -> type:
     return found
 
 
-_read = tag_reader(_ImportedClasses(), {_ERROR: _read_error, _PATH: Path, _CLASS: _read_class})
+_read = tag_reader(
+    _ImportedClasses(), {_ERROR: _read_error, _PATH: Path, _CLASS: _read_class, _INVALID: _read_invalid}
+)
