@@ -228,6 +228,31 @@ async def test_a_lost_answer_is_outcome_unknown_if_commands_are_not_remembered()
         assert store.versions() == [1, 2]
 
 
+async def test_what_a_lost_node_may_have_handled_is_never_said_to_have_had_no_effect() -> None:
+    store, network, clock = BankStore(), MemoryNetwork(), ManualClock()
+    async with (
+        system_on(store, network, "asks", clock=clock, cluster={"roles": ("handlers",)}) as asks,
+        system_on(store, network, "serves", clock=clock) as serves,
+    ):
+        await until(lambda: len(asks.cluster.members()) == 2)
+        store.gate.clear()
+        command = Credit(amount=5)
+        asked = asyncio.ensure_future(asks.aggregate(Account, "x").ask(command, timeout=2))
+        await until(lambda: store.commits_asked)
+        network.kill(id_of(serves))
+        node(serves).announcement.close()
+        await until(lambda: asks.cluster.statistics().homeless)
+        await clock.advance_until(asked.done)
+        with pytest.raises(OutcomeUnknown, match="the answer of a node was lost, then: NotServed") as unknown:
+            await asked
+        store.gate.set()
+        await until(store.versions)
+        async with system_on(store, network, "next", clock=clock):
+            again = asks.aggregate(Account, "x").ask(command, since=unknown.value.since)
+            assert await again == 5
+            assert store.versions() == [1]
+
+
 class Modern(Command[int]):
     """A command of the next version of the program."""
 

@@ -77,9 +77,7 @@ class Node:
         self._id = announcement.member.id
         self._name = announcement.member.name
         self._owners: dict[tuple[str, type[Command[Any]]], Callable[[int], Member | None]] = {}
-        self._away: dict[
-            str, float
-        ] = {}  # nodes whose links have failed, with the time until which they are away
+        self._away: dict[str, float] = {}  # until when nodes are left alone whose links have failed
         self._addresses: dict[str, str] = {}
         self._local = 0
         self._outgoing = Outgoing(
@@ -145,8 +143,9 @@ class Node:
         )
 
     def _put_away(self, member: Member, reason: str) -> None:
-        if member.id not in self._away:
-            self._log.warning("node cannot be reached", other=member.name, reason=reason)
+        if member.id in self._away:
+            return
+        self._log.warning("node cannot be reached", other=member.name, reason=reason)
         self._away[member.id] = self._clock.monotonic() + self._ttl
         self._clock.call_later(self._ttl, self._place)
         self._place()
@@ -162,9 +161,7 @@ class Node:
             self._local += 1
             self._aggregates.deliver(stream, envelope, seconds)
         elif self._outgoing.is_closed:
-            self._aggregates.deliver(
-                stream, envelope, seconds
-            )  # it refuses the command as it is to be refused
+            self._aggregates.deliver(stream, envelope, seconds)  # which refuses it
         else:
             self._outgoing.route(stream, envelope, self._names.handled_as(stream[0], kind), seconds)
 

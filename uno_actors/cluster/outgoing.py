@@ -22,6 +22,8 @@ from uno_actors.errors import (
     NotServed,
     OutcomeUnknown,
     ReplyNotSent,
+    StoreFull,
+    StoreUnavailable,
     SystemNotRunning,
     describe,
 )
@@ -30,6 +32,8 @@ from uno_actors.store.membership import Member
 
 GRACE = 0.25
 """Seconds that a sender waits longer than its time for another node, which knows better why there is no reply."""
+NOT_HANDLED = (MailboxFull, NotServed, StoreFull, StoreUnavailable, SystemNotRunning)
+"""Errors that say of a command that it has had no effect."""
 SHARED = 0.001
 """Seconds by which the time of a command may be rounded up to that of all asks, whose deadlines share one timer."""
 
@@ -156,6 +160,7 @@ class Outgoing:
             return
         if hop.may_be_handled:
             hop.envelope.look_back(hop.since)
+            hop.envelope.started = True  # even if it is not, the lost attempt may take effect
         if owner.id == self._id:
             self._waiting.discard(hop)
             self.local += 1
@@ -238,7 +243,8 @@ class Outgoing:
         match error:
             case AskTimeout():
                 named = AskTimeout(
-                    f"{error.actor} on node {owner.name}", error.message, hop.seconds, started=error.started,
+                    f"{error.actor} on node {owner.name}", error.message, hop.seconds,
+                    started=error.started or hop.may_be_handled,
                     doing=f"{error.doing}. It was one hop away from node {self._name}",
                 )  # fmt: skip
             case MailboxFull():
@@ -259,7 +265,7 @@ class Outgoing:
         command = hop.envelope.command
         is_late = self._clock.monotonic() >= hop.deadline
         if self.is_closed:
-            self._finish(hop, Failed(self._abandoned(hop)))
+            self._finish(hop, Failed(SystemNotRunning(self._system, "stopped")))
         elif is_late:
             doing = f"Node {self._name} sent it there over one hop, and has no answer: {failure.reason}"
             self._finish(
@@ -274,20 +280,22 @@ class Outgoing:
         elif hop.may_be_handled and not self._aggregates.remember_commands:
             self._put_away(owner, failure.reason)
             reason = f"the answer of node {owner.name} was lost: {failure.reason}"
-            self._finish(hop, Failed(OutcomeUnknown(str(hop.stream), reason, command.command_id, hop.since)))
+            self._finish(hop, Failed(self._unknown(hop, reason)))
         else:
             peer.sent_again += 1
             self._put_away(owner, failure.reason)
             self._send(hop)
 
-    def _abandoned(self, hop: Hop) -> Exception:
-        if not hop.may_be_handled:
-            return SystemNotRunning(self._system, "stopped")
-        reason = f"node {self._name} stopped before the answer had come"
+    def _unknown(self, hop: Hop, reason: str) -> OutcomeUnknown:
         return OutcomeUnknown(str(hop.stream), reason, hop.envelope.command.command_id, hop.since)
 
     def _finish(self, hop: Hop, result: Any) -> None:
+        """The command has ended. A node whose answer was lost may have handled it, whatever came after that."""
         self._waiting.discard(hop)
+        if hop.may_be_handled and isinstance(result, Failed) and isinstance(result.error, NOT_HANDLED):
+            result = Failed(
+                self._unknown(hop, f"the answer of a node was lost, then: {describe(result.error)}")
+            )
         self._end(hop.stream, hop.envelope, result)
 
     def _end(self, stream: StreamId, envelope: CommandEnvelope, result: Any) -> None:
@@ -300,5 +308,5 @@ class Outgoing:
     def close(self) -> None:
         """End what waits for a node that serves it; the rest has ended with the link."""
         for hop in tuple(self._homeless):
-            self._finish(hop, Failed(self._abandoned(hop)))
+            self._finish(hop, Failed(SystemNotRunning(self._system, "stopped")))
         self._homeless.clear()
