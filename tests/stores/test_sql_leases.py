@@ -230,7 +230,7 @@ async def test_a_projection_that_was_taken_over_counts_each_event_once_and_its_f
             assert await second.view(Sum).get("count") == 202
             assert await first_store.checkpoints() == {"sum@1": 202}
             states = [each.statistics().handlers["sum"].state for each in (first, second)]
-            assert states == ["standby", "live"]
+            assert sorted(states) == ["live", "standby"]  # which of them is to run it is the choice of both
         await first_store.append(*credited(3))
         await until(lambda: first.statistics().handlers["sum"].state == "live")
         await first.settled()

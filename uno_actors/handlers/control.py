@@ -48,7 +48,8 @@ class HandlerInfo:
         reset_to: Position after which the handler must continue as soon as it can; ``None`` without a reset.
         retries: Number of dead letters that the handler must retry as soon as it can.
         view: The view that the handler writes, if it is a projection.
-        node: Name of the node that runs the handler, which it reports within half a second; ``None`` if none does.
+        node: Name of the node that runs the handler, which it reports within half a second; ``None`` if none does,
+            or if it is the only node.
     """
 
     name: str
@@ -223,8 +224,8 @@ class HandlerControl:
                 requested["retry"] = (*requested.get("retry", ()), *position)
         return {name: Requests(**requested) for name, requested in found.items()}
 
-    async def report(self, statuses: Mapping[str, ReportedStatus], node: str) -> None:
-        """Store the status that running handlers report, and the name of the node that runs them."""
+    async def report(self, statuses: Mapping[str, ReportedStatus], node: str | None) -> None:
+        """Store the status that running handlers report, and the name of the node that runs them if it is not alone."""
         await self._change(
             *(request_entry(list(each), name, REPORTED) for name, each in statuses.items()),
             *(request_entry(node, name, NODE) for name in statuses),

@@ -71,7 +71,6 @@ class HandlerHost:
         self._system = system
         self._control = HandlerControl(store)
         self._announcement = announcement
-        self._node = settings.name if announcement is None else announcement.member.name
         self._leases = Leases(
             store,
             self._control,
@@ -86,7 +85,7 @@ class HandlerHost:
             name=settings.name,
         )
         self._names: set[str] = set()  # names of the handlers in the tree
-        self._reported: dict[str, ReportedStatus] = {}
+        self._reported: dict[str, tuple[ReportedStatus, str | None]] = {}
         self._looking: Timer | None = None
         self._cannot_look = False
         self._is_listening = self._is_closed = False
@@ -270,10 +269,17 @@ class HandlerHost:
         status = {
             name: ReportedStatus(each.state, each.failures, each.restarts) for name, each in now.items()
         }
-        new = {name: each for name, each in status.items() if self._reported.get(name) != each}
+        node = self._node
+        new = {name: each for name, each in status.items() if self._reported.get(name) != (each, node)}
         if new:
-            await self._control.report(new, self._node)
-            self._reported |= new
+            await self._control.report(new, node)
+            self._reported |= {name: (each, node) for name, each in new.items()}
+
+    @property
+    def _node(self) -> str | None:
+        """The name of this node, if others work on the store too."""
+        announcement = self._announcement
+        return announcement.member.name if announcement is not None and announcement.others else None
 
     def _look_later(self) -> None:
         self._looking = self._clock.call_later(LOOK_AT_REQUESTS, lambda: self.start_task(self._look_again()))
