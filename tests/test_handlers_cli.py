@@ -102,6 +102,7 @@ def test_handlers_are_listed_with_their_state(path: Path) -> None:
         "retries": 0,
         "view": None,
         "node": None,
+        "partitions": 0,
     }
     assert (view["name"], view["view"]) == ("totals", "totals@1")
 

@@ -11,7 +11,6 @@ from uno_actors.cli.record_lines import to_fields
 from uno_actors.cli.terminal import FOLDED, NUMBERS, in_utf8, new_table, say, say_json, say_tables, seconds_of
 from uno_actors.errors import CallerError, NoDeadLetter
 from uno_actors.handlers.control import HandlerControl
-from uno_actors.handlers.requests import NO_REQUESTS
 from uno_actors.printable import as_json, bounded, counted, printable
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import DeadLetter
@@ -44,9 +43,7 @@ async def list_letters(
     as_json: Json = False,
 ) -> None:
     """List dead letters: handler, position, event, attempts, error."""
-    if handler is not None:
-        await HandlerControl(store).check(handler)
-    letters = await store.dead_letters(handler)
+    letters = await (store.dead_letters() if handler is None else HandlerControl(store).dead_letters(handler))
     if as_json:
         for letter in letters:
             say_json(_fields(letter))
@@ -114,25 +111,23 @@ async def retry(
     """
     wanted = _wanted(positions, every)
     control = HandlerControl(store)
-    before = {letter.position: letter for letter in await store.dead_letters(handler)}
+    before = {letter.position: letter for letter in await control.dead_letters(handler)}
     count = await control.retry(handler, wanted)
     say(f"{handler}: will retry {counted(count, 'dead letter')}")
     if wait and count:
-        await _outcome(store, control, handler, list(before) if wanted is None else wanted, wait)
+        await _outcome(control, handler, list(before) if wanted is None else wanted, wait)
 
 
-async def _outcome(
-    store: EventStore, control: HandlerControl, handler: str, wanted: list[int], wait: float
-) -> None:
+async def _outcome(control: HandlerControl, handler: str, wanted: list[int], wait: float) -> None:
     deadline = time.monotonic() + wait
-    while left := set(wanted).intersection((await control.requests()).get(handler, NO_REQUESTS).retry):
+    while left := set(wanted).intersection(await control.retries(handler)):
         if time.monotonic() > deadline:
             raise NotRetried(
                 f"{counted(len(left), 'dead letter')} not retried within {wait:g} s: the handler does not run, is"
                 " paused or is busy; see `uno-actors handlers list`"
             )
         await asyncio.sleep(LOOK_AGAIN)
-    failed = [letter for letter in await store.dead_letters(handler) if letter.position in wanted]
+    failed = [letter for letter in await control.dead_letters(handler) if letter.position in wanted]
     if failed:
         shown = "; ".join(
             f"position {letter.position}: {bounded(letter.error, LONGEST_ROW)}" for letter in failed
@@ -146,7 +141,7 @@ async def _outcome(
 async def drop(store: EventStore, handler: Handler, positions: Positions = None, every: All = False) -> None:
     """Remove dead letters; the handler never handles their events."""
     letters = await _letters(store, handler, _wanted(positions, every))
-    await store.save_progress({}, dropped=[(handler, letter.position) for letter in letters])
+    await store.save_progress({}, dropped=[(letter.handler, letter.position) for letter in letters])
     say(f"{handler}: {counted(len(letters), 'dead letter')} dropped")
 
 
@@ -157,9 +152,7 @@ def _wanted(positions: list[int] | None, every: bool) -> list[int] | None:
 
 
 async def _letters(store: EventStore, handler: str, wanted: list[int] | None) -> list[DeadLetter]:
-    letters = {letter.position: letter for letter in await store.dead_letters(handler)}
-    if not letters:
-        await HandlerControl(store).check(handler)
+    letters = {letter.position: letter for letter in await HandlerControl(store).dead_letters(handler)}
     for position in wanted or ():
         if position not in letters:
             raise NoDeadLetter(handler, position)

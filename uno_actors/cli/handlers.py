@@ -49,12 +49,18 @@ def _place(text: str) -> Start:
 
 @app.command("list")
 @with_store
-async def list_handlers(store: EventStore, as_json: Json = False) -> None:
+async def list_handlers(
+    store: EventStore,
+    partitions: Annotated[
+        bool, typer.Option("--partitions", help="Each partition on a line of its own.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """List the handlers that have run on the store: position, lag, state, failures, dead letters.
 
     If several nodes run them, the name of the node is listed too.
     """
-    found = await HandlerControl(store).handlers()
+    found = await HandlerControl(store).handlers(partitions=partitions)
     if as_json:
         for info in found:
             say_json(asdict(info))
@@ -138,7 +144,8 @@ async def replay(
 async def _reset(store: EventStore, name: str, to: Start, *, back_only: bool) -> None:
     control = HandlerControl(store)
     await control.check(name)
-    before = next(info for info in await control.handlers() if info.name == name)
+    known = [*await control.handlers(), *await control.handlers(partitions=True)]
+    before = next(info for info in known if info.name == name)
     if back_only and (place := await control.place(to)) > before.position:
         raise InvalidReset(
             f"{name} is at position {before.position}, and has nothing to replay after position {place}"

@@ -5,22 +5,16 @@ hashing. So when a node joins, only the aggregates move that it wins; when one l
 """
 
 from collections.abc import Iterable, Sequence, Set
-from functools import lru_cache
-from hashlib import blake2b
 
 from uno_actors.rendezvous import ranked_by_capacity
+from uno_actors.shards import SHARDS, shard_of_key
 from uno_actors.store.codec import StreamId
 from uno_actors.store.membership import Member
 
-SHARDS = 1024
-"""Never changed: nodes of two versions must agree on the shard of an aggregate."""
 
-
-@lru_cache(maxsize=1 << 16)
 def shard_of(stream: StreamId) -> int:
     """The shard of an aggregate, from 0 to `SHARDS` - 1."""
-    text = f"{stream.aggregate_type}\0{stream.aggregate_id}".encode()
-    return int.from_bytes(blake2b(text, digest_size=4).digest()) % SHARDS
+    return shard_of_key(stream.aggregate_type, stream.aggregate_id)
 
 
 def serves(member: Member, aggregate_type: str, command: str) -> bool:

@@ -29,6 +29,7 @@ from uno_actors.config.values import (
     LevelWord,
     MaxRestarts,
     Name,
+    Partitions,
     PriorityWord,
     RestartWord,
     RoleWord,
@@ -193,6 +194,8 @@ class HandlerTable(BaseTable):
     """Number of events handled at once, each of another aggregate."""
     batch: AtLeastOne | None = default_of(HandlerSpec, "batch")
     """Maximum number of events given to the handler in one list, instead of one at a time."""
+    partitioned: Partitions = default_of(HandlerSpec, "partitioned")
+    """Whether several nodes share its events, by aggregate; a number says into how many partitions."""
 
 
 class ChildTable(BaseTable):

@@ -23,6 +23,7 @@ from uno_actors.handlers.spec import (
     Start,
 )
 from uno_actors.quantities import MOST, is_count, is_number
+from uno_actors.shards import SHARDS
 from uno_actors.store.opening import store_openers
 from uno_actors.topics import TopicPattern
 from uno_actors.units import DURATION, SIZE, as_duration, duration, size
@@ -197,6 +198,24 @@ HandlerName = Annotated[
         f"a string of 1 to {MAX_NAME_BYTES} printable bytes without @",
         _handler_name,
         {"type": "string", "minLength": 1, "pattern": "^[^@]*$"},
+    ),
+]
+
+
+def _partitions(found: Any) -> bool | int:
+    if isinstance(found, bool) or (isinstance(found, FromEnvironment) and found in ("true", "false")):
+        return _truth(found)
+    if not 2 <= (number := _whole(found)) <= SHARDS:
+        raise ValueError
+    return number
+
+
+Partitions = Annotated[
+    bool | int,
+    Allowed(
+        f"true, false or a number of partitions from 2 to {SHARDS}",
+        _partitions,
+        {"anyOf": [{"type": "boolean"}, {"type": "integer", "minimum": 2, "maximum": SHARDS}]},
     ),
 ]
 

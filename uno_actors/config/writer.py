@@ -33,6 +33,7 @@ from uno_actors.config.tables import (
     value_in_file,
 )
 from uno_actors.errors import CallerError, describe
+from uno_actors.handlers.partitions import whole_name
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.settings import Settings
 from uno_actors.store_urls import below
@@ -81,7 +82,8 @@ def write_config(
     for supervisor in supervisors:
         if supervisor.name == DEFAULT_SUPERVISOR:
             for spec in supervisor.specs:
-                writer.block("[[handlers]]", writer.handler(spec.run))
+                if _is_written(spec):
+                    writer.block("[[handlers]]", writer.handler(spec.run))
         else:
             writer.supervisor(supervisor, ("supervisors",))
     if writer.reasons:
@@ -151,6 +153,8 @@ class _Writer:
         for child in supervisor.specs:
             if isinstance(child.run, Supervisor):
                 self.supervisor(child.run, (*header, "supervisors"), child)
+            elif not _is_written(child):
+                continue
             elif isinstance(child.run, HandlerSpec):
                 table = self.handler(child.run) | self.child(child)
                 self.block(f"[[{'.'.join(header)}.handlers]]", table, depth + 1)
@@ -166,13 +170,17 @@ class _Writer:
 
     def handler(self, spec: HandlerSpec) -> Table:
         name = self.name_of(spec.target)
-        table: Table = {"name": spec.name, "handler": name}
+        table: Table = {"name": whole_name(spec.name), "handler": name}
         if not name:
             return table
         alone = handler_named(name)
         for one in fields(HandlerSpec):
             option, value = one.name, getattr(spec, one.name)
-            if not one.compare or option in ("name", "target") or value == getattr(alone, option):
+            if (
+                not one.compare
+                or option in ("name", "target", "partition")
+                or value == getattr(alone, option)
+            ):
                 continue
             match option, value:
                 case _, None:
@@ -194,6 +202,11 @@ class _Writer:
         if found is None:
             self.reasons.append(f"{thing!r} is not an attribute of a module, so a file cannot name it")
         return found or ""
+
+
+def _is_written(child: ChildSpec) -> bool:
+    """Whether a child has a table of its own: of the partitions of a handler the first stands for all."""
+    return not isinstance(child.run, HandlerSpec) or child.run.partition in (None, 1)
 
 
 class _Nothing:

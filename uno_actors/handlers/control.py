@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from uno_actors.errors import InvalidReset, NoDeadLetter, UnknownHandler
+from uno_actors.handlers.partitions import named, whole_name
 from uno_actors.handlers.requests import (
     NO_REQUESTS,
     PAUSED,
@@ -27,7 +28,7 @@ from uno_actors.handlers.spec import STARTS, Start, is_start
 from uno_actors.handlers.view import Entry, ViewReader, entries
 from uno_actors.store.handler_names import CONTROL, NODE, REPORTED
 from uno_actors.store.port import EventStore
-from uno_actors.store.records import ViewChange
+from uno_actors.store.records import DeadLetter, ViewChange
 
 NOT_RUNNING = "not running"
 
@@ -49,7 +50,8 @@ class HandlerInfo:
         retries: Number of dead letters that the handler must retry as soon as it can.
         view: The view that the handler writes, if it is a projection.
         node: Name of the node that runs the handler, which it reports within half a second; ``None`` if none does,
-            or if it is the only node.
+            or if it is the only node. Of several partitions, all nodes, separated by commas.
+        partitions: Number of the handler's partitions that this sums up; 0 if it is not partitioned, or one partition.
     """
 
     name: str
@@ -63,6 +65,7 @@ class HandlerInfo:
     retries: int = 0
     view: str | None = None
     node: str | None = None
+    partitions: int = 0
 
 
 class HandlerControl:
@@ -75,11 +78,16 @@ class HandlerControl:
     def __init__(self, store: EventStore) -> None:
         self._store = store
 
-    async def handlers(self) -> list[HandlerInfo]:
+    async def handlers(self, *, partitions: bool = False) -> list[HandlerInfo]:
         """Return the state of every handler that has run on the store, sorted by name.
+
+        A partitioned handler is one entry: its position is that of its last partition.
 
         To find out whether a process runs a handler, this takes the handler's lease for a moment if the lease is
         free. A process that starts at that moment waits a second for the lease.
+
+        Args:
+            partitions: Whether to return each partition by itself instead.
         """
         known, (statuses, nodes) = await self._known(), await self._reported()
         end, positions = await self._store.last_position(), await self.positions()
@@ -106,7 +114,7 @@ class HandlerControl:
                 None if runs is None else nodes.get(name),
             )
             found.append(info)
-        return found
+        return found if partitions else grouped(found)
 
     async def plain(self) -> list[str]:
         """Return the names of the handlers that have run on the store and are not projections."""
@@ -125,7 +133,7 @@ class HandlerControl:
             UnknownHandler: No handler of one of these names has run on the store.
         """
         for name in names:
-            await self._check_known(name)
+            await self._meant(name)
 
     async def place(self, to: Start) -> int:
         """Return the position after which a handler continues when it is reset to ``to``."""
@@ -137,8 +145,7 @@ class HandlerControl:
         Raises:
             UnknownHandler: No handler of this name has run on the store.
         """
-        await self._check_known(name)
-        await self._change(request_entry(True, name, PAUSED))
+        await self._change(*(request_entry(True, each, PAUSED) for each in await self._meant(name)))
 
     async def resume(self, name: str) -> None:
         """Let a paused handler continue.
@@ -146,8 +153,7 @@ class HandlerControl:
         Raises:
             UnknownHandler: No handler of this name has run on the store.
         """
-        await self._check_known(name)
-        await self._change(request_entry(None, name, PAUSED))
+        await self._change(*(request_entry(None, each, PAUSED) for each in await self._meant(name)))
 
     async def reset(self, name: str, to: Start) -> int:
         """Make a handler continue from another position. A reset back repeats events; a reset forward skips them.
@@ -166,22 +172,23 @@ class HandlerControl:
             InvalidReset: ``to`` is not a valid start or lies beyond the end of the log, or the handler is a
                 projection and ``to`` is not ``earliest``.
         """
-        entry = await self._check_known(name)
+        meant = await self._meant(name)
+        is_view = any(entry is not None for entry in meant.values())
         if not is_start(to):
             raise InvalidReset(f"{name} continues from {STARTS}, not from {to!r}")
         end = await self._store.last_position()
         position = await position_of(self._store, to, end)
-        if entry is not None and position:
+        if is_view and position:
             raise InvalidReset(
                 f"{name} is a projection, which counts every event: reset it to 'earliest' alone"
             )
         if not 0 <= position <= end:
             raise InvalidReset(f"{name} cannot continue after position {position}: the log ends at {end}")
         request = secrets.token_hex(8)
-        replaced = [key for key, _ in await self._entries() if key[:2] == (name, RESET)]
+        replaced = [key for key, _ in await self._entries() if key[0] in meant and key[1] == RESET]
         await self._change(
             *(request_entry(None, *key) for key in replaced),
-            request_entry([request, position], name, RESET, request),
+            *(request_entry([request, position], each, RESET, request) for each in meant),
         )
         return position
 
@@ -202,14 +209,33 @@ class HandlerControl:
             UnknownHandler: No handler of this name has run on the store.
             NoDeadLetter: The handler has no dead letter at one of the positions.
         """
-        await self._check_known(name)
-        there = [letter.position for letter in await self._store.dead_letters(name)]
-        wanted = there if positions is None else list(dict.fromkeys(positions))
+        there = {letter.position: letter.handler for letter in await self.dead_letters(name)}
+        wanted = list(there) if positions is None else list(dict.fromkeys(positions))
         for position in wanted:
             if position not in there:
                 raise NoDeadLetter(name, position)
-        await self._change(*(request_entry(True, name, RETRY, position) for position in wanted))
+        await self._change(*(request_entry(True, there[position], RETRY, position) for position in wanted))
         return len(wanted)
+
+    async def dead_letters(self, name: str) -> list[DeadLetter]:
+        """Return the dead letters of a handler, of all its partitions, by position.
+
+        Raises:
+            UnknownHandler: No handler of this name has run on the store.
+        """
+        found = [
+            letter for each in await self._meant(name) for letter in await self._store.dead_letters(each)
+        ]
+        return sorted(found, key=lambda letter: letter.position)
+
+    async def retries(self, name: str) -> set[int]:
+        """Return the positions of the dead letters of a handler that are still to be retried."""
+        return {
+            position
+            for each, requests in (await self.requests()).items()
+            if named(name, [each])
+            for position in requests.retry
+        }
 
     async def requests(self) -> dict[str, Requests]:
         """Return the requests to handlers, by handler name."""
@@ -256,11 +282,52 @@ class HandlerControl:
         plain = [name for name in await self._store.checkpoints() if name not in views]
         return dict.fromkeys(plain) | projections
 
-    async def _check_known(self, name: str) -> Entry | None:
+    async def _meant(self, name: str) -> dict[str, Entry | None]:
+        """Return the handler of this name, or its partitions, each with its entry in the directory of projections."""
         known = await self._known()
-        if name not in known:
-            raise UnknownHandler(name, known)
-        return known[name]
+        meant = named(name, known)
+        if not meant:
+            raise UnknownHandler(name, sorted({whole_name(each) for each in known}))
+        return {each: known[each] for each in meant}
+
+
+_STATES = ("restarting", NOT_RUNNING, "stopped", "handing over", "catching up", "standby", "paused", "live")
+"""States of handlers, the one first that an operator must know of partitions in different ones."""
+
+
+def grouped(infos: Sequence[HandlerInfo]) -> list[HandlerInfo]:
+    """Sum up the partitions of each handler in one entry.
+
+    Lags are not added up: each counts all events of the log, and the greatest is that of the whole handler.
+    """
+    parts: dict[str, list[HandlerInfo]] = {}
+    for info in infos:
+        parts.setdefault(whole_name(info.name), []).append(info)
+    return [
+        each[0] if each[0].name == name and len(each) == 1 else _summed(name, each)
+        for name, each in sorted(parts.items())
+    ]
+
+
+def _summed(name: str, parts: Sequence[HandlerInfo]) -> HandlerInfo:
+    failures = [part.failures for part in parts if part.failures is not None]
+    resets = [part.reset_to for part in parts if part.reset_to is not None]
+    nodes = sorted({part.node for part in parts if part.node is not None})
+    return HandlerInfo(
+        name,
+        min(part.position for part in parts),
+        max(part.lag for part in parts),
+        min(
+            (part.state for part in parts), key=lambda state: _STATES.index(state) if state in _STATES else 0
+        ),
+        sum(failures) if failures else None,
+        sum(part.dead_letters for part in parts),
+        all(part.paused for part in parts),
+        min(resets, default=None),
+        sum(part.retries for part in parts),
+        node=", ".join(nodes) or None,
+        partitions=len(parts),
+    )
 
 
 async def position_of(store: EventStore, start: Start, end: int) -> int:

@@ -36,6 +36,7 @@ from uno_actors.errors import (
     describe,
 )
 from uno_actors.handlers.spec import EventHandler, HandlerContext, HandlerSpec
+from uno_actors.store.codec import Record
 
 C = TypeVar("C", bound=Command[Any])
 M = TypeVar("M", bound=Callable[..., Any])
@@ -123,6 +124,9 @@ class ProcessManager(AggregateRoot):
 
     sends_to: ClassVar[tuple[type[AggregateRoot], ...]] = ()
     """The aggregate classes to which the process sends commands."""
+
+    partitioned: ClassVar[bool | int] = False
+    """Whether its handler is partitioned, by process; see `HandlerSpec`."""
 
     _reactions: ClassVar[dict[type, str]] = {}
     _sent: dict[str, list[Outgoing]]  # by the id of the event or refused command
@@ -231,6 +235,7 @@ class ProcessManager(AggregateRoot):
         kinds = tuple(kind for kind in cls._reactions if issubclass(kind, DomainEvent))
         if not kinds:
             raise InvalidHandler(f"{cls.__name__} reacts to no event: mark methods with @reacts")
+        options.setdefault("partitioned", cls.partitioned)
         return HandlerSpec(name or cls.aggregate_type, _Feed(cls), event_type=kinds, **options)
 
     @classmethod
@@ -248,6 +253,13 @@ class _Feed(EventHandler[DomainEvent]):
     def __init__(self, manager: type[ProcessManager]) -> None:
         super().__init__()
         self._manager = manager
+        self._by_correlation = (
+            manager.process_id.__func__ is ProcessManager.process_id.__func__  # type: ignore[attr-defined]
+        )
+
+    def process_of(self, record: Record, decode: Callable[[], DomainEvent]) -> str | None:
+        """The process that an event belongs to, by which the handler is partitioned."""
+        return record.correlation_id if self._by_correlation else self._manager.process_id(decode())
 
     @override
     async def handle(self, event: DomainEvent, context: HandlerContext) -> None:

@@ -18,7 +18,6 @@ from uno_actors.errors import LeaseLost
 from uno_actors.handlers.routes import TIERS, Routes, Tiers
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.logs import get_logger
-from uno_actors.store.codec import Record
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import PAGE
 from uno_actors.topics import TopicTrie
@@ -79,6 +78,7 @@ class RouterActor(Actor):
         self._saving: Timer | None = None
         self._save_wanted = False
         self._watching: Timer | None = None
+        self._has_partitions = False
         for subscription in subscriptions:
             self._enter(subscription)
 
@@ -89,7 +89,7 @@ class RouterActor(Actor):
         self._forget_routes()
         for still_above in self._under_way[: subscription.spec.priority]:
             for delivery in still_above:
-                delivery.tiers = self._match(delivery.record)
+                delivery.tiers = self._match(delivery)
         if self._watching is None:
             self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
 
@@ -105,6 +105,7 @@ class RouterActor(Actor):
         self._routes.clear()
 
     def _enter(self, subscription: Subscription) -> None:
+        self._has_partitions = self._has_partitions or subscription.partition is not None
         if subscription.spec.topic_pattern is not None:
             self._by_topic.add(subscription.spec.topic_pattern, subscription)
         subscription.give_back = self._given_back
@@ -139,7 +140,7 @@ class RouterActor(Actor):
             self._advancing = True  # no event moves to its next tier until the whole page is dispatched
             for stored in page:
                 delivery = Delivery(stored)
-                delivery.tiers = self._match(delivery.record)
+                delivery.tiers = self._match(delivery)
                 self.position = stored.position
                 self._count += 1
                 self._dispatch(delivery)
@@ -163,12 +164,14 @@ class RouterActor(Actor):
 
     # --- matching ---
 
-    def _match(self, record: Record) -> Tiers[Subscription]:
-        """Return the handlers subscribed to the event, by priority."""
+    def _match(self, delivery: Delivery) -> Tiers[Subscription]:
+        """Return the handlers subscribed to the event, by priority; of a partitioned one, the partition it is in."""
+        record = delivery.record
         if self._generation != self._store.event_registry.generation:
             self._generation = self._store.event_registry.generation
             self._forget_routes()
-        return self._routes[record.event_type, record.aggregate_type, record.topic]
+        tiers = self._routes[record.event_type, record.aggregate_type, record.topic]
+        return _in_partitions(tiers, delivery) if self._has_partitions else tiers
 
     def _matching(self, route: tuple[str, str | None, str | None]) -> Iterable[Subscription]:
         event_type, aggregate_type, topic = route
@@ -331,3 +334,22 @@ class RouterActor(Actor):
             }
             positions.pop("", None)
             await self._store.save_progress(positions)
+
+
+def _in_partitions(tiers: Tiers[Subscription], delivery: Delivery) -> Tiers[Subscription]:
+    """``tiers`` without the partitions that ``delivery`` is not in; its shard is computed once for each kind of key."""
+    shards: dict[object, int] = {}
+    found: list[tuple[Subscription, ...]] = []
+    for tier in tiers:
+        kept = []
+        for subscription in tier:
+            if subscription.partition is not None:
+                keys = id(subscription.keys)
+                shard = shards.get(keys)
+                if shard is None:
+                    shard = shards[keys] = subscription.shard_of(delivery)
+                if not subscription.has_shard(shard):
+                    continue
+            kept.append(subscription)
+        found.append(tuple(kept))
+    return tuple(found)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
 from functools import partial
@@ -18,7 +18,8 @@ from uno_actors.domain.events import DomainEvent
 from uno_actors.errors import InvalidHandler
 from uno_actors.handlers.services import SystemServices
 from uno_actors.quantities import is_count, is_duration
-from uno_actors.store.handler_names import MARK
+from uno_actors.shards import SHARDS
+from uno_actors.store.handler_names import MARK, partition_name
 from uno_actors.topics import TopicPattern
 
 E = TypeVar("E", bound=DomainEvent)
@@ -31,6 +32,9 @@ _BARRED = frozenset({"\0", MARK})
 
 Start = Literal["latest", "earliest"] | int | datetime
 """Where a handler without a checkpoint begins; see `HandlerSpec`."""
+
+PARTITIONS = 16
+"""Number of partitions of a handler with ``partitioned=True``."""
 
 STARTS = "'latest', 'earliest', a position (0 or more) or a datetime"
 
@@ -55,6 +59,9 @@ class EventHandler(Generic[E]):
 
     keeps_a_view: ClassVar[bool] = False
     """Whether the handler is a `uno_actors.handlers.projection.Projection`."""
+
+    partitioned: ClassVar[bool | int] = False
+    """Whether the handler is partitioned, or into how many partitions; see `HandlerSpec`."""
 
     event_type: type[E] | None = None  # for subclasses whose __init__ does not call this one
 
@@ -116,6 +123,10 @@ class HandlerSpec:
             deliveries count as attempts.
         aggregate_type: Only events of aggregates of this class. The class or its type name may be given; the spec
             keeps the name.
+        partitioned: Whether the handler runs as several partitions, each on one node, so that several nodes share its
+            work; a number says how many, ``True`` stands for `PARTITIONS`. All events of one aggregate belong to one
+            partition and come in order. A process manager is partitioned by process. Partitions have checkpoints and
+            dead letters of their own, under names such as ``mail@3of16``. An `EventHandler` class may set it too.
     """
 
     name: str
@@ -129,6 +140,9 @@ class HandlerSpec:
     concurrency: int = 1
     batch: int | None = None
     aggregate_type: str | None = None
+    partitioned: bool | int = False
+    # The number of this partition, counted from 1; see `of_partition`.
+    partition: int | None = field(default=None, repr=False)
     # The events in the target's annotation, once read; see `complete`.
     _annotated: Any = field(default=NOT_ANNOTATED, repr=False, compare=False)
 
@@ -142,7 +156,10 @@ class HandlerSpec:
             if remedy := remedy_for(self.target).removesuffix(" Else "):
                 reason = f"{reason}: {remedy}"
             raise InvalidHandler(f"class {self.target.__qualname__} {reason}")
-        if not 0 < len(self.name.encode()) <= MAX_NAME_BYTES or not _BARRED.isdisjoint(self.name):
+        if not self.partitioned and isinstance(_kind_of(self.target), type):
+            object.__setattr__(self, "partitioned", getattr(_kind_of(self.target), "partitioned", False))
+        given_name = self.name if self.partition is None else self.name.partition(MARK)[0]
+        if not 0 < len(given_name.encode()) <= MAX_NAME_BYTES or not _BARRED.isdisjoint(given_name):
             raise InvalidHandler(
                 f"handler name {self.name!r} must have 1 to {MAX_NAME_BYTES} bytes, no NUL and no @"
             )
@@ -185,12 +202,24 @@ class HandlerSpec:
             ),
             ("concurrency", self.concurrency, "1 or more", is_count(self.concurrency, 1)),
             ("batch", self.batch, "1 or more, or None", self.batch is None or is_count(self.batch, 1)),
+            (
+                "partitioned",
+                self.partitioned,
+                f"true, false or 2 to {SHARDS}",
+                isinstance(self.partitioned, bool)
+                or (is_count(self.partitioned, 2) and self.partitioned <= SHARDS),
+            ),
         ):
             if not is_allowed:
                 raise InvalidHandler(f"handler {self.name}: {option} must be {allowed}, not {found!r}")
         if self.batch is not None and self.concurrency > 1:
             raise InvalidHandler(
                 f"handler {self.name}: batch and concurrency exclude each other: a batch is handled in log order"
+            )
+        if self.keeps_a_view and self.partitioned:
+            raise InvalidHandler(
+                f"handler {self.name}: a projection cannot be partitioned: its view is rebuilt as a whole. Give each"
+                " part of the view a projection of its own, or partition a handler that keeps its state elsewhere"
             )
         if self.keeps_a_view and (self.start not in ("latest", "earliest") or self.concurrency > 1):
             raise InvalidHandler(
@@ -201,6 +230,15 @@ class HandlerSpec:
     def keeps_a_view(self) -> bool:
         """Whether the target is a projection, which records its progress together with what it writes."""
         return bool(getattr(self.target, "keeps_a_view", False))
+
+    @property
+    def partitions(self) -> int:
+        """The number of its partitions; 0 if it is not partitioned."""
+        return PARTITIONS if self.partitioned is True else int(self.partitioned)
+
+    def of_partition(self, number: int, count: int) -> "HandlerSpec":
+        """The specification of one partition, counted from 1. A partition is a handler with a name of its own."""
+        return replace(self, name=partition_name(self.name, number, count), partition=number)
 
     def instantiate(self) -> "BoundHandler":
         """Return the callable that handles events. If the target is a class, it is instantiated."""
@@ -247,6 +285,12 @@ def remedy_for(found: object) -> str:
 def is_start(found: object) -> bool:
     """Whether ``found`` is a `Start`."""
     return found in ("latest", "earliest") or isinstance(found, datetime) or is_count(found)
+
+
+def _kind_of(target: Any) -> Any:
+    """The class of an `EventHandler`, given as class or instance; ``None`` for other targets."""
+    kind = target if isinstance(target, type) else type(target)
+    return kind if issubclass(kind, EventHandler) else None
 
 
 def _instances_are_callable(target: type) -> bool:

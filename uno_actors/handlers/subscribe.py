@@ -60,6 +60,7 @@ def subscribe(
     concurrency: int = 1,
     batch: int | None = None,
     aggregate_type: type[AggregateRoot] | str | None = None,
+    partitioned: bool | int = False,
 ) -> Callable[[H], H]:
     """Decorator that subscribes a function or an `EventHandler` class to recorded events. It also subscribes an
     `EventHandler` instance or a bound method: ``subscribe(topic_pattern="users.*")(Audit(file))``.
@@ -111,6 +112,7 @@ def subscribe(
             concurrency,
             batch,
             aggregate_type,  # type: ignore[arg-type]  # the spec replaces a class with its name
+            partitioned,
         )
         spec = _with_annotated_events(spec, may_wait=True)
         if not isinstance(target, MethodType):

@@ -19,6 +19,7 @@ from uno_actors.clock import Clock
 from uno_actors.domain.events import DomainEvent, EventRegistry
 from uno_actors.domain.exactness import is_exact
 from uno_actors.handlers.failures import FailedEvent, Failures
+from uno_actors.handlers.partitions import shard_of_event
 from uno_actors.handlers.progress import Progress
 from uno_actors.handlers.requests import PendingRequests, Requests
 from uno_actors.handlers.spec import HandlerSpec
@@ -119,6 +120,8 @@ class Subscription:
     ) -> None:
         self.spec = spec
         self.name = spec.name
+        self.partition = spec.partition  # counted from 1; None if it gets all events
+        self._partitions = spec.partitions
         # The checkpoint of a projection is that of the view it builds, which its actor looks up.
         self.progress = Progress(position, "" if spec.keeps_a_view else spec.name)
         self.failures = Failures()
@@ -267,6 +270,20 @@ class Subscription:
             return False
         return self.wants_type(record.event_type, record.aggregate_type)
 
+    @property
+    def keys(self) -> object:
+        """What its events are partitioned by: the same object for all partitions of a handler."""
+        return self.spec.target
+
+    def shard_of(self, stored: "StoredRecord | Delivery") -> int:
+        """The shard of an event, by the key of this handler."""
+        record = stored.record
+        return shard_of_event(self.keys, record, lambda: to_event(record, self._registry, stored.position))
+
+    def has_shard(self, shard: int) -> bool:
+        """Whether events of this shard belong to this partition."""
+        return self.partition is None or shard % self._partitions == self.partition - 1
+
     def wanted(self, page: Iterable[StoredRecord]) -> Iterator[StoredRecord]:
         """The events of ``page`` that it subscribes to; each kind of event is looked up once."""
         known: dict[tuple[str, str | None, str | None], bool] = {}
@@ -276,7 +293,7 @@ class Subscription:
             wants = known.get(kind)
             if wants is None:
                 wants = known[kind] = self.wants(record)
-            if wants:
+            if wants and (self.partition is None or self.has_shard(self.shard_of(stored))):
                 yield stored
 
     def wants_type(self, event_type: str, aggregate_type: str | None) -> bool:

@@ -10,17 +10,21 @@ reported status of a running handler      the key ``(NAME, REPORTED)`` of the vi
 name of the node that runs it             the key ``(NAME, NODE)`` of the view `CONTROL`
 ========================================= ===================================================================
 
-A handler's name has no ``@``, so that `handler_of` finds it in each of these. Requests of operators are in `CONTROL`
+A partition is a handler of its own, with the name ``NAME@3of16`` in place of ``NAME``. The name that a user gives has
+no ``@``, so that `handler_of` finds the handler or partition in each of these. Requests of operators are in `CONTROL`
 too, under other keys: any process may make one, with or without the lease.
 """
 
+import re
 import struct
 from collections.abc import Iterable
 
 from uno_actors.store.view_keys import unpack_key
 
 MARK = "@"
-"""No name of a handler contains it; the part after it says which view of the handler is meant."""
+"""No name that a user gives a handler contains it; after it come the partition, and the view of the handler."""
+
+_PARTITION = re.compile(rf"([^{MARK}]+){MARK}([1-9][0-9]*)of([1-9][0-9]*)")
 
 DIRECTORY = "uno_actors.views"
 """The view that says, for each projection, which view readers get and which view is being built."""
@@ -32,6 +36,17 @@ NODE = "node"
 """Marks the name of the node that runs a handler; the word is on disk."""
 
 
+def partition_name(handler: str, number: int, count: int) -> str:
+    """The name of one of ``count`` partitions of a handler, counted from 1."""
+    return f"{handler}{MARK}{number}of{count}"
+
+
+def partition_in(name: str) -> tuple[str, int, int] | None:
+    """Handler, number and count in the name of a partition; ``None`` if it is not one."""
+    found = _PARTITION.fullmatch(name)
+    return None if found is None else (found[1], int(found[2]), int(found[3]))
+
+
 def view_name(handler: str, version: int, builds: int = 0) -> str:
     """The name of the view that a projection of this version writes after ``builds`` rebuilds."""
     return f"{handler}{MARK}{version}.{builds}" if builds else f"{handler}{MARK}{version}"
@@ -39,6 +54,11 @@ def view_name(handler: str, version: int, builds: int = 0) -> str:
 
 def handler_of(name: str) -> str:
     """The handler whose checkpoint, dead letter or view has this ``name``."""
+    if MARK not in name:
+        return name
+    partition = _PARTITION.match(name)
+    if partition is not None and name[partition.end() : partition.end() + 1] in ("", MARK):
+        return partition[0]
     return name.partition(MARK)[0]
 
 

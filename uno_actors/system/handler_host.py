@@ -17,9 +17,11 @@ from uno_actors.cluster.announcement import Announcement
 from uno_actors.errors import InvalidHandler, WaitsForItself
 from uno_actors.handlers.actor import HandlerActor, Work
 from uno_actors.handlers.child import HandlerChild
-from uno_actors.handlers.control import HandlerControl, HandlerInfo, position_of
+from uno_actors.handlers.control import HandlerControl, HandlerInfo, grouped, position_of
 from uno_actors.handlers.failures import HandlerFailure
+from uno_actors.handlers.layouts import replace_other_layouts
 from uno_actors.handlers.moves import checkpoint_of, warn_of_skipped, warn_of_unnamed
+from uno_actors.handlers.partitions import first_position, other_layouts
 from uno_actors.handlers.requests import NO_REQUESTS, ReportedStatus, Requests
 from uno_actors.handlers.router import TURN, RouterActor
 from uno_actors.handlers.services import SystemServices
@@ -81,6 +83,7 @@ class HandlerHost:
             give_requests=self._give_requests,
             dispatched=self.dispatched,
             save=lambda: self.router.save_checkpoints(last=True),
+            begun=lambda subscription, checkpoints: self._record_begin([subscription], checkpoints),
             on_lost=lambda name: self._reported.pop(name, None),
             name=settings.name,
         )
@@ -98,8 +101,7 @@ class HandlerHost:
         """Subscribe the handlers and start the router. Return the log position after which it routes events."""
         store = self._store
         # Take leases first: another process may still move the checkpoints of handlers whose leases it holds.
-        for spec in specs:
-            await self._leases.take(spec.name)
+        await self._leases.take(*specs)
         end = await store.last_position()
         checkpoints = await store.checkpoints()
         await self._warn_of_names(specs, checkpoints, end)
@@ -135,26 +137,36 @@ class HandlerHost:
         self._leases.look_later()
 
     async def _record_begin(self, subscriptions: Sequence[Subscription], checkpoints: dict[str, int]) -> None:
-        """Save the first positions, so that a crash before the first event does not move where "latest" began."""
+        """Save the first positions, so that a crash before the first event does not move where "latest" began.
+
+        A handler that has run with another number of partitions then replaces what is kept of that.
+        """
         begun = {
             s.progress.checkpoint: s.progress.position
             for s in subscriptions
-            if s.leased and s.progress.checkpoint and s.name not in checkpoints
+            if s.leased and s.progress.checkpoint and checkpoints.get(s.name) != s.progress.position
         }
         if begun:
             await self._store.save_progress(begun)
+        for subscription in subscriptions:
+            if subscription.leased and other_layouts(subscription.spec, checkpoints):
+                now = await self._store.checkpoints()
+                await replace_other_layouts(self._store, self._control, subscription, now)
 
     async def _warn_of_names(
         self, specs: Sequence[HandlerSpec], checkpoints: Mapping[str, int], end: int
     ) -> None:
         if self._store.is_durable:
-            warn_of_unnamed(specs, checkpoints)
+            given = [spec for spec in specs if spec.partition is None]  # a partitioned one has got its name
+            warn_of_unnamed(given, checkpoints)
             running = [subscription.spec for subscription in self.subscriptions]
-            warn_of_skipped(specs, running, await self._control.plain(), checkpoints, end)
+            warn_of_skipped(given, [*running, *specs], await self._control.plain(), checkpoints, end)
 
     async def _subscribe(self, spec: HandlerSpec, checkpoints: dict[str, int], end: int) -> Subscription:
         others = [subscription.name for subscription in self.subscriptions]
-        position = 0 if spec.keeps_a_view else checkpoint_of(spec, checkpoints, others)
+        position = 0 if spec.keeps_a_view else first_position(spec, checkpoints)
+        if position is None:
+            position = checkpoint_of(spec, checkpoints, others)
         if position is None:
             position = await position_of(self._store, spec.start, end)
         subscription = Subscription(spec, position, self._store.event_registry, self._clock)
@@ -182,7 +194,8 @@ class HandlerHost:
 
     async def _add(self, spec: HandlerSpec) -> Subscription:
         """Subscribe a handler while the system runs."""
-        leased = await self._leases.take(spec.name)
+        await self._leases.take(spec)
+        leased = self._leases.holds(spec.name)
         checkpoints, end = await self._store.checkpoints(), await self._store.last_position()
         await self._warn_of_names([spec], checkpoints, end)
         subscription = await self._subscribe(spec, checkpoints, end)
@@ -330,11 +343,12 @@ class HandlerHost:
             each.live and not each.requests and self.router.checkpoint(each) >= end for each in subscriptions
         )
 
-    async def infos(self) -> list[HandlerInfo]:
+    async def infos(self, *, partitions: bool) -> list[HandlerInfo]:
         """See `ActorSystem.handlers`."""
         ours = {each.name: each for each in self.subscriptions}
-        found = await self._control.handlers()
-        return [self._as_it_is(info, ours[info.name]) if info.name in ours else info for info in found]
+        found = await self._control.handlers(partitions=True)
+        now = [self._as_it_is(info, ours[info.name]) if info.name in ours else info for info in found]
+        return now if partitions else grouped(now)
 
     def _as_it_is(self, info: HandlerInfo, subscription: Subscription) -> HandlerInfo:
         """The stored information of a handler, updated with this process's own."""

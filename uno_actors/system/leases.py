@@ -13,7 +13,10 @@ from uno_actors.clock import Clock, Timer
 from uno_actors.cluster.announcement import Announcement
 from uno_actors.handlers.balancing import ROLE, preferred_holders
 from uno_actors.handlers.control import HandlerControl
+from uno_actors.handlers.layouts import runs_otherwise
+from uno_actors.handlers.partitions import first_position
 from uno_actors.handlers.requests import Requests
+from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscription import NO_LEASE, Subscription
 from uno_actors.logs import get_logger
 from uno_actors.store.port import EventStore, Lease
@@ -40,6 +43,7 @@ class Leases:
         give_requests: Passes a handler the operators' requests, a mapping by handler name.
         dispatched: Returns the position up to which events were dispatched to handlers of this priority.
         save: Writes the checkpoints of this process's handlers.
+        begun: Called with a handler that was taken over, and the checkpoints by name.
         on_lost: Called with the name of a handler that another process runs now.
         name: Name of the system in logs.
 
@@ -59,6 +63,7 @@ class Leases:
         give_requests: Callable[[Subscription, Mapping[str, Requests]], None],
         dispatched: Callable[[Subscription], int],
         save: Callable[[], Awaitable[None]],
+        begun: Callable[[Subscription, dict[str, int]], Awaitable[None]],
         on_lost: Callable[[str], object],
         name: str,
     ) -> None:
@@ -71,6 +76,7 @@ class Leases:
         self._give_requests = give_requests
         self._dispatched = dispatched
         self._save = save
+        self._begun = begun
         self._on_lost = on_lost
         self._leases: dict[str, Lease] = {}
         self.writes = asyncio.Lock()
@@ -84,14 +90,20 @@ class Leases:
         if announcement is not None:
             announcement.when_changed(self._see)
 
-    async def take(self, name: str) -> bool:
-        """Try to take the lease of a handler. Return whether this process now holds it."""
-        if not self._is_for_handlers:
-            return False
-        lease = await self._store.lease(name)
-        if lease is not None:
-            self._hold(name, lease)
-        return lease is not None
+    async def take(self, *specs: HandlerSpec) -> None:
+        """Try to take the leases of handlers; `holds` says which of them this process has now."""
+        if not self._is_for_handlers or not specs:
+            return
+        checkpoints = await self._store.checkpoints()
+        known: dict[str, bool] = {}
+        for spec in specs:
+            lease = await self._store.lease(spec.name)
+            if lease is None:
+                continue
+            if await runs_otherwise(self._store, spec, checkpoints, known):
+                await lease.release()
+            else:
+                self._hold(spec.name, lease)
 
     def holds(self, name: str) -> bool:
         """Whether this process holds the lease and has not lost it."""
@@ -238,14 +250,18 @@ class Leases:
             return
         try:
             checkpoints, requests = await self._store.checkpoints(), await self._control.requests()
+            if await runs_otherwise(self._store, subscription.spec, checkpoints, {}):
+                return
             if subscription.state == "standby" and not self._is_closed:  # it was not stopped in the meantime
-                subscription.take_over(checkpoints.get(name, subscription.progress.position))
+                position = first_position(subscription.spec, checkpoints)
+                subscription.take_over(subscription.progress.position if position is None else position)
                 self._give_requests(subscription, requests)
                 self._hold(name, lease)
                 subscription.lease = lease
                 self._free_since.pop(name, None)
                 if not self._is_ours(name):
                     self._kept.add(name)
+                await self._begun(subscription, checkpoints)
                 self._log.info(
                     "handler taken over", handler=subscription.name, position=subscription.progress.position
                 )

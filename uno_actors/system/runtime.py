@@ -29,6 +29,7 @@ from uno_actors.errors import (
     UnknownSupervisor,
 )
 from uno_actors.handlers.child import HandlerChild
+from uno_actors.handlers.partitions import named
 from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscription import Subscription
@@ -168,11 +169,14 @@ class Runtime:
 
     async def unsubscribe(self, name: str) -> None:
         """See `ActorSystem.unsubscribe`."""
+        known = [each.name for each in self.handlers.subscriptions]
+        meant = named(name, known)
+        if not meant:
+            raise UnknownHandler(name, known)
         for supervisor in self._supervisors.values():
-            if isinstance(supervisor.children.get(name), HandlerChild):
-                await supervisor.drop_children([name])
-                return
-        raise UnknownHandler(name, [each.name for each in self.handlers.subscriptions])
+            here = [each for each in meant if isinstance(supervisor.children.get(each), HandlerChild)]
+            if here:
+                await supervisor.drop_children(here)
 
     # --- the tree ---
 

@@ -42,6 +42,7 @@ from uno_actors.errors import (
 )
 from uno_actors.forks import on_fork
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
+from uno_actors.handlers.partitions import partitions_of
 from uno_actors.handlers.projection import published_view
 from uno_actors.handlers.spec import HandlerSpec, Start
 from uno_actors.handlers.view import KeepsView, PublishedView
@@ -58,7 +59,7 @@ from uno_actors.supervision.spec import ChildSpec, Supervisor
 from uno_actors.system.runtime import Runtime
 from uno_actors.system.statistics import SystemStatistics
 from uno_actors.system.supervisor_ref import SupervisorRef
-from uno_actors.system.tree import assign, check_unique, handlers_in
+from uno_actors.system.tree import assign, check_unique, handler_names, handlers_in
 from uno_actors.tasks import begin, end_of
 
 A = TypeVar("A", bound=PykkaActor)
@@ -426,13 +427,16 @@ class ActorSystem:
         check_duration("timeout", timeout, zero=True)
         await self._running().settled(timeout)
 
-    async def handlers(self) -> list[HandlerInfo]:
+    async def handlers(self, *, partitions: bool = False) -> list[HandlerInfo]:
         """The state of every handler that has run on the store, in this or another process, sorted by name.
+
+        Args:
+            partitions: Whether to return each partition of a partitioned handler by itself.
 
         Raises:
             SystemNotRunning: The system was not started, or has stopped.
         """
-        return await self._running().handlers.infos()
+        return await self._running().handlers.infos(partitions=partitions)
 
     async def pause(self, name: str) -> None:
         """Pause a handler until it is resumed. The pause applies in every process and survives restarts.
@@ -672,9 +676,10 @@ class ActorSystem:
         if self._state != "not started":
             raise SystemNotRunning(self.name, f"{self._state} and takes no more handlers")
         default, *others = self._supervised
-        taken = [other.name for supervisor in self._supervised for other in handlers_in(supervisor)]
-        check_unique("handlers", [spec.name, *taken])
-        default = replace(default, children=(*default.children, ChildSpec(spec, spec.name)))
+        taken = [other for supervisor in self._supervised for other in handlers_in(supervisor)]
+        check_unique("handlers", handler_names([spec, *taken]))
+        added = [ChildSpec(part, part.name) for part in partitions_of(spec)]
+        default = replace(default, children=(*default.children, *added))
         self._supervised = [default, *others]
 
     async def _on_its_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:

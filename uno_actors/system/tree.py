@@ -9,6 +9,7 @@ from uno_actors.errors import (
     InvalidHandler,
     InvalidSupervisor,
 )
+from uno_actors.handlers.partitions import partitions_of, whole_name
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscribe import gather, handler_registry, is_same_target
 from uno_actors.supervision.spec import ChildSpec, Supervisor, to_child_spec
@@ -45,7 +46,7 @@ def resolve_child(child: Any) -> list[ChildSpec]:
     for handler in handlers:
         attempts = spec.max_attempts or handler.max_attempts
         named = replace(handler, name=spec.name or handler.name, max_attempts=attempts)
-        specs.append(replace(spec, run=named, name=named.name))
+        specs += [replace(spec, run=part, name=part.name) for part in partitions_of(named)]
     return specs
 
 
@@ -77,11 +78,17 @@ def assign(handlers: Iterable[object] | None, supervisors: Sequence[Supervisor])
         for spec in gather(handler_registry.values() if others is None else others)
         if spec.name in explicit or not any(is_same_target(spec.target, other.target) for other in taken)
     ]
-    check_unique("handlers", [spec.name for spec in (*taken, *free)])
-    default = Supervisor(DEFAULT_SUPERVISOR, [ChildSpec(spec, spec.name) for spec in free], max_restarts=None)
+    check_unique("handlers", handler_names([*taken, *free]))
+    children = [ChildSpec(part, part.name) for spec in free for part in partitions_of(spec)]
+    default = Supervisor(DEFAULT_SUPERVISOR, children, max_restarts=None)
     tree = [default, *given]
     check_unique("supervisors", [below.name for supervisor in tree for below in supervisors_in(supervisor)])
     return tree
+
+
+def handler_names(specs: Iterable[HandlerSpec]) -> list[str]:
+    """The names that users have given, each partitioned handler once."""
+    return [whole_name(spec.name) for spec in specs if spec.partition in (None, 1)]
 
 
 def check_unique(what: str, names: Sequence[str]) -> None:

@@ -1,0 +1,84 @@
+"""Partitioned handlers: one handler as several subscriptions, each for a part of the aggregates.
+
+Each partition has a lease, a checkpoint, dead letters and an order of its own, so that several nodes run one handler.
+All events of one aggregate belong to one partition, and the partition handles them in log order. A process manager is
+partitioned by process instead. An event that belongs to no aggregate goes by its correlation id.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from uno_actors.domain.events import DomainEvent
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.shards import shard_of_key
+from uno_actors.store.codec import Record
+from uno_actors.store.handler_names import partition_in, partition_name
+
+
+def partitions_of(spec: HandlerSpec) -> tuple[HandlerSpec, ...]:
+    """The specifications of all partitions of a handler; the handler itself if it is not partitioned."""
+    count = spec.partitions
+    if not count or spec.partition is not None:
+        return (spec,)
+    return tuple(spec.of_partition(number, count) for number in range(1, count + 1))
+
+
+def shard_of_event(keys: Any, record: Record, decode: Callable[[], DomainEvent]) -> int:
+    """The shard of an event for a partitioned handler.
+
+    Args:
+        keys: The target of the handler: a process manager's has a method ``process_of``.
+        record: The event as recorded.
+        decode: Returns the event; it may raise, then the event goes by its record.
+    """
+    process_of = getattr(keys, "process_of", None)
+    if process_of is not None:
+        try:
+            key = process_of(record, decode)
+        except Exception:  # noqa: BLE001 - the handler will fail with it, in one of its partitions
+            key = None
+        return shard_of_key("", key or record.correlation_id or record.event_id)
+    if record.aggregate_id is not None:
+        return shard_of_key(record.aggregate_type or "", record.aggregate_id)
+    return shard_of_key("", record.correlation_id or record.event_id)
+
+
+def named(name: str, known: Iterable[str]) -> list[str]:
+    """Those of the ``known`` handlers that ``name`` means: the one of this name, and all partitions of it."""
+    return [each for each in known if each == name or whole_name(each) == name]
+
+
+def whole_name(name: str) -> str:
+    """The name of the handler to which a partition belongs; ``name`` itself if it is not one of a partition."""
+    found = partition_in(name)
+    return name if found is None else found[0]
+
+
+def other_layouts(spec: HandlerSpec, names: Iterable[str]) -> list[str]:
+    """Those of ``names`` under which the same handler has run with another number of partitions."""
+    whole = whole_name(spec.name)
+    count = spec.partitions if spec.partition is not None else 0
+    return [
+        name
+        for name in names
+        if whole_name(name) == whole and (0 if (part := partition_in(name)) is None else part[2]) != count
+    ]
+
+
+def names_of(spec: HandlerSpec) -> list[str]:
+    """The names of all partitions of the handler that ``spec`` is a partition of; its own if it is none."""
+    if spec.partition is None:
+        return [spec.name]
+    whole = whole_name(spec.name)
+    return [partition_name(whole, number, spec.partitions) for number in range(1, spec.partitions + 1)]
+
+
+def first_position(spec: HandlerSpec, checkpoints: Mapping[str, int]) -> int | None:
+    """The position after which a handler continues that has run with another number of partitions.
+
+    It is the earliest of all its checkpoints, so that no event is left out; some may be handled again.
+    """
+    found = [
+        checkpoints[name] for name in (spec.name, *other_layouts(spec, checkpoints)) if name in checkpoints
+    ]
+    return min(found, default=None)
