@@ -25,7 +25,9 @@ from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.store.membership import Member
 from uno_actors.store.records import StoredRecord
 from uno_stores import InMemoryEventStore
+from uno_stores.file_leases import FileLeases
 from uno_stores.lmdb import LmdbEventStore
+from uno_stores.node_files import NodeDirectory
 from uno_stores.sql import DatabaseEventStore
 from uno_stores.sql.notifications import Wire
 
@@ -135,6 +137,44 @@ def lease_statements_overlap(store: DatabaseEventStore, begun: asyncio.Event) ->
 async def leases_are_renewed(store: DatabaseEventStore) -> None:
     """The time to renew the leases has come."""
     await _wire(store).leases.renew()
+
+
+def leases_are_overdue(store: DatabaseEventStore) -> None:
+    """The store believes that its leases should have been renewed long ago."""
+    _wire(store).leases._renew_at = 0.0
+
+
+def statements_of_kept_connection(store: DatabaseEventStore) -> list[object]:
+    """The statements that the store sends by the connection kept to PostgreSQL from now on."""
+    wire = _wire(store)
+    ask, asked = wire.ask, []
+
+    async def noted(statement: Any, *args: Any) -> Any:
+        asked.append(statement)
+        return await ask(statement, *args)
+
+    wire.ask = noted  # type: ignore[method-assign, assignment]
+    return asked
+
+
+def holder_stops_beating(store: DatabaseEventStore) -> str:
+    """The process does not show any more that it works, and believes that it does; returns its file's name."""
+    files = store._leases.files
+    assert files is not None, "only SQLite has them"
+    files.stop()
+    files._is_closed = False
+    return files._ours
+
+
+def holder_beats(leases: FileLeases, nodes: NodeDirectory, seconds: float) -> None:
+    """The time to beat has come; a holder of no name and no lock does not beat."""
+    if leases.held or leases._locked:
+        nodes.made(leases._ours, seconds).beat()
+
+
+async def holder_checks(leases: FileLeases) -> None:
+    """The time to look for lost names has come."""
+    await leases._check()
 
 
 def lease_file_is_forgotten(store: DatabaseEventStore, name: str) -> None:

@@ -15,8 +15,9 @@ import pytest
 
 from tests import bank
 from tests.bank import BankStore
-from tests.cluster.load import Load, see_only_some
-from tests.cluster.nodes import all_see, an_id_owned_by, id_of, node, nodes_on, system_on
+from tests.cluster.faults import node, runtime_ends, see_only_some
+from tests.cluster.load import Load
+from tests.cluster.nodes import all_see, an_id_owned_by, id_of, nodes_on, system_on
 from tests.machine import patience
 from tests.test_hung_nodes import one_hangs_and_moves_nothing
 from tests.waiting import ManualClock, turns, until
@@ -741,7 +742,7 @@ async def test_16_a_nodes_death_loses_nothing_and_doubles_nothing(seed: int) -> 
             network.kill(id_of(victim))
             node(victim).announcement.close()
             if chance.random() < 0.5:
-                victim._running().close()  # what it had not yet recorded ends with it
+                runtime_ends(victim)  # what it had not yet recorded ends with it
             store.gate.set()
         goal = len(load.acknowledged) + 100
         while len(load.acknowledged) < goal:

@@ -108,3 +108,74 @@ def test_tests_leave_private_names_of_ours_alone(path: Path) -> None:
 )
 def test_a_private_name_is_found_however_it_is_touched(source: str, names: list[str]) -> None:
     assert [found.split(": ")[1] for found in touched(source)] == names
+
+
+# --- tasks -------------------------------------------------------------------------------------------------
+
+MAY_MAKE_TASKS = {"uno_actors/tasks.py", "uno_actors/actors/loop_thread.py", "uno_actors/testing/contract"}
+"""Where tasks are made in other ways: in the one module for it, on the loop of another thread (from a coroutine that
+begins `surely`), and by the programs of the contract's checks."""
+
+MAKERS = {"create_task", "ensure_future", "run_coroutine_threadsafe", "TaskGroup", "Task"}
+"""They make tasks by the program's task factory, or take no first step when they are cancelled before."""
+
+MAKERS_OF_COROUTINES = {"gather", "shield", "wait_for"}
+"""They do so too when they get a coroutine instead of a task."""
+
+
+def tasks_made(source: str) -> list[int]:
+    """The lines of ``source`` that make a task other than by `uno_actors.tasks.begin`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)) if name in MAKERS:
+                found.append(node.lineno)
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="asyncio"), attr=name), args=[first, *rest]
+            ) if name in MAKERS_OF_COROUTINES and any(map(_makes_coroutines, [first, *rest])):
+                found.append(node.lineno)
+    return found
+
+
+def _makes_coroutines(argument: ast.expr) -> bool:
+    """Whether it calls something other than `begin`."""
+    calls = [node for node in ast.walk(argument) if isinstance(node, ast.Call)]
+    return bool(calls) and ast.unparse(calls[0].func) != "begin"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for place in SOURCES
+        for path in sorted(place.rglob("*.py"))
+        if not path.relative_to(ROOT).as_posix().startswith(tuple(MAY_MAKE_TASKS))
+    ],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_the_library_makes_its_tasks_in_one_way(path: Path) -> None:
+    remedy = (
+        "use uno_actors.tasks.begin, so that callers get an answer with every task factory and cancellation"
+    )
+    assert tasks_made(path.read_text(encoding="utf-8")) == [], remedy
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("loop.create_task(work())", [1]),
+        ("\nasyncio.ensure_future(work)", [2]),
+        ("asyncio.get_running_loop().create_task(work(), name='x')", [1]),
+        ("asyncio.Task(work(), loop=loop)", [1]),
+        ("asyncio.run_coroutine_threadsafe(work(), loop)", [1]),
+        ("asyncio.gather(*[work(n) for n in range(3)])", [1]),
+        ("asyncio.shield(self.work())", [1]),
+        ("asyncio.shield(begin(loop, self.work()))", []),
+        ("asyncio.shield(self._end)", []),
+        ("asyncio.gather(*tasks, return_exceptions=True)", []),
+        ("begin(loop, work(), name='x')", []),
+        ("task: asyncio.Task[None] = begin(loop, work())", []),
+    ],
+)
+def test_a_task_is_found_however_it_is_made(source: str, lines: list[int]) -> None:
+    assert tasks_made(source) == lines

@@ -52,7 +52,7 @@ class Item(BaseModel):
     colour: Colour = Colour.RED
     lines: tuple[Line, ...] = ()
     parent: "Item | None" = None
-    _secret: set[int] = PrivateAttr(default_factory=set)
+    _unshown: set[int] = PrivateAttr(default_factory=set)
 
     @field_validator("colour")
     @classmethod
@@ -149,10 +149,10 @@ def test_a_time_that_pydantic_has_read_comes_back() -> None:
 
 def test_models_and_dataclasses_come_back_complete() -> None:
     item = Item(lines=(Line("a", [Money(Decimal("1.50"))], Place(1, Decimal(2))),), unheard=[Decimal(3)])  # type: ignore[call-arg]
-    item._secret.add(7)
+    item._unshown.add(7)
     found = through_bytes({"key": [item, Item()]})["key"]
     assert found == [item, Item()]
-    assert found[0]._secret == {7}
+    assert found[0]._unshown == {7}
     assert found[0].model_fields_set == item.model_fields_set == {"lines", "unheard"}
     assert type(found[0].lines[0].at) is Place
     assert type(found[0].unheard[0]) is Decimal

@@ -21,6 +21,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from uno_actors.errors import UnoError
+from uno_actors.tasks import begin
 from uno_stores.node_files import NodeDirectory, State
 
 LEASE_TIME = 10.0
@@ -234,7 +235,7 @@ class FileLeases:
 
     def run(self, errand: Coroutine[Any, Any, None]) -> None:
         """Run ``errand``, whose result has no caller, unless the leases are closed first."""
-        task = asyncio.get_running_loop().create_task(errand, name="leases")
+        task = begin(asyncio.get_running_loop(), errand, name="leases")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

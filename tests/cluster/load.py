@@ -6,9 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from tests.bank import Account, BankStore, Credit
-from tests.cluster.nodes import node
 from uno_actors import ActorSystem
-from uno_actors.cluster.placement import Placement
 from uno_actors.store.codec import StreamId
 
 
@@ -65,12 +63,3 @@ class Load:
         assert self.acknowledged.items() <= recorded.items()
         if all_acknowledged:
             assert recorded.keys() == self.acknowledged.keys()
-
-
-def see_only_some(systems: Sequence[ActorSystem], chance: random.Random) -> None:
-    """Give each node another view of the members: any of them, but at least one."""
-    for system in systems:
-        its = node(system)
-        members = its.announcement.members
-        its._outgoing.placement = Placement(chance.sample(members, chance.randint(1, len(members))))
-        its._owners.clear()

@@ -5,10 +5,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from tests.bank import Account
+from tests.cluster.faults import node
 from tests.waiting import until
 from uno_actors import ActorSystem, EventStore
 from uno_actors.cluster.links.memory import MemoryNetwork
-from uno_actors.cluster.node import Node
 from uno_actors.cluster.settings import Cluster
 
 
@@ -29,12 +29,6 @@ async def nodes_on(
         ]
         await all_see(systems)
         yield systems
-
-
-def node(system: ActorSystem) -> Node:
-    found = system._running().node
-    assert found is not None
-    return found
 
 
 def id_of(system: ActorSystem) -> str:

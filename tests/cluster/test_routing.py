@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from tests.bank import Account, Balance, BankStore, Credit, CreditAndExit, CreditAndFail, Credited, Debit
-from tests.cluster.nodes import an_id_owned_by, id_of, ids_owned_by, node, nodes_on, system_on
+from tests.cluster.faults import (
+    aggregates_are_now,
+    leave,
+    members_seem,
+    node,
+    placement,
+    requests_served,
+    store_lags,
+)
+from tests.cluster.nodes import an_id_owned_by, id_of, ids_owned_by, nodes_on, system_on
 from tests.waiting import ManualClock, turns, until
 from uno_actors import (
     Actor,
@@ -30,9 +39,7 @@ from uno_actors import (
 )
 from uno_actors.cluster.links.memory import MemoryNetwork
 from uno_actors.cluster.placement import Placement
-from uno_actors.cluster.wire import Request
 from uno_actors.store.codec import StreamId
-from uno_actors.store.membership import Member
 
 
 async def test_a_command_is_handled_by_the_owner_of_its_aggregate() -> None:
@@ -341,14 +348,7 @@ async def test_the_time_of_an_ask_continues_across_the_hop() -> None:
     store, network = BankStore(), MemoryNetwork()
     async with nodes_on(store, network, "ab") as (a, b):
         clerk = await a.spawn(Clerk, a, an_id_owned_by(b))
-        requests: list[Request] = []
-        serve = node(b)._names.command
-
-        def noting(request: Request) -> Command[Any]:
-            requests.append(request)
-            return serve(request)
-
-        node(b)._names.command = noting  # type: ignore[method-assign]
+        requests = requests_served(b)
         assert await clerk.ask("go", block=False, timeout=7.0) == 1
         assert 6 < requests[0].seconds <= 7
         assert await a.aggregate(Account, an_id_owned_by(b)).ask(Credit(amount=1)) == 2
@@ -358,14 +358,7 @@ async def test_the_time_of_an_ask_continues_across_the_hop() -> None:
 async def test_a_command_that_is_sent_again_has_the_time_that_is_left() -> None:
     store, network, clock = BankStore(), MemoryNetwork(notice=1), ManualClock()
     async with nodes_on(store, network, "abc", clock=clock) as (a, b, c):
-        requests: list[Request] = []
-        serve = node(c)._names.command
-
-        def noting(request: Request) -> Command[Any]:
-            requests.append(request)
-            return serve(request)
-
-        node(c)._names.command = noting  # type: ignore[method-assign]
+        requests = requests_served(c)
         account = next(
             name
             for name in ids_owned_by(b, 50)
@@ -432,15 +425,14 @@ async def test_a_node_that_leaves_is_not_chosen_any_more_and_serves_those_who_ha
     store, network = BankStore(), MemoryNetwork()
     async with nodes_on(store, network, "abc") as (a, b, c):
         account = an_id_owned_by(b)
-        late = node(c)._outgoing.placement
-        await b._running()._leave()
+        late = placement(c)
+        await leave(b)
         assert [member.leaving for member in a.cluster.members()] == [False, True, False]
         assert (owner := a.cluster.owner(Account, account)) is not None
         assert owner.id != id_of(b)
         assert await a.aggregate(Account, account).ask(Credit(amount=1)) == 1
         assert b.cluster.statistics().served == 0
-        node(c)._outgoing.placement = late
-        node(c)._owners.clear()
+        members_seem(c, late)
         assert await c.aggregate(Account, account).ask(Credit(amount=1)) == 2
         assert b.cluster.statistics().served == 1
 
@@ -449,7 +441,7 @@ async def test_a_node_that_leaves_and_reaches_no_other_is_seen_to_leave_in_the_s
     store, network, clock = BankStore(), MemoryNetwork(notice=1), ManualClock()
     async with nodes_on(store, network, "ab", clock=clock) as (a, b):
         network.cut(id_of(a), id_of(b))
-        leaving = asyncio.ensure_future(b._running()._leave())
+        leaving = asyncio.ensure_future(leave(b))
         await until(lambda: [member.leaving for member in a.cluster.members()] == [False, True])
         begun = clock.now
         await clock.advance_until(leaving.done)
@@ -460,18 +452,11 @@ async def test_a_node_that_leaves_and_reaches_no_other_is_seen_to_leave_in_the_s
 async def test_the_other_nodes_hear_from_a_leaving_node_itself_before_their_store_says_so() -> None:
     store, network, clock = BankStore(), MemoryNetwork(), ManualClock()
     async with nodes_on(store, network, "ab", clock=clock) as (a, b):
-        membership = node(b).announcement._membership
-        before = node(b).announcement.member
-
-        async def lags(member: Member) -> tuple[Member, ...]:
-            return await type(membership).announce(membership, before)
-
-        membership.announce = lags  # type: ignore[method-assign]
-        await b._running()._leave()
-        node(a).announcement.refresh()
-        await turns()
-        assert [member.leaving for member in a.cluster.members()] == [False, True]
-        del membership.announce  # type: ignore[method-assign]
+        with store_lags(node(b).announcement):
+            await leave(b)
+            node(a).announcement.refresh()
+            await turns()
+            assert [member.leaving for member in a.cluster.members()] == [False, True]
 
 
 async def test_the_last_node_handles_its_own_commands_while_it_leaves() -> None:
@@ -520,7 +505,7 @@ async def test_a_node_that_has_refused_a_command_is_asked_again_when_the_members
         waits = asyncio.ensure_future(new.aggregate(NewShop, "x").ask(Modern()))
         await until(lambda: new.cluster.statistics().homeless == 1)
         assert new.cluster.statistics().sent == 1
-        old._types["Shop"] = NewShop
+        aggregates_are_now(old, "Shop", NewShop)
         node(old).announcement.change(capacity=2.0)
         assert await waits == 1
 

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_links import Node, Place, Sent, never, unknown
 
+from tests.cluster.faults import caller_of, has_published_all, hosts_of, is_connected, node_is_deaf
 from tests.machine import patience
 from tests.waiting import ManualClock, until
 from uno_actors import LinkUnavailable
@@ -111,7 +112,7 @@ async def test_unequal_versions_are_refused_and_both_are_named(
     sent = a.send(b, b"1")
     if not isinstance(link, StreamLink):
         await asyncio.sleep(0)
-        await until(lambda: not a.link._peers[b.address].waiting)  # type: ignore[attr-defined]
+        await until(lambda: has_published_all(a.link, b.address))
         monkeypatch.setattr(nats, "PROTOCOL", 1)
     reason = never(await sent.end())
     assert wanted in reason
@@ -201,7 +202,7 @@ async def test_a_stranger_that_says_nothing_or_trickles_is_hung_up_on(place: Pla
     where = b.address.removeprefix("tcp://").partition("#")[0].rpartition(":")
     streams = [await asyncio.open_connection(where[0], int(where[2])) for _ in range(2)]
     ended = [asyncio.ensure_future(reader.read()) for reader, _ in streams]
-    await until(lambda: len(b.link._hosts) == 2)  # type: ignore[attr-defined]
+    await until(lambda: len(hosts_of(b.link)) == 2)
     for _ in range(6):
         streams[1][1].write(b"\0")
         await asyncio.sleep(0.01)
@@ -285,7 +286,7 @@ async def test_a_node_that_was_cut_off_without_a_word_is_noticed_within_the_ttl(
     assert clock.now - cut <= 4.0
     assert "nothing was heard" in unknown(sent.outcome)
     unknown(await later.end())
-    await until(lambda: not b.link._hosts)  # type: ignore[attr-defined]
+    await until(lambda: not hosts_of(b.link))
     clock.advance(1.0)
     never(await _advanced(clock, a.send(address, b"3")))
     assert b.served == [b"1"]
@@ -321,7 +322,7 @@ async def test_a_node_that_reads_slowly_holds_up_what_is_sent_and_what_was_not_s
     """Half of the requests wait behind a peer that does not read; they end in time, and are not served later."""
     a, b = await place.node("a"), await place.node("b")
     assert await a.ask(b, b"12") == b"21"
-    (host,) = b.link._hosts  # type: ignore[attr-defined]
+    (host,) = hosts_of(b.link)
     assert host.transport is not None
     host.transport.pause_reading()
     b.served.clear()
@@ -344,10 +345,11 @@ async def test_a_caller_that_does_not_read_its_answers_is_served_no_more(place: 
     a, b = await place.node("a"), await place.node("b")
     b.serve = lambda body, answer: answer(bytes(1_000_000))
     assert isinstance(await a.ask(b, b"first"), bytes)
-    connection = a.link._peers[b.address].connection  # type: ignore[attr-defined]
+    connection = caller_of(a.link, b.address)
+    assert connection.transport is not None
     connection.transport.pause_reading()
     sent = [a.send(b, bytes(100_000)) for _ in range(100)]
-    (host,) = b.link._hosts  # type: ignore[attr-defined]
+    (host,) = hosts_of(b.link)
     await until(lambda: host.is_paused)
     await asyncio.sleep(0.05)
     assert len(b.served) < 80
@@ -388,7 +390,7 @@ async def test_closing_while_connecting_ends_the_requests_and_leaves_nothing_beh
         never(each.outcome)
     await asyncio.sleep(0.05)
     assert b.served == []
-    await until(lambda: not b.link._hosts)  # type: ignore[attr-defined]
+    await until(lambda: not hosts_of(b.link))
 
 
 @pytest.mark.parametrize("place", ["unix", "tcp"], indirect=True)
@@ -603,7 +605,7 @@ async def test_a_node_without_tls_and_one_with_it_do_not_talk(place: Place) -> N
         ({"key": "nowhere.pem"}, "the file of `key`, .*nowhere.pem, cannot be read"),
         ({"authority": "text"}, "the file of `authority`, .*text, is not a PEM file"),
         ({"authority": "key"}, "the file of `authority`, .*, has no certificate"),
-        ({"key": "other"}, "are no certificate and its key"),
+        ({"key": "other"}, "are not a certificate and its key"),
         ({"key": "encrypted"}, "not encrypted"),
     ],
     ids=["no certificate", "no key", "text", "wrong kind", "foreign key", "encrypted"],
@@ -768,7 +770,7 @@ async def test_requests_end_when_the_connection_to_nats_is_lost_and_go_on_when_i
         assert "lost its connection" in never(await a.ask(b, b"2"))
         own_nats_server.start()
         b.serve = lambda body, answer: answer(b"again")
-        await until(lambda: a.link._client.is_connected and b.link._client.is_connected)  # type: ignore[attr-defined]
+        await until(lambda: is_connected(a.link) and is_connected(b.link))
         while (outcome := await a.ask(b, b"3")) != b"again":
             never(outcome)
             await asyncio.sleep(0.01)
@@ -786,12 +788,7 @@ async def test_a_node_behind_nats_that_hangs_is_noticed_within_the_ttl(nats_serv
             clock.advance(1.0)
             await asyncio.sleep(0.02)
         assert not sent.outcomes
-
-        async def deaf(message: Any) -> None:
-            pass
-
-        for subscription in b.link._client._subs.values():  # type: ignore[attr-defined]
-            subscription._cb = deaf
+        node_is_deaf(b.link)
         began = clock.now
         while not sent.outcomes:
             clock.advance(0.5)

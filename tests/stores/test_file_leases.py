@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.faults import holder_beats, holder_checks
 from tests.stores.test_lmdb_processes import line, program, tell
 from tests.waiting import until
 from uno_actors import open_store
@@ -110,8 +111,7 @@ class Holder:
             self.hangs = False
         if self.hangs:
             return
-        if leases.held or leases._locked:
-            self.nodes.made(leases._ours, 9.0).beat()
+        holder_beats(leases, self.nodes, 9.0)
         if what == "take":
             if self.lost:
                 await leases.release("mail")
@@ -120,7 +120,7 @@ class Holder:
         elif what == "release":
             await leases.release("mail")
             self.lost = False
-        await leases._check()
+        await holder_checks(leases)
 
     def acts(self) -> bool:
         """Whether what it writes is accepted."""

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tests.bank import Account, Credit, Credited, credited
-from tests.faults import kept_connection_is_lost, lease_file_is_forgotten
+from tests.faults import holder_stops_beating, kept_connection_is_lost, lease_file_is_forgotten
 from tests.machine import patience
 from tests.pooler import pooled
 from tests.postgres import postgres
@@ -87,11 +87,7 @@ async def cut_off(store: DatabaseEventStore, url: str) -> None:
         path = url.partition("///")[2]
         # As any code of the process does that reads the file: to close it ends the locks on it.
         await asyncio.to_thread(Path(path + "-leases").read_bytes)
-        files = store._leases.files
-        assert files is not None
-        files.stop()  # it beats no more
-        files._is_closed = False
-        await asyncio.to_thread(Path(path + "-nodes", files._ours).unlink)
+        await asyncio.to_thread(Path(path + "-nodes", holder_stops_beating(store)).unlink)
     else:
         await kept_connection_is_lost(store)
 

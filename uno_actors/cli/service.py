@@ -19,6 +19,7 @@ from uno_actors.config.reader import Config, load
 from uno_actors.errors import SupervisorGaveUp, UnoError, describe
 from uno_actors.logs import get_logger, write_logs
 from uno_actors.system.system import ActorSystem
+from uno_actors.tasks import begin
 
 STOPPED = 0
 GAVE_UP = 3
@@ -107,9 +108,10 @@ class Service:
             return await self._until_it_ends()
 
     async def _until_it_ends(self) -> int:
-        ended = asyncio.ensure_future(self._system.wait_stopped())
-        told = asyncio.ensure_future(self._must_stop.wait())
-        reloading = asyncio.ensure_future(self._keep_reloading())
+        loop = asyncio.get_running_loop()
+        ended = begin(loop, self._system.wait_stopped())
+        told = begin(loop, self._must_stop.wait())
+        reloading = begin(loop, self._keep_reloading())
         await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
         told.cancel()
         reloading.cancel()

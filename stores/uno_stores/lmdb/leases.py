@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from uno_actors.errors import LeaseLost, StoreUnavailable
 from uno_actors.store.port import Lease
+from uno_actors.tasks import begin
 from uno_stores.file_leases import FileLeases, Row
 from uno_stores.guards import LeaseFile
 from uno_stores.lmdb.environment import Environment
@@ -112,7 +113,7 @@ class HeldLeases:
     async def take(self, name: str) -> Lease | None:
         """See `EventStore.lease`."""
         self._environment.check_files()
-        taking = asyncio.ensure_future(self._names.take(name))
+        taking = begin(asyncio.get_running_loop(), self._names.take(name))
         try:
             await asyncio.wait([taking])  # what is written is written, though the caller is cancelled
         except asyncio.CancelledError:

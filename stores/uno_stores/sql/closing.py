@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+from uno_actors.tasks import begin
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.engine import CLOSE_PATIENCE
 from uno_stores.sql.held_leases import HeldLeases
@@ -38,7 +39,7 @@ class Closing:
     async def wait(self) -> None:
         """Close everything; a second caller waits too, so that afterwards the database may be opened again."""
         if self._end is None:
-            self._end = asyncio.get_running_loop().create_task(self._let_go())
+            self._end = begin(asyncio.get_running_loop(), self._let_go())
         try:
             await asyncio.shield(self._end)
         except asyncio.CancelledError:  # there is no time to do it in good order

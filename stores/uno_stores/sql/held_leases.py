@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from uno_actors.errors import LeaseLost, StoreUnavailable
 from uno_actors.store.port import Lease
+from uno_actors.tasks import begin
 from uno_stores.file_leases import FileLeases, Row
 from uno_stores.node_files import NodeDirectory
 from uno_stores.sql.connections import Connections
@@ -56,7 +57,7 @@ class HeldLeases:
     async def take(self, name: str) -> Lease | None:
         """See `EventStore.lease`."""
         await self._tables.prepare()
-        taking = asyncio.ensure_future(self._take(name))
+        taking = begin(asyncio.get_running_loop(), self._take(name))
         try:
             await asyncio.wait([taking])  # to cancel it would end the connection, with all locks of leases
         except asyncio.CancelledError:
@@ -120,7 +121,7 @@ class HeldLeases:
             self._connections.place.leases.release(name)
         else:
             with contextlib.suppress(Exception):  # one that cannot be released ends by itself
-                await asyncio.shield(wire.leases.release(name))
+                await asyncio.shield(begin(asyncio.get_running_loop(), wire.leases.release(name)))
 
     def numbers(self) -> dict[str, int]:
         """How often each name was taken when this store took it: the fence. Lost leases are included."""

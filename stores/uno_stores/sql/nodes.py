@@ -1,7 +1,7 @@
 """Which nodes work on a database: rows with an end by the clock of PostgreSQL, or files beside an SQLite file."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from sqlalchemy import text
@@ -11,6 +11,7 @@ from uno_actors.clock import Clock
 from uno_actors.errors import StoreUnavailable, UnoError
 from uno_actors.store.member_codec import members_of, packed
 from uno_actors.store.membership import Member, Membership
+from uno_actors.tasks import begin
 from uno_stores.file_nodes import FileMembership
 from uno_stores.memory_nodes import MemoryMembership
 from uno_stores.node_files import NodeDirectory
@@ -96,12 +97,12 @@ class Nodes:
         connections.life.check()
         connections.check_file()
 
-    async def _kept(self, work: Awaitable[Any]) -> Any:
+    async def _kept(self, work: Coroutine[Any, Any, Any]) -> Any:
         """The result of ``work``, which is finished though its caller is cancelled.
 
         To cancel it would end the connection, with all locks of leases.
         """
-        task = asyncio.ensure_future(work)
+        task = begin(asyncio.get_running_loop(), work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.wait([task])
@@ -145,7 +146,7 @@ class ServerMembership(Membership):
         wire: Wire,
         tables: Tables,
         seconds: float,
-        kept: Callable[[Awaitable[Any]], Awaitable[Any]],
+        kept: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]],
     ) -> None:
         self._connections = connections
         self._wire = wire

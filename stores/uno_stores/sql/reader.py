@@ -10,6 +10,7 @@ from uno_actors.errors import CorruptRecord, StoreUnavailable
 from uno_actors.store.codec import StreamId
 from uno_actors.store.log_filter import LogFilter
 from uno_actors.store.records import PAGE, DeadLetter, Heading, Snapshot, StoredRecord
+from uno_actors.tasks import begin
 from uno_stores.sql import schema
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.leases import IS_LEASED
@@ -78,7 +79,7 @@ class Reader:
             if after_version >= end:
                 yield page
                 return
-            following = asyncio.ensure_future(self.stream_page(stream, after_version, size))
+            following = begin(asyncio.get_running_loop(), self.stream_page(stream, after_version, size))
             try:
                 await asyncio.sleep(0)  # a long stream must not block the event loop
                 yield page
@@ -171,8 +172,9 @@ class Reader:
         connections = self._connections
         connections.life.check()
         # A connection that is cancelled in the middle is lost, and with it a database in memory.
-        reading = asyncio.get_running_loop().create_task(
-            self._read_in_turn(statement, parameters, max(patience, connections.patience))
+        reading = begin(
+            asyncio.get_running_loop(),
+            self._read_in_turn(statement, parameters, max(patience, connections.patience)),
         )
         self.under_way.add(reading)
         reading.add_done_callback(self._has_read)

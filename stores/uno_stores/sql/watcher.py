@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from uno_actors.errors import UnoError
+from uno_actors.tasks import begin
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.log import LAST_POSITION
 from uno_stores.sql.notifications import Wire
@@ -62,7 +63,7 @@ class Watcher:
         if connections.life.closed or connections.place.alone or not (self.task is None or self.task.done()):
             return
         work = self._look_often() if connections.wire is None else self._listen(connections.wire)
-        self.task = asyncio.get_running_loop().create_task(work, name=f"watcher of {connections.url}")
+        self.task = begin(asyncio.get_running_loop(), work, name=f"watcher of {connections.url}")
 
     async def _look_often(self) -> None:
         while self._has_listeners():
@@ -95,7 +96,7 @@ class Watcher:
 
     def run(self, errand: Coroutine[Any, Any, None]) -> None:
         """Run ``errand``, whose result has no caller, unless the store is closed first."""
-        self.errands.add(task := asyncio.get_running_loop().create_task(errand))
+        self.errands.add(task := begin(asyncio.get_running_loop(), errand))
         task.add_done_callback(self.errands.discard)
 
     def announce(self, end: int) -> None:

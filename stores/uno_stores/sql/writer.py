@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from uno_actors.errors import OutcomeUnknown, StoreUnavailable, UnoError
 from uno_actors.store.records import Append, Appended
 from uno_actors.store_urls import without_password
+from uno_actors.tasks import begin
 from uno_stores.sql import schema
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.errors import OF_ONE, PASSING, InvalidSession, reason, trouble
@@ -72,7 +73,7 @@ class Writer:
         waiting = Waiting(job, loop.create_future())
         self.waiting.append(waiting)
         if self.task is None:
-            self.task = loop.create_task(self._write_all(), name=f"writer of {connections.url}")
+            self.task = begin(loop, self._write_all(), name=f"writer of {connections.url}")
         # A caller that is cancelled abandons the future, and the job is done all the same.
         return await waiting.future
 

@@ -60,7 +60,7 @@ class Certificates:
             context.load_cert_chain(self.certificate, self.key, password=_no_password)
         except (ssl.SSLError, ValueError) as error:
             reason = (
-                f"{self.certificate} and {self.key} are no certificate and its key: {error}. Give the certificate in"
+                f"{self.certificate} and {self.key} are not a certificate and its key: {error}. Give the certificate in"
                 " `certificate` and its own key, not encrypted, in `key`"
             )
             raise LinkUnavailable(address, reason) from error

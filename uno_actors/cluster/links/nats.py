@@ -1,7 +1,7 @@
 """The link over NATS, where nodes must not open ports: requests and answers are messages of its core.
 
-Each node subscribes to a subject of its own, and to one for answers. A server says at once that nobody listens at a
-subject, so a request to a node that has gone never arrives. While the connection to the servers is down, nothing is
+Each node subscribes to a subject of its own, and to one for answers. A server says at once that a subject has no
+subscriber, so a request to a node that has gone never arrives. While the connection to the servers is down, nothing is
 sent; the client would send it later, when its asker has long gone elsewhere.
 
 What a server lets pass is its own matter: user, password and TLS are those of the URL. With a secret, each message
