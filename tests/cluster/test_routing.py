@@ -525,3 +525,34 @@ async def test_a_node_whose_start_fails_is_gone_for_the_others() -> None:
             await system_on(store, network, "b", handlers=[CannotStart]).start()
         assert network.nodes() == [id_of(a)]
         await until(lambda: [member.name for member in a.cluster.members()] == [a.cluster.name])
+
+
+async def test_one_hot_aggregate_shows_no_conflict_also_while_the_nodes_start() -> None:
+    store, network = BankStore(), MemoryNetwork()
+    systems = [system_on(store, network, name) for name in "abc"]
+
+    async def client(system: ActorSystem) -> list[int]:
+        await system.start()
+        return [await system.aggregate(Account, "hot").ask(Credit(amount=1)) for _ in range(40)]
+
+    balances = await asyncio.gather(*map(client, systems))
+    assert sorted(balance for each in balances for balance in each) == list(range(1, 121))
+    late = [system.statistics().activations for system in systems]
+    await asyncio.gather(*[system.aggregate(Account, "hot").ask(Balance()) for system in systems])
+    assert [system.statistics().activations for system in systems] == late
+    for system in systems:
+        await system.stop()
+
+
+async def test_nodes_that_stop_all_at_once_answer_what_they_have_accepted() -> None:
+    store, network = BankStore(), MemoryNetwork()
+    async with nodes_on(store, network, "abc") as systems:
+        accounts = [an_id_owned_by(system) for system in systems]
+        asked = [
+            asyncio.ensure_future(system.aggregate(Account, account).ask(Credit(amount=1)))
+            for system in systems
+            for account in accounts
+        ]
+        await turns(1)
+        await asyncio.gather(*[system.stop() for system in systems])
+        assert sorted(await asyncio.gather(*asked)) == [1, 1, 1, 2, 2, 2, 3, 3, 3]
