@@ -217,7 +217,7 @@ class EventStore(EventFollowing):
 
     @property
     def directory(self) -> Path | None:
-        """A directory of the store on this machine, for the sockets of its nodes; ``None`` if it has none."""
+        """A directory beside the store for the sockets of its nodes, made by the first one; ``None`` if it has none."""
         return None
 
     def membership(self, seconds: float, clock: Clock) -> Membership | None:

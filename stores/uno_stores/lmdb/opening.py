@@ -19,6 +19,7 @@ PROGRAM = b"uno_actors"
 MAX_READERS = 1024
 LEASES = "leases.lock"
 NODES = "nodes"
+LINKS = "links"
 
 
 def turn_at(path: Path) -> WriteTurn:
@@ -45,7 +46,7 @@ def open_environment(path: Path, options: Options) -> tuple[lmdb.Environment, Da
     name = f"lmdb:{path}"
     data = path / "data.mdb"
     try:
-        ours = ("lock.mdb", LEASES, NODES, WRITER)
+        ours = ("lock.mdb", LEASES, NODES, LINKS, WRITER)
         if not data.exists() and (
             others := sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
         ):

@@ -31,10 +31,11 @@ that is not in use.
 
 Files in the directory: ``data.mdb``; ``lock.mdb``, LMDB's readers and its lock for writers; ``leases.lock``, a locked
 byte for each handler name that a process has leased, where earlier versions look for it; the directory ``nodes``, a
-file for each node that works on the store and for each holder of leases (`uno_stores.node_files`). All but the first
-mean nothing when no process runs. The process that writes holds a lock on the directory itself (``flock``; on Windows
-on a file ``writer.lock`` in it). If a file is removed or replaced while the store is open, commits are refused from
-then on, and reads within `uno_stores.lmdb.environment.LOOK_AT_FILES_EVERY` seconds.
+file for each node that works on the store and for each holder of leases (`uno_stores.node_files`); the directory
+``links``, the sockets of the nodes of a cluster. All but the first mean nothing when no process runs. The process that
+writes holds a lock on the directory itself (``flock``; on Windows on a file ``writer.lock`` in it). If a file is
+removed or replaced while the store is open, commits are refused from then on, and reads within
+`uno_stores.lmdb.environment.LOOK_AT_FILES_EVERY` seconds.
 
 The writer thread takes all waiting jobs, checks each request before its first put, commits once, and delivers the
 results with one wake-up of the event loop; jobs that arrive during the fsync form the next transaction.
@@ -83,7 +84,7 @@ from uno_stores.lmdb.jobs import (
     SaveSnapshots,
 )
 from uno_stores.lmdb.leases import HeldLeases
-from uno_stores.lmdb.opening import NODES
+from uno_stores.lmdb.opening import LINKS, NODES
 from uno_stores.lmdb.options import MAP_SIZE, MAX_EVENT_SIZE, Durability, Options, check_options
 from uno_stores.lmdb.statistics import LmdbStatistics, statistics
 from uno_stores.lmdb.watcher import Watcher
@@ -292,7 +293,7 @@ class LmdbEventStore(EventStore):
     @property
     @override
     def directory(self) -> Path:
-        return self.path
+        return self.path / LINKS
 
     def abandon(self, *, quiet: bool) -> None:
         """See `uno_stores.guards.Forkable`."""

@@ -25,6 +25,7 @@ A store may be used from one event loop after another. Connections that it made 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
@@ -348,6 +349,12 @@ class DatabaseEventStore(EventStore):
 
     def _lost_lease(self, name: str) -> None:
         self._leases.lose(name)
+
+    @property
+    @override
+    def directory(self) -> Path | None:
+        nodes = self._connections.place.nodes_path
+        return None if nodes is None else nodes.with_name(f"{nodes.name.removesuffix('-nodes')}-links")
 
     @override
     def membership(self, seconds: float, clock: Clock) -> Membership:
