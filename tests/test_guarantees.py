@@ -38,6 +38,7 @@ from uno_actors import (
     EventPriority,
     EventSourcedRepository,
     ExitRaised,
+    HandlerContext,
     MailboxFull,
     OutcomeUnknown,
     ProcessManager,
@@ -757,6 +758,60 @@ async def test_16_a_nodes_death_loses_nothing_and_doubles_nothing(seed: int) -> 
         assert systems[0].cluster.statistics().sent_again > 0
         clock.advance(10)
         await until(lambda: len(systems[0].cluster.members()) == 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_18_each_partition_of_a_handler_has_one_holder_in_order(seed: int) -> None:
+    """Systems join, leave and hang while events come: no partition is ever at work twice, and none loses its order."""
+    store, clock, chance = BankStore(), ManualClock(), random.Random(seed)
+    handled: dict[str, list[int]] = {}
+    partitions: dict[str, set[str]] = {}
+    at_work: set[str] = set()
+    holders: set[str] = set()
+    recorded = 0
+
+    def started(name: str) -> ActorSystem:
+        @subscribe(bank.Credited, name="mail", start="earliest", partitioned=8)
+        async def mail(event: bank.Credited, context: HandlerContext) -> None:
+            assert context.handler not in at_work
+            at_work.add(context.handler)
+            for _ in range(chance.randrange(3)):
+                await asyncio.sleep(0)
+            at_work.remove(context.handler)
+            handled.setdefault(event.aggregate_id or "", []).append(event.amount)
+            partitions.setdefault(event.aggregate_id or "", set()).add(context.handler)
+            holders.add(name)
+
+        return ActorSystem(store, name=name, aggregates=[], handlers=[mail], clock=clock)
+
+    async def record() -> None:
+        nonlocal recorded
+        recorded += 1
+        for number in range(20):
+            id_ = f"account-{number}"
+            event = bank.Credited(amount=recorded, aggregate_id=id_, aggregate_type="Account")
+            await store.append(event.stamped(aggregate_version=recorded))
+
+    running = [started("a")]
+    await running[0].start()
+    for step in range(12):
+        await record()
+        if len(running) == 1 or (len(running) < 3 and chance.random() < 0.6):
+            running.append(started(f"{step}"))
+            await running[-1].start()
+        else:
+            await running.pop(chance.randrange(len(running))).stop()
+        for _ in range(chance.randrange(60)):
+            clock.advance(0.1)
+            await asyncio.sleep(0.001)
+    every = list(range(1, recorded + 1))
+    await clock.advance_until(lambda: sum(map(len, handled.values())) >= 20 * recorded)
+    for system in running:
+        await system.stop()
+    assert len(holders) > 2
+    assert list(handled.values()) == [every] * 20
+    assert {len(each) for each in partitions.values()} == {1}
+    assert len(set().union(*partitions.values())) > 4
 
 
 async def test_19_a_rolling_restart_shows_no_asker_an_error() -> None:
