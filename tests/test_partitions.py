@@ -21,6 +21,7 @@ from uno_actors import (
     EventHandler,
     HandlerContext,
     InvalidHandler,
+    InvalidReset,
     ProcessManager,
     Projection,
     UnknownHandler,
@@ -112,14 +113,6 @@ def test_no_handler_of_a_user_has_the_name_of_a_partition(name: str, seen: Seen)
 def test_other_numbers_of_partitions_are_refused(count: Any, seen: Seen) -> None:
     with pytest.raises(InvalidHandler, match="partitioned must be true, false or 2 to 1024"):
         seen.spec("a", partitioned=count)
-
-
-def test_projection_cannot_be_partitioned() -> None:
-    class Sum(Projection[Credited, str]):
-        async def handle(self, event: Credited) -> None: ...
-
-    with pytest.raises(InvalidHandler, match="a projection cannot be partitioned"):
-        HandlerSpec("sum", Sum, partitioned=True)
 
 
 def test_partitions_can_be_asked_for_in_each_way() -> None:
@@ -383,6 +376,108 @@ async def test_handler_stands_by_while_it_runs_with_another_number_of_partitions
         await second.settled()
     for account in ACCOUNTS:
         assert seen.of_account(account) == [1, 2]
+
+
+# --- views ---
+
+
+class PartitionSums(Projection[Credited, tuple[str, str]]):
+    """The sum of each account; the version says by what the amounts are multiplied."""
+
+    async def handle(self, event: Credited) -> None:
+        key = (event.aggregate_id or "", "sum")
+        self.view.put(key, await self.view.get(key, 0) + event.amount * self.version)
+
+
+class PartitionSumsAgain(PartitionSums):
+    version = 10
+
+
+def sums(kind: type[PartitionSums] = PartitionSums, partitioned: bool | int = 4) -> HandlerSpec:
+    return HandlerSpec("sums", kind, partitioned=partitioned)
+
+
+async def view_of(running: ActorSystem, spec: HandlerSpec) -> dict[str, int]:
+    return {key[0]: value for key, value in await running.view(spec).range()}
+
+
+def all_accounts(value: int) -> dict[str, int]:
+    return dict.fromkeys(sorted(ACCOUNTS), value)
+
+
+async def test_parts_of_a_view_are_read_as_one_and_count_each_event_once_while_they_move(
+    store: BankStore, clock: ManualClock
+) -> None:
+    async with AsyncExitStack() as stack:
+        running: list[ActorSystem] = []
+        for amount, name in enumerate("abc", 1):
+            running.append(await stack.enter_async_context(system(store, clock, name, [sums()])))
+            await credit_all(store, amount)
+            await balanced(clock, running, names(4, "sums"))
+        for each in running:
+            await each.settled()
+        view = running[0].view(sums())
+        assert await view_of(running[1], sums()) == all_accounts(6)
+        assert await view.get(("account-7", "sum")) == 6
+        assert await view.get(("nobody", "sum"), "none") == "none"
+        page = await view.range(limit=5)
+        assert [key[0] for key, _ in page] == sorted(ACCOUNTS)[:5]
+        assert [key[0] for key, _ in await view.range(after=page[-1][0], limit=2)] == sorted(ACCOUNTS)[5:7]
+        assert await view.range(("account-7",)) == [(("account-7", "sum"), 6)]
+
+
+async def test_readers_get_the_view_of_before_until_all_parts_are_built(
+    store: BankStore, clock: ManualClock
+) -> None:
+    again = sums(PartitionSumsAgain)
+    async with system(store, clock, "a", [sums()]) as running:
+        await credit_all(store, 1)
+        await running.settled()
+        await running.pause("sums@2of4")
+    async with system(store, clock, "b", [again]) as running:
+        await clock.advance_until(lambda: held(running) == names(4, "sums")[:1] + names(4, "sums")[2:])
+        await running.settled()  # all but the paused one
+        assert await view_of(running, again) == all_accounts(1)
+        await credit_all(store, 2)
+        await running.settled()
+        assert await view_of(running, again) == all_accounts(1)  # it no longer changes
+        await running.resume("sums")
+        await running.settled()
+        assert await view_of(running, again) == all_accounts(30)
+    async with system(store, clock, "c", [again]) as running:
+        await running.settled()
+        assert {view for view, entries in store._views.items() if entries and "sums" in view} == {
+            f"{name}@10" for name in names(4, "sums")
+        }
+
+
+async def test_partitioned_view_is_rebuilt_as_a_whole(store: BankStore, clock: ManualClock) -> None:
+    async with system(store, clock, "a", [sums()]) as running:
+        await credit_all(store, 1, 2)
+        await running.settled()
+        with pytest.raises(InvalidReset, match="reset 'sums'"):
+            await running.reset("sums@1of4", "earliest")
+        await running.reset("sums", "earliest")
+        await running.settled()
+        assert await view_of(running, sums()) == all_accounts(3)
+        (whole,) = await running.handlers()
+        assert (whole.view, whole.reset_to, whole.lag) == ("sums@1.1", None, 0)
+
+
+@pytest.mark.parametrize(("before", "after"), LAYOUTS)
+async def test_view_is_built_anew_for_another_number_of_partitions(
+    store: BankStore, clock: ManualClock, before: bool | int, after: bool | int
+) -> None:
+    async with system(store, clock, "a", [sums(partitioned=before)]) as running:
+        await credit_all(store, 1)
+        await running.settled()
+    async with system(store, clock, "b", [sums(partitioned=after)]) as running:
+        await credit_all(store, 2)
+        await running.settled()
+        assert await view_of(running, sums(partitioned=after)) == all_accounts(3)
+        assert [(each.name, each.lag) for each in await running.handlers()] == [("sums", 0)]
+        kept = {handler_of(name) for name in await store.checkpoints()}
+        assert kept == (set(names(16 if after is True else int(after), "sums")) if after else {"sums"})
 
 
 # --- configuration files ---

@@ -536,7 +536,7 @@ async def test_a_reader_never_meets_a_view_that_is_being_removed() -> None:
         changes = [ViewChange(view, pack_key(n), b"\x01") for n in range(50)]
         await store.save_progress({view: 1}, views=changes)
         reading = [asyncio.create_task(published_view(store, totals()).range()) for _ in range(20)]
-        await publish(store, "totals", view)
+        await publish(store, totals(), view)
         found = [len(entries) for entries in await asyncio.gather(*reading)]
         assert set(found) <= ({0, 50} if version == 1 else {50})
 

@@ -26,7 +26,7 @@ from uno_actors.handlers.requests import (
 )
 from uno_actors.handlers.spec import STARTS, Start, is_start
 from uno_actors.handlers.view import Entry, ViewReader, entries
-from uno_actors.store.handler_names import CONTROL, NODE, REPORTED
+from uno_actors.store.handler_names import CONTROL, NODE, REPORTED, partition_in, partition_name
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import DeadLetter, ViewChange
 
@@ -174,6 +174,10 @@ class HandlerControl:
         """
         meant = await self._meant(name)
         is_view = any(entry is not None for entry in meant.values())
+        if is_view and partition_in(name) is not None:
+            raise InvalidReset(
+                f"{name} is a part of a view, which is rebuilt as a whole: reset {whole_name(name)!r}"
+            )
         if not is_start(to):
             raise InvalidReset(f"{name} continues from {STARTS}, not from {to!r}")
         end = await self._store.last_position()
@@ -288,7 +292,10 @@ class HandlerControl:
         meant = named(name, known)
         if not meant:
             raise UnknownHandler(name, sorted({whole_name(each) for each in known}))
-        return {each: known[each] for each in meant}
+        layouts = {part[2] for each in meant if (part := partition_in(each)) is not None and each != name}
+        # Partitions that have not run yet are meant too.
+        every = [partition_name(name, number, count) for count in layouts for number in range(1, count + 1)]
+        return {each: known.get(each) for each in dict.fromkeys((*meant, *every))}
 
 
 _STATES = ("restarting", NOT_RUNNING, "stopped", "handing over", "catching up", "standby", "paused", "live")
@@ -325,6 +332,7 @@ def _summed(name: str, parts: Sequence[HandlerInfo]) -> HandlerInfo:
         all(part.paused for part in parts),
         min(resets, default=None),
         sum(part.retries for part in parts),
+        next((f"{name}{part.view.removeprefix(part.name)}" for part in parts if part.view is not None), None),
         node=", ".join(nodes) or None,
         partitions=len(parts),
     )

@@ -216,11 +216,6 @@ class HandlerSpec:
             raise InvalidHandler(
                 f"handler {self.name}: batch and concurrency exclude each other: a batch is handled in log order"
             )
-        if self.keeps_a_view and self.partitioned:
-            raise InvalidHandler(
-                f"handler {self.name}: a projection cannot be partitioned: its view is rebuilt as a whole. Give each"
-                " part of the view a projection of its own, or partition a handler that keeps its state elsewhere"
-            )
         if self.keeps_a_view and (self.start not in ("latest", "earliest") or self.concurrency > 1):
             raise InvalidHandler(
                 f"handler {self.name}: a projection counts all events, in log order: it has no start and no concurrency"

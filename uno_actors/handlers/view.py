@@ -1,7 +1,8 @@
 """Views: keys and values that projections derive from the log and keep in the same store."""
 
+import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, NamedTuple
 
 from typing_extensions import override
@@ -87,6 +88,47 @@ class PublishedView(ViewReader[K]):
                 return found  # otherwise the view may have been removed in the meantime
 
 
+class PartitionedView(PublishedView[K]):
+    """The view of a partitioned projection as readers see it: the parts of all partitions together.
+
+    After a change of its version, readers get the previous view until all partitions have built theirs. A projection
+    that was not partitioned before is read from its old view until then.
+
+    Args:
+        store: The store that holds the view.
+        name: The projection's name.
+        parts: The names of its partitions.
+        classes: The classes of its values.
+    """
+
+    def __init__(self, store: EventStore, name: str, parts: Sequence[str], classes: Classes) -> None:
+        super().__init__(store, name, classes)
+        self._parts = parts
+
+    @override
+    async def _read(self, start: bytes, end: bytes, limit: int | None) -> list[tuple[bytes, bytes]]:
+        while (suffix := await self._suffix()) is not None:
+            views = [f"{part}{suffix}" for part in self._parts]
+            pages = await asyncio.gather(*(self._store.read_view(view, start, end, limit) for view in views))
+            if await self._suffix() == suffix:  # otherwise a part may have been removed in the meantime
+                return sorted(entry for page in pages for entry in page)[:limit]
+        return await super()._read(start, end, limit)
+
+    async def _suffix(self) -> str | None:
+        return built_by_all(self._parts, await entries(self._store))
+
+
+def built_by_all(parts: Sequence[str], found: Mapping[str, "Entry"]) -> str | None:
+    """What follows the name of each partition in the newest view that all have built; ``None`` if there is none.
+
+    Args:
+        parts: The names of the partitions.
+        found: The directory's entries by projection name.
+    """
+    built = [[view.removeprefix(part) for view in found.get(part, Entry()).built] for part in parts]
+    return next((suffix for suffix in reversed(built[0]) if all(suffix in each for each in built)), None)
+
+
 class View(ViewReader[K]):
     """A view as its projection sees it, including its changes that are not committed yet."""
 
@@ -151,16 +193,20 @@ class Entry(NamedTuple):
         writing: The view that the projection writes.
         views: All views of the projection that may hold data.
         builds: Number of rebuilds requested so far.
+        built: Of a partition: the views that have caught up and may hold data, the newest last.
     """
 
     current: str | None = None
     writing: str | None = None
     views: tuple[str, ...] = ()
     builds: int = 0
+    built: tuple[str, ...] = ()
 
     def of(self, name: str) -> ViewChange:
         """Return the change that writes this entry for the projection ``name``."""
-        return ViewChange(DIRECTORY, pack_key(name), pack_value(list(self), {}, may_share=True))
+        return ViewChange(
+            DIRECTORY, pack_key(name), pack_value(list(self if self.built else self[:-1]), {}, may_share=True)
+        )
 
 
 async def entry_of(store: EventStore, name: str) -> Entry:
@@ -196,7 +242,7 @@ async def view_to_write(
     if begins:
         await store.drop_view(view)  # clears the rest of a view whose removal was interrupted
     views = tuple(dict.fromkeys((*entry.views, view)))
-    now = Entry(entry.current, view, views, builds)
+    now = Entry(entry.current, view, views, builds, entry.built)
     if begins or now != entry:
         await store.save_progress({view: 0} if begins else {}, views=[now.of(name), *also])
     return view, position or 0

@@ -10,7 +10,7 @@ from typing import Any
 from typing_extensions import override
 
 from uno_actors.handlers.calls import Called, HandlerCalls
-from uno_actors.handlers.projection import PROJECTION_BATCH, Projection, publish
+from uno_actors.handlers.projection import PROJECTION_BATCH, Projection, publish, publish_part
 from uno_actors.handlers.requests import Reset, without_reset
 from uno_actors.handlers.strategy import HandlesProgress, InOrder
 from uno_actors.handlers.subscription import Delivery, Subscription
@@ -71,7 +71,12 @@ class ViewBuilding(InOrder):
     async def _reached_end(self) -> bool:
         if self._view_is != "building":
             return False
-        await publish(self._store, self._subscription.name, self._subscription.progress.checkpoint)
+        subscription = self._subscription
+        view = subscription.progress.checkpoint
+        if subscription.partition is not None:
+            await publish_part(self._store, subscription.spec, view)
+        else:
+            await publish(self._store, subscription.spec, view)
         self._view_is = "published"
         return True
 
