@@ -108,8 +108,14 @@ class Running:
         asyncio.run(append())
 
     def tree(self, *options: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+        return self.command("tree", *options, cwd=cwd)
+
+    def command(
+        self, name: str, *options: str, cwd: Path | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """A command of uno-actors for the file, run to its end."""
         return subprocess.run(
-            [COMMAND, "tree", self.file, *options],
+            [COMMAND, name, self.file, *options],
             env=self.environment,
             capture_output=True,
             text=True,

@@ -13,7 +13,7 @@ import typer
 
 from uno_actors.cli import dead_letters, handlers, store
 from uno_actors.cli.check import check, exit_code, schema
-from uno_actors.cli.run import run, tree
+from uno_actors.cli.run import restart, run, tree
 from uno_actors.cli.terminal import complain, take_any_encoding
 from uno_actors.config.errors import InvalidConfig
 from uno_actors.config.simulation import InvalidFault
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.add_typer(store.app, name="store")
 app.command()(check)
 app.command()(run)
+app.command()(restart)
 app.command()(tree)
 app.command()(schema)
 app.add_typer(handlers.app, name="handlers")

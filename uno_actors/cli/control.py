@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -188,9 +188,20 @@ def living(directory: Path) -> list[Path]:
     return list(directory.glob(f"{PREFIX}*.sock"))
 
 
-def ask_processes(directories: Iterable[Path], want: str) -> Iterator[Any]:
-    """The answers of the processes with sockets there; `Unanswered` for one that does not answer."""
+def ask_processes(
+    directories: Iterable[Path], want: str, processes: Collection[int] | None = None
+) -> Iterator[Any]:
+    """The answers of the processes with sockets there; `Unanswered` for one that does not answer.
+
+    Args:
+        directories: Where sockets may be.
+        want: The question.
+        processes: Numbers of the processes to ask; default is all.
+    """
+    wanted = None if processes is None else {f"{PREFIX}{process}" for process in processes}
     for path in sorted(path for directory in directories for path in living(directory)):
+        if wanted is not None and path.stem not in wanted:
+            continue
         try:
             yield _ask(path, want)
         except (ConnectionRefusedError, FileNotFoundError):  # it has just ended

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from uno_actors.cli.control import ControlServer, control_directory
 from uno_actors.config.analysis import analyse
@@ -22,6 +22,7 @@ from uno_actors.system.system import ActorSystem
 from uno_actors.tasks import begin
 
 STOPPED = 0
+CANNOT_START = 1
 GAVE_UP = 3
 """Exit code when supervisors directly under the system have given up: the service may be started again."""
 
@@ -29,6 +30,19 @@ LogForm = Literal["text", "json"]
 
 RELOAD: signal.Signals | None = getattr(signal, "SIGHUP", None)
 """The signal on which a service reads its file again. Windows has none: restart the service there."""
+
+
+class AboveService(Protocol):
+    """What started this process to run a service, if it is more than a service manager."""
+
+    def attach(self, stop: Callable[[float | None], object]) -> None:
+        """Have ``stop`` called, from any thread, with the seconds that stopping may take; ``None`` for the usual."""
+
+    def ready(self) -> None:
+        """The system has started."""
+
+    def adapted(self, config: Config) -> Config:
+        """The configuration of this process, from that of the file."""
 
 
 class EarlySignals:
@@ -62,12 +76,21 @@ class Service:
         config: Configuration of the system.
         log_form: Log format, in place of the file's.
         early: Signals that arrived before.
+        above: What started this process, if it is to be told of the start, and may stop the service.
     """
 
-    def __init__(self, config: Config, log_form: LogForm | None, early: EarlySignals) -> None:
+    def __init__(
+        self,
+        config: Config,
+        log_form: LogForm | None,
+        early: EarlySignals,
+        above: AboveService | None = None,
+    ) -> None:
         self.config = config
         self._log_form = log_form
         self._early = early
+        self._above = above
+        self._stop_within: float | None = None
         self._system = ActorSystem(**config.arguments())
         self._must_stop = asyncio.Event()
         self._must_reload = asyncio.Event()
@@ -84,9 +107,11 @@ class Service:
         loop = asyncio.get_running_loop()
         self._main = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
-            _on_signal(loop, number, partial(self._stop, number))
+            on_signal(loop, number, partial(self._stop, number))
         if RELOAD is not None:
-            _on_signal(loop, RELOAD, self._must_reload.set)
+            on_signal(loop, RELOAD, self._must_reload.set)
+        if self._above is not None:
+            self._above.attach(lambda seconds: loop.call_soon_threadsafe(self._stop_for_above, seconds))
         if self._early.must_reload:
             self._must_reload.set()
         try:
@@ -105,6 +130,8 @@ class Service:
                 self._log.warning(
                     "other processes cannot ask for the state of the system", error=describe(error)
                 )
+            if self._above is not None:
+                self._above.ready()
             return await self._until_it_ends()
 
     async def _until_it_ends(self) -> int:
@@ -115,7 +142,7 @@ class Service:
         await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
         told.cancel()
         reloading.cancel()
-        await self._system.stop()
+        await self._system.stop(self._stop_within)
         try:
             await ended
         except SupervisorGaveUp as error:
@@ -138,6 +165,7 @@ class Service:
 
     async def _reload(self) -> None:
         config = load(self.config.file)
+        config = config if self._above is None else self._above.adapted(config)
         reloaded = await self._system.reload(config)
         write_logs(sys.stderr, config.logging.level, self._log_form or config.logging.format)
         log_findings(config)
@@ -172,19 +200,44 @@ class Service:
         if self._must_stop.is_set():
             self._log.critical("second signal: ending at once", signal=name)
             end_process(128 + number)
-        self._must_stop.set()
         self._log.info("stopping on signal", signal=name)
+        self._stop_now()
+
+    def _stop_for_above(self, seconds: float | None) -> None:
+        """Stop as the process above wants it; one that has also sent a signal, or repeats itself, wants it once."""
+        if not self._must_stop.is_set():
+            self._stop_within = seconds
+            self._stop_now()
+
+    def _stop_now(self) -> None:
+        self._must_stop.set()
         if self._main is not None:
             self._main.cancel()  # while it is starting
 
 
-def serve(config: Config, log_form: LogForm | None, early: EarlySignals) -> int:
+def run_service(
+    config: Config, log_form: LogForm | None, early: EarlySignals, above: AboveService | None = None
+) -> int:
+    """Run the system of ``config`` in this process until it ends, and return the exit code. See `serve`."""
+    try:
+        return serve(config, log_form, early, above)
+    except UnoError as error:
+        get_logger(system=config.system.name).critical("system cannot start", error=describe(error))
+    except Exception as error:  # noqa: BLE001 - the constructor of a handler or an actor may raise anything
+        get_logger(system=config.system.name).critical("system cannot start", exc_info=error)
+    return CANNOT_START
+
+
+def serve(
+    config: Config, log_form: LogForm | None, early: EarlySignals, above: AboveService | None = None
+) -> int:
     """Run the system of ``config`` in this process, which logs to its standard error, and return the exit code.
 
     Args:
         config: Configuration of the system.
         log_form: Log format, in place of the file's.
         early: Signals that arrived while the file was read.
+        above: See `Service`.
 
     Raises:
         Exception: The system cannot start.
@@ -193,7 +246,7 @@ def serve(config: Config, log_form: LogForm | None, early: EarlySignals) -> int:
     log_findings(config)
 
     async def run() -> int:
-        return await Service(config, log_form, early).run()
+        return await Service(config, log_form, early, above).run()
 
     return asyncio.run(run())
 
@@ -209,7 +262,7 @@ def log_findings(config: Config) -> None:
         )
 
 
-def _on_signal(loop: asyncio.AbstractEventLoop, number: int, call: Callable[[], object]) -> None:
+def on_signal(loop: asyncio.AbstractEventLoop, number: int, call: Callable[[], object]) -> None:
     """Call ``call`` on ``loop`` on each signal of this number."""
     try:
         loop.add_signal_handler(number, call)

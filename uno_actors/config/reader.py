@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from uno_actors.actors.actor import Actor
 from uno_actors.backoff import Backoff
-from uno_actors.cluster.settings import Cluster
+from uno_actors.cluster.settings import ROLES, Cluster
+from uno_actors.cluster.workers import Workers
 from uno_actors.config.errors import ConfigFault, InvalidConfig, key_path, shown
 from uno_actors.config.imports import error_named, imported, why_not_made
 from uno_actors.config.tables import (
@@ -68,6 +69,7 @@ class Config:
         logging: See `LoggingTable`.
         aggregates: See `AggregatesTable`.
         cluster: What the system is as a node of a cluster; ``None`` if it is none.
+        workers: The processes that ``uno-actors run`` starts; ``None`` for one without a supervisor process.
         handlers: Those under no supervisor.
         supervisors: Those directly under the system.
         places: Where each key is written.
@@ -81,6 +83,7 @@ class Config:
     logging: LoggingTable
     aggregates: AggregatesTable
     cluster: Cluster | None
+    workers: Workers | None
     handlers: tuple[HandlerSpec, ...]
     supervisors: tuple[Supervisor, ...]
     places: Mapping[Keys, Place]
@@ -155,10 +158,26 @@ def load_system(path: str | os.PathLike[str], environment: Mapping[str, str] = o
     Raises:
         InvalidConfig: The file is not TOML, or this table has faults.
     """
+    return load_tables(path, "system", environment=environment).system
+
+
+def load_tables(
+    path: str | os.PathLike[str], *names: str, environment: Mapping[str, str] = os.environ
+) -> Config:
+    """Read only some tables of a configuration file, without imports; the others are as if they were not written.
+
+    Args:
+        path: Path of the file.
+        names: ``system``, ``cluster`` or ``logging``, which name no Python objects.
+        environment: Values of variables in the file.
+
+    Raises:
+        InvalidConfig: The file is not TOML, or these tables have faults.
+    """
     path = Path(path)
     text = read_text(path, environment)
-    text.data = {key: value for key, value in text.data.items() if key == "system"}
-    return _config_in(text, path).system
+    text.data = {key: value for key, value in text.data.items() if key in names}
+    return _config_in(text, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +219,7 @@ class _Reader:
             table.logging,
             table.aggregates,
             self._cluster(table),
+            None if table.cluster is None else table.cluster.workers,
             tuple(handlers),
             tuple(supervisors),
             self._text.places,
@@ -270,6 +290,12 @@ class _Reader:
         if table.cluster is None or self._is_faulty(("cluster",)):
             return None
         options = {name: getattr(table.cluster, name) for name in CLUSTER_OPTIONS}
+        workers = table.cluster.workers
+        if workers is not None and not workers.count and set(options["roles"]) != {*ROLES}:
+            reason = (
+                "the roles of each worker are in `workers`: leave `roles` out, or write a number of workers"
+            )
+            self._report(("cluster", "roles"), reason)
         for name in ("certificate", "key", "authority"):
             if (path := options[name]) is not None:
                 options[name] = self._directory(("cluster", name)) / path

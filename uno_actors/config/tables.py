@@ -44,6 +44,7 @@ from uno_actors.config.values import (
     Text,
     Topic,
     Truth,
+    WorkersValue,
 )
 from uno_actors.handlers.spec import EventPriority, HandlerSpec
 from uno_actors.settings import Settings
@@ -153,6 +154,9 @@ class ClusterTable(BaseTable):
     """What it is for: to serve commands of aggregates, to run handlers, or both."""
     capacity: Capacity = default_of(Cluster, "capacity")
     """Its share of aggregates relative to the other nodes."""
+    workers: WorkersValue | None = None
+    """How many processes `uno-actors run` starts, each a node by itself: a number, "cores", or numbers by role, as in
+    { aggregates = 2, handlers = 1 }. Without this key it is one."""
 
     @override
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:

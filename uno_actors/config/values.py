@@ -15,6 +15,8 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from uno_actors.cluster.settings import LARGEST_CAPACITY, ROLES, SMALLEST_CAPACITY, Role
+from uno_actors.cluster.workers import ALLOWED as ALLOWED_WORKERS
+from uno_actors.cluster.workers import MOST_WORKERS, Workers
 from uno_actors.errors import CallerError, InvalidTopic
 from uno_actors.handlers.spec import (
     _BARRED,
@@ -242,6 +244,28 @@ Capacity = Annotated[
         f"a number from {SMALLEST_CAPACITY:g} to {LARGEST_CAPACITY:g}",
         _capacity,
         {"type": "number", "minimum": SMALLEST_CAPACITY, "maximum": LARGEST_CAPACITY},
+    ),
+]
+
+_COUNT = {"type": "integer", "minimum": 0, "maximum": MOST_WORKERS}
+
+WorkersValue = Annotated[
+    Workers,
+    Allowed(
+        ALLOWED_WORKERS,
+        lambda found: Workers.of(plain(found)),
+        {
+            "anyOf": [
+                {**_COUNT, "minimum": 1},
+                {"type": "string", "enum": ["cores"], "pattern": "^cores$"},
+                {
+                    "type": "object",
+                    "properties": dict.fromkeys(ROLES, _COUNT),
+                    "additionalProperties": False,
+                },
+            ]
+        },
+        lambda workers: workers.written,
     ),
 ]
 

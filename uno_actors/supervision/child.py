@@ -18,7 +18,7 @@ from uno_actors.errors import describe
 from uno_actors.logs import get_logger
 from uno_actors.supervision.spec import ChildSpec, Shutdown
 
-Kind = Literal["handler", "actor", "supervisor"]
+Kind = Literal["handler", "actor", "supervisor", "process"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class TreeNode:
 
     Attributes:
         name: Name of the child.
-        kind: Whether it is a supervisor, an actor or a handler.
+        kind: Whether it is a supervisor, an actor or a handler; a worker process under its supervisor process.
         state: For a handler or an actor the state in its statistics; for a supervisor ``running`` or ``stopped``.
             ``restarting`` while its supervisor restarts it.
         restart: See `uno_actors.supervision.spec.RestartType`.

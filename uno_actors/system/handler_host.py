@@ -305,7 +305,7 @@ class HandlerHost:
             self._cannot_look = False
         # A store may raise any exception, and a program may cancel the system's tasks.
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
-            if not self._cannot_look:
+            if not self._cannot_look and not self._is_closed:  # closed while it looked, as its store was
                 self._log.error("handlers cannot be controlled yet", exc_info=error)
             self._cannot_look = True
         if not self._is_closed:
