@@ -12,6 +12,10 @@ class Deposit(Command[int]):
     amount: int
 
 
+class Look(Command[int]):
+    """A query: it activates an aggregate and records nothing."""
+
+
 class Deposited(DomainEvent):
     amount: int
     topic: str | None = "accounts.deposited"
@@ -29,3 +33,13 @@ class Account(AggregateRoot):
 
     def apply_deposited(self, event: Deposited) -> None:
         self.balance += event.amount
+
+
+class Seen(Account):
+    """The account with a query."""
+
+    aggregate_type = "Account"
+
+    @handles
+    def look(self, command: Look) -> int:
+        return self.balance

@@ -2,39 +2,26 @@
 
 import gc
 
-from tests.benchmarks.accounts import Account
+from tests.benchmarks.accounts import Look, Seen
 from tests.benchmarks.measuring import Measured, in_flight, resident
 from uno_actors import (
     ActorSystem,
-    Command,
-    handles,
 )
-
-
-class Look(Command[int]):
-    """A query: it activates an aggregate and records nothing."""
 
 
 async def million(count: int = 1_000_000, clients: int = 500) -> list[Measured]:
     """Active aggregates in one process, and their memory beside that of the bare instances."""
 
-    class Lean(Account):
-        aggregate_type = "Account"
-
-        @handles
-        def look(self, command: Look) -> int:
-            return self.balance
-
     names = [f"account-{number}" for number in range(count)]
     before = resident()
-    bare = [Lean(name) for name in names]
+    bare = [Seen(name) for name in names]
     own = resident() - before
     bare.clear()
     gc.collect()
     before = resident()
-    async with ActorSystem(handlers=[], aggregates=[Lean], max_active=count, passivate_after=3600) as system:
+    async with ActorSystem(handlers=[], aggregates=[Seen], max_active=count, passivate_after=3600) as system:
         question = Look()
-        activated = await in_flight(count, clients, lambda n: system.aggregate(Lean, names[n]).ask(question))
+        activated = await in_flight(count, clients, lambda n: system.aggregate(Seen, names[n]).ask(question))
         active = system.statistics().active_aggregates
         used = resident() - before
     print(

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from tests.benchmarks.actors import actors, many
 from tests.benchmarks.bus import bus
+from tests.benchmarks.cluster import cluster
 from tests.benchmarks.delivery import delivery
 from tests.benchmarks.durable import durable, latency
 from tests.benchmarks.measuring import Measured
@@ -35,6 +36,7 @@ SECTIONS = {
     "million": million,
     "bus": bus,
     "topics": topics,
+    "cluster": cluster,
 }
 
 
