@@ -12,6 +12,7 @@ from typing import Any
 
 import lmdb
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from uno_actors import Actor, ActorRef, ActorSystem, DomainEvent, EventBus, SupervisorGaveUp
 from uno_actors.actors import dispatcher, turns
@@ -92,6 +93,28 @@ def after_a_write_begins(store: LmdbEventStore, happens: Callable[[], object]) -
 
 
 # --- the database of an SQL store --------------------------------------------------------------------------
+
+
+def is_a_session_of(store: DatabaseEventStore, session: AsyncSession) -> bool:
+    """Whether ``store`` has made ``session``, so that a fault may be that of one store among several."""
+    return session in store._connections._sessions
+
+
+def renews_no_more(store: DatabaseEventStore) -> None:
+    """The process of ``store`` hangs: it renews no lease."""
+    task = store._watcher.task
+    assert task is not None
+    task.cancel()
+
+
+def letters_in(store: InMemoryEventStore) -> int:
+    """The number of dead letters, for a clock that advances until there are so many."""
+    return len(store._dead_letters)
+
+
+def views_with_entries(store: InMemoryEventStore) -> set[str]:
+    """The views that have an entry."""
+    return {view for view, entries in store._views.items() if entries}
 
 
 def _wire(store: DatabaseEventStore) -> Wire:

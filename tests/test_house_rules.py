@@ -112,9 +112,15 @@ def test_a_private_name_is_found_however_it_is_touched(source: str, names: list[
 
 # --- tasks -------------------------------------------------------------------------------------------------
 
-MAY_MAKE_TASKS = {"uno_actors/tasks.py", "uno_actors/actors/loop_thread.py", "uno_actors/testing/contract"}
+MAY_MAKE_TASKS = {
+    "uno_actors/tasks.py",
+    "uno_actors/actors/loop_thread.py",
+    "uno_actors/testing/contract",
+    "uno_actors/cli/worker",
+}
 """Where tasks are made in other ways: in the one module for it, on the loop of another thread (from a coroutine that
-begins `surely`), and by the programs of the contract's checks."""
+begins `surely`), by the programs of the contract's checks, and in the process that supervises workers, where no code
+of a program runs."""
 
 MAKERS = {"create_task", "ensure_future", "run_coroutine_threadsafe", "TaskGroup", "Task"}
 """They make tasks by the program's task factory, or take no first step when they are cancelled before."""

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.bank import BankStore, Credited
+from tests.faults import letters_in, views_with_entries
 from tests.test_balance import balanced, held, system
 from tests.waiting import ManualClock
 from uno_actors import (
@@ -33,6 +34,7 @@ from uno_actors.config.reader import load
 from uno_actors.handlers.control import HandlerControl
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.store.handler_names import handler_of, partition_in, partition_name, view_name
+from uno_actors.testing import inspect
 from uno_stores import InMemoryEventStore
 
 ACCOUNTS = [f"account-{number}" for number in range(40)]
@@ -125,7 +127,7 @@ def test_partitions_can_be_asked_for_in_each_way() -> None:
     async def letters(event: Credited) -> None: ...
 
     running = ActorSystem(aggregates=[], handlers=[Mail, letters])
-    (default, *_) = running._supervised
+    (default, *_) = inspect(running).supervisors
     found = Counter(
         (partition_in(str(spec.known_name)) or ("",))[0].rpartition(".")[2] for spec in default.specs
     )
@@ -299,11 +301,11 @@ async def test_dead_letters_of_all_partitions_are_retried(
     seen.fails = True
     async with system(store, clock, "a", [seen.spec("a", max_attempts=1)]) as running:
         await credit_all(store, 1)
-        await clock.advance_until(lambda: len(store._dead_letters) == len(ACCOUNTS))
+        await clock.advance_until(lambda: letters_in(store) == len(ACCOUNTS))
         seen.fails = False
         assert len(await HandlerControl(store).dead_letters("mail")) == len(ACCOUNTS)
         assert await running.retry_dead_letters("mail") == len(ACCOUNTS)
-        await clock.advance_until(lambda: not store._dead_letters)
+        await clock.advance_until(lambda: not letters_in(store))
     assert all(seen.of_account(account) == [1] for account in ACCOUNTS)
 
 
@@ -341,11 +343,11 @@ async def test_dead_letters_stay_with_the_events_of_their_partition(
     seen.fails = True
     async with system(store, clock, "a", [seen.spec("a", partitioned=before, max_attempts=1)]):
         await credit_all(store, 1)
-        await clock.advance_until(lambda: len(store._dead_letters) == len(ACCOUNTS))
+        await clock.advance_until(lambda: letters_in(store) == len(ACCOUNTS))
     seen.fails = False
     async with system(store, clock, "b", [seen.spec("b", partitioned=after)]) as running:
         assert await running.retry_dead_letters("mail") == len(ACCOUNTS)
-        await clock.advance_until(lambda: not store._dead_letters)
+        await clock.advance_until(lambda: not letters_in(store))
     assert all(seen.of_account(account) == [1] for account in ACCOUNTS)
     if after:
         parts = {(each, part) for _, part, each, _ in seen.handled}
@@ -446,7 +448,7 @@ async def test_readers_get_the_view_of_before_until_all_parts_are_built(
         assert await view_of(running, again) == all_accounts(30)
     async with system(store, clock, "c", [again]) as running:
         await running.settled()
-        assert {view for view, entries in store._views.items() if entries and "sums" in view} == {
+        assert {view for view in views_with_entries(store) if "sums" in view} == {
             f"{name}@10" for name in names(4, "sums")
         }
 

@@ -16,7 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tests.bank import Account, Credit, Credited, credited
-from tests.faults import holder_stops_beating, kept_connection_is_lost, lease_file_is_forgotten
+from tests.faults import (
+    holder_stops_beating,
+    is_a_session_of,
+    kept_connection_is_lost,
+    lease_file_is_forgotten,
+    renews_no_more,
+)
 from tests.machine import patience
 from tests.pooler import pooled
 from tests.postgres import postgres
@@ -299,7 +305,7 @@ async def test_a_process_that_is_stopped_in_a_transaction_keeps_its_locks_for_se
         commit = AsyncSession.commit
 
         async def stops(session: AsyncSession) -> None:
-            if session in first._connections._sessions and not continues.is_set():
+            if is_a_session_of(first, session) and not continues.is_set():
                 in_the_middle.set()
                 await continues.wait()
             await commit(session)
@@ -307,8 +313,7 @@ async def test_a_process_that_is_stopped_in_a_transaction_keeps_its_locks_for_se
         monkeypatch.setattr(AsyncSession, "commit", stops)
         task = asyncio.ensure_future(STOPS_WHILE[what](first))
         await in_the_middle.wait()
-        assert first._watcher.task is not None
-        first._watcher.task.cancel()  # it renews no more
+        renews_no_more(first)
         async with asyncio.timeout(patience(8)):
             await second.append(*credited(2))
             while await second.lease("mail") is None:  # noqa: ASYNC110 - the server tells nobody

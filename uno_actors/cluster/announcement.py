@@ -132,6 +132,8 @@ class Announcement:
         """Announce that this node leaves and must not be chosen any more. Return when the store has it."""
         self._member = replace(self._member, leaving=True)
         self._tell()
+        if not self._is_started:
+            return
         try:
             await self._take_view()
         except Exception as error:  # noqa: BLE001 - a store may raise anything; then the announcement ends by itself

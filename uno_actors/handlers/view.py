@@ -1,6 +1,5 @@
 """Views: keys and values that projections derive from the log and keep in the same store."""
 
-import asyncio
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, NamedTuple
@@ -109,7 +108,7 @@ class PartitionedView(PublishedView[K]):
     async def _read(self, start: bytes, end: bytes, limit: int | None) -> list[tuple[bytes, bytes]]:
         while (suffix := await self._suffix()) is not None:
             views = [f"{part}{suffix}" for part in self._parts]
-            pages = await asyncio.gather(*(self._store.read_view(view, start, end, limit) for view in views))
+            pages = [await self._store.read_view(view, start, end, limit) for view in views]
             if await self._suffix() == suffix:  # otherwise a part may have been removed in the meantime
                 return sorted(entry for page in pages for entry in page)[:limit]
         return await super()._read(start, end, limit)

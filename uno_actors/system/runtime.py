@@ -143,12 +143,12 @@ class Runtime:
         self.handlers.take_over_later()
 
     async def _join(self) -> None:
-        """Become known to the other systems that work on the store."""
+        """Become known to the other nodes of the cluster. Without one, the handlers announce the system later."""
         if self.node is not None:
             self.node.serve_types()
             await self.node.start()
-        if self.announcement is not None:
-            await self.announcement.start()
+            if self.announcement is not None:
+                await self.announcement.start()
 
     async def _leave(self) -> None:
         """Have the other systems know that this one stops, so that they divide its work among themselves."""
