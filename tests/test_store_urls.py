@@ -134,10 +134,37 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example(url=f"postgresql+asyncpg://bob:a@:{TOKEN}@127.0.0.1:1/db")
+@example(url=f"postgresql+asyncpg://bob:a@{TOKEN}?@127.0.0.1:1/db")
+@example(url=f"postgresql+asyncpg://bob:a@b/{TOKEN}@127.0.0.1:1/db")
+@example(url=f"postgresql+asyncpg://bob:a@b?x={TOKEN}@127.0.0.1:1/db")
 @given(url=URLS)
 def test_no_password_is_shown_anywhere(url: str, file: Path) -> None:
     for text in shown_by(url, file):
         assert TOKEN not in text
+
+
+@pytest.mark.parametrize(
+    ("url", "is_refused"),
+    [
+        ("postgresql+asyncpg://bob:a@b@there/shop", True),
+        ("postgresql+asyncpg://bob:a@b?@there/shop", True),
+        ("postgresql+asyncpg://bob:a@there/shop?application_name=me@here", True),
+        ("postgresql+asyncpg://bob:a%40b@there/shop?application_name=me%40here", False),
+        ("postgresql+asyncpg://bob@there/shop?application_name=me@here", False),
+        ("postgresql+asyncpg://there:5432/shop?application_name=me@here", False),
+        ("postgresql+asyncpg://bob@there/shop?password=a@b", False),
+        ("sqlite+aiosqlite:////data/a:b@c@d", False),
+    ],
+)
+def test_a_password_with_a_mark_that_ends_passwords_is_refused_with_the_remedy(
+    url: str, is_refused: bool
+) -> None:
+    if not is_refused:
+        check_store_url(url)
+        return
+    with pytest.raises(InvalidStoreUrl, match="write %40 for an '@'") as refused:
+        check_store_url(url)
+    assert "bob:***@" in str(refused.value)
 
 
 @given(url=URLS)

@@ -15,6 +15,7 @@ _OPTION = re.compile(r"([?&;])([^=?&;]*)=((?:[^&]|&(?![\w.%+-]+=))*)", re.DOTALL
 """A name and its value, which continues behind an ``&`` that no other name follows: it was not escaped."""
 _USER = re.compile(r"((?:(?:[^:/?#@]*:)?/+)?[^:@/]*):(.*)@", re.DOTALL)
 """All from the first colon behind the scheme to the last ``@``: a password may hold an ``@``, ``/``, ``?`` or ``#``."""
+_WITH_PASSWORD = re.compile(r"[^:/?#]+://[^:@/]*:")
 _MARKS = re.compile(r"[@:/?#&=]")
 _ONLY_NAME = re.compile(r"[^:/?#@]*:/+[^:@/?#]*@[^@]*", re.DOTALL)
 _NO_PORT = re.compile(
@@ -89,6 +90,25 @@ def without_secrets(text: str, url: str) -> str:
         if len(secret) > 1 and secret != HIDDEN:
             text = text.replace(secret, HIDDEN)
     return text
+
+
+def check_password(url: str) -> None:
+    """Refuse a URL of a server whose user's password has an ``@``: a parser ends the password there.
+
+    It would take the rest for the name of the server, which it looks up and shows in errors. An ``@`` in an option
+    behind a password is refused too: it may as well be one of the password.
+
+    Raises:
+        ValueError: It is such a URL; the text shows nothing of the password.
+    """
+    user = _WITH_PASSWORD.match(url)
+    if user is not None and any(
+        "@" in url[start:end] for start, end in _secret_places(url) if start == user.end()
+    ):
+        raise ValueError(
+            "it has more than one '@', so its password may end at any of them: write %40 for an '@' in the password"
+            " or in an option"
+        )
 
 
 def is_secret_name(name: str) -> bool:

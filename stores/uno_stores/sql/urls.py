@@ -9,6 +9,7 @@ from sqlalchemy.exc import ArgumentError
 
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import InvalidStoreUrl, StoreUnavailable
+from uno_actors.store_urls import check_password
 from uno_actors.units import seconds, size
 from uno_stores.sql.engine import OwnEngine, split_numbers
 from uno_stores.sql.extra import needs_extra
@@ -60,6 +61,7 @@ def check_url(url: str) -> None:
 def _read_url(url: str) -> tuple[URL, dict[str, Any]]:
     """The URL of the database, and the options of the store."""
     try:
+        check_password(url)
         parsed = make_url(url)
         options = {
             name: kind(str(parsed.query[name])) for name, kind in OPTIONS.items() if name in parsed.query
