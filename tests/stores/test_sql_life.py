@@ -1,6 +1,8 @@
 """The SQL store over its life: fail-overs, one event loop after another, cancellations, deadlines of its callers."""
 
 import asyncio
+import sqlite3
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
@@ -8,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from tests.bank import Account, Credit, Credited, credited
@@ -30,6 +34,7 @@ from uno_actors.store.opening import check_store_url
 from uno_actors.store.records import DeadLetter, Snapshot, ViewChange
 from uno_stores.sql import DatabaseEventStore
 from uno_stores.sql.closing import Closing
+from uno_stores.sql.engine import OwnEngine
 from uno_stores.sql.errors import Trouble, trouble
 from uno_stores.sql.waiting import Patience
 
@@ -168,6 +173,30 @@ def test_what_was_under_way_when_a_loop_ended_hinders_nothing_on_the_next(kind: 
     asyncio.run(leave_open())
     asyncio.run(go_on())
     asyncio.run(store.close())
+
+
+async def test_a_connection_is_closed_when_its_caller_is_cancelled_while_it_is_made(tmp_path: Path) -> None:
+    begun, may_connect, closed = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(sqlite3.Connection):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            begun.set()
+            may_connect.wait(10)
+
+        def close(self) -> None:
+            super().close()
+            closed.set()
+
+    engine = OwnEngine(make_url(f"sqlite+aiosqlite:///{tmp_path}/s.db")).engine
+    event.listen(engine.sync_engine, "do_connect", lambda *made: made[3].update(factory=Slow))
+    connecting = asyncio.ensure_future(engine.connect().start())
+    await asyncio.to_thread(begun.wait, 10)
+    connecting.cancel()
+    await asyncio.wait([connecting])
+    may_connect.set()
+    assert await asyncio.to_thread(closed.wait, 10)
+    await engine.dispose()
 
 
 async def test_a_store_that_another_running_loop_uses_is_refused(url: str) -> None:

@@ -99,6 +99,8 @@ class OwnEngine:
             options["prepared_statement_name_func"] = str if self._pooled else _unlike_any_other
             if self._pooled:
                 options |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+        if url.get_driver_name() == "aiosqlite":
+            options["async_creator_fn"] = _connect_sqlite
         engine = create_async_engine(url, connect_args=options)
         event.listen(engine.sync_engine, "connect", self._made_connection)
         return engine
@@ -129,6 +131,12 @@ _NUMBERS: dict[str, Callable[[str], Any]] = {
     "statement_cache_size": int,
     "timeout": float,
 }
+
+
+def _connect_sqlite(*arguments: Any, **options: Any) -> Any:
+    from uno_stores.sql.sqlite import connect_sqlite  # noqa: PLC0415 - only one of the drivers may be installed
+
+    return connect_sqlite(*arguments, **options)
 
 
 async def _dispose(engine: AsyncEngine, drivers: WeakSet[Any]) -> None:
