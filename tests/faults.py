@@ -289,7 +289,7 @@ def nothing_moves_on(router: RouterActor) -> Iterator[None]:
 def hand_out(router: RouterActor, stored: StoredRecord) -> None:
     """The router has read ``stored`` and hands it out."""
     delivery = Delivery(stored)
-    delivery.tiers = router._match(delivery.record)
+    delivery.tiers = router._match(delivery)
     router.position = stored.position
     router._count += 1
     router._dispatch(delivery)

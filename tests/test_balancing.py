@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uno_actors.handlers.balancing import preferred_holders
+from uno_actors.store.handler_names import partition_name
 from uno_actors.store.membership import Member
 
 NODES = st.lists(st.text("abcdef0123456789", min_size=1, max_size=6), min_size=1, max_size=7, unique=True)
@@ -37,6 +38,22 @@ def test_no_node_is_more_than_one_off_balance(nodes: list[str], count: int) -> N
     held = Counter(holders.values())
     assert sorted(holders) == sorted(names(count))
     assert max(held[node] for node in nodes) - min(held[node] for node in nodes) <= 1
+
+
+@given(NODES, st.lists(st.integers(0, 20), min_size=1, max_size=4))
+def test_partitions_of_each_handler_are_spread_evenly_too(nodes: list[str], counts: list[int]) -> None:
+    """A heavy handler among light ones must not be left to a few nodes."""
+    handlers = [
+        partition_name(f"part-{which}", number + 1, count) if count > 1 else f"whole-{which}-{number}"
+        for which, count in enumerate(counts)
+        for number in range(count)
+    ]
+    holders = preferred_holders(member(node, handlers) for node in nodes)
+    for part in [None, *(f"part-{which}" for which in range(len(counts)))]:
+        held = Counter(
+            node for handler, node in holders.items() if part is None or handler.startswith(f"{part}@")
+        )
+        assert max(held[node] for node in nodes) - min(held[node] for node in nodes) <= 1
 
 
 @given(mixed_members())

@@ -141,8 +141,7 @@ class HandlerSpec:
     batch: int | None = None
     aggregate_type: str | None = None
     partitioned: bool | int = False
-    # The number of this partition, counted from 1; see `of_partition`.
-    partition: int | None = field(default=None, repr=False)
+    _partition: int | None = field(default=None, repr=False)
     # The events in the target's annotation, once read; see `complete`.
     _annotated: Any = field(default=NOT_ANNOTATED, repr=False, compare=False)
 
@@ -158,7 +157,7 @@ class HandlerSpec:
             raise InvalidHandler(f"class {self.target.__qualname__} {reason}")
         if not self.partitioned and isinstance(_kind_of(self.target), type):
             object.__setattr__(self, "partitioned", getattr(_kind_of(self.target), "partitioned", False))
-        given_name = self.name if self.partition is None else self.name.partition(MARK)[0]
+        given_name = self.name if self._partition is None else self.name.partition(MARK)[0]
         if not 0 < len(given_name.encode()) <= MAX_NAME_BYTES or not _BARRED.isdisjoint(given_name):
             raise InvalidHandler(
                 f"handler name {self.name!r} must have 1 to {MAX_NAME_BYTES} bytes, no NUL and no @"
@@ -231,9 +230,14 @@ class HandlerSpec:
         """The number of its partitions; 0 if it is not partitioned."""
         return PARTITIONS if self.partitioned is True else int(self.partitioned)
 
+    @property
+    def partition(self) -> int | None:
+        """The number of the partition that this is, counted from 1; ``None`` if it is a whole handler."""
+        return self._partition
+
     def of_partition(self, number: int, count: int) -> "HandlerSpec":
         """The specification of one partition, counted from 1. A partition is a handler with a name of its own."""
-        return replace(self, name=partition_name(self.name, number, count), partition=number)
+        return replace(self, name=partition_name(self.name, number, count), _partition=number)
 
     def instantiate(self) -> "BoundHandler":
         """Return the callable that handles events. If the target is a class, it is instantiated."""
