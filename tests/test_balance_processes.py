@@ -61,8 +61,8 @@ class Worker:
         await self._reading
 
 
-async def started(url: str) -> Worker:
-    command = [sys.executable, "-m", "tests.balance_worker", url, str(HANDLERS)]
+async def started(url: str, kind: str) -> Worker:
+    command = [sys.executable, "-m", "tests.balance_worker", url, str(HANDLERS), kind]
     worker = Worker(await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, cwd=ROOT))
     await worker.running.wait()
     return worker
@@ -73,7 +73,7 @@ async def shares_are(store: EventStore, workers: list[Worker]) -> None:
     even = Counter([HANDLERS // len(workers)] * len(workers))
     pids = {str(worker.process.pid) for worker in workers}
     while True:
-        infos = await HandlerControl(store).handlers()
+        infos = await HandlerControl(store).handlers(partitions=True)
         shares = Counter(info.node.rpartition(":")[2] for info in infos if info.node and info.state == "live")
         if set(shares) == pids and Counter(shares.values()) == even:
             return
@@ -81,8 +81,9 @@ async def shares_are(store: EventStore, workers: list[Worker]) -> None:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("kind", ["handlers", "partitions"])
 async def test_processes_share_the_handlers_and_those_of_a_killed_one_continue_elsewhere(
-    url: str, store: EventStore
+    url: str, store: EventStore, kind: str
 ) -> None:
     workers: list[Worker] = []
     numbers = iter(range(1, 10_000))
@@ -96,7 +97,7 @@ async def test_processes_share_the_handlers_and_those_of_a_killed_one_continue_e
             await asyncio.sleep(0.002)
 
     for _ in range(3):
-        workers.append(await started(url))
+        workers.append(await started(url, kind))
         recording = asyncio.create_task(record(100))
         await shares_are(store, workers)
         await recording
@@ -105,17 +106,22 @@ async def test_processes_share_the_handlers_and_those_of_a_killed_one_continue_e
     await workers[0].kill()
     await shares_are(store, workers[1:])
     await recording
-    while sum(each.lag for each in await HandlerControl(store).handlers()):  # noqa: ASYNC110 - others move it
+    while sum(each.lag for each in await HandlerControl(store).handlers(partitions=True)):  # noqa: ASYNC110 - others move it
         await asyncio.sleep(0.05)
     for worker in workers[1:]:
         await worker.end()
+    every = set(range(1, recorded + 1))
+    handled: set[int] = set()
     for number in range(HANDLERS):
-        name = f"h{number}"
+        name = f"h{number}" if kind == "handlers" else f"h@{number + 1}of{HANDLERS}"
         by_worker = [
             [position for handler, position in worker.handled if handler == name] for worker in workers
         ]
-        assert set().union(*by_worker) == set(range(1, recorded + 1))  # none lost
+        if kind == "handlers":
+            assert set().union(*by_worker) == every  # none lost
+        handled |= set().union(*by_worker)
         for positions in by_worker:
             assert positions == sorted(set(positions))  # in order, and each at most once in one process
         graceful = by_worker[1] + by_worker[2]
         assert len(graceful) == len(set(graceful))  # a handler that is given up leaves its checkpoint
+    assert handled == every

@@ -74,8 +74,12 @@ class HandlerActor(Actor):
     async def on_start(self) -> None:
         self._make_handler()
         if self._subscription.leased:
-            with self._turn(), self._standing_by_if_lost():
-                await self._strategy.prepare()  # from now on operators see the view too
+            self._subscription.turns += 1
+            try:
+                with self._standing_by_if_lost():
+                    await self._strategy.prepare()  # from now on operators see the view too
+            finally:
+                self._subscription.turns -= 1
         self._subscription.recover()
 
     def _make_handler(self) -> None:
@@ -116,19 +120,12 @@ class HandlerActor(Actor):
                 raise
             self._subscription.stand_by()
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        self._subscription.turns += 1
-        try:
-            yield
-        finally:
-            self._subscription.turns -= 1
-
     @override
     async def on_receive(self, message: Work) -> None:
         self._blame, error = _Blame(), None
+        self._subscription.turns += 1
         try:
-            with self._turn(), self._standing_by_if_lost():
+            with self._standing_by_if_lost():
                 await self._work()
         except EventFailed as failed:
             error = failed.error
@@ -137,6 +134,7 @@ class HandlerActor(Actor):
             ):  # otherwise it was stopped or taken over in the meantime
                 self._blame = _Blame(failed.event, failed.event is None)
         finally:
+            self._subscription.turns -= 1
             if not self._subscription.leased:
                 self._subscription.release()
         if error is not None:
