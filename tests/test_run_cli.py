@@ -20,7 +20,7 @@ from configured import Sold
 
 from tests.machine import patience
 from uno_actors import EventRegistry
-from uno_actors.cli.control import ControlRefused, control_directories, control_directory
+from uno_actors.system.control_socket import ControlRefused, control_directories, control_directory
 from uno_stores import LmdbEventStore
 
 COMMAND = Path(sys.executable).with_name("uno-actors")

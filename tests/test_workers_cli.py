@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 from configured import Sell, Shop, Sold
-from test_run_cli import Running
+from test_run_cli import HERE, Running
 
 from tests.machine import patience
 from tests.waiting import until as until_true
@@ -48,7 +50,7 @@ class RunningWorkers(Running):
     def start_workers(self, text: str = FILE, *options: str, count: int = 2, **environment: str) -> None:
         """Start it, and return when all workers see each other."""
         self.begin(text, *options, **environment)
-        self.until(lambda: len(self.logs("node joined")) >= count and len(self.living()) == count)
+        self.until(lambda: len(self.logs("node accepts requests")) >= count and len(self.living()) == count)
 
     def answer(self) -> dict[str, Any]:
         """What the supervisor process answers to `uno-actors tree --json`; empty if it does not answer yet."""
@@ -108,7 +110,10 @@ def test_workers_are_one_tree_and_drain_on_a_signal(service: RunningWorkers) -> 
     assert lines[2] == "│  └─ handlers  supervisor, running"
     assert lines[4] == f"└─ worker 2  process {second}, running"
     assert len([line for line in lines if "note  handler" in line]) == 2
-    assert [line["node"].partition("@")[0] for line in service.logs("node joined")] == ["shop/1", "shop/2"]
+    assert [line["node"].partition("@")[0] for line in service.logs("node accepts requests")] == [
+        "shop/1",
+        "shop/2",
+    ]
     service.signal(signal.SIGTERM)
     assert service.code() == 0
     assert service.living() == []
@@ -288,3 +293,62 @@ def test_a_service_without_workers_has_none_to_restart(service: RunningWorkers) 
     restarted = service.command("restart")
     assert restarted.returncode == 1
     assert "runs without a supervisor of workers" in restarted.stderr
+
+
+PROGRAM = """
+import asyncio, os
+from configured import Sell, Shop
+from uno_actors import ActorSystem
+
+async def main():
+    store = os.environ["DATA"]
+    async with ActorSystem(f"lmdb:{store}", name="embedded", aggregates=[Shop], handlers=[], cluster=True) as system:
+        await system.aggregate(Shop, "a").ask(Sell())
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_the_tree_shows_systems_inside_of_other_programs(service: RunningWorkers) -> None:
+    service.file.write_text(FILE)
+    programs = [
+        subprocess.Popen([sys.executable, "-c", PROGRAM], env=service.environment, stdout=subprocess.PIPE, cwd=HERE)
+        for _ in range(2)
+    ]  # fmt: skip
+    try:
+        for program in programs:
+            assert program.stdout is not None
+            assert program.stdout.readline() == b"ready\n"
+        shown = service.tree()
+        lines = [line for line in shown.stdout.splitlines() if line.startswith("embedded, process ")]
+        assert {f"embedded, process {program.pid}" in "".join(lines) for program in programs} == {True}
+        assert len(lines) == 2
+        assert "1 handled of its own" in shown.stdout
+    finally:
+        for program in programs:
+            program.kill()
+            program.communicate()
+
+
+@pytest.mark.parametrize("command", ["aggregates=1,handlers=1", "handlers=1,aggregates=1"])
+def test_roles_keep_handlers_out_of_the_processes_that_serve_commands(
+    service: RunningWorkers, command: str
+) -> None:
+    text = FILE.replace("workers = 2", "")
+    service.start_workers(text, "--workers", command)
+    service.until_running()
+    service.sell(3)
+    service.until(lambda: service.notes() == [3])
+    (serving, handling) = service.answer()["tree"]["children"]
+    assert [serving["name"], handling["name"]] == ["worker 1", "worker 2"]
+    shown = service.tree().stdout.splitlines()
+    assert [line.rpartition(", ")[2] for line in shown if "note  handler" in line] == ["standby", "live"]
+    assert service.workers()["worker 2"] is not None
+    os.kill(service.workers()["worker 2"] or 0, signal.SIGSTOP)  # none of those that serve takes its handlers
+    service.sell(4)
+    time.sleep(patience(5))
+    assert service.notes() == [3]
+    os.kill(service.workers()["worker 2"] or 0, signal.SIGCONT)
+    service.until(lambda: service.notes() == [3, 4])

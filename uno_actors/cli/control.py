@@ -1,166 +1,13 @@
-"""Asks a running system for its state from another process, over a Unix socket that only its user may use.
+"""Asks running systems for their state; see `uno_actors.system.control_socket`."""
 
-The socket is in the store's directory or, for a store without one, in the user's runtime directory. A request is one
-line of JSON, and so is the answer. A killed process leaves its socket behind; the next process that finds it removes
-it.
-
-Where there are no Unix sockets (Python on Windows), or where the system does not tell which user is at the other end, a
-running system cannot be asked from another process. It runs all the same.
-"""
-
-import asyncio
-import contextlib
 import json
-import os
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator
-from hashlib import sha256
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from uno_actors.errors import CallerError, WorldError, describe
-from uno_actors.local_sockets import (
-    LONGEST_PATH,
-    OpenToOthers,
-    above_users,
-    is_private,
-    missing,
-    peer_user,
-    private_directory,
-)
-from uno_actors.store_urls import path_in
-
-PREFIX = "uno-actors-"
-LONGEST_REQUEST = 65_536
-PATIENCE = 5.0
-"""Maximum seconds for an answer."""
-
-
-class ControlRefused(CallerError):
-    """There is no socket, or only one that other users could use."""
-
-
-def check_sockets() -> None:
-    """Check that processes of one user can ask each other on this system.
-
-    Raises:
-        ControlRefused: They cannot.
-    """
-    if (reason := missing()) is not None:
-        raise ControlRefused(
-            f"{reason}: call `tree()` and `statistics()` of the system within its process, and see its logs"
-        )
-
-
-def control_directory(store_url: str, key: str) -> Path:
-    """The directory in which a process that runs a system puts its socket.
-
-    Args:
-        store_url: URL of its store. If it names a directory, the socket is there.
-        key: Distinguishes systems whose stores have no directory.
-
-    Raises:
-        ControlRefused: The user's directory is not the user's own, or cannot be made; or see `check_sockets`.
-    """
-    check_sockets()
-    if (directory := _of_store(store_url)) is not None and _is_short(directory):
-        return directory
-    try:
-        return private_directory(_below_user(store_url, key), _is_short)
-    except OpenToOthers as error:
-        raise ControlRefused(str(error)) from error
-    except OSError as error:
-        raise ControlRefused(f"{describe(error)}: set XDG_RUNTIME_DIR") from error
-
-
-def control_directories(store_url: str, key: str) -> list[Path]:
-    """The directories that may have sockets of processes that run one system, whatever their environment.
-
-    Args:
-        store_url: As for `control_directory`.
-        key: As for `control_directory`.
-
-    Raises:
-        ControlRefused: See `check_sockets`.
-    """
-    check_sockets()
-    of_user = Path(f"/run/user/{os.getuid()}")
-    name = Path(f"uno-actors-{os.getuid()}", _below_user(store_url, key))
-    places = [above / name for above in dict.fromkeys((*above_users(), of_user))]
-    found = [place for place in places if place.is_dir() and is_private(place.parent) and is_private(place)]
-    directory = _of_store(store_url)
-    return found if directory is None else [directory, *found]
-
-
-def _of_store(store_url: str) -> Path | None:
-    """The directory of a store that has one."""
-    path = path_in(store_url)
-    return path.resolve() if path is not None and path.is_dir() else None
-
-
-def _below_user(store_url: str, key: str) -> str:
-    return sha256(f"{store_url if _of_store(store_url) else ''}\0{key}".encode()).hexdigest()[:16]
-
-
-def _is_short(directory: Path) -> bool:
-    """Whether the path of a socket in this directory is short enough."""
-    return len(os.fsencode(directory)) + 30 < LONGEST_PATH
-
-
-class ControlServer:
-    """Answers questions of other processes of the same user; ``async with``.
-
-    Args:
-        directory: The directory for its socket.
-        answer: Called on the event loop with the question; returns a value for JSON.
-    """
-
-    def __init__(self, directory: Path, answer: Callable[[str], Any]) -> None:
-        self.path = directory / f"{PREFIX}{os.getpid()}.sock"
-        self._answer = answer
-        self._server: asyncio.Server | None = None
-
-    async def __aenter__(self) -> Self:
-        self.path.unlink(missing_ok=True)  # of a killed process that had the same id
-        living(self.path.parent)
-        nameless = self.path.with_suffix(".new")  # found before it listens, it would be taken for dead
-        nameless.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX)
-        try:
-            # Before it has a name, so that it is never open to others. macOS refuses: there only the user is checked.
-            with contextlib.suppress(OSError):
-                os.fchmod(listener.fileno(), 0o600)
-            listener.bind(str(nameless))
-            nameless.chmod(0o600)
-            self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LONGEST_REQUEST)
-            nameless.rename(self.path)
-        except BaseException:
-            listener.close()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._server is not None:
-            self._server.close()
-        self.path.unlink(missing_ok=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                if peer_user(writer.get_extra_info("socket")) in (os.getuid(), 0):
-                    answer = self._answered(await reader.readline())
-                    writer.write(json.dumps(answer, default=str).encode() + b"\n")
-                    await writer.drain()
-        except (OSError, TimeoutError, ValueError):  # the client has gone, or its question is too long
-            pass
-        finally:
-            writer.close()
-
-    def _answered(self, line: bytes) -> dict[str, Any]:
-        try:
-            return {"answer": self._answer(str(json.loads(line)["want"]))}
-        except Exception as error:  # noqa: BLE001 - a question must never harm the system
-            return {"error": describe(error)}
+from uno_actors.errors import WorldError, describe
+from uno_actors.system.control_socket import PATIENCE, PREFIX, living
 
 
 class Unanswered(WorldError):
@@ -174,18 +21,6 @@ class Unanswered(WorldError):
         self.path = path
         process = path.stem.removeprefix(PREFIX)
         super().__init__(f"process {process} does not answer at {path}: {reason}")
-
-
-def living(directory: Path) -> list[Path]:
-    """The sockets in a directory, after removal of those of killed processes."""
-    for path in directory.glob(f"{PREFIX}*.sock"):
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
-            connection.setblocking(False)
-            try:
-                connection.connect(str(path))
-            except ConnectionRefusedError:
-                path.unlink()
-    return list(directory.glob(f"{PREFIX}*.sock"))
 
 
 def ask_processes(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from uno_actors.cli.check import File, rounded
-from uno_actors.cli.control import Unanswered, ask_processes, control_directories
+from uno_actors.cli.control import Unanswered, ask_processes
 from uno_actors.cli.service import EarlySignals, LogForm, end_process, run_service
 from uno_actors.cli.terminal import branches, complain, say, say_json
 from uno_actors.cli.workers import run_workers
@@ -16,6 +16,7 @@ from uno_actors.config.errors import InvalidConfig
 from uno_actors.config.reader import control_key, load, load_system, load_tables
 from uno_actors.errors import CallerError
 from uno_actors.printable import counted, printable
+from uno_actors.system.control_socket import control_directories
 
 
 def run(
@@ -103,7 +104,8 @@ def tree(
             say_json(answer)
     if not as_json:
         for answer in joined([answer for answer in answers if not isinstance(answer, Unanswered)]):
-            say(f"{answer['system']}, process {answer['pid']}, up {rounded(answer['uptime'])}")
+            facts = [answer["system"], f"process {answer['pid']}", f"up {rounded(answer['uptime'])}"]
+            say(", ".join(facts + routed(answer.get("cluster"))))
             for line in branches(answer["tree"]["children"], _node, lambda node: node["children"]):
                 say(line)
     raise typer.Exit(any(isinstance(answer, Unanswered) for answer in answers))
@@ -152,7 +154,9 @@ def joined(answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 process = answer["workers"][node["name"]]
                 below = by_process.pop(process, None)
                 facts = node if process is None else {**node, "process": process}
-                children.append(facts if below is None else {**facts, "children": below["tree"]["children"]})
+                if below is not None:
+                    facts |= {"children": below["tree"]["children"], "cluster": below["cluster"]}
+                children.append(facts)
             whole.append({**answer, "tree": {**answer["tree"], "children": children}})
         else:
             whole.append(answer)
@@ -163,4 +167,16 @@ def _node(node: dict[str, Any]) -> str:
     facts = [node["kind"] if "process" not in node else f"process {node['process']}", node["state"]]
     facts += [counted(node["restarts"], "restart")] if node["restarts"] else []
     facts += [f"{node['waiting']:,} waiting"] if node["waiting"] else []
-    return f"{node['name']}  {', '.join(facts)}"
+    return f"{node['name']}  {', '.join(facts + routed(node.get('cluster')))}"
+
+
+def routed(statistics: dict[str, Any] | None) -> list[str]:
+    """What a node has routed, in words; nothing for a system that is none, or that has had no commands."""
+    counted_as = {
+        "local": "handled of its own",
+        "sent": "sent to others",
+        "served": "served for others",
+        "sent_again": "sent again",
+    }
+    found = statistics or {}
+    return [f"{found[name]:,} {words}" for name, words in counted_as.items() if found.get(name)]

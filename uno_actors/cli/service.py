@@ -12,12 +12,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from uno_actors.cli.control import ControlServer, control_directory
 from uno_actors.config.analysis import analyse
 from uno_actors.config.errors import InvalidConfig
 from uno_actors.config.reader import Config, load
 from uno_actors.errors import SupervisorGaveUp, UnoError, describe
 from uno_actors.logs import get_logger, write_logs
+from uno_actors.system.control_socket import ControlServer, control_directory
 from uno_actors.system.system import ActorSystem
 from uno_actors.tasks import begin
 
@@ -123,16 +123,18 @@ class Service:
             return STOPPED
         self._main = None
         async with AsyncExitStack() as stack:
-            try:
-                directory = control_directory(self.config.system.url, self.config.key)
-                await stack.enter_async_context(ControlServer(directory, self._answer))
-            except (UnoError, OSError) as error:  # the service runs without it
-                self._log.warning(
-                    "other processes cannot ask for the state of the system", error=describe(error)
-                )
+            if self.config.cluster is None:  # a node answers other processes by itself
+                await self._open_control(stack)
             if self._above is not None:
                 self._above.ready()
             return await self._until_it_ends()
+
+    async def _open_control(self, stack: AsyncExitStack) -> None:
+        try:
+            directory = control_directory(self.config.system.url, self.config.key)
+            await stack.enter_async_context(ControlServer(directory, self._answer))
+        except (UnoError, OSError) as error:  # the service runs without it
+            self._log.warning("other processes cannot ask for the state of the system", error=describe(error))
 
     async def _until_it_ends(self) -> int:
         loop = asyncio.get_running_loop()

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from uno_actors.cli.control import ControlServer, control_directory
 from uno_actors.cli.service import CANNOT_START, GAVE_UP, STOPPED, LogForm, end_process, on_signal
 from uno_actors.cli.worker_process import WorkerProcess
 from uno_actors.cluster.settings import Cluster, Role
@@ -28,6 +27,7 @@ from uno_actors.logs import get_logger, write_logs
 from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.policy import ChildState, GiveUp, RestartGroup, SupervisorState
 from uno_actors.supervision.spec import Supervisor
+from uno_actors.system.control_socket import ControlServer, control_directory
 
 RULES = Supervisor("workers", max_restarts=5, within=30.0, budget="child")
 """How often a worker is restarted, and how long it waits: as a supervisor's child does."""

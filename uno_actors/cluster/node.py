@@ -27,8 +27,10 @@ from uno_actors.cluster.statistics import ClusterStatistics
 from uno_actors.cluster.wire import (
     NO_REPLY,
     Leaving,
+    StateRequest,
     leaving_request,
     not_served_answer,
+    state_answer,
     unpack_request,
 )
 from uno_actors.domain.commands import Command
@@ -179,6 +181,9 @@ class Node:
             if isinstance(request, Leaving):
                 self.announcement.note_leaving(request.member)
                 answer(NO_REPLY)
+                return
+            if isinstance(request, StateRequest):
+                answer(state_answer(self.statistics()))
                 return
             command = self._names.command(request)
             if "aggregates" not in self.announcement.member.roles:

@@ -9,6 +9,7 @@ Nodes of different versions talk to each other during a deployment, so fields ar
 """
 
 import enum
+from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import msgpack
 
 from uno_actors.aggregates.recording import reply_classes
 from uno_actors.cluster.remote_errors import pack_error, unpack_error
+from uno_actors.cluster.statistics import ClusterStatistics, PeerStatistics
 from uno_actors.domain.commands import Command
 from uno_actors.domain.values import TagReader, pack_value, tag_reader
 from uno_actors.errors import ReplyNotSent, describe
@@ -30,6 +32,7 @@ class Kind(enum.IntEnum):
     REPLY = 3
     ERROR = 4
     NOT_SERVED = 5
+    STATE = 6
 
 
 class Request(NamedTuple):
@@ -82,7 +85,19 @@ class Leaving(NamedTuple):
     member: str
 
 
+class StateRequest(NamedTuple):
+    """A question for what a node has routed and served, as ``uno-actors cluster`` asks it.
+
+    Attributes:
+        kind: `Kind.STATE`.
+    """
+
+    kind: int
+
+
 _pack = msgpack.Packer().pack
+
+STATE_REQUEST: bytes = _pack((int(Kind.STATE),))
 
 
 def command_request(
@@ -126,7 +141,7 @@ def leaving_request(member: str) -> bytes:
     return _pack(Leaving(Kind.LEAVING, member))  # type: ignore[no-any-return]
 
 
-def unpack_request(body: bytes) -> Request | Leaving:
+def unpack_request(body: bytes) -> Request | Leaving | StateRequest:
     """What another node has sent.
 
     Raises:
@@ -137,6 +152,8 @@ def unpack_request(body: bytes) -> Request | Leaving:
         return Request._make(parts[: len(Request._fields)])
     if parts[0] == Kind.LEAVING:
         return Leaving._make(parts[: len(Leaving._fields)])
+    if parts[0] == Kind.STATE:
+        return StateRequest._make(parts[: len(StateRequest._fields)])
     raise ValueError(f"no request is of kind {parts[0]!r}")
 
 
@@ -179,6 +196,31 @@ def error_answer(error: BaseException, node: str) -> bytes:
 def not_served_answer(reason: str) -> bytes:
     """The answer that a node does not serve a command: it was not handled, and another node may serve it."""
     return _pack((int(Kind.NOT_SERVED), reason))  # type: ignore[no-any-return]
+
+
+def state_answer(statistics: ClusterStatistics) -> bytes:
+    """The answer to a `StateRequest`."""
+    return _pack((int(Kind.STATE), asdict(statistics)))  # type: ignore[no-any-return]
+
+
+def unpack_state(body: bytes) -> ClusterStatistics | None:
+    """What a node has answered to a `StateRequest`; ``None`` if it is of a version that does not know the question.
+
+    Raises:
+        Exception: It is damaged.
+    """
+    kind, found = msgpack.unpackb(body)
+    if kind != Kind.STATE:
+        return None
+    known = {each.name for each in fields(ClusterStatistics)}
+    peer = {each.name for each in fields(PeerStatistics)}
+    peers = {
+        name: PeerStatistics(**{key: value for key, value in counters.items() if key in peer})
+        for name, counters in found["peers"].items()
+    }
+    return ClusterStatistics(
+        **{key: value for key, value in found.items() if key in known} | {"peers": peers}
+    )
 
 
 class NotServedHere(NamedTuple):

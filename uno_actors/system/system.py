@@ -8,6 +8,7 @@ import asyncio
 import os
 import time
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
@@ -57,6 +58,7 @@ from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.reload import Reloaded, as_running, difference, names_below
 from uno_actors.supervision.spec import ChildSpec, Supervisor
 from uno_actors.system.runtime import Runtime
+from uno_actors.system.state import open_control
 from uno_actors.system.statistics import SystemStatistics
 from uno_actors.system.supervisor_ref import SupervisorRef
 from uno_actors.system.tree import assign, check_unique, handler_names, handlers_in
@@ -166,6 +168,7 @@ class ActorSystem:
         self._state: State = "not started"
         self._forks = _forks.count
         self._stopping: asyncio.Task[None] | None = None
+        self._asked = AsyncExitStack()  # answers other processes
         self._has_stopped = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._thread: LoopThread | None = None
@@ -548,6 +551,9 @@ class ActorSystem:
                 self, self._store, self._types, self._settings, self._give_up, cluster=self._cluster
             )
             await self._runtime.start(self._supervised)
+            await open_control(
+                self._asked, self.name, self._runtime, cluster=self._cluster, store=self._store, url=self._url
+            )
         except BaseException:
             if self._runtime is not None:
                 self._runtime.close()
@@ -583,6 +589,7 @@ class ActorSystem:
         try:
             await self._running().stop(timeout)
         finally:
+            await self._asked.aclose()
             await self._close_store(max(CLOSE_TIME, deadline - time.monotonic()))
             self._state = "stopped"
             self._has_stopped.set()

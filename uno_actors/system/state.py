@@ -1,0 +1,80 @@
+"""What a running system tells other processes of its user: its tree, and what it does as a node of a cluster."""
+
+import os
+import time
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from typing import Any
+
+from uno_actors.cluster.settings import Cluster
+from uno_actors.errors import UnoError, describe
+from uno_actors.logs import get_logger
+from uno_actors.store.port import EventStore
+from uno_actors.system.control_socket import ControlServer, control_directory, key_of
+from uno_actors.system.runtime import Runtime
+
+
+def state_of(name: str, runtime: Runtime, begun: float) -> dict[str, Any]:
+    """What `uno-actors tree` shows of a process.
+
+    Args:
+        name: Of the system.
+        runtime: Its running parts.
+        begun: When it started, in seconds on the monotonic clock.
+    """
+    return {
+        "system": name,
+        "pid": os.getpid(),
+        "uptime": time.monotonic() - begun,
+        "tree": asdict(runtime.tree()),
+        "cluster": None if runtime.node is None else asdict(runtime.node.statistics()),
+    }
+
+
+def answer(want: str, name: str, runtime: Runtime, begun: float) -> dict[str, Any]:
+    """The answer to another process; for the other arguments see `state_of`.
+
+    Raises:
+        ValueError: The question is unknown.
+    """
+    if want != "tree":
+        raise ValueError(f"{want!r} is not known here")
+    return state_of(name, runtime, begun)
+
+
+async def open_control(
+    stack: AsyncExitStack,
+    name: str,
+    runtime: Runtime,
+    *,
+    cluster: Cluster | None,
+    store: EventStore,
+    url: str | None,
+) -> None:
+    """Let other processes ask for the state of a node of a cluster, until ``stack`` is closed.
+
+    So `uno-actors tree FILE` finds systems inside of other programs, such as the workers of uvicorn. Nodes of one
+    process, which are linked by an object, need none.
+
+    Args:
+        stack: Closes the socket.
+        name: Of the system.
+        runtime: Its running parts.
+        cluster: What it is as a node; ``None`` if it is none.
+        store: Its store.
+        url: URL of the store, if it was given so.
+    """
+    if cluster is None or not isinstance(cluster.listen, str | None):
+        return
+    if url is None:
+        if store.directory is None:
+            return  # nothing names it to other processes
+        url = f"lmdb:{store.directory}"
+    begun = time.monotonic()
+    try:
+        directory = control_directory(url, key_of(url))
+        server = ControlServer(directory, lambda want: answer(want, name, runtime, begun))
+        await stack.enter_async_context(server)
+    except (UnoError, OSError) as error:  # the system runs without it
+        log = get_logger(system=name)
+        log.warning("other processes cannot ask for the state of the system", error=describe(error))
