@@ -352,3 +352,33 @@ def test_roles_keep_handlers_out_of_the_processes_that_serve_commands(
     assert service.notes() == [3]
     os.kill(service.workers()["worker 2"] or 0, signal.SIGCONT)
     service.until(lambda: service.notes() == [3, 4])
+
+
+def test_the_cluster_shows_members_shards_handlers_and_hops(service: RunningWorkers) -> None:
+    service.start_workers(FILE.replace("workers = 2", "workers = { aggregates = 2, handlers = 1 }"), count=3)
+    service.until_running(3)
+    service.until(lambda: "live" in service.tree().stdout)
+    found: list[dict[str, Any]] = []
+
+    def holds() -> bool:
+        found[:] = [json.loads(line) for line in service.command("cluster", "--json").stdout.splitlines()]
+        return [node["handlers"] for node in found] == [[], [], ["note"]]
+
+    service.until(holds)
+    first, second, third = found
+    assert [node["member"]["roles"] for node in found] == [["aggregates"], ["aggregates"], ["handlers"]]
+    assert first["shards"]["Shop"] + second["shards"]["Shop"] == 1024
+    assert 400 < first["shards"]["Shop"] < 624
+    assert third["shards"] == {"Shop": 0}
+    assert all(0 < node["hop"] < 2 and node["statistics"]["served"] == 0 for node in found)
+    shown = service.command("cluster")
+    assert shown.returncode == 0
+    assert "Shop: 2 nodes own shards, the fullest" in shown.stdout
+    stopped = first["member"]["process"]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        shown = service.command("cluster")
+        assert shown.returncode == 1
+        assert shown.stdout.count("no answer: ") == 1
+    finally:
+        os.kill(stopped, signal.SIGCONT)
