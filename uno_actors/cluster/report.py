@@ -17,13 +17,15 @@ from uno_actors.cluster.addresses import TcpPlace
 from uno_actors.cluster.links.handshake import own_version
 from uno_actors.cluster.links.opening import open_link
 from uno_actors.cluster.links.port import Answer, Link, LinkFailure
-from uno_actors.cluster.placement import SHARDS, Placement
+from uno_actors.cluster.placement import Placement
 from uno_actors.cluster.settings import Cluster
 from uno_actors.cluster.statistics import ClusterStatistics
 from uno_actors.cluster.wire import STATE_REQUEST, not_served_answer, unpack_state
 from uno_actors.errors import InvalidCluster, UnoError, describe, shown
+from uno_actors.shards import SHARDS
 from uno_actors.store.membership import Member
 from uno_actors.store.port import EventStore
+from uno_actors.tasks import settle
 
 PATIENCE = 2.0
 """Maximum seconds for the answer of a node."""
@@ -152,7 +154,5 @@ async def _asked(link: Link, member: Member, clock: Clock) -> NodeReport:
 
 async def _ask(link: Link, address: str) -> bytes | LinkFailure:
     answered: asyncio.Future[bytes | LinkFailure] = asyncio.get_running_loop().create_future()
-    link.request(
-        address, STATE_REQUEST, PATIENCE, lambda found: answered.done() or answered.set_result(found)
-    )
+    link.request(address, STATE_REQUEST, PATIENCE, lambda found: settle(answered, found))
     return await answered
