@@ -25,6 +25,7 @@ from uno_actors.errors import InvalidCluster, UnoError, describe, shown
 from uno_actors.shards import SHARDS
 from uno_actors.store.membership import Member
 from uno_actors.store.port import EventStore
+from uno_actors.tasks import begin
 from uno_actors.tasks import settle
 
 PATIENCE = 2.0
@@ -110,7 +111,8 @@ async def observe(store: EventStore, cluster: Cluster, clock: Clock, name: str) 
     link = open_link(_calling(cluster), cluster=name, directory=store.directory, clock=clock)
     try:
         await link.start(observer.id, _refuse)
-        reports = await asyncio.gather(*[_asked(link, member, clock) for member in members])
+        loop = asyncio.get_running_loop()
+        reports = await asyncio.gather(*[begin(loop, _asked(link, member, clock)) for member in members])
     except UnoError as error:  # such as no certificate for this machine
         reports = [NodeReport(member, unreachable=describe(error)) for member in members]
     finally:
