@@ -25,8 +25,7 @@ from uno_actors.errors import InvalidCluster, UnoError, describe, shown
 from uno_actors.shards import SHARDS
 from uno_actors.store.membership import Member
 from uno_actors.store.port import EventStore
-from uno_actors.tasks import begin
-from uno_actors.tasks import settle
+from uno_actors.tasks import begin, settle
 
 PATIENCE = 2.0
 """Maximum seconds for the answer of a node."""
