@@ -105,7 +105,8 @@ class HandlerStatistics:
 class Subscription:
     """One handler: its state machine and its queue; `progress`, `failures` and `requests` keep the rest.
 
-    Lives on the event loop; other threads do not touch it. Only its own methods change its state.
+    Lives on the event loop; other threads do not touch it. Only its own methods change its state. The class is long
+    because a state machine is read best in one place; its methods are a few lines each.
 
     Args:
         spec: What it subscribes to.

@@ -22,31 +22,22 @@ from uno_actors.cluster.served import CommandNames
 from uno_actors.cluster.settings import Cluster
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import (
-    InvalidSupervisor,
     SupervisorGaveUp,
     SystemNotRunning,
-    UnknownHandler,
-    UnknownSupervisor,
 )
-from uno_actors.handlers.child import HandlerChild
-from uno_actors.handlers.partitions import named
 from uno_actors.handlers.services import SystemServices
-from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.logs import get_logger
 from uno_actors.settings import Settings
 from uno_actors.store.codec import StreamId
 from uno_actors.store.port import EventStore
-from uno_actors.supervision.child import ActorChild, ChildFailed, ChildHandle, ChildSignal, TreeNode
-from uno_actors.supervision.nested import SupervisorChild
-from uno_actors.supervision.reload import Difference
-from uno_actors.supervision.spec import ChildSpec, Supervisor
-from uno_actors.supervision.supervisor import SupervisorActor
+from uno_actors.supervision.spec import Supervisor
 from uno_actors.system.actor_host import ActorHost
 from uno_actors.system.announcement import announcement_of, node_of
 from uno_actors.system.handler_host import HandlerHost
 from uno_actors.system.statistics import SystemStatistics
-from uno_actors.system.tree import handlers_in, resolve_child
+from uno_actors.system.supervision_tree import SupervisionTree
+from uno_actors.system.tree import handlers_in
 from uno_actors.tasks import begin
 
 A = TypeVar("A", bound=PykkaActor)
@@ -73,6 +64,7 @@ class Runtime:
     Attributes:
         announcement: Of this system among those that work on its store; ``None`` if it has none.
         node: What it is as a node of a cluster; ``None`` if it is none.
+        tree: The supervisors and their children.
         deliver: Passes a command to its aggregate, here or on another node; see `Aggregates.deliver`.
     """
 
@@ -91,16 +83,21 @@ class Runtime:
         self._store = store
         self._settings = settings
         self.clock = settings.clock
-        self._give_up = give_up
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._tree: list[SupervisorChild] = []
-        self._supervisors: dict[str, SupervisorActor] = {}
         self._log = get_logger(system=settings.name)
         self.dead_messages = DeadMessages()
         self.actors = ActorHost(settings, self.dispatcher, self.dead_messages)
         self.announcement = announcement_of(settings, cluster or Cluster(), store, self.start_task)
         self.handlers = HandlerHost(
             settings, store, self.dispatcher, system, self.start_task, announcement=self.announcement
+        )
+        self.tree = SupervisionTree(
+            settings.name,
+            settings.clock,
+            self.actors,
+            self.handlers,
+            start_task=self.start_task,
+            give_up=give_up,
         )
         self.journal = Journal(store)
         self.aggregates = Aggregates(
@@ -139,7 +136,7 @@ class Runtime:
         self.handlers.listen()
         self.takes_work = True
         for supervisor in supervisors:
-            await self._start_top(supervisor)
+            await self.tree.start(supervisor)
         self.handlers.take_over_later()
 
     async def _join(self) -> None:
@@ -161,114 +158,6 @@ class Runtime:
         self._external_writes = ExternalWrites(self._store, position, self.aggregates, self.start_task)
         self.journal.on_append = self._external_writes.skip
         self._let_go.callback(self._store.on_commit(self._external_writes.look_soon))
-
-    async def _start_top(self, supervisor: Supervisor) -> None:
-        child = SupervisorChild(supervisor, ChildSpec(supervisor), self._root_signal, self)
-        self._tree.append(child)
-        await child.start()
-
-    async def unsubscribe(self, name: str) -> None:
-        """See `ActorSystem.unsubscribe`."""
-        known = [each.name for each in self.handlers.subscriptions]
-        meant = named(name, known)
-        if not meant:
-            raise UnknownHandler(name, known)
-        for supervisor in self._supervisors.values():
-            here = [each for each in meant if isinstance(supervisor.children.get(each), HandlerChild)]
-            if here:
-                await supervisor.drop_children(here)
-
-    # --- the tree ---
-
-    async def start_supervisor(
-        self,
-        rules: Supervisor,
-        gave_up: Callable[[SupervisorGaveUp], None],
-        has_ended: Callable[[], None],
-    ) -> SupervisorActor:
-        """See `uno_actors.supervision.supervisor.SupervisorHost`."""
-        if rules.name in self._supervisors:
-            raise InvalidSupervisor(f"supervisor {rules.name!r}", "the system has one of this name already")
-        self._supervisors[rules.name] = supervisor = SupervisorActor(rules, self, gave_up, has_ended)
-        await self.actors.spawn(supervisor)
-        return supervisor
-
-    def resolve_child(self, child: Any) -> list[ChildSpec]:
-        """See `uno_actors.supervision.supervisor.SupervisorHost`."""
-        return resolve_child(child)
-
-    async def make_child(self, spec: ChildSpec, tell: Callable[[ChildSignal], None]) -> ChildHandle:
-        """See `uno_actors.supervision.supervisor.SupervisorHost`."""
-        if isinstance(spec.run, Supervisor):
-            return SupervisorChild(spec.run, spec, tell, self)
-        if not isinstance(spec.run, HandlerSpec):
-            return ActorChild(spec.known_name or "", spec, tell, self.actors)
-        return await self.handlers.make_child(spec, tell)
-
-    async def forget(self, child: ChildHandle) -> None:
-        """See `uno_actors.supervision.supervisor.SupervisorHost`."""
-        if isinstance(child, SupervisorChild) and (supervisor := child.supervisor) is not None:
-            for other in supervisor.children.values():
-                await self.forget(other)
-            self._supervisors.pop(supervisor.rules.name, None)
-            supervisor.actor_ref.stop(block=False)
-        elif isinstance(child, HandlerChild):
-            await self.handlers.remove(child)
-
-    def _root_signal(self, signal: ChildSignal) -> None:
-        """Stop the system if a top-level supervisor gives up. A supervisor that ends normally is fine."""
-        if isinstance(signal, ChildFailed) and isinstance(signal.error, SupervisorGaveUp):
-            self._give_up(signal.error)
-
-    async def change(self, wanted: Difference) -> dict[str, Exception]:
-        """Change the running tree. Children in both the old and the new tree keep running.
-
-        Returns:
-            The children that could not be started, by name, with their errors. The tree does not contain them.
-        """
-        for name in wanted.stop:
-            await self._stop_top(name)
-        supervisors = [(change, self._supervisors[change.rules.name]) for change in wanted.changes]
-        for change, supervisor in reversed(supervisors):
-            await supervisor.drop_children(change.stop)
-        for change, supervisor in supervisors:
-            supervisor.adopt(change.rules)
-        failed: dict[str, Exception] = {}
-        for change, supervisor in supervisors:
-            for spec in change.start if supervisor.is_running else ():  # else they start with it
-                try:
-                    await supervisor.start_child(spec)
-                except Exception as error:  # noqa: BLE001 - a start may raise anything
-                    failed[spec.known_name or ""] = error
-            supervisor.adopt(change.rules)
-        for added in wanted.start:
-            try:
-                await self._start_top(added)
-            except Exception as error:  # noqa: BLE001 - the start of a child may raise anything
-                failed[added.name] = error
-                await self._stop_top(added.name)
-        return failed
-
-    async def _stop_top(self, name: str) -> None:
-        for child in [child for child in self._tree if child.name == name]:
-            await child.stop()
-            await self.forget(child)
-            self._tree.remove(child)
-
-    def supervisor(self, name: str) -> SupervisorActor:
-        """The supervisor of this name.
-
-        Raises:
-            UnknownSupervisor: The system has no supervisor of this name.
-        """
-        if name not in self._supervisors:
-            raise UnknownSupervisor(self._settings.name, name, self._supervisors)
-        return self._supervisors[name]
-
-    def tree(self) -> TreeNode:
-        """The whole supervision tree: all supervisors and their children."""
-        nodes = tuple(child.node(restarting=False) for child in self._tree)
-        return TreeNode(self._settings.name, "supervisor", "running", children=nodes)
 
     def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine as a task and keep a reference, so that the task is not garbage-collected.
@@ -304,7 +193,7 @@ class Runtime:
             messages=messages_of(tuple(self.actors.cells)),
             commands_waiting=self._unanswered(),
             oldest_command=self.aggregates.oldest(),
-            restarts=sum(node.restarts for node in self.tree().walk()),
+            restarts=sum(node.restarts for node in self.tree.node().walk()),
             dispatcher=self.dispatcher.statistics(),
             handlers=self.handlers.statistics(),
         )
@@ -341,7 +230,7 @@ class Runtime:
             self.handlers.move_no_more()
             await self._within(begun + timeout * LEAVE_SHARE, self._leave())
             await self._within(begun + timeout * DRAIN_SHARE, self._drain())
-            for child in reversed(self._tree):
+            for child in self.tree.last_first():
                 # The child keeps the deadline itself; the extra second is a safety net.
                 await self._within(deadline + 1, child.stop(deadline))
             last_save = self.handlers.router.save_checkpoints(last=True)
@@ -414,7 +303,7 @@ class Runtime:
         if self.announcement is not None:
             self.announcement.close()
         self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
-        for child in reversed(self._tree):
+        for child in self.tree.last_first():
             child.abandon()
         for cell in tuple(self.actors.cells):
             cell.kill()

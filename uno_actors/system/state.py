@@ -26,7 +26,7 @@ def state_of(name: str, runtime: Runtime, begun: float) -> dict[str, Any]:
         "system": name,
         "pid": os.getpid(),
         "uptime": time.monotonic() - begun,
-        "tree": asdict(runtime.tree()),
+        "tree": asdict(runtime.tree.node()),
         "cluster": None if runtime.node is None else asdict(runtime.node.statistics()),
     }
 

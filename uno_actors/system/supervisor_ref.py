@@ -110,7 +110,7 @@ class SupervisorRef:
 
     @property
     def _supervisor(self) -> SupervisorActor:
-        return self._system._running().supervisor(self.name)
+        return self._system._running().tree.supervisor(self.name)
 
     def __repr__(self) -> str:
         return f"<SupervisorRef {self.name} of {self._system.name}>"

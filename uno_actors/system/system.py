@@ -368,7 +368,7 @@ class ActorSystem:
             UnknownSupervisor: The system has no supervisor of this name.
             SystemNotRunning: The system was not started, or has stopped.
         """
-        self._running().supervisor(name)
+        self._running().tree.supervisor(name)
         return SupervisorRef(self, name)
 
     def tree(self) -> TreeNode:
@@ -379,7 +379,7 @@ class ActorSystem:
         """
         if self._runtime is None:
             raise SystemNotRunning(self.name, self._state)
-        return self._runtime.tree()
+        return self._runtime.tree.node()
 
     async def reload(self, config: Config | str | os.PathLike[str]) -> Reloaded:
         """Change the running tree to that of a configuration file. Children whose specification is unchanged run on.
@@ -401,14 +401,14 @@ class ActorSystem:
     async def _reload(self, wanted: list[Supervisor]) -> Reloaded:
         async with self._reloading:
             runtime = self._accepting()
-            present = {node.name: node for node in runtime.tree().children}
+            present = {node.name: node for node in runtime.tree.node().children}
             running = [
                 as_running(supervisor, names_below(present[supervisor.name]))
                 for supervisor in self._supervised
                 if supervisor.name in present
             ]
             change = difference(running, wanted)
-            failed = await runtime.change(change)
+            failed = await runtime.tree.change(change)
             self._supervised = wanted
             return Reloaded(
                 tuple(change.stopped), tuple(name for name in change.started if name not in failed), failed
@@ -515,7 +515,7 @@ class ActorSystem:
             UnknownHandler: The system runs no handler of this name.
             SystemNotRunning: The system was not started, or has stopped.
         """
-        await self._running().unsubscribe(name)
+        await self._running().tree.unsubscribe(name)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the system's loop and return its result, in a synchronous program.

@@ -75,8 +75,8 @@ class DatabaseEventStore(EventStore):
     The tables are made by `create_schema`, or by a migration tool from `METADATA`. A database in memory
     (``sqlite+aiosqlite://``) has one connection, which does one thing at a time.
 
-    The class implements the port and owns start and end; `Connections`, `Tables`, `Writer`, `Reader`, `Watcher`,
-    `HeldLeases` and `Closing` each own one concern.
+    The class is long because it implements the whole port, mostly in one line a method; it owns start and end.
+    `Connections`, `Tables`, `Writer`, `Reader`, `Watcher`, `HeldLeases` and `Closing` each own one concern.
 
     Args:
         session_factory: Makes an `AsyncSession` that is bound to an engine of PostgreSQL or SQLite.
