@@ -74,7 +74,10 @@ async def shares_are(store: EventStore, workers: list[Worker]) -> None:
     pids = {str(worker.process.pid) for worker in workers}
     while True:
         infos = await HandlerControl(store).handlers(partitions=True)
-        shares = Counter(info.node.rpartition(":")[2] for info in infos if info.node and info.state == "live")
+        live = [info for info in infos if info.state == "live"]
+        if len(workers) == 1 and len(live) == HANDLERS:
+            return  # no node is named where there is one
+        shares = Counter(info.node.rpartition(":")[2] for info in live if info.node)
         if set(shares) == pids and Counter(shares.values()) == even:
             return
         await asyncio.sleep(0.1)
