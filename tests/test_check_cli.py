@@ -17,6 +17,7 @@ from test_config import GOOD, WRONG, written
 from typer.testing import CliRunner, Result
 
 from uno_actors.cli import app as cli
+from uno_actors.cli.check import roles_that_none_has
 from uno_actors.config.reader import load
 from uno_actors.config.tables import FileTable
 from uno_actors.config.writer import as_toml
@@ -263,3 +264,25 @@ def test_unwritable_output_is_reported_in_one_line() -> None:
         )
     assert result.returncode == 1
     assert result.stderr == "error: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("workers", "warned"),
+    [
+        ("{ aggregates = 2, handlers = 1 }", []),
+        ("2", []),
+        ("{ aggregates = 2 }", ["no worker runs handlers"]),
+        ("{ handlers = 1 }", ["no worker serves commands"]),
+    ],
+)
+def test_roles_that_no_worker_has_are_warned_of(tmp_path: Path, workers: str, warned: list[str]) -> None:
+    file = tmp_path / "roles.toml"
+    file.write_text(
+        f'[system]\nstore = "lmdb:data"\n[cluster]\nworkers = {workers}\n'
+        '[[handlers]]\nname = "mail"\nhandler = "configured:mail"\n'
+    )
+    found = [str(fault) for _, fault in roles_that_none_has(load(file))]
+    assert len(found) == len(warned)
+    for line, reason in zip(found, warned, strict=True):
+        assert "roles.toml:4: cluster.workers" in line
+        assert reason in line

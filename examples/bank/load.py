@@ -28,7 +28,9 @@ PATIENCE = 30.0
 
 
 @contextlib.contextmanager
-def service(directory: str, port: int | None = None) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+def service(
+    directory: str, port: int | None = None, *, workers: int = 1
+) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """The bank as a process of its own, on 127.0.0.1: its address, once it answers, and the process."""
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
@@ -39,6 +41,8 @@ def service(directory: str, port: int | None = None) -> Iterator[tuple[str, "sub
         "bank.service:app",
         "--port",
         str(port),
+        "--workers",
+        str(workers),
         "--log-level",
         "warning",
     ]

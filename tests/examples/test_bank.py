@@ -1,10 +1,13 @@
 """The bank as its customers see it: a separate process, over real HTTP."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +172,54 @@ async def test_under_load_the_books_are_right(tmp_path: Path) -> None:
     assert figures["requests"] > 50
     assert figures["transfers"] > 5
     assert figures["in the books"] == figures["expected"]
+
+
+def processes_of(directory: Path) -> dict[int, dict[str, Any]]:
+    """The nodes that `uno-actors cluster` finds, by their processes."""
+    command = Path(sys.executable).with_name("uno-actors")
+    run = subprocess.run(
+        [command, "cluster", "bank.toml", "--json"],
+        cwd=HERE,
+        env=os.environ | {"BANK_STORE": f"lmdb:{directory}/store"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {(node := json.loads(line))["member"]["process"]: node for line in run.stdout.splitlines()}
+
+
+@pytest.mark.timeout(240)
+def test_each_worker_of_uvicorn_is_a_node_and_any_of_them_may_be_killed(tmp_path: Path) -> None:
+    with load.service(str(tmp_path), workers=2) as (url, _):
+        while len(found := processes_of(tmp_path)) < 2:
+            pass
+        assert all(node["shards"]["Account"] > 400 for node in found.values())
+        for number in range(20):
+            # Each request is a new connection, which either worker may accept.
+            opened = httpx.post(
+                f"{url}/accounts", json={"id": f"a{number}", "owner": "Ann"}, timeout=patience(30)
+            )
+            assert opened.status_code == 201
+            for _ in range(3):
+                paid = httpx.post(
+                    f"{url}/accounts/a{number}/deposits", json={"amount": 1}, timeout=patience(30)
+                )
+                assert paid.status_code == 200
+        found = processes_of(tmp_path)
+        assert sum(node["statistics"]["served"] for node in found.values()) > 0
+        killed = min(found)
+        os.kill(killed, signal.SIGKILL)
+        paid_after = 0
+        while paid_after < 20:
+            with suppress(httpx.TransportError):  # the connection was accepted by the killed worker
+                paid = httpx.post(
+                    f"{url}/accounts/a{paid_after}/deposits",
+                    json={"amount": 1},
+                    headers={"Idempotency-Key": f"again-{paid_after}"},
+                    timeout=patience(30),
+                )
+                assert (paid.status_code, paid.json()) == (200, {"balance": 4})
+                paid_after += 1
+        while len(found := processes_of(tmp_path)) < 2:  # uvicorn starts another one
+            pass
+        assert killed not in found

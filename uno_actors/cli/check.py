@@ -10,7 +10,7 @@ import typer
 
 from uno_actors.cli.terminal import branches, complain, say, say_json
 from uno_actors.config.analysis import Analysis, Finding, Node, analyse
-from uno_actors.config.errors import ConfigFault, InvalidConfig
+from uno_actors.config.errors import ConfigFault, InvalidConfig, key_path
 from uno_actors.config.reader import Config, load
 from uno_actors.config.simulation import Fault, InvalidFault, Simulation, simulate
 from uno_actors.config.tables import DEFAULT_SUPERVISOR, json_schema
@@ -47,6 +47,7 @@ def check(
     findings = [
         (finding, config.fault(finding.path, finding.option, finding.reason)) for finding in found.findings
     ]
+    findings += roles_that_none_has(config)
     simulation = _simulated(config, faults or (), lasting, seed)
     is_right = all(finding.severity != "contradiction" for finding in found.findings)
     if as_json:
@@ -59,6 +60,27 @@ def check(
         for line in _simulation_lines(simulation) if simulation is not None else ():
             say(line)
     raise typer.Exit(0 if is_right else 1)
+
+
+def roles_that_none_has(config: Config) -> list[tuple[Finding, ConfigFault]]:
+    """Warn of workers of which none serves commands, or none runs the file's handlers."""
+    if config.workers is None:
+        return []
+    usual = () if config.cluster is None else config.cluster.roles
+    had = {role for roles in config.workers.roles(usual, cores=1) for role in roles}
+    lacks = {
+        "aggregates": "no worker serves commands: they end with NotServed, unless nodes of other files have the role",
+        "handlers": "no worker runs handlers: they stay on standby, unless nodes of other files have the role",
+    }
+    keys = ("cluster", "workers")
+    file, line = config.place(keys)
+    found = []
+    for role, reason in lacks.items():
+        is_needed = role == "aggregates" or config.handlers or config.supervisors
+        if role not in had and is_needed:
+            fault = ConfigFault(file, line, key_path(keys), f"{reason} '{role}'")
+            found.append((Finding("warning", keys, "workers", fault.reason), fault))
+    return found
 
 
 def schema() -> None:

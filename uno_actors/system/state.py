@@ -9,7 +9,6 @@ from typing import Any
 from uno_actors.cluster.settings import Cluster
 from uno_actors.errors import UnoError, describe
 from uno_actors.logs import get_logger
-from uno_actors.store.port import EventStore
 from uno_actors.system.control_socket import ControlServer, control_directory, key_of
 from uno_actors.system.runtime import Runtime
 
@@ -48,7 +47,6 @@ async def open_control(
     runtime: Runtime,
     *,
     cluster: Cluster | None,
-    store: EventStore,
     url: str | None,
 ) -> None:
     """Let other processes ask for the state of a node of a cluster, until ``stack`` is closed.
@@ -61,15 +59,10 @@ async def open_control(
         name: Of the system.
         runtime: Its running parts.
         cluster: What it is as a node; ``None`` if it is none.
-        store: Its store.
-        url: URL of the store, if it was given so.
+        url: URL of the store, by which other processes find the socket; ``None`` if the store was given as an object.
     """
-    if cluster is None or not isinstance(cluster.listen, str | None):
+    if url is None or cluster is None or not isinstance(cluster.listen, str | None):
         return
-    if url is None:
-        if store.directory is None:
-            return  # nothing names it to other processes
-        url = f"lmdb:{store.directory}"
     begun = time.monotonic()
     try:
         directory = control_directory(url, key_of(url))

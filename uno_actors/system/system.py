@@ -551,9 +551,7 @@ class ActorSystem:
                 self, self._store, self._types, self._settings, self._give_up, cluster=self._cluster
             )
             await self._runtime.start(self._supervised)
-            await open_control(
-                self._asked, self.name, self._runtime, cluster=self._cluster, store=self._store, url=self._url
-            )
+            await open_control(self._asked, self.name, self._runtime, cluster=self._cluster, url=self._url)
         except BaseException:
             if self._runtime is not None:
                 self._runtime.close()

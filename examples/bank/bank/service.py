@@ -1,4 +1,4 @@
-"""The bank over HTTP: ``uvicorn bank.service:app``.
+"""The bank over HTTP: ``uvicorn bank.service:app``, on several cores with ``--workers``.
 
 ``bank.toml`` configures the system. BANK_STORE is the URL of the store; the default is ``lmdb:data`` next to that file.
 """
@@ -47,7 +47,7 @@ class NewTransfer(BaseModel):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with ActorSystem.from_config(CONFIG) as system:
+    async with ActorSystem.from_config(CONFIG, cluster=True) as system:  # each worker of uvicorn is a node
         app.state.system = system
         watching = asyncio.create_task(_end_with(system))
         yield
