@@ -6,8 +6,17 @@ from tests.benchmarks.hop import hop
 from tests.benchmarks.measuring import Measured
 from tests.benchmarks.node_memory import node_memory
 from tests.benchmarks.routed import hot, shared, sticky
+from tests.benchmarks.workers import handlers_apart, two_cores
 
-PARTS: list[Callable[[], Awaitable[list[Measured]]]] = [shared, hot, sticky, node_memory, hop]
+PARTS: list[Callable[[], Awaitable[list[Measured]]]] = [
+    shared,
+    hot,
+    sticky,
+    two_cores,
+    handlers_apart,
+    node_memory,
+    hop,
+]
 
 
 async def cluster() -> list[Measured]:
