@@ -1,8 +1,7 @@
-"""``uno-actors store``: in this process by typer's runner, and as the command that users start."""
+"""``uno-actors store``: in this process, and as the command that users start where streams and signals matter."""
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 from typing_extensions import override
 
+from tests.commands import Ended, run_command
 from tests.machine import patience
 from uno_actors import ActorSystem, DeadLetter, DomainEvent, EventRegistry, Projection, Snapshot
 from uno_actors.cli import app as cli
@@ -98,10 +98,11 @@ def run(path: Path, *arguments: str, fails: bool = False) -> str:
     return result.output
 
 
-def started(*arguments: str, check: bool = False, **options: Any) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [COMMAND, "store", *arguments], capture_output=True, text=True, check=check, **options
-    )
+def started(*arguments: str, check: bool = False) -> Ended:
+    """The same with its exit code, and what it writes to either stream."""
+    ended = run_command("store", *arguments)
+    assert ended.returncode == 0 or not check, ended
+    return ended
 
 
 def positions(output: str) -> list[int]:
@@ -284,8 +285,9 @@ def test_exit_codes_tell_refusals_from_wrong_usage(
     assert "Traceback" not in result.stderr
 
 
-def test_the_store_may_be_named_by_the_environment(path: Path) -> None:
-    result = started("verify", env={**os.environ, "UNO_ACTORS_STORE": f"lmdb:{path}"})
+def test_the_store_may_be_named_by_the_environment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNO_ACTORS_STORE", f"lmdb:{path}")
+    result = started("verify")
     assert (result.returncode, result.stdout) == (0, "whole: 6 events, 3 streams\n")
 
 
