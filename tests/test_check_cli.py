@@ -154,6 +154,17 @@ def test_the_schema_accepts_valid_files(schema: jsonschema.Draft202012Validator,
     schema.validate(as_json(text))
 
 
+def test_the_schema_describes_every_table_and_key(schema: jsonschema.Draft202012Validator) -> None:
+    tables = {"file": schema.schema, **schema.schema["$defs"]}
+    described = {
+        f"{table}.{key}": part.get("description", "")
+        for table, found in tables.items()
+        for key, part in {"itself": found, **found["properties"]}.items()
+    }
+    assert [key for key, text in described.items() if not text] == []
+    assert described["SupervisedHandlerTable.restart"].startswith("When it is restarted")
+
+
 def test_the_schema_refuses_most_invalid_files(schema: jsonschema.Draft202012Validator) -> None:
     """Faults of single values that can be found without Python, other values or other files."""
     refused = 0

@@ -4,8 +4,13 @@ An unknown key is an error. Defaults come from the classes that the tables confi
 that leave out an option mean the same.
 """
 
+import ast
+import inspect
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
+from itertools import pairwise
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -59,7 +64,7 @@ DEFAULT_SUPERVISOR = "handlers"
 class BaseTable(BaseModel):
     """What all tables have in common: an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def default_of(specification: type, option: str) -> Any:
@@ -314,12 +319,36 @@ SUPERVISOR_OPTIONS = options_of(Supervisor, SupervisorTable, "name", "backoff", 
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the format, for completion and checks in editors."""
-    schema = _as_written(FileTable.model_json_schema(mode="validation"))
+    found = FileTable.model_json_schema(mode="validation")
+    for name, table in ((FileTable.__name__, found), *found["$defs"].items()):
+        for key, described in _descriptions(globals()[name]).items():
+            table["properties"][key]["description"] = described
+    schema = _as_written(found)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "uno_actors configuration file",
     }
+
+
+def _descriptions(table: type[BaseTable]) -> dict[str, str]:
+    """The docstrings of the keys of a table. Pydantic would find them too, whenever a command starts: that is slow."""
+    classes = {each.name: each for each in _syntax().body if isinstance(each, ast.ClassDef)}
+    found = {}
+    for base in reversed(table.__mro__):
+        if (written := classes.get(base.__name__)) is not None:
+            for key, text in pairwise(written.body):
+                match key, text:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
+                        value=ast.Constant(value=str(described))
+                    ):
+                        found[name] = inspect.cleandoc(described)
+    return found
+
+
+@cache
+def _syntax() -> ast.Module:
+    return ast.parse(inspect.getsource(sys.modules[__name__]))
 
 
 def _as_written(schema: Any) -> Any:
