@@ -56,8 +56,10 @@ async def load(work: dict[str, Any], system: ActorSystem) -> dict[str, Any]:
                 if asked >= begin:
                     seconds.append(time.perf_counter() - asked)
 
+    clients = asyncio.gather(*[client() for _ in range(work["in_flight"])])
+    await asyncio.sleep(begin - time.perf_counter())
     used = time.process_time()
-    await asyncio.gather(*[client() for _ in range(work["in_flight"])])
+    await clients
     counters = system.statistics()
     return {
         "seconds": [round(one, 6) for one in seconds],

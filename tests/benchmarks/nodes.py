@@ -59,6 +59,7 @@ class Done:
         errors: Names of errors that clients saw, also while starting, with their numbers.
         reruns: Commands run again after a conflict.
         cpu: Seconds of processors.
+        count: Commands answered.
         commits: Of the store.
         memory: Bytes that the largest node used for its aggregates.
         active: Aggregates of the largest node.
@@ -70,6 +71,7 @@ class Done:
     errors: Counter[str] = field(default_factory=Counter)
     reruns: int = 0
     cpu: float = 0.0
+    count: int = 0
     commits: int = 0
     memory: float = 0.0
     active: int = 0
@@ -125,6 +127,7 @@ def together(work: Work, found: list[dict[str, Any]]) -> Done:
         done.errors.update(node.get("errors", {}))
         done.reruns += node.get("reruns", 0)
         done.cpu += node.get("cpu", 0.0)
+        done.count += len(node.get("seconds", ()))
         done.commits += node.get("commits", 0)
     done.memory = max(node.get("memory", 0) for node in found)
     done.active = max(node.get("active", 0) for node in found)

@@ -25,7 +25,7 @@ async def side_by_side(work: Work, rounds: int = ROUNDS) -> tuple[list[Done], li
                 print(
                     f"{work.clients}, {'routed' if is_routed else 'unrouted'}: {done.rate:,.0f} commands/s, median"
                     f" {1000 * done.median:,.1f} ms, p99 {1000 * done.slow:,.1f} ms, {done.commits:,} commits,"
-                    f" {done.reruns:,} reruns, {done.cpu:.1f} s of processors, errors {dict(done.errors)},"
+                    f" {done.reruns:,} reruns, {1e6 * done.cpu / max(1, done.count):,.0f} us of processors a command, errors {dict(done.errors)},"
                     f" load {os.getloadavg()[0]:.1f}",
                     flush=True,
                 )
