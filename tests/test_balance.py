@@ -177,7 +177,15 @@ async def test_handler_stays_while_attempts_at_an_event_are_counted(
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(system(store, clock, "a", specs("a")))
         await store.append(*credited(1))
+        await clock.advance_until(lambda: len({handler for handler, _ in attempts}) == 6)
+        for name in NAMES:
+            await first.pause(name)
         second = await stack.enter_async_context(system(store, clock, "b", specs("b")))
+        for _ in range(60):  # longer than a handler waits that may move
+            clock.advance(0.1)
+            await asyncio.sleep(0.002)
+        for name in NAMES:
+            await first.resume(name)
         await balanced(clock, [first, second])
         await clock.advance_until(lambda: len(attempts) >= 48)
     for name in NAMES:
