@@ -132,9 +132,14 @@ async def test_an_idle_aggregate_costs_little_and_passivation_gives_everything_b
             active = tracemalloc.get_traced_memory()[0] - empty
             assert system.statistics().active_aggregates == count
             assert (active - own) / count <= 1500
-            assert (await passivated() - empty) / count < 150, (
-                "except for what the process caches in the meantime"
-            )
+            growths = [await passivated() - empty]
+            while (
+                growths[-1] / count >= 150 and len(growths) < 3
+            ):  # tables and caches grow once, a leak each time
+                empty += growths[-1]
+                await ask_all()
+                growths.append(await passivated() - empty)
+            assert growths[-1] / count < 150
     finally:
         tracemalloc.stop()
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import random
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,8 @@ import httpx
 
 HERE = Path(__file__).parent
 OPENING = 100_000
+NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For plain HTTP: to read the certificates of all authorities takes each client longer than many requests."""
 PATIENCE = 30.0
 """Maximum seconds for the service to start."""
 
@@ -69,23 +72,29 @@ def free_port() -> int:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health").is_success
+        return httpx.get(f"{url}/health", verify=NO_AUTHORITIES).is_success
     except httpx.TransportError:
         return False
 
 
-async def load(url: str, accounts: int, seconds: float, clients: int) -> dict[str, float]:
-    """Move money about at random for ``seconds``; rates, latencies in milliseconds, and what is in the books."""
+async def load(url: str, accounts: int, seconds: float, clients: int, at_least: int = 0) -> dict[str, float]:
+    """Move money about at random for ``seconds``, and until ``at_least`` so many requests are answered.
+
+    Returns rates, latencies in milliseconds, and what is in the books.
+    """
     chance = random.Random()  # noqa: S311 - for variety, not for secrets
     names = [f"load-{chance.randrange(1 << 30)}-{n}" for n in range(accounts)]
     balance = OPENING * accounts
     latencies: list[float] = []
     transfers: list[str] = []
 
+    def new_client() -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=url, timeout=60, verify=NO_AUTHORITIES)
+
     async def customer(end: float) -> None:
         nonlocal balance
-        async with httpx.AsyncClient(base_url=url, timeout=60) as http:  # one for all of them would be slower
-            while time.monotonic() < end:
+        async with new_client() as http:  # one for all of them would be slower
+            while time.monotonic() < end or len(latencies) < at_least:
                 name, amount = chance.choice(names), chance.randint(1, 500)
                 begun = time.perf_counter()
                 match chance.randrange(4):
@@ -105,7 +114,7 @@ async def load(url: str, accounts: int, seconds: float, clients: int) -> dict[st
                         (await http.get(f"/accounts/{name}")).raise_for_status()
                 latencies.append((time.perf_counter() - begun) * 1000)
 
-    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+    async with new_client() as http:
         for name in names:
             (await http.post("/accounts", json={"id": name, "owner": name})).raise_for_status()
             (await http.post(f"/accounts/{name}/deposits", json={"amount": OPENING})).raise_for_status()

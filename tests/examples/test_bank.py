@@ -168,7 +168,7 @@ def test_the_service_reports_its_health_and_stops_on_a_signal(tmp_path: Path) ->
 
 async def test_under_load_the_books_are_right(tmp_path: Path) -> None:
     with load.service(str(tmp_path)) as (url, _):
-        figures = await load.load(url, accounts=10, seconds=patience(2), clients=8)
+        figures = await load.load(url, accounts=10, seconds=2, clients=8, at_least=100)
     assert figures["requests"] > 50
     assert figures["transfers"] > 5
     assert figures["in the books"] == figures["expected"]
