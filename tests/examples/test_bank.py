@@ -23,9 +23,15 @@ from tests.machine import patience
 HERE = Path(__file__).parents[2] / "examples" / "bank"
 
 
-@pytest.fixture
-def http(tmp_path: Path) -> Iterator[httpx.Client]:
-    with load.service(str(tmp_path)) as (url, _), httpx.Client(base_url=url, timeout=patience(30)) as client:
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bank")
+
+
+@pytest.fixture(scope="module")
+def http(directory: Path) -> Iterator[httpx.Client]:
+    """One bank for all tests that leave it running: each has customers of its own."""
+    with load.service(str(directory)) as (url, _), httpx.Client(base_url=url, timeout=patience(30)) as client:
         yield client
 
 
@@ -60,56 +66,56 @@ def test_money_is_paid_in_and_out_and_the_statement_shows_it(http: httpx.Client)
 
 
 def test_a_refusal_is_reported_and_changes_nothing(http: httpx.Client) -> None:
-    opened(http, "ann", 100)
+    opened(http, "gus", 100)
     for path, body, status, detail in (
-        ("/accounts", {"id": "ann", "owner": "Eve"}, 409, "account ann is open already"),
-        ("/accounts/ann/withdrawals", {"amount": 101}, 409, "account ann has 100, which is less than 101"),
+        ("/accounts", {"id": "gus", "owner": "Eve"}, 409, "account gus is open already"),
+        ("/accounts/gus/withdrawals", {"amount": 101}, 409, "account gus has 100, which is less than 101"),
         ("/accounts/bob/deposits", {"amount": 1}, 409, "there is no account bob"),
     ):
         answer = http.post(path, json=body)
         assert (answer.status_code, answer.json()["detail"]) == (status, detail)
-    assert http.post("/accounts/ann/deposits", json={"amount": 0}).status_code == 422
+    assert http.post("/accounts/gus/deposits", json={"amount": 0}).status_code == 422
     assert http.get("/accounts/bob").status_code == 404
     assert http.get("/transfers/transfer-none").status_code == 404
-    assert balance(http, "ann") == 100
+    assert balance(http, "gus") == 100
 
 
 def test_a_request_that_is_sent_again_takes_effect_once(http: httpx.Client) -> None:
-    opened(http, "ann", 100)
-    opened(http, "bob")
+    opened(http, "cleo", 100)
+    opened(http, "dan")
     for _ in range(3):
         key = {"Idempotency-Key": "deposit-1"}
-        answer = http.post("/accounts/ann/deposits", json={"amount": 50}, headers=key)
+        answer = http.post("/accounts/cleo/deposits", json={"amount": 50}, headers=key)
         assert answer.json() == {"balance": 150}
-        wish = {"source": "ann", "target": "bob", "amount": 20}
+        wish = {"source": "cleo", "target": "dan", "amount": 20}
         transfer = http.post("/transfers", json=wish, headers={"Idempotency-Key": "rent"}).json()["id"]
         assert (transfer, ended(http, transfer)) == ("transfer-rent", "done")
-    assert (balance(http, "ann"), balance(http, "bob")) == (130, 20)
+    assert (balance(http, "cleo"), balance(http, "dan")) == (130, 20)
     for path, body in (("deposits", {"amount": 51}), ("withdrawals", {"amount": 50})):
-        other = http.post(f"/accounts/ann/{path}", json=body, headers={"Idempotency-Key": "deposit-1"})
+        other = http.post(f"/accounts/cleo/{path}", json=body, headers={"Idempotency-Key": "deposit-1"})
         assert other.status_code == 422
         assert "'deposit-1' is that of another command" in other.json()["detail"]
-    assert balance(http, "ann") == 130
+    assert balance(http, "cleo") == 130
 
 
 def test_an_impossible_transfer_is_refused_or_undone(http: httpx.Client) -> None:
-    opened(http, "ann", 100)
-    too_much = http.post("/transfers", json={"source": "ann", "target": "ann", "amount": 101}).json()["id"]
-    assert ended(http, too_much) == "refused: account ann has 100, which is less than 101"
-    to_nobody = http.post("/transfers", json={"source": "ann", "target": "nobody", "amount": 60}).json()["id"]
+    opened(http, "eli", 100)
+    too_much = http.post("/transfers", json={"source": "eli", "target": "eli", "amount": 101}).json()["id"]
+    assert ended(http, too_much) == "refused: account eli has 100, which is less than 101"
+    to_nobody = http.post("/transfers", json={"source": "eli", "target": "nobody", "amount": 60}).json()["id"]
     assert ended(http, to_nobody) == "undone: there is no account nobody"
-    while balance(http, "ann") != 100:
+    while balance(http, "eli") != 100:
         time.sleep(0.01)
 
 
 def test_an_account_is_blocked_after_a_very_large_withdrawal(http: httpx.Client) -> None:
-    opened(http, "ann", 2_000_000)
-    http.post("/accounts/ann/withdrawals", json={"amount": 1_500_000}).raise_for_status()
-    while (blocked := http.get("/accounts/ann").json()["blocked"]) is None:
+    opened(http, "fay", 2_000_000)
+    http.post("/accounts/fay/withdrawals", json={"amount": 1_500_000}).raise_for_status()
+    while (blocked := http.get("/accounts/fay").json()["blocked"]) is None:
         time.sleep(0.01)
     assert blocked == "15000.00 were taken at once"
-    answer = http.post("/accounts/ann/withdrawals", json={"amount": 1})
-    assert (answer.status_code, answer.json()["detail"]) == (409, f"account ann is blocked: {blocked}")
+    answer = http.post("/accounts/fay/withdrawals", json={"amount": 1})
+    assert (answer.status_code, answer.json()["detail"]) == (409, f"account fay is blocked: {blocked}")
 
 
 def receipts(directory: Path) -> list[dict[str, Any]]:
@@ -117,12 +123,16 @@ def receipts(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_each_movement_has_a_receipt(http: httpx.Client, tmp_path: Path) -> None:
-    opened(http, "ann", 1000)
-    http.post("/accounts/ann/withdrawals", json={"amount": 250}).raise_for_status()
-    while len(receipts(tmp_path)) < 2:
+def receipts_of(customer: str, directory: Path) -> list[str]:
+    return [receipt["text"] for receipt in receipts(directory) if receipt["account"] == customer]
+
+
+def test_each_movement_has_a_receipt(http: httpx.Client, directory: Path) -> None:
+    opened(http, "hal", 1000)
+    http.post("/accounts/hal/withdrawals", json={"amount": 250}).raise_for_status()
+    while len(receipts_of("hal", directory)) < 2:
         time.sleep(0.01)
-    assert [receipt["text"] for receipt in receipts(tmp_path)] == [
+    assert receipts_of("hal", directory) == [
         "Deposited 10.00, your balance is 10.00",
         "Withdrawn 2.50, your balance is 7.50",
     ]
