@@ -15,6 +15,16 @@ class Settings:
     `ActorSystem` documents each option. An option is written in two places: here, with its default and its check, and
     in the signature of `ActorSystem`, where users and editors look for it. Configuration files take the default
     from here. ``tests/test_settings.py`` compares all of them.
+
+    Attributes:
+        name: For logs.
+        ask_timeout: Seconds until an ask without a reply ends with an error.
+        passivate_after: Idle seconds after which an aggregate is passivated.
+        max_active: Maximum number of active aggregates.
+        snapshot_every: Number of events between two snapshots; 0 for no snapshots.
+        remember_commands: Number of its last events for which an aggregate remembers the commands.
+        stop_timeout: Maximum seconds to stop.
+        clock: Measures all times.
     """
 
     name: str = "system"
