@@ -22,18 +22,27 @@ async def side_by_side(work: Work, rounds: int = ROUNDS) -> tuple[list[Done], li
                 url = await server.new_url()
                 done = await measure(replace(work, url=url, routed=is_routed))
                 results.append(done)
-                print(
-                    f"{work.clients}, {'routed' if is_routed else 'unrouted'}: {done.rate:,.0f} commands/s, median"
-                    f" {1000 * done.median:,.1f} ms, p99 {1000 * done.slow:,.1f} ms, {done.commits:,} commits,"
-                    f" {done.reruns:,} reruns, {1e6 * done.cpu / max(1, done.count):,.0f} us of processors a command, errors {dict(done.errors)},"
-                    f" load {os.getloadavg()[0]:.1f}",
-                    flush=True,
-                )
+                print(said(work, is_routed, done), flush=True)
     finally:
         server.remove()
     for done in routed:
         assert not done.errors, f"clients of a cluster saw errors: {dict(done.errors)}"
     return routed, unrouted
+
+
+def said(work: Work, is_routed: bool, done: Done) -> str:
+    """One measurement as a line of text."""
+    parts = [
+        f"{work.clients}, {work.ids} ids, {'routed' if is_routed else 'unrouted'}: {done.rate:,.0f} commands/s",
+        f"median {1000 * done.median:,.1f} ms",
+        f"p99 {1000 * done.slow:,.1f} ms",
+        f"{1e6 * done.cpu / max(1, done.count):,.0f} us of processors a command",
+        f"{done.commits:,} commits",
+        f"{done.reruns:,} reruns",
+        f"errors {dict(done.errors)}",
+        f"load {os.getloadavg()[0]:.1f}",
+    ]
+    return ", ".join(parts)
 
 
 def rates(results: list[Done]) -> float:

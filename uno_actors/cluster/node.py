@@ -78,7 +78,7 @@ class Node:
         self._ttl = ttl
         self._id = announcement.member.id
         self._name = announcement.member.name
-        self._owners: dict[tuple[str, type[Command[Any]]], Callable[[int], Member | None]] = {}
+        self._owners: dict[tuple[str, type[Command[Any]]], tuple[Callable[[int], Member | None], str]] = {}
         self._away: dict[str, float] = {}  # until when nodes are left alone whose links have failed
         self._addresses: dict[str, str] = {}
         self._local = 0
@@ -157,7 +157,7 @@ class Node:
     def deliver(self, stream: StreamId, envelope: CommandEnvelope, seconds: float) -> None:
         """Pass a command to the owner of its aggregate: here, or on another node."""
         kind = envelope.command.__class__
-        owner_of = self._owners.get((stream[0], kind)) or self._owner_of(stream, kind)
+        owner_of, name = self._owners.get((stream[0], kind)) or self._owner_of(stream, kind)
         owner = owner_of(shard_of(stream))
         if owner is not None and owner.id == self._id:
             self._local += 1
@@ -165,13 +165,16 @@ class Node:
         elif self._outgoing.is_closed:
             self._aggregates.deliver(stream, envelope, seconds)  # which refuses it
         else:
-            self._outgoing.route(stream, envelope, self._names.handled_as(stream[0], kind), seconds)
+            self._outgoing.route(stream, envelope, name, seconds, owner)
 
-    def _owner_of(self, stream: StreamId, kind: type[Command[Any]]) -> Callable[[int], Member | None]:
+    def _owner_of(
+        self, stream: StreamId, kind: type[Command[Any]]
+    ) -> tuple[Callable[[int], Member | None], str]:
+        """What finds the owners of a command's aggregates by their shards, and the announced name of the command."""
         name = self._names.handled_as(stream.aggregate_type, kind)
-        owner_of = self._outgoing.placement.table(stream.aggregate_type, name).owner
-        self._owners[stream.aggregate_type, kind] = owner_of
-        return owner_of
+        found = self._outgoing.placement.table(stream.aggregate_type, name).owner, name
+        self._owners[stream.aggregate_type, kind] = found
+        return found
 
     # --- serving ---
 

@@ -121,7 +121,14 @@ class Outgoing:
             hop.refused.clear()
             self._send(hop)
 
-    def route(self, stream: StreamId, envelope: CommandEnvelope, name: str, seconds: float) -> None:
+    def route(
+        self,
+        stream: StreamId,
+        envelope: CommandEnvelope,
+        name: str,
+        seconds: float,
+        owner: Member | None,
+    ) -> None:
         """Send a command to the owner of its aggregate, and wait for the answer.
 
         Args:
@@ -129,6 +136,7 @@ class Outgoing:
             envelope: With the command.
             name: Announced name of the command.
             seconds: How long its sender waits.
+            owner: Of the aggregate, by `placement`; ``None`` if no node serves the command.
         """
         since = self._known_position()
         if envelope.looks_back:
@@ -144,11 +152,13 @@ class Outgoing:
             self._end(stream, envelope, Failed(error))
             return
         self._waiting.add(hop)
-        self._send(hop)
+        self._send_to(owner, hop)
 
     def _send(self, hop: Hop) -> None:
         """Send a command to its owner, which may have changed since it was sent before."""
-        owner = self.placement.owner(hop.stream, hop.name, hop.unfit)
+        self._send_to(self.placement.owner(hop.stream, hop.name, hop.unfit), hop)
+
+    def _send_to(self, owner: Member | None, hop: Hop) -> None:
         now = self._clock.monotonic()
         left = max(0.0, hop.deadline - now)
         if abs(hop.seconds - left) < SHARED:
