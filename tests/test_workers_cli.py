@@ -214,6 +214,11 @@ def test_sighup_is_for_each_worker(service: RunningWorkers) -> None:
     service.until(lambda: len(service.logs("configuration applied")) == 2)
     assert [line["started"] for line in service.logs("configuration applied")] == [["again"]] * 2
     assert not service.logs("changes take effect at the next start")
+    assert not service.logs("changes take effect when the workers are replaced")
+    service.file.write_text(FILE.replace("workers = 2", "workers = 3"))
+    service.signal(signal.SIGHUP)
+    service.until(lambda: service.logs("changes take effect when the workers are replaced"))
+    assert len(service.living()) == 2
 
 
 async def test_a_rolling_restart_shows_no_client_an_error(service: RunningWorkers) -> None:

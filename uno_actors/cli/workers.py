@@ -23,6 +23,7 @@ from uno_actors.cluster.workers import Workers, cores
 from uno_actors.config.errors import InvalidConfig
 from uno_actors.config.reader import Config, load_tables
 from uno_actors.errors import InvalidCluster, UnoError, describe
+from uno_actors.local_sockets import missing
 from uno_actors.logs import get_logger, write_logs
 from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.policy import ChildState, GiveUp, RestartGroup, SupervisorState
@@ -298,6 +299,14 @@ class WorkerSupervisor:
 
     def _reload(self) -> None:
         self._log.info("workers read the configuration again", file=str(self._file))
+        try:
+            roles = roles_of_workers(load_tables(self._file, "system", "cluster"), self._given)
+        except (InvalidConfig, InvalidCluster):  # each worker says so
+            roles = tuple(place.roles for place in self._places)
+        if [*roles] != [place.roles for place in self._places]:
+            self._log.warning(
+                "changes take effect when the workers are replaced", options=["cluster.workers"]
+            )
         for place in self._places:
             if place.process is not None:
                 place.process.signal(signal.SIGHUP)
@@ -352,6 +361,10 @@ def roles_of_workers(config: Config, given: Workers | None) -> tuple[tuple[Role,
     Raises:
         InvalidCluster: The workers cannot share the store.
     """
+    if (reason := missing()) is not None:
+        raise InvalidCluster(
+            "workers", f"need Unix sockets to their supervisor process, and {reason}: run one process"
+        )
     workers = given or config.workers or Workers(1)
     if config.system.url.partition(":")[0] == "memory":
         raise InvalidCluster(
