@@ -1,6 +1,6 @@
 """A node of a cluster to be killed or stopped: its clients credit accounts, and it says what was acknowledged.
 
-Usage: node_worker.py URL NAME LISTEN
+Usage: node_worker.py URL NAME LISTEN OPTIONS, the last as JSON, for `Cluster`
 
 It waits for a line on standard input with the number of nodes, begins when it sees so many, and stops its clients at
 the next line, or at SIGTERM, as a service does. Lines: ``ready``, ``begun``, ``ack ID ACCOUNT BALANCE``,
@@ -25,13 +25,13 @@ def say(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
-async def main(url: str, name: str, listen: str) -> None:
+async def main(url: str, name: str, listen: str, options: str) -> None:
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, over.set)
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    cluster = Cluster(listen=listen or None, ttl=1.5)
+    cluster = Cluster(listen=listen or None, ttl=1.5, **json.loads(options))
     async with ActorSystem(
         url, aggregates=[Account], handlers=[], name=name, cluster=cluster, event_registry=EVENTS
     ) as system:
