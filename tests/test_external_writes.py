@@ -170,7 +170,7 @@ def test_every_external_write_is_noticed(steps: list[tuple[bool, int, int]]) -> 
         def start(coroutine: Coroutine[Any, Any, None]) -> None:
             tasks.append(loop.create_task(coroutine))
 
-        external_writes = ExternalWrites(store, 0, Listener(), start)
+        external_writes = ExternalWrites(store, [0], Listener(), start)
         theirs: list[int] = []
         for ours, count, given_turns in steps:
             records = tuple(to_record(event) for event in credited(*range(count)))
@@ -186,7 +186,7 @@ def test_every_external_write_is_noticed(steps: list[tuple[bool, int, int]]) -> 
         found = [heading.position for heading in heard]
         assert len(set(found)) == len(found)
         assert [position for position in found if position in theirs] == theirs
-        assert external_writes.position == await store.last_position()
+        assert external_writes.positions == await store.last_positions()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("uno_actors.aggregates.external_writes.LOOK_AFTER", 0)

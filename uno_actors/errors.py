@@ -591,6 +591,39 @@ class PlaceTaken(CallerError):
         super().__init__(f"{path} is not empty, and nothing is overwritten: choose a new path")
 
 
+class SeveralLogs(CallerError):
+    """What was asked needs one order of all events, and the store has several logs, which have none between them.
+
+    Attributes:
+        store: The store.
+        logs: Number of its logs.
+    """
+
+    def __init__(self, store: str, logs: int, what: str, remedy: str) -> None:
+        self.store, self.logs = without_password(store), logs
+        super().__init__(
+            f"store {self.store} has {logs} logs, and events of different logs have no order: {what} is not possible;"
+            f" {remedy}"
+        )
+
+
+class OtherNumberOfLogs(CallerError, ValueError):
+    """A store was opened with a number of logs that is not its own. Nothing was changed.
+
+    Attributes:
+        store: The store.
+        found: The number of its logs.
+        wanted: The number that was given.
+    """
+
+    def __init__(self, store: str, found: int, wanted: int) -> None:
+        self.store, self.found, self.wanted = without_password(store), found, wanted
+        super().__init__(
+            f"store {self.store} was made with logs={found} and cannot be opened with logs={wanted}: the number is"
+            " fixed when a store is made; leave the option out, or copy the events into a new store"
+        )
+
+
 # --- the world's -------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from uno_actors.errors import AskTimeout, CommandRejected, OutcomeUnknown, UnoEr
 from uno_actors.logs import get_logger
 from uno_actors.settings import Settings
 from uno_actors.store.codec import StreamId
+from uno_actors.store.logs import log_of_position, log_of_stream
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import Heading
 
@@ -103,7 +104,7 @@ class Aggregates:
             actor = self._active[stream] = AggregateActor(self, stream)
         else:
             self._active.move_to_end(stream)
-        if envelope.looks_back and envelope.store is not None and envelope.store is not self.store:
+        if envelope.looks_back and not self._is_of_log(stream, envelope):
             envelope.since = 0  # positions of another log say nothing here
         self._unanswered += 1
         if envelope.future is not None:
@@ -113,6 +114,13 @@ class Aggregates:
             else:
                 envelope.timer = self.clock.call_later(timeout, lambda: self._time_out(envelope, timeout))
         actor.put(envelope)
+
+    def _is_of_log(self, stream: StreamId, envelope: CommandEnvelope) -> bool:
+        """Whether the position to which a command looks back is one of the log that holds its stream."""
+        store = self.store
+        if envelope.store is not None and envelope.store is not store:
+            return False
+        return store.logs == 1 or log_of_position(envelope.since) == log_of_stream(stream, store.logs)
 
     def _refuse(self, stream: StreamId, envelope: CommandEnvelope, reason: UnoError) -> None:
         self.statistics.failed += 1
@@ -146,7 +154,7 @@ class Aggregates:
             return
         if isinstance(error, OutcomeUnknown) and self.remember_commands:
             error = OutcomeUnknown(
-                error.what, error.reason, envelope.command.command_id, self.journal.position
+                error.what, error.reason, envelope.command.command_id, self.journal.position(actor.stream)
             )
         self.answer(actor, envelope, Failed(error))
 

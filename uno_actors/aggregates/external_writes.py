@@ -7,11 +7,13 @@ is at a position; the aggregate reads its new events with its next command.
 
 import asyncio
 from bisect import insort
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from uno_actors.errors import describe
 from uno_actors.logs import get_logger
+from uno_actors.store.codec import StreamId
+from uno_actors.store.logs import log_of_position, log_of_stream
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import PAGE, Appended, Heading
 
@@ -35,7 +37,7 @@ class ExternalWrites:
 
     Args:
         store: Whose log it reads.
-        position: The position of the last record that need not be shown.
+        positions: The position of the last record of each log that need not be shown.
         listener: Gets the records after that.
         start: Starts a coroutine as a task of the system.
 
@@ -46,13 +48,12 @@ class ExternalWrites:
     def __init__(
         self,
         store: EventStore,
-        position: int,
+        positions: Sequence[int],
         listener: Listener,
         start: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._store = store
-        self.position = position
-        self._ours: list[tuple[int, int]] = []  # the journal's first and last positions beyond a gap
+        self._logs = [_SeenLog(position) for position in positions]
         self._listener = listener
         self._start = start
         self._is_looking = self._has_grown = False
@@ -62,18 +63,21 @@ class ExternalWrites:
         """Skip a record that the journal wrote itself."""
         if not appended.records:
             return
-        first, last = appended.positions.start, appended.positions.stop - 1
-        if first == self.position + 1 and not self._ours:  # as nearly always
-            self.position = last
+        positions = appended.positions
+        if isinstance(positions, range):
+            self._logs[log_of_position(positions.start)].skip(positions.start, positions.stop - 1)
             return
-        insort(self._ours, (first, last))
-        self._advance(self.position)
+        for position in positions:
+            self._logs[log_of_position(position)].skip(position, position)
 
-    def _advance(self, position: int) -> None:
-        """Note that all records up to ``position``, and perhaps some after it, are the journal's or were shown."""
-        self.position = max(self.position, position)
-        while self._ours and self._ours[0][0] <= self.position + 1:
-            self.position = max(self.position, self._ours.pop(0)[1])
+    def position(self, stream: StreamId) -> int:
+        """The one of the `positions` that belongs to the log of ``stream``."""
+        return self._logs[log_of_stream(stream, len(self._logs))].seen
+
+    @property
+    def positions(self) -> list[int]:
+        """The position in each log up to which all records are the journal's or were shown."""
+        return [log.seen for log in self._logs]
 
     def look_soon(self) -> None:
         """Check the log, which has grown."""
@@ -87,7 +91,7 @@ class ExternalWrites:
             while self._has_grown:
                 self._has_grown = False
                 await asyncio.sleep(LOOK_AFTER)
-                await self._show(await self._store.last_position())
+                await self._show(await self._store.last_positions())
         except asyncio.CancelledError:
             return  # the system stops, or the program cancels all tasks; the next commit brings another look
         except Exception as error:  # noqa: BLE001 - likewise; a store of another package may raise anything
@@ -95,15 +99,42 @@ class ExternalWrites:
         finally:
             self._is_looking = False
 
-    async def _show(self, end: int) -> None:
-        """Show the records of others up to ``end``."""
+    async def _show(self, ends: Sequence[int]) -> None:
+        """Show the records of others up to the ``ends`` of the logs."""
+        logs = [*zip(self._logs, ends, strict=True)]
         if not len(self._listener):
-            self._advance(end)
-        if self.position < end:
+            for log, end in logs:
+                log.advance(end)
+        if any(log.seen < end for log, end in logs):
             await asyncio.sleep(LOOK_AFTER)
             await asyncio.sleep(0)  # the journal now has what the store has reported to the loop
-        while self.position < end:
-            page = await self._store.read_headings(self.position, min(PAGE, end - self.position))
-            for heading in page:
-                self._listener.on_heading(heading)
-            self._advance(page[-1].position if page else end)
+        for log, end in logs:
+            while log.seen < end:
+                page = await self._store.read_headings(log.seen, min(PAGE, end - log.seen))
+                for heading in page:
+                    self._listener.on_heading(heading)
+                log.advance(page[-1].position if page else end)
+
+
+class _SeenLog:
+    """What is known of one log: up to ``seen`` all records are the journal's or were shown."""
+
+    __slots__ = ("_ours", "seen")
+
+    def __init__(self, seen: int) -> None:
+        self.seen = seen
+        self._ours: list[tuple[int, int]] = []  # the journal's first and last positions beyond a gap
+
+    def skip(self, first: int, last: int) -> None:
+        """Note that the journal has written these records."""
+        if first == self.seen + 1 and not self._ours:  # as nearly always
+            self.seen = last
+            return
+        insort(self._ours, (first, last))
+        self.advance(self.seen)
+
+    def advance(self, position: int) -> None:
+        """Note that all records up to ``position``, and perhaps some after it, are the journal's or were shown."""
+        self.seen = max(self.seen, position)
+        while self._ours and self._ours[0][0] <= self.seen + 1:
+            self.seen = max(self.seen, self._ours.pop(0)[1])

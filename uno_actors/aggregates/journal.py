@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from uno_actors.errors import OutcomeUnknown, UnoError, describe, shown
 from uno_actors.logs import get_logger
+from uno_actors.store.codec import StreamId
+from uno_actors.store.logs import log_of_position, log_of_stream
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import Append, Appended
 from uno_actors.tasks import begin
@@ -25,18 +27,21 @@ class Journal:
         commits: Groups that were committed.
         events: Events that were recorded.
         on_append: Called with each append that is durable.
-        position: All appends whose outcome is not reported yet are recorded after this position of the log.
     """
 
     def __init__(self, store: EventStore) -> None:
         self.commits = 0
         self.events = 0
-        self.position = 0
+        self._ends: dict[int, int] = {}  # by log: what is not reported yet is recorded after it
         self.on_append: Callable[[Appended], object] = _ignore
         self._store = store
         self._waiting: list[tuple[Append, Callable[[AppendOutcome], None]]] = []
         self._task: asyncio.Task[None] | None = None
         self._log = get_logger(actor="journal")
+
+    def position(self, stream: StreamId) -> int:
+        """The position in the log of ``stream`` after which all appends are recorded whose outcome is not reported."""
+        return self._ends.get(log_of_stream(stream, self._store.logs), 0)
 
     def append(self, request: Append, done: Callable[[AppendOutcome], None]) -> None:
         """Record ``request``; ``done`` is called with the outcome once it is durable or has failed."""
@@ -49,17 +54,22 @@ class Journal:
             group, self._waiting = self._waiting, []
             outcomes = await self._commit([request for request, _ in group])
             self.commits += 1
-            end = self.position
+            ends: dict[int, int] = {}
             for (request, done), outcome in zip(group, outcomes, strict=True):
                 if isinstance(outcome, Appended):
                     self.events += len(request.records)
-                    end = outcome.positions.stop - 1
+                    positions = outcome.positions
+                    # Those of one log are a range, of which the last is enough.
+                    ends |= {
+                        log_of_position(at): at
+                        for at in (positions[-1:] if isinstance(positions, range) else positions)
+                    }
                     self.on_append(outcome)
                 try:
                     done(outcome)
                 except Exception as error:  # noqa: BLE001 - the others must not wait for one that fails
                     self._log.error("an aggregate failed at the outcome of its append", exc_info=error)
-            self.position = end
+            self._ends |= ends
         self._task = None
 
     async def _commit(self, requests: list[Append]) -> list[AppendOutcome]:

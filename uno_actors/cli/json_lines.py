@@ -19,6 +19,7 @@ from uno_actors.cli.terminal import bar, say
 from uno_actors.errors import ConcurrencyConflict, UnoError
 from uno_actors.printable import counted
 from uno_actors.store.codec import Record
+from uno_actors.store.logs import log_of_position, starts_of_logs
 from uno_actors.store.maintenance import Progress
 from uno_actors.store.opening import open_store
 from uno_actors.store.port import EventStore
@@ -43,18 +44,22 @@ async def export_events(
     """Write all events as JSON lines, without checkpoints, dead letters and snapshots."""
     is_file = file != OUTPUT
     with _writing(file) as out, bar("export", shown=is_file) as progress:
-        end, events = await store.last_position(), 0
+        ends, events = await store.last_positions(), 0
+        starts = starts_of_logs(len(ends))
+        total = sum(ends) - sum(starts)
         print(json.dumps(HEAD), file=out)
         async with aclosing(store.read_records()) as records:
             async for stored in records:
-                if stored.position > end:
-                    break
+                if stored.position > ends[log_of_position(stored.position)]:
+                    if len(ends) == 1:
+                        break
+                    continue  # recorded since the export began
                 print(to_line(stored), file=out)
                 events += 1
                 if events % CHUNK == 0:
-                    progress(stored.position, end)
+                    progress(events, total)
         print(json.dumps({"uno_actors": "end", "events": events}), file=out)
-        progress(end, end)
+        progress(total, total)
     if is_file:
         say(f"{counted(events, 'event')} exported to {file}")
 
@@ -104,7 +109,13 @@ async def import_events(
         exported = _exported(_lines(lines), total, progress)
         chunk = tuple(islice(exported, CHUNK))  # before the store is made: a wrong file makes none
         async with open_store(url) as store:
-            if await store.last_position() and not resume:
+            ends = await store.last_positions()
+            if resume and len(ends) > 1:
+                raise Refused(
+                    f"{without_password(url)} has {len(ends)} logs, whose events do not come in the order of the"
+                    " export: import into a new store, without --resume"
+                )
+            if ends != starts_of_logs(len(ends)) and not resume:
                 raise Refused(
                     f"{without_password(url)} has events: import into a new store, or add --resume to resume an"
                     " interrupted import"

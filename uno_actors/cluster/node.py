@@ -50,7 +50,7 @@ class Node:
         announcement: Of this node.
         names: The commands that it serves.
         aggregates: Handle them.
-        known_position: Returns a position that the log has reached.
+        known_position: Returns a position that the log of a stream has reached.
         dead: Where commands go that were told and failed.
         clock: Measures all times.
         ttl: Seconds for which a node is left alone after its link has failed.
@@ -64,7 +64,7 @@ class Node:
         names: CommandNames,
         aggregates: Aggregates,
         *,
-        known_position: Callable[[], int],
+        known_position: Callable[[StreamId], int],
         dead: DeadMessages,
         clock: Clock,
         ttl: float,

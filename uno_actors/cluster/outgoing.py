@@ -61,7 +61,7 @@ class Outgoing:
         link: To the other nodes.
         announcement: Of this node.
         aggregates: Handle a command here if this node becomes its owner.
-        known_position: Returns a position that the log has reached.
+        known_position: Returns a position that the log of a stream has reached.
         dead: Where commands go that were told and failed.
         clock: Measures all times.
         put_away: Called with a node whose link has failed, and the reason; the placement is another one afterwards.
@@ -80,7 +80,7 @@ class Outgoing:
         announcement: Announcement,
         aggregates: Aggregates,
         *,
-        known_position: Callable[[], int],
+        known_position: Callable[[StreamId], int],
         dead: DeadMessages,
         clock: Clock,
         put_away: Callable[[Member, str], None],
@@ -138,7 +138,7 @@ class Outgoing:
             seconds: How long its sender waits.
             owner: Of the aggregate, by `placement`; ``None`` if no node serves the command.
         """
-        since = self._known_position()
+        since = self._known_position(stream)
         if envelope.looks_back:
             ours = envelope.store is None or envelope.store is self._aggregates.store
             since = envelope.since if ours else 0

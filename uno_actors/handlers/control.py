@@ -27,6 +27,7 @@ from uno_actors.handlers.requests import (
 from uno_actors.handlers.spec import STARTS, Start, is_start
 from uno_actors.handlers.view import Entry, ViewReader, entries
 from uno_actors.store.handler_names import CONTROL, NODE, REPORTED, partition_in, partition_name
+from uno_actors.store.logs import log_of_position
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import DeadLetter, ViewChange
 
@@ -90,7 +91,7 @@ class HandlerControl:
             partitions: Whether to return each partition by itself instead.
         """
         known, (statuses, nodes) = await self._known(), await self._reported()
-        end, positions = await self._store.last_position(), await self.positions()
+        ends, positions = await self._store.last_positions(), await self.positions()
         requests = await self.requests()
         letters = Counter(letter.handler for letter in await self._store.dead_letters())
         found = []
@@ -103,7 +104,7 @@ class HandlerControl:
             info = HandlerInfo(
                 name,
                 position,
-                max(0, end - position),
+                max(0, ends[log_of_position(position)] - position),
                 "paused" if requested.paused and runs is None else state,
                 None if runs is None else runs.failures,
                 letters[name],

@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from heapq import merge
 from typing import Any, overload
 
 from uno_actors.domain.aggregate import AggregateRoot
-from uno_actors.errors import StoreUnavailable
+from uno_actors.errors import SeveralLogs, StoreUnavailable, shown
 from uno_actors.store.codec import to_event
 from uno_actors.store.log_filter import EVERYTHING, EventTypes, LogFilter
-from uno_actors.store.queries import EventQueries, check_number, selected
+from uno_actors.store.logs import starts_of_logs
+from uno_actors.store.merging import page_of_each
+from uno_actors.store.queries import READ_ALL_LOGS, EventQueries, check_number, selected
 from uno_actors.store.records import E, RecordedEvent, StoredRecord
 from uno_actors.topics import TopicPattern
 
@@ -78,6 +81,7 @@ class EventFollowing(EventQueries):
 
         Raises:
             InvalidTopic: ``topic_pattern`` is not a topic pattern.
+            SeveralLogs: ``after`` is not 0, and the store has several logs.
             ValueError: ``after`` is negative, or beyond 63 bits.
         """
         matching = self.log_filter(topic_pattern, event_type, aggregate_type, correlation_id)
@@ -90,34 +94,55 @@ class EventFollowing(EventQueries):
     ) -> AsyncGenerator[StoredRecord]:
         """As `subscribe`, but the records themselves: the classes of the events are not needed."""
         check_number("after", after)
-        await self.last_position()  # refused by a store that is closed already
+        logs = len(await self.last_positions())  # refused by a store that is closed already
+        if logs > 1 and after:
+            raise SeveralLogs(shown(self, repr), logs, "following after a position", READ_ALL_LOGS)
+        places = [after] if logs == 1 else starts_of_logs(logs)
         grown = asyncio.Event()
         stop = self.on_commit(grown.set)
         self._followers.add(grown)
         try:
             while True:
                 grown.clear()  # before reading: an append during the read sets it again
-                page = await self._page_until_the_end(after)
+                page = await self._page_until_the_end(places)
                 if page is None:
                     return
                 async for stored in selected(page, matching):
                     yield stored
-                if page:
-                    after = page[-1].position
-                else:
+                if not page:
                     await grown.wait()
         finally:
             stop()
             self._followers.discard(grown)
 
-    async def _page_until_the_end(self, after: int) -> list[StoredRecord] | None:
-        """The page of the log after ``after``; ``None`` if the store is being closed."""
+    async def _page_until_the_end(self, places: list[int]) -> list[StoredRecord] | None:
+        """The page after ``places``, which it moves; ``None`` if the store is being closed.
+
+        Args:
+            places: A position in each log.
+        """
         try:
-            return None if self._ending else await self.read_log(after)
+            if self._ending:
+                return None
+            if len(places) > 1:
+                return await self._page_of_several(places)
+            page = await self.read_log(places[0])
         except StoreUnavailable:
             if self._ending:
                 return None
             raise
+        if page:
+            places[0] = page[-1].position
+        return page
+
+    async def _page_of_several(self, places: list[int]) -> list[StoredRecord]:
+        ends = await self.last_positions()
+        pages: list[list[StoredRecord]] = []
+        for number, (place, end) in enumerate(zip(places, ends, strict=True)):
+            if place < end and (page := await self.read_log(place, page_of_each(len(places)))):
+                pages.append(page)
+                places[number] = page[-1].position
+        return [*merge(*pages, key=lambda stored: stored.record.timestamp)]
 
     def on_commit(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` on the event loop after each commit of this store; return a function that ends this."""

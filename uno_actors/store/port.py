@@ -1,7 +1,8 @@
 """The port to event stores, on one page: what a store implements.
 
-A store holds one log. Every event in it has a position; positions only grow, and a reader sees a prefix of
-the log, never a gap that is filled later. An event with an aggregate id also has a place in that aggregate's
+A store holds one log, or several that grow side by side. Every event in a log has a position; positions only grow, and
+a reader sees a prefix of the log, never a gap that is filled later. Events of different logs have no order: see
+`uno_actors.store.logs`. An event with an aggregate id also has a place in that aggregate's
 stream, where versions run 1, 2, 3... without a gap.
 
 `EventStore.commit` is durable: when it returns, the appended records survive a crash of the process and of the
@@ -119,7 +120,12 @@ class EventStore(EventFollowing):
 
     @abstractmethod
     async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
-        """At most ``limit`` records of the log after position ``after``, in order."""
+        """At most ``limit`` records of the log after position ``after``, in order.
+
+        In a store with several logs, of the log to which the position ``after`` belongs:
+        `uno_actors.store.logs.starts_of_logs` has the position before its first record. Others are refused with
+        `SeveralLogs`.
+        """
 
     @abstractmethod
     async def last_version(self, stream: StreamId) -> int:
@@ -131,7 +137,11 @@ class EventStore(EventFollowing):
 
     @abstractmethod
     async def last_position(self) -> int:
-        """The position of the last record of the log; 0 if there is none."""
+        """The position of the last record of the log; 0 if there is none.
+
+        Raises:
+            SeveralLogs: The store has several logs; see `last_positions`.
+        """
 
     @abstractmethod
     async def checkpoints(self) -> dict[str, int]:

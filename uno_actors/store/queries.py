@@ -17,6 +17,8 @@ from uno_actors.store.log_filter import EVERYTHING, EventTypes, LogFilter, recor
 from uno_actors.store.records import PAGE, E, RecordedEvent, StoredRecord
 from uno_actors.topics import TopicPattern
 
+READ_ALL_LOGS = "read all events (after=0), or each log by itself (`read_log`)"
+"""The remedy where a position is given to a reader of several logs."""
 STRIDE = 128
 """Records yielded before other tasks get the event loop: the consumer has work to do with each."""
 
@@ -25,6 +27,11 @@ class EventQueries(ABC):
     """Reads of events, from pages of records. The port, `uno_actors.store.port.EventStore`, says what these are."""
 
     event_registry: EventRegistry
+
+    @property
+    def logs(self) -> int:
+        """The number of logs; for a store that reads it from a database, one until it was used."""
+        return 1
 
     # --- what they rest on: see the port ---
 
@@ -49,6 +56,10 @@ class EventQueries(ABC):
     @abstractmethod
     async def last_position(self) -> int:
         """See `EventStore.last_position`."""
+
+    async def last_positions(self) -> list[int]:
+        """The position of the last record of each log; that of its start if there is none."""
+        return [await self.last_position()]
 
     # --- one stream ---
 
@@ -184,6 +195,7 @@ class EventQueries(ABC):
         """The events of the log after position ``after``, in global order, read page by page.
 
         It ends where the log ended when the first page was read, or soon after; `subscribe` waits for further events.
+        In a store with several logs each log comes in its order, and events of different logs by their time.
         Only events that all the given filters select are decoded.
 
         Args:
@@ -196,6 +208,7 @@ class EventQueries(ABC):
 
         Raises:
             InvalidTopic: ``topic_pattern`` is not a topic pattern.
+            SeveralLogs: ``after`` is not 0, and the store has several logs.
             ValueError: ``after`` or ``limit`` is negative, or beyond 63 bits.
         """
         matching = self.log_filter(topic_pattern, event_type, aggregate_type, correlation_id)

@@ -24,9 +24,12 @@ class Append(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """The result of an `Append`: the position of each record in the log, and the records as stored."""
+    """The result of an `Append`: the position of each record, and the records as stored.
 
-    positions: range
+    Positions of one log are a range. Only an append to several streams of a store with several logs has others.
+    """
+
+    positions: range | tuple[int, ...]
     records: tuple[Record, ...]
 
 

@@ -17,6 +17,7 @@ from uno_actors.cluster.served import CommandNames
 from uno_actors.cluster.settings import Cluster
 from uno_actors.errors import InvalidCluster, shown
 from uno_actors.settings import Settings
+from uno_actors.store.codec import StreamId
 from uno_actors.store.membership import Member
 from uno_actors.store.port import EventStore
 
@@ -62,7 +63,7 @@ def node_of(
     names: CommandNames,
     aggregates: Aggregates,
     *,
-    known_position: Callable[[], int],
+    known_position: Callable[[StreamId], int],
     dead: DeadMessages,
 ) -> Node:
     """The node that a running system is; for the arguments see `announcement_of` and `Node`.

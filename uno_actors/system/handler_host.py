@@ -20,6 +20,7 @@ from uno_actors.handlers.child import HandlerChild
 from uno_actors.handlers.control import HandlerControl, HandlerInfo, grouped, position_of
 from uno_actors.handlers.failures import HandlerFailure
 from uno_actors.handlers.layouts import replace_other_layouts
+from uno_actors.handlers.log_order import check_log_order
 from uno_actors.handlers.moves import checkpoint_of, warn_of_skipped, warn_of_unnamed
 from uno_actors.handlers.partitions import first_position, other_layouts
 from uno_actors.handlers.requests import NO_REQUESTS, ReportedStatus, Requests
@@ -29,6 +30,7 @@ from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscription import HandlerStatistics, Subscription
 from uno_actors.logs import get_logger
 from uno_actors.settings import Settings
+from uno_actors.store.logs import log_of_position
 from uno_actors.store.port import EventStore
 from uno_actors.supervision.child import ChildSignal
 from uno_actors.supervision.spec import ChildSpec
@@ -97,12 +99,18 @@ class HandlerHost:
 
     # --- starting ---
 
-    async def start(self, specs: Sequence[HandlerSpec]) -> int:
-        """Subscribe the handlers and start the router. Return the log position after which it routes events."""
+    async def start(self, specs: Sequence[HandlerSpec]) -> list[int]:
+        """Subscribe the handlers and start the router. Return the position of each log after which it routes events.
+
+        Raises:
+            InvalidHandler: A handler needs one order of all events, and the store has several logs.
+        """
         store = self._store
+        check_log_order(specs, len(await store.last_positions()))
         # Take leases first: another process may still move the checkpoints of handlers whose leases it holds.
         await self._leases.take(*specs)
-        end = await store.last_position()
+        ends = await store.last_positions()
+        end = ends[0]
         checkpoints = await store.checkpoints()
         await self._warn_of_names(specs, checkpoints, end)
         self.subscriptions.extend([await self._subscribe(spec, checkpoints, end) for spec in specs])
@@ -120,7 +128,7 @@ class HandlerHost:
         self._let_go.callback(self.router_cell.kill)
         if self.subscriptions:
             await self.look_at_requests()
-        return end
+        return ends
 
     def listen(self) -> None:
         """Route new events and follow requests from now on. Without handlers, do nothing."""
@@ -194,6 +202,7 @@ class HandlerHost:
 
     async def _add(self, spec: HandlerSpec) -> Subscription:
         """Subscribe a handler while the system runs."""
+        check_log_order([spec], self._store.logs)
         await self._leases.take(spec)
         leased = self._leases.holds(spec.name)
         checkpoints, end = await self._store.checkpoints(), await self._store.last_position()
@@ -328,19 +337,22 @@ class HandlerHost:
         """The live handlers."""
         return [subscription for subscription in self.subscriptions if subscription.live]
 
-    def lagging(self, end: int) -> list[str]:
-        """Describe each active handler that has not handled every event up to ``end``."""
+    def lagging(self, ends: Sequence[int]) -> list[str]:
+        """Describe each active handler that has not handled every event up to the end of its log, one of ``ends``."""
         positions = [(each, self.router.checkpoint(each)) for each in self.active()]
         return [
             f"{each.name} is {each.state} at {position}"
             for each, position in positions
-            if position < end or not each.live
+            if position < ends[log_of_position(position)] or not each.live
         ]
 
-    def have_handled(self, subscriptions: Sequence[Subscription], end: int) -> bool:
-        """Whether these handlers are live, have no request pending, and have handled every event up to ``end``."""
-        return all(
-            each.live and not each.requests and self.router.checkpoint(each) >= end for each in subscriptions
+    def have_handled(self, subscriptions: Sequence[Subscription], ends: Sequence[int]) -> bool:
+        """Whether these handlers are live, have no request pending, and have handled every event up to the ``ends``."""
+        positions = [
+            self.router.checkpoint(each) for each in subscriptions if each.live and not each.requests
+        ]
+        return len(positions) == len(subscriptions) and all(
+            position >= ends[log_of_position(position)] for position in positions
         )
 
     async def infos(self, *, partitions: bool) -> list[HandlerInfo]:

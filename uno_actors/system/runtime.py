@@ -118,7 +118,7 @@ class Runtime:
                 self.announcement,
                 CommandNames(types),
                 self.aggregates,
-                known_position=lambda: self._external_writes.position,
+                known_position=lambda stream: self._external_writes.position(stream),
                 dead=self.dead_messages,
             )
             self.deliver = self.node.deliver
@@ -129,9 +129,9 @@ class Runtime:
 
     async def start(self, supervisors: Sequence[Supervisor]) -> None:
         """Start router, supervisors and children. Handlers with a backlog catch up; the others are live."""
-        end = await self.handlers.start([spec for each in supervisors for spec in handlers_in(each)])
+        ends = await self.handlers.start([spec for each in supervisors for spec in handlers_in(each)])
         # From here on the system runs commands and routes their events: children started below may send some.
-        self._follow_external_writes(end)
+        self._follow_external_writes(ends)
         await self._join()
         self.handlers.listen()
         self.takes_work = True
@@ -154,8 +154,8 @@ class Runtime:
         if self.node is not None:
             await self.node.leave()
 
-    def _follow_external_writes(self, position: int) -> None:
-        self._external_writes = ExternalWrites(self._store, position, self.aggregates, self.start_task)
+    def _follow_external_writes(self, positions: Sequence[int]) -> None:
+        self._external_writes = ExternalWrites(self._store, positions, self.aggregates, self.start_task)
         self.journal.on_append = self._external_writes.skip
         self._let_go.callback(self._store.on_commit(self._external_writes.look_soon))
 
@@ -206,15 +206,16 @@ class Runtime:
                 while not await self._is_settled(self.handlers.active()):  # noqa: ASYNC110 - no single event to await
                     await asyncio.sleep(LOOK_AGAIN)
         except TimeoutError:
-            end = await self._store.last_position()
+            ends = await self._store.last_positions()
             commands = "commands are not answered yet" if self._unanswered() else "all commands are answered"
-            state = "; ".join([commands, f"the log ends at {end}", *self.handlers.lagging(end)])
+            end = f"the log ends at {ends[0]}" if len(ends) == 1 else f"there are {len(ends)} logs"
+            state = "; ".join([commands, end, *self.handlers.lagging(ends)])
             raise TimeoutError(f"not settled within {timeout:g} s: {state}") from None
 
     async def _is_settled(self, subscriptions: Sequence[Subscription]) -> bool:
         if self._unanswered():
             return False
-        return self.handlers.have_handled(subscriptions, await self._store.last_position())
+        return self.handlers.have_handled(subscriptions, await self._store.last_positions())
 
     def _unanswered(self) -> int:
         """Commands that are not answered yet, here or by other nodes."""

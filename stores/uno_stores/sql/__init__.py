@@ -6,7 +6,7 @@ Read ``store`` first: it answers the port. Then, one concern each:
 - ``writer`` with ``jobs`` and ``groups``: group commit. ``reader``: the queries.
 - ``place``, ``engine``, ``connections``: where the database is, and the connections to it. ``life``: one process, one
   event loop at a time. ``errors`` and ``waiting``: what an error means, and how long an attempt is repeated.
-- For several processes: ``watcher`` and ``notifications``, ``held_leases`` and ``leases``.
+- For several processes: ``announcements``, ``watcher`` and ``notifications``, ``held_leases`` and ``leases``.
 - ``urls``: from a URL to a store, with ``options``. ``statistics``: what a store reports about itself.
 """
 

@@ -5,6 +5,7 @@ import contextlib
 from typing import Any
 
 from uno_actors.tasks import begin
+from uno_stores.sql.announcements import Announcements
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.engine import CLOSE_PATIENCE
 from uno_stores.sql.held_leases import HeldLeases
@@ -27,6 +28,7 @@ class Closing:
         leases: HeldLeases,
         *,
         nodes: Nodes,
+        announcements: Announcements,
     ) -> None:
         self._connections = connections
         self._writer = writer
@@ -34,6 +36,7 @@ class Closing:
         self._watcher = watcher
         self._leases = leases
         self._nodes = nodes
+        self._announcements = announcements
         self._end: asyncio.Task[None] | None = None
 
     async def wait(self) -> None:
@@ -69,11 +72,19 @@ class Closing:
         """Wait for accepted jobs, as long as the database may take for them, and for reads that have started."""
         if self._writer.task is not None:
             await asyncio.wait([self._writer.task], timeout=2 * self._connections.patience)
+        if (announcing := self._announcements.task) is not None:
+            await asyncio.wait([announcing], timeout=CLOSE_PATIENCE)
         if self._reader.under_way:
             await asyncio.wait(self._reader.under_way, timeout=CLOSE_PATIENCE)
 
     def _under_way(self) -> list[asyncio.Task[Any]]:
-        tasks = (self._writer.task, self._watcher.task, *self._watcher.errands, *self._reader.under_way)
+        tasks = (
+            self._writer.task,
+            self._announcements.task,
+            self._watcher.task,
+            *self._watcher.errands,
+            *self._reader.under_way,
+        )
         return [task for task in tasks if task is not None and not task.done()]
 
     async def _end_connections(self) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
+from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from uno_actors.errors import StoreUnavailable, UnoError
@@ -160,6 +161,17 @@ class Connections:
     def refused(self, error: Exception, requests: Any = ()) -> UnoError:
         """See `uno_stores.sql.errors.refused`."""
         return refused(self._secret_url, error, requests)
+
+    async def say(self, statement: Executable, parameters: dict[str, Any]) -> None:
+        """Execute ``statement`` in a transaction of its own: on the connection kept to PostgreSQL, if there is one."""
+        if self.wire is not None and self.wire.is_connected:
+            await self.wire.ask(statement, parameters)
+            return
+        options = {} if self.pooled else {"isolation_level": "AUTOCOMMIT"}
+        async with self.session() as session, self.within(self.patience):
+            connection = await self.connection(session, **options)
+            await connection.execute(statement, parameters)
+            await session.commit()
 
     async def find_pooler(self) -> None:
         """Find out whether a pooler stands before PostgreSQL, and adapt to it."""

@@ -5,18 +5,24 @@ the lock until it ends. So positions become visible in order and without a gap, 
 filled later; after a rollback the same positions are assigned again. (A sequence would commit out of order, and
 readers would have to wait at its gaps for the oldest transaction of the whole database.) The price is that only one
 transaction at a time records. Group commit makes up for it: requests that wait for the lock are recorded together.
+
+A database in PostgreSQL may have several logs, each with its row in ``uno_head`` and so with its lock: see
+`uno_actors.store.logs`. A transaction locks the rows of the logs to which it appends, in the order of their numbers, so
+that two transactions never wait for each other.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     Column,
     ColumnElement,
-    Executable,
+    Integer,
     Row,
     Select,
+    any_,
     bindparam,
     func,
     insert,
@@ -31,6 +37,7 @@ from uno_actors.store.codec import Record, StreamId
 from uno_actors.store.expected_version import place
 from uno_actors.store.limits import is_recordable
 from uno_actors.store.log_filter import LogFilter
+from uno_actors.store.logs import log_of_position, log_of_record, log_of_stream
 from uno_actors.store.records import Append, Appended, Heading, StoredRecord
 from uno_stores.sql.schema import head, log, stream_type
 
@@ -69,36 +76,77 @@ _HEADS = {
         " FROM json_each(:streams) AS wanted ORDER BY wanted.key"
     ),
 }
-_MOVE_HEAD: dict[str, Executable] = {
-    "postgresql": text(
-        "WITH moved AS (UPDATE uno_head SET last_position = :last RETURNING last_position)"  # noqa: S608 - constants
-        f" SELECT pg_notify({CHANNEL}, CAST(last_position AS text)) FROM moved"
-    ),
-    "sqlite": text("UPDATE uno_head SET last_position = :last"),
-}
+_THESE_HEADS = head.c.id == any_(bindparam("ids", type_=ARRAY(Integer)))
+_LOCK_HEADS = select(head.c.last_position).where(_THESE_HEADS).order_by(head.c.id).with_for_update()
+_LOCK_HEADS_BRIEFLY = (
+    select(head.c.last_position, IDLE_LIMIT).where(_THESE_HEADS).order_by(head.c.id).with_for_update()
+)
+_MOVE_HEAD = text("UPDATE uno_head SET last_position = :last")
+_MOVE_HEADS = text(
+    "UPDATE uno_head SET last_position = ends.last"
+    " FROM unnest(CAST(:ids AS integer[]), CAST(:lasts AS bigint[])) AS ends(id, last) WHERE uno_head.id = ends.id"
+)
+NOTIFY = text(
+    f"SELECT pg_notify({CHANNEL}, CAST(last AS text)) FROM unnest(CAST(:ends AS bigint[])) AS last"  # noqa: S608 - constants
+)
+"""Notifies of the new last positions ``ends``."""
 _FIELDS = [log.c[name] for name in Record._fields]
 
-LAST_POSITION = select(head.c.last_position)
+LAST_POSITIONS = select(head.c.last_position).order_by(head.c.id)
+LAST_POSITIONS_AT_ONCE = text("SELECT array_agg(last_position ORDER BY id) FROM uno_head")
+"""For PostgreSQL: all as one value."""
 
 
-class Tail:
-    """What one writer remembers about the end of the log, until another process writes."""
+class LogTail:
+    """What one writer remembers about the end of one log, until another process writes there."""
+
+    __slots__ = ("heads", "position")
 
     def __init__(self) -> None:
         self.position = -1
         self.heads: dict[StreamId, int] = {}
 
-    def forget(self) -> None:
-        """Forget everything: it may be wrong."""
-        self.position = -1
-        self.heads.clear()
+    def at(self, position: int, max_heads: int) -> None:
+        """Forget the versions of the streams if another process has recorded since, or if they are too many."""
+        if position != self.position or len(self.heads) > max_heads:
+            self.heads.clear()
+        self.position = position
 
 
-async def lock_head(connection: AsyncConnection, *, briefly: bool = True) -> int:
-    """The last position, which stays so until the transaction ends; ``briefly``: `IDLE_LIMIT` holds until then."""
-    locks = _LOCK_HEAD_BRIEFLY if briefly else _LOCK_HEAD
-    found = await connection.execute(locks[connection.dialect.name])
-    return int(found.scalar_one())
+class Tail:
+    """What one writer remembers about the ends of the logs.
+
+    Args:
+        logs: Number of the logs.
+    """
+
+    def __init__(self, logs: int) -> None:
+        self.logs = [LogTail() for _ in range(logs)]
+
+    def of(self, stream: StreamId) -> dict[StreamId, int]:
+        """The known versions of the streams in the log of ``stream``."""
+        return self.logs[log_of_stream(stream, len(self.logs))].heads
+
+
+async def lock_heads(
+    connection: AsyncConnection, logs: Iterable[int], of: int, *, briefly: bool = True
+) -> dict[int, int]:
+    """The last position of each of the ``logs``, which stay so until the transaction ends.
+
+    Args:
+        connection: In a transaction.
+        logs: Their numbers, at least one.
+        of: How many logs the store has.
+        briefly: Whether `IDLE_LIMIT` holds until the transaction ends.
+    """
+    if of == 1:
+        locks = _LOCK_HEAD_BRIEFLY if briefly else _LOCK_HEAD
+        found = await connection.execute(locks[connection.dialect.name])
+        return {0: int(found.scalar_one())}
+    numbers = sorted(logs)
+    lock = _LOCK_HEADS_BRIEFLY if briefly else _LOCK_HEADS
+    found = await connection.execute(lock, {"ids": [number + 1 for number in numbers]})
+    return dict(zip(numbers, [row[0] for row in found], strict=True))
 
 
 def in_transaction(connection: AsyncConnection) -> bool:
@@ -118,52 +166,73 @@ async def place_all(
     *,
     briefly: bool = True,
 ) -> tuple[list[Appended | UnoError], list[dict[str, Any]]]:
-    """Lock the head of the log and assign positions to the requests that can be recorded; `insert_rows` must follow.
+    """Lock the heads of the logs and assign positions to the requests that can be recorded; `insert_rows` must follow.
 
     Args:
         connection: A connection with an open transaction.
         requests: The requests, in order.
-        tail: The writer's memory of the end of the log; right after a commit, to be forgotten after a rollback.
+        tail: The writer's memory of the ends of the logs; right after a commit, to be replaced after a rollback.
         max_event_size: Maximum bytes of payload and reply.
         briefly: As for `lock_head`.
 
     Returns:
         The outcome of each request, and the rows to be inserted.
     """
-    position = await lock_head(connection, briefly=briefly)
-    if position != tail.position or len(tail.heads) > MAX_HEADS:
-        tail.heads.clear()
-    tail.position = position
-    fit = (
-        request.records for request in requests if is_recordable(request.records)
-    )  # others are refused below
+    number = len(tail.logs)
+    # Others are refused below.
+    fit = [request.records for request in requests if is_recordable(request.records)]
+    growing = {0} if number == 1 else {log_of_record(record, number) for records in fit for record in records}
+    found = await lock_heads(connection, growing or {0}, number, briefly=briefly)
+    for log_number, position in found.items():
+        tail.logs[log_number].at(position, MAX_HEADS // number)
     streams = {record.stream for records in fit for record in records}
-    await _learn_heads(connection, tail, [each for each in streams if each and each not in tail.heads])
+    await _learn_heads(connection, tail, [each for each in streams if each and each not in tail.of(each)])
     outcomes: list[Appended | UnoError] = []
     rows: list[dict[str, Any]] = []
     for request in requests:
         try:
-            placed = place(request, tail.heads.__getitem__)
+            placed = place(request, lambda stream: tail.of(stream)[stream])
             for each in placed:
                 _check_size(each, max_event_size)
         except UnoError as error:
             outcomes.append(error)
             continue
-        first = tail.position + 1
+        first = len(rows)
         for each in placed:
-            tail.position += 1
-            rows.append({"position": tail.position, **each._asdict()})
+            end = tail.logs[log_of_record(each, number)]
+            end.position += 1
+            rows.append({"position": end.position, **each._asdict()})
             if each.stream is not None and each.aggregate_version is not None:
-                tail.heads[each.stream] = each.aggregate_version
-        outcomes.append(Appended(range(first, first + len(placed)), placed))
+                end.heads[each.stream] = each.aggregate_version
+        outcomes.append(Appended(_as_range([row["position"] for row in rows[first:]]), placed))
     return outcomes, rows
 
 
-async def insert_rows(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
-    """Write what `place_all` has placed, and move the head."""
-    if rows:
-        await connection.execute(insert(log), rows)
-        await connection.execute(_MOVE_HEAD[connection.dialect.name], {"last": rows[-1]["position"]})
+def _as_range(positions: Sequence[int]) -> range | tuple[int, ...]:
+    """``positions``, as a range if they are those of one log."""
+    if not positions:
+        return range(0)
+    if positions[-1] - positions[0] + 1 == len(positions):
+        return range(positions[0], positions[-1] + 1)
+    return tuple(positions)
+
+
+async def insert_rows(connection: AsyncConnection, rows: Sequence[dict[str, Any]], logs: int) -> None:
+    """Write what `place_all` has placed, and move the heads."""
+    if not rows:
+        return
+    await connection.execute(insert(log), rows)
+    if logs == 1:
+        await connection.execute(_MOVE_HEAD, {"last": rows[-1]["position"]})
+        return
+    ends = ends_of(rows)
+    moved = {"ids": [number + 1 for number in ends], "lasts": [*ends.values()]}
+    await connection.execute(_MOVE_HEADS, moved)
+
+
+def ends_of(rows: Iterable[Mapping[str, Any]]) -> dict[int, int]:
+    """The new last position of each log that ``rows`` make longer; those of one log are in order."""
+    return {log_of_position(row["position"]): row["position"] for row in rows}
 
 
 async def _learn_heads(connection: AsyncConnection, tail: Tail, streams: Sequence[StreamId]) -> None:
@@ -176,9 +245,8 @@ async def _learn_heads(connection: AsyncConnection, tail: Tail, streams: Sequenc
     else:
         wanted = {"ids": [s.aggregate_id for s in streams], "types": [s.aggregate_type for s in streams]}
     found = await connection.execute(_HEADS[connection.dialect.name], wanted)
-    tail.heads.update(
-        (stream, version or 0) for stream, version in zip(streams, found.scalars(), strict=True)
-    )
+    for stream, version in zip(streams, found.scalars(), strict=True):
+        tail.of(stream)[stream] = version or 0
 
 
 def _check_size(record: Record, limit: int) -> None:
@@ -221,9 +289,11 @@ def page_of(order: Column[Any], *wanted: ColumnElement[bool]) -> Select[Any]:
 
 STREAM_PAGE = page_of(log.c.aggregate_version, IN_STREAM)
 LOG_PAGE = page_of(log.c.position)
+LOG_PAGE_OF_SEVERAL = page_of(log.c.position, log.c.position <= bindparam("last"))
+"""A page of the one log that has no position after ``last``."""
 HEADINGS = (
     select(*(log.c[name] for name in Heading._fields))
-    .where(log.c.position > bindparam("after"))
+    .where(log.c.position > bindparam("after"), log.c.position <= bindparam("last"))
     .order_by(log.c.position)
     .limit(bindparam("limit"))
 )

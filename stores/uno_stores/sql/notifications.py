@@ -81,6 +81,11 @@ class Wire:
         """Whether it is notified of commits; only asyncpg can be."""
         return self._listens and self._connection is not None
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._connection is not None and not self.lost.is_set()
+
     async def ask(self, statement: Any, parameters: dict[str, Any] | None = None) -> Any:
         """The one value of ``statement``; any error, and a cancellation, ends the connection."""
         async with self._turn:

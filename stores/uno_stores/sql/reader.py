@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from sqlalchemy import Executable, Row, select
 
-from uno_actors.errors import CorruptRecord, StoreUnavailable
+from uno_actors.errors import CorruptRecord, SeveralLogs, StoreUnavailable
 from uno_actors.store.codec import StreamId
 from uno_actors.store.log_filter import LogFilter
+from uno_actors.store.logs import is_position_in, last_of_log, starts_of_logs
+from uno_actors.store.merging import merged
 from uno_actors.store.records import PAGE, DeadLetter, Heading, Snapshot, StoredRecord
 from uno_actors.tasks import begin
 from uno_stores.sql import schema
@@ -16,9 +19,10 @@ from uno_stores.sql.connections import Connections
 from uno_stores.sql.leases import IS_LEASED
 from uno_stores.sql.log import (
     HEADINGS,
-    LAST_POSITION,
+    LAST_POSITIONS,
     LAST_VERSION,
     LOG_PAGE,
+    LOG_PAGE_OF_SEVERAL,
     STREAM_PAGE,
     names,
     page_of,
@@ -61,11 +65,32 @@ class Reader:
 
     async def log_page(self, after: int, limit: int) -> list[StoredRecord]:
         """See `EventStore.read_log`."""
-        return to_stored(await self.rows(LOG_PAGE, {"after": after, "limit": limit}))
+        await self._check_position(after)
+        if self._tables.logs == 1:
+            return to_stored(await self.rows(LOG_PAGE, {"after": after, "limit": limit}))
+        parameters = {"after": after, "limit": limit, "last": last_of_log(after)}
+        return to_stored(await self.rows(LOG_PAGE_OF_SEVERAL, parameters))
+
+    async def _check_position(self, after: int) -> None:
+        if not is_position_in(after, await self.logs()):
+            raise self.refused(
+                f"reading one log after position {after}", "name a position of one of its logs"
+            )
+
+    async def logs(self) -> int:
+        """How many logs the store has."""
+        self._connections.life.check()
+        await self._tables.prepare()
+        return self._tables.logs
+
+    def refused(self, what: str, remedy: str) -> SeveralLogs:
+        """The error of a call that needs one order of all events."""
+        return SeveralLogs(self._connections.url, self._tables.logs, what, remedy)
 
     async def headings(self, after: int, limit: int) -> list[Heading]:
         """See `EventStore.read_headings`."""
-        rows = await self.rows(HEADINGS, {"after": after, "limit": limit})
+        await self._check_position(after)
+        rows = await self.rows(HEADINGS, {"after": after, "limit": limit, "last": last_of_log(after)})
         return [Heading._make(row) for row in rows]
 
     async def stream_pages(
@@ -88,13 +113,22 @@ class Reader:
                 following.cancel()
 
     async def search(
-        self, after: int, limit: int | None, matching: LogFilter
+        self, after: int, limit: int | None, matching: LogFilter, end: int, size: int = PAGE
     ) -> AsyncGenerator[StoredRecord]:
-        """See `EventStore.read_records`; the database selects what it can."""
-        statement = page_of(schema.log.c.position, *selecting(matching))
-        left, end = limit, await self.end()
+        """The records of one log up to ``end``, or soon after it; the database selects what it can.
+
+        Args:
+            after: Exclusive.
+            limit: Maximum number of records.
+            matching: Selects records.
+            end: The position of the last record of the log.
+            size: Records read at once.
+        """
+        position = schema.log.c.position
+        statement = page_of(position, *selecting(matching), position <= last_of_log(end))
+        left = limit
         while left is None or left > 0:
-            rows = await self.rows(statement, {"after": after, "limit": PAGE}, SEARCH_PATIENCE)
+            rows = await self.rows(statement, {"after": after, "limit": size}, SEARCH_PATIENCE)
             page = to_stored(rows)
             for stored in page:
                 if matching.matches(stored.record):
@@ -115,9 +149,26 @@ class Reader:
         statement = select(schema.stream_type).where(schema.log.c.aggregate_id == aggregate_id).distinct()
         return sorted([name for (name,) in await self.rows(statement)])
 
-    async def end(self) -> int:
-        """See `EventStore.last_position`."""
-        return await self._value(LAST_POSITION) or 0
+    async def search_all(
+        self, limit: int | None, matching: LogFilter, size: int
+    ) -> AsyncGenerator[StoredRecord]:
+        """The records of several logs: each log in order, and those of different logs by their time."""
+        found = (
+            self.search(start, limit, matching, end, size)
+            for start, end in zip(starts_of_logs(self._tables.logs), await self.ends(), strict=True)
+            if end > start
+        )
+        async with aclosing(merged(list(found))) as records:
+            number = 0
+            async for stored in records:
+                if number == limit:
+                    return
+                number += 1
+                yield stored
+
+    async def ends(self) -> list[int]:
+        """See `EventStore.last_positions`."""
+        return [row.last_position for row in await self.rows(LAST_POSITIONS)]
 
     async def checkpoints(self) -> dict[str, int]:
         """See `EventStore.checkpoints`."""

@@ -3,9 +3,9 @@
 ================= =============================================== =============================================
 table             key                                             holds
 ================= =============================================== =============================================
-uno_log           position, from 1 without a gap                  the header fields of a record, each a column,
+uno_log           position, without a gap in a log                the header fields of a record, each a column,
                                                                   and ``payload``, as in every other store
-uno_head          1, the only row                                 the last position, and the format of the tables
+uno_head          number of the log, from 1                       the last position, and the format of the tables
 uno_checkpoints   handler                                         position
 uno_dead_letters  handler, position                               the fields of `DeadLetter`
 uno_snapshots     aggregate id, aggregate type                    version, schema version, state, taken at
@@ -45,6 +45,8 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from typing_extensions import override
 
 FORMAT = 1
+FORMAT_OF_SEVERAL_LOGS = 2
+"""Of a database with several logs, which earlier versions of this program would misread."""
 
 METADATA = MetaData()
 """All tables. `DatabaseEventStore.create_schema` or a migration tool creates them."""
@@ -128,7 +130,7 @@ head = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("last_position", BigInteger, nullable=False),
     Column("format", Integer, nullable=False),
-    postgresql_with={"fillfactor": 10},  # one row that changes with each commit: room for its versions
+    postgresql_with={"fillfactor": 10},  # rows that change with each commit: room for its versions
 )
 
 checkpoints = Table(

@@ -38,7 +38,9 @@ from uno_actors.store.expected_version import ANY, ExpectedVersion
 from uno_actors.store.limits import check_lease, check_progress
 from uno_actors.store.log_filter import EVERYTHING, LogFilter
 from uno_actors.store.membership import Membership
+from uno_actors.store.merging import page_of_each
 from uno_actors.store.port import EventStore, Lease
+from uno_actors.store.queries import READ_ALL_LOGS, check_number
 from uno_actors.store.records import (
     PAGE,
     Append,
@@ -52,6 +54,7 @@ from uno_actors.store.records import (
 )
 from uno_actors.store_urls import without_password
 from uno_stores.file_leases import LEASE_TIME
+from uno_stores.sql.announcements import Announcements
 from uno_stores.sql.closing import Closing
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.engine import OwnEngine
@@ -87,6 +90,9 @@ class DatabaseEventStore(EventStore):
         patience: Seconds for which a call tries to reach a database that does not answer.
         lease_time: Seconds after which a process that hangs, or is cut off from PostgreSQL, loses its handlers to
             another.
+        logs: Number of logs of a store that is made in PostgreSQL, up to `uno_actors.store.logs.MAX_LOGS`; default is
+            one. An existing store keeps its number: another one is refused at the first use with
+            `OtherNumberOfLogs`.
 
     Raises:
         ValueError: The sessions are bound to no engine, or to one of another database; or both ``event_types``
@@ -102,21 +108,22 @@ class DatabaseEventStore(EventStore):
         max_event_size: int = MAX_EVENT_SIZE,
         patience: float = PATIENCE,
         lease_time: float = LEASE_TIME,
+        logs: int | None = None,
     ) -> None:
         if event_types is not None and event_registry is not None:
             raise ValueError("give event_types or event_registry, not both")
         super().__init__(_registry(event_types, event_registry))
-        check_options(max_event_size, patience, lease_time)
         self.max_event_size = max_event_size
         self.patience = patience
         engine = engine_of(session_factory)
+        is_server = engine.dialect.name == "postgresql"
+        check_options(max_event_size, patience, lease_time, logs, is_server=is_server)
         secret_url = engine.url.render_as_string(hide_password=False)
         self._url = url = without_password(secret_url)
         place = Place.of(engine)
         place.leases.join()
         self.is_durable = not place.alone
         self._life = life = Life(url, self._move, self._loop_ended)
-        is_server = engine.dialect.name == "postgresql"
         wire = (
             Wire(
                 url,
@@ -134,7 +141,7 @@ class DatabaseEventStore(EventStore):
         self._connections = Connections(
             secret_url, session_factory, place, life, wire=wire, patience=patience
         )
-        self._tables = Tables(self._connections, engine.dialect.name)
+        self._tables = Tables(self._connections, engine.dialect.name, logs)
         self._reader = Reader(self._connections, self._tables)
         self._watcher = Watcher(
             self._connections,
@@ -143,7 +150,8 @@ class DatabaseEventStore(EventStore):
             lambda: bool(self._commit_listeners),
             self._committed,
         )
-        self._writer = Writer(self._connections, self._tables, self._watcher.announce, max_event_size)
+        self._announcements = Announcements(self._connections)
+        self._writer = Writer(self._connections, self._tables, self._grown, max_event_size)
         self._nodes = Nodes(self._connections, self._tables)
         self._leases = HeldLeases(
             self._connections,
@@ -155,7 +163,13 @@ class DatabaseEventStore(EventStore):
             lease_time=lease_time,
         )
         self._closing = Closing(
-            self._connections, self._writer, self._reader, self._watcher, self._leases, nodes=self._nodes
+            self._connections,
+            self._writer,
+            self._reader,
+            self._watcher,
+            self._leases,
+            nodes=self._nodes,
+            announcements=self._announcements,
         )
 
     def own(self, engine: OwnEngine, *, create: bool) -> None:
@@ -169,6 +183,7 @@ class DatabaseEventStore(EventStore):
         Raises:
             StoreUnavailable: The database cannot be reached or written.
             StoreFormatError: A newer version of this program made the tables.
+        OtherNumberOfLogs: The tables have another number of logs than was given.
         """
         self._life.check()
         await self._tables.make()
@@ -269,12 +284,24 @@ class DatabaseEventStore(EventStore):
         self, after: int = 0, limit: int | None = None, matching: LogFilter = EVERYTHING
     ) -> AsyncGenerator[StoredRecord]:
         """As `EventStore.read_records`; the database selects what it can."""
+        if await self._reader.logs() > 1:
+            if after:
+                raise self._reader.refused("reading after a position", READ_ALL_LOGS)
+            check_number("limit", limit)
+            size = page_of_each(self.logs)
+            async with aclosing(self._reader.search_all(limit, matching, size)) as records:
+                async for stored in records:
+                    yield stored
+            return
         if matching == EVERYTHING:
             async with aclosing(super().read_records(after, limit)) as everything:
                 async for stored in everything:
                     yield stored
             return
-        async with aclosing(self._reader.search(after, limit, matching)) as found:
+        check_number("after", after)
+        check_number("limit", limit)
+        end = await self.last_position()
+        async with aclosing(self._reader.search(after, limit, matching, end)) as found:
             async for stored in found:
                 yield stored
 
@@ -293,9 +320,22 @@ class DatabaseEventStore(EventStore):
     async def aggregate_types(self, aggregate_id: str) -> list[str]:
         return await self._reader.types(aggregate_id)
 
+    @property
+    @override
+    def logs(self) -> int:
+        """As `EventStore.logs`; known once the store was used."""
+        return self._tables.logs
+
     @override
     async def last_position(self) -> int:
-        return await self._reader.end()
+        ends = await self._reader.ends()
+        if len(ends) > 1:
+            raise self._reader.refused("one last position", "ask for `last_positions`")
+        return ends[0]
+
+    @override
+    async def last_positions(self) -> list[int]:
+        return await self._reader.ends()
 
     @override
     async def checkpoints(self) -> dict[str, int]:
@@ -341,8 +381,14 @@ class DatabaseEventStore(EventStore):
         check_lease(name)
         return await self._leases.is_taken(name)
 
+    def _grown(self, ends: Mapping[int, int]) -> None:
+        """A commit of this store has ended."""
+        if ends:
+            self._watcher.announce(ends.values())
+            self._announcements.grown(ends)
+
     def _notified(self, end: int) -> None:
-        self._watcher.announce(end)
+        self._watcher.announce((end,))
 
     def _renewed_lease(self, name: str, until: float) -> None:
         self._leases.renewed(name, until)
@@ -376,6 +422,7 @@ class DatabaseEventStore(EventStore):
         self._tables.move()
         self._reader.move()
         self._writer.move()
+        self._announcements.move()
         self._watcher.move(had_loop=had_loop)
         self._leases.move()
 
@@ -408,11 +455,12 @@ async def create_database_event_store(
     max_event_size: int = MAX_EVENT_SIZE,
     patience: float = PATIENCE,
     lease_time: float = LEASE_TIME,
+    logs: int | None = None,
 ) -> DatabaseEventStore:
     """A `DatabaseEventStore` whose tables exist; arguments and errors are those of the class.
 
     Raises:
-        StoreUnavailable, StoreFormatError: See `DatabaseEventStore.create_schema`.
+        StoreUnavailable, StoreFormatError, OtherNumberOfLogs: See `DatabaseEventStore.create_schema`.
     """
     store = DatabaseEventStore(
         session_factory,
@@ -421,6 +469,7 @@ async def create_database_event_store(
         max_event_size=max_event_size,
         patience=patience,
         lease_time=lease_time,
+        logs=logs,
     )
     await store.create_schema()
     return store

@@ -8,7 +8,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from uno_actors.errors import StoreFormatError, StoreUnavailable
+from uno_actors.errors import OtherNumberOfLogs, StoreFormatError, StoreUnavailable
+from uno_actors.store.logs import starts_of_logs
 from uno_stores.sql import schema
 from uno_stores.sql.connections import Connections
 
@@ -22,16 +23,20 @@ class Tables:
     Args:
         connections: The store's connections.
         dialect: ``postgresql`` or ``sqlite``.
+        logs: The number of logs that new tables get and that others must have; ``None`` for one, and for any.
 
     Attributes:
+        logs: The number of logs, once the tables are ready.
         create: Whether the first use makes missing tables; otherwise it only checks those that are there.
     """
 
-    def __init__(self, connections: Connections, dialect: str) -> None:
+    def __init__(self, connections: Connections, dialect: str, logs: int | None) -> None:
         self._connections = connections
         self._dialect = dialect
         self._ready = False
         self.create = False
+        self.logs = 1
+        self._wanted_logs = logs
         self.move()
 
     def move(self) -> None:
@@ -88,11 +93,22 @@ class Tables:
                 for index in sorted(table.indexes, key=lambda index: str(index.name)):
                     await connection.execute(CreateIndex(index, if_not_exists=True))
             await _add_columns(connection)
-            insert = postgresql.insert if self._dialect == "postgresql" else sqlite.insert
-            first = insert(schema.head).values(id=1, last_position=0, format=schema.FORMAT)
-            await connection.execute(first.on_conflict_do_nothing())
+            await self._make_heads(connection)
             await self._check_format(connection)
             await session.commit()
+
+    async def _make_heads(self, connection: AsyncConnection) -> None:
+        """Make the logs of a store that has none yet."""
+        if (await connection.execute(select(schema.head.c.id).limit(1))).first() is not None:
+            return
+        logs = self._wanted_logs or 1
+        form = schema.FORMAT if logs == 1 else schema.FORMAT_OF_SEVERAL_LOGS
+        rows = [
+            {"id": log + 1, "last_position": start, "format": form}
+            for log, start in enumerate(starts_of_logs(logs))
+        ]
+        insert = postgresql.insert if self._dialect == "postgresql" else sqlite.insert
+        await connection.execute(insert(schema.head).on_conflict_do_nothing(), rows)
 
     async def _find(self) -> None:
         connections = self._connections
@@ -102,15 +118,19 @@ class Tables:
 
     async def _check_format(self, connection: AsyncConnection) -> None:
         url = self._connections.url
-        found = (await connection.execute(select(schema.head.c.format))).scalar_one_or_none()
-        if found is None:
+        formats = (await connection.execute(select(schema.head.c.format))).scalars().all()
+        if not formats:
             raise StoreUnavailable(url, "its tables are empty; make them with `await create_schema()`")
-        if found != schema.FORMAT:
+        found, logs = max(formats), len(formats)
+        if found != (schema.FORMAT if logs == 1 else schema.FORMAT_OF_SEVERAL_LOGS):
             raise StoreFormatError(
                 Path(url),
                 f"the format of its tables is {found}, this version of uno_actors reads {schema.FORMAT}; use the"
                 " version that wrote it",
             )
+        if self._wanted_logs not in (None, logs):
+            raise OtherNumberOfLogs(url, logs, self._wanted_logs)
+        self.logs = logs
         self._ready = True
 
 

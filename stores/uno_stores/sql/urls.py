@@ -21,13 +21,14 @@ OPTIONS: dict[str, Callable[[str], Any]] = {
     "patience": seconds,
     "max_event_size": size,
     "lease_time": seconds,
+    "logs": int,
 }
 
 
 def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) -> DatabaseEventStore:
     """Open ``sqlite+aiosqlite:///PATH`` or ``postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE``.
 
-    The tables are made at the first use. The options ``patience``, ``max_event_size`` and ``lease_time`` of
+    The tables are made at the first use. The options ``patience``, ``max_event_size``, ``lease_time`` and ``logs`` of
     `DatabaseEventStore` may follow as ``?patience=...``; others are for the driver.
 
     Raises:
@@ -66,7 +67,7 @@ def _read_url(url: str) -> tuple[URL, dict[str, Any]]:
         options = {
             name: kind(str(parsed.query[name])) for name, kind in OPTIONS.items() if name in parsed.query
         }
-        check_options(**options)
+        check_options(**options, is_server=parsed.get_backend_name() != "sqlite")
         split_numbers(parsed)
     except (ArgumentError, ValueError) as error:
         raise InvalidStoreUrl(url, [], str(error)) from None  # its text may hold the password

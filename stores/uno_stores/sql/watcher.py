@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from uno_actors.errors import UnoError
+from uno_actors.store.logs import log_of_position, start_of_log
 from uno_actors.tasks import begin
 from uno_stores.sql.connections import Connections
-from uno_stores.sql.log import LAST_POSITION
+from uno_stores.sql.log import LAST_POSITIONS_AT_ONCE
 from uno_stores.sql.notifications import Wire
 from uno_stores.sql.reader import Reader
 from uno_stores.sql.tables import Tables
@@ -47,7 +48,7 @@ class Watcher:
         self._reader = reader
         self._has_listeners = has_listeners
         self._committed = committed
-        self._announced = 0  # listeners know of everything up to here
+        self._announced: dict[int, int] = {}  # listeners know of everything up to here, in each log
         self.move(had_loop=False)
 
     def move(self, *, had_loop: bool) -> None:
@@ -76,7 +77,7 @@ class Watcher:
                 await self._tables.prepare()
                 if wire.leases.due <= 0:
                     await wire.leases.renew()
-                self.announce(await wire.ask(LAST_POSITION) or 0)
+                self.announce(await wire.ask(LAST_POSITIONS_AT_ONCE) or ())
             except Exception:  # noqa: BLE001 - readers and writers report it; here it is tried again
                 await asyncio.sleep(LOOK_EVERY)
                 continue
@@ -87,7 +88,7 @@ class Watcher:
 
     async def _look(self) -> None:
         with contextlib.suppress(UnoError):  # the next reader gets the error
-            self.announce(await self._reader.end())
+            self.announce(await self._reader.ends())
 
     def look_soon(self) -> None:
         """Check once, after a caller's transaction has ended."""
@@ -99,8 +100,13 @@ class Watcher:
         self.errands.add(task := begin(asyncio.get_running_loop(), errand))
         task.add_done_callback(self.errands.discard)
 
-    def announce(self, end: int) -> None:
-        """Call the listeners if the log has grown to ``end`` since the last time."""
-        if end > self._announced:
-            self._announced = end
+    def announce(self, ends: Iterable[int]) -> None:
+        """Call the listeners if a log has grown to one of the ``ends`` since the last time."""
+        has_grown = False
+        for end in ends:
+            number = log_of_position(end)
+            if end > self._announced.get(number, start_of_log(end)):
+                self._announced[number] = end
+                has_grown = True
+        if has_grown:
             self._committed()

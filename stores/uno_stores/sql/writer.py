@@ -1,10 +1,10 @@
 """The writer: one task that writes all waiting jobs in one transaction and finds out what a lost commit recorded."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from uno_actors.errors import OutcomeUnknown, StoreUnavailable, UnoError
@@ -24,13 +24,16 @@ from uno_stores.sql.groups import (
     with_outcomes,
 )
 from uno_stores.sql.jobs import Commit, Job, Work
-from uno_stores.sql.log import Tail, in_transaction, insert_rows, lock_head, place_all
+from uno_stores.sql.log import NOTIFY, Tail, ends_of, in_transaction, insert_rows, lock_heads, place_all
 from uno_stores.sql.place import Place
 from uno_stores.sql.tables import Tables
 from uno_stores.sql.waiting import Patience
 
 MAX_GROUP = 10_000
 """Maximum number of jobs in one transaction."""
+
+Ends = Mapping[int, int]
+"""The last position of each log, by its number."""
 
 T = TypeVar("T")
 
@@ -41,7 +44,7 @@ class Writer:
     Args:
         connections: The store's connections.
         tables: The store's tables.
-        grown: Called with the last position of the log after each group.
+        grown: Called after each commit with the new last position of each log that has grown.
         max_event_size: Bytes that the payload of one event may take.
 
     Attributes:
@@ -50,18 +53,17 @@ class Writer:
     """
 
     def __init__(
-        self, connections: Connections, tables: Tables, grown: Callable[[int], None], max_event_size: int
+        self, connections: Connections, tables: Tables, grown: Callable[[Ends], None], max_event_size: int
     ) -> None:
         self._connections = connections
         self._tables = tables
         self._grown = grown
         self._max_event_size = max_event_size
-        self._tail = Tail()
         self.move()
 
     def move(self) -> None:
         """Start over on another event loop."""
-        self._tail.forget()
+        self._tail: Tail | None = None
         self.waiting: list[Waiting] = []
         self.task: asyncio.Task[None] | None = None
 
@@ -86,9 +88,8 @@ class Writer:
                 for each, result in zip(group, results, strict=True):
                     each.answer(result)
                 group = []
-                self._grown(self._tail.position)
         except asyncio.CancelledError:  # by the program as it ends, or underneath: no caller was
-            self._tail.forget()
+            self._tail = None
             url = self._connections.url
             unknown = OutcomeUnknown(f"store {url}", "its writer was cancelled")
             untouched = StoreUnavailable(url, "its writer was cancelled")
@@ -113,13 +114,14 @@ class Writer:
             except UnoError as error:
                 return [failure_of(job, error) for job in jobs]
             except Exception as error:  # noqa: BLE001 - the writer must survive any failure of one group
-                self._tail.forget()
+                self._tail = None
                 if attempt.committing and attempt.rows:
                     recorded = await self._is_recorded(attempt.rows)
                     if recorded is None:
                         unknown = OutcomeUnknown(f"store {connections.url}", reason(error))
                         return [failure_of(job, unknown) for job in jobs]
                     if recorded:
+                        self._grown(ends_of(attempt.rows))
                         return attempt.results
                 kind = trouble(error)
                 if kind in PASSING and await patience.again():
@@ -128,6 +130,7 @@ class Writer:
                 if len(parts) > 1:
                     return joined(jobs, [result for part in parts for result in await self._write([part])])
                 return [failure_of(job, connections.refused(error, requests_of([job]))) for job in jobs]
+            self._grown(ends_of(attempt.rows))
             return attempt.results
 
     async def _transact(self, jobs: Sequence[Job], attempt: Attempt) -> None:
@@ -144,13 +147,15 @@ class Writer:
                         attempt.results.append(error)
                 requests = requests_of(jobs)
                 if requests:
+                    if self._tail is None:
+                        self._tail = Tail(self._tables.logs)
                     outcomes, attempt.rows = await place_all(
                         connection, requests, self._tail, self._max_event_size
                     )
                     self._check_transaction(connection)
                     attempt.results = with_outcomes(jobs, attempt.results, outcomes)
             async with connections.within(connections.patience + len(attempt.rows) / 1000):
-                await insert_rows(connection, attempt.rows)
+                await insert_rows(connection, attempt.rows, self._tables.logs)
             attempt.committing = True
             async with connections.within(connections.patience):
                 await session.commit()
@@ -158,21 +163,24 @@ class Writer:
     async def _is_recorded(self, rows: Sequence[dict[str, Any]]) -> bool | None:
         """Whether a commit that failed has recorded ``rows``; ``None`` if it cannot be found out.
 
-        A transaction that is still being committed holds the head of the log, so this one, which locks it first, sees
-        the outcome.
+        A transaction that is still being committed holds the heads of its logs, so this one, which locks them first,
+        sees the outcome.
         """
         connections = self._connections
-        places = schema.log.c.position.between(rows[0]["position"], rows[-1]["position"])
-        statement = select(schema.log.c.event_id).where(places).order_by(schema.log.c.position)
+        wanted = {row["position"]: row["event_id"] for row in rows}
+        firsts, lasts = ends_of(reversed(rows)), ends_of(rows)
+        position = schema.log.c.position
+        places = or_(*(position.between(first, lasts[number]) for number, first in firsts.items()))
+        statement = select(position, schema.log.c.event_id).where(places)
         patience = Patience(connections.patience)
         while True:
             try:
                 async with connections.session() as session:
                     async with connections.within(connections.patience):
                         connection = await connections.connection(session)
-                        await lock_head(connection)
-                        found = (await connection.execute(statement)).scalars().all()
-                    return list(found) == [row["event_id"] for row in rows]
+                        await lock_heads(connection, lasts, self._tables.logs)
+                        found = (await connection.execute(statement)).all()
+                    return {row.position: row.event_id for row in found} == wanted
             except Exception as error:  # noqa: BLE001 - any error leaves the outcome unknown
                 if trouble(error) not in PASSING or not await patience.again():
                     return None
@@ -190,18 +198,24 @@ class Writer:
         connections = self._connections
         connections.life.check()
         place = connections.place
+        if connections.wire is not None:  # SQLite has one log
+            await self._tables.prepare()
+        logs = self._tables.logs
         try:
             connection = await session.connection()
             self._check_place(connection)
             if place.alone:  # else the watcher sees the end
                 await place.lend(session.sync_session, connections.url, connections.patience, ended)
             outcomes, rows = await place_all(
-                connection, requests, Tail(), self._max_event_size, briefly=False
+                connection, requests, Tail(logs), self._max_event_size, briefly=False
             )
             self._check_transaction(connection)
             if rows:
                 async with connection.begin_nested():  # what fails leaves the transaction as it was
-                    await insert_rows(connection, rows)
+                    await insert_rows(connection, rows, logs)
+                    if connections.wire is not None:
+                        # The caller commits: listeners must not look before that.
+                        await connection.execute(NOTIFY, {"ends": [*ends_of(rows).values()]})
         except UnoError:
             raise
         except Exception as error:

@@ -1,0 +1,57 @@
+"""Announcements: tells the processes that listen, after a commit, that the log has grown.
+
+PostgreSQL takes one lock for the whole server while a transaction that notifies commits, and such a commit waits for
+the disk. If appends notified, all appends on the server would wait for each other. So a store notifies after its
+commits, in a transaction that writes nothing, and at most once every `ANNOUNCE_EVERY` seconds.
+
+An announcement is only a hint. If it is lost, because the process is killed between its commit and the announcement,
+listeners find the events when they next ask the database: see `uno_stores.sql.watcher.ASK_EVERY`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+from uno_stores.sql.connections import Connections
+from uno_stores.sql.log import NOTIFY
+
+ANNOUNCE_EVERY = 0.005
+"""Minimum seconds between two announcements of one store."""
+
+
+class Announcements:
+    """Announces the growth of the log to other processes.
+
+    Attributes:
+        task: The task that announces; ``None`` or done while there is nothing to announce.
+        sent: Number of announcements.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self.sent = 0
+        self.move()
+
+    def move(self) -> None:
+        """Start over on another event loop."""
+        self._ends: dict[int, int] = {}  # of each log, not announced yet
+        self.task: asyncio.Task[None] | None = None
+
+    def grown(self, ends: Mapping[int, int]) -> None:
+        """Announce soon that logs have grown, each to its new last position."""
+        connections = self._connections
+        if connections.wire is None or not ends:  # other processes look by themselves, or there are none
+            return
+        self._ends |= ends
+        if self.task is None or self.task.done():
+            name = f"announcements of {connections.url}"
+            self.task = asyncio.get_running_loop().create_task(self._announce(), name=name)
+
+    async def _announce(self) -> None:
+        while self._ends:
+            ends, self._ends = self._ends, {}
+            with contextlib.suppress(Exception):  # listeners ask the database too
+                await self._connections.say(NOTIFY, {"ends": sorted(ends.values())})
+                self.sent += 1
+            if not self._connections.life.closed:
+                await asyncio.sleep(ANNOUNCE_EVERY)
