@@ -26,11 +26,13 @@ class Waiting:
 
 @dataclass(slots=True)
 class Attempt:
-    """How far a transaction got."""
+    """How far a transaction got; ``is_first`` if it is not tried again, ``inserted`` if its rows are in the log."""
 
     results: list[Any] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     committing: bool = False
+    is_first: bool = True
+    inserted: bool = False
 
 
 def requests_of(jobs: Sequence[Job]) -> list[Append]:

@@ -26,6 +26,7 @@ from uno_stores.sql.groups import (
 from uno_stores.sql.jobs import Commit, Job, Work
 from uno_stores.sql.log import NOTIFY, Tail, ends_of, in_transaction, insert_rows, lock_heads, place_all
 from uno_stores.sql.place import Place
+from uno_stores.sql.single_append import append_one
 from uno_stores.sql.tables import Tables
 from uno_stores.sql.waiting import Patience
 
@@ -106,8 +107,10 @@ class Writer:
         """Do all jobs in one transaction and return the result of each, which may be an error."""
         connections = self._connections
         patience = Patience(connections.patience)
+        is_first = True
         while True:
-            attempt = Attempt()
+            attempt = Attempt(is_first=is_first)
+            is_first = False
             try:
                 await self._tables.prepare()
                 await self._transact(jobs, attempt)
@@ -147,18 +150,31 @@ class Writer:
                         attempt.results.append(error)
                 requests = requests_of(jobs)
                 if requests:
-                    if self._tail is None:
-                        self._tail = Tail(self._tables.logs)
-                    outcomes, attempt.rows = await place_all(
-                        connection, requests, self._tail, self._max_event_size
-                    )
+                    outcomes = await self._append(connection, requests, attempt)
                     self._check_transaction(connection)
                     attempt.results = with_outcomes(jobs, attempt.results, outcomes)
-            async with connections.within(connections.patience + len(attempt.rows) / 1000):
-                await insert_rows(connection, attempt.rows, self._tables.logs)
+            if not attempt.inserted:
+                async with connections.within(connections.patience + len(attempt.rows) / 1000):
+                    await insert_rows(connection, attempt.rows, self._tables.logs)
             attempt.committing = True
             async with connections.within(connections.patience):
                 await session.commit()
+
+    async def _append(
+        self, connection: AsyncConnection, requests: Sequence[Append], attempt: Attempt
+    ) -> list[Appended | UnoError]:
+        """Place the requests and return their outcomes; with several logs, insert a single event too."""
+        logs = self._tables.logs
+        if logs > 1 and len(requests) == 1 and attempt.is_first:
+            done = await append_one(connection, requests[0], logs, self._max_event_size)
+            if done is not None:
+                self._tail = None
+                attempt.rows, attempt.inserted = [done[1]], True
+                return [done[0]]
+        if self._tail is None:
+            self._tail = Tail(logs)
+        outcomes, attempt.rows = await place_all(connection, requests, self._tail, self._max_event_size)
+        return outcomes
 
     async def _is_recorded(self, rows: Sequence[dict[str, Any]]) -> bool | None:
         """Whether a commit that failed has recorded ``rows``; ``None`` if it cannot be found out.
