@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from tests.benchmarks.hop import hop
+from tests.benchmarks.logs import logs
 from tests.benchmarks.measuring import Measured
 from tests.benchmarks.node_memory import node_memory
 from tests.benchmarks.routed import hot, shared, sticky
@@ -16,6 +17,7 @@ PARTS: list[Callable[[], Awaitable[list[Measured]]]] = [
     handlers_apart,
     node_memory,
     hop,
+    logs,
 ]
 
 

@@ -119,6 +119,7 @@ ORDER_OF_ALL = {
     "expected_version_is_of_one_stream",
     "expected_version_is_the_fence",
     "get_events_narrows_by_version_and_limit",
+    "headings_are_those_of_the_log",
     "impossible_ids_are_refused",
     "listeners_find_what_was_committed",
     "many_appends_leave_no_gap",

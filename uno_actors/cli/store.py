@@ -30,6 +30,7 @@ from uno_actors.errors import CallerError, InvalidStoreUrl
 from uno_actors.handlers.control import HandlerControl
 from uno_actors.printable import counted, printable
 from uno_actors.store.codec import StreamId
+from uno_actors.store.logs import log_of_position
 from uno_actors.store.maintenance import CanBackUp, CanVerify, Fault, HasInfo
 from uno_actors.store.opening import open_store
 from uno_actors.store.port import EventStore
@@ -57,7 +58,8 @@ class NotOffered(CallerError):
 async def info(store: EventStore, url: str, as_json: Json = False) -> None:
     """Show the store's size, events, handlers and their dead letters."""
     facts = (await store.info())._asdict() if isinstance(store, HasInfo) else {}
-    facts["last_position"] = await store.last_position()
+    ends = await store.last_positions()
+    facts |= {"last_position": ends[0]} if len(ends) == 1 else {"logs": len(ends), "last_positions": ends}
     checkpoints = await HandlerControl(store).positions()
     letters = Counter(letter.handler for letter in await store.dead_letters())
     if as_json:
@@ -76,7 +78,7 @@ async def info(store: EventStore, url: str, as_json: Json = False) -> None:
     handlers = new_table({"HANDLER": FOLDED, "CHECKPOINT": NUMBERS, "LAG": NUMBERS, "DEAD LETTERS": NUMBERS})
     for name in sorted({*checkpoints, *letters}):
         position = checkpoints.get(name)
-        lag = None if position is None else facts["last_position"] - position
+        lag = None if position is None else ends[log_of_position(position)] - position
         handlers.add_row(printable(name), *map(number, (position, lag, letters[name])))
     say_tables(summary, *[handlers] * bool(handlers.row_count))
 

@@ -1,7 +1,7 @@
 """Copies a store to another of any kind: events, checkpoints, dead letters and views.
 
-Records keep their positions and versions, so that checkpoints mean the same in both stores. Snapshots are not copied:
-the system takes new ones. The source must not grow during the copy: stop its systems.
+Records keep their positions and versions, so that checkpoints mean the same in both stores. So both have one log.
+Snapshots are not copied: the system takes new ones. The source must not grow during the copy: stop its systems.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from uno_actors.errors import CallerError, UnoError
 from uno_actors.handlers.view import entries
+from uno_actors.printable import counted
 from uno_actors.store.handler_names import DIRECTORY
 from uno_actors.store.maintenance import Progress
 from uno_actors.store.port import EventStore
@@ -54,7 +55,13 @@ async def copy_store(source: EventStore, target: EventStore, progress: Progress)
         CopyRefused: The target has events that the source lacks, or cannot give them the same positions.
         UnoError: A store failed.
     """
-    end, known = await source.last_position(), await target.last_position()
+    ends, known_ends = await source.last_positions(), await target.last_positions()
+    if len(ends) > 1 or len(known_ends) > 1:
+        raise CopyRefused(
+            f"the source has {counted(len(ends), 'log')} and the target {len(known_ends)}, and a copy keeps positions,"
+            " which needs one log in both: use `store export` and `store import`, which carry the events alone"
+        )
+    end, known = ends[0], known_ends[0]
     if known > end:
         raise CopyRefused(f"the target has {known:,} events and the source {end:,}: name an empty target")
     await _compare(source, target, 0, known, lambda position: progress(position, 2 * end))

@@ -118,7 +118,7 @@ class Runtime:
                 self.announcement,
                 CommandNames(types),
                 self.aggregates,
-                known_position=lambda stream: self._external_writes.position(stream),
+                known_position=lambda stream: self._external_writes.position(stream),  # noqa: PLW0108 - made at the start
                 dead=self.dead_messages,
             )
             self.deliver = self.node.deliver
