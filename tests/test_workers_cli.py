@@ -137,6 +137,7 @@ def test_a_killed_worker_is_started_again(service: RunningWorkers) -> None:
 
 def test_workers_stop_when_their_supervisor_process_is_killed(service: RunningWorkers) -> None:
     service.start_workers()
+    service.until_running()
     assert service.process is not None
     service.process.kill()
     service.process.wait()
