@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.bank import EVENTS, Credited, credited
+from tests.commands import run_command
 from tests.test_handler_control import Seen, info
 from tests.test_projections import totals
 from tests.waiting import until
@@ -273,7 +274,7 @@ async def test_a_command_that_waits_for_a_retry_reports_its_outcome(path: Path) 
 def test_exit_codes_tell_refusals_from_wrong_usage(
     path: Path, arguments: list[str], code: int, text: str
 ) -> None:
-    found, out, error = asyncio.run(started(path, *arguments))
+    found, out, error = run_command(*arguments, "-s", f"lmdb:{path}")
     assert (found, out) == (code, "")
     assert text in " ".join(error.replace("│", " ").split())
     assert "Traceback" not in error

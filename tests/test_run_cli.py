@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from configured import Sold
 
+from tests.commands import Ended, run_command
 from tests.machine import patience
 from uno_actors import EventRegistry
 from uno_actors.system.control_socket import ControlRefused, control_directories, control_directory
@@ -107,21 +108,13 @@ class Running:
 
         asyncio.run(append())
 
-    def tree(self, *options: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    def tree(self, *options: str, cwd: Path | None = None) -> Ended:
         return self.command("tree", *options, cwd=cwd)
 
-    def command(
-        self, name: str, *options: str, cwd: Path | None = None
-    ) -> "subprocess.CompletedProcess[str]":
-        """A command of uno-actors for the file, run to its end."""
-        return subprocess.run(
-            [COMMAND, name, self.file, *options],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=cwd or self.directory,
-        )
+    def command(self, name: str, *options: str, cwd: Path | None = None) -> Ended:
+        """A command of uno-actors for the file, run to its end in this process."""
+        arguments = name, str(self.file), *options
+        return run_command(*arguments, environment=self.environment, directory=cwd or self.directory)
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -117,14 +119,52 @@ async def lease(store: DatabaseEventStore) -> Lease:
     return await leased(store, "sum")
 
 
+TAKE_IN_TURN = """
+import asyncio, sys
+from uno_actors import open_store
+
+async def line():
+    return (await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)).split()
+
+async def main():
+    while given := await line():
+        async with open_store(given[0]) as store:
+            print("none" if await store.lease(given[1]) is None else "taken", flush=True)
+            await line()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def taker() -> Iterator[Callable[[str], str]]:
+    """Another process: given a URL and a name, it takes the lease; given "let go", it does."""
+    with subprocess.Popen(
+        [sys.executable, "-c", TAKE_IN_TURN],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+    ) as process:  # fmt: skip
+        given, answers = process.stdin, process.stdout
+        assert given is not None
+        assert answers is not None
+
+        def tell(what: str) -> str:
+            given.write(f"{what}\n")
+            return answers.readline().strip() if what != "let go" else ""
+
+        yield tell
+        process.kill()
+
+
 @pytest.fixture
-async def loser(store: DatabaseEventStore, lease: Lease, url: str) -> AsyncIterator[DatabaseEventStore]:
+async def loser(
+    store: DatabaseEventStore, lease: Lease, url: str, taker: Callable[[str], str]
+) -> AsyncIterator[DatabaseEventStore]:
     """A store whose `lease` another process has taken over."""
     assert not lease.is_lost
     await cut_off(store, url)
-    async with program(TAKE_AND_STAY, url, "sum") as other:
-        assert await line(other) == "taken"
-        yield store
+    assert await asyncio.to_thread(taker, f"{url} sum") == "taken"
+    yield store
+    taker("let go")
 
 
 WRITES: dict[str, Callable[[DatabaseEventStore], Awaitable[None]]] = {
