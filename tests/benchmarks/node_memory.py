@@ -16,10 +16,10 @@ async def node_memory(count: int = AGGREGATES) -> list[Measured]:
                 settled=True, nodes=nodes,
             )  # fmt: skip
             done = await measure(work)
-        print(f"a node of {nodes}: {done.active:,} aggregates, {done.memory / 2**20:,.0f} MiB", flush=True)
+        print(f"a node of {nodes}: {done.active:,.0f} aggregates, {done.memory / 2**20:,.0f} MiB", flush=True)
         found.append(done)
     alone, third = found
-    # A node has the third of the aggregates within a tenth; what it needs for others must not count.
+    # A tenth is left for what a node needs besides its aggregates, such as links to the others.
     return [
         Measured(f"MiB of one node for {count:,} aggregates", alone.memory / 2**20,
                  "of one of three", third.memory / 2**20, 2.7)

@@ -61,8 +61,8 @@ class Done:
         cpu: Seconds of processors.
         count: Commands answered.
         commits: Of the store.
-        memory: Bytes that the largest node used for its aggregates.
-        active: Aggregates of the largest node.
+        memory: Bytes that a node used for its aggregates, the mean of all nodes.
+        active: Aggregates of a node, the mean of all nodes.
     """
 
     rate: float = 0.0
@@ -74,7 +74,7 @@ class Done:
     count: int = 0
     commits: int = 0
     memory: float = 0.0
-    active: int = 0
+    active: float = 0.0
 
 
 async def measure(work: Work) -> Done:
@@ -129,6 +129,6 @@ def together(work: Work, found: list[dict[str, Any]]) -> Done:
         done.cpu += node.get("cpu", 0.0)
         done.count += len(node.get("seconds", ()))
         done.commits += node.get("commits", 0)
-    done.memory = max(node.get("memory", 0) for node in found)
-    done.active = max(node.get("active", 0) for node in found)
+    done.memory = statistics.mean(node.get("memory", 0) for node in found)
+    done.active = statistics.mean(node.get("active", 0) for node in found)
     return done
