@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 
+from uno_actors.tasks import begin
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.log import NOTIFY
 
@@ -45,7 +46,7 @@ class Announcements:
         self._ends |= ends
         if self.task is None or self.task.done():
             name = f"announcements of {connections.url}"
-            self.task = asyncio.get_running_loop().create_task(self._announce(), name=name)
+            self.task = begin(asyncio.get_running_loop(), self._announce(), name=name)
 
     async def _announce(self) -> None:
         while self._ends:
