@@ -242,26 +242,34 @@ class Runtime:
             await self._within(deadline, self._answered())
             await self._within(deadline, self.aggregates.saver.save())
             await self._within(deadline, self.aggregates.turns.close())
-            await self._within(max(deadline, time.monotonic() + 1), self.release())
+            # Each has a limit of its own: inside of one coroutine, what follows the limit would have none.
+            try:
+                await self._within(max(deadline, time.monotonic() + 1), self._leave_nodes())
+            finally:
+                await self._within(max(deadline, time.monotonic() + 1), self._release_handlers())
         finally:
             self.close()
 
     async def release(self) -> None:
         """Give up what other nodes wait for: the announcement, the link, and the leases of handlers."""
         try:
-            if self.node is not None:
-                self.node.refuse()  # first, so that other nodes are not answered with what now ends here
-                self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
-            if self.announcement is not None:
-                await self.announcement.withdraw()
-            if self.node is not None:
-                await self.node.close()
+            await self._leave_nodes()
         finally:
-            await self.handlers.release()
-            if self.announcement is not None:
-                await (
-                    self.announcement.withdraw()
-                )  # now, so that others look for the handlers when they are free
+            await self._release_handlers()
+
+    async def _leave_nodes(self) -> None:
+        if self.node is not None:
+            self.node.refuse()  # first, so that other nodes are not answered with what now ends here
+            self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
+        if self.announcement is not None:
+            await self.announcement.withdraw()
+        if self.node is not None:
+            await self.node.close()
+
+    async def _release_handlers(self) -> None:
+        await self.handlers.release()
+        if self.announcement is not None:
+            await self.announcement.withdraw()  # now, so that others look for the handlers when they are free
 
     async def _answered(self) -> None:
         while self._unanswered():  # noqa: ASYNC110 - no single event to await
