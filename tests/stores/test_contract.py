@@ -116,6 +116,7 @@ ORDER_OF_ALL = {
     "an_unknown_type_is_named",
     "appending_nothing_changes_nothing",
     "durable_stores_survive_reopening",
+    "events_without_aggregate_stand_in_the_log_alone",
     "expected_version_is_of_one_stream",
     "expected_version_is_the_fence",
     "get_events_narrows_by_version_and_limit",
