@@ -17,6 +17,8 @@ from uno_actors import (
     Actor,
     ActorSystem,
     Backoff,
+    Cluster,
+    EventHandler,
     InvalidHandler,
     OutcomeUnknown,
     Supervisor,
@@ -24,7 +26,12 @@ from uno_actors import (
     SystemNotRunning,
     subscribe,
 )
+from uno_actors.clock import Clock
+from uno_actors.store.membership import Membership
+from uno_actors.store.port import Lease
+from uno_actors.testing import MemoryNetwork
 from uno_stores import InMemoryEventStore, LmdbEventStore
+from uno_stores.memory_nodes import MemoryMembership, MemoryNodes
 
 
 def credited(amount: int) -> Credited:
@@ -221,6 +228,43 @@ async def test_a_store_that_fails_in_any_way_does_not_keep_a_system_from_stoppin
         store.broken = True
     assert stopped == ["tidy"]
     assert store.listeners == 0
+
+
+async def test_a_start_that_fails_ends_in_its_time_although_the_store_has_begun_to_hang(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("uno_actors.system.system.CLOSE_TIME", 0.05)
+    gave_up = asyncio.Event()
+
+    class Hanging(Lease):
+        async def release(self) -> None:
+            gave_up.set()
+            await asyncio.Event().wait()
+
+    class HangingMembership(MemoryMembership):
+        async def withdraw(self) -> None:
+            await asyncio.Event().wait()
+
+    class HangingStore(InMemoryEventStore):
+        def membership(self, seconds: float, clock: Clock) -> Membership:
+            return HangingMembership(MemoryNodes(), seconds, clock, lambda: None)
+
+        async def lease(self, name: str) -> Lease | None:
+            return Hanging()
+
+    @subscribe(name="cannot_start", event_type=Credited)
+    class CannotStart(EventHandler[Credited]):
+        def __init__(self) -> None:
+            raise RuntimeError("not today")
+
+        async def handle(self, event: Credited) -> None: ...
+
+    cluster = Cluster(listen=MemoryNetwork())
+    system = ActorSystem(HangingStore(), aggregates=[], handlers=[CannotStart], cluster=cluster)
+    async with asyncio.timeout(patience(10)):
+        with pytest.raises(RuntimeError, match="not today"):
+            await system.start()
+    assert gave_up.is_set()
 
 
 @pytest.mark.parametrize(

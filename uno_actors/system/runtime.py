@@ -242,20 +242,17 @@ class Runtime:
             await self._within(deadline, self._answered())
             await self._within(deadline, self.aggregates.saver.save())
             await self._within(deadline, self.aggregates.turns.close())
-            # Each has a limit of its own: inside of one coroutine, what follows the limit would have none.
-            try:
-                await self._within(max(deadline, time.monotonic() + 1), self._leave_nodes())
-            finally:
-                await self._within(max(deadline, time.monotonic() + 1), self._release_handlers())
+            await self.release(max(deadline, time.monotonic() + 1))
         finally:
             self.close()
 
-    async def release(self) -> None:
-        """Give up what other nodes wait for: the announcement, the link, and the leases of handlers."""
-        try:
-            await self._leave_nodes()
-        finally:
-            await self._release_handlers()
+    async def release(self, deadline: float) -> None:
+        """Give up what other nodes wait for: the announcement, the link, and the leases of handlers.
+
+        Each has a limit of its own, and is tried even if the one before it fails or takes until ``deadline``.
+        """
+        await self._within(deadline, self._leave_nodes())
+        await self._within(max(deadline, time.monotonic() + 1), self._release_handlers())
 
     async def _leave_nodes(self) -> None:
         if self.node is not None:

@@ -555,7 +555,7 @@ class ActorSystem:
         except BaseException:
             if self._runtime is not None:
                 self._runtime.close()
-                await self._in_time(self._runtime.release(), CLOSE_TIME)
+                await self._runtime.release(time.monotonic() + CLOSE_TIME)
                 self._runtime = None
             await self._close_store(CLOSE_TIME)
             self._state = "stopped"
