@@ -15,7 +15,7 @@ import pytest
 
 from tests.machine import patience
 from uno_actors import local_sockets
-from uno_actors.cli import control
+from uno_actors.system import control_socket
 
 ROOT = Path(__file__).parent.parent
 
@@ -197,7 +197,7 @@ def test_the_peer_is_identified_on_macos_too(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("socket.LOCAL_PEERCRED", 1, raising=False)
     xucred = struct.pack("=2Ih2x16I", 0, 501, 1, 20, *[0] * 15)  # version, user, number of groups, groups
     assert local_sockets.peer_user(Peer(0, 1, xucred)) == 501
-    control.check_sockets()
+    control_socket.check_sockets()
 
 
 @pytest.mark.parametrize(
@@ -208,9 +208,11 @@ def test_where_a_process_cannot_be_asked_the_error_says_what_works(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str, reason: str
 ) -> None:
     monkeypatch.delattr(f"socket.{missing}")
-    uses: list[Any] = [control.control_directory, control.control_directories]
+    uses: list[Any] = [control_socket.control_directory, control_socket.control_directories]
     for use in uses:
-        with pytest.raises(control.ControlRefused, match=rf"{reason}.*`tree\(\)` and `statistics\(\)`"):
+        with pytest.raises(
+            control_socket.ControlRefused, match=rf"{reason}.*`tree\(\)` and `statistics\(\)`"
+        ):
             use("memory:", str(tmp_path))
 
 
