@@ -88,7 +88,7 @@ class Nodes:
         while True:
             after = len(self.said)
             await tell(self.processes[node], "state?")
-            states = [f"state {state}" for state in ("standby", "live", "catching up")]
+            states = [f"state {state}" for state in ("standby", "live", "catching up", "handing over")]
             if (await self.heard(*states, node=node, after=after)).text == "state standby":
                 return
 

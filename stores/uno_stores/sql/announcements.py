@@ -2,7 +2,8 @@
 
 PostgreSQL takes one lock for the whole server while a transaction that notifies commits, and such a commit waits for
 the disk. If appends notified, all appends on the server would wait for each other. So a store notifies after its
-commits, in a transaction that writes nothing, and at most once every `ANNOUNCE_EVERY` seconds.
+commits, in a transaction that writes nothing and does not wait for the disk, and at most once every `ANNOUNCE_EVERY`
+seconds.
 
 An announcement is only a hint. If it is lost, because the process is killed between its commit and the announcement,
 listeners find the events when they next ask the database: see `uno_stores.sql.watcher.ASK_EVERY`.

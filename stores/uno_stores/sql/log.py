@@ -87,9 +87,12 @@ _MOVE_HEADS = text(
     " FROM unnest(CAST(:ids AS integer[]), CAST(:lasts AS bigint[])) AS ends(id, last) WHERE uno_head.id = ends.id"
 )
 NOTIFY = text(
-    f"SELECT pg_notify({CHANNEL}, CAST(last AS text)) FROM unnest(CAST(:ends AS bigint[])) AS last"  # noqa: S608 - constants
+    f"""
+    SELECT pg_notify({CHANNEL}, CAST(last AS text))
+    FROM (SELECT set_config('synchronous_commit', 'off', true)) AS quick, unnest(CAST(:ends AS bigint[])) AS last
+    """  # noqa: S608 - constants
 )
-"""Notifies of the new last positions ``ends``."""
+"""Notifies of the new last positions ``ends``; the commit does not wait for the disk, since it writes nothing."""
 _FIELDS = [log.c[name] for name in Record._fields]
 
 LAST_POSITIONS = select(head.c.last_position).order_by(head.c.id)
