@@ -144,8 +144,7 @@ class Runtime:
         if self.node is not None:
             self.node.serve_types()
             await self.node.start()
-            if self.announcement is not None:
-                await self.announcement.start()
+            await self.node.announcement.start()
 
     async def _leave(self) -> None:
         """Have the other systems know that this one stops, so that they divide its work among themselves."""
@@ -251,22 +250,14 @@ class Runtime:
 
         Each has a limit of its own, and is tried even if the one before it fails or takes until ``deadline``.
         """
-        await self._within(deadline, self._leave_nodes())
-        await self._within(max(deadline, time.monotonic() + 1), self._release_handlers())
-
-    async def _leave_nodes(self) -> None:
         if self.node is not None:
             self.node.refuse()  # first, so that other nodes are not answered with what now ends here
             self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
-        if self.announcement is not None:
-            await self.announcement.withdraw()
+        await self._within(deadline, self.handlers.release())
+        if self.announcement is not None:  # after the handlers: others who learn of it find them free
+            await self._within(max(deadline, time.monotonic() + 1), self.announcement.withdraw())
         if self.node is not None:
-            await self.node.close()
-
-    async def _release_handlers(self) -> None:
-        await self.handlers.release()
-        if self.announcement is not None:
-            await self.announcement.withdraw()  # now, so that others look for the handlers when they are free
+            await self._within(max(deadline, time.monotonic() + 1), self.node.close())
 
     async def _answered(self) -> None:
         while self._unanswered():  # noqa: ASYNC110 - no single event to await
@@ -314,8 +305,6 @@ class Runtime:
         for cell in tuple(self.actors.cells):
             cell.kill()
         self.handlers.close()
-        if self.announcement is not None:
-            self.announcement.close()
         self._let_go.close()
         for task in self._tasks:
             task.cancel()
