@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import msgpack
-from typing_extensions import override
 
-from uno_actors.errors import LeaseLost, StoreUnavailable
+from uno_actors.errors import LeaseLost
 from uno_actors.store.port import Lease
 from uno_actors.tasks import begin
 from uno_stores.file_leases import FileLeases, Row
+from uno_stores.given_leases import GivenLease, GivenLeases, needing_lease_files
 from uno_stores.guards import LeaseFile
 from uno_stores.lmdb.environment import Environment
 from uno_stores.lmdb.jobs import Fence, Work, Writing
@@ -103,12 +103,11 @@ class HeldLeases:
         self._writer = writer
         self._url = f"lmdb:{environment.path}"
         self._file = LeaseFile(environment.path / LEASES)
+        self._given = GivenLeases(self._release, self._confirm)
         rows = LmdbRows(environment, writer)
         self._names = FileLeases(
-            rows, nodes, self._file, lease_time=lease_time, lost=self._lose, renewed=self._renewed
+            rows, nodes, self._file, lease_time=lease_time, lost=self._given.lose, renewed=self._given.renewed
         )
-        self._held: dict[str, _HeldLease] = {}
-        self._sure: dict[str, float] = {}
 
     async def take(self, name: str) -> Lease | None:
         """See `EventStore.lease`."""
@@ -119,15 +118,11 @@ class HeldLeases:
         except asyncio.CancelledError:
             taking.add_done_callback(lambda _: self._give_back(name, taking))
             raise
-        try:
+        with needing_lease_files(self._url):
             if not taking.result():
                 return None
             self._environment.files.watch(self._environment.path / LEASES)
-        except OSError as error:
-            raise self._no_lease_file(error) from error
-        self._held[name] = lease = _HeldLease(self, name)
-        lease.sure_until = self._sure[name]
-        return lease
+        return self._given.give(name)
 
     def _give_back(self, name: str, taking: asyncio.Task[bool]) -> None:
         """Release a lease whose taker was cancelled."""
@@ -136,37 +131,18 @@ class HeldLeases:
 
     async def is_taken(self, name: str) -> bool:
         """See `EventStore.is_leased`."""
-        try:
+        with needing_lease_files(self._url):
             return await self._names.is_taken(name)
-        except OSError as error:
-            raise self._no_lease_file(error) from error
 
-    def _no_lease_file(self, error: OSError) -> StoreUnavailable:
-        return StoreUnavailable(self._url, f"its leases: {error.strerror or error}")
-
-    async def release(self, lease: "_HeldLease") -> None:
+    async def _release(self, lease: GivenLease) -> None:
         """Let others have the name; idempotent."""
-        if self._held.get(lease.name) is lease:
-            del self._held[lease.name]
+        if self._given.take_back(lease):
             await self._names.release(lease.name)
 
-    def _lose(self, name: str) -> None:
-        """Another process has taken over ``name``."""
-        if (lease := self._held.get(name)) is not None:
-            lease._lose()
-
-    def _renewed(self, name: str, until: float) -> None:
-        """The name is surely held until then."""
-        self._sure[name] = until
-        if (lease := self._held.get(name)) is not None:
-            lease.sure_until = until
-
-    async def confirm(self) -> None:
+    async def _confirm(self) -> None:
         """Find out which names other processes have taken over."""
-        try:
+        with needing_lease_files(self._url):
             await self._names.confirm()
-        except OSError as error:
-            raise self._no_lease_file(error) from error
 
     def fence(self) -> Fence | None:
         """Refuses what is written for a handler that is held now and that another process has taken over."""
@@ -181,12 +157,8 @@ class HeldLeases:
         Raises:
             LeaseLost: It has; nothing was written.
         """
-        try:
+        with self._given.noticing_losses():
             done = await self._writer.submit(work)
-        except LeaseLost as lost:
-            for name in lost.handlers:
-                self._lose(name)
-            raise
         assert not isinstance(done, LeaseLost)  # it was raised
         return done
 
@@ -204,17 +176,3 @@ class HeldLeases:
     def abandon(self) -> None:
         """See `uno_stores.guards.Forkable`."""
         self._file.close()
-
-
-class _HeldLease(Lease):
-    def __init__(self, leases: HeldLeases, name: str) -> None:
-        self._leases = leases
-        self.name = name
-
-    @override
-    async def release(self) -> None:
-        await self._leases.release(self)
-
-    @override
-    async def confirm(self) -> None:
-        await self._leases.confirm()

@@ -2,15 +2,13 @@
 
 import asyncio
 import contextlib
-import math
 from collections.abc import Iterable, Mapping
 
-from typing_extensions import override
-
-from uno_actors.errors import LeaseLost, StoreUnavailable
+from uno_actors.errors import StoreUnavailable
 from uno_actors.store.port import Lease
 from uno_actors.tasks import begin
 from uno_stores.file_leases import FileLeases, Row
+from uno_stores.given_leases import GivenLease, GivenLeases, needing_lease_files
 from uno_stores.node_files import NodeDirectory
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.jobs import SwapRow, Work
@@ -44,15 +42,16 @@ class HeldLeases:
         self._writer = writer
         self._reader = reader
         self._watcher = watcher
-        self.held: dict[str, _HeldLease] = {}
+        self.given = GivenLeases(self._release, self._confirm)
         rows = SqliteRows(reader, writer)
         locks = connections.place.leases
         self.files = (
             None
             if nodes is None
-            else FileLeases(rows, nodes, locks, lease_time=lease_time, lost=self.lose, renewed=self.renewed)
+            else FileLeases(
+                rows, nodes, locks, lease_time=lease_time, lost=self.given.lose, renewed=self.given.renewed
+            )
         )
-        self._sure: dict[str, float] = {}
 
     async def take(self, name: str) -> Lease | None:
         """See `EventStore.lease`."""
@@ -69,10 +68,8 @@ class HeldLeases:
             raise StoreUnavailable(connections.url, reason)
         if not taking.result():
             return None
-        self.held[name] = lease = _HeldLease(self, name)
-        lease.sure_until = self._sure.get(name, math.inf)
         self._watcher.watch()
-        return lease
+        return self.given.give(name)
 
     async def _take(self, name: str) -> bool:
         connections = self._connections
@@ -80,10 +77,8 @@ class HeldLeases:
             return await connections.again_if_lost(lambda: wire.leases.take(name))
         if self.files is None:
             return connections.place.leases.take(name)
-        try:
+        with needing_lease_files(connections.url):
             return await self.files.take(name)
-        except OSError as error:
-            raise self._no_lease_file(error) from error
 
     async def is_taken(self, name: str) -> bool:
         """Whether a process has ``name``; this takes nothing."""
@@ -92,13 +87,8 @@ class HeldLeases:
         if self.files is None:
             return self._connections.place.leases.has(name)
         await self._tables.prepare()
-        try:
+        with needing_lease_files(self._connections.url):
             return await self.files.is_taken(name)
-        except OSError as error:
-            raise self._no_lease_file(error) from error
-
-    def _no_lease_file(self, error: OSError) -> StoreUnavailable:
-        return StoreUnavailable(self._connections.url, f"its leases: {error.strerror or error}")
 
     async def _give_back(self, name: str, taking: asyncio.Task[bool]) -> None:
         """Release a lease whose taker was cancelled."""
@@ -106,12 +96,10 @@ class HeldLeases:
             if await taking:
                 await self._let_go_of(name)
 
-    async def release(self, lease: "_HeldLease") -> None:
+    async def _release(self, lease: GivenLease) -> None:
         """Release the name; idempotent."""
-        if self.held.get(lease.name) is not lease or self._connections.life.closed:
-            return
-        del self.held[lease.name]
-        await self._let_go_of(lease.name)
+        if not self._connections.life.closed and self.given.take_back(lease):
+            await self._let_go_of(lease.name)
 
     async def _let_go_of(self, name: str) -> None:
         wire = self._connections.wire
@@ -136,34 +124,17 @@ class HeldLeases:
         Raises:
             LeaseLost: Another process has taken over the name; nothing was written.
         """
-        try:
+        with self.given.noticing_losses():
             await self._writer.submit(job)
-        except LeaseLost as lost:
-            for name in lost.handlers:
-                self.lose(name)
-            raise
 
-    def lose(self, name: str) -> None:
-        """Note that another process has taken over ``name``."""
-        if (lease := self.held.get(name)) is not None:
-            lease._lose()
-
-    def renewed(self, name: str, until: float) -> None:
-        """The name is surely held until then, by `time.monotonic`."""
-        self._sure[name] = until
-        if (lease := self.held.get(name)) is not None:
-            lease.sure_until = until
-
-    async def confirm(self) -> None:
+    async def _confirm(self) -> None:
         """Find out which names other processes have taken over."""
         connections = self._connections
         if (wire := connections.wire) is not None:
             await connections.again_if_lost(wire.leases.renew)
         elif self.files is not None:
-            try:
+            with needing_lease_files(connections.url):
                 await self.files.confirm()
-            except OSError as error:
-                raise self._no_lease_file(error) from error
 
     async def release_pooled(self) -> None:
         """Release the leases of a store behind a pooler: no session ends there that would make the server free them."""
@@ -188,7 +159,7 @@ class HeldLeases:
         if self.files is not None:
             self.files.close()
         else:
-            for name in self.held:
+            for name in self.given.held:
                 leases.release(name)
         leases.leave()
 
@@ -208,17 +179,3 @@ class SqliteRows:
     async def swap(self, name: str, old: Row, new: Row) -> bool:
         """See there."""
         return bool(await self._writer.submit(SwapRow(name, old, new)))
-
-
-class _HeldLease(Lease):
-    def __init__(self, leases: HeldLeases, name: str) -> None:
-        self._leases = leases
-        self.name = name
-
-    @override
-    async def release(self) -> None:
-        await self._leases.release(self)
-
-    @override
-    async def confirm(self) -> None:
-        await self._leases.confirm()

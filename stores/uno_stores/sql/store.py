@@ -391,10 +391,10 @@ class DatabaseEventStore(EventStore):
         self._watcher.announce((end,))
 
     def _renewed_lease(self, name: str, until: float) -> None:
-        self._leases.renewed(name, until)
+        self._leases.given.renewed(name, until)
 
     def _lost_lease(self, name: str) -> None:
-        self._leases.lose(name)
+        self._leases.given.lose(name)
 
     @property
     @override
