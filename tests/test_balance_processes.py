@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.balance_worker import Balanced
-from tests.postgres import postgres
+from tests.new_stores import new_store_url
 from uno_actors import EventStore
 from uno_actors.handlers.control import HandlerControl
 from uno_actors.store.opening import open_store
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(params=["lmdb", "postgres"])
 async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"lmdb:{tmp_path / 'store'}" if request.param == "lmdb" else await postgres().new_url()
+    return await new_store_url(request.param, tmp_path)
 
 
 @pytest.fixture

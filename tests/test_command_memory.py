@@ -28,7 +28,7 @@ from tests.bank import (
     credited,
 )
 from tests.faults import record_changes
-from tests.postgres import postgres
+from tests.new_stores import new_store_url
 from tests.waiting import has_no_dead_letters, turns, until
 from uno_actors import (
     ActorSystem,
@@ -437,12 +437,7 @@ async def store_of(url: str) -> AsyncIterator[EventStore]:
 
 @pytest.fixture(params=["lmdb", "sqlite", "postgres"])
 async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    match request.param:
-        case "lmdb":
-            return f"lmdb:{tmp_path}/store"
-        case "sqlite":
-            return f"sqlite+aiosqlite:///{tmp_path}/store.db"
-    return await postgres().new_url()
+    return await new_store_url(request.param, tmp_path)
 
 
 OTHERS: list[Command[Any]] = [

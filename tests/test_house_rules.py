@@ -35,7 +35,7 @@ def _defined(tree: ast.AST) -> Iterator[str]:
 
 
 def _for_implementations(tree: ast.AST) -> Iterator[str]:
-    """Methods that a class offers to those who derive from it: their docstrings say so."""
+    """Methods that a class offers to its subclasses: their docstrings say so."""
     for node in ast.walk(tree):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.machine import patience
-from tests.postgres import postgres
+from tests.new_stores import new_store_url
 from tests.stores.test_lmdb_processes import line, program, tell
 from uno_actors import DomainEvent, open_store
 from uno_actors.domain.events import EventRegistry
@@ -125,11 +125,8 @@ async def test_a_handler_continues_elsewhere_and_the_node_that_hung_moves_nothin
 
 async def one_hangs_and_moves_nothing(engine: str, how: str, lease_time: float, tmp_path: Path) -> None:
     """Of three processes on a store of ``engine`` the one that handles an event hangs, and comes back."""
-    url = {
-        "lmdb": f"lmdb:{tmp_path}/store?lease_time={lease_time}",
-        "sqlite": f"sqlite+aiosqlite:///{tmp_path}/store.db?lease_time={lease_time}",
-        "postgres": f"{await postgres().new_url()}&lease_time={lease_time}",
-    }[engine]
+    url = await new_store_url(engine, tmp_path)
+    url += f"{'&' if '?' in url else '?'}lease_time={lease_time}"
     async with running(url, how, tmp_path / "begun") as (store, nodes):
         await store.append(BellRang(number=1))
         await nodes.heard("handled 1")

@@ -27,7 +27,16 @@ DIRECTIONS: tuple[tuple[str, ...], ...] = (
     ("cli", "testing"),
 )
 
-SHARED_BY_STORES = {"files", "guards", "locks", "memory_nodes", "node_files", "file_nodes", "file_leases", "given_leases"}
+SHARED_BY_STORES = {
+    "files",
+    "guards",
+    "locks",
+    "memory_nodes",
+    "node_files",
+    "file_nodes",
+    "file_leases",
+    "given_leases",
+}
 """Modules of uno_stores that are no store, and that stores share."""
 
 STORES_MAY_IMPORT = {"leaves", "store", "domain.events"}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.conftest import Authority
 from tests.cluster.workers import Worker, check, more
-from tests.postgres import postgres
+from tests.new_stores import new_store_url
 
 IP = shutil.which("ip") or ""
 
@@ -68,7 +68,7 @@ def networks() -> Iterator[Networks]:
 async def test_nodes_that_cannot_reach_each_other_both_serve_all_and_record_nothing_twice(
     engine: str, networks: Networks, authority: Authority, tmp_path: Path
 ) -> None:
-    url = f"lmdb:{tmp_path}/store" if engine == "lmdb" else await postgres().new_url()
+    url = await new_store_url(engine, tmp_path)
     both = []
     for name, network in zip("ab", networks.names, strict=True):
         files = authority.certificates(f"{engine}-{name}")

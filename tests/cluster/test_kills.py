@@ -8,15 +8,13 @@ import signal
 import statistics
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-from tests.bank import EVENTS
 from tests.cluster.journal_worker import lines
+from tests.cluster.workers import recorded_commands
 from tests.postgres import PostgresServer
-from uno_actors import open_store
 
 ROOT = Path(__file__).parent.parent.parent
 WATCHED = 2.0
@@ -47,20 +45,6 @@ class Node:
         """Send it a signal; return when it has ended."""
         self.process.send_signal(how)
         await self.process.wait()
-
-
-async def recorded_commands(url: str) -> dict[str, list[int]]:
-    """The versions of the events of each command, by its id."""
-    recorded: dict[str, list[int]] = defaultdict(list)
-    async with open_store(url, EVENTS) as store:
-        position = 0
-        while page := await store.read_log(position):
-            position = page[-1].position
-            for _, record in page:
-                assert record.answered is not None
-                assert record.aggregate_version is not None
-                recorded[record.answered].append(record.aggregate_version)
-    return recorded
 
 
 def longest_silence(acknowledged: list[float], killed: float) -> float:
@@ -119,7 +103,8 @@ async def test_killed_nodes_lose_no_command_record_none_twice_and_leave_no_long_
         if server is not None:
             place = (await server.new_url(), "127.0.0.1:0")
         killed = await kill_again_and_again(place, tmp_path, kills)
-        recorded = await recorded_commands(place[0])
+        found = await recorded_commands(place[0])
+        recorded = {command: [version for _, version in places] for command, places in found.items()}
     finally:
         if server is not None:
             server.remove()

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,14 +119,21 @@ class Place:
         return await Node(link, name).start()
 
 
-@pytest.fixture(params=["memory", "unix", "tcp", "tls", "nats"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    here = Place(request.param, tmp_path)
+@asynccontextmanager
+async def place_of(request: pytest.FixtureRequest, directory: Path) -> AsyncIterator[Place]:
+    """The place of the kind that a fixture was asked for; closed with all its nodes."""
+    here = Place(request.param, directory)
     if here.kind == "nats":
         here.nats = request.getfixturevalue("nats_server").url
     if here.kind == "tls":
         here.certificates = request.getfixturevalue("authority").certificates("node")
     async with here.stack:
+        yield here
+
+
+@pytest.fixture(params=["memory", "unix", "tcp", "tls", "nats"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    async with place_of(request, tmp_path) as here:
         yield here
 
 

@@ -20,7 +20,7 @@ from conftest import Authority, NatsServer
 from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_links import Node, Place, Sent, never, unknown
+from test_links import Node, Place, Sent, never, place_of, unknown
 
 from tests.cluster.faults import caller_of, has_published_all, hosts_of, is_connected, node_is_deaf
 from tests.machine import patience
@@ -49,12 +49,7 @@ STREAMS = ["unix", "tcp", "tls"]
 
 @pytest.fixture(params=STREAMS)
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    here = Place(request.param, tmp_path)
-    if here.kind == "nats":
-        here.nats = request.getfixturevalue("nats_server").url
-    if here.kind == "tls":
-        here.certificates = request.getfixturevalue("authority").certificates("node")
-    async with here.stack:
+    async with place_of(request, tmp_path) as here:
         yield here
 
 

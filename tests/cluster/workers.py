@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -90,17 +91,22 @@ async def workers(place: tuple[str, str], names: str = "abc") -> AsyncIterator[C
             await worker.process.wait()
 
 
+async def recorded_commands(url: str) -> dict[str, list[tuple[str, int]]]:
+    """Id and version of the aggregate after each event of a command, by the id of the command."""
+    recorded: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    async with open_store(url, EVENTS) as store:
+        async for _, record in store.read_records():
+            assert record.answered is not None
+            assert record.aggregate_version is not None
+            recorded[record.answered].append((record.aggregate_id or "", record.aggregate_version))
+    return recorded
+
+
 async def check(url: str, all_workers: list[Worker]) -> None:
     """What was acknowledged is recorded once, as the version that the balance shows; nothing is recorded twice."""
-    recorded: dict[str, tuple[str, int]] = {}
-    async with open_store(url, EVENTS) as store:
-        position = 0
-        while page := await store.read_log(position):
-            position = page[-1].position
-            for _, record in page:
-                assert record.answered is not None
-                assert record.answered not in recorded, "recorded twice"
-                recorded[record.answered] = (record.aggregate_id or "", record.aggregate_version or 0)
+    found = await recorded_commands(url)
+    assert all(len(places) == 1 for places in found.values()), "recorded twice"
+    recorded = {command: place for command, (place,) in found.items()}
     for worker in all_workers:
         assert worker.acknowledged.items() <= recorded.items()
 

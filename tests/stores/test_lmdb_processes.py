@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,18 @@ async def texts(store: LmdbEventStore) -> list[str]:
 
 
 @asynccontextmanager
-async def program(source: str, *arguments: object) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A program in a process of its own, whose lines are read and written; killed at the end if it lives."""
+async def program(
+    source: str, *arguments: object, within: Sequence[str] = ()
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A program in a process of its own, whose lines are read and written; killed at the end if it lives.
+
+    Args:
+        source: The program.
+        *arguments: Of the program.
+        within: A command that runs it, such as ``unshare`` with its options.
+    """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", source, *map(str, arguments),
+        *within, sys.executable, "-c", source, *map(str, arguments),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT,
     )  # fmt: skip
     try:

@@ -5,11 +5,9 @@ import multiprocessing
 import os
 import signal
 import stat
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.new_stores import new_store_url
 from tests.pooler import pooled
 from tests.postgres import postgres
 from tests.stores.test_lmdb_files import NAMESPACE, in_namespaces
-from tests.stores.test_lmdb_processes import ROOT, line, program
+from tests.stores.test_lmdb_processes import line, program
 from uno_actors import StoreUnavailable, open_store
 from uno_actors.clock import SystemClock
 from uno_actors.store.member_codec import members_of, packed, unpacked
@@ -143,13 +142,7 @@ TTL = 1.0
 
 @pytest.fixture(params=["lmdb", "sqlite", "postgres"])
 async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    match request.param:
-        case "lmdb":
-            return f"lmdb:{tmp_path / 'store'}"
-        case "sqlite":
-            return f"sqlite+aiosqlite:///{tmp_path}/store.db"
-        case _:
-            return await postgres().new_url()
+    return await new_store_url(request.param, tmp_path)
 
 
 class Observer:
@@ -238,18 +231,8 @@ async def test_nodes_of_two_containers_whose_processes_have_the_same_number_see_
 ) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/store.db"
 
-    @asynccontextmanager
-    async def container(name: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        process = await asyncio.create_subprocess_exec(
-            *NAMESPACE, sys.executable, "-c", NODE, url, name, str(TTL),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT,
-        )  # fmt: skip
-        try:
-            yield process
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+    def container(name: str) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+        return program(NODE, url, name, TTL, within=NAMESPACE)
 
     async with open_store(url) as store:
         observer = Observer(store)

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from tests.bank import Account, Credit
 from tests.machine import patience
+from tests.new_stores import new_store_url
 from tests.postgres import postgres
 from tests.stores.test_lmdb_processes import in_forked_child, in_new_loop, line, program, some_processes, tell
 from tests.waiting import calls_of, until
@@ -53,9 +54,7 @@ async def texts(store: DatabaseEventStore) -> list[str]:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/store.db"
-    return await postgres().new_url()
+    return await new_store_url(request.param, tmp_path)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from tests.faults import (
     renews_no_more,
 )
 from tests.machine import patience
+from tests.new_stores import new_store_url
 from tests.pooler import pooled
 from tests.postgres import postgres
 from tests.stores.test_lmdb_processes import line, program
@@ -102,9 +103,7 @@ async def cut_off(store: DatabaseEventStore, url: str) -> None:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/store.db"
-    return await postgres().new_url()
+    return await new_store_url(request.param, tmp_path)
 
 
 @pytest.fixture
@@ -316,7 +315,7 @@ async def test_a_process_that_hangs_loses_its_lease_and_its_late_checkpoint_is_r
         assert await store.is_leased("mail")
         os.kill(other.pid, signal.SIGSTOP)
         try:
-            while await store.lease("mail") is None:  # noqa: ASYNC110 - the server tells nobody
+            while await store.lease("mail") is None:  # noqa: ASYNC110 - the server does not notify
                 await asyncio.sleep(0.05)
             await store.save_progress({"mail": 7})
         finally:
@@ -356,7 +355,7 @@ async def test_a_process_that_is_stopped_in_a_transaction_keeps_its_locks_for_se
         renews_no_more(first)
         async with asyncio.timeout(patience(8)):
             await second.append(*credited(2))
-            while await second.lease("mail") is None:  # noqa: ASYNC110 - the server tells nobody
+            while await second.lease("mail") is None:  # noqa: ASYNC110 - the server does not notify
                 await asyncio.sleep(0.05)
         continues.set()
         if what == "it records":  # it fails before its commit, and is tried again
@@ -396,7 +395,7 @@ async def test_the_lock_of_a_program_of_an_earlier_version_is_respected() -> Non
         assert await store.lease("mail") is None
         assert await store.is_leased("mail")
         await earlier.close()
-        while await store.lease("mail") is None:  # noqa: ASYNC110 - the server tells nobody
+        while await store.lease("mail") is None:  # noqa: ASYNC110 - the server does not notify
             await asyncio.sleep(0.01)
         assert await in_schema(url, "SELECT taken FROM uno_leases") == 5
         await store.save_progress({"mail": 1})
@@ -467,7 +466,7 @@ async def test_a_lease_behind_a_pooler_ends_by_the_clock_when_its_holder_is_gone
             assert await store.lease("mail") is None
             assert await store.is_leased("mail")
             other.kill()
-        while await store.lease("mail") is None:  # noqa: ASYNC110 - the server tells nobody
+        while await store.lease("mail") is None:  # noqa: ASYNC110 - the server does not notify
             await asyncio.sleep(0.05)
         await store.save_progress({"mail": 1})
 

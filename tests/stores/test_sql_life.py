@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from tests.bank import Account, Credit, Credited, credited
 from tests.faults import reads_are_cancelled, writer_is_cancelled
+from tests.new_stores import new_store_url
 from tests.postgres import postgres
 from tests.stores.test_sql_faults import Proxy
 from tests.waiting import calls_of, soon, until
@@ -49,9 +50,7 @@ def opened(url: str) -> DatabaseEventStore:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/store.db"
-    return await postgres().new_url()
+    return await new_store_url(request.param, tmp_path)
 
 
 def sync_url(kind: str, tmp_path: Path) -> str:
