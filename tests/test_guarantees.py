@@ -17,7 +17,7 @@ from tests import bank
 from tests.bank import BankStore
 from tests.cluster.faults import node, runtime_ends, see_only_some
 from tests.cluster.load import Load
-from tests.cluster.nodes import all_see, an_id_owned_by, id_of, nodes_on, system_on
+from tests.cluster.nodes import all_see, an_id_owned_by, id_of, ids_owned_by, nodes_on, system_on
 from tests.machine import patience
 from tests.test_hung_nodes import one_hangs_and_moves_nothing
 from tests.waiting import ManualClock, turns, until
@@ -727,9 +727,9 @@ async def test_16_a_nodes_death_loses_nothing_and_doubles_nothing(seed: int) -> 
     network = MemoryNetwork(seed=seed, delay=0.005, clock=clock)
     # They remember so little that a command is found only by the position since when it may be recorded.
     async with nodes_on(store, network, "abc", clock=clock, remember_commands=1) as systems:
-        alive = [*systems]
-        accounts = [f"account-{number}" for number in range(4)]
-        load = Load(lambda: alive[:1], accounts, seed)  # the clients of one node, which lives
+        # All clients ask the first node, which lives, for what the others own.
+        accounts = ids_owned_by(systems[1], 2) + ids_owned_by(systems[2], 2)
+        load = Load(lambda: systems[:1], accounts, seed)
         running = asyncio.ensure_future(load.run(clients=12))
         for victim in (systems[1], systems[2]):
             goal = len(load.acknowledged) + chance.randint(20, 40)
