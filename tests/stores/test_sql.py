@@ -102,7 +102,8 @@ async def test_nobody_sees_an_event_before_one_that_has_a_lower_position_and_is_
 async def _waits_for_a_lock(task: asyncio.Task[Any]) -> bool:
     connection = await postgres().connect()
     waiting = (
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE%'"
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND (query LIKE '%FOR UPDATE%' OR query LIKE '%UPDATE uno_head%')"
     )
     while not task.done() and not await connection.fetchval(waiting):  # noqa: ASYNC110 - the server tells nobody
         await asyncio.sleep(0.005)

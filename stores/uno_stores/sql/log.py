@@ -26,6 +26,7 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
+    literal_column,
     select,
     text,
     update,
@@ -53,7 +54,8 @@ _LOCK_HEAD = {
     # A reader that became a writer could be refused at once; the first statement of a writer waits.
     "sqlite": update(head).values(last_position=head.c.last_position).returning(head.c.last_position),
 }
-IDLE_LIMIT = func.set_config("idle_in_transaction_session_timeout", "3000", True)
+IDLE_LIMIT_SQL = "set_config('idle_in_transaction_session_timeout', '3000', true)"
+IDLE_LIMIT: ColumnElement[str] = literal_column(IDLE_LIMIT_SQL)
 """Has PostgreSQL end a transaction of ours whose process says nothing for three seconds while it holds locks.
 
 A process that was stopped in the middle would else keep the head of the log, or its leases, from all others.

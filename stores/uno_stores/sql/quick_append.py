@@ -1,0 +1,144 @@
+"""The append of a group of requests to PostgreSQL in one statement that checks, locks, places and inserts.
+
+`uno_stores.sql.log.place_all` locks the head of the log and then asks, inserts and moves the head, one statement after
+the other; all that time no other process records. This statement holds the lock for its own time and the commit.
+
+It reads the versions of the streams before it has the lock. If another transaction appends to one of them in between,
+the unique index of ``uno_log`` refuses the place, and the writer tries again with `place_all`. That also decides
+whenever this statement inserts nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from uno_actors.errors import UnoError
+from uno_actors.store.codec import Record, StreamId
+from uno_actors.store.expected_version import place
+from uno_actors.store.limits import is_recordable
+from uno_actors.store.logs import log_of_record
+from uno_actors.store.records import Append, Appended
+from uno_stores.sql.log import IDLE_LIMIT_SQL
+
+_TYPES = {
+    "version": "bigint",
+    "aggregate_version": "bigint",
+    "timestamp": "timestamptz",
+    "reply": "bytea",
+    "payload": "bytea",
+}
+_COLUMNS = ", ".join(Record._fields)
+_ARRAYS = ", ".join(f"CAST(:{name} AS {_TYPES.get(name, 'text')}[])" for name in Record._fields)
+_APPEND = text(
+    f"""
+    WITH moved AS (
+        UPDATE uno_head SET last_position = last_position + CAST(:count AS bigint)
+        WHERE id = CAST(:head AS integer) AND NOT EXISTS (
+            SELECT FROM unnest(CAST(:ids AS text[]), CAST(:types AS text[]), CAST(:expected AS bigint[]))
+                AS stream(id, type, version)
+            WHERE stream.version <> coalesce((
+                SELECT aggregate_version FROM uno_log
+                WHERE aggregate_id = stream.id AND coalesce(aggregate_type, '') = stream.type
+                ORDER BY aggregate_version DESC LIMIT 1), 0))
+        RETURNING last_position
+    ), inserted AS (
+        INSERT INTO uno_log (position, {_COLUMNS})
+        SELECT moved.last_position - CAST(:count AS bigint) + wanted.number, {_COLUMNS.replace(", ", ", wanted.")}
+        FROM moved, unnest({_ARRAYS}) WITH ORDINALITY AS wanted({_COLUMNS}, number)
+    )
+    SELECT last_position, {IDLE_LIMIT_SQL} FROM moved
+    """  # noqa: S608 - constants
+)
+
+
+class Placed(NamedTuple):
+    """Requests whose records all have their versions, and belong to one log.
+
+    Attributes:
+        records: Of each request.
+        expected: The version of each stream before them.
+        log: The number of the log.
+    """
+
+    records: list[tuple[Record, ...]]
+    expected: dict[StreamId, int]
+    log: int
+
+
+def placed(requests: Sequence[Append], logs: int, max_event_size: int) -> Placed | None:
+    """The records of ``requests`` as they are recorded if each stream is at the version that its request expects.
+
+    Args:
+        requests: The requests, in order.
+        logs: Number of logs of the store.
+        max_event_size: Maximum bytes of payload and reply.
+
+    Returns:
+        ``None`` if a request does not say what it expects, cannot be recorded, or is for another log than the rest.
+    """
+    expected: dict[StreamId, int] = {}
+    versions: dict[StreamId, int] = {}
+    records: list[tuple[Record, ...]] = []
+    numbers: set[int] = set()
+    for request in requests:
+        if not is_recordable(request.records):
+            return None
+        for record in request.records:
+            if len(record.payload) + len(record.reply or b"") > max_event_size:
+                return None
+            stream = record.stream
+            if stream is None:
+                continue
+            if request.expected_version is None:
+                return None
+            if stream not in versions:
+                expected[stream] = versions[stream] = request.expected_version
+        try:
+            of_request = place(request, versions.__getitem__)
+        except UnoError:
+            return None
+        for record in of_request:
+            numbers.add(log_of_record(record, logs))
+            if record.stream is not None and record.aggregate_version is not None:
+                versions[record.stream] = record.aggregate_version
+        records.append(of_request)
+    return Placed(records, expected, numbers.pop()) if len(numbers) == 1 else None
+
+
+async def append_placed(
+    connection: AsyncConnection, group: Placed
+) -> tuple[list[Appended], list[dict[str, Any]]] | None:
+    """Record a group; ``None`` if a stream is at another version, and nothing was written.
+
+    Args:
+        connection: A connection to PostgreSQL with an open transaction.
+        group: The records.
+
+    Returns:
+        The outcome of each request, and the rows that were inserted.
+    """
+    records = [record for of_request in group.records for record in of_request]
+    columns = zip(Record._fields, map(list, zip(*records, strict=True)), strict=True)
+    streams = group.expected
+    found = await connection.execute(
+        _APPEND,
+        {
+            **dict(columns),
+            "head": group.log + 1,
+            "count": len(records),
+            "ids": [stream.aggregate_id for stream in streams],
+            "types": [stream.aggregate_type for stream in streams],
+            "expected": [*streams.values()],
+        },
+    )
+    moved = found.first()
+    if moved is None:
+        return None
+    position = first = moved[0] - len(records) + 1
+    outcomes: list[Appended] = []
+    for of_request in group.records:
+        outcomes.append(Appended(range(position, position + len(of_request)), of_request))
+        position += len(of_request)
+    return outcomes, [{"position": at, **record._asdict()} for at, record in enumerate(records, first)]

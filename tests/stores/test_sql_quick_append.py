@@ -1,0 +1,178 @@
+"""PostgreSQL: a group of appends in one statement, and when it is left to several."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from tests.postgres import postgres
+from uno_actors.domain.events import EventRegistry
+from uno_actors.errors import ConcurrencyConflict
+from uno_actors.store.codec import Record, to_record
+from uno_actors.store.records import Append, Appended
+from uno_actors.testing.contract.events import Noted
+from uno_stores.sql import DatabaseEventStore, create_database_event_store
+from uno_stores.sql.quick_append import append_placed, placed
+
+REGISTRY = EventRegistry([Noted])
+LIMIT = 1_000_000
+
+
+def record_of(what: str, aggregate_id: str | None = "a", **metadata: Any) -> Record:
+    of = {"aggregate_id": aggregate_id, "aggregate_type": "Account"} if aggregate_id else {}
+    return to_record(Noted(text=what, **of, **metadata))
+
+
+def append(expected: int | None, *of: tuple[str, str | None]) -> Append:
+    """A request to record these texts, each with its aggregate id."""
+    return Append(tuple(record_of(what, id_) for what, id_ in of), expected)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(await postgres().new_url())
+    yield engine
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def opened(engine: AsyncEngine) -> AsyncIterator[DatabaseEventStore]:
+    store = await create_database_event_store(
+        session_factory=lambda: AsyncSession(engine), event_registry=REGISTRY
+    )
+    async with store:
+        yield store
+
+
+@asynccontextmanager
+async def statements_of(engine: AsyncEngine) -> AsyncIterator[list[str]]:
+    """The statements that read or write the log."""
+    found: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "pg_notify" not in statement and ("uno_log" in statement or "uno_head" in statement):
+            found.append(statement)
+
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    yield found
+    event.remove(engine.sync_engine, "before_cursor_execute", note)
+
+
+async def streams_of(store: DatabaseEventStore) -> dict[str | None, list[tuple[int, int | None]]]:
+    found: dict[str | None, list[tuple[int, int | None]]] = {}
+    for position, record in await store.read_log():
+        found.setdefault(record.aggregate_id, []).append((position, record.aggregate_version))
+    return found
+
+
+async def test_a_group_whose_versions_are_as_expected_takes_one_statement(engine: AsyncEngine) -> None:
+    async with opened(engine) as store:
+        await store.commit([append(0, ("first", "a"))])
+        async with statements_of(engine) as statements:
+            outcomes = await store.commit(
+                [
+                    append(1, ("second", "a"), ("third", "a")),
+                    append(0, ("first", "b")),
+                    append(3, ("fourth", "a")),
+                    append(None, ("of no stream", None)),
+                ]
+            )
+        assert len(statements) == 1
+        assert [[*outcome.positions] for outcome in outcomes if isinstance(outcome, Appended)] == [
+            [2, 3], [4], [5], [6],
+        ]  # fmt: skip
+        assert await streams_of(store) == {
+            "a": [(1, 1), (2, 2), (3, 3), (5, 4)],
+            "b": [(4, 1)],
+            None: [(6, None)],
+        }
+
+
+@pytest.mark.parametrize(
+    "wrong", [append(0, ("late", "a")), append(2, ("early", "a"))], ids=["behind", "ahead"]
+)
+async def test_a_wrong_version_is_refused_and_the_rest_of_its_group_is_recorded(
+    engine: AsyncEngine, wrong: Append
+) -> None:
+    async with opened(engine) as store:
+        await store.commit([append(0, ("first", "a"))])
+        conflict, recorded = await store.commit([wrong, append(0, ("first", "b"))])
+        assert isinstance(conflict, ConcurrencyConflict)
+        assert conflict.actual == 1
+        assert isinstance(recorded, Appended)
+        assert await streams_of(store) == {"a": [(1, 1)], "b": [(2, 1)]}
+
+
+async def test_after_a_conflict_the_next_group_is_not_tried_in_one_statement(engine: AsyncEngine) -> None:
+    async with opened(engine) as store:
+        await store.commit([append(0, ("first", "a"))])
+        await store.commit([append(0, ("late", "a"))])
+        counts: list[int] = []
+        for version in (1, 2):
+            async with statements_of(engine) as statements:
+                await store.commit([append(version, ("next", "a"))])
+            counts.append(len(statements))
+        assert counts[0] > counts[1] == 1
+
+
+async def test_a_stream_that_grows_while_the_statement_waits_for_the_lock_is_a_conflict(
+    engine: AsyncEngine,
+) -> None:
+    """The statement has seen the stream before the other transaction ends."""
+    async with opened(engine) as store, AsyncSession(engine) as session:
+        await store.append(Noted(text="other", aggregate_id="a", aggregate_type="Account"), session=session)
+        asked = asyncio.ensure_future(store.commit([append(0, ("mine", "a")), append(0, ("mine", "b"))]))
+        watcher = await postgres().connect()
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%moved%'"
+        )
+        while not await watcher.fetchval(waiting):
+            assert not asked.done()
+            await asyncio.sleep(0.005)
+        await watcher.close()
+        await session.commit()
+        conflict, recorded = await asked
+        assert isinstance(conflict, ConcurrencyConflict)
+        assert isinstance(recorded, Appended)
+        assert await streams_of(store) == {"a": [(1, 1)], "b": [(2, 1)]}
+
+
+async def test_a_process_that_stops_before_the_commit_does_not_keep_the_lock(engine: AsyncEngine) -> None:
+    async with opened(engine), engine.connect() as connection:
+        group = placed([append(0, ("first", "a"))], 1, LIMIT)
+        assert group is not None
+        assert await append_placed(connection, group) is not None
+        limit = await connection.execute(text("SHOW idle_in_transaction_session_timeout"))
+        assert limit.scalar_one() == "3s"
+        await connection.rollback()
+
+
+def with_version(version: int) -> Append:
+    return Append((record_of("placed", aggregate_version=version),), None)
+
+
+@pytest.mark.parametrize(
+    ("requests", "logs"),
+    [
+        ([append(None, ("any version", "a"))], 1),
+        ([append(0, ("first", "a")), append(0, ("first again", "a"))], 1),
+        ([with_version(4)], 1),
+        ([append(0, ("x" * LIMIT, "a"))], 1),
+        ([append(0, ("nul \0", "a"))._replace(records=(record_of("x")._replace(topic="\0"),))], 1),
+        ([append(0, (f"{n}", f"{n}")) for n in range(20)], 4),
+    ],
+    ids=[
+        "no version",
+        "one version twice",
+        "a place of its own",
+        "too large",
+        "not recordable",
+        "several logs",
+    ],
+)
+def test_what_one_statement_cannot_decide_is_left_to_several(requests: list[Append], logs: int) -> None:
+    assert placed(requests, logs, LIMIT) is None
