@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from sqlalchemy import Executable, Row, select
+from sqlalchemy import Executable, Row, bindparam, select
 
 from uno_actors.errors import CorruptRecord, SeveralLogs, StoreUnavailable
 from uno_actors.store.codec import StreamId
@@ -35,6 +35,10 @@ READERS = 4
 """Reads of one store that are under way at once. Others wait, so that the pool has connections for other users."""
 SEARCH_PATIENCE = 60.0
 """Seconds that a read may take if it looks through the whole log, or reads a whole view; others have ``patience``."""
+
+_SNAPSHOT = select(*(schema.snapshots.c[name] for name in Snapshot._fields[1:])).where(
+    schema.snapshots.c.aggregate_id == bindparam("id"), schema.snapshots.c.aggregate_type == bindparam("type")
+)
 
 
 class Reader:
@@ -196,12 +200,7 @@ class Reader:
 
     async def snapshot(self, stream: StreamId) -> Snapshot | None:
         """See `EventStore.read_snapshot`."""
-        table = schema.snapshots
-        columns = [table.c[name] for name in Snapshot._fields[1:]]
-        wanted = (table.c.aggregate_id == stream.aggregate_id) & (
-            table.c.aggregate_type == stream.aggregate_type
-        )
-        rows = await self.rows(select(*columns).where(wanted))
+        rows = await self.rows(_SNAPSHOT, names(stream))
         return Snapshot._make((stream, *rows[0])) if rows else None
 
     async def is_leased(self, name: str) -> bool:
