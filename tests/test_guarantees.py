@@ -653,11 +653,12 @@ async def test_13_a_process_sends_each_command_once_in_effect_however_late(
         assert await system.aggregate(Account, "alice").ask(Balance()) == 10
 
 
+@pytest.mark.parametrize("drop", [0.0, 0.1], ids=["all messages arrive", "a tenth is lost"])
 @pytest.mark.parametrize("seed", range(4))
-async def test_14_ownership_is_only_speed(seed: int) -> None:
+async def test_14_ownership_is_only_speed(seed: int, drop: float) -> None:
     """At every moment each node has another view of the members: all record the same streams side by side."""
     store, clock, chance = BankStore(), ManualClock(), random.Random(seed)
-    network = MemoryNetwork(seed=seed, delay=0.02, clock=clock)
+    network = MemoryNetwork(seed=seed, delay=0.02, drop=drop, clock=clock)
     async with nodes_on(store, network, "abc", clock=clock) as systems:
         load = Load(lambda: systems, ["one", "two", "three"], seed)
         running = asyncio.ensure_future(load.run(clients=6, commands=10))

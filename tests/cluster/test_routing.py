@@ -235,6 +235,29 @@ async def test_a_lost_answer_is_outcome_unknown_if_commands_are_not_remembered()
         assert store.versions() == [1, 2]
 
 
+@pytest.mark.parametrize("remember", [0, 1000])
+async def test_a_slow_node_behind_a_link_that_may_lose_messages_handles_a_command_once(remember: int) -> None:
+    """The command is sent again, more and more seldom, if a repetition is sure to be known; the node stays a member."""
+    clock = ManualClock()
+    store, network = BankStore(), MemoryNetwork(drop=1e-12, clock=clock)
+    async with nodes_on(store, network, "ab", clock=clock, remember_commands=remember) as (a, b):
+        name = an_id_owned_by(b)
+        await clock.advance_until(asyncio.ensure_future(a.aggregate(Account, name).ask(Balance())).done)
+        store.gate.clear()
+        asked = asyncio.ensure_future(a.aggregate(Account, name).ask(Credit(amount=2), timeout=60))
+        await until(lambda: store.commits_asked == 1)
+        for _ in range(20):
+            clock.advance(1)
+            await turns()
+        sent_again = a.cluster.statistics().sent_again
+        assert sent_again == (4 if remember else 0)  # after 1, 3, 7 and 15 seconds
+        assert len(a.cluster.members()) == 2
+        store.gate.set()
+        await clock.advance_until(asked.done)
+        assert await asked == 2
+        assert store.versions() == [1]
+
+
 async def test_what_a_lost_node_may_have_handled_is_never_said_to_have_had_no_effect() -> None:
     store, network, clock = BankStore(), MemoryNetwork(), ManualClock()
     async with (

@@ -23,11 +23,13 @@ class Hop:
         payload: Of the command, as it travels.
         may_be_handled: Whether a node may have had it whose answer was lost.
         refused: Why nodes do not serve it, by their ids.
+        late: How often a link that can lose messages brought no answer in time.
     """
 
     __slots__ = (
         "deadline",
         "envelope",
+        "late",
         "may_be_handled",
         "name",
         "payload",
@@ -56,6 +58,7 @@ class Hop:
         self.payload = pack_command(envelope.command)
         self.may_be_handled = False
         self.refused: dict[str, str] = {}
+        self.late = 0
 
     @property
     def told(self) -> bool:

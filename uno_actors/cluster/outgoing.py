@@ -187,8 +187,11 @@ class Outgoing:
             told=hop.told,
             sender=self._name,
         )
+        patience = left + GRACE
+        if self._aggregates.remember_commands:  # a slow owner may be asked twice, and more and more seldom
+            patience = min(patience, self._link.resend_after * 2**hop.late)
         self._link.request(
-            owner.address, body, left + GRACE, lambda answer: self._answered(hop, owner, peer, now, answer)
+            owner.address, body, patience, lambda answer: self._answered(hop, owner, peer, now, answer)
         )
 
     def _serves(self, hop: Hop) -> bool:
@@ -293,7 +296,10 @@ class Outgoing:
             self._finish(hop, Failed(self._unknown(hop, reason)))
         else:
             peer.sent_again += 1
-            self._put_away(owner, failure.reason)
+            if failure.late:  # lost perhaps, or its answer; the owner handles it once
+                hop.late += 1
+            else:
+                self._put_away(owner, failure.reason)
             self._send(hop)
 
     def _unknown(self, hop: Hop, reason: str) -> OutcomeUnknown:

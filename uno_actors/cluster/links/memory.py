@@ -5,10 +5,13 @@ repeats exactly.
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+
+from typing_extensions import override
 
 from uno_actors.clock import Clock, SystemClock
 from uno_actors.cluster.links.open_requests import OpenRequests, call_done
@@ -156,6 +159,12 @@ class MemoryLink(Link):
         self._serve: Serve | None = None
         self._open: dict[str, OpenRequests] = {}
         self._why_closed = "the link of this node was not started"
+
+    @property
+    @override
+    def resend_after(self) -> float:
+        """See `Link.resend_after`."""
+        return self._network.notice if self._network.drop else math.inf
 
     async def start(self, node: str, serve: Serve) -> str:
         """See `Link.start`."""

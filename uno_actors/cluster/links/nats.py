@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import msgpack
+from typing_extensions import override
 
 from uno_actors.clock import Clock, Timer
 from uno_actors.cluster.links.frames import (
@@ -77,6 +78,12 @@ class NatsLink(Link):
         self._writer: asyncio.Task[None] | None = None
         self._is_closed = False
         self._lives = 0
+
+    @property
+    @override
+    def resend_after(self) -> float:
+        """See `Link.resend_after`: a server drops what a slow client does not take in time."""
+        return 2 * self.ttl
 
     @property
     def largest(self) -> int:

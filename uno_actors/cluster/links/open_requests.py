@@ -91,11 +91,11 @@ class OpenRequests:
             self._bytes -= request.size
             call_done(request.done, outcome)
 
-    def fail(self, number: int, reason: str) -> None:
+    def fail(self, number: int, reason: str, *, late: bool = False) -> None:
         """End a request without an answer; has no effect if it has ended."""
         request = self._open.get(number)
         if request is not None:
-            self.end(number, LinkFailure(_delivery(request), reason))
+            self.end(number, LinkFailure(_delivery(request), reason, late=late))
 
     def fail_all(self, reason: str) -> None:
         """End all requests that are open now without an answer."""
@@ -147,6 +147,7 @@ class OpenRequests:
                     f"{self._to} has not answered {within}"
                     if request.is_sent
                     else f"the request could not be sent to {self._to} {within}",
+                    late=True,
                 )
 
 

@@ -3,12 +3,14 @@
 A link carries requests, which are bytes, to the node at an address, and one answer, bytes too, back. Requests to one
 node that are sent together travel together, and many may be under way at once; they are neither ordered nor repeated.
 Every request ends once: with its answer, or with a `LinkFailure` that says whether the other node may have had it.
+A link that can lose a single message without noticing says so: see `Link.resend_after`.
 Requests to one node that are under way at once are bounded in number and bytes; more end with ``full=True`` at once.
 
 An address names the node, too: a request never reaches another node that has taken over the place of a dead one.
 """
 
 import enum
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,11 +36,13 @@ class LinkFailure:
         delivery: Whether the other node may have had it.
         reason: In words, such as ``connection refused``.
         full: Whether too many requests to that node are under way; it is not gone then.
+        late: Whether the only trouble is that no answer came in the time given; it may not be gone then.
     """
 
     delivery: Delivery
     reason: str
     full: bool = False
+    late: bool = False
 
 
 Answer: TypeAlias = Callable[[bytes], None]
@@ -51,6 +55,14 @@ Done: TypeAlias = Callable[[bytes | LinkFailure], None]
 
 class Link(ABC):
     """Sends requests to other nodes and serves theirs. It belongs to one event loop and one process."""
+
+    @property
+    def resend_after(self) -> float:
+        """Seconds without an answer after which a request may have been lost without notice.
+
+        Infinite for a link that loses nothing unless a connection breaks, which ends all its requests.
+        """
+        return math.inf
 
     @abstractmethod
     async def start(self, node: str, serve: Serve) -> str:
