@@ -97,6 +97,7 @@ from uno_actors.handlers.projection import Projection, published_view
 from uno_actors.handlers.spec import EventHandler, EventPriority, HandlerContext
 from uno_actors.handlers.subscribe import subscribe
 from uno_actors.handlers.view import PublishedView, View
+from uno_actors.observing import Observer
 from uno_actors.store.causal_tree import CausalNode, CausalTree
 from uno_actors.store.expected_version import (
     ANY,  # noqa: F401 - not in `import *`: unittest.mock also has an ANY
@@ -191,6 +192,7 @@ __all__ = [
     "NoDeadLetter",
     "NotConfigurable",
     "NotServed",
+    "Observer",
     "OtherNumberOfLogs",
     "OutcomeUnknown",
     "PeerStatistics",

@@ -5,10 +5,11 @@ The message that an actor is handling serves two purposes: an ask that the actor
 """
 
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from time import monotonic
 from typing import Any, Protocol
 
+from uno_actors.causality import _current as _current_cause
 from uno_actors.clock import Timer
 
 
@@ -104,3 +105,30 @@ def time_left(seconds: float) -> float:
         return seconds  # a task that outlives the handling does not inherit its time
     deadline = asker.deadline
     return seconds if deadline is None else max(0.0, min(seconds, deadline - monotonic()))
+
+
+def context_of_sender() -> Context | None:
+    """A copy of the context variables bound here, for a message to take along; ``None`` if there are none.
+
+    The runtime's own variables do not count, and stay behind: they say what is being handled here.
+    """
+    context = copy_context()
+    bound = len(context)
+    if bound and bound > (being_handled.get() is not None) + (_current_cause.get() is not None):
+        context.run(_leave_behind)
+        return context
+    return None
+
+
+def copied_context() -> Context:
+    """As `context_of_sender`, also if it is empty."""
+    context = copy_context()
+    context.run(_leave_behind)
+    return context
+
+
+def _leave_behind() -> None:
+    if being_handled.get() is not None:
+        being_handled.set(None)
+    if _current_cause.get() is not None:
+        _current_cause.set(None)

@@ -12,9 +12,11 @@ import contextvars
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from types import coroutine
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from uno_actors.tasks import begin
+
+T = TypeVar("T")
 
 MAX_READY = 64
 """Carriers kept in the pool; further ones end with their work."""
@@ -115,3 +117,20 @@ def resumed(waiting: Coroutine[Any, Any, Any], yielded: Any) -> Generator[Any, N
                 return (yield from waiting)
     except StopIteration as end:
         return end.value
+
+
+@coroutine
+def run_in(context: contextvars.Context, inner: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Await ``inner``, each step of which runs in ``context``, inside the task of the caller."""
+    step: Callable[[], Any] = partial(inner.send, None)
+    try:
+        while True:
+            yielded = context.run(step)
+            try:
+                sent = yield yielded
+            except BaseException as error:  # noqa: BLE001 - as above
+                step = partial(inner.throw, error)
+            else:
+                step = partial(inner.send, sent)
+    except StopIteration as end:
+        return cast("T", end.value)

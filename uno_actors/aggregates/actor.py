@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 from uno_actors.actors.dispatcher import Dispatcher
+from uno_actors.aggregates import observed
 from uno_actors.aggregates.command_memory import NO_COMMAND, NO_LANDMARKS, CommandMemory, Landmarks
 from uno_actors.aggregates.contending import Contending
 from uno_actors.aggregates.envelope import CommandEnvelope, EarlierResult, Failed
@@ -34,7 +35,9 @@ from uno_actors.errors import (
     as_error,
     shown,
 )
+from uno_actors.event_contexts import EventContexts
 from uno_actors.logs import Logger
+from uno_actors.observing import Observation
 from uno_actors.store.codec import Record, StreamId
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import Append, Appended, Snapshot
@@ -53,10 +56,12 @@ class Directory(Protocol):
 
     ask_timeout: float
     clock: Clock
+    contexts: EventContexts
     dispatcher: Dispatcher
     journal: Journal
     loader: Loader
     log: Logger
+    observed: Observation | None
     registry: EventRegistry
     remember_commands: int
     saver: SnapshotSaver
@@ -206,7 +211,10 @@ class AggregateActor:
         envelope.started = True
         result: Any
         try:
-            result = instance.handle(envelope.command)
+            if envelope.context is None:
+                result = instance.handle(envelope.command)
+            else:
+                result = observed.decide(self._directory.observed, self.stream, envelope, instance)
             events = instance.take_pending_events()
             records, result = to_records(events, envelope.command, result, self._directory.registry)
         except BaseException as error:  # noqa: BLE001 - one aggregate's SystemExit is that aggregate's failure
@@ -218,6 +226,8 @@ class AggregateActor:
             for before in range(len(records) - 1, 0, -1):
                 note(version - before, NO_COMMAND)
             note(version, mark)
+            if envelope.context is not None:
+                self._directory.contexts.keep_all(records, envelope.context)
             if self._next_records is None:
                 self._next_records = records
             else:
@@ -249,6 +259,8 @@ class AggregateActor:
                 self._look_first(envelope, looking)
                 return True
         envelope.started = True
+        if self._directory.observed is not None:
+            observed.take(self._directory.observed, self.stream, envelope)
         self._directory.statistics.repeated += 1
         self._decided(envelope, envelope.earlier.result)
         return True
@@ -284,6 +296,8 @@ class AggregateActor:
             expected = (records[0].aggregate_version or 1) - 1
             if self.instance is not None:
                 self._snapshot = self._directory.snapshots.take_if_due(self.instance, expected)
+            if self._directory.observed is not None:
+                self._directory.journal.observe_contexts(envelope.context for envelope, _ in self._in_flight)
             self._directory.journal.append(Append(tuple(records), expected), self._recorded)
         else:
             self._answer_in_flight()
@@ -375,6 +389,8 @@ class AggregateActor:
         for envelope, _ in decided:
             is_repetition, envelope.earlier = envelope.earlier is not None, None
             envelope.started = False
+            if directory.observed is not None:
+                observed.queue_again(envelope)
             if conflict is None or envelope.survives(
                 conflict,
                 self.last_used,
@@ -430,11 +446,14 @@ class AggregateActor:
         baseline, self._baseline = self._baseline, None
         if contending is not None:
             contending.begin()
+        watched = observed.Load(directory.observed, self.stream, self._mailbox)
         try:
             loaded = await directory.loader.load(self.stream, baseline)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the waiting commands must be answered
+            watched.end(0, error)
             self._cannot_load(as_error(error, f"loading {self.stream}"))
             return
+        watched.end(loaded.instance.version - loaded.restored, None)
         self.instance, self._memory, self._load_failure = loaded.instance, loaded.memory, None
         self._loading -= 1
         for envelope in self._mailbox or ():

@@ -7,6 +7,7 @@ from typing import Any
 
 from uno_actors.actors.dead_messages import DeadMessages
 from uno_actors.actors.dispatcher import Dispatcher
+from uno_actors.aggregates import observed as observing
 from uno_actors.aggregates.actor import AggregateActor
 from uno_actors.aggregates.envelope import CommandEnvelope, Failed
 from uno_actors.aggregates.journal import Journal
@@ -17,7 +18,9 @@ from uno_actors.aggregates.turns import Turns
 from uno_actors.clock import Deadlines, Timer
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import AskTimeout, CommandRejected, OutcomeUnknown, UnoError, describe
+from uno_actors.event_contexts import EventContexts
 from uno_actors.logs import get_logger
+from uno_actors.observing import Observation
 from uno_actors.settings import Settings
 from uno_actors.store.codec import StreamId
 from uno_actors.store.logs import log_of_position, log_of_stream
@@ -41,6 +44,8 @@ class Aggregates:
         settings: The options, with the clock.
         start: Starts a coroutine as a task of the system.
         dead: Keeps commands that were told and failed.
+        contexts: Where to keep the contexts of commands for the handlers of their events.
+        observed: Its observers, if there are any.
     """
 
     def __init__(
@@ -53,8 +58,12 @@ class Aggregates:
         *,
         start: Callable[[Coroutine[Any, Any, None]], object],
         dead: DeadMessages,
+        contexts: EventContexts | None = None,
+        observed: Observation | None = None,
     ) -> None:
+        self.contexts = EventContexts() if contexts is None else contexts
         self.journal = journal
+        self.observed = observed
         self.dispatcher = dispatcher
         self.statistics = AggregateStatistics()
         self.start = start
@@ -94,6 +103,8 @@ class Aggregates:
 
     def deliver(self, stream: StreamId, envelope: CommandEnvelope, timeout: float) -> None:
         """Pass a command to the one actor of its aggregate, activating it if necessary."""
+        if self.observed is not None:
+            observing.arrive(self.observed, stream, envelope)
         if self._closed is not None:  # an abandoned task sent it
             self._refuse(stream, envelope, self._closed)
             return
@@ -124,6 +135,8 @@ class Aggregates:
 
     def _refuse(self, stream: StreamId, envelope: CommandEnvelope, reason: UnoError) -> None:
         self.statistics.failed += 1
+        if self.observed is not None:
+            observing.answer(self.observed, stream, envelope, Failed(reason))
         if not envelope.answer(Failed(reason)):
             self._dead.add(str(stream), envelope.command, str(reason))
 
@@ -137,6 +150,8 @@ class Aggregates:
             self._count(result)
             if envelope.future is None:  # it was told
                 self._dead.add(repr(actor), envelope.command, describe(result.error))
+        if self.observed is not None:
+            observing.answer(self.observed, actor.stream, envelope, result)
         envelope.answer(result)
 
     def _count(self, failed: Failed) -> None:
@@ -163,15 +178,18 @@ class Aggregates:
             return
         actor, started = envelope.receiver, envelope.started
         command = type(envelope.command).__name__
+        error: UnoError
         if envelope.conflicts and not started:
             self.statistics.failed += 1
-            envelope.future.set_exception(envelope.gave_up(self.clock.monotonic()))
+            error = envelope.gave_up(self.clock.monotonic())
         else:
             doing = actor.doing + (
                 "; the command was handled and its events wait to be recorded" if started else ""
             )
             error = AskTimeout(repr(actor), command, seconds, started=started, doing=doing)
-            envelope.future.set_exception(error)
+        if self.observed is not None:
+            observing.time_out(self.observed, actor.stream, envelope, error, started=started)
+        envelope.future.set_exception(error)
         if not started:
             envelope.withdrawn = True
             self._unanswered -= 1  # nothing will answer it

@@ -1,6 +1,7 @@
 """A command on its way to its aggregate, and the reply that its sender waits for."""
 
 import math
+from contextvars import Context
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
@@ -57,6 +58,8 @@ class CommandReply(Future[R]):
 class Receiver(Protocol):
     """The actor of the aggregate that a command was delivered to."""
 
+    stream: StreamId
+
     @property
     def doing(self) -> str:
         """What it does, for an asker whose time is over."""
@@ -86,6 +89,7 @@ class CommandEnvelope:
     Attributes:
         command: The command.
         future: The reply; ``None`` if none waits, or once it is answered.
+        context: The context variables of its sender; ``None`` if none were bound.
         receiver: The actor that it was delivered to, if there is a reply.
         started: Whether its aggregate has decided, or an earlier result was found.
         withdrawn: Whether it has timed out before that: it is not handled any more.
@@ -100,19 +104,26 @@ class CommandEnvelope:
         since: Position of the log after which it may have been recorded.
         store: The store whose position ``since`` is; ``None`` for that of the system.
         after: Version of the stream after which it may have been recorded; ``None`` if that is not known yet.
+        sent: When it was sent from here, and 0 if it was not or its sender has an answer; only if it is observed.
+        arrived: When it came to the mailbox; only if it is observed.
+        queued: When it was last put into the mailbox; only if it is observed.
     """
 
     __slots__ = (
         "after",
         "alone",
+        "arrived",
         "command",
         "conflict",
         "conflicts",
+        "context",
         "earlier",
         "first_conflict",
         "future",
         "looks_back",
+        "queued",
         "receiver",
+        "sent",
         "since",
         "started",
         "store",
@@ -127,10 +138,19 @@ class CommandEnvelope:
     since: int
     store: object
     after: int | None
+    sent: float
+    arrived: float
+    queued: float
 
-    def __init__(self, command: Command[Any], future: CommandReply[Any] | None) -> None:
+    def __init__(
+        self,
+        command: Command[Any],
+        future: CommandReply[Any] | None,
+        context: Context | None = None,
+    ) -> None:
         self.command = command
         self.future = future
+        self.context = context
         self.started = self.withdrawn = self.alone = self.looks_back = False
         self.conflicts = 0
         self.timer: Timer | None = None

@@ -4,10 +4,13 @@ All requests that arrive while one commit is under way form the next group: the 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextvars import Context
+from time import monotonic
 
 from uno_actors.errors import OutcomeUnknown, UnoError, describe, shown
 from uno_actors.logs import get_logger
+from uno_actors.observing import CommitGroup, Observation
 from uno_actors.store.codec import StreamId
 from uno_actors.store.logs import log_of_position, log_of_stream
 from uno_actors.store.port import EventStore
@@ -23,13 +26,17 @@ def _ignore(appended: Appended) -> None: ...
 class Journal:
     """Commits the appends of all aggregates of a system. Lives on the event loop.
 
+    Args:
+        store: Where events are recorded.
+        observed: The observers of the system, if there are any.
+
     Attributes:
         commits: Groups that were committed.
         events: Events that were recorded.
         on_append: Called with each append that is durable.
     """
 
-    def __init__(self, store: EventStore) -> None:
+    def __init__(self, store: EventStore, observed: Observation | None = None) -> None:
         self.commits = 0
         self.events = 0
         self._ends: dict[int, int] = {}  # by log: what is not reported yet is recorded after it
@@ -37,6 +44,8 @@ class Journal:
         self._store = store
         self._waiting: list[tuple[Append, Callable[[AppendOutcome], None]]] = []
         self._task: asyncio.Task[None] | None = None
+        self._observed = observed
+        self._contexts: list[Context] = []  # of the commands whose events wait, if they are observed
         self._log = get_logger(actor="journal")
 
     def position(self, stream: StreamId) -> int:
@@ -49,10 +58,15 @@ class Journal:
         if self._task is None:
             self._task = begin(asyncio.get_running_loop(), self._commit_all(), name="journal")
 
+    def observe_contexts(self, contexts: Iterable[Context | None]) -> None:
+        """Note the contexts of the commands whose events the next request has."""
+        self._contexts += [context for context in contexts if context is not None]
+
     async def _commit_all(self) -> None:
         while self._waiting:
             group, self._waiting = self._waiting, []
-            outcomes = await self._commit([request for request, _ in group])
+            requests = [request for request, _ in group]
+            outcomes = await (self._commit if self._observed is None else self._observe)(requests)
             self.commits += 1
             ends: dict[int, int] = {}
             for (request, done), outcome in zip(group, outcomes, strict=True):
@@ -71,6 +85,15 @@ class Journal:
                     self._log.error("an aggregate failed at the outcome of its append", exc_info=error)
             self._ends |= ends
         self._task = None
+
+    async def _observe(self, requests: list[Append]) -> list[AppendOutcome]:
+        assert self._observed is not None
+        contexts, self._contexts = self._contexts, []
+        group, began = CommitGroup(requests, contexts), monotonic()
+        self._observed.append_begun(group)
+        outcomes = await self._commit(requests)
+        self._observed.append_ended(group, outcomes, monotonic() - began)
+        return outcomes
 
     async def _commit(self, requests: list[Append]) -> list[AppendOutcome]:
         try:

@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol, TypeVar
 
+from uno_actors.actors.ask import context_of_sender
 from uno_actors.actors.future import Future
 from uno_actors.aggregates.envelope import CommandEnvelope, CommandReply
 from uno_actors.causality import Cause, current_cause, new_id
@@ -89,8 +90,9 @@ class AggregateRef:
             command = _with_valid_ids(command)
         cause = current_cause()
         if cause is None and since is None:
-            return CommandEnvelope(command, future)
-        envelope = CommandEnvelope(command if cause is None else _caused(command, cause), future)
+            return CommandEnvelope(command, future, context_of_sender())
+        caused = command if cause is None else _caused(command, cause)
+        envelope = CommandEnvelope(caused, future, context_of_sender())
         if since is not None:
             if type(since) is not int or since < 0:
                 raise ValueError(f"since must be a position of the log, or 0; found {since}")

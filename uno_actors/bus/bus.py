@@ -9,11 +9,15 @@ import inspect
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from time import monotonic
 from typing import Any, Protocol, TypeVar, cast, overload
 
+from uno_actors.actors.ask import copied_context
+from uno_actors.actors.carrier import run_in
 from uno_actors.actors.dispatcher import MAX_DEPTH, Dispatcher, outcome_of
 from uno_actors.bus.concurrent_runs import ConcurrentRuns
 from uno_actors.bus.subscription import BusSubscription, Kind, SubscriptionTable, selection, spec_for
@@ -27,9 +31,10 @@ from uno_actors.errors import InvalidHandler, as_error
 from uno_actors.handlers.failures import error_text
 from uno_actors.handlers.routes import Routes
 from uno_actors.handlers.services import SystemServices
-from uno_actors.handlers.spec import EventHandler, EventPriority, HandlerContext, HandlerSpec
+from uno_actors.handlers.spec import BoundHandler, EventHandler, EventPriority, HandlerContext, HandlerSpec
 from uno_actors.handlers.subscribe import HandlerRegistry, gather
 from uno_actors.logs import get_logger, program_logger
+from uno_actors.observing import Observation
 
 T = TypeVar("T")
 E = TypeVar("E", bound=DomainEvent)
@@ -136,6 +141,7 @@ class EventBus:
         self._published = 0
         self._handled = 0
         self._failed = 0
+        self._observed: Observation | None = getattr(system, "_observed", None)
         self._log = get_logger(bus=name)
         self._program_log = program_logger(bus=name)
 
@@ -293,6 +299,10 @@ class EventBus:
         if not tiers:
             return
         event = with_cause(event)
+        observed = self._observed
+        if observed is not None:
+            event = correlated(event, observed)
+            copied_context().run(observed.bus_published, self.name, event, sum(map(len, tiers)))
         # Of several handlers each receives a copy, unless nothing in the event can change.
         copied = (len(tiers) > 1 or len(tiers[0]) > 1) and not is_exact(event)
         begun = 0
@@ -374,12 +384,13 @@ class EventBus:
             mine = unshared(event) if copied else event
             given = mine if subscription.spec.batch is None else [mine]
             arguments = (given,) if context is None else (given, context)
-            if handler.is_async:
+            if self._observed is not None:
+                name = subscription.spec.name
+                await run_in(copy_context(), self._observe(self._observed, name, handler, event, arguments))
+            elif handler.is_async:
                 await handler.function(*arguments)
             else:
-                result = await self._on_worker(handler.function, *arguments)
-                if result is not None and inspect.isawaitable(result):  # a coroutine, or an ask's future
-                    await result
+                await self._call_plain(handler, arguments)
         except asyncio.CancelledError as error:
             errors.append(as_error(error, f"handler {subscription.spec.name}"))
             self._fail(subscription, event, error)
@@ -392,6 +403,29 @@ class EventBus:
             self._fail(subscription, event, error)
         else:
             self._handled += 1
+
+    async def _call_plain(self, handler: BoundHandler, arguments: tuple[Any, ...]) -> None:
+        result = await self._on_worker(handler.function, *arguments)
+        if result is not None and inspect.isawaitable(result):  # a coroutine, or an ask's future
+            await result
+
+    async def _observe(
+        self,
+        observed: Observation,
+        name: str,
+        handler: BoundHandler,
+        event: DomainEvent,
+        arguments: tuple[Any, ...],
+    ) -> None:
+        """Call a handler of this name, and tell the observers."""
+        observed.bus_handler_called(self.name, name, event)
+        began = monotonic()
+        try:
+            await (handler.function(*arguments) if handler.is_async else self._call_plain(handler, arguments))
+        except BaseException as error:
+            observed.bus_handler_returned(self.name, name, event, monotonic() - began, error)
+            raise
+        observed.bus_handler_returned(self.name, name, event, monotonic() - began, None)
 
     def _context(self, subscription: BusSubscription, event: DomainEvent, position: int) -> HandlerContext:
         name = subscription.spec.name
@@ -437,6 +471,14 @@ def with_cause(event: E) -> E:
         return event
     correlation_id, causation_id = cause.fill(event.correlation_id, event.causation_id)
     return event.stamped(correlation_id=correlation_id, causation_id=causation_id)
+
+
+def correlated(event: E, observed: Observation) -> E:
+    """``event``, with a correlation id from an observer if it has none."""
+    if event.correlation_id is not None:
+        return event
+    correlation_id = observed.correlation_id()
+    return event if correlation_id is None else event.stamped(correlation_id=correlation_id)
 
 
 class _NoSystem:

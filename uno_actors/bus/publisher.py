@@ -3,11 +3,16 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass
+from time import monotonic
 
-from uno_actors.bus.bus import EventBus, with_cause
+from uno_actors.actors.ask import context_of_sender, copied_context
+from uno_actors.bus.bus import EventBus, correlated, with_cause
 from uno_actors.domain.events import DomainEvent
+from uno_actors.event_contexts import EventContexts
 from uno_actors.handlers.subscribe import handler_registry
+from uno_actors.observing import Observation
 from uno_actors.store.opening import open_store
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import RecordedEvent
@@ -24,11 +29,22 @@ class EventPublisher:
     Args:
         store: Records the events.
         bus: Delivers the events after recording; ``None`` if readers of the store deliver them.
+        contexts: Where to keep the context of the caller, for the handlers of a system.
+        observed: The observers of that system, if there are any.
     """
 
-    def __init__(self, store: EventStore, bus: EventBus | None = None) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        bus: EventBus | None = None,
+        *,
+        contexts: EventContexts | None = None,
+        observed: Observation | None = None,
+    ) -> None:
         self._store = store
         self._bus = bus
+        self._contexts = contexts
+        self._observed = observed
 
     async def publish(self, *events: DomainEvent) -> list[RecordedEvent]:
         """Record ``events`` atomically, all or none, and return them as recorded.
@@ -44,11 +60,35 @@ class EventPublisher:
             EventNotSerializable, InvalidAggregateId, ConcurrencyConflict: An event cannot be recorded.
             StoreFull, StoreUnavailable, OutcomeUnknown: The store failed; see each class.
         """
-        recorded = await self._store.append(*map(with_cause, events))
+        caused = [with_cause(event) for event in events]
+        if self._observed is not None:
+            recorded = await self._observe(self._observed, caused)
+        else:
+            context = context_of_sender()
+            if context is not None:
+                self._keep(caused, context)
+            recorded = await self._store.append(*caused)
         if self._bus is not None:
             for position, event in recorded:
                 await self._bus._deliver(event, position, [])
         return recorded
+
+    async def _observe(self, observed: Observation, events: list[DomainEvent]) -> list[RecordedEvent]:
+        context, began = copied_context(), monotonic()
+        context.run(observed.publish_begun, events)
+        events = [context.run(correlated, event, observed) for event in events]
+        self._keep(events, context)
+        try:
+            recorded = await self._store.append(*events)
+        except BaseException as error:
+            context.run(observed.publish_ended, events, monotonic() - began, error)
+            raise
+        context.run(observed.publish_ended, events, monotonic() - began, None)
+        return recorded
+
+    def _keep(self, events: list[DomainEvent], context: Context) -> None:
+        if self._contexts is not None:
+            self._contexts.keep_all(events, context)
 
     def __repr__(self) -> str:
         return f"EventPublisher({self._store!r}, {self._bus!r})"

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from uno_actors.actors.dead_messages import DeadMessages
+from uno_actors.aggregates import observed as observing
 from uno_actors.aggregates.directory import Aggregates
 from uno_actors.aggregates.envelope import CommandEnvelope
 from uno_actors.clock import Clock
@@ -205,6 +206,8 @@ class Node:
         envelope = CommandEnvelope(command, reply)
         if request.since is not None:
             envelope.look_back(request.since)
+        if self._aggregates.observed is not None:
+            observing.serve(self._aggregates.observed, stream, envelope, request.sender, request.trace)
         self._aggregates.deliver(stream, envelope, max(0.0, request.seconds))
 
     # --- leaving ---

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uno_actors.actors.dead_messages import DeadMessages
+from uno_actors.aggregates import observed as observing
 from uno_actors.aggregates.directory import Aggregates
 from uno_actors.aggregates.envelope import CommandEnvelope, Failed
 from uno_actors.clock import Clock
@@ -93,6 +94,7 @@ class Outgoing:
         self._link = link
         self._announcement = announcement
         self._aggregates = aggregates
+        self._observed = aggregates.observed
         self._known_position = known_position
         self._dead = dead
         self._clock = clock
@@ -178,6 +180,9 @@ class Outgoing:
             return
         peer = self.peers[owner.name]
         peer.sent += 1
+        trace: dict[str, str] | None = None
+        if self._observed is not None:
+            trace = observing.hop(self._observed, hop.stream, hop.envelope, owner.name)
         body = command_request(
             hop.stream,
             hop.envelope.command,
@@ -186,6 +191,7 @@ class Outgoing:
             since=hop.since if hop.envelope.looks_back else None,
             told=hop.told,
             sender=self._name,
+            trace=trace,
         )
         patience = left + GRACE
         if self._aggregates.remember_commands:  # a slow owner may be asked twice, and more and more seldom
@@ -229,11 +235,13 @@ class Outgoing:
     def _answered(
         self, hop: Hop, owner: Member, peer: Peer, sent: float, answer: bytes | LinkFailure
     ) -> None:
+        seconds = self._clock.monotonic() - sent
         if isinstance(answer, LinkFailure):
+            self._observe_return(hop, owner, seconds, answer.reason)
             self._failed(hop, owner, peer, answer)
             return
         peer.answers += 1
-        peer.seconds += self._clock.monotonic() - sent
+        peer.seconds += seconds
         command = hop.envelope.command
         try:
             found = unpack_answer(answer, command, owner.name)
@@ -242,13 +250,24 @@ class Outgoing:
             kind = type(command).__name__
             found = RaisedThere(ReplyNotSent(kind, command.command_id, "unknown", owner.name, reason))
         if isinstance(found, RaisedThere):
+            self._observe_return(hop, owner, seconds, found.error)
             self._finish(hop, Failed(self._of_node(found.error, hop, owner)))
         elif isinstance(found, NotServedHere):
+            self._observe_return(hop, owner, seconds, found.reason)
             hop.refused[owner.id] = f"node {owner.name} says that {found.reason}"
             peer.sent_again += 1
             self._send(hop)
         else:
+            self._observe_return(hop, owner, seconds, None)
             self._finish(hop, found)
+
+    def _observe_return(
+        self, hop: Hop, owner: Member, seconds: float, error: BaseException | str | None
+    ) -> None:
+        if self._observed is not None:
+            observing.hop_back(
+                self._observed, hop.stream, hop.envelope, owner.name, seconds=seconds, error=error
+            )
 
     def _of_node(self, error: Exception, hop: Hop, owner: Member) -> Exception:
         """``error`` with the node that it comes from, where that matters to the caller."""
@@ -315,6 +334,9 @@ class Outgoing:
         self._end(hop.stream, hop.envelope, result)
 
     def _end(self, stream: StreamId, envelope: CommandEnvelope, result: Any) -> None:
+        if self._observed is not None:
+            error = result.error if isinstance(result, Failed) else None
+            observing.end(self._observed, stream, envelope, error)
         if envelope.future is None:
             if isinstance(result, Failed):  # it was told
                 self._dead.add(str(stream), envelope.command, describe(result.error))

@@ -109,6 +109,7 @@ def command_request(
     since: int | None,
     told: bool,
     sender: str,
+    trace: dict[str, str] | None = None,
 ) -> bytes:
     """The bytes of a `Request`; see there for the arguments."""
     kind = type(command)
@@ -131,7 +132,7 @@ def command_request(
             told,
             1,
             sender,
-            {},
+            trace or {},
         )
     )
 

@@ -25,6 +25,7 @@ from uno_actors.handlers.strategy import EventFailed, HandlesProgress, InOrder, 
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.handlers.view_building import ViewBuilding
 from uno_actors.logs import get_logger
+from uno_actors.observing import Observation
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import DeadLetter, ViewChange
 
@@ -53,8 +54,11 @@ class HandlerActor(Actor):
         dispatcher: Dispatcher,
         router: HandlesProgress,
         system: SystemServices,
+        *,
+        observed: Observation | None = None,
     ) -> None:
         super().__init__()
+        self._observed = observed
         self._subscription = subscription
         self._store = store
         self._router = router
@@ -86,7 +90,13 @@ class HandlerActor(Actor):
         subscription = self._subscription
         handler = subscription.spec.instantiate()
         self._calls = HandlerCalls(
-            subscription, handler, self._store, self._dispatcher, self._system, stays=self._is_waited_for
+            subscription,
+            handler,
+            self._store,
+            self._dispatcher,
+            self._system,
+            stays=self._is_waited_for,
+            observed=self._observed,
         )
         self._strategy = self._strategy_for(handler)
 

@@ -2,9 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import Context
 from inspect import isawaitable
 
+from uno_actors.actors.ask import being_handled
+from uno_actors.actors.carrier import run_in
 from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.causality import Cause, caused_by
 from uno_actors.causality import _current as _current_cause
@@ -14,6 +18,7 @@ from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import BoundHandler, HandlerContext
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.logs import get_logger, program_logger
+from uno_actors.observing import Observation
 from uno_actors.store.port import EventStore
 from uno_actors.tasks import begin
 
@@ -34,6 +39,7 @@ class HandlerCalls:
         dispatcher: Runs plain functions on worker threads.
         system: The services for the handler's context.
         stays: Returns whether to keep waiting for a call on a thread; false once the actor is abandoned.
+        observed: The observers of the system, if there are any.
     """
 
     def __init__(
@@ -45,8 +51,10 @@ class HandlerCalls:
         system: SystemServices,
         *,
         stays: Callable[[], bool],
+        observed: Observation | None = None,
     ) -> None:
         self.handler = handler
+        self._observed = observed
         self._subscription = subscription
         self._timeout = subscription.spec.timeout
         self._takes_lists = subscription.spec.batch is not None and not subscription.spec.keeps_a_view
@@ -102,6 +110,8 @@ class HandlerCalls:
 
     async def run_async(self, batch: Sequence[Delivery]) -> Called:
         """Call a coroutine function once, without a time limit."""
+        if batch[-1].context is not None or self._observed is not None:
+            return await run_in(self._context_of(batch[-1]), self._in_context(batch))
         try:
             given, last = self._given(batch), batch[-1]
             token = _current_cause.set(self._cause(batch))  # like `caused_by`, but twice as fast
@@ -121,14 +131,62 @@ class HandlerCalls:
                 return count, None
             part = batch[count : count + size]
             try:
-                given, last = self._given(part), part[-1]
-                with caused_by(self._cause(part)):
-                    result = self.handler(given, self._context(last))
-                    if result is not None and isawaitable(result):  # a coroutine, or the future of an ask
-                        self._dispatcher.run_coroutine(_wait_for(result))
+                if part[-1].context is None and self._observed is None:
+                    self._call_plain(part)
+                else:
+                    self._context_of(part[-1]).run(self._call_plain_in_context, part)
             except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
                 return count, error
         return len(batch), None
+
+    def _call_plain(self, batch: Sequence[Delivery]) -> None:
+        given, last = self._given(batch), batch[-1]
+        with caused_by(self._cause(batch)):
+            result = self.handler(given, self._context(last))
+            if result is not None and isawaitable(result):  # a coroutine, or the future of an ask
+                self._dispatcher.run_coroutine(_wait_for(result))
+
+    # --- calls in the context of a message ---
+
+    def _context_of(self, delivery: Delivery) -> Context:
+        """The context for a call; a copy, so that handlers do not see what others bind."""
+        context = Context() if delivery.context is None else delivery.context.copy()
+        context.run(being_handled.set, being_handled.get())  # the message of this actor
+        return context
+
+    async def _in_context(self, batch: Sequence[Delivery]) -> Called:
+        """As `run_async`, with the observers told, in the context of the call."""
+        try:
+            given, last = self._given(batch), batch[-1]
+            _current_cause.set(self._cause(batch))
+            if self._observed is None:
+                await self.handler(given, self._context(last))
+            else:
+                with self._told(self._observed, batch):
+                    await self.handler(given, self._context(last))
+        except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
+            return 0, error
+        return len(batch), None
+
+    def _call_plain_in_context(self, batch: Sequence[Delivery]) -> None:
+        if self._observed is None:
+            self._call_plain(batch)
+        else:
+            with self._told(self._observed, batch):
+                self._call_plain(batch)
+
+    @contextmanager
+    def _told(self, observed: Observation, batch: Sequence[Delivery]) -> Iterator[None]:
+        """Tell the observers of the call that is made inside the block."""
+        name = self._subscription.name
+        observed.handler_called(name, batch, self._subscription.failures.attempt(batch[-1].position))
+        began = time.monotonic()
+        try:
+            yield
+        except BaseException as error:
+            observed.handler_returned(name, batch, time.monotonic() - began, error)
+            raise
+        observed.handler_returned(name, batch, time.monotonic() - began, None)
 
     def _too_late(self, batch: Sequence[Delivery], cause: BaseException | None) -> HandlerTimeout:
         first, last = batch[0], batch[-1]

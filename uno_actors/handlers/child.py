@@ -12,6 +12,7 @@ from uno_actors.errors import LeaseLost
 from uno_actors.handlers.failures import FailedEvent, HandlerFailure, error_text
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.logs import get_logger
+from uno_actors.observing import Observation
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import DeadLetter
 from uno_actors.supervision.child import CellChild, ChildFailed, ChildSignal, TreeNode
@@ -23,6 +24,8 @@ SET_ASIDE_AGAIN = 0.1
 
 class HandlerCells(Protocol):
     """The part of the system that the child handle of a handler needs."""
+
+    observed: Observation | None
 
     def handler_cell(
         self, subscription: Subscription, on_failed: Callable[[HandlerFailure], None]
@@ -166,6 +169,8 @@ class HandlerChild(CellChild):
             await self._store.save_progress({progress.checkpoint: beyond}, [letter], views)
         subscription.leave(position)
         subscription.dead_letters += 1
+        if self._host.observed is not None:
+            self._host.observed.dead_letter(subscription.name, letter)
         self._log.error(
             "event set aside",
             event_type=letter.event_type,

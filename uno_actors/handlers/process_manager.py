@@ -16,12 +16,14 @@ effect.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin, overload
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
+from uno_actors.aggregates.ref import AggregateRef
 from uno_actors.annotations import is_subclass
 from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id, command_method, handles
 from uno_actors.domain.commands import Command
@@ -35,7 +37,9 @@ from uno_actors.errors import (
     ReplyNotRecorded,
     describe,
 )
+from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import EventHandler, HandlerContext, HandlerSpec
+from uno_actors.observing import Observation
 from uno_actors.store.codec import Record
 
 C = TypeVar("C", bound=Command[Any])
@@ -266,27 +270,53 @@ class _Feed(EventHandler[DomainEvent]):
         process_id = self._manager.process_id(event)
         if process_id is None or isinstance(event, Reacted):  # reacting to a reaction would never end
             return
+        observed: Observation | None = getattr(context.system, "_observed", None)
         process = context.system.aggregate(self._manager, process_id)
         waiting: deque[tuple[str, object]] = deque([(event.event_id, event)])
         has_sent = False
         while waiting:
             to, message = waiting.popleft()
-            reaction: list[Outgoing] = await process.ask(React(to=to, message=message))
-            has_sent = has_sent or bool(reaction)
-            for step, outgoing in enumerate(reaction):
-                command_id = f"{to}.{step}"
-                if await process.ask(HasReacted(to=command_id)):  # the first attempt was refused
-                    waiting.append((command_id, None))
-                    continue
-                aggregate, command = self._manager.command_of(outgoing, command_id)
-                try:
-                    await context.system.aggregate(aggregate, outgoing.aggregate_id).ask(command)
-                except CommandRejected as rejection:
-                    waiting.append((command_id, Refusal(command, str(rejection))))
-                except (ReplyNotRecorded, CommandIdReused):
-                    pass  # it took effect before; the id is ours, so only the command class changed
+            if observed is None:
+                sent, refused = await self._step(process, to, message, context.system)
+            else:
+                sent, refused = await self._observe(observed, process, to, message, context.system)
+            has_sent = has_sent or bool(sent)
+            waiting += refused
         if has_sent:
             await process.ask(AllSent(to=event.event_id))
+
+    async def _step(
+        self, process: AggregateRef, to: str, message: object, system: SystemServices
+    ) -> tuple[int, list[tuple[str, object]]]:
+        """Let the process react to ``message``; send the commands, return their number and the refusals that follow."""
+        refused: list[tuple[str, object]] = []
+        reaction: list[Outgoing] = await process.ask(React(to=to, message=message))
+        for step, outgoing in enumerate(reaction):
+            command_id = f"{to}.{step}"
+            if await process.ask(HasReacted(to=command_id)):  # the first attempt was refused
+                refused.append((command_id, None))
+                continue
+            aggregate, command = self._manager.command_of(outgoing, command_id)
+            try:
+                await system.aggregate(aggregate, outgoing.aggregate_id).ask(command)
+            except CommandRejected as rejection:
+                refused.append((command_id, Refusal(command, str(rejection))))
+            except (ReplyNotRecorded, CommandIdReused):
+                pass  # it took effect before; the id is ours, so only the command class changed
+        return len(reaction), refused
+
+    async def _observe(
+        self, observed: Observation, process: AggregateRef, to: str, message: object, system: SystemServices
+    ) -> tuple[int, list[tuple[str, object]]]:
+        names, began = (self._manager.__name__, process.stream.aggregate_id), monotonic()
+        observed.process_step_begun(*names, message)
+        try:
+            sent, refused = await self._step(process, to, message, system)
+        except BaseException as error:
+            observed.process_step_ended(*names, 0, monotonic() - began, error)
+            raise
+        observed.process_step_ended(*names, sent, monotonic() - began, None)
+        return sent, refused
 
 
 def reactions_of(process: type[ProcessManager]) -> Mapping[type, str]:

@@ -9,15 +9,18 @@ import asyncio
 from collections import deque
 from collections.abc import Collection, Iterable
 from contextlib import AsyncExitStack
+from contextvars import Context
 
 from typing_extensions import override
 
 from uno_actors.actors.actor import Actor
 from uno_actors.clock import Clock, Timer
 from uno_actors.errors import LeaseLost
+from uno_actors.event_contexts import EventContexts
 from uno_actors.handlers.routes import TIERS, Routes, Tiers
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.logs import get_logger
+from uno_actors.observing import Observation
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import PAGE
 from uno_actors.topics import TopicTrie
@@ -47,6 +50,8 @@ class RouterActor(Actor):
         position: The router starts after this position. Handlers with an earlier checkpoint catch up by themselves.
         clock: Times turns and writes of checkpoints.
         turn: Seconds; see `TURN`.
+        contexts: Of the messages that cause events.
+        observed: The observers of the system, if there are any.
     """
 
     def __init__(
@@ -56,6 +61,9 @@ class RouterActor(Actor):
         position: int,
         clock: Clock,
         turn: float = TURN,
+        *,
+        contexts: EventContexts | None = None,
+        observed: Observation | None = None,
     ) -> None:
         super().__init__()
         self.position = position
@@ -63,6 +71,8 @@ class RouterActor(Actor):
         self._store = store
         self._clock = clock
         self._turn = turn
+        self._contexts = EventContexts() if contexts is None else contexts
+        self._observed = observed
         self._log = get_logger(actor="router")
         self._by_topic: TopicTrie[Subscription] = TopicTrie()
         self._by_type: dict[tuple[str, str | None], list[Subscription]] = {}
@@ -105,6 +115,7 @@ class RouterActor(Actor):
         self._routes.clear()
 
     def _enter(self, subscription: Subscription) -> None:
+        self._contexts.is_wanted = True
         self._has_partitions = self._has_partitions or subscription.partition is not None
         if subscription.spec.topic_pattern is not None:
             self._by_topic.add(subscription.spec.topic_pattern, subscription)
@@ -141,6 +152,10 @@ class RouterActor(Actor):
             for stored in page:
                 delivery = Delivery(stored)
                 delivery.tiers = self._match(delivery)
+                if self._contexts:
+                    delivery.context = self._contexts.take(delivery.record.event_id)
+                if self._observed is not None:
+                    self._observe(self._observed, delivery)
                 self.position = stored.position
                 self._count += 1
                 self._dispatch(delivery)
@@ -148,6 +163,10 @@ class RouterActor(Actor):
             self._advance()
             await asyncio.sleep(0)  # handlers that never await must not block the event loop
         self._starved = True
+
+    def _observe(self, observed: Observation, delivery: Delivery) -> None:
+        context = delivery.context or Context()
+        context.run(observed.event_routed, delivery, sum(map(len, delivery.tiers)))
 
     def cancel_timers(self) -> None:
         """Cancel the timers for turns and checkpoints."""

@@ -10,6 +10,7 @@ and still has the lease, until the event that it is handling is done and its che
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,12 +40,16 @@ class Delivery:
     """One recorded event on its way to handlers, decoded when the first of them wants it.
 
     A mutable event is decoded for each handler, so no handler sees changes that another made.
+
+    Attributes:
+        context: The context of the message that caused it; ``None`` if it is read by a handler that catches up.
     """
 
-    __slots__ = ("_event", "position", "record", "since", "tier", "tiers", "waiting")
+    __slots__ = ("_event", "context", "position", "record", "since", "tier", "tiers", "waiting")
 
     def __init__(self, stored: StoredRecord) -> None:
         self.position, self.record = stored
+        self.context: Context | None = None
         self.tiers: Sequence[Sequence[Subscription]] = ()
         self.tier = 0
         self.since = 0.0  # when it came to the present tier

@@ -18,6 +18,7 @@ from uno_actors.backoff import chance
 from uno_actors.clock import Clock
 from uno_actors.errors import InvalidSupervisor, SupervisorGaveUp, UnknownChild, describe
 from uno_actors.logs import get_logger
+from uno_actors.observing import Observation
 from uno_actors.supervision.child import (
     ChildEnded,
     ChildFailed,
@@ -42,9 +43,20 @@ from uno_actors.supervision.spec import ChildSpec, Supervisor
 BY_ITSELF: BaseException = RuntimeError("it has ended by itself")
 """Stands for the error of a child that has exited without one."""
 
+DECISIONS: dict[type[Decision], str] = {
+    RestartGroup: "restart",
+    Resume: "resume",
+    Terminate: "stop",
+    ShutDown: "stop",
+    GiveUp: "give up",
+}
+"""What observers know the decisions as."""
+
 
 class SupervisorHost(Protocol):
     """What supervisors need from the system in which they live."""
+
+    observed: Observation | None
 
     @property
     def clock(self) -> Clock:
@@ -222,6 +234,8 @@ class SupervisorActor(Actor):
         state, error = self._state, BY_ITSELF
         if self._state[name].status == "restarting" and not isinstance(message, StartFailed):
             state = state.started(name, now)  # the expected incarnation has sent a signal, so it has started
+            if self._host.observed is not None:
+                self._host.observed.child_restarted(self.rules.name, name, message.child.kind)
         decision: Decision
         match message:
             case ChildStarted():
@@ -240,6 +254,9 @@ class SupervisorActor(Actor):
         self._carry_out(decision, message.child, error)
 
     def _carry_out(self, decision: Decision, child: ChildHandle, error: BaseException) -> None:
+        if self._host.observed is not None:
+            known_as = DECISIONS[type(decision)]
+            self._host.observed.child_failed(self.rules.name, child.name, child.kind, error, known_as)
         match decision:
             case Resume():
                 self._log.warning("child failed and continues", child=child.name, error=describe(error))
@@ -280,6 +297,8 @@ class SupervisorActor(Actor):
 
     async def _give_up(self, child: ChildHandle, reason: str, error: BaseException) -> None:
         self._log.critical("supervisor gave up", child=child.name, reason=reason, error=describe(error))
+        if self._host.observed is not None:
+            self._host.observed.supervisor_gave_up(self.rules.name, child.name, reason, error)
         await self._end_or_abandon(self.rest_children())
         if not self.is_running:  # otherwise its parent has restarted it in the meantime, for another reason
             self._gave_up(SupervisorGaveUp(self.rules.name, child.name, reason, error))

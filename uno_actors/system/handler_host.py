@@ -15,6 +15,7 @@ from uno_actors.backoff import Backoff
 from uno_actors.clock import Timer
 from uno_actors.cluster.announcement import Announcement
 from uno_actors.errors import InvalidHandler, WaitsForItself
+from uno_actors.event_contexts import EventContexts
 from uno_actors.handlers.actor import HandlerActor, Work
 from uno_actors.handlers.child import HandlerChild
 from uno_actors.handlers.control import HandlerControl, HandlerInfo, grouped, position_of
@@ -29,6 +30,7 @@ from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscription import HandlerStatistics, Subscription
 from uno_actors.logs import get_logger
+from uno_actors.observing import Observation
 from uno_actors.settings import Settings
 from uno_actors.store.logs import log_of_position
 from uno_actors.store.port import EventStore
@@ -53,6 +55,8 @@ class HandlerHost:
         system: The system that handlers see in their contexts.
         start_task: Runs a coroutine as a task and keeps a reference to it.
         announcement: Of the system; ``None`` if its store keeps no members.
+        contexts: Of the messages that cause events.
+        observed: The observers of the system, if there are any.
     """
 
     def __init__(
@@ -64,7 +68,11 @@ class HandlerHost:
         start_task: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         *,
         announcement: Announcement | None,
+        contexts: EventContexts,
+        observed: Observation | None,
     ) -> None:
+        self.observed = observed
+        self._contexts = contexts
         self.subscriptions: list[Subscription] = []
         self.router: RouterActor
         self.router_cell: ActorCell
@@ -119,7 +127,15 @@ class HandlerHost:
                 subscription.stand_by()
         self._leases.announce()
         await self._record_begin(self.subscriptions, checkpoints)
-        self.router = RouterActor(store, self.subscriptions, end, self._clock, TURN)
+        self.router = RouterActor(
+            store,
+            self.subscriptions,
+            end,
+            self._clock,
+            TURN,
+            contexts=self._contexts,
+            observed=self.observed,
+        )
         self.router_cell = ActorCell(
             self.router, self._dispatcher, factory=lambda: self.router, on_failed=self._router_failed
         )
@@ -239,7 +255,14 @@ class HandlerHost:
         """See `uno_actors.handlers.child.HandlerCells`."""
 
         def instance() -> HandlerActor:
-            return HandlerActor(subscription, self._store, self._dispatcher, self.router, self._system)
+            return HandlerActor(
+                subscription,
+                self._store,
+                self._dispatcher,
+                self.router,
+                self._system,
+                observed=self.observed,
+            )
 
         def failed(failure: Failure) -> None:
             actor = cell.actor

@@ -25,9 +25,11 @@ from uno_actors.errors import (
     SupervisorGaveUp,
     SystemNotRunning,
 )
+from uno_actors.event_contexts import EventContexts
 from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.logs import get_logger
+from uno_actors.observing import Observation
 from uno_actors.settings import Settings
 from uno_actors.store.codec import StreamId
 from uno_actors.store.port import EventStore
@@ -60,6 +62,8 @@ class Runtime:
         settings: The system's options.
         give_up: Called with the error when a top-level supervisor gives up.
         cluster: Its options as a node of a cluster; ``None`` if it is none.
+        contexts: Of the messages that cause events.
+        observed: Its observers, if there are any.
 
     Attributes:
         announcement: Of this system among those that work on its store; ``None`` if it has none.
@@ -77,6 +81,8 @@ class Runtime:
         give_up: Callable[[SupervisorGaveUp], None],
         *,
         cluster: Cluster | None,
+        contexts: EventContexts,
+        observed: Observation | None,
     ) -> None:
         self.dispatcher = Dispatcher(asyncio.get_running_loop())
         watchdog.watch(self.dispatcher)
@@ -89,7 +95,14 @@ class Runtime:
         self.actors = ActorHost(settings, self.dispatcher, self.dead_messages)
         self.announcement = announcement_of(settings, cluster or Cluster(), store, self.start_task)
         self.handlers = HandlerHost(
-            settings, store, self.dispatcher, system, self.start_task, announcement=self.announcement
+            settings,
+            store,
+            self.dispatcher,
+            system,
+            self.start_task,
+            announcement=self.announcement,
+            contexts=contexts,
+            observed=observed,
         )
         self.tree = SupervisionTree(
             settings.name,
@@ -98,8 +111,9 @@ class Runtime:
             self.handlers,
             start_task=self.start_task,
             give_up=give_up,
+            observed=observed,
         )
-        self.journal = Journal(store)
+        self.journal = Journal(store, observed)
         self.aggregates = Aggregates(
             types,
             store,
@@ -108,6 +122,8 @@ class Runtime:
             settings,
             start=self.start_task,
             dead=self.dead_messages,
+            contexts=contexts,
+            observed=observed,
         )
         self.deliver: Callable[[StreamId, CommandEnvelope, float], None] = self.aggregates.deliver
         self.node: Node | None = None

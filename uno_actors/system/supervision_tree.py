@@ -9,6 +9,7 @@ from uno_actors.errors import InvalidSupervisor, SupervisorGaveUp, UnknownHandle
 from uno_actors.handlers.child import HandlerChild
 from uno_actors.handlers.partitions import named
 from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.observing import Observation
 from uno_actors.supervision.child import ActorChild, ChildFailed, ChildHandle, ChildSignal, TreeNode
 from uno_actors.supervision.nested import SupervisorChild
 from uno_actors.supervision.reload import Difference
@@ -31,6 +32,7 @@ class SupervisionTree:
         handlers: Makes supervised handlers.
         start_task: Runs a coroutine as a task and keeps a reference to it.
         give_up: Called with the error when a top-level supervisor gives up.
+        observed: The observers of the system, if there are any.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class SupervisionTree:
         *,
         start_task: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         give_up: Callable[[SupervisorGaveUp], None],
+        observed: Observation | None,
     ) -> None:
         self.clock = clock
+        self.observed = observed
         self.start_task = start_task
         self._name = name
         self._actors = actors

@@ -20,6 +20,7 @@ from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.actors.future import Future
 from uno_actors.actors.loop_thread import LoopThread, on_other_loop
 from uno_actors.actors.pykka import PykkaActor
+from uno_actors.aggregates import observed as observing
 from uno_actors.aggregates.envelope import CommandEnvelope
 from uno_actors.aggregates.ref import AggregateRef
 from uno_actors.bus.bus import EventBus
@@ -41,6 +42,7 @@ from uno_actors.errors import (
     UnknownAggregateType,
     shown,
 )
+from uno_actors.event_contexts import EventContexts
 from uno_actors.forks import on_fork
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
 from uno_actors.handlers.partitions import partitions_of
@@ -48,6 +50,7 @@ from uno_actors.handlers.projection import published_view
 from uno_actors.handlers.spec import HandlerSpec, Start
 from uno_actors.handlers.view import KeepsView, PublishedView
 from uno_actors.logs import get_logger
+from uno_actors.observing import Observer, observation
 from uno_actors.quantities import check_duration
 from uno_actors.settings import Settings
 from uno_actors.store.codec import StreamId
@@ -121,6 +124,7 @@ class ActorSystem:
         cluster: Makes the system one node of several on its store: commands go to the node that has the aggregate in
             memory. ``True`` for the processes of one machine, a `Cluster` for several machines.
         clock: Clock for all timeouts and delays.
+        observers: Watch what the system does, for traces, metrics and the like; see `uno_actors.observing`.
         event_registry: For a store opened by URL: maps recorded events to classes. Default is the process-wide
             registry. Bounded contexts in one process need separate registries if their events share names.
 
@@ -146,6 +150,7 @@ class ActorSystem:
         stop_timeout: float = 10.0,
         cluster: Cluster | bool | None = None,
         clock: Clock | None = None,
+        observers: Iterable[Observer] = (),
         event_registry: EventRegistry = event_registry,
     ) -> None:
         self._settings = Settings.of(locals())
@@ -165,6 +170,8 @@ class ActorSystem:
             self._serve(aggregate_type)
         self._supervised = assign(handlers, supervisors)
         self._cluster = as_cluster(cluster)
+        self._observed = observation(observers)
+        self._contexts = EventContexts()
         self._state: State = "not started"
         self._forks = _forks.count
         self._stopping: asyncio.Task[None] | None = None
@@ -193,7 +200,7 @@ class ActorSystem:
     def to_config(self) -> str:
         """The text of a configuration file from which `from_config` creates the same system.
 
-        The text omits ``clock`` and ``event_registry``, which a file cannot express.
+        The text omits ``clock``, ``observers`` and ``event_registry``, which a file cannot express.
 
         Raises:
             NotConfigurable: A file cannot name some parts of the system; the error lists all of them.
@@ -232,7 +239,7 @@ class ActorSystem:
         Raises:
             SystemNotRunning: As for `store`.
         """
-        return EventPublisher(self.store)
+        return EventPublisher(self.store, contexts=self._contexts, observed=self._observed)
 
     @property
     def cluster(self) -> ClusterView:
@@ -548,7 +555,14 @@ class ActorSystem:
             if self._store is None:
                 self._store = open_store(self._url or "", self._event_registry)
             self._runtime = Runtime(
-                self, self._store, self._types, self._settings, self._give_up, cluster=self._cluster
+                self,
+                self._store,
+                self._types,
+                self._settings,
+                self._give_up,
+                cluster=self._cluster,
+                contexts=self._contexts,
+                observed=self._observed,
             )
             await self._runtime.start(self._supervised)
             await open_control(self._asked, self.name, self._runtime, cluster=self._cluster, url=self._url)
@@ -666,10 +680,16 @@ class ActorSystem:
         seconds = time_left(self._settings.ask_timeout if timeout is None else timeout)
         if envelope.future is not None:
             envelope.future.seconds = seconds
+        observed = self._observed
+        if observed is not None:
+            observing.send(observed, stream, envelope)
         if runtime.dispatcher.is_current():
             runtime.deliver(stream, envelope, seconds)
         elif not runtime.dispatcher.post(lambda: runtime.deliver(stream, envelope, seconds)):
-            raise SystemNotRunning(self.name, "stopped")
+            error = SystemNotRunning(self.name, "stopped")
+            if observed is not None:
+                observing.end(observed, stream, envelope, error)
+            raise error
 
     def _dispatcher(self) -> Dispatcher | None:
         """The system's dispatcher if the caller runs on its loop."""
