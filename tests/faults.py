@@ -21,6 +21,7 @@ from uno_actors.actors.cell import ActorCell
 from uno_actors.actors.mailbox import Mailbox
 from uno_actors.actors.turns import WorkerTurns
 from uno_actors.cluster.announcement import Announcement
+from uno_actors.handlers.child import HandlerChild
 from uno_actors.handlers.router import RouterActor
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.store.membership import Member
@@ -320,6 +321,20 @@ def _subscription(system: ActorSystem, name: str) -> Subscription:
 def handler_falls_behind(system: ActorSystem, name: str) -> None:
     """The handler is slower than its turn: it gives up its queue and reads the log by itself."""
     _subscription(system, name).fall_behind()
+
+
+def handler_dies(system: ActorSystem, name: str) -> None:
+    """The actor of the handler ends, and its supervisor does not learn of it."""
+    for supervisor in system._running().tree._supervisors.values():
+        if isinstance(child := supervisor.children.get(name), HandlerChild):
+            assert child._cell is not None
+            child._cell.kill()
+            child.subscription.wake = lambda: None
+
+
+def router_dies(system: ActorSystem) -> None:
+    """The router ends and is not restarted."""
+    system._running().handlers.router_cell.kill()
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ DIRECTIONS: tuple[tuple[str, ...], ...] = (
     ("bus", "config"),
     ("system",),
     ("_public",),
+    ("ops",),
     ("cli", "testing"),
 )
 

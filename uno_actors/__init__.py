@@ -13,6 +13,7 @@ list, and its docstring says in which order to read it:
 - ``bus``: events handled in memory, and publishers of events that belong to no aggregate.
 - ``config``: a system as a file; validated, analysed and simulated.
 - ``system``: what a service starts.
+- ``ops``: what operators see of a running system: health, metrics and the like.
 - ``cli`` and ``testing``: what people run, and what their tests import.
 
 Importing the package alone loads none of these, so that the half without events can be used without the other.

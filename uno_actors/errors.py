@@ -272,6 +272,20 @@ class UnknownAggregateType(CallerError, LookupError):
         )
 
 
+class MissingExtra(CallerError, ImportError):
+    """A part of uno_actors needs a library that one of its extras brings, and that is not installed.
+
+    Attributes:
+        part: What needs it.
+        extra: Name of the extra.
+    """
+
+    def __init__(self, part: str, extra: str, missing: ImportError) -> None:
+        self.part = part
+        self.extra = extra
+        super().__init__(f"{part} needs `pip install 'uno-actors[{extra}]'`: {missing}", name=missing.name)
+
+
 # --- the caller's: commands --------------------------------------------------------------------------------
 
 

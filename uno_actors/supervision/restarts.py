@@ -37,6 +37,9 @@ class Restarts:
         supervisor: Whose children are restarted.
         clock: For the back-off.
         start_task: Runs a coroutine as a task.
+
+    Attributes:
+        due: When the back-off of each child that waits for its restart ends, on the clock, by the child's name.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Restarts:
         self._clock = clock
         self._start_task = start_task
         self._tasks: dict[str, asyncio.Task[Any]] = {}  # by the child that failed
+        self.due: dict[str, float] = {}
 
     def begin(self, decision: RestartGroup, name: str, *, alone: bool) -> None:
         """Restart the group of the child ``name``; ``alone`` leaves restarts of other children under way."""
@@ -86,7 +90,14 @@ class Restarts:
                 await child.halt()
             else:
                 await supervisor.terminate(child)  # a temporary sibling is forgotten
-        await self._wait(decision.delay)
+        due = self._clock.monotonic() + decision.delay
+        self.due.update(dict.fromkeys(decision.start, due))
+        try:
+            await self._wait(decision.delay)
+        finally:
+            for name in decision.start:
+                if self.due.get(name) == due:  # otherwise another restart has replaced this one
+                    del self.due[name]
         for name in decision.start:
             if not supervisor.is_restarting(name):
                 continue

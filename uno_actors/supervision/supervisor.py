@@ -39,6 +39,7 @@ from uno_actors.supervision.policy import (
 )
 from uno_actors.supervision.restarts import Restarts
 from uno_actors.supervision.spec import ChildSpec, Supervisor
+from uno_actors.supervision.statistics import SupervisorStatistics, SupervisorStatus, restarts_left
 
 BY_ITSELF: BaseException = RuntimeError("it has ended by itself")
 """Stands for the error of a child that has exited without one."""
@@ -124,6 +125,8 @@ class SupervisorActor(Actor):
         self._state = SupervisorState(rules)
         self._restarts = Restarts(self, host.clock, host.start_task)
         self._begun = 0  # how often `start_children` was called
+        self._restarts_decided = 0
+        self._why: str | None = None  # it gave up, until it is started again
         self._expected: dict[str, int] = {}  # signals of earlier incarnations are obsolete
         self._requests = asyncio.Lock()
         self._log = get_logger(supervisor=rules.name)
@@ -138,6 +141,7 @@ class SupervisorActor(Actor):
         """
         self._state = SupervisorState(self.rules)
         self.is_running = True
+        self._why = None
         self._begun += 1
         begun = self._begun
         names = [spec.known_name for spec in self.rules.specs]
@@ -218,6 +222,21 @@ class SupervisorActor(Actor):
             for name, child in self.children.items()
         )
 
+    def statistics(self) -> SupervisorStatistics:
+        """Its current state and counters."""
+        now = self._host.clock.monotonic()
+        ended: SupervisorStatus = "stopped" if self._why is None else "gave up"
+        return SupervisorStatistics(
+            "running" if self.is_running else ended,
+            len(self.children),
+            self._restarts_decided,
+            self.rules.max_restarts,
+            self.rules.within,
+            restarts_left(self._state, now),
+            self._why,
+            {name: max(0.0, due - now) for name, due in self._restarts.due.items()},
+        )
+
     # --- signals ---
 
     def send(self, signal: ChildSignal) -> None:
@@ -273,8 +292,10 @@ class SupervisorActor(Actor):
                     restart_in=round(delay, 3),
                     **({"with_it": others} if others else {}),
                 )
+                self._restarts_decided += 1
                 self._restarts.begin(decision, child.name, alone=self.rules.strategy == "one_for_one")
             case GiveUp(reason=reason):
+                self._why = f"{child.name} {reason}"
                 self._stop_supervising()
                 self._host.start_task(self._give_up(child, reason, error))
             case ShutDown():

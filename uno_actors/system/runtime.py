@@ -211,6 +211,7 @@ class Runtime:
             restarts=sum(node.restarts for node in self.tree.node().walk()),
             dispatcher=self.dispatcher.statistics(),
             handlers=self.handlers.statistics(),
+            supervisors=self.tree.statistics(),
         )
 
     async def settled(self, timeout: float) -> None:

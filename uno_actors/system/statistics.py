@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from uno_actors.actors.dispatcher import DispatcherStatistics
 from uno_actors.actors.inspection import MessageStatistics
 from uno_actors.handlers.subscription import HandlerStatistics
+from uno_actors.supervision.statistics import SupervisorStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class SystemStatistics:
         restarts: Number of restarts of supervised children.
         dispatcher: Statistics of the event loop and worker threads.
         handlers: Statistics of each handler, by handler name.
+        supervisors: Statistics of each supervisor, by its name.
     """
 
     commands: int
@@ -55,3 +57,4 @@ class SystemStatistics:
     restarts: int
     dispatcher: DispatcherStatistics
     handlers: dict[str, HandlerStatistics]
+    supervisors: dict[str, SupervisorStatistics]

@@ -14,6 +14,7 @@ from uno_actors.supervision.child import ActorChild, ChildFailed, ChildHandle, C
 from uno_actors.supervision.nested import SupervisorChild
 from uno_actors.supervision.reload import Difference
 from uno_actors.supervision.spec import ChildSpec, Supervisor
+from uno_actors.supervision.statistics import SupervisorStatistics
 from uno_actors.supervision.supervisor import SupervisorActor
 from uno_actors.system.actor_host import ActorHost
 from uno_actors.system.handler_host import HandlerHost
@@ -124,6 +125,10 @@ class SupervisionTree:
         """The whole supervision tree: all supervisors and their children."""
         nodes = tuple(child.node(restarting=False) for child in self._top)
         return TreeNode(self._name, "supervisor", "running", children=nodes)
+
+    def statistics(self) -> dict[str, SupervisorStatistics]:
+        """The statistics of each supervisor, by its name."""
+        return {name: supervisor.statistics() for name, supervisor in self._supervisors.items()}
 
     def last_first(self) -> Iterator[SupervisorChild]:
         """The top-level supervisors, in the order in which they stop."""

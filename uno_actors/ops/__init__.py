@@ -1,0 +1,35 @@
+"""Operating a running system: health, metrics, traces, a page, and the HTTP endpoints of these.
+
+Nothing below imports this package, and each part imports the library that it needs only when it is used: a system that
+is not observed pays nothing. The extras in brackets bring these libraries. Read in this order:
+
+- `uno_actors.ops.health`: whether a system lives and is ready for traffic, with reasons.
+- `uno_actors.ops.endpoints`: ``/livez``, ``/readyz`` and ``/metrics`` for an ASGI application (``page``, ``metrics``).
+
+The names below can be imported from here. A public function must not have the name of a module of this package, which
+would hide it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uno_actors.ops.endpoints import endpoints_app as endpoints_app
+    from uno_actors.ops.endpoints import operating_routes as operating_routes
+    from uno_actors.ops.health import Health as Health
+    from uno_actors.ops.health import MaxLag as MaxLag
+else:
+    _PUBLIC = {
+        "Health": "health",
+        "MaxLag": "health",
+        "endpoints_app": "endpoints",
+        "operating_routes": "endpoints",
+    }
+
+    def __getattr__(name: str) -> Any:
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'uno_actors.ops' has no attribute {name!r}", name=name)
+        return getattr(import_module(f"uno_actors.ops.{_PUBLIC[name]}"), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_PUBLIC})
