@@ -518,6 +518,11 @@ class LettersByPrefix(Broken):
         return [letter for letter in await super().dead_letters() if letter.handler.startswith(handler or "")]
 
 
+class CountsHandlersWithLetters(Broken):
+    async def dead_letter_counts(self) -> dict[str, int]:
+        return dict.fromkeys(await super().dead_letter_counts(), 1)
+
+
 class DropsAll(Broken):
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
         dropped = await super().drop_dead_letter(handler, position)
@@ -857,6 +862,7 @@ BROKEN: dict[type[Broken], str] = {
     RemovesNoKeys: "views_change_with_checkpoints",
     DropKeepsCheckpoint: "views_can_be_dropped",
     DropsViewsByPrefix: "views_can_be_dropped",
+    CountsHandlersWithLetters: "dead_letters_are_listed_in_order",
     DropsAll: "dead_letters_can_be_dropped",
     DropsNoneWithProgress: "dead_letters_can_be_dropped",
     KeepsFirstSnapshot: "snapshots_are_kept_one_for_each_stream",

@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from types import FrameType
@@ -66,6 +67,12 @@ class Watchdog:
             if not self._watched:
                 self._changed.set()
 
+    def on_pulse(self, dispatcher: Dispatcher, listener: Callable[[float], object]) -> None:
+        """Have ``listener`` called on a watched loop with how late it ran each check's callback, in seconds."""
+        with self._lock:
+            if (pulse := self._watched.get(dispatcher)) is not None:
+                pulse.listeners.append(listener)
+
     def watches(self, dispatcher: Dispatcher) -> bool:
         """Whether ``dispatcher`` is watched."""
         return dispatcher in self._watched
@@ -109,6 +116,7 @@ class _Pulse:
     """Checks that a loop responds."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
+        self.listeners: list[Callable[[float], object]] = []
         self._dispatcher = dispatcher
         self._asked: float | None = None
 
@@ -121,7 +129,11 @@ class _Pulse:
         return asked
 
     def _answer(self) -> None:
-        self._asked = None
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            seconds = monotonic() - asked
+            for listener in self.listeners:
+                listener(seconds)
 
 
 def own_frame(frame: FrameType | None) -> FrameType | None:

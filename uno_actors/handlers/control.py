@@ -5,7 +5,6 @@ between two events: within half a second, or when it next starts.
 """
 
 import secrets
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -93,7 +92,7 @@ class HandlerControl:
         known, (statuses, nodes) = await self._known(), await self._reported()
         ends, positions = await self._store.last_positions(), await self.positions()
         requests = await self.requests()
-        letters = Counter(letter.handler for letter in await self._store.dead_letters())
+        letters = await self._store.dead_letter_counts()
         found = []
         for name in sorted(known):
             entry, requested = known[name], requests.get(name, NO_REQUESTS)
@@ -107,7 +106,7 @@ class HandlerControl:
                 max(0, ends[log_of_position(position)] - position),
                 "paused" if requested.paused and runs is None else state,
                 None if runs is None else runs.failures,
-                letters[name],
+                letters.get(name, 0),
                 requested.paused,
                 None if requested.reset is None else requested.reset.position,
                 len(requested.retry),

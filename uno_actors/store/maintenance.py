@@ -32,6 +32,20 @@ class StoreInfo(NamedTuple):
     map_size: int
 
 
+class StoreUsage(NamedTuple):
+    """What a store takes while it runs, in values that cost little to get.
+
+    Attributes:
+        size: Bytes on disk; ``None`` if they are not known.
+        commits: Transactions that this process has committed since it opened the store.
+        commit_seconds: Seconds that their commits took, most of which is the wait for the disk.
+    """
+
+    size: int | None
+    commits: int
+    commit_seconds: float
+
+
 class Fault(NamedTuple):
     """Damage in a store.
 
@@ -57,6 +71,14 @@ class HasInfo(Protocol):
 
     async def info(self) -> StoreInfo:
         """The facts now."""
+
+
+@runtime_checkable
+class HasUsage(Protocol):
+    """A store that reports what it takes."""
+
+    async def usage(self) -> StoreUsage:
+        """The values now."""
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ The values are in `uno_actors.store.records`; the reads that rest on the port ar
 
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -240,6 +241,10 @@ class EventStore(EventFollowing):
         return None
 
     # --- what rests on that ---
+
+    async def dead_letter_counts(self) -> dict[str, int]:
+        """The number of dead letters of each handler that has some; a store may count them without reading them."""
+        return dict(Counter(letter.handler for letter in await self.dead_letters()))
 
     async def read_headings(self, after: int = 0, limit: int = PAGE) -> list[Heading]:
         """As `read_log`, without the records: a store that can reads and transfers no payload.

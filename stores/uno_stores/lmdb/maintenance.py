@@ -44,10 +44,15 @@ def info(environment: Environment) -> StoreInfo:
         events,
         sum(1 for _ in _stream_names(environment)),
         snapshots,
-        sum(bytes_on_disk(file.stat()) for file in environment.path.iterdir()),
+        size_of(environment),
         (facts["last_pgno"] + 1) * page_size,
         facts["map_size"],
     )
+
+
+def size_of(environment: Environment) -> int:
+    """Bytes that the files take on disk."""
+    return sum(bytes_on_disk(file.stat()) for file in environment.path.iterdir() if file.is_file())
 
 
 def verify(environment: Environment, progress: Progress) -> Verified | Fault:

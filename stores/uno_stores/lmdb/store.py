@@ -65,7 +65,7 @@ from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import StoreUnavailable, WorldError
 from uno_actors.store.codec import StreamId
 from uno_actors.store.limits import check_handlers, check_lease, check_progress
-from uno_actors.store.maintenance import Fault, Progress, StoreInfo, Verified
+from uno_actors.store.maintenance import Fault, Progress, StoreInfo, StoreUsage, Verified
 from uno_actors.store.membership import Membership
 from uno_actors.store.port import EventStore, Lease
 from uno_actors.store.records import PAGE, Append, DeadLetter, Heading, Snapshot, StoredRecord, ViewChange
@@ -231,6 +231,11 @@ class LmdbEventStore(EventStore):
             return reading.dead_letters(handler)
 
     @override
+    async def dead_letter_counts(self) -> dict[str, int]:
+        with self._reading() as reading:
+            return reading.dead_letter_counts()
+
+    @override
     async def read_view(
         self, view: str, start: bytes = b"", end: bytes | None = None, limit: int | None = PAGE
     ) -> list[tuple[bytes, bytes]]:
@@ -305,6 +310,12 @@ class LmdbEventStore(EventStore):
     def statistics(self) -> LmdbStatistics:
         """The current state of the store."""
         return statistics(self._environment, self._watcher)
+
+    async def usage(self) -> StoreUsage:
+        """Bytes of the files, and the time that commits take."""
+        self._environment.check_open()
+        writer = self._writer
+        return StoreUsage(maintenance.size_of(self._environment), writer.commits, writer.commit_seconds)
 
     async def info(self) -> StoreInfo:
         """Facts about the store; the time grows with the number of streams."""

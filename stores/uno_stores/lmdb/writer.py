@@ -46,6 +46,8 @@ class Writer:
 
     Attributes:
         thread: Ends after `stop`, when everything submitted before is written.
+        commits: Transactions that were committed.
+        commit_seconds: Seconds that their commits took.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class Writer:
         self._environment = environment
         self._max_event_size = max_event_size
         self._committed = committed
+        self.commits = 0
+        self.commit_seconds = 0.0
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._heads = Heads()
         name = f"lmdb-writer {environment.path}"
@@ -122,12 +126,15 @@ class Writer:
             writing = Writing(reading, self._heads, self._max_event_size)
             results = [job.work.write(writing) for job in group]
             writing.flush()
+            begun = time.monotonic()
             try:
                 txn.commit()
             except lmdb.MapFullError:  # met before anything is written
                 raise
             except Exception as error:
                 raise _CommitFailed(error) from error
+            self.commit_seconds += time.monotonic() - begun
+            self.commits += 1
         if lost := environment.files.lost():
             raise _CommitFailed(FileNotFoundError(f"{lost} during the commit"))
         return results, writing.end

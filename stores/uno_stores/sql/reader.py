@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from sqlalchemy import Executable, Row, bindparam, select
+from sqlalchemy import Executable, Row, bindparam, func, select, text
 
 from uno_actors.errors import CorruptRecord, SeveralLogs, StoreUnavailable
 from uno_actors.store.codec import StreamId
@@ -38,6 +38,14 @@ SEARCH_PATIENCE = 60.0
 
 _SNAPSHOT = select(*(schema.snapshots.c[name] for name in Snapshot._fields[1:])).where(
     schema.snapshots.c.aggregate_id == bindparam("id"), schema.snapshots.c.aggregate_type == bindparam("type")
+)
+
+_LETTER_COUNTS = select(schema.dead_letters.c.handler, func.count().label("letters")).group_by(
+    schema.dead_letters.c.handler
+)
+_FILE_SIZE = text("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
+_TABLES_SIZE = text(
+    "SELECT coalesce(sum(pg_total_relation_size(to_regclass(name))), 0) FROM unnest(CAST(:tables AS text[])) AS name"
 )
 
 
@@ -197,6 +205,16 @@ class Reader:
         if handler is not None:
             statement = statement.where(letters.c.handler == handler)
         return [DeadLetter._make(row) for row in await self.rows(statement)]
+
+    async def dead_letter_counts(self) -> dict[str, int]:
+        """See `EventStore.dead_letter_counts`."""
+        return {row.handler: row.letters for row in await self.rows(_LETTER_COUNTS)}
+
+    async def size(self) -> int:
+        """Bytes of the tables and their indexes; of an SQLite file, of all tables in it."""
+        if self._connections.wire is None:
+            return int(await self._value(_FILE_SIZE))
+        return int(await self._value(_TABLES_SIZE, {"tables": [*schema.METADATA.tables]}))
 
     async def snapshot(self, stream: StreamId) -> Snapshot | None:
         """See `EventStore.read_snapshot`."""

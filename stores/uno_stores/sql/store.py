@@ -37,6 +37,7 @@ from uno_actors.store.codec import StreamId
 from uno_actors.store.expected_version import ANY, ExpectedVersion
 from uno_actors.store.limits import check_lease, check_progress
 from uno_actors.store.log_filter import EVERYTHING, LogFilter
+from uno_actors.store.maintenance import StoreUsage
 from uno_actors.store.membership import Membership
 from uno_actors.store.merging import page_of_each
 from uno_actors.store.port import EventStore, Lease
@@ -352,6 +353,10 @@ class DatabaseEventStore(EventStore):
         return await self._reader.dead_letters(handler)
 
     @override
+    async def dead_letter_counts(self) -> dict[str, int]:
+        return await self._reader.dead_letter_counts()
+
+    @override
     async def read_snapshot(self, stream: StreamId) -> Snapshot | None:
         return await self._reader.snapshot(stream)
 
@@ -442,6 +447,10 @@ class DatabaseEventStore(EventStore):
     def statistics(self) -> DatabaseStatistics:
         """The current state of the store."""
         return statistics(self._connections, self._writer, self._reader)
+
+    async def usage(self) -> StoreUsage:
+        """Bytes of the tables, and the time that commits take."""
+        return StoreUsage(await self._reader.size(), self._writer.commits, self._writer.commit_seconds)
 
     def __repr__(self) -> str:
         return f"DatabaseEventStore({self._url!r})"

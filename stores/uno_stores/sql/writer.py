@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 from typing import Any, TypeVar
 
 from sqlalchemy import or_, select
@@ -51,6 +52,8 @@ class Writer:
     Attributes:
         task: The task that writes; ``None`` while no job waits.
         waiting: Jobs that no transaction has taken yet.
+        commits: Transactions that were committed.
+        commit_seconds: Seconds that their commits took.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Writer:
         self._tables = tables
         self._grown = grown
         self._max_event_size = max_event_size
+        self.commits = 0
+        self.commit_seconds = 0.0
         self.move()
 
     def move(self) -> None:
@@ -158,8 +163,11 @@ class Writer:
                 async with connections.within(connections.patience + len(attempt.rows) / 1000):
                     await insert_rows(connection, attempt.rows, self._tables.logs)
             attempt.committing = True
+            begun = monotonic()
             async with connections.within(connections.patience):
                 await session.commit()
+            self.commit_seconds += monotonic() - begun
+            self.commits += 1
 
     async def _append(
         self, connection: AsyncConnection, requests: Sequence[Append], attempt: Attempt

@@ -55,6 +55,9 @@ async def dead_letters_are_listed_in_order(make_store: MakeStore) -> None:
         found = [(letter.handler, letter.position) for letter in await store.dead_letters("a")]
         expect_equal(found, [("a", 3), ("a", 256), ("a", 2**33)], "dead letters of a")
         expect_equal(await store.dead_letters("unknown"), [], "dead letters of an unknown handler")
+        expect_equal(
+            await store.dead_letter_counts(), {"a": 3, "ab": 1, "b": 2, "a.b": 1}, "numbers of dead letters"
+        )
 
 
 async def dead_letters_can_be_dropped(make_store: MakeStore) -> None:
