@@ -407,7 +407,16 @@ def only(*positions: int) -> Callable[[Any], Any]:
         (5, (9, 8), iter, Lag(0, 0)),  # read before the end, and never negative
         (0, (9,) * LOOK_AHEAD + (7,), only(), Lag(LOOK_AHEAD + 1, 9)),  # at most as old as the last one seen
     ],
-    ids=str,
+    ids=[
+        "empty",
+        "at the end",
+        "one",
+        "of no interest",
+        "none of interest",
+        "a fast clock",
+        "beyond",
+        "many",
+    ],
 )
 async def test_lag_in_events_and_seconds(position: int, ages: Sequence[float], wanted: Any, lag: Lag) -> None:
     store = await stored(*ages)
