@@ -282,23 +282,25 @@ def no_default_dispatcher(patch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def nothing_moves_on(router: RouterActor) -> Iterator[None]:
     """Inside the block the router hands out a page of events, and moves none to its next priority."""
-    router._advancing = True
+    (log,) = router.logs
+    log._advancing = True
     yield
-    router._advancing = False
+    log._advancing = False
 
 
 def hand_out(router: RouterActor, stored: StoredRecord) -> None:
     """The router has read ``stored`` and hands it out."""
+    (log,) = router.logs
     delivery = Delivery(stored)
-    delivery.tiers = router._match(delivery)
-    router.position = stored.position
-    router._count += 1
-    router._dispatch(delivery)
+    delivery.tiers = log._match(delivery)
+    log.position = stored.position
+    log.under_way += 1
+    log._dispatch(delivery)
 
 
 def move_on(router: RouterActor) -> None:
     """The router moves on what the handlers have done."""
-    router._advance()
+    router.logs[0]._advance()
 
 
 def router_is_suspended(system: ActorSystem) -> bool:

@@ -285,7 +285,7 @@ def test_a_handler_that_falls_behind_during_delivery_disturbs_no_order(
     lows = [
         Subscription(HandlerSpec(f"low-{n}", print, priority=LOW), 0, EVENTS, clock, live=True) for n in "ab"
     ]
-    router = RouterActor(BankStore(), [full, *lows], 0, clock)
+    router = RouterActor(BankStore(), [full, *lows], [0], clock)
     with nothing_moves_on(router):
         for position in range(1, 6):
             hand_out(router, _stored(position))

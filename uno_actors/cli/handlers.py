@@ -3,7 +3,7 @@
 Requests are kept in the store. A running system carries them out within half a second, any other when it starts.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
@@ -144,20 +144,35 @@ async def replay(
 async def _reset(store: EventStore, name: str, to: Start, *, back_only: bool) -> None:
     control = HandlerControl(store)
     await control.check(name)
-    known = [*await control.handlers(), *await control.handlers(partitions=True)]
+    parts = {info.name: info for info in await control.handlers(partitions=True)}
+    known = [*await control.handlers(), *parts.values()]
     before = next(info for info in known if info.name == name)
-    if back_only and (place := await control.place(to)) > before.position:
-        raise InvalidReset(
-            f"{name} is at position {before.position}, and has nothing to replay after position {place}"
-        )
-    position = await control.reset(name, to)
-    say(f"{name}: continues after position {position}{_difference(before, position)}")
+    places = await control.places(name, to)
+    if store.logs == 1:
+        moves = [places[min(places)] - before.position]
+    else:
+        moves = [place - parts[each].position for each, place in places.items() if each in parts]
+    if back_only and max(moves, default=0) > 0:
+        at = f"at position {before.position}" if len(moves) == 1 else "behind that in some of its logs"
+        raise InvalidReset(f"{name} is {at}, and has nothing to replay after {_where(places)}")
+    await control.reset(name, to)
+    say(f"{name}: continues after {_where(places)}{_difference(before, moves)}")
 
 
-def _difference(before: HandlerInfo, position: int) -> str:
+def _where(places: Mapping[str, int]) -> str:
+    """The positions after which a handler or its partitions continue."""
+    different = {*places.values()}
+    return (
+        f"position {min(different)}"
+        if len(different) == 1
+        else f"a position of each of {len(different)} logs"
+    )
+
+
+def _difference(before: HandlerInfo, moves: Sequence[int]) -> str:
     if before.view is not None:
         return f", in a new view; {before.view} is served until that has caught up"
-    count = position - before.position
-    if not count:
-        return ", where it is"
-    return f": {counted(abs(count), 'position')} {'skipped' if count > 0 else 'handled again'}"
+    skipped, again = sum(each for each in moves if each > 0), -sum(each for each in moves if each < 0)
+    counts = {"handled again": again, "skipped": skipped}
+    told = [f"{counted(count, 'position')} {what}" for what, count in counts.items() if count]
+    return f": {', '.join(told)}" if told else ", where it is"

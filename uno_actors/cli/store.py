@@ -223,7 +223,8 @@ def copy_all(
 
     copied = asyncio.run(run())
     known = f", {copied.known:,} were there already" * bool(copied.known)
-    say(f"{counted(copied.events, 'event')} copied{known}; {counted(copied.views, 'view')}; all are equal")
+    views = counted(copied.views, "view") + f", {copied.rebuilt:,} to be built anew" * bool(copied.rebuilt)
+    say(f"{counted(copied.events, 'event')} copied{known}; {views}; all are equal")
 
 
 app.command("export")(export_events)

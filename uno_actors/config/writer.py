@@ -178,7 +178,7 @@ class _Writer:
             option, value = one.name, getattr(spec, one.name)
             if (
                 not one.compare
-                or option in ("name", "target", "_partition")
+                or option in ("name", "target", "_partition", "_count")
                 or value == getattr(alone, option)
             ):
                 continue

@@ -5,14 +5,15 @@ between two events: within half a second, or when it next starts.
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 from uno_actors.errors import InvalidReset, NoDeadLetter, UnknownHandler
-from uno_actors.handlers.partitions import named, whole_name
+from uno_actors.handlers.partitions import log_of_partition, named, whole_name
 from uno_actors.handlers.requests import (
     NO_REQUESTS,
     PAUSED,
@@ -26,8 +27,9 @@ from uno_actors.handlers.requests import (
 from uno_actors.handlers.spec import STARTS, Start, is_start
 from uno_actors.handlers.view import Entry, ViewReader, entries
 from uno_actors.store.handler_names import CONTROL, NODE, REPORTED, partition_in, partition_name
-from uno_actors.store.logs import log_of_position
+from uno_actors.store.logs import log_of_position, start_of, start_of_log
 from uno_actors.store.port import EventStore
+from uno_actors.store.queries import pages_to_end
 from uno_actors.store.records import DeadLetter, ViewChange
 
 NOT_RUNNING = "not running"
@@ -39,8 +41,10 @@ class HandlerInfo:
 
     Attributes:
         name: The handler's name.
-        position: The handler has finished every event up to this position of the log.
-        lag: Number of log positions after ``position``, including events the handler does not subscribe to.
+        position: The handler has finished every event up to this position of the log. Of several partitions, that of
+            the one with the greatest lag.
+        lag: Number of log positions after ``position``, including events the handler does not subscribe to. Of several
+            partitions, the greatest; those of different logs are added up.
         state: ``live``, ``catching up``, ``restarting``, ``paused``, ``stopped``; ``not running`` if no process
             runs the handler; ``standby`` if another process runs it and this one does not.
         failures: Attempts that failed since the system that runs the handler started; ``None`` if no system does.
@@ -81,7 +85,7 @@ class HandlerControl:
     async def handlers(self, *, partitions: bool = False) -> list[HandlerInfo]:
         """Return the state of every handler that has run on the store, sorted by name.
 
-        A partitioned handler is one entry: its position is that of its last partition.
+        A partitioned handler is one entry: see `HandlerInfo`.
 
         To find out whether a process runs a handler, this takes the handler's lease for a moment if the lease is
         free. A process that starts at that moment waits a second for the lease.
@@ -93,12 +97,13 @@ class HandlerControl:
         ends, positions = await self._store.last_positions(), await self.positions()
         requests = await self.requests()
         letters = await self._store.dead_letter_counts()
+        leased = await self._store.leased_among([name for name in known if name in statuses])
         found = []
         for name in sorted(known):
             entry, requested = known[name], requests.get(name, NO_REQUESTS)
             view = None if entry is None else entry.writing
             position = positions[name]
-            runs = statuses.get(name) if await self._store.is_leased(name) else None
+            runs = statuses[name] if name in leased else None
             state = NOT_RUNNING if runs is None else runs.state
             info = HandlerInfo(
                 name,
@@ -124,7 +129,14 @@ class HandlerControl:
         """Return the position of every handler that has run on the store; for a projection, of the view it writes."""
         known, checkpoints = await self._known(), await self._store.checkpoints()
         recorded_as = {name: name if entry is None else entry.writing or "" for name, entry in known.items()}
-        return {name: checkpoints.get(recorded_as[name], 0) for name in sorted(known)}
+        return {
+            name: checkpoints.get(recorded_as[name], start_of(*self._log_of(name))) for name in sorted(known)
+        }
+
+    def _log_of(self, name: str) -> tuple[int, int]:
+        """The log that the handler or partition of this name reads, and how many the store has, which was used."""
+        part, logs = partition_in(name), self._store.logs
+        return log_of_partition(None if part is None else part[1], logs), logs
 
     async def check(self, *names: str) -> None:
         """Check that handlers of these names have run on the store.
@@ -135,9 +147,35 @@ class HandlerControl:
         for name in names:
             await self._meant(name)
 
-    async def place(self, to: Start) -> int:
-        """Return the position after which a handler continues when it is reset to ``to``."""
-        return await position_of(self._store, to, await self._store.last_position())
+    async def places(self, name: str, to: Start) -> dict[str, int]:
+        """Return the position after which a handler, or each of its partitions, continues when it is reset to ``to``.
+
+        Raises:
+            UnknownHandler: No handler of this name has run on the store.
+            InvalidReset: ``to`` is not a valid start, or not a place in a log that a partition reads.
+        """
+        return await self._places(await self._meant(name), to)
+
+    async def _places(self, names: Iterable[str], to: Start) -> dict[str, int]:
+        if not is_start(to):
+            raise InvalidReset(f"{', '.join(names)} continues from {STARTS}, not from {to!r}")
+        ends = await self._store.last_positions()
+        found, by_log = {}, dict[int, int]()
+        for name in names:
+            log, _ = self._log_of(name)
+            if log not in by_log:
+                by_log[log] = await position_of(self._store, to, ends[log])
+            position, start, end = by_log[log], start_of_log(ends[log]), ends[log]
+            if not start <= position <= end:
+                reads = f"the log ends at {end}"
+                if len(ends) > 1:
+                    reads = (
+                        f"it reads one of {len(ends)} logs, that from {start} to {end}; name the partitions that read"
+                        f" the log of the position, such as {_partition_of_log(name, position, len(ends))!r}"
+                    )
+                raise InvalidReset(f"{name} cannot continue after position {position}: {reads}")
+            found[name] = position
+        return found
 
     async def pause(self, name: str) -> None:
         """Pause a handler until it is resumed. The pause also survives restarts of its system.
@@ -165,7 +203,8 @@ class HandlerControl:
             to: As ``start`` of `uno_actors.handlers.spec.HandlerSpec`.
 
         Returns:
-            The position after which the handler continues.
+            The position after which the handler continues. On a store with several logs that of the first of the
+            partitions; `places` has one for each.
 
         Raises:
             UnknownHandler: No handler of this name has run on the store.
@@ -180,21 +219,18 @@ class HandlerControl:
             )
         if not is_start(to):
             raise InvalidReset(f"{name} continues from {STARTS}, not from {to!r}")
-        end = await self._store.last_position()
-        position = await position_of(self._store, to, end)
-        if is_view and position:
+        places = await self._places(meant, to)
+        if is_view and any(position != start_of_log(position) for position in places.values()):
             raise InvalidReset(
                 f"{name} is a projection, which counts every event: reset it to 'earliest' alone"
             )
-        if not 0 <= position <= end:
-            raise InvalidReset(f"{name} cannot continue after position {position}: the log ends at {end}")
         request = secrets.token_hex(8)
         replaced = [key for key, _ in await self._entries() if key[0] in meant and key[1] == RESET]
         await self._change(
             *(request_entry(None, *key) for key in replaced),
-            *(request_entry([request, position], each, RESET, request) for each in meant),
+            *(request_entry([request, position], each, RESET, request) for each, position in places.items()),
         )
-        return position
+        return next(iter(places.values()))
 
     async def retry(self, name: str, positions: Sequence[int] | None = None) -> int:
         """Make a handler retry some of its dead letters, or all of them.
@@ -305,7 +341,7 @@ _STATES = ("restarting", NOT_RUNNING, "stopped", "handing over", "catching up", 
 def grouped(infos: Sequence[HandlerInfo]) -> list[HandlerInfo]:
     """Sum up the partitions of each handler in one entry.
 
-    Lags are not added up: each counts all events of the log, and the greatest is that of the whole handler.
+    Lags in one log are not added up: each counts all events of the log, and the greatest is that of all partitions.
     """
     parts: dict[str, list[HandlerInfo]] = {}
     for info in infos:
@@ -320,10 +356,14 @@ def _summed(name: str, parts: Sequence[HandlerInfo]) -> HandlerInfo:
     failures = [part.failures for part in parts if part.failures is not None]
     resets = [part.reset_to for part in parts if part.reset_to is not None]
     nodes = sorted({part.node for part in parts if part.node is not None})
+    lags: dict[int, int] = {}
+    for part in parts:
+        log = log_of_position(part.position)
+        lags[log] = max(part.lag, lags.get(log, 0))
     return HandlerInfo(
         name,
-        min(part.position for part in parts),
-        max(part.lag for part in parts),
+        max(parts, key=lambda part: (part.lag, -part.position)).position,
+        sum(lags.values()),
         min(
             (part.state for part in parts), key=lambda state: _STATES.index(state) if state in _STATES else 0
         ),
@@ -338,18 +378,30 @@ def _summed(name: str, parts: Sequence[HandlerInfo]) -> HandlerInfo:
     )
 
 
+def _partition_of_log(name: str, position: int, logs: int) -> str:
+    """The name of a partition of the same handler that reads the log of ``position``."""
+    _, number, count = partition_in(name) or (name, 1, 1)
+    log = log_of_position(position) % logs
+    return partition_name(whole_name(name), number - log_of_partition(number, logs) + log, count)
+
+
 async def position_of(store: EventStore, start: Start, end: int) -> int:
-    """Return the position after which a handler with this ``start`` begins; ``end`` is the last position of the log.
+    """Return the position after which a handler with this ``start`` begins; ``end`` is the last position of its log.
 
     To find a time, the log is read from its beginning, because timestamps need not increase from event to event.
     """
     if isinstance(start, int):
         return start
     if not isinstance(start, datetime):
-        return 0 if start == "earliest" else end
+        return start_of_log(end) if start == "earliest" else end
     moment = start if start.tzinfo is not None else start.replace(tzinfo=UTC)
-    async with aclosing(store.read_records()) as records:
-        async for position, record in records:
-            if position > end or record.timestamp >= moment:
-                return min(position - 1, end)
+
+    async def last() -> int:
+        return end
+
+    async with aclosing(pages_to_end(store.read_log, last, itemgetter(0), start_of_log(end))) as pages:
+        async for page in pages:
+            for position, record in page:
+                if position > end or record.timestamp >= moment:
+                    return min(position - 1, end)
     return end

@@ -8,11 +8,12 @@ and takes over its dead letters and pauses.
 from collections.abc import Mapping
 
 from uno_actors.handlers.control import HandlerControl
-from uno_actors.handlers.partitions import names_of, other_layouts, whole_name
+from uno_actors.handlers.partitions import log_of_partition, names_of, other_layouts, whole_name
 from uno_actors.handlers.requests import PAUSED, RESET, request_entry
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscription import Subscription
-from uno_actors.store.handler_names import partition_name
+from uno_actors.store.handler_names import partition_in, partition_name
+from uno_actors.store.logs import log_of_position
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import DeadLetter
 
@@ -65,13 +66,23 @@ async def replace_other_layouts(
             views.append(request_entry(None, other, PAUSED))
         if requested is not None and requested.reset is not None:
             request, position = requested.reset
-            views += [request_entry([request, position], name, RESET, request) for name in names]
+            views += [
+                request_entry([request, position], name, RESET, request)
+                for name in names
+                if _reads(name, log_of_position(position), subscription.logs)
+            ]
             views.append(request_entry(None, other, RESET, request))
     dropped = [(letter.handler, letter.position) for letter in letters]
     if moved or views:
         await store.save_progress({}, moved, views, dropped)
     for other in others:
         await store.drop_view(other)  # with its checkpoint
+
+
+def _reads(name: str, log: int, logs: int) -> bool:
+    """Whether the handler or partition of this name reads a log, in a store with so many."""
+    part = partition_in(name)
+    return logs == 1 or (part is not None and log_of_partition(part[1], logs) == log)
 
 
 async def _new_name(store: EventStore, subscription: Subscription, letter: DeadLetter) -> str:

@@ -3,31 +3,52 @@
 Each partition has a lease, a checkpoint, dead letters and an order of its own, so that several nodes run one handler.
 All events of one aggregate belong to one partition, and the partition handles them in log order. A process manager is
 partitioned by process instead. An event that belongs to no aggregate goes by its correlation id.
+
+On a store with several logs each partition reads one log, and each log has as many partitions. The log of an event and
+its partition follow from the same shard. A process manager is then partitioned by aggregate too: the events of one
+process lie in several logs, which have no order between them, so no partition could put them in one. Each event is
+passed to its process, wherever that is: those of one aggregate in order.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from uno_actors.domain.events import DomainEvent
-from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.handlers.spec import PARTITIONS, HandlerSpec
 from uno_actors.shards import shard_of_key
 from uno_actors.store.codec import Record
 from uno_actors.store.handler_names import partition_in, partition_name
+from uno_actors.store.logs import log_of_position, shard_of_record
 
 
-def partitions_of(spec: HandlerSpec) -> tuple[HandlerSpec, ...]:
-    """The specifications of all partitions of a handler; the handler itself if it is not partitioned."""
-    count = spec.partitions
-    if not count or spec.partition is not None:
+def partitions_of(spec: HandlerSpec, logs: int = 1) -> tuple[HandlerSpec, ...]:
+    """The specifications of all partitions of a handler; the handler itself if it is not partitioned.
+
+    Args:
+        spec: The handler.
+        logs: The number of logs of the store.
+    """
+    if not spec.partitions or spec.partition is not None:
         return (spec,)
+    count = usual_partitions(logs) if spec.partitioned is True else spec.partitions
     return tuple(spec.of_partition(number, count) for number in range(1, count + 1))
+
+
+def usual_partitions(logs: int) -> int:
+    """The number of partitions of a handler with ``partitioned=True``, on a store with so many logs."""
+    return -(-PARTITIONS // logs) * logs
+
+
+def log_of_partition(number: int | None, logs: int) -> int:
+    """The log that a partition reads, counted from 1, or a whole handler, on a store with so many logs."""
+    return 0 if number is None else (number - 1) % logs
 
 
 def shard_of_event(keys: Any, record: Record, decode: Callable[[], DomainEvent]) -> int:
     """The shard of an event for a partitioned handler.
 
     Args:
-        keys: The target of the handler: a process manager's has a method ``process_of``.
+        keys: The target of the handler: a process manager's has a method ``process_of``; ``None`` to go by aggregate.
         record: The event as recorded.
         decode: Returns the event; it may raise, then the event goes by its record.
     """
@@ -38,9 +59,7 @@ def shard_of_event(keys: Any, record: Record, decode: Callable[[], DomainEvent])
         except Exception:  # noqa: BLE001 - the handler will fail with it, in one of its partitions
             key = None
         return shard_of_key("", key or record.correlation_id or record.event_id)
-    if record.aggregate_id is not None:
-        return shard_of_key(record.aggregate_type or "", record.aggregate_id)
-    return shard_of_key("", record.correlation_id or record.event_id)
+    return shard_of_record(record)
 
 
 def named(name: str, known: Iterable[str]) -> list[str]:
@@ -73,12 +92,15 @@ def names_of(spec: HandlerSpec) -> list[str]:
     return [partition_name(whole, number, spec.partitions) for number in range(1, spec.partitions + 1)]
 
 
-def first_position(spec: HandlerSpec, checkpoints: Mapping[str, int]) -> int | None:
+def first_position(spec: HandlerSpec, checkpoints: Mapping[str, int], logs: int = 1) -> int | None:
     """The position after which a handler continues that has run with another number of partitions.
 
-    It is the earliest of all its checkpoints, so that no event is left out; some may be handled again.
+    It is the earliest of all its checkpoints in its log, so that no event is left out; some may be handled again.
     """
+    log = log_of_partition(spec.partition, logs)
     found = [
-        checkpoints[name] for name in (spec.name, *other_layouts(spec, checkpoints)) if name in checkpoints
+        checkpoints[name]
+        for name in (spec.name, *other_layouts(spec, checkpoints))
+        if name in checkpoints and (logs == 1 or log_of_position(checkpoints[name]) == log)
     ]
     return min(found, default=None)

@@ -90,7 +90,9 @@ def published_view(store: EventStore, projection: object) -> PublishedView[Any]:
         raise InvalidHandler(f"{projection!r} keeps no view: only a Projection does")
     classes = classes_in(*kind.classes)
     if spec.partitions:
-        return PartitionedView(store, spec.name, [part.name for part in partitions_of(spec)], classes)
+        return PartitionedView(
+            store, spec.name, lambda logs: [part.name for part in partitions_of(spec, logs)], classes
+        )
     return PublishedView(store, spec.name, classes)
 
 

@@ -34,7 +34,7 @@ Start = Literal["latest", "earliest"] | int | datetime
 """Where a handler without a checkpoint begins; see `HandlerSpec`."""
 
 PARTITIONS = 16
-"""Number of partitions of a handler with ``partitioned=True``."""
+"""Minimum number of partitions of a handler with ``partitioned=True``."""
 
 STARTS = "'latest', 'earliest', a position (0 or more) or a datetime"
 
@@ -124,9 +124,12 @@ class HandlerSpec:
         aggregate_type: Only events of aggregates of this class. The class or its type name may be given; the spec
             keeps the name.
         partitioned: Whether the handler runs as several partitions, each on one node, so that several nodes share its
-            work; a number says how many, ``True`` stands for `PARTITIONS`. All events of one aggregate belong to one
-            partition and come in order. A process manager is partitioned by process. Partitions have checkpoints and
-            dead letters of their own, under names such as ``mail@3of16``. An `EventHandler` class may set it too.
+            work; a number says how many. ``True`` stands for `PARTITIONS`; on a store with several logs for the
+            smallest multiple of their number that is not below that. All events of one aggregate belong to one
+            partition and come in order. A process manager is partitioned by process, except on a store with several
+            logs. Partitions have checkpoints and dead letters of their own, under names such as ``mail@3of16``. An
+            `EventHandler` class may set it too. A store with several logs needs it, and the number of partitions is a
+            multiple of that of logs: see `uno_actors.handlers.partitions`.
     """
 
     name: str
@@ -142,6 +145,7 @@ class HandlerSpec:
     aggregate_type: str | None = None
     partitioned: bool | int = False
     _partition: int | None = field(default=None, repr=False)
+    _count: int = field(default=0, repr=False, compare=False)  # of the partitions, in the name of one
     # The events in the target's annotation, once read; see `complete`.
     _annotated: Any = field(default=NOT_ANNOTATED, repr=False, compare=False)
 
@@ -227,8 +231,8 @@ class HandlerSpec:
 
     @property
     def partitions(self) -> int:
-        """The number of its partitions; 0 if it is not partitioned."""
-        return PARTITIONS if self.partitioned is True else int(self.partitioned)
+        """The number of its partitions; 0 if it is not partitioned. The store may ask for more: see `of_partition`."""
+        return self._count or (PARTITIONS if self.partitioned is True else int(self.partitioned))
 
     @property
     def partition(self) -> int | None:
@@ -237,7 +241,13 @@ class HandlerSpec:
 
     def of_partition(self, number: int, count: int) -> "HandlerSpec":
         """The specification of one partition, counted from 1. A partition is a handler with a name of its own."""
-        return replace(self, name=partition_name(self.name, number, count), _partition=number)
+        return replace(self, name=partition_name(self.name, number, count), _partition=number, _count=count)
+
+    def whole(self) -> "HandlerSpec":
+        """The specification of the handler of which this is a partition; itself if it is none."""
+        if self._partition is None:
+            return self
+        return replace(self, name=self.name.partition(MARK)[0], _partition=None, _count=0)
 
     def instantiate(self) -> "BoundHandler":
         """Return the callable that handles events. If the target is a class, it is instantiated."""

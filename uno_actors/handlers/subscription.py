@@ -20,12 +20,13 @@ from uno_actors.clock import Clock
 from uno_actors.domain.events import DomainEvent, EventRegistry
 from uno_actors.domain.exactness import is_exact
 from uno_actors.handlers.failures import FailedEvent, Failures
-from uno_actors.handlers.partitions import shard_of_event
+from uno_actors.handlers.partitions import log_of_partition, shard_of_event
 from uno_actors.handlers.progress import Progress
 from uno_actors.handlers.requests import PendingRequests, Requests
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.view import aside_key
 from uno_actors.store.codec import Record, to_event
+from uno_actors.store.logs import start_of
 from uno_actors.store.port import Lease
 from uno_actors.store.records import StoredRecord, ViewChange
 
@@ -119,15 +120,30 @@ class Subscription:
         registry: Finds the classes of events.
         clock: Measures how long an event is being handled.
         live: Whether it starts live; otherwise it catches up first.
+        logs: The number of logs of the store.
+
+    Attributes:
+        log: The log that it reads.
+        is_filtered: Whether it is a partition, and others read the same log.
     """
 
     def __init__(
-        self, spec: HandlerSpec, position: int, registry: EventRegistry, clock: Clock, *, live: bool = False
+        self,
+        spec: HandlerSpec,
+        position: int,
+        registry: EventRegistry,
+        clock: Clock,
+        *,
+        live: bool = False,
+        logs: int = 1,
     ) -> None:
         self.spec = spec
         self.name = spec.name
         self.partition = spec.partition  # counted from 1; None if it gets all events
         self._partitions = spec.partitions
+        self.logs = logs
+        self.log = log_of_partition(spec.partition, logs)
+        self.is_filtered = spec.partition is not None and spec.partitions != logs
         # The checkpoint of a projection is that of the view it builds, which its actor looks up.
         self.progress = Progress(position, "" if spec.keeps_a_view else spec.name)
         self.failures = Failures()
@@ -262,10 +278,15 @@ class Subscription:
         self.leased = True
         self.progress.saved = None
         if self.spec.keeps_a_view:
-            position, self.progress.checkpoint = 0, ""
+            position, self.progress.checkpoint = self.log_start, ""
         self.move_to(position)
         self._state = "catching up"
         self.wake()
+
+    @property
+    def log_start(self) -> int:
+        """The position before the first event of its log."""
+        return start_of(self.log, self.logs)
 
     # --- what it wants ---
 
@@ -279,7 +300,7 @@ class Subscription:
     @property
     def keys(self) -> object:
         """What its events are partitioned by: the same object for all partitions of a handler."""
-        return self.spec.target
+        return self.spec.target if self.logs == 1 else None
 
     def shard_of(self, stored: "StoredRecord | Delivery") -> int:
         """The shard of an event, by the key of this handler."""
@@ -288,7 +309,7 @@ class Subscription:
 
     def has_shard(self, shard: int) -> bool:
         """Whether events of this shard belong to this partition."""
-        return self.partition is None or shard % self._partitions == self.partition - 1
+        return not self.is_filtered or shard % self._partitions == (self.partition or 0) - 1
 
     def wanted(self, page: Iterable[StoredRecord]) -> Iterator[StoredRecord]:
         """The events of ``page`` that it subscribes to; each kind of event is looked up once."""
@@ -299,7 +320,7 @@ class Subscription:
             wants = known.get(kind)
             if wants is None:
                 wants = known[kind] = self.wants(record)
-            if wants and (self.partition is None or self.has_shard(self.shard_of(stored))):
+            if wants and (not self.is_filtered or self.has_shard(self.shard_of(stored))):
                 yield stored
 
     def wants_type(self, event_type: str, aggregate_type: str | None) -> bool:

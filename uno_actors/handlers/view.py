@@ -1,7 +1,7 @@
 """Views: keys and values that projections derive from the log and keep in the same store."""
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple
 
 from typing_extensions import override
@@ -96,25 +96,28 @@ class PartitionedView(PublishedView[K]):
     Args:
         store: The store that holds the view.
         name: The projection's name.
-        parts: The names of its partitions.
+        parts: Returns the names of its partitions, on a store with a number of logs.
         classes: The classes of its values.
     """
 
-    def __init__(self, store: EventStore, name: str, parts: Sequence[str], classes: Classes) -> None:
+    def __init__(
+        self, store: EventStore, name: str, parts: Callable[[int], Sequence[str]], classes: Classes
+    ) -> None:
         super().__init__(store, name, classes)
         self._parts = parts
 
     @override
     async def _read(self, start: bytes, end: bytes, limit: int | None) -> list[tuple[bytes, bytes]]:
         while (suffix := await self._suffix()) is not None:
-            views = [f"{part}{suffix}" for part in self._parts]
-            pages = [await self._store.read_view(view, start, end, limit) for view in views]
+            views = [f"{part}{suffix}" for part in self._parts(self._store.logs)]
+            found = await self._store.read_views(views, start, end, limit)
             if await self._suffix() == suffix:  # otherwise a part may have been removed in the meantime
-                return sorted(entry for page in pages for entry in page)[:limit]
+                return found
         return await super()._read(start, end, limit)
 
     async def _suffix(self) -> str | None:
-        return built_by_all(self._parts, await entries(self._store))
+        found = await entries(self._store)  # a store that was used knows how many logs it has
+        return built_by_all(self._parts(self._store.logs), found)
 
 
 def built_by_all(parts: Sequence[str], found: Mapping[str, "Entry"]) -> str | None:
@@ -184,6 +187,14 @@ def aside_key(position: int) -> bytes:
     return _ASIDE + _I64.pack(position)
 
 
+def aside_position(key: bytes) -> int | None:
+    """The position in an `aside_key`; ``None`` for any other key of a view."""
+    if not key.startswith(_ASIDE):
+        return None
+    position: int = _I64.unpack_from(key, len(_ASIDE))[0]
+    return position
+
+
 class Entry(NamedTuple):
     """The directory's entry of one projection.
 
@@ -222,7 +233,13 @@ async def entries(store: EventStore) -> dict[str, Entry]:
 
 
 async def view_to_write(
-    store: EventStore, name: str, version: int, *, anew: bool = False, also: Sequence[ViewChange] = ()
+    store: EventStore,
+    name: str,
+    version: int,
+    start: int = 0,
+    *,
+    anew: bool = False,
+    also: Sequence[ViewChange] = (),
 ) -> tuple[str, int]:
     """Return the view that the projection must write, and the position after which it continues.
 
@@ -230,6 +247,7 @@ async def view_to_write(
         store: The store that holds the view.
         name: The projection's name.
         version: The projection's version.
+        start: The position before the first event of the log that it reads.
         anew: Whether to build a new view from the first event even if one exists.
         also: Changes to record in the same transaction.
     """
@@ -243,5 +261,5 @@ async def view_to_write(
     views = tuple(dict.fromkeys((*entry.views, view)))
     now = Entry(entry.current, view, views, builds, entry.built)
     if begins or now != entry:
-        await store.save_progress({view: 0} if begins else {}, views=[now.of(name), *also])
-    return view, position or 0
+        await store.save_progress({view: start} if begins else {}, views=[now.of(name), *also])
+    return view, start if position is None else position

@@ -57,7 +57,12 @@ class ViewBuilding(InOrder):
         """
         subscription, projection = self._subscription, self._projection
         view, position = await view_to_write(
-            self._store, subscription.name, projection.version, anew=bool(also), also=also
+            self._store,
+            subscription.name,
+            projection.version,
+            subscription.log_start,
+            anew=bool(also),
+            also=also,
         )
         if also:
             subscription.move_to(position)

@@ -10,7 +10,7 @@ from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import SeveralLogs, StoreUnavailable, shown
 from uno_actors.store.codec import to_event
 from uno_actors.store.log_filter import EVERYTHING, EventTypes, LogFilter
-from uno_actors.store.logs import starts_of_logs
+from uno_actors.store.logs import log_of_position, starts_of_logs
 from uno_actors.store.merging import page_of_each
 from uno_actors.store.queries import READ_ALL_LOGS, EventQueries, check_number, selected
 from uno_actors.store.records import E, RecordedEvent, StoredRecord
@@ -136,13 +136,12 @@ class EventFollowing(EventQueries):
         return page
 
     async def _page_of_several(self, places: list[int]) -> list[StoredRecord]:
-        ends = await self.last_positions()
-        pages: list[list[StoredRecord]] = []
-        for number, (place, end) in enumerate(zip(places, ends, strict=True)):
-            if place < end and (page := await self.read_log(place, page_of_each(len(places)))):
-                pages.append(page)
-                places[number] = page[-1].position
-        return [*merge(*pages, key=lambda stored: stored.record.timestamp)]
+        pages: dict[int, list[StoredRecord]] = {}
+        for stored in await self.read_logs(places, page_of_each(len(places))):
+            pages.setdefault(log_of_position(stored.position), []).append(stored)
+        for number, page in pages.items():
+            places[number] = page[-1].position
+        return [*merge(*pages.values(), key=lambda stored: stored.record.timestamp)]
 
     def on_commit(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` on the event loop after each commit of this store; return a function that ends this."""

@@ -18,7 +18,12 @@ _NUMBER_BITS = 40
 
 def starts_of_logs(logs: int) -> list[int]:
     """The position before the first event of each log, in a store with so many."""
-    return [0] if logs == 1 else [(log + 1) << _NUMBER_BITS for log in range(logs)]
+    return [start_of(log, logs) for log in range(logs)]
+
+
+def start_of(log: int, logs: int) -> int:
+    """The position before the first event of one log, in a store with so many."""
+    return 0 if logs == 1 else (log + 1) << _NUMBER_BITS
 
 
 def log_of_position(position: int) -> int:
@@ -47,9 +52,12 @@ def log_of_stream(stream: StreamId, logs: int) -> int:
 
 
 def log_of_record(record: Record, logs: int) -> int:
-    """The log that holds ``record``: that of its stream; without one, that of its correlation."""
-    if logs == 1:
-        return 0
+    """The log that holds ``record``, in a store with so many."""
+    return 0 if logs == 1 else shard_of_record(record) % logs
+
+
+def shard_of_record(record: Record) -> int:
+    """The shard of ``record``: that of its stream; without one, that of its correlation."""
     if record.aggregate_id is not None:
-        return shard_of_key(record.aggregate_type or "", record.aggregate_id) % logs
-    return shard_of_key("", record.correlation_id or record.event_id) % logs
+        return shard_of_key(record.aggregate_type or "", record.aggregate_id)
+    return shard_of_key("", record.correlation_id or record.event_id)

@@ -16,7 +16,7 @@ The values are in `uno_actors.store.records`; the reads that rest on the port ar
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -256,6 +256,13 @@ class EventStore(EventFollowing):
             for position, record in await self.read_log(after, limit)
         ]
 
+    async def read_views(
+        self, views: Sequence[str], start: bytes = b"", end: bytes | None = None, limit: int | None = PAGE
+    ) -> list[tuple[bytes, bytes]]:
+        """As `read_view`, of several views as one, each read for itself: a store that can reads them at once."""
+        pages = [await self.read_view(view, start, end, limit) for view in views]
+        return sorted(entry for page in pages for entry in page)[:limit]
+
     async def is_leased(self, name: str) -> bool:
         """Whether a process has ``name`` leased. The store may take it for a moment to find out."""
         lease = await self.lease(name)
@@ -263,6 +270,10 @@ class EventStore(EventFollowing):
             return True
         await lease.release()
         return False
+
+    async def leased_among(self, names: Iterable[str]) -> set[str]:
+        """Those of ``names`` that a process has leased; see `is_leased`. A store that can looks once for all."""
+        return {name for name in names if await self.is_leased(name)}
 
     async def append(
         self, *events: DomainEvent, expected_version: ExpectedVersion = ANY

@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -236,6 +236,17 @@ class EventQueries(ABC):
                     left = None if left is None else left - 1
                     if left == 0:
                         return
+
+    async def read_logs(self, afters: Sequence[int], limit: int = PAGE) -> list[StoredRecord]:
+        """At most ``limit`` records of each of several logs, those of one log together and in order.
+
+        A store that can reads them at once.
+
+        Args:
+            afters: A position in each of these logs; see `EventStore.read_log`.
+            limit: Maximum number of records of one log.
+        """
+        return [stored for after in afters for stored in await self.read_log(after, limit)]
 
     async def record_at(self, position: int) -> StoredRecord:
         """The record at one position of the log, which must have one."""

@@ -23,7 +23,7 @@ from uno_actors.handlers.failures import HandlerFailure
 from uno_actors.handlers.layouts import replace_other_layouts
 from uno_actors.handlers.log_order import check_log_order
 from uno_actors.handlers.moves import checkpoint_of, warn_of_skipped, warn_of_unnamed
-from uno_actors.handlers.partitions import first_position, other_layouts
+from uno_actors.handlers.partitions import first_position, log_of_partition, other_layouts
 from uno_actors.handlers.requests import NO_REQUESTS, ReportedStatus, Requests
 from uno_actors.handlers.router import TURN, RouterActor
 from uno_actors.handlers.services import SystemServices
@@ -32,7 +32,7 @@ from uno_actors.handlers.subscription import HandlerStatistics, Subscription
 from uno_actors.logs import get_logger
 from uno_actors.observing import Observation
 from uno_actors.settings import Settings
-from uno_actors.store.logs import log_of_position
+from uno_actors.store.logs import log_of_position, start_of_log
 from uno_actors.store.port import EventStore
 from uno_actors.supervision.child import ChildSignal
 from uno_actors.supervision.spec import ChildSpec
@@ -93,7 +93,7 @@ class HandlerHost:
             give_requests=self._give_requests,
             dispatched=self.dispatched,
             save=lambda: self.router.save_checkpoints(last=True),
-            begun=lambda subscription, checkpoints: self._record_begin([subscription], checkpoints),
+            begun=self._taken_over,
             on_lost=lambda name: self._reported.pop(name, None),
             name=settings.name,
         )
@@ -105,23 +105,27 @@ class HandlerHost:
         self._let_go = ExitStack()  # cleanup for the end, even if the start fails halfway
         self._log = get_logger(system=settings.name)
 
+    @property
+    def logs(self) -> int:
+        """The number of logs of the store."""
+        return self._store.logs
+
     # --- starting ---
 
     async def start(self, specs: Sequence[HandlerSpec]) -> list[int]:
         """Subscribe the handlers and start the router. Return the position of each log after which it routes events.
 
         Raises:
-            InvalidHandler: A handler needs one order of all events, and the store has several logs.
+            InvalidHandler: A handler cannot read the logs of a store with several, each by itself.
         """
         store = self._store
         check_log_order(specs, len(await store.last_positions()))
         # Take leases first: another process may still move the checkpoints of handlers whose leases it holds.
         await self._leases.take(*specs)
         ends = await store.last_positions()
-        end = ends[0]
         checkpoints = await store.checkpoints()
-        await self._warn_of_names(specs, checkpoints, end)
-        self.subscriptions.extend([await self._subscribe(spec, checkpoints, end) for spec in specs])
+        await self._warn_of_names(specs, checkpoints, ends)
+        self.subscriptions.extend([await self._subscribe(spec, checkpoints, ends) for spec in specs])
         for subscription in self.subscriptions:
             if not self._leases.holds(subscription.name):
                 subscription.stand_by()
@@ -130,7 +134,7 @@ class HandlerHost:
         self.router = RouterActor(
             store,
             self.subscriptions,
-            end,
+            ends,
             self._clock,
             TURN,
             contexts=self._contexts,
@@ -177,23 +181,31 @@ class HandlerHost:
                 now = await self._store.checkpoints()
                 await replace_other_layouts(self._store, self._control, subscription, now)
 
+    async def _taken_over(self, subscription: Subscription, checkpoints: dict[str, int]) -> None:
+        await self._record_begin([subscription], checkpoints)
+        self.router.route_soon()  # it may not have read this log before
+
     async def _warn_of_names(
-        self, specs: Sequence[HandlerSpec], checkpoints: Mapping[str, int], end: int
+        self, specs: Sequence[HandlerSpec], checkpoints: Mapping[str, int], ends: Sequence[int]
     ) -> None:
         if self._store.is_durable:
             given = [spec for spec in specs if spec.partition is None]  # a partitioned one has got its name
             warn_of_unnamed(given, checkpoints)
             running = [subscription.spec for subscription in self.subscriptions]
-            warn_of_skipped(given, [*running, *specs], await self._control.plain(), checkpoints, end)
+            warn_of_skipped(given, [*running, *specs], await self._control.plain(), checkpoints, ends[0])
 
-    async def _subscribe(self, spec: HandlerSpec, checkpoints: dict[str, int], end: int) -> Subscription:
+    async def _subscribe(
+        self, spec: HandlerSpec, checkpoints: dict[str, int], ends: Sequence[int]
+    ) -> Subscription:
         others = [subscription.name for subscription in self.subscriptions]
-        position = 0 if spec.keeps_a_view else first_position(spec, checkpoints)
+        logs = len(ends)
+        end = ends[log_of_partition(spec.partition, logs)]
+        position = start_of_log(end) if spec.keeps_a_view else first_position(spec, checkpoints, logs)
         if position is None:
             position = checkpoint_of(spec, checkpoints, others)
         if position is None:
             position = await position_of(self._store, spec.start, end)
-        subscription = Subscription(spec, position, self._store.event_registry, self._clock)
+        subscription = Subscription(spec, position, self._store.event_registry, self._clock, logs=len(ends))
         subscription.lease = self._leases.of(spec.name)
         return subscription
 
@@ -221,9 +233,9 @@ class HandlerHost:
         check_log_order([spec], self._store.logs)
         await self._leases.take(spec)
         leased = self._leases.holds(spec.name)
-        checkpoints, end = await self._store.checkpoints(), await self._store.last_position()
-        await self._warn_of_names([spec], checkpoints, end)
-        subscription = await self._subscribe(spec, checkpoints, end)
+        checkpoints, ends = await self._store.checkpoints(), await self._store.last_positions()
+        await self._warn_of_names([spec], checkpoints, ends)
+        subscription = await self._subscribe(spec, checkpoints, ends)
         if not leased:
             subscription.stand_by()
         await self._record_begin([subscription], checkpoints)

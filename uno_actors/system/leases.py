@@ -253,7 +253,7 @@ class Leases:
             if await runs_otherwise(self._store, subscription.spec, checkpoints, {}):
                 return
             if subscription.state == "standby" and not self._is_closed:  # it was not stopped in the meantime
-                position = first_position(subscription.spec, checkpoints)
+                position = first_position(subscription.spec, checkpoints, subscription.logs)
                 subscription.take_over(subscription.progress.position if position is None else position)
                 self._give_requests(subscription, requests)
                 self._hold(name, lease)

@@ -18,7 +18,7 @@ from uno_actors.supervision.statistics import SupervisorStatistics
 from uno_actors.supervision.supervisor import SupervisorActor
 from uno_actors.system.actor_host import ActorHost
 from uno_actors.system.handler_host import HandlerHost
-from uno_actors.system.tree import resolve_child
+from uno_actors.system.tree import child_on_logs, resolve_child
 
 
 class SupervisionTree:
@@ -156,7 +156,7 @@ class SupervisionTree:
 
     def resolve_child(self, child: Any) -> list[ChildSpec]:
         """See `uno_actors.supervision.supervisor.SupervisorHost`."""
-        return resolve_child(child)
+        return [each for found in resolve_child(child) for each in child_on_logs(found, self._handlers.logs)]
 
     async def make_child(self, spec: ChildSpec, tell: Callable[[ChildSignal], None]) -> ChildHandle:
         """See `uno_actors.supervision.supervisor.SupervisorHost`."""

@@ -64,7 +64,7 @@ from uno_actors.system.runtime import Runtime
 from uno_actors.system.state import open_control
 from uno_actors.system.statistics import SystemStatistics
 from uno_actors.system.supervisor_ref import SupervisorRef
-from uno_actors.system.tree import assign, check_unique, handler_names, handlers_in
+from uno_actors.system.tree import assign, check_unique, handler_names, handlers_in, on_logs
 from uno_actors.tasks import begin, end_of
 
 A = TypeVar("A", bound=PykkaActor)
@@ -403,7 +403,8 @@ class ActorSystem:
         """
         if not isinstance(config, Config):
             config = load(config)
-        return await self._on_its_loop(self._reload(assign(config.handlers, config.supervisors)))
+        wanted = assign(config.handlers, config.supervisors)
+        return await self._on_its_loop(self._reload([on_logs(each, self.store.logs) for each in wanted]))
 
     async def _reload(self, wanted: list[Supervisor]) -> Reloaded:
         async with self._reloading:
@@ -554,6 +555,8 @@ class ActorSystem:
         try:
             if self._store is None:
                 self._store = open_store(self._url or "", self._event_registry)
+            logs = len(await self._store.last_positions())
+            self._supervised = [on_logs(supervisor, logs) for supervisor in self._supervised]
             self._runtime = Runtime(
                 self,
                 self._store,

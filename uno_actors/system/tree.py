@@ -50,6 +50,25 @@ def resolve_child(child: Any) -> list[ChildSpec]:
     return specs
 
 
+def on_logs(supervisor: Supervisor, logs: int) -> Supervisor:
+    """A resolved ``supervisor`` with the partitions that a store with so many logs needs."""
+    if logs == 1:
+        return supervisor
+    children = [each for child in supervisor.specs for each in child_on_logs(child, logs)]
+    return replace(supervisor, children=tuple(children))
+
+
+def child_on_logs(child: ChildSpec, logs: int) -> list[ChildSpec]:
+    """A resolved child, as `on_logs`: the first partition of a handler stands for all, the others for none."""
+    if isinstance(child.run, Supervisor):
+        return [replace(child, run=on_logs(child.run, logs))]
+    if logs == 1 or not isinstance(child.run, HandlerSpec) or child.run.partition is None:
+        return [child]
+    if child.run.partition > 1:
+        return []
+    return [replace(child, run=part, name=part.name) for part in partitions_of(child.run.whole(), logs)]
+
+
 def handlers_in(supervisor: Supervisor) -> Iterator[HandlerSpec]:
     """All handlers in a resolved tree."""
     for spec in supervisor.specs:

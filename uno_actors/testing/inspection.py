@@ -36,7 +36,8 @@ class Inspection:
         state: ``not started``, ``starting``, ``running``, ``stopping`` or ``stopped``.
         settings: The options of the system, with its clock.
         supervisors: The configured tree, each child with its name.
-        router_position: The router has read the log up to this position; ``None`` before it starts.
+        router_position: The router has read the log, of several the first, up to this position; ``None`` before it
+            starts.
         topics: The topic patterns by which the router finds handlers, and their beginnings.
         handlers: The handlers, by name.
         aggregates: The active aggregates, by stream; ``None`` for one that is being loaded.
@@ -76,8 +77,8 @@ def inspect(system: ActorSystem) -> Inspection:
         system._state,
         system._settings,
         tuple(system._supervised),
-        None if router is None else router.position,
-        frozenset() if router is None else router._by_topic.branches(),
+        None if router is None else router.logs[0].position,
+        frozenset() if router is None else router.logs[0].topics(),
         handlers,
         {stream: actor.instance for stream, actor in runtime.aggregates._active.items()},
         runtime.aggregates.waiting,

@@ -124,15 +124,14 @@ _RELEASE = text(
     "UPDATE uno_leases SET ends = NULL, by_session = false, holder = NULL WHERE name = :name AND taken = :taken"
     " RETURNING taken"
 )
-IS_LEASED = text(
-    # A row without an end was written by an earlier version, or is free: then the lock decides.
-    f"""
-    SELECT coalesce(
-        (SELECT CASE WHEN ends IS NULL OR (ends > clock_timestamp() AND by_session)
-                THEN NOT pg_try_advisory_xact_lock({_KEY}) ELSE ends > clock_timestamp() END
-         FROM uno_leases WHERE name = :name),
-        false)
-    """  # noqa: S608 - constants
+_IS_LEASED = f"""
+    CASE WHEN ends IS NULL OR (ends > clock_timestamp() AND by_session)
+    THEN NOT pg_try_advisory_xact_lock({_KEY.replace(":name", "name")}) ELSE ends > clock_timestamp() END
+"""
+"""Whether a row has a holder. One without an end is of an earlier version, or is free: then the lock decides."""
+IS_LEASED = text(f"SELECT coalesce((SELECT {_IS_LEASED} FROM uno_leases WHERE name = :name), false)")  # noqa: S608 - constants
+LEASED_AMONG = text(
+    f"SELECT name FROM uno_leases WHERE name = ANY(CAST(:names AS text[])) AND {_IS_LEASED}"  # noqa: S608 - constants
 )
 
 

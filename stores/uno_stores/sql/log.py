@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Column,
     ColumnElement,
     Integer,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     literal_column,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -292,10 +294,45 @@ def page_of(order: Column[Any], *wanted: ColumnElement[bool]) -> Select[Any]:
     return select(*columns).where(counted.c.before < PAGE_BYTES).order_by(counted.c[order.name])
 
 
+def _pages_of_several() -> Select[Any]:
+    """At most ``limit`` records of each of several logs, and of each not much more than ``bytes``, but at least one.
+
+    Its parameters are ``afters`` and ``lasts``, one of each log; the records of a log are together and in order.
+    """
+    wanted = (
+        func.unnest(bindparam("afters", type_=ARRAY(BigInteger)), bindparam("lasts", type_=ARRAY(BigInteger)))
+        .table_valued("after", "last", name="wanted")
+        .render_derived()
+    )
+    size = func.length(log.c.payload) + func.coalesce(func.length(log.c.reply), 0)
+    page = (
+        select(*_FIELDS, log.c.position, size.label("size"))
+        .where(log.c.position > wanted.c.after, log.c.position <= wanted.c.last)
+        .order_by(log.c.position)
+        .limit(bindparam("limit"))
+        .lateral()
+    )
+    before = func.sum(page.c.size).over(
+        partition_by=wanted.c.after, order_by=page.c.position, rows=(None, -1)
+    )
+    counted = (
+        select(page, func.coalesce(before, 0).label("before"))
+        .select_from(wanted.join(page, true()))
+        .subquery()
+    )
+    columns = [counted.c[column.name] for column in (*_FIELDS, log.c.position)]
+    return (
+        select(*columns)
+        .where(counted.c.before < bindparam("bytes", type_=BigInteger))
+        .order_by(counted.c.position)
+    )
+
+
 STREAM_PAGE = page_of(log.c.aggregate_version, IN_STREAM)
 LOG_PAGE = page_of(log.c.position)
 LOG_PAGE_OF_SEVERAL = page_of(log.c.position, log.c.position <= bindparam("last"))
 """A page of the one log that has no position after ``last``."""
+SEVERAL_PAGES = _pages_of_several()
 HEADINGS = (
     select(*(log.c[name] for name in Heading._fields))
     .where(log.c.position > bindparam("after"), log.c.position <= bindparam("last"))

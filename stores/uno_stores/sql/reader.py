@@ -1,7 +1,7 @@
 """The reader: the queries of a store, each on its own connection, a few at once."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -16,13 +16,15 @@ from uno_actors.store.records import PAGE, DeadLetter, Heading, Snapshot, Stored
 from uno_actors.tasks import begin
 from uno_stores.sql import schema
 from uno_stores.sql.connections import Connections
-from uno_stores.sql.leases import IS_LEASED
+from uno_stores.sql.leases import IS_LEASED, LEASED_AMONG
 from uno_stores.sql.log import (
     HEADINGS,
     LAST_POSITIONS,
     LAST_VERSION,
     LOG_PAGE,
     LOG_PAGE_OF_SEVERAL,
+    PAGE_BYTES,
+    SEVERAL_PAGES,
     STREAM_PAGE,
     names,
     page_of,
@@ -82,6 +84,22 @@ class Reader:
             return to_stored(await self.rows(LOG_PAGE, {"after": after, "limit": limit}))
         parameters = {"after": after, "limit": limit, "last": last_of_log(after)}
         return to_stored(await self.rows(LOG_PAGE_OF_SEVERAL, parameters))
+
+    async def log_pages(self, afters: Sequence[int], limit: int) -> list[StoredRecord]:
+        """See `EventStore.read_logs`."""
+        if not afters:
+            return []
+        for after in afters:
+            await self._check_position(after)
+        if self._tables.logs == 1:
+            return [stored for after in afters for stored in await self.log_page(after, limit)]
+        parameters = {
+            "afters": [*afters],
+            "lasts": [*map(last_of_log, afters)],
+            "limit": limit,
+            "bytes": max(1, PAGE_BYTES // len(afters)),
+        }
+        return to_stored(await self.rows(SEVERAL_PAGES, parameters))
 
     async def _check_position(self, after: int) -> None:
         if not is_position_in(after, await self.logs()):
@@ -187,14 +205,17 @@ class Reader:
         return {row.handler: row.position for row in await self.rows(select(schema.checkpoints))}
 
     async def view(
-        self, view: str, start: bytes, end: bytes | None, limit: int | None
+        self, views: Sequence[str], start: bytes, end: bytes | None, limit: int | None
     ) -> list[tuple[bytes, bytes]]:
-        """See `EventStore.read_view`."""
+        """See `EventStore.read_view` and `EventStore.read_views`."""
         table = schema.views
-        wanted = (table.c.view == view) & (table.c.key >= start)
+        is_one = table.c.view == views[0] if len(views) == 1 else table.c.view.in_(views)
+        wanted = is_one & (table.c.key >= start)
         if end is not None:
             wanted &= table.c.key < end
-        statement = select(table.c.key, table.c.value).where(wanted).order_by(table.c.key).limit(limit)
+        statement = (
+            select(table.c.key, table.c.value).where(wanted).order_by(table.c.key, table.c.value).limit(limit)
+        )
         rows = await self.rows(statement, patience=SEARCH_PATIENCE if limit is None else 0)
         return [(row.key, row.value) for row in rows]
 
@@ -224,6 +245,10 @@ class Reader:
     async def is_leased(self, name: str) -> bool:
         """Whether PostgreSQL has a holder of ``name``."""
         return bool(await self._value(IS_LEASED, {"name": name}))
+
+    async def leased_among(self, names: Iterable[str]) -> set[str]:
+        """Those of ``names`` that have a holder in PostgreSQL."""
+        return {row.name for row in await self.rows(LEASED_AMONG, {"names": [*names]})}
 
     async def _value(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Any:
         rows = await self.rows(statement, parameters)

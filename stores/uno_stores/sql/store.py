@@ -277,6 +277,10 @@ class DatabaseEventStore(EventStore):
         return await self._reader.log_page(after, limit)
 
     @override
+    async def read_logs(self, afters: Sequence[int], limit: int = PAGE) -> list[StoredRecord]:
+        return await self._reader.log_pages(afters, limit)
+
+    @override
     async def read_headings(self, after: int = 0, limit: int = PAGE) -> list[Heading]:
         return await self._reader.headings(after, limit)
 
@@ -346,7 +350,13 @@ class DatabaseEventStore(EventStore):
     async def read_view(
         self, view: str, start: bytes = b"", end: bytes | None = None, limit: int | None = PAGE
     ) -> list[tuple[bytes, bytes]]:
-        return await self._reader.view(view, start, end, limit)
+        return await self._reader.view([view], start, end, limit)
+
+    @override
+    async def read_views(
+        self, views: Sequence[str], start: bytes = b"", end: bytes | None = None, limit: int | None = PAGE
+    ) -> list[tuple[bytes, bytes]]:
+        return await self._reader.view(views, start, end, limit) if views else []
 
     @override
     async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:
@@ -385,6 +395,14 @@ class DatabaseEventStore(EventStore):
         self._life.check()
         check_lease(name)
         return await self._leases.is_taken(name)
+
+    @override
+    async def leased_among(self, names: Iterable[str]) -> set[str]:
+        """As `EventStore.leased_among`; this takes nothing."""
+        if self._connections.wire is None:
+            return await super().leased_among(names)
+        self._life.check()
+        return await self._reader.leased_among(names)
 
     def _grown(self, ends: Mapping[int, int]) -> None:
         """A commit of this store has ended."""
