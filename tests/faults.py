@@ -6,7 +6,7 @@ server ends, a thread at the worst moment. A test that only looks has a seam: `I
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from uno_actors.actors.mailbox import Mailbox
 from uno_actors.actors.turns import WorkerTurns
 from uno_actors.cluster.announcement import Announcement
 from uno_actors.handlers.child import HandlerChild
+from uno_actors.handlers.log_router import LogRouter
 from uno_actors.handlers.router import RouterActor
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.store.membership import Member
@@ -301,6 +302,11 @@ def hand_out(router: RouterActor, stored: StoredRecord) -> None:
 def move_on(router: RouterActor) -> None:
     """The router moves on what the handlers have done."""
     router.logs[0]._advance()
+
+
+def routers_of_logs(system: ActorSystem) -> Sequence[LogRouter]:
+    """How far each log was read, and whether it is read now."""
+    return system._running().handlers.router.logs
 
 
 def router_is_suspended(system: ActorSystem) -> bool:

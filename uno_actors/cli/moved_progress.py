@@ -5,7 +5,7 @@ out: each checkpoint of the copy lies before the first event that the handler ha
 known which partition an event belongs to, some events are handled again.
 
 A view has counted each event once, so its parts are kept only if their number fits both stores: then each part has the
-same events in the same order. Otherwise the projection builds its view anew.
+same events in the same order. Otherwise the projection rebuilds its view.
 """
 
 from collections.abc import Mapping, Sequence
@@ -182,7 +182,7 @@ class MovedProgress:
         return count > 0 and self._new_partitions(count) == count
 
     def _moved(self, letter: DeadLetter) -> DeadLetter | None:
-        """The letter in the copy; ``None`` for that of a view that is built anew, which will count the event."""
+        """The letter in the copy; ``None`` for that of a view that is rebuilt and will count the event."""
         name = letter.handler
         if (name in self._before.entries and name not in self._kept) or letter.position not in self._found:
             return None

@@ -223,7 +223,7 @@ def copy_all(
 
     copied = asyncio.run(run())
     known = f", {copied.known:,} were there already" * bool(copied.known)
-    views = counted(copied.views, "view") + f", {copied.rebuilt:,} to be built anew" * bool(copied.rebuilt)
+    views = counted(copied.views, "view") + f", {copied.rebuilt:,} to be rebuilt" * bool(copied.rebuilt)
     say(f"{counted(copied.events, 'event')} copied{known}; {views}; all are equal")
 
 

@@ -36,7 +36,7 @@ class Copied(NamedTuple):
         events: Events recorded in the target by this copy.
         known: Events that an interrupted copy had recorded before.
         views: Views of projections.
-        rebuilt: Projections whose views the target builds anew, since it has another number of logs.
+        rebuilt: Projections whose views the target rebuilds, since it has another number of logs.
     """
 
     events: int

@@ -179,10 +179,6 @@ class RouterActor(Actor):
             log.starved = False
             self.route_soon()
 
-    def _observe(self, observed: Observation, delivery: Delivery) -> None:
-        context = delivery.context or Context()
-        context.run(observed.event_routed, delivery, sum(map(len, delivery.tiers)))
-
     def cancel_timers(self) -> None:
         """Cancel the timers for turns and checkpoints."""
         for timer in (self._watching, self._saving):
