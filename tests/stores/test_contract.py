@@ -104,44 +104,13 @@ STORES = {
     "lmdb": in_lmdb,
     "sqlite": in_sqlite,
     "postgres": in_postgres,
+    "postgres, 4 logs": in_four_logs,
     "sqlite in memory": in_sqlite_in_memory,
 }
 PARAMETERS = [
     pytest.param(make, id=name, marks=[pytest.mark.soak] if name == "sqlite in memory" else [])
     for name, make in STORES.items()
 ]
-
-
-ORDER_OF_ALL = {
-    "an_unknown_type_is_named",
-    "appending_nothing_changes_nothing",
-    "durable_stores_survive_reopening",
-    "events_without_aggregate_stand_in_the_log_alone",
-    "expected_version_is_of_one_stream",
-    "expected_version_is_the_fence",
-    "get_events_narrows_by_version_and_limit",
-    "headings_are_those_of_the_log",
-    "impossible_ids_are_refused",
-    "listeners_find_what_was_committed",
-    "many_appends_leave_no_gap",
-    "old_events_are_upcast",
-    "positions_only_grow",
-    "readers_see_a_prefix",
-    "requests_of_one_commit_stand_alone",
-    "snapshots_are_kept_one_for_each_stream",
-    "subscriptions_end_with_the_store",
-    "subscriptions_go_from_history_to_live",
-    "the_log_is_narrowed",
-    "the_log_is_read_page_by_page",
-    "what_one_store_refuses_all_refuse",
-}
-"""Checks that read one log of all events."""
-IN_ANY_ORDER = [check for check in CONTRACT if check.__name__ not in ORDER_OF_ALL]
-
-
-@pytest.mark.parametrize("check", IN_ANY_ORDER, ids=lambda check: check.__name__)
-async def test_store_with_four_logs_keeps_its_promise(check: Check) -> None:
-    await check(in_four_logs)
 
 
 @pytest.mark.parametrize("make_store", PARAMETERS)

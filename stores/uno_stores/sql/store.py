@@ -289,10 +289,11 @@ class DatabaseEventStore(EventStore):
         self, after: int = 0, limit: int | None = None, matching: LogFilter = EVERYTHING
     ) -> AsyncGenerator[StoredRecord]:
         """As `EventStore.read_records`; the database selects what it can."""
+        check_number("after", after)
+        check_number("limit", limit)
         if await self._reader.logs() > 1:
             if after:
                 raise self._reader.refused("reading after a position", READ_ALL_LOGS)
-            check_number("limit", limit)
             size = page_of_each(self.logs)
             async with aclosing(self._reader.search_all(limit, matching, size)) as records:
                 async for stored in records:
@@ -303,8 +304,6 @@ class DatabaseEventStore(EventStore):
                 async for stored in everything:
                     yield stored
             return
-        check_number("after", after)
-        check_number("limit", limit)
         end = await self.last_position()
         async with aclosing(self._reader.search(after, limit, matching, end)) as found:
             async for stored in found:

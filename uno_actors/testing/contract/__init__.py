@@ -14,6 +14,9 @@ To check a store, pass a function that makes an empty place for it and cleans up
 
     await check_event_store(make_store)
 
+The checks hold for stores with one log and with several. In a store with several they expect the order of each log, and
+that what needs one order of all events is refused: reading all after a position, and one last position.
+
 To see each promise as a separate test, parametrize over `CONTRACT`; a check's docstring is its promise. The checks are
 in one module for each subject: `places`, `expected_versions`, `reading` and so on.
 """

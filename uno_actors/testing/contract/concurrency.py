@@ -5,10 +5,9 @@ import asyncio
 from uno_actors.errors import (
     ConcurrencyConflict,
 )
-from uno_actors.store.codec import Record
-from uno_actors.store.records import RecordedEvent
+from uno_actors.store.records import RecordedEvent, StoredRecord
 from uno_actors.testing.contract.events import Noted, noted
-from uno_actors.testing.contract.expectations import expect_equal, log_of, versions_of
+from uno_actors.testing.contract.expectations import expect_equal, log_of, starts_of, versions_of
 from uno_actors.testing.contract.store_place import MakeStore, opened
 
 
@@ -50,15 +49,16 @@ async def many_appends_leave_no_gap(make_store: MakeStore) -> None:
 
 
 async def readers_see_a_prefix(make_store: MakeStore) -> None:
-    """Readers that run beside writers see the log grow only at its end, by whole appends."""
+    """Readers that run beside writers see each log grow only at its end, by whole appends."""
     async with opened(make_store) as store:
         done = asyncio.Event()
-        seen: list[list[tuple[int, Record]]] = []
+        starts = await starts_of(store)
+        seen: list[tuple[int, list[StoredRecord]]] = []
 
         async def read() -> None:
             while not done.is_set():
-                seen.append([(position, record) for position, record in await store.read_log(limit=10_000)])
-                await store.last_position()
+                seen.extend([(start, await store.read_log(start, 10_000)) for start in starts])
+                await store.last_positions()
                 await asyncio.sleep(0)
 
         async def write(task: int) -> None:
@@ -71,9 +71,9 @@ async def readers_see_a_prefix(make_store: MakeStore) -> None:
         finally:
             done.set()
             await reader
-        log = [(position, record) for position, record in await store.read_log(limit=10_000)]
-        for prefix in seen:
-            expect_equal(prefix, log[: len(prefix)], "what a reader saw")
+        logs = {start: await store.read_log(start, 10_000) for start in starts}
+        for start, prefix in seen:
+            expect_equal(prefix, logs[start][: len(prefix)], "what a reader saw")
             expect_equal(len(prefix) % 3, 0, "events of halved appends")
 
 

@@ -1,14 +1,17 @@
 """What checks read from a store, and what they expect to find."""
 
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from uno_actors.domain.events import DomainEvent
-from uno_actors.errors import UnoError
-from uno_actors.store.codec import to_record
+from uno_actors.errors import SeveralLogs, UnoError
+from uno_actors.store.codec import Record, to_record
+from uno_actors.store.logs import log_of_position, starts_of_logs
 from uno_actors.store.port import EventStore
-from uno_actors.store.records import Append, Appended, RecordedEvent
+from uno_actors.store.records import PAGE, Append, Appended, RecordedEvent, StoredRecord
 from uno_actors.testing.contract.events import Noted
+
+Placed = TypeVar("Placed", RecordedEvent, StoredRecord, tuple[int, Record])
 
 
 async def texts_of(store: EventStore, aggregate_id: str, of: str = "Account", **narrowed: Any) -> list[str]:
@@ -18,14 +21,67 @@ async def texts_of(store: EventStore, aggregate_id: str, of: str = "Account", **
 
 
 async def log_of(store: EventStore, after: int = 0, limit: int | None = None) -> list[RecordedEvent]:
-    """The log after position ``after``."""
+    """The log after position ``after``; of a store with several logs one after the other, as `in_place`."""
     log: list[RecordedEvent] = []
+    last: dict[int, int] = {}
     async for recorded in store.read_all(after, limit):
-        if recorded.position <= after:  # else a store that repeats itself would be read endlessly
-            raise AssertionError(f"position {recorded.position} was read after {after}")
-        after = recorded.position
+        _expect_grown(
+            last, recorded.position, after
+        )  # else a store that repeats itself would be read endlessly
         log.append(recorded)
-    return log
+    return in_place(log)
+
+
+def expect_in_log_order(recorded: Iterable[RecordedEvent]) -> None:
+    """Fail if events of one log are not in its order."""
+    last: dict[int, int] = {}
+    for position, _ in recorded:
+        _expect_grown(last, position, 0)
+
+
+def _expect_grown(last: dict[int, int], position: int, after: int) -> None:
+    number = log_of_position(position)
+    before = last.get(number, after)
+    if position <= before:
+        raise AssertionError(f"position {position} was read after {before}")
+    last[number] = position
+
+
+def in_place(recorded: Iterable[Placed]) -> list[Placed]:
+    """What was recorded, by position: in one log its order, in several one log after the other."""
+    return sorted(recorded, key=lambda each: each[0])
+
+
+async def starts_of(store: EventStore) -> list[int]:
+    """The position before the first event of each log."""
+    return starts_of_logs(len(await store.last_positions()))
+
+
+async def records_of(store: EventStore, limit: int = PAGE) -> list[StoredRecord]:
+    """The first records of each log, at most ``limit`` each."""
+    return [stored for start in await starts_of(store) for stored in await store.read_log(start, limit)]
+
+
+async def expect_empty(store: EventStore) -> None:
+    """Fail if the store has an event."""
+    await expect_ends(store, await starts_of(store))
+
+
+async def expect_ends(store: EventStore, wanted: Sequence[int]) -> None:
+    """Fail if the logs do not end there. Only a store with one log has one last position."""
+    expect_equal(await store.last_positions(), [*wanted], "the ends of the logs")
+    if len(wanted) == 1:
+        expect_equal(await store.last_position(), wanted[0], "the end of the log")
+    else:
+        await expect_error(SeveralLogs, store.last_position(), "one last position of several logs")
+
+
+async def ends_of(store: EventStore) -> list[int]:
+    """The position of the last event of each log, as its readers find it."""
+    ends = await starts_of(store)
+    for position, _ in await log_of(store):
+        ends[log_of_position(position)] = position
+    return ends
 
 
 async def versions_of(store: EventStore, aggregate_id: str, of: str = "Account") -> list[int | None]:

@@ -7,9 +7,14 @@ from uno_actors.store.records import Appended
 from uno_actors.testing.contract.events import noted
 from uno_actors.testing.contract.expectations import (
     appended_of,
+    ends_of,
+    expect_empty,
+    expect_ends,
     expect_equal,
     expect_error,
+    in_place,
     log_of,
+    records_of,
     request_of,
     texts_of,
     versions_of,
@@ -34,7 +39,7 @@ async def expected_version_is_the_fence(make_store: MakeStore) -> None:
         )
         await store.append(noted("a", "5"), expected_version=4)
         expect_equal(await texts_of(store, "a"), ["1", "2", "3", "4", "5"], "the stream")
-        expect_equal(await store.last_position(), (await log_of(store))[-1].position, "the end of the log")
+        await expect_ends(store, await ends_of(store))
 
 
 async def expected_version_is_of_one_stream(make_store: MakeStore) -> None:
@@ -42,7 +47,7 @@ async def expected_version_is_of_one_stream(make_store: MakeStore) -> None:
     async with opened(make_store) as store:
         mixed = store.append(noted("a"), noted("b"), expected_version=0)
         await expect_error(ValueError, mixed, "two streams and one expected version")
-        expect_equal(await store.last_position(), 0, "the end of the log")
+        await expect_empty(store)
 
 
 async def an_append_is_all_or_nothing(make_store: MakeStore) -> None:
@@ -94,6 +99,5 @@ async def requests_of_one_commit_stand_alone(make_store: MakeStore) -> None:
         expect_equal(await texts_of(store, "b"), ["1", "2"], "the stream b")
         expect_equal(await texts_of(store, "c"), ["1"], "the stream c")
         done = [appended_of(outcome) for outcome in outcomes if isinstance(outcome, Appended)]
-        places = [(position, record) for positions, records in done for position, record in zip(
-            positions, records, strict=True)]  # fmt: skip
-        expect_equal(await store.read_log(), places, "the log, by the outcomes")
+        places = [each for positions, records in done for each in zip(positions, records, strict=True)]
+        expect_equal(await records_of(store), in_place(places), "the log, by the outcomes")

@@ -11,7 +11,7 @@ from uno_actors.errors import (
 from uno_actors.store.codec import Record, to_record
 from uno_actors.store.records import Append, Appended, ViewChange
 from uno_actors.testing.contract.events import noted
-from uno_actors.testing.contract.expectations import expect_equal, expect_error
+from uno_actors.testing.contract.expectations import expect_equal, expect_error, in_place, records_of
 from uno_actors.testing.contract.store_place import MakeStore, opened
 
 
@@ -26,9 +26,14 @@ async def what_one_store_refuses_all_refuse(make_store: MakeStore) -> None:
             expect_equal(is_refused, True, f"whether {each!r} is refused")
         possible = [_with(record, name, value) for name, value in _each(POSSIBLE_HEADERS)]
         outcomes += await store.commit([Append((each,)) for each in possible])
-        kept = [each for outcome in outcomes if isinstance(outcome, Appended) for each in outcome.records]
+        kept = [
+            each
+            for outcome in outcomes
+            if isinstance(outcome, Appended)
+            for each in zip(outcome.positions, outcome.records, strict=True)
+        ]
         expect_equal(len(kept), 2 + len(possible), "how many records were kept")
-        expect_equal([each for _, each in await store.read_log()], kept, "the log")
+        expect_equal(await records_of(store), in_place(kept), "the log")
 
 
 def _each(fields: Mapping[str, Sequence[object]]) -> list[tuple[str, object]]:

@@ -7,7 +7,7 @@ from uno_actors.errors import (
     UnknownEventType,
 )
 from uno_actors.testing.contract.events import MovedLater, MovedNow, MovedThen, Noted, measured, noted
-from uno_actors.testing.contract.expectations import expect_equal, expect_error, texts_of
+from uno_actors.testing.contract.expectations import expect_equal, expect_error, records_of, texts_of
 from uno_actors.testing.contract.store_place import MakeStore, opened
 
 
@@ -38,7 +38,7 @@ async def an_unknown_type_is_named(make_store: MakeStore) -> None:
         error = await expect_error(UnknownEventType, store.get_events("all"), "an unknown type")
         if "uno_actors.testing.Measured" not in str(error):
             raise AssertionError(f"the error must name the type, found: {error}")
-        expect_equal(len(await store.read_log()), 2, "records that can be read all the same")
+        expect_equal(len(await records_of(store)), 2, "records that can be read all the same")
         expect_equal(len(await store.get_events("a")), 1, "events of known types")
 
 
@@ -71,5 +71,5 @@ async def old_events_are_upcast(make_store: MakeStore) -> None:
             found, [(3, *where) for where in wanted], "events of schema 1, 3, 2 and 1, as today's class"
         )
         expect_equal(
-            [record.version for _, record in await store.read_log()], [1, 3, 2, 1], "what is recorded"
+            [record.version for _, record in await records_of(store)], [1, 3, 2, 1], "what is recorded"
         )

@@ -6,28 +6,46 @@ from collections.abc import Sequence
 from uno_actors.errors import (
     InvalidAggregateId,
 )
+from uno_actors.store.logs import log_of_position
 from uno_actors.testing.contract.events import noted
-from uno_actors.testing.contract.expectations import expect_equal, expect_error, log_of, texts_of, versions_of
+from uno_actors.testing.contract.expectations import (
+    expect_empty,
+    expect_ends,
+    expect_equal,
+    expect_error,
+    in_place,
+    log_of,
+    starts_of,
+    texts_of,
+    versions_of,
+)
 from uno_actors.testing.contract.store_place import MakeStore, opened
 
 
 async def positions_only_grow(make_store: MakeStore) -> None:
-    """Positions in the log grow, and the events of one append stand side by side."""
+    """Positions in a log grow, and the events of one append stand side by side in each log."""
     async with opened(make_store) as store:
-        expect_equal(await store.last_position(), 0, "the end of an empty log")
+        await expect_empty(store)
         expect_equal(await log_of(store), [], "an empty log")
-        await store.append(noted("a"), noted("b"), noted("a"))
-        await store.append(noted(None))
-        recorded = await store.append(noted("c"), noted("a"))
-        positions = [position for position, _ in await log_of(store)]
-        expect_equal(len(positions), 6, "the number of events in the log")
-        if positions[0] < 1 or positions != sorted(set(positions)):
-            raise AssertionError(f"positions must grow from 1 or later, found {positions}")
-        expect_equal([position for position, _ in recorded], positions[-2:], "positions that append returned")
-        expect_equal(
-            positions[1:3] + positions[5:], [positions[0] + 1, positions[0] + 2, positions[4] + 1], "places"
-        )
-        expect_equal(await store.last_position(), positions[-1], "the end of the log")
+        starts = await starts_of(store)
+        last = dict(enumerate(starts))
+        every: list[int] = []
+        for events in ("aba", (None,), "ca"):
+            recorded = await store.append(*(noted(name) for name in events))
+            places: dict[int, list[int]] = {}
+            for position, _ in recorded:
+                places.setdefault(log_of_position(position), []).append(position)
+            for number, positions in places.items():
+                first = positions[0]
+                expect_equal(positions, [*range(first, first + len(positions))], "places of one append")
+                if first <= last[number]:
+                    raise AssertionError(f"position {first} was given after {last[number]}")
+                last[number] = positions[-1]
+            every += [position for position, _ in recorded]
+        found = [position for position, _ in await log_of(store)]
+        expect_equal(len(found), 6, "the number of events in the log")
+        expect_equal(found, sorted(every), "positions that append returned")
+        await expect_ends(store, [last[number] for number in range(len(starts))])
 
 
 async def append_returns_what_readers_read(make_store: MakeStore) -> None:
@@ -45,7 +63,7 @@ async def appending_nothing_changes_nothing(make_store: MakeStore) -> None:
     async with opened(make_store) as store:
         expect_equal(await store.append(), [], "append()")
         expect_equal(await store.commit([]), [], "commit([])")
-        expect_equal(await store.last_position(), 0, "the end of the log")
+        await expect_empty(store)
 
 
 async def versions_count_each_stream(make_store: MakeStore) -> None:
@@ -110,7 +128,7 @@ async def impossible_ids_are_refused(make_store: MakeStore) -> None:
             await expect_error(
                 InvalidAggregateId, store.append(noted("fine"), noted(name)), f"append to {name!r}"
             )
-        expect_equal(await store.last_position(), 0, "the end of the log")
+        await expect_empty(store)
 
 
 async def events_without_aggregate_stand_in_the_log_alone(make_store: MakeStore) -> None:
@@ -118,7 +136,7 @@ async def events_without_aggregate_stand_in_the_log_alone(make_store: MakeStore)
     async with opened(make_store) as store:
         recorded = await store.append(noted("a", "in a stream"), noted(None, "alone"))
         expect_equal([event.aggregate_version for _, event in recorded], [1, None], "versions")
-        expect_equal(await log_of(store), recorded, "the log")
+        expect_equal(await log_of(store), in_place(recorded), "the log")
         expect_equal(await texts_of(store, "a"), ["in a stream"], "the stream")
         await expect_error(ValueError, store.append(noted(None), expected_version=0), "an expected version")
 

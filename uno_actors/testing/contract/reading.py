@@ -7,12 +7,24 @@ from typing import Any
 from uno_actors.domain.events import DomainEvent
 from uno_actors.errors import (
     AmbiguousStream,
+    SeveralLogs,
 )
 from uno_actors.store.codec import StreamId
 from uno_actors.store.log_filter import LogFilter
-from uno_actors.store.records import PAGE
+from uno_actors.store.logs import log_of_position
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import PAGE, RecordedEvent
 from uno_actors.testing.contract.events import Measured, Noted, measured, noted
-from uno_actors.testing.contract.expectations import expect_equal, expect_error, log_of, texts_of, versions_of
+from uno_actors.testing.contract.expectations import (
+    expect_equal,
+    expect_error,
+    expect_in_log_order,
+    in_place,
+    log_of,
+    starts_of,
+    texts_of,
+    versions_of,
+)
 from uno_actors.testing.contract.store_place import MakeStore, opened
 
 
@@ -83,20 +95,49 @@ async def streams_are_read_page_by_page(make_store: MakeStore) -> None:
 
 
 async def the_log_is_read_page_by_page(make_store: MakeStore) -> None:
-    """`read_all` continues beyond a page and keeps to `after` and `limit`."""
+    """`read_all` and `read_log` continue beyond a page and keep to `after` and `limit`."""
     async with opened(make_store) as store:
         size = 2 * PAGE + 3
         recorded = await store.append(*[noted(f"a{number % 7}", str(number)) for number in range(size)])
-        expect_equal(await log_of(store), recorded, "the whole log")
-        expect_equal(len(await store.read_log()), PAGE, "records in a page")
-        expect_equal(await store.read_log(limit=0), [], "a page of none")
-        for start, limit in ((0, 0), (0, 1), (1, PAGE), (0, PAGE + 1), (PAGE - 1, 2 * PAGE), (size - 1, 5)):
-            after = recorded[start - 1].position if start else 0
-            expect_equal(
-                await log_of(store, after, limit), recorded[start : start + limit], f"{limit} after {after}"
-            )
-        expect_equal(await log_of(store, recorded[-1].position), [], "the log after its end")
-        expect_equal(await log_of(store, recorded[-1].position + 10), [], "the log far after its end")
+        recorded += await store.append(*[noted("a0", str(number)) for number in range(2 * PAGE)])
+        expect_equal(await log_of(store), in_place(recorded), "the whole log")
+        everything = [each async for each in store.read_all()]
+        for limit in (0, 1, PAGE, PAGE + 1, size + 2 * PAGE + 5):
+            found = [each async for each in store.read_all(limit=limit)]
+            expect_equal(found, everything[:limit], f"the first {limit}")
+        starts = await starts_of(store)
+        lengths = []
+        for number, log_start in enumerate(starts):
+            log = [each for each in recorded if log_of_position(each.position) == number]
+            lengths.append(len(log))
+            await _expect_pages(store, log_start, log, is_alone=len(starts) == 1)
+        if max(lengths) <= PAGE:
+            raise AssertionError(f"no log has more than a page: {lengths}")
+
+
+async def _expect_pages(
+    store: EventStore, log_start: int, log: Sequence[RecordedEvent], *, is_alone: bool
+) -> None:
+    """Fail if ``log`` is not what is read from each of its places. Of several logs, `read_all` reads none alone."""
+    size = len(log)
+    expect_equal(len(await store.read_log(log_start)), min(PAGE, size), "records in a page")
+    expect_equal(await store.read_log(log_start, limit=0), [], "a page of none")
+    for start, limit in ((0, 0), (0, 1), (1, PAGE), (0, PAGE + 1), (PAGE - 1, 2 * PAGE), (size - 1, 5)):
+        if not 0 <= start < size:
+            continue
+        after = log[start - 1].position if start else log_start
+        page = [position for position, _ in await store.read_log(after, limit)]
+        wanted = log[start : start + limit]
+        expect_equal(page, [each.position for each in wanted], f"a page of {limit} after {after}")
+        if is_alone:
+            expect_equal(await log_of(store, after, limit), wanted, f"{limit} after {after}")
+        elif size:
+            await expect_error(SeveralLogs, log_of(store, after), "all logs after a position of one")
+    end = log[-1].position if log else log_start
+    for after in (end, end + 10):
+        expect_equal(await store.read_log(after), [], "the log after its end")
+        if is_alone:
+            expect_equal(await log_of(store, after), [], "the log after its end")
 
 
 async def streams_are_read_backward(make_store: MakeStore) -> None:
@@ -165,12 +206,15 @@ def _scattered(size: int) -> list[DomainEvent]:
 async def headings_are_those_of_the_log(make_store: MakeStore) -> None:
     """`read_headings` says whose events `read_log` reads, at the same positions."""
     async with opened(make_store) as store:
-        expect_equal(await store.read_headings(), [], "an empty log")
+        starts = await starts_of(store)
+        for start in starts:
+            expect_equal(await store.read_headings(start), [], "an empty log")
         await store.append(
             noted("a", "first"), noted("b", of="Other"), noted(None, "alone"), noted("a", "x" * 5000)
         )
         await store.append(*[noted(f"a{number % 3}", str(number)) for number in range(PAGE)])
-        for after, limit in ((0, PAGE), (0, 1), (2, 3), (3, PAGE), (PAGE + 4, 5), (PAGE + 50, 1), (1, 0)):
+        places = ((0, PAGE), (0, 1), (2, 3), (3, PAGE), (PAGE + 4, 5), (PAGE + 50, 1), (1, 0))
+        for after, limit in [(start + place, limit) for start in starts for place, limit in places]:
             expected = [
                 (position, record.aggregate_type, record.aggregate_id, record.aggregate_version)
                 for position, record in await store.read_log(after, limit)
@@ -185,15 +229,23 @@ async def the_log_is_narrowed(make_store: MakeStore) -> None:
         log = await store.append(*_scattered(2 * PAGE + 3))
         for way, is_wanted in _WAYS:
             wanted = [each for each in log if is_wanted(each.event)]
-            for after, limit in ((0, None), (log[PAGE].position, 3), (0, 0)):
-                found = [recorded async for recorded in store.read_all(after, limit, **way)]
-                expect_equal(
-                    found, [each for each in wanted if each.position > after][:limit], f"what {way} selects"
-                )
+            selected = [recorded async for recorded in store.read_all(**way)]
+            expect_in_log_order(selected)
+            expect_equal(in_place(selected), in_place(wanted), f"what {way} selects")
+            for limit in (0, 3):
+                found = [recorded async for recorded in store.read_all(0, limit, **way)]
+                expect_equal(found, selected[:limit], f"the first {limit} that {way} selects")
+            if len(await store.last_positions()) == 1:
+                after = log[PAGE].position
+                found = [recorded async for recorded in store.read_all(after, 3, **way)]
+                rest = [each for each in wanted if each.position > after]
+                expect_equal(found, rest[:3], f"what {way} selects after {after}")
         one = LogFilter(correlation_id="x")
         found_records = [stored async for stored in store.read_records(matching=one)]
-        positions = [position for position, event in log if event.correlation_id == "x"]
-        expect_equal([position for position, _ in found_records], positions, "places of records selected")
+        positions = sorted(position for position, event in log if event.correlation_id == "x")
+        expect_equal(
+            [position for position, _ in in_place(found_records)], positions, "places of records selected"
+        )
 
 
 async def read_all_goes_on_while_the_log_grows(make_store: MakeStore) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from uno_actors.store.codec import StreamId
 from uno_actors.store.records import Snapshot
 from uno_actors.testing.contract.events import noted
-from uno_actors.testing.contract.expectations import expect_equal, texts_of
+from uno_actors.testing.contract.expectations import expect_empty, expect_equal, texts_of
 from uno_actors.testing.contract.places import ODD_NAMES
 from uno_actors.testing.contract.progress import MORNING
 from uno_actors.testing.contract.store_place import MakeStore, opened
@@ -31,7 +31,7 @@ async def snapshots_are_kept_one_for_each_stream(make_store: MakeStore) -> None:
         changed = kept[0]._replace(version=2**60, schema_version=2**31, state=b"x" * 1_000_000)
         await store.save_snapshots([changed])
         expect_equal(await store.read_snapshot(changed.stream), changed, "a large one in place of another")
-        expect_equal(await store.last_position(), 0, "the end of the log")
+        await expect_empty(store)
 
 
 async def snapshots_can_be_dropped(make_store: MakeStore) -> None:
