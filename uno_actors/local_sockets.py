@@ -1,5 +1,6 @@
 """Unix sockets between processes of one user: where they can be, and who is at the other end."""
 
+import contextlib
 import os
 import socket
 import stat
@@ -82,3 +83,28 @@ def private_directory(name: str, is_short: Callable[[Path], bool]) -> Path:
         if not is_private(made):
             raise OpenToOthers(f"{made} is open to others: remove it, or set XDG_RUNTIME_DIR")
     return directory
+
+
+def private_listener(path: Path) -> socket.socket:
+    """A Unix socket at ``path`` that listens, for this user alone.
+
+    It has its name only when it listens: found before, it would be taken for that of a killed process.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    nameless = path.with_name(f"{path.name}.new")
+    nameless.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        # Before it has a name, so that it is never open to others. macOS refuses: there only the user is checked.
+        with contextlib.suppress(OSError):
+            os.fchmod(listener.fileno(), 0o600)
+        listener.bind(str(nameless))
+        nameless.chmod(0o600)
+        listener.listen(100)
+        nameless.rename(path)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

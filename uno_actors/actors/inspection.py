@@ -189,6 +189,18 @@ def doing(cell: Inspected) -> str:
     return f"{cell} has been handling {message} for {seconds:.3g} s{where}"
 
 
+def line_in(cell: Inspected) -> str | None:
+    """The line of the actor's code that runs or waits now: ``file:line in function``; ``None`` if none is known."""
+    frame = _frame_of(cell)
+    return None if frame is None else line_of(frame)
+
+
+def line_on(thread: int) -> str | None:
+    """The line of a program's code that runs on a thread now; ``None`` if none does."""
+    frame = own_frame(sys._current_frames().get(thread))
+    return None if frame is None else line_of(frame)
+
+
 def _frame_of(cell: Inspected) -> FrameType | None:
     """The frame of the actor's code, or of code that it called, that is running or waiting."""
     turns = cell.turns

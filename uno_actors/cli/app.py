@@ -14,6 +14,7 @@ import typer
 from uno_actors.cli import dead_letters, handlers, store
 from uno_actors.cli.check import check, exit_code, schema
 from uno_actors.cli.cluster import cluster
+from uno_actors.cli.dashboard import dashboard
 from uno_actors.cli.run import restart, run, tree
 from uno_actors.cli.terminal import complain, take_any_encoding
 from uno_actors.config.errors import InvalidConfig
@@ -34,6 +35,7 @@ app.command()(run)
 app.command()(restart)
 app.command()(tree)
 app.command()(cluster)
+app.command()(dashboard)
 app.command()(schema)
 app.add_typer(handlers.app, name="handlers")
 app.add_typer(dead_letters.app, name="deadletters")

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from uno_actors.cli.check import File, rounded
-from uno_actors.cli.control import Unanswered, ask_processes
 from uno_actors.cli.service import EarlySignals, LogForm, end_process, run_service
 from uno_actors.cli.terminal import branches, complain, say, say_json
 from uno_actors.cli.workers import run_workers
@@ -15,6 +14,8 @@ from uno_actors.cluster.workers import ALLOWED, Workers
 from uno_actors.config.errors import InvalidConfig
 from uno_actors.config.reader import control_key, load, load_system, load_tables
 from uno_actors.errors import CallerError
+from uno_actors.ops.processes import Unanswered, ask_processes
+from uno_actors.ops.serving import Address, InvalidAddress, check_page
 from uno_actors.printable import counted, printable
 from uno_actors.system.control_socket import control_directories
 
@@ -31,6 +32,9 @@ def run(
             help="Number of processes, in place of the file's: 4, cores, or aggregates=2,handlers=1.",
         ),
     ] = None,
+    page: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Serve the live page at this port, with a token.")
+    ] = None,
 ) -> None:
     """Run the system of a configuration file until SIGTERM or SIGINT, then drain and stop it in order.
 
@@ -45,9 +49,12 @@ def run(
     early = EarlySignals()
     early.catch()
     given = None if workers is None else _workers(workers)
+    address = None if page is None else _address(page)
     if given is not None or _has_workers(file):
+        if address is not None:
+            raise PageOfWorkers(file)
         end_process(run_workers(file, given, log_form))
-    code = run_service(load(file), log_form, early)
+    code = run_service(load(file), log_form, early, page=address)
     end_process(code)  # threads that a handler still keeps busy had their time
 
 
@@ -69,6 +76,23 @@ def _workers(text: str) -> Workers:
     except ValueError as error:
         why = f"{error}. " if str(error) else ""
         raise typer.BadParameter(f"{why}Expected {ALLOWED}; found {text!r}", param_hint="--workers") from None
+
+
+def _address(text: str) -> Address:
+    try:
+        check_page()
+        return Address.of(text)
+    except InvalidAddress as error:
+        raise typer.BadParameter(str(error), param_hint="--page") from None
+
+
+class PageOfWorkers(CallerError):
+    """A port for the live page was asked for, and several processes would have to share it."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(
+            f"--page is for one process: for workers, run `uno-actors dashboard {file}` beside them, which shows all"
+        )
 
 
 class NoWorkers(CallerError):

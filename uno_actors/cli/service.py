@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -17,7 +16,11 @@ from uno_actors.config.errors import InvalidConfig
 from uno_actors.config.reader import Config, load
 from uno_actors.errors import SupervisorGaveUp, UnoError, describe
 from uno_actors.logs import get_logger, write_logs
+from uno_actors.ops.access import TOKEN
+from uno_actors.ops.serving import Address, Served, has_page
+from uno_actors.ops.sources import SystemSource
 from uno_actors.system.control_socket import ControlServer, control_directory
+from uno_actors.system.state import answer
 from uno_actors.system.system import ActorSystem
 from uno_actors.tasks import begin
 
@@ -77,6 +80,7 @@ class Service:
         log_form: Log format, in place of the file's.
         early: Signals that arrived before.
         above: What started this process, if it is to be told of the start, and may stop the service.
+        page: A port for the live page, which is always at a Unix socket of this user where its libraries are installed.
     """
 
     def __init__(
@@ -85,11 +89,13 @@ class Service:
         log_form: LogForm | None,
         early: EarlySignals,
         above: AboveService | None = None,
+        page: Address | None = None,
     ) -> None:
         self.config = config
         self._log_form = log_form
         self._early = early
         self._above = above
+        self._page = page
         self._stop_within: float | None = None
         self._system = ActorSystem(**config.arguments())
         self._must_stop = asyncio.Event()
@@ -125,6 +131,7 @@ class Service:
         async with AsyncExitStack() as stack:
             if self.config.cluster is None:  # a node answers other processes by itself
                 await self._open_control(stack)
+            await self._open_page(stack)
             if self._above is not None:
                 self._above.ready()
             return await self._until_it_ends()
@@ -135,6 +142,27 @@ class Service:
             await stack.enter_async_context(ControlServer(directory, self._answer))
         except (UnoError, OSError) as error:  # the service runs without it
             self._log.warning("other processes cannot ask for the state of the system", error=describe(error))
+
+    async def _open_page(self, stack: AsyncExitStack) -> None:
+        """Serve the live page.
+
+        Raises:
+            InvalidAddress: The port cannot be used.
+            MissingExtra: A port was asked for, and the libraries of the page are not installed.
+        """
+        if self._page is None and not has_page():
+            return
+        source, config = SystemSource(self._system), self.config
+        served = await stack.enter_async_context(Served(source, os.environ.get(TOKEN)))
+        try:
+            await served.at_socket(control_directory(config.system.url, config.key))
+        except (UnoError, OSError) as error:  # the service runs without it
+            self._log.warning("live page has no socket", error=describe(error))
+        if self._page is not None:
+            address = await served.at_port(self._page)
+            self._log.info(
+                "live page", address=f"http://{address}", log_in=f"uno-actors dashboard {config.file} --link"
+            )
 
     async def _until_it_ends(self) -> int:
         loop = asyncio.get_running_loop()
@@ -188,14 +216,7 @@ class Service:
         Raises:
             ValueError: The question is unknown.
         """
-        if want != "tree":
-            raise ValueError(f"{want!r} is not known here")
-        return {
-            "system": self.config.system.name,
-            "pid": os.getpid(),
-            "uptime": time.monotonic() - self._begun,
-            "tree": asdict(self._system.tree()),
-        }
+        return answer(want, self.config.system.name, self._system._running(), self._begun)
 
     def _stop(self, number: int) -> None:
         name = signal.Signals(number).name
@@ -218,11 +239,15 @@ class Service:
 
 
 def run_service(
-    config: Config, log_form: LogForm | None, early: EarlySignals, above: AboveService | None = None
+    config: Config,
+    log_form: LogForm | None,
+    early: EarlySignals,
+    above: AboveService | None = None,
+    page: Address | None = None,
 ) -> int:
     """Run the system of ``config`` in this process until it ends, and return the exit code. See `serve`."""
     try:
-        return serve(config, log_form, early, above)
+        return serve(config, log_form, early, above, page)
     except UnoError as error:
         get_logger(system=config.system.name).critical("system cannot start", error=describe(error))
     except Exception as error:  # noqa: BLE001 - the constructor of a handler or an actor may raise anything
@@ -231,7 +256,11 @@ def run_service(
 
 
 def serve(
-    config: Config, log_form: LogForm | None, early: EarlySignals, above: AboveService | None = None
+    config: Config,
+    log_form: LogForm | None,
+    early: EarlySignals,
+    above: AboveService | None = None,
+    page: Address | None = None,
 ) -> int:
     """Run the system of ``config`` in this process, which logs to its standard error, and return the exit code.
 
@@ -240,6 +269,7 @@ def serve(
         log_form: Log format, in place of the file's.
         early: Signals that arrived while the file was read.
         above: See `Service`.
+        page: See `Service`.
 
     Raises:
         Exception: The system cannot start.
@@ -248,7 +278,7 @@ def serve(
     log_findings(config)
 
     async def run() -> int:
-        return await Service(config, log_form, early, above).run()
+        return await Service(config, log_form, early, above, page).run()
 
     return asyncio.run(run())
 

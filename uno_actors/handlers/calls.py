@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
 from inspect import isawaitable
+from threading import get_ident
 
 from uno_actors.actors.ask import being_handled
 from uno_actors.actors.carrier import run_in
@@ -126,6 +127,14 @@ class HandlerCalls:
     def _run_plain(self, batch: Sequence[Delivery], size: int) -> Called:
         """Handle events on a worker thread for `BATCH_SECONDS`, ``size`` events per call."""
         deadline = min(time.monotonic() + BATCH_SECONDS, self._subscription.lease.sure_until)
+        threads, thread = self._subscription.threads, get_ident()
+        threads.add(thread)
+        try:
+            return self._run_until(deadline, batch, size)
+        finally:
+            threads.discard(thread)
+
+    def _run_until(self, deadline: float, batch: Sequence[Delivery], size: int) -> Called:
         for count in range(0, len(batch), size):
             if count and (time.monotonic() > deadline or not self._subscription.leased):
                 return count, None

@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from uno_actors.actors.cell import ActorCell
 from uno_actors.actors.future import Future
+from uno_actors.actors.inspection import line_in, line_on
 from uno_actors.errors import LeaseLost
 from uno_actors.handlers.failures import FailedEvent, HandlerFailure, error_text
 from uno_actors.handlers.subscription import Subscription
@@ -97,6 +98,13 @@ class HandlerChild(CellChild):
     def abandon(self) -> None:
         self.subscription.fall_behind("stopped")
         super().abandon()
+
+    @property
+    def line(self) -> str | None:
+        """The line of the handler's code that runs or waits now; ``None`` if none is known."""
+        for thread in tuple(self.subscription.threads):
+            return line_on(thread)
+        return None if self._cell is None else line_in(self._cell)
 
     def _handler_failed(self, failure: HandlerFailure) -> None:
         if failure.while_starting:

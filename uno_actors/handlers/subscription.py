@@ -153,6 +153,7 @@ class Subscription:
         self.queue: deque[Delivery] = deque()
         self.under_way: dict[int, Delivery] = {}  # taken from the queue, and the router waits for them
         self.overdue: set[asyncio.Future[Any]] = set()  # calls on threads that took too long
+        self.threads: set[int] = set()  # worker threads that run a plain function of it
         self.handled = 0
         self.restarts = 0
         self.dead_letters = 0
@@ -191,6 +192,11 @@ class Subscription:
     def idle(self) -> bool:
         """Whether it is live with nothing under way: all events dispatched to it are done."""
         return self._state == "live" and not self.queue and not self.progress.pending
+
+    @property
+    def busy_at(self) -> int | None:
+        """Position of the event that it has been handling longest."""
+        return next(iter(self._begun), None)
 
     @property
     def busy_since(self) -> float | None:

@@ -27,6 +27,7 @@ from uno_actors.local_sockets import (
     missing,
     peer_user,
     private_directory,
+    private_listener,
 )
 from uno_actors.store_urls import path_in
 
@@ -141,19 +142,13 @@ class ControlServer:
         _open.add(self.path)
         self.path.unlink(missing_ok=True)  # of a killed process that had the same id
         living(self.path.parent)
-        nameless = self.path.with_suffix(".new")  # found before it listens, it would be taken for dead
-        nameless.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX)
+        listener: socket.socket | None = None
         try:
-            # Before it has a name, so that it is never open to others. macOS refuses: there only the user is checked.
-            with contextlib.suppress(OSError):
-                os.fchmod(listener.fileno(), 0o600)
-            listener.bind(str(nameless))
-            nameless.chmod(0o600)
+            listener = private_listener(self.path)
             self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LONGEST_REQUEST)
-            nameless.rename(self.path)
         except BaseException:
-            listener.close()
+            if listener is not None:
+                listener.close()
             _open.discard(self.path)
             raise
         return self

@@ -11,6 +11,10 @@ from uno_actors.errors import UnoError, describe
 from uno_actors.logs import get_logger
 from uno_actors.system.control_socket import ControlServer, control_directory, key_of
 from uno_actors.system.runtime import Runtime
+from uno_actors.system.work import busy_in
+
+SLOW = 0.25
+"""Seconds after which an actor or a handler that still works at one thing is shown."""
 
 
 def state_of(name: str, runtime: Runtime, begun: float) -> dict[str, Any]:
@@ -30,15 +34,26 @@ def state_of(name: str, runtime: Runtime, begun: float) -> dict[str, Any]:
     }
 
 
+def figures_of(name: str, runtime: Runtime, begun: float) -> dict[str, Any]:
+    """As `state_of`, with the counters and with who is slow: what the live page shows of a process."""
+    return state_of(name, runtime, begun) | {
+        "statistics": asdict(runtime.statistics()),
+        "busy": [asdict(busy) for busy in busy_in(runtime, SLOW)],
+    }
+
+
 def answer(want: str, name: str, runtime: Runtime, begun: float) -> dict[str, Any]:
     """The answer to another process; for the other arguments see `state_of`.
 
     Raises:
         ValueError: The question is unknown.
     """
-    if want != "tree":
-        raise ValueError(f"{want!r} is not known here")
-    return state_of(name, runtime, begun)
+    match want:
+        case "tree":
+            return state_of(name, runtime, begun)
+        case "figures":
+            return figures_of(name, runtime, begun)
+    raise ValueError(f"{want!r} is not known here")
 
 
 async def open_control(

@@ -130,6 +130,11 @@ class SupervisionTree:
         """The statistics of each supervisor, by its name."""
         return {name: supervisor.statistics() for name, supervisor in self._supervisors.items()}
 
+    def handlers(self) -> Iterator[HandlerChild]:
+        """The handlers in the tree."""
+        for supervisor in self._supervisors.values():
+            yield from (child for child in supervisor.children.values() if isinstance(child, HandlerChild))
+
     def last_first(self) -> Iterator[SupervisorChild]:
         """The top-level supervisors, in the order in which they stop."""
         return reversed(tuple(self._top))

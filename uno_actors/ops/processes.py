@@ -15,12 +15,17 @@ class Unanswered(WorldError):
 
     Attributes:
         path: Path of its socket.
+        process: Number of the process.
+        reason: Why it does not.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
         self.path = path
-        process = path.stem.removeprefix(PREFIX)
-        super().__init__(f"process {process} does not answer at {path}: {reason}")
+        name = path.stem.removeprefix(PREFIX)
+        number = name.partition("-")[0]  # a process may run several systems
+        self.process = int(number) if number.isdecimal() else 0
+        self.reason = reason
+        super().__init__(f"process {name} does not answer at {path}: {reason}")
 
 
 def ask_processes(
