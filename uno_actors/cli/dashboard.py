@@ -20,15 +20,13 @@ from uno_actors.config.reader import Config, control_key, load, load_system
 from uno_actors.errors import CallerError
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.ops.access import TOKEN
-from uno_actors.ops.serving import PREFIX, SUFFIX, Address, InvalidAddress, Served, check_page
+from uno_actors.ops.serving import PREFIX, SUFFIX, Address, Served, check_page
 from uno_actors.ops.sources import StoreSource
 from uno_actors.store.opening import open_store
 from uno_actors.store_urls import without_password
 from uno_actors.system.control_socket import control_directories, key_of
 from uno_actors.system.tree import assign, handlers_in
 
-DEFAULT = Address("127.0.0.1", 8700)
-"""Where the page is served if it can be; otherwise at a free port."""
 PATIENCE = 5.0
 """Seconds that a running system may take to make a link."""
 
@@ -92,13 +90,7 @@ async def _serve(url: str, key: str, page: str | None, config: Config | None = N
         cluster = Cluster() if config is None else config.cluster
         source = StoreSource(store, url, key, subscriptions=subscriptions, cluster=cluster)
         async with Served(source, os.environ.get(TOKEN)) as served:
-            if page is not None:
-                await served.at_port(Address.of(page))
-            else:
-                try:
-                    await served.at_port(DEFAULT)
-                except InvalidAddress:  # another page is there
-                    await served.at_port(Address(DEFAULT.host, 0))
+            await served.at_any_port(None if page is None else Address.of(page))
             say(f"The live page of {without_password(url)}: {served.link()}")
             say("The link works once, within ten minutes. Ctrl-C ends the page.")
             await over.wait()

@@ -38,7 +38,8 @@ class Sample:
     Attributes:
         time: End of the second, in seconds since 1970.
         processes: Number of processes that answered.
-        rates: Growth of each counter per second, by the names of `COUNTED`, and ``handled``: events handled.
+        rates: Growth of each counter per second, by the names of `COUNTED`, and ``handled``: events handled; empty
+            where it is not known yet.
         waiting: Commands not answered yet.
         oldest: Age in seconds of the oldest of them; 0 if none waits.
         delay: Seconds by which the event loop was late.
@@ -134,7 +135,7 @@ class Sampler:
 
     def _sample(self, states: Sequence[ProcessState], ends: Sequence[int], late: float) -> Sample:
         now = time.monotonic()
-        rates = dict.fromkeys((*COUNTED, "handled"), 0.0)
+        rates = dict.fromkeys((*COUNTED, "handled"), 0.0) if self._before or not states else {}
         for state in states:
             counters = _counters(state.statistics or {})
             since, before = self._before.get(state.process, (now, counters))

@@ -7,8 +7,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from ipaddress import ip_address
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uno_actors.errors import CallerError, MissingExtra, describe
 from uno_actors.local_sockets import peer_user, private_listener
 from uno_actors.logs import get_logger
-from uno_actors.ops.access import Keys
+from uno_actors.ops.access import TOKEN, Keys
 from uno_actors.ops.sampling import Sampler
-from uno_actors.ops.sources import Source
+from uno_actors.ops.sources import Source, SystemSource
+from uno_actors.system.system import ActorSystem
 from uno_actors.tasks import begin
 
 if TYPE_CHECKING:
@@ -163,6 +164,37 @@ class PageServer:
             self._log.error("the live page cannot be served", exc_info=error)
 
 
+DEFAULT = Address("127.0.0.1", 8700)
+"""Where the page is served unless another address is given; if another program is there, at a free port."""
+
+
+@asynccontextmanager
+async def serve_page(
+    system: ActorSystem, address: str | None = None, *, token: str | None = None
+) -> "AsyncIterator[Served]":
+    """Serve the live page of a running system at a TCP port, on its event loop.
+
+        async with ActorSystem("lmdb:bank") as system, serve_page(system) as page:
+            print(page.link())
+
+    Args:
+        system: The system, running on this event loop.
+        address: Such as ``127.0.0.1:8700``; default is this one or, if another program is there, a free port.
+        token: Its token. Default is the variable ``UNO_ACTORS_PAGE_TOKEN``, or else a new one.
+
+    Returns:
+        Has the ``address`` and makes one-time links: ``link()``.
+
+    Raises:
+        InvalidAddress: The port cannot be used.
+        InvalidToken: The token is too short.
+        MissingExtra: The libraries of the page are not installed.
+    """
+    async with Served(SystemSource(system), token or os.environ.get(TOKEN)) as served:
+        await served.at_any_port(None if address is None else Address.of(address))
+        yield served
+
+
 def is_own(connection: Any) -> bool:
     """Whether the user at the other end of a Unix socket may use the page of this one."""
     return peer_user(connection) in (os.getuid(), 0)
@@ -227,6 +259,15 @@ class Served:
         await self._stack.enter_async_context(PageServer(self._page_with_login, listener, owner_only=False))
         await self._source.run(self._sampler.ensure())  # so that the first view shows what was before
         return self.address
+
+    async def at_any_port(self, address: Address | None) -> Address:
+        """As `at_port`; without an address at `DEFAULT`, or at a free port if another program is there."""
+        if address is not None:
+            return await self.at_port(address)
+        try:
+            return await self.at_port(DEFAULT)
+        except InvalidAddress:
+            return await self.at_port(Address(DEFAULT.host, 0))
 
     def link(self) -> str | None:
         """A link that logs a browser in once; ``None`` without a TCP port."""

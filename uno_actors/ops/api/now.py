@@ -92,14 +92,14 @@ class Now(Answered):
         figures: One list for each figure, as long as ``times``: rates per second ``commands``, ``rejected``,
             ``failed``, ``events``, ``commits``, ``loads``, ``restarts``, ``handled``; and states ``waiting``,
             ``oldest`` (seconds), ``delay`` (seconds), ``active``, ``messages``, ``queued``, ``threads``, ``letters``,
-            ``processes``.
+            ``processes``. ``None`` where a rate is not known yet.
         busy: Actors and handlers that have worked at one thing for some time, the slowest first.
         processes: The processes.
         totals: Counters since the start of the processes.
     """
 
     times: list[float]
-    figures: dict[str, list[float]]
+    figures: dict[str, list[float | None]]
     busy: list[Busy]
     processes: list[ProcessShown]
     totals: dict[str, float]
@@ -134,6 +134,6 @@ async def now(observed: Observed, asked: AskedNow) -> Now:
     )
 
 
-def _figure(sample: Sample, name: str) -> float:
-    found: Any = getattr(sample, name) if name in GAUGES else sample.rates[name]
-    return round(float(found), 4)
+def _figure(sample: Sample, name: str) -> float | None:
+    found: Any = getattr(sample, name) if name in GAUGES else sample.rates.get(name)
+    return None if found is None else round(float(found), 4)

@@ -16,13 +16,13 @@ function ceiling(value) {
 // A plot with its name, its latest values as the legend, and a readout under the pointer.
 //   series: [{ name, values, kind }], the kind being one of the colours c1 to c4 and bad
 //   times: seconds since 1970; span: seconds that are shown
-export function plot({ id, title, times, series, span, format = figure, redraw, hint }) {
+export function plot({ id, title, times, series, span, format = figure, redraw, hint, least = 0 }) {
   const end = times.length ? times[times.length - 1] : Date.now() / 1000;
   const begin = end - span;
   const x = (time) => LEFT + ((time - begin) / span) * (WIDTH - LEFT - RIGHT);
   const seen = times.map((time, index) => [time, index]).filter(([time]) => time >= begin - 1);
   const most = Math.max(0, ...series.flatMap(({ values }) => seen.map(([, index]) => values[index] ?? 0)));
-  const top = ceiling(most);
+  const top = Math.max(least, ceiling(most));
   const y = (value) => HEIGHT - BOTTOM - (value / top) * (HEIGHT - BOTTOM - TOP);
   const pointed = hovered.has(id) && seen.length ? nearest(seen, begin + hovered.get(id) * span) : undefined;
   const last = times.length - 1;

@@ -39,7 +39,8 @@ export function when(text, { millis = false } = {}) {
 
 export function ago(text) {
   const past = (Date.now() - new Date(text).getTime()) / 1000;
-  return h("time", { datetime: text, title: text }, past < 5 ? "just now" : `${seconds(past).replace(/ \d+ s$/, "")} ago`);
+  const shown = past < 60 ? `${Math.floor(past)} s` : seconds(past).replace(/ \d+ s$/, "");
+  return h("time", { datetime: text, title: text }, past < 5 ? "just now" : `${shown} ago`);
 }
 
 const GOOD = new Set(["live", "running", "idle", "handling", "up"]);
@@ -76,12 +77,18 @@ export function brief(value, longest = 300) {
   return text === undefined ? "" : text.length > longest ? `${text.slice(0, longest)}… (${number(text.length)} characters)` : text;
 }
 
+// The entries of a table and of the tables in it, one level deep.
+function flat(entries) {
+  return entries.flatMap(([name, value]) =>
+    value !== null && typeof value === "object" && !Array.isArray(value) && Object.keys(value).length ? Object.entries(value) : [[name, value]]);
+}
+
 // The payload of an event on one line.
 export function fields(event) {
   if (event.payload === null) return h("span", { class: "muted" }, event.left_out);
   const entries = Object.entries(event.payload);
   if (!entries.length) return h("span", { class: "muted" }, "no fields");
-  return h("span", { class: "fields" }, entries.map(([name, value]) => [h("span", { class: "k" }, name), h("span", { class: "v" }, brief(value, 80)), " "]));
+  return h("span", { class: "fields" }, flat(entries).map(([name, value]) => [h("span", { class: "k" }, name), h("span", { class: "v" }, brief(value, 80)), " "]));
 }
 
 export const href = (page, given = {}) => {
