@@ -16,6 +16,7 @@ from uno_actors.ops.access import SESSION_SECONDS, TOKEN, Keys, bearer, foreign
 from uno_actors.ops.api.endpoint import Answered, Endpoint, Observed, Refused
 from uno_actors.ops.api.openapi import description
 from uno_actors.ops.api.table import ENDPOINTS
+from uno_actors.ops.endpoints import operating_routes
 from uno_actors.ops.problems import problem, problem_of
 from uno_actors.ops.sampling import Sampler
 from uno_actors.ops.shutdown import is_ending
@@ -146,6 +147,8 @@ class Page:
             routes.append(Route(endpoint.path, partial(self._answer, endpoint), methods=[endpoint.method]))
             if endpoint.every is not None:
                 routes.append(Route(f"{endpoint.path}/events", partial(self._stream, endpoint)))
+        if isinstance(source, SystemSource):
+            routes += operating_routes(source.system)
         self._routes = Starlette(routes=routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -334,7 +337,7 @@ class Page:
 LOOK = 0.2
 """Seconds between two looks at whether the server ends."""
 
-OPEN = ("/login", "/api/login", "/api/logout")
+OPEN = ("/login", "/api/login", "/api/logout", "/livez", "/readyz")
 """Paths that need no login; the files of the page have no secrets either."""
 
 

@@ -145,12 +145,15 @@ class SystemSource(Source):
 
     Args:
         system: It may be started later.
+
+    Attributes:
+        system: The system.
     """
 
     is_live = True
 
     def __init__(self, system: ActorSystem) -> None:
-        self._system = system
+        self.system = system
         self._begun = time.monotonic()
         self.name = system.name
         self.cluster = system._cluster or Cluster()
@@ -159,12 +162,12 @@ class SystemSource(Source):
     @property
     def has_stopped(self) -> bool:
         """Whether the system has stopped for good."""
-        return self._system._state in ("stopping", "stopped")
+        return self.system._state in ("stopping", "stopped")
 
     @property
     @override
     def store(self) -> EventStore:
-        return self._system.store
+        return self.system.store
 
     @override
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -182,7 +185,7 @@ class SystemSource(Source):
         return self._running().start_task(work)  # ends with the system
 
     def _running(self) -> Runtime:
-        return self._system._running()
+        return self.system._running()
 
     @override
     async def states(self) -> list[ProcessState]:
@@ -190,7 +193,7 @@ class SystemSource(Source):
 
     @override
     def aggregate_type(self, name: str) -> type[AggregateRoot] | None:
-        return self._system._types.get(name) or class_of_type(name)
+        return self.system._types.get(name) or class_of_type(name)
 
     @override
     def subscribed(self, stored: StoredRecord) -> Collection[str]:
