@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 BIN = Path(sys.executable).parent
 
-SHOWN = frozenset({"ini", "yaml", "sh", "sql", "json", "dockerfile", "python3"})
+SHOWN = frozenset({"ini", "yaml", "sh", "sql", "json", "dockerfile", "js", "python3"})
 """Languages of blocks that cannot run here: they need a server, a service manager or a package that we do not have."""
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

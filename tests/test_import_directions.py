@@ -25,6 +25,7 @@ DIRECTIONS: tuple[tuple[str, ...], ...] = (
     ("system",),
     ("_public",),
     ("ops",),
+    ("fastapi",),
     ("cli", "testing"),
 )
 

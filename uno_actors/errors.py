@@ -394,6 +394,17 @@ class NoCluster(CallerError, RuntimeError):
         )
 
 
+class NoSystem(CallerError, RuntimeError):
+    """A web application was asked for its actor system, and has none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this application has no running actor system: give it one with"
+            " FastAPI(lifespan=uno_actors.fastapi.lifespan(...)), and in tests write `with TestClient(app) as client:`,"
+            " since only that starts an application"
+        )
+
+
 class ReplyNotSent(CallerError, TypeError):
     """Another node has handled the command, but its reply cannot be sent. Events of the command are recorded.
 

@@ -72,7 +72,7 @@ def free_port() -> int:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health", verify=NO_AUTHORITIES).is_success
+        return httpx.get(f"{url}/readyz", verify=NO_AUTHORITIES).is_success
     except httpx.TransportError:
         return False
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,25 @@ def test_an_account_is_blocked_after_a_very_large_withdrawal(http: httpx.Client)
     assert (answer.status_code, answer.json()["detail"]) == (409, f"account fay is blocked: {blocked}")
 
 
+def test_what_happens_to_an_account_can_be_followed(http: httpx.Client) -> None:
+    opened(http, "ivy", 100)
+    with http.stream("GET", "/accounts/ivy/events", headers={"Last-Event-ID": "0"}) as answer:
+        lines = answer.iter_lines()
+        seen = [line.removeprefix("event: ") for line in islice(lines, 8) if line.startswith("event: ")]
+    assert seen == ["AccountOpened", "Deposited"]
+
+
+def test_every_answer_that_is_an_error_is_a_problem(http: httpx.Client) -> None:
+    opened(http, "jon", 100)
+    for answer in (
+        http.get("/accounts/none"),
+        http.post("/accounts/jon/withdrawals", json={"amount": 101}),
+        http.post("/accounts/jon/withdrawals", json={"amount": 0}),
+    ):
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["status"] == answer.status_code
+
+
 def receipts(directory: Path) -> list[dict[str, Any]]:
     path = directory / "outbox.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -167,8 +187,7 @@ def test_the_configuration_file_is_valid_and_free_of_contradictions() -> None:
 
 def test_the_service_reports_its_health_and_stops_on_a_signal(tmp_path: Path) -> None:
     with load.service(str(tmp_path)) as (url, process):
-        health = httpx.get(f"{url}/health").json()
-        assert health["handlers"] == {"transfers": "live", "receipts": "live", "fraud": "live"}
+        assert httpx.get(f"{url}/readyz").json() == {"ready": True, "live": True, "reasons": []}
         process.terminate()
         assert process.wait(patience(20)) in (
             0,

@@ -93,6 +93,13 @@ class EventFollowing(EventQueries):
         self, after: int = 0, matching: LogFilter = EVERYTHING
     ) -> AsyncGenerator[StoredRecord]:
         """As `subscribe`, but the records themselves: the classes of the events are not needed."""
+        async with aclosing(self.follow_pages(after)) as pages:
+            async for page in pages:
+                async for stored in selected(page, matching):
+                    yield stored
+
+    async def follow_pages(self, after: int = 0) -> AsyncGenerator[list[StoredRecord]]:
+        """As `follow_records`, but all records, in the pages in which they are read: a reader sees how far it is."""
         check_number("after", after)
         logs = len(await self.last_positions())  # refused by a store that is closed already
         if logs > 1 and after:
@@ -107,9 +114,9 @@ class EventFollowing(EventQueries):
                 page = await self._page_until_the_end(places)
                 if page is None:
                     return
-                async for stored in selected(page, matching):
-                    yield stored
-                if not page:
+                if page:
+                    yield page
+                else:
                     await grown.wait()
         finally:
             stop()
