@@ -70,11 +70,12 @@ class Envelope:
         message: The message.
         reply_to: Where the reply goes; ``None`` if the message was told.
         at: When it was sent, on ``time.monotonic``'s clock.
+        context: The context variables of its sender, in which it is handled; ``None`` if none were bound.
         actor: The actor that is handling it, or has done so.
         since: When handling it began.
     """
 
-    __slots__ = ("actor", "at", "message", "reply_to", "since")
+    __slots__ = ("actor", "at", "context", "message", "reply_to", "since")
 
     actor: HandlingActor
     since: float
@@ -82,13 +83,19 @@ class Envelope:
     def __init__(self, message: Any, reply_to: PendingReply | None = None) -> None:
         self.message = message
         self.reply_to = reply_to
+        context = copy_context()  # as `context_of_sender`, which only sometimes must be called
+        self.context = context_of_sender() if context else None
         self.at = monotonic()
 
 
 class Signal(Envelope):
-    """A message of the runtime itself, such as to stop, or that a watched actor has ended."""
+    """A message of the runtime itself, such as to stop, or that a watched actor has ended. It has no context."""
 
     __slots__ = ()
+
+    def __init__(self, message: Any, reply_to: PendingReply | None = None) -> None:
+        super().__init__(message, reply_to)
+        self.context = None
 
 
 being_handled: ContextVar[Envelope | None] = ContextVar("uno_actors.being_handled", default=None)
@@ -113,11 +120,12 @@ def context_of_sender() -> Context | None:
     The runtime's own variables do not count, and stay behind: they say what is being handled here.
     """
     context = copy_context()
-    bound = len(context)
-    if bound and bound > (being_handled.get() is not None) + (_current_cause.get() is not None):
-        context.run(_leave_behind)
-        return context
-    return None
+    if not context or (
+        len(context) <= (being_handled.get() is not None) + (_current_cause.get() is not None)
+    ):
+        return None
+    context.run(_leave_behind)
+    return context
 
 
 def copied_context() -> Context:

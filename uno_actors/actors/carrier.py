@@ -119,10 +119,22 @@ def resumed(waiting: Coroutine[Any, Any, Any], yielded: Any) -> Generator[Any, N
         return end.value
 
 
+def run_in(context: contextvars.Context, inner: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+    """``inner``, each step of which runs in ``context``, inside the task that awaits it."""
+    return cast("Coroutine[Any, Any, T]", _in_context(context, inner, partial(inner.send, None)))
+
+
+def go_on_in(context: contextvars.Context, waiting: Waiting) -> Waiting:
+    """As ``waiting``, with all further steps in ``context``."""
+    inner, yielded = waiting
+    outer = _in_context(context, inner, lambda: yielded)
+    return cast("Coroutine[Any, Any, object]", outer), outer.send(None)
+
+
 @coroutine
-def run_in(context: contextvars.Context, inner: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Await ``inner``, each step of which runs in ``context``, inside the task of the caller."""
-    step: Callable[[], Any] = partial(inner.send, None)
+def _in_context(
+    context: contextvars.Context, inner: Coroutine[Any, Any, T], step: Callable[[], Any]
+) -> Generator[Any, Any, T]:
     try:
         while True:
             yielded = context.run(step)

@@ -1,8 +1,10 @@
 """An actor's own timers: messages that it sends to itself later."""
 
 from collections.abc import Callable, Hashable
+from contextvars import Context
 from typing import Any
 
+from uno_actors.actors.ask import context_of_sender
 from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.clock import Clock, Timer
 from uno_actors.quantities import check_duration
@@ -11,7 +13,8 @@ from uno_actors.quantities import check_duration
 class Timers:
     """Pending messages, each under a key; starting a timer replaces the one under the same key.
 
-    They are cancelled when the actor stops or is restarted. Usable from all functions of the actor, on any thread.
+    They are cancelled when the actor stops or is restarted. A message has the context variables that were bound where
+    its timer was started. Usable from all functions of the actor, on any thread.
 
     Args:
         clock: For delays.
@@ -52,11 +55,13 @@ class Timers:
         self._dispatcher.call(self._forget_all)
 
     def _start(self, key: Hashable, seconds: float, message: Any, *, repeat: bool) -> None:
+        context = context_of_sender() or Context()
+
         def fire() -> None:
             del self._waiting[key]
             if repeat:
                 arm()
-            self._tell(message)
+            context.run(self._tell, message)
 
         def arm() -> None:
             self._waiting[key] = self._clock.call_later(seconds, fire)

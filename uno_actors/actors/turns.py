@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from uno_actors.actors import steps
 from uno_actors.actors.ask import Envelope, HandlingActor, being_handled
-from uno_actors.actors.carrier import Waiting, resumed
+from uno_actors.actors.carrier import Waiting, go_on_in, resumed
 from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.actors.pykka import ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr
 from uno_actors.actors.signals import Calls, Halt, Terminated
@@ -115,7 +115,7 @@ class Turns:
             envelope.actor = cell
             envelope.since = now = monotonic()
             cell.handling = envelope  # before `_withdrawn`: an asker whose time ends later finds it begun
-            if _withdrawn(envelope):
+            if envelope.reply_to is not None and _withdrawn(envelope):
                 cell.handling = None
                 continue
             if (
@@ -124,8 +124,12 @@ class Turns:
                 cell.handling = None
                 cell.inbox.lose(envelope)
                 break
-            being_handled.set(envelope)
-            waiting = handle(envelope)
+            context = envelope.context
+            if context is None:
+                being_handled.set(envelope)
+                waiting = handle(envelope)
+            else:
+                waiting = self._handle_in(context, envelope)
             if waiting is not None:
                 return waiting
             if not ends:
@@ -133,6 +137,12 @@ class Turns:
             elif now > ends:
                 break
         return None
+
+    def _handle_in(self, context: contextvars.Context, envelope: Envelope) -> Waiting | None:
+        """As `_handle`, in the context of the message."""
+        context.run(being_handled.set, envelope)
+        waiting = context.run(self._handle, envelope)
+        return None if waiting is None else go_on_in(context, waiting)
 
     def _call(self, function: Callable[[], Any]) -> Any:
         """Call a function of the actor on this worker thread."""

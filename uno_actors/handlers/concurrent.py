@@ -104,13 +104,13 @@ class Concurrent(InOrder):
         subscription = self._subscription
         for delivery, error in failures[1:]:
             if delivery is not None:
-                failed = subscription.failures.count(delivery.position)
+                failed = subscription.failures.count(delivery.position, delivery.context)
                 if failed.attempts >= subscription.spec.max_attempts:
                     subscription.failures.postponed.append((failed, error))
         blamed, first_error = failures[0]
         if blamed is None:
             raise first_error
-        raise EventFailed(first_error, subscription.failed(blamed.position))
+        raise EventFailed(first_error, subscription.failed(blamed.position, blamed.context))
 
 
 class _Run:

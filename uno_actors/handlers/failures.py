@@ -1,6 +1,7 @@
 """Failures of a handler: failed attempts by event, and the failure that its supervisor receives."""
 
 from collections import deque
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -19,11 +20,13 @@ class FailedEvent:
         position: The event's position in the log.
         attempts: Number of failed attempts.
         first_failed: Time of the first failed attempt; aware, in UTC.
+        context: Of the message that caused the event, for the next attempt; ``None`` if it has none.
     """
 
     position: int
     attempts: int
     first_failed: datetime
+    context: Context | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +80,17 @@ class Failures:
         """Return the number of the next attempt at the event at ``position``, counted from 1."""
         return self._failed[position].attempts + 1 if position in self._failed else 1
 
-    def count(self, position: int) -> FailedEvent:
-        """Count a failed attempt at the event at ``position``."""
+    def context(self, position: int) -> Context | None:
+        """Return the context for the next attempt at the event at ``position``, if an attempt with one has failed."""
+        failed = self._failed.get(position)
+        return None if failed is None else failed.context
+
+    def count(self, position: int, context: Context | None = None) -> FailedEvent:
+        """Count a failed attempt at the event at ``position``, which had this ``context``."""
         self.total += 1
         before = self._failed.get(position)
         attempts, first = (0, datetime.now(UTC)) if before is None else (before.attempts, before.first_failed)
-        failed = self._failed[position] = FailedEvent(position, attempts + 1, first)
+        failed = self._failed[position] = FailedEvent(position, attempts + 1, first, context)
         self.alone_until = max(self.alone_until, position)
         return failed
 

@@ -154,7 +154,7 @@ class InOrder:
             subscription.failures.count_batch(batch[-1].position)
             subscription.fail()
             raise EventFailed(error, None)
-        raise EventFailed(error, subscription.failed(batch[count].position))
+        raise EventFailed(error, subscription.failed(batch[count].position, batch[count].context))
 
     # --- requests of operators ---
 
@@ -191,6 +191,6 @@ class OneByOne(InOrder):
             subscription.begin((delivery,))
             _, error = await calls.run_async((delivery,))
             if error is not None:
-                raise EventFailed(error, subscription.failed(delivery.position))
+                raise EventFailed(error, subscription.failed(delivery.position, delivery.context))
             subscription.done_alone(delivery)
             router.progressed()

@@ -377,6 +377,8 @@ class Subscription:
     def start(self, delivery: Delivery) -> None:
         """Note that it is about to handle an event that it took."""
         self._begun[delivery.position] = self._clock.monotonic()
+        if self.failures.any_counted and delivery.context is None:
+            delivery.context = self.failures.context(delivery.position)
 
     def finish(self, position: int) -> None:
         """Note that the call for the event at ``position`` has ended."""
@@ -424,9 +426,9 @@ class Subscription:
 
     # --- failures and requests ---
 
-    def failed(self, position: int) -> FailedEvent:
+    def failed(self, position: int, context: Context | None = None) -> FailedEvent:
         """Note that an attempt at the event at ``position`` has failed, and that its actor fails with it."""
-        failed = self.failures.count(position)
+        failed = self.failures.count(position, context)
         self.fail()
         return failed
 
