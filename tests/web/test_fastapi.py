@@ -30,7 +30,6 @@ from uno_actors import (
     SystemNotRunning,
     UnknownCommand,
 )
-from uno_actors.ops import MaxLag
 from uno_actors.fastapi import (
     IdempotencyKey,
     System,
@@ -41,6 +40,7 @@ from uno_actors.fastapi import (
     lifespan,
     running_system,
 )
+from uno_actors.ops import MaxLag
 
 ATheatre = Annotated[AggregateRef, aggregate(Theatre)]
 KnownTheatre = Annotated[AggregateRef, aggregate(Theatre, must_exist=True)]

@@ -113,4 +113,3 @@ async def request_transfer(new: NewTransfer, system: System, key: IdempotencyKey
 @app.get("/transfers/{id}")
 async def look_at_transfer(transfer: KnownTransfer) -> dict[str, Any]:
     return await transfer.ask(LookAtTransfer())
-
