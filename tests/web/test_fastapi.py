@@ -16,7 +16,16 @@ from fastapi.testclient import TestClient
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.websockets import WebSocketDisconnect
 
-from tests.web.theatre import RAISED, CountSeats, Raise, SeatsAreGone, SellSeats, Theatre, failing_system
+from tests.web.theatre import (
+    RAISED,
+    Counter,
+    CountSeats,
+    Raise,
+    SeatsAreGone,
+    SellSeats,
+    Theatre,
+    failing_system,
+)
 from uno_actors import (
     ActorSystem,
     AggregateRef,
@@ -225,15 +234,20 @@ def test_in_a_test_an_application_whose_supervisors_gave_up_answers_503_and_ends
 
 
 def test_probes_say_whether_the_system_is_ready() -> None:
-    app = new_app()
-    add_probes(app, watch={"none of this name": MaxLag(events=1)})
+    app = FastAPI(lifespan=lifespan(lambda: ActorSystem(aggregates=[Theatre], handlers=[Counter()])))
+    add_routes(app)
+    add_probes(app, watch=MaxLag(events=1))
     with TestClient(app) as client:
         assert client.get("/livez").json() == {"live": True, "reasons": []}
+        assert client.get("/readyz").status_code == 200
+        assert client.portal is not None
+        (name,) = running_system(app).statistics().handlers
+        client.portal.call(running_system(app).pause, name)
         for _ in range(3):
             client.post("/theatres/a/sales", json={"seats": 1})
         answer = client.get("/readyz")
         assert (answer.status_code, answer.json()["ready"]) == (503, False)
-        assert "none of this name" in answer.text
+        assert name in answer.text
     other = new_app()
     add_probes(other)
     for _ in range(2):

@@ -78,6 +78,16 @@ class Ushers(EventHandler[SeatsSold]):
         raise ValueError("no ushers")
 
 
+class Counter(EventHandler[SeatsSold]):
+    """A handler that does nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(SeatsSold)
+
+    async def handle(self, event: SeatsSold) -> None:
+        pass
+
+
 def failing_system(store: str = "memory:") -> ActorSystem:
     """A system that gives up at its first event."""
     supervisor = Supervisor("all", [Ushers()], max_restarts=0)
