@@ -24,6 +24,7 @@ from uno_actors.actors.carrier import Waiting, go_on_in, resumed
 from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.actors.pykka import ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr
 from uno_actors.actors.signals import Calls, Halt, Terminated
+from uno_actors.actors.stash import Stash
 from uno_actors.actors.steps import Lives
 from uno_actors.actors.stop_flag import StopFlag
 from uno_actors.actors.worker_pool import WorkerPool
@@ -41,6 +42,8 @@ class TurnTaker(HandlingActor, Lives, Protocol):
     dispatcher: Dispatcher
     stopped: StopFlag
     is_open: bool
+    handled: int
+    _stash: Stash | None
 
     def stop_plainly(self, envelope: Envelope) -> bool:
         """Stop at this message if that calls none of the actor's functions; return whether it stopped."""
@@ -217,7 +220,11 @@ class LoopTurns(Turns):
         try:
             yielded = coroutine.send(None)
         except StopIteration as end:
-            cell.succeeded(envelope, end.value)
+            if envelope.reply_to is None and cell._stash is None:  # likewise
+                cell.handled += 1
+                cell.handling = None
+            else:
+                cell.succeeded(envelope, end.value)
             return None
         except BaseException as error:  # noqa: BLE001 - as above
             return self._drive(cell.faults.failed_at(envelope, error))
