@@ -1,13 +1,12 @@
 """Logs go to the standard library as one line, or to structlog if the program has configured it."""
 
 import logging
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
+from uno_actors.causality import Cause, caused_by
 from uno_actors.logs import get_logger
 
 
@@ -77,8 +76,11 @@ def test_a_program_that_has_configured_structlog_gets_the_events_itself() -> Non
     assert captured == [{"event": "handled", "handler": "mail", "position": 3, "log_level": "info"}]
 
 
-def test_a_program_that_has_configured_nothing_sees_no_noise() -> None:
-    """A library does not write to standard error uninvited."""
-    program = "from uno_actors.logs import get_logger; get_logger().error('not for your eyes')"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("", "")
+def test_a_line_logged_while_a_message_is_handled_has_its_correlation_id(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caused_by(Cause("order-7", "command-1")):
+        get_logger().warning("slow")
+        get_logger().warning("other", correlation_id="order-8")
+        get_logger().warning("none", correlation_id=None)
+    assert caplog.messages == ["slow correlation_id=order-7", "other correlation_id=order-8", "none"]

@@ -58,6 +58,11 @@ def above_users() -> list[Path]:
     return list(dict.fromkeys(place for place in places if place.is_absolute()))
 
 
+def of_user() -> str:
+    """The name of the directory of this user, below each of `above_users`."""
+    return f"uno-actors-{os.getuid()}"
+
+
 def is_private(directory: Path) -> bool:
     """Whether only this user can use a directory."""
     found = directory.lstat()
@@ -76,7 +81,7 @@ def private_directory(name: str, is_short: Callable[[Path], bool]) -> Path:
         OSError: It cannot be made.
         OpenToOthers: Other users can use it.
     """
-    places = [above / f"uno-actors-{os.getuid()}" / name for above in above_users()]
+    places = [above / of_user() / name for above in above_users()]
     directory = next(filter(is_short, places), places[-1])
     for made in (directory.parent, directory):
         made.mkdir(mode=0o700, exist_ok=True)

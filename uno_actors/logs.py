@@ -1,18 +1,28 @@
 """Logging: structured events with bound ids.
 
-A program that has configured structlog gets the events in its own pipeline. In any other program they go to the
-standard library's logger ``uno_actors``, each as one line with the values as attributes of the record; only a stack
-follows below the line. Values and error texts come from outside, so what is written follows the rules of
-`uno_actors.printable`: no event can forge the line of another.
+A program that has configured structlog gets the events in its own pipeline, even if it does so after a system was made.
+In any other program they go to the standard library's logger ``uno_actors``, each as one line with the values as
+attributes of the record; only a stack follows below the line. Where that logger has no handler either, warnings and
+errors go to standard error: see `StandardError`. Values and error texts come from outside, so what is written follows
+the rules of `uno_actors.printable`: no event can forge the line of another.
+
+A line names its origin: ``system``, ``node``, and ``actor``, the part of the system that logs. The dispatcher of a
+system has a logger with the first two bound, from which its parts derive theirs by `Logger.bind`. A line that is
+logged while a message is handled has the ``correlation_id`` of that message.
 """
 
 import logging
+import sys
+import threading
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Literal, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, WrappedLogger
+from typing_extensions import override
 
+from uno_actors.causality import current_cause
 from uno_actors.errors import describe
 from uno_actors.printable import (
     LONGEST_ERROR,
@@ -25,7 +35,47 @@ from uno_actors.printable import (
 )
 
 _logger = logging.getLogger("uno_actors")
-_logger.addHandler(logging.NullHandler())
+
+
+class StandardError(logging.StreamHandler[TextIO]):
+    """Writes warnings and errors to standard error while no other handler takes them.
+
+    The standard library does this by `logging.lastResort`, which this handler stands in for, with time and level in the
+    line. As soon as the program has a handler for the logger ``uno_actors`` or one above it, this one is silent. So it
+    is if the program has removed `logging.lastResort`, or set another.
+    """
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self, logging.WARNING)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        """Standard error, as the program has it now."""
+        return sys.stderr
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        last = logging.lastResort
+        if last is None or self._is_taken(record):
+            return
+        if last is not _LAST_RESORT:
+            if record.levelno >= last.level:
+                last.handle(record)
+        elif sys.stderr is not None:  # None in a process that has none
+            super().emit(record)
+
+    def _is_taken(self, record: logging.LogRecord) -> bool:
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        while logger is not None:
+            if any(handler is not self for handler in logger.handlers):
+                return True
+            logger = logger.parent if logger.propagate else None
+        return False
+
+
+_LAST_RESORT = logging.lastResort
+_logger.addHandler(StandardError())
 
 
 def _with_traceback(record: logging.LogRecord) -> bool:
@@ -50,10 +100,26 @@ class Logger:
     standard library's logger, with the error.
     """
 
-    __slots__ = ("_logger",)
+    __slots__ = ("_bound", "_is_for_structlog", "_logger")
 
-    def __init__(self, logger: FilteringBoundLogger) -> None:
-        self._logger = logger
+    _logger: FilteringBoundLogger
+
+    def __init__(self, bound: dict[str, object]) -> None:
+        self._bound = bound
+        self._is_for_structlog: bool | None = None  # as the program was configured at the last event
+
+    @property
+    def has_names(self) -> bool:
+        """Whether values are bound, such as the names of a system."""
+        return bool(self._bound)
+
+    def bind(self, **more: object) -> "Logger":
+        """A logger whose events carry ``more``, too."""
+        return Logger({**self._bound, **more})
+
+    def for_program(self) -> FilteringBoundLogger:
+        """A logger for the program's own code; it raises what the program's processors raise."""
+        return program_logger(**self._bound)
 
     def debug(self, event: str, **values: object) -> None:
         """Log what helps to find a bug."""
@@ -85,11 +151,25 @@ class Logger:
             # The error may be false in a condition; a tuple is always true.
             values["exc_info"] = type(error), error, error.__traceback__
         try:
+            self._correlate(values)
+            if self._is_for_structlog is not structlog.is_configured():
+                self._is_for_structlog = structlog.is_configured()
+                self._logger = program_logger(**self._bound)
             getattr(self._logger, level)(event, **values)
         except KeyboardInterrupt:  # meant for the process
             raise
         except BaseException as failure:  # noqa: BLE001 - whatever a program's logging raises, even SystemExit
             self._log_plainly(level, event, failure)
+
+    @staticmethod
+    def _correlate(values: dict[str, object]) -> None:
+        """Add the correlation id of the message being handled, unless the event has its own, or says it has none."""
+        if "correlation_id" not in values:
+            cause = current_cause()
+            if cause is not None:
+                values["correlation_id"] = cause.correlation_id
+        elif values["correlation_id"] is None:
+            del values["correlation_id"]
 
     def _log_plainly(self, level: str, event: str, failure: BaseException) -> None:
         with suppress(Exception):  # a filter of the program may raise here as well
@@ -110,7 +190,34 @@ def _may_be_false(error: BaseException) -> bool:
 
 def get_logger(**bound: object) -> Logger:
     """A logger of the runtime whose events carry ``bound``; see `Logger`."""
-    return Logger(program_logger(**bound))
+    return Logger(bound)
+
+
+class LogLimit:
+    """Limits how many events of one kind are logged in a second; the others are counted. Usable from any thread.
+
+    Args:
+        per_second: Events that are logged in one second.
+    """
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._second = self._logged = self._silent = 0
+        self._lock = (
+            threading.RLock()
+        )  # a signal handler, or the garbage collector, may interrupt this thread here
+
+    def take(self) -> dict[str, int] | None:
+        """The values that an event has to carry to be logged now; ``None`` if it is only counted."""
+        with self._lock:
+            if (second := int(monotonic())) != self._second:
+                self._second, self._logged = second, 0
+            self._logged += 1
+            if self._logged > self._per_second:
+                self._silent += 1
+                return None
+            silent, self._silent = self._silent, 0
+        return {"others_not_logged": silent} if silent else {}
 
 
 def program_logger(**bound: object) -> FilteringBoundLogger:

@@ -21,6 +21,7 @@ from uno_actors.actors.mailbox import Mailbox, MailboxPolicy, make_mailbox
 from uno_actors.actors.pykka import ActorDeadError, ActorStop, PykkaActor, PykkaActorRef
 from uno_actors.actors.stop_flag import StopFlag
 from uno_actors.actors.timers import Timers
+from uno_actors.actors.unseen import Unseen
 from uno_actors.actors.watchdog import watchdog
 from uno_actors.errors import StartTimeout
 from uno_actors.quantities import check_duration
@@ -266,6 +267,10 @@ class StartReply(Reply[Any]):
         self._seconds = seconds
 
     @override
+    def _unseen(self, error: BaseException) -> Unseen | None:
+        return Unseen(error, self.target, "on_start")
+
+    @override
     def _expire(self) -> bool:
         cell = cast("ActorCell", self.target)
         if self._outcome is None:
@@ -277,6 +282,10 @@ class StartReply(Reply[Any]):
 
 class _StopReply(Reply[bool]):
     """Whether an actor was alive when it was asked to stop; the reply itself says nothing."""
+
+    @override
+    def _unseen(self, error: BaseException) -> None:
+        return None
 
     @override
     def _result(self) -> bool:

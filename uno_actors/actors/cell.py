@@ -33,7 +33,7 @@ from uno_actors.actors.turns import LoopTurns, Turns, WorkerTurns
 from uno_actors.actors.worker_pool import WorkerPool
 from uno_actors.clock import Clock, SystemClock
 from uno_actors.errors import AskTimeout, shown
-from uno_actors.logs import get_logger
+from uno_actors.logs import Logger
 
 
 class CellHost(Protocol):
@@ -143,13 +143,19 @@ class ActorCell:
         if traits.on_loop and not own_thread:
             self.turns = LoopTurns(self, is_async=traits.is_async)
         else:
-            pool = WorkerPool(1, 0, f"uno-{type(actor).__name__}") if own_thread else None
+            pool = WorkerPool(1, 0, f"uno-{type(actor).__name__}", log=dispatcher.log) if own_thread else None
             self.turns = WorkerTurns(self, pool)
         self.inbox.cell = self
 
     def __str__(self) -> str:
         """Its class and name; without a name, pykka's text."""
         return shown(self.actor) if self.name is None else f"{type(self.actor).__name__} {self.name!r}"
+
+    @property
+    def log(self) -> Logger:
+        """With its name bound. Outside a system the texts are pykka's, and name the actor."""
+        log = self.dispatcher.log
+        return log.bind(actor=str(self)) if log.has_names else log
 
     # --- its life ---
 
@@ -240,7 +246,8 @@ class ActorCell:
         """Handle nothing more."""
         if self._host is None:  # otherwise pykka's registry does not know it
             ActorRegistry.unregister(self.actor.actor_ref)
-            get_logger().debug(f"Stopped {self}")
+            text = f"Stopped {self}"  # pykka's
+            self.log.debug(text)
         self.is_open = False
         self.stopped.set()
 

@@ -5,16 +5,21 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Any
 
-from uno_actors.logs import get_logger
+from uno_actors.logs import Logger, LogLimit, get_logger
 
 KEPT = 1000
 """Dead messages that are kept for inspection; older ones are forgotten."""
 
 LOGGED_PER_SECOND = 10
 """Dead messages logged in one second; the others are counted."""
+
+
+def correlation_of(message: object) -> dict[str, object]:
+    """The correlation id of a message, for a log; of one that has none, that of the message being handled."""
+    found = getattr(message, "__dict__", {}).get("correlation_id")
+    return {"correlation_id": found} if isinstance(found, str) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +42,34 @@ class DeadMessage:
 class DeadMessages:
     """Keeps the last `KEPT` dead messages and logs at most `LOGGED_PER_SECOND`; usable from any thread.
 
+    Args:
+        log: Has the names of the system bound.
+
     Attributes:
         count: How many messages were dropped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: Logger | None = None) -> None:
         self.count = 0
         self._kept: deque[DeadMessage] = deque(maxlen=KEPT)
-        self._second = 0
-        self._logged = 0
-        self._silent = 0
-        self._lock = threading.RLock()  # a signal handler may tell on the thread that it interrupts here
-        self._log = get_logger()
+        self._counting = threading.RLock()  # a signal handler may tell on the thread that it interrupts here
+        self._limit = LogLimit(LOGGED_PER_SECOND)
+        self._log = log or get_logger()
 
     def add(self, actor: str, message: object, reason: str) -> None:
         """Keep a message that will not be handled, and the reason."""
         self._kept.append(DeadMessage(actor, message, reason, datetime.now(UTC)))
-        with self._lock:
+        with self._counting:
             self.count += 1
-            if (second := int(monotonic())) != self._second:
-                self._second, self._logged = second, 0
-            self._logged += 1
-            if self._logged > LOGGED_PER_SECOND:
-                self._silent += 1
-                return
-            silent, self._silent = self._silent, 0
-        more = {"others_not_logged": silent} if silent else {}
+        if (more := self._limit.take()) is None:
+            return
         self._log.warning(
-            "message dropped", actor=actor, message=type(message).__name__, reason=reason, **more
+            "message dropped",
+            actor=actor,
+            message=type(message).__name__,
+            reason=reason,
+            **correlation_of(message),
+            **more,
         )
 
     def __iter__(self) -> Iterator[DeadMessage]:

@@ -16,6 +16,7 @@ from uno_actors.actors.carrier import Carrier, Waiting
 from uno_actors.actors.loop_thread import LoopThread, T, run_on
 from uno_actors.actors.worker_pool import MAX_WORKERS, WorkerPool, WorkerStatistics, blocking
 from uno_actors.forks import on_fork
+from uno_actors.logs import Logger, get_logger
 
 TURN_SECONDS = 0.005
 """How long actors may hold the loop before other callbacks run."""
@@ -54,16 +55,21 @@ class Dispatcher:
     Args:
         loop: The loop, running or about to run.
         max_workers: Maximum number of worker threads, which are started when first needed.
+        log: Has the names of the system bound that runs here; default is one without any.
 
     Attributes:
+        log: What runs here logs to it.
         workers: The worker threads.
         thread: Ident of the loop's thread, once a callback has been posted.
         depth: Actors running on the loop now, each inside the one that waits for it.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, max_workers: int = MAX_WORKERS) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, max_workers: int = MAX_WORKERS, *, log: Logger | None = None
+    ) -> None:
         self.loop = loop
-        self.workers = WorkerPool(max_workers)
+        self.log = log or get_logger()
+        self.workers = WorkerPool(max_workers, log=self.log)
         self.thread: int | None = None
         self.depth = 0
         self._posted: deque[Callable[[], object]] = deque()

@@ -13,7 +13,7 @@ from uno_actors.actors.relations import Relations
 from uno_actors.actors.signals import Calls, Failure, Halt
 from uno_actors.actors.stop_flag import StopFlag, once
 from uno_actors.errors import bounded_traceback, shown
-from uno_actors.logs import get_logger
+from uno_actors.logs import Logger
 
 
 class CanFail(Protocol):
@@ -24,6 +24,10 @@ class CanFail(Protocol):
     stopped: StopFlag
     is_open: bool
     was_killed: bool
+
+    @property
+    def log(self) -> Logger:
+        """With its names bound."""
 
     @property
     def relations(self) -> Relations:
@@ -49,6 +53,11 @@ class CanFail(Protocol):
 
     def done_with(self, envelope: Envelope) -> None:
         """Note that the handling of a message has ended, without a reply."""
+
+
+def unhandled(cell: object) -> str:
+    """The text of the log for an error that no asker gets; it is pykka's."""
+    return f"Unhandled exception in {cell}:"
 
 
 class Faults:
@@ -168,7 +177,8 @@ class Faults:
             elif asker is None:
                 yield from self._fail(error, envelope)
             else:
-                get_logger().info(f"Exception returned from {cell} to caller:", exc_info=error)
+                text = f"Exception returned from {cell} to caller:"
+                cell.log.info(text, exc_info=error)
         if asker is None:
             cell.done_with(envelope)
 
@@ -178,13 +188,14 @@ class Faults:
         self._suspend(error)
         try:
             yield partial(self._cell.actor.on_failure, type(error), error, error.__traceback__)
-        except BaseException as second:  # noqa: BLE001 - one actor's SystemExit is that actor's failure
-            get_logger().error(f"Unhandled exception in {self._cell}:", exc_info=second)
+        except BaseException:
+            self._cell.log.exception(unhandled(self._cell))
         self._tell(Failure(error, while_starting=False, message=envelope))
 
     def _stop_all(self, error: BaseException) -> Calls:
         """Do what pykka does on SystemExit and the like, but without waiting, so it cannot hang."""
-        get_logger().debug(f"{shown(error, repr)} in {self._cell}. Stopping all actors.")
+        text = f"{shown(error, repr)} in {self._cell}. Stopping all actors."
+        self._cell.log.debug(text)
         yield from self._cell.stop_now()
         ActorRegistry.stop_all(block=False)
 
@@ -198,7 +209,7 @@ class Faults:
         if has_supervisor:
             self._cell.is_open = False
         else:
-            get_logger().error(f"Unhandled exception in {self._cell}:", exc_info=error)
+            self._cell.log.error(unhandled(self._cell), exc_info=error)
             self._cell.retire()
         if halted is not None:
             halted.offer(None)  # which also withdraws the signal, if that still waits

@@ -16,6 +16,7 @@ from typing_extensions import override
 from uno_actors.actors.ask import AskTarget, being_handled
 from uno_actors.actors.deadlock import waiting_for
 from uno_actors.actors.pykka import PykkaFuture, PykkaTimeout
+from uno_actors.actors.unseen import Unseen
 from uno_actors.actors.worker_pool import blocking
 from uno_actors.errors import BlockingCallOnLoop, WorldError, as_error, bounded_traceback
 from uno_actors.logs import get_logger
@@ -27,7 +28,7 @@ M = TypeVar("M")
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 Settled = tuple[Any, BaseException | None, TracebackType | None]
-"""A value, or an error and its traceback."""
+"""A value, or an error and its traceback. An error may have an `Unseen`, in the place of the value."""
 
 
 class GetTimeout(WorldError, PykkaTimeout, TimeoutError):
@@ -111,7 +112,18 @@ class Future(PykkaFuture[T]):
         if self._get_hook is not None:
             return False
         error = as_error(error, self._source())
-        return self._decide((None, error, bounded_traceback(error.__traceback__)))
+        unseen = (
+            self._unseen(error) if self._callbacks is None else None
+        )  # else something waits for it, or did
+        if self._decide((unseen, error, bounded_traceback(error.__traceback__))):
+            return True
+        if unseen is not None:
+            unseen.is_seen = True
+        return False
+
+    def _unseen(self, error: BaseException) -> Unseen | None:
+        """What logs the error if nothing looks at it; ``None`` if it need not be logged."""
+        return None
 
     def _source(self) -> str:
         """The actor or aggregate that owes the result, for errors."""
@@ -157,7 +169,8 @@ class Future(PykkaFuture[T]):
 
     def _when_done(self, callback: "Callable[[Future[T]], object]") -> None:
         self.__dict__.setdefault("_callbacks", []).append(callback)
-        if self._outcome is not None:  # it may have been set before the callback was added
+        if (outcome := self._outcome) is not None:  # it may have been set before the callback was added
+            _see(outcome)
             self._call_back()
 
     def get(self, *, timeout: float | None = None) -> T:
@@ -233,6 +246,8 @@ class Future(PykkaFuture[T]):
         value, error, traceback = self._outcome  # type: ignore[misc]  # there is a result
         if error is None:
             return value  # type: ignore[no-any-return]
+        if value is not None:
+            value.is_seen = True
         # The traceback will hold this frame, so the frame must not hold the traceback: otherwise only the cyclic
         # garbage collector would free the error and everything that its frames hold.
         try:
@@ -340,10 +355,20 @@ class Reply(Future[T]):
         finally:
             timer.cancel()
 
+    @override
+    def _unseen(self, error: BaseException) -> Unseen | None:
+        return Unseen(error, self.target, self._message.__name__)
+
     def _expire(self) -> bool:
         if self._outcome is None:
             self.offer_exception(self.target.late(self, self._message.__name__, self._seconds))
         return True
+
+
+def _see(outcome: Settled) -> None:
+    """Note that something looks at the outcome."""
+    if isinstance(outcome[0], Unseen):
+        outcome[0].is_seen = True
 
 
 class _Waiter(asyncio.Future[None]):

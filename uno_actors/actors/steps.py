@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any, Protocol
 
 from uno_actors.actors.ask import Envelope, Signal
-from uno_actors.actors.faults import Faults
+from uno_actors.actors.faults import Faults, unhandled
 from uno_actors.actors.future import Future
 from uno_actors.actors.mailbox import Mailbox
 from uno_actors.actors.pykka import ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr, get_attr_directly
 from uno_actors.actors.relations import Relations
 from uno_actors.actors.signals import Calls, Halt
-from uno_actors.logs import get_logger
+from uno_actors.logs import Logger
 
 
 class Lives(Protocol):
@@ -27,6 +27,10 @@ class Lives(Protocol):
     has_on_start: bool
     has_on_stop: bool
     started: Future[Any] | None
+
+    @property
+    def log(self) -> Logger:
+        """With its name bound."""
 
     @property
     def faults(self) -> Faults:
@@ -112,6 +116,6 @@ def end_instance(cell: Lives) -> Calls:
     try:
         if cell.has_on_stop:
             yield cell.actor.on_stop
-    except BaseException as error:  # noqa: BLE001 - as above
+    except BaseException:
         if not cell.was_killed:
-            get_logger().error(f"Unhandled exception in {cell}:", exc_info=error)
+            cell.log.exception(unhandled(cell))

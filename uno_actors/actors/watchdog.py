@@ -15,7 +15,7 @@ from types import FrameType
 
 from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.forks import on_fork
-from uno_actors.logs import get_logger
+from uno_actors.logs import Logger
 
 HELD_SECONDS = 1.0
 """How long code may hold a loop or a worker thread before it is reported; again after twice the time, and so on."""
@@ -36,7 +36,6 @@ class Watchdog:
 
     def __init__(self) -> None:
         self.forget_all()
-        self._log = get_logger(actor="watchdog")
 
     def forget_all(self) -> None:
         """Start over, without dispatchers."""
@@ -81,21 +80,21 @@ class Watchdog:
         while not stopped.wait(LOOK_SECONDS):
             with self._lock:
                 watched = list(self._watched.items())
-            held: dict[tuple[int, float], str] = {}
+            held: dict[tuple[int, float], tuple[str, Logger]] = {}
             for dispatcher, pulse in watched:
                 busy = tuple(dispatcher.workers.busy.items())
-                held.update(dict.fromkeys(busy, "a worker thread"))
+                held.update(dict.fromkeys(busy, ("a worker thread", dispatcher.log)))
                 long_ago = monotonic() - HELD_SECONDS
                 dispatcher.workers.relieve(sum(since <= long_ago for _, since in busy))
                 asked = pulse.unanswered()
                 if asked is not None and dispatcher.thread is not None and dispatcher.loop.is_running():
-                    held[dispatcher.thread, asked] = "the event loop"
+                    held[dispatcher.thread, asked] = "the event loop", dispatcher.log
             self._reported = {hold: after for hold, after in self._reported.items() if hold in held}
-            for hold, what in held.items():
-                self._report(hold, what)
+            for hold, (what, log) in held.items():
+                self._report(hold, what, log)
             self.looks += 1
 
-    def _report(self, hold: tuple[int, float], what: str) -> None:
+    def _report(self, hold: tuple[int, float], what: str, log: Logger) -> None:
         thread, since = hold
         seconds = monotonic() - since
         frame = sys._current_frames().get(thread)
@@ -104,8 +103,10 @@ class Watchdog:
         self._reported[hold] = seconds
         self.holds += 1
         stack = "".join(traceback.format_stack(frame)).rstrip()
-        self._log.warning(
-            f"code holds {what}",
+        event = f"code holds {what}"
+        log.warning(
+            event,
+            actor="watchdog",
             seconds=round(seconds, 3),
             at=line_of(own_frame(frame) or frame),
             stack=stack,

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from time import monotonic
 
-from uno_actors.logs import get_logger
+from uno_actors.logs import Logger, get_logger
 
 MAX_WORKERS = 32
 """Worker threads that run at once. A thread that waits for a reply does not count, nor does one that a function blocks
@@ -52,9 +52,18 @@ class WorkerPool:
         max_workers: Maximum number of threads, not counting blocked ones.
         max_spare: Maximum number of threads that replace blocked ones.
         name: Prefix of the threads' names.
+        log: Has the names of the system bound.
     """
 
-    def __init__(self, max_workers: int, max_spare: int = MAX_SPARE, name: str = "uno-worker") -> None:
+    def __init__(
+        self,
+        max_workers: int,
+        max_spare: int = MAX_SPARE,
+        name: str = "uno-worker",
+        *,
+        log: Logger | None = None,
+    ) -> None:
+        self._log = (log or get_logger()).bind(actor=name)
         self._max_workers = max_workers
         self._max_spare = max_spare
         self._name = name
@@ -135,7 +144,7 @@ class WorkerPool:
             try:
                 work()
             except BaseException as error:  # noqa: BLE001 - one function must not end the thread
-                get_logger().error("a function on a worker thread failed", exc_info=error)
+                self._log.error("a function on a worker thread failed", exc_info=error)
             self.busy.pop(thread, None)
             del work
             with self._lock:

@@ -438,8 +438,14 @@ class AggregateActor:
         self._loading -= 1
         now = self._directory.clock.monotonic()
         self._load_failure = failed_again(self._load_failure, error, now)
+        waiting = next(iter(self._mailbox or ()), None)
         self._answer_all(error)
-        self._directory.log.error("aggregate cannot be loaded", aggregate=str(self.stream), exc_info=error)
+        self._directory.log.error(
+            "aggregate cannot be loaded",
+            aggregate=str(self.stream),
+            correlation_id=None if waiting is None else waiting.command.correlation_id,
+            exc_info=error,
+        )
 
     async def _activate(self) -> None:
         directory, contending = self._directory, self._contending

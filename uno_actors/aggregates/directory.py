@@ -19,7 +19,6 @@ from uno_actors.clock import Deadlines, Timer
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import AskTimeout, CommandRejected, OutcomeUnknown, UnoError, describe
 from uno_actors.event_contexts import EventContexts
-from uno_actors.logs import get_logger
 from uno_actors.observing import Observation
 from uno_actors.settings import Settings
 from uno_actors.store.codec import StreamId
@@ -67,11 +66,11 @@ class Aggregates:
         self.dispatcher = dispatcher
         self.statistics = AggregateStatistics()
         self.start = start
-        self.snapshots = Snapshots(store, settings.snapshot_every)
+        self.snapshots = Snapshots(store, settings.snapshot_every, dispatcher.log)
         self.saver = SnapshotSaver(self.snapshots, settings.clock, start)
         self.loader = Loader(types, self.snapshots, settings.remember_commands, self.statistics)
         self.remember_commands = settings.remember_commands
-        self.log = get_logger(actor="aggregates")
+        self.log = dispatcher.log.bind(actor="aggregates")
         self.store = store
         self.registry = store.event_registry
         self.clock = settings.clock
@@ -137,7 +136,7 @@ class Aggregates:
         self.statistics.failed += 1
         if self.observed is not None:
             observing.answer(self.observed, stream, envelope, Failed(reason))
-        if not envelope.answer(Failed(reason)):
+        if not envelope.answer(Failed(reason), self.log):
             self._dead.add(str(stream), envelope.command, str(reason))
 
     def answer(self, actor: AggregateActor, envelope: CommandEnvelope, result: Any) -> None:
@@ -152,7 +151,7 @@ class Aggregates:
                 self._dead.add(repr(actor), envelope.command, describe(result.error))
         if self.observed is not None:
             observing.answer(self.observed, actor.stream, envelope, result)
-        envelope.answer(result)
+        envelope.answer(result, self.log)
 
     def _count(self, failed: Failed) -> None:
         if isinstance(failed.error, CommandRejected):
@@ -189,7 +188,7 @@ class Aggregates:
             error = AskTimeout(repr(actor), command, seconds, started=started, doing=doing)
         if self.observed is not None:
             observing.time_out(self.observed, actor.stream, envelope, error, started=started)
-        envelope.future.set_exception(error)
+        envelope.future.fail(error, envelope.command, self.log)
         if not started:
             envelope.withdrawn = True
             self._unanswered -= 1  # nothing will answer it

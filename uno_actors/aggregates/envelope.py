@@ -8,10 +8,12 @@ from typing import Any, Protocol, TypeVar
 from typing_extensions import override
 
 from uno_actors.actors.future import Future, GetTimeout
+from uno_actors.actors.unseen import Unseen
 from uno_actors.aggregates.reruns import may_run_again
 from uno_actors.clock import Timer
 from uno_actors.domain.commands import Command
 from uno_actors.errors import AskTimeout, ConcurrencyConflict
+from uno_actors.logs import Logger
 from uno_actors.store.codec import StreamId
 
 R = TypeVar("R")
@@ -31,6 +33,8 @@ class CommandReply(Future[R]):
     """
 
     seconds = math.inf
+    _log: Logger | None = None
+    _correlation_id: str | None = None
 
     def __init__(self, stream: StreamId, command_type: type[Command[R]]) -> None:
         self._stream = stream
@@ -40,6 +44,17 @@ class CommandReply(Future[R]):
     @override
     def _source(self) -> str:
         return str(self._stream)
+
+    def fail(self, error: BaseException, command: Command[Any], log: Logger) -> bool:
+        """Set the error of ``command``, which is logged if nothing looks at it; return whether it was set."""
+        self._log, self._correlation_id = log, command.correlation_id
+        return self.offer_exception(error)
+
+    @override
+    def _unseen(self, error: BaseException) -> Unseen | None:
+        if self._log is None:
+            return None
+        return Unseen(error, self._stream, self._command_type.__name__, self._log, self._correlation_id)
 
     @override
     def _wait(self, timeout: float | None) -> None:
@@ -207,8 +222,13 @@ class CommandEnvelope:
         seconds = now - self.first_conflict
         return self.conflict.until_late(type(self.command).__name__, self.conflicts, seconds)
 
-    def answer(self, result: Any) -> bool:
-        """Set the reply, or the error if ``result`` is `Failed`; return whether the sender still waits."""
+    def answer(self, result: Any, log: Logger) -> bool:
+        """Set the reply, or the error if ``result`` is `Failed`; return whether the sender still waits.
+
+        Args:
+            result: What the command has come to.
+            log: Of the system, for an error at which the sender does not look.
+        """
         if self.timer is not None:
             self.timer.cancel()
         future = self.future
@@ -217,5 +237,5 @@ class CommandEnvelope:
         # The frames in the error's traceback refer to this envelope, which must not refer to the error.
         self.future = None
         if isinstance(result, Failed):
-            return future.offer_exception(result.error)
+            return future.fail(result.error, self.command, log)
         return future.offer(result)

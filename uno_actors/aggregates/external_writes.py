@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from uno_actors.errors import describe
-from uno_actors.logs import get_logger
+from uno_actors.logs import Logger, get_logger
 from uno_actors.store.codec import StreamId
 from uno_actors.store.logs import log_of_position, log_of_stream
 from uno_actors.store.port import EventStore
@@ -40,6 +40,7 @@ class ExternalWrites:
         positions: The position of the last record of each log that need not be shown.
         listener: Gets the records after that.
         start: Starts a coroutine as a task of the system.
+        log: Has the names of the system bound.
 
     Attributes:
         position: Up to here all records are the journal's or were shown.
@@ -51,13 +52,14 @@ class ExternalWrites:
         positions: Sequence[int],
         listener: Listener,
         start: Callable[[Coroutine[Any, Any, None]], object],
+        log: Logger | None = None,
     ) -> None:
         self._store = store
         self._logs = [_SeenLog(position) for position in positions]
         self._listener = listener
         self._start = start
         self._is_looking = self._has_grown = False
-        self._log = get_logger(actor="external_writes")
+        self._log = (log or get_logger()).bind(actor="external_writes")
 
     def skip(self, appended: Appended) -> None:
         """Skip a record that the journal wrote itself."""

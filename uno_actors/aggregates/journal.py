@@ -9,7 +9,7 @@ from contextvars import Context
 from time import monotonic
 
 from uno_actors.errors import OutcomeUnknown, UnoError, describe, shown
-from uno_actors.logs import get_logger
+from uno_actors.logs import Logger, get_logger
 from uno_actors.observing import CommitGroup, Observation
 from uno_actors.store.codec import StreamId
 from uno_actors.store.logs import log_of_position, log_of_stream
@@ -36,7 +36,9 @@ class Journal:
         on_append: Called with each append that is durable.
     """
 
-    def __init__(self, store: EventStore, observed: Observation | None = None) -> None:
+    def __init__(
+        self, store: EventStore, observed: Observation | None = None, log: Logger | None = None
+    ) -> None:
         self.commits = 0
         self.events = 0
         self._ends: dict[int, int] = {}  # by log: what is not reported yet is recorded after it
@@ -46,7 +48,7 @@ class Journal:
         self._task: asyncio.Task[None] | None = None
         self._observed = observed
         self._contexts: list[Context] = []  # of the commands whose events wait, if they are observed
-        self._log = get_logger(actor="journal")
+        self._log = (log or get_logger()).bind(actor="journal")
 
     def position(self, stream: StreamId) -> int:
         """The position in the log of ``stream`` after which all appends are recorded whose outcome is not reported."""

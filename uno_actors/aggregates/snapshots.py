@@ -13,7 +13,7 @@ from uno_actors.clock import Clock, Timer
 from uno_actors.domain.aggregate import AggregateRoot, new_aggregate
 from uno_actors.domain.values import annotations_of, classes_in, pack_value, unpack_value
 from uno_actors.errors import describe
-from uno_actors.logs import get_logger
+from uno_actors.logs import Logger, get_logger
 from uno_actors.quantities import check_count
 from uno_actors.store.codec import Record, StreamId, to_event
 from uno_actors.store.port import EventStore
@@ -88,6 +88,7 @@ class Snapshots:
     Args:
         store: Of events and snapshots.
         every: Events between two snapshots of an aggregate; 0 or ``None`` to take none.
+        log: Has the names of the system bound.
 
     Attributes:
         saved: Snapshots that were saved.
@@ -96,13 +97,13 @@ class Snapshots:
         InvalidNumber: ``every`` is not a number of events.
     """
 
-    def __init__(self, store: EventStore, every: int | None) -> None:
+    def __init__(self, store: EventStore, every: int | None, log: Logger | None = None) -> None:
         check_count("snapshot_every", every, none=True)
         self.saved = 0
         self._store = store
         self._every = every or 0
         self._reported: set[type[AggregateRoot]] = set()
-        self._log = get_logger(actor="snapshots")
+        self._log = (log or get_logger()).bind(actor="snapshots")
 
     def take_if_due(self, instance: AggregateRoot, before: int) -> Snapshot | None:
         """A snapshot of ``instance``, if one is due.

@@ -33,7 +33,7 @@ from uno_actors.handlers.routes import Routes
 from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import BoundHandler, EventHandler, EventPriority, HandlerContext, HandlerSpec
 from uno_actors.handlers.subscribe import HandlerRegistry, gather
-from uno_actors.logs import get_logger, program_logger
+from uno_actors.logs import Logger, get_logger
 from uno_actors.observing import Observation
 
 T = TypeVar("T")
@@ -142,8 +142,12 @@ class EventBus:
         self._handled = 0
         self._failed = 0
         self._observed: Observation | None = getattr(system, "_observed", None)
-        self._log = get_logger(bus=name)
-        self._program_log = program_logger(bus=name)
+        self.log_to(get_logger())
+
+    def log_to(self, log: Logger) -> None:
+        """Log failures of handlers to ``log``, which has the names of the bus's system bound."""
+        self._log = log.bind(actor=f"bus {self.name}", bus=self.name)
+        self._program_log = self._log.for_program()
 
     # --- subscribing ---
 
@@ -445,6 +449,7 @@ class EventBus:
             handler=name,
             event_type=event.event_type,
             event_id=event.event_id,
+            correlation_id=event.correlation_id,
             exc_info=error,
         )
 

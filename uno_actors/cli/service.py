@@ -5,22 +5,22 @@ import contextlib
 import os
 import signal
 import sys
-import time
+import warnings
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, TextIO
 
 from uno_actors.config.analysis import analyse
 from uno_actors.config.errors import InvalidConfig
 from uno_actors.config.reader import Config, load
 from uno_actors.errors import SupervisorGaveUp, UnoError, describe
-from uno_actors.logs import get_logger, write_logs
+from uno_actors.logs import Logger, get_logger, write_logs
 from uno_actors.ops.access import TOKEN
 from uno_actors.ops.serving import Address, Served, has_page
 from uno_actors.ops.sources import SystemSource
-from uno_actors.system.control_socket import ControlServer, control_directory
-from uno_actors.system.state import answer
+from uno_actors.system.announcement import node_name
+from uno_actors.system.control_socket import control_directory
 from uno_actors.system.system import ActorSystem
 from uno_actors.tasks import begin
 
@@ -97,12 +97,11 @@ class Service:
         self._above = above
         self._page = page
         self._stop_within: float | None = None
-        self._system = ActorSystem(**config.arguments())
+        self._system = ActorSystem._of(config)
         self._must_stop = asyncio.Event()
         self._must_reload = asyncio.Event()
         self._main: asyncio.Task[int] | None = None
-        self._begun = time.monotonic()
-        self._log = get_logger(system=config.system.name)
+        self._log = log_of(config)
 
     async def run(self) -> int:
         """Start the system, wait for its end, stop it, and return the exit code.
@@ -129,19 +128,10 @@ class Service:
             return STOPPED
         self._main = None
         async with AsyncExitStack() as stack:
-            if self.config.cluster is None:  # a node answers other processes by itself
-                await self._open_control(stack)
             await self._open_page(stack)
             if self._above is not None:
                 self._above.ready()
             return await self._until_it_ends()
-
-    async def _open_control(self, stack: AsyncExitStack) -> None:
-        try:
-            directory = control_directory(self.config.system.url, self.config.key)
-            await stack.enter_async_context(ControlServer(directory, self._answer))
-        except (UnoError, OSError) as error:  # the service runs without it
-            self._log.warning("other processes cannot ask for the state of the system", error=describe(error))
 
     async def _open_page(self, stack: AsyncExitStack) -> None:
         """Serve the live page.
@@ -210,14 +200,6 @@ class Service:
             self._log.error("child cannot be started", child=name, exc_info=error)
         self._log.info("configuration applied", stopped=reloaded.stopped, started=reloaded.started)
 
-    def _answer(self, want: str) -> dict[str, Any]:
-        """The answer to another process.
-
-        Raises:
-            ValueError: The question is unknown.
-        """
-        return answer(want, self.config.system.name, self._system._running(), self._begun)
-
     def _stop(self, number: int) -> None:
         name = signal.Signals(number).name
         if self._must_stop.is_set():
@@ -249,9 +231,9 @@ def run_service(
     try:
         return serve(config, log_form, early, above, page)
     except UnoError as error:
-        get_logger(system=config.system.name).critical("system cannot start", error=describe(error))
+        log_of(config).critical("system cannot start", error=describe(error))
     except Exception as error:  # noqa: BLE001 - the constructor of a handler or an actor may raise anything
-        get_logger(system=config.system.name).critical("system cannot start", exc_info=error)
+        log_of(config).critical("system cannot start", exc_info=error)
     return CANNOT_START
 
 
@@ -275,6 +257,7 @@ def serve(
         Exception: The system cannot start.
     """
     write_logs(sys.stderr, config.logging.level, log_form or config.logging.format)
+    log_warnings(log_of(config))
     log_findings(config)
 
     async def run() -> int:
@@ -283,15 +266,37 @@ def serve(
     return asyncio.run(run())
 
 
+def log_of(config: Config) -> Logger:
+    """The log of the process that runs the system of a file."""
+    name = config.system.name
+    return get_logger(system=name, node=node_name(name, config.cluster), actor="service")
+
+
 def log_findings(config: Config) -> None:
     """Warn of rules that contradict each other."""
-    log = get_logger(system=config.system.name)
+    log = log_of(config)
     for finding in analyse(config.supervisors, config.system.stop_timeout).findings:
         is_contradiction = finding.severity == "contradiction"
         log.warning(
             "rules contradict each other" if is_contradiction else "rules should be checked",
             finding=str(config.fault(finding.path, finding.option, finding.reason)),
         )
+
+
+def log_warnings(log: Logger) -> None:
+    """Log what Python's `warnings` would print between the lines of the log."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        log.warning(str(message), category=category.__name__, at=f"{filename}:{lineno}")
+
+    warnings.showwarning = show
 
 
 def on_signal(loop: asyncio.AbstractEventLoop, number: int, call: Callable[[], object]) -> None:

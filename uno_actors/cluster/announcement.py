@@ -11,7 +11,7 @@ from typing import Any
 
 from uno_actors.clock import Clock, Timer
 from uno_actors.errors import describe
-from uno_actors.logs import get_logger
+from uno_actors.logs import Logger, get_logger
 from uno_actors.store.membership import Member, Membership
 
 RENEWALS = 3
@@ -29,6 +29,7 @@ class Announcement:
         seconds: Until an announcement ends that is not renewed; the same as `EventStore.membership` was given.
         clock: Times the renewals.
         start_task: Starts a coroutine as a task of the system.
+        log: Has the names of the system bound.
     """
 
     def __init__(
@@ -38,6 +39,8 @@ class Announcement:
         seconds: float,
         clock: Clock,
         start_task: Callable[[Coroutine[Any, Any, None]], object],
+        *,
+        log: Logger | None = None,
     ) -> None:
         self._membership = membership
         self._member = member
@@ -54,7 +57,7 @@ class Announcement:
         self._again = False  # and another is needed after it
         self._failed = False  # the last one failed
         self._is_over = False
-        self._log = get_logger(node=member.name)
+        self._log = (log or get_logger(node=member.name)).bind(actor="announcement")
 
     @property
     def member(self) -> Member:

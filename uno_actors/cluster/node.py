@@ -38,7 +38,7 @@ from uno_actors.domain.commands import Command
 from uno_actors.errors import (
     describe,
 )
-from uno_actors.logs import get_logger
+from uno_actors.logs import Logger, get_logger
 from uno_actors.store.codec import StreamId
 from uno_actors.store.membership import Member
 
@@ -56,6 +56,7 @@ class Node:
         clock: Measures all times.
         ttl: Seconds for which a node is left alone after its link has failed.
         system: Name of the system, for errors.
+        log: Has the names of the system bound.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Node:
         clock: Clock,
         ttl: float,
         system: str,
+        log: Logger | None = None,
     ) -> None:
         self.announcement = announcement
         self._link = link
@@ -93,7 +95,7 @@ class Node:
             put_away=self._put_away,
             system=system,
         )
-        self._log = get_logger(node=self._name)
+        self._log = (log or get_logger(node=self._name)).bind(actor="node")
 
     @property
     def waiting(self) -> int:

@@ -341,7 +341,7 @@ class Outgoing:
             if isinstance(result, Failed):  # it was told
                 self._dead.add(str(stream), envelope.command, describe(result.error))
         else:
-            envelope.answer(result)
+            envelope.answer(result, self._aggregates.log)
 
     def close(self) -> None:
         """End what waits for a node that serves it; the rest has ended with the link."""

@@ -116,6 +116,10 @@ class ServedReply(CommandReply[Any]):
         self._is_over = is_over
 
     @override
+    def _unseen(self, error: BaseException) -> None:
+        return None  # the asker on the other node gets it
+
+    @override
     def _decide(self, outcome: Settled) -> bool:
         if self.__dict__.setdefault("_outcome", outcome) is not outcome:
             return False

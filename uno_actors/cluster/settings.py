@@ -1,5 +1,6 @@
 """How a system joins a cluster: what a user writes as ``cluster=`` or in ``[cluster]``."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -14,6 +15,9 @@ Role: TypeAlias = Literal["aggregates", "handlers"]
 ROLES: tuple[Role, ...] = ("aggregates", "handlers")
 SMALLEST_CAPACITY, LARGEST_CAPACITY = 0.001, 1000
 """What a node may have."""
+LONGEST_NAME = 100
+NODE_NAME = re.compile(rf"[\w.:/-]{{1,{LONGEST_NAME}}}")
+"""Names of nodes are listed with commas between them, and come after an ``@``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,8 @@ class Cluster:
         ttl: Seconds after which a node that hangs is no longer a member.
         roles: What this node is for: it serves commands of aggregates, runs handlers, or both.
         capacity: Its share of aggregates relative to the other nodes.
+        name: Names this node in logs and reports, after the name of its system: ``web-1`` for ``bank@web-1``. Default
+            is its host and process, as in ``bank@host:4711``. Several nodes may have one name.
 
     Raises:
         InvalidCluster: A value is not allowed, or one that it requires is missing.
@@ -49,11 +55,13 @@ class Cluster:
     ttl: float = 3.0
     roles: tuple[Role, ...] = ROLES
     capacity: float = 1.0
+    name: str | None = None
 
     def __post_init__(self) -> None:
         check_duration("ttl of a cluster", self.ttl)
         check_number("capacity of a cluster", self.capacity, SMALLEST_CAPACITY, LARGEST_CAPACITY)
         self._check_roles()
+        self._check_name()
         secret: object = self.secret
         if secret is not None and (not isinstance(secret, str) or not secret):
             raise InvalidCluster("secret", "must be a text that is not empty")
@@ -103,6 +111,16 @@ class Cluster:
                 "roles", f"must be some of {', '.join(ROLES)}; found {shown(self.roles, repr)}"
             )
 
+    def _check_name(self) -> None:
+        name: object = self.name
+        if name is None:
+            return
+        if not isinstance(name, str) or not NODE_NAME.fullmatch(name):
+            raise InvalidCluster(
+                "name",
+                f"must be 1 to {LONGEST_NAME} letters, digits, '.', '_', '-', ':' and '/'; found {shown(name, repr)}",
+            )
+
     def _check_tcp(self, place: TcpPlace) -> None:
         advertised = self.advertised or place
         if advertised.is_any:
@@ -132,6 +150,7 @@ class Cluster:
             name: getattr(self, name)
             for name in ("certificate", "key", "authority", "ttl", "roles", "capacity")
         }
+        rest |= {"name": self.name} if self.name is not None else {}
         values = {"listen": listen, "advertise": self.advertise, "secret": secret} | rest
         return f"Cluster({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 

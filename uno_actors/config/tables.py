@@ -159,6 +159,8 @@ class ClusterTable(BaseTable):
     """What it is for: to serve commands of aggregates, to run handlers, or both."""
     capacity: Capacity = default_of(Cluster, "capacity")
     """Its share of aggregates relative to the other nodes."""
+    name: Text | None = default_of(Cluster, "name")
+    """Names it in logs and reports: "web-1" for "bank@web-1". Default: host and process."""
     workers: WorkersValue | None = None
     """How many processes `uno-actors run` starts, each a node by itself: a number, "cores", or numbers by role, as in
     { aggregates = 2, handlers = 1 }. Without this key it is one."""

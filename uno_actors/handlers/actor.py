@@ -24,7 +24,6 @@ from uno_actors.handlers.spec import BoundHandler
 from uno_actors.handlers.strategy import EventFailed, HandlesProgress, InOrder, OneByOne
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.handlers.view_building import ViewBuilding
-from uno_actors.logs import get_logger
 from uno_actors.observing import Observation
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import DeadLetter, ViewChange
@@ -64,7 +63,7 @@ class HandlerActor(Actor):
         self._router = router
         self._dispatcher = dispatcher
         self._system = system
-        self._log = get_logger(handler=subscription.name)
+        self._log = subscription.logger
         self._calls: HandlerCalls
         self._strategy: InOrder
         self._blame = _Blame()
@@ -211,7 +210,12 @@ class HandlerActor(Actor):
             changes = self._strategy.changes_of_retry(position)
             await self._store.save_progress({}, (), [*changes, done], [(subscription.name, position)])
             subscription.handled += 1
-            self._log.info("dead letter handled", event_type=letter.event_type, position=position)
+            self._log.info(
+                "dead letter handled",
+                event_type=letter.event_type,
+                position=position,
+                correlation_id=stored.record.correlation_id,
+            )
             return
         subscription.failures.total += 1
         text = error_text(error)
@@ -220,6 +224,10 @@ class HandlerActor(Actor):
         )
         await self._store.save_progress({}, [again], [done])
         self._log.warning(
-            "dead letter failed again", position=position, attempts=again.attempts, error=again.error
+            "dead letter failed again",
+            position=position,
+            attempts=again.attempts,
+            error=again.error,
+            correlation_id=stored.record.correlation_id,
         )
         self._make_handler()  # as after any other failure

@@ -18,7 +18,6 @@ from uno_actors.errors import HandlerTimeout
 from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import BoundHandler, HandlerContext
 from uno_actors.handlers.subscription import Delivery, Subscription
-from uno_actors.logs import get_logger, program_logger
 from uno_actors.observing import Observation
 from uno_actors.store.port import EventStore
 from uno_actors.tasks import begin
@@ -64,8 +63,8 @@ class HandlerCalls:
         self._dispatcher = dispatcher
         self._system = system
         self._stays = stays
-        self._log = get_logger(handler=subscription.name)
-        self._program_log = program_logger(handler=subscription.name)
+        self._log = subscription.logger
+        self._program_log = subscription.logger.for_program()
 
     @property
     def takes_lists(self) -> bool:
@@ -231,7 +230,9 @@ class HandlerCalls:
         if not self.handler.takes_context:
             return None
         subscription, position = self._subscription, delivery.position
-        logger = self._program_log.bind(event_type=delivery.record.event_type, position=position)
+        record = delivery.record
+        names = {"correlation_id": record.correlation_id} if record.correlation_id else {}
+        logger = self._program_log.bind(event_type=record.event_type, position=position, **names)
         attempt = subscription.failures.attempt(position)
         return HandlerContext(position, attempt, subscription.name, logger, self._system)
 

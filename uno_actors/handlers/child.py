@@ -12,7 +12,6 @@ from uno_actors.actors.inspection import line_in, line_on
 from uno_actors.errors import LeaseLost
 from uno_actors.handlers.failures import FailedEvent, HandlerFailure, error_text
 from uno_actors.handlers.subscription import Subscription
-from uno_actors.logs import get_logger
 from uno_actors.observing import Observation
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import DeadLetter
@@ -54,7 +53,7 @@ class HandlerChild(CellChild):
         store: EventStore,
     ) -> None:
         super().__init__(subscription.name, spec, tell)
-        self._log = get_logger(handler=subscription.name)
+        self._log = subscription.logger
         self.subscription = subscription
         self._host = host
         self._store = store
@@ -185,6 +184,7 @@ class HandlerChild(CellChild):
             position=position,
             attempts=letter.attempts,
             error=letter.error,
+            correlation_id=stored.record.correlation_id,
         )
 
     @override

@@ -17,7 +17,7 @@ from uno_actors.errors import LeaseLost
 from uno_actors.event_contexts import EventContexts
 from uno_actors.handlers.log_router import LogRouter
 from uno_actors.handlers.subscription import Subscription
-from uno_actors.logs import get_logger
+from uno_actors.logs import Logger, get_logger
 from uno_actors.observing import Observation
 from uno_actors.store.logs import log_of_position
 from uno_actors.store.merging import page_of_each
@@ -52,6 +52,7 @@ class RouterActor(Actor):
         turn: Seconds; see `TURN`.
         contexts: Of the messages that cause events.
         observed: The observers of the system, if there are any.
+        log: Has the names of the system bound.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class RouterActor(Actor):
         *,
         contexts: EventContexts | None = None,
         observed: Observation | None = None,
+        log: Logger | None = None,
     ) -> None:
         super().__init__()
         self.subscriptions = subscriptions
@@ -71,7 +73,7 @@ class RouterActor(Actor):
         self._clock = clock
         self._turn = turn
         self._contexts = EventContexts() if contexts is None else contexts
-        self._log = get_logger(actor="router")
+        self._log = (log or get_logger()).bind(actor="router")
         self._logs = [
             LogRouter(
                 position,

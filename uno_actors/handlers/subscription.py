@@ -25,6 +25,7 @@ from uno_actors.handlers.progress import Progress
 from uno_actors.handlers.requests import PendingRequests, Requests
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.view import aside_key
+from uno_actors.logs import Logger, get_logger
 from uno_actors.store.codec import Record, to_event
 from uno_actors.store.logs import start_of
 from uno_actors.store.port import Lease
@@ -121,6 +122,7 @@ class Subscription:
         clock: Measures how long an event is being handled.
         live: Whether it starts live; otherwise it catches up first.
         logs: The number of logs of the store.
+        logger: Has the names of the system bound.
 
     Attributes:
         log: The log that it reads.
@@ -136,9 +138,11 @@ class Subscription:
         *,
         live: bool = False,
         logs: int = 1,
+        logger: Logger | None = None,
     ) -> None:
         self.spec = spec
         self.name = spec.name
+        self.logger = (logger or get_logger()).bind(actor=spec.name, handler=spec.name)
         self.partition = spec.partition  # counted from 1; None if it gets all events
         self._partitions = spec.partitions
         self.logs = logs

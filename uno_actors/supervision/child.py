@@ -15,7 +15,6 @@ from uno_actors.actors.future import Future
 from uno_actors.actors.pykka import ActorDeadError, PykkaActor
 from uno_actors.actors.signals import Failure
 from uno_actors.errors import describe
-from uno_actors.logs import get_logger
 from uno_actors.supervision.spec import ChildSpec, Shutdown
 
 Kind = Literal["handler", "actor", "supervisor", "process"]
@@ -123,7 +122,6 @@ class ChildHandle:
         self.incarnation = 0
         self.restarts = 0
         self._tell = tell
-        self._log = get_logger(child=name)
 
     async def start(self) -> None:
         """Start the child, or restart it after a failure or a halt; messages that wait for it stay.
@@ -230,7 +228,7 @@ class CellChild(ChildHandle):
             with suppress(ActorDeadError):  # it has ended in the meantime
                 if await self._within(until, end()):
                     return
-                self._log.warning("actor did not stop in time and is abandoned", actor=str(cell))
+                cell.dispatcher.log.warning("actor did not stop in time and is abandoned", actor=str(cell))
         self._cell = None
         cell.kill()
 

@@ -17,7 +17,7 @@ from uno_actors.actors.actor import Actor
 from uno_actors.backoff import chance
 from uno_actors.clock import Clock
 from uno_actors.errors import InvalidSupervisor, SupervisorGaveUp, UnknownChild, describe
-from uno_actors.logs import get_logger
+from uno_actors.logs import Logger
 from uno_actors.observing import Observation
 from uno_actors.supervision.child import (
     ChildEnded,
@@ -62,6 +62,10 @@ class SupervisorHost(Protocol):
     @property
     def clock(self) -> Clock:
         """For windows and back-offs."""
+
+    @property
+    def log(self) -> Logger:
+        """Has the names of the system bound."""
 
     def resolve_child(self, child: Any) -> list[ChildSpec]:
         """The children that ``child`` stands for: one, or all handlers of a module.
@@ -129,7 +133,7 @@ class SupervisorActor(Actor):
         self._why: str | None = None  # it gave up, until it is started again
         self._expected: dict[str, int] = {}  # signals of earlier incarnations are obsolete
         self._requests = asyncio.Lock()
-        self._log = get_logger(supervisor=rules.name)
+        self._log = host.log.bind(actor=rules.name, supervisor=rules.name)
 
     # --- all children ---
 

@@ -32,6 +32,7 @@ class ActorHost:
 
     def __init__(self, settings: Settings, dispatcher: Dispatcher, dead_messages: DeadMessages) -> None:
         self.clock = settings.clock
+        self.log = dispatcher.log
         self.cells: dict[ActorCell, None] = {}  # in order of their start
         self._settings = settings
         self._dispatcher = dispatcher

@@ -16,6 +16,7 @@ from uno_actors.cluster.node import Node
 from uno_actors.cluster.served import CommandNames
 from uno_actors.cluster.settings import Cluster
 from uno_actors.errors import InvalidCluster, shown
+from uno_actors.logs import Logger
 from uno_actors.settings import Settings
 from uno_actors.store.codec import StreamId
 from uno_actors.store.membership import Member
@@ -30,6 +31,7 @@ def announcement_of(
     cluster: Cluster,
     store: EventStore,
     start_task: Callable[[Coroutine[Any, Any, None]], object],
+    log: Logger,
 ) -> Announcement | None:
     """The one announcement of a running system; ``None`` if the store keeps no members.
 
@@ -38,22 +40,33 @@ def announcement_of(
         cluster: Its options as a node; a system that is not a node of a cluster has no address and serves no commands.
         store: Keeps the members.
         start_task: Starts a coroutine as a task of the system.
+        log: Has the names of the system bound.
     """
     membership = store.membership(cluster.ttl, settings.clock)
     if membership is None:
         return None
-    host, process = socket.gethostname(), os.getpid()
     member = Member(
         id=new_id(),
-        name=f"{settings.name}@{host}:{process}",
+        name=node_name(settings.name, cluster),
         roles=tuple(sorted(cluster.roles)),
         version=own_version(),
         started=time.time(),
         capacity=cluster.capacity,
-        host=host,
-        process=process,
+        host=socket.gethostname(),
+        process=os.getpid(),
     )
-    return Announcement(membership, member, cluster.ttl, settings.clock, start_task)
+    return Announcement(membership, member, cluster.ttl, settings.clock, start_task, log=log)
+
+
+def node_name(system: str, cluster: Cluster | None) -> str:
+    """The name of this process among those that work on the store, in logs and reports: ``bank@host:4711``.
+
+    Args:
+        system: Name of the system.
+        cluster: Its options as a node, which may name it; ``None`` if it is none.
+    """
+    own = None if cluster is None else cluster.name
+    return f"{system}@{own or f'{socket.gethostname()}:{os.getpid()}'}"
 
 
 def node_of(
@@ -75,6 +88,7 @@ def node_of(
         reason = f"cannot be of several nodes: {shown(aggregates.store, repr)} keeps no members"
         raise InvalidCluster("store", reason)
     link = open_link(cluster, cluster=CLUSTER, directory=aggregates.store.directory, clock=settings.clock)
+    link.log = aggregates.dispatcher.log.bind(actor="link")
     return Node(
         link,
         announcement,
@@ -85,4 +99,5 @@ def node_of(
         clock=settings.clock,
         ttl=cluster.ttl,
         system=settings.name,
+        log=aggregates.dispatcher.log,
     )

@@ -25,6 +25,7 @@ from uno_actors.local_sockets import (
     above_users,
     is_private,
     missing,
+    of_user,
     peer_user,
     private_directory,
     private_listener,
@@ -85,11 +86,9 @@ def control_directories(store_url: str, key: str) -> list[Path]:
         ControlRefused: See `check_sockets`.
     """
     check_sockets()
-    of_user = Path(f"/run/user/{os.getuid()}")
-    names = [
-        Path(f"uno-actors-{os.getuid()}", _below_user(store_url, each)) for each in (key, key_of(store_url))
-    ]
-    places = [above / name for above in dict.fromkeys((*above_users(), of_user)) for name in names]
+    runtime = Path(f"/run/user/{os.getuid()}")
+    names = [Path(of_user(), _below_user(store_url, each)) for each in (key, key_of(store_url))]
+    places = [above / name for above in dict.fromkeys((*above_users(), runtime)) for name in names]
     found = [place for place in places if place.is_dir() and is_private(place.parent) and is_private(place)]
     directory = _of_store(store_url)
     return found if directory is None else [directory, *found]
@@ -144,7 +143,11 @@ class ControlServer:
         living(self.path.parent)
         listener: socket.socket | None = None
         try:
-            listener = private_listener(self.path)
+            try:
+                listener = private_listener(self.path)
+            except FileNotFoundError:  # another system has removed its directory when it stopped
+                self._directory.mkdir(mode=0o700, exist_ok=True)
+                listener = private_listener(self.path)
             self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LONGEST_REQUEST)
         except BaseException:
             if listener is not None:
@@ -158,6 +161,9 @@ class ControlServer:
             self._server.close()
         self.path.unlink(missing_ok=True)
         _open.discard(self.path)
+        if self._directory.parent.name == of_user():  # otherwise it is that of the store
+            with contextlib.suppress(OSError):  # another system has its socket there
+                self._directory.rmdir()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

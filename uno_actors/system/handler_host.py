@@ -29,7 +29,6 @@ from uno_actors.handlers.router import TURN, RouterActor
 from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscription import HandlerStatistics, Subscription
-from uno_actors.logs import get_logger
 from uno_actors.observing import Observation
 from uno_actors.settings import Settings
 from uno_actors.store.logs import log_of_position, start_of_log
@@ -95,7 +94,7 @@ class HandlerHost:
             save=lambda: self.router.save_checkpoints(last=True),
             begun=self._taken_over,
             on_lost=lambda name: self._reported.pop(name, None),
-            name=settings.name,
+            log=dispatcher.log,
         )
         self._names: set[str] = set()  # names of the handlers in the tree
         self._reported: dict[str, tuple[ReportedStatus, str | None]] = {}
@@ -103,7 +102,7 @@ class HandlerHost:
         self._cannot_look = False
         self._is_listening = self._is_closed = False
         self._let_go = ExitStack()  # cleanup for the end, even if the start fails halfway
-        self._log = get_logger(system=settings.name)
+        self._log = dispatcher.log.bind(actor="handlers")
 
     @property
     def logs(self) -> int:
@@ -139,6 +138,7 @@ class HandlerHost:
             TURN,
             contexts=self._contexts,
             observed=self.observed,
+            log=self._dispatcher.log,
         )
         self.router_cell = ActorCell(
             self.router, self._dispatcher, factory=lambda: self.router, on_failed=self._router_failed
@@ -205,7 +205,14 @@ class HandlerHost:
             position = checkpoint_of(spec, checkpoints, others)
         if position is None:
             position = await position_of(self._store, spec.start, end)
-        subscription = Subscription(spec, position, self._store.event_registry, self._clock, logs=len(ends))
+        subscription = Subscription(
+            spec,
+            position,
+            self._store.event_registry,
+            self._clock,
+            logs=len(ends),
+            logger=self._dispatcher.log,
+        )
         subscription.lease = self._leases.of(spec.name)
         return subscription
 

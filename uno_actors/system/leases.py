@@ -18,7 +18,7 @@ from uno_actors.handlers.partitions import first_position
 from uno_actors.handlers.requests import Requests
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscription import NO_LEASE, Subscription
-from uno_actors.logs import get_logger
+from uno_actors.logs import Logger
 from uno_actors.store.port import EventStore, Lease
 
 LEASE_EVERY = 1.0
@@ -45,7 +45,7 @@ class Leases:
         save: Writes the checkpoints of this process's handlers.
         begun: Called with a handler that was taken over, and the checkpoints by name.
         on_lost: Called with the name of a handler that another process runs now.
-        name: Name of the system in logs.
+        log: Has the names of the system bound.
 
     Attributes:
         writes: Held while something is written under the leases of several handlers: none is given up then.
@@ -65,7 +65,7 @@ class Leases:
         save: Callable[[], Awaitable[None]],
         begun: Callable[[Subscription, dict[str, int]], Awaitable[None]],
         on_lost: Callable[[str], object],
-        name: str,
+        log: Logger,
     ) -> None:
         self._store = store
         self._control = control
@@ -86,7 +86,7 @@ class Leases:
         self._kept: set[str] = set()  # taken although another node was to, which did not
         self._timer: Timer | None = None
         self._is_looking = self._look_again = self._is_closed = False
-        self._log = get_logger(system=name)
+        self._log = log.bind(actor="leases")
         if announcement is not None:
             announcement.when_changed(self._see)
 

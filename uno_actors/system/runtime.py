@@ -35,7 +35,7 @@ from uno_actors.store.codec import StreamId
 from uno_actors.store.port import EventStore
 from uno_actors.supervision.spec import Supervisor
 from uno_actors.system.actor_host import ActorHost
-from uno_actors.system.announcement import announcement_of, node_of
+from uno_actors.system.announcement import announcement_of, node_name, node_of
 from uno_actors.system.handler_host import HandlerHost
 from uno_actors.system.statistics import SystemStatistics
 from uno_actors.system.supervision_tree import SupervisionTree
@@ -84,16 +84,17 @@ class Runtime:
         contexts: EventContexts,
         observed: Observation | None,
     ) -> None:
-        self.dispatcher = Dispatcher(asyncio.get_running_loop())
+        log = get_logger(system=settings.name, node=node_name(settings.name, cluster))
+        self.dispatcher = Dispatcher(asyncio.get_running_loop(), log=log)
         watchdog.watch(self.dispatcher)
         self._store = store
         self._settings = settings
         self.clock = settings.clock
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._log = get_logger(system=settings.name)
-        self.dead_messages = DeadMessages()
+        self._log = log.bind(actor="system")
+        self.dead_messages = DeadMessages(log)
         self.actors = ActorHost(settings, self.dispatcher, self.dead_messages)
-        self.announcement = announcement_of(settings, cluster or Cluster(), store, self.start_task)
+        self.announcement = announcement_of(settings, cluster or Cluster(), store, self.start_task, log)
         self.handlers = HandlerHost(
             settings,
             store,
@@ -113,7 +114,7 @@ class Runtime:
             give_up=give_up,
             observed=observed,
         )
-        self.journal = Journal(store, observed)
+        self.journal = Journal(store, observed, log)
         self.aggregates = Aggregates(
             types,
             store,
@@ -170,7 +171,9 @@ class Runtime:
             await self.node.leave()
 
     def _follow_external_writes(self, positions: Sequence[int]) -> None:
-        self._external_writes = ExternalWrites(self._store, positions, self.aggregates, self.start_task)
+        self._external_writes = ExternalWrites(
+            self._store, positions, self.aggregates, self.start_task, self.dispatcher.log
+        )
         self.journal.on_append = self._external_writes.skip
         self._let_go.callback(self._store.on_commit(self._external_writes.look_soon))
 

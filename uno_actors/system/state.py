@@ -8,7 +8,6 @@ from typing import Any
 
 from uno_actors.cluster.settings import Cluster
 from uno_actors.errors import UnoError, describe
-from uno_actors.logs import get_logger
 from uno_actors.system.control_socket import ControlServer, control_directory, key_of
 from uno_actors.system.runtime import Runtime
 from uno_actors.system.work import busy_in
@@ -63,11 +62,13 @@ async def open_control(
     *,
     cluster: Cluster | None,
     url: str | None,
+    key: str | None,
 ) -> None:
-    """Let other processes ask for the state of a node of a cluster, until ``stack`` is closed.
+    """Let other processes ask for the state of a system, until ``stack`` is closed.
 
-    So `uno-actors tree FILE` finds systems inside of other programs, such as the workers of uvicorn. Nodes of one
-    process, which are linked by an object, need none.
+    So `uno-actors tree` finds systems inside of other programs, such as the workers of uvicorn. It finds none whose
+    store was given as an object, and none in memory that has no configuration file: nothing names them. Nor does it
+    find nodes of one process, which are linked by an object.
 
     Args:
         stack: Closes the socket.
@@ -75,14 +76,20 @@ async def open_control(
         runtime: Its running parts.
         cluster: What it is as a node; ``None`` if it is none.
         url: URL of the store, by which other processes find the socket; ``None`` if the store was given as an object.
+        key: That of its configuration file; ``None`` if it has none. See `control_directory`.
     """
-    if url is None or cluster is None or not isinstance(cluster.listen, str | None):
+    is_node = cluster is not None
+    if url is None or (cluster is not None and not isinstance(cluster.listen, str | None)):
+        return
+    if key is None and url.partition(":")[0] == "memory":
         return
     begun = time.monotonic()
     try:
-        directory = control_directory(url, key_of(url))
+        directory = control_directory(url, key or key_of(url))
         server = ControlServer(directory, lambda want: answer(want, name, runtime, begun))
         await stack.enter_async_context(server)
     except (UnoError, OSError) as error:  # the system runs without it
-        log = get_logger(system=name)
-        log.warning("other processes cannot ask for the state of the system", error=describe(error))
+        log = runtime.dispatcher.log.bind(actor="system")
+        # A program that has neither a file nor nodes may never be asked.
+        say = log.warning if is_node or key is not None else log.info
+        say("other processes cannot ask for the state of the system", error=describe(error))

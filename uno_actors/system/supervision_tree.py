@@ -49,6 +49,7 @@ class SupervisionTree:
     ) -> None:
         self.clock = clock
         self.observed = observed
+        self.log = actors.log
         self.start_task = start_task
         self._name = name
         self._actors = actors

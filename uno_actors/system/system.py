@@ -170,6 +170,7 @@ class ActorSystem:
             self._serve(aggregate_type)
         self._supervised = assign(handlers, supervisors)
         self._cluster = as_cluster(cluster)
+        self._file_key: str | None = None  # of its configuration file, for `uno-actors tree FILE`
         self._observed = observation(observers)
         self._contexts = EventContexts()
         self._state: State = "not started"
@@ -179,7 +180,7 @@ class ActorSystem:
         self._has_stopped = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._thread: LoopThread | None = None
-        self._log = get_logger(system=name)
+        self._log = get_logger(system=name, actor="system")
         self._bus = EventBus(name, system=self)
 
     @classmethod
@@ -195,7 +196,14 @@ class ActorSystem:
         Raises:
             InvalidConfig: The file is invalid; the error lists every fault with its line.
         """
-        return cls(**{**load(path).arguments(), **options})
+        return cls._of(load(path), **options)
+
+    @classmethod
+    def _of(cls, config: Config, **options: Any) -> Self:
+        """The system of a configuration file that was read; see `from_config`."""
+        system = cls(**{**config.arguments(), **options})
+        system._file_key = config.key
+        return system
 
     def to_config(self) -> str:
         """The text of a configuration file from which `from_config` creates the same system.
@@ -567,8 +575,17 @@ class ActorSystem:
                 contexts=self._contexts,
                 observed=self._observed,
             )
+            self._log = self._runtime.dispatcher.log.bind(actor="system")
+            self._bus.log_to(self._runtime.dispatcher.log)
             await self._runtime.start(self._supervised)
-            await open_control(self._asked, self.name, self._runtime, cluster=self._cluster, url=self._url)
+            await open_control(
+                self._asked,
+                self.name,
+                self._runtime,
+                cluster=self._cluster,
+                url=self._url,
+                key=self._file_key,
+            )
         except BaseException:
             if self._runtime is not None:
                 self._runtime.close()
@@ -578,9 +595,6 @@ class ActorSystem:
             self._state = "stopped"
             raise
         self._state = "running"
-        node = self._runtime.node
-        if node is not None:
-            self._log = get_logger(system=self.name, node=node.name)
         self._log.info("system started", store=shown(self._store, repr))
         if self.failure is not None:
             self._give_up(self.failure)  # a supervisor gave up while others were starting

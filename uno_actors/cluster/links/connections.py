@@ -23,9 +23,7 @@ from uno_actors.cluster.links.handshake import Calling, Hosting, Identity, Refus
 from uno_actors.cluster.links.open_requests import OpenRequests
 from uno_actors.cluster.links.port import LARGEST, Serve
 from uno_actors.errors import describe
-from uno_actors.logs import get_logger
-
-log = get_logger()
+from uno_actors.logs import Logger
 
 LINGER = 1.0
 """Maximum seconds for the last frames to leave when a connection is ended."""
@@ -35,6 +33,7 @@ class Holder(Protocol):
     """What a connection needs of the link that it belongs to."""
 
     clock: Clock
+    log: Logger
     ttl: float
     identity: Identity
     serve: Serve
@@ -153,9 +152,8 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if warn:
-            log.warning(
+            self.link.log.warning(
                 "connection between nodes refused",
-                node=self.link.identity.node,
                 other=self.other,
                 reason=reason,
             )
@@ -268,7 +266,7 @@ class HostConnection(Connection):
                 try:
                     serve(body, partial(self._answer, number))
                 except Exception as error:
-                    log.exception("a request of another node could not be served")
+                    self.link.log.exception("a request of another node could not be served")
                     self._fail(number, describe(error))
         elif kind != HEARTBEAT:
             raise MalformedFrame("answers to requests that were not sent on this connection")

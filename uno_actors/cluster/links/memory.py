@@ -17,9 +17,6 @@ from uno_actors.clock import Clock, SystemClock
 from uno_actors.cluster.links.open_requests import OpenRequests, call_done
 from uno_actors.cluster.links.port import LARGEST, Delivery, Done, Link, LinkFailure, Serve
 from uno_actors.errors import LinkUnavailable, describe
-from uno_actors.logs import get_logger
-
-log = get_logger()
 
 SCHEME = "memory:"
 
@@ -221,7 +218,7 @@ class MemoryLink(Link):
         try:
             link._serve(body, answer)
         except Exception as error:
-            log.exception("a request of another node could not be served")
+            self.log.exception("a request of another node could not be served")
             reason = describe(error)
             self._network._send(target, self._node, lambda: opened.fail(number, reason))
 

@@ -35,11 +35,8 @@ from uno_actors.cluster.links.handshake import PROTOCOL, own_version
 from uno_actors.cluster.links.open_requests import OpenRequests, call_done
 from uno_actors.cluster.links.port import Delivery, Done, Link, LinkFailure, Serve
 from uno_actors.errors import LinkUnavailable, describe
-from uno_actors.logs import get_logger
 from uno_actors.store_urls import without_password, without_secrets
 from uno_actors.tasks import begin
-
-log = get_logger()
 
 SCHEME = "nats:"
 _OVERHEAD = 1024
@@ -202,7 +199,7 @@ class NatsLink(Link):
             try:
                 await self._flush()
             except Exception as error:  # noqa: BLE001 - the client reconnects
-                log.warning("NATS does not take messages", node=self._node, reason=describe(error))
+                self.log.warning("NATS does not take messages", reason=describe(error))
 
     async def _flush(self) -> None:
         limit = min(BATCH_BYTES, self.largest)
@@ -269,7 +266,7 @@ class NatsLink(Link):
         try:
             kind, numbers, bodies = self._unsealed(message.subject, message.data)
         except MalformedFrame as error:
-            log.warning("message to this node refused", node=self._node, reason=str(error))
+            self.log.warning("message to this node refused", reason=str(error))
             if message.reply.startswith(f"{self._prefix}.re."):
                 self._messages.append((message.reply, "", _REFUSED + str(error).encode()))
                 self._work.set()
@@ -284,7 +281,7 @@ class NatsLink(Link):
                 try:
                     self._serve(body, partial(self._answer, reply, waits))
                 except Exception as error:
-                    log.exception("a request of another node could not be served")
+                    self.log.exception("a request of another node could not be served")
                     self._fail(reply, waits, describe(error))
 
     def _answer(self, reply: str, waits: set[int], body: bytes) -> None:
@@ -314,7 +311,7 @@ class NatsLink(Link):
         try:
             peer.receive(*self._unsealed(message.subject, message.data))
         except MalformedFrame as error:
-            log.warning("answer to this node refused", node=self._node, other=peer.node, reason=str(error))
+            self.log.warning("answer to this node refused", other=peer.node, reason=str(error))
 
     # --- the connection -----------------------------------------------------------------------------------
 
@@ -323,15 +320,13 @@ class NatsLink(Link):
             peer.waiting.clear()
             peer.open.fail_all("this node has lost its connection to NATS")
         if not self._is_closed:
-            log.warning("connection to NATS lost", node=self._node)
+            self.log.warning("connection to NATS lost")
 
     async def _reconnected(self) -> None:
-        log.info("connected to NATS again", node=self._node)
+        self.log.info("connected to NATS again")
 
     async def _report(self, error: Exception) -> None:
-        log.warning(
-            "NATS reports an error", node=self._node, reason=without_secrets(describe(error), self._url)
-        )
+        self.log.warning("NATS reports an error", reason=without_secrets(describe(error), self._url))
 
 
 class _Peer:

@@ -7,7 +7,7 @@ from uno_actors.cluster.links.port import LARGEST, WINDOW, WINDOW_BYTES, Deliver
 from uno_actors.logs import get_logger
 from uno_actors.quantities import LONGEST
 
-log = get_logger()
+log = get_logger(actor="link")
 
 
 class _Request:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from uno_actors.clock import Clock
+from uno_actors.logs import Logger, get_logger
 
 
 class Delivery(enum.Enum):
@@ -54,7 +55,13 @@ Done: TypeAlias = Callable[[bytes | LinkFailure], None]
 
 
 class Link(ABC):
-    """Sends requests to other nodes and serves theirs. It belongs to one event loop and one process."""
+    """Sends requests to other nodes and serves theirs. It belongs to one event loop and one process.
+
+    Attributes:
+        log: Has the names of the system bound.
+    """
+
+    log: Logger = get_logger(actor="link")
 
     @property
     def resend_after(self) -> float:
