@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape
 ROOT = Path(__file__).parent.parent
 PLACES = {"uno_actors": ROOT / "uno_actors", "uno_stores": ROOT / "stores" / "uno_stores"}
 LEAVES = "leaves"
-UNDRAWN = {"__init__", "_public", "testing"}
+UNDRAWN = {"__init__", "__main__", "_public", "testing"}
 """Not drawn: the list of public names imports all, and tools for tests import what they test."""
 
 WIDTH, HEIGHT, GAP, RISE, MARGIN = 214, 62, 26, 56, 60

@@ -113,7 +113,7 @@ def test_a_file_with_a_warning_is_valid(tmp_path: Path) -> None:
 
 def test_json_is_printed_for_programs(tmp_path: Path) -> None:
     right = json.loads(check(written(tmp_path, FILE), "--json").output)
-    assert right["right"] is True
+    assert right["valid"] is True
     assert right["longest"]["failures"] == 12
     assert right["tree"][0]["children"][0]["name"] == "inner"
     contradicting = check(

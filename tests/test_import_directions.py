@@ -27,6 +27,7 @@ DIRECTIONS: tuple[tuple[str, ...], ...] = (
     ("ops",),
     ("fastapi",),
     ("cli", "testing"),
+    ("__main__",),
 )
 
 SHARED_BY_STORES = {

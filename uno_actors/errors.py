@@ -144,6 +144,21 @@ class InvalidReset(CallerError):
     """A handler cannot resume from this position."""
 
 
+class HandlerIsRunning(CallerError):
+    """A handler cannot be renamed or forgotten while a process runs it.
+
+    Attributes:
+        handler: Name of the handler, or of one of its partitions.
+    """
+
+    def __init__(self, handler: str) -> None:
+        self.handler = handler
+        super().__init__(
+            f"handler {printable(handler)!r} is running: stop the systems that run it, or remove it from them by"
+            " `await system.unsubscribe(name)`"
+        )
+
+
 class NoDeadLetter(CallerError):
     """There is no dead letter of this handler at this position.
 

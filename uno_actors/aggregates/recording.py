@@ -13,7 +13,7 @@ import msgpack
 from uno_actors.aggregates.fingerprint import SIZE, fingerprint, is_same
 from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent, EventRegistry
-from uno_actors.domain.values import classes_in, pack_value, unpack_value
+from uno_actors.domain.values import classes_in, pack_value, tag_reader, unpack_value
 from uno_actors.errors import CommandIdReused, ReplyNotRecorded, describe
 from uno_actors.store.codec import Record, to_record
 
@@ -112,6 +112,24 @@ def recorded_reply(record: Record, command: Command[Any]) -> Any:
         return unpack_value(packed, reply_classes(type(command)))
     except Exception as error:  # a class may have other fields now
         raise ReplyNotRecorded(name, command.command_id, str(record.stream), describe(error)) from error
+
+
+def readable_reply(record: Record) -> Any:
+    """The reply in ``record``, read without the class of the command; ``None`` if it holds none, too."""
+    packed = record.reply
+    if not packed:
+        return None
+    if packed.startswith(_FINGERPRINT):
+        packed = packed[len(_FINGERPRINT) + SIZE :]
+    if packed.startswith(_NOT_KEPT):
+        return f"not recorded: {packed[1:].decode(errors='replace')}"
+    try:
+        return msgpack.unpackb(packed, timestamp=3, strict_map_key=False, ext_hook=_show)
+    except Exception:  # noqa: BLE001 - damaged bytes fail in many ways
+        return packed
+
+
+_show = tag_reader(None)
 
 
 @lru_cache(maxsize=1024)

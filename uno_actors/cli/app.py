@@ -16,6 +16,7 @@ from uno_actors.cli.check import check, exit_code, schema
 from uno_actors.cli.cluster import cluster
 from uno_actors.cli.dashboard import dashboard
 from uno_actors.cli.run import restart, run, tree
+from uno_actors.cli.tail import tail
 from uno_actors.cli.terminal import complain, take_any_encoding
 from uno_actors.config.errors import InvalidConfig
 from uno_actors.config.simulation import InvalidFault
@@ -27,13 +28,13 @@ app = typer.Typer(
     help="Validate and run configuration files of event-sourced actors, and manage what is recorded.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.add_typer(store.app, name="store")
 app.command()(check)
 app.command()(run)
 app.command()(restart)
 app.command()(tree)
+app.command()(tail)
 app.command()(cluster)
 app.command()(dashboard)
 app.command()(schema)
@@ -61,7 +62,7 @@ def main() -> None:
     """Run the command line and exit with its code."""
     take_any_encoding()
     try:
-        app()
+        app(prog_name="uno-actors")  # also as `python -m uno_actors`
     except InvalidConfig as error:
         complain(error)
         sys.exit(exit_code(error))

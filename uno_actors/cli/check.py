@@ -137,7 +137,7 @@ def _simulation_as_data(simulation: Simulation) -> dict[str, Any]:
 def _refuse(error: InvalidConfig, *, as_json: bool) -> None:
     if as_json:
         faults = [fault.as_dict() for fault in error.faults]
-        say_json({"file": error.file, "right": False, "faults": faults})
+        say_json({"file": error.file, "valid": False, "faults": faults})
     else:
         complain(error)
 
@@ -240,7 +240,7 @@ def _as_data(
 
     return {
         "file": config.file,
-        "right": is_right,
+        "valid": is_right,
         "faults": [],
         "findings": [{"severity": finding.severity, **place.as_dict()} for finding, place in findings],
         "shortest": escalation(found.shortest),

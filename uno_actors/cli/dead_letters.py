@@ -6,9 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from uno_actors.cli.opening import Json, with_store
-from uno_actors.cli.record_lines import to_fields
-from uno_actors.cli.terminal import FOLDED, NUMBERS, in_utf8, new_table, say, say_json, say_tables, seconds_of
+from uno_actors.cli.opening import Json, handler_names, with_store
+from uno_actors.cli.record_lines import readable_fields
+from uno_actors.cli.terminal import (
+    FOLDED,
+    NUMBERS,
+    bar,
+    in_utf8,
+    new_table,
+    say,
+    say_json,
+    say_tables,
+    seconds_of,
+)
 from uno_actors.errors import CallerError, NoDeadLetter
 from uno_actors.handlers.control import HandlerControl
 from uno_actors.printable import as_json, bounded, counted, printable
@@ -22,7 +32,12 @@ LOOK_AGAIN = 0.1
 LONGEST_ROW = 200
 """Characters of an error's text in a table; `show` prints more."""
 
-Handler = Annotated[str, typer.Argument(metavar="HANDLER", help="Name of the handler.", callback=in_utf8)]
+Handler = Annotated[
+    str,
+    typer.Argument(
+        metavar="HANDLER", help="Name of the handler.", callback=in_utf8, autocompletion=handler_names
+    ),
+]
 Positions = Annotated[
     list[int] | None, typer.Argument(metavar="POSITION", help="Positions in the log; or --all.")
 ]
@@ -77,7 +92,7 @@ async def show(
     """Show one dead letter: its event, and the traceback of the last attempt."""
     letter = (await _letters(store, handler, [position]))[0]
     stored = await store.record_at(position)
-    event = to_fields(stored)
+    event = readable_fields(stored)
     if json_wanted:
         say_json({**_fields(letter), "traceback": letter.traceback, "event": event})
         return
@@ -104,6 +119,7 @@ async def retry(
             help="Wait so long for the outcome; the exit code is 1 if a retry fails.",
         ),
     ] = 0,
+    as_json: Json = False,
 ) -> None:
     """Give dead letters to their handler once more, each between two other events of the log.
 
@@ -113,36 +129,59 @@ async def retry(
     control = HandlerControl(store)
     before = {letter.position: letter for letter in await control.dead_letters(handler)}
     count = await control.retry(handler, wanted)
-    say(f"{handler}: will retry {counted(count, 'dead letter')}")
+    if as_json:
+        say_json({"handler": handler, "retries": count})
+    else:
+        say(f"{handler}: will retry {counted(count, 'dead letter')}")
     if wait and count:
-        await _outcome(control, handler, list(before) if wanted is None else wanted, wait)
+        handled = await _outcome(control, handler, list(before) if wanted is None else wanted, wait)
+        if as_json:
+            say_json({"handler": handler, "handled": handled})
+        else:
+            say(f"{handler}: {counted(handled, 'dead letter')} handled")
 
 
-async def _outcome(control: HandlerControl, handler: str, wanted: list[int], wait: float) -> None:
+async def _outcome(control: HandlerControl, handler: str, wanted: list[int], wait: float) -> int:
+    """Wait until the dead letters are retried, and return their number.
+
+    Raises:
+        NotRetried: A retry has failed, or was not made in time.
+    """
     deadline = time.monotonic() + wait
-    while left := set(wanted).intersection(await control.retries(handler)):
-        if time.monotonic() > deadline:
-            raise NotRetried(
-                f"{counted(len(left), 'dead letter')} not retried within {wait:g} s: the handler does not run, is"
-                " paused or is busy; see `uno-actors handlers list`"
-            )
-        await asyncio.sleep(LOOK_AGAIN)
+    with bar("retry") as progress:
+        while left := set(wanted).intersection(await control.retries(handler)):
+            if time.monotonic() > deadline:
+                raise NotRetried(
+                    f"{counted(len(left), 'dead letter')} not retried within {wait:g} s: the handler does not run,"
+                    " is paused or is busy; see `uno-actors handlers list`"
+                )
+            progress(len(wanted) - len(left), len(wanted))
+            await asyncio.sleep(LOOK_AGAIN)
     failed = [letter for letter in await control.dead_letters(handler) if letter.position in wanted]
     if failed:
         shown = "; ".join(
             f"position {letter.position}: {bounded(letter.error, LONGEST_ROW)}" for letter in failed
         )
         raise NotRetried(f"{counted(len(failed), 'dead letter')} of {len(wanted)} failed again: {shown}")
-    say(f"{handler}: {counted(len(wanted), 'dead letter')} handled")
+    return len(wanted)
 
 
 @app.command()
 @with_store
-async def drop(store: EventStore, handler: Handler, positions: Positions = None, every: All = False) -> None:
+async def drop(
+    store: EventStore,
+    handler: Handler,
+    positions: Positions = None,
+    every: All = False,
+    as_json: Json = False,
+) -> None:
     """Remove dead letters; the handler never handles their events."""
     letters = await _letters(store, handler, _wanted(positions, every))
     await store.save_progress({}, dropped=[(letter.handler, letter.position) for letter in letters])
-    say(f"{handler}: {counted(len(letters), 'dead letter')} dropped")
+    if as_json:
+        say_json({"handler": handler, "dropped": len(letters)})
+    else:
+        say(f"{handler}: {counted(len(letters), 'dead letter')} dropped")
 
 
 def _wanted(positions: list[int] | None, every: bool) -> list[int] | None:

@@ -12,10 +12,10 @@ from typing import Annotated, BinaryIO, TextIO
 
 import typer
 
-from uno_actors.cli.opening import Refused, with_store, with_url
+from uno_actors.cli.opening import Json, Refused, with_store, with_url
 from uno_actors.cli.record_lines import UnreadableLine, from_line, to_line
 from uno_actors.cli.store_copy import CHUNK
-from uno_actors.cli.terminal import bar, say
+from uno_actors.cli.terminal import bar, say, say_json
 from uno_actors.errors import ConcurrencyConflict, UnoError
 from uno_actors.printable import counted
 from uno_actors.store.codec import Record
@@ -39,11 +39,15 @@ OUTPUT = Path("-")
 
 @with_store
 async def export_events(
-    store: EventStore, file: Annotated[Path, typer.Argument(help="File to write; - for the output.")] = OUTPUT
+    store: EventStore,
+    file: Annotated[Path, typer.Argument(help="File to write; - for the output.")] = OUTPUT,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was exported to a file as JSON.")
+    ] = False,
 ) -> None:
     """Write all events as JSON lines, without checkpoints, dead letters and snapshots."""
     is_file = file != OUTPUT
-    with _writing(file) as out, bar("export", shown=is_file) as progress:
+    with _writing(file) as out, bar("export", shown=is_file or not sys.stdout.isatty()) as progress:
         ends, events = await store.last_positions(), 0
         starts = starts_of_logs(len(ends))
         total = sum(ends) - sum(starts)
@@ -60,7 +64,9 @@ async def export_events(
                     progress(events, total)
         print(json.dumps({"uno_actors": "end", "events": events}), file=out)
         progress(total, total)
-    if is_file:
+    if is_file and as_json:
+        say_json({"events": events, "file": str(file)})
+    elif is_file:
         say(f"{counted(events, 'event')} exported to {file}")
 
 
@@ -102,9 +108,10 @@ async def import_events(
     url: str,
     file: Annotated[Path, typer.Argument(help="File written by export; - for the input.")] = OUTPUT,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted import.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Record exported events in a new store, in their order and with their versions."""
-    with _reading(file) as lines, bar("import", shown=file != OUTPUT) as progress:
+    with _reading(file) as lines, bar("import", shown=file != OUTPUT or not sys.stdin.isatty()) as progress:
         total = 0 if file == OUTPUT else os.fstat(lines.fileno()).st_size
         exported = _exported(_lines(lines), total, progress)
         chunk = tuple(islice(exported, CHUNK))  # before the store is made: a wrong file makes none
@@ -129,7 +136,10 @@ async def import_events(
                 if isinstance(outcome, UnoError):
                     raise outcome
                 done += len(chunk)
-    say(f"{counted(done - known, 'event')} imported" + f", {known:,} were there already" * bool(known))
+    if as_json:
+        say_json({"events": done - known, "known": known})
+    else:
+        say(f"{counted(done - known, 'event')} imported" + f", {known:,} were there already" * bool(known))
 
 
 async def _skip_known(store: EventStore, exported: Iterator[Record], url: str) -> int:

@@ -11,6 +11,8 @@ import typer
 
 from uno_actors.config.reader import load_system
 from uno_actors.errors import CallerError
+from uno_actors.handlers.control import HandlerControl
+from uno_actors.handlers.partitions import whole_name
 from uno_actors.store.opening import open_store
 
 Url = Annotated[
@@ -27,6 +29,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per li
 Limit = Annotated[int | None, typer.Option(min=0, help="Maximum number.")]
 
 Command = Callable[..., Coroutine[Any, Any, None]]
+
+
+NAMES_WITHIN = 2.0
+"""Maximum seconds in which a shell waits for names to complete."""
 
 
 class Refused(CallerError):
@@ -71,6 +77,24 @@ def with_store(command: Command) -> Callable[..., None]:
     own = [given for name, given in parameters.items() if name != "store"]
     _declare(run, own)
     return with_url(run)
+
+
+def handler_names(context: typer.Context, incomplete: str) -> list[str]:
+    """The handlers of the store that is named on the command line so far, for the completion of shells."""
+
+    async def names(url: str) -> list[str]:
+        async with asyncio.timeout(NAMES_WITHIN), open_store(url, create=False) as store:
+            positions = await HandlerControl(store).positions()
+        return sorted({whole_name(name) for name in positions})
+
+    given = context.params
+    try:
+        config: Path | None = given.get("config")
+        url = given.get("store_url") if config is None else load_system(config).url
+        found = asyncio.run(names(url)) if url else []
+    except Exception:  # noqa: BLE001 - a shell that completes shows no errors
+        return []
+    return [name for name in found if name.startswith(incomplete) and name.isprintable()]
 
 
 def _declare(function: Any, parameters: list[inspect.Parameter]) -> None:

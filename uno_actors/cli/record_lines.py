@@ -2,6 +2,8 @@
 
 A line is one object in ASCII: the position, the header fields, and the payload. Times are in ISO 8601, bytes in
 base64. The payload is a JSON object where that gives the same bytes back, else its msgpack in base64.
+
+`readable_fields` are for people and programs that only read: payload and reply are always readable.
 """
 
 import binascii
@@ -12,9 +14,11 @@ from typing import Any, get_args
 
 import msgpack
 
+from uno_actors.aggregates.recording import readable_reply
 from uno_actors.domain.aggregate import check_aggregate_id
-from uno_actors.errors import CallerError
-from uno_actors.store.codec import Record, pack, unpack
+from uno_actors.errors import CallerError, CorruptRecord
+from uno_actors.printable import json_value
+from uno_actors.store.codec import Record, pack, read_payload, unpack
 from uno_actors.store.records import StoredRecord
 
 _KINDS = {name: get_args(kind) or (kind,) for name, kind in Record.__annotations__.items()}
@@ -37,6 +41,22 @@ def to_fields(stored: StoredRecord) -> dict[str, Any]:
     """The fields in the line of ``stored``."""
     fields = {name: _plain(value) for name, value in stored.record._asdict().items()}
     return {"position": stored.position, **fields, "payload": _payload(stored.record.payload)}
+
+
+def readable_fields(stored: StoredRecord) -> dict[str, Any]:
+    """The fields of ``stored`` with a readable payload and reply; values that JSON lacks are as `as_json` writes them.
+
+    A damaged payload is its bytes in base64.
+    """
+    record = stored.record
+    fields = {name: _plain(value) for name, value in record._asdict().items()}
+    payload: object
+    try:
+        payload = read_payload(record)
+    except CorruptRecord:
+        payload = record.payload
+    readable = {"reply": json_value(readable_reply(record)), "payload": json_value(payload)}
+    return {"position": stored.position, **fields, **readable}
 
 
 def from_line(line: str, number: int) -> Record:

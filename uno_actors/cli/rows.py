@@ -7,8 +7,8 @@ from contextlib import aclosing
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
-from uno_actors.cli.record_lines import to_line
-from uno_actors.cli.terminal import new_console, say_line, seconds_of
+from uno_actors.cli.record_lines import readable_fields
+from uno_actors.cli.terminal import new_console, say_json, seconds_of
 from uno_actors.printable import json_value, printable
 from uno_actors.store.codec import Record, read_payload
 from uno_actors.store.records import StoredRecord
@@ -29,7 +29,7 @@ async def show_records(records: AsyncGenerator[StoredRecord], limit: int | None,
 
 
 def _print_line(stored: StoredRecord) -> None:
-    say_line(to_line(stored))
+    say_json(readable_fields(stored))
 
 
 class _Rows:

@@ -1,5 +1,7 @@
-"""``uno-actors run`` and ``uno-actors tree``: run the system of a configuration file, and show its state."""
+"""``uno-actors run``, ``tree`` and ``restart``: run the system of a configuration file, and show its state."""
 
+import time
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,17 +9,23 @@ from typing import Annotated, Any
 import typer
 
 from uno_actors.cli.check import File, rounded
-from uno_actors.cli.service import EarlySignals, LogForm, end_process, run_service
-from uno_actors.cli.terminal import branches, complain, say, say_json
+from uno_actors.cli.service import EarlySignals, LogForm, end_process, named, run_service
+from uno_actors.cli.terminal import bar, branches, complain, in_utf8, say, say_json
 from uno_actors.cli.workers import run_workers
 from uno_actors.cluster.workers import ALLOWED, Workers
 from uno_actors.config.errors import InvalidConfig
 from uno_actors.config.reader import control_key, load, load_system, load_tables
-from uno_actors.errors import CallerError
+from uno_actors.errors import CallerError, WorldError
+from uno_actors.handlers.partitions import whole_name
 from uno_actors.ops.processes import Unanswered, ask_processes
 from uno_actors.ops.serving import Address, InvalidAddress, check_page
 from uno_actors.printable import counted, printable
-from uno_actors.system.control_socket import control_directories
+from uno_actors.store.handler_names import partition_in
+from uno_actors.store_urls import without_password
+from uno_actors.system.control_socket import control_directories, key_of
+
+LOOK_AGAIN = 0.2
+"""Seconds between two looks at how far the replacing of workers is."""
 
 
 def run(
@@ -34,6 +42,15 @@ def run(
     ] = None,
     page: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Serve the live page at this port, with a token.")
+    ] = None,
+    node_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            envvar="UNO_ACTORS_NODE_NAME",
+            help="Name of this node of a cluster in logs and reports, in place of the file's.",
+            callback=in_utf8,
+        ),
     ] = None,
 ) -> None:
     """Run the system of a configuration file until SIGTERM or SIGINT, then drain and stop it in order.
@@ -53,8 +70,8 @@ def run(
     if given is not None or _has_workers(file):
         if address is not None:
             raise PageOfWorkers(file)
-        end_process(run_workers(file, given, log_form))
-    code = run_service(load(file), log_form, early, page=address)
+        end_process(run_workers(file, given, log_form, node_name))
+    code = run_service(named(load(file), node_name), log_form, early, page=address, node_name=node_name)
     end_process(code)  # threads that a handler still keeps busy had their time
 
 
@@ -106,21 +123,33 @@ class NoWorkers(CallerError):
 
 
 class NotRunning(CallerError):
-    """No process runs the system of a file."""
+    """No process runs a system."""
 
-    def __init__(self, file: Path) -> None:
-        super().__init__(f"no process runs the system of {file} on this machine for this user")
+    def __init__(self, what: str) -> None:
+        super().__init__(f"no process runs the system of {what} on this machine for this user")
+
+
+class NotReplaced(WorldError):
+    """Not all workers were replaced."""
 
 
 def tree(
-    file: File,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per process.")] = False,
+    place: Annotated[
+        str, typer.Argument(metavar="FILE|URL", help="A configuration file, or the URL of a store.")
+    ],
+    partitions: Annotated[
+        bool, typer.Option("--partitions", help="Each partition of a handler on a line of its own.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per process, with all partitions.")
+    ] = False,
 ) -> None:
     """Show the tree of a running system: states, restarts, queues. Worker processes appear under their supervisor.
 
-    Exit code 1 if the system does not run, or if a process does not answer.
+    It finds the systems of all programs of this user, such as those of a web server, by the URL of their store. Exit
+    code 1 if the system does not run, or if a process does not answer.
     """
-    answers = _ask(file, "tree")
+    answers = _ask(place, "tree")
     for answer in answers:
         if isinstance(answer, Unanswered):
             complain(printable(str(answer)))
@@ -130,40 +159,117 @@ def tree(
         for answer in joined([answer for answer in answers if not isinstance(answer, Unanswered)]):
             facts = [answer["system"], f"process {answer['pid']}", f"up {rounded(answer['uptime'])}"]
             say(", ".join(facts + routed(answer.get("cluster"))))
-            for line in branches(answer["tree"]["children"], _node, lambda node: node["children"]):
+            below = _below if partitions else lambda node: folded(_below(node))
+            for line in branches(below(answer["tree"]), _node, below):
                 say(line)
     raise typer.Exit(any(isinstance(answer, Unanswered) for answer in answers))
 
 
-def restart(file: File) -> None:
+def _below(node: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(node["children"])
+
+
+def folded(nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """``nodes`` with the partitions of each handler as one node, in the place of the first."""
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for node in nodes:
+        is_partition = node["kind"] == "handler" and partition_in(node["name"]) is not None
+        parts.setdefault(whole_name(node["name"]) if is_partition else node["name"], []).append(node)
+    return [
+        each[0] if len(each) == 1 and each[0]["name"] == name else _summed(name, each)
+        for name, each in parts.items()
+    ]
+
+
+def _summed(name: str, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    states = Counter(part["state"] for part in parts)
+    shown = ", ".join(f"{number} {state}" for state, number in states.most_common())
+    sums = {key: sum(part[key] for part in parts) for key in ("restarts", "waiting")}
+    state = f"{counted(len(parts), 'partition')}: {shown}"
+    return {**parts[0], "name": name, "state": state, "children": [], **sums}
+
+
+def restart(
+    file: File,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for the end, and say what has happened.")
+    ] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per supervisor process.")
+    ] = False,
+) -> None:
     """Replace the worker processes of a running system one after the other, while the others serve on.
 
-    Each new process starts with the file and the program as they are now. A worker that is wrong in the file, or does
-    not start, ends the replacing; see the log. Exit code 1 if no supervisor of workers runs.
+    Each new process starts with the file and the program as they are now. A worker that does not start, and a file
+    that is invalid, end the replacing: the workers after it run on as they are. Exit code 1 then, and if no supervisor
+    of workers runs.
     """
-    asked = [answer for answer in _ask(file, "tree") if not isinstance(answer, Unanswered)]
+    asked = [answer for answer in _ask(str(file), "tree") if not isinstance(answer, Unanswered)]
     supervisors = {answer["pid"] for answer in asked if "workers" in answer}
     if not supervisors:
         raise NoWorkers(file)
-    for answer in _ask(file, "restart", supervisors):
+    failed: list[str] = []
+    for answer in _ask(str(file), "restart", supervisors):
         if isinstance(answer, Unanswered):
-            complain(printable(str(answer)))
-            raise typer.Exit(1)
-        say(
-            f"process {answer['pid']} replaces its {counted(len(answer['workers']), 'worker')} one after the other"
-        )
+            failed.append(str(answer))
+        elif not wait:
+            if as_json:
+                say_json({"pid": answer["pid"], "state": "replacing"})
+            else:
+                count = counted(len(answer["workers"]), "worker")
+                say(f"process {answer['pid']} replaces its {count} one after the other")
+        else:
+            failed += _watch(file, answer["pid"], answer["restart"], as_json=as_json)
+    if failed:
+        raise NotReplaced("; ".join(failed))
 
 
-def _ask(file: Path, want: str, processes: Collection[int] | None = None) -> list[Any]:
-    """What the processes of a file's system answer, or only some of them.
+def _watch(file: Path, process: int, number: int, *, as_json: bool) -> list[str]:
+    """Show how a supervisor process replaces its workers, until it has; return why it has not."""
+    shown = 0
+    with bar("restart", shown=not as_json) as progress:
+        while True:
+            (answer,) = _ask(str(file), "replacements", {process})
+            if isinstance(answer, Unanswered):
+                return [str(answer)]
+            now = next(each for each in answer["replacements"] if each["number"] == number)
+            progress(len(now["replaced"]), now["workers"])
+            for each in now["replaced"][shown:] if not as_json else ():
+                say(f"worker {each['worker']}: {_replaced(each)}")
+            shown = len(now["replaced"])
+            if now["state"] in ("done", "failed"):
+                break
+            time.sleep(LOOK_AGAIN)
+    if as_json:
+        say_json({"pid": process, **now})
+    elif now["state"] == "done":
+        say(f"process {process}: {counted(now['workers'], 'worker')} replaced in {rounded(now['seconds'])}")
+    return [f"process {process}: {now['reason']}"] if now["state"] == "failed" else []
+
+
+def _replaced(each: dict[str, Any]) -> str:
+    before = "none" if each["before"] is None else f"process {each['before']}"
+    return f"{before} ended" if each["after"] is None else f"{before} replaced by process {each['after']}"
+
+
+def _ask(place: str, want: str, processes: Collection[int] | None = None) -> list[Any]:
+    """What the processes of a system answer, or only some of them.
+
+    Args:
+        place: A configuration file, or the URL of a store.
+        want: The question.
+        processes: Numbers of the processes to ask; default is all.
 
     Raises:
         NotRunning: There is none.
     """
-    directories = control_directories(load_system(file).url, control_key(file))
-    answers = list(ask_processes(directories, want, processes))
+    if ":" in place and not Path(place).exists():
+        url, key, what = place, key_of(place), without_password(place)
+    else:
+        url, key, what = load_system(Path(place)).url, control_key(place), place
+    answers = list(ask_processes(control_directories(url, key), want, processes))
     if not answers:
-        raise NotRunning(file)
+        raise NotRunning(what)
     return answers
 
 

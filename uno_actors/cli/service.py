@@ -8,13 +8,14 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Literal, Protocol, TextIO
 
 from uno_actors.config.analysis import analyse
 from uno_actors.config.errors import InvalidConfig
 from uno_actors.config.reader import Config, load
-from uno_actors.errors import SupervisorGaveUp, UnoError, describe
+from uno_actors.errors import InvalidCluster, SupervisorGaveUp, UnoError, describe
 from uno_actors.logs import Logger, get_logger, write_logs
 from uno_actors.ops.access import TOKEN
 from uno_actors.ops.serving import Address, Served, has_page
@@ -81,6 +82,7 @@ class Service:
         early: Signals that arrived before.
         above: What started this process, if it is to be told of the start, and may stop the service.
         page: A port for the live page, which is always at a Unix socket of this user where its libraries are installed.
+        node_name: Name of this node, in place of the file's.
     """
 
     def __init__(
@@ -90,8 +92,11 @@ class Service:
         early: EarlySignals,
         above: AboveService | None = None,
         page: Address | None = None,
+        *,
+        node_name: str | None = None,
     ) -> None:
         self.config = config
+        self._node_name = node_name
         self._log_form = log_form
         self._early = early
         self._above = above
@@ -185,7 +190,7 @@ class Service:
 
     async def _reload(self) -> None:
         config = load(self.config.file)
-        config = config if self._above is None else self._above.adapted(config)
+        config = named(config if self._above is None else self._above.adapted(config), self._node_name)
         reloaded = await self._system.reload(config)
         write_logs(sys.stderr, config.logging.level, self._log_form or config.logging.format)
         log_findings(config)
@@ -226,10 +231,12 @@ def run_service(
     early: EarlySignals,
     above: AboveService | None = None,
     page: Address | None = None,
+    *,
+    node_name: str | None = None,
 ) -> int:
     """Run the system of ``config`` in this process until it ends, and return the exit code. See `serve`."""
     try:
-        return serve(config, log_form, early, above, page)
+        return serve(config, log_form, early, above, page, node_name=node_name)
     except UnoError as error:
         log_of(config).critical("system cannot start", error=describe(error))
     except Exception as error:  # noqa: BLE001 - the constructor of a handler or an actor may raise anything
@@ -243,6 +250,8 @@ def serve(
     early: EarlySignals,
     above: AboveService | None = None,
     page: Address | None = None,
+    *,
+    node_name: str | None = None,
 ) -> int:
     """Run the system of ``config`` in this process, which logs to its standard error, and return the exit code.
 
@@ -252,6 +261,7 @@ def serve(
         early: Signals that arrived while the file was read.
         above: See `Service`.
         page: See `Service`.
+        node_name: See `Service`.
 
     Raises:
         Exception: The system cannot start.
@@ -261,9 +271,24 @@ def serve(
     log_findings(config)
 
     async def run() -> int:
-        return await Service(config, log_form, early, above, page).run()
+        return await Service(config, log_form, early, above, page, node_name=node_name).run()
 
     return asyncio.run(run())
+
+
+def named(config: Config, node_name: str | None) -> Config:
+    """``config`` with another name of its node; ``None`` leaves that of the file.
+
+    Raises:
+        InvalidCluster: It is not a node of a cluster, or cannot have this name.
+    """
+    if node_name is None:
+        return config
+    if config.cluster is None:
+        raise InvalidCluster(
+            "name", f"--node-name names a node of a cluster: add [cluster] to {config.file}, or --workers"
+        )
+    return replace(config, cluster=replace(config.cluster, name=node_name))
 
 
 def log_of(config: Config) -> Logger:

@@ -12,12 +12,14 @@ import typer
 
 from uno_actors.cli.json_lines import export_events, import_events
 from uno_actors.cli.opening import Json, Limit, Refused, with_store, with_url
+from uno_actors.cli.record_lines import readable_fields
 from uno_actors.cli.rows import show_records
 from uno_actors.cli.store_copy import Copied, copy_store
 from uno_actors.cli.terminal import (
     FOLDED,
     NUMBERS,
     bar,
+    ends_with_reader,
     in_utf8,
     new_table,
     number,
@@ -34,6 +36,7 @@ from uno_actors.store.logs import log_of_position
 from uno_actors.store.maintenance import CanBackUp, CanVerify, Fault, HasInfo
 from uno_actors.store.opening import open_store
 from uno_actors.store.port import EventStore
+from uno_actors.store.records import StoredRecord
 from uno_actors.store_urls import without_password
 
 app = typer.Typer(help="Look at an event store, check it, copy it.", no_args_is_help=True)
@@ -75,7 +78,7 @@ async def info(store: EventStore, url: str, as_json: Json = False) -> None:
         summary.add_row(name.replace("_", " "), printable(shown))
     summary.add_row("handlers", f"{len(checkpoints):,}")
     summary.add_row("dead letters", f"{letters.total():,}")
-    handlers = new_table({"HANDLER": FOLDED, "CHECKPOINT": NUMBERS, "LAG": NUMBERS, "DEAD LETTERS": NUMBERS})
+    handlers = new_table({"HANDLER": FOLDED} | dict.fromkeys(("POSITION", "LAG", "LETTERS"), NUMBERS))
     for name in sorted({*checkpoints, *letters}):
         position = checkpoints.get(name)
         lag = None if position is None else ends[log_of_position(position)] - position
@@ -107,7 +110,8 @@ async def events(
     """List the events of the log, in order."""
     matching = store.log_filter(topic, event_type or None, aggregate_type, correlation_id)
     read = store.follow_records(after, matching) if follow else store.read_records(after, limit, matching)
-    await show_records(read, limit, as_json=as_json)
+    with ends_with_reader():
+        await show_records(read, limit, as_json=as_json)
 
 
 @app.command()
@@ -147,11 +151,22 @@ async def trace(
     correlation_id: Annotated[
         str, typer.Argument(help="Correlation id that the events share.", callback=in_utf8)
     ],
+    as_json: Json = False,
 ) -> None:
-    """Show everything that one message caused, each event below its cause."""
-    tree = await store.causal_records(correlation_id)
+    """Show everything that one message caused, each event below its cause.
+
+    In JSON each event has the position of its cause, as `below`.
+    """
+    with bar("trace"):  # the whole log is read
+        tree = await store.causal_records(correlation_id)
     if not tree.roots:
         raise Refused(f"nothing in {without_password(url)} has the correlation id {correlation_id!r}")
+    if as_json:
+        above = {child.position: node.position for node in tree for child in node.children}
+        for node in tree:
+            fields = readable_fields(StoredRecord(node.position, node.event))
+            say_json({**fields, "below": above.get(node.position)})
+        return
     for line in str(tree).split("\n"):
         say(line)
 
@@ -179,23 +194,35 @@ async def verify(store: EventStore, url: str, as_json: Json = False) -> None:
 
 @app.command()
 @with_url
-async def backup(url: str, target: Annotated[str, typer.Argument(help="A new place for the copy.")]) -> None:
+async def backup(
+    url: str,
+    target: Annotated[str, typer.Argument(help="A new place for the copy.")],
+    as_json: Json = False,
+) -> None:
     """Copy the store as it is at one moment, while it is in use."""
     await _copy(url, target, "backup")
-    say(f"copied to {target}")
+    if as_json:
+        say_json({"store": without_password(url), "backup": target})
+    else:
+        say(f"copied to {target}")
 
 
 @app.command()
 @with_url
 async def restore(
-    url: str, copy: Annotated[str, typer.Argument(metavar="BACKUP", help="A copy made by backup.")]
+    url: str,
+    copy: Annotated[str, typer.Argument(metavar="BACKUP", help="A copy made by backup.")],
+    as_json: Json = False,
 ) -> None:
     """Restore a backup as a new store; nothing is overwritten."""
     scheme, colon, rest = url.partition(":")
     if not colon:
         raise InvalidStoreUrl(url, ["lmdb"])
     await _copy(f"{scheme}:{copy}", rest.partition("?")[0], "restore")
-    say(f"restored to {without_password(url)}")
+    if as_json:
+        say_json({"store": without_password(url), "backup": copy})
+    else:
+        say(f"restored to {without_password(url)}")
 
 
 async def _copy(url: str, target: str, command: str) -> None:
@@ -210,6 +237,7 @@ async def _copy(url: str, target: str, command: str) -> None:
 def copy_all(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="URL of the store to copy.")],
     target: Annotated[str, typer.Argument(metavar="TARGET", help="URL of a new store, of any kind.")],
+    as_json: Json = False,
 ) -> None:
     """Copy events, checkpoints, dead letters and views to another store, and compare the two.
 
@@ -222,6 +250,10 @@ def copy_all(
                 return await copy_store(from_store, to_store, progress)
 
     copied = asyncio.run(run())
+    if as_json:
+        stores = {"source": without_password(source), "target": without_password(target)}
+        say_json({**stores, **copied._asdict()})
+        return
     known = f", {copied.known:,} were there already" * bool(copied.known)
     views = counted(copied.views, "view") + f", {copied.rebuilt:,} to be rebuilt" * bool(copied.rebuilt)
     say(f"{counted(copied.events, 'event')} copied{known}; {views}; all are equal")

@@ -4,12 +4,15 @@ Lines follow the rules of `uno_actors.printable`. Characters that the terminal's
 and branches of trees as ASCII, so that no command fails because of a locale.
 """
 
+import asyncio
 import codecs
+import errno
 import io
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -81,11 +84,6 @@ def say_json(value: object, *, indent: int | None = None) -> None:
     print(as_json(value, indent=indent), flush=True)
 
 
-def say_line(line: str) -> None:
-    """Print a line of JSON in ASCII."""
-    print(line, flush=True)
-
-
 def complain(text: object) -> None:
     """Print an error. Its text may have several lines, each already `printable`."""
     print(f"error: {text}", file=sys.stderr)
@@ -143,6 +141,52 @@ def bar(what: str, *, shown: bool = True) -> Iterator[Progress]:
     with Bar(console=console, transient=True, disable=not (shown and console.is_terminal)) as drawn:
         task = drawn.add_task(what, total=None)
         yield lambda done, total: drawn.update(task, completed=done, total=total)
+
+
+@contextmanager
+def ends_with_reader() -> Iterator[None]:
+    """Leave the block with `BrokenPipeError` when the reader of the output's pipe has gone, even if nothing is printed.
+
+    Otherwise a command that waits for events would stay until it prints the next one.
+    """
+    descriptor = _pipe()
+    task = asyncio.current_task()
+    if descriptor is None or task is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    has_gone = False
+
+    def gone() -> None:
+        nonlocal has_gone
+        has_gone = True
+        loop.remove_reader(descriptor)
+        task.cancel()
+
+    try:
+        loop.add_reader(
+            descriptor, gone
+        )  # the end that is written to is readable only when the other one is closed
+    except (OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not has_gone:
+            raise
+        task.uncancel()
+        raise BrokenPipeError(errno.EPIPE, "the reader of the output has gone") from None
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _pipe() -> int | None:
+    """The descriptor of the output if that is a pipe."""
+    with suppress(OSError, ValueError, AttributeError):  # such as that of a test
+        descriptor = sys.stdout.fileno()
+        return descriptor if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else None
+    return None
 
 
 def seconds_of(when: datetime) -> str:

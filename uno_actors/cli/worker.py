@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from uno_actors.cli.check import exit_code
-from uno_actors.cli.service import CANNOT_START, EarlySignals, end_process, run_service
+from uno_actors.cli.service import CANNOT_START, EarlySignals, end_process, named, run_service
 from uno_actors.cli.terminal import complain, take_any_encoding
 from uno_actors.cli.worker_link import SupervisorLink
 from uno_actors.cluster.settings import Role
@@ -28,12 +28,13 @@ def main() -> None:
     parser.add_argument("--roles", required=True)
     parser.add_argument("--link", type=int, required=True)
     parser.add_argument("--stop-timeout", type=float, required=True)
+    parser.add_argument("--node-name")
     given = parser.parse_args()
     early = EarlySignals()
     early.catch()
     link = SupervisorLink(given.link, given.stop_timeout)
     link.listen()
-    worker = Worker(given.worker, tuple(given.roles.split(",")), link)
+    worker = Worker(given.worker, tuple(given.roles.split(",")), link, given.node_name)
     try:
         config = worker.adapted(load(given.file))
     except InvalidConfig as error:
@@ -52,9 +53,13 @@ class Worker:
         index: From 1.
         roles: What it is for.
         link: To the supervisor process.
+        node_name: Name of its node, in place of the file's.
     """
 
-    def __init__(self, index: int, roles: tuple[Role, ...], link: SupervisorLink) -> None:
+    def __init__(
+        self, index: int, roles: tuple[Role, ...], link: SupervisorLink, node_name: str | None = None
+    ) -> None:
+        self._node_name = node_name
         self._index = index
         self._roles = roles
         self.attach = link.attach
@@ -67,7 +72,8 @@ class Worker:
             InvalidCluster: There is no port for it.
         """
         system = config.system.model_copy(update={"name": f"{config.system.name}/{self._index}"})
-        return replace(config, system=system, cluster=of_worker(config.cluster, self._index, self._roles))
+        cluster = of_worker(config.cluster, self._index, self._roles)
+        return named(replace(config, system=system, cluster=cluster), self._node_name)
 
 
 if __name__ == "__main__":

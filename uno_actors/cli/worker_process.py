@@ -38,7 +38,14 @@ class WorkerProcess:
 
     @classmethod
     async def start(
-        cls, file: Path, index: int, roles: tuple[Role, ...], *, log_form: str | None, stop_timeout: float
+        cls,
+        file: Path,
+        index: int,
+        roles: tuple[Role, ...],
+        *,
+        log_form: str | None,
+        stop_timeout: float,
+        node_name: str | None = None,
     ) -> Self:
         """Start a worker: a new program, not a copy of this process, which has threads and an event loop.
 
@@ -54,6 +61,7 @@ class WorkerProcess:
                     sys.executable, "-P", "-m", "uno_actors.cli.worker", str(file),
                     "--worker", str(index), "--roles", ",".join(roles), "--link", str(theirs.fileno()),
                     "--stop-timeout", str(stop_timeout), *(["--log", log_form] if log_form else []),
+                    *(["--node-name", node_name] if node_name else []),
                     stdin=asyncio.subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0,
                 )  # fmt: skip
             except BaseException:

@@ -12,9 +12,9 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from uno_actors.cli.service import CANNOT_START, GAVE_UP, STOPPED, LogForm, end_process, on_signal
 from uno_actors.cli.worker_process import WorkerProcess
@@ -34,6 +34,10 @@ RULES = Supervisor("workers", max_restarts=5, within=30.0, budget="child")
 """How often a worker is restarted, and how long it waits: as a supervisor's child does."""
 
 
+KEPT = 10
+"""Replacements that `uno-actors restart` can still ask for."""
+
+
 class WorkerEnded(Exception):
     """A worker process has ended by itself."""
 
@@ -49,6 +53,8 @@ class Place:
         restarts: How often a process was started again after it had ended by itself.
         is_given_up: Whether no other process is to follow.
         replaced: Set by who replaces the process: told whether the next one has started.
+        keeping: Runs its processes, one after the other.
+        code: With which its last process ended.
     """
 
     index: int
@@ -58,6 +64,7 @@ class Place:
     is_given_up: bool = False
     replaced: "asyncio.Future[bool] | None" = None
     keeping: "asyncio.Task[None] | None" = None
+    code: int | None = None
 
     @property
     def name(self) -> str:
@@ -74,6 +81,27 @@ class Place:
         return "running" if self.process.is_ready else "starting"
 
 
+@dataclass(slots=True)
+class Replacement:
+    """One replacing of all workers by new processes.
+
+    Attributes:
+        number: From 1.
+        workers: How many are to be replaced.
+        state: ``waiting`` for an earlier one, ``replacing``, ``done`` or ``failed``.
+        replaced: The number of each worker replaced so far, and its processes before and after.
+        seconds: How long it has taken; ``None`` until it has ended.
+        reason: Why it has failed.
+    """
+
+    number: int
+    workers: int
+    state: Literal["waiting", "replacing", "done", "failed"] = "waiting"
+    replaced: list[dict[str, int | None]] = field(default_factory=list)
+    seconds: float | None = None
+    reason: str | None = None
+
+
 class WorkerSupervisor:
     """Runs the workers of a file until a signal stops it, or until one of them fails too often.
 
@@ -85,13 +113,18 @@ class WorkerSupervisor:
         file: The configuration file.
         given: The workers of the command line, in place of the file's.
         log_form: Log format, in place of the file's.
+        node_name: Name of the nodes, in place of the file's.
 
     Raises:
         InvalidConfig: The file is invalid.
         InvalidCluster: The workers cannot share the store.
     """
 
-    def __init__(self, file: Path, given: Workers | None, log_form: LogForm | None) -> None:
+    def __init__(
+        self, file: Path, given: Workers | None, log_form: LogForm | None, node_name: str | None = None
+    ) -> None:
+        self._node_name = node_name
+        self._replacements: list[Replacement] = []
         self._file = file
         self._given = given
         self._log_form = log_form
@@ -171,6 +204,7 @@ class WorkerSupervisor:
                 place.roles,
                 log_form=self._log_form,
                 stop_timeout=self._config.system.stop_timeout,
+                node_name=self._node_name,
             )
         except OSError as error:
             self._log.error("worker cannot be started", worker=place.index, error=describe(error))
@@ -198,6 +232,7 @@ class WorkerSupervisor:
                 if place.replaced is not None and not place.replaced.done() and not process.is_stopping:
                     place.replaced.set_result(is_ready)
                 code = await process.wait()
+            place.code = code
             was_stopped = process is not None and process.is_stopping
             place.process = process = None
             if self._over.is_set() or place.is_given_up:
@@ -227,24 +262,51 @@ class WorkerSupervisor:
 
     # --- replacing ---
 
-    def restart(self) -> None:
-        """Replace the workers one after the other. The file is read again, and may want more or fewer of them."""
-        self._restarting = asyncio.ensure_future(self._restart())
+    def restart(self) -> int:
+        """Replace the workers one after the other. The file is read again, and may want more or fewer of them.
 
-    async def _restart(self) -> None:
+        Returns:
+            The number of this replacement, under which `uno-actors restart` asks for it.
+        """
+        number = self._replacements[-1].number + 1 if self._replacements else 1
+        replacement = Replacement(number, len(self._places))
+        self._replacements = [*self._replacements, replacement][-KEPT:]
+        self._restarting = asyncio.ensure_future(self._restart(replacement))
+        return number
+
+    async def _restart(self, replacement: "Replacement") -> None:
         async with self._rolling:
-            try:
-                self._read()
-            except (InvalidConfig, InvalidCluster) as error:
-                self._log.error("no worker is replaced: the configuration is wrong", error=str(error))
-                return
-            self._log.info("replacing the workers one after the other", workers=self._wanted)
-            for place in self._places:
-                if self._over.is_set() or not await self._replace(place):
-                    self._log.error("replacing of the workers has ended", worker=place.index)
-                    return
-            self._places = self._places[: self._wanted]
-            self._log.info("workers replaced", workers=self._wanted)
+            begun = time.monotonic()
+            reason = await self._replace_all(replacement)
+            replacement.seconds = time.monotonic() - begun
+            replacement.reason = reason
+            replacement.state = "done" if reason is None else "failed"
+
+    async def _replace_all(self, replacement: "Replacement") -> str | None:
+        """Return why not all workers were replaced; ``None`` if they were."""
+        try:
+            self._read()
+        except (InvalidConfig, InvalidCluster) as error:
+            self._log.error("no worker is replaced: the configuration is wrong", error=str(error))
+            return f"no worker is replaced: {error}"
+        replacement.workers = len(self._places)
+        replacement.state = "replacing"
+        self._log.info("replacing the workers one after the other", workers=self._wanted)
+        for place in self._places:
+            before = None if place.process is None else place.process.pid
+            if self._over.is_set() or not await self._replace(place):
+                self._log.error("replacing of the workers has ended", worker=place.index)
+                if self._over.is_set():
+                    return "the service stops"
+                return (
+                    f"worker {place.index} has not started, with exit code {place.code}; those after it were not"
+                    " replaced; see the log"
+                )
+            after = None if place.process is None else place.process.pid
+            replacement.replaced.append({"worker": place.index, "before": before, "after": after})
+        self._places = self._places[: self._wanted]
+        self._log.info("workers replaced", workers=self._wanted)
+        return None
 
     async def _replace(self, place: Place) -> bool:
         """Replace the process at ``place``. Return whether the next one has started, or none is to follow."""
@@ -328,7 +390,11 @@ class WorkerSupervisor:
         Raises:
             ValueError: The question is unknown.
         """
-        answers: dict[str, Callable[[], Any]] = {"tree": self._tree, "restart": self.restart}
+        answers: dict[str, Callable[[], Any]] = {
+            "tree": self._tree,
+            "restart": self.restart,
+            "replacements": lambda: [asdict(each) for each in self._replacements],
+        }
         if want not in answers:
             raise ValueError(f"{want!r} is not known here")
         return {
@@ -376,7 +442,9 @@ def roles_of_workers(config: Config, given: Workers | None) -> tuple[tuple[Role,
     return workers.roles(usual, cores())
 
 
-def run_workers(file: Path, given: Workers | None, log_form: LogForm | None) -> int:
+def run_workers(
+    file: Path, given: Workers | None, log_form: LogForm | None, node_name: str | None = None
+) -> int:
     """Run the workers of a file until a signal stops them, and return the exit code.
 
     Raises:
@@ -385,6 +453,6 @@ def run_workers(file: Path, given: Workers | None, log_form: LogForm | None) -> 
     """
 
     async def run() -> int:
-        return await WorkerSupervisor(file, given, log_form).run()
+        return await WorkerSupervisor(file, given, log_form, node_name).run()
 
     return asyncio.run(run())

@@ -14,6 +14,7 @@ from typing import Any
 
 from uno_actors.errors import InvalidReset, NoDeadLetter, UnknownHandler
 from uno_actors.handlers.partitions import log_of_partition, named, whole_name
+from uno_actors.handlers.renaming import Kept, forget, rename
 from uno_actors.handlers.requests import (
     NO_REQUESTS,
     PAUSED,
@@ -276,6 +277,40 @@ class HandlerControl:
             if named(name, [each])
             for position in requests.retry
         }
+
+    async def rename(self, old: str, new: str) -> Kept:
+        """Let a handler continue under another name: its place in the log, dead letters, requests and views move.
+
+        Do so when its name in the program changes, before the changed program starts. If it is interrupted, call it
+        again.
+
+        Args:
+            old: The handler's name in the store.
+            new: Its name from now on.
+
+        Returns:
+            How much was moved.
+
+        Raises:
+            UnknownHandler: The store keeps nothing under the name ``old``.
+            InvalidHandler: ``new`` is not a valid name, or the store keeps something under it.
+            HandlerIsRunning: A process runs a handler of one of these names.
+        """
+        return await rename(self._store, old, new)
+
+    async def forget(self, name: str) -> Kept:
+        """Remove all that the store keeps of a handler that the program no longer has. Events stay.
+
+        A handler of this name is a new one afterwards. If it is interrupted, call it again.
+
+        Returns:
+            How much was removed.
+
+        Raises:
+            UnknownHandler: The store keeps nothing under this name.
+            HandlerIsRunning: A process runs the handler.
+        """
+        return await forget(self._store, name)
 
     async def requests(self) -> dict[str, Requests]:
         """Return the requests to handlers, by handler name."""

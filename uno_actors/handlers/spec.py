@@ -39,6 +39,16 @@ PARTITIONS = 16
 STARTS = "'latest', 'earliest', a position (0 or more) or a datetime"
 
 
+def check_name(name: str) -> None:
+    """Check that a handler can have this name.
+
+    Raises:
+        InvalidHandler: It cannot.
+    """
+    if not 0 < len(name.encode()) <= MAX_NAME_BYTES or not _BARRED.isdisjoint(name):
+        raise InvalidHandler(f"handler name {name!r} must have 1 to {MAX_NAME_BYTES} bytes, no NUL and no @")
+
+
 class EventPriority(IntEnum):
     """For each event, every HIGH handler finishes before a NORMAL one starts, and every NORMAL one before a LOW one."""
 
@@ -162,10 +172,7 @@ class HandlerSpec:
         if not self.partitioned and isinstance(_kind_of(self.target), type):
             object.__setattr__(self, "partitioned", getattr(_kind_of(self.target), "partitioned", False))
         given_name = self.name if self._partition is None else self.name.partition(MARK)[0]
-        if not 0 < len(given_name.encode()) <= MAX_NAME_BYTES or not _BARRED.isdisjoint(given_name):
-            raise InvalidHandler(
-                f"handler name {self.name!r} must have 1 to {MAX_NAME_BYTES} bytes, no NUL and no @"
-            )
+        check_name(given_name)
         kinds: tuple[object, ...] = (
             self.event_type if isinstance(self.event_type, tuple) else (self.event_type,)
         )

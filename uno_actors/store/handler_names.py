@@ -34,6 +34,8 @@ REPORTED = "told"
 """Marks a reported status; the word is on disk."""
 NODE = "node"
 """Marks the name of the node that runs a handler; the word is on disk."""
+RENAMED = "renamed"
+"""Marks the new name of a handler that is being renamed; the word is on disk."""
 
 
 def partition_name(handler: str, number: int, count: int) -> str:

@@ -4,8 +4,13 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from uno_actors.errors import HandlerIsRunning, InvalidHandler, UnknownHandler
+from uno_actors.handlers.control import HandlerControl
+from uno_actors.handlers.requests import PAUSED, request_entry
+from uno_actors.handlers.view import Entry, entries
+from uno_actors.store.port import EventStore
 from uno_actors.store.records import PAGE, DeadLetter, ViewChange
-from uno_actors.testing.contract.expectations import expect_equal
+from uno_actors.testing.contract.expectations import expect_equal, expect_error
 from uno_actors.testing.contract.store_place import MakeStore, opened
 
 MORNING = datetime(2024, 6, 1, 8, tzinfo=UTC)
@@ -131,3 +136,88 @@ async def views_can_be_dropped(make_store: MakeStore) -> None:
         expect_equal(await store.read_view("v"), [], "the view")
         expect_equal(await store.checkpoints(), {"v2": 7}, "the checkpoints")
         expect_equal(len(await store.read_view("v2", limit=None)), 2 * PAGE, "the entries of another view")
+
+
+async def handlers_can_be_renamed(make_store: MakeStore) -> None:
+    """A renamed handler keeps its place, dead letters, requests and views, in all partitions; others keep theirs."""
+    async with opened(make_store) as store:
+        control = HandlerControl(store)
+        await _fill(store, "mail")
+        before = await _kept(store, "mail", "mailbox")
+        await store.save_progress({"post": 1})
+        await expect_error(InvalidHandler, control.rename("mail", "post"), "renaming to a name that is taken")
+        await expect_error(InvalidHandler, control.rename("mail", "a@b"), "renaming to a name with @")
+        await expect_error(UnknownHandler, control.rename("none", "some"), "renaming an unknown handler")
+        for name in ("mail", "mail@2of2", "letters", "letters@1of2"):
+            held = await store.lease(name)
+            await expect_error(
+                HandlerIsRunning, control.rename("mail", "letters"), f"renaming while {name} runs"
+            )
+            expect_equal(await _kept(store, "mail", "mailbox"), before, "what is kept after a refusal")
+            if held is not None:
+                await held.release()
+        moved = await control.rename("mail", "letters")
+        expect_equal(
+            (moved.checkpoints, moved.views, moved.dead_letters), (4, 1, 2), "the numbers that moved"
+        )
+        after = await _kept(store, "letters", "mailbox")
+        expect_equal(
+            after, {key.replace("mail!", "letters!"): kept for key, kept in before.items()}, "the kept"
+        )
+        expect_equal(await _kept(store, "mail"), {}, "what is left under the old name")
+        requests = await control.requests()
+        expect_equal([name for name, each in requests.items() if each.paused], ["letters"], "the paused")
+        expect_equal((await store.checkpoints())["post"], 1, "the checkpoint of another handler")
+        await control.rename("letters", "mail")
+        expect_equal(await _kept(store, "mail", "mailbox"), before, "what is kept after renaming back")
+
+
+async def handlers_can_be_forgotten(make_store: MakeStore) -> None:
+    """Nothing is left of a forgotten handler, in all partitions; others keep what is theirs."""
+    async with opened(make_store) as store:
+        control = HandlerControl(store)
+        await _fill(store, "mail")
+        await _fill(store, "post")
+        before = await _kept(store, "post", "postbox")
+        held = await store.lease("mail@1of2")
+        await expect_error(HandlerIsRunning, control.forget("mail"), "forgetting a handler that runs")
+        if held is not None:
+            await held.release()
+        removed = await control.forget("mail")
+        expect_equal((removed.checkpoints, removed.views, removed.dead_letters), (4, 1, 2), "the numbers")
+        expect_equal(await _kept(store, "mail"), {}, "what is left")
+        expect_equal(await _kept(store, "mailbox") != {}, True, "whether a handler of a longer name is left")
+        expect_equal(await _kept(store, "post", "postbox"), before, "what is kept of another handler")
+        await expect_error(UnknownHandler, control.forget("mail"), "forgetting it again")
+        requests = await control.requests()
+        expect_equal([name for name, each in requests.items() if each.paused], ["post"], "the paused")
+
+
+async def _fill(store: EventStore, name: str) -> None:
+    """Keep something of each kind for a handler, two of its partitions, its view, and a handler of a longer name."""
+    view = f"{name}@3.1"
+    rows = [ViewChange(view, b"%04d" % number, b"%d" % number) for number in range(PAGE + 5)]
+    entry = Entry(view, view, (view,), 1)
+    await store.save_progress({view: 9}, views=[*rows, entry.of(name)])
+    await store.save_progress(
+        {name: 3, f"{name}@1of2": 7, f"{name}@2of2": 8, f"{name}box": 5},
+        [dead_letter(name, 2), dead_letter(f"{name}@2of2", 6), dead_letter(f"{name}box", 4)],
+        [request_entry(True, name, PAUSED), ViewChange(f"{name}box@1", b"k", b"1")],
+    )
+
+
+async def _kept(store: EventStore, *handlers: str) -> dict[str, object]:
+    """What the store keeps of handlers, with ``!`` after the name of the handler in each key."""
+    found: dict[str, object] = {}
+    directory = await entries(store)
+    for handler in handlers:
+        names = {f"{handler}{rest}": f"{handler}!{rest}" for rest in ("", "@1of2", "@2of2", "@3.1")}
+        for name, key in names.items():
+            position = (await store.checkpoints()).get(name)
+            letters = [letter._replace(handler="") for letter in await store.dead_letters(name)]
+            rows = await store.read_view(name, limit=None)
+            if entry := directory.get(name):
+                found[f"{key} entry"] = [view.removeprefix(handler) for view in entry.views]
+            if position is not None or letters or rows:
+                found[key] = (position, letters, rows)
+    return found
