@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from tests.bank import Credited, credited
-from uno_actors import ActorSystem, EventHandler, HandlerNameWarning, Projection, open_store, subscribe
+from uno_actors import (
+    ActorSystem,
+    EventHandler,
+    HandlerControl,
+    HandlerNameWarning,
+    Projection,
+    open_store,
+    subscribe,
+)
 from uno_actors.handlers.moves import checkpoint_of
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscribe import DefaultName, gather
@@ -205,6 +213,27 @@ async def test_a_handler_that_is_added_later_is_reported_too(url: str) -> None:
     async with ActorSystem(url, aggregates=[], handlers=[]) as system:
         with pytest.warns(HandlerNameWarning, match="'mail' \\(at 0\\)"):
             await system.supervisor("handlers").start_child(unnamed(name="post"))
+
+
+async def test_a_checkpoint_whose_handler_another_process_runs_is_not_unused(url: str) -> None:
+    async with open_store(url) as store:
+
+        async def warned_beside(*handlers: object) -> list[str]:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                async with ActorSystem(store, aggregates=[], handlers=handlers):
+                    pass
+            return [str(each.message) for each in caught]
+
+        async with ActorSystem(store, aggregates=[], handlers=[unnamed(name="elsewhere")]) as other:
+            await other.publisher.publish(Credited(amount=1))
+            await other.settled()
+            assert await warned_beside(unnamed(name="mail")) == []
+        await HandlerControl(store).forget("mail")
+        (text,) = await warned_beside(unnamed(name="mail"))
+    assert "the checkpoint of 'elsewhere' (at 1)" in text
+    assert "`uno-actors handlers rename elsewhere mail`" in text
+    assert "`uno-actors handlers forget elsewhere`" in text
 
 
 async def test_of_many_unused_checkpoints_the_likeliest_is_reported_first(url: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -249,10 +250,12 @@ async def test_a_rolling_restart_shows_no_client_an_error(service: RunningWorker
             env=service.environment, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         said, _ = await restarted.communicate()
-        assert b"replaces its 2 workers one after the other" in said
-        while not service.logs("workers replaced"):
-            assert not any(client.done() for client in clients)
-            await asyncio.sleep(0.05)
+        first, second, last = said.decode().splitlines()
+        assert service.logs("workers replaced")  # it has waited for the end
+        assert first.startswith("worker 1: process ")
+        assert second.startswith("worker 2: process ")
+        assert re.fullmatch(r"process \d+: 2 workers replaced in .* s", last)
+        assert not any(client.done() for client in clients)
         goal = asked + 40
         while asked < goal:
             assert not any(client.done() for client in clients)
@@ -286,11 +289,34 @@ def test_a_rolling_restart_ends_at_the_first_worker_that_does_not_start(service:
     service.until_running()
     second = service.workers()["worker 2"]
     service.file.write_text(FILE.replace("configured:note", "configured:missing"))
-    service.signal(signal.SIGUSR2)
-    service.until(lambda: service.logs("replacing of the workers has ended"))
+    restarted = service.command("restart")
+    assert restarted.returncode == 1
+    assert "worker 1 has not started, with exit code 1; those after it were not replaced" in restarted.stderr
+    assert service.logs("replacing of the workers has ended")
     assert service.workers()["worker 2"] == second
+    service.file.write_text(FILE.replace("[system]", "[sistem]"))
+    restarted = service.command("restart", "--json")  # the command cannot read it either
+    assert restarted.returncode == 1
     service.file.write_text(FILE)
     service.until(lambda: service.states() == ["running", "running"])
+
+
+def test_a_restart_that_need_not_be_waited_for_ends_at_once(service: RunningWorkers) -> None:
+    service.start_workers()
+    service.until_running()
+    restarted = service.command("restart", "--no-wait")
+    assert restarted.returncode == 0, restarted.stderr
+    assert "replaces its 2 workers one after the other" in restarted.stdout
+    service.until(lambda: service.logs("workers replaced"))
+    again = service.command("restart", "--json")
+    answer = json.loads(again.stdout)
+    assert (answer["state"], answer["number"], answer["reason"]) == ("done", 2, None)
+    assert [each["worker"] for each in answer["replaced"]] == [1, 2]
+
+
+def test_the_nodes_of_workers_can_be_named(service: RunningWorkers) -> None:
+    service.start_workers(FILE, "--node-name", "web-7")
+    assert {line["node"] for line in service.logs("system started")} == {"shop/1@web-7", "shop/2@web-7"}
 
 
 def test_a_service_without_workers_has_none_to_restart(service: RunningWorkers) -> None:

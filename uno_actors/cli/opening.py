@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from uno_actors.cli.terminal import reader_has_gone
 from uno_actors.config.reader import load_system
 from uno_actors.errors import CallerError
 from uno_actors.handlers.control import HandlerControl
@@ -54,7 +55,10 @@ def with_url(command: Command) -> Callable[..., None]:
 
     @wraps(command)
     def run(context: typer.Context, store_url: str | None, config: Path | None, **given: Any) -> None:
-        asyncio.run(command(_chosen(context, store_url, config), **given))
+        try:
+            asyncio.run(command(_chosen(context, store_url, config), **given))
+        except BrokenPipeError:
+            raise reader_has_gone() from None
 
     _declare(run, options)
     return run

@@ -6,7 +6,6 @@ and branches of trees as ASCII, so that no command fails because of a locale.
 
 import asyncio
 import codecs
-import errno
 import io
 import os
 import stat
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import Progress as Bar
 from rich.table import Table
+from typing_extensions import override
 
 from uno_actors.printable import as_json, printable
 from uno_actors.store.maintenance import Progress
@@ -89,9 +89,24 @@ def complain(text: object) -> None:
     print(f"error: {text}", file=sys.stderr)
 
 
+def reader_has_gone() -> BrokenPipeError:
+    """The error that ends a command with exit code 0 when the reader of its output has gone.
+
+    It has no number: click would take that for a failure.
+    """
+    return BrokenPipeError("the reader of the output has gone")
+
+
+class _Console(Console):
+    @override
+    def on_broken_pipe(self) -> None:
+        """Let the command end as after any other output whose reader has gone; rich would end it with exit code 1."""
+        raise reader_has_gone()
+
+
 def new_console() -> Console:
     """A console that takes no text as markup."""
-    return Console(highlight=False, markup=False, emoji=False)
+    return _Console(highlight=False, markup=False, emoji=False)
 
 
 def new_table(columns: Mapping[str, Mapping[str, Any]] | None = None) -> Table:
@@ -176,7 +191,7 @@ def ends_with_reader() -> Iterator[None]:
         if not has_gone:
             raise
         task.uncancel()
-        raise BrokenPipeError(errno.EPIPE, "the reader of the output has gone") from None
+        raise reader_has_gone() from None
     finally:
         loop.remove_reader(descriptor)
 

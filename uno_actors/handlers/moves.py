@@ -75,7 +75,7 @@ def warn_of_skipped(
     Args:
         specs: The handlers about to start here.
         beside: The handlers that already run here.
-        known: Names of the handlers that have run on the store.
+        known: Names of the handlers that have run on the store, without those that another process runs.
         checkpoints: The store's checkpoints by name.
         end: Position of the last event in the log.
     """
@@ -98,7 +98,9 @@ def warn_of_skipped(
             spec,
             f"handler {str(spec.name)!r} is new and begins at the end of the log, after position {end}, while no"
             f" handler of this system has the checkpoint of {shown}{more}: if it was renamed or moved, events"
-            f' are skipped; write @subscribe(name="{first}", ...) and it continues from there',
+            f' are skipped; write @subscribe(name="{first}", ...) and it continues from there, or stop the system and'
+            f" run `uno-actors handlers forget {spec.name}`, then `uno-actors handlers rename {first} {spec.name}`."
+            f" If {first!r} is gone for good, run `uno-actors handlers forget {first}`",
         )
 
 

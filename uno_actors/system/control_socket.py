@@ -87,7 +87,9 @@ def control_directories(store_url: str, key: str) -> list[Path]:
     """
     check_sockets()
     runtime = Path(f"/run/user/{os.getuid()}")
-    names = [Path(of_user(), _below_user(store_url, each)) for each in (key, key_of(store_url))]
+    names = [
+        Path(of_user(), _below_user(store_url, each)) for each in dict.fromkeys((key, key_of(store_url)))
+    ]
     places = [above / name for above in dict.fromkeys((*above_users(), runtime)) for name in names]
     found = [place for place in places if place.is_dir() and is_private(place.parent) and is_private(place)]
     directory = _of_store(store_url)

@@ -192,7 +192,11 @@ class HandlerHost:
             given = [spec for spec in specs if spec.partition is None]  # a partitioned one has got its name
             warn_of_unnamed(given, checkpoints)
             running = [subscription.spec for subscription in self.subscriptions]
-            warn_of_skipped(given, [*running, *specs], await self._control.plain(), checkpoints, ends[0])
+            if any(spec.start == "latest" and spec.name not in checkpoints for spec in given):
+                known = [
+                    name for name in await self._control.plain() if not await self._store.is_leased(name)
+                ]
+                warn_of_skipped(given, [*running, *specs], known, checkpoints, ends[0])
 
     async def _subscribe(
         self, spec: HandlerSpec, checkpoints: dict[str, int], ends: Sequence[int]
