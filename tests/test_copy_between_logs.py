@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.on_logs import ACCOUNTS, Handled, LogPaid, LogSums, pay_all, sums, system
 from tests.postgres import postgres
-from tests.test_handlers_on_logs import ACCOUNTS, Handled, LogPaid, LogSums, pay_all, sums, system
 from tests.waiting import has_no_dead_letters, until
 from uno_actors import ActorSystem, open_store
 from uno_actors.cli.moved_progress import MovedProgress, Progressed

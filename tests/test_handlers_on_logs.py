@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from tests.balance_worker import Balanced
 from tests.faults import routers_of_logs
+from tests.on_logs import ACCOUNTS, LOGS, Handled, LogPaid, LogSums, pay_all, sums, system
 from tests.postgres import postgres
 from tests.test_balance_processes import HANDLERS, Worker, shares_are, started
 from tests.waiting import has_no_dead_letters, until
@@ -25,7 +26,6 @@ from uno_actors import (
     InvalidHandler,
     InvalidReset,
     ProcessManager,
-    Projection,
     handles,
     open_store,
     published_view,
@@ -42,43 +42,6 @@ from uno_actors.store.logs import log_of_position, log_of_stream, starts_of_logs
 from uno_actors.store.port import EventStore
 from uno_actors.testing import inspect
 
-LOGS = 4
-ACCOUNTS = [f"account-{number}" for number in range(30)]
-
-
-class LogPaid(DomainEvent):
-    number: int
-    topic: str = "logs.paid"
-
-
-class Handled:
-    """What was handled: system, handler or partition, account and number of each event, in order."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, str, str, int]] = []
-        self.fails = False
-
-    def spec(
-        self, system: str = "a", name: str = "mail", partitioned: bool | int = 4, **options: object
-    ) -> HandlerSpec:
-        async def handle(event: LogPaid, context: HandlerContext) -> None:
-            if self.fails:
-                raise ValueError("not now")
-            self.calls.append((system, context.handler, event.aggregate_id or "", event.number))
-
-        return HandlerSpec(
-            name,
-            handle,
-            **{"start": "earliest", "partitioned": partitioned, **options},  # type: ignore[arg-type]
-        )
-
-    def numbers_of(self, account: str) -> list[int]:
-        return [number for _, _, each, number in self.calls if each == account]
-
-    def all_are(self, numbers: Iterable[int]) -> bool:
-        wanted = [*numbers]
-        return all(self.numbers_of(account) == wanted for account in ACCOUNTS)
-
 
 @pytest.fixture
 async def url() -> str:
@@ -94,17 +57,6 @@ async def store(url: str) -> AsyncIterator[EventStore]:
 @pytest.fixture
 def handled() -> Handled:
     return Handled()
-
-
-async def pay_all(store: EventStore, *numbers: int) -> None:
-    for number in numbers:
-        await store.append(
-            *(LogPaid(number=number, aggregate_id=each, aggregate_type="Account") for each in ACCOUNTS)
-        )
-
-
-def system(url: str, *handlers: object, name: str = "a", **options: object) -> ActorSystem:
-    return ActorSystem(url, aggregates=[], handlers=handlers, name=name, **options)  # type: ignore[arg-type]
 
 
 # --- partitions and logs ---
@@ -360,22 +312,8 @@ def _balanced(number: int) -> DomainEvent:
 # --- views ---
 
 
-class LogSums(Projection[LogPaid, str]):
-    """The sum of the numbers of each account."""
-
-    partitioned = 4
-
-    async def handle(self, event: LogPaid) -> None:
-        account = event.aggregate_id or ""
-        self.view.put(account, await self.view.get(account, 0) + event.number * self.version)
-
-
 class LogSumsAgain(LogSums):
     version = 10
-
-
-def sums(kind: type[LogSums] = LogSums, partitioned: bool | int = 4) -> HandlerSpec:
-    return HandlerSpec("sums", kind, partitioned=partitioned)
 
 
 async def test_the_parts_of_a_view_count_each_event_once_and_are_read_as_one(
