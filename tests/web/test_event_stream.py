@@ -115,13 +115,13 @@ async def application(
         clients.append(Client(app, path, {name.replace("_", "-"): value for name, value in headers.items()}))
         return clients[-1]
 
-    async with app.router.lifespan_context(app):
-        try:
+    try:
+        async with app.router.lifespan_context(app):
             yield app, running_system(app), connect
-        finally:
-            for client in clients:
-                client.left.set()
-                await client.request
+        await until(lambda: all(client.request.done() for client in clients))  # although no client has left
+    finally:
+        for client in clients:
+            client.left.set()
 
 
 async def sell(system: ActorSystem, *houses: str, note: Any = None) -> None:

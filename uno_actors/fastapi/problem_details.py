@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from uno_actors.errors import UnoError, describe, shown
 from uno_actors.fastapi import dependencies
 from uno_actors.logs import get_logger
-from uno_actors.printable import bounded, readable
+from uno_actors.printable import bounded
 from uno_actors.problems import LONGEST_DETAIL, MEDIA_TYPE, body_of, headers_of, problem_of
 
 STATUSES = (409, 422, 503, 504)
@@ -99,9 +99,7 @@ async def _answer(request: Request, error: Exception) -> Response:
 async def _answer_invalid(_: Request, error: Exception) -> Response:
     """The answer to a request that does not fit the path operation. It repeats no value of the request."""
     assert isinstance(error, RequestValidationError)
-    found = [
-        _place(each["loc"]) | {"detail": readable(str(each["msg"]))} for each in error.errors()[:MOST_ERRORS]
-    ]
+    found = [_place(each["loc"]) | {"detail": str(each["msg"])} for each in error.errors()[:MOST_ERRORS]]
     first = (
         f"{each.get('pointer') or each['parameter']}: {each['detail']}" for each in found[:MOST_IN_DETAIL]
     )
@@ -120,12 +118,12 @@ def _place(location: Iterable[str | int]) -> dict[str, str]:
     where, *path = location
     if where == "body":
         return {"pointer": "#" + "".join(f"/{_token(part)}" for part in path)}
-    return {"in": str(where), "parameter": readable(".".join(map(str, path)))}
+    return {"in": str(where), "parameter": ".".join(map(str, path))}
 
 
 def _token(part: str | int) -> str:
     """A token of a JSON pointer, as the fragment of a URI (RFC 6901)."""
-    return quote(readable(str(part)).replace("~", "~0").replace("/", "~1"), safe="~!$&'()*+,;=:@")
+    return quote(str(part).replace("~", "~0").replace("/", "~1"), safe="~!$&'()*+,;=:@")
 
 
 def _own(status: int) -> Callable[[Request, Exception], Any]:
