@@ -383,7 +383,7 @@ async def _body(request: Request) -> Mapping[str, Any]:
         raise Refused(415, "send JSON, with the content type application/json")
     try:
         found = json.loads(b"".join(parts))
-    except ValueError as error:  # of its encoding, too
+    except (ValueError, RecursionError) as error:  # of its encoding, too
         raise Refused(422, f"the request is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise Refused(422, "the request must be a JSON object")

@@ -172,7 +172,7 @@ class SystemSource(Source):
     @override
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         try:
-            dispatcher = self._running().dispatcher
+            dispatcher = self.runtime.dispatcher
         except SystemNotRunning:
             work.close()
             raise
@@ -182,14 +182,20 @@ class SystemSource(Source):
 
     @override
     def start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[Any]":
-        return self._running().start_task(work)  # ends with the system
+        return self.runtime.start_task(work)  # ends with the system
 
-    def _running(self) -> Runtime:
+    @property
+    def runtime(self) -> Runtime:
+        """The running parts of the system.
+
+        Raises:
+            SystemNotRunning: It was not started, or has stopped.
+        """
         return self.system._running()
 
     @override
     async def states(self) -> list[ProcessState]:
-        return [ProcessState.of(figures_of(self.name, self._running(), self._begun))]
+        return [ProcessState.of(figures_of(self.name, self.runtime, self._begun))]
 
     @override
     def aggregate_type(self, name: str) -> type[AggregateRoot] | None:
@@ -197,22 +203,22 @@ class SystemSource(Source):
 
     @override
     def subscribed(self, stored: StoredRecord) -> Collection[str]:
-        return names_of_subscribed(self._running().handlers.subscriptions, stored)
+        return names_of_subscribed(self.runtime.handlers.subscriptions, stored)
 
     @override
     def attempts(self, handler: str, position: int) -> int:
-        for subscription in self._running().handlers.subscriptions:
+        for subscription in self.runtime.handlers.subscriptions:
             if subscription.name == handler:
                 return subscription.failures.attempt(position) - 1
         return 0
 
     @override
     async def handlers(self, *, partitions: bool = False) -> list[HandlerInfo]:
-        return await self._running().handlers.infos(partitions=partitions)
+        return await self.runtime.handlers.infos(partitions=partitions)
 
     @override
     async def requested(self) -> None:
-        await self._running().handlers.look_at_requests()
+        await self.runtime.handlers.look_at_requests()
 
 
 class StoreSource(Source):
