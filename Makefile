@@ -1,3 +1,4 @@
+# `make demo SHOW=1` ends with the live page, open until Ctrl-C.
 # `make demo` and `make test` are all that a fresh machine needs: each command makes .venv itself.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,10 +8,10 @@ READY := .venv/.ready
 # library again: a fifth of the time of a start, and more than half of that of collecting the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check docs bench soak format clean
+.PHONY: demo test check docs pictures bench soak format clean
 
 demo: $(READY)
-	@$(BIN)/python examples/flights/demo.py
+	@$(BIN)/python examples/flights/demo.py $(if $(SHOW),--show)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n auto --dist worksteal
@@ -26,6 +27,10 @@ check: $(READY)
 docs: $(READY) .venv/.docs-ready
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "The documentation is in build/site: open build/site/index.html, or run $(BIN)/mkdocs serve"
+
+# Of the live page, for the documentation; needs Chromium.
+pictures: $(READY)
+	@PICTURES=docs/assets $(BIN)/python -m pytest tests/ops/browser -k pictures --timeout 300
 
 bench: $(READY) .venv/.bench-ready
 	@$(BIN)/python tests/benchmarks/run.py

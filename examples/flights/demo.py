@@ -1,9 +1,10 @@
 """A week of flights, a kill in the middle, and a report: ``make demo``.
 
-    python examples/flights/demo.py [EMPTY_DIR]
+    python examples/flights/demo.py [EMPTY_DIR] [--show]
 
 Starts ``ingest.py`` as a process on an empty LMDB store, kills it with SIGKILL when half of the
-commands are acknowledged, audits the store, starts it again and checks the result against ``count.py``.
+commands are acknowledged, audits the store, starts it again and checks the result against ``count.py``. With
+``--show`` (``make demo SHOW=1``) it then opens the live page, until Ctrl-C.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from report import checks, crash_report, find, show
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from show import show as show_page
 
 HERE = Path(__file__).parent
 DATA = HERE / ".data"  # deleted on each start
@@ -34,8 +36,9 @@ INGEST = HERE / "ingest.py"
 def main() -> int:
     console = Console(highlight=False)
     began = time.monotonic()
-    if len(sys.argv) > 1:
-        data = Path(sys.argv[1])
+    places = [argument for argument in sys.argv[1:] if argument != "--show"]
+    if places:
+        data = Path(places[0])
     else:
         data = DATA
         shutil.rmtree(data, ignore_errors=True)
@@ -60,6 +63,8 @@ def main() -> int:
     checked = checks(counted, found)
     show(console, found, checked, [first, second])
     console.print(f"{time.monotonic() - began:.1f} s in all.")
+    if "--show" in sys.argv:
+        asyncio.run(show_page(data))
     intact = not crashed.lost and not crashed.twice
     return not (intact and all(check.passed for check in checked))
 

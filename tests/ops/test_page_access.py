@@ -23,7 +23,7 @@ from uno_actors.ops.application import LARGEST_BODY, NotAllowed, Page
 from uno_actors.ops.sources import SystemSource
 from uno_actors.ops.static import HEADERS, POLICY, page_files
 
-TOKEN = " ".join(["a token", "of sixteen characters", "or more"])
+TOKEN = "0123456789abcdef" * 2
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 READS = [endpoint.path for endpoint in ENDPOINTS if endpoint.method == "GET"]
 STREAMS = [f"{endpoint.path}/events" for endpoint in ENDPOINTS if endpoint.every is not None]
@@ -285,7 +285,10 @@ async def test_a_program_decides_by_its_own_login(system: ActorSystem, *, is_asy
         ({"host": "", "x-uno-actors": "1", "origin": "null"}, "the request comes from null"),
         ({"host": "a", "x-uno-actors": "1", "sec-fetch-site": "same-origin"}, None),
         *(
-            ({"host": "a", "x-uno-actors": "1", "sec-fetch-site": site}, f"the request comes from another site ({site})")
+            (
+                {"host": "a", "x-uno-actors": "1", "sec-fetch-site": site},
+                f"the request comes from another site ({site})",
+            )
             for site in ("cross-site", "same-site")
         ),
     ],

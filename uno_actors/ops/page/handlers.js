@@ -41,7 +41,7 @@ function card(info, lags) {
       info.view && h("span", { class: "fact" }, `view ${info.view}`),
       info.partitions > 0 && h("span", { class: "fact" }, `${info.partitions} partitions`)),
     h("dl", { class: "numbers" },
-      h("div", { class: info.lag > 0 && info.state !== "live" ? "warn" : "" }, h("dt", {}, "Lag"), h("dd", {}, number(info.lag)), lags.length > 1 && spark(lags, `lag of the last minutes, now ${number(info.lag)}`)),
+      h("div", { class: info.lag > 0 && info.state !== "live" ? "warn" : "" }, h("dt", {}, "Lag"), h("dd", {}, number(info.lag), lags.length > 1 && spark(lags, `lag of the last minutes, now ${number(info.lag)}`))),
       h("div", {}, h("dt", {}, "Position"), h("dd", {}, number(info.position))),
       h("div", {}, h("dt", {}, "Rate"), h("dd", {}, info.rate === null ? "–" : `${figure(info.rate)}/s`)),
       h("div", { class: info.failures ? "warn" : "" }, h("dt", {}, "Failures"), h("dd", {}, number(info.failures))),
