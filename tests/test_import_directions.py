@@ -21,7 +21,7 @@ DIRECTIONS: tuple[tuple[str, ...], ...] = (
     ("aggregates",),
     ("handlers",),
     ("cluster",),
-    ("bus", "config"),
+    ("bus", "config", "read_models"),
     ("system",),
     ("_public",),
     ("ops",),

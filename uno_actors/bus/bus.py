@@ -211,7 +211,7 @@ class EventBus:
         spec = spec_for(
             handler, event_type, topic_pattern, priority, name=name, aggregate_type=aggregate_type
         )
-        if spec.keeps_a_view:
+        if spec.keeps_a_view or spec.keeps_progress:
             raise InvalidHandler(f"{spec.name} keeps a view of recorded events: give it to an ActorSystem")
         with self._lock:
             self._serve_registry()
@@ -246,7 +246,9 @@ class EventBus:
             for key, spec in specs.items():
                 if key not in self._registered:
                     (complete,) = gather([spec])
-                    if not complete.keeps_a_view:  # only systems serve projections
+                    if not (
+                        complete.keeps_a_view or complete.keeps_progress
+                    ):  # only systems serve projections
                         self._registered[key] = (spec, self._add(complete))
             self._served = state
 

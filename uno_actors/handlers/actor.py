@@ -21,7 +21,7 @@ from uno_actors.handlers.projection import Projection
 from uno_actors.handlers.requests import RETRY, Reset, request_entry
 from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import BoundHandler
-from uno_actors.handlers.strategy import EventFailed, HandlesProgress, InOrder, OneByOne
+from uno_actors.handlers.strategy import EventFailed, HandlesProgress, InOrder, KeepsProgress, OneByOne
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.handlers.view_building import ViewBuilding
 from uno_actors.observing import Observation
@@ -105,6 +105,8 @@ class HandlerActor(Actor):
         target = getattr(handler.function, "__self__", None)
         if isinstance(target, Projection):
             return ViewBuilding(target, *parts)
+        if isinstance(target, KeepsProgress):
+            return target._strategy(*parts)
         if spec.concurrency > 1:
             return Concurrent(*parts)
         if handler.is_async and spec.batch is None and spec.timeout is None:
@@ -204,7 +206,7 @@ class HandlerActor(Actor):
         if await self._strategy.needs_retry(position):
             subscription.failures.resume_from(letter)
             subscription.start(delivery)
-            _, error = await self._calls.call([delivery])
+            error = await self._strategy.retry(delivery)
             subscription.finish(position)
         if error is None:
             changes = self._strategy.changes_of_retry(position)

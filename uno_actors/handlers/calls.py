@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import Context
 from inspect import isawaitable
 from threading import get_ident
+from typing import Any, TypeVar
 
 from uno_actors.actors.ask import being_handled
 from uno_actors.actors.carrier import run_in
@@ -21,6 +22,8 @@ from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.observing import Observation
 from uno_actors.store.port import EventStore
 from uno_actors.tasks import begin
+
+T = TypeVar("T")
 
 BATCH_SECONDS = 0.01
 """After this time a worker thread comes back, so that lower priorities do not wait for a whole batch."""
@@ -57,7 +60,7 @@ class HandlerCalls:
         self._observed = observed
         self._subscription = subscription
         self._timeout = subscription.spec.timeout
-        self._takes_lists = subscription.spec.batch is not None and not subscription.spec.keeps_a_view
+        self._takes_lists = subscription.spec.takes_lists
         self._store = store
         self._registry = store.event_registry
         self._dispatcher = dispatcher
@@ -70,6 +73,10 @@ class HandlerCalls:
     def takes_lists(self) -> bool:
         """Whether the handler receives lists of events."""
         return self._takes_lists
+
+    async def on_worker(self, function: Callable[..., T], *args: Any) -> T:
+        """The result of a plain function that runs on a worker thread, as plain handlers do."""
+        return await self._dispatcher.on_worker(function, *args, stays=self._stays)
 
     def begin(self, batch: Sequence[Delivery]) -> "asyncio.Task[Called]":
         """Start `call` in its own task."""
@@ -106,7 +113,7 @@ class HandlerCalls:
             return await self.run_async(batch)
         size = 1 if self._subscription.spec.batch is None else len(batch)
         # Wait for a call on a thread, because it must not run twice, unless the actor was abandoned.
-        return await self._dispatcher.on_worker(self._run_plain, batch, size, stays=self._stays)
+        return await self._dispatcher.on_worker(self.run_plain, batch, size, stays=self._stays)
 
     async def run_async(self, batch: Sequence[Delivery]) -> Called:
         """Call a coroutine function once, without a time limit."""
@@ -123,7 +130,7 @@ class HandlerCalls:
             return 0, error
         return len(batch), None
 
-    def _run_plain(self, batch: Sequence[Delivery], size: int) -> Called:
+    def run_plain(self, batch: Sequence[Delivery], size: int) -> Called:
         """Handle events on a worker thread for `BATCH_SECONDS`, ``size`` events per call."""
         deadline = min(time.monotonic() + BATCH_SECONDS, self._subscription.lease.sure_until)
         threads, thread = self._subscription.threads, get_ident()

@@ -84,7 +84,7 @@ def warn_of_skipped(
     used = names | {name_in_main(spec.target) for spec in here if isinstance(spec.name, DefaultName)}
     gone = {name: checkpoints[name] for name in known if name not in used and MARK not in name}
     for spec in specs:
-        if spec.keeps_a_view or spec.start != "latest" or not end:
+        if spec.keeps_a_view or spec.keeps_progress or spec.start != "latest" or not end:
             continue
         if not gone or checkpoint_of(spec, checkpoints, names) is not None:
             continue

@@ -70,6 +70,9 @@ class EventHandler(Generic[E]):
     keeps_a_view: ClassVar[bool] = False
     """Whether the handler is a `uno_actors.handlers.projection.Projection`."""
 
+    keeps_progress: ClassVar[bool] = False
+    """Whether the handler records its own progress, with what it writes: see `uno_actors.read_models`."""
+
     partitioned: ClassVar[bool | int] = False
     """Whether the handler is partitioned, or into how many partitions; see `HandlerSpec`."""
 
@@ -82,6 +85,10 @@ class EventHandler(Generic[E]):
     def handle(self, *args: Any, **kwargs: Any) -> Any:
         """Handle one event. Override it as ``handle(self, event)`` or ``handle(self, event, context)``."""
         raise NotImplementedError(f"{type(self).__name__} must define handle(self, event)")
+
+    def _bound(self) -> "BoundHandler":
+        """``handle`` as the runtime calls it."""
+        return BoundHandler(self.handle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +190,8 @@ class HandlerSpec:
                 )
         object.__setattr__(self, "aggregate_type", self._aggregate_type_name(self.aggregate_type))
         self._check_options()
+        if self.keeps_progress and self.start == "latest":
+            object.__setattr__(self, "start", "earliest")
         if not isinstance(self.target, type):
             self.instantiate()  # checks its parameters
 
@@ -230,11 +239,28 @@ class HandlerSpec:
             raise InvalidHandler(
                 f"handler {self.name}: a projection counts all events, in log order: it has no start and no concurrency"
             )
+        if self.keeps_progress and (
+            self.start not in ("latest", "earliest") or self.concurrency > 1 or self.partitioned
+        ):
+            raise InvalidHandler(
+                f"handler {self.name}: a projection into tables counts all events, in log order: it has no start, no"
+                " concurrency and no partitions"
+            )
 
     @property
     def keeps_a_view(self) -> bool:
         """Whether the target is a projection, which records its progress together with what it writes."""
         return bool(getattr(self.target, "keeps_a_view", False))
+
+    @property
+    def keeps_progress(self) -> bool:
+        """Whether the target records its progress in a place of its own."""
+        return bool(getattr(self.target, "keeps_progress", False))
+
+    @property
+    def takes_lists(self) -> bool:
+        """Whether the target receives lists of events."""
+        return self.batch is not None and not (self.keeps_a_view or self.keeps_progress)
 
     @property
     def partitions(self) -> int:
@@ -259,7 +285,7 @@ class HandlerSpec:
     def instantiate(self) -> "BoundHandler":
         """Return the callable that handles events. If the target is a class, it is instantiated."""
         target = self.target() if isinstance(self.target, type) else self.target
-        handler = BoundHandler(target.handle if isinstance(target, EventHandler) else target)
+        handler = target._bound() if isinstance(target, EventHandler) else BoundHandler(target)
         if self.keeps_a_view and not handler.is_async:
             raise InvalidHandler(f"handler {self.name}: a projection has async def handle, to read its view")
         return handler
@@ -268,20 +294,26 @@ class HandlerSpec:
 class BoundHandler:
     """A handler's callable and how to call it: coroutine or plain function, with or without the context.
 
+    Args:
+        function: The callable.
+        given: What it is given before the context, in words for errors.
+
     Raises:
-        InvalidHandler: The callable takes neither one parameter nor two, or it is a generator.
+        InvalidHandler: The callable does not take what it is given, with or without the context, or is a generator.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], given: tuple[str, ...] = ("the event",)) -> None:
         self.function = function
         if _is_generator(function):
             raise InvalidHandler(
                 f"{function!r} has a yield in it, so calling it would handle nothing: write it without"
             )
         self.is_async = _is_async(function)
-        self.takes_context = _positional_parameters(function) >= 2
-        if not _accepts(function, 2 if self.takes_context else 1):
-            raise InvalidHandler(f"{function!r} must take the event, and may take the HandlerContext")
+        self.takes_context = _positional_parameters(function) > len(given)
+        if not _accepts(function, len(given) + self.takes_context):
+            raise InvalidHandler(
+                f"{function!r} must take {' and '.join(given)}, and may take the HandlerContext"
+            )
 
     def __call__(self, given: DomainEvent | list[DomainEvent], context: HandlerContext | None) -> Any:
         """Call the handler with an event or a batch; return what it returns, a coroutine if ``is_async``."""

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn, Protocol
+from typing import Generic, NoReturn, Protocol
 
 from typing_extensions import override
 
@@ -17,6 +17,7 @@ from uno_actors.errors import StoreUnavailable
 from uno_actors.handlers.calls import Called, HandlerCalls
 from uno_actors.handlers.failures import FailedEvent
 from uno_actors.handlers.requests import Reset, without_reset
+from uno_actors.handlers.spec import E, EventHandler
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import PAGE, ViewChange
@@ -44,6 +45,22 @@ class EventFailed(Exception):
         super().__init__(error)
         self.error = error
         self.event = event
+
+
+class KeepsProgress(EventHandler[E], Generic[E]):
+    """A handler that goes through its events in a way of its own, and records its progress with what it writes."""
+
+    keeps_progress = True
+
+    def _strategy(
+        self,
+        subscription: Subscription,
+        store: EventStore,
+        router: HandlesProgress,
+        calls: HandlerCalls,
+    ) -> "InOrder":
+        """The way of one run of its actor; the arguments are those of `InOrder`."""
+        raise NotImplementedError
 
 
 class InOrder:
@@ -167,6 +184,11 @@ class InOrder:
         async with progress.writes:
             await self._store.save_progress({subscription.name: request.position}, views=done)
         progress.saved = subscription.name, request.position
+
+    async def retry(self, delivery: Delivery) -> BaseException | None:
+        """Handle the event of a dead letter once more; return the error."""
+        _, error = await self._calls.call([delivery])
+        return error
 
     async def needs_retry(self, position: int) -> bool:
         """Whether the event of the dead letter at ``position`` is still not handled."""

@@ -279,7 +279,7 @@ def _with_annotated_events(spec: HandlerSpec, *, may_wait: bool) -> HandlerSpec:
 
 def _annotated_events(spec: HandlerSpec) -> tuple[type[DomainEvent], ...] | None:
     """Return the events in the annotation of the target of ``spec``; ``None`` for all events."""
-    target, in_lists = spec.target, spec.batch is not None and not spec.keeps_a_view
+    target, in_lists = spec.target, spec.takes_lists
     kind = target if isinstance(target, type) else type(target)
     if issubclass(kind, EventHandler):
         method = target.handle if isinstance(target, EventHandler) else kind.handle

@@ -1,0 +1,366 @@
+"""How a read model goes through its events: several in one transaction, together with how far it has come.
+
+What the tables say is the truth, not the checkpoint in the store: a database that was restored from a backup is filled
+from where it was. An event that fails leaves nothing behind: the transaction is undone, the events before it are
+handled again in one of their own, and the event alone has failed.
+
+An event that was set aside is passed over when its read model continues after a crash, since the tables do not know
+yet that it was; but a read model that is built anew handles it.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+from typing_extensions import override
+
+from uno_actors.errors import LeaseLost, describe
+from uno_actors.handlers.calls import Called, HandlerCalls
+from uno_actors.handlers.requests import Reset
+from uno_actors.handlers.strategy import HandlesProgress, InOrder
+from uno_actors.handlers.subscription import Delivery, Subscription
+from uno_actors.logs import get_logger
+from uno_actors.read_models.tables import (
+    NoReadModelTables,
+    Place,
+    Progress,
+    TakenOver,
+    advance,
+    begin,
+    claim,
+    count_later,
+    go_live,
+    hold,
+)
+from uno_actors.store.port import EventStore, Lease
+
+T = TypeVar("T")
+
+LARGEST_BATCH = 256
+"""Maximum number of events in one transaction."""
+LONGEST_BATCH = 0.1
+"""Seconds after which a transaction is ended; the event that is being handled is finished first."""
+_PASSING = ("08", "25P", "40", "53", "55P", "57")
+"""Classes of SQLSTATE that say nothing about what was written: connections, deadlocks, room, locks, shutdowns."""
+_NO_TABLE = ("42P01", "no such table: uno_read_models")
+
+
+class FilledBySession(Protocol):
+    """What a read model of either kind has."""
+
+    version: int
+    session_factory: Callable[[], Any]
+
+    def on_rebuild(self, session: Any) -> Any:
+        """Make or empty the tables."""
+
+    def on_live(self, session: Any) -> Any:
+        """Let readers use the tables."""
+
+
+class _Failed(Exception):
+    """Undoes a transaction: the event at ``count`` of its batch has failed with ``error``."""
+
+    def __init__(self, count: int, error: BaseException) -> None:
+        self.count = count
+        self.error = error
+
+
+class Filling(InOrder):
+    """Fills the tables of a `SqlProjection`.
+
+    Args:
+        model: The handler.
+        subscription: The handler's subscription.
+        store: The store that holds the log.
+        router: Receives reports of progress.
+        calls: Calls the handler.
+    """
+
+    def __init__(
+        self,
+        model: FilledBySession,
+        subscription: Subscription,
+        store: EventStore,
+        router: HandlesProgress,
+        calls: HandlerCalls,
+    ) -> None:
+        super().__init__(subscription, store, router, calls)
+        self._model = model
+        self._handler: Any = calls.handler
+        self._lease: Lease | None = None  # under which the progress was read
+        self._progress = Progress(0, building=True)
+        self._aside: set[int] = set()
+        self._log = get_logger(handler=subscription.name)
+
+    @property
+    def _place(self) -> Place:
+        lease = self._subscription.lease
+        return Place(self._subscription.name, self._model.version, lease.number)
+
+    # --- transactions, which the other kind runs on a thread ---
+
+    async def _transact(self, work: Callable[[Session], T], hook: Callable[[Any], Any] | None = None) -> T:
+        """The result of ``work`` in a transaction of its own, in which the ``hook`` of the program is called first."""
+        sessions: Callable[[], AsyncSession] = self._model.session_factory
+        async with sessions() as session, session.begin():
+            if hook is not None:
+                await hook(session)
+            return await session.run_sync(work)
+
+    async def _attempt(self, batch: Sequence[Delivery]) -> int:
+        """Handle events in one transaction, until it has lasted long enough; return how many.
+
+        Raises:
+            _Failed: An event has failed. Nothing was written.
+        """
+        sessions: Callable[[], AsyncSession] = self._model.session_factory
+        deadline = time.monotonic() + LONGEST_BATCH
+        async with sessions() as session, session.begin():
+            self._handler.session = session
+            count = 0
+            while count < len(batch) and not (count and time.monotonic() > deadline):
+                delivery = batch[count]
+                if not self._is_passed_over(delivery):
+                    _, error = await self._calls.call([delivery])
+                    if error is None:
+                        error = await _error_of(session.flush)
+                    if error is not None:
+                        raise _Failed(count, error)
+                count += 1
+            await session.run_sync(self._count_in, batch[:count])
+        return count
+
+    async def _attempt_again(self, delivery: Delivery) -> BaseException | None:
+        sessions: Callable[[], AsyncSession] = self._model.session_factory
+        async with sessions() as session, session.begin():
+            self._handler.session = session
+            if not await session.run_sync(self._begin_retry, delivery.position):
+                return None
+            _, error = await self._calls.call([delivery])
+            if error is not None:
+                raise _Failed(0, error)
+        return None
+
+    # --- progress ---
+
+    @override
+    async def prepare(self) -> None:
+        if self._lease is not self._subscription.lease:
+            await self._find_progress()
+
+    async def _find_progress(self) -> None:
+        """Look up how far the tables have come, and keep holders of earlier leases from writing to them."""
+        subscription = self._subscription
+        lease, place = subscription.lease, self._place
+        anew = not self._store.is_durable and self._lease is None and not subscription.handled
+        found = await self._asked(lambda session: claim(session, place, anew=anew))
+        if found is None:
+            await self._asked(lambda session: begin(session, place), self._model.on_rebuild)
+            found = Progress(0, building=True)
+        letters = await self._store.dead_letters(subscription.name)
+        self._continue(found, {letter.position for letter in letters})
+        self._lease = lease
+
+    def _continue(self, progress: Progress, letters: set[int]) -> None:
+        self._progress = progress
+        self._aside = {*progress.counted_later} if progress.building else {*progress.counted_later, *letters}
+        self._letters = letters
+        self._subscription.progress.move_to(progress.position)
+
+    async def _asked(self, work: Callable[[Session], T], hook: Callable[[Any], Any] | None = None) -> T:
+        """As `_transact`, with errors that say what they mean here."""
+        try:
+            return await self._transact(work, hook)
+        except TakenOver:
+            raise LeaseLost(
+                f"of the read model {self._subscription.name}", [self._subscription.name]
+            ) from None
+        except DBAPIError as error:
+            if any(sign in f"{getattr(error.orig, 'sqlstate', '')} {error.orig}" for sign in _NO_TABLE):
+                raise NoReadModelTables(describe(error.orig or error)) from error
+            raise
+
+    def _is_passed_over(self, delivery: Delivery) -> bool:
+        return delivery.position in self._aside
+
+    def _count_in(self, session: Session, handled: Sequence[Delivery]) -> None:
+        """Note in their transaction that events were handled."""
+        place = self._place
+        for delivery in handled:
+            if delivery.position in self._letters and delivery.position not in self._aside:
+                count_later(session, place, delivery.position)  # its dead letter must not count it again
+        advance(session, place, handled[-1].position)
+
+    def _begin_retry(self, session: Session, position: int) -> bool:
+        hold(session, self._place)
+        return count_later(session, self._place, position)
+
+    @override
+    async def _reached_end(self) -> bool:
+        position = self._subscription.progress.position
+        if not self._progress.building and self._progress.position == position:
+            return False
+        place = self._place
+        if self._progress.building:
+            await self._asked(lambda session: go_live(session, place, position), self._model.on_live)
+            self._log.info("read model is live", version=self._model.version, position=position)
+        else:  # no event beyond it was for this handler
+            await self._asked(lambda session: advance(session, place, position))
+        self._progress = Progress(position, building=False, counted_later=self._progress.counted_later)
+        return True
+
+    # --- events ---
+
+    @override
+    def _size(self, source: Sequence[Delivery]) -> int:
+        return min(self._subscription.spec.batch or LARGEST_BATCH, len(source))
+
+    @override
+    async def _call(self, batch: Sequence[Delivery]) -> Called:
+        size, failure = len(batch), None
+        while size:
+            try:
+                count = await self._attempt(batch[:size])
+            except _Failed as failed:
+                size, failure = failed.count, failed.error
+                if is_passing(failure):
+                    self._give_up(failure)
+            except TakenOver:
+                name = self._subscription.name
+                raise LeaseLost(f"of the read model {name}", [name]) from None
+            except Exception as error:
+                if is_passing(error):
+                    self._give_up(error)
+                # What was written is refused only now, as by a constraint that is checked at the commit.
+                size, failure = (0, error) if size == 1 else (1, None)
+            else:
+                last = batch[count - 1].position
+                self._progress = Progress(last, self._progress.building, self._progress.counted_later)
+                return count, failure if count == size else None
+        return 0, failure
+
+    def _give_up(self, error: BaseException) -> None:
+        """Fail because of the database, not of an event: all continues from what the tables say."""
+        self._lease = None
+        if self._subscription.live:  # the other handlers need not wait for the database
+            self._subscription.fall_behind()
+        raise error
+
+    # --- requests of operators ---
+
+    @override
+    async def reset(self, request: Reset) -> None:
+        """Continue from another position; from the first event with empty tables."""
+        place, position, model = self._place, request.position, self._model
+        if position:
+            await self._asked(lambda session: advance(session, place, position))
+        elif _is_own(model, "on_rebuild"):
+            await self._asked(lambda session: begin(session, place), model.on_rebuild)
+        else:
+            name = type(model).__name__
+            self._log.error(
+                "reset refused: the tables would count all events twice",
+                remedy=f"define {name}.on_rebuild to empty them, or give {name} a new version",
+            )
+            position = self._subscription.progress.position
+        await super().reset(request._replace(position=position))
+        if not position:
+            letters = await self._store.dead_letters(self._subscription.name)
+            self._continue(Progress(0, building=True), {letter.position for letter in letters})
+        else:
+            self._progress = Progress(position, self._progress.building)
+
+    @override
+    async def retry(self, delivery: Delivery) -> BaseException | None:
+        try:
+            return await self._attempt_again(delivery)
+        except _Failed as failed:
+            return failed.error
+        except TakenOver:
+            raise LeaseLost(
+                f"of the read model {self._subscription.name}", [self._subscription.name]
+            ) from None
+
+
+class FillingOnThread(Filling):
+    """Fills the tables of a `SyncSqlProjection`: each transaction is one visit to a worker thread."""
+
+    @override
+    async def _transact(self, work: Callable[[Session], T], hook: Callable[[Any], Any] | None = None) -> T:
+        return await self._calls.on_worker(self._transact_here, work, hook)
+
+    def _transact_here(self, work: Callable[[Session], T], hook: Callable[[Any], Any] | None) -> T:
+        with self._model.session_factory() as session, session.begin():
+            if hook is not None:
+                hook(session)
+            return work(session)
+
+    @override
+    async def _attempt(self, batch: Sequence[Delivery]) -> int:
+        return await self._calls.on_worker(self._attempt_here, batch)
+
+    def _attempt_here(self, batch: Sequence[Delivery]) -> int:
+        deadline = time.monotonic() + LONGEST_BATCH
+        with self._model.session_factory() as session, session.begin():
+            self._handler.session = session
+            count = 0
+            while count < len(batch) and not (count and time.monotonic() > deadline):
+                delivery = batch[count]
+                if not self._is_passed_over(delivery):
+                    _, error = self._calls.run_plain([delivery], 1)
+                    if error is not None:
+                        raise _Failed(count, error)
+                    try:
+                        session.flush()
+                    except Exception as refused:
+                        raise _Failed(count, refused) from refused
+                count += 1
+            self._count_in(session, batch[:count])
+        return count
+
+    @override
+    async def _attempt_again(self, delivery: Delivery) -> BaseException | None:
+        return await self._calls.on_worker(self._attempt_again_here, delivery)
+
+    def _attempt_again_here(self, delivery: Delivery) -> BaseException | None:
+        with self._model.session_factory() as session, session.begin():
+            self._handler.session = session
+            if self._begin_retry(session, delivery.position):
+                _, error = self._calls.run_plain([delivery], 1)
+                if error is not None:
+                    raise _Failed(0, error)
+        return None
+
+
+async def _error_of(flush: Callable[[], Any]) -> Exception | None:
+    try:
+        await flush()
+    except Exception as error:  # noqa: BLE001 - whatever the database says of the event
+        return error
+    return None
+
+
+def _is_own(model: object, hook: str) -> bool:
+    """Whether the program has defined the hook."""
+    return getattr(type(model), hook).__module__ != "uno_actors.read_models.projection"
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether an error says nothing about the event: the database is away, busy or full."""
+    if isinstance(error, (PoolTimeout, OSError)):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if isinstance(state, str):
+        return state.startswith(_PASSING)
+    return (
+        error.connection_invalidated
+        or (isinstance(error, (OperationalError, InterfaceError))
+        and ("no such" not in str(error.orig)))
+    )
