@@ -15,7 +15,6 @@ class GivenLease(Lease):
 
     Args:
         name: What is leased.
-        number: See `Lease.number`.
         release: Lets others have it.
         confirm: Finds out which names other processes have taken over.
     """
@@ -23,12 +22,10 @@ class GivenLease(Lease):
     def __init__(
         self,
         name: str,
-        number: int,
         release: Callable[["GivenLease"], Awaitable[None]],
         confirm: Callable[[], Awaitable[None]],
     ) -> None:
         self.name = name
-        self.number = number
         self._release = release
         self._confirm = confirm
 
@@ -60,9 +57,9 @@ class GivenLeases:
         self._confirm = confirm
         self._sure: dict[str, float] = {}
 
-    def give(self, name: str, number: int) -> GivenLease:
-        """The lease of ``name``, which this store has taken as the holder of this number."""
-        self.held[name] = lease = GivenLease(name, number, self._release, self._confirm)
+    def give(self, name: str) -> GivenLease:
+        """The lease of ``name``, which this store has taken."""
+        self.held[name] = lease = GivenLease(name, self._release, self._confirm)
         lease.sure_until = self._sure.get(name, math.inf)
         return lease
 

@@ -1,7 +1,6 @@
 """The event store in memory: the reference implementation, for tests and for events that may be lost."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from typing_extensions import override
@@ -32,7 +31,6 @@ class InMemoryEventStore(EventStore):
         self._snapshots: dict[StreamId, Snapshot] = {}
         self._views: dict[str, dict[bytes, bytes]] = {}
         self._leased: set[str] = set()
-        self._taken: Counter[str] = Counter()
         self._nodes = MemoryNodes()
         self._closed = False
 
@@ -174,8 +172,7 @@ class InMemoryEventStore(EventStore):
         if name in self._leased:
             return None
         self._leased.add(name)
-        self._taken[name] += 1
-        return _Held(self._leased, name, self._taken[name])
+        return _Held(self._leased, name)
 
     @override
     def membership(self, seconds: float, clock: Clock) -> Membership:
@@ -195,10 +192,9 @@ class InMemoryEventStore(EventStore):
 
 
 class _Held(Lease):
-    def __init__(self, leased: set[str], name: str, number: int) -> None:
+    def __init__(self, leased: set[str], name: str) -> None:
         self._leased = leased
         self._name = name
-        self.number = number
 
     @override
     async def release(self) -> None:

@@ -21,6 +21,8 @@ class Progress:
         ahead: Positions beyond a pending one that are done.
         checkpoint: Name of the checkpoint, or of the view that is built; empty if it may not be moved now.
         saved: Name and position of the checkpoint as this process wrote it last.
+        read_under: The lease under which it was read from a place outside of the store, by a handler that keeps it
+            there.
         writes: Held while the checkpoint is written: of two writes at once, the older might come last.
     """
 
@@ -30,6 +32,7 @@ class Progress:
         self.ahead: set[int] = set()
         self.checkpoint = checkpoint
         self.saved: tuple[str, int] | None = None
+        self.read_under: object = None
         self.writes = asyncio.Lock()
 
     def take(self, positions: Iterable[int]) -> None:

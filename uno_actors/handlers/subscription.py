@@ -242,7 +242,8 @@ class Subscription:
 
         Not a projection: it publishes its view first.
         """
-        if self.at_work and not self.spec.keeps_a_view and self.progress.position >= dispatched:
+        is_projection = self.spec.keeps_a_view or self.spec.keeps_progress
+        if self.at_work and not is_projection and self.progress.position >= dispatched:
             self._state = "live"
         self.wake()
 

@@ -8,9 +8,10 @@ An event that was set aside is passed over when its read model continues after a
 yet that it was; but a read model that is built anew handles it.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -52,7 +53,7 @@ _NO_TABLE = ("42P01", "no such table: uno_read_models")
 class FilledBySession(Protocol):
     """What a read model of either kind has."""
 
-    version: int
+    version: ClassVar[int]
     session_factory: Callable[[], Any]
 
     def on_rebuild(self, session: Any) -> Any:
@@ -92,15 +93,16 @@ class Filling(InOrder):
         super().__init__(subscription, store, router, calls)
         self._model = model
         self._handler: Any = calls.handler
+        self._writer = secrets.token_hex(8)
         self._lease: Lease | None = None  # under which the progress was read
         self._progress = Progress(0, building=True)
-        self._aside: set[int] = set()
+        self._letters: set[int] = set()
+        self._aside: set[int] = set()  # positions that are passed over
         self._log = get_logger(handler=subscription.name)
 
     @property
     def _place(self) -> Place:
-        lease = self._subscription.lease
-        return Place(self._subscription.name, self._model.version, lease.number)
+        return Place(self._subscription.name, self._model.version, self._writer)
 
     # --- transactions, which the other kind runs on a thread ---
 
@@ -154,22 +156,33 @@ class Filling(InOrder):
             await self._find_progress()
 
     async def _find_progress(self) -> None:
-        """Look up how far the tables have come, and keep holders of earlier leases from writing to them."""
+        """Look up how far the tables have come, and keep other processes from writing to them.
+
+        Two processes may both think that they have the lease, while one hung. Whichever was here last fills the tables;
+        the other finds out at its next commit. The transactions keep each event counted once, whoever it is.
+        """
         subscription = self._subscription
         lease, place = subscription.lease, self._place
-        anew = not self._store.is_durable and self._lease is None and not subscription.handled
+        await lease.confirm()
+        if lease.is_lost:
+            raise self._lost()
+        is_ours = subscription.progress.read_under is lease
+        anew = not (self._store.is_durable or is_ours)
         found = await self._asked(lambda session: claim(session, place, anew=anew))
         if found is None:
             await self._asked(lambda session: begin(session, place), self._model.on_rebuild)
             found = Progress(0, building=True)
-        letters = await self._store.dead_letters(subscription.name)
-        self._continue(found, {letter.position for letter in letters})
-        self._lease = lease
+        elif is_ours and found.position < (known := subscription.progress.position):
+            await self._asked(lambda session: advance(session, place, known))  # beyond what was set aside
+            found = Progress(known, found.building, found.counted_later)
+        await self._continue(found)
+        self._lease = subscription.progress.read_under = lease
 
-    def _continue(self, progress: Progress, letters: set[int]) -> None:
+    async def _continue(self, progress: Progress) -> None:
+        letters = {letter.position for letter in await self._store.dead_letters(self._subscription.name)}
         self._progress = progress
-        self._aside = {*progress.counted_later} if progress.building else {*progress.counted_later, *letters}
         self._letters = letters
+        self._aside = {*progress.counted_later} if progress.building else {*progress.counted_later, *letters}
         self._subscription.progress.move_to(progress.position)
 
     async def _asked(self, work: Callable[[Session], T], hook: Callable[[Any], Any] | None = None) -> T:
@@ -177,13 +190,15 @@ class Filling(InOrder):
         try:
             return await self._transact(work, hook)
         except TakenOver:
-            raise LeaseLost(
-                f"of the read model {self._subscription.name}", [self._subscription.name]
-            ) from None
+            raise self._lost() from None
         except DBAPIError as error:
             if any(sign in f"{getattr(error.orig, 'sqlstate', '')} {error.orig}" for sign in _NO_TABLE):
                 raise NoReadModelTables(describe(error.orig or error)) from error
             raise
+
+    def _lost(self) -> LeaseLost:
+        name = self._subscription.name
+        return LeaseLost(f"of the read model {name}", [name])
 
     def _is_passed_over(self, delivery: Delivery) -> bool:
         return delivery.position in self._aside
@@ -231,9 +246,8 @@ class Filling(InOrder):
                 if is_passing(failure):
                     self._give_up(failure)
             except TakenOver:
-                name = self._subscription.name
-                raise LeaseLost(f"of the read model {name}", [name]) from None
-            except Exception as error:
+                raise self._lost() from None
+            except Exception as error:  # noqa: BLE001 - whatever the database says of the commit
                 if is_passing(error):
                     self._give_up(error)
                 # What was written is refused only now, as by a constraint that is checked at the commit.
@@ -269,11 +283,7 @@ class Filling(InOrder):
             )
             position = self._subscription.progress.position
         await super().reset(request._replace(position=position))
-        if not position:
-            letters = await self._store.dead_letters(self._subscription.name)
-            self._continue(Progress(0, building=True), {letter.position for letter in letters})
-        else:
-            self._progress = Progress(position, self._progress.building)
+        await self._continue(Progress(position, self._progress.building or not position))
 
     @override
     async def retry(self, delivery: Delivery) -> BaseException | None:
@@ -282,9 +292,7 @@ class Filling(InOrder):
         except _Failed as failed:
             return failed.error
         except TakenOver:
-            raise LeaseLost(
-                f"of the read model {self._subscription.name}", [self._subscription.name]
-            ) from None
+            raise self._lost() from None
 
 
 class FillingOnThread(Filling):
@@ -347,7 +355,7 @@ async def _error_of(flush: Callable[[], Any]) -> Exception | None:
 
 def _is_own(model: object, hook: str) -> bool:
     """Whether the program has defined the hook."""
-    return getattr(type(model), hook).__module__ != "uno_actors.read_models.projection"
+    return str(getattr(type(model), hook).__module__) != "uno_actors.read_models.projection"
 
 
 def is_passing(error: BaseException) -> bool:
@@ -359,8 +367,6 @@ def is_passing(error: BaseException) -> bool:
     state = getattr(error.orig, "sqlstate", None)
     if isinstance(state, str):
         return state.startswith(_PASSING)
-    return (
-        error.connection_invalidated
-        or (isinstance(error, (OperationalError, InterfaceError))
-        and ("no such" not in str(error.orig)))
+    return error.connection_invalidated or (
+        isinstance(error, (OperationalError, InterfaceError)) and ("no such" not in str(error.orig))
     )

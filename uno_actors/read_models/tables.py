@@ -36,8 +36,8 @@ read_models = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     # All events up to here are counted.
     Column("position", BigInteger, nullable=False),
-    # The number of the lease under which it was written last; see `uno_actors.store.port.Lease.number`.
-    Column("fence", BigInteger, nullable=False),
+    # Who fills it: what another process still writes is undone.
+    Column("writer", String(32), nullable=False),
     # Whether it has not reached the end of the log yet.
     Column("building", Boolean, nullable=False),
 )
@@ -53,17 +53,17 @@ retried = Table(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which read model a handler fills, and under which lease.
+    """Which read model is filled, and by whom.
 
     Attributes:
         name: The handler's name.
         version: The version of its tables.
-        fence: Number of the lease.
+        writer: A random name, of one run of the handler.
     """
 
     name: str
     version: int
-    fence: int
+    writer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Progress:
 
 
 class TakenOver(Exception):
-    """A later holder of the lease has written already."""
+    """Another process fills the read model now."""
 
 
 class NoReadModelTables(UnoError):
@@ -97,13 +97,13 @@ class NoReadModelTables(UnoError):
 
 
 _OF_NAME = (read_models.c.name == bindparam("name_")) & (read_models.c.version == bindparam("version_"))
-_HELD = _OF_NAME & (read_models.c.fence == bindparam("fence_"))
+_HELD = _OF_NAME & (read_models.c.writer == bindparam("writer_"))
 _FIND = (
-    select(read_models.c.position, read_models.c.building, read_models.c.fence)
+    select(read_models.c.position, read_models.c.building, read_models.c.writer)
     .where(_OF_NAME)
     .with_for_update()
 )
-_CLAIM = update(read_models).where(_OF_NAME).values(fence=bindparam("fence_"))
+_CLAIM = update(read_models).where(_OF_NAME).values(writer=bindparam("writer_"))
 _ADVANCE = update(read_models).where(_HELD).values(position=bindparam("to"))
 _REBUILD = update(read_models).where(_HELD).values(position=0, building=True)
 _LIVE = update(read_models).where(_HELD).values(building=False, position=bindparam("to"))
@@ -120,25 +120,20 @@ _IS_RETRIED = select(retried.c.position).where(_RETRIED, retried.c.position == b
 
 
 def claim(session: Session, place: Place, *, anew: bool = False) -> Progress | None:
-    """The progress of a read model, which holders of earlier leases can no longer move.
+    """The progress of a read model, which from now on only this writer can move.
 
     Args:
         session: In a transaction.
         place: Of the read model.
-        anew: Whether to take what is there, whatever its fence: the log did not outlive the last process.
+        anew: Whether to pay no heed to what is there: the log did not outlive the last process.
 
     Returns:
         ``None`` if it is new, or starts anew: `begin` must follow.
-
-    Raises:
-        TakenOver: A later lease was given.
     """
     names = _names(place)
     row = session.execute(_FIND, names).first()
     if row is None:
         return None
-    if row.fence > place.fence and not anew:
-        raise TakenOver
     session.execute(_CLAIM, names)
     if anew:
         return None
@@ -150,12 +145,12 @@ def begin(session: Session, place: Place) -> None:
     """Let a read model start before the first event.
 
     Raises:
-        TakenOver: A later lease was given.
+        TakenOver: Another process fills it.
     """
     names = _names(place)
     session.execute(_FORGET, names)
     if session.execute(_FIND, names).first() is None:
-        values = {"name": place.name, "version": place.version, "fence": place.fence}
+        values = {"name": place.name, "version": place.version, "writer": place.writer}
         session.execute(insert(read_models), {**values, "position": 0, "building": True})
         return
     _one(session, _REBUILD, names)
@@ -165,7 +160,7 @@ def advance(session: Session, place: Place, position: int) -> None:
     """Note that all events up to ``position`` are counted.
 
     Raises:
-        TakenOver: A later lease was given.
+        TakenOver: Another process fills it.
     """
     _one(session, _ADVANCE, {**_names(place), "to": position})
 
@@ -174,7 +169,7 @@ def go_live(session: Session, place: Place, position: int) -> None:
     """Note that a read model has reached the end of the log: it replaces those of other versions.
 
     Raises:
-        TakenOver: A later lease was given.
+        TakenOver: Another process fills it.
     """
     _one(session, _LIVE, {**_names(place), "to": position})
     session.execute(_OTHERS, _names(place))
@@ -190,13 +185,13 @@ def count_later(session: Session, place: Place, position: int) -> bool:
 
 
 def hold(session: Session, place: Place) -> None:
-    """Keep the read model from holders of other leases until the transaction ends.
+    """Keep the read model from other writers until the transaction ends.
 
     Raises:
-        TakenOver: A later lease was given.
+        TakenOver: Another process fills it.
     """
     row = session.execute(_FIND, _names(place)).first()
-    if row is None or row.fence != place.fence:
+    if row is None or row.writer != place.writer:
         raise TakenOver
 
 
@@ -206,7 +201,7 @@ def _one(session: Session, statement: object, parameters: dict[str, object]) -> 
 
 
 def _names(place: Place) -> dict[str, object]:
-    return {"name_": place.name, "version_": place.version, "fence_": place.fence}
+    return {"name_": place.name, "version_": place.version, "writer_": place.writer}
 
 
 async def create_schema(engine: AsyncEngine) -> None:

@@ -57,11 +57,6 @@ class Lease(ABC):
     _listener: Callable[[], None] | None = None
     sure_until: float = math.inf
     """Until when, by `time.monotonic`, no other process can have taken it over; then `confirm` it."""
-    number: int = 0
-    """How often the name had been taken when this lease was given, which is more than for any earlier holder.
-
-    A resource outside of the store is fenced by it: see `uno_actors.read_models`.
-    """
 
     @abstractmethod
     async def release(self) -> None:

@@ -122,7 +122,7 @@ class HeldLeases:
             if not taking.result():
                 return None
             self._environment.files.watch(self._environment.path / LEASES)
-        return self._given.give(name, self._names.held.get(name, 0))
+        return self._given.give(name)
 
     def _give_back(self, name: str, taking: asyncio.Task[bool]) -> None:
         """Release a lease whose taker was cancelled."""

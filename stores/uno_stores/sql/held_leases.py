@@ -69,13 +69,7 @@ class HeldLeases:
         if not taking.result():
             return None
         self._watcher.watch()
-        return self.given.give(name, self._number(name))
-
-    def _number(self, name: str) -> int:
-        """How often ``name``, which this store has taken, was taken so far."""
-        if self._connections.wire is None and self.files is None:
-            return self._connections.place.leases.taken[name]
-        return self.numbers().get(name, 0)
+        return self.given.give(name)
 
     async def _take(self, name: str) -> bool:
         connections = self._connections

@@ -3,7 +3,6 @@
 import os
 import secrets
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,14 +27,10 @@ class SharedLeaseFile:
 
     Args:
         path: Of the file; ``None`` for a database in memory, whose names are this process's alone.
-
-    Attributes:
-        taken: How often each name was taken by this process.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._file = None if path is None else LeaseFile(path)
-        self.taken: Counter[str] = Counter()
         self._held: set[str] = set()
         self._users = 0
         self._key = "" if path is None else os.path.realpath(path)
@@ -62,7 +57,6 @@ class SharedLeaseFile:
         if name in self._held or (self._file is not None and not self._file.take(name)):
             return False
         self._held.add(name)
-        self.taken[name] += 1
         return True
 
     def has(self, name: str) -> bool:
