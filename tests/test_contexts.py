@@ -33,6 +33,7 @@ from uno_actors.causality import Cause, caused_by, current_cause
 from uno_actors.cluster.links.memory import MemoryNetwork
 from uno_actors.event_contexts import KEPT, EventContexts
 from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.testing import inspect
 
 REQUEST: ContextVar[str] = ContextVar("request", default="none")
 
@@ -433,11 +434,11 @@ async def test_sender_s_context_is_kept_only_until_its_events_are_routed() -> No
             for number in range(10):
                 await system.aggregate(Watcher, f"{number}").ask(Look(note=True))
         await system.settled()
-        assert len(system._contexts) == 0
+        assert inspect(system).contexts == 0
     async with ActorSystem(aggregates=[Watcher], handlers=[]) as system:
         with request("a"):
             await system.aggregate(Watcher, "one").ask(Look(note=True))
-        assert len(system._contexts) == 0  # without handlers nothing would take it
+        assert inspect(system).contexts == 0  # without handlers nothing would take it
 
 
 def test_contexts_of_events_that_are_never_routed_are_bounded() -> None:

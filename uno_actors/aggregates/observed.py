@@ -31,9 +31,11 @@ def send(observed: Observation, stream: StreamId, envelope: CommandEnvelope) -> 
 
 
 def serve(
-    observed: Observation, stream: StreamId, envelope: CommandEnvelope, node: str, carrier: dict[str, str]
+    observed: Observation, stream: StreamId, envelope: CommandEnvelope, node: str, carrier: Any
 ) -> None:
-    """The command has come from another node."""
+    """The command has come from another node, perhaps of another version: ``carrier`` may be anything."""
+    found = carrier.items() if isinstance(carrier, dict) else ()
+    carrier = {key: value for key, value in found if type(key) is str and type(value) is str}
     envelope.context = context = Context()
     envelope.sent = 0.0
     context.run(observed.hop_served, stream, envelope.command, node, carrier)

@@ -44,6 +44,7 @@ class Inspection:
         commands: Number of commands that have no reply yet.
         actors: Number of messages in the mailbox of each spawned actor, by its URN, in the order of their start.
         tasks: Number of tasks that the system has started and that have not ended.
+        contexts: Number of contexts of senders that are kept for the handlers of their events.
     """
 
     state: str
@@ -56,6 +57,7 @@ class Inspection:
     commands: int = 0
     actors: Mapping[str, int] = field(default_factory=dict)
     tasks: int = 0
+    contexts: int = 0
 
 
 def inspect(system: ActorSystem) -> Inspection:
@@ -84,4 +86,5 @@ def inspect(system: ActorSystem) -> Inspection:
         runtime.aggregates.waiting,
         {cell.actor.actor_urn: len(cell.inbox) for cell in runtime.actors.cells},
         len(runtime._tasks),
+        len(system._contexts),
     )

@@ -1,0 +1,504 @@
+"""Traces of a system through OpenTelemetry; ``pip install "uno_actors[otel]"``.
+
+::
+
+    system = ActorSystem("lmdb:bank", observers=[Tracing()])
+
+The program configures OpenTelemetry's SDK, its sampler and its exporters; this module uses the API alone. What each
+span is called, and its attributes, is listed in ``docs/reference/telemetry.md``.
+
+A command is one trace with everything that it causes: the spans of the program that is sending it are above, and those
+of live handlers and of the commands that they send are below. The context of a trace travels with the message. A
+handler that catches up begins a trace of its own, with a link to the trace of its event.
+
+Sampling is decided once, by the first span of a trace. A message of a trace that is not sampled makes no spans, so it
+costs little.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from uno_actors.errors import CommandRejected, MissingExtra, describe
+from uno_actors.observing import CommitGroup, Delivered, Observer
+
+try:
+    from opentelemetry import context as contexts
+    from opentelemetry import trace
+    from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ImportError as missing:
+    raise MissingExtra("uno_actors.ops.tracing", "otel", missing) from missing
+
+SYSTEM = "uno_actors"
+"""``messaging.system`` of all spans, and the name of their instrumentation."""
+REMEMBERED = 10_000
+"""Spans of commands that are remembered, for links to them."""
+
+Attributes = dict[str, str | int | float | bool]
+
+
+class _Traced:
+    """The spans of one command, or of one call of ``publish``. It is current in the context of the message.
+
+    Attributes:
+        sent: The sender's span; ``None`` on another node.
+        outer: The context with that span, or with the one of the other node.
+        span: The span of the aggregate's work, or the sender's own span for published events.
+        inner: The context with that span.
+        deciding: The span of the decision under way.
+        hop: The span of the hop under way.
+        durable: When the events were durable, in nanoseconds since 1970; 0 before.
+        routes: The contexts of the spans in which its events were routed, by their positions.
+    """
+
+    __slots__ = ("deciding", "durable", "hop", "inner", "outer", "routes", "sent", "span")
+
+    def __init__(self) -> None:
+        self.sent: Span | None = None
+        self.outer = contexts.get_current()
+        self.span: Span | None = None
+        self.inner = self.outer
+        self.deciding: Span | None = None
+        self.hop: Span | None = None
+        self.durable = 0
+        self.routes: dict[int, contexts.Context] = {}
+
+
+_traced: ContextVar[_Traced | None] = ContextVar("uno_actors.traced", default=None)
+"""The message whose context this is, if its trace is sampled."""
+_call: ContextVar[Span | None] = ContextVar("uno_actors.traced_call", default=None)
+"""The span of the call of a handler, if its trace is sampled."""
+_step: ContextVar["tuple[Span, contexts.Context] | None"] = ContextVar("uno_actors.traced_step", default=None)
+"""The span of the step of a process, and the context before it."""
+
+
+class Tracing(Observer):
+    """Makes the spans.
+
+    Args:
+        tracer_provider: Default is OpenTelemetry's global one, also if it is set later.
+
+    Raises:
+        MissingExtra: At import: OpenTelemetry's API is not installed.
+    """
+
+    def __init__(self, tracer_provider: trace.TracerProvider | None = None) -> None:
+        self._tracer = trace.get_tracer(SYSTEM, tracer_provider=tracer_provider)
+        self._start = self._tracer.start_span
+        self._propagator = TraceContextTextMapPropagator()
+        self._names: dict[tuple[str, str, type], str] = {}
+        self._recent: OrderedDict[str, SpanContext] = OrderedDict()
+
+    # --- commands, on the sender's node ---
+
+    def command_sent(self, stream: Any, command: Any, asked: bool) -> None:
+        """See `Observer.command_sent`."""
+        if _traced.get() is not None:
+            _traced.set(None)  # that of the message that its sender handles
+        if _is_left_out():
+            return
+        operation = "ask" if asked else "tell"
+        kind = SpanKind.CLIENT if asked else SpanKind.PRODUCER
+        span = self._start(self._name(operation, stream[0], command.__class__), kind=kind)
+        if not _enter(span):
+            return
+        span.set_attributes(
+            {
+                **_of_command(stream, command),
+                "messaging.operation.name": operation,
+                "messaging.operation.type": "send",
+            }
+        )
+        traced = _Traced()
+        traced.sent = span
+        _traced.set(traced)
+
+    def correlation_id(self) -> str | None:
+        """The id of the current trace, if there is one."""
+        found = trace.get_current_span().get_span_context()
+        return trace.format_trace_id(found.trace_id) if found.is_valid else None
+
+    def command_returned(
+        self, stream: Any, command: Any, seconds: float, error: BaseException | None
+    ) -> None:
+        """See `Observer.command_returned`."""
+        traced = _traced.get()
+        if traced is not None and traced.sent is not None:
+            _end(traced.sent, error)
+            traced.sent = None
+
+    # --- commands, on the aggregate's node ---
+
+    def command_arrived(self, stream: Any, command: Any, asked: bool) -> None:
+        """See `Observer.command_arrived`."""
+        traced = _traced.get()
+        if traced is None:
+            return
+        links = () if traced.sent is not None else self._links(command.correlation_id, command.causation_id)
+        span = self._start(self._name("handle", stream[0], command.__class__), links=links)
+        if not _enter(span):
+            _traced.set(None)  # no trace came from the other node, and this one is not sampled
+            return
+        span.set_attributes(
+            {
+                **_of_command(stream, command),
+                "messaging.operation.name": "handle",
+                "messaging.operation.type": "process",
+            }
+        )
+        traced.span, traced.inner = span, contexts.get_current()
+        self._remember(command.command_id, span)
+
+    def command_taken(self, stream: Any, command: Any, waited: float) -> None:
+        """See `Observer.command_taken`."""
+        traced = _traced.get()
+        if traced is not None and traced.span is not None:
+            traced.span.set_attribute("uno.queue.seconds", waited)
+
+    def command_deciding(self, stream: Any, command: Any) -> None:
+        """See `Observer.command_deciding`."""
+        traced = _traced.get()
+        if traced is not None:
+            traced.deciding = self._start(
+                self._name("decide", stream[0], command.__class__), context=traced.inner
+            )
+            _enter(traced.deciding)
+
+    def command_decided(
+        self, stream: Any, command: Any, seconds: float, events: int, error: BaseException | None
+    ) -> None:
+        """See `Observer.command_decided`."""
+        traced = _traced.get()
+        if traced is not None and traced.deciding is not None:
+            traced.deciding.set_attribute("uno.events", events)
+            _end(traced.deciding, error)
+            traced.deciding = None
+            contexts.attach(traced.inner)
+
+    def command_answered(
+        self, stream: Any, command: Any, seconds: float, error: BaseException | None
+    ) -> None:
+        """See `Observer.command_answered`."""
+        traced = _traced.get()
+        if traced is not None and traced.span is not None:
+            _end(traced.span, error)
+            contexts.attach(traced.outer)
+
+    # --- aggregates and the log ---
+
+    def aggregate_loaded(self, stream: Any, seconds: float, events: int, error: BaseException | None) -> None:
+        """See `Observer.aggregate_loaded`."""
+        traced = _traced.get()
+        if traced is not None:
+            span = self._past(f"load {stream[0]}", traced.inner, seconds)
+            span.set_attributes(
+                {"uno.aggregate.type": stream[0], "uno.aggregate.id": stream[1], "uno.events": events}
+            )
+            _end(span, error)
+
+    def append_ended(self, group: CommitGroup, outcomes: Sequence[Any], seconds: float) -> None:
+        """See `Observer.append_ended`."""
+        found = [context.get(_traced) for context in group.contexts]
+        commands = [each for each in found if each is not None and each.span is not None]
+        if not commands:
+            return
+        now = time.time_ns()
+        links = [Link(each.span.get_span_context()) for each in commands if each.span is not None]
+        span = self._past("append", commands[0].inner, seconds, links=links)
+        span.set_attributes(
+            {
+                "messaging.system": SYSTEM,
+                "messaging.batch.message_count": len(group.contexts),
+                "uno.appends": len(group.appends),
+                "uno.events": sum(len(append.records) for append in group.appends),
+            }
+        )
+        span_id = trace.format_span_id(span.get_span_context().span_id)
+        for each in commands:
+            each.durable = now
+            if each.span is not None:
+                each.span.add_event("appended", {"uno.append.span_id": span_id})
+        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        _end(span, errors[0] if errors and len(errors) == len(outcomes) else None)
+
+    # --- handlers ---
+
+    def event_routed(self, event: Delivered, handlers: int) -> None:
+        """See `Observer.event_routed`."""
+        traced = _traced.get()
+        if traced is None or not handlers:
+            return
+        record = event.record
+        span = self._start(
+            f"route {record.event_type}", context=traced.inner, start_time=traced.durable or None
+        )
+        span.set_attributes({**_of_event(event), "uno.handlers": handlers})
+        traced.routes[event.position] = trace.set_span_in_context(span, traced.inner)
+        span.end()
+
+    def handler_called(self, handler: str, events: Sequence[Delivered], attempt: int) -> None:
+        """See `Observer.handler_called`."""
+        last = events[-1]
+        traced = _traced.get()
+        if last.context is None:
+            parent = contexts.Context()
+            record = last.record
+            links = self._links(record.correlation_id, record.causation_id)
+        elif traced is None:
+            return
+        else:
+            parent, links = traced.routes.get(last.position, traced.inner), []
+        for each in events[:-1]:
+            links += self._links_of(each)
+        span = self._start(f"process {handler}", context=parent, kind=SpanKind.CONSUMER, links=links)
+        if not _enter(span, parent):
+            return
+        span.set_attributes(
+            {
+                **_of_event(last),
+                "messaging.operation.name": "process",
+                "messaging.operation.type": "process",
+                "messaging.consumer.group.name": handler,
+                "uno.attempt": attempt,
+                "uno.catching_up": last.context is None,
+            }
+        )
+        if len(events) > 1:
+            span.set_attribute("messaging.batch.message_count", len(events))
+        _call.set(span)
+
+    def handler_returned(
+        self, handler: str, events: Sequence[Delivered], seconds: float, error: BaseException | None
+    ) -> None:
+        """See `Observer.handler_returned`."""
+        span = _call.get()
+        if span is not None:
+            _end(span, error)
+
+    def process_step_begun(self, process: str, process_id: str, message: object) -> None:
+        """See `Observer.process_step_begun`."""
+        if _call.get() is None:
+            return
+        before = contexts.get_current()
+        span = self._start(f"react {process}")
+        _enter(span)
+        span.set_attributes(
+            {
+                "uno.process.type": process,
+                "uno.process.id": process_id,
+                "uno.message.type": type(message).__name__,
+            }
+        )
+        _step.set((span, before))
+
+    def process_step_ended(
+        self, process: str, process_id: str, commands: int, seconds: float, error: BaseException | None
+    ) -> None:
+        """See `Observer.process_step_ended`."""
+        step = _step.get()
+        if step is not None:
+            span, before = step
+            span.set_attribute("uno.commands", commands)
+            _end(span, error)
+            contexts.attach(before)
+            _step.set(None)
+
+    # --- publishing and the bus ---
+
+    def publish_begun(self, events: Sequence[Any]) -> None:
+        """See `Observer.publish_begun`."""
+        if _traced.get() is not None:
+            _traced.set(None)
+        if _is_left_out() or not events:
+            return
+        span = self._start(f"publish {events[0].event_type}", kind=SpanKind.PRODUCER)
+        if not _enter(span):
+            return
+        span.set_attributes(
+            {
+                "messaging.system": SYSTEM,
+                "messaging.operation.name": "publish",
+                "messaging.operation.type": "send",
+                "messaging.destination.name": events[0].topic or events[0].event_type,
+                "messaging.batch.message_count": len(events),
+            }
+        )
+        traced = _Traced()
+        traced.span, traced.inner = span, contexts.get_current()
+        _traced.set(traced)
+
+    def publish_ended(self, events: Sequence[Any], seconds: float, error: BaseException | None) -> None:
+        """See `Observer.publish_ended`."""
+        traced = _traced.get()
+        if traced is not None and traced.span is not None:
+            traced.durable = time.time_ns()
+            _end(traced.span, error)
+
+    def bus_handler_called(self, bus: str, handler: str, event: Any) -> None:
+        """See `Observer.bus_handler_called`."""
+        _call.set(None)
+        if _is_left_out():
+            return
+        span = self._start(f"process {handler}", kind=SpanKind.CONSUMER)
+        if _enter(span):
+            span.set_attributes(
+                {
+                    "messaging.system": SYSTEM,
+                    "messaging.operation.name": "process",
+                    "messaging.operation.type": "process",
+                    "messaging.destination.name": event.topic or event.event_type,
+                    "messaging.consumer.group.name": handler,
+                    "messaging.message.id": event.event_id,
+                    "uno.event.type": event.event_type,
+                    "uno.bus": bus,
+                }
+            )
+            _call.set(span)
+
+    def bus_handler_returned(
+        self, bus: str, handler: str, event: Any, seconds: float, error: BaseException | None
+    ) -> None:
+        """See `Observer.bus_handler_returned`."""
+        span = _call.get()
+        if span is not None:
+            _end(span, error)
+
+    # --- hops ---
+
+    def hop_sent(self, stream: Any, command: Any, node: str, carrier: dict[str, str]) -> None:
+        """See `Observer.hop_sent`."""
+        traced = _traced.get()
+        if traced is not None:
+            traced.hop = self._start("hop", context=traced.outer, kind=SpanKind.CLIENT)
+            traced.hop.set_attributes({**_of_command(stream, command), "uno.node": node})
+            _enter(traced.hop)
+        self._propagator.inject(carrier)
+
+    def hop_returned(
+        self, stream: Any, command: Any, node: str, seconds: float, error: BaseException | str | None
+    ) -> None:
+        """See `Observer.hop_returned`."""
+        traced = _traced.get()
+        if traced is not None and traced.hop is not None:
+            if isinstance(error, str):
+                traced.hop.set_attribute("error.type", "not served")
+                traced.hop.set_status(Status(StatusCode.ERROR, error))
+                traced.hop.end()
+            else:
+                _end(traced.hop, error)
+            traced.hop = None
+            contexts.attach(traced.outer)
+
+    def hop_served(self, stream: Any, command: Any, node: str, carrier: dict[str, str]) -> None:
+        """See `Observer.hop_served`."""
+        contexts.attach(self._propagator.extract(carrier, contexts.Context()))
+        if not _is_left_out():
+            _traced.set(_Traced())
+
+    # --- parts ---
+
+    def _name(self, operation: str, aggregate_type: str, command: type) -> str:
+        known = operation, aggregate_type, command
+        name = self._names.get(known)
+        if name is None:
+            name = self._names[known] = f"{operation} {aggregate_type}.{command.__name__}"
+        return name
+
+    def _past(self, name: str, parent: contexts.Context, seconds: float, links: Sequence[Link] = ()) -> Span:
+        """A span that began so many ``seconds`` ago."""
+        began = time.time_ns() - int(seconds * 1e9)
+        return self._start(name, context=parent, start_time=began, links=links)
+
+    def _remember(self, command_id: str, span: Span) -> None:
+        recent = self._recent
+        recent[command_id] = span.get_span_context()
+        if len(recent) > REMEMBERED:
+            recent.popitem(last=False)
+
+    def _links_of(self, event: Delivered) -> list[Link]:
+        traced = None if event.context is None else event.context.get(_traced)
+        if traced is not None and traced.span is not None:
+            return [Link(traced.span.get_span_context())]
+        return self._links(event.record.correlation_id, event.record.causation_id)
+
+    def _links(self, correlation_id: str | None, causation_id: str | None) -> list[Link]:
+        """The link to what has caused a message whose context is not known any more.
+
+        The trace is the one that its correlation id names. The span is known if it was made here not long ago.
+        Otherwise the link has an id that is made of the causation id, and leads to the trace alone.
+        """
+        known = self._recent.get(causation_id or "")
+        if known is not None:
+            return [Link(known, {"uno.causation_id": causation_id or ""})]
+        trace_id, span_id = _number(correlation_id, 32), _number((causation_id or "")[:16], 16)
+        if not (trace_id and span_id):
+            return []
+        guessed = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+        return [Link(guessed, {"uno.causation_id": causation_id or "", "uno.link": "trace"})]
+
+
+def _is_left_out() -> bool:
+    """Whether the current trace is not sampled."""
+    found = trace.get_current_span().get_span_context()
+    return found.is_valid and not found.trace_flags.sampled
+
+
+def _enter(span: Span, context: contexts.Context | None = None) -> bool:
+    """Make ``span`` current, also if it is not sampled, so that those below are not either; whether it is recorded."""
+    if span.get_span_context().is_valid:
+        contexts.attach(trace.set_span_in_context(span, context))
+    return span.is_recording()
+
+
+def _end(span: Span, error: BaseException | None) -> None:
+    """End a span. A command that a rule of the domain has rejected is not a failure of the system."""
+    if isinstance(error, CommandRejected):
+        span.set_attributes({"uno.outcome": "rejected", "error.type": type(error).__name__})
+    elif error is not None:
+        span.set_attributes({"uno.outcome": "failed", "error.type": type(error).__name__})
+        span.set_status(Status(StatusCode.ERROR, describe(error)))
+    span.end()
+
+
+def _of_command(stream: Any, command: Any) -> Attributes:
+    found: Attributes = {
+        "messaging.system": SYSTEM,
+        "messaging.destination.name": stream[0],
+        "messaging.message.id": command.command_id,
+        "uno.aggregate.type": stream[0],
+        "uno.aggregate.id": stream[1],
+        "uno.command.type": type(command).__name__,
+    }
+    return found | _of_ids(command.correlation_id, command.causation_id)
+
+
+def _of_event(event: Delivered) -> Attributes:
+    record = event.record
+    found: Attributes = {
+        "messaging.system": SYSTEM,
+        "messaging.destination.name": record.topic or record.event_type,
+        "messaging.message.id": record.event_id,
+        "uno.event.type": record.event_type,
+        "uno.position": event.position,
+    }
+    if record.aggregate_id is not None:
+        found |= {"uno.aggregate.type": record.aggregate_type or "", "uno.aggregate.id": record.aggregate_id}
+    return found | _of_ids(record.correlation_id, record.causation_id)
+
+
+def _of_ids(correlation_id: str | None, causation_id: str | None) -> Attributes:
+    found = {"messaging.message.conversation_id": correlation_id, "uno.causation_id": causation_id}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _number(digits: str | None, length: int) -> int:
+    """The number that so many hexadecimal digits are; 0 for any other text."""
+    if digits is None or len(digits) != length:
+        return 0
+    try:
+        return int(digits, 16)
+    except ValueError:
+        return 0
