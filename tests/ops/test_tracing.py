@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
 from opentelemetry.trace import SpanKind, StatusCode, format_trace_id
 
+from tests.bank import BankStore
 from tests.cluster.nodes import all_see, id_of, system_on
 from tests.waiting import until
 from uno_actors import (
@@ -29,6 +30,7 @@ from uno_actors import (
     Observer,
     ProcessManager,
     Supervisor,
+    event_registry,
     handles,
     reacts,
     subscribe,
@@ -37,6 +39,7 @@ from uno_actors.cluster.links.memory import MemoryNetwork
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.ops import tracing
 from uno_actors.ops.tracing import Tracing
+from uno_actors.testing import inspect
 from uno_stores import InMemoryEventStore
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "telemetry.md"
@@ -296,26 +299,37 @@ async def test_trace_that_is_not_sampled_has_no_spans_anywhere() -> None:
 
 
 async def test_group_has_a_span_with_links_to_those_of_its_commands_that_are_sampled(spans: Spans) -> None:
-    async with system_of(spans) as system:
+    store = BankStore()
+    store.event_registry = event_registry
+    async with ActorSystem(store, aggregates=[Purse], handlers=[], observers=[spans.tracing]) as system:
         purses = [system.aggregate(Purse, f"{number}") for number in range(5)]
         for purse in purses:
             await purse.ask(Fill(amount=1))
-        spans.clear()
+        store.gate.clear()
+        before = system.aggregate(Purse, "before").ask(Fill(amount=1))
+        await until(lambda: store.commits_asked == 6)  # those that follow are committed together
         asked = [purse.ask(Fill(amount=1)) for purse in purses]
         not_sampled = trace.NonRecordingSpan(
             trace.SpanContext(trace_id=1, span_id=1, is_remote=True, trace_flags=trace.TraceFlags(0))
         )
         with trace.use_span(not_sampled):
             asked.append(system.aggregate(Purse, "0").ask(Fill(amount=1)))
-        await asyncio.gather(*asked)
-    append = spans.only("append")
-    handled = spans.named("handle Purse.Fill")
+        await until(lambda: len(inspect(system).aggregates) == 6 and all_decided(spans))
+        spans.clear()
+        store.gate.set()
+        await asyncio.gather(before, *asked)
+    append = spans.named("append")[1]
+    handled = spans.named("handle Purse.Fill")[1:]
     assert len(handled) == 5
     assert {link.context.span_id for link in append.links} == {span.context.span_id for span in handled}
     assert (append.attributes["messaging.batch.message_count"], append.attributes["uno.events"]) == (6, 6)
     assert append.attributes["uno.appends"] == 5
     ids = {span.events[0].attributes["uno.append.span_id"] for span in handled}
     assert ids == {trace.format_span_id(append.context.span_id)}
+
+
+def all_decided(spans: Spans) -> bool:
+    return len(spans.named("decide Purse.Fill")) == 5 + 1 + 5
 
 
 # --- outcomes ---
