@@ -120,7 +120,7 @@ def test_info_shows_the_state_of_the_store(path: Path) -> None:
         ["snapshots", "1"],
     ]
     assert "mail            2    4        1" in shown
-    assert "audit             6    0             0" in shown
+    assert "audit           6    0        0" in shown
     facts = json.loads(run(path, "info", "--json"))
     assert facts["events"] == facts["last_position"] == 6
     assert (facts["format"], facts["checkpoints"], facts["dead_letters"]) == (

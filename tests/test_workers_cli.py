@@ -316,6 +316,7 @@ def test_a_restart_that_need_not_be_waited_for_ends_at_once(service: RunningWork
 
 def test_the_nodes_of_workers_can_be_named(service: RunningWorkers) -> None:
     service.start_workers(FILE, "--node-name", "web-7")
+    service.until(lambda: len(service.logs("system started")) == 2)
     assert {line["node"] for line in service.logs("system started")} == {"shop/1@web-7", "shop/2@web-7"}
 
 

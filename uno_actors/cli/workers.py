@@ -229,9 +229,13 @@ class WorkerSupervisor:
                 is_ready = await process.until_ready()
                 if is_ready:
                     self._policy = self._policy.started(place.name, time.monotonic())
+                else:
+                    place.code = await process.wait()
                 if place.replaced is not None and not place.replaced.done() and not process.is_stopping:
                     place.replaced.set_result(is_ready)
                 code = await process.wait()
+            elif place.replaced is not None and not place.replaced.done():
+                place.replaced.set_result(False)
             place.code = code
             was_stopped = process is not None and process.is_stopping
             place.process = process = None
