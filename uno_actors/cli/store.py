@@ -30,6 +30,7 @@ from uno_actors.cli.terminal import (
 )
 from uno_actors.errors import CallerError, InvalidStoreUrl
 from uno_actors.handlers.control import HandlerControl
+from uno_actors.handlers.partitions import whole_name
 from uno_actors.printable import counted, printable
 from uno_actors.store.codec import StreamId
 from uno_actors.store.logs import log_of_position
@@ -76,13 +77,19 @@ async def info(store: EventStore, url: str, as_json: Json = False) -> None:
         if isinstance(value, int):
             shown = size(value) if name in ("size", "map_used", "map_size") else f"{value:,}"
         summary.add_row(name.replace("_", " "), printable(shown))
-    summary.add_row("handlers", f"{len(checkpoints):,}")
+    parts: dict[str, list[str]] = {}
+    for name in sorted({*checkpoints, *letters}):
+        parts.setdefault(whole_name(name), []).append(name)
+    summary.add_row("handlers", f"{len(parts):,}")
     summary.add_row("dead letters", f"{letters.total():,}")
     handlers = new_table({"HANDLER": FOLDED} | dict.fromkeys(("POSITION", "LAG", "LETTERS"), NUMBERS))
-    for name in sorted({*checkpoints, *letters}):
-        position = checkpoints.get(name)
-        lag = None if position is None else ends[log_of_position(position)] - position
-        handlers.add_row(printable(name), *map(number, (position, lag, letters[name])))
+    for name, names in parts.items():
+        lags = {
+            at: ends[log_of_position(at)] - at for each in names if (at := checkpoints.get(each)) is not None
+        }
+        position = max(lags, key=lambda at: lags[at], default=None)  # of the partition that lags most
+        lag = None if position is None else lags[position]
+        handlers.add_row(printable(name), *map(number, (position, lag, sum(letters[each] for each in names))))
     say_tables(summary, *[handlers] * bool(handlers.row_count))
 
 

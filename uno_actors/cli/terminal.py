@@ -10,12 +10,14 @@ import io
 import os
 import stat
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import Progress as Bar
@@ -27,8 +29,16 @@ from uno_actors.store.maintenance import Progress
 
 T = TypeVar("T")
 
+BAR_AFTER = 0.5
+"""Seconds after which the progress of a command is shown."""
+
 WIDEST = 10_000
 """Width of a table in a pipe, so that programs find each row on one line."""
+
+GAP = 2
+"""Cells between two columns."""
+NARROWEST = 12
+"""Cells in which a text that is folded can still be read."""
 
 FOLDED: dict[str, Any] = {"overflow": "fold"}
 """A column of texts that a narrow terminal may fold."""
@@ -122,14 +132,41 @@ def new_table(columns: Mapping[str, Mapping[str, Any]] | None = None) -> Table:
 
 
 def say_tables(*tables: Table) -> None:
-    """Print tables, a blank line between them: folded to the width of a terminal, one line per row in a pipe."""
+    """Print tables, a blank line between them: folded to the width of a terminal, one line per row in a pipe.
+
+    A terminal that is too narrow for a table gets each row as lines of their own, one for each column.
+    """
     console = new_console()
     if not console.is_terminal:
         console.width = WIDEST
     for index, table in enumerate(tables):
         if index:
             console.print()
-        console.print(table)
+        if table.show_header and least_width(table) > console.width:
+            for line in _records(table):
+                console.print(line, soft_wrap=True)
+        else:
+            console.print(table)
+
+
+def least_width(table: Table) -> int:
+    """The width in which a table can be read: texts that may be folded have `NARROWEST` cells, others are whole."""
+    width = GAP * (len(table.columns) - 1)
+    for column in table.columns:
+        whole = max(cell_len(str(text)) for text in (column.header, *column.cells))
+        width += whole if column.no_wrap else min(whole, max(NARROWEST, cell_len(str(column.header))))
+    return width
+
+
+def _records(table: Table) -> Iterator[str]:
+    """The rows of a table, each as a block of lines."""
+    titles = [str(column.header) for column in table.columns]
+    widest = max(map(cell_len, titles))
+    for number, row in enumerate(zip(*(column.cells for column in table.columns), strict=True)):
+        if number:
+            yield ""
+        for title, text in zip(titles, row, strict=True):
+            yield f"{title:{widest}}  {text}"
 
 
 def branches(
@@ -151,11 +188,21 @@ def branches(
 
 @contextmanager
 def bar(what: str, *, shown: bool = True) -> Iterator[Progress]:
-    """A progress bar on the error output if that is a terminal; none in a pipe."""
+    """A progress bar on the error output if that is a terminal; none in a pipe, nor for what is done in a moment."""
     console = Console(stderr=True)
-    with Bar(console=console, transient=True, disable=not (shown and console.is_terminal)) as drawn:
-        task = drawn.add_task(what, total=None)
+    drawn = Bar(console=console, transient=True, disable=not (shown and console.is_terminal))
+    task = drawn.add_task(what, total=None)
+    begin = threading.Timer(BAR_AFTER, drawn.start)
+    begin.daemon = True
+    if not drawn.disable:
+        begin.start()
+    try:
         yield lambda done, total: drawn.update(task, completed=done, total=total)
+    finally:
+        begin.cancel()
+        if begin.is_alive():  # it is starting right now
+            begin.join()
+        drawn.stop()
 
 
 @contextmanager
