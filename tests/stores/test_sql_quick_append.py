@@ -1,21 +1,25 @@
 """PostgreSQL: a group of appends in one statement, and when it is left to several."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
+from tests.machine import patience
 from tests.postgres import postgres
+from tests.waiting import calls_of, until
+from uno_actors import open_store
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import ConcurrencyConflict
 from uno_actors.store.codec import Record, to_record
 from uno_actors.store.records import Append, Appended
 from uno_actors.testing.contract.events import Noted
 from uno_stores.sql import DatabaseEventStore, create_database_event_store
+from uno_stores.sql.kept import KeptConnection, QuickStatement
 from uno_stores.sql.quick_append import append_placed, placed
 
 REGISTRY = EventRegistry([Noted])
@@ -176,3 +180,99 @@ def with_version(version: int) -> Append:
 )
 def test_what_one_statement_cannot_decide_is_left_to_several(requests: list[Append], logs: int) -> None:
     assert placed(requests, logs, LIMIT) is None
+
+
+# --- in a transaction of its own ---------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["", "&logs=4"], ids=["one log", "4 logs"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[DatabaseEventStore]:
+    """A store with an engine of its own."""
+    async with open_store(f"{await postgres().new_url()}{request.param}", REGISTRY) as opened:
+        assert isinstance(opened, DatabaseEventStore)
+        yield opened
+
+
+@contextmanager
+def fails_once(patch: pytest.MonkeyPatch, *, executed: bool) -> Iterator[list[str]]:
+    """Inside the block the connection is lost at the next append, before or after the server has executed it."""
+    whole = QuickStatement.by_driver
+    calls: list[str] = []
+
+    async def by_driver(self: QuickStatement, driver: Any, terms: Mapping[str, Any]) -> Any:
+        calls.append("notify" if "ends" in terms else "append")
+        if calls.count("append") > 1 or calls[-1] == "notify":
+            return await whole(self, driver, terms)
+        if executed:
+            await whole(self, driver, terms)
+        raise ConnectionResetError("the way to the server was cut")
+
+    with patch.context() as patched:
+        patched.setattr(QuickStatement, "by_driver", by_driver)
+        yield calls
+
+
+@pytest.mark.parametrize("executed", [True, False], ids=["executed", "not executed"])
+async def test_the_outcome_of_a_statement_whose_answer_was_lost_is_found(
+    store: DatabaseEventStore, executed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.commit([append(0, ("first", "a"))])
+    with fails_once(monkeypatch, executed=executed) as calls:
+        outcomes = await store.commit(
+            [append(1, ("second", "a"), ("third", "a")), append(3, ("fourth", "a"))]
+        )
+    assert calls.count("append") == 1, "another attempt is made in several statements"
+    assert all(isinstance(outcome, Appended) for outcome in outcomes)
+    found = await store.get_events("a", aggregate_type="Account")
+    assert [event.text for event in found if isinstance(event, Noted)] == [
+        "first",
+        "second",
+        "third",
+        "fourth",
+    ]
+    positions = [at for outcome in outcomes if isinstance(outcome, Appended) for at in outcome.positions]
+    recorded = [each.position async for each in store.read_all()]
+    assert positions == recorded[1:]
+
+
+async def test_a_conflict_is_told_though_the_answer_was_lost(
+    store: DatabaseEventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.commit([append(0, ("first", "a"))])
+    with fails_once(monkeypatch, executed=True):
+        (outcome,) = await store.commit([append(0, ("late", "a"))])
+    assert isinstance(outcome, ConcurrencyConflict)
+    assert outcome.actual == 1
+
+
+async def test_the_connection_is_kept_between_appends_and_given_back_when_idle(
+    store: DatabaseEventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uno_stores.sql.kept.KEPT_FOR", 0.05)
+    taken = calls_of(monkeypatch, KeptConnection, "_take")
+    given_back = calls_of(monkeypatch, KeptConnection, "give_back")
+    for number in range(5):
+        await store.commit([append(number, (f"{number}", "a"))])
+    assert len(taken) == 1
+    await until(lambda: given_back)
+    await store.commit([append(5, ("5", "a"))])
+    assert len(taken) == 2
+
+
+async def test_an_engine_with_one_connection_serves_reads_and_writes_at_once() -> None:
+    """The program chose the size of its pool: no connection of it is kept."""
+    engine = create_async_engine(await postgres().new_url(), pool_size=1, max_overflow=0)
+    async with opened(engine) as store:
+        for number in range(10):
+            await asyncio.wait_for(store.commit([append(number, (f"{number}", "a"))]), patience(5))
+            assert await asyncio.wait_for(store.last_position(), patience(5)) == number + 1
+    await engine.dispose()
+
+
+async def test_an_event_without_a_stream_is_recorded_in_one_statement_too(engine: AsyncEngine) -> None:
+    """It could not be found again by its stream, so its transaction is committed apart."""
+    async with opened(engine) as store:
+        async with statements_of(engine) as statements:
+            await store.append(Noted(text="alone"))
+        assert len(statements) == 1
+        assert await streams_of(store) == {None: [(1, None)]}

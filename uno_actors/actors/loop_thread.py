@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
@@ -41,11 +42,12 @@ class LoopThread:
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Cancel the remaining tasks, stop the loop and wait for its thread.
+        """Cancel the remaining tasks, close asynchronous generators, stop the loop and wait for its thread.
 
-        A task that ignores its cancellation is abandoned after `CANCEL_SECONDS`.
+        A task that ignores its cancellation is abandoned after `CANCEL_SECONDS`, and so is a generator that does not
+        end.
         """
-        self.run(_cancel_others())
+        self.run(_end_others())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
@@ -55,12 +57,15 @@ class LoopThread:
         self.loop.run_forever()
 
 
-async def _cancel_others() -> None:
+async def _end_others() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
     if others:
         await asyncio.wait(others, timeout=CANCEL_SECONDS)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CANCEL_SECONDS):
+            await asyncio.get_running_loop().shutdown_asyncgens()  # as `asyncio.run` does
 
 
 def run_on(

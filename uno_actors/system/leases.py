@@ -208,16 +208,35 @@ class Leases:
             self._look_again = True
             while self._look_again and not self._is_closed:
                 self._look_again = False
+                leased = await self._leased_elsewhere()
                 for subscription in tuple(self._subscriptions):
-                    await self._look_at(subscription)
+                    await self._look_at(subscription, leased)
         finally:
             self._is_looking = False
         self.look_later()
 
-    async def _look_at(self, subscription: Subscription) -> None:
+    async def _leased_elsewhere(self) -> set[str] | None:
+        """The leased ones of those handlers that other nodes are to have: looked up at once, for they may be many.
+
+        ``None`` if they cannot be looked up.
+        """
+        names = [
+            each.name
+            for each in self._subscriptions
+            if each.state == "standby" and not self._is_ours(each.name)
+        ]
+        if not names or not self._is_for_handlers:
+            return set()
+        try:
+            return await self._store.leased_among(names)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as in `_look_at`
+            self._log.error("leases cannot be looked up yet", exc_info=error)
+            return None
+
+    async def _look_at(self, subscription: Subscription, leased: set[str] | None) -> None:
         try:
             if subscription.state == "standby":
-                if await self._may_take(subscription.name):
+                if self._may_take(subscription.name, leased):
                     await self._take_over(subscription)
             elif subscription.state == "handing over" or self.holds(subscription.name):
                 await self._consider_handing_over(subscription)
@@ -225,13 +244,13 @@ class Leases:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
             self._log.error("handler cannot be taken over yet", handler=subscription.name, exc_info=error)
 
-    async def _may_take(self, name: str) -> bool:
+    def _may_take(self, name: str, leased: set[str] | None) -> bool:
         """Whether to take a lease: this node is to have it, or the one that is does not take it."""
         if not self._is_for_handlers:
             return False
         if self._is_ours(name):
             return True
-        if await self._store.is_leased(name):
+        if leased is None or name in leased:
             self._free_since.pop(name, None)
             return False
         now = self._clock.monotonic()

@@ -15,9 +15,12 @@ from collections.abc import Mapping
 
 from uno_actors.tasks import begin
 from uno_stores.sql.connections import Connections
+from uno_stores.sql.kept import KeptConnection, QuickStatement
 from uno_stores.sql.log import NOTIFY
 
-ANNOUNCE_EVERY = 0.005
+_QUICK_NOTIFY = QuickStatement(NOTIFY)
+
+ANNOUNCE_EVERY = 0.02
 """Minimum seconds between two announcements of one store."""
 
 
@@ -29,8 +32,9 @@ class Announcements:
         sent: Number of announcements.
     """
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, kept: KeptConnection) -> None:
         self._connections = connections
+        self._kept = kept
         self.sent = 0
         self.move()
 
@@ -49,11 +53,18 @@ class Announcements:
             name = f"announcements of {connections.url}"
             self.task = begin(asyncio.get_running_loop(), self._announce(), name=name)
 
+    async def _say(self, terms: dict[str, list[int]]) -> None:
+        wire = self._connections.wire
+        if self._kept.is_free and not (wire is not None and wire.is_connected):
+            await self._kept.value(_QUICK_NOTIFY, terms)
+        else:
+            await self._connections.say(NOTIFY, terms)
+
     async def _announce(self) -> None:
         while self._ends:
             ends, self._ends = self._ends, {}
             with contextlib.suppress(Exception):  # listeners ask the database too
-                await self._connections.say(NOTIFY, {"ends": sorted(ends.values())})
+                await self._say({"ends": sorted(ends.values())})
                 self.sent += 1
             if not self._connections.life.closed:
                 await asyncio.sleep(ANNOUNCE_EVERY)

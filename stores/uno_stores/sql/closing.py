@@ -9,6 +9,7 @@ from uno_stores.sql.announcements import Announcements
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.engine import CLOSE_PATIENCE
 from uno_stores.sql.held_leases import HeldLeases
+from uno_stores.sql.kept import KeptConnection
 from uno_stores.sql.nodes import Nodes
 from uno_stores.sql.reader import Reader
 from uno_stores.sql.waiting import within
@@ -29,6 +30,7 @@ class Closing:
         *,
         nodes: Nodes,
         announcements: Announcements,
+        kept: KeptConnection,
     ) -> None:
         self._connections = connections
         self._writer = writer
@@ -37,6 +39,7 @@ class Closing:
         self._leases = leases
         self._nodes = nodes
         self._announcements = announcements
+        self._kept = kept
         self._end: asyncio.Task[None] | None = None
 
     async def wait(self) -> None:
@@ -76,6 +79,7 @@ class Closing:
             await asyncio.wait([announcing], timeout=CLOSE_PATIENCE)
         if self._reader.under_way:
             await asyncio.wait(self._reader.under_way, timeout=CLOSE_PATIENCE)
+        await self._kept.give_back()
 
     def _under_way(self) -> list[asyncio.Task[Any]]:
         tasks = (

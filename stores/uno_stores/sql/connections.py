@@ -1,5 +1,6 @@
 """A store's sessions on its database: how each begins, ends and fails, and when another attempt is made."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -100,6 +101,26 @@ class Connections:
             raise
         finally:
             self._sessions.discard(session)
+
+    def kept_session(self) -> AsyncSession:
+        """A session with PostgreSQL that stays open until it is given to `end`."""
+        session = self._session_factory()
+        self._sessions.add(session)
+        return session
+
+    async def end(self, session: AsyncSession, error: BaseException | None) -> None:
+        """End a `kept_session`, as `session` does. No generator takes part, for it may be the end of the event loop."""
+        try:
+            if error is None:
+                async with asyncio.timeout(self.patience):
+                    await session.close()
+        except BaseException as failed:
+            error = failed
+            raise
+        finally:
+            self._sessions.discard(session)
+            if error is not None:
+                await self._part_with(session, error)
 
     def check_file(self) -> None:
         """Refuse to use a file that no other process can find.

@@ -42,6 +42,7 @@ _BY_STATE = {
     "42P01": Trouble.NO_TABLES,
     "42703": Trouble.NO_TABLES,  # a column of a later version
     "3F000": Trouble.NO_TABLES,  # the schema
+    "23505": Trouble.TAKEN,
     "26000": Trouble.POOLED,  # no such statement
     "42P05": Trouble.POOLED,  # one that is there already
 }
@@ -110,6 +111,8 @@ def reason(error: BaseException) -> str:
 
 PASSING = {Trouble.LOST, Trouble.BUSY, Trouble.TAKEN, Trouble.READ_ONLY}
 """Kinds that another attempt may cure. A duplicate key means that a program records without locking the head."""
+REFUSED = {Trouble.BUSY, Trouble.TAKEN, Trouble.UNFIT, Trouble.READ_ONLY, Trouble.NO_TABLES}
+"""Kinds in which the server has answered, so that the statement has done nothing."""
 OF_ONE = {Trouble.UNFIT, Trouble.OTHER}
 """Kinds that may be the fault of one job in a group."""
 _REMEDIES = {

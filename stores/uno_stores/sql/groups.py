@@ -10,6 +10,7 @@ from uno_actors.errors import UnoError
 from uno_actors.store.records import Append, Appended
 from uno_actors.tasks import settle
 from uno_stores.sql.jobs import Commit, Job
+from uno_stores.sql.quick_append import Placed
 
 
 @dataclass(slots=True)
@@ -26,13 +27,23 @@ class Waiting:
 
 @dataclass(slots=True)
 class Attempt:
-    """How far a transaction got; ``is_first`` if it is not tried again, ``inserted`` if its rows are in the log."""
+    """How far a transaction got.
+
+    Attributes:
+        results: Of the jobs.
+        rows: To be inserted, with their positions.
+        committing: Whether the commit was sent.
+        is_first: Whether this is not another attempt.
+        inserted: Whether the rows are in the log.
+        sent: What was sent in one statement that commits by itself, while its outcome is not known.
+    """
 
     results: list[Any] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     committing: bool = False
     is_first: bool = True
     inserted: bool = False
+    sent: Placed | None = None
 
 
 def requests_of(jobs: Sequence[Job]) -> list[Append]:

@@ -61,6 +61,7 @@ from uno_stores.sql.connections import Connections
 from uno_stores.sql.engine import OwnEngine
 from uno_stores.sql.held_leases import HeldLeases
 from uno_stores.sql.jobs import Commit, DropDeadLetter, DropSnapshots, DropView, SaveProgress, SaveSnapshots
+from uno_stores.sql.kept import KeptConnection
 from uno_stores.sql.life import Life
 from uno_stores.sql.nodes import Nodes
 from uno_stores.sql.notifications import Wire
@@ -151,8 +152,9 @@ class DatabaseEventStore(EventStore):
             lambda: bool(self._commit_listeners),
             self._committed,
         )
-        self._announcements = Announcements(self._connections)
-        self._writer = Writer(self._connections, self._tables, self._grown, max_event_size)
+        self._kept = KeptConnection(self._connections)
+        self._announcements = Announcements(self._connections, self._kept)
+        self._writer = Writer(self._connections, self._tables, self._kept, self._grown, max_event_size)
         self._nodes = Nodes(self._connections, self._tables)
         self._leases = HeldLeases(
             self._connections,
@@ -171,6 +173,7 @@ class DatabaseEventStore(EventStore):
             self._leases,
             nodes=self._nodes,
             announcements=self._announcements,
+            kept=self._kept,
         )
 
     def own(self, engine: OwnEngine, *, create: bool) -> None:
@@ -444,11 +447,13 @@ class DatabaseEventStore(EventStore):
         self._tables.move()
         self._reader.move()
         self._writer.move()
+        self._kept.move()
         self._announcements.move()
         self._watcher.move(had_loop=had_loop)
         self._leases.move()
 
     async def _loop_ended(self) -> None:
+        await self._kept.give_back()
         await self._connections.loop_ended()
 
     @override

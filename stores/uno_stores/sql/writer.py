@@ -1,7 +1,7 @@
 """The writer: one task that writes all waiting jobs in one transaction and finds out what a lost commit recorded."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from uno_actors.store_urls import without_password
 from uno_actors.tasks import begin
 from uno_stores.sql import schema
 from uno_stores.sql.connections import Connections
-from uno_stores.sql.errors import OF_ONE, PASSING, InvalidSession, reason, trouble
+from uno_stores.sql.errors import OF_ONE, PASSING, REFUSED, InvalidSession, Trouble, reason, trouble
 from uno_stores.sql.groups import (
     Attempt,
     Waiting,
@@ -25,9 +25,10 @@ from uno_stores.sql.groups import (
     with_outcomes,
 )
 from uno_stores.sql.jobs import Commit, Job, Work
+from uno_stores.sql.kept import KeptConnection
 from uno_stores.sql.log import NOTIFY, Tail, ends_of, in_transaction, insert_rows, lock_heads, place_all
 from uno_stores.sql.place import Place
-from uno_stores.sql.quick_append import append_placed, placed
+from uno_stores.sql.quick_append import APPEND, append_placed, find_placed, placed
 from uno_stores.sql.tables import Tables
 from uno_stores.sql.waiting import Patience
 
@@ -46,6 +47,7 @@ class Writer:
     Args:
         connections: The store's connections.
         tables: The store's tables.
+        kept: For groups that are recorded in one statement.
         grown: Called after each commit with the new last position of each log that has grown.
         max_event_size: Bytes that the payload of one event may take.
 
@@ -57,12 +59,18 @@ class Writer:
     """
 
     def __init__(
-        self, connections: Connections, tables: Tables, grown: Callable[[Ends], None], max_event_size: int
+        self,
+        connections: Connections,
+        tables: Tables,
+        kept: KeptConnection,
+        grown: Callable[[Ends], None],
+        max_event_size: int,
     ) -> None:
         self._connections = connections
         self._tables = tables
         self._grown = grown
         self._max_event_size = max_event_size
+        self._kept = kept
         self.commits = 0
         self.commit_seconds = 0.0
         self.move()
@@ -124,15 +132,14 @@ class Writer:
                 return [failure_of(job, error) for job in jobs]
             except Exception as error:  # noqa: BLE001 - the writer must survive any failure of one group
                 self._tail = None
-                if attempt.committing and attempt.rows:
-                    recorded = await self._is_recorded(attempt.rows)
-                    if recorded is None:
-                        unknown = OutcomeUnknown(f"store {connections.url}", reason(error))
-                        return [failure_of(job, unknown) for job in jobs]
-                    if recorded:
-                        self._grown(ends_of(attempt.rows))
-                        return attempt.results
                 kind = trouble(error)
+                recorded = await self._is_recorded(jobs, attempt, kind)
+                if recorded is None:
+                    unknown = OutcomeUnknown(f"store {connections.url}", reason(error))
+                    return [failure_of(job, unknown) for job in jobs]
+                if recorded:
+                    self._grown(ends_of(attempt.rows))
+                    return attempt.results
                 if kind in PASSING and await patience.again():
                     continue
                 parts = parts_of(jobs) if kind in OF_ONE else []
@@ -142,7 +149,37 @@ class Writer:
             self._grown(ends_of(attempt.rows))
             return attempt.results
 
+    async def _append_at_once(self, jobs: Sequence[Job], attempt: Attempt) -> bool:
+        """Record all jobs in one statement, if they are such that it can; return whether it has."""
+        connections = self._connections
+        if connections.wire is None or connections.pooled or not attempt.is_first or self._is_contended:
+            return False
+        if not all(isinstance(job, Commit) for job in jobs):
+            return False
+        group = placed(requests_of(jobs), self._tables.logs, self._max_event_size)
+        # By its stream an event is found again if the connection is lost.
+        if group is None or not group.expected:
+            return False
+
+        def sending() -> None:
+            attempt.sent = group  # until it is known what has become of it
+
+        begun = monotonic()
+        last = await self._kept.value(APPEND, group.terms, sending)
+        attempt.sent = None
+        if last is None:
+            attempt.is_first = False  # a stream is at another version: `place_all` decides
+            return False
+        self.commit_seconds += monotonic() - begun
+        self.commits += 1
+        self._tail = None
+        outcomes, attempt.rows = group.up_to(last)
+        attempt.results = with_outcomes(jobs, [None] * len(jobs), outcomes)
+        return True
+
     async def _transact(self, jobs: Sequence[Job], attempt: Attempt) -> None:
+        if await self._append_at_once(jobs, attempt):
+            return
         connections = self._connections
         async with connections.session() as session:
             # Others may hold the head of the log, or the server may not answer.
@@ -190,27 +227,39 @@ class Writer:
         self._is_contended = any(isinstance(outcome, ConcurrencyConflict) for outcome in outcomes)
         return outcomes
 
-    async def _is_recorded(self, rows: Sequence[dict[str, Any]]) -> bool | None:
-        """Whether a commit that failed has recorded ``rows``; ``None`` if it cannot be found out.
+    async def _is_recorded(self, jobs: Sequence[Job], attempt: Attempt, kind: Trouble) -> bool | None:
+        """Whether an attempt that failed has recorded its events; ``None`` if it cannot be found out.
 
         A transaction that is still being committed holds the heads of its logs, so this one, which locks them first,
         sees the outcome.
         """
+        if attempt.committing and attempt.rows:
+            return await self._look([*ends_of(attempt.rows)], lambda of: _are_there(of, attempt.rows))
+        group = attempt.sent
+        if group is None or kind in REFUSED:
+            return False
+
+        async def find(connection: AsyncConnection) -> bool:
+            found = await find_placed(connection, group)
+            if found is not None:
+                outcomes, attempt.rows = found
+                attempt.results = with_outcomes(jobs, [None] * len(jobs), outcomes)
+            return found is not None
+
+        return await self._look([group.log], find)
+
+    async def _look(
+        self, logs: Sequence[int], find: Callable[[AsyncConnection], Awaitable[bool]]
+    ) -> bool | None:
+        """What ``find`` returns in a transaction that has locked the heads of these logs; ``None`` if it cannot be."""
         connections = self._connections
-        wanted = {row["position"]: row["event_id"] for row in rows}
-        firsts, lasts = ends_of(reversed(rows)), ends_of(rows)
-        position = schema.log.c.position
-        places = or_(*(position.between(first, lasts[number]) for number, first in firsts.items()))
-        statement = select(position, schema.log.c.event_id).where(places)
         patience = Patience(connections.patience)
         while True:
             try:
-                async with connections.session() as session:
-                    async with connections.within(connections.patience):
-                        connection = await connections.connection(session)
-                        await lock_heads(connection, lasts, self._tables.logs)
-                        found = (await connection.execute(statement)).all()
-                    return {row.position: row.event_id for row in found} == wanted
+                async with connections.session() as session, connections.within(connections.patience):
+                    connection = await connections.connection(session)
+                    await lock_heads(connection, logs, self._tables.logs)
+                    return await find(connection)
             except Exception as error:  # noqa: BLE001 - any error leaves the outcome unknown
                 if trouble(error) not in PASSING or not await patience.again():
                     return None
@@ -270,3 +319,13 @@ class Writer:
                 "its connection commits each statement by itself; use an engine and sessions without"
                 ' isolation_level="AUTOCOMMIT"',
             )
+
+
+async def _are_there(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether the log has these rows, each at its position."""
+    wanted = {row["position"]: row["event_id"] for row in rows}
+    firsts, lasts = ends_of(reversed(rows)), ends_of(rows)
+    position = schema.log.c.position
+    places = or_(*(position.between(first, lasts[number]) for number, first in firsts.items()))
+    found = (await connection.execute(select(position, schema.log.c.event_id).where(places))).all()
+    return {row.position: row.event_id for row in found} == wanted

@@ -1,0 +1,139 @@
+"""The connection that a store keeps for single statements while it writes, each of which commits by itself.
+
+To take a connection from the pool, begin, commit and give it back costs more than a small append. So the connection
+stays with the writer from one statement to the next, and goes back to the pool when it was not used for `KEPT_FOR`
+seconds.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import TextClause
+from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from uno_actors.tasks import begin
+from uno_stores.sql.connections import Connections
+from uno_stores.sql.engine import CLOSE_PATIENCE, driver_of
+
+KEPT_FOR = 1.0
+"""Seconds without a statement after which the connection is given back."""
+
+
+def _ignore() -> None: ...
+
+
+class QuickStatement:
+    """A statement for PostgreSQL that returns one value, as SQLAlchemy executes it and as asyncpg does.
+
+    asyncpg itself takes a third of the time that SQLAlchemy takes with the values and the result.
+    """
+
+    def __init__(self, statement: TextClause) -> None:
+        self.statement = statement
+        compiled: Any = statement.compile(dialect=asyncpg.dialect())  # type: ignore[no-untyped-call]
+        self._text: str = compiled.string
+        self._names: list[str] = compiled.positiontup
+
+    async def by_driver(self, driver: Any, terms: Mapping[str, Any]) -> Any:
+        """The value; ``None`` if there is no row."""
+        return await driver.fetchval(self._text, *[terms[name] for name in self._names])
+
+
+class KeptConnection:
+    """One connection, for one statement at a time.
+
+    An engine of the program may have a pool of any size, even of one connection, so there none is kept.
+
+    Args:
+        connections: The store's connections.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self.move()
+
+    def move(self) -> None:
+        """Start over on another event loop."""
+        self._turn = asyncio.Lock()
+        self._session: AsyncSession | None = None
+        self._connection: AsyncConnection | None = None
+        self._used_at = 0.0
+        self._giving_back: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether there is a connection that executes nothing now."""
+        return self._connection is not None and not self._turn.locked()
+
+    async def value(
+        self, statement: QuickStatement, terms: Mapping[str, Any], sending: Callable[[], None] = _ignore
+    ) -> Any:
+        """The value that ``statement`` returns; ``None`` if there is no row. An error ends the connection.
+
+        Args:
+            statement: It is a transaction of its own.
+            terms: Its parameters.
+            sending: Called right before it is sent: if an error follows, it may have been executed.
+        """
+        async with self._turn:
+            try:
+                async with self._connections.within(self._connections.patience):
+                    connection = self._connection or await self._take()
+                    sending()
+                    found = await self._execute(connection, statement, terms)
+            except BaseException as error:
+                await self._end(error)
+                raise
+            if self._connections.own_engine is None:
+                await self._end()
+            else:
+                self._keep()
+            return found
+
+    async def _execute(
+        self, connection: AsyncConnection, statement: QuickStatement, terms: Mapping[str, Any]
+    ) -> Any:
+        if self._connections.own_engine is not None and hasattr(driver := driver_of(connection), "fetchval"):
+            return await statement.by_driver(driver, terms)
+        # The program may observe what its engine executes, and its driver may be another.
+        return (await connection.execute(statement.statement, terms)).scalar()
+
+    async def _take(self) -> AsyncConnection:
+        connections = self._connections
+        self._session = session = connections.kept_session()
+        self._connection = await connections.connection(session, isolation_level="AUTOCOMMIT")
+        return self._connection
+
+    def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._used_at = loop.time()
+        if self._giving_back is None:
+            self._giving_back = loop.call_later(KEPT_FOR, self._consider)
+
+    def _consider(self) -> None:
+        """Give the connection back if it was not used for long enough, else look again when that may be."""
+        loop = asyncio.get_running_loop()
+        self._giving_back = None
+        left = self._used_at + KEPT_FOR - loop.time()
+        if left > 0:
+            self._giving_back = loop.call_later(left, self._consider)
+        else:
+            self._task = begin(loop, self.give_back(), name=f"idle connection of {self._connections.url}")
+
+    async def give_back(self) -> None:
+        """Return the connection to the pool, once it is free; it may take `CLOSE_PATIENCE`."""
+        if self._giving_back is not None:
+            self._giving_back.cancel()
+            self._giving_back = None
+        with contextlib.suppress(Exception):  # it is gone then, and the next statement takes another
+            async with asyncio.timeout(CLOSE_PATIENCE), self._turn:
+                await self._end()
+
+    async def _end(self, error: BaseException | None = None) -> None:
+        session, self._session, self._connection = self._session, None, None
+        if session is not None:
+            await self._connections.end(session, error)
