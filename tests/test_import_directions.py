@@ -27,7 +27,7 @@ DIRECTIONS: tuple[tuple[str, ...], ...] = (
     ("ops",),
     ("fastapi",),
     ("cli", "testing"),
-    ("__main__",),
+    ("__main__", "django"),  # whose command is that of cli
 )
 
 SHARED_BY_STORES = {

@@ -1,6 +1,9 @@
 """The system: started, used from coroutines and threads, and stopped."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +106,44 @@ def test_a_synchronous_program_uses_it_with_get() -> None:
     assert store.records[-1].aggregate_version == 2, "what was told is handled before the end"
     assert name not in {thread.name for thread in threading.enumerate()}
     assert store.closed == 0, "who gives a store closes it"
+
+
+def test_a_synchronous_program_without_a_block_starts_and_stops_it() -> None:
+    system = ActorSystem("memory:", handlers=[])
+    assert system.start_sync() is system
+    with pytest.raises(SystemNotRunning, match="running and cannot be started again"):
+        system.start_sync()
+    assert system.run(system.settled()) is None  # it still has its loop
+    system.stop_sync()
+    system.stop_sync()
+    assert repr(system) == "<ActorSystem system (stopped)>"
+
+
+def test_a_system_that_was_never_started_has_nothing_to_stop() -> None:
+    ActorSystem("memory:", handlers=[]).stop_sync()
+
+
+def test_a_forked_process_does_not_stop_the_system_of_its_parent() -> None:
+    with ActorSystem("memory:", handlers=[]) as system:
+        child = os.fork()
+        if child == 0:
+            system.stop_sync()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert system.run(system.settled()) is None
+
+
+def test_a_program_that_stops_its_system_when_the_interpreter_ends_closes_the_store(tmp_path: Path) -> None:
+    """Threads take no more work then."""
+    program = (
+        "import atexit, concurrent.futures, sys\nfrom uno_actors import ActorSystem\n"
+        "system = ActorSystem(sys.argv[1], handlers=[]).start_sync()\natexit.register(system.stop_sync)\n"
+        "atexit.register(print, 'ends')\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, f"lmdb:{tmp_path}/store"], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "ends\n", "")
 
 
 def test_a_synchronous_program_gets_the_error_of_a_start_that_fails() -> None:

@@ -16,6 +16,7 @@ list, and its docstring says in which order to read it:
 - ``ops``: what operators see of a running system: health, metrics and the like.
 - ``fastapi``: a web service over a system.
 - ``cli`` and ``testing``: what people run, and what their tests import.
+- ``django``: the system of each process of a Django project.
 
 Importing the package alone loads none of these, so that the half without events can be used without the other.
 """

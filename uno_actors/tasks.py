@@ -9,6 +9,7 @@ first step later, on the loop, and takes it even if it was cancelled before.
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from uno_actors.errors import as_error
@@ -54,6 +55,20 @@ async def end_of(task: "asyncio.Task[T]", who: str) -> T:
         return task.result()
     except asyncio.CancelledError as error:
         raise as_error(error, who) from error
+
+
+async def on_another_thread(call: Callable[[], T]) -> T:
+    """``call()`` on a thread of the loop's pool.
+
+    While the interpreter ends, when programs stop their systems too, threads take no more work: then it runs here.
+    """
+    try:
+        running = asyncio.get_running_loop().run_in_executor(
+            None, partial(contextvars.copy_context().run, call)
+        )
+    except RuntimeError:
+        return call()
+    return await running
 
 
 def settle(future: "asyncio.Future[Any]", outcome: Any) -> None:

@@ -61,17 +61,19 @@ def in_time(seconds: float = SHORT) -> Iterator[None]:
     assert time.monotonic() - began < patience(seconds)
 
 
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+
 @pytest.mark.parametrize(
-    ("options", "environment"),
+    ("options", "environment", "number"),
     [
-        ([], {}),
-        ([], {"MIDDLEWARE": "1"}),
-        (["--workers", "2"], {}),
-        (["--http", "h11", "--loop", "asyncio"], {}),
+        ([], {}, TERM),
+        ([], {"MIDDLEWARE": "1"}, INT),
+        (["--workers", "2"], {}, TERM),
+        (["--http", "h11", "--loop", "asyncio"], {}, INT),
     ],
     ids=["one process", "behind middleware", "workers", "h11"],
 )
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_uvicorn_stops_in_time_with_a_client_of_a_stream(
     tmp_path: Path, options: list[str], environment: dict[str, str], number: signal.Signals
 ) -> None:
@@ -164,7 +166,7 @@ def test_a_service_that_cannot_start_ends_with_uvicorns_code(tmp_path: Path) -> 
 # --- gunicorn ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [[], ["--preload"], ["--workers", "2"]], ids=["one", "preload", "two"])
+@pytest.mark.parametrize("options", [[], ["--preload", "--workers", "2"]], ids=["one", "two with preload"])
 def test_gunicorn_stops_in_time_with_a_client_of_a_stream(tmp_path: Path, options: list[str]) -> None:
     words = gunicorn(tmp_path, "tests.web.served:app", *WORKER, *options)
     with started(words, tmp_path, STORE="lmdb:store") as server:
@@ -178,9 +180,8 @@ def test_gunicorn_stops_in_time_with_a_client_of_a_stream(tmp_path: Path, option
         assert "Traceback" not in server.text
 
 
-@pytest.mark.parametrize("options", [[], ["--preload"]], ids=["plain", "preload"])
-def test_gunicorn_reloads_without_a_lost_command(tmp_path: Path, options: list[str]) -> None:
-    words = gunicorn(tmp_path, "tests.web.served:app", *WORKER, *options)
+def test_gunicorn_reloads_without_a_lost_command(tmp_path: Path) -> None:
+    words = gunicorn(tmp_path, "tests.web.served:app", *WORKER, "--preload")
     with started(words, tmp_path, STORE="lmdb:store") as server:
         first = server.process_that_answers()
         listener = Listener(server)

@@ -25,9 +25,10 @@ except ImportError as missing:
 
 from uno_actors.fastapi.dependencies import IdempotencyKey, System, aggregate, command
 from uno_actors.fastapi.event_stream import EventStream, events
-from uno_actors.fastapi.hosting import GAVE_UP, lifespan, running_system
+from uno_actors.fastapi.hosting import lifespan, running_system
 from uno_actors.fastapi.probes import add_probes
 from uno_actors.fastapi.problem_details import add_problem_details
+from uno_actors.giving_up import GAVE_UP
 
 __all__ = [
     "GAVE_UP",

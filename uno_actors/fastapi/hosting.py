@@ -10,20 +10,11 @@ from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 
 from uno_actors.errors import NoSystem, SupervisorGaveUp
-from uno_actors.fastapi.servers import Server, end_process_with
+from uno_actors.fastapi.servers import Server
+from uno_actors.giving_up import GAVE_UP, end_process_with
 from uno_actors.logs import get_logger
 from uno_actors.system.system import ActorSystem
 from uno_actors.tasks import begin
-
-GAVE_UP = 70
-"""Exit code of a service whose supervisors gave up: EX_SOFTWARE of sysexits.h.
-
-It is not 3, the code of ``uno-actors run``: uvicorn and gunicorn take 3 from a worker for a program that cannot start,
-and end all others with it.
-"""
-
-GRACE = 10.0
-"""Seconds for requests in progress, after the system has given up and stopped; then the process ends regardless."""
 
 KEY = "uno_actors"
 """Name of the `Hosted` in the state of the application."""
@@ -60,7 +51,7 @@ class Hosted:
                 )
                 return
             log.critical("supervisors gave up; the server stops", error=str(error), exit_code=self._exit_code)
-            end_process_with(self._exit_code, GRACE)
+            end_process_with(self._exit_code)
             self.stopping.set()
             self._server.stop()
 

@@ -9,11 +9,7 @@ are noticed.
 """
 
 import asyncio
-import atexit
-import logging
-import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -90,23 +86,3 @@ class Server:
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._on_stop)
         self._replaced[number](number, frame)
-
-
-def end_process_with(code: int, within: float) -> None:
-    """Let this process end with an exit code: when it ends by itself, and at the latest after ``within`` seconds.
-
-    A server returns normally after it was stopped, and the process would end with 0, which means to a service manager
-    that all is well.
-    """
-    atexit.register(_end_now, code)
-    limit = threading.Timer(within, _end_now, (code,))
-    limit.daemon = True
-    limit.start()
-
-
-def _end_now(code: int) -> None:
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)

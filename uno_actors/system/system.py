@@ -669,23 +669,49 @@ class ActorSystem:
         if self.failure is not None and error is None:
             raise self.failure
 
-    def __enter__(self) -> Self:
-        self._thread = LoopThread(f"uno-{self.name}")
+    def start_sync(self) -> Self:
+        """Start the system on an event loop in its own thread, in a synchronous program. ``with`` calls this for you.
+
+        It is for programs that have no block to run in, such as the worker process of a web server. Stop it with
+        `stop_sync` before the program's main thread ends. An ``atexit`` function is late: no thread may start then,
+        and so no plain handler may run.
+
+        Returns:
+            The system.
+
+        Raises:
+            InvalidStoreUrl, StoreUnavailable, StoreFormatError, SystemNotRunning, Exception: As for `start`.
+        """
+        before, self._thread = self._thread, LoopThread(f"uno-{self.name}")
         try:
             self._thread.run(self.start())
         except BaseException:
             self._thread.close()
+            self._thread = before
             raise
         return self
+
+    def stop_sync(self, timeout: float | None = None) -> None:
+        """Stop a system that `start_sync` has started, as `stop` does, and end its thread. Idempotent.
+
+        In a forked process it does nothing: the system is that of the parent.
+
+        Args:
+            timeout: As for `stop`.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            try:
+                self._thread.run(self.stop(timeout))
+            finally:
+                self._thread.close()
+
+    def __enter__(self) -> Self:
+        return self.start_sync()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._thread is not None:
-            try:
-                self._thread.run(self.stop())
-            finally:
-                self._thread.close()
+        self.stop_sync()
         if self.failure is not None and error is None:
             raise self.failure
 

@@ -69,6 +69,7 @@ from uno_actors.store.maintenance import Fault, Progress, StoreInfo, StoreUsage,
 from uno_actors.store.membership import Membership
 from uno_actors.store.port import EventStore, Lease
 from uno_actors.store.records import PAGE, Append, DeadLetter, Heading, Snapshot, StoredRecord, ViewChange
+from uno_actors.tasks import on_another_thread
 from uno_stores.file_leases import LEASE_TIME
 from uno_stores.file_nodes import FileMembership
 from uno_stores.guards import guard_forks
@@ -287,7 +288,7 @@ class LmdbEventStore(EventStore):
             self._leases.stop()
             self._writer.stop()
         # A second caller waits too: after close returns, the directory may be opened again.
-        await asyncio.to_thread(self._let_go)
+        await on_another_thread(self._let_go)
 
     def _let_go(self) -> None:
         self._writer.thread.join()
