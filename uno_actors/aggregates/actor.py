@@ -211,7 +211,7 @@ class AggregateActor:
         envelope.started = True
         result: Any
         try:
-            if envelope.context is None:
+            if envelope.context is None and self._directory.observed is None:
                 result = instance.handle(envelope.command)
             else:
                 result = observed.decide(self._directory.observed, self.stream, envelope, instance)
@@ -296,7 +296,8 @@ class AggregateActor:
             expected = (records[0].aggregate_version or 1) - 1
             if self.instance is not None:
                 self._snapshot = self._directory.snapshots.take_if_due(self.instance, expected)
-            if self._directory.observed is not None:
+            observation = self._directory.observed
+            if observation is not None and observation.in_contexts:
                 self._directory.journal.observe_contexts(envelope.context for envelope, _ in self._in_flight)
             self._directory.journal.append(Append(tuple(records), expected), self._recorded)
         else:

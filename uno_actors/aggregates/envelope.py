@@ -122,6 +122,8 @@ class CommandEnvelope:
         sent: When it was sent from here, and 0 if it was not or its sender has an answer; only if it is observed.
         arrived: When it came to the mailbox; only if it is observed.
         queued: When it was last put into the mailbox; only if it is observed.
+        waited: Seconds in the mailbox until it was taken last; only if it is observed.
+        deciding: Seconds that its method took, if it was called; only if it is observed.
     """
 
     __slots__ = (
@@ -132,6 +134,7 @@ class CommandEnvelope:
         "conflict",
         "conflicts",
         "context",
+        "deciding",
         "earlier",
         "first_conflict",
         "future",
@@ -144,6 +147,7 @@ class CommandEnvelope:
         "store",
         "timer",
         "unrelated",
+        "waited",
         "withdrawn",
     )
 
@@ -156,6 +160,8 @@ class CommandEnvelope:
     sent: float
     arrived: float
     queued: float
+    waited: float
+    deciding: float | None
 
     def __init__(
         self,

@@ -44,19 +44,23 @@ def serve(
 def arrive(observed: Observation, stream: StreamId, envelope: CommandEnvelope) -> None:
     """The command has come to the mailbox of its aggregate."""
     envelope.arrived = envelope.queued = monotonic()
-    asked = envelope.future is not None
-    _context(envelope).run(observed.command_arrived, stream, envelope.command, asked)
+    envelope.deciding = None
+    if observed.in_contexts:
+        asked = envelope.future is not None
+        _context(envelope).run(observed.command_arrived, stream, envelope.command, asked)
 
 
 def take(observed: Observation, stream: StreamId, envelope: CommandEnvelope) -> None:
     """The command was taken from the mailbox, and is answered with an earlier result."""
-    waited = monotonic() - envelope.queued
-    _context(envelope).run(observed.command_taken, stream, envelope.command, waited)
+    envelope.waited = waited = monotonic() - envelope.queued
+    if observed.in_contexts:
+        _context(envelope).run(observed.command_taken, stream, envelope.command, waited)
 
 
 def queue_again(envelope: CommandEnvelope) -> None:
     """The command is put back into the mailbox."""
     envelope.queued = monotonic()
+    envelope.deciding = None
 
 
 class Load:
@@ -93,22 +97,34 @@ def decide(
     """The result of the aggregate's method, called in the context of the command; also if there are no observers."""
     if observed is None:
         return _context(envelope).run(instance.handle, envelope.command)
+    if not observed.in_contexts:
+        context, began = envelope.context, monotonic()
+        envelope.waited = began - envelope.queued
+        try:
+            if context is None:
+                return instance.handle(envelope.command)
+            return context.run(instance.handle, envelope.command)
+        finally:
+            envelope.deciding = monotonic() - began
     return _context(envelope).run(_decide, observed, stream, envelope, instance)
 
 
 def _decide(
     observed: Observation, stream: StreamId, envelope: CommandEnvelope, instance: AggregateRoot
 ) -> Any:
-    command, began = envelope.command, monotonic()
-    observed.command_taken(stream, command, began - envelope.queued)
+    command = envelope.command
+    envelope.waited = waited = monotonic() - envelope.queued
+    observed.command_taken(stream, command, waited)
     observed.command_deciding(stream, command)
     began = monotonic()
     try:
         result = instance.handle(command)
     except BaseException as error:
-        observed.command_decided(stream, command, monotonic() - began, _registered(instance), error)
+        envelope.deciding = seconds = monotonic() - began
+        observed.command_decided(stream, command, seconds, _registered(instance), error)
         raise
-    observed.command_decided(stream, command, monotonic() - began, _registered(instance), None)
+    envelope.deciding = seconds = monotonic() - began
+    observed.command_decided(stream, command, seconds, _registered(instance), None)
     return result
 
 
@@ -120,9 +136,12 @@ def answer(observed: Observation, stream: StreamId, envelope: CommandEnvelope, r
     """The command has ended on the node of its aggregate."""
     error = result.error if isinstance(result, Failed) else None
     seconds = monotonic() - envelope.arrived
-    _context(envelope).run(observed.command_answered, stream, envelope.command, seconds, error)
-    if envelope.sent:
-        end(observed, stream, envelope, error)
+    waited = envelope.waited if envelope.started else seconds
+    observed.command_measured(stream, envelope.command, waited, envelope.deciding, seconds, error)
+    if observed.in_contexts:
+        _context(envelope).run(observed.command_answered, stream, envelope.command, seconds, error)
+        if envelope.sent:
+            end(observed, stream, envelope, error)
 
 
 def time_out(
@@ -131,7 +150,7 @@ def time_out(
     """The sender's time is over. A command that has ``started`` ends later on the node of its aggregate."""
     if not started:
         answer(observed, stream, envelope, Failed(error))
-    elif envelope.sent:
+    elif observed.in_contexts and envelope.sent:
         end(observed, stream, envelope, error)
 
 

@@ -306,7 +306,7 @@ class EventBus:
             return
         event = with_cause(event)
         observed = self._observed
-        if observed is not None:
+        if observed is not None and observed.in_contexts:
             event = correlated(event, observed)
             copied_context().run(observed.bus_published, self.name, event, sum(map(len, tiers)))
         # Of several handlers each receives a copy, unless nothing in the event can change.
@@ -390,7 +390,7 @@ class EventBus:
             mine = unshared(event) if copied else event
             given = mine if subscription.spec.batch is None else [mine]
             arguments = (given,) if context is None else (given, context)
-            if self._observed is not None:
+            if self._observed is not None and self._observed.in_contexts:
                 name = subscription.spec.name
                 await run_in(copy_context(), self._observe(self._observed, name, handler, event, arguments))
             elif handler.is_async:

@@ -61,7 +61,7 @@ class EventPublisher:
             StoreFull, StoreUnavailable, OutcomeUnknown: The store failed; see each class.
         """
         caused = [with_cause(event) for event in events]
-        if self._observed is not None:
+        if self._observed is not None and self._observed.in_contexts:
             recorded = await self._observe(self._observed, caused)
         else:
             context = context_of_sender()

@@ -208,8 +208,9 @@ class Node:
         envelope = CommandEnvelope(command, reply)
         if request.since is not None:
             envelope.look_back(request.since)
-        if self._aggregates.observed is not None:
-            observing.serve(self._aggregates.observed, stream, envelope, request.sender, request.trace)
+        observed = self._aggregates.observed
+        if observed is not None and observed.in_contexts:
+            observing.serve(observed, stream, envelope, request.sender, request.trace)
         self._aggregates.deliver(stream, envelope, max(0.0, request.seconds))
 
     # --- leaving ---

@@ -181,7 +181,7 @@ class Outgoing:
         peer = self.peers[owner.name]
         peer.sent += 1
         trace: dict[str, str] | None = None
-        if self._observed is not None:
+        if self._observed is not None and self._observed.in_contexts:
             trace = observing.hop(self._observed, hop.stream, hop.envelope, owner.name)
         body = command_request(
             hop.stream,
@@ -264,10 +264,13 @@ class Outgoing:
     def _observe_return(
         self, hop: Hop, owner: Member, seconds: float, error: BaseException | str | None
     ) -> None:
-        if self._observed is not None:
-            observing.hop_back(
-                self._observed, hop.stream, hop.envelope, owner.name, seconds=seconds, error=error
-            )
+        observed = self._observed
+        if observed is not None:
+            if observed.in_contexts:
+                observing.hop_back(
+                    observed, hop.stream, hop.envelope, owner.name, seconds=seconds, error=error
+                )
+            observed.hop_measured(owner.name, seconds, error)
 
     def _of_node(self, error: Exception, hop: Hop, owner: Member) -> Exception:
         """``error`` with the node that it comes from, where that matters to the caller."""
@@ -334,7 +337,7 @@ class Outgoing:
         self._end(hop.stream, hop.envelope, result)
 
     def _end(self, stream: StreamId, envelope: CommandEnvelope, result: Any) -> None:
-        if self._observed is not None:
+        if self._observed is not None and self._observed.in_contexts:
             error = result.error if isinstance(result, Failed) else None
             observing.end(self._observed, stream, envelope, error)
         if envelope.future is None:

@@ -115,9 +115,12 @@ class HandlerCalls:
         # Wait for a call on a thread, because it must not run twice, unless the actor was abandoned.
         return await self._dispatcher.on_worker(self.run_plain, batch, size, stays=self._stays)
 
-    async def run_async(self, batch: Sequence[Delivery]) -> Called:
+    async def run_async(self, batch: Sequence[Delivery], *, is_measured: bool = False) -> Called:
         """Call a coroutine function once, without a time limit."""
-        if batch[-1].context is not None or self._observed is not None:
+        observed = self._observed
+        if observed is not None and not is_measured:
+            return await self._measure(observed, batch)
+        if batch[-1].context is not None or (observed is not None and observed.in_contexts):
             return await run_in(self._context_of(batch[-1]), self._in_context(batch))
         try:
             given, last = self._given(batch), batch[-1]
@@ -129,6 +132,12 @@ class HandlerCalls:
         except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
             return 0, error
         return len(batch), None
+
+    async def _measure(self, observed: Observation, batch: Sequence[Delivery]) -> Called:
+        began = time.monotonic()
+        called = await self.run_async(batch, is_measured=True)
+        observed.handler_measured(self._subscription.name, len(batch), time.monotonic() - began, called[1])
+        return called
 
     def run_plain(self, batch: Sequence[Delivery], size: int) -> Called:
         """Handle events on a worker thread for `BATCH_SECONDS`, ``size`` events per call."""
@@ -145,14 +154,25 @@ class HandlerCalls:
             if count and (time.monotonic() > deadline or not self._subscription.leased):
                 return count, None
             part = batch[count : count + size]
-            try:
-                if part[-1].context is None and self._observed is None:
-                    self._call_plain(part)
-                else:
-                    self._context_of(part[-1]).run(self._call_plain_in_context, part)
-            except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
+            error = self._run_part(part)
+            if error is not None:
                 return count, error
         return len(batch), None
+
+    def _run_part(self, part: Sequence[Delivery]) -> BaseException | None:
+        """The error of one call on this worker thread."""
+        observed = self._observed
+        began, failed = time.monotonic(), None
+        try:
+            if part[-1].context is None and (observed is None or not observed.in_contexts):
+                self._call_plain(part)
+            else:
+                self._context_of(part[-1]).run(self._call_plain_in_context, part)
+        except BaseException as error:  # noqa: BLE001 - SystemExit too is the handler's failure
+            failed = error
+        if observed is not None:
+            observed.handler_measured(self._subscription.name, len(part), time.monotonic() - began, failed)
+        return failed
 
     def _call_plain(self, batch: Sequence[Delivery]) -> None:
         given, last = self._given(batch), batch[-1]

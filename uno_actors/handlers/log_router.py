@@ -102,7 +102,7 @@ class LogRouter:
             delivery.tiers = self._match(delivery)
             if self._contexts:
                 delivery.context = self._contexts.take(delivery.record.event_id)
-            if self._observed is not None:
+            if self._observed is not None and self._observed.in_contexts:
                 self._observe(self._observed, delivery)
             self.position = stored.position
             self.under_way += 1

@@ -276,7 +276,7 @@ class _Feed(EventHandler[DomainEvent]):
         has_sent = False
         while waiting:
             to, message = waiting.popleft()
-            if observed is None:
+            if observed is None or not observed.in_contexts:
                 sent, refused = await self._step(process, to, message, context.system)
             else:
                 sent, refused = await self._observe(observed, process, to, message, context.system)

@@ -9,6 +9,7 @@ is not observed pays nothing. The extras in brackets bring these libraries. Read
   finds what it shows, `uno_actors.ops.api` has one module for each subject, `uno_actors.ops.access` decides who may
   read and change, and the folder ``page`` has the files that a browser loads.
 - `uno_actors.ops.serving`: the page at a private socket, and at a port with a token.
+- `uno_actors.ops.metrics`: what is measured, and how it is exported (``metrics``, ``otel``).
 - `uno_actors.ops.endpoints`: ``/livez``, ``/readyz`` and ``/metrics`` for an ASGI application (``page``, ``metrics``).
 
 The names below can be imported from here. A public function must not have the name of a module of this package, which
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from uno_actors.ops.endpoints import operating_routes as operating_routes
     from uno_actors.ops.health import Health as Health
     from uno_actors.ops.health import MaxLag as MaxLag
+    from uno_actors.ops.metrics.exporter import Metrics as Metrics
     from uno_actors.ops.serving import serve_page as serve_page
     from uno_actors.ops.tracing import Tracing as Tracing
 else:
@@ -32,6 +34,7 @@ else:
         "MaxLag": "health",
         "Tracing": "tracing",
         "app": "application",
+        "Metrics": "metrics.exporter",
         "endpoints_app": "endpoints",
         "operating_routes": "endpoints",
         "serve_page": "serving",

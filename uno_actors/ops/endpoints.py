@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from uno_actors.errors import MissingExtra
 from uno_actors.ops.health import Health, HealthReport
+from uno_actors.ops.metrics.exporter import Metrics
 from uno_actors.system.system import ActorSystem
 
 if TYPE_CHECKING:
@@ -21,21 +22,22 @@ HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 """No proxy may answer a probe, and no browser may take what is shown for a page."""
 
 
-def operating_routes(health: Health | ActorSystem) -> "list[Route]":
+def operating_routes(health: Health | ActorSystem, metrics: Metrics | None = None) -> "list[Route]":
     """Routes to add to an application: ``Starlette(routes=operating_routes(system))``, or of FastAPI the same.
 
     Args:
         health: What ``/livez`` and ``/readyz`` check; of a system alone, without watched handlers.
+        metrics: What ``/metrics`` shows; without it there is no such route.
 
     Returns:
         ``/livez`` answers 503 if only a restart of the process helps, ``/readyz`` if the system cannot serve traffic
-        now; both otherwise 200.
+        now; both otherwise 200. ``/metrics`` is for Prometheus.
 
     Raises:
-        MissingExtra: Starlette is not installed.
+        MissingExtra: Starlette or prometheus-client is not installed.
     """
     try:
-        from starlette.responses import JSONResponse  # noqa: PLC0415 - of an extra
+        from starlette.responses import JSONResponse, Response  # noqa: PLC0415 - of an extra
         from starlette.routing import Route  # noqa: PLC0415
     except ImportError as missing:
         raise MissingExtra("/livez and /readyz", "page", missing) from missing
@@ -51,23 +53,33 @@ def operating_routes(health: Health | ActorSystem) -> "list[Route]":
         shown = {"ready": report.ready, "live": report.live, "reasons": reasons_of(report)}
         return JSONResponse(shown, 200 if report.ready else 503, HEADERS)
 
+    async def prometheus(request: "Request") -> "Response":
+        assert metrics is not None
+        await metrics.read()
+        body, media_type = metrics.exposition(request.headers.get("accept", ""))
+        return Response(body, headers=HEADERS, media_type=media_type)
+
     endpoints: dict[str, Callable[[Request], Coroutine[Any, Any, Response]]] = {
         "/livez": livez,
         "/readyz": readyz,
     }
+    if metrics is not None:
+        metrics.exposition("")  # finds a missing extra now and not at the first request
+        endpoints["/metrics"] = prometheus
     return [Route(path, endpoint, name=path[1:]) for path, endpoint in endpoints.items()]
 
 
-def endpoints_app(health: Health | ActorSystem) -> "Starlette":
+def endpoints_app(health: Health | ActorSystem, metrics: Metrics | None = None) -> "Starlette":
     """An ASGI application with these routes alone: to be mounted, or served by itself on a port of the operators.
 
     Args:
         health: As for `operating_routes`.
+        metrics: As for `operating_routes`.
 
     Raises:
-        MissingExtra: Starlette is not installed.
+        MissingExtra: As `operating_routes`.
     """
-    routes = operating_routes(health)
+    routes = operating_routes(health, metrics)
     from starlette.applications import Starlette  # noqa: PLC0415 - of an extra
 
     return Starlette(routes=routes)

@@ -6,25 +6,22 @@ it is ready again.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from uno_actors.actors.loop_thread import on_other_loop
-from uno_actors.errors import InvalidNumber, SystemNotRunning, describe
+from uno_actors.errors import InvalidNumber, SystemNotRunning, describe, shown
 from uno_actors.handlers.control import HandlerControl
 from uno_actors.handlers.lag import Lag, lag_at
 from uno_actors.handlers.partitions import named, whole_name
 from uno_actors.handlers.subscription import Subscription
+from uno_actors.ops.asking import Question, Unanswered, on_loop_of
 from uno_actors.printable import printable
 from uno_actors.quantities import check_count, check_duration
 from uno_actors.store.port import EventStore
 from uno_actors.system.runtime import Runtime
 from uno_actors.system.system import ActorSystem
-from uno_actors.tasks import begin
-
-T = TypeVar("T")
 
 Check = Literal["system", "loop", "supervisor", "store", "handler", "lease"]
 """What was checked: the state of the system, its event loop, a supervisor, the store, how far a handler is behind, and
@@ -140,10 +137,7 @@ class Health:
         self._store_within = store_within
         self._loop_within = loop_within
         self._lease_within = lease_within
-        self._probe: asyncio.Task[list[Reason]] | None = (
-            None  # on the system's loop; it may hang with the store
-        )
-        self._probe_begun = 0.0
+        self._question = Question(self._ask_store, "health of the store")
         self._free_since: dict[str, float] = {}
 
     @property
@@ -167,7 +161,7 @@ class Health:
             return HealthReport((reason,) if reason is not None else ())
         try:
             async with asyncio.timeout(self._loop_within + self._store_within):
-                return HealthReport(tuple(await _on(runtime, self._look(runtime))))
+                return HealthReport(tuple(await on_loop_of(runtime.dispatcher, self._look(runtime))))
         except TimeoutError:
             return HealthReport((self._slow_loop(),))
 
@@ -222,25 +216,16 @@ class Health:
             for name, each in runtime.tree.statistics().items()
             if each.state == "gave up"
         ]
-        loop = asyncio.get_running_loop()
-        probe = self._probe
-        if probe is None or probe.done() or probe.get_loop() is not loop:
-            probe = self._probe = begin(loop, self._ask_store(runtime), name="health of the store")
-            self._probe_begun = monotonic()
-        await asyncio.wait({probe}, timeout=self._store_within)
-        if not probe.done():
-            return [*found, self._silent(self._system.store)]
-        if probe.cancelled():
-            return [*found, self._reason("store", "the question to it was cancelled")]
-        return [*found, *probe.result()]
+        try:
+            return [*found, *await self._question.answer(self._store_within)]
+        except Unanswered as silence:
+            text = f"it has not answered for {silence.seconds:.3g} s: {shown(self._system.store, repr)}"
+            return [*found, self._reason("store", text)]
 
-    def _silent(self, store: EventStore) -> Reason:
-        seconds = monotonic() - self._probe_begun
-        return self._reason("store", f"it has not answered for {seconds:.3g} s: {store!r}")
-
-    async def _ask_store(self, runtime: Runtime) -> list[Reason]:
+    async def _ask_store(self) -> list[Reason]:
         """All that the store must answer: it writes nothing, reads its end, and the places of watched handlers."""
-        store = self._system.store
+        runtime, store = self._system._runtime, self._system.store
+        assert runtime is not None
         try:
             await store.save_progress({})  # its writer answers
             await store.last_positions()
@@ -315,10 +300,3 @@ class Health:
         if (excess := limit.exceeded_by(await lag_at(store, position, ends))) is None:
             return None
         return self._reason("handler", f"another process runs it, and it is {excess}", name)
-
-
-async def _on(runtime: Runtime, coroutine: Coroutine[Any, Any, T]) -> T:
-    """Await a coroutine on the system's loop."""
-    if runtime.dispatcher.is_current():
-        return await coroutine
-    return await on_other_loop(runtime.dispatcher.loop, coroutine)

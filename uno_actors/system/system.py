@@ -595,6 +595,8 @@ class ActorSystem:
             self._state = "stopped"
             raise
         self._state = "running"
+        if self._observed is not None:
+            self._observed.system_started()
         self._log.info("system started", store=shown(self._store, repr))
         if self.failure is not None:
             self._give_up(self.failure)  # a supervisor gave up while others were starting
@@ -724,13 +726,13 @@ class ActorSystem:
         if envelope.future is not None:
             envelope.future.seconds = seconds
         observed = self._observed
-        if observed is not None:
+        if observed is not None and observed.in_contexts:
             observing.send(observed, stream, envelope)
         if runtime.dispatcher.is_current():
             runtime.deliver(stream, envelope, seconds)
         elif not runtime.dispatcher.post(lambda: runtime.deliver(stream, envelope, seconds)):
             error = SystemNotRunning(self.name, "stopped")
-            if observed is not None:
+            if observed is not None and observed.in_contexts:
                 observing.end(observed, stream, envelope, error)
             raise error
 
@@ -738,6 +740,19 @@ class ActorSystem:
         """The system's dispatcher if the caller runs on its loop."""
         dispatcher = None if self._runtime is None else self._runtime.dispatcher
         return dispatcher if dispatcher is not None and dispatcher.is_current() else None
+
+    def observe(self, observer: Observer) -> None:
+        """Add an observer to a system that has not started yet, as ``observers`` does at its construction.
+
+        Raises:
+            SystemNotRunning: The system has started and takes no more observers.
+            TypeError: It is not an `Observer`.
+        """
+        if self._state != "not started":
+            raise SystemNotRunning(self.name, f"{self._state} and takes no more observers")
+        watching = () if self._observed is None else self._observed.watching
+        self._observed = observation([*watching, observer])
+        self._bus._observed = self._observed
 
     def _add_handler(self, spec: HandlerSpec) -> None:
         """Add a handler to a system that has not started yet."""
