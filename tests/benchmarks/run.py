@@ -21,6 +21,7 @@ from tests.benchmarks.delivery import delivery
 from tests.benchmarks.durable import durable, latency
 from tests.benchmarks.measuring import Measured
 from tests.benchmarks.memory import million
+from tests.benchmarks.observed import observed
 from tests.benchmarks.reading import replay
 from tests.benchmarks.sql import sql
 from tests.benchmarks.topics import topics
@@ -28,6 +29,7 @@ from tests.benchmarks.topics import topics
 SECTIONS = {
     "durable": durable,
     "latency": latency,
+    "observed": observed,
     "replay": replay,
     "sql": sql,
     "delivery": delivery,
