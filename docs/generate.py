@@ -20,6 +20,7 @@ import typer
 from typer.testing import CliRunner
 
 from uno_actors import SystemStatistics
+from uno_actors.ops.metrics.definitions import as_table
 
 (_COMMAND,) = entry_points(group="console_scripts", name="uno-actors")
 app = sys.modules[_COMMAND.load().__module__].app  # type: ignore[attr-defined]
@@ -250,6 +251,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "configuration keys": configuration_keys,
     "inner statistics": inner_statistics,
+    "metrics": as_table,
     "packages": packages,
     "promises": promises,
     "steps": steps,

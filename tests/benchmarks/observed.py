@@ -4,12 +4,12 @@ from collections.abc import Callable
 from functools import partial
 
 from tests.benchmarks.accounts import Account, Deposit
-from tests.benchmarks.durable import COMMANDS, IN_FLIGHT
 from tests.benchmarks.measuring import Measured, directory, in_flight, in_turn
 from uno_actors import ActorSystem
 from uno_actors.ops import Metrics
 
-AGGREGATES = 1000
+AGGREGATES = IN_FLIGHT = 1000
+COMMANDS = 20_000
 ROUNDS = 9
 """More than elsewhere: what is looked for is smaller than what a disk varies by."""
 

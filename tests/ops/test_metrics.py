@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import runpy
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -730,3 +731,28 @@ async def test_memory_store_reports_no_size() -> None:
     async with measured(store=BankStore()) as bank:
         assert isinstance(bank.system.store, InMemoryEventStore)
         assert await bank.get("uno_store_size_bytes") is None
+
+
+# --- the documentation -------------------------------------------------------------------------------------
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_reference_has_the_table_of_the_definitions() -> None:
+    generate = runpy.run_path(str(DOCS / "generate.py"))
+    page = generate["with_tables"]((DOCS / "reference" / "metrics.md").read_text(encoding="utf-8"))
+    rows = dict(re.findall(r"^\| `(uno\.[a-z_.]+)` \| `(\w+)` \|", page, re.MULTILINE))
+    assert rows == {each.name: each.prometheus_name for each in DEFINITIONS}
+
+
+@pytest.mark.parametrize("page", ["how-to/monitoring.md", "reference/metrics.md"])
+def test_alerts_and_examples_name_metrics_that_exist(page: str) -> None:
+    known = {each.prometheus_name: each.kind for each in DEFINITIONS}
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for name in re.findall(r"\buno_(?!actors\b)[a-z_]+", text):
+        base = re.sub(r"_(bucket|count|sum)$", "", name)
+        is_part = base in known and known[base] == "histogram"
+        assert name in known or is_part, name
+        assert is_part or known[name] != "histogram", (
+            f"{name} is a histogram: it has _bucket, _count and _sum"
+        )
