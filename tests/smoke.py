@@ -33,6 +33,8 @@ class Guest(AggregateRoot):
 def main() -> None:
     for package in ("uno_actors", "uno_stores"):
         assert importlib.resources.files(package).joinpath("py.typed").is_file(), package
+    page = importlib.resources.files("uno_actors.ops").joinpath("page")
+    assert {"index.html", "page.css", "main.js"} <= {file.name for file in page.iterdir()}
     schemes = {entry.name for entry in importlib.metadata.entry_points(group="uno_actors.stores")}
     assert {"memory", "lmdb"} <= schemes, schemes
     with tempfile.TemporaryDirectory() as directory:

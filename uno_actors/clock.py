@@ -66,6 +66,11 @@ class Deadlines(Generic[W]):
         until = next(iter(self._waiting.values()), None)
         return None if until is None else self._clock.monotonic() + self._seconds - until
 
+    @property
+    def first(self) -> W | None:
+        """The item that has waited longest."""
+        return next(iter(self._waiting), None)
+
     def close(self) -> None:
         """Forget all items."""
         self._waiting.clear()

@@ -5,6 +5,7 @@ import hmac
 import json
 import logging
 import re
+import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from html.parser import HTMLParser
@@ -246,6 +247,29 @@ def test_pages_of_one_host_have_different_cookies() -> None:
     assert Keys().cookie != Keys().cookie
 
 
+@pytest.mark.parametrize("is_terminal", [False, True])
+async def test_a_person_at_a_terminal_gets_one_link(
+    system: ActorSystem,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    is_terminal: bool,
+) -> None:
+    monkeypatch.delenv(access.TOKEN, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    async with client_of(app(system)) as client:
+        for _ in range(3):
+            await client.get("/", headers={"Host": "evil.test"})
+        written = capsys.readouterr().err
+        assert written.count("/login#") == is_terminal
+        assert "evil" not in written
+        if is_terminal:
+            code = written.strip().partition("#")[2]
+            assert (
+                await client.post("/api/login", json={"code": code}, headers=SAME_SITE)
+            ).status_code == 200
+
+
 # --- a check of the program's own ----------------------------------------------------------------------------
 
 
@@ -365,6 +389,7 @@ async def test_a_request_that_is_wrong_is_refused(
         "/static/%00page.css",
         "/static/page.css%00",
         "/static/",
+        "/static/index.html",
         "/static",
         "/etc/passwd",
         "/login/../api/about",

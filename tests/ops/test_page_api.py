@@ -708,6 +708,25 @@ async def test_the_page_shows_who_is_slow_and_at_which_line(monkeypatch: pytest.
         mail.gate.set()
 
 
+async def test_the_page_shows_the_command_that_has_waited_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uno_actors.system.state.SLOW", 0.02)
+    monkeypatch.setattr("uno_actors.ops.sampling.EVERY", 0.02)
+    store = BankStore()
+    async with running(store=store) as (system, ask):
+        store.gate.clear()
+        reply = system.aggregate(Account, "alice").ask(Credit(amount=1))
+
+        async def slow() -> list[tuple[str, str]]:
+            return [(each["who"], each["what"]) for each in (await ask.get("now", last=1))["busy"]]
+
+        async def is_shown() -> bool:
+            return ("Account<alice@1>", "Credit") in await slow()
+
+        await until(is_shown)
+        store.gate.set()
+        await reply
+
+
 async def test_the_tree_shows_budgets_and_back_offs() -> None:
     mail = Mail(1)
     rules = Supervisor(

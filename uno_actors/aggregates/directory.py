@@ -100,6 +100,12 @@ class Aggregates:
         """Seconds that the oldest unanswered command has waited, of those with the timeout of the system."""
         return self._deadlines.longest()
 
+    @property
+    def oldest_command(self) -> tuple[str, str] | None:
+        """The aggregate and the class of the command that `oldest` is about."""
+        envelope = self._deadlines.first
+        return None if envelope is None else (repr(envelope.receiver), type(envelope.command).__name__)
+
     def deliver(self, stream: StreamId, envelope: CommandEnvelope, timeout: float) -> None:
         """Pass a command to the one actor of its aggregate, activating it if necessary."""
         if self.observed is not None:

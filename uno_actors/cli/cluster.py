@@ -16,6 +16,7 @@ from uno_actors.cluster.report import NodeReport, observe, shards_by_node, skew
 from uno_actors.cluster.settings import Cluster
 from uno_actors.config.reader import load_tables
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
+from uno_actors.ops.api.cluster import held
 from uno_actors.printable import printable
 from uno_actors.store.opening import open_store
 from uno_actors.system.announcement import CLUSTER
@@ -67,18 +68,12 @@ async def _found(url: str, settings: Cluster) -> tuple[list[NodeReport], list[Ha
         return reports, await HandlerControl(store).handlers()
 
 
-def _held(report: NodeReport, handlers: list[HandlerInfo]) -> list[str]:
-    """The handlers that a node runs. A node that is alone does not name itself."""
-    names = {report.member.name}
-    return [info.name for info in handlers if names & set((info.node or "").split(", "))]
-
-
 def _as_data(
     report: NodeReport, shards: dict[str, dict[str, int]], handlers: list[HandlerInfo]
 ) -> dict[str, Any]:
     data = asdict(report)
     data["shards"] = {kind: owned.get(report.member.id, 0) for kind, owned in shards.items()}
-    data["handlers"] = _held(report, handlers)
+    data["handlers"] = held(report.member.name, handlers)
     return data
 
 
@@ -120,6 +115,6 @@ def _divided(
     )
     for report in reports:
         owned = [number(shards[kind].get(report.member.id, 0)) for kind in shards]
-        held = ", ".join(map(printable, _held(report, handlers)))
-        table.add_row(printable(report.member.name), *owned, held or "-")
+        runs = ", ".join(map(printable, held(report.member.name, handlers)))
+        table.add_row(printable(report.member.name), *owned, runs or "-")
     return [table]

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,11 +19,11 @@ from uno_actors.cli.terminal import (
     say_tables,
     seconds_of,
 )
-from uno_actors.errors import CallerError, NoDeadLetter
+from uno_actors.errors import CallerError
 from uno_actors.handlers.control import HandlerControl
+from uno_actors.ops.api.dead_letters import chosen, drop_letters, letter_fields
 from uno_actors.printable import as_json, bounded, counted, printable
 from uno_actors.store.port import EventStore
-from uno_actors.store.records import DeadLetter
 
 app = typer.Typer(help="List dead letters, retry and drop them.", no_args_is_help=True)
 
@@ -61,7 +61,7 @@ async def list_letters(
     letters = await (store.dead_letters() if handler is None else HandlerControl(store).dead_letters(handler))
     if as_json:
         for letter in letters:
-            say_json(_fields(letter))
+            say_json(letter_fields(letter))
         return
     table = new_table(
         {
@@ -90,13 +90,13 @@ async def show(
     json_wanted: Json = False,
 ) -> None:
     """Show one dead letter: its event, and the traceback of the last attempt."""
-    letter = (await _letters(store, handler, [position]))[0]
+    letter = (await chosen(store, handler, [position]))[0]
     stored = await store.record_at(position)
     event = readable_fields(stored)
     if json_wanted:
-        say_json({**_fields(letter), "traceback": letter.traceback, "event": event})
+        say_json({**letter_fields(letter), "traceback": letter.traceback, "event": event})
         return
-    for name, value in _fields(letter).items():
+    for name, value in letter_fields(letter).items():
         say(f"{name.replace('_', ' ')}: {value}")
     say(f"event: {as_json(event)}")
     say("traceback:")
@@ -176,30 +176,14 @@ async def drop(
     as_json: Json = False,
 ) -> None:
     """Remove dead letters; the handler never handles their events."""
-    letters = await _letters(store, handler, _wanted(positions, every))
-    await store.save_progress({}, dropped=[(letter.handler, letter.position) for letter in letters])
+    count = await drop_letters(store, handler, _wanted(positions, every))
     if as_json:
-        say_json({"handler": handler, "dropped": len(letters)})
+        say_json({"handler": handler, "dropped": count})
     else:
-        say(f"{handler}: {counted(len(letters), 'dead letter')} dropped")
+        say(f"{handler}: {counted(count, 'dead letter')} dropped")
 
 
 def _wanted(positions: list[int] | None, every: bool) -> list[int] | None:
     if bool(positions) == every:
         raise typer.BadParameter("name the positions of the letters, or --all")
     return None if every else positions
-
-
-async def _letters(store: EventStore, handler: str, wanted: list[int] | None) -> list[DeadLetter]:
-    letters = {letter.position: letter for letter in await HandlerControl(store).dead_letters(handler)}
-    for position in wanted or ():
-        if position not in letters:
-            raise NoDeadLetter(handler, position)
-    return [letters[position] for position in (letters if wanted is None else dict.fromkeys(wanted))]
-
-
-def _fields(letter: DeadLetter) -> dict[str, Any]:
-    times = {"first_failed": letter.first_failed.isoformat(), "last_failed": letter.last_failed.isoformat()}
-    fields = {**letter._asdict(), **times}
-    del fields["traceback"]
-    return fields

@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -29,6 +28,7 @@ from uno_actors.errors import InvalidReset, WorldError
 from uno_actors.handlers.control import HandlerControl, HandlerInfo, grouped
 from uno_actors.handlers.renaming import Kept
 from uno_actors.handlers.spec import Start
+from uno_actors.ops.api.handlers import place
 from uno_actors.printable import counted, printable
 from uno_actors.store.port import EventStore
 
@@ -69,16 +69,10 @@ def to_place(text: str) -> Start:
     Raises:
         BadParameter: It is none.
     """
-    if text in ("earliest", "latest"):
-        return text  # type: ignore[return-value]
-    if text.isdecimal():
-        return int(text)
     try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is none of: earliest, latest, a position, a time such as 2024-05-01T12:00"
-        ) from None
+        return place(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 @app.command("list")

@@ -95,9 +95,13 @@ class _Offer:
         """Write the link."""
         if self.is_open and sys.stderr is not None and sys.stderr.isatty():
             self.is_open = False
-            place = str(
-                request.url.replace(path=f"{request.scope.get('root_path', '')}/login", query="", fragment="")
-            )
+            host, port = request.scope.get("server") or (
+                "127.0.0.1",
+                None,
+            )  # not what the request says of itself
+            address = f"[{host}]" if ":" in host else host
+            address += f":{port}" if port else ""
+            place = f"{request.url.scheme}://{address}{_root(request)}/login"
             print(f"The live page of this process: {place}#{keys.new_code()}", file=sys.stderr)  # noqa: T201
 
 
@@ -254,7 +258,10 @@ class Page:
         return _file("login.html")
 
     async def _static(self, request: Request) -> Response:
-        return _file(request.path_params["name"], request.headers.get("if-none-match"))
+        name: str = request.path_params["name"]
+        if name.endswith(".html"):  # these have addresses of their own
+            return _json(problem(404, "there is no such file"), 404)
+        return _file(name, request.headers.get("if-none-match"))
 
     # --- the API ---
 

@@ -125,7 +125,11 @@ class PageServer:
 
     async def __aenter__(self) -> Self:
         self._listener.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._first)
+        loop = asyncio.get_running_loop()
+        try:
+            loop.add_reader(self._listener.fileno(), self._first)
+        except NotImplementedError:  # on Windows: serve from the start
+            self._serving = begin(loop, self._serve())
         return self
 
     async def __aexit__(self, *_: object) -> None:

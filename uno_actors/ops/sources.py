@@ -1,7 +1,6 @@
 """Where the live page and the command line find what they show: a running system of this process, or a store."""
 
 import asyncio
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -154,7 +153,6 @@ class SystemSource(Source):
 
     def __init__(self, system: ActorSystem) -> None:
         self.system = system
-        self._begun = time.monotonic()
         self.name = system.name
         self.cluster = system._cluster or Cluster()
         self.place = None if system._url is None else without_password(system._url)
@@ -195,7 +193,7 @@ class SystemSource(Source):
 
     @override
     async def states(self) -> list[ProcessState]:
-        return [ProcessState.of(figures_of(self.name, self.runtime, self._begun))]
+        return [ProcessState.of(figures_of(self.name, self.runtime, self.runtime.begun))]
 
     @override
     def aggregate_type(self, name: str) -> type[AggregateRoot] | None:

@@ -69,6 +69,7 @@ class Runtime:
         announcement: Of this system among those that work on its store; ``None`` if it has none.
         node: What it is as a node of a cluster; ``None`` if it is none.
         tree: The supervisors and their children.
+        begun: When it was made, on ``time.monotonic``'s clock.
         deliver: Passes a command to its aggregate, here or on another node; see `Aggregates.deliver`.
     """
 
@@ -141,6 +142,7 @@ class Runtime:
             self.deliver = self.node.deliver
         self._let_go = ExitStack()  # cleanup for the end, even if the start fails halfway
         self.takes_work = False  # accepts commands and new actors
+        self.begun = time.monotonic()
 
     # --- starting ---
 

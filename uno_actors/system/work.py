@@ -10,11 +10,11 @@ from uno_actors.system.runtime import Runtime
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """An actor or a handler that is handling a message or an event now.
+    """An actor or a handler that is handling a message or an event now, or an aggregate whose command waits.
 
     Attributes:
         who: Its name.
-        what: The class of the message, or the position of the event.
+        what: The class of the message or the command, or the position of the event.
         seconds: Since when.
         line: The line of its code that runs or waits now: ``file:line in function``; ``None`` if none is known.
     """
@@ -28,8 +28,12 @@ class Busy:
 def busy_in(runtime: Runtime, after: float) -> Iterator[Busy]:
     """The actors and handlers of a running system that have worked at one thing for longer than ``after`` seconds.
 
-    Aggregates are not among them: their methods hold the event loop, and so would hold this function, too.
+    A method of an aggregate holds the event loop, and so would hold this function, too. Of the aggregates, it is the
+    one with the command that has waited longest: for the store, or behind other commands.
     """
+    waited, command = runtime.aggregates.oldest(), runtime.aggregates.oldest_command
+    if waited is not None and command is not None and waited > after:
+        yield Busy(command[0], command[1], waited, None)
     now = monotonic()
     for cell in tuple(runtime.actors.cells):
         handling = cell.handling

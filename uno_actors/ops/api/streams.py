@@ -111,10 +111,7 @@ async def events(observed: Observed, asked: AskedEvents) -> Found:
     wanted = _Wanted(matching, asked.id or None, _aware(asked.since), _aware(asked.until))
     streams = await _streams(observed, asked) if asked.id else []
     if asked.id:
-        found = await _in_streams(store, streams, wanted, asked)
-        more, searched = None, sum(stream.version for stream in streams)
-        if len(found) > asked.limit:
-            more, found = f"{found[asked.limit - 1].position}", found[: asked.limit]
+        found, more, searched = await _in_streams(store, streams, wanted, asked)
     else:
         found, more, searched = await _in_log(store, wanted, asked)
     return Found(streams=streams, events=[shown(each) for each in found], before=more, searched=searched)
@@ -146,20 +143,30 @@ async def _stream(observed: Observed, stream: StreamId) -> StreamShown:
 
 async def _in_streams(
     store: EventStore, streams: Sequence[StreamShown], wanted: _Wanted, asked: AskedEvents
-) -> list[StoredRecord]:
-    """One event more than asked for, if there are so many."""
+) -> tuple[list[StoredRecord], str | None, int]:
+    """The same of streams, which are read from their ends."""
     before = _positions(asked.before, 1)[0] if asked.before else None
     found: list[StoredRecord] = []
+    reached, searched = 0, 0  # from there on all streams were searched
+    deadline = time.monotonic() + SEARCH_SECONDS
     for stream in streams:
         count = 0
         async with aclosing(store.stream_records(StreamId(stream.type, stream.id), backward=True)) as records:
             async for stored in records:
-                if (before is None or stored.position < before) and wanted.matches(stored):
+                if before is not None and stored.position >= before:
+                    continue
+                searched += 1
+                if wanted.matches(stored):
                     found.append(stored)
                     count += 1
-                    if count > asked.limit:
-                        break
-    return sorted(found, key=lambda stored: -stored.position)
+                if count > asked.limit or (searched % PAGE == 0 and time.monotonic() > deadline):
+                    reached = max(reached, stored.position)
+                    break
+    found = sorted((each for each in found if each.position >= reached), key=lambda each: -each.position)
+    if len(found) > asked.limit:
+        found = found[: asked.limit]
+        reached = found[-1].position
+    return found, f"{reached}" if reached else None, searched
 
 
 def _positions(text: str, logs: int) -> list[int]:
