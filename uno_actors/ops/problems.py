@@ -1,39 +1,17 @@
-"""Errors as the API answers them: a status code and problem details, by RFC 9457."""
+"""Errors as the API of the live page answers them: problem details, by the table of `uno_actors.problems`.
+
+Operators get the text of each error, which a client of a service does not: it says what to do.
+"""
 
 from http import HTTPStatus
 from typing import Any
 
 from pydantic import ValidationError
 
-from uno_actors.errors import (
-    AmbiguousStream,
-    CallerError,
-    InvalidAggregateId,
-    InvalidReset,
-    InvalidTopic,
-    NoDeadLetter,
-    SeveralLogs,
-    SystemNotRunning,
-    UnknownHandler,
-    UnoError,
-    WorldError,
-    describe,
-)
+from uno_actors.errors import AmbiguousStream, SeveralLogs, UnoError, describe
 from uno_actors.ops.api.endpoint import Refused
-
-STATUSES: tuple[tuple[type[UnoError], int], ...] = (
-    (UnknownHandler, 404),
-    (NoDeadLetter, 404),
-    (InvalidReset, 422),
-    (InvalidTopic, 422),
-    (InvalidAggregateId, 422),
-    (AmbiguousStream, 409),
-    (SeveralLogs, 409),
-    (SystemNotRunning, 503),
-    (WorldError, 503),
-    (CallerError, 422),
-)
-"""The first class that fits decides."""
+from uno_actors.problems import problem_of as answer_to
+from uno_actors.problems import type_of
 
 
 def problem(status: int, detail: str) -> dict[str, Any]:
@@ -52,9 +30,10 @@ def problem_of(error: Exception) -> dict[str, Any]:
                 for each in error.errors(include_url=False, include_input=False)
             ]
             return problem(422, "; ".join(faults[:10]))
-        case UnoError():
-            status = next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
-            return problem(status, str(error))
-        case ValueError():
+        case AmbiguousStream() | SeveralLogs():
+            return problem(409, str(error))
+        case UnoError() if (found := answer_to(error)) is not None:
+            return problem(found.status, str(error)) | {"type": type_of(error), "title": found.title}
+        case ValueError() if not isinstance(error, UnoError):
             return problem(422, describe(error))
     return problem(500, describe(error))
