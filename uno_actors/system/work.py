@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from uno_actors.actors.inspection import line_in
+from uno_actors.handlers.child import HandlerChild
 from uno_actors.system.runtime import Runtime
 
 
@@ -39,8 +40,23 @@ def busy_in(runtime: Runtime, after: float) -> Iterator[Busy]:
         handling = cell.handling
         if handling is not None and now - handling.since > after:
             yield Busy(str(cell), type(handling.message).__name__, now - handling.since, line_in(cell))
-    now = runtime.clock.monotonic()
     for child in tuple(runtime.tree.handlers()):
-        since, position = child.subscription.busy_since, child.subscription.busy_at
-        if since is not None and now - since > after:
-            yield Busy(child.name, f"the event at position {position}", now - since, child.line)
+        seconds, position = _seconds_of(child, runtime), child.subscription.busy_at
+        if seconds > after:
+            what = (
+                "a call that it no longer waits for"
+                if position is None
+                else f"the event at position {position}"
+            )
+            yield Busy(child.name, what, seconds, child.line)
+
+
+def _seconds_of(child: HandlerChild, runtime: Runtime) -> float:
+    """Seconds since which a handler is at work; 0 if it is not."""
+    subscription = child.subscription
+    if subscription.busy_since is not None:
+        return runtime.clock.monotonic() - subscription.busy_since
+    # It has given up its turn, and a function on a thread cannot be stopped.
+    busy = runtime.dispatcher.workers.busy
+    begun = [busy[thread] for thread in tuple(subscription.threads) if thread in busy]
+    return monotonic() - min(begun) if begun else 0.0

@@ -20,8 +20,13 @@ export function show(main) {
     redraw();
   };
   known = { times: [], figures: {} };
-  get("now").then(take, (error) => morph(main, h("p", { class: "wrong" }, error.message)));
-  return follow("now", { last: 3 }, take, (error) => { failure = error; redraw(); });
+  let isOver = false, stop = () => {};
+  get("now").then((answer) => {
+    if (isOver) return;
+    take(answer);
+    stop = follow("now", { last: 3 }, take, (error) => { failure = error; redraw(); });
+  }, (error) => morph(main, h("p", { class: "wrong" }, error.message)));
+  return () => { isOver = true; stop(); };
 }
 
 function merge({ times, figures }) {
@@ -62,6 +67,7 @@ function draw({ busy, processes, totals }, failure, redraw) {
         tile("Handled", figure(last("handled")), "events per second"),
         tile("Event loop", seconds(last("delay")), "late", last("delay") > 0.1 ? "warn" : ""),
         tile("In memory", number(last("active")), "aggregates")),
+      busy.length > 0 && slow(busy),
       h("div", { class: "plots" },
         draws("commands", "Commands per second", "Commands that were answered, by their outcome",
           [series("replied", "commands", "c1"), series("rejected", "rejected", "c2"), series("errors", "failed", "bad")]),
@@ -74,13 +80,7 @@ function draw({ busy, processes, totals }, failure, redraw) {
           [series("commits", "commits", "c1"), { name: "events in each", values: per, kind: "c4" }]),
         draws("delay", "Delay of the event loop", "How late the event loop was: code that holds it delays everything",
           [series("late by", "delay", "c2")], seconds, 0.01)),
-      h("section", { class: "panel" },
-        h("h2", {}, "Slow now"),
-        busy.length ? h("div", { class: "scroll" }, h("table", {},
-          h("thead", {}, h("tr", {}, ["Who", "At work on", "Since", "Line"].map((each) => h("th", { scope: "col" }, each)))),
-          h("tbody", {}, busy.map((each) => h("tr", { key: each.who + each.what },
-            h("td", { class: "id" }, each.who), h("td", {}, each.what), h("td", { class: "num" }, seconds(each.seconds)), h("td", { class: "mono" }, each.line ?? "not known"))))))
-          : h("p", { class: "muted" }, "No actor and no handler has worked at one thing for longer than 0.25 s.")),
+      !busy.length && slow(busy),
       h("section", { class: "panel" },
         h("h2", {}, "Since the start"),
         h("p", { class: "facts" }, [["commands", "command"], ["rejected", "rejection"], ["failed", "error"], ["events", "event"], ["commits", "commit"], ["loads", "load"], ["restarts", "restart"], ["dead_messages", "dropped message"]]
@@ -90,4 +90,14 @@ function draw({ busy, processes, totals }, failure, redraw) {
       h("p", {}, "No process of this machine and user works on this store now, so there is nothing to measure."),
       h("p", {}, "What is recorded can be looked at: see ", h("a", { href: "#/streams" }, "Streams"), ", ", h("a", { href: "#/handlers" }, "Handlers"), " and ", h("a", { href: "#/letters" }, "Dead letters"), ".")),
   ];
+}
+
+function slow(busy) {
+  return h("section", { class: "panel", key: "slow" },
+        h("h2", {}, "Slow now"),
+        busy.length ? h("div", { class: "scroll" }, h("table", {},
+          h("thead", {}, h("tr", {}, ["Who", "At work on", "Since", "Line"].map((each) => h("th", { scope: "col" }, each)))),
+          h("tbody", {}, busy.map((each) => h("tr", { key: each.who + each.what },
+            h("td", { class: "id" }, each.who), h("td", {}, each.what), h("td", { class: "num" }, seconds(each.seconds)), h("td", { class: "mono" }, each.line ?? "not known"))))))
+          : h("p", { class: "muted" }, "No actor and no handler has worked at one thing for longer than 0.25 s."));
 }

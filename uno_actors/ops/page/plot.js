@@ -8,7 +8,7 @@ const hovered = new Map(); // by plot: the share of the width under the pointer
 
 // The least round number of 1, 2, 5, 10, ... that is not below `value`.
 function ceiling(value) {
-  if (value <= 0) return 1;
+  if (value <= 0) return 0;
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value - 1e-12);
 }
@@ -22,7 +22,7 @@ export function plot({ id, title, times, series, span, format = figure, redraw, 
   const x = (time) => LEFT + ((time - begin) / span) * (WIDTH - LEFT - RIGHT);
   const seen = times.map((time, index) => [time, index]).filter(([time]) => time >= begin - 1);
   const most = Math.max(0, ...series.flatMap(({ values }) => seen.map(([, index]) => values[index] ?? 0)));
-  const top = Math.max(least, ceiling(most));
+  const top = Math.max(least, ceiling(most)) || 1;
   const y = (value) => HEIGHT - BOTTOM - (value / top) * (HEIGHT - BOTTOM - TOP);
   const pointed = hovered.has(id) && seen.length ? nearest(seen, begin + hovered.get(id) * span) : undefined;
   const last = times.length - 1;

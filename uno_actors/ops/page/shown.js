@@ -10,19 +10,20 @@ export function figure(value) {
   if (value >= 1e6) return `${(value / 1e6).toFixed(1)} M`;
   if (value >= 1e4) return `${(value / 1e3).toFixed(1)} k`;
   if (value >= 100) return Math.round(value).toLocaleString("en");
-  return value >= 10 ? value.toFixed(0) : value.toFixed(1);
+  return value >= 10 || Number.isInteger(value) ? value.toFixed(0) : value.toFixed(1);
 }
 
 export function seconds(value) {
   if (value === null || value === undefined) return "–";
-  if (value < 0.0005) return "0 ms";
+  if (value < 0.00005) return "0 ms";
   if (value < 1) return `${value < 0.01 ? (value * 1000).toFixed(1) : Math.round(value * 1000)} ms`;
-  if (value < 60) return `${value.toFixed(1)} s`;
-  const minutes = Math.floor(value / 60);
-  if (minutes < 60) return `${minutes} min ${Math.floor(value % 60)} s`;
-  const hours = Math.floor(minutes / 60);
-  return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} days`;
+  if (value < 60) return `${Number.isInteger(value) ? value : value.toFixed(1)} s`;
+  const minutes = Math.floor(value / 60), hours = Math.floor(minutes / 60);
+  if (hours >= 48) return `${Math.floor(hours / 24)} days`;
+  return hours ? two(hours, "h", minutes % 60, "min") : two(minutes, "min", Math.floor(value % 60), "s");
 }
+
+const two = (large, name, small, part) => `${large} ${name}${small ? ` ${small} ${part}` : ""}`;
 
 export const count = (value, what) => `${number(value)} ${what}${value === 1 ? "" : "s"}`;
 

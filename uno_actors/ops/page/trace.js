@@ -5,7 +5,6 @@ import { connection, get } from "./api.js";
 import { count, empty, href, number, seconds, state, streamLink, when } from "./shown.js";
 
 const STEP = 22; // pixels from one level to the next
-const ROW = 58;
 
 export function show(main, given) {
   let found, failure, timer, isOver = false;
@@ -68,11 +67,14 @@ function drawing({ events, seconds: whole }) {
     const level = Math.min(depth, 12);
     const x = (each) => Math.min(each, 12) * STEP + 10;
     return h("li", { key: event.position, "data-row": "" },
-      h("svg", { class: "branches", viewBox: `0 0 ${x(level) + 12} ${ROW}`, width: x(level) + 12, height: ROW, "aria-hidden": "true", preserveAspectRatio: "none" },
-        passing.map((each) => h("line", { x1: x(each), x2: x(each), y1: 0, y2: ROW })),
-        depth > 0 && h("path", { d: `M${x(level - 1)} 0 V${isLast ? 12 : ROW} M${x(level - 1)} 12 Q${x(level - 1)} 20 ${x(level) - 10} 20 H${x(level)}` }),
-        hasChildren && h("line", { x1: x(level), x2: x(level), y1: 20, y2: ROW }),
-        h("circle", { class: event.deliveries.length ? (event.deliveries.some((each) => each.state === "dead letter") ? "bad" : "warn") : "c1", cx: x(level), cy: 20, r: 5 })),
+      h("div", { class: "branches", style: { width: `${x(level) + 12}px` } }, h("svg", { "aria-hidden": "true" },
+        passing.map((each) => h("line", { x1: x(each), x2: x(each), y1: 0, y2: "100%" })),
+        depth > 0 && [
+          h("line", { x1: x(level - 1), x2: x(level - 1), y1: 0, y2: isLast ? 12 : "100%" }),
+          h("path", { d: `M${x(level - 1)} 11 Q${x(level - 1)} 20 ${x(level) - 10} 20 H${x(level)}` }),
+        ],
+        hasChildren && h("line", { x1: x(level), x2: x(level), y1: 20, y2: "100%" }),
+        h("circle", { class: event.deliveries.length ? (event.deliveries.some((each) => each.state === "dead letter") ? "bad" : "warn") : "c1", cx: x(level), cy: 20, r: 5 }))),
       h("div", { class: "what" },
         h("p", {}, h("b", {}, event.event_type), " ", event.aggregate_id === null ? h("span", { class: "muted" }, "in the log alone") : streamLink(event.aggregate_type, event.aggregate_id, event.aggregate_version),
           event.aggregate_version && h("span", { class: "muted" }, ` @${event.aggregate_version}`)),

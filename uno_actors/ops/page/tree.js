@@ -49,5 +49,5 @@ function budget({ max_restarts: most, restarts_left: left, within, kind }) {
   return h("span", { class: "budget", title: "When no restart is left, the next failure ends the supervisor" },
     h("span", { class: `meter ${share < 0.34 ? "bad" : share < 0.67 ? "warn" : "good"}`, role: "img", "aria-label": `${left} of ${most} restarts left` },
       h("span", { style: { width: `${share * 100}%` } })),
-    `${left} of ${count(most, "restart")} left in ${seconds(within).replace(".0", "")}`);
+    `${left} of ${count(most, "restart")} left in ${seconds(within)}`);
 }
