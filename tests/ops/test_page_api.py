@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from openapi_spec_validator import validate
 from pydantic import BaseModel
 
 from tests.bank import EVENTS, Account, BankStore, Credit, Credited, Debited, Noted
+from tests.faults import handler_falls_behind
 from tests.ops.client import Asking, asking
 from tests.waiting import until
 from uno_actors import (
@@ -706,6 +708,41 @@ async def test_the_page_shows_who_is_slow_and_at_which_line(monkeypatch: pytest.
         assert found["what"] == "the event at position 1"
         assert found["seconds"] > 0.02
         mail.gate.set()
+
+
+async def test_a_function_that_blocks_a_thread_is_shown_with_its_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("uno_actors.system.state.SLOW", 0.02)
+    monkeypatch.setattr("uno_actors.ops.sampling.EVERY", 0.02)
+    gate = threading.Event()
+
+    def wait_for_post(event: Credited) -> None:
+        gate.wait(30)
+
+    slow = HandlerSpec("post", wait_for_post, Credited, start="earliest")
+    async with (
+        ActorSystem(BankStore(), aggregates=[Account], handlers=[slow]) as system,
+        asking(system) as ask,
+    ):
+        await credit(system, "alice", 1)
+
+        async def lines(what: str) -> list[str]:
+            busy = (await ask.get("now", last=1))["busy"]
+            return [each["line"] for each in busy if (each["who"], each["what"]) == ("post", what)]
+
+        await until(lambda: lines("the event at position 1"))
+        (line,) = await lines("the event at position 1")
+        assert line.startswith(f"{__file__}:")
+        assert line.endswith(" in wait_for_post")
+        handler_falls_behind(system, "post")  # as if its turn was taken away while the call is under way
+        await until(lambda: lines("a call that it no longer waits for"))
+        gate.set()
+
+        async def is_over() -> bool:
+            return not await lines("a call that it no longer waits for")
+
+        await until(is_over)
 
 
 async def test_the_page_shows_the_command_that_has_waited_longest(monkeypatch: pytest.MonkeyPatch) -> None:

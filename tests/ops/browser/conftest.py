@@ -71,12 +71,12 @@ class Browser:
         )
         return str(found)
 
-    def until(self, condition: Callable[[], object], what: str = "") -> None:
-        deadline = time.monotonic() + patience(20)
+    def until(self, condition: Callable[[], object], what: str = "", seconds: float = 20) -> None:
+        deadline = time.monotonic() + patience(seconds)
         while not condition():
             if time.monotonic() > deadline:
                 pytest.fail(
-                    f"not within {patience(20):g} s: {what}\n{self.text('body')}\n{self.complaints()}"
+                    f"not within {patience(seconds):g} s: {what}\n{self.text('body')}\n{self.complaints()}"
                 )
             time.sleep(0.02)
 

@@ -281,8 +281,9 @@ def test_pictures_show_the_page(browser: Browser, tmp_path: Path, name: str, sch
         browser.until(lambda: browser.all(".changes td"), "the changes")
     else:
         opened(browser, name)
+        browser.all(".choice button")[0].click()  # the last minute
         points = "return document.querySelector('polyline')?.getAttribute('points').split(' ').length ?? 0"
-        browser.until(lambda: browser.driver.execute_script(points) > (60 if PICTURES else 3), "a plot")
+        browser.until(lambda: browser.driver.execute_script(points) > (55 if PICTURES else 3), "a plot", 90)
     path = Path(PICTURES or tmp_path) / f"page-{name}.png"
     assert browser.driver.save_screenshot(str(path))
     head = path.read_bytes()[:24]
