@@ -625,6 +625,8 @@ async def test_a_trace_shows_what_caused_what_and_where_it_waits() -> None:
             ("mail", "waiting", 1)
         ]
         mail.gate.set()
+        await system.settled()
+        assert (await ask.get("trace", correlation="chain"))["events"][2]["deliveries"] == []
 
 
 async def test_a_trace_counts_the_attempts_at_an_event_that_fails() -> None:

@@ -75,7 +75,7 @@ function pieces(seen, values) {
 }
 
 function marks(begin, end, span) {
-  const step = span <= 120 ? 30 : span <= 300 ? 60 : 120;
+  const step = span <= 60 ? 15 : span <= 120 ? 30 : span <= 300 ? 60 : 120;
   const found = [];
   for (let time = Math.ceil(begin / step) * step; time <= end; time += step)
     if (time - begin > span * 0.06 && end - time > span * 0.06) found.push(time);
