@@ -574,6 +574,11 @@ async def test_dead_letters_are_grouped_retried_and_dropped() -> None:
         assert (group["handler"], group["positions"], found["total"]) == ("mail", [2, 3, 5], 3)
         assert {letter["reason"] for letter in found["letters"]} == {group["reason"]}
         assert [letter["position"] for letter in found["letters"]] == [5, 3, 2]
+        for asked in ({"handler": "other"}, {"reason": "other"}):
+            other = await ask.get("dead-letters", **asked)
+            assert (other["letters"], len(other["groups"]), other["total"]) == ([], 1, 3)
+        same = await ask.get("dead-letters", handler="mail", reason=group["reason"], limit=2)
+        assert [letter["position"] for letter in same["letters"]] == [5, 3]
         mail.bad = {5}
         assert await ask.post("dead-letters/retry", handler="mail", positions=[3]) == {"count": 1}
         await until(lambda: mail.handled == [1, 4, 3])

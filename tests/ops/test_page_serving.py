@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -335,6 +335,21 @@ async def test_a_program_serves_its_page() -> None:
                 assert (await client.get(f"{place}/api/about")).status_code == 401
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(*page.address or DEFAULT)
+
+
+async def test_an_open_stream_ends_with_the_page_while_the_system_runs_on() -> None:
+    async with ActorSystem(aggregates=[], handlers=[]) as system, httpx.AsyncClient() as client:
+        async with AsyncExitStack() as stack:
+            page = await stack.enter_async_context(serve_page(system, "127.0.0.1:0", token=TOKEN))
+            asked = client.stream(
+                "GET", f"http://{page.address}/api/tree/events", headers={"Authorization": f"Bearer {TOKEN}"}
+            )
+            async with asked as stream:
+                lines = stream.aiter_lines()
+                assert (await anext(lines)).startswith("data: {")
+                await stack.aclose()
+                assert "event: end" in [line async for line in lines]
+        assert system.statistics().commands == 0
 
 
 async def test_where_the_usual_port_is_taken_a_free_one_is_used() -> None:
