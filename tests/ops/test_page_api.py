@@ -40,6 +40,7 @@ from uno_actors.ops.api.openapi import description
 from uno_actors.ops.api.records import LARGEST
 from uno_actors.ops.api.states import MOST_ITEMS, bounded_items, changed, plain
 from uno_actors.ops.api.table import ENDPOINTS
+from uno_actors.ops.sampling import pause_after
 from uno_actors.ops.sources import StoreSource, SystemSource
 from uno_actors.system.control_socket import ControlServer
 from uno_actors.system.state import answer as answer_of
@@ -838,6 +839,45 @@ async def test_the_figures_of_a_process_that_has_the_store_open_are_shown(tmp_pa
             assert now["totals"]["commands"] == 3
             (process,) = (await ask.get("tree"))["processes"]
             assert [child["name"] for child in process["children"]] == ["handlers", "post"]
+
+
+async def test_a_process_that_knows_no_figures_is_shown_with_its_tree(tmp_path: Path) -> None:
+    """Such as the supervisor of workers, or a process of an earlier version."""
+
+    def answer(want: str) -> Any:
+        if want != "tree":
+            raise ValueError(f"{want!r} is not known here")
+        worker = {"name": "worker 1", "kind": "process", "state": "running", "restart": "permanent"}
+        children = [{**worker, "restarts": 2, "waiting": 0, "children": []}]
+        return {"system": "shop", "pid": 7, "uptime": 1.5, "tree": {"children": children}}
+
+    async with (
+        LmdbEventStore(tmp_path, EVENTS) as store,
+        ControlServer(tmp_path, answer),
+        asking(StoreSource(store, f"lmdb:{tmp_path}")) as ask,
+    ):
+        (process,) = (await ask.get("tree"))["processes"]
+        assert (process["system"], process["process"], process["unanswered"]) == ("shop", 7, None)
+        assert [(child["name"], child["restarts"]) for child in process["children"]] == [("worker 1", 2)]
+        assert (await ask.get("now"))["totals"]["commands"] == 0
+
+
+async def test_a_process_that_cannot_answer_says_why(tmp_path: Path) -> None:
+    def answer(want: str) -> Any:
+        raise ZeroDivisionError(want)
+
+    async with (
+        LmdbEventStore(tmp_path, EVENTS) as store,
+        ControlServer(tmp_path, answer),
+        asking(StoreSource(store, f"lmdb:{tmp_path}")) as ask,
+    ):
+        (process,) = (await ask.get("now"))["processes"]
+        assert "ZeroDivisionError: figures" in process["unanswered"]
+
+
+@pytest.mark.parametrize(("cost", "pause"), [(0.0, 1.0), (0.02, 1.0), (0.1, 5.0), (2.0, 100.0)])
+def test_samples_take_two_hundredths_of_the_time_at_most(cost: float, pause: float) -> None:
+    assert pause_after(cost) == pytest.approx(pause)
 
 
 async def test_the_nodes_of_a_store_are_shown(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from uno_actors.errors import WorldError, describe
-from uno_actors.system.control_socket import PATIENCE, PREFIX, living
+from uno_actors.system.control_socket import NOT_KNOWN, PATIENCE, PREFIX, living
 
 
 class Unanswered(WorldError):
@@ -28,8 +28,16 @@ class Unanswered(WorldError):
         super().__init__(f"process {name} does not answer at {path}: {reason}")
 
 
+class UnknownQuestion(ValueError):
+    """A process does not know a question: it is of another version, or of another kind."""
+
+
 def ask_processes(
-    directories: Iterable[Path], want: str, processes: Collection[int] | None = None
+    directories: Iterable[Path],
+    want: str,
+    processes: Collection[int] | None = None,
+    *,
+    otherwise: str | None = None,
 ) -> Iterator[Any]:
     """The answers of the processes with sockets there; `Unanswered` for one that does not answer.
 
@@ -37,13 +45,14 @@ def ask_processes(
         directories: Where sockets may be.
         want: The question.
         processes: Numbers of the processes to ask; default is all.
+        otherwise: The question for processes that do not know that one.
     """
     wanted = None if processes is None else {f"{PREFIX}{process}" for process in processes}
     for path in sorted(path for directory in directories for path in living(directory)):
         if wanted is not None and path.stem not in wanted:
             continue
         try:
-            yield _ask(path, want)
+            yield _ask(path, want, otherwise)
         except (ConnectionRefusedError, FileNotFoundError):  # it has just ended
             pass
         except TimeoutError:
@@ -52,7 +61,16 @@ def ask_processes(
             yield Unanswered(path, describe(error))
 
 
-def _ask(path: Path, want: str) -> Any:
+def _ask(path: Path, want: str, otherwise: str | None) -> Any:
+    try:
+        return _asked(path, want)
+    except UnknownQuestion:
+        if otherwise is None:
+            raise
+        return _asked(path, otherwise)
+
+
+def _asked(path: Path, want: str) -> Any:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(PATIENCE)
         connection.connect(str(path))
@@ -60,5 +78,6 @@ def _ask(path: Path, want: str) -> Any:
         with connection.makefile("rb") as replies:
             reply = json.loads(replies.readline() or b'{"error": "it has hung up"}')
     if "error" in reply:
-        raise ValueError(reply["error"])
+        kind = UnknownQuestion if NOT_KNOWN in reply["error"] else ValueError
+        raise kind(reply["error"])
     return reply["answer"]

@@ -16,6 +16,8 @@ EVERY = 1.0
 """Seconds between two samples."""
 KEPT = 600
 """Samples that are kept: those of the last ten minutes."""
+SHARE = 0.02
+"""Share of the time that samples may take; `ActorSystem.statistics` takes longer the more actors there are."""
 LATELY = 5
 """Samples between which the rate of a handler is measured."""
 
@@ -109,17 +111,19 @@ class Sampler:
         return max(0.0, (last - first) / (ended - begun))
 
     async def _run(self) -> None:
+        pause = EVERY
         while True:
-            due = time.monotonic() + EVERY
-            await asyncio.sleep(EVERY)
-            late = max(0.0, time.monotonic() - due)
+            due = time.monotonic() + pause
+            await asyncio.sleep(pause)
+            begun = time.monotonic()
             try:
-                await self.take(late)
+                await self.take(max(0.0, begun - due))
                 self._cannot = False
             except UnoError as error:  # the store or a process may be away for a while
                 if not self._cannot:
                     self._log.warning("figures cannot be sampled now", error=describe(error))
                 self._cannot = True
+            pause = pause_after(time.monotonic() - begun)
 
     async def take(self, late: float = 0.0) -> None:
         """Take one sample.
@@ -169,6 +173,11 @@ class Sampler:
             positions,
             sum(each["dead_letters"] for _, each in handlers),
         )
+
+
+def pause_after(cost: float) -> float:
+    """Seconds until the next sample after one that took ``cost`` seconds: a large system has fewer samples."""
+    return max(EVERY, cost / SHARE)
 
 
 def _counters(statistics: Mapping[str, Any]) -> dict[str, float]:

@@ -274,7 +274,7 @@ class StoreSource(Source):
             ProcessState("", answer.process, unanswered=str(answer))
             if isinstance(answer, Unanswered)
             else ProcessState.of(answer)
-            for answer in ask_processes(directories, "figures")
+            for answer in ask_processes(directories, "figures", otherwise="tree")
         ]
 
     @override

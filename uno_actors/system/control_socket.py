@@ -36,6 +36,8 @@ PREFIX = "uno-actors-"
 LONGEST_REQUEST = 65_536
 PATIENCE = 5.0
 """Maximum seconds for an answer."""
+NOT_KNOWN = "is not known here"
+"""Part of the text of the `ValueError` for an unknown question, in all versions."""
 
 
 class ControlRefused(CallerError):

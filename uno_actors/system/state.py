@@ -8,7 +8,7 @@ from typing import Any
 
 from uno_actors.cluster.settings import Cluster
 from uno_actors.errors import UnoError, describe
-from uno_actors.system.control_socket import ControlServer, control_directory, key_of
+from uno_actors.system.control_socket import NOT_KNOWN, ControlServer, control_directory, key_of
 from uno_actors.system.runtime import Runtime
 from uno_actors.system.work import busy_in
 
@@ -52,7 +52,7 @@ def answer(want: str, name: str, runtime: Runtime, begun: float) -> dict[str, An
             return state_of(name, runtime, begun)
         case "figures":
             return figures_of(name, runtime, begun)
-    raise ValueError(f"{want!r} is not known here")
+    raise ValueError(f"{want!r} {NOT_KNOWN}")
 
 
 async def open_control(
