@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from tests.machine import patience
@@ -14,13 +14,14 @@ from tests.postgres import postgres
 from tests.waiting import calls_of, until
 from uno_actors import open_store
 from uno_actors.domain.events import EventRegistry
-from uno_actors.errors import ConcurrencyConflict
+from uno_actors.errors import ConcurrencyConflict, OutcomeUnknown, StoreUnavailable
 from uno_actors.store.codec import Record, to_record
 from uno_actors.store.records import Append, Appended
 from uno_actors.testing.contract.events import Noted
 from uno_stores.sql import DatabaseEventStore, create_database_event_store
+from uno_stores.sql.connections import Connections
 from uno_stores.sql.kept import KeptConnection, QuickStatement
-from uno_stores.sql.quick_append import append_placed, placed
+from uno_stores.sql.quick_append import APPEND, Placed, append_placed, find_placed, placed
 
 REGISTRY = EventRegistry([Noted])
 LIMIT = 1_000_000
@@ -44,6 +45,14 @@ async def engine() -> AsyncIterator[AsyncEngine]:
 
 
 @asynccontextmanager
+async def opened_by_url(url: str, seconds: float) -> AsyncIterator[DatabaseEventStore]:
+    """A store with an engine of its own, which waits so long for the server."""
+    async with open_store(f"{url}&patience={patience(seconds)}", REGISTRY) as opened:
+        assert isinstance(opened, DatabaseEventStore)
+        yield opened
+
+
+@asynccontextmanager
 async def opened(engine: AsyncEngine) -> AsyncIterator[DatabaseEventStore]:
     store = await create_database_event_store(
         session_factory=lambda: AsyncSession(engine), event_registry=REGISTRY
@@ -64,6 +73,15 @@ async def statements_of(engine: AsyncEngine) -> AsyncIterator[list[str]]:
     event.listen(engine.sync_engine, "before_cursor_execute", note)
     yield found
     event.remove(engine.sync_engine, "before_cursor_execute", note)
+
+
+async def one_waits_for_the_lock() -> None:
+    """Return when a statement that appends waits for the head of the log."""
+    connection = await postgres().connect()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%moved%'"
+    while not await connection.fetchval(waiting):  # noqa: ASYNC110 - the server does not say when
+        await asyncio.sleep(0.005)
+    await connection.close()
 
 
 async def streams_of(store: DatabaseEventStore) -> dict[str | None, list[tuple[int, int | None]]]:
@@ -130,14 +148,7 @@ async def test_a_stream_that_grows_while_the_statement_waits_for_the_lock_is_a_c
     async with opened(engine) as store, AsyncSession(engine) as session:
         await store.append(Noted(text="other", aggregate_id="a", aggregate_type="Account"), session=session)
         asked = asyncio.ensure_future(store.commit([append(0, ("mine", "a")), append(0, ("mine", "b"))]))
-        watcher = await postgres().connect()
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%moved%'"
-        )
-        while not await watcher.fetchval(waiting):
-            assert not asked.done()
-            await asyncio.sleep(0.005)
-        await watcher.close()
+        await one_waits_for_the_lock()
         await session.commit()
         conflict, recorded = await asked
         assert isinstance(conflict, ConcurrencyConflict)
@@ -188,8 +199,7 @@ def test_what_one_statement_cannot_decide_is_left_to_several(requests: list[Appe
 @pytest.fixture(params=["", "&logs=4"], ids=["one log", "4 logs"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[DatabaseEventStore]:
     """A store with an engine of its own."""
-    async with open_store(f"{await postgres().new_url()}{request.param}", REGISTRY) as opened:
-        assert isinstance(opened, DatabaseEventStore)
+    async with opened_by_url(f"{await postgres().new_url()}{request.param}", 10.0) as opened:
         yield opened
 
 
@@ -235,6 +245,59 @@ async def test_the_outcome_of_a_statement_whose_answer_was_lost_is_found(
     assert positions == recorded[1:]
 
 
+async def test_a_statement_that_the_server_executes_late_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is lost, the log is searched in vain, and only then the statement arrives."""
+    url = await postgres().new_url()
+    late: list[asyncio.Task[Any]] = []
+    other = await postgres().connect(str(make_url(url).username))
+
+    async def searched(connection: Any, group: Placed) -> Any:
+        found = await find_placed(connection, group)
+        if not late:  # it waits for the lock of the search, and has it before the next attempt
+            assert found is None
+            late.append(asyncio.ensure_future(APPEND.by_driver(other, group.terms)))
+            await one_waits_for_the_lock()
+        return found
+
+    async with opened_by_url(url, 10.0) as store:
+        await store.commit([append(0, ("first", "a"))])
+        monkeypatch.setattr("uno_stores.sql.writer.find_placed", searched)
+        with fails_once(monkeypatch, executed=False):
+            outcomes = await store.commit([append(1, ("second", "a")), append(0, ("first", "b"))])
+        assert [[*outcome.positions] for outcome in outcomes if isinstance(outcome, Appended)] == [[2], [3]]
+        assert await late[0] == 3
+        assert await streams_of(store) == {"a": [(1, 1), (2, 2)], "b": [(3, 1)]}
+    await other.close()
+
+
+async def test_a_statement_that_may_still_be_executed_has_an_unknown_outcome(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def away(*_: Any, **__: Any) -> Any:
+        raise ConnectionResetError("the way to the server is still cut")
+
+    async with opened_by_url(await postgres().new_url(), 0.5) as store:
+        await store.commit([append(0, ("first", "a"))])
+        monkeypatch.setattr("uno_stores.sql.writer.place_all", away)
+        with fails_once(monkeypatch, executed=False):
+            (outcome,) = await store.commit([append(1, ("second", "a"))])
+    assert isinstance(outcome, OutcomeUnknown)
+
+
+async def test_the_server_gives_up_a_statement_before_the_store_does() -> None:
+    """Else it might still execute the statement after the store has given up waiting for the lock."""
+    url = await postgres().new_url()
+    engine = create_async_engine(url)
+    async with opened(engine) as holder, opened_by_url(url, 1.0) as store, AsyncSession(engine) as session:
+        await store.commit([append(0, ("first", "a"))])
+        await holder.append(Noted(text="holds the lock"), session=session)
+        (outcome,) = await store.commit([append(1, ("second", "a"))])
+        assert isinstance(outcome, StoreUnavailable)
+        await session.rollback()
+        assert await streams_of(store) == {"a": [(1, 1)]}
+    await engine.dispose()
+
+
 async def test_a_conflict_is_told_though_the_answer_was_lost(
     store: DatabaseEventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +312,7 @@ async def test_the_connection_is_kept_between_appends_and_given_back_when_idle(
     store: DatabaseEventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uno_stores.sql.kept.KEPT_FOR", 0.05)
-    taken = calls_of(monkeypatch, KeptConnection, "_take")
+    taken = calls_of(monkeypatch, Connections, "kept_session")
     given_back = calls_of(monkeypatch, KeptConnection, "give_back")
     for number in range(5):
         await store.commit([append(number, (f"{number}", "a"))])

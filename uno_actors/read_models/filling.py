@@ -5,7 +5,7 @@ from where it was. An event that fails leaves nothing behind: the transaction is
 handled again in one of their own, and the event alone has failed.
 
 An event that was set aside is passed over when its read model continues after a crash, since the tables do not know
-yet that it was; but a read model that is built anew handles it.
+yet that it was; but a read model that starts over handles it.
 """
 
 import secrets
@@ -158,8 +158,8 @@ class Filling(InOrder):
     async def _find_progress(self) -> None:
         """Look up how far the tables have come, and keep other processes from writing to them.
 
-        Two processes may both think that they have the lease, while one hung. Whichever was here last fills the tables;
-        the other finds out at its next commit. The transactions keep each event counted once, whoever it is.
+        Two processes may both think that they have the lease, while one hung. The last one to come here fills the tables;
+        the other finds out at its next commit. The transactions keep each event counted once, by either of them.
         """
         subscription = self._subscription
         lease, place = subscription.lease, self._place

@@ -128,7 +128,7 @@ def claim(session: Session, place: Place, *, anew: bool = False) -> Progress | N
         anew: Whether to pay no heed to what is there: the log did not outlive the last process.
 
     Returns:
-        ``None`` if it is new, or starts anew: `begin` must follow.
+        ``None`` if it is new, or starts over: `begin` must follow.
     """
     names = _names(place)
     row = session.execute(_FIND, names).first()

@@ -36,6 +36,7 @@ class Attempt:
         is_first: Whether this is not another attempt.
         inserted: Whether the rows are in the log.
         sent: What was sent in one statement that commits by itself, while its outcome is not known.
+        late: What an earlier attempt sent so. It was not in the log, and the server may still execute it.
     """
 
     results: list[Any] = field(default_factory=list)
@@ -44,6 +45,7 @@ class Attempt:
     is_first: bool = True
     inserted: bool = False
     sent: Placed | None = None
+    late: Placed | None = None
 
 
 def requests_of(jobs: Sequence[Job]) -> list[Append]:

@@ -20,6 +20,8 @@ from uno_stores.sql.engine import CLOSE_PATIENCE, driver_of
 
 KEPT_FOR = 1.0
 """Seconds without a statement after which the connection is given back."""
+SERVER_SHARE = 0.8
+"""Share of the store's patience after which the server ends a statement."""
 
 
 def _ignore() -> None: ...
@@ -45,7 +47,7 @@ class QuickStatement:
 class KeptConnection:
     """One connection, for one statement at a time.
 
-    An engine of the program may have a pool of any size, even of one connection, so there none is kept.
+    It is taken from an engine that the store has made. That of a program may have a pool of one connection.
 
     Args:
         connections: The store's connections.
@@ -84,29 +86,22 @@ class KeptConnection:
                 async with self._connections.within(self._connections.patience):
                     connection = self._connection or await self._take()
                     sending()
-                    found = await self._execute(connection, statement, terms)
+                    found = await statement.by_driver(driver_of(connection), terms)
             except BaseException as error:
                 await self._end(error)
                 raise
-            if self._connections.own_engine is None:
-                await self._end()
-            else:
-                self._keep()
+            self._keep()
             return found
-
-    async def _execute(
-        self, connection: AsyncConnection, statement: QuickStatement, terms: Mapping[str, Any]
-    ) -> Any:
-        if self._connections.own_engine is not None and hasattr(driver := driver_of(connection), "fetchval"):
-            return await statement.by_driver(driver, terms)
-        # The program may observe what its engine executes, and its driver may be another.
-        return (await connection.execute(statement.statement, terms)).scalar()
 
     async def _take(self) -> AsyncConnection:
         connections = self._connections
         self._session = session = connections.kept_session()
-        self._connection = await connections.connection(session, isolation_level="AUTOCOMMIT")
-        return self._connection
+        connection = await connections.connection(session, isolation_level="AUTOCOMMIT")
+        # The server gives up before the store does: then it is certain that the statement is not executed later.
+        limit = max(1, round(SERVER_SHARE * 1000 * connections.patience))
+        await driver_of(connection).execute(f"SET statement_timeout = {limit}")
+        self._connection = connection
+        return connection
 
     def _keep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -131,6 +126,8 @@ class KeptConnection:
             self._giving_back = None
         with contextlib.suppress(Exception):  # it is gone then, and the next statement takes another
             async with asyncio.timeout(CLOSE_PATIENCE), self._turn:
+                if self._connection is not None:
+                    await driver_of(self._connection).execute("RESET statement_timeout")
                 await self._end()
 
     async def _end(self, error: BaseException | None = None) -> None:

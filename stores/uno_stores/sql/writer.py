@@ -121,38 +121,50 @@ class Writer:
         """Do all jobs in one transaction and return the result of each, which may be an error."""
         connections = self._connections
         patience = Patience(connections.patience)
-        is_first = True
+        attempt = Attempt()
         while True:
-            attempt = Attempt(is_first=is_first)
-            is_first = False
             try:
                 await self._tables.prepare()
                 await self._transact(jobs, attempt)
             except UnoError as error:
-                return [failure_of(job, error) for job in jobs]
+                return (
+                    self._unknown(jobs, error) if attempt.late else [failure_of(job, error) for job in jobs]
+                )
             except Exception as error:  # noqa: BLE001 - the writer must survive any failure of one group
                 self._tail = None
                 kind = trouble(error)
                 recorded = await self._is_recorded(jobs, attempt, kind)
-                if recorded is None:
-                    unknown = OutcomeUnknown(f"store {connections.url}", reason(error))
-                    return [failure_of(job, unknown) for job in jobs]
-                if recorded:
-                    self._grown(ends_of(attempt.rows))
-                    return attempt.results
-                if kind in PASSING and await patience.again():
-                    continue
-                parts = parts_of(jobs) if kind in OF_ONE else []
-                if len(parts) > 1:
-                    return joined(jobs, [result for part in parts for result in await self._write([part])])
-                return [failure_of(job, connections.refused(error, requests_of([job]))) for job in jobs]
+                if not recorded:
+                    late = attempt.late if attempt.sent is None or kind in REFUSED else attempt.sent
+                    if recorded is not None and kind in PASSING and await patience.again():
+                        attempt = Attempt(is_first=False, late=late)
+                        continue
+                    return await self._given_up(
+                        jobs, error, may_be_recorded=recorded is None or late is not None
+                    )
             self._grown(ends_of(attempt.rows))
             return attempt.results
+
+    async def _given_up(self, jobs: Sequence[Job], error: Exception, *, may_be_recorded: bool) -> list[Any]:
+        """The results of jobs that failed for good with ``error``; each by itself if it may be the fault of one."""
+        if may_be_recorded:
+            return self._unknown(jobs, error)
+        parts = parts_of(jobs) if trouble(error) in OF_ONE else []
+        if len(parts) > 1:
+            return joined(jobs, [result for part in parts for result in await self._write([part])])
+        return [failure_of(job, self._connections.refused(error, requests_of([job]))) for job in jobs]
+
+    def _unknown(self, jobs: Sequence[Job], error: Exception) -> list[Any]:
+        """The results of jobs of which it is not known whether they are done, or will still be."""
+        unknown = OutcomeUnknown(f"store {self._connections.url}", reason(error))
+        return [failure_of(job, unknown) for job in jobs]
 
     async def _append_at_once(self, jobs: Sequence[Job], attempt: Attempt) -> bool:
         """Record all jobs in one statement, if they are such that it can; return whether it has."""
         connections = self._connections
-        if connections.wire is None or connections.pooled or not attempt.is_first or self._is_contended:
+        if connections.wire is None or connections.own_engine is None or connections.pooled:
+            return False
+        if not attempt.is_first or self._is_contended:
             return False
         if not all(isinstance(job, Commit) for job in jobs):
             return False
@@ -211,12 +223,19 @@ class Writer:
     ) -> Sequence[Appended | UnoError]:
         """Place the requests and return their outcomes; insert them too if that takes no statement more."""
         logs = self._tables.logs
+        outcomes: Sequence[Appended | UnoError]
+        if (late := attempt.late) is not None:
+            # With the head locked it is either there, or finds its streams at other versions after this transaction.
+            await lock_heads(connection, [late.log], logs)
+            if (found := await find_placed(connection, late)) is not None:
+                outcomes, attempt.rows = found
+                attempt.inserted = True
+                return outcomes
         if connection.dialect.name == "postgresql" and attempt.is_first and not self._is_contended:
             group = placed(requests, logs, self._max_event_size)
             done = None if group is None else await append_placed(connection, group)
             if done is not None:
                 self._tail = None
-                outcomes: Sequence[Appended | UnoError]
                 outcomes, attempt.rows = done
                 attempt.inserted = True
                 return outcomes
@@ -231,7 +250,7 @@ class Writer:
         """Whether an attempt that failed has recorded its events; ``None`` if it cannot be found out.
 
         A transaction that is still being committed holds the heads of its logs, so this one, which locks them first,
-        sees the outcome.
+        sees the outcome. A statement that commits by itself may even arrive after that: see `Attempt.late`.
         """
         if attempt.committing and attempt.rows:
             return await self._look([*ends_of(attempt.rows)], lambda of: _are_there(of, attempt.rows))
