@@ -354,6 +354,30 @@ async def test_a_handler_that_no_process_runs_makes_the_system_unready() -> None
         assert await probed.is_ready()
 
 
+async def test_each_time_without_a_process_counts_by_itself() -> None:
+    """Handlers that move often between processes are not taken for handlers that none runs."""
+
+    class Moves(BankStore):
+        is_taken = False
+
+        async def lease(self, name: str) -> Lease | None:
+            return None
+
+        async def is_leased(self, name: str) -> bool:
+            return self.is_taken
+
+    store = Moves()
+    async with serving(Mail().spec(), store=store) as system:
+        probed = Probed(system, lease_within=0.5)
+        assert await probed.is_ready()
+        store.is_taken = True
+        assert await probed.is_ready()
+        await asyncio.sleep(0.5)
+        store.is_taken = False
+        assert await probed.is_ready()
+        await until(lambda: not_ready(probed))
+
+
 async def test_a_handler_of_other_processes_can_be_watched_by_its_name() -> None:
     store = BankStore()
     mail = Mail()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry
@@ -33,9 +34,10 @@ from uno_actors import (
     Supervisor,
     SystemNotRunning,
 )
+from uno_actors.fastapi import lifespan
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.observing import CONTEXT_FREE, HOOKS, Observation, Observer
-from uno_actors.ops import Metrics, endpoints_app
+from uno_actors.ops import Metrics, endpoints_app, operating_routes
 from uno_actors.ops.metrics.definitions import BY_NAME, DEFINITIONS, MOST_SERIES, SECONDS
 from uno_actors.ops.metrics.reading import Reading
 from uno_actors.ops.metrics.recorder import OUTCOMES, Family, Histogram, Recorder, outcome_of
@@ -201,6 +203,20 @@ async def test_times_in_queue_and_deciding_and_committing_are_distributions() ->
         assert appends == bank.system.statistics().commits
         assert await bank.get("uno_append_group_sum") == await bank.get("uno_append_group_count")
         assert await bank.get("uno_aggregate_load_time_seconds_count", aggregate="Account") == 1
+
+
+async def test_the_time_of_a_command_includes_its_commit_and_the_time_in_queue_does_not() -> None:
+    store = BankStore()
+    async with measured(store=store) as bank:
+        account = bank.system.aggregate(Account, "alice")
+        await account.ask(Balance())
+        store.gate.clear()
+        asked = account.ask(Credit(amount=1))
+        await asyncio.sleep(0.06)
+        store.gate.set()
+        await asked
+        assert (await bank.get("uno_command_time_seconds_sum", aggregate="Account") or 0) >= 0.05
+        assert (await bank.get("uno_command_queue_time_seconds_sum", aggregate="Account") or 1) < 0.05
 
 
 async def test_the_time_in_queue_includes_the_wait_for_the_load() -> None:
@@ -522,6 +538,15 @@ async def test_a_scraper_gets_the_format_that_it_accepts(accept: str, kind: str,
         assert kinds["uno_commands"] == "counter"
 
 
+async def test_fastapi_takes_the_routes_as_they_are_and_does_not_describe_them() -> None:
+    system = serving()
+    app = FastAPI(routes=operating_routes(system, Metrics(system)), lifespan=lifespan(system))
+    async with app.router.lifespan_context(app):
+        answers = [await ask(app, path) for path in ("/livez", "/readyz", "/metrics", "/openapi.json")]
+    assert [answer.status for answer in answers] == [200] * 4
+    assert answers[-1].json["paths"] == {}
+
+
 async def test_there_is_no_route_for_metrics_without_metrics() -> None:
     async with serving() as system:
         assert (await ask(endpoints_app(system), "/metrics")).status == 404
@@ -725,6 +750,14 @@ def test_names_cannot_break_the_text() -> None:
     text = metrics.prometheus_text()
     assert "uno_forged" not in {name for name, _ in shown(text)}
     assert all(line.isprintable() for line in text.split("\n"))
+
+
+async def test_names_of_handlers_cannot_break_the_text() -> None:
+    name = 'a"} 1 <b>\x1b[2J\u202e'
+    async with measured(HandlerSpec(name, Mail().handle, Credited, start="earliest")) as bank:
+        text = await bank.metrics.text()
+        assert all(line.isprintable() for line in text.split("\n"))
+        assert await bank.get("uno_handler_lag", handler='a"} 1 <b>\\x1b[2J\\u202e') == 0
 
 
 async def test_memory_store_reports_no_size() -> None:

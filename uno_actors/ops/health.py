@@ -240,9 +240,10 @@ class Health:
         if elsewhere := self._elsewhere(known):
             recorded = await store.checkpoints()
             others += [each for name in elsewhere for each in named(name, recorded) or [name]]
+        leased = await store.leased_among(others) if others else set()
         found, now = [], monotonic()
         for name in others:
-            if await store.is_leased(name):
+            if name in leased:
                 self._free_since.pop(name, None)
                 continue
             seconds = now - self._free_since.setdefault(name, now)

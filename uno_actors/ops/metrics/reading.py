@@ -100,16 +100,15 @@ def read_system(system: ActorSystem, store: StoreReading | None) -> Reading:
         return Reading(is_running=False)
     statistics = runtime.statistics()
     node = runtime.node
-    is_running = system._state == "running"
     return Reading(
-        is_running,
+        system._state == "running",
         statistics,
         _actors(runtime),
         _whole(statistics.handlers),
         None if node is None else node.statistics(),
         None if node is None else len(node.announcement.members),
         watchdog.holds,
-        store if is_running else None,
+        store,
     )
 
 

@@ -147,16 +147,19 @@ class Count:
 class _OfCommand:
     """What is counted for one command of one aggregate type; several of them may share a histogram."""
 
-    __slots__ = ("add_deciding", "add_time", "add_waited", "handled", "labels", "outcomes")
+    __slots__ = ("add_deciding", "add_time", "add_waited", "aggregate", "handled", "labels", "outcomes")
 
     def __init__(
         self,
+        aggregate: str,
         labels: Labels,
+        *,
         waited: Histogram,
         deciding: Histogram,
         time: Histogram,
         outcomes: Sequence[Count],
     ) -> None:
+        self.aggregate = aggregate
         self.labels = labels
         self.add_waited = waited.add
         self.add_deciding = deciding.add
@@ -189,7 +192,7 @@ class Recorder(Observer):
         self.groups = Histogram(COUNTS)
         self.delays = _durations()
         self.hops = _durations()
-        self._of_commands: dict[tuple[str, type], _OfCommand] = {}
+        self._of_commands: dict[type, _OfCommand] = {}
         self._of_events: dict[tuple[str | None, str], Count] = {}
         self._lock = threading.Lock()  # handlers may be called on worker threads
         self._kept = 0  # appends since the values were counted
@@ -231,10 +234,9 @@ class Recorder(Observer):
         seconds: float,
         error: BaseException | None,
     ) -> None:
-        kind = command.__class__
-        series = self._of_commands.get((stream.aggregate_type, kind))
-        if series is None:
-            series = self._series_of(stream.aggregate_type, kind)
+        series = self._of_commands.get(command.__class__)
+        if series is None or series.aggregate != stream[0]:  # a command is nearly always one of one type
+            series = self._series_of(stream.aggregate_type, command.__class__)
         series.add_waited(waited)
         series.add_time(seconds)
         if deciding is not None:
@@ -253,9 +255,16 @@ class Recorder(Observer):
         labels = self.deciding.bounded((aggregate, command.__name__))
         deciding = self.deciding[labels]
         outcomes = [self.commands[(*labels, outcome)] for outcome in OUTCOMES]
-        series = _OfCommand(labels, self.waited[labels[:1]], deciding, self.time[labels[:1]], outcomes)
-        if len(self._of_commands) < MOST_SERIES:
-            self._of_commands[aggregate, command] = series
+        series = _OfCommand(
+            aggregate,
+            labels,
+            waited=self.waited[labels[:1]],
+            deciding=deciding,
+            time=self.time[labels[:1]],
+            outcomes=outcomes,
+        )
+        if len(self._of_commands) < MOST_SERIES or command in self._of_commands:
+            self._of_commands[command] = series
         return series
 
     @override
