@@ -11,6 +11,7 @@ import pytest
 from tests.bank import EVENTS, Account, BankStore, Credit, Credited, credited
 from tests.faults import handler_dies, router_dies
 from tests.ops.asgi import Answer, ask
+from tests.postgres import postgres
 from tests.waiting import until
 from uno_actors import Actor, ActorSystem, Backoff, ChildSpec, InvalidNumber, Supervisor
 from uno_actors.handlers.lag import LOOK_AHEAD, Lag, age_of, lag_at
@@ -500,7 +501,19 @@ async def test_names_are_shown_without_control_characters_and_never_as_a_page(ho
     assert reason["name"].isprintable()
 
 
-async def test_errors_are_shown_without_passwords_and_control_characters() -> None:
+async def test_errors_are_shown_without_the_password_of_the_store() -> None:
+    url = (await postgres().new_url()).replace("@/", ":s3cret-word@/")
+    async with ActorSystem(url, aggregates=[Account], handlers=[]) as system:
+        probed = Probed(system)
+        assert await probed.is_ready()
+        with failing(system.store, "save_progress", OSError(f"cannot connect to {url} as s3cret-word")):
+            answer = await probed.ready()
+    assert answer.status == 503
+    assert "cannot connect to postgresql" in answer.text
+    assert "s3cret-word" not in answer.text
+
+
+async def test_errors_are_shown_without_control_characters() -> None:
     async with serving() as system:
         error = OSError(f"cannot connect {HOSTILE}")
         with failing(system.store, "last_position", error):

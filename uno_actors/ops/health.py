@@ -20,6 +20,7 @@ from uno_actors.ops.asking import Question, Unanswered, on_loop_of
 from uno_actors.printable import printable
 from uno_actors.quantities import check_count, check_duration
 from uno_actors.store.port import EventStore
+from uno_actors.store_urls import without_secrets
 from uno_actors.system.runtime import Runtime
 from uno_actors.system.system import ActorSystem
 
@@ -183,7 +184,8 @@ class Health:
         return None, runtime
 
     def _reason(self, check: Check, text: str, name: str | None = None, *, fatal: bool = False) -> Reason:
-        return Reason(check, printable(name or self._system.name), printable(text), fatal)
+        shown = printable(without_secrets(text, self._system._url or ""))
+        return Reason(check, printable(name or self._system.name), shown, fatal)
 
     async def _of_loop(self, runtime: Runtime) -> Reason | None:
         """Let the system's loop run a callback, from this loop or another one."""
