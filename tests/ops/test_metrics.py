@@ -547,6 +547,15 @@ async def test_fastapi_takes_the_routes_as_they_are_and_does_not_describe_them()
     assert answers[-1].json["paths"] == {}
 
 
+async def test_the_metrics_of_a_system_are_found_where_its_routes_are_made() -> None:
+    """So that the live page shows them, too."""
+    system = serving()
+    metrics = Metrics(system)
+    async with system:
+        assert (await ask(endpoints_app(system), "/metrics")).status == 200
+        assert metrics.system is system
+
+
 async def test_there_is_no_route_for_metrics_without_metrics() -> None:
     async with serving() as system:
         assert (await ask(endpoints_app(system), "/metrics")).status == 404

@@ -130,6 +130,7 @@ def test_a_service_has_the_page_at_a_socket_of_its_user_alone(program: Program) 
     with at_socket(program.page) as client:
         assert client.get("/api/about").json()["name"] == "shop"
         assert "<!doctype html>" in client.get("/").text
+        assert 'uno_system_running{system="shop"} 1.0' in client.get("/metrics").text
         assert client.post("/api/handlers/pause", json={"name": "note"}).status_code == 403
         answer = client.post("/api/handlers/pause", json={"name": "note"}, headers={"X-Uno-Actors": "1"})
         assert answer.json() == {"count": 1}
@@ -196,6 +197,9 @@ def test_a_service_has_the_page_at_a_port_if_asked(program: Program) -> None:
     place = json.loads(program.line('"live page"'))["address"]
     assert httpx.get(f"{place}/api/about").status_code == 401
     assert httpx.get(f"{place}/api/about", headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert httpx.get(f"{place}/metrics").status_code == 401
+    assert httpx.get(f"{place}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+    assert httpx.get(f"{place}/readyz").status_code == 200
     assert (
         httpx.get(f"{place}/api/about", headers={"Authorization": f"Bearer {TOKEN}"}).json()["name"] == "shop"
     )

@@ -18,6 +18,7 @@ from uno_actors.config.reader import Config, load
 from uno_actors.errors import InvalidCluster, SupervisorGaveUp, UnoError, describe
 from uno_actors.logs import Logger, get_logger, write_logs
 from uno_actors.ops.access import TOKEN
+from uno_actors.ops.metrics.exporter import Metrics, has_prometheus
 from uno_actors.ops.serving import Address, Served, has_page
 from uno_actors.ops.sources import SystemSource
 from uno_actors.system.announcement import node_name
@@ -103,6 +104,7 @@ class Service:
         self._page = page
         self._stop_within: float | None = None
         self._system = ActorSystem._of(config)
+        self._metrics = Metrics(self._system) if has_prometheus() else None  # beside the page, at /metrics
         self._must_stop = asyncio.Event()
         self._must_reload = asyncio.Event()
         self._main: asyncio.Task[int] | None = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from uno_actors.errors import MissingExtra
 from uno_actors.ops.health import Health, HealthReport
-from uno_actors.ops.metrics.exporter import Metrics
+from uno_actors.ops.metrics.exporter import Metrics, has_prometheus, metrics_of
 from uno_actors.system.system import ActorSystem
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def operating_routes(health: Health | ActorSystem, metrics: Metrics | None = Non
 
     Args:
         health: What ``/livez`` and ``/readyz`` check; of a system alone, without watched handlers.
-        metrics: What ``/metrics`` shows; without it there is no such route.
+        metrics: What ``/metrics`` shows; default is what the program has made for the system, if prometheus-client is
+            installed. Without any there is no such route.
 
     Returns:
         ``/livez`` answers 503 if only a restart of the process helps, ``/readyz`` if the system cannot serve traffic
@@ -42,6 +43,8 @@ def operating_routes(health: Health | ActorSystem, metrics: Metrics | None = Non
     except ImportError as missing:
         raise MissingExtra("/livez and /readyz", "page", missing) from missing
     checked = health if isinstance(health, Health) else Health(health)
+    if metrics is None and has_prometheus():
+        metrics = metrics_of(checked.system)
 
     async def livez(_: "Request") -> "Response":
         report = await checked.check_live()

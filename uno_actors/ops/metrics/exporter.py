@@ -1,9 +1,11 @@
 """`Metrics`: what a program makes to have its system measured, and to export that."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import accumulate
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from uno_actors.actors.watchdog import watchdog
 from uno_actors.errors import MissingExtra, SystemNotRunning
@@ -23,6 +25,21 @@ Exported = tuple[Definition, list[Value]]
 
 FRESH = 0.5
 """Seconds for which what was read is shown again, so that one export reads once, however many metrics it asks for."""
+
+
+_MADE: "WeakKeyDictionary[ActorSystem, ReferenceType[Metrics]]" = WeakKeyDictionary()
+"""The latest metrics that a program has made for each system."""
+
+
+def metrics_of(system: ActorSystem) -> "Metrics | None":
+    """The metrics that the program has made for a system; ``None`` if it has none, or has dropped them."""
+    made = _MADE.get(system)
+    return None if made is None else made()
+
+
+def has_prometheus() -> bool:
+    """Whether the library for Prometheus text is installed."""
+    return find_spec("prometheus_client") is not None
 
 
 class Metrics:
@@ -53,6 +70,7 @@ class Metrics:
         self._last = Reading(is_running=False)
         self._read_at = -FRESH
         self._values: tuple[Reading, list[Exported]] | None = None
+        _MADE[system] = ref(self)
 
     @property
     def system(self) -> ActorSystem:
