@@ -68,14 +68,17 @@ class Observer:
 
     # --- commands, on the sender's node; in the context of the command ---
 
-    def command_sent(self, stream: Any, command: Any, asked: bool) -> None:
-        """A command is sent, on the sender's thread; ``asked`` is false if it was told."""
+    def command_sent(self, stream: Any, command: Any, asked: bool) -> str | None:
+        """A command is sent, on the sender's thread; ``asked`` is false if it was told.
+
+        Returns:
+            The correlation id of the command, if it has none and no other message caused it; ``None`` for a new one.
+            The first observer with an id decides.
+        """
+        return None
 
     def correlation_id(self) -> str | None:
-        """The correlation id of a message that has none and that no other message caused; ``None`` for a new one.
-
-        Called in the context of the message, for commands after `command_sent`. The first observer with an id decides.
-        """
+        """As the result of `command_sent`, for events that are published."""
         return None
 
     def command_returned(

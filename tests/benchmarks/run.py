@@ -25,11 +25,13 @@ from tests.benchmarks.observed import observed
 from tests.benchmarks.reading import replay
 from tests.benchmarks.sql import sql
 from tests.benchmarks.topics import topics
+from tests.benchmarks.traced import traced
 
 SECTIONS = {
     "durable": durable,
     "latency": latency,
     "observed": observed,
+    "traced": traced,
     "replay": replay,
     "sql": sql,
     "delivery": delivery,

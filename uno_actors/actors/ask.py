@@ -137,7 +137,8 @@ def _to_take_along(context: Context) -> Context | None:
 def copied_context() -> Context:
     """As `context_of_sender`, also if it is empty."""
     context = copy_context()
-    context.run(_leave_behind)
+    if being_handled.get() is not None or _current_cause.get() is not None:
+        context.run(_leave_behind)
     return context
 
 

@@ -23,11 +23,9 @@ def send(observed: Observation, stream: StreamId, envelope: CommandEnvelope) -> 
         context = envelope.context = copied_context()
     envelope.sent = monotonic()
     command = envelope.command
-    context.run(observed.command_sent, stream, command, envelope.future is not None)
-    if command.correlation_id is None:
-        correlation_id = context.run(observed.correlation_id)
-        if correlation_id is not None:
-            envelope.command = _correlated(command, correlation_id)
+    correlation_id = context.run(observed.command_sent, stream, command, envelope.future is not None)
+    if correlation_id is not None and command.correlation_id is None:
+        envelope.command = _correlated(command, correlation_id)
 
 
 def serve(
@@ -191,10 +189,15 @@ def _context(envelope: CommandEnvelope) -> Context:
 
 def _correlated(command: Command[Any], correlation_id: str) -> Command[Any]:
     """``command`` with a correlation id; as ``model_copy``, in a fifth of the time."""
-    copy = command.__class__.__new__(command.__class__)
-    put = object.__setattr__
-    put(copy, "__dict__", {**command.__dict__, "correlation_id": correlation_id})
-    put(copy, "__pydantic_fields_set__", {*command.__pydantic_fields_set__, "correlation_id"})
-    put(copy, "__pydantic_extra__", command.__pydantic_extra__)
-    put(copy, "__pydantic_private__", command.__pydantic_private__)
+    copy = _new(command.__class__)
+    values = command.__dict__.copy()
+    values["correlation_id"] = correlation_id
+    _put(copy, "__dict__", values)
+    _put(copy, "__pydantic_fields_set__", command.__pydantic_fields_set__ | _CORRELATED)
+    _put(copy, "__pydantic_extra__", command.__pydantic_extra__)
+    _put(copy, "__pydantic_private__", command.__pydantic_private__)
     return copy
+
+
+_new, _put = object.__new__, object.__setattr__
+_CORRELATED = frozenset({"correlation_id"})

@@ -94,17 +94,26 @@ class Tracing(Observer):
 
     # --- commands, on the sender's node ---
 
-    def command_sent(self, stream: Any, command: Any, asked: bool) -> None:
-        """See `Observer.command_sent`."""
+    def command_sent(self, stream: Any, command: Any, asked: bool) -> str | None:
+        """See `Observer.command_sent`. The correlation id is the id of the trace."""
         if _traced.get() is not None:
             _traced.set(None)  # that of the message that its sender handles
-        if _is_left_out():
-            return
+        context = contexts.get_current()
+        parent = trace.get_current_span(context).get_span_context()
+        trace_id = f"{parent.trace_id:032x}" if parent.is_valid else None
+        if trace_id is not None and not parent.trace_flags.sampled:
+            return trace_id
         operation = "ask" if asked else "tell"
         kind = SpanKind.CLIENT if asked else SpanKind.PRODUCER
-        span = self._start(self._name(operation, stream[0], command.__class__), kind=kind)
-        if not _enter(span):
-            return
+        # The context is passed on because finding it takes time, and most traces are not sampled.
+        span = self._start(self._name(operation, stream[0], command.__class__), context, kind)
+        found = span.get_span_context()
+        if not found.is_valid:  # there is no SDK
+            return trace_id
+        contexts.attach(trace.set_span_in_context(span, context))
+        trace_id = trace_id or f"{found.trace_id:032x}"
+        if not span.is_recording():
+            return trace_id
         span.set_attributes(
             {
                 **_of_command(stream, command),
@@ -115,6 +124,7 @@ class Tracing(Observer):
         traced = _Traced()
         traced.sent = span
         _traced.set(traced)
+        return trace_id
 
     def correlation_id(self) -> str | None:
         """The id of the current trace, if there is one."""
