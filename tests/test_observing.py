@@ -29,7 +29,7 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.cluster.links.memory import MemoryNetwork
-from uno_actors.observing import HOOKS, Observation, observation
+from uno_actors.observing import HOOKS, IN_CONTEXT, Observation, Unwatched, observation
 
 TRAIL: ContextVar[str] = ContextVar("trail", default="")
 
@@ -352,6 +352,54 @@ async def test_hop_carries_what_the_observers_put_in() -> None:
     # No context crosses the hop: what is bound on one side is not seen on the other.
     assert recorder.trail("hop_served") == ""
     assert recorder.trail("command_returned") == "command_sent hop_sent hop_returned"
+
+
+# --- commands of which an observer does not want to be told again ---
+
+
+class OnlySent(Recorder):
+    def command_sent(self, stream: Any, command: Any, asked: bool) -> Any:
+        super().command_sent(stream, command, asked)
+        return Unwatched("the trace")
+
+
+async def test_observer_is_told_no_more_of_a_command_that_it_does_not_watch() -> None:
+    recorder, store = OnlySent(), BankStore()
+    async with serving(recorder, store=store) as system:
+        assert await system.aggregate(Account, "alice").ask(Credit(amount=5)) == 5
+        recorded = [recorded.event.correlation_id async for recorded in store.read_all()]
+    assert [name for name in recorder.names if name in IN_CONTEXT] == ["command_sent"]
+    assert [len(group.contexts) for group, *_ in recorder.of("append_ended")] == [0]
+    assert recorded == ["the trace"]
+
+
+async def test_command_is_watched_for_as_long_as_one_observer_watches_it() -> None:
+    recorder, other = OnlySent(), Recorder()
+
+    class Counts(Observer):
+        """Is not asked: it overrides nothing that happens in the context of a command."""
+
+        def append_begun(self, group: object) -> None: ...
+
+    async with serving(recorder, other, Counts()) as system:
+        await system.aggregate(Account, "alice").ask(Credit(amount=5))
+    assert [name for name in other.names if name in IN_CONTEXT] == in_context(ONE_COMMAND)
+    assert recorder.names == other.names
+
+    class Ends(Observer):
+        ends = 0
+
+        def command_returned(self, *arguments: Any) -> None:
+            self.ends += 1
+
+    recorder, ends = OnlySent(), Ends()  # who does not say so watches
+    async with serving(recorder, ends) as system:
+        await system.aggregate(Account, "alice").ask(Credit(amount=5))
+    assert ends.ends == 1
+
+
+def in_context(names: list[str]) -> list[str]:
+    return [name for name in names if name in IN_CONTEXT]
 
 
 # --- several observers, and those that raise ---

@@ -23,6 +23,7 @@ Three kinds of values appear again and again:
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from uno_actors.errors import shown
@@ -34,12 +35,23 @@ class CommitGroup(NamedTuple):
 
     Attributes:
         appends: Each a `uno_actors.store.records.Append`, of one aggregate; its ``records`` are the events.
-        contexts: Of the commands whose events are recorded, in no particular order. A repeated command, and one that
-            registered no event, is among them if it was answered with the others.
+        contexts: Of the commands whose events are recorded, in no particular order, except of those that no observer
+            wants to be told of. A repeated command, and one that registered no event, is among them if it was answered
+            with the others.
     """
 
     appends: Sequence[Any]
     contexts: Sequence[Context]
+
+
+class Unwatched(NamedTuple):
+    """The result of `Observer.command_sent` for a command of which the observer does not want to be told again.
+
+    Attributes:
+        correlation_id: Its correlation id, as for `Observer.command_sent`.
+    """
+
+    correlation_id: str | None
 
 
 class Delivered(Protocol):
@@ -68,12 +80,14 @@ class Observer:
 
     # --- commands, on the sender's node; in the context of the command ---
 
-    def command_sent(self, stream: Any, command: Any, asked: bool) -> str | None:
+    def command_sent(self, stream: Any, command: Any, asked: bool) -> str | Unwatched | None:
         """A command is sent, on the sender's thread; ``asked`` is false if it was told.
 
         Returns:
             The correlation id of the command, if it has none and no other message caused it; ``None`` for a new one.
-            The first observer with an id decides.
+            The first observer with an id decides. `Unwatched` with the id, if the observer does not want to be told
+            of this command again: for the trace of a command that is not sampled, say. If no other observer does,
+            the command costs little. Its `event_routed` and the methods for handlers are called all the same.
         """
         return None
 
@@ -283,6 +297,9 @@ for each message, and calls only these: that costs a tenth."""
 HOOKS = tuple(name for name, found in vars(Observer).items() if callable(found) and not name.startswith("_"))
 """Names of the methods of an observer."""
 
+IN_CONTEXT = tuple(name for name in HOOKS if name not in CONTEXT_FREE)
+"""Those that are called in the context of a message."""
+
 
 class Observation(Observer):
     """All observers of a system behind the interface of one. None of its methods raises.
@@ -293,6 +310,8 @@ class Observation(Observer):
 
     in_contexts: bool
     """Whether the methods outside of `CONTEXT_FREE` are called, in the contexts of messages."""
+    measures: bool
+    """Whether `command_measured` is called."""
 
     # A method that at least one observer overrides is an attribute of the instance, in front of the one of the class.
 
@@ -313,17 +332,19 @@ class Observation(Observer):
 
     def _set_hooks(self) -> None:
         for hook in HOOKS:
-            plain = getattr(Observer, hook)
             calls = [
-                self._guarded(each, getattr(each, hook))
-                for each in self._watching
-                if getattr(type(each), hook) is not plain
+                self._guarded(each, getattr(each, hook)) for each in self._watching if _overrides(each, hook)
             ]
             if calls:
                 setattr(self, hook, calls[0] if len(calls) == 1 else _in_turn(calls))
             else:
                 self.__dict__.pop(hook, None)
-        self.in_contexts = any(self.wants(hook) for hook in HOOKS if hook not in CONTEXT_FREE)
+        told = [each for each in self._watching if any(map(partial(_overrides, each), IN_CONTEXT))]
+        self.in_contexts = bool(told)
+        self.measures = self.wants("command_measured")
+        if told:
+            sent = [self._guarded(each, each.command_sent) for each in told]
+            self.__dict__["command_sent"] = sent[0] if len(sent) == 1 else _sent_in_turn(sent)
 
     def _guarded(self, observer: Observer, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: object) -> Any:
@@ -346,6 +367,23 @@ class Observation(Observer):
         self._log.error(
             "observer failed and is called no more", observer=shown(observer, repr), exc_info=error
         )
+
+
+def _overrides(observer: Observer, hook: str) -> bool:
+    return getattr(type(observer), hook) is not getattr(Observer, hook)
+
+
+def _sent_in_turn(calls: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """As `_in_turn`, for `Observer.command_sent`: the command is unwatched if each observer says so."""
+
+    def call(*arguments: object) -> Any:
+        found = [each(*arguments) for each in calls]
+        ids = [each.correlation_id if isinstance(each, Unwatched) else each for each in found]
+        correlation_id = next((each for each in ids if each is not None), None)
+        unwatched = all(isinstance(each, Unwatched) for each in found)
+        return Unwatched(correlation_id) if unwatched else correlation_id
+
+    return call
 
 
 def _in_turn(calls: Sequence[Callable[..., Any]]) -> Callable[..., Any]:

@@ -298,7 +298,8 @@ class AggregateActor:
                 self._snapshot = self._directory.snapshots.take_if_due(self.instance, expected)
             observation = self._directory.observed
             if observation is not None and observation.in_contexts:
-                self._directory.journal.observe_contexts(envelope.context for envelope, _ in self._in_flight)
+                told = [envelope.context for envelope, _ in self._in_flight if envelope.told]
+                self._directory.journal.observe_contexts(told)
             self._directory.journal.append(Append(tuple(records), expected), self._recorded)
         else:
             self._answer_in_flight()

@@ -119,6 +119,7 @@ class CommandEnvelope:
         since: Position of the log after which it may have been recorded.
         store: The store whose position ``since`` is; ``None`` for that of the system.
         after: Version of the stream after which it may have been recorded; ``None`` if that is not known yet.
+        told: Whether observers are told of it, in its context.
         sent: When it was sent from here, and 0 if it was not or its sender has an answer; only if it is observed.
         arrived: When it came to the mailbox; only if it is observed.
         queued: When it was last put into the mailbox; only if it is observed.
@@ -146,6 +147,7 @@ class CommandEnvelope:
         "started",
         "store",
         "timer",
+        "told",
         "unrelated",
         "waited",
         "withdrawn",
@@ -172,7 +174,7 @@ class CommandEnvelope:
         self.command = command
         self.future = future
         self.context = context
-        self.started = self.withdrawn = self.alone = self.looks_back = False
+        self.started = self.withdrawn = self.alone = self.looks_back = self.told = False
         self.conflicts = 0
         self.timer: Timer | None = None
         self.earlier: EarlierResult | None = None

@@ -12,7 +12,7 @@ from uno_actors.actors.ask import copied_context
 from uno_actors.aggregates.envelope import CommandEnvelope, Failed
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.commands import Command
-from uno_actors.observing import Observation
+from uno_actors.observing import Observation, Unwatched
 from uno_actors.store.codec import StreamId
 
 
@@ -21,9 +21,13 @@ def send(observed: Observation, stream: StreamId, envelope: CommandEnvelope) -> 
     context = envelope.context
     if context is None:
         context = envelope.context = copied_context()
-    envelope.sent = monotonic()
     command = envelope.command
     correlation_id = context.run(observed.command_sent, stream, command, envelope.future is not None)
+    if type(correlation_id) is Unwatched:
+        correlation_id = correlation_id.correlation_id
+    else:
+        envelope.told = True
+        envelope.sent = monotonic()
     if correlation_id is not None and command.correlation_id is None:
         envelope.command = _correlated(command, correlation_id)
 
@@ -35,23 +39,28 @@ def serve(
     found = carrier.items() if isinstance(carrier, dict) else ()
     carrier = {key: value for key, value in found if type(key) is str and type(value) is str}
     envelope.context = context = Context()
+    envelope.told = True
     envelope.sent = 0.0
     context.run(observed.hop_served, stream, envelope.command, node, carrier)
 
 
 def arrive(observed: Observation, stream: StreamId, envelope: CommandEnvelope) -> None:
     """The command has come to the mailbox of its aggregate."""
+    if not (envelope.told or observed.measures):
+        return
     envelope.arrived = envelope.queued = monotonic()
     envelope.deciding = None
-    if observed.in_contexts:
+    if envelope.told:
         asked = envelope.future is not None
         _context(envelope).run(observed.command_arrived, stream, envelope.command, asked)
 
 
 def take(observed: Observation, stream: StreamId, envelope: CommandEnvelope) -> None:
     """The command was taken from the mailbox, and is answered with an earlier result."""
+    if not (envelope.told or observed.measures):
+        return
     envelope.waited = waited = monotonic() - envelope.queued
-    if observed.in_contexts:
+    if envelope.told:
         _context(envelope).run(observed.command_taken, stream, envelope.command, waited)
 
 
@@ -93,18 +102,23 @@ def decide(
     observed: Observation | None, stream: StreamId, envelope: CommandEnvelope, instance: AggregateRoot
 ) -> Any:
     """The result of the aggregate's method, called in the context of the command; also if there are no observers."""
-    if observed is None:
-        return _context(envelope).run(instance.handle, envelope.command)
-    if not observed.in_contexts:
-        context, began = envelope.context, monotonic()
-        envelope.waited = began - envelope.queued
-        try:
-            if context is None:
-                return instance.handle(envelope.command)
-            return context.run(instance.handle, envelope.command)
-        finally:
-            envelope.deciding = monotonic() - began
-    return _context(envelope).run(_decide, observed, stream, envelope, instance)
+    if observed is not None and envelope.told:
+        return _context(envelope).run(_decide, observed, stream, envelope, instance)
+    if observed is None or not observed.measures:
+        return _handle(envelope, instance)
+    began = monotonic()
+    envelope.waited = began - envelope.queued
+    try:
+        return _handle(envelope, instance)
+    finally:
+        envelope.deciding = monotonic() - began
+
+
+def _handle(envelope: CommandEnvelope, instance: AggregateRoot) -> Any:
+    context = envelope.context
+    if context is None:
+        return instance.handle(envelope.command)
+    return context.run(instance.handle, envelope.command)
 
 
 def _decide(
@@ -132,14 +146,15 @@ def _registered(instance: AggregateRoot) -> int:
 
 def answer(observed: Observation, stream: StreamId, envelope: CommandEnvelope, result: Any) -> None:
     """The command has ended on the node of its aggregate."""
+    if not (envelope.told or observed.measures):
+        return
     error = result.error if isinstance(result, Failed) else None
     seconds = monotonic() - envelope.arrived
     waited = envelope.waited if envelope.started else seconds
     observed.command_measured(stream, envelope.command, waited, envelope.deciding, seconds, error)
-    if observed.in_contexts:
+    if envelope.told:
         _context(envelope).run(observed.command_answered, stream, envelope.command, seconds, error)
-        if envelope.sent:
-            end(observed, stream, envelope, error)
+        end(observed, stream, envelope, error)
 
 
 def time_out(
@@ -148,7 +163,7 @@ def time_out(
     """The sender's time is over. A command that has ``started`` ends later on the node of its aggregate."""
     if not started:
         answer(observed, stream, envelope, Failed(error))
-    elif observed.in_contexts and envelope.sent:
+    else:
         end(observed, stream, envelope, error)
 
 
@@ -169,14 +184,15 @@ def hop_back(
     error: BaseException | str | None,
 ) -> None:
     """The other node has answered, or cannot be reached."""
-    _context(envelope).run(observed.hop_returned, stream, envelope.command, node, seconds, error)
+    if envelope.told:
+        _context(envelope).run(observed.hop_returned, stream, envelope.command, node, seconds, error)
 
 
 def end(
     observed: Observation, stream: StreamId, envelope: CommandEnvelope, error: BaseException | None
 ) -> None:
     """The sender has its reply or its error; only the first time counts."""
-    if envelope.sent:
+    if envelope.told and envelope.sent:
         seconds, envelope.sent = monotonic() - envelope.sent, 0.0
         _context(envelope).run(observed.command_returned, stream, envelope.command, seconds, error)
 

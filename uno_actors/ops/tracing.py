@@ -11,23 +11,33 @@ A command is one trace with everything that it causes: the spans of the program 
 of live handlers and of the commands that they send are below. The context of a trace travels with the message. A
 handler that catches up begins a trace of its own, with a link to the trace of its event.
 
-Sampling is decided once, by the first span of a trace. A message of a trace that is not sampled makes no spans, so it
-costs little.
+Sampling is decided once, where a trace begins. A message of a trace that is not sampled makes no spans, so it costs
+little.
 """
 
+import random
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from uno_actors.errors import CommandRejected, MissingExtra, describe
-from uno_actors.observing import CommitGroup, Delivered, Observer
+from uno_actors.errors import CommandRejected, InvalidNumber, MissingExtra, describe
+from uno_actors.observing import CommitGroup, Delivered, Observer, Unwatched
 
 try:
     from opentelemetry import context as contexts
     from opentelemetry import trace
-    from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+    from opentelemetry.trace import (
+        Link,
+        NonRecordingSpan,
+        Span,
+        SpanContext,
+        SpanKind,
+        Status,
+        StatusCode,
+        TraceFlags,
+    )
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError as missing:
     raise MissingExtra("uno_actors.ops.tracing", "otel", missing) from missing
@@ -80,12 +90,18 @@ class Tracing(Observer):
 
     Args:
         tracer_provider: Default is OpenTelemetry's global one, also if it is set later.
+        sample: Share of the messages, sent outside of any trace, that begin one: from 0 to 1. It is decided before the
+            SDK's sampler is asked, which costs more than anything else about a trace that is not sampled.
 
     Raises:
         MissingExtra: At import: OpenTelemetry's API is not installed.
+        InvalidNumber: ``sample`` is not a number from 0 to 1.
     """
 
-    def __init__(self, tracer_provider: trace.TracerProvider | None = None) -> None:
+    def __init__(self, tracer_provider: trace.TracerProvider | None = None, *, sample: float = 1.0) -> None:
+        if not 0 <= sample <= 1:
+            raise InvalidNumber("sample", "a number from 0 to 1", sample)
+        self._sample = sample
         self._tracer = trace.get_tracer(SYSTEM, tracer_provider=tracer_provider)
         self._start = self._tracer.start_span
         self._propagator = TraceContextTextMapPropagator()
@@ -94,26 +110,30 @@ class Tracing(Observer):
 
     # --- commands, on the sender's node ---
 
-    def command_sent(self, stream: Any, command: Any, asked: bool) -> str | None:
+    def command_sent(self, stream: Any, command: Any, asked: bool) -> str | Unwatched | None:
         """See `Observer.command_sent`. The correlation id is the id of the trace."""
         if _traced.get() is not None:
             _traced.set(None)  # that of the message that its sender handles
         context = contexts.get_current()
         parent = trace.get_current_span(context).get_span_context()
-        trace_id = f"{parent.trace_id:032x}" if parent.is_valid else None
-        if trace_id is not None and not parent.trace_flags.sampled:
-            return trace_id
+        trace_id = None
+        if parent.is_valid:
+            trace_id = _trace_id(parent)
+            if not parent.trace_flags.sampled:
+                return Unwatched(trace_id)
+        elif self._skips(context):
+            return _UNWATCHED
         operation = "ask" if asked else "tell"
         kind = SpanKind.CLIENT if asked else SpanKind.PRODUCER
         # The context is passed on because finding it takes time, and most traces are not sampled.
         span = self._start(self._name(operation, stream[0], command.__class__), context, kind)
         found = span.get_span_context()
         if not found.is_valid:  # there is no SDK
-            return trace_id
+            return Unwatched(trace_id)
         contexts.attach(trace.set_span_in_context(span, context))
-        trace_id = trace_id or f"{found.trace_id:032x}"
+        trace_id = trace_id or _trace_id(found)
         if not span.is_recording():
-            return trace_id
+            return Unwatched(trace_id)
         span.set_attributes(
             {
                 **_of_command(stream, command),
@@ -129,7 +149,7 @@ class Tracing(Observer):
     def correlation_id(self) -> str | None:
         """The id of the current trace, if there is one."""
         found = trace.get_current_span().get_span_context()
-        return trace.format_trace_id(found.trace_id) if found.is_valid else None
+        return _trace_id(found) if found.is_valid else None
 
     def command_returned(
         self, stream: Any, command: Any, seconds: float, error: BaseException | None
@@ -221,9 +241,8 @@ class Tracing(Observer):
         span.set_attributes(
             {
                 "messaging.system": SYSTEM,
-                "messaging.batch.message_count": len(group.contexts),
+                "messaging.batch.message_count": sum(len(append.records) for append in group.appends),
                 "uno.appends": len(group.appends),
-                "uno.events": sum(len(append.records) for append in group.appends),
             }
         )
         span_id = trace.format_span_id(span.get_span_context().span_id)
@@ -255,6 +274,8 @@ class Tracing(Observer):
         traced = _traced.get()
         if last.context is None:
             parent = contexts.Context()
+            if self._skips(parent):
+                return
             record = last.record
             links = self._links(record.correlation_id, record.causation_id)
         elif traced is None:
@@ -322,7 +343,7 @@ class Tracing(Observer):
         """See `Observer.publish_begun`."""
         if _traced.get() is not None:
             _traced.set(None)
-        if _is_left_out() or not events:
+        if self._is_left_out() or not events:
             return
         span = self._start(f"publish {events[0].event_type}", kind=SpanKind.PRODUCER)
         if not _enter(span):
@@ -350,7 +371,7 @@ class Tracing(Observer):
     def bus_handler_called(self, bus: str, handler: str, event: Any) -> None:
         """See `Observer.bus_handler_called`."""
         _call.set(None)
-        if _is_left_out():
+        if self._is_left_out():
             return
         span = self._start(f"process {handler}", kind=SpanKind.CONSUMER)
         if _enter(span):
@@ -405,7 +426,7 @@ class Tracing(Observer):
     def hop_served(self, stream: Any, command: Any, node: str, carrier: dict[str, str]) -> None:
         """See `Observer.hop_served`."""
         contexts.attach(self._propagator.extract(carrier, contexts.Context()))
-        if not _is_left_out():
+        if not self._is_left_out():
             _traced.set(_Traced())
 
     # --- parts ---
@@ -416,6 +437,19 @@ class Tracing(Observer):
         if name is None:
             name = self._names[known] = f"{operation} {aggregate_type}.{command.__name__}"
         return name
+
+    def _skips(self, context: contexts.Context) -> bool:
+        """Whether a message that is in no trace begins none; then one that is not sampled is current."""
+        if self._sample >= 1 or random.random() < self._sample:  # noqa: S311 - no secret
+            return False
+        contexts.attach(trace.set_span_in_context(_SKIPPED, context) if context else _SKIPPED_ALONE)
+        return True
+
+    def _is_left_out(self) -> bool:
+        """Whether the current trace is not sampled; or there is none, and none begins."""
+        context = contexts.get_current()
+        found = trace.get_current_span(context).get_span_context()
+        return not found.trace_flags.sampled if found.is_valid else self._skips(context)
 
     def _past(self, name: str, parent: contexts.Context, seconds: float, links: Sequence[Link] = ()) -> Span:
         """A span that began so many ``seconds`` ago."""
@@ -450,10 +484,15 @@ class Tracing(Observer):
         return [Link(guessed, {"uno.causation_id": causation_id or "", "uno.link": "trace"})]
 
 
-def _is_left_out() -> bool:
-    """Whether the current trace is not sampled."""
-    found = trace.get_current_span().get_span_context()
-    return found.is_valid and not found.trace_flags.sampled
+_SKIPPED = NonRecordingSpan(SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(0)))
+"""Current where no trace begins, so that none begins below either."""
+_SKIPPED_ALONE = trace.set_span_in_context(_SKIPPED, contexts.Context())
+_UNWATCHED = Unwatched(None)
+
+
+def _trace_id(found: SpanContext) -> str | None:
+    """The id of a trace as text; ``None`` if it is only the one that says that no trace begins."""
+    return None if found.trace_id == 1 else f"{found.trace_id:032x}"
 
 
 def _enter(span: Span, context: contexts.Context | None = None) -> bool:
