@@ -119,7 +119,7 @@ class CommandEnvelope:
         since: Position of the log after which it may have been recorded.
         store: The store whose position ``since`` is; ``None`` for that of the system.
         after: Version of the stream after which it may have been recorded; ``None`` if that is not known yet.
-        told: Whether observers are told of it, in its context.
+        told: Whether observers hear of it, in its context.
         sent: When it was sent from here, and 0 if it was not or its sender has an answer; only if it is observed.
         arrived: When it came to the mailbox; only if it is observed.
         queued: When it was last put into the mailbox; only if it is observed.

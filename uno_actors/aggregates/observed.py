@@ -22,10 +22,11 @@ def send(observed: Observation, stream: StreamId, envelope: CommandEnvelope) -> 
     if context is None:
         context = envelope.context = copied_context()
     command = envelope.command
-    correlation_id = context.run(observed.command_sent, stream, command, envelope.future is not None)
-    if type(correlation_id) is Unwatched:
-        correlation_id = correlation_id.correlation_id
+    found = context.run(observed.command_sent, stream, command, envelope.future is not None)
+    if isinstance(found, Unwatched):
+        correlation_id = found.correlation_id
     else:
+        correlation_id = found
         envelope.told = True
         envelope.sent = monotonic()
     if correlation_id is not None and command.correlation_id is None:
