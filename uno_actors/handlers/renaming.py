@@ -151,7 +151,12 @@ async def rename(store: EventStore, old: str, new: str) -> Kept:
     parts = [new + name[len(old) :] for name in found.names()]
     async with _leased(store, (old, *found.names(), new, *parts)):
         found, there = await _find(store, old), await _find(store, new)
-        if not _was_moved(found, new):
+        moved_to = _moved_to(found)
+        if moved_to not in (None, new):
+            raise InvalidHandler(
+                f"the renaming of {old!r} to {moved_to!r} was interrupted: call it again first"
+            )
+        if moved_to is None:
             if there:
                 raise InvalidHandler(
                     f"the store keeps a handler {new!r} already: forget it first, or choose another name"
@@ -164,9 +169,9 @@ async def rename(store: EventStore, old: str, new: str) -> Kept:
     return there.counted()
 
 
-def _was_moved(found: _Found, new: str) -> bool:
-    """Whether an interrupted call has moved everything, and only the rest under the old name is to be removed."""
-    return any(key[1:] == (RENAMED,) and value == new for key, value in found.requests)
+def _moved_to(found: _Found) -> str | None:
+    """The name to which an interrupted call has moved everything, so that only the rest is to be removed."""
+    return next((str(value) for key, value in found.requests if key[1:] == (RENAMED,)), None)
 
 
 async def _move(store: EventStore, found: _Found, old: str, new: str) -> None:
