@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tests.test_projections import totals
 from uno_actors import ActorSystem, AggregateRoot, Command, DeadLetter, DomainEvent, EventRegistry, handles
 from uno_actors.cli.app import app
 from uno_actors.cli.run import folded
+from uno_actors.system.control_socket import control_directories, control_directory, key_of
 from uno_stores import LmdbEventStore
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
@@ -280,6 +282,7 @@ def test_what_follows_events_ends_with_the_reader_of_its_pipe(path: Path, comman
     assert process.stdout is not None
     assert process.stderr is not None
     assert process.stdout.readline().startswith("POSITION")
+    assert process.stdout.readline().split()[0] == "3"
     process.stdout.close()  # nothing is recorded any more, so nothing more is written
     assert process.wait(patience(30)) == 0
     assert process.stderr.read() == ""
@@ -348,6 +351,14 @@ def test_the_tree_of_a_system_in_any_program_is_found_by_its_store(tmp_path: Pat
     gone = run_command("tree", f"lmdb:{store}")
     assert gone.returncode == 1
     assert f"no process runs the system of lmdb:{store}" in gone.stderr
+
+
+def test_a_place_of_sockets_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with TemporaryDirectory() as runtime:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        url = "postgresql+asyncpg://host/shop"
+        made = control_directory(url, key_of(url))
+        assert control_directories(url, key_of(url)).count(made) == 1
 
 
 def test_partitions_are_folded_with_their_states_and_sums() -> None:
