@@ -39,8 +39,16 @@ from uno_actors.store.records import (
     ViewChange,
 )
 from uno_actors.testing import CONTRACT, Check, MakeStore, StorePlace, check_event_store
+from uno_actors.testing.contract import (
+    positions_only_grow,
+    readers_see_a_prefix,
+    the_log_is_narrowed,
+    the_log_is_read_page_by_page,
+)
 from uno_stores import InMemoryEventStore, LmdbEventStore
 from uno_stores.memory_nodes import MemoryMembership, MemoryNodes
+from uno_stores.sql.log import LAST_POSITIONS, LOG_PAGE, to_stored
+from uno_stores.sql.reader import Reader
 
 
 @asynccontextmanager
@@ -875,6 +883,46 @@ async def test_store_that_breaks_a_promise_is_found_out(
     (check,) = [check for check in CONTRACT if check.__name__ == name]
     with pytest.raises((AssertionError, UnoError, RuntimeError)):
         await check(make_store)
+
+
+async def read_beyond_its_end(reader: Reader, after: int, limit: int) -> list[StoredRecord]:
+    return to_stored(await reader.rows(LOG_PAGE, {"after": after, "limit": limit}))
+
+
+async def read_backward(reader: Reader, after: int, limit: int) -> list[StoredRecord]:
+    return (await read_whole(reader, after, limit))[::-1]
+
+
+read_whole = Reader.log_page
+
+
+async def end_in_another_order(reader: Reader) -> list[int]:
+    return [row.last_position for row in await reader.rows(LAST_POSITIONS)][::-1]
+
+
+async def mix_the_logs(reader: Reader, limit: int | None, *_: Any) -> AsyncGenerator[StoredRecord]:
+    """Newest first."""
+    rows = await reader.rows(LOG_PAGE, {"after": 0, "limit": 10_000})
+    for stored in to_stored(rows)[::-1][:limit]:
+        yield stored
+
+
+@pytest.mark.parametrize(
+    ("method", "fault", "check"),
+    [
+        ("log_page", read_beyond_its_end, the_log_is_read_page_by_page),
+        ("log_page", read_backward, readers_see_a_prefix),
+        ("ends", end_in_another_order, positions_only_grow),
+        ("search_all", mix_the_logs, the_log_is_narrowed),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+async def test_a_fault_of_a_store_with_several_logs_is_found(
+    method: str, fault: Callable[..., Any], check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reader, method, fault)
+    with pytest.raises(AssertionError):
+        await check(in_four_logs)
 
 
 def test_every_check_has_a_store_that_fails_it() -> None:
