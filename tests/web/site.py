@@ -42,9 +42,9 @@ def process(request: HttpRequest) -> HttpResponse:
 
 
 def state(request: HttpRequest) -> JsonResponse:
-    from uno_actors.django import process
+    from uno_actors.django import is_started
 
-    return JsonResponse({"started": process._process.system is not None})
+    return JsonResponse({"started": is_started()})
 
 
 def sell(request: HttpRequest, house: str) -> JsonResponse:

@@ -16,7 +16,7 @@ try:
 except ImportError as missing:
     raise MissingExtra("uno_actors.django", "django", missing) from missing
 
-from uno_actors.django.process import stop, system
+from uno_actors.django.process import is_started, stop, system
 from uno_actors.giving_up import GAVE_UP
 
-__all__ = ["GAVE_UP", "stop", "system"]
+__all__ = ["GAVE_UP", "is_started", "stop", "system"]

@@ -64,6 +64,11 @@ def system() -> ActorSystem:
     return running
 
 
+def is_started() -> bool:
+    """Whether this process has a system: it was used, and not stopped."""
+    return _process.system is not None
+
+
 def stop(timeout: float | None = None) -> None:
     """Stop the system of this process, if there is one; the next use starts another. The end of the process calls this.
 
@@ -95,7 +100,7 @@ async def _watch(running: ActorSystem, exit_code: int | None) -> None:
 
 
 async def _until_it_gives_up(running: ActorSystem, exit_code: int | None) -> None:
-    """Stop the server when the system has given up. A process that is not a server, such as a shell, goes on."""
+    """Stop the server when the system has given up. A process that is not a server, such as a shell, continues."""
     try:
         await running.wait_stopped()
     except SupervisorGaveUp as error:
