@@ -13,6 +13,7 @@ from uno_actors.fastapi import (
     GAVE_UP,
     EventStream,
     System,
+    add_page,
     add_problem_details,
     aggregate,
     command,
@@ -38,6 +39,7 @@ async def untouched(request: Request, call_next: object) -> Response:
 
 app = FastAPI(lifespan=lifespan(make, exit_code=None if "STAYS" in os.environ else GAVE_UP))
 add_problem_details(app)
+add_page(app, token="a token of the test")  # noqa: S106
 if "MIDDLEWARE" in os.environ:
     app.add_middleware(BaseHTTPMiddleware, dispatch=untouched)
 

@@ -271,6 +271,28 @@ print(sell(), system() is parents)
     assert run(tmp_path, program).splitlines() == ["99", "99 False", "0 98 True", "99 False"]
 
 
+def test_handlers_finish_what_they_have_when_the_program_ends(tmp_path: Path) -> None:
+    """Also a plain one, which needs a thread that may not run yet."""
+    program = """
+import time
+from django.test.utils import override_settings
+from uno_actors import ActorSystem, subscribe
+from uno_actors.django import system
+
+@subscribe(SeatsSold, name="slow")
+def slow(event):
+    time.sleep(0.2)
+    print("handled", event.seats)
+
+make = lambda: ActorSystem("memory:", aggregates=[Theatre], handlers=[slow])
+changed = override_settings(UNO_ACTORS={"SYSTEM": make})
+changed.enable()
+for seats in (1, 2, 3): system().aggregate(Theatre, "a").ask(SellSeats(seats=seats)).get(timeout=10)
+print("ends")
+"""
+    assert run(tmp_path, program).splitlines() == ["ends", "handled 1", "handled 2", "handled 3"]
+
+
 def test_a_test_that_changes_the_setting_gets_the_system_of_its_own(tmp_path: Path) -> None:
     program = """
 from django.test import override_settings

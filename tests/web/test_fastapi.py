@@ -42,6 +42,7 @@ from uno_actors import (
 from uno_actors.fastapi import (
     IdempotencyKey,
     System,
+    add_page,
     add_probes,
     add_problem_details,
     aggregate,
@@ -257,6 +258,17 @@ def test_probes_say_whether_the_system_is_ready() -> None:
             client.portal.call(running_system(other).stop)
             assert client.get("/readyz").status_code == 503
     assert "/livez" not in app.openapi()["paths"]
+
+
+def test_the_live_page_can_be_mounted_and_needs_its_token() -> None:
+    app = new_app()
+    add_page(app, "/page", token="a token of the test")  # noqa: S106
+    for _ in range(2):
+        with TestClient(app) as client:
+            assert client.get("/page/", follow_redirects=False).status_code == 303
+            assert client.get("/page/api/now").status_code == 401
+            shown = client.get("/page/api/now", headers={"Authorization": "Bearer a token of the test"})
+            assert (shown.status_code, shown.headers["content-type"]) == (200, "application/json")
 
 
 # --- dependencies ------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from tests.web.servers import Running, gunicorn, started, uvicorn
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")
 
 WORKER = ("-k", "uvicorn_worker.UvicornWorker")
+TOKEN = {"Authorization": "Bearer a token of the test"}
+
 SHORT = 8
 """Seconds that no stop takes on a quiet machine, and that every wait for a client that stays takes."""
 
@@ -41,7 +43,7 @@ class Listener(threading.Thread):
         try:
             with (
                 self._server.new_client() as client,
-                client.stream("GET", self._path, timeout=None) as answer,
+                client.stream("GET", self._path, headers=TOKEN, timeout=None) as answer,
             ):
                 for text in answer.iter_text():
                     self.text += text
@@ -86,6 +88,17 @@ def test_uvicorn_stops_in_time_with_a_client_of_a_stream(
             server.ended()
         listener.join(patience(5))
         assert listener.is_whole, server.text
+        assert "Traceback" not in server.text
+
+
+def test_uvicorn_stops_in_time_with_a_browser_on_the_live_page(tmp_path: Path) -> None:
+    with started(uvicorn(tmp_path, "--limit-max-requests", "5"), tmp_path) as server:
+        listener = Listener(server, "/ops/api/now/events")
+        with in_time():
+            while server.process.poll() is None:
+                server.process_that_answers()
+            server.ended()
+        listener.join(patience(5))
         assert "Traceback" not in server.text
 
 

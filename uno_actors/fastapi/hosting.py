@@ -32,8 +32,19 @@ class Hosted:
         self.system = system
         self.stopping = asyncio.Event()
         self._exit_code = exit_code
-        self._server = Server(self.stopping.set)
+        self._when_stopping: list[Callable[[], object]] = []
+        self._server = Server(self.stop_streams)
         self._watching = begin(asyncio.get_running_loop(), self._until_it_gives_up())
+
+    def stop_streams(self) -> None:
+        """The server begins to stop, or the application does: end what would not end by itself."""
+        self.stopping.set()
+        while self._when_stopping:
+            self._when_stopping.pop()()
+
+    def call_when_stopping(self, call: Callable[[], object]) -> None:
+        """Have ``call`` called when the server begins to stop; it must not raise."""
+        self._when_stopping.append(call)
 
     def close(self) -> None:
         """Watch neither the system nor the server any longer."""
@@ -52,7 +63,7 @@ class Hosted:
                 return
             log.critical("supervisors gave up; the server stops", error=str(error), exit_code=self._exit_code)
             end_process_with(self._exit_code)
-            self.stopping.set()
+            self.stop_streams()
             self._server.stop()
 
 
@@ -94,7 +105,7 @@ def lifespan(
             try:
                 yield {KEY: hosted}
             finally:
-                hosted.stopping.set()
+                hosted.stop_streams()
                 hosted.close()
 
     return running
