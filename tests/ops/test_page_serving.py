@@ -239,6 +239,15 @@ def test_a_port_that_is_taken_ends_the_service_with_the_reason(program: Program)
             program.run(COMMAND, "run", program.file, "--page", address, until='"live page"')
 
 
+def test_a_token_that_is_too_short_matters_where_it_is_used(program: Program) -> None:
+    program.environment["UNO_ACTORS_PAGE_TOKEN"] = TOKEN[:5]
+    with pytest.raises(pytest.fail.Exception, match="(?s)it ended with 1: .*16 characters or more; found 5"):
+        program.run(COMMAND, "run", program.file, "--page", "127.0.0.1:0", until='"live page"')
+    program.run(COMMAND, "run", program.file)
+    program.wait(program.page.exists)
+    assert program.end() == 0
+
+
 @pytest.mark.parametrize(
     "text", ["8700", "127.0.0.1", "127.0.0.1:", ":8700", "127.0.0.1:65536", "127.0.0.1:x"]
 )

@@ -212,12 +212,13 @@ class Served:
         token: The token for TCP ports; default is a new one.
 
     Attributes:
-        keys: The token, and what is derived from it.
+        keys: The token, and what is derived from it; ``None`` without a port.
         address: The TCP port; ``None`` without one.
     """
 
     def __init__(self, source: Source, token: str | None = None) -> None:
-        self.keys = Keys(token)
+        self._token = token
+        self.keys: Keys | None = None
         self.address: Address | None = None
         self._source = source
         self._sampler = Sampler(source)
@@ -250,9 +251,11 @@ class Served:
 
         Raises:
             InvalidAddress: The port cannot be used.
+            InvalidToken: The token is too short.
             MissingExtra: The libraries of the page are not installed.
         """
         check_page()
+        self.keys = Keys(self._token)
         listener = address.listen()
         self.address = Address(address.host, listener.getsockname()[1])
         if not self.address.is_local:
@@ -275,7 +278,9 @@ class Served:
 
     def link(self) -> str | None:
         """A link that logs a browser in once; ``None`` without a TCP port."""
-        return None if self.address is None else f"http://{self.address}/login#{self.keys.new_code()}"
+        if self.address is None or self.keys is None:
+            return None
+        return f"http://{self.address}/login#{self.keys.new_code()}"
 
     def _page(self) -> "Page":
         from uno_actors.ops.application import Page  # noqa: PLC0415 - when it is used
@@ -285,6 +290,7 @@ class Served:
     def _page_with_login(self) -> "Page":
         from uno_actors.ops.application import Page  # noqa: PLC0415 - when it is used
 
+        assert self.keys is not None  # without keys a page asks for no login
         return Page(self._source, self.keys, sampler=self._sampler)
 
 
