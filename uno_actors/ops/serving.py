@@ -1,4 +1,4 @@
-"""Serves the live page: on a Unix socket that only its user can use, and on a TCP port for those who have the token.
+"""Serves the live page: on a Unix socket that only its user can use, and on a TCP port that asks for a token.
 
 The web framework is imported when the first browser comes, so that a service pays nothing until then.
 """
