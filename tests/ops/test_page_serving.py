@@ -24,7 +24,16 @@ from tests.machine import patience
 from uno_actors import ActorSystem, MissingExtra
 from uno_actors.cli.run import PageOfWorkers
 from uno_actors.ops import serve_page, serving
-from uno_actors.ops.serving import DEFAULT, PREFIX, SUFFIX, Address, InvalidAddress, Served, check_page
+from uno_actors.ops.serving import (
+    DEFAULT,
+    PREFIX,
+    SUFFIX,
+    Address,
+    InvalidAddress,
+    NoPort,
+    Served,
+    check_page,
+)
 from uno_actors.ops.sources import SystemSource
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
@@ -430,6 +439,8 @@ async def test_a_page_that_no_browser_has_opened_stops_at_once(tmp_path: Path) -
     async with ActorSystem(handlers=[], aggregates=[]) as system:
         async with Served(SystemSource(system)) as served:
             path = await served.at_socket(tmp_path)
+            with pytest.raises(NoPort):
+                served.link()
         assert not path.exists()
 
 

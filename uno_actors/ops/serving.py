@@ -40,6 +40,13 @@ class InvalidAddress(CallerError, ValueError):
         super().__init__(f"the live page cannot be served at {text!r}: {reason}")
 
 
+class NoPort(CallerError):
+    """A link was asked for, and the page is not at a port."""
+
+    def __init__(self) -> None:
+        super().__init__("the live page is not at a port, and needs no link: open it at one by at_port()")
+
+
 class Address(NamedTuple):
     """A TCP port.
 
@@ -276,16 +283,23 @@ class Served:
         except InvalidAddress:
             return await self.at_port(Address(DEFAULT.host, 0))
 
-    def link(self) -> str | None:
-        """A link that logs a browser in once; ``None`` without a TCP port."""
+    def link(self) -> str:
+        """A link that logs a browser in once.
+
+        Raises:
+            NoPort: The page is not at a port.
+        """
         if self.address is None or self.keys is None:
-            return None
+            raise NoPort
         return f"http://{self.address}/login#{self.keys.new_code()}"
 
     def _page(self) -> "Page":
         from uno_actors.ops.application import Page  # noqa: PLC0415 - when it is used
 
-        return Page(self._source, links=self.link, sampler=self._sampler)
+        def link() -> str | None:
+            return None if self.address is None else self.link()
+
+        return Page(self._source, links=link, sampler=self._sampler)
 
     def _page_with_login(self) -> "Page":
         from uno_actors.ops.application import Page  # noqa: PLC0415 - when it is used
