@@ -114,6 +114,7 @@ def test_a_program_that_configures_structlog_gets_every_line_there(program: str)
     out, err = run(program)
     assert err == ""
     lines = [json.loads(line) for line in out.splitlines()]
+    assert all({"system", "node", "actor"} <= line.keys() for line in lines)
     (letter,) = [line for line in lines if line["event"] == "event set aside"]
     assert (letter["system"], letter["actor"], letter["correlation_id"]) == ("shop", "mail", "order-7")
     assert letter["node"].startswith("shop@")

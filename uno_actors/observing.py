@@ -27,7 +27,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from uno_actors.errors import shown
-from uno_actors.logs import get_logger
+from uno_actors.logs import Logger, get_logger
 
 
 class CommitGroup(NamedTuple):
@@ -318,8 +318,12 @@ class Observation(Observer):
     def __init__(self, observers: Iterable[Observer]) -> None:
         self._watching = tuple(observers)
         self._lock = threading.Lock()
-        self._log = get_logger(actor="observers")
+        self.log_to(get_logger())
         self._set_hooks()
+
+    def log_to(self, log: Logger) -> None:
+        """Log failures of observers to ``log``, which has the names of the system bound."""
+        self._log = log.bind(actor="observers")
 
     @property
     def watching(self) -> tuple[Observer, ...]:

@@ -12,7 +12,6 @@ from starlette.requests import HTTPConnection
 from uno_actors.errors import NoSystem, SupervisorGaveUp
 from uno_actors.fastapi.servers import Server
 from uno_actors.giving_up import GAVE_UP, end_process_with
-from uno_actors.logs import get_logger
 from uno_actors.system.system import ActorSystem
 from uno_actors.tasks import begin
 
@@ -55,7 +54,7 @@ class Hosted:
         try:
             await self.system.wait_stopped()
         except SupervisorGaveUp as error:
-            log = get_logger(system=self.system.name)
+            log = self.system._log.bind(actor="fastapi")
             if self._exit_code is None or not self._server.is_found:
                 log.critical(
                     "supervisors gave up; the application serves on without its system", error=str(error)

@@ -158,8 +158,8 @@ class Filling(InOrder):
     async def _find_progress(self) -> None:
         """Look up how far the tables have come, and keep other processes from writing to them.
 
-        Two processes may both think that they have the lease, while one hung. The last one to come here fills the tables;
-        the other finds out at its next commit. The transactions keep each event counted once, by either of them.
+        Two processes may both think that they have the lease, after one hung. The last one to come here fills the
+        tables, and the other finds out at its next commit. By the transactions each event is counted once all the same.
         """
         subscription = self._subscription
         lease, place = subscription.lease, self._place

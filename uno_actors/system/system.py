@@ -577,6 +577,8 @@ class ActorSystem:
             )
             self._log = self._runtime.dispatcher.log.bind(actor="system")
             self._bus.log_to(self._runtime.dispatcher.log)
+            if self._observed is not None:
+                self._observed.log_to(self._runtime.dispatcher.log)
             await self._runtime.start(self._supervised)
             await open_control(
                 self._asked,
