@@ -744,6 +744,23 @@ class DropKeepsCheckpoint(Broken):
         self._views.pop(view, None)
 
 
+class ForgetsNoCheckpoint(DropKeepsCheckpoint):
+    pass
+
+
+class RenamesIntoTwo(Broken):
+    """Adds the dead letters and entries of a new name, and removes none of the old one."""
+
+    async def save_progress(
+        self,
+        checkpoints: Mapping[str, int],
+        dead_letters: Sequence[DeadLetter] = (),
+        views: Sequence[ViewChange] = (),
+        dropped: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        await super().save_progress(checkpoints, dead_letters, views)
+
+
 class DropsViewsByPrefix(Broken):
     async def drop_view(self, view: str) -> None:
         for name in [name for name in self._views if name.startswith(view)]:
@@ -839,6 +856,8 @@ BROKEN: dict[type[Broken], str] = {
     RemovesNoKeys: "views_change_with_checkpoints",
     DropKeepsCheckpoint: "views_can_be_dropped",
     DropsViewsByPrefix: "views_can_be_dropped",
+    ForgetsNoCheckpoint: "handlers_can_be_forgotten",
+    RenamesIntoTwo: "handlers_can_be_renamed",
     CountsHandlersWithLetters: "dead_letters_are_listed_in_order",
     DropsAll: "dead_letters_can_be_dropped",
     DropsNoneWithProgress: "dead_letters_can_be_dropped",

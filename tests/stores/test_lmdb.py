@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 import struct
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import zlib
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import lmdb
 import msgpack
@@ -405,6 +407,14 @@ def test_directory_with_other_files_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_text("precious")
     refused(tmp_path, StoreFormatError, r"holds other files \(a.txt, b.txt, photo.jpg\); name an empty one")
     assert not (tmp_path / "data.mdb").exists()
+
+
+async def test_a_directory_with_nothing_but_the_socket_of_a_killed_process_is_taken() -> None:
+    with TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as left:
+        left.bind(f"{directory}/uno-actors-1.sock")
+        async with open_at(Path(directory)) as store:
+            await store.append(noted("a"))
+            assert await versions(store) == [1]
 
 
 async def test_missing_and_empty_directories_are_taken(tmp_path: Path) -> None:

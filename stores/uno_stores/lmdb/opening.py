@@ -48,7 +48,11 @@ def open_environment(path: Path, options: Options) -> tuple[lmdb.Environment, Da
     try:
         ours = ("lock.mdb", LEASES, NODES, LINKS, WRITER)
         if not data.exists() and (
-            others := sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
+            others := sorted(
+                entry.name
+                for entry in path.iterdir()
+                if entry.name not in ours and not entry.is_socket()  # one that a killed process has left
+            )
         ):
             raise StoreFormatError(
                 path, f"the directory holds other files ({', '.join(others[:3])}); name an empty one"
