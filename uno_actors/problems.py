@@ -51,6 +51,7 @@ _MAYBE_WITHOUT_KEY = "The command may have taken effect. Look before you send it
 PROBLEMS: Mapping[type[UnoError], Problem] = {
     # the request's
     e.CommandRejected: Problem(409, "Command rejected"),
+    e.HandlerIsRunning: Problem(409, "Handler is running"),
     e.NameTaken: Problem(409, "Name taken"),
     e.AggregateNotFound: Problem(404, "Aggregate not found", "Nothing is recorded under this id."),
     e.UnknownHandler: Problem(404, "Handler not found"),
