@@ -168,8 +168,9 @@ class Tracing(Observer):
         if traced is None:
             return
         links = () if traced.sent is not None else self._links(command.correlation_id, command.causation_id)
-        span = self._start(self._name("handle", stream[0], command.__class__), links=links)
-        if not _enter(span):
+        name = self._name("handle", stream[0], command.__class__)
+        span = self._start(name, context=traced.outer, links=links)
+        if not _enter(span, traced.outer):
             _traced.set(None)  # no trace came from the other node, and this one is not sampled
             return
         span.set_attributes(
@@ -206,7 +207,6 @@ class Tracing(Observer):
             traced.deciding.set_attribute("uno.events", events)
             _end(traced.deciding, error)
             traced.deciding = None
-            contexts.attach(traced.inner)
 
     def command_answered(
         self, stream: Any, command: Any, seconds: float, error: BaseException | None
@@ -215,7 +215,6 @@ class Tracing(Observer):
         traced = _traced.get()
         if traced is not None and traced.span is not None:
             _end(traced.span, error)
-            contexts.attach(traced.outer)
 
     # --- aggregates and the log ---
 
@@ -421,7 +420,6 @@ class Tracing(Observer):
             else:
                 _end(traced.hop, error)
             traced.hop = None
-            contexts.attach(traced.outer)
 
     def hop_served(self, stream: Any, command: Any, node: str, carrier: dict[str, str]) -> None:
         """See `Observer.hop_served`."""
