@@ -151,7 +151,7 @@ async def test_an_append_whose_connection_is_cut_at_the_commit_is_recorded_once(
 
 @pytest.mark.parametrize("cut", ["before for good", "after for good"])
 async def test_an_outcome_that_cannot_be_found_out_is_told_as_unknown(cut: str) -> None:
-    async with proxied(patience=0.3) as (proxy, store, direct):
+    async with proxied(patience=patience(0.3)) as (proxy, store, direct):
         proxy.cut = cut
         with pytest.raises(OutcomeUnknown):
             await store.append(noted("second"))
@@ -167,15 +167,16 @@ async def test_an_outcome_that_cannot_be_found_out_is_told_as_unknown(cut: str) 
 
 
 async def test_a_network_that_drops_everything_is_told_and_the_store_can_be_closed() -> None:
-    async with proxied(patience=0.3) as (proxy, store, direct):
+    seconds = patience(0.3)
+    async with proxied(patience=seconds) as (proxy, store, direct):
         proxy.silent = True
         for attempt in (
             store.last_position,
             lambda: store.append(noted("lost")),
             lambda: store.lease("mail"),
         ):
-            with pytest.raises(StoreUnavailable, match="no answer within 0.3 s"):
-                await asyncio.wait_for(attempt(), patience(10))
+            with pytest.raises(StoreUnavailable, match=f"no answer within {seconds:g} s"):
+                await asyncio.wait_for(attempt(), patience(10) + seconds)
         reading = asyncio.create_task(texts(store))
         await asyncio.wait_for(store.close(), patience(10))
         with pytest.raises(StoreUnavailable):
