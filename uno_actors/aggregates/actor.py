@@ -226,7 +226,7 @@ class AggregateActor:
             for before in range(len(records) - 1, 0, -1):
                 note(version - before, NO_COMMAND)
             note(version, mark)
-            if envelope.context is not None:
+            if envelope.context is not None and self._directory.contexts.is_wanted:
                 self._directory.contexts.keep_all(records, envelope.context)
             if self._next_records is None:
                 self._next_records = records
@@ -299,7 +299,8 @@ class AggregateActor:
             observation = self._directory.observed
             if observation is not None and observation.in_contexts:
                 told = [envelope.context for envelope, _ in self._in_flight if envelope.told]
-                self._directory.journal.observe_contexts(told)
+                if told:
+                    self._directory.journal.observe_contexts(told)
             self._directory.journal.append(Append(tuple(records), expected), self._recorded)
         else:
             self._answer_in_flight()

@@ -114,9 +114,9 @@ class Tracing(Observer):
         """See `Observer.command_sent`. The correlation id is the id of the trace."""
         if _traced.get() is not None:
             _traced.set(None)  # that of the message that its sender handles
-        context = contexts.get_current()
-        parent = trace.get_current_span(context).get_span_context()
-        trace_id = None
+        context, trace_id = contexts.get_current(), None
+        # Most contexts are empty; looking for a span in them takes time.
+        parent = trace.get_current_span(context).get_span_context() if context else _NO_SPAN
         if parent.is_valid:
             trace_id = _trace_id(parent)
             if not parent.trace_flags.sampled:
@@ -486,6 +486,7 @@ _SKIPPED = NonRecordingSpan(SpanContext(1, 1, is_remote=False, trace_flags=Trace
 """Current where no trace begins, so that none begins below either."""
 _SKIPPED_ALONE = trace.set_span_in_context(_SKIPPED, contexts.Context())
 _UNWATCHED = Unwatched(None)
+_NO_SPAN = trace.INVALID_SPAN.get_span_context()
 
 
 def _trace_id(found: SpanContext) -> str | None:
