@@ -39,7 +39,7 @@ from uno_actors import (
 )
 from uno_actors.cluster.links.memory import MemoryNetwork
 from uno_actors.handlers.spec import HandlerSpec
-from uno_actors.ops import tracing
+from uno_actors.ops import span_attributes, tracing
 from uno_actors.ops.tracing import Tracing
 from uno_actors.testing import inspect
 from uno_stores import InMemoryEventStore
@@ -556,6 +556,8 @@ ATTRIBUTE = re.compile(r"`((?:messaging|uno|error)\.[a-z_.]+)`")
 
 def test_every_attribute_and_span_is_listed_in_the_documentation() -> None:
     listed = set(ATTRIBUTE.findall(PAGE.read_text(encoding="utf-8")))
-    source = Path(tracing.__file__).read_text(encoding="utf-8")
+    source = "".join(
+        Path(module.__file__).read_text(encoding="utf-8") for module in (tracing, span_attributes)
+    )
     used = set(re.findall(r'"((?:messaging|uno|error)\.[a-z_.]+)"', source))
     assert used == listed

@@ -4,7 +4,8 @@ Nothing below imports this package, and each part imports the library that it ne
 is not observed pays nothing. The extras in brackets bring these libraries. Read in this order:
 
 - `uno_actors.ops.health`: whether a system lives and is ready for traffic, with reasons.
-- `uno_actors.ops.tracing`: traces through OpenTelemetry (``otel``), an observer of `uno_actors.observing`.
+- `uno_actors.ops.tracing`: traces through OpenTelemetry (``otel``), an observer of `uno_actors.observing`;
+  `uno_actors.ops.span_attributes` has the attributes of its spans.
 - `uno_actors.ops.application`: the live page as an ASGI application (``page``). `uno_actors.ops.sources` says where it
   finds what it shows, `uno_actors.ops.api` has one module for each subject, `uno_actors.ops.access` decides who may
   read and change, and the folder ``page`` has the files that a browser loads.

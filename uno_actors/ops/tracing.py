@@ -24,6 +24,7 @@ from typing import Any
 
 from uno_actors.errors import CommandRejected, InvalidNumber, MissingExtra, describe
 from uno_actors.observing import CommitGroup, Delivered, Observer, Unwatched
+from uno_actors.ops.span_attributes import SYSTEM, number_of, of_command, of_event
 
 try:
     from opentelemetry import context as contexts
@@ -42,12 +43,8 @@ try:
 except ImportError as missing:
     raise MissingExtra("uno_actors.ops.tracing", "otel", missing) from missing
 
-SYSTEM = "uno_actors"
-"""``messaging.system`` of all spans, and the name of their instrumentation."""
 REMEMBERED = 10_000
 """Spans of commands that are remembered, for links to them."""
-
-Attributes = dict[str, str | int | float | bool]
 
 
 class _Traced:
@@ -87,6 +84,8 @@ _step: ContextVar["tuple[Span, contexts.Context] | None"] = ContextVar("uno_acto
 
 class Tracing(Observer):
     """Makes the spans.
+
+    Over 300 lines: one short method for each thing that happens, which share the spans of one command.
 
     Args:
         tracer_provider: Default is OpenTelemetry's global one, also if it is set later.
@@ -136,7 +135,7 @@ class Tracing(Observer):
             return Unwatched(trace_id)
         span.set_attributes(
             {
-                **_of_command(stream, command),
+                **of_command(stream, command),
                 "messaging.operation.name": operation,
                 "messaging.operation.type": "send",
             }
@@ -175,7 +174,7 @@ class Tracing(Observer):
             return
         span.set_attributes(
             {
-                **_of_command(stream, command),
+                **of_command(stream, command),
                 "messaging.operation.name": "handle",
                 "messaging.operation.type": "process",
             }
@@ -263,7 +262,7 @@ class Tracing(Observer):
         span = self._start(
             f"route {record.event_type}", context=traced.inner, start_time=traced.durable or None
         )
-        span.set_attributes({**_of_event(event), "uno.handlers": handlers})
+        span.set_attributes({**of_event(event), "uno.handlers": handlers})
         traced.routes[event.position] = trace.set_span_in_context(span, traced.inner)
         span.end()
 
@@ -288,7 +287,7 @@ class Tracing(Observer):
             return
         span.set_attributes(
             {
-                **_of_event(last),
+                **of_event(last),
                 "messaging.operation.name": "process",
                 "messaging.operation.type": "process",
                 "messaging.consumer.group.name": handler,
@@ -315,12 +314,9 @@ class Tracing(Observer):
         before = contexts.get_current()
         span = self._start(f"react {process}")
         _enter(span)
+        kind = type(message).__name__
         span.set_attributes(
-            {
-                "uno.process.type": process,
-                "uno.process.id": process_id,
-                "uno.message.type": type(message).__name__,
-            }
+            {"uno.process.type": process, "uno.process.id": process_id, "uno.message.type": kind}
         )
         _step.set((span, before))
 
@@ -403,7 +399,7 @@ class Tracing(Observer):
         traced = _traced.get()
         if traced is not None:
             traced.hop = self._start("hop", context=traced.outer, kind=SpanKind.CLIENT)
-            traced.hop.set_attributes({**_of_command(stream, command), "uno.node": node})
+            traced.hop.set_attributes({**of_command(stream, command), "uno.node": node})
             _enter(traced.hop)
         self._propagator.inject(carrier)
 
@@ -413,12 +409,7 @@ class Tracing(Observer):
         """See `Observer.hop_returned`."""
         traced = _traced.get()
         if traced is not None and traced.hop is not None:
-            if isinstance(error, str):
-                traced.hop.set_attribute("error.type", "not served")
-                traced.hop.set_status(Status(StatusCode.ERROR, error))
-                traced.hop.end()
-            else:
-                _end(traced.hop, error)
+            _end(traced.hop, error)
             traced.hop = None
 
     def hop_served(self, stream: Any, command: Any, node: str, carrier: dict[str, str]) -> None:
@@ -475,7 +466,7 @@ class Tracing(Observer):
         known = self._recent.get(causation_id or "")
         if known is not None:
             return [Link(known, {"uno.causation_id": causation_id or ""})]
-        trace_id, span_id = _number(correlation_id, 32), _number((causation_id or "")[:16], 16)
+        trace_id, span_id = number_of(correlation_id, 32), number_of((causation_id or "")[:16], 16)
         if not (trace_id and span_id):
             return []
         guessed = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
@@ -501,52 +492,14 @@ def _enter(span: Span, context: contexts.Context | None = None) -> bool:
     return span.is_recording()
 
 
-def _end(span: Span, error: BaseException | None) -> None:
+def _end(span: Span, error: BaseException | str | None) -> None:
     """End a span. A command that a rule of the domain has rejected is not a failure of the system."""
     if isinstance(error, CommandRejected):
         span.set_attributes({"uno.outcome": "rejected", "error.type": type(error).__name__})
     elif error is not None:
-        span.set_attributes({"uno.outcome": "failed", "error.type": type(error).__name__})
-        span.set_status(Status(StatusCode.ERROR, describe(error)))
+        kind, text = (
+            ("not served", error) if isinstance(error, str) else (type(error).__name__, describe(error))
+        )
+        span.set_attributes({"uno.outcome": "failed", "error.type": kind})
+        span.set_status(Status(StatusCode.ERROR, text))
     span.end()
-
-
-def _of_command(stream: Any, command: Any) -> Attributes:
-    found: Attributes = {
-        "messaging.system": SYSTEM,
-        "messaging.destination.name": stream[0],
-        "messaging.message.id": command.command_id,
-        "uno.aggregate.type": stream[0],
-        "uno.aggregate.id": stream[1],
-        "uno.command.type": type(command).__name__,
-    }
-    return found | _of_ids(command.correlation_id, command.causation_id)
-
-
-def _of_event(event: Delivered) -> Attributes:
-    record = event.record
-    found: Attributes = {
-        "messaging.system": SYSTEM,
-        "messaging.destination.name": record.topic or record.event_type,
-        "messaging.message.id": record.event_id,
-        "uno.event.type": record.event_type,
-        "uno.position": event.position,
-    }
-    if record.aggregate_id is not None:
-        found |= {"uno.aggregate.type": record.aggregate_type or "", "uno.aggregate.id": record.aggregate_id}
-    return found | _of_ids(record.correlation_id, record.causation_id)
-
-
-def _of_ids(correlation_id: str | None, causation_id: str | None) -> Attributes:
-    found = {"messaging.message.conversation_id": correlation_id, "uno.causation_id": causation_id}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _number(digits: str | None, length: int) -> int:
-    """The number that so many hexadecimal digits are; 0 for any other text."""
-    if digits is None or len(digits) != length:
-        return 0
-    try:
-        return int(digits, 16)
-    except ValueError:
-        return 0
