@@ -192,9 +192,8 @@ class Tracing(Observer):
         """See `Observer.command_deciding`."""
         traced = _traced.get()
         if traced is not None:
-            traced.deciding = self._start(
-                self._name("decide", stream[0], command.__class__), context=traced.inner
-            )
+            name = self._name("decide", stream[0], command.__class__)
+            traced.deciding = self._start(name, context=traced.inner)
             _enter(traced.deciding)
 
     def command_decided(
@@ -222,9 +221,8 @@ class Tracing(Observer):
         traced = _traced.get()
         if traced is not None:
             span = self._past(f"load {stream[0]}", traced.inner, seconds)
-            span.set_attributes(
-                {"uno.aggregate.type": stream[0], "uno.aggregate.id": stream[1], "uno.events": events}
-            )
+            whose = {"uno.aggregate.type": stream[0], "uno.aggregate.id": stream[1]}
+            span.set_attributes({**whose, "uno.events": events})
             _end(span, error)
 
     def append_ended(self, group: CommitGroup, outcomes: Sequence[Any], seconds: float) -> None:
@@ -233,7 +231,6 @@ class Tracing(Observer):
         commands = [each for each in found if each is not None and each.span is not None]
         if not commands:
             return
-        now = time.time_ns()
         links = [Link(each.span.get_span_context()) for each in commands if each.span is not None]
         span = self._past("append", commands[0].inner, seconds, links=links)
         span.set_attributes(
@@ -245,7 +242,7 @@ class Tracing(Observer):
         )
         span_id = trace.format_span_id(span.get_span_context().span_id)
         for each in commands:
-            each.durable = now
+            each.durable = time.time_ns()
             if each.span is not None:
                 each.span.add_event("appended", {"uno.append.span_id": span_id})
         errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -258,10 +255,8 @@ class Tracing(Observer):
         traced = _traced.get()
         if traced is None or not handlers:
             return
-        record = event.record
-        span = self._start(
-            f"route {record.event_type}", context=traced.inner, start_time=traced.durable or None
-        )
+        name = f"route {event.record.event_type}"
+        span = self._start(name, context=traced.inner, start_time=traced.durable or None)
         span.set_attributes({**of_event(event), "uno.handlers": handlers})
         traced.routes[event.position] = trace.set_span_in_context(span, traced.inner)
         span.end()
@@ -295,9 +290,9 @@ class Tracing(Observer):
                 "uno.catching_up": last.context is None,
             }
         )
+        _call.set(span)
         if len(events) > 1:
             span.set_attribute("messaging.batch.message_count", len(events))
-        _call.set(span)
 
     def handler_returned(
         self, handler: str, events: Sequence[Delivered], seconds: float, error: BaseException | None
