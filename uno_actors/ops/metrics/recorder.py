@@ -245,11 +245,11 @@ class Recorder(Observer):
             series.handled.value += 1
         else:
             series.outcomes[outcome_of(error)].value += 1
-        if (sampler := self.sampler) is not None:
-            sampler.add("uno.command.queue.time", series.labels[:1], waited)
-            sampler.add("uno.command.time", series.labels[:1], seconds)
+        if (sampler := self.sampler) is not None and sampler.wants("commands"):
+            sampler.keep("commands", "uno.command.queue.time", series.labels[:1], waited)
+            sampler.keep("commands", "uno.command.time", series.labels[:1], seconds)
             if deciding is not None:
-                sampler.add("uno.command.decide.time", series.labels, deciding)
+                sampler.keep("commands", "uno.command.decide.time", series.labels, deciding)
 
     def _series_of(self, aggregate: str, command: type) -> _OfCommand:
         labels = self.deciding.bounded((aggregate, command.__name__))
