@@ -33,8 +33,10 @@ from uno_actors import (
     NoCluster,
     NotServed,
     OutcomeUnknown,
+    ProcessManager,
     ReplyNotSent,
     handles,
+    reacts,
     subscribe,
 )
 from uno_actors.cluster.links.memory import MemoryNetwork
@@ -579,3 +581,36 @@ async def test_nodes_that_stop_all_at_once_answer_what_they_have_accepted() -> N
         await turns(1)
         await asyncio.gather(*[system.stop() for system in systems])
         assert sorted(await asyncio.gather(*asked)) == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
+class PaidHere(DomainEvent):
+    account: str
+
+
+class Thanks(ProcessManager):
+    """Credits one for each payment."""
+
+    sends_to = (Account,)
+
+    @reacts
+    def thank(self, event: PaidHere) -> None:
+        self.send(Account, event.account, Credit(amount=1))
+
+
+async def test_a_process_reacts_whichever_node_owns_it_and_runs_its_handler() -> None:
+    store, network = BankStore(), MemoryNetwork()
+    store.event_registry.register(PaidHere)
+    options: dict[str, Any] = {
+        "aggregates": [Account, Thanks],
+        "handlers": [Thanks.handler(start="earliest")],
+    }
+    async with nodes_on(store, network, "ab", **options) as (a, b):
+        processes = [f"process-{number}" for number in range(24)]
+        owners = {name: a.cluster.owner(Thanks, name) for name in processes}
+        assert len({owner.id for owner in owners.values() if owner is not None}) == 2
+        for name in processes:
+            await a.publisher.publish(PaidHere(account="x", correlation_id=name))
+        await a.settled()
+        await b.settled()
+        assert await store.dead_letters() == []
+        assert await a.aggregate(Account, "x").ask(Balance()) == len(processes)

@@ -175,6 +175,8 @@ class Node:
     ) -> tuple[Callable[[int], Member | None], str]:
         """What finds the owners of a command's aggregates by their shards, and the announced name of the command."""
         name = self._names.handled_as(stream.aggregate_type, kind)
+        if not kind._travels:
+            return (lambda _: self.announcement.member), name
         found = self._outgoing.placement.table(stream.aggregate_type, name).owner, name
         self._owners[stream.aggregate_type, kind] = found
         return found

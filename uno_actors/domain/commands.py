@@ -1,6 +1,6 @@
 """Commands: requests to an aggregate."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Generic
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import TypeVar
@@ -35,6 +35,9 @@ class Command(BaseModel, Generic[R_co], metaclass=FrozenModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    _travels: ClassVar[bool] = True
+    """Whether the node that owns the aggregate handles it, and not the one that sends it."""
 
     if not TYPE_CHECKING:  # first, since the documentation shows the first
         command_id: str = Field(default_factory=new_id, min_length=1)

@@ -98,7 +98,13 @@ class Reacted(DomainEvent):
 
 
 class React(Command[list[Outgoing]]):
-    """To a process: react to ``message`` unless it has already; the reply is the commands to send."""
+    """To a process: react to ``message`` unless it has already; the reply is the commands to send.
+
+    It is handled on the node that runs the handler, since any event may be in it. The process may be in the memory of
+    its owner too; the expected version is the fence, as ever.
+    """
+
+    _travels: ClassVar[bool] = False
 
     to: str
     message: Any
@@ -107,11 +113,15 @@ class React(Command[list[Outgoing]]):
 class HasReacted(Command[bool]):
     """To a process: reply whether it has reacted to ``to``."""
 
+    _travels: ClassVar[bool] = False
+
     to: str
 
 
 class AllSent(Command[None]):
     """To a process: all commands that follow from the event ``to`` were sent."""
+
+    _travels: ClassVar[bool] = False
 
     to: str
 
