@@ -593,6 +593,29 @@ class AggregateNotFound(CallerError, LookupError):
         super().__init__(f"{aggregate} has no events: create it with its class, register events, and save it")
 
 
+class NoSuchVersion(CallerError, LookupError):
+    """The stream of an aggregate has not come so far.
+
+    Attributes:
+        aggregate: Its name.
+        version: The version asked for.
+        last: The version of the stream.
+    """
+
+    def __init__(self, aggregate: str, version: int, last: int) -> None:
+        self.aggregate, self.version, self.last = aggregate, version, last
+        super().__init__(f"{aggregate} has {last:,} events: there is no version {version:,} yet")
+
+
+class InvalidMoment(CallerError, ValueError):
+    """Neither a version of a stream nor a time."""
+
+    def __init__(self, found: object) -> None:
+        super().__init__(
+            f"an aggregate is looked at as of a version, 1 or more, or as of a datetime; found {shown(found)}"
+        )
+
+
 class InvalidStoreUrl(CallerError, ValueError):
     """A store URL that nothing can open."""
 

@@ -59,6 +59,8 @@ PROBLEMS: Mapping[type[UnoError], Problem] = {
     e.UnknownSupervisor: Problem(404, "Supervisor not found"),
     e.UnknownChild: Problem(404, "Child not found"),
     e.NoDeadLetter: Problem(404, "Dead letter not found"),
+    e.NoSuchVersion: Problem(404, "Version not found"),
+    e.InvalidMoment: Problem(422, "Invalid version or time"),
     e.CommandIdReused: Problem(422, "Idempotency key reused"),
     e.InvalidAggregateId: Problem(422, "Invalid aggregate id"),
     e.InvalidCommand: Problem(422, "Invalid command"),

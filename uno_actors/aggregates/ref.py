@@ -5,12 +5,14 @@ from typing import Any, Protocol, TypeVar
 from uno_actors.actors.ask import context_of_sender
 from uno_actors.actors.future import Future
 from uno_actors.aggregates.envelope import CommandEnvelope, CommandReply
+from uno_actors.aggregates.history import Moment, as_it_was, check_moment
 from uno_actors.causality import Cause, current_cause, new_id
 from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id, command_method
 from uno_actors.domain.commands import Command
 from uno_actors.errors import InvalidCommand
 from uno_actors.quantities import check_duration
 from uno_actors.store.codec import StreamId
+from uno_actors.store.port import EventStore
 
 R = TypeVar("R")
 
@@ -20,6 +22,10 @@ class AcceptsCommands(Protocol):
 
     def deliver(self, stream: StreamId, envelope: CommandEnvelope, timeout: float | None) -> None:
         """Pass a command to the event loop; from any thread."""
+
+    @property
+    def store(self) -> EventStore:
+        """Where the events of its aggregates are."""
 
 
 class AggregateRef:
@@ -74,6 +80,21 @@ class AggregateRef:
             UnknownCommand, InvalidCommand, SystemNotRunning, ValueError: As for `ask`.
         """
         self._system.deliver(self.stream, self._envelope(command, None, since), None)
+
+    async def at(self, moment: Moment) -> Any:
+        """The aggregate as it was, an instance of its class for reading: at a version from 1, or at a time.
+
+        It is read from the store, whatever node has the aggregate in memory. No event from the first one with a later
+        timestamp on is applied. A time without a zone is in UTC.
+
+        Raises:
+            AggregateNotFound: It has no events, or had none by then.
+            NoSuchVersion: It has fewer events.
+            InvalidMoment: ``moment`` is neither a version nor a time.
+            MissingApply, EventNotReadable, UnknownEventType, CorruptRecord: An event cannot be replayed.
+            StoreUnavailable: The store cannot be read.
+        """
+        return await as_it_was(self._system.store, self._type, self.stream, check_moment(moment))
 
     def _envelope(
         self, command: Command[R], future: CommandReply[R] | None, since: int | None

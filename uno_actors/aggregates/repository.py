@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from time import monotonic
 from typing import Generic, TypeVar
 
+from uno_actors.aggregates.history import as_it_was, check_moment
 from uno_actors.aggregates.reruns import Contention, may_run_again
 from uno_actors.aggregates.snapshots import Snapshots
 from uno_actors.backoff import chance
 from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id, new_aggregate
-from uno_actors.errors import AggregateNotFound, ConcurrencyConflict, shown
+from uno_actors.errors import AggregateNotFound, ConcurrencyConflict, InvalidMoment, shown
 from uno_actors.quantities import check_duration
 from uno_actors.store.codec import StreamId
 from uno_actors.store.port import EventStore
@@ -42,16 +44,29 @@ class EventSourcedRepository(Generic[A]):
         self._store = event_store
         self._snapshots = Snapshots(event_store, snapshot_every)
 
-    async def get_by_id(self, id: str) -> A:
-        """The aggregate with all of its recorded events applied.
+    async def get_by_id(self, id: str, *, version: int | None = None, at: datetime | None = None) -> A:
+        """The aggregate with all of its recorded events applied, or as it was.
+
+        Args:
+            id: Of the aggregate.
+            version: The version to look at, from 1. An aggregate that is not at its last version cannot be saved.
+            at: The time to look at: no event from the first one with a later timestamp on is applied. One without a
+                zone is in UTC.
 
         Raises:
-            AggregateNotFound: It has no events.
+            AggregateNotFound: It has no events, or had none by then.
+            NoSuchVersion: It has fewer events.
+            InvalidMoment: Both a version and a time are given, or one that is none.
             InvalidAggregateId: No aggregate can have this id.
             MissingApply, EventNotReadable, UnknownEventType, CorruptRecord: An event cannot be replayed.
             StoreUnavailable: The store cannot be read.
         """
         stream = StreamId(self._type.aggregate_type, check_aggregate_id(id))
+        if version is not None or at is not None:
+            if version is not None and at is not None:
+                raise InvalidMoment((version, at))
+            moment = check_moment(at if version is None else version)
+            return await as_it_was(self._store, self._type, stream, moment)
         aggregate, replayed = await self._snapshots.load(self._type, stream)
         if not aggregate.version:
             raise AggregateNotFound(str(stream))

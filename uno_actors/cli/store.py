@@ -14,6 +14,7 @@ from uno_actors.cli.json_lines import export_events, import_events
 from uno_actors.cli.opening import Json, Limit, Refused, with_store, with_url
 from uno_actors.cli.record_lines import readable_fields
 from uno_actors.cli.rows import show_records
+from uno_actors.cli.state import state, stream_meant
 from uno_actors.cli.store_copy import Copied, copy_store
 from uno_actors.cli.terminal import (
     FOLDED,
@@ -32,7 +33,6 @@ from uno_actors.errors import CallerError, InvalidStoreUrl
 from uno_actors.handlers.control import HandlerControl
 from uno_actors.handlers.partitions import whole_name
 from uno_actors.printable import counted, printable
-from uno_actors.store.codec import StreamId
 from uno_actors.store.logs import log_of_position
 from uno_actors.store.maintenance import CanBackUp, CanVerify, Fault, HasInfo
 from uno_actors.store.opening import open_store
@@ -41,6 +41,7 @@ from uno_actors.store.records import StoredRecord
 from uno_actors.store_urls import without_password
 
 app = typer.Typer(help="Look at an event store, check it, copy it.", no_args_is_help=True)
+app.command()(state)
 
 
 class NotOffered(CallerError):
@@ -139,14 +140,7 @@ async def stream(
     as_json: Json = False,
 ) -> None:
     """List the events of one aggregate, in order."""
-    types = [aggregate_type] if aggregate_type else await store.aggregate_types(aggregate_id)
-    if len(types) > 1:
-        raise Refused(f"{aggregate_id!r} is the id of several streams: add --type, {' or '.join(types)}")
-    name = StreamId(types[0] if types else "", aggregate_id)
-    if not types or not await store.last_version(name):
-        raise Refused(
-            f"there is no stream {name if types else repr(aggregate_id)} in {without_password(url)}"
-        )
+    name = await stream_meant(store, url, aggregate_id, aggregate_type)
     await show_records(store.stream_records(name, after, backward=backward), limit, as_json=as_json)
 
 

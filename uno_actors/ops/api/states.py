@@ -1,6 +1,5 @@
 """The state of an aggregate at each version of its stream, and what each event changed."""
 
-import asyncio
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
@@ -9,16 +8,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from uno_actors.aggregates.snapshots import restore
-from uno_actors.domain.aggregate import AggregateRoot, new_aggregate
-from uno_actors.errors import describe
+from uno_actors.aggregates.history import replayed_to
+from uno_actors.domain.aggregate import AggregateRoot
+from uno_actors.errors import StoreUnavailable, describe
 from uno_actors.ops.api.endpoint import Answered, Asked, Observed, Refused
 from uno_actors.ops.api.records import LARGEST_ALONE, EventShown, shown
 from uno_actors.ops.api.streams import named_stream
 from uno_actors.printable import DEEPEST, as_json, json_value
 from uno_actors.store.codec import StreamId, to_event
 from uno_actors.store.port import EventStore
-from uno_actors.store.records import PAGE, StoredRecord
+from uno_actors.store.records import StoredRecord
 
 REPLAY_SECONDS = 10.0
 """Seconds that a replay for one request may take."""
@@ -129,37 +128,19 @@ async def replayed(
     Raises:
         Refused: It cannot be replayed, or not in time.
     """
-    instance = await _restored(store, kind, stream, version)
     deadline = time.monotonic() + REPLAY_SECONDS
-    while instance.version < version:
-        wanted = min(PAGE, version - instance.version)
-        page = await store.read_stream(stream, instance.version, wanted)
-        if not page:
-            break
-        await _apply(store, instance, page)
-        if time.monotonic() > deadline:
-            raise Refused(
-                503,
-                f"{version:,} events cannot be replayed within {REPLAY_SECONDS:g} s: choose a lower version",
-            )
-        await asyncio.sleep(0)  # a long stream must not block the event loop
-    return instance
-
-
-async def _restored(
-    store: EventStore, kind: type[AggregateRoot], stream: StreamId, version: int
-) -> AggregateRoot:
-    """The nearest state before that is at hand: that of the snapshot, or a new aggregate."""
     try:
-        snapshot = await store.read_snapshot(stream)
-        if snapshot is not None and snapshot.version <= version:
-            return restore(kind, snapshot)
-    except Exception:  # noqa: BLE001, S110 - whatever is wrong with it, the events can be replayed
-        pass
-    try:
-        return new_aggregate(kind, stream.aggregate_id)
+        async for instance in replayed_to(store, kind, stream, version):
+            if instance.version < version and time.monotonic() > deadline:
+                raise Refused(  # noqa: TRY301 - as all that has no answer
+                    503,
+                    f"{version:,} events cannot be replayed within {REPLAY_SECONDS:g} s: choose a lower version",
+                )
+    except (Refused, StoreUnavailable):
+        raise
     except Exception as error:
-        raise Refused(409, f"{kind.__name__} cannot be made: {describe(error)}") from error
+        raise Refused(409, f"version {version} of {stream} cannot be replayed: {describe(error)}") from error
+    return instance
 
 
 async def _apply(store: EventStore, instance: AggregateRoot, page: list[StoredRecord]) -> None:
