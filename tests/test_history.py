@@ -145,8 +145,8 @@ FILE = """
 [system]
 store = "lmdb:./store"
 
-[[aggregates]]
-aggregate = "cranes:Crane"
+[aggregates]
+types = ["cranes:Crane"]
 """
 
 
