@@ -408,7 +408,7 @@ def test_dead_messages_are_all_counted_and_some_are_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = 7.0
-    monkeypatch.setattr("uno_actors.actors.dead_messages.monotonic", lambda: second)
+    monkeypatch.setattr("uno_actors.logs.monotonic", lambda: second)
     dead = DeadMessages()
     for number in range(KEPT + 5):
         dead.add("Greeter", number, "mailbox is full")

@@ -234,6 +234,7 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "AskTimeout": (("Account<a>", "Credit", 1.5), {"started": True, "doing": "it sleeps"}),
     "UnknownCommand": (("Account", Parcel(number=3), ["Credit"]), {}),
     "SupervisorGaveUp": (("root", "child", "failed 3 times", ZeroDivisionError("division by zero")), {}),
+    "MissingExtra": (("The live page", "page", ModuleNotFoundError("No module named 'starlette'")), {}),
     "InvalidConfig": (("bank.toml", [ConfigFault("bank.toml", 3, "system.name", "is no name")]), {}),
 }
 """Of the errors whose constructors cannot be called with one sample of each parameter's annotation."""
