@@ -253,7 +253,7 @@ class Future(PykkaFuture[T]):
         try:
             raise error.with_traceback(traceback)  # its original traceback, however often it is raised
         finally:
-            del self, error, traceback
+            del self, value, error, traceback
 
     def _keep(self, value: T) -> None:
         """Set what the hook computed; the first thread to compute it wins."""
