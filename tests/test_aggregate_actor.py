@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -758,3 +759,26 @@ async def test_events_name_their_command_as_cause() -> None:
         (event,) = await store.get_events("alice")
         assert isinstance(event, Credited)
         assert (event.correlation_id, event.causation_id) == ("c" * 32, command.command_id)
+
+
+async def test_the_statistics_have_the_mean_time_to_answer() -> None:
+    store = BankStore()
+    async with ActorSystem(store, aggregates=[Account], handlers=[]) as system:
+        account = system.aggregate(Account, "a")
+        await account.ask(Credit(amount=1))
+        before = system.statistics()
+        assert before.asked == 1
+        store.gate.clear()
+        began = time.monotonic()
+        asked = asyncio.ensure_future(account.ask(Credit(amount=1)))
+        account.tell(Credit(amount=1))  # nothing waits for its answer
+        await until(lambda: store.commits_asked == 2)
+        while time.monotonic() < began + 0.05:  # the ask lasts at least so long
+            await turns(1)
+        store.gate.set()
+        await asked
+        took = time.monotonic() - began
+        await until(lambda: system.statistics().commands == 3)
+        after = system.statistics()
+        assert after.asked == 2
+        assert 0.05 <= after.asked_seconds - before.asked_seconds <= took

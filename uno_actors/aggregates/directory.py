@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from itertools import islice
+from time import monotonic
 from typing import Any
 
 from uno_actors.actors.dead_messages import DeadMessages
@@ -157,6 +158,9 @@ class Aggregates:
                 self._dead.add(repr(actor), envelope.command, describe(result.error))
         if self.observed is not None:
             observing.answer(self.observed, actor.stream, envelope, result)
+        if (future := envelope.future) is not None:
+            self.statistics.asked += 1
+            self.statistics.asked_seconds += monotonic() - future.asked
         envelope.answer(result, self.log)
 
     def _count(self, failed: Failed) -> None:

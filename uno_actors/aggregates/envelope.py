@@ -30,6 +30,7 @@ class CommandReply(Future[R]):
 
     Attributes:
         seconds: The timeout.
+        asked: When it was asked, by `time.monotonic`.
     """
 
     seconds = math.inf
@@ -39,7 +40,7 @@ class CommandReply(Future[R]):
     def __init__(self, stream: StreamId, command_type: type[Command[R]]) -> None:
         self._stream = stream
         self._command_type = command_type
-        self._asked = monotonic()
+        self.asked = monotonic()
 
     @override
     def _source(self) -> str:
@@ -58,7 +59,7 @@ class CommandReply(Future[R]):
 
     @override
     def _wait(self, timeout: float | None) -> None:
-        left = max(0.0, self._asked + self.seconds + LOOP_LATE - monotonic())
+        left = max(0.0, self.asked + self.seconds + LOOP_LATE - monotonic())
         if timeout is not None and timeout <= left:
             super()._wait(timeout)
             return

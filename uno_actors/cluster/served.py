@@ -1,6 +1,7 @@
 """Commands of other nodes: they are read, checked and handled here, and answered."""
 
 from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import Any
 
 from typing_extensions import override
@@ -108,6 +109,7 @@ class ServedReply(CommandReply[Any]):
         told: bool,
         is_over: Callable[[], bool],
     ) -> None:
+        self.asked = monotonic()
         self._stream = stream
         self._command = command
         self._answer = answer

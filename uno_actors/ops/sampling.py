@@ -29,6 +29,8 @@ COUNTED = {
     "commits": "commits",
     "loads": "activations",
     "restarts": "restarts",
+    "asked": "asked",
+    "answering": "asked_seconds",
 }
 """Counters of `uno_actors.system.statistics.SystemStatistics` whose growth is shown, by their names here."""
 

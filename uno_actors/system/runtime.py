@@ -199,6 +199,8 @@ class Runtime:
             commands=totals.commands,
             rejected=totals.rejected,
             failed=totals.failed,
+            asked=totals.asked,
+            asked_seconds=totals.asked_seconds,
             reruns=totals.reruns,
             repeated=totals.repeated,
             events_recorded=self.journal.events,

@@ -16,6 +16,8 @@ class SystemStatistics:
         commands: Commands answered with a reply.
         rejected: Commands rejected by a domain rule.
         failed: Commands answered with another error.
+        asked: Commands that were asked and have been answered here, with a reply or an error.
+        asked_seconds: Seconds that their senders waited, all together; divided by ``asked``, the mean time to answer.
         reruns: Commands run again because another writer was faster or a commit failed.
         repeated: Repeated commands answered with their first outcome.
         events_recorded: Events recorded by commands.
@@ -40,6 +42,8 @@ class SystemStatistics:
     commands: int
     rejected: int
     failed: int
+    asked: int
+    asked_seconds: float
     reruns: int
     repeated: int
     events_recorded: int

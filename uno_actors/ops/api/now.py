@@ -90,8 +90,9 @@ class Now(Answered):
     Attributes:
         times: Ends of the seconds, in seconds since 1970.
         figures: One list for each figure, as long as ``times``: rates per second ``commands``, ``rejected``,
-            ``failed``, ``events``, ``commits``, ``loads``, ``restarts``, ``handled``; and states ``waiting``,
-            ``oldest`` (seconds), ``delay`` (seconds), ``active``, ``messages``, ``queued``, ``threads``, ``letters``,
+            ``failed``, ``events``, ``commits``, ``loads``, ``restarts``, ``handled``, ``asked`` (asks answered) and
+            ``answering`` (seconds that they took, all together); and states ``waiting``, ``oldest`` (seconds),
+            ``delay`` (seconds), ``active``, ``messages``, ``queued``, ``threads``, ``letters``,
             ``processes``. ``None`` where a rate is not known yet.
         busy: Actors and handlers that have worked at one thing for some time, the slowest first.
         processes: The processes.

@@ -49,6 +49,7 @@ function draw({ busy, processes, totals }, failure, redraw) {
   const last = (name) => of(name).at(-1) ?? 0;
   const told = processes.filter((each) => !each.unanswered);
   const silent = processes.filter((each) => each.unanswered);
+  const mean = of("asked").map((each, index) => (each > 0 ? of("answering")[index] / each : each));
   const per = of("commits").map((each, index) => (each > 0 ? of("events")[index] / each : each));
   const tile = (name, value, more, kind) => h("div", { class: `tile panel ${kind ?? ""}` }, h("dt", {}, name), h("dd", {}, value, more && h("small", {}, more)));
   const draws = (id, title, hint, series, format, least = 2) => plot({ id, title, hint, times, span, redraw, format, series, least });
@@ -75,7 +76,8 @@ function draw({ busy, processes, totals }, failure, redraw) {
           [series("recorded", "events", "c1"), series("handled, by all handlers", "handled", "c3")]),
         draws("waiting", "Waiting", "Commands without an answer yet, events in the queues of handlers, messages of actors",
           [series("commands", "waiting", "c1"), series("events", "queued", "c3"), series("messages", "messages", "c4")], number),
-        draws("oldest", "Longest wait", "Age of the oldest command without an answer", [series("oldest command", "oldest", "c1")], seconds, 0.01),
+        draws("answered", "Time to answer", "Mean time from an ask to its answer, and the age of the oldest command without one",
+          [{ name: "answered in", values: mean, kind: "c1" }, series("oldest that waits", "oldest", "c2")], seconds, 0.01),
         draws("commits", "Commits per second", "Writes to the store, each of which records the events of all commands that waited for it",
           [series("commits", "commits", "c1"), { name: "events in each", values: per, kind: "c4" }]),
         draws("delay", "Delay of the event loop", "How late the event loop was: code that holds it delays everything",
