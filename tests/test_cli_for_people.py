@@ -31,7 +31,7 @@ COMMAND = Path(sys.executable).with_name("uno-actors")
 EVIL = "\x1b[31m<script>alert(1)</script>\nerror: FORGED\u202e"
 
 
-class Weighed(DomainEvent):
+class WeighedLive(DomainEvent):
     grams: int
     raw: bytes = b"\xff"
     topic: str = "scales.weighed"
@@ -44,10 +44,10 @@ class Weigh(Command[dict[str, int]]):
 class Scales(AggregateRoot):
     @handles
     def weigh(self, command: Weigh) -> dict[str, int]:
-        self.register_event(Weighed(grams=command.grams))
+        self.register_event(WeighedLive(grams=command.grams))
         return {"grams": command.grams}
 
-    def apply_weighed(self, event: Weighed) -> None: ...
+    def apply_weighed(self, event: WeighedLive) -> None: ...
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def path(tmp_path: Path) -> Path:
     """A store with three commands of one aggregate, whose id is hostile, and a dead letter."""
 
     async def fill() -> None:
-        registry = EventRegistry([Weighed])
+        registry = EventRegistry([WeighedLive])
         async with LmdbEventStore(tmp_path / "store", registry) as store:
             async with ActorSystem(
                 store, aggregates=[Scales], handlers=[], event_registry=registry
@@ -65,7 +65,7 @@ def path(tmp_path: Path) -> Path:
             letter = (await store.read_log())[1].record
             moment = letter.timestamp
             await store.save_progress(
-                {EVIL: 3}, [DeadLetter(EVIL, 2, "Weighed", 1, EVIL, f"Traceback\n{EVIL}", moment, moment)]
+                {EVIL: 3}, [DeadLetter(EVIL, 2, "WeighedLive", 1, EVIL, f"Traceback\n{EVIL}", moment, moment)]
             )
 
     asyncio.run(fill())
@@ -236,9 +236,9 @@ def tail(path: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 
 async def weigh(path: Path, *grams: int) -> None:
-    async with LmdbEventStore(path, EventRegistry([Weighed])) as store:
+    async with LmdbEventStore(path, EventRegistry([WeighedLive])) as store:
         for each in grams:
-            await store.append(Weighed(grams=each, topic="scales.heavy" if each > 99 else "scales.light"))
+            await store.append(WeighedLive(grams=each, topic="scales.heavy" if each > 99 else "scales.light"))
 
 
 def test_tail_shows_what_is_recorded_until_ctrl_c(path: Path) -> None:

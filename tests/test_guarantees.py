@@ -659,7 +659,8 @@ async def test_14_ownership_is_only_speed(seed: int, drop: float) -> None:
     """At every moment each node has another view of the members: all record the same streams side by side."""
     store, clock, chance = BankStore(), ManualClock(), random.Random(seed)
     network = MemoryNetwork(seed=seed, delay=0.02, drop=drop, clock=clock)
-    async with nodes_on(store, network, "abc", clock=clock) as systems:
+    # Of the clock's time: for nine attempts, of which each is lost with a chance of one in five.
+    async with nodes_on(store, network, "abc", clock=clock, ask_timeout=600) as systems:
         load = Load(lambda: systems, ["one", "two", "three"], seed)
         running = asyncio.ensure_future(load.run(clients=6, commands=10))
         while not running.done():

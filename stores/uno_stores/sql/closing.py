@@ -68,6 +68,7 @@ class Closing:
             await self._end_connections()
         except asyncio.CancelledError:
             self._connections.cut()
+        self._kept.drop()
         self._nodes.leave()
         self._leases.leave()
 

@@ -53,12 +53,22 @@ class KeptConnection:
         connections: The store's connections.
     """
 
+    _connection: AsyncConnection | None = None
+
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self.move()
 
+    def drop(self) -> None:
+        """End the connection at once if it was not given back: its event loop has ended, or the store is closed."""
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.sync_connection is not None:
+            with contextlib.suppress(Exception):  # it has ended already
+                connection.sync_connection.invalidate()
+
     def move(self) -> None:
         """Start over on another event loop."""
+        self.drop()
         self._turn = asyncio.Lock()
         self._session: AsyncSession | None = None
         self._connection: AsyncConnection | None = None
