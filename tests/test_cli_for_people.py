@@ -47,7 +47,7 @@ class Scales(AggregateRoot):
         self.register_event(WeighedLive(grams=command.grams))
         return {"grams": command.grams}
 
-    def apply_weighed(self, event: WeighedLive) -> None: ...
+    def apply_weighed_live(self, event: WeighedLive) -> None: ...
 
 
 @pytest.fixture
