@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
+from asyncpg.exceptions import UniqueViolationError
 from sqlalchemy import event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
@@ -320,6 +321,24 @@ async def test_the_connection_is_kept_between_appends_and_given_back_when_idle(
     await until(lambda: given_back)
     await store.commit([append(5, ("5", "a"))])
     assert len(taken) == 2
+
+
+async def test_a_kept_connection_whose_statement_failed_is_not_used_by_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has the time limit of a quick statement, and reads may take longer."""
+    drivers: list[Any] = []
+
+    async def taken(self: QuickStatement, driver: Any, terms: Mapping[str, Any]) -> Any:
+        drivers.append(driver)
+        raise UniqueViolationError("another was faster")
+
+    async with opened_by_url(await postgres().new_url(), 10.0) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr(QuickStatement, "by_driver", taken)
+            (outcome,) = await store.commit([append(0, ("first", "a"))])
+        assert isinstance(outcome, Appended)
+        await until(drivers[0].is_closed)
 
 
 async def test_an_engine_with_one_connection_serves_reads_and_writes_at_once() -> None:

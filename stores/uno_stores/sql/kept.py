@@ -136,11 +136,17 @@ class KeptConnection:
             self._giving_back = None
         with contextlib.suppress(Exception):  # it is gone then, and the next statement takes another
             async with asyncio.timeout(CLOSE_PATIENCE), self._turn:
-                if self._connection is not None:
-                    await driver_of(self._connection).execute("RESET statement_timeout")
+                try:
+                    if self._connection is not None:
+                        await driver_of(self._connection).execute("RESET statement_timeout")
+                except BaseException as error:
+                    await self._end(error)
+                    raise
                 await self._end()
 
     async def _end(self, error: BaseException | None = None) -> None:
+        if error is not None:
+            self.drop()  # with its time limit it is of no use to others
         session, self._session, self._connection = self._session, None, None
         if session is not None:
             await self._connections.end(session, error)

@@ -28,7 +28,7 @@ from uno_stores.sql.jobs import Commit, Job, Work
 from uno_stores.sql.kept import KeptConnection
 from uno_stores.sql.log import NOTIFY, Tail, ends_of, in_transaction, insert_rows, lock_heads, place_all
 from uno_stores.sql.place import Place
-from uno_stores.sql.quick_append import APPEND, append_placed, find_placed, placed
+from uno_stores.sql.quick_append import APPEND, Placed, append_placed, find_placed, placed
 from uno_stores.sql.tables import Tables
 from uno_stores.sql.waiting import Patience
 
@@ -159,19 +159,24 @@ class Writer:
         unknown = OutcomeUnknown(f"store {self._connections.url}", reason(error))
         return [failure_of(job, unknown) for job in jobs]
 
-    async def _append_at_once(self, jobs: Sequence[Job], attempt: Attempt) -> bool:
-        """Record all jobs in one statement, if they are such that it can; return whether it has."""
+    def _placed(self, requests: Sequence[Append], attempt: Attempt) -> Placed | None:
+        """``requests`` for one statement, if one is to be tried and can record them."""
+        if self._connections.wire is None or not attempt.is_first or self._is_contended:
+            return None
+        return placed(requests, self._tables.logs, self._max_event_size)
+
+    def _stands_alone(self, jobs: Sequence[Job], group: Placed) -> bool:
+        """Whether the statement for ``group`` is all that there is to do, and may commit by itself."""
         connections = self._connections
-        if connections.wire is None or connections.own_engine is None or connections.pooled:
-            return False
-        if not attempt.is_first or self._is_contended:
-            return False
-        if not all(isinstance(job, Commit) for job in jobs):
-            return False
-        group = placed(requests_of(jobs), self._tables.logs, self._max_event_size)
-        # By its stream an event is found again if the connection is lost.
-        if group is None or not group.expected:
-            return False
+        return (
+            connections.own_engine is not None
+            and not connections.pooled
+            and all(isinstance(job, Commit) for job in jobs)
+            and bool(group.expected)  # by its stream an event is found again if the connection is lost
+        )
+
+    async def _append_at_once(self, jobs: Sequence[Job], group: Placed, attempt: Attempt) -> bool:
+        """Record ``group`` in one statement that commits by itself; false if a stream is at another version."""
 
         def sending() -> None:
             attempt.sent = group  # until it is known what has become of it
@@ -180,7 +185,6 @@ class Writer:
         last = await self._kept.value(APPEND, group.terms, sending)
         attempt.sent = None
         if last is None:
-            attempt.is_first = False  # a stream is at another version: `place_all` decides
             return False
         self.commit_seconds += monotonic() - begun
         self.commits += 1
@@ -190,8 +194,12 @@ class Writer:
         return True
 
     async def _transact(self, jobs: Sequence[Job], attempt: Attempt) -> None:
-        if await self._append_at_once(jobs, attempt):
-            return
+        requests = requests_of(jobs)
+        group = self._placed(requests, attempt)
+        if group is not None and self._stands_alone(jobs, group):
+            if await self._append_at_once(jobs, group, attempt):
+                return
+            group = None
         connections = self._connections
         async with connections.session() as session:
             # Others may hold the head of the log, or the server may not answer.
@@ -203,9 +211,8 @@ class Writer:
                         attempt.results.append(done)
                     except UnoError as error:
                         attempt.results.append(error)
-                requests = requests_of(jobs)
                 if requests:
-                    outcomes = await self._append(connection, requests, attempt)
+                    outcomes = await self._append(connection, requests, group, attempt)
                     self._check_transaction(connection)
                     attempt.results = with_outcomes(jobs, attempt.results, outcomes)
             if not attempt.inserted:
@@ -219,9 +226,9 @@ class Writer:
             self.commits += 1
 
     async def _append(
-        self, connection: AsyncConnection, requests: Sequence[Append], attempt: Attempt
+        self, connection: AsyncConnection, requests: Sequence[Append], group: Placed | None, attempt: Attempt
     ) -> Sequence[Appended | UnoError]:
-        """Place the requests and return their outcomes; insert them too if that takes no statement more."""
+        """Place the requests and return their outcomes; insert them too if they are a ``group`` for one statement."""
         logs = self._tables.logs
         outcomes: Sequence[Appended | UnoError]
         if (late := attempt.late) is not None:
@@ -231,14 +238,11 @@ class Writer:
                 outcomes, attempt.rows = found
                 attempt.inserted = True
                 return outcomes
-        if connection.dialect.name == "postgresql" and attempt.is_first and not self._is_contended:
-            group = placed(requests, logs, self._max_event_size)
-            done = None if group is None else await append_placed(connection, group)
-            if done is not None:
-                self._tail = None
-                outcomes, attempt.rows = done
-                attempt.inserted = True
-                return outcomes
+        if group is not None and (done := await append_placed(connection, group)) is not None:
+            self._tail = None
+            outcomes, attempt.rows = done
+            attempt.inserted = True
+            return outcomes
         if self._tail is None:
             self._tail = Tail(logs)
         outcomes, attempt.rows = await place_all(connection, requests, self._tail, self._max_event_size)
