@@ -5,15 +5,14 @@ end of its stream cannot be saved, since its expected version is over.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from uno_actors.aggregates.snapshots import restore
-from uno_actors.domain.aggregate import AggregateRoot, new_aggregate
+from uno_actors.aggregates.snapshots import Snapshots
+from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import AggregateNotFound, InvalidMoment, NoSuchVersion
 from uno_actors.quantities import is_count
-from uno_actors.store.codec import StreamId, to_event
+from uno_actors.store.codec import StreamId
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import PAGE
 
@@ -73,28 +72,5 @@ async def as_it_was(store: EventStore, kind: type[A], stream: StreamId, moment: 
         raise AggregateNotFound(str(stream))
     if version > last:
         raise NoSuchVersion(str(stream), version, last)
-    return [instance async for instance in replayed_to(store, kind, stream, version)][-1]
-
-
-async def replayed_to(store: EventStore, kind: type[A], stream: StreamId, version: int) -> AsyncIterator[A]:
-    """One instance, given again after each page of its events; the last time it is at ``version``."""
-    instance = await _nearest(store, kind, stream, version)
-    yield instance
-    while instance.version < version:
-        page = await store.read_stream(stream, instance.version, min(PAGE, version - instance.version))
-        if not page:
-            return
-        instance.replay(to_event(record, store.event_registry, position) for position, record in page)
-        yield instance
-        await asyncio.sleep(0)
-
-
-async def _nearest(store: EventStore, kind: type[A], stream: StreamId, version: int) -> A:
-    """The nearest state before that is at hand: that of the snapshot, or a new aggregate."""
-    try:
-        snapshot = await store.read_snapshot(stream)
-        if snapshot is not None and snapshot.version <= version:
-            return restore(kind, snapshot)
-    except Exception:  # noqa: BLE001, S110 - whatever is wrong with it, the events can be replayed
-        pass
-    return new_aggregate(kind, stream.aggregate_id)
+    instance, _ = await Snapshots(store, None).load(kind, stream, version=version)
+    return instance

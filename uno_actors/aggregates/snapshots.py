@@ -17,7 +17,7 @@ from uno_actors.logs import Logger, get_logger
 from uno_actors.quantities import check_count
 from uno_actors.store.codec import Record, StreamId, to_event
 from uno_actors.store.port import EventStore
-from uno_actors.store.records import Snapshot
+from uno_actors.store.records import PAGE, Snapshot
 
 A = TypeVar("A", bound=AggregateRoot)
 
@@ -159,10 +159,11 @@ class Snapshots:
         aggregate_type: type[A],
         stream: StreamId,
         *,
+        version: int | None = None,
         reach: int = 0,
         look: Callable[[Record], object] = _ignore,
     ) -> tuple[A, int]:
-        """An instance with all of its stream applied, and how many events were replayed for it.
+        """An instance with all of its stream applied, or as of a version, and how many events were replayed for it.
 
         It is read up to the version that the stream has when the load begins: a load would never reach an end that
         other writers move faster than it reads. The expected version fences what is decided on it.
@@ -170,6 +171,7 @@ class Snapshots:
         Args:
             aggregate_type: Of the instance.
             stream: Its own.
+            version: Of the stream, which has come so far; default is its end.
             reach: Minimum number of the last records that are passed to ``look``.
             look: Called with each record that is read.
 
@@ -177,15 +179,17 @@ class Snapshots:
             MissingApply, EventNotReadable, UnknownEventType, CorruptRecord: An event cannot be replayed.
             StoreUnavailable: The store cannot be read.
         """
-        end = await self._store.last_version(stream)
+        end = await self._store.last_version(stream) if version is None else version
         instance = await self._restored(aggregate_type, stream) if end else None
-        if instance is None:
+        if instance is None or (version is not None and instance.version > version):
             instance = new_aggregate(aggregate_type, stream.aggregate_id)
         begun = instance.version
         # A snapshot may have been saved since `last_version`. The commands of the events up to it are to be looked
         # at all the same: they would be forgotten, and run again if they come again.
         end = max(end, begun)
-        return instance, await self._replay(instance, stream, max(0, begun - reach), end, look)
+        return instance, await self._replay(
+            instance, stream, max(0, begun - reach), end, look, is_bounded=version is not None
+        )
 
     async def catch_up(
         self, instance: AggregateRoot, stream: StreamId, end: int, look: Callable[[Record], object] = _ignore
@@ -211,6 +215,8 @@ class Snapshots:
         after: int,
         end: int,
         look: Callable[[Record], object],
+        *,
+        is_bounded: bool = False,
     ) -> int:
         """Read ``stream`` after a version, and apply what ``instance`` lacks; how many events.
 
@@ -218,7 +224,9 @@ class Snapshots:
         stream takes 5 % longer.
         """
         begun = instance.version
-        while page := await self._store.read_stream(stream, after):
+        while page := await self._store.read_stream(
+            stream, after, min(PAGE, end - after) if is_bounded else PAGE
+        ):
             for position, record in page:
                 after += 1
                 if after > begun:

@@ -3,7 +3,6 @@
 All functions on a `Session` work in its transaction and leave its end to the caller.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import (
@@ -213,6 +212,3 @@ async def create_schema(engine: AsyncEngine) -> None:
 def create_schema_sync(engine: Engine) -> None:
     """As `create_schema`, for a synchronous engine."""
     METADATA.create_all(engine)
-
-
-SyncSessions = Callable[[], Session]

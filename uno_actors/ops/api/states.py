@@ -1,14 +1,14 @@
 """The state of an aggregate at each version of its stream, and what each event changed."""
 
+import asyncio
 import dataclasses
-import time
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from uno_actors.aggregates.history import replayed_to
+from uno_actors.aggregates.snapshots import Snapshots
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import StoreUnavailable, describe
 from uno_actors.ops.api.endpoint import Answered, Asked, Observed, Refused
@@ -128,15 +128,14 @@ async def replayed(
     Raises:
         Refused: It cannot be replayed, or not in time.
     """
-    deadline = time.monotonic() + REPLAY_SECONDS
     try:
-        async for instance in replayed_to(store, kind, stream, version):
-            if instance.version < version and time.monotonic() > deadline:
-                raise Refused(  # noqa: TRY301 - as all that has no answer
-                    503,
-                    f"{version:,} events cannot be replayed within {REPLAY_SECONDS:g} s: choose a lower version",
-                )
-    except (Refused, StoreUnavailable):
+        async with asyncio.timeout(REPLAY_SECONDS):
+            instance, _ = await Snapshots(store, None).load(kind, stream, version=version)
+    except TimeoutError:
+        raise Refused(
+            503, f"{version:,} events cannot be replayed within {REPLAY_SECONDS:g} s: choose a lower version"
+        ) from None
+    except StoreUnavailable:
         raise
     except Exception as error:
         raise Refused(409, f"version {version} of {stream} cannot be replayed: {describe(error)}") from error
