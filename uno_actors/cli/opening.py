@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from uno_actors.cli.terminal import reader_has_gone
+from uno_actors.cli.terminal import in_utf8, reader_has_gone
 from uno_actors.config.reader import load_system
 from uno_actors.errors import CallerError
 from uno_actors.handlers.control import HandlerControl
@@ -28,6 +28,17 @@ ConfigFile = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Limit = Annotated[int | None, typer.Option(min=0, help="Maximum number.")]
+Topic = Annotated[str | None, typer.Option(help="Topic pattern, such as a.* or a.b.>", callback=in_utf8)]
+EventTypes = Annotated[
+    list[str] | None, typer.Option("--event", help="Event type; repeatable.", callback=in_utf8)
+]
+AggregateType = Annotated[str | None, typer.Option("--type", help="Type of the aggregate.", callback=in_utf8)]
+Correlation = Annotated[str | None, typer.Option("--correlation", help="Correlation id.", callback=in_utf8)]
+AggregateId = Annotated[str, typer.Argument(metavar="ID", help="Id of the aggregate.", callback=in_utf8)]
+TypeIfSeveral = Annotated[
+    str | None,
+    typer.Option("--type", help="Type of the aggregate, if several types have this id.", callback=in_utf8),
+]
 
 Command = Callable[..., Coroutine[Any, Any, None]]
 

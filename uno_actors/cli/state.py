@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from uno_actors.aggregates.history import version_at
-from uno_actors.cli.opening import ConfigFile, Json, Refused
-from uno_actors.cli.terminal import FOLDED, in_utf8, new_table, say, say_json, say_tables
+from uno_actors.cli.opening import AggregateId, ConfigFile, Json, Refused, TypeIfSeveral
+from uno_actors.cli.terminal import FOLDED, new_table, say, say_json, say_tables
 from uno_actors.config.reader import load
 from uno_actors.ops.api import states
 from uno_actors.ops.api.endpoint import Observed
@@ -24,13 +24,8 @@ from uno_actors.store_urls import without_password
 
 
 def state(
-    aggregate_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the aggregate.", callback=in_utf8)],
-    aggregate_type: Annotated[
-        str | None,
-        typer.Option(
-            "--type", help="Type of the aggregate, if several types have this id.", callback=in_utf8
-        ),
-    ] = None,
+    aggregate_id: AggregateId,
+    aggregate_type: TypeIfSeveral = None,
     at: Annotated[
         str | None,
         typer.Option(metavar="VERSION|TIME", help="A version from 1, or a time such as 2026-01-31T12:00Z."),

@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 from uno_actors.cli.json_lines import export_events, import_events
-from uno_actors.cli.opening import Json, Limit, Refused, with_store, with_url
+from uno_actors.cli.opening import (
+    AggregateId,
+    AggregateType,
+    Correlation,
+    EventTypes,
+    Json,
+    Limit,
+    Refused,
+    Topic,
+    TypeIfSeveral,
+    with_store,
+    with_url,
+)
 from uno_actors.cli.record_lines import readable_fields
 from uno_actors.cli.rows import show_records
 from uno_actors.cli.state import state, stream_meant
@@ -98,18 +110,10 @@ async def info(store: EventStore, url: str, as_json: Json = False) -> None:
 @with_store
 async def events(
     store: EventStore,
-    topic: Annotated[
-        str | None, typer.Option(help="Topic pattern, such as a.* or a.b.>", callback=in_utf8)
-    ] = None,
-    event_type: Annotated[
-        list[str] | None, typer.Option("--event", help="Event type; repeatable.", callback=in_utf8)
-    ] = None,
-    aggregate_type: Annotated[
-        str | None, typer.Option("--type", help="Type of the aggregate.", callback=in_utf8)
-    ] = None,
-    correlation_id: Annotated[
-        str | None, typer.Option("--correlation", help="Correlation id.", callback=in_utf8)
-    ] = None,
+    topic: Topic = None,
+    event_type: EventTypes = None,
+    aggregate_type: AggregateType = None,
+    correlation_id: Correlation = None,
     after: Annotated[int, typer.Option(min=0, help="Only events after this position.")] = 0,
     limit: Limit = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for new events until Ctrl-C.")] = False,
@@ -127,13 +131,8 @@ async def events(
 async def stream(
     store: EventStore,
     url: str,
-    aggregate_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the aggregate.", callback=in_utf8)],
-    aggregate_type: Annotated[
-        str | None,
-        typer.Option(
-            "--type", help="Type of the aggregate, if several types have this id.", callback=in_utf8
-        ),
-    ] = None,
+    aggregate_id: AggregateId,
+    aggregate_type: TypeIfSeveral = None,
     after: Annotated[int, typer.Option(min=0, help="Only events after this version.")] = 0,
     limit: Limit = None,
     backward: Annotated[bool, typer.Option("--backward", help="Newest first.")] = False,

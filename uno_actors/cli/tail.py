@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from uno_actors.cli.handlers import to_place
-from uno_actors.cli.opening import Json, Limit, with_store
+from uno_actors.cli.opening import AggregateType, Correlation, EventTypes, Json, Limit, Topic, with_store
 from uno_actors.cli.rows import show_records
-from uno_actors.cli.terminal import ends_with_reader, in_utf8
+from uno_actors.cli.terminal import ends_with_reader
 from uno_actors.handlers.control import position_of
 from uno_actors.handlers.spec import Start
 from uno_actors.store.log_filter import LogFilter
@@ -21,18 +21,10 @@ from uno_actors.store.records import StoredRecord
 @with_store
 async def tail(
     store: EventStore,
-    topic: Annotated[
-        str | None, typer.Option(help="Topic pattern, such as a.* or a.b.>", callback=in_utf8)
-    ] = None,
-    event_type: Annotated[
-        list[str] | None, typer.Option("--event", help="Event type; repeatable.", callback=in_utf8)
-    ] = None,
-    aggregate_type: Annotated[
-        str | None, typer.Option("--type", help="Type of the aggregate.", callback=in_utf8)
-    ] = None,
-    correlation_id: Annotated[
-        str | None, typer.Option("--correlation", help="Correlation id.", callback=in_utf8)
-    ] = None,
+    topic: Topic = None,
+    event_type: EventTypes = None,
+    aggregate_type: AggregateType = None,
+    correlation_id: Correlation = None,
     since: Annotated[
         str,
         typer.Option(
