@@ -16,6 +16,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from uno_actors.ops.shutdown import uvicorn_here
+
 LOOK_SECONDS = 0.1
 """Seconds between two looks at uvicorn, which looks at its own signals as often."""
 
@@ -34,16 +36,12 @@ class Server:
     def __init__(self, on_stop: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_stop = on_stop
-        self._uvicorn: Any = None
+        self._uvicorn: Any = uvicorn_here()
         self._next_look: asyncio.TimerHandle | None = None
         self._replaced: dict[int, Any] = {}
-        if threading.current_thread() is not threading.main_thread():
-            return
-        owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-        if hasattr(owner, "should_exit"):
-            self._uvicorn = owner
+        if self._uvicorn is not None:
             self._look()
-        else:
+        elif threading.current_thread() is threading.main_thread():
             self._notice_signals()
 
     @property

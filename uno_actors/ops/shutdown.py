@@ -6,11 +6,17 @@ signals is a method of the server, whose ``should_exit`` is then true.
 
 import signal
 import threading
+from typing import Any
+
+
+def uvicorn_here() -> Any:
+    """The uvicorn server that runs this process; ``None`` if there is none, or if this is not the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return owner if hasattr(owner, "should_exit") else None
 
 
 def is_ending() -> bool:
     """Whether uvicorn, which runs this process, was asked to end."""
-    if threading.current_thread() is not threading.main_thread():
-        return False
-    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return bool(getattr(server, "should_exit", False))
+    return bool(getattr(uvicorn_here(), "should_exit", False))
