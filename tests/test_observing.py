@@ -65,7 +65,7 @@ def _recording(name: str) -> Callable[..., None]:
 
 
 MEASURES = {"system_started", "command_measured", "handler_measured", "hop_measured"}
-"""They say what other methods say, for those who only count; see ``tests/ops/test_metrics.py``."""
+"""They say what other methods say, for observers that only count; see ``tests/ops/test_metrics.py``."""
 
 for each in HOOKS:
     if each != "correlation_id" and each not in MEASURES:

@@ -333,7 +333,7 @@ async def test_lag_is_measured_from_the_end_of_the_log_and_not_from_the_router()
 
 
 async def test_a_handler_that_no_process_runs_makes_the_system_unready() -> None:
-    """Another process is to run it, has its lease for a while, and ends; nobody takes over."""
+    """Another process is to run it, has its lease for a while, and ends; no other takes over."""
 
     class NotForUs(BankStore):
         is_taken = True

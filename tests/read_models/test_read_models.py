@@ -1,4 +1,4 @@
-"""Read models in SQL tables: each event is counted once, whatever fails and whoever writes."""
+"""Read models in SQL tables: each event is counted once, whatever fails and whichever process writes."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path

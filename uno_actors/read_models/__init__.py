@@ -3,7 +3,7 @@
 A `SqlProjection` writes its tables and its progress in one transaction of the program's database, whatever store holds
 the log. It stands on ``handlers`` and the store's port; no other package imports it. Read in this order:
 
-- `uno_actors.read_models.tables`: the two tables in which progress is kept, and what is asked of them.
+- `uno_actors.read_models.tables`: the two tables in which progress is kept, and the statements for them.
 - `uno_actors.read_models.projection`: the classes that programs derive from.
 - `uno_actors.read_models.filling`: how their events are handled, one transaction after the other.
 """

@@ -1,4 +1,4 @@
-"""How far each read model has come: two tables in the program's database, and what is asked of them.
+"""How far each read model has come: two tables in the program's database, and the statements for them.
 
 All functions on a `Session` work in its transaction and leave its end to the caller.
 """
