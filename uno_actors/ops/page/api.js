@@ -42,9 +42,12 @@ function connected(state) {
 }
 
 // Call `show` with each new answer, until the returned function is called.
+// A page that is not seen follows nothing: a browser has six connections to a server, for all pages of it, also for those
+// that it keeps to go back to.
 export function follow(what, given, show, failed) {
   let source, timer, isOver = false;
   const open = () => {
+    if (document.hidden) return;
     source = new EventSource(`${BASE}${what}/events${query(given)}`);
     source.onmessage = (event) => { connected("live"); show(JSON.parse(event.data)); };
     source.addEventListener("problem", (event) => { failed?.(new Error(JSON.parse(event.data).detail)); });
@@ -55,13 +58,15 @@ export function follow(what, given, show, failed) {
       try { await get(what, { ...given, ...(what === "now" ? { last: 1 } : {}) }); } catch (error) { if (!isOver) failed?.(error); }
     };
   };
+  const close = () => { clearTimeout(timer); source?.close(); };
   const again = (milliseconds) => {
-    source.close();
-    clearTimeout(timer);
+    close();
     if (!isOver) timer = setTimeout(open, milliseconds);
   };
+  const seen = () => { close(); open(); };
+  document.addEventListener("visibilitychange", seen);
   open();
-  return () => { isOver = true; clearTimeout(timer); source.close(); };
+  return () => { isOver = true; document.removeEventListener("visibilitychange", seen); close(); };
 }
 
 // A line that says what was done, or why not.
