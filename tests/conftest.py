@@ -1,11 +1,13 @@
 """Settings of the tests as a whole."""
 
 import signal
+from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.machine import deadline, measure
+from uno_actors.domain.events import event_registry
 
 # A busy machine must not fail a test that is right; what hangs is ended by the deadline of each test.
 settings.register_profile("uno", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -29,3 +31,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         own = item.get_closest_marker("timeout")
         limit = float(own.args[0] if own else of_all)
         item.add_marker(pytest.mark.timeout(deadline(limit)), append=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Forget the event classes that a test has defined in its functions, so that the next may use their names.
+
+    They would be forgotten with their last reference, which caches and cycles keep for an unknown time.
+    """
+    before = event_registry.classes()
+    try:
+        return (yield)
+    finally:
+        for new in event_registry.classes() - before:
+            if "<locals>" in new.__qualname__:
+                event_registry.forget(new)

@@ -201,6 +201,30 @@ def test_two_classes_of_one_name_are_refused_where_one_must_be_chosen_and_both_n
     assert EventRegistry([other]).resolve("test_events.Shared") is other
 
 
+def test_forgotten_class_leaves_its_name_to_the_others() -> None:
+    def context() -> type[DomainEvent]:
+        class Forgotten(DomainEvent):
+            event_type: str = "test_events.Forgotten"
+
+        return Forgotten
+
+    def other_context() -> type[DomainEvent]:
+        class Forgotten(DomainEvent):
+            event_type: str = "test_events.Forgotten"
+
+        return Forgotten
+
+    mine, other = context(), other_context()
+    assert event_registry.classes() >= {mine, other}
+    event_registry.forget(other)
+    assert event_registry.resolve("test_events.Forgotten") is mine
+    event_registry.forget(mine)
+    with pytest.raises(UnknownEventType):
+        event_registry.resolve("test_events.Forgotten")
+    assert not event_registry.classes() & {mine, other}
+    assert "test_events.Forgotten" not in event_registry.names()
+
+
 def test_class_defined_again_replaces_itself() -> None:
     def cell() -> type[DomainEvent]:
         class Again(DomainEvent):

@@ -257,6 +257,18 @@ class EventRegistry:
         self._names_of.clear()
         self._resolved.clear()
 
+    def classes(self) -> set[type[DomainEvent]]:
+        """The registered classes that the program still has."""
+        return {known for name in tuple(self._classes) for known in self._known(name)}
+
+    def forget(self, event_type: type[DomainEvent]) -> None:
+        """Read no event as ``event_type`` any more: for tests that define classes, whose names others need."""
+        for refs in self._classes.values():
+            refs[:] = [ref for ref in refs if ref() is not event_type]
+        self.generation += 1
+        self._names_of.clear()
+        self._resolved.clear()
+
     def resolve(self, name: str, aggregate_type: str | None = None) -> type[DomainEvent]:
         """The class whose events are recorded as ``name``.
 
