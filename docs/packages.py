@@ -9,6 +9,7 @@ An arrow points from a package to one that it imports. An arrow that follows fro
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from statistics import mean
@@ -40,6 +41,7 @@ class Package(NamedTuple):
     imports: frozenset[str]
 
 
+@cache
 def packages() -> dict[str, Package]:
     """The packages of the repository by name; the modules directly in ``uno_actors`` are the ``leaves``."""
     files: dict[str, list[Path]] = {}
@@ -94,8 +96,9 @@ def heights(drawn: dict[str, Package]) -> dict[str, int]:
 def arrows(drawn: dict[str, Package]) -> list[tuple[str, str]]:
     """The imports that do not follow from others."""
 
-    def reached(name: str) -> set[str]:
-        return {far for below in drawn[name].imports for far in {below, *reached(below)}}
+    @cache
+    def reached(name: str) -> frozenset[str]:
+        return drawn[name].imports.union(*map(reached, drawn[name].imports))
 
     return [
         (name, below)

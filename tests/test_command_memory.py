@@ -1002,7 +1002,7 @@ async def test_endless_conflicts_are_still_reported(tmp_path: Path) -> None:
 
         store.before_commit = faster
         with pytest.raises(ConcurrencyConflict):
-            await system.aggregate(Account, "alice").ask(Credit(amount=1))
+            await system.aggregate(Account, "alice").ask(Credit(amount=1), timeout=1.0)
 
 
 async def test_lmdb_keeps_what_the_memory_needs(tmp_path: Path) -> None:

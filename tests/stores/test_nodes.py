@@ -206,7 +206,13 @@ from pathlib import Path
 from uno_stores.node_files import NodeDirectory
 nodes = NodeDirectory(Path(sys.argv[1]))
 nodes.made("node", 60.0).announce(b"x")
-child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+
+def live():
+    os.close(1)  # which its parent has too: the test reads until all have closed it
+    os.close(2)
+    time.sleep(60)
+
+child = multiprocessing.get_context("fork").Process(target=live)
 child.start()
 print(child.pid, flush=True)
 time.sleep(60)
