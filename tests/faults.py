@@ -182,10 +182,10 @@ def statements_of_kept_connection(store: DatabaseEventStore) -> list[object]:
     return asked
 
 
-def holder_stops_beating(store: DatabaseEventStore) -> str:
+def holder_stops_beating(store: DatabaseEventStore | LmdbEventStore) -> str:
     """The process does not show any more that it works, and believes that it does; returns its file's name."""
-    files = store._leases.files
-    assert files is not None, "only SQLite has them"
+    files = store._leases._names if isinstance(store, LmdbEventStore) else store._leases.files
+    assert files is not None, "PostgreSQL has none"
     files.stop()
     files._is_closed = False
     return files._ours

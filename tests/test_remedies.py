@@ -281,7 +281,8 @@ async def test_an_invalid_expected_version_is_refused(found: Any) -> None:
     async with open_store("memory:") as store:
         event = Poured(aggregate_id="a", aggregate_type="Cistern")
         with pytest.raises(
-            InvalidExpectedVersion, match=r"0 or more, or uno_actors.ANY for no check; found"
+            InvalidExpectedVersion,
+            match=r"0 or more, uno_actors.EXISTS .*, or uno_actors.ANY for no check; found",
         ) as caught:
             await store.append(event, expected_version=found)
         assert ("unittest.mock" in str(caught.value)) == (found is mock.ANY)

@@ -34,6 +34,7 @@ from uno_actors.errors import (
     AskTimeout,
     BlockingCallOnLoop,
     CallerError,
+    CheckpointConflict,
     CommandIdReused,
     CommandRejected,
     ConcurrencyConflict,
@@ -66,6 +67,7 @@ from uno_actors.errors import (
     NameTaken,
     NoCluster,
     NoDeadLetter,
+    NoSuchStream,
     NoSuchVersion,
     NoSystem,
     NotServed,
@@ -106,12 +108,13 @@ from uno_actors.observing import Observer
 from uno_actors.store.causal_tree import CausalNode, CausalTree
 from uno_actors.store.expected_version import (
     ANY,  # noqa: F401 - not in `import *`: unittest.mock also has an ANY
+    EXISTS,
 )
 from uno_actors.store.log_filter import LogFilter
 from uno_actors.store.membership import Member
 from uno_actors.store.opening import open_store
 from uno_actors.store.port import EventStore, Lease
-from uno_actors.store.records import DeadLetter, RecordedEvent, Snapshot
+from uno_actors.store.records import Checkpoint, DeadLetter, RecordedEvent, Snapshot
 from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.reload import Reloaded
 from uno_actors.supervision.spec import ChildSpec, Supervisor
@@ -121,6 +124,7 @@ from uno_actors.system.supervisor_ref import ChildCounts, SupervisorRef
 from uno_actors.system.system import ActorSystem
 
 __all__ = [
+    "EXISTS",
     "Actor",
     "ActorRef",
     "ActorStatistics",
@@ -138,6 +142,8 @@ __all__ = [
     "CallerError",
     "CausalNode",
     "CausalTree",
+    "Checkpoint",
+    "CheckpointConflict",
     "ChildCounts",
     "ChildSpec",
     "Cluster",
@@ -198,6 +204,7 @@ __all__ = [
     "NameTaken",
     "NoCluster",
     "NoDeadLetter",
+    "NoSuchStream",
     "NoSuchVersion",
     "NoSystem",
     "NotConfigurable",

@@ -581,7 +581,8 @@ class InvalidExpectedVersion(CallerError, ValueError):
         if type(found).__module__ == "unittest.mock":
             hint = ". unittest.mock has another ANY"
         super().__init__(
-            f"expected_version is a version, 0 or more, or uno_actors.ANY for no check; found {found!r}{hint}"
+            "expected_version is a version, 0 or more, uno_actors.EXISTS for a stream that has events, or"
+            f" uno_actors.ANY for no check; found {found!r}{hint}"
         )
 
 
@@ -794,6 +795,46 @@ class ConcurrencyConflict(WorldError):
         """The error for the asker of ``command`` (its class), which was decided so often until its time was over."""
         return ConcurrencyConflict(
             self.stream, self.expected, self.actual, command=command, tries=tries, seconds=seconds
+        )
+
+
+class NoSuchStream(ConcurrencyConflict):
+    """An append was for a stream that exists (`uno_actors.EXISTS`), and the stream has no events. Nothing was recorded.
+
+    It is a conflict: the stream is at version 0, and the append expected 1 or more.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream, 1, 0)
+        self.args = (
+            f"stream {stream} has no events, and the append expects some (expected_version=EXISTS): check the id and"
+            " the type of the aggregate, or begin the stream with expected_version=0",
+        )
+
+
+class CheckpointConflict(WorldError):
+    """Another process has moved the checkpoint, or the move would go back. Nothing was recorded.
+
+    Attributes:
+        name: Of the checkpoint.
+        position: Where it was to be moved.
+        was: Where it was expected; ``None`` for any place before ``position``.
+        actual: Where it is; ``None`` if there is none of this name.
+    """
+
+    def __init__(self, name: str, position: int, was: int | None, actual: int | None) -> None:
+        self.name = name
+        self.position = position
+        self.was = was
+        self.actual = actual
+        at = "is not set" if actual is None else f"is at {actual:,}"
+        if was is not None and was != (actual or 0):
+            reason = f"not at {was:,}: another process has moved it"
+        else:
+            reason = f"so it cannot move to {position:,}: that was handled before"
+        super().__init__(
+            f"the checkpoint {shown(name, repr)} {at}, {reason}. Nothing was recorded. Read the checkpoint and"
+            " continue after it; to move it back on purpose, give Checkpoint(..., may_go_back=True)"
         )
 
 

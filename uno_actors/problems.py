@@ -75,6 +75,8 @@ PROBLEMS: Mapping[type[UnoError], Problem] = {
     e.StoreUnavailable: Problem(503, "Store unavailable", _NOTHING_RECORDED, 5),
     e.LeaseLost: Problem(503, "Store unavailable", _NOTHING_RECORDED, 5),
     e.ConcurrencyConflict: Problem(503, "Others were faster", _NOTHING_RECORDED, 1),
+    e.NoSuchStream: Problem(503, "Stream not found", _NOTHING_RECORDED, 5),
+    e.CheckpointConflict: Problem(503, "Others were faster", _NOTHING_RECORDED, 1),
     e.NotServed: Problem(503, "Not served now", _NOTHING_RECORDED, 5),
     e.LinkUnavailable: Problem(503, "Service unavailable", "Send the request again later.", 5),
     e.SupervisorGaveUp: Problem(503, "Service is ending", _NOTHING_RECORDED, 5),

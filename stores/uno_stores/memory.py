@@ -8,6 +8,7 @@ from typing_extensions import override
 from uno_actors.clock import Clock
 from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import InvalidStoreUrl, StoreUnavailable, UnoError
+from uno_actors.store.checkpoints import check_checkpoint, check_move
 from uno_actors.store.codec import Record, StreamId
 from uno_actors.store.expected_version import place
 from uno_actors.store.limits import check_lease, check_progress
@@ -44,11 +45,17 @@ class InMemoryEventStore(EventStore):
         self._check_open()
         outcomes: list[Appended | UnoError] = []
         for request in requests:
+            move = request.checkpoint
             try:
+                if move is not None:
+                    check_checkpoint(move)
+                    check_move(move, self._checkpoints.get(move.name))
                 placed = place(request, lambda stream: len(self._streams.get(stream, ())))
             except UnoError as error:
                 outcomes.append(error)
                 continue
+            if move is not None:
+                self._checkpoints[move.name] = move.position
             first = len(self._log) + 1
             for position, record in enumerate(placed, start=first):
                 self._log.append(record)

@@ -23,6 +23,7 @@ from uno_actors.errors import (
     UnoError,
 )
 from uno_actors.store.codec import StreamId
+from uno_actors.store.expected_version import EXISTS
 from uno_actors.store.log_filter import EVERYTHING, LogFilter
 from uno_actors.store.membership import Member, Membership
 from uno_actors.store.opening import open_store as open_store_of_url
@@ -300,6 +301,71 @@ class FilesEverything(Broken):
                 for request in requests
             ]
         )
+
+
+class TakesAnyStreamForExisting(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        return await super().commit(
+            [
+                each._replace(expected_version=None) if each.expected_version is EXISTS else each
+                for each in requests
+            ]
+        )
+
+
+class LeavesCheckpoints(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        return await super().commit([each._replace(checkpoint=None) for each in requests])
+
+
+class MovesTheCheckpointFirst(Broken):
+    """Whether or not the events are recorded."""
+
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        for each in requests:
+            if each.checkpoint is not None:
+                await super().commit([Append((), checkpoint=each.checkpoint)])
+        return await super().commit([each._replace(checkpoint=None) for each in requests])
+
+
+class ChecksNoEarlierPosition(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        moves = [None if each.checkpoint is None else replace(each.checkpoint, was=None) for each in requests]
+        return await super().commit(
+            [each._replace(checkpoint=move) for each, move in zip(requests, moves, strict=True)]
+        )
+
+
+class ChecksAllCheckpointsAtFirst(Broken):
+    """As they were before the commit."""
+
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        before = dict(self._checkpoints)
+        outcomes: list[Appended | UnoError] = []
+        for each in requests:
+            self._checkpoints, now = dict(before), self._checkpoints
+            outcomes += await super().commit([each])
+            self._checkpoints = now | {k: v for k, v in self._checkpoints.items() if before.get(k) != v}
+        return outcomes
+
+
+class TakesAnyCheckpoint(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        for each in requests:
+            if each.checkpoint is not None:
+                self._checkpoints[each.checkpoint.name] = each.checkpoint.position
+        return await super().commit([each._replace(checkpoint=None) for each in requests])
+
+
+class ChecksTheCheckpointTooEarly(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        moves = [each.checkpoint for each in requests if each.checkpoint is not None]
+        for each in moves:
+            if each.was not in (None, self._checkpoints.get(each.name, 0)):
+                return await super().commit(requests)
+        await asyncio.sleep(0)
+        self._checkpoints.update({each.name: each.position for each in moves})
+        return await super().commit([each._replace(checkpoint=None) for each in requests])
 
 
 class ReadsInclusively(Broken):
@@ -818,6 +884,7 @@ BROKEN: dict[type[Broken], str] = {
     ChecksIdsTooLate: "impossible_ids_are_refused",
     FilesEverything: "events_without_aggregate_stand_in_the_log_alone",
     IgnoresExpectedVersion: "expected_version_is_the_fence",
+    TakesAnyStreamForExisting: "a_stream_can_be_required_to_exist",
     ChecksNoStreams: "expected_version_is_of_one_stream",
     SplitsAppends: "an_append_is_all_or_nothing",
     OverwritesVersions: "an_event_may_bring_its_version",
@@ -846,6 +913,12 @@ BROKEN: dict[type[Broken], str] = {
     StoresTodaysVersion: "old_events_are_upcast",
     ReplacesCheckpoints: "checkpoints_move",
     OnlyForward: "checkpoints_move",
+    LeavesCheckpoints: "events_move_a_checkpoint",
+    MovesTheCheckpointFirst: "events_move_a_checkpoint",
+    ChecksNoEarlierPosition: "a_checkpoint_moves_from_where_it_is_expected",
+    ChecksAllCheckpointsAtFirst: "checkpoints_of_one_commit_stand_alone",
+    TakesAnyCheckpoint: "impossible_checkpoints_are_refused",
+    ChecksTheCheckpointTooEarly: "of_two_consumers_one_records_each_event",
     KeepsFirstLetter: "dead_letters_move_with_checkpoints",
     LettersByArrival: "dead_letters_are_listed_in_order",
     LettersByPrefix: "dead_letters_are_listed_in_order",

@@ -33,6 +33,7 @@ from tests.stores.test_lmdb_processes import line, program
 from tests.waiting import until
 from uno_actors import (
     ActorSystem,
+    Checkpoint,
     LeaseLost,
     Projection,
     StoreUnavailable,
@@ -166,10 +167,12 @@ async def loser(
     taker("let go")
 
 
-WRITES: dict[str, Callable[[DatabaseEventStore], Awaitable[None]]] = {
+WRITES: dict[str, Callable[[DatabaseEventStore], Awaitable[object]]] = {
     "checkpoint of the handler": lambda store: store.save_progress({"sum": 3}),
     "checkpoint of its view": lambda store: store.save_progress({"sum@1": 3}),
     "checkpoint of its view built anew": lambda store: store.save_progress({"sum@12.3": 3}),
+    "checkpoint with events": lambda store: store.append(*credited(1), checkpoint=Checkpoint("sum", 3)),
+    "checkpoint of its partition": lambda store: store.append(checkpoint=Checkpoint("sum@1", 3)),
     "checkpoint beside that of another": lambda store: store.save_progress({"audit": 1, "sum": 3}),
     "view": lambda store: store.save_progress({}, views=[ViewChange("sum@1", b"k", b"v")]),
     "entry of the view removed": lambda store: store.save_progress(
@@ -195,6 +198,7 @@ async def test_all_that_is_written_for_a_handler_that_was_taken_over_is_refused(
     assert lease.is_lost
     assert await loser.checkpoints() == {}
     assert await loser.dead_letters() == []
+    assert await loser.last_position() == 0
 
 
 async def test_what_is_written_for_other_handlers_and_asked_by_operators_is_not_refused(

@@ -1,41 +1,33 @@
 """Expected versions: which version of a stream an append is for, and the check that all stores share."""
 
 from collections.abc import Callable
-from enum import Enum
 from typing import Final, Literal
-
-from typing_extensions import override
 
 from uno_actors.errors import (
     ConcurrencyConflict,
     InvalidExpectedVersion,
+    NoSuchStream,
 )
 from uno_actors.store.codec import Record, StreamId
 from uno_actors.store.limits import check_record
-from uno_actors.store.records import Append
+from uno_actors.store.records import Append, StreamState
 
-
-class AnyVersion(Enum):
-    """The class of `ANY`: one value, which stays the same when it is copied or pickled."""
-
-    ANY = "any version"
-
-    @override
-    def __repr__(self) -> str:
-        return self.name
-
-
-ANY: Final = AnyVersion.ANY
+ANY: Final = StreamState.ANY
 """``expected_version=ANY``: append at any version. ``None`` means the same."""
 
-ExpectedVersion = int | Literal[AnyVersion.ANY] | None
+EXISTS: Final = StreamState.EXISTS
+"""``expected_version=EXISTS``: append at any version of a stream that has events, else end with `NoSuchStream`."""
+
+ExpectedVersion = int | Literal[StreamState.ANY, StreamState.EXISTS] | None
 """The version of a stream that an append is for."""
 
 
-def checked_version(found: object) -> int | None:
-    """The version that an append expects; ``None`` if any will do."""
+def checked_version(found: object) -> int | Literal[StreamState.EXISTS] | None:
+    """The version that an append expects, or `EXISTS`; ``None`` if any will do."""
     if found is ANY or found is None:
         return None
+    if found is EXISTS:
+        return EXISTS
     if not isinstance(found, int) or isinstance(found, bool) or found < 0:
         raise InvalidExpectedVersion(found)
     return found
@@ -52,6 +44,7 @@ def place(request: Append, version_of: Callable[[StreamId], int]) -> tuple[Recor
         EventNotSerializable, InvalidAggregateId: Some store would not accept a record; see `uno_actors.store.limits`.
         ConcurrencyConflict: A stream is not at the expected version, or the place that a record brings is
             not the next one.
+        NoSuchStream: A stream has no events, and is expected to exist.
     """
     for record in request.records:
         check_record(record)
@@ -66,7 +59,7 @@ def place(request: Append, version_of: Callable[[StreamId], int]) -> tuple[Recor
         if head is None:
             head = version_of(stream)
             if request.expected_version not in (None, head):
-                raise ConcurrencyConflict(str(stream), request.expected_version, head)
+                _check_exists(request.expected_version, stream, head)
         heads[stream] = version = head + 1
         if record.aggregate_version is None:
             placed.append(record._replace(aggregate_version=version))
@@ -75,3 +68,11 @@ def place(request: Append, version_of: Callable[[StreamId], int]) -> tuple[Recor
         else:
             raise ConcurrencyConflict(str(stream), record.aggregate_version - 1, head)
     return tuple(placed)
+
+
+def _check_exists(expected: int | Literal[StreamState.EXISTS] | None, stream: StreamId, head: int) -> None:
+    """Refuse what is not at the expected version, unless it has any and that is all that is expected."""
+    if isinstance(expected, int):
+        raise ConcurrencyConflict(str(stream), expected, head)
+    if not head:
+        raise NoSuchStream(str(stream))

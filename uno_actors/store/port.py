@@ -36,6 +36,7 @@ from uno_actors.store.records import (
     PAGE,
     Append,
     Appended,
+    Checkpoint,
     DeadLetter,
     Heading,
     RecordedEvent,
@@ -108,8 +109,9 @@ class EventStore(EventFollowing):
     async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
         """Record all valid requests in one transaction and return the outcome of each request, in order.
 
-        Outcomes that are errors: `ConcurrencyConflict`, `EventNotSerializable`, `StoreFull`,
-        `StoreUnavailable`, `OutcomeUnknown`. A commit that has begun is finished even if the caller is cancelled.
+        Outcomes that are errors: `ConcurrencyConflict`, `CheckpointConflict`, `LeaseLost`, `EventNotSerializable`,
+        `StoreFull`, `StoreUnavailable`, `OutcomeUnknown`. A commit that has begun is finished even if the caller is
+        cancelled.
         Calls `_committed` before it returns.
         """
 
@@ -276,32 +278,42 @@ class EventStore(EventFollowing):
         return {name for name in names if await self.is_leased(name)}
 
     async def append(
-        self, *events: DomainEvent, expected_version: ExpectedVersion = ANY
+        self,
+        *events: DomainEvent,
+        expected_version: ExpectedVersion = ANY,
+        checkpoint: Checkpoint | None = None,
     ) -> list[RecordedEvent]:
         """Record ``events``, all or none, and return them as recorded when they are durable.
 
         Args:
             events: They may belong to several streams, unless ``expected_version`` is given.
-            expected_version: Version of their stream before them; 0 if it must not exist yet, `ANY` for no check.
+            expected_version: Version of their stream before them; 0 if it must not exist yet, `EXISTS` for any version
+                of a stream that has events, `ANY` for no check.
+            checkpoint: Moves with the events, in one transaction; with no events it moves alone.
 
         Raises:
             ConcurrencyConflict: The stream is at another version.
+            NoSuchStream: The stream has no events, and `EXISTS` was given.
+            CheckpointConflict: The checkpoint is not where it was expected, or would go back.
+            LeaseLost: This store had leased the name of the checkpoint, and another process has taken it over.
             InvalidExpectedVersion: ``expected_version`` is not a version.
+            InvalidHandler, InvalidNumber: The checkpoint has an impossible name or position.
             ValueError: ``expected_version`` was given for events of several streams, or of none.
             EventNotSerializable, InvalidAggregateId: An event cannot be recorded.
             StoreFull, StoreUnavailable, OutcomeUnknown: The store failed; see each class.
         """
-        return await self._append(events, expected_version, self.commit)
+        return await self._append(events, expected_version, self.commit, checkpoint)
 
     async def _append(
         self,
         events: Sequence[DomainEvent],
         expected_version: ExpectedVersion,
         commit: Callable[[Sequence[Append]], Awaitable[Sequence[Appended | UnoError]]],
+        checkpoint: Checkpoint | None = None,
     ) -> list[RecordedEvent]:
         """For implementations: `append` by another way to commit."""
         expected = checked_version(expected_version)
-        if not events:
+        if not events and checkpoint is None:
             return []
         for event in events:
             if event.aggregate_id is not None:
@@ -309,14 +321,14 @@ class EventStore(EventFollowing):
             if event.aggregate_type and (reason := unfit_name(event.aggregate_type, MAX_TYPE_BYTES)):
                 raise ValueError(f"invalid aggregate type {event.aggregate_type!r}: {reason}")
         streams = {(event.aggregate_type, event.aggregate_id) for event in events}
-        if expected is not None and (len(streams) > 1 or events[0].aggregate_id is None):
+        if expected is not None and (len(streams) != 1 or events[0].aggregate_id is None):
             raise ValueError(
                 f"expected_version is for the events of one stream, found {len(streams)}: {streams}"
             )
         for event in events:
             self.event_registry.check_readable(event)
         recorded = [*map(as_recorded, events)]
-        (outcome,) = await commit([Append(tuple(map(to_record, recorded)), expected)])
+        (outcome,) = await commit([Append(tuple(map(to_record, recorded)), expected, checkpoint)])
         if isinstance(outcome, UnoError):
             raise outcome
         return [

@@ -1,9 +1,11 @@
 """The values of the port: everything that goes into a store or comes out."""
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, NamedTuple
+from enum import Enum
+from typing import Generic, Literal, NamedTuple
 
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, override
 
 from uno_actors.domain.events import DomainEvent
 from uno_actors.store.codec import Record, StreamId
@@ -12,15 +14,52 @@ PAGE = 512
 """Records read at once: few enough to leave the event loop within milliseconds."""
 
 
+class StreamState(Enum):
+    """The class of `ANY` and `EXISTS`: values that stay the same when they are copied or pickled."""
+
+    ANY = "any version"
+    EXISTS = "a stream that exists"
+
+    @override
+    def __repr__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint, to be moved in the transaction that records events: `EventStore.append`.
+
+    A consumer that records its results together with its checkpoint takes in each event once, even if two processes
+    run it: the second one gets `CheckpointConflict`, and records nothing. A checkpoint moves forward only, so to give
+    ``name`` and ``position`` is enough where positions grow.
+
+    Attributes:
+        name: The handler whose checkpoint it is, or the name of any other consumer; see `EventStore.checkpoints`.
+        position: How far it has come: the position of an event in any log, or any number that grows; 0 or more, and
+            below 2**63.
+        was: Where the checkpoint is expected, 0 if there is none yet; ``None`` for any place before ``position``.
+        may_go_back: Whether ``position`` may be where the checkpoint is, or before that.
+    """
+
+    name: str
+    position: int
+    was: int | None = None
+    may_go_back: bool = False
+
+
 class Append(NamedTuple):
     """A request to record events together.
 
-    ``expected_version`` is the version of their one stream before them; ``None`` asks for no check. A record
-    that brings its own ``aggregate_version`` is recorded in that place or the request fails.
+    Attributes:
+        records: One that brings its own ``aggregate_version`` is recorded in that place, or the request fails. There
+            may be none if there is a ``checkpoint``.
+        expected_version: The version of their one stream before them, or `EXISTS`; ``None`` asks for no check.
+        checkpoint: A checkpoint that moves with them, or the request fails.
     """
 
     records: tuple[Record, ...]
-    expected_version: int | None = None
+    expected_version: int | Literal[StreamState.EXISTS] | None = None
+    checkpoint: Checkpoint | None = None
 
 
 class Appended(NamedTuple):

@@ -7,10 +7,11 @@ from typing import Protocol, TypeVar
 import msgpack
 
 from uno_actors.errors import EventNotSerializable, LeaseLost, UnoError
+from uno_actors.store.checkpoints import check_checkpoint, check_move
 from uno_actors.store.codec import Record, StreamId, pack
 from uno_actors.store.expected_version import place
 from uno_actors.store.handler_names import handler_of, handlers_of
-from uno_actors.store.records import PAGE, Append, Appended, DeadLetter, Snapshot, ViewChange
+from uno_actors.store.records import PAGE, Append, Appended, Checkpoint, DeadLetter, Snapshot, ViewChange
 from uno_stores.lmdb.reader import U64, Reading, stream_prefix
 from uno_stores.lmdb.searching import sealed
 
@@ -67,14 +68,18 @@ class Writing:
             version = heads[stream] = self.reading.version(stream)
         return version
 
-    def append(self, request: Append) -> Appended:
-        """Place the records of one request at the end of the log.
+    def append(self, request: Append, fence: "Fence | None" = None) -> Appended:
+        """Place the records of one request at the end of the log, and move its checkpoint.
 
         Raises:
-            UnoError: A record is refused; nothing of the request is recorded.
+            UnoError: A record or the checkpoint is refused; nothing of the request is recorded.
         """
+        if request.checkpoint is not None:
+            self._check_move(request.checkpoint, fence)
         placed = place(request, self.version_of)
         packed = [self._packed(record) for record in placed]  # refused before anything is noted
+        if request.checkpoint is not None:
+            self.put_checkpoint(request.checkpoint.name, request.checkpoint.position)
         first = self.end + 1
         for record, data in zip(placed, packed, strict=True):
             self.end += 1
@@ -85,6 +90,17 @@ class Writing:
                 self._heads[stream] = version
                 self.streams.append((stream_prefix(stream) + U64.pack(version), position))
         return Appended(range(first, first + len(placed)), placed)
+
+    def _check_move(self, checkpoint: Checkpoint, fence: "Fence | None") -> None:
+        check_checkpoint(checkpoint)
+        if fence is not None and (lost := fence(self.reading, [handler_of(checkpoint.name)])):
+            raise lost
+        check_move(checkpoint, self.reading.checkpoint(checkpoint.name))
+
+    def put_checkpoint(self, name: str, position: int) -> None:
+        """Set a checkpoint."""
+        key = name.encode()
+        self.txn.put(key, sealed(key, U64.pack(position)), db=self.databases.checkpoints)
 
     def _packed(self, record: Record) -> bytes:
         data, limit = pack(record), self._max_event_size
@@ -120,13 +136,14 @@ class Commit:
     """Append the requests that can be appended; the result is the outcome of each request."""
 
     requests: Sequence[Append]
+    fence: Fence | None = None
 
     def write(self, writing: Writing) -> Outcomes:
         """See `Work.write`."""
         outcomes: Outcomes = []
         for request in self.requests:
             try:
-                outcomes.append(writing.append(request))
+                outcomes.append(writing.append(request, self.fence))
             except UnoError as error:
                 outcomes.append(error)
         return outcomes
@@ -154,8 +171,7 @@ class SaveProgress:
             if lost is not None:
                 return lost
         for name, position in self.checkpoints.items():
-            key = name.encode()
-            writing.txn.put(key, sealed(key, U64.pack(position)), db=writing.databases.checkpoints)
+            writing.put_checkpoint(name, position)
         for letter in self.dead_letters:
             key = _dead_letter_key(letter.handler, letter.position)
             packed = msgpack.packb(letter, datetime=True)

@@ -162,6 +162,11 @@ class HeldLeases:
         assert not isinstance(done, LeaseLost)  # it was raised
         return done
 
+    def notice(self, names: Iterable[str]) -> None:
+        """Note that other processes have taken over ``names``."""
+        for name in names:
+            self._given.lose(name)
+
     # --- the end ---
 
     def stop(self) -> None:

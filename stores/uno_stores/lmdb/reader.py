@@ -236,10 +236,19 @@ class Reading(Search):
         """See `EventStore.checkpoints`."""
         found: dict[str, int] = {}
         for key, value in self.entries(self.databases.checkpoints, b"", _a_checkpoint):
-            if len(value) != U64.size:
-                self._corrupt(_a_checkpoint(key), "it is not a position")
-            found[key.decode()] = int.from_bytes(value)
+            found[key.decode()] = self._position(key, value)
         return found
+
+    def checkpoint(self, name: str) -> int | None:
+        """The checkpoint of this name; ``None`` if there is none."""
+        key = name.encode()
+        value = self._value(self.databases.checkpoints, key, _a_checkpoint)
+        return None if value is None else self._position(key, value)
+
+    def _position(self, key: bytes, value: bytes) -> int:
+        if len(value) != U64.size:
+            self._corrupt(_a_checkpoint(key), "it is not a position")
+        return int.from_bytes(value)
 
     def dead_letters(self, handler: str | None) -> list[DeadLetter]:
         """See `EventStore.dead_letters`."""

@@ -63,6 +63,7 @@ from typing_extensions import override
 from uno_actors.clock import Clock
 from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import StoreUnavailable, WorldError
+from uno_actors.store.checkpoints import losses_in, moves_of
 from uno_actors.store.codec import StreamId
 from uno_actors.store.limits import check_handlers, check_lease, check_progress
 from uno_actors.store.maintenance import Fault, Progress, StoreInfo, StoreUsage, Verified
@@ -149,10 +150,14 @@ class LmdbEventStore(EventStore):
     @override
     async def commit(self, requests: Sequence[Append]) -> Outcomes:
         self._environment.check_open()
+        moves = moves_of(requests)
         try:
-            return await self._writer.submit(Commit(requests))
+            outcomes = await self._writer.submit(Commit(requests, self._leases.fence() if moves else None))
         except WorldError as error:
             return [error] * len(requests)
+        if moves:
+            self._leases.notice(losses_in(outcomes))
+        return outcomes
 
     @override
     async def save_progress(

@@ -1,7 +1,7 @@
 """The jobs of one transaction, and their results."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -37,6 +37,7 @@ class Attempt:
         inserted: Whether the rows are in the log.
         sent: What was sent in one statement that commits by itself, while its outcome is not known.
         late: What an earlier attempt sent so. It was not in the log, and the server may still execute it.
+        moved: The checkpoints that commits move, with their new positions.
     """
 
     results: list[Any] = field(default_factory=list)
@@ -46,11 +47,19 @@ class Attempt:
     inserted: bool = False
     sent: Placed | None = None
     late: Placed | None = None
+    moved: Mapping[str, int] = field(default_factory=dict)
 
 
 def requests_of(jobs: Sequence[Job]) -> list[Append]:
     """Everything that ``jobs`` append to the log."""
     return [request for job in jobs if isinstance(job, Commit) for request in job.requests]
+
+
+def held_by(jobs: Sequence[Job]) -> dict[str, int]:
+    """The names that the store has leased, as the commits among ``jobs`` have them."""
+    return {
+        name: taken for job in jobs if isinstance(job, Commit) for name, taken in (job.held or {}).items()
+    }
 
 
 def with_outcomes(
@@ -74,7 +83,9 @@ def parts_of(jobs: Sequence[Job]) -> list[Job]:
     return [
         part
         for job in jobs
-        for part in ([Commit((request,)) for request in job.requests] if isinstance(job, Commit) else [job])
+        for part in (
+            [Commit((request,), job.held) for request in job.requests] if isinstance(job, Commit) else [job]
+        )
     ]
 
 

@@ -127,6 +127,11 @@ class HeldLeases:
         with self.given.noticing_losses():
             await self._writer.submit(job)
 
+    def notice(self, names: Iterable[str]) -> None:
+        """Note that other processes have taken over ``names``."""
+        for name in names:
+            self.given.lose(name)
+
     async def _confirm(self) -> None:
         """Find out which names other processes have taken over."""
         connections = self._connections

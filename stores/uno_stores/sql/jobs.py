@@ -27,9 +27,13 @@ class Work(Protocol[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Records for the log; those of a whole group are placed and inserted at once."""
+    """Records for the log; those of a whole group are placed and inserted at once.
+
+    ``held`` are the names that the store has leased, if a request moves a checkpoint.
+    """
 
     requests: Sequence[Append]
+    held: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,9 @@ class SaveProgress:
                 connection, self.held, handlers_of(names, (each[:2] for each in self.views)), self.store
             )
         moved = [{"handler": name, "position": at} for name, at in sorted(self.checkpoints.items())]
-        await _upsert(connection, checkpoints, moved)
+        await upsert(connection, checkpoints, moved)
         letters = {(each.handler, each.position): _letter_row(each) for each in self.dead_letters}
-        await _upsert(connection, dead_letters, [letters[key] for key in sorted(letters)])
+        await upsert(connection, dead_letters, [letters[key] for key in sorted(letters)])
         await _change(connection, self.views)
         await _drop_letters(connection, self.dropped)
 
@@ -113,7 +117,7 @@ class SaveSnapshots:
         rows = {each.stream: {**each._asdict(), **each.stream._asdict()} for each in self.snapshots}
         for row in rows.values():
             del row["stream"]
-        await _upsert(connection, snapshots, [rows[stream] for stream in sorted(rows)])
+        await upsert(connection, snapshots, [rows[stream] for stream in sorted(rows)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,7 @@ async def _fence(
         raise LeaseLost(store, lost)
 
 
-async def _upsert(connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+async def upsert(connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
     """Insert ``rows``, replacing those with the same keys, in an order that all writers share."""
     if not rows:
         return
@@ -172,7 +176,7 @@ async def _change(connection: AsyncConnection, changes: Sequence[ViewChange]) ->
     if removed:
         entry = (views.c.view == bindparam("of")) & (views.c.key == bindparam("at"))
         await connection.execute(delete(views).where(entry), removed)
-    await _upsert(connection, views, [change._asdict() for change in in_order if change.value is not None])
+    await upsert(connection, views, [change._asdict() for change in in_order if change.value is not None])
 
 
 def _names(table: Table) -> list[str]:

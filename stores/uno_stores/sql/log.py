@@ -36,6 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uno_actors.errors import EventNotSerializable, UnoError
+from uno_actors.store.checkpoints import Moves
 from uno_actors.store.codec import Record, StreamId
 from uno_actors.store.expected_version import place
 from uno_actors.store.limits import is_recordable
@@ -170,6 +171,7 @@ async def place_all(
     requests: Sequence[Append],
     tail: Tail,
     max_event_size: int,
+    moves: Moves,
     *,
     briefly: bool = True,
 ) -> tuple[list[Appended | UnoError], list[dict[str, Any]]]:
@@ -180,6 +182,7 @@ async def place_all(
         requests: The requests, in order.
         tail: The writer's memory of the ends of the logs; right after a commit, to be replaced after a rollback.
         max_event_size: Maximum bytes of payload and reply.
+        moves: The checkpoints of the requests, locked.
         briefly: As for `lock_head`.
 
     Returns:
@@ -198,12 +201,16 @@ async def place_all(
     rows: list[dict[str, Any]] = []
     for request in requests:
         try:
+            if request.checkpoint is not None:
+                moves.check(request.checkpoint)
             placed = place(request, lambda stream: tail.of(stream)[stream])
             for each in placed:
                 _check_size(each, max_event_size)
         except UnoError as error:
             outcomes.append(error)
             continue
+        if request.checkpoint is not None:
+            moves.move(request.checkpoint)
         first = len(rows)
         for each in placed:
             end = tail.logs[log_of_record(each, number)]

@@ -118,14 +118,15 @@ def placed(requests: Sequence[Append], logs: int, max_event_size: int) -> Placed
         max_event_size: Maximum bytes of payload and reply.
 
     Returns:
-        ``None`` if a request does not say what it expects, cannot be recorded, or is for another log than the rest.
+        ``None`` if a request names no expected version, moves a checkpoint, cannot be recorded, or is for another log
+        than the rest.
     """
     expected: dict[StreamId, int] = {}
     versions: dict[StreamId, int] = {}
     records: list[tuple[Record, ...]] = []
     numbers: set[int] = set()
     for request in requests:
-        if not is_recordable(request.records):
+        if request.checkpoint is not None or not is_recordable(request.records):
             return None
         for record in request.records:
             if len(record.payload) + len(record.reply or b"") > max_event_size:
@@ -133,7 +134,7 @@ def placed(requests: Sequence[Append], logs: int, max_event_size: int) -> Placed
             stream = record.stream
             if stream is None:
                 continue
-            if request.expected_version is None:
+            if not isinstance(request.expected_version, int):
                 return None
             if stream not in versions:
                 expected[stream] = versions[stream] = request.expected_version

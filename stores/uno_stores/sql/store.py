@@ -35,6 +35,7 @@ from typing_extensions import override
 from uno_actors.clock import Clock
 from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.errors import UnoError
+from uno_actors.store.checkpoints import losses_in, moves_of
 from uno_actors.store.codec import StreamId
 from uno_actors.store.expected_version import ANY, ExpectedVersion
 from uno_actors.store.limits import check_lease, check_progress
@@ -48,6 +49,7 @@ from uno_actors.store.records import (
     PAGE,
     Append,
     Appended,
+    Checkpoint,
     DeadLetter,
     Heading,
     RecordedEvent,
@@ -201,7 +203,11 @@ class DatabaseEventStore(EventStore):
         if not requests:
             self._life.check()
             return []
-        outcomes: list[Appended | UnoError] = await self._writer.submit(Commit(requests))
+        moves = moves_of(requests)
+        commit = Commit(requests, self._leases.numbers()) if moves else Commit(requests)
+        outcomes: list[Appended | UnoError] = await self._writer.submit(commit)
+        if moves:
+            self._leases.notice(losses_in(outcomes))
         return outcomes
 
     @override
@@ -209,6 +215,7 @@ class DatabaseEventStore(EventStore):
         self,
         *events: DomainEvent,
         expected_version: ExpectedVersion = ANY,
+        checkpoint: Checkpoint | None = None,
         session: AsyncSession | None = None,
     ) -> list[RecordedEvent]:
         """As `EventStore.append`; with a ``session`` the events become part of its transaction.
@@ -225,11 +232,13 @@ class DatabaseEventStore(EventStore):
             InvalidSession: The session is bound to another database, or commits each statement by itself.
         """
         if session is None:
-            return await super().append(*events, expected_version=expected_version)
+            return await super().append(*events, expected_version=expected_version, checkpoint=checkpoint)
+        held = {} if checkpoint is None else self._leases.numbers()
         return await self._append(
             events,
             expected_version,
-            lambda requests: self._writer.commit_in(session, requests, self._watcher.look_soon),
+            lambda requests: self._writer.commit_in(session, requests, held, self._watcher.look_soon),
+            checkpoint,
         )
 
     @override

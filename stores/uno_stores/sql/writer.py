@@ -13,12 +13,14 @@ from uno_actors.store.records import Append, Appended
 from uno_actors.store_urls import without_password
 from uno_actors.tasks import begin
 from uno_stores.sql import schema
+from uno_stores.sql.checkpoints import LockedMoves, are_moved
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.errors import OF_ONE, PASSING, REFUSED, InvalidSession, Trouble, reason, trouble
 from uno_stores.sql.groups import (
     Attempt,
     Waiting,
     failure_of,
+    held_by,
     joined,
     parts_of,
     requests_of,
@@ -212,7 +214,7 @@ class Writer:
                     except UnoError as error:
                         attempt.results.append(error)
                 if requests:
-                    outcomes = await self._append(connection, requests, group, attempt)
+                    outcomes = await self._append(connection, requests, group, attempt, held_by(jobs))
                     self._check_transaction(connection)
                     attempt.results = with_outcomes(jobs, attempt.results, outcomes)
             if not attempt.inserted:
@@ -226,7 +228,12 @@ class Writer:
             self.commits += 1
 
     async def _append(
-        self, connection: AsyncConnection, requests: Sequence[Append], group: Placed | None, attempt: Attempt
+        self,
+        connection: AsyncConnection,
+        requests: Sequence[Append],
+        group: Placed | None,
+        attempt: Attempt,
+        held: Mapping[str, int],
     ) -> Sequence[Appended | UnoError]:
         """Place the requests and return their outcomes; insert them too if they are a ``group`` for one statement."""
         logs = self._tables.logs
@@ -245,7 +252,12 @@ class Writer:
             return outcomes
         if self._tail is None:
             self._tail = Tail(logs)
-        outcomes, attempt.rows = await place_all(connection, requests, self._tail, self._max_event_size)
+        moves = await LockedMoves.locked(connection, requests, held, self._connections.url)
+        outcomes, attempt.rows = await place_all(
+            connection, requests, self._tail, self._max_event_size, moves
+        )
+        await moves.write(connection)
+        attempt.moved = moves.moved
         # A group with a conflict takes one statement more if the quick way is tried first; one seldom comes alone.
         self._is_contended = any(isinstance(outcome, ConcurrencyConflict) for outcome in outcomes)
         return outcomes
@@ -258,6 +270,8 @@ class Writer:
         """
         if attempt.committing and attempt.rows:
             return await self._look([*ends_of(attempt.rows)], lambda of: _are_there(of, attempt.rows))
+        if attempt.committing and attempt.moved:
+            return await self._look([0], lambda of: are_moved(of, attempt.moved))
         group = attempt.sent
         if group is None or kind in REFUSED:
             return False
@@ -288,11 +302,16 @@ class Writer:
                     return None
 
     async def commit_in(
-        self, session: AsyncSession, requests: Sequence[Append], ended: Callable[[], None]
+        self,
+        session: AsyncSession,
+        requests: Sequence[Append],
+        held: Mapping[str, int],
+        ended: Callable[[], None],
     ) -> list[Appended | UnoError]:
         """Record in the transaction of a caller's ``session``, which the caller ends.
 
-        ``ended`` is called when it has ended, if the database is in memory.
+        ``ended`` is called when it has ended, if the database is in memory. ``held`` are the names that the store has
+        leased.
 
         Raises:
             InvalidSession: The session is bound to another database, or commits each statement by itself.
@@ -308,12 +327,16 @@ class Writer:
             self._check_place(connection)
             if place.alone:  # else the watcher sees the end
                 await place.lend(session.sync_session, connections.url, connections.patience, ended)
+            moves = await LockedMoves.locked(connection, requests, held, connections.url)
             outcomes, rows = await place_all(
-                connection, requests, Tail(logs), self._max_event_size, briefly=False
+                connection, requests, Tail(logs), self._max_event_size, moves, briefly=False
             )
             self._check_transaction(connection)
-            if rows:
+            if not rows:
+                await moves.write(connection)
+            else:
                 async with connection.begin_nested():  # what fails leaves the transaction as it was
+                    await moves.write(connection)
                     await insert_rows(connection, rows, logs)
                     if connections.wire is not None:
                         # The caller commits: listeners must not look before that.

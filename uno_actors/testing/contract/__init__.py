@@ -36,6 +36,7 @@ from uno_actors.testing.contract.concurrency import (
     readers_see_a_prefix,
 )
 from uno_actors.testing.contract.expected_versions import (
+    a_stream_can_be_required_to_exist,
     an_append_is_all_or_nothing,
     an_event_may_bring_its_version,
     expected_version_is_of_one_stream,
@@ -59,6 +60,13 @@ from uno_actors.testing.contract.membership import (
     closing_withdraws_nodes,
     nodes_hear_of_others,
     nodes_see_each_other,
+)
+from uno_actors.testing.contract.moved_checkpoints import (
+    a_checkpoint_moves_from_where_it_is_expected,
+    checkpoints_of_one_commit_stand_alone,
+    events_move_a_checkpoint,
+    impossible_checkpoints_are_refused,
+    of_two_consumers_one_records_each_event,
 )
 from uno_actors.testing.contract.payloads import (
     an_unknown_type_is_named,
@@ -139,6 +147,7 @@ CONTRACT: tuple[Check, ...] = (
     a_loop_of_appends_leaves_time_for_others,
     events_without_aggregate_stand_in_the_log_alone,
     expected_version_is_the_fence,
+    a_stream_can_be_required_to_exist,
     expected_version_is_of_one_stream,
     an_append_is_all_or_nothing,
     an_event_may_bring_its_version,
@@ -159,6 +168,11 @@ CONTRACT: tuple[Check, ...] = (
     an_unknown_type_is_named,
     old_events_are_upcast,
     checkpoints_move,
+    events_move_a_checkpoint,
+    a_checkpoint_moves_from_where_it_is_expected,
+    checkpoints_of_one_commit_stand_alone,
+    impossible_checkpoints_are_refused,
+    of_two_consumers_one_records_each_event,
     dead_letters_move_with_checkpoints,
     dead_letters_are_listed_in_order,
     dead_letters_can_be_dropped,

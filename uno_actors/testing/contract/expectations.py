@@ -1,14 +1,22 @@
 """What checks read from a store, and what they expect to find."""
 
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from uno_actors.domain.events import DomainEvent
 from uno_actors.errors import SeveralLogs, UnoError
 from uno_actors.store.codec import Record, to_record
 from uno_actors.store.logs import log_of_position, starts_of_logs
 from uno_actors.store.port import EventStore
-from uno_actors.store.records import PAGE, Append, Appended, RecordedEvent, StoredRecord
+from uno_actors.store.records import (
+    PAGE,
+    Append,
+    Appended,
+    Checkpoint,
+    RecordedEvent,
+    StoredRecord,
+    StreamState,
+)
 from uno_actors.testing.contract.events import Noted
 
 Placed = TypeVar("Placed", RecordedEvent, StoredRecord, tuple[int, Record])
@@ -104,9 +112,13 @@ async def expect_error(kind: type[BaseException], call: Awaitable[object], what:
     raise AssertionError(f"{what}: expected {kind.__name__}, found {result!r}")
 
 
-def request_of(*events: DomainEvent, expected_version: int | None = None) -> Append:
-    """A request to append ``events``."""
-    return Append(tuple(to_record(event) for event in events), expected_version)
+def request_of(
+    *events: DomainEvent,
+    expected_version: int | Literal[StreamState.EXISTS] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Append:
+    """A request to append ``events``, and to move ``checkpoint``."""
+    return Append(tuple(to_record(event) for event in events), expected_version, checkpoint)
 
 
 def appended_of(outcome: Appended | UnoError) -> Appended:

@@ -2,7 +2,9 @@
 
 from uno_actors.errors import (
     ConcurrencyConflict,
+    NoSuchStream,
 )
+from uno_actors.store.expected_version import EXISTS
 from uno_actors.store.records import Appended
 from uno_actors.testing.contract.events import noted
 from uno_actors.testing.contract.expectations import (
@@ -40,6 +42,36 @@ async def expected_version_is_the_fence(make_store: MakeStore) -> None:
         await store.append(noted("a", "5"), expected_version=4)
         expect_equal(await texts_of(store, "a"), ["1", "2", "3", "4", "5"], "the stream")
         await expect_ends(store, await ends_of(store))
+
+
+async def a_stream_can_be_required_to_exist(make_store: MakeStore) -> None:
+    """EXISTS means a stream with any number of events; one without is a conflict that says so."""
+    async with opened(make_store) as store:
+        error = await expect_error(
+            NoSuchStream, store.append(noted("a"), noted("a"), expected_version=EXISTS), "a stream of nothing"
+        )
+        if not isinstance(error, NoSuchStream) or "Account<a>" not in str(error):
+            raise AssertionError(f"the conflict must name the stream, found {error!r}")
+        await store.append(noted("b", of="User"))
+        await expect_error(
+            NoSuchStream, store.append(noted("b"), expected_version=EXISTS), "a stream of another type"
+        )
+        await store.append(noted("a", "1"), expected_version=0)
+        await store.append(noted("a", "2"), noted("a", "3"), expected_version=EXISTS)
+        outcomes = await store.commit(
+            [
+                request_of(noted("c", "lost"), expected_version=EXISTS),
+                request_of(noted("c", "1"), expected_version=0),
+                request_of(noted("c", "2"), expected_version=EXISTS),
+                request_of(noted("a", "4"), expected_version=EXISTS),
+            ]
+        )
+        missing = [isinstance(outcome, NoSuchStream) for outcome in outcomes]
+        expect_equal(missing, [True, False, False, False], "which requests find no stream")
+        expect_equal(await texts_of(store, "a"), ["1", "2", "3", "4"], "the stream a")
+        expect_equal(await texts_of(store, "c"), ["1", "2"], "the stream c")
+        mixed = store.append(noted("a"), noted("c"), expected_version=EXISTS)
+        await expect_error(ValueError, mixed, "two streams that exist")
 
 
 async def expected_version_is_of_one_stream(make_store: MakeStore) -> None:
