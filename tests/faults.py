@@ -331,6 +331,16 @@ def handler_falls_behind(system: ActorSystem, name: str) -> None:
     _subscription(system, name).fall_behind()
 
 
+def lease_is_lost(system: ActorSystem, name: str) -> None:
+    """Another process has the handler now."""
+    _subscription(system, name).stand_by()
+
+
+def lease_is_taken_again(system: ActorSystem, name: str, position: int) -> None:
+    """This process has the handler again, after ``position``."""
+    _subscription(system, name).take_over(position)
+
+
 def handler_dies(system: ActorSystem, name: str) -> None:
     """The actor of the handler ends, and its supervisor does not learn of it."""
     for supervisor in system._running().tree._supervisors.values():

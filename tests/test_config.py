@@ -496,7 +496,7 @@ WRONG: list[tuple[str, list[str]]] = [
     ('[aggregates]\ntypes = ["configured:Demanding"] # <-', ["cannot be made from its id alone: missing a required"]),
     ('[[handlers]]\nhandler = "uno_actors:EventHandler" # <-', ["EventHandler is the base class itself"]),
     ('[[handlers]]\nhandler = "uno_actors:Projection" # <-', ["Projection is the base class itself"]),
-    ('[[handlers]]\nhandler = "configured:Unfinished" # <-', ["without arguments: missing a required"]),
+    ('[[handlers]]\nhandler = "configured:Unfinished" # <-', ["cannot be made without arguments (parameter 'server'"]),
     ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "uno_actors:Actor" # <-', ["the base class itself"]),
     ('[[supervisors]]\nname = "a"\n[[supervisors.actors]]\nactor = "pykka:ThreadingActor" # <-\n'
      'dispatcher = "thread"', ["the base class itself"]),

@@ -45,7 +45,16 @@ KEYS: dict[str, type[BaseTable] | None] = {
 }
 """In which table of a file an option is a key."""
 
-NO_OPTIONS = {"store", "aggregates", "handlers", "supervisors", "cluster", "observers", "event_registry"}
+NO_OPTIONS = {
+    "store",
+    "aggregates",
+    "handlers",
+    "supervisors",
+    "cluster",
+    "observers",
+    "event_registry",
+    "dependency_overrides",
+}
 """What a system is made of, rather than how it runs."""
 
 OTHERS = {

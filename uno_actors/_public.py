@@ -98,9 +98,11 @@ from uno_actors.errors import (
     WorldError,
 )
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
+from uno_actors.handlers.dependencies import Depends
 from uno_actors.handlers.moves import HandlerNameWarning
 from uno_actors.handlers.process_manager import ProcessManager, Refusal, reacts
 from uno_actors.handlers.projection import Projection, published_view
+from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import EventHandler, EventPriority, HandlerContext
 from uno_actors.handlers.subscribe import subscribe
 from uno_actors.handlers.view import PublishedView, View
@@ -158,6 +160,7 @@ __all__ = [
     "DeadLetter",
     "DeadMessage",
     "DeadlockError",
+    "Depends",
     "DomainEvent",
     "EventBus",
     "EventHandler",
@@ -234,6 +237,7 @@ __all__ = [
     "SupervisorGaveUp",
     "SupervisorRef",
     "SystemNotRunning",
+    "SystemServices",
     "SystemStatistics",
     "Terminated",
     "TreeNode",

@@ -202,7 +202,7 @@ class EventBus:
 
         Raises:
             InvalidTopic: The pattern is malformed.
-            InvalidHandler: Another argument is wrong, or the handler is a projection.
+            InvalidHandler: Another argument is wrong, or the handler is a projection or has dependencies.
         """
         if handler is None:
             return lambda handler: self.subscribe(
@@ -213,6 +213,10 @@ class EventBus:
         )
         if spec.keeps_a_view or spec.keeps_progress:
             raise InvalidHandler(f"{spec.name} keeps a view of recorded events: give it to an ActorSystem")
+        if spec.has_dependencies:
+            raise InvalidHandler(
+                f"{spec.name} has dependencies, which a bus has no supervisor to open for: give it to an ActorSystem"
+            )
         with self._lock:
             self._serve_registry()
             wanted = selection(spec)
@@ -247,8 +251,8 @@ class EventBus:
                 if key not in self._registered:
                     (complete,) = gather([spec])
                     if not (
-                        complete.keeps_a_view or complete.keeps_progress
-                    ):  # only systems serve projections
+                        complete.keeps_a_view or complete.keeps_progress or complete.has_dependencies
+                    ):  # only systems serve these
                         self._registered[key] = (spec, self._add(complete))
             self._served = state
 

@@ -11,10 +11,12 @@ from typing import Annotated, Any
 
 from uno_actors.actors.actor import Actor
 from uno_actors.actors.pykka import PykkaActor
+from uno_actors.annotations import UnreadableAnnotation
 from uno_actors.config.values import Allowed, a_string
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.events import DomainEvent
 from uno_actors.errors import InvalidHandler, describe
+from uno_actors.handlers.dependencies import constructor_needs
 from uno_actors.handlers.projection import Projection
 from uno_actors.handlers.spec import EventHandler, HandlerSpec
 from uno_actors.handlers.subscribe import default_name, gather
@@ -86,11 +88,10 @@ def _check_aggregate(kind: type) -> None:
 
 def _check_handler(kind: type) -> None:
     _check_is_concrete(kind)
-    if reason := why_not_made(kind):
-        raise ValueError(
-            f"{kind.__qualname__} cannot be made without arguments: {reason}; make an instance in its module and"
-            " name that"
-        )
+    try:
+        constructor_needs(kind, "make an instance in its module and name that")
+    except (InvalidHandler, UnreadableAnnotation) as error:
+        raise ValueError(str(error)) from None
 
 
 def why_not_made(kind: Any, *args: Any, **kwargs: Any) -> str:

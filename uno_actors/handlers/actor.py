@@ -19,6 +19,7 @@ from uno_actors.handlers.concurrent import Concurrent
 from uno_actors.handlers.failures import FailedEvent, HandlerFailure, error_text
 from uno_actors.handlers.projection import Projection
 from uno_actors.handlers.requests import RETRY, Reset, request_entry
+from uno_actors.handlers.resources import Resources
 from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import BoundHandler
 from uno_actors.handlers.strategy import EventFailed, HandlesProgress, InOrder, KeepsProgress, OneByOne
@@ -54,6 +55,7 @@ class HandlerActor(Actor):
         router: HandlesProgress,
         system: SystemServices,
         *,
+        resources: Resources,
         observed: Observation | None = None,
     ) -> None:
         super().__init__()
@@ -63,6 +65,8 @@ class HandlerActor(Actor):
         self._router = router
         self._dispatcher = dispatcher
         self._system = system
+        self._resources = resources
+        self._is_made = False
         self._log = subscription.logger
         self._calls: HandlerCalls
         self._strategy: InOrder
@@ -75,8 +79,9 @@ class HandlerActor(Actor):
 
     @override
     async def on_start(self) -> None:
-        self._make_handler()
-        if self._subscription.leased:
+        if not self._resources.needs:
+            await self._make_handler()
+        if self._is_made and self._subscription.leased:
             self._subscription.turns += 1
             try:
                 with self._standing_by_if_lost():
@@ -85,9 +90,10 @@ class HandlerActor(Actor):
                 self._subscription.turns -= 1
         self._subscription.recover()
 
-    def _make_handler(self) -> None:
+    async def _make_handler(self) -> None:
+        """Make the handler, and open anew what it depends on."""
         subscription = self._subscription
-        handler = subscription.spec.instantiate()
+        handler = await self._resources.make(subscription.overdue)
         self._calls = HandlerCalls(
             subscription,
             handler,
@@ -98,11 +104,23 @@ class HandlerActor(Actor):
             observed=self._observed,
         )
         self._strategy = self._strategy_for(handler)
+        self._is_made = True
+
+    async def _open(self) -> None:
+        """Make a handler that has dependencies, at its first work, so that no other part of the system waits for it.
+
+        A failure of this is one of the handler: its supervisor decides how to continue.
+        """
+        try:
+            await self._make_handler()
+        except BaseException:
+            self._subscription.fail()
+            raise
 
     def _strategy_for(self, handler: BoundHandler) -> InOrder:
         subscription, spec = self._subscription, self._subscription.spec
         parts = subscription, self._store, self._router, self._calls
-        target = getattr(handler.function, "__self__", None)
+        target = handler.owner
         if isinstance(target, Projection):
             return ViewBuilding(target, *parts)
         if isinstance(target, KeepsProgress):
@@ -148,6 +166,9 @@ class HandlerActor(Actor):
             self._subscription.turns -= 1
             if not self._subscription.leased:
                 self._subscription.release()
+                if self._resources.needs:  # they are for the process that runs the handler
+                    self._is_made = False
+                    await self._resources.close(self._subscription.overdue)
         if error is not None:
             raise error  # raised here to keep its own cause and context
 
@@ -160,6 +181,8 @@ class HandlerActor(Actor):
             subscription.fail()
             raise EventFailed(error, event)
         subscription.release()
+        if subscription.at_work and not self._is_made:
+            await self._open()
         while subscription.at_work:
             await self._strategy.prepare()
             more = await self._carry_out_requests() if subscription.requests else await self._strategy.work()
@@ -232,4 +255,4 @@ class HandlerActor(Actor):
             error=again.error,
             correlation_id=stored.record.correlation_id,
         )
-        self._make_handler()  # as after any other failure
+        await self._make_handler()  # as after any other failure

@@ -83,6 +83,7 @@ class HandlerChild(CellChild):
         if self.subscription.at_work:
             self.subscription.fall_behind("restarting")
         await super().halt(until)
+        await self._close_resources(until)
 
     @override
     async def rest(self) -> None:
@@ -91,12 +92,29 @@ class HandlerChild(CellChild):
     @override
     async def stop(self, until: float | None = None) -> None:
         self.subscription.stop(self._host.dispatched(self.subscription))
-        await super().stop(until)
+        try:
+            await super().stop(until)
+            await self._close_resources(until)
+        finally:
+            self._abandon_resources()
 
     @override
     def abandon(self) -> None:
         self.subscription.fall_behind("stopped")
         super().abandon()
+        self._abandon_resources()
+
+    async def _close_resources(self, until: float | None = None) -> None:
+        """Close what the handler depends on, within the time that it has to stop."""
+        resources = self.subscription.resources
+        if resources is None or not resources.is_open:
+            return
+        if not await self._within(until, resources.close(self.subscription.overdue)):
+            self._log.warning("resources of the handler did not close in time and are left to themselves")
+
+    def _abandon_resources(self) -> None:
+        if self.subscription.resources is not None:
+            self.subscription.resources.abandon()
 
     @property
     def line(self) -> str | None:
@@ -128,7 +146,10 @@ class HandlerChild(CellChild):
 
     async def _resume(self, cell: ActorCell | None) -> None:
         subscription, last = self.subscription, self._last
-        if subscription.state != "restarting":  # the store failed, not an event
+        is_of_event = last is not None and (last.event is not None or last.in_batch)
+        if (
+            subscription.state != "restarting" or not is_of_event
+        ):  # the store failed, or a resource, not an event
             await asyncio.sleep(SET_ASIDE_AGAIN)
         elif last is not None and last.event is not None:
             self._poison = last

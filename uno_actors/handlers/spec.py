@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
@@ -10,12 +11,18 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
-from uno_actors.annotations import (
-    NOT_ANNOTATED,
-)
+from uno_actors.annotations import NOT_ANNOTATED, UnreadableAnnotation
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.events import DomainEvent
 from uno_actors.errors import InvalidHandler
+from uno_actors.handlers.dependencies import (
+    PARTS,
+    CallNeeds,
+    HandlerNeeds,
+    attribute_needs,
+    call_needs,
+    constructor_needs,
+)
 from uno_actors.handlers.services import SystemServices
 from uno_actors.quantities import is_count, is_duration
 from uno_actors.shards import SHARDS
@@ -61,7 +68,10 @@ class EventHandler(Generic[E]):
     """A handler as a class: ``async def handle(self, event)`` or ``def handle(self, event)``.
 
     ``handle`` may take a second parameter, the `HandlerContext`. If you give a system the class, each restart
-    makes a new instance; if you give it an instance, restarts reuse that one.
+    makes a new instance; if you give it an instance, restarts reuse that one. Each partition of a partitioned handler
+    has an instance of its own: of an instance that you give it is a shallow copy.
+
+    Parameters of ``handle`` and of the constructor, and attributes, may be dependencies: see `Depends`.
 
     Args:
         event_type: The handler receives only events of this class or its subclasses.
@@ -77,6 +87,8 @@ class EventHandler(Generic[E]):
     """Whether the handler is partitioned, or into how many partitions; see `HandlerSpec`."""
 
     event_type: type[E] | None = None  # for subclasses whose __init__ does not call this one
+
+    _given: ClassVar[tuple[str, ...]] = ("the event",)  # what handle() is called with, in words for errors
 
     def __init__(self, event_type: type[E] | None = None) -> None:
         self.event_type = event_type
@@ -108,6 +120,9 @@ class HandlerContext:
     handler: str
     logger: FilteringBoundLogger
     system: SystemServices
+
+
+PARTS[HandlerContext] = "context"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +209,10 @@ class HandlerSpec:
             object.__setattr__(self, "start", "earliest")
         if not isinstance(self.target, type):
             self.instantiate()  # checks its parameters
+        elif issubclass(self.target, EventHandler):
+            with suppress(UnreadableAnnotation):  # a name in it may be defined later
+                attribute_needs(self.target)
+                self._call_of_class()
 
     def _aggregate_type_name(self, found: object) -> str | None:
         name = found.aggregate_type if isinstance(found, type) and issubclass(found, AggregateRoot) else found
@@ -282,9 +301,48 @@ class HandlerSpec:
             return self
         return replace(self, name=self.name.partition(MARK)[0], _partition=None, _count=0)
 
-    def instantiate(self) -> "BoundHandler":
-        """Return the callable that handles events. If the target is a class, it is instantiated."""
-        target = self.target() if isinstance(self.target, type) else self.target
+    @property
+    def needs(self) -> HandlerNeeds:
+        """What the handler depends on.
+
+        Raises:
+            InvalidHandler: A parameter of its call or of its constructor is not a dependency, or an annotation cannot
+                be read.
+        """
+        target = self.target
+        kind = target if isinstance(target, type) else type(target)
+        try:
+            return HandlerNeeds(
+                constructor_needs(target) if isinstance(target, type) else (),
+                attribute_needs(kind) if issubclass(kind, EventHandler) else (),
+                self._call_of_class() if isinstance(target, type) else self.instantiate().checked(),
+            )
+        except UnreadableAnnotation as unreadable:
+            raise InvalidHandler(f"handler {self.name}: an annotation {unreadable}") from None
+
+    def _call_of_class(self) -> CallNeeds:
+        kind = self.target
+        if issubclass(kind, EventHandler):
+            return call_needs(kind.handle, kind._given, of=kind)
+        return call_needs(kind.__call__, ("the event",), of=kind)
+
+    @property
+    def has_dependencies(self) -> bool:
+        """Whether it depends on anything, as far as its annotations can be read."""
+        try:
+            return bool(self.needs)
+        except InvalidHandler:
+            return False
+
+    def instantiate(self, made: Any = None) -> "BoundHandler":
+        """Return the callable that handles events.
+
+        Args:
+            made: What stands in for the target, such as an instance of its class. Default is the target; if that is a
+                class, it is called without arguments.
+        """
+        target = self.target if made is None else made
+        target = target() if isinstance(target, type) else target
         handler = target._bound() if isinstance(target, EventHandler) else BoundHandler(target)
         if self.keeps_a_view and not handler.is_async:
             raise InvalidHandler(f"handler {self.name}: a projection has async def handle, to read its view")
@@ -298,22 +356,46 @@ class BoundHandler:
         function: The callable.
         given: What it is given before the context, in words for errors.
 
+    Attributes:
+        owner: The object whose method it is.
+        needs: What it depends on; `uno_actors.handlers.resources` replaces ``function`` by one that has that.
+
     Raises:
-        InvalidHandler: The callable does not take what it is given, with or without the context, or is a generator.
+        InvalidHandler: The callable does not take what it is given, or takes more than the context and dependencies; or
+            is a generator.
     """
 
     def __init__(self, function: Callable[..., Any], given: tuple[str, ...] = ("the event",)) -> None:
         self.function = function
+        self.given = given
+        self.owner = getattr(function, "__self__", None)
         if _is_generator(function):
             raise InvalidHandler(
                 f"{function!r} has a yield in it, so calling it would handle nothing: write it without"
             )
         self.is_async = _is_async(function)
-        self.takes_context = _positional_parameters(function) > len(given)
-        if not _accepts(function, len(given) + self.takes_context):
-            raise InvalidHandler(
-                f"{function!r} must take {' and '.join(given)}, and may take the HandlerContext"
-            )
+        self.needs = CallNeeds()
+        self._unreadable: UnreadableAnnotation | None = None
+        try:
+            self.needs = call_needs(function, given)
+        except UnreadableAnnotation as unreadable:
+            self._unreadable = unreadable
+        else:
+            if not _accepts(function, len(given) + self.needs.by_position, self.needs):
+                raise InvalidHandler(
+                    f"{function!r} must take {' and '.join(given)}, and may take the HandlerContext and dependencies"
+                )
+        self.takes_context = self.needs.context is not None
+
+    def checked(self) -> CallNeeds:
+        """What it is called with besides its events.
+
+        Raises:
+            UnreadableAnnotation: An annotation still cannot be read.
+        """
+        if self._unreadable is not None:
+            raise self._unreadable
+        return self.needs
 
     def __call__(self, given: DomainEvent | list[DomainEvent], context: HandlerContext | None) -> Any:
         """Call the handler with an event or a batch; return what it returns, a coroutine if ``is_async``."""
@@ -360,23 +442,14 @@ def _is_generator(function: Any) -> bool:
     )
 
 
-def _accepts(function: Callable[..., Any], arguments: int) -> bool:
-    """Whether ``function`` can be called with this number of positional arguments."""
+def _accepts(function: Callable[..., Any], arguments: int, needs: CallNeeds) -> bool:
+    """Whether ``function`` can be called with this number of positional arguments and with what it needs."""
+    names = [name for name, _ in needs.needs]
+    names += [needs.context] if needs.context is not None and not needs.by_position else []
     try:
-        inspect.signature(function).bind(*range(arguments))
+        inspect.signature(function).bind(*range(arguments), **dict.fromkeys(names))
     except TypeError:
         return False
     except ValueError:  # some built-in functions do not tell
         return True
     return True
-
-
-def _positional_parameters(function: Callable[..., Any]) -> int:
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # some built-in functions do not tell
-        return 1
-    return sum(
-        parameter.kind in kinds and parameter.default is inspect.Parameter.empty for parameter in parameters
-    )

@@ -245,7 +245,12 @@ def complete(spec: HandlerSpec) -> HandlerSpec:
     if isinstance(target, EventHandler) and target.event_type is not None:
         return replace(spec, event_type=target.event_type)
     spec = _with_annotated_events(spec, may_wait=False)
-    if isinstance(target, type) and issubclass(target, EventHandler) and _type_argument(target) is None:
+    if (
+        isinstance(target, type)
+        and issubclass(target, EventHandler)
+        and _type_argument(target) is None
+        and not (spec.has_dependencies and spec.needs.constructor)  # made only when it runs
+    ):
         return replace(spec, event_type=_made(target).event_type or spec.event_type)
     return spec
 

@@ -23,6 +23,7 @@ from uno_actors.handlers.failures import FailedEvent, Failures
 from uno_actors.handlers.partitions import log_of_partition, shard_of_event
 from uno_actors.handlers.progress import Progress
 from uno_actors.handlers.requests import PendingRequests, Requests
+from uno_actors.handlers.resources import Resources
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.view import aside_key
 from uno_actors.logs import Logger, get_logger
@@ -153,6 +154,7 @@ class Subscription:
         self.failures = Failures()
         self.requests = PendingRequests()
         self.lease: Lease = NO_LEASE
+        self.resources: Resources | None = None  # of its own, while a system runs it
         self.leased = True  # if false, only another process may move the position, even after a stop
         self.queue: deque[Delivery] = deque()
         self.under_way: dict[int, Delivery] = {}  # taken from the queue, and the router waits for them
@@ -240,10 +242,11 @@ class Subscription:
     def has_started(self, dispatched: int) -> None:
         """Note that its actor runs: with nothing to read it is live at once; ``dispatched`` as for `checkpoint`.
 
-        Not a projection: it publishes its view first.
+        Not a projection: it publishes its view first. Not one with dependencies: what it depends on is opened first.
         """
-        is_projection = self.spec.keeps_a_view or self.spec.keeps_progress
-        if self.at_work and not is_projection and self.progress.position >= dispatched:
+        waits = self.spec.keeps_a_view or self.spec.keeps_progress
+        waits = waits or (self.resources is not None and bool(self.resources.needs))
+        if self.at_work and not waits and self.progress.position >= dispatched:
             self._state = "live"
         self.wake()
 
@@ -280,6 +283,8 @@ class Subscription:
         self.leased = False
         self.requests.clear()
         self.fall_behind("stopped" if self._state == "stopped" else "standby")
+        if self._state == "standby" and self.resources is not None and self.resources.is_open:
+            self.wake()  # to close them
 
     def take_over(self, position: int) -> None:
         """Take over with the lease: continue after ``position``, where the other process ended.

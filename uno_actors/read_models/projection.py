@@ -24,7 +24,7 @@ class BoundToSession(BoundHandler):
     session: Any = None
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function, ("the event", "the session"))
+        super().__init__(function, ReadModel._given)
 
     @override
     def __call__(self, given: DomainEvent | list[DomainEvent], context: HandlerContext | None) -> Any:
@@ -46,6 +46,8 @@ class ReadModel(KeepsProgress[E], Generic[E]):
     """
 
     version: ClassVar[int] = 1
+
+    _given = ("the event", "the session")
 
     @override
     def _bound(self) -> BoundHandler:

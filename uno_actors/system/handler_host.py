@@ -25,6 +25,7 @@ from uno_actors.handlers.log_order import check_log_order
 from uno_actors.handlers.moves import checkpoint_of, warn_of_skipped, warn_of_unnamed
 from uno_actors.handlers.partitions import first_position, log_of_partition, other_layouts
 from uno_actors.handlers.requests import NO_REQUESTS, ReportedStatus, Requests
+from uno_actors.handlers.resources import Provision, Resources
 from uno_actors.handlers.router import TURN, RouterActor
 from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import HandlerSpec
@@ -56,6 +57,7 @@ class HandlerHost:
         announcement: Of the system; ``None`` if its store keeps no members.
         contexts: Of the messages that cause events.
         observed: The observers of the system, if there are any.
+        overrides: Functions that stand in for dependencies of handlers.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class HandlerHost:
         announcement: Announcement | None,
         contexts: EventContexts,
         observed: Observation | None,
+        overrides: Mapping[Callable[..., Any], Callable[..., Any]],
     ) -> None:
         self.observed = observed
         self._contexts = contexts
@@ -80,6 +83,9 @@ class HandlerHost:
         self._store = store
         self._dispatcher = dispatcher
         self._system = system
+        self._provision = Provision(
+            system, store, settings.clock, dispatcher, start_task=start_task, overrides=overrides
+        )
         self._control = HandlerControl(store)
         self._announcement = announcement
         self._leases = Leases(
@@ -217,6 +223,7 @@ class HandlerHost:
             logs=len(ends),
             logger=self._dispatcher.log,
         )
+        subscription.resources = Resources(spec, self._provision, subscription.logger)
         subscription.lease = self._leases.of(spec.name)
         return subscription
 
@@ -276,6 +283,8 @@ class HandlerHost:
         self, subscription: Subscription, on_failed: Callable[[HandlerFailure], None]
     ) -> tuple[ActorCell, Future[Any]]:
         """See `uno_actors.handlers.child.HandlerCells`."""
+        assert subscription.resources is not None
+        resources = subscription.resources
 
         def instance() -> HandlerActor:
             return HandlerActor(
@@ -284,6 +293,7 @@ class HandlerHost:
                 self._dispatcher,
                 self.router,
                 self._system,
+                resources=resources,
                 observed=self.observed,
             )
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -64,6 +64,7 @@ class Runtime:
         cluster: Its options as a node of a cluster; ``None`` if it is none.
         contexts: Of the messages that cause events.
         observed: Its observers, if there are any.
+        overrides: Functions that stand in for dependencies of handlers.
 
     Attributes:
         announcement: Of this system among those that work on its store; ``None`` if it has none.
@@ -84,6 +85,7 @@ class Runtime:
         cluster: Cluster | None,
         contexts: EventContexts,
         observed: Observation | None,
+        overrides: Mapping[Callable[..., Any], Callable[..., Any]],
     ) -> None:
         log = get_logger(system=settings.name, node=node_name(settings.name, cluster))
         self.dispatcher = Dispatcher(asyncio.get_running_loop(), log=log)
@@ -105,6 +107,7 @@ class Runtime:
             announcement=self.announcement,
             contexts=contexts,
             observed=observed,
+            overrides=overrides,
         )
         self.tree = SupervisionTree(
             settings.name,

@@ -7,7 +7,7 @@ signatures that users read; the methods delegate to `uno_actors.system.runtime`.
 import asyncio
 import os
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -45,6 +45,7 @@ from uno_actors.errors import (
 from uno_actors.event_contexts import EventContexts
 from uno_actors.forks import on_fork
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
+from uno_actors.handlers.dependencies import PARTS, checked_overrides
 from uno_actors.handlers.partitions import partitions_of
 from uno_actors.handlers.projection import published_view
 from uno_actors.handlers.spec import HandlerSpec, Start
@@ -64,7 +65,14 @@ from uno_actors.system.runtime import Runtime
 from uno_actors.system.state import open_control
 from uno_actors.system.statistics import SystemStatistics
 from uno_actors.system.supervisor_ref import SupervisorRef
-from uno_actors.system.tree import assign, check_unique, handler_names, handlers_in, on_logs
+from uno_actors.system.tree import (
+    assign,
+    check_dependencies,
+    check_unique,
+    handler_names,
+    handlers_in,
+    on_logs,
+)
 from uno_actors.tasks import begin, end_of
 
 A = TypeVar("A", bound=PykkaActor)
@@ -127,6 +135,8 @@ class ActorSystem:
         observers: Watch what the system does, for traces, metrics and the like; see `uno_actors.observing`.
         event_registry: For a store opened by URL: maps recorded events to classes. Default is the process-wide
             registry. Bounded contexts in one process need separate registries if their events share names.
+        dependency_overrides: For tests: functions that stand in for those in ``Depends(...)`` of handlers, by the
+            function that they replace.
 
     Raises:
         InvalidHandler: Two handlers or two supervisors have the same name, or one of them is invalid.
@@ -152,6 +162,7 @@ class ActorSystem:
         clock: Clock | None = None,
         observers: Iterable[Observer] = (),
         event_registry: EventRegistry = event_registry,
+        dependency_overrides: Mapping[Callable[..., Any], Callable[..., Any]] | None = None,
     ) -> None:
         self._settings = Settings.of(locals())
         self.name = name
@@ -168,6 +179,7 @@ class ActorSystem:
             )
         for aggregate_type in aggregates or ():
             self._serve(aggregate_type)
+        self._overrides = checked_overrides(dependency_overrides)
         self._supervised = assign(handlers, supervisors)
         self._cluster = as_cluster(cluster)
         self._file_key: str | None = None  # of its configuration file, for `uno-actors tree FILE`
@@ -208,7 +220,8 @@ class ActorSystem:
     def to_config(self) -> str:
         """The text of a configuration file from which `from_config` creates the same system.
 
-        The text omits ``clock``, ``observers`` and ``event_registry``, which a file cannot express.
+        The text omits ``clock``, ``observers``, ``event_registry`` and ``dependency_overrides``, which a file cannot
+        express.
 
         Raises:
             NotConfigurable: A file cannot name some parts of the system; the error lists all of them.
@@ -574,6 +587,7 @@ class ActorSystem:
                 cluster=self._cluster,
                 contexts=self._contexts,
                 observed=self._observed,
+                overrides=self._overrides,
             )
             self._log = self._runtime.dispatcher.log.bind(actor="system")
             self._bus.log_to(self._runtime.dispatcher.log)
@@ -763,6 +777,7 @@ class ActorSystem:
         default, *others = self._supervised
         taken = [other for supervisor in self._supervised for other in handlers_in(supervisor)]
         check_unique("handlers", handler_names([spec, *taken]))
+        check_dependencies([spec])
         added = [ChildSpec(part, part.name) for part in partitions_of(spec)]
         default = replace(default, children=(*default.children, *added))
         self._supervised = [default, *others]
@@ -829,6 +844,9 @@ class ActorSystem:
 
     def __repr__(self) -> str:
         return f"<ActorSystem {self.name} ({self._state})>"
+
+
+PARTS[ActorSystem] = "system"
 
 
 def _qualified(aggregate_type: type[AggregateRoot]) -> str:

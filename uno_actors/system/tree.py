@@ -39,6 +39,7 @@ def resolve_child(child: Any) -> list[ChildSpec]:
     if spec.is_actor:
         return [spec]
     handlers = list(gather([spec.run]))
+    check_dependencies(handlers)
     if spec.name is not None and len(handlers) != 1:
         whose = f"child {spec.name!r}"
         raise InvalidSupervisor(whose, f"one name is for one handler, and {spec.run!r} has {len(handlers)}")
@@ -98,11 +99,22 @@ def assign(handlers: Iterable[object] | None, supervisors: Sequence[Supervisor])
         if spec.name in explicit or not any(is_same_target(spec.target, other.target) for other in taken)
     ]
     check_unique("handlers", handler_names([*taken, *free]))
+    check_dependencies(free)
     children = [ChildSpec(part, part.name) for spec in free for part in partitions_of(spec)]
     default = Supervisor(DEFAULT_SUPERVISOR, children, max_restarts=None)
     tree = [default, *given]
     check_unique("supervisors", [below.name for supervisor in tree for below in supervisors_in(supervisor)])
     return tree
+
+
+def check_dependencies(specs: Iterable[HandlerSpec]) -> None:
+    """Check that everything can be provided that handlers depend on.
+
+    Raises:
+        InvalidHandler: A parameter is not a dependency; the message names it and says what is allowed.
+    """
+    for spec in specs:
+        _ = spec.needs
 
 
 def handler_names(specs: Iterable[HandlerSpec]) -> list[str]:
