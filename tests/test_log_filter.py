@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uno_actors import AggregateRoot, DomainEvent, EventRegistry, InvalidTopic
-from uno_actors.store.codec import Record, to_record
+from uno_actors import AggregateRoot, DomainEvent, EventRegistry, InvalidAggregateId, InvalidTopic
+from uno_actors.store.codec import Record, StreamId, to_record
 from uno_actors.store.log_filter import EVERYTHING, LogFilter, recorded_names
 from uno_actors.topics import TopicPattern
 from uno_stores import InMemoryEventStore
@@ -43,12 +43,18 @@ TABLE = [
     (LogFilter(topic=TopicPattern("a.*")), {"topic": "a.b.c"}, False),
     (LogFilter(topic=TopicPattern(">")), {"topic": "a"}, True),
     (LogFilter(topic=TopicPattern(">")), {"topic": None}, False),  # no topic is not any topic
+    (LogFilter(topic=(TopicPattern("b"), TopicPattern("a.*"))), {"topic": "a.b"}, True),
+    (LogFilter(topic=(TopicPattern("b"), TopicPattern("a.*"))), {"topic": "c"}, False),
+    (LogFilter(topic=()), {"topic": "a"}, False),  # none of no patterns
     (LogFilter(event_types=frozenset({"A", "B"})), {"event_type": "B"}, True),
     (LogFilter(event_types=frozenset({"A", "B"})), {"event_type": "b"}, False),
     (LogFilter(event_types=frozenset()), {"event_type": "A"}, False),  # a class that nothing is recorded as
     (LogFilter(aggregate_type="Account"), {"aggregate_type": "Account"}, True),
     (LogFilter(aggregate_type="Account"), {"aggregate_type": "Accounts"}, False),
     (LogFilter(aggregate_type="Account"), {"aggregate_type": None}, False),
+    (LogFilter(aggregate_id="a"), {"aggregate_id": "a"}, True),
+    (LogFilter(aggregate_id="a"), {"aggregate_id": "ab"}, False),
+    (LogFilter(aggregate_id="a"), {"aggregate_id": None}, False),
     (LogFilter(correlation_id="c"), {"correlation_id": "c"}, True),
     (LogFilter(correlation_id="c"), {"correlation_id": None, "event_id": "c", "causation_id": "c"}, False),
     (LogFilter(correlation_id="c", aggregate_type="A"), {"correlation_id": "c", "aggregate_type": "A"}, True),
@@ -118,6 +124,13 @@ async def test_a_store_takes_patterns_and_classes_or_their_text() -> None:
         assert store.log_filter() == EVERYTHING
         by_text = store.log_filter("a.*", ["Filed", "FiledTwice"], "cabinet", "c")
         assert by_text == store.log_filter(TopicPattern("a.*"), Filed, Cabinet, "c")
+        several = store.log_filter(["a.*", TopicPattern("b")], aggregate_type=Cabinet, aggregate_id="x")
+        assert several.topics == (TopicPattern("a.*"), TopicPattern("b"))
+        assert several.stream == StreamId("cabinet", "x")
+        with pytest.raises(InvalidTopic):
+            store.log_filter(["a.*", "b..c"])
+        with pytest.raises(InvalidAggregateId):
+            store.log_filter(aggregate_id="")
         assert by_text == LogFilter(TopicPattern("a.*"), frozenset({"Filed", "FiledTwice"}), "cabinet", "c")
 
 

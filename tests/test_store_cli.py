@@ -180,6 +180,10 @@ def test_passwords_are_not_shown() -> None:
         ([], [1, 2, 3, 4, 5, 6]),
         (["--topic", "parcels.*"], [1]),
         (["--topic", "parcels.>"], [1, 3]),
+        (["--topic", "nothing", "--topic", "parcels.*"], [1]),
+        (["--id", "a"], [1, 3, 6]),
+        (["--id", "a", "--type", "Parcel", "--after", "1", "--until", "5"], [3]),
+        (["--until", "2"], [1, 2]),
         (["--event", "Other"], [6]),
         (["--event", "Other", "--event", "Weighed", "--after", "3"], [4, 5, 6]),
         (["--type", "Box"], [5]),
@@ -227,6 +231,8 @@ def test_stream_lists_one_aggregate_forward_and_backward(path: Path) -> None:
     assert positions(run(path, "stream", "a", "--json")) == [1, 3, 6]
     assert positions(run(path, "stream", "a", "--backward", "--limit", "2", "--json")) == [6, 3]
     assert positions(run(path, "stream", "a", "--after", "1", "--json")) == [3, 6]
+    assert positions(run(path, "stream", "a", "--until", "2", "--json")) == [1, 3]
+    assert positions(run(path, "stream", "a", "--until", "2", "--backward", "--limit", "1", "--json")) == [3]
     assert positions(run(path, "stream", "b", "--type", "Box", "--json")) == [5]
     for arguments, text in (
         (["b"], "'b' is the id of several streams: add --type, Box or Parcel"),
@@ -271,6 +277,8 @@ def test_a_typing_error_creates_no_store(tmp_path: Path) -> None:
         (["info", "-s", "memory:"], 1, "can be seen by its own process only"),
         (["events", "-s", "lmdb:{path}", "--topic", "a..b"], 2, "empty token"),
         (["events", "-s", "lmdb:{path}", "--limit", "-1"], 2, "limit"),
+        (["events", "-s", "lmdb:{path}", "--until", "-1"], 2, "until"),
+        (["events", "-s", "lmdb:{path}", "--until", "3", "--follow"], 1, "leave one of them out"),
         (["nonsense"], 2, "nonsense"),
         (["restore", "-s", "lmdb:{path}", "{path}"], 1, "nothing is overwritten"),
         (["import", "-s", "lmdb:{path}/new", "{path}/none"], 1, "cannot be read"),

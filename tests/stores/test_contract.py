@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -404,11 +404,34 @@ class LastVersionIsStale(Broken):
         return max(0, await super().last_version(stream) - 1)
 
 
+class EndsBeforeTheVersion(Broken):
+    async def get_events(
+        self, *args: Any, until_version: int | None = None, **kwargs: Any
+    ) -> list[DomainEvent]:
+        end = until_version if until_version is None else max(0, until_version - 1)
+        return await super().get_events(*args, until_version=end, **kwargs)
+
+
+class BeginsOneTooLate(Broken):
+    async def version_at(self, stream: StreamId, position: int) -> int:
+        return await super().version_at(stream, position + 1)
+
+
+class FollowsStreamsFromTheirEnd(Broken):
+    async def checked_version_at(self, stream: StreamId, after: int, until: int | None = None) -> int:
+        return await self.last_version(stream)
+
+
 class NarrowsPageByPage(Broken):
     """Its limit counts what was read instead of what was selected."""
 
     async def read_records(
-        self, after: int = 0, limit: int | None = None, matching: LogFilter = EVERYTHING
+        self,
+        after: int = 0,
+        limit: int | None = None,
+        matching: LogFilter = EVERYTHING,
+        *,
+        until: int | None = None,
     ) -> AsyncGenerator[StoredRecord]:
         for stored in await self.read_log(after, 10**6 if limit is None else limit):
             if matching.matches(stored.record):
@@ -420,9 +443,14 @@ class NarrowsByTopicOnly(Broken):
         return LogFilter(topic=super().log_filter(*args, **kwargs).topic)
 
     async def read_records(
-        self, after: int = 0, limit: int | None = None, matching: LogFilter = EVERYTHING
+        self,
+        after: int = 0,
+        limit: int | None = None,
+        matching: LogFilter = EVERYTHING,
+        *,
+        until: int | None = None,
     ) -> AsyncGenerator[StoredRecord]:
-        async for stored in super().read_records(after, limit, LogFilter(topic=matching.topic)):
+        async for stored in super().read_records(after, limit, LogFilter(topic=matching.topic), until=until):
             yield stored
 
 
@@ -457,10 +485,10 @@ class LeavesSubscribersWaiting(Broken):
 
 
 class EndsSubscriptionsInError(Broken):
-    async def _page_until_the_end(self, places: list[int]) -> list[StoredRecord] | None:
-        page = await self.read_log(places[0])
-        places[0] = page[-1].position if page else places[0]
-        return page
+    async def _unless_ending(
+        self, read: Callable[[], Awaitable[list[StoredRecord]]]
+    ) -> list[StoredRecord] | None:
+        return await read()
 
 
 class ShowsNewestFirst(Broken):
@@ -890,6 +918,9 @@ BROKEN: dict[type[Broken], str] = {
     OverwritesVersions: "an_event_may_bring_its_version",
     FailsTogether: "requests_of_one_commit_stand_alone",
     ReadsInclusively: "get_events_narrows_by_version_and_limit",
+    EndsBeforeTheVersion: "get_events_ends_at_a_version",
+    BeginsOneTooLate: "one_stream_is_read_between_positions",
+    FollowsStreamsFromTheirEnd: "one_stream_is_followed",
     RoundsTime: "get_events_narrows_by_time",
     PicksAType: "an_ambiguous_id_is_refused",
     ReadsNoSecondPage: "streams_are_read_page_by_page",

@@ -29,6 +29,10 @@ ConfigFile = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Limit = Annotated[int | None, typer.Option(min=0, help="Maximum number.")]
 Topic = Annotated[str | None, typer.Option(help="Topic pattern, such as a.* or a.b.>", callback=in_utf8)]
+Topics = Annotated[
+    list[str] | None,
+    typer.Option("--topic", help="Topic pattern, such as a.* or a.b.>; repeatable.", callback=in_utf8),
+]
 EventTypes = Annotated[
     list[str] | None, typer.Option("--event", help="Event type; repeatable.", callback=in_utf8)
 ]

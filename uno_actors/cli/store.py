@@ -19,7 +19,7 @@ from uno_actors.cli.opening import (
     Json,
     Limit,
     Refused,
-    Topic,
+    Topics,
     TypeIfSeveral,
     with_store,
     with_url,
@@ -110,18 +110,30 @@ async def info(store: EventStore, url: str, as_json: Json = False) -> None:
 @with_store
 async def events(
     store: EventStore,
-    topic: Topic = None,
+    topic: Topics = None,
     event_type: EventTypes = None,
     aggregate_type: AggregateType = None,
+    aggregate_id: Annotated[
+        str | None, typer.Option("--id", help="Id of the aggregate.", callback=in_utf8)
+    ] = None,
     correlation_id: Correlation = None,
     after: Annotated[int, typer.Option(min=0, help="Only events after this position.")] = 0,
+    until: Annotated[int | None, typer.Option(min=0, help="Only events up to this position.")] = None,
     limit: Limit = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for new events until Ctrl-C.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the events of the log, in order."""
-    matching = store.log_filter(topic, event_type or None, aggregate_type, correlation_id)
-    read = store.follow_records(after, matching) if follow else store.read_records(after, limit, matching)
+    matching = store.log_filter(
+        topic or None, event_type or None, aggregate_type, correlation_id, aggregate_id
+    )
+    if follow and until is not None:
+        raise Refused("--follow waits for new events, and --until ends at a position: leave one of them out")
+    read = (
+        store.follow_records(after, matching)
+        if follow
+        else store.read_records(after, limit, matching, until=until)
+    )
     with ends_with_reader():
         await show_records(read, limit, as_json=as_json)
 
@@ -134,13 +146,15 @@ async def stream(
     aggregate_id: AggregateId,
     aggregate_type: TypeIfSeveral = None,
     after: Annotated[int, typer.Option(min=0, help="Only events after this version.")] = 0,
+    until: Annotated[int | None, typer.Option(min=0, help="Only events up to this version.")] = None,
     limit: Limit = None,
     backward: Annotated[bool, typer.Option("--backward", help="Newest first.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the events of one aggregate, in order."""
     name = await stream_meant(store, url, aggregate_id, aggregate_type)
-    await show_records(store.stream_records(name, after, backward=backward), limit, as_json=as_json)
+    records = store.stream_records(name, after, backward=backward, until_version=until)
+    await show_records(records, limit, as_json=as_json)
 
 
 @app.command()

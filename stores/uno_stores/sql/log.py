@@ -25,9 +25,11 @@ from sqlalchemy import (
     Select,
     any_,
     bindparam,
+    false,
     func,
     insert,
     literal_column,
+    or_,
     select,
     text,
     true,
@@ -43,6 +45,7 @@ from uno_actors.store.limits import is_recordable
 from uno_actors.store.log_filter import LogFilter
 from uno_actors.store.logs import log_of_position, log_of_record, log_of_stream
 from uno_actors.store.records import Append, Appended, Heading, StoredRecord
+from uno_actors.topics import TopicPattern
 from uno_stores.sql.schema import head, log, stream_type
 
 PAGE_BYTES = 4 << 20
@@ -347,6 +350,7 @@ HEADINGS = (
     .limit(bindparam("limit"))
 )
 LAST_VERSION = select(func.max(log.c.aggregate_version)).where(IN_STREAM)
+VERSION_AT = LAST_VERSION.where(log.c.position <= bindparam("position"))
 
 
 def to_stored(rows: Iterable[Row[Any]]) -> list[StoredRecord]:
@@ -364,14 +368,19 @@ def selecting(matching: LogFilter) -> list[ColumnElement[bool]]:
         wanted.append(log.c.aggregate_type == matching.aggregate_type)
     if matching.correlation_id is not None:
         wanted.append(log.c.correlation_id == matching.correlation_id)
-    if matching.topic is not None:
-        tokens = matching.topic.tokens
-        literal = next((at for at, each in enumerate(tokens) if each in ("*", ">")), len(tokens))
-        prefix = ".".join(tokens[:literal])
-        if literal == len(tokens):
-            wanted.append(log.c.topic == prefix)
-        elif literal:  # "/" follows "."
-            wanted.append((log.c.topic > f"{prefix}.") & (log.c.topic < f"{prefix}/"))
-        else:
-            wanted.append(log.c.topic.is_not(None))
+    if matching.aggregate_id is not None:
+        wanted.append(log.c.aggregate_id == matching.aggregate_id)
+    if matching.topics is not None:
+        wanted.append(or_(false(), *map(_has_topic, matching.topics)))
     return wanted
+
+
+def _has_topic(pattern: TopicPattern) -> ColumnElement[bool]:
+    """``pattern`` as SQL, without the wildcards."""
+    literal = next((at for at, each in enumerate(pattern.tokens) if each in ("*", ">")), len(pattern.tokens))
+    prefix = ".".join(pattern.tokens[:literal])
+    if literal == len(pattern.tokens):
+        return log.c.topic == prefix
+    if literal:  # "/" follows "."
+        return (log.c.topic > f"{prefix}.") & (log.c.topic < f"{prefix}/")
+    return log.c.topic.is_not(None)

@@ -26,6 +26,7 @@ from uno_stores.sql.log import (
     PAGE_BYTES,
     SEVERAL_PAGES,
     STREAM_PAGE,
+    VERSION_AT,
     names,
     page_of,
     selecting,
@@ -143,7 +144,14 @@ class Reader:
                 following.cancel()
 
     async def search(
-        self, after: int, limit: int | None, matching: LogFilter, end: int, size: int = PAGE
+        self,
+        after: int,
+        limit: int | None,
+        matching: LogFilter,
+        end: int,
+        *,
+        size: int = PAGE,
+        until: int | None = None,
     ) -> AsyncGenerator[StoredRecord]:
         """The records of one log up to ``end``, or soon after it; the database selects what it can.
 
@@ -153,9 +161,11 @@ class Reader:
             matching: Selects records.
             end: The position of the last record of the log.
             size: Records read at once.
+            until: No record after this position.
         """
         position = schema.log.c.position
-        statement = page_of(position, *selecting(matching), position <= last_of_log(end))
+        last = last_of_log(end) if until is None else until
+        statement = page_of(position, *selecting(matching), position <= last)
         left = limit
         while left is None or left > 0:
             rows = await self.rows(statement, {"after": after, "limit": size}, SEARCH_PATIENCE)
@@ -174,6 +184,10 @@ class Reader:
         """See `EventStore.last_version`."""
         return await self._value(LAST_VERSION, names(stream)) or 0
 
+    async def version_at(self, stream: StreamId, position: int) -> int:
+        """See `EventStore.version_at`."""
+        return await self._value(VERSION_AT, {**names(stream), "position": position}) or 0
+
     async def types(self, aggregate_id: str) -> list[str]:
         """See `EventStore.aggregate_types`."""
         statement = select(schema.stream_type).where(schema.log.c.aggregate_id == aggregate_id).distinct()
@@ -184,7 +198,7 @@ class Reader:
     ) -> AsyncGenerator[StoredRecord]:
         """The records of several logs: each log in order, and those of different logs by their time."""
         found = (
-            self.search(start, limit, matching, end, size)
+            self.search(start, limit, matching, end, size=size)
             for start, end in zip(starts_of_logs(self._tables.logs), await self.ends(), strict=True)
             if end > start
         )

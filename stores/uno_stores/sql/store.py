@@ -300,28 +300,41 @@ class DatabaseEventStore(EventStore):
 
     @override
     async def read_records(
-        self, after: int = 0, limit: int | None = None, matching: LogFilter = EVERYTHING
+        self,
+        after: int = 0,
+        limit: int | None = None,
+        matching: LogFilter = EVERYTHING,
+        *,
+        until: int | None = None,
     ) -> AsyncGenerator[StoredRecord]:
         """As `EventStore.read_records`; the database selects what it can."""
         check_number("after", after)
         check_number("limit", limit)
-        if await self._reader.logs() > 1:
-            if after:
+        check_number("until", until)
+        logs = await self._reader.logs()
+        if (matching == EVERYTHING and logs == 1) or await self._is_of_one_stream(matching):
+            async with aclosing(super().read_records(after, limit, matching, until=until)) as everything:
+                async for stored in everything:
+                    yield stored
+            return
+        if logs > 1:
+            if after or until is not None:
                 raise self._reader.refused("reading after a position", READ_ALL_LOGS)
             size = page_of_each(self.logs)
             async with aclosing(self._reader.search_all(limit, matching, size)) as records:
                 async for stored in records:
                     yield stored
             return
-        if matching == EVERYTHING:
-            async with aclosing(super().read_records(after, limit)) as everything:
-                async for stored in everything:
-                    yield stored
-            return
         end = await self.last_position()
-        async with aclosing(self._reader.search(after, limit, matching, end)) as found:
+        end = end if until is None else min(end, until)
+        async with aclosing(self._reader.search(after, limit, matching, end, until=until)) as found:
             async for stored in found:
                 yield stored
+
+    async def _is_of_one_stream(self, matching: LogFilter) -> bool:
+        """Whether all that ``matching`` selects belongs to one stream, or to none."""
+        streams = await self._streams_meant(matching)
+        return streams is not None and len(streams) <= 1
 
     @override
     def _pages(
@@ -333,6 +346,10 @@ class DatabaseEventStore(EventStore):
     @override
     async def last_version(self, stream: StreamId) -> int:
         return await self._reader.version(stream)
+
+    @override
+    async def version_at(self, stream: StreamId, position: int) -> int:
+        return await self._reader.version_at(stream, position)
 
     @override
     async def aggregate_types(self, aggregate_id: str) -> list[str]:

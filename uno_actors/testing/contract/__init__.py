@@ -46,6 +46,7 @@ from uno_actors.testing.contract.expected_versions import (
 from uno_actors.testing.contract.following import (
     listeners_find_what_was_committed,
     listeners_hear_of_commits,
+    one_stream_is_followed,
     subscriptions_end_with_the_store,
     subscriptions_go_from_history_to_live,
 )
@@ -99,9 +100,11 @@ from uno_actors.testing.contract.progress import (
 )
 from uno_actors.testing.contract.reading import (
     an_ambiguous_id_is_refused,
+    get_events_ends_at_a_version,
     get_events_narrows_by_time,
     get_events_narrows_by_version_and_limit,
     headings_are_those_of_the_log,
+    one_stream_is_read_between_positions,
     read_all_goes_on_while_the_log_grows,
     streams_are_read_backward,
     streams_are_read_page_by_page,
@@ -153,6 +156,7 @@ CONTRACT: tuple[Check, ...] = (
     an_event_may_bring_its_version,
     requests_of_one_commit_stand_alone,
     get_events_narrows_by_version_and_limit,
+    get_events_ends_at_a_version,
     get_events_narrows_by_time,
     an_ambiguous_id_is_refused,
     streams_are_read_page_by_page,
@@ -160,6 +164,8 @@ CONTRACT: tuple[Check, ...] = (
     the_log_is_read_page_by_page,
     headings_are_those_of_the_log,
     the_log_is_narrowed,
+    one_stream_is_read_between_positions,
+    one_stream_is_followed,
     subscriptions_go_from_history_to_live,
     subscriptions_end_with_the_store,
     read_all_goes_on_while_the_log_grows,

@@ -63,6 +63,51 @@ async def subscriptions_go_from_history_to_live(make_store: MakeStore) -> None:
         await store.append(noted("a"))  # with no listener left
 
 
+async def one_stream_is_followed(make_store: MakeStore) -> None:
+    """A subscription to one stream gives its events after a position of its log, and ends with the store."""
+    async with opened(make_store) as store:
+        to_come: dict[str, Any] = {"aggregate_id": "b", "aggregate_type": "Account"}
+        history = [each for n in range(6) for each in await store.append(noted("a", str(n)), noted("c"))]
+        history += await store.append(*[noted("a", str(number)) for number in range(PAGE)])
+        own = [each for each in history if each.event.aggregate_id == "a"]
+        taken: list[list[RecordedEvent]] = [[], [], [], []]
+        followed = [
+            store.subscribe(aggregate_id="a", aggregate_type="Account"),
+            store.subscribe(own[3].position, aggregate_id="a", aggregate_type="Account"),
+            store.subscribe(own[-1].position, aggregate_id="a", aggregate_type="Account"),
+            store.subscribe(**to_come),
+        ]
+        tasks = [
+            asyncio.ensure_future(_take_all(each, into)) for each, into in zip(followed, taken, strict=True)
+        ]
+        try:
+            for number in range(20):
+                new = await store.append(noted("a", f"new {number}"), noted("b"), noted("b", of="User"))
+                own += [each for each in new if each.event.aggregate_id == "a"]
+                history += new
+                if number % 5 == 0:
+                    await asyncio.sleep(0.01)
+            b = [
+                each
+                for each in history
+                if (each.event.aggregate_id, each.event.aggregate_type) == ("b", "Account")
+            ]
+            wanted = [own, own[4:], own[-20:], b]
+            for into, all_of_them in zip(taken, wanted, strict=True):
+                await _take(into, len(all_of_them))
+            await store.close()
+            _, pending = await asyncio.wait(tasks, timeout=PATIENCE)
+            expect_equal(len(pending), 0, "subscriptions that did not end with the store")
+            for into, all_of_them, what in zip(
+                taken, wanted, ("all", "after", "at the end", "new"), strict=True
+            ):
+                expect_equal(into, all_of_them, f"what a subscription to one stream gave: {what}")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def _take(events: list[RecordedEvent], count: int) -> None:
     """Wait until there are ``count``, or for `PATIENCE` seconds."""
     loop = asyncio.get_running_loop()

@@ -11,7 +11,7 @@ from uno_actors.errors import (
 )
 from uno_actors.store.codec import StreamId
 from uno_actors.store.log_filter import LogFilter
-from uno_actors.store.logs import log_of_position
+from uno_actors.store.logs import log_of_position, starts_of_logs
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import PAGE, RecordedEvent
 from uno_actors.testing.contract.events import Measured, Noted, measured, noted
@@ -47,6 +47,36 @@ async def get_events_narrows_by_version_and_limit(make_store: MakeStore) -> None
             await expect_error(ValueError, log_of(store, after=wrong), f"the log after {wrong}")
             await expect_error(ValueError, log_of(store, limit=wrong), f"the log, limit {wrong}")
             await expect_error(ValueError, anext(store.subscribe(wrong)), f"subscribe after {wrong}")
+            await expect_error(ValueError, texts_of(store, "a", until_version=wrong), f"until {wrong}")
+            await expect_error(ValueError, anext(store.read_all(until=wrong)), f"the log until {wrong}")
+
+
+async def get_events_ends_at_a_version(make_store: MakeStore) -> None:
+    """`until_version` is inclusive, in both directions, on a stream of several pages."""
+    async with opened(make_store) as store:
+        size = 2 * PAGE + 3
+        await store.append(*[noted(name, str(n)) for n in range(1, size + 1) for name in ("a", "b")])
+        for since, until, limit in (
+            (0, 0, None),
+            (0, 1, None),
+            (0, PAGE, None),
+            (1, PAGE + 2, None),
+            (PAGE - 1, PAGE, None),
+            (3, size - 1, None),
+            (0, size, None),
+            (0, size + 9, None),
+            (7, 7, None),
+            (9, 3, None),
+            (2, PAGE + 5, PAGE + 1),
+            (0, 9, 4),
+            (0, 9, 20),
+        ):
+            wanted = [str(version) for version in range(since + 1, min(until, size) + 1)]
+            narrowed: dict[str, Any] = {"since_version": since, "until_version": until, "limit": limit}
+            expect_equal(await texts_of(store, "a", **narrowed), wanted[:limit], f"{narrowed}")
+            backward = await texts_of(store, "a", backward=True, **narrowed)
+            expect_equal(backward, wanted[::-1][:limit], f"{narrowed}, backward")
+        expect_equal(await store.get_events("unknown", until_version=3), [], "a stream that is not there")
 
 
 async def get_events_narrows_by_time(make_store: MakeStore) -> None:
@@ -169,6 +199,21 @@ _WAYS: Sequence[tuple[dict[str, Any], Callable[[DomainEvent], bool]]] = (
     ({}, lambda event: True),
     ({"topic_pattern": "a.*"}, lambda event: event.topic == "a.b"),
     ({"topic_pattern": "a.>"}, lambda event: event.topic in ("a.b", "a.b.c")),
+    ({"topic_pattern": ("b.*", "a.b.*")}, lambda event: event.topic in ("b.c", "a.b.c")),
+    ({"topic_pattern": ["a.b", "a.*", "nothing"]}, lambda event: event.topic == "a.b"),
+    ({"topic_pattern": ()}, lambda event: False),
+    ({"aggregate_id": "a"}, lambda event: event.aggregate_id == "a"),
+    ({"aggregate_id": "nothing"}, lambda event: False),
+    (
+        {"aggregate_id": "a", "aggregate_type": "User"},
+        lambda event: (event.aggregate_id, event.aggregate_type) == ("a", "User"),
+    ),
+    (
+        {"aggregate_id": "a", "aggregate_type": "Account", "event_type": Noted, "topic_pattern": "a.>"},
+        lambda event: (
+            isinstance(event, Noted) and event.aggregate_type == "Account" and event.topic in ("a.b", "a.b.c")
+        ),
+    ),
     ({"event_type": Noted}, lambda event: isinstance(event, Noted)),
     ({"event_type": DomainEvent}, lambda event: isinstance(event, Noted | Measured)),
     ({"event_type": "uno_actors.testing.Measured"}, lambda event: isinstance(event, Measured)),
@@ -240,12 +285,50 @@ async def the_log_is_narrowed(make_store: MakeStore) -> None:
                 found = [recorded async for recorded in store.read_all(after, 3, **way)]
                 rest = [each for each in wanted if each.position > after]
                 expect_equal(found, rest[:3], f"what {way} selects after {after}")
+                for until in (0, PAGE // 2, PAGE, PAGE + 7, 2 * PAGE + 2, 3 * PAGE):
+                    found = [recorded async for recorded in store.read_all(until=until, **way)]
+                    up_to = [each for each in wanted if each.position <= until]
+                    expect_equal(found, up_to, f"what {way} selects up to {until}")
         one = LogFilter(correlation_id="x")
         found_records = [stored async for stored in store.read_records(matching=one)]
         positions = sorted(position for position, event in log if event.correlation_id == "x")
         expect_equal(
             [position for position, _ in in_place(found_records)], positions, "places of records selected"
         )
+
+
+async def one_stream_is_read_between_positions(make_store: MakeStore) -> None:
+    """`read_all` of one stream takes positions of its log, in a store with several logs too, and no other."""
+    async with opened(make_store) as store:
+        names = [f"s{number}" for number in range(8)]
+        for turn in range(40):
+            await store.append(*[noted(name, str(turn)) for name in names[: 1 + turn % 8]])
+        log = await log_of(store)
+        ends = await store.last_positions()
+        for name in names:
+            own = [each for each in log if each.event.aggregate_id == name]
+            way: dict[str, Any] = {"aggregate_id": name, "aggregate_type": "Account"}
+            places = [own[number].position + shift for number in (0, len(own) // 2, -1) for shift in (-1, 0)]
+            inside = {log_of_position(each.position) for each in own}
+            for after in places:
+                if log_of_position(after) in inside and after not in starts_of_logs(len(ends)):
+                    found = [each async for each in store.read_all(after, **way)]
+                    expect_equal(
+                        found, [each for each in own if each.position > after], f"{name} after {after}"
+                    )
+                    found = [each async for each in store.read_all(after, 2, until=own[-1].position, **way)]
+                    wanted = [each for each in own if each.position > after]
+                    expect_equal(found, wanted[:2], f"two of {name} after {after}")
+            elsewhere = next((each for each in log if log_of_position(each.position) not in inside), None)
+            if elsewhere is not None:
+                other = store.read_all(elsewhere.position, **way)
+                await expect_error(SeveralLogs, anext(other), "a position of another log")
+                until = store.read_all(until=elsewhere.position, **way)
+                await expect_error(SeveralLogs, anext(until), "the end in another log")
+        if len(ends) > 1:
+            await expect_error(
+                SeveralLogs, anext(store.read_all(until=ends[0])), "all logs up to one position"
+            )
 
 
 async def read_all_goes_on_while_the_log_grows(make_store: MakeStore) -> None:
