@@ -11,7 +11,7 @@ from uno_actors.errors import InvalidStoreUrl, StoreUnavailable, UnoError
 from uno_actors.store.checkpoints import check_checkpoint, check_move
 from uno_actors.store.codec import Record, StreamId
 from uno_actors.store.expected_version import place
-from uno_actors.store.limits import check_lease, check_progress
+from uno_actors.store.limits import check_handlers, check_lease, check_progress
 from uno_actors.store.membership import Membership
 from uno_actors.store.port import EventStore, Lease
 from uno_actors.store.records import PAGE, Append, Appended, DeadLetter, Snapshot, StoredRecord, ViewChange
@@ -171,6 +171,20 @@ class InMemoryEventStore(EventStore):
         for stream in dropped:
             del self._snapshots[stream]
         return len(dropped)
+
+    @override
+    async def drop_snapshot(self, stream: StreamId) -> bool:
+        self._check_open()
+        return self._snapshots.pop(stream, None) is not None
+
+    @override
+    async def drop_progress(self, handler: str) -> bool:
+        self._check_open()
+        check_handlers([handler])
+        dropped = [place_of_letter for place_of_letter in self._dead_letters if place_of_letter[0] == handler]
+        for place_of_letter in dropped:
+            del self._dead_letters[place_of_letter]
+        return self._checkpoints.pop(handler, None) is not None or bool(dropped)
 
     @override
     async def lease(self, name: str) -> Lease | None:

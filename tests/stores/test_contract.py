@@ -633,6 +633,16 @@ class DropsEverySnapshot(Broken):
         return await super().drop_snapshots()
 
 
+class DropsSnapshotsOfTheType(Broken):
+    async def drop_snapshot(self, stream: StreamId) -> bool:
+        return await super().drop_snapshots(stream.aggregate_type) > 0
+
+
+class DropsCheckpointsOnly(Broken):
+    async def drop_progress(self, handler: str) -> bool:
+        return self._checkpoints.pop(handler, None) is not None
+
+
 class TellsNobody(Broken):
     def _committed(self) -> None:
         pass
@@ -968,6 +978,8 @@ BROKEN: dict[type[Broken], str] = {
     KeepsFirstSnapshot: "snapshots_are_kept_one_for_each_stream",
     SnapshotsById: "snapshots_are_kept_one_for_each_stream",
     DropsEverySnapshot: "snapshots_can_be_dropped",
+    DropsSnapshotsOfTheType: "one_snapshot_can_be_dropped",
+    DropsCheckpointsOnly: "progress_can_be_dropped",
     TellsNobody: "listeners_hear_of_commits",
     TellsTooEarly: "listeners_find_what_was_committed",
     ChecksThenWrites: "one_of_many_wins",

@@ -184,6 +184,7 @@ WRITES: dict[str, Callable[[DatabaseEventStore], Awaitable[object]]] = {
     "what it reports": lambda store: store.save_progress(
         {}, views=[request_entry(["live", 0, 0], "sum", REPORTED)]
     ),
+    "progress removed": lambda store: store.drop_progress("sum"),
     "view removed": lambda store: store.drop_view("sum@1"),
 }
 

@@ -213,6 +213,24 @@ class EventStore(EventFollowing):
         """
 
     @abstractmethod
+    async def drop_snapshot(self, stream: StreamId) -> bool:
+        """Remove the snapshot of one stream; return whether there was one."""
+
+    @abstractmethod
+    async def drop_progress(self, handler: str) -> bool:
+        """Remove the checkpoint and the dead letters of exactly this name, in one transaction; views stay.
+
+        For a consumer with a checkpoint of its own (`append`). `HandlerControl.forget` removes all that is kept of a
+        handler, its partitions and views included, and sees that it does not run.
+
+        Returns:
+            Whether there was any of them.
+
+        Raises:
+            LeaseLost: As `save_progress`.
+        """
+
+    @abstractmethod
     async def lease(self, name: str) -> Lease | None:
         """Take ``name`` for this process; ``None`` if it is taken, here or in another process.
 

@@ -261,5 +261,36 @@ class DropSnapshots:
         return len(dropped)
 
 
+@dataclass(frozen=True, slots=True)
+class DropSnapshot:
+    """The result is whether there was one."""
+
+    stream: StreamId
+
+    def write(self, writing: Writing) -> bool:
+        """See `Work.write`."""
+        return writing.txn.delete(stream_prefix(self.stream), db=writing.databases.snapshots)
+
+
+@dataclass(frozen=True, slots=True)
+class DropProgress:
+    """The result is whether there was a checkpoint or a dead letter, or an error if that is refused."""
+
+    handler: str
+    fence: Fence | None = None
+
+    def write(self, writing: Writing) -> bool | LeaseLost:
+        """See `Work.write`."""
+        if self.fence is not None and (lost := self.fence(writing.reading, [handler_of(self.handler)])):
+            return lost
+        letters = writing.reading.dead_letters(self.handler)
+        for letter in letters:
+            key = _dead_letter_key(letter.handler, letter.position)
+            writing.txn.delete(key, db=writing.databases.dead_letters)
+        there = writing.reading.checkpoint(self.handler) is not None
+        writing.txn.delete(self.handler.encode(), db=writing.databases.checkpoints)
+        return there or bool(letters)
+
+
 def _dead_letter_key(handler: str, position: int) -> bytes:
     return f"{handler}\0".encode() + U64.pack(position)

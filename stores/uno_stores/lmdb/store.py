@@ -79,6 +79,8 @@ from uno_stores.lmdb.environment import Environment
 from uno_stores.lmdb.jobs import (
     Commit,
     DropDeadLetter,
+    DropProgress,
+    DropSnapshot,
     DropSnapshots,
     DropView,
     Outcomes,
@@ -191,6 +193,15 @@ class LmdbEventStore(EventStore):
     @override
     async def drop_snapshots(self, aggregate_type: str | None = None) -> int:
         return await self._writer.submit(DropSnapshots(aggregate_type))
+
+    @override
+    async def drop_snapshot(self, stream: StreamId) -> bool:
+        return await self._writer.submit(DropSnapshot(stream))
+
+    @override
+    async def drop_progress(self, handler: str) -> bool:
+        check_handlers([handler])
+        return await self._leases.submit_fenced(DropProgress(handler, self._leases.fence()))
 
     # --- the port: reading ---
 

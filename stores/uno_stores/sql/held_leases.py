@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from uno_actors.errors import StoreUnavailable
 from uno_actors.store.port import Lease
@@ -17,6 +18,8 @@ from uno_stores.sql.reader import Reader
 from uno_stores.sql.tables import Tables
 from uno_stores.sql.watcher import Watcher
 from uno_stores.sql.writer import Writer
+
+T = TypeVar("T")
 
 
 class HeldLeases:
@@ -118,14 +121,15 @@ class HeldLeases:
         wire = self._connections.wire
         return {} if wire is None else dict(wire.leases.held)
 
-    async def submit_fenced(self, job: Work[None]) -> None:
-        """Write ``job``, unless it writes under a name that another process has taken over.
+    async def submit_fenced(self, job: Work[T]) -> T:
+        """The result of ``job``, unless it writes under a name that another process has taken over.
 
         Raises:
             LeaseLost: Another process has taken over the name; nothing was written.
         """
         with self.given.noticing_losses():
-            await self._writer.submit(job)
+            done: T = await self._writer.submit(job)
+        return done
 
     def notice(self, names: Iterable[str]) -> None:
         """Note that other processes have taken over ``names``."""

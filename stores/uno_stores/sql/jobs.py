@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from uno_actors.errors import LeaseLost
+from uno_actors.store.codec import StreamId
 from uno_actors.store.handler_names import handler_of, handlers_of
 from uno_actors.store.records import Append, DeadLetter, Snapshot, ViewChange
 from uno_stores.file_leases import Row
@@ -132,6 +133,37 @@ class DropSnapshots:
         if self.aggregate_type is not None:
             statement = statement.where(snapshots.c.aggregate_type == self.aggregate_type)
         return (await connection.execute(statement)).rowcount
+
+
+@dataclass(frozen=True, slots=True)
+class DropSnapshot:
+    """The result is whether there was one."""
+
+    stream: StreamId
+
+    async def write(self, connection: AsyncConnection) -> bool:
+        """Remove it."""
+        id_, type_ = snapshots.c.aggregate_id, snapshots.c.aggregate_type
+        of_stream = (id_ == self.stream.aggregate_id) & (type_ == self.stream.aggregate_type)
+        return (await connection.execute(delete(snapshots).where(of_stream))).rowcount > 0
+
+
+@dataclass(frozen=True, slots=True)
+class DropProgress:
+    """The checkpoint and the dead letters of one handler; the result is whether there were any."""
+
+    handler: str
+    held: Mapping[str, int]
+    store: str
+
+    async def write(self, connection: AsyncConnection) -> bool:
+        """Remove them, unless another process has taken over the handler."""
+        await _fence(connection, self.held, [handler_of(self.handler)], self.store)
+        dropped = 0
+        for table in (checkpoints, dead_letters):
+            statement = delete(table).where(table.c.handler == self.handler)
+            dropped += (await connection.execute(statement)).rowcount
+        return dropped > 0
 
 
 Job = Commit | Work[Any]

@@ -38,7 +38,7 @@ from uno_actors.errors import UnoError
 from uno_actors.store.checkpoints import losses_in, moves_of
 from uno_actors.store.codec import StreamId
 from uno_actors.store.expected_version import ANY, ExpectedVersion
-from uno_actors.store.limits import check_lease, check_progress
+from uno_actors.store.limits import check_handlers, check_lease, check_progress
 from uno_actors.store.log_filter import EVERYTHING, LogFilter
 from uno_actors.store.maintenance import StoreUsage
 from uno_actors.store.membership import Membership
@@ -64,7 +64,16 @@ from uno_stores.sql.closing import Closing
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.engine import OwnEngine
 from uno_stores.sql.held_leases import HeldLeases
-from uno_stores.sql.jobs import Commit, DropDeadLetter, DropSnapshots, DropView, SaveProgress, SaveSnapshots
+from uno_stores.sql.jobs import (
+    Commit,
+    DropDeadLetter,
+    DropProgress,
+    DropSnapshot,
+    DropSnapshots,
+    DropView,
+    SaveProgress,
+    SaveSnapshots,
+)
 from uno_stores.sql.kept import KeptConnection
 from uno_stores.sql.life import Life
 from uno_stores.sql.nodes import Nodes
@@ -277,6 +286,16 @@ class DatabaseEventStore(EventStore):
     async def drop_snapshots(self, aggregate_type: str | None = None) -> int:
         dropped: int = await self._writer.submit(DropSnapshots(aggregate_type))
         return dropped
+
+    @override
+    async def drop_snapshot(self, stream: StreamId) -> bool:
+        dropped: bool = await self._writer.submit(DropSnapshot(stream))
+        return dropped
+
+    @override
+    async def drop_progress(self, handler: str) -> bool:
+        check_handlers([handler])
+        return await self._leases.submit_fenced(DropProgress(handler, self._leases.numbers(), self._url))
 
     # --- the port: reading ---
 

@@ -68,6 +68,7 @@ from uno_actors.testing.contract.moved_checkpoints import (
     events_move_a_checkpoint,
     impossible_checkpoints_are_refused,
     of_two_consumers_one_records_each_event,
+    progress_can_be_dropped,
 )
 from uno_actors.testing.contract.payloads import (
     an_unknown_type_is_named,
@@ -112,6 +113,7 @@ from uno_actors.testing.contract.reading import (
     the_log_is_read_page_by_page,
 )
 from uno_actors.testing.contract.snapshots import (
+    one_snapshot_can_be_dropped,
     snapshots_are_kept_one_for_each_stream,
     snapshots_can_be_dropped,
 )
@@ -179,6 +181,7 @@ CONTRACT: tuple[Check, ...] = (
     checkpoints_of_one_commit_stand_alone,
     impossible_checkpoints_are_refused,
     of_two_consumers_one_records_each_event,
+    progress_can_be_dropped,
     dead_letters_move_with_checkpoints,
     dead_letters_are_listed_in_order,
     dead_letters_can_be_dropped,
@@ -189,6 +192,7 @@ CONTRACT: tuple[Check, ...] = (
     handlers_can_be_forgotten,
     snapshots_are_kept_one_for_each_stream,
     snapshots_can_be_dropped,
+    one_snapshot_can_be_dropped,
     listeners_hear_of_commits,
     listeners_find_what_was_committed,
     a_name_is_leased_once,

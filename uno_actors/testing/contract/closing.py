@@ -10,7 +10,7 @@ from uno_actors.errors import (
 )
 from uno_actors.store.codec import StreamId
 from uno_actors.store.logs import log_of_position
-from uno_actors.store.records import ViewChange
+from uno_actors.store.records import Checkpoint, ViewChange
 from uno_actors.testing.contract.events import Measured, Noted, measured, noted
 from uno_actors.testing.contract.expectations import (
     expect_equal,
@@ -53,6 +53,9 @@ async def a_closed_store_refuses(make_store: MakeStore) -> None:
             "save_snapshots": store.save_snapshots([snapshot_of("a")]),
             "read_snapshot": store.read_snapshot(StreamId("Account", "a")),
             "drop_snapshots": store.drop_snapshots(),
+            "drop_snapshot": store.drop_snapshot(StreamId("Account", "a")),
+            "drop_progress": store.drop_progress("mail"),
+            "append of a checkpoint": store.append(checkpoint=Checkpoint("mail", 2)),
             "lease": store.lease("mail"),
         }
         for name, call in calls.items():

@@ -4,7 +4,7 @@ import asyncio
 
 from uno_actors.errors import CheckpointConflict, ConcurrencyConflict, InvalidHandler, InvalidNumber
 from uno_actors.store.port import EventStore
-from uno_actors.store.records import Checkpoint
+from uno_actors.store.records import Checkpoint, ViewChange
 from uno_actors.testing.contract.events import noted
 from uno_actors.testing.contract.expectations import (
     ends_of,
@@ -15,6 +15,7 @@ from uno_actors.testing.contract.expectations import (
     request_of,
     texts_of,
 )
+from uno_actors.testing.contract.progress import dead_letter
 from uno_actors.testing.contract.store_place import MakeStore, opened
 
 UPSTREAM = 40
@@ -137,3 +138,23 @@ async def of_two_consumers_one_records_each_event(make_store: MakeStore) -> None
         found = [int(text) for name in ("a", "b") for text in await texts_of(store, name)]
         expect_equal(sorted(found), list(range(1, UPSTREAM + 1)), "the upstream events that were recorded")
         expect_equal(sum(conflicts) > 0, True, "whether they met")
+
+
+async def progress_can_be_dropped(make_store: MakeStore) -> None:
+    """Dropping the progress of one name removes its checkpoint and dead letters, and nothing of others or of views."""
+    async with opened(make_store) as store:
+        letters = [dead_letter(name, position) for name in ("a", "ab", "a.b") for position in (1, 2**33)]
+        view = ViewChange("a", b"k", b"v")
+        await store.save_progress({"a": 5, "ab": 6, "a@1": 7}, letters, [view])
+        await store.append(noted("a", "1"), checkpoint=Checkpoint("intake", 9))
+        expect_equal(await store.drop_progress("nothing"), False, "dropping what is not there")
+        expect_equal(await store.drop_progress("a"), True, "dropping one")
+        expect_equal(await store.drop_progress("a"), False, "dropping it again")
+        expect_equal(await store.drop_progress("intake"), True, "dropping one without dead letters")
+        expect_equal(await store.drop_progress("a.b"), True, "dropping one without a checkpoint")
+        expect_equal(await store.checkpoints(), {"ab": 6, "a@1": 7}, "the checkpoints left")
+        expect_equal(await store.dead_letters(), letters[2:4], "the dead letters left")
+        expect_equal(await store.read_view("a"), [(b"k", b"v")], "the view")
+        await store.append(noted("a", "2"), checkpoint=Checkpoint("intake", 1, was=0))
+        expect_equal(await store.checkpoints(), {"ab": 6, "a@1": 7, "intake": 1}, "the checkpoint made anew")
+        await expect_error(InvalidHandler, store.drop_progress(""), "dropping no name")

@@ -49,3 +49,16 @@ async def snapshots_can_be_dropped(make_store: MakeStore) -> None:
         found = [await store.read_snapshot(snapshot.stream) for snapshot in kept]
         expect_equal(found, [None] * 4, "the snapshots left after that")
         expect_equal(await texts_of(store, "a"), ["1"], "the stream")
+
+
+async def one_snapshot_can_be_dropped(make_store: MakeStore) -> None:
+    """Dropping the snapshot of one stream leaves those of all others, and tells whether there was one."""
+    async with opened(make_store) as store:
+        kept = [snapshot_of(name, of=of) for name in ("a", "ab", "a.b", "🚀") for of in ("A", "AB")]
+        await store.save_snapshots(kept)
+        expect_equal(await store.drop_snapshot(StreamId("B", "a")), False, "dropping what is not there")
+        for number, snapshot in enumerate(kept):
+            expect_equal(await store.drop_snapshot(snapshot.stream), True, "dropping one")
+            expect_equal(await store.drop_snapshot(snapshot.stream), False, "dropping it again")
+            found = [await store.read_snapshot(each.stream) for each in kept]
+            expect_equal(found, [None] * (number + 1) + kept[number + 1 :], "the snapshots left")
