@@ -26,6 +26,7 @@ from uno_actors.domain.aggregate import AggregateRoot, handles
 from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.domain.registration import register_event, upcasts
+from uno_actors.domain.schedules import Fired, Scheduled, Unscheduled
 from uno_actors.errors import (
     AggregateNotFound,
     AmbiguousEventType,
@@ -56,6 +57,7 @@ from uno_actors.errors import (
     InvalidMoment,
     InvalidNumber,
     InvalidReset,
+    InvalidSchedule,
     InvalidStoreUrl,
     InvalidSupervisor,
     InvalidTopic,
@@ -173,6 +175,7 @@ __all__ = [
     "EventStore",
     "ExitRaised",
     "FailedDelivery",
+    "Fired",
     "Future",
     "HandlerContext",
     "HandlerControl",
@@ -192,6 +195,7 @@ __all__ = [
     "InvalidMoment",
     "InvalidNumber",
     "InvalidReset",
+    "InvalidSchedule",
     "InvalidStoreUrl",
     "InvalidSupervisor",
     "InvalidTopic",
@@ -226,6 +230,7 @@ __all__ = [
     "RemoteError",
     "ReplyNotRecorded",
     "ReplyNotSent",
+    "Scheduled",
     "SeveralLogs",
     "Snapshot",
     "StartTimeout",
@@ -249,6 +254,7 @@ __all__ = [
     "UnknownHandler",
     "UnknownSupervisor",
     "UnoError",
+    "Unscheduled",
     "View",
     "WaitsForItself",
     "WorkCancelled",

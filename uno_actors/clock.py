@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Generic, Protocol, TypeVar
 
 W = TypeVar("W")
@@ -29,10 +30,22 @@ class SystemClock:
     """The machine's clock and the running event loop's timers."""
 
     monotonic = staticmethod(time.monotonic)  # asked for each command: as it is, without a call more
+    time = staticmethod(time.time)
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Call ``callback`` on the running event loop in ``delay`` seconds."""
         return asyncio.get_running_loop().call_later(delay, callback)
+
+
+def own_time(clock: Clock) -> Callable[[], float] | None:
+    """The method of ``clock`` that tells the time of day, as `time.time`, unless that is the machine's own."""
+    found: Callable[[], float] | None = getattr(clock, "time", None)
+    return None if found is time.time else found
+
+
+def now_by(clock: Clock) -> datetime:
+    """The time of day by ``clock``, in UTC; the machine's if the clock tells none."""
+    return datetime.fromtimestamp((own_time(clock) or time.time)(), UTC)
 
 
 class Deadlines(Generic[W]):

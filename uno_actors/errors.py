@@ -461,6 +461,10 @@ class RemoteError(CallerError):
         )
 
 
+class InvalidSchedule(CallerError, ValueError):
+    """What is to be sent later, when, or its key is not valid; the text says why."""
+
+
 # --- the caller's: waiting ----------------------------------------------------------------------------------
 
 

@@ -69,6 +69,7 @@ class Directory(Protocol):
     start: Callable[[Coroutine[Any, Any, None]], object]
     statistics: AggregateStatistics
     store: EventStore
+    time: Callable[[], float] | None
     turns: Turns
 
     def answer(self, actor: "AggregateActor", envelope: CommandEnvelope, result: Any) -> None:
@@ -210,6 +211,8 @@ class AggregateActor:
         """Let the aggregate decide. Its events and the result join the next batch; a failure leaves no trace."""
         envelope.started = True
         result: Any
+        if self._directory.time is not None:
+            instance._time = self._directory.time
         try:
             if envelope.context is None and self._directory.observed is None:
                 result = instance.handle(envelope.command)

@@ -16,7 +16,7 @@ from uno_actors.aggregates.loading import Loader
 from uno_actors.aggregates.snapshots import Snapshots, SnapshotSaver
 from uno_actors.aggregates.statistics import AggregateStatistics
 from uno_actors.aggregates.turns import Turns
-from uno_actors.clock import Deadlines, Timer
+from uno_actors.clock import Deadlines, Timer, own_time
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import AskTimeout, CommandRejected, OutcomeUnknown, UnoError, describe
 from uno_actors.event_contexts import EventContexts
@@ -75,6 +75,7 @@ class Aggregates:
         self.store = store
         self.registry = store.event_registry
         self.clock = settings.clock
+        self.time = own_time(settings.clock)
         self._dead = dead
         self.turns = Turns(store, start)
         self.ask_timeout = ask_timeout = settings.ask_timeout

@@ -4,23 +4,28 @@ Nothing here knows actors, stores or threads: to test an aggregate, call it.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterable, Mapping, Set
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, ClassVar, Self, TypeVar, overload
 
-from uno_actors.annotations import UnreadableAnnotation, annotated_classes, is_subclass, runs_later
+from uno_actors.annotations import is_subclass
 from uno_actors.causality import Cause, new_id
 from uno_actors.causality import _current as _current_cause
+from uno_actors.domain import schedules
 from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent, EventRegistry, check_metadata, register_meaning
 from uno_actors.domain.marked_methods import HANDLES, REACTS
+from uno_actors.domain.methods import applied_events, apply_methods, command_methods, event_key, events_named
 from uno_actors.domain.payloads import mark_exact, own_copy
+from uno_actors.domain.schedules import CatchUp, OutgoingCommand, Scheduled, Unscheduled
 from uno_actors.errors import (
     ApplyFailed,
     InternalError,
     InvalidAggregate,
     InvalidAggregateId,
+    InvalidSchedule,
     MissingApply,
     UnknownCommand,
     UnoError,
@@ -106,19 +111,23 @@ class AggregateRoot:
     _command_names: ClassVar[dict[type, str]] = {}  # cache of command_method
     _apply_names: ClassVar[dict[type, str]] = {}  # cache of _apply_method
     _initial: ClassVar[Set[str] | None] = None  # the attributes that __init__ sets, once they are known
+    _time: Callable[[], float] = staticmethod(
+        time.time
+    )  # a system with another clock sets it on its aggregates
+    _schedules = False  # whether a pending event may be one of a schedule; a system looks at it
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "aggregate_type" not in cls.__dict__:
             cls.aggregate_type = cls.__name__
         _check_type_name(cls)
-        cls._commands = _command_methods(cls)
+        cls._commands = command_methods(cls)
         if not hasattr(cls, "_reactions"):
             REACTS.check_absent(cls, f"{cls.__name__} is not a ProcessManager, so nothing would call it")
-        cls._applies = _apply_methods(cls)
-        register_meaning(cls, cls.aggregate_type, partial(_events_named, cls))
+        cls._applies = apply_methods(cls)
+        register_meaning(cls, cls.aggregate_type, partial(events_named, cls))
         cls._command_names = {}
-        cls._apply_names = {}
+        cls._apply_names = dict(_APPLIED_HERE)
         cls._initial = None
 
     def __init__(self, id: str) -> None:
@@ -197,6 +206,71 @@ class AggregateRoot:
         finally:
             _current_cause.reset(token)
 
+    def schedule(
+        self,
+        command: Command[Any],
+        *,
+        to: "tuple[type[AggregateRoot], str] | None" = None,
+        after: timedelta | float | None = None,
+        at: datetime | None = None,
+        every: str | None = None,
+        tz: str = "UTC",
+        catch_up: CatchUp = "last",
+        key: str | None = None,
+    ) -> str:
+        """Have ``command`` sent later. This is recorded with the events that are registered beside it.
+
+        A system that runs the scheduler sends the command when it is due, with a ``command_id`` that follows from this
+        schedule, so that it takes effect once. See `uno_actors.ActorSystem` for which systems do.
+
+        Args:
+            command: The command. Its own ``command_id`` is not used. It is recorded as JSON.
+            to: Class and id of the aggregate to send it to; default is this one.
+            after: Seconds, or a ``timedelta``, from now.
+            at: The time; one without a zone is in UTC. A time that has passed means at once.
+            every: A cron expression: minute, hour, day of the month, month, day of the week. ``"0 9 * * mon"`` means
+                each Monday at nine, until it is unscheduled.
+            tz: The name of the time zone of ``every``, such as ``Europe/Berlin``.
+            catch_up: Which of the times that have passed while no scheduler ran are made up for: of one that recurs
+                ``"all"`` or the ``"last"``; with ``"none"``, no command is sent that is over a minute late.
+            key: Names the schedule within this aggregate: what was scheduled under it before is not sent any more.
+                Default is a new key.
+
+        Returns:
+            The key.
+
+        Raises:
+            InvalidSchedule: The arguments do not say when, or the key is not valid.
+            UnknownCommand, InvalidAggregate, InvalidAggregateId: No aggregate takes the command there.
+            ValueError: It is handled only as a command of another class, or JSON does not preserve it.
+        """
+        found = (type(self), self.id) if to is None else to
+        event = schedules.scheduled(
+            outgoing_to(found, command),
+            None if key is None else schedules.check_key(key),
+            datetime.fromtimestamp(self._time(), UTC),
+            after=after,
+            at=at,
+            every=every,
+            tz=tz,
+            catch_up=catch_up,
+        )
+        self.register_event(event)
+        self._schedules = True
+        return event.key
+
+    def unschedule(self, key: str) -> None:
+        """Have the command that this aggregate has scheduled under ``key`` not sent, unless it is due already.
+
+        Raises:
+            InvalidSchedule: The key is not valid.
+        """
+        self.register_event(Unscheduled(key=schedules.check_key(key)))
+        self._schedules = True
+
+    def _apply_schedule(self, event: Scheduled | Unscheduled) -> None:
+        """Change nothing: the scheduler keeps what is to be sent."""
+
     @property
     def pending_events(self) -> tuple[DomainEvent, ...]:
         """The registered events that have not been taken for recording yet, oldest first."""
@@ -272,7 +346,9 @@ class AggregateRoot:
         return f"{self.aggregate_type}<{self._id}@{self.version}>"
 
 
-_OWN_ATTRIBUTES = frozenset(vars(AggregateRoot("any")))
+_OWN_ATTRIBUTES = frozenset({*vars(AggregateRoot("any")), "_time", "_schedules"})
+_APPLIED_HERE: dict[type, str] = {Scheduled: "_apply_schedule", Unscheduled: "_apply_schedule"}
+"""Events of every aggregate: a subclass may have events of the same names, with methods for them."""
 
 A = TypeVar("A", bound=AggregateRoot)
 
@@ -368,26 +444,38 @@ def command_method(aggregate: type[AggregateRoot], command: object) -> str:
     return name
 
 
+def outgoing_to(to: Any, command: Command[Any]) -> OutgoingCommand:
+    """``command`` to the aggregate of this class and id, in the form in which it is recorded.
+
+    Raises:
+        UnknownCommand, InvalidAggregate, InvalidAggregateId, ValueError: See `AggregateRoot.schedule`.
+    """
+    if not isinstance(to, tuple) or len(to) != 2:
+        raise InvalidSchedule(
+            f'to is the class and the id of an aggregate, as in (Order, "o-1"); found {to!r}'
+        )
+    aggregate, aggregate_id = to
+    check_is_aggregate(aggregate)
+    command_method(aggregate, command)
+    if type(command) not in aggregate._commands:
+        raise ValueError(
+            f"{type(command).__name__} is handled by {aggregate.__name__} as a command of another class; schedule one"
+            " that it handles as such"
+        )
+    return schedules.outgoing(aggregate.aggregate_type, check_aggregate_id(aggregate_id), command)
+
+
 def _apply_method(aggregate: type[AggregateRoot], event: type[DomainEvent]) -> str:
     name = aggregate._apply_names.get(event)
     if name is None:
-        keys = (_event_key(base.__name__) for base in event.__mro__)
+        keys = (event_key(base.__name__) for base in event.__mro__)
         name = next((aggregate._applies[key] for key in keys if key in aggregate._applies), None)
         if name is None:
-            expected = f"apply_{_event_key(event.__name__)}"
+            expected = f"apply_{event_key(event.__name__)}"
             known = aggregate._applies.values()
             raise MissingApply(aggregate.aggregate_type, event.__name__, expected, known)
         aggregate._apply_names[event] = name
     return name
-
-
-def _key(name: str) -> str:
-    return name.replace("_", "").lower()
-
-
-def _event_key(name: str) -> str:
-    """The key of an event class without a trailing ``Event``; ``event`` for a class of just that name."""
-    return _key(name.removesuffix("Event")) or _key(name)
 
 
 def _check_type_name(cls: type[AggregateRoot]) -> None:
@@ -397,26 +485,6 @@ def _check_type_name(cls: type[AggregateRoot]) -> None:
         )
 
 
-def _apply_methods(cls: type[AggregateRoot]) -> dict[str, str]:
-    """Map ``usercreated`` to ``apply_user_created`` for each apply method, inherited ones included."""
-    found: dict[str, str] = {}
-    for name in dir(cls):
-        if not name.startswith("apply_"):
-            continue
-        if runs_later(inspect.getattr_static(cls, name)):
-            reason = f"{name} is async or has a yield, so calling it would change nothing: write a plain def"
-            raise InvalidAggregate(cls.__name__, reason)
-        other = found.setdefault(_key(name.removeprefix("apply_")), name)
-        if other != name:
-            raise InvalidAggregate(cls.__name__, f"{other} and {name} apply the same event")
-    return found
-
-
-def _events_named(cls: type[AggregateRoot], name: str) -> list[type[DomainEvent]]:
-    """The classes of this name in the annotations of the ``apply_`` methods of ``cls``."""
-    return [event for event in _applied_events(cls) if event.type_name() == name]
-
-
 def check_events(cls: type[AggregateRoot], registry: EventRegistry) -> None:
     """Check, before an event is recorded, that each event that ``cls`` applies is found by its name.
 
@@ -424,28 +492,7 @@ def check_events(cls: type[AggregateRoot], registry: EventRegistry) -> None:
         AmbiguousEventType: Another class has the same name, and nothing shows which is meant.
     """
     for name in registry.shared_names():
-        if _event_key(name) in cls._applies:
+        if event_key(name) in cls._applies:
             registry.resolve(name, cls.aggregate_type)
-    for event in _applied_events(cls):
+    for event in applied_events(cls):
         registry.check_meant(event, cls.aggregate_type)
-
-
-def _applied_events(cls: type[AggregateRoot]) -> Iterator[type[DomainEvent]]:
-    """The events in the annotations of the ``apply_`` methods of ``cls``; unreadable annotations are skipped."""
-    for name in cls._applies.values():
-        with suppress(UnreadableAnnotation):
-            yield from annotated_classes(getattr(cls, name), DomainEvent, skip=1, kind=cls) or ()
-
-
-def _command_methods(cls: type[AggregateRoot]) -> dict[type[Command[Any]], str]:
-    """Map each command type to the method that handles it, inherited ones included."""
-    found: dict[type[Command[Any]], str] = {}
-    for method in HANDLES.methods_of(cls):
-        if len(method.alternatives) != 1 or not is_subclass(command := method.alternatives[0], Command):
-            reason = f"@handles method {method.name} is annotated with {method.annotation!r}, which is not a Command"
-            raise InvalidAggregate(cls.__name__, reason)
-        if command in found:
-            reason = f"{found[command]} and {method.name} both handle {command.__name__}"
-            raise InvalidAggregate(cls.__name__, reason)
-        found[command] = method.name
-    return found

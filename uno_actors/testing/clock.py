@@ -3,7 +3,9 @@
 import asyncio
 import heapq
 import itertools
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 
 class ManualTimer:
@@ -23,18 +25,29 @@ class ManualClock:
 
     It is not thread-safe: use it on the event loop that the system runs on.
 
+    Args:
+        at: The time of day when it begins; a naive one is in UTC. Default is now.
+
     Attributes:
         now: Seconds; where it begins has no meaning.
+        stepped: Seconds by which the time of day was set forward, or back if negative, while no time passed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at: datetime | None = None) -> None:
         self.now = 1000.0
+        self.stepped = 0.0
+        aware = at if at is None or at.tzinfo is not None else at.replace(tzinfo=UTC)
+        self._began = (time.time() if aware is None else aware.timestamp()) - self.now
         self._order = itertools.count()
         self._timers: list[tuple[float, int, ManualTimer]] = []
 
     def monotonic(self) -> float:
         """Seconds; see `uno_actors.clock.Clock`."""
         return self.now
+
+    def time(self) -> float:
+        """The time of day, as `time.time`. It passes with ``now``; change ``stepped`` to set it."""
+        return self._began + self.now + self.stepped
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> ManualTimer:
         """Call ``callback`` once ``delay`` seconds have been advanced."""
