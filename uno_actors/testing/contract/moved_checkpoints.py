@@ -156,5 +156,7 @@ async def progress_can_be_dropped(make_store: MakeStore) -> None:
         expect_equal(await store.dead_letters(), letters[2:4], "the dead letters left")
         expect_equal(await store.read_view("a"), [(b"k", b"v")], "the view")
         await store.append(noted("a", "2"), checkpoint=Checkpoint("intake", 1, was=0))
-        expect_equal(await store.checkpoints(), {"ab": 6, "a@1": 7, "intake": 1}, "the checkpoint after it moved again")
+        expect_equal(
+            await store.checkpoints(), {"ab": 6, "a@1": 7, "intake": 1}, "the checkpoint after it moved again"
+        )
         await expect_error(InvalidHandler, store.drop_progress(""), "dropping no name")
