@@ -326,6 +326,11 @@ def _subscription(system: ActorSystem, name: str) -> Subscription:
     return found
 
 
+def waits_kept(system: ActorSystem) -> int:
+    """How many waits for handlers of a system are kept, those that were given up too."""
+    return system._running().handlers.router.waits.kept
+
+
 def handler_falls_behind(system: ActorSystem, name: str) -> None:
     """The handler is slower than its turn: it gives up its queue and reads the log by itself."""
     _subscription(system, name).fall_behind()

@@ -6,6 +6,7 @@ from uno_actors.actors.future import Future, get_all
 from uno_actors.actors.inspection import ActorStatistics
 from uno_actors.actors.mailbox import MailboxPolicy
 from uno_actors.actors.signals import Terminated
+from uno_actors.aggregates.envelope import CommandReply
 from uno_actors.aggregates.ref import AggregateRef
 from uno_actors.aggregates.repository import EventSourcedRepository
 from uno_actors.backoff import Backoff
@@ -43,6 +44,7 @@ from uno_actors.errors import (
     DeadlockError,
     EventNotReadable,
     EventNotSerializable,
+    EventSetAside,
     ExitRaised,
     HandlerIsRunning,
     HandlerTimeout,
@@ -56,6 +58,7 @@ from uno_actors.errors import (
     InvalidHandler,
     InvalidMoment,
     InvalidNumber,
+    InvalidPosition,
     InvalidReset,
     InvalidSchedule,
     InvalidStoreUrl,
@@ -72,6 +75,7 @@ from uno_actors.errors import (
     NoSuchStream,
     NoSuchVersion,
     NoSystem,
+    NotHandled,
     NotServed,
     OtherNumberOfLogs,
     OutcomeUnknown,
@@ -96,6 +100,7 @@ from uno_actors.errors import (
     UnknownSupervisor,
     UnoError,
     WaitsForItself,
+    WaitTimeout,
     WorkCancelled,
     WorldError,
 )
@@ -156,6 +161,7 @@ __all__ = [
     "Command",
     "CommandIdReused",
     "CommandRejected",
+    "CommandReply",
     "ConcurrencyConflict",
     "ConfigFault",
     "CorruptRecord",
@@ -171,6 +177,7 @@ __all__ = [
     "EventPriority",
     "EventPublisher",
     "EventRegistry",
+    "EventSetAside",
     "EventSourcedRepository",
     "EventStore",
     "ExitRaised",
@@ -194,6 +201,7 @@ __all__ = [
     "InvalidHandler",
     "InvalidMoment",
     "InvalidNumber",
+    "InvalidPosition",
     "InvalidReset",
     "InvalidSchedule",
     "InvalidStoreUrl",
@@ -215,6 +223,7 @@ __all__ = [
     "NoSuchVersion",
     "NoSystem",
     "NotConfigurable",
+    "NotHandled",
     "NotServed",
     "Observer",
     "OtherNumberOfLogs",
@@ -256,6 +265,7 @@ __all__ = [
     "UnoError",
     "Unscheduled",
     "View",
+    "WaitTimeout",
     "WaitsForItself",
     "WorkCancelled",
     "WorldError",

@@ -14,6 +14,7 @@ from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from uno_actors.printable import LONGEST_ERROR, bounded, counted, printable, readable
 from uno_actors.store_urls import without_password, without_secrets
@@ -487,12 +488,19 @@ class ExitRaised(CallerError, RuntimeError):
 
 
 class WaitsForItself(CallerError, RuntimeError):
-    """A handler waited for something that comes only after the handler has returned."""
+    """A handler waited for something that comes only after the handler has returned.
 
-    def __init__(self, handler: str, what: str) -> None:
+    Attributes:
+        handler: Name of the handler.
+        circle: Who waits for whom, the handler first and last; empty if it waits for every handler, itself included.
+    """
+
+    def __init__(self, handler: str, what: str, circle: Sequence[str] = ()) -> None:
         self.handler = handler
+        self.circle = tuple(circle)
+        names = f" ({' -> '.join(circle)})" if circle else ""
         super().__init__(
-            f"handler {handler} waits for {what}, which comes only after this handler has returned: call it from"
+            f"handler {handler} waits for {what}, which comes only after this handler has returned{names}: call it from"
             " outside, or start it in the handler as a task that the handler does not wait for"
         )
 
@@ -689,6 +697,21 @@ class OtherNumberOfLogs(CallerError, ValueError):
         super().__init__(
             f"store {self.store} was made with logs={found} and cannot be opened with logs={wanted}: the number is"
             " fixed when a store is made; leave the option out, or copy the events into a new store"
+        )
+
+
+class InvalidPosition(CallerError, ValueError):
+    """A position, or a position token, that is not one of this store.
+
+    Attributes:
+        found: What was given.
+    """
+
+    def __init__(self, found: object, reason: str) -> None:
+        self.found = found
+        text = bounded(repr(found), LONGEST_ERROR // 4)
+        super().__init__(
+            f"{text} is not a position in this store: {reason}. Give a position or token that this store has returned"
         )
 
 
@@ -976,6 +999,61 @@ class NotServed(WorldError):
         super().__init__(
             f"no node has served {command} of {aggregate} within {seconds:g} s{why}. The nodes that are up serve the"
             f" aggregate types: {_listed(self.served)}. Start a node with the role 'aggregates' that knows this command"
+        )
+
+
+class NotHandled(WorldError):
+    """Events are recorded, but a handler that the caller waits for has not handled them, and the wait has ended.
+
+    Raised as it is, the handler cannot handle them now: it is paused or stopped, or no process runs it.
+
+    Attributes:
+        handlers: Names of the handlers that have not handled them.
+        position: Position of the last of the events.
+        reason: Why the wait has ended.
+        reply: The reply to the command, which has taken effect; ``None`` if no command was waited for.
+        token: The position token of the events, for a later request; ``None`` if no command was waited for.
+    """
+
+    reply: Any = None
+    token: str | None = None
+
+    def __init__(self, handlers: Sequence[str], position: int, reason: str) -> None:
+        self.handlers = tuple(handlers)
+        self.position = position
+        self.reason = reason
+        super().__init__(
+            f"events up to position {position} are recorded, but not handled by {', '.join(handlers)}: {reason}. Do not"
+            " send the command again: it has taken effect"
+        )
+
+
+class WaitTimeout(NotHandled, TimeoutError):
+    """Events are recorded, but a handler has not handled them in the time that the caller waits.
+
+    Attributes:
+        seconds: How long the caller has waited for the handlers.
+    """
+
+    def __init__(self, handlers: Sequence[str], position: int, seconds: float, doing: str) -> None:
+        self.seconds = seconds
+        super().__init__(handlers, position, f"not within {seconds:g} s; {doing}")
+
+
+class EventSetAside(NotHandled):
+    """A handler has set aside an event that the caller waits for, among its dead letters.
+
+    Attributes:
+        letter: Position of the event.
+    """
+
+    def __init__(self, handlers: Sequence[str], position: int, letter: int) -> None:
+        self.letter = letter
+        super().__init__(
+            handlers,
+            position,
+            f"the event at position {letter} is among its dead letters, for it has failed each time; see"
+            " system.retry_dead_letters()",
         )
 
 

@@ -5,6 +5,7 @@ The answers are problem details (RFC 9457, ``application/problem+json``). The ru
 - What the data of a request can cause is its client's: 404, 409 or 422, with the error's own text.
 - What the same request may overcome later is 503 with ``Retry-After``, or 504 where time ran out. The client gets a
   fixed text: the error's own names paths, hosts and nodes, which belong in the log.
+- If a command has taken effect and only a view lags, the answer says so, and with what header to read later.
 - If a command may have taken effect, the answer says so and names the idempotency key with which to send it again.
 - Everything else is a fault of the program, and stays a 500: frameworks log those with their tracebacks.
 """
@@ -46,6 +47,7 @@ class Problem:
 
 _NOTHING_RECORDED = "Nothing was recorded. Send the request again later."
 _MAYBE = "The command may have taken effect. Send the request again with this Idempotency-Key: it takes effect once."
+_RECORDED = "It has taken effect, but is not shown everywhere yet. Do not send it again: read later."
 _MAYBE_WITHOUT_KEY = "The command may have taken effect. Look before you send it again."
 
 PROBLEMS: Mapping[type[UnoError], Problem] = {
@@ -67,6 +69,7 @@ PROBLEMS: Mapping[type[UnoError], Problem] = {
     e.InvalidExpectedVersion: Problem(422, "Invalid expected version"),
     e.InvalidTopic: Problem(422, "Invalid topic"),
     e.InvalidReset: Problem(422, "Invalid position"),
+    e.InvalidPosition: Problem(422, "Invalid position"),
     e.EventNotSerializable: Problem(422, "Value cannot be recorded"),
     # the world's
     e.WorldError: Problem(503, "Service unavailable", "Send the request again later.", 5),
@@ -81,6 +84,9 @@ PROBLEMS: Mapping[type[UnoError], Problem] = {
     e.LinkUnavailable: Problem(503, "Service unavailable", "Send the request again later.", 5),
     e.SupervisorGaveUp: Problem(503, "Service is ending", _NOTHING_RECORDED, 5),
     e.SystemNotRunning: Problem(503, "Service is not running", _NOTHING_RECORDED, 5),
+    e.NotHandled: Problem(503, "Recorded, not shown yet", _RECORDED, 5),
+    e.WaitTimeout: Problem(504, "Recorded, not shown yet", _RECORDED, 1),
+    e.EventSetAside: Problem(503, "Recorded, not shown", _RECORDED, 60),
     e.OutcomeUnknown: Problem(503, "Outcome unknown", _MAYBE, 1, may_have_taken_effect=True),
     e.WorkCancelled: Problem(503, "Work cancelled", _MAYBE, 1, may_have_taken_effect=True),
     e.AskTimeout: Problem(504, "Timeout", _MAYBE, 1, may_have_taken_effect=True),

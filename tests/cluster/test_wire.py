@@ -167,7 +167,7 @@ def test_all_that_a_request_says_arrives() -> None:
     _, request = through_the_wire(command, seconds=1.5, since=7, told=True)
     assert request == Request(
         Kind.COMMAND, "Account", "alice", "Parcel", request.payload, "c", "b", "a",
-        request.left_out, 1.5, 7, True, 1, "a", {},
+        request.left_out, 1.5, 7, True, 1, "a", {}, True,
     )  # fmt: skip
     assert unpack_request(leaving_request("node-1")) == Leaving(Kind.LEAVING, "node-1")
 

@@ -12,6 +12,7 @@ from uno_actors import (
     AggregateRef,
     AggregateRoot,
     Command,
+    CommandReply,
     DomainEvent,
     EventBus,
     EventHandler,
@@ -232,7 +233,7 @@ async def published(system: ActorSystem, other: ActorSystem) -> None:
 
 async def in_async_code(system: ActorSystem, store: EventStore) -> None:
     account = system.aggregate(Account, "a")
-    assert_type(account.ask(Deposit(amount=1)), Future[int])
+    assert_type(account.ask(Deposit(amount=1)), CommandReply[int])
     assert_type(await account.ask(Deposit(amount=1)), int)
     assert_type(await account.ask(Close()), Any)
     assert_type(account.ask(Deposit(amount=1)).map(str), Future[str])

@@ -7,8 +7,9 @@ for the first of several replies is therefore never mistaken for a deadlock.
 
 import threading
 from types import TracebackType
+from typing import Any
 
-from uno_actors.actors.ask import Envelope, PendingReply, being_handled
+from uno_actors.actors.ask import AskTarget, Envelope, PendingReply, being_handled
 from uno_actors.errors import DeadlockError
 
 _lock = threading.RLock()  # a signal handler may ask on the thread that it interrupts here
@@ -47,6 +48,36 @@ class waiting_for:  # noqa: N801 - used as a function in `with`
             actor = self._envelope.actor
             with _lock:
                 actor.waits = [reply for reply in actor.waits or () if reply is not self._reply]
+
+
+class _Owed:
+    """The reply that an actor would owe to the message being handled."""
+
+    deadline = None
+
+    def __init__(self, target: AskTarget) -> None:
+        self.target = target
+
+    def done(self) -> bool:
+        return False
+
+    def offer(self, value: Any) -> bool:
+        return False
+
+    def offer_exception(self, error: BaseException) -> bool:
+        return False
+
+
+def cycle_through(target: AskTarget) -> list[str] | None:
+    """The names of the actors that would wait for each other if the message being handled waited for ``target`` too.
+
+    ``None`` if no message is being handled, or the wait would end.
+    """
+    envelope = being_handled.get()
+    if envelope is None or envelope.actor.handling is not envelope:
+        return None
+    with _lock:
+        return _cycle(envelope, _Owed(target))
 
 
 def _cycle(start: Envelope, reply: PendingReply) -> list[str] | None:

@@ -235,6 +235,7 @@ class AggregateActor:
                 self._next_records = records
             else:
                 self._next_records += records
+            envelope.end = len(self._next_records)
         self._decided(envelope, result)
         del result  # the traceback of an error keeps this frame, which must not keep the error
 
@@ -317,7 +318,7 @@ class AggregateActor:
             last, reach = outcome.records[-1].aggregate_version or 0, self._memory.reach
             if last > reach:
                 self._landmarks = self._landmarks.with_one(last, outcome.positions[-1], reach // 4)
-            self._answer_in_flight()
+            self._answer_in_flight(outcome)
             if self._contending is not None:
                 self._yield_turn(self._contending)
             else:
@@ -337,9 +338,11 @@ class AggregateActor:
         if self._mailbox:
             self._schedule()
 
-    def _answer_in_flight(self) -> None:
+    def _answer_in_flight(self, appended: Appended | None = None) -> None:
         in_flight, self._in_flight = self._in_flight or [], None
         for envelope, result in in_flight:
+            if appended is not None:
+                envelope.appended = appended
             self._directory.answer(self, envelope, result)
 
     # --- other writers ---
@@ -395,6 +398,7 @@ class AggregateActor:
         for envelope, _ in decided:
             is_repetition, envelope.earlier = envelope.earlier is not None, None
             envelope.started = False
+            envelope.end = 0
             if directory.observed is not None:
                 observed.queue_again(envelope)
             if conflict is None or envelope.survives(

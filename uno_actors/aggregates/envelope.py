@@ -1,6 +1,7 @@
 """A command on its way to its aggregate, and the reply that its sender waits for."""
 
 import math
+from collections.abc import Callable
 from contextvars import Context
 from time import monotonic
 from typing import Any, Protocol, TypeVar
@@ -14,7 +15,9 @@ from uno_actors.clock import Timer
 from uno_actors.domain.commands import Command
 from uno_actors.errors import AskTimeout, ConcurrencyConflict
 from uno_actors.logs import Logger
+from uno_actors.position_tokens import position_token
 from uno_actors.store.codec import StreamId
+from uno_actors.store.records import Appended
 
 R = TypeVar("R")
 
@@ -31,9 +34,15 @@ class CommandReply(Future[R]):
     Attributes:
         seconds: The timeout.
         asked: When it was asked, by `time.monotonic`.
+        position: Position in the log of the last event that the command has recorded, once there is a reply; ``None``
+            before, and if it has recorded none. A repeated command has the position of its first time.
+        token: The position as text, for a later request: the header ``Uno-Position`` of `uno_actors.fastapi`.
     """
 
     seconds = math.inf
+    _recorded: tuple[Appended, int] | None = None
+    _place: tuple[int, str] | None = None
+    _when_recorded: "Callable[[CommandReply[Any]], object] | None" = None
     _log: Logger | None = None
     _correlation_id: str | None = None
 
@@ -41,6 +50,34 @@ class CommandReply(Future[R]):
         self._stream = stream
         self._command_type = command_type
         self.asked = monotonic()
+
+    @property
+    def place(self) -> tuple[int, str] | None:
+        """Position and id of the last event that the command has recorded; ``None`` as for `position`."""
+        if self._place is None and self._recorded is not None:
+            self._place = place_in(*self._recorded)
+        return self._place
+
+    @property
+    def position(self) -> int | None:
+        """See the class."""
+        return None if self.place is None else self.place[0]
+
+    @property
+    def token(self) -> str | None:
+        """See the class."""
+        return None if self.place is None else position_token(*self.place)
+
+    def is_at(self, place: tuple[int, str] | None) -> None:
+        """Note where the events of the command are, before the reply is set; see `place`."""
+        if place is not None:
+            self._place = place
+            if self._when_recorded is not None:
+                self._when_recorded(self)
+
+    def tell(self, when_recorded: "Callable[[CommandReply[Any]], object]") -> None:
+        """Have ``when_recorded`` called with this reply on the event loop, before a reply with a position is set."""
+        self._when_recorded = when_recorded
 
     @override
     def _source(self) -> str:
@@ -90,13 +127,34 @@ class Failed:
         self.error = error
 
 
+def place_in(appended: Appended, end: int) -> tuple[int, str]:
+    """Position and id of the last one of the first ``end`` events of an append."""
+    return appended.positions[end - 1], appended.records[end - 1].event_id
+
+
 class EarlierResult:
-    """The result that a repeated command had the first time."""
+    """The result that a repeated command had the first time.
 
-    __slots__ = ("result",)
+    Attributes:
+        result: The result.
+        first: The command of the first time, if its events were under way then.
+    """
 
-    def __init__(self, result: Any) -> None:
+    __slots__ = ("_place", "first", "result")
+
+    def __init__(
+        self, result: Any, place: tuple[int, str] | None = None, first: "CommandEnvelope | None" = None
+    ) -> None:
         self.result = result
+        self.first = first
+        self._place = place
+
+    @property
+    def place(self) -> tuple[int, str] | None:
+        """Where the last event of the first time is: its position and id."""
+        if self.first is not None:
+            return self.first.place
+        return self._place
 
 
 class CommandEnvelope:
@@ -114,6 +172,8 @@ class CommandEnvelope:
         conflicts: How often another writer was faster.
         conflict: The last time; only if there was one.
         first_conflict: When it was the first time, by the system's clock; only if there was one.
+        end: Number of records in its batch up to its last one; 0 if it has recorded none.
+        appended: Its batch as recorded; only if it has recorded something.
         earlier: The result of the first time, if it is a repetition.
         unrelated: Versions whose commands look the same in the memory but are different.
         looks_back: Whether it may have been recorded further back than the aggregate remembers; see `look_back`.
@@ -131,6 +191,7 @@ class CommandEnvelope:
     __slots__ = (
         "after",
         "alone",
+        "appended",
         "arrived",
         "command",
         "conflict",
@@ -138,6 +199,7 @@ class CommandEnvelope:
         "context",
         "deciding",
         "earlier",
+        "end",
         "first_conflict",
         "future",
         "looks_back",
@@ -154,6 +216,7 @@ class CommandEnvelope:
         "withdrawn",
     )
 
+    appended: Appended
     conflict: ConcurrencyConflict
     first_conflict: float
     receiver: Receiver
@@ -176,10 +239,17 @@ class CommandEnvelope:
         self.future = future
         self.context = context
         self.started = self.withdrawn = self.alone = self.looks_back = self.told = False
-        self.conflicts = 0
+        self.conflicts = self.end = 0
         self.timer: Timer | None = None
         self.earlier: EarlierResult | None = None
         self.unrelated: tuple[int, ...] = ()
+
+    @property
+    def place(self) -> tuple[int, str] | None:
+        """Position and id of its last event, once that is recorded; ``None`` if it has none."""
+        if self.end:
+            return place_in(self.appended, self.end)
+        return None if self.earlier is None else self.earlier.place
 
     def look_back(self, since: int, store: object = None, after: int | None = None) -> None:
         """Note that it may have been recorded further back than the memory reaches, but only after these places.
@@ -247,4 +317,10 @@ class CommandEnvelope:
         self.future = None
         if isinstance(result, Failed):
             return future.fail(result.error, self.command, log)
+        if self.end:
+            future._recorded = self.appended, self.end
+            if future._when_recorded is not None:
+                future._when_recorded(future)
+        elif self.earlier is not None:
+            future.is_at(self.earlier.place)
         return future.offer(result)

@@ -32,7 +32,7 @@ def result_under_way(
         if first.command_id != command.command_id or isinstance(result, Failed):
             continue  # a command that failed has no events
         if are_same(first, command):
-            return EarlierResult(result)
+            return EarlierResult(result, first=envelope)
         recorded = f"is under way: {type(first).__name__}"
         reused = CommandIdReused(type(command).__name__, command.command_id, str(stream), recorded)
         return EarlierResult(Failed(reused))
@@ -45,7 +45,10 @@ async def look_up(store: EventStore, stream: StreamId, envelope: CommandEnvelope
     if not page or page[0].record.answered != envelope.command.command_id:
         envelope.unrelated += (version,)
     else:
-        envelope.earlier = EarlierResult(recorded_reply(page[0].record, envelope.command))
+        position, record = page[0]
+        envelope.earlier = EarlierResult(
+            recorded_reply(record, envelope.command), (position, record.event_id)
+        )
 
 
 async def reach_back(

@@ -1,9 +1,9 @@
 """References to aggregates, through which commands are sent."""
 
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Protocol, Self, TypeVar
 
 from uno_actors.actors.ask import context_of_sender
-from uno_actors.actors.future import Future
 from uno_actors.aggregates.envelope import CommandEnvelope, CommandReply
 from uno_actors.aggregates.history import Moment, as_it_was, check_moment
 from uno_actors.causality import Cause, current_cause, new_id
@@ -23,15 +23,25 @@ class AcceptsCommands(Protocol):
     def deliver(self, stream: StreamId, envelope: CommandEnvelope, timeout: float | None) -> None:
         """Pass a command to the event loop; from any thread."""
 
+    def waiting(self, wait_for: object, seconds: float | None) -> "WaitsForHandlers":
+        """A wait for handlers, which begins when a command is recorded; from any thread."""
+
     @property
     def store(self) -> EventStore:
         """Where the events of its aggregates are."""
 
 
+class WaitsForHandlers(Protocol):
+    """A wait for handlers that has not begun."""
+
+    def after(self, reply: CommandReply[R], stream: StreamId) -> CommandReply[R]:
+        """``reply``, set once the handlers have handled the events of its command, which were not sent yet."""
+
+
 class AggregateRef:
     """A reference to an aggregate, whether or not it is active or exists. Making one does no I/O."""
 
-    __slots__ = ("_system", "_type", "stream")
+    __slots__ = ("_system", "_type", "_when_recorded", "stream")
 
     def __init__(
         self, system: AcceptsCommands, aggregate_type: type[AggregateRoot], aggregate_id: str
@@ -39,11 +49,27 @@ class AggregateRef:
         self.stream = StreamId(aggregate_type.aggregate_type, check_aggregate_id(aggregate_id))
         self._type = aggregate_type
         self._system = system
+        self._when_recorded: Callable[[CommandReply[Any]], object] | None = None
+
+    def noting(self, when_recorded: Callable[[CommandReply[Any]], object]) -> Self:
+        """This reference, which calls ``when_recorded`` on the event loop with each reply that has a position."""
+        self._when_recorded = when_recorded
+        return self
 
     def ask(
-        self, command: Command[R], *, timeout: float | None = None, since: int | None = None
-    ) -> Future[R]:
+        self,
+        command: Command[R],
+        *,
+        timeout: float | None = None,
+        since: int | None = None,
+        wait_for: object = None,
+        wait_timeout: float | None = None,
+    ) -> CommandReply[R]:
         """Send ``command`` and return the future reply, which is set when the events are durable.
+
+        With ``wait_for`` it is set when handlers have handled those events too, so that their views show them. If a
+        handler cannot, the reply is `NotHandled`; the command has taken effect all the same, and the error has its
+        reply. A command that records nothing has nothing to wait for.
 
         Args:
             command: A command that the aggregate handles.
@@ -52,13 +78,25 @@ class AggregateRef:
                 `ActorSystem`): the position of the log after which that may have been, 0 for the whole log. The
                 aggregate searches its stream from there. Default, for a command whose id was given, is the event being
                 handled; so a handler may send the command again at any time.
+            wait_for: Handlers, in this process or another: one of the classes, instances or functions that the system
+                has as handlers, a process manager, the name of a handler, or several of them in a tuple. Of a
+                partitioned handler, the partition that has the events is waited for.
+            wait_timeout: Seconds that the handlers may take once the events are durable; default is the ``ask_timeout``
+                of the system.
+
+        Returns:
+            The reply; its ``position`` and ``token`` say where the command was recorded.
 
         Raises:
             UnknownCommand: The aggregate does not handle it.
             InvalidCommand: One of its ids is not a string.
             SystemNotRunning: The system was not started, or has stopped.
             ValueError: ``since`` is negative.
-            InvalidNumber: ``timeout`` is not a number of seconds.
+            InvalidNumber: ``timeout`` or ``wait_timeout`` is not a number of seconds.
+            InvalidHandler: ``wait_for`` is not a handler.
+            WaitsForItself, DeadlockError: The caller is a handler for whose end the awaited handler waits; nothing was
+                sent.
+            WaitTimeout, EventSetAside, NotHandled: In the reply: the events are recorded, and not handled.
             CommandRejected, CommandIdReused, ReplyNotRecorded, AskTimeout, ConcurrencyConflict: In the reply.
             MailboxFull, StoreUnavailable, StoreFull, OutcomeUnknown, WorkCancelled, ExitRaised: In the reply, as any
                 other exception that the aggregate raises.
@@ -66,8 +104,15 @@ class AggregateRef:
         if timeout is not None:
             check_duration("timeout", timeout, zero=True)
         future = CommandReply(self.stream, type(command))
-        self._system.deliver(self.stream, self._envelope(command, future, since), timeout)
-        return future
+        if self._when_recorded is not None:
+            future.tell(self._when_recorded)
+        if wait_for is None:
+            self._system.deliver(self.stream, self._envelope(command, future, since), timeout)
+            return future
+        envelope = self._envelope(command, future, since)
+        reply = self._system.waiting(wait_for, wait_timeout).after(future, self.stream)
+        self._system.deliver(self.stream, envelope, timeout)
+        return reply
 
     def tell(self, command: Command[Any], *, since: int | None = None) -> None:
         """Send ``command`` without waiting; a failure is logged.

@@ -20,13 +20,14 @@ from uno_actors.aggregates.directory import Aggregates
 from uno_actors.aggregates.envelope import CommandEnvelope
 from uno_actors.clock import Clock
 from uno_actors.cluster.announcement import Announcement
-from uno_actors.cluster.links.port import Answer, Link
+from uno_actors.cluster.links.port import Answer, Link, LinkFailure
 from uno_actors.cluster.outgoing import Outgoing
 from uno_actors.cluster.placement import Placement, shard_of
 from uno_actors.cluster.served import CommandNames, NotKnownHere, ServedReply
 from uno_actors.cluster.statistics import ClusterStatistics
 from uno_actors.cluster.wire import (
     NO_REPLY,
+    HandledRequest,
     Leaving,
     StateRequest,
     leaving_request,
@@ -57,6 +58,10 @@ class Node:
         ttl: Seconds for which a node is left alone after its link has failed.
         system: Name of the system, for errors.
         log: Has the names of the system bound.
+
+    Attributes:
+        announcement: Of this node.
+        serve_handled: Answers the questions of other nodes for the handlers of this one.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class Node:
         log: Logger | None = None,
     ) -> None:
         self.announcement = announcement
+        self.serve_handled: Callable[[HandledRequest, Answer], None] = _knows_no_handler
         self._link = link
         self._names = names
         self._aggregates = aggregates
@@ -193,6 +199,9 @@ class Node:
             if isinstance(request, StateRequest):
                 answer(state_answer(self.statistics()))
                 return
+            if isinstance(request, HandledRequest):
+                self.serve_handled(request, answer)
+                return
             command = self._names.command(request)
             if "aggregates" not in self.announcement.member.roles:
                 raise NotKnownHere("it has not the role 'aggregates'")  # noqa: TRY301 - as all that it cannot serve
@@ -205,7 +214,13 @@ class Node:
         self._outgoing.peers[request.sender].served += 1
         stream = StreamId(request.aggregate_type, request.aggregate_id)
         reply = ServedReply(
-            stream, command, answer, self._name, request.told, lambda: self._outgoing.is_closed
+            stream,
+            command,
+            answer,
+            self._name,
+            request.told,
+            lambda: self._outgoing.is_closed,
+            request.wants_place,
         )
         envelope = CommandEnvelope(command, reply)
         if request.since is not None:
@@ -214,6 +229,12 @@ class Node:
         if observed is not None and observed.in_contexts:
             observing.serve(observed, stream, envelope, request.sender, request.trace)
         self._aggregates.deliver(stream, envelope, max(0.0, request.seconds))
+
+    def ask_handled(
+        self, member: Member, body: bytes, seconds: float, done: Callable[[bytes | LinkFailure], None]
+    ) -> None:
+        """Ask another node whether its handler has come to a position; for the arguments see `Link.request`."""
+        self._link.request(member.address or "", body, seconds, done)
 
     # --- leaving ---
 
@@ -268,3 +289,7 @@ class Node:
             homeless=outgoing.homeless,
             peers=peers,
         )
+
+
+def _knows_no_handler(_: HandledRequest, answer: Answer) -> None:
+    answer(not_served_answer("it runs no handlers yet"))

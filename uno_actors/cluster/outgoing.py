@@ -15,7 +15,7 @@ from uno_actors.cluster.hops import TOLD_FOR, Hop
 from uno_actors.cluster.links.port import LARGEST, WINDOW, Delivery, Link, LinkFailure
 from uno_actors.cluster.placement import Placement
 from uno_actors.cluster.statistics import PeerStatistics
-from uno_actors.cluster.wire import NotServedHere, RaisedThere, command_request, unpack_answer
+from uno_actors.cluster.wire import NotServedHere, RaisedThere, RecordedThere, command_request, unpack_answer
 from uno_actors.errors import (
     AskTimeout,
     InvalidCommand,
@@ -259,6 +259,10 @@ class Outgoing:
             self._send(hop)
         else:
             self._observe_return(hop, owner, seconds, None)
+            if isinstance(found, RecordedThere):
+                if hop.envelope.future is not None:
+                    hop.envelope.future.is_at(found.place)
+                found = found.reply
             self._finish(hop, found)
 
     def _observe_return(

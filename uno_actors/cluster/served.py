@@ -98,6 +98,7 @@ class ServedReply(CommandReply[Any]):
         node: Name of this node.
         told: Whether the sender wants to know only that the command was handled.
         is_over: Whether this node has stopped handling commands.
+        wants_place: Whether the sender wants to know where the command was recorded.
     """
 
     def __init__(  # noqa: PLR0917 - made in one place
@@ -108,6 +109,7 @@ class ServedReply(CommandReply[Any]):
         node: str,
         told: bool,
         is_over: Callable[[], bool],
+        wants_place: bool = False,
     ) -> None:
         self.asked = monotonic()
         self._stream = stream
@@ -116,6 +118,7 @@ class ServedReply(CommandReply[Any]):
         self._node = node
         self._told = told
         self._is_over = is_over
+        self._wants_place = wants_place
 
     @override
     def _unseen(self, error: BaseException) -> None:
@@ -127,7 +130,10 @@ class ServedReply(CommandReply[Any]):
             return False
         reply, error, _ = outcome
         if error is None:
-            self._send(NO_REPLY if self._told else reply_answer(reply, self._command, self._node), reply)
+            place = self.place if self._wants_place else None
+            self._send(
+                NO_REPLY if self._told else reply_answer(reply, self._command, self._node, place), reply
+            )
         elif not (self._is_over() and isinstance(error, (SystemNotRunning, OutcomeUnknown))):
             self._send(error_answer(error, self._node), error)
         # Otherwise this node ends before the command has ended. Its link ends too, and that tells the sender to ask

@@ -33,6 +33,7 @@ class Kind(enum.IntEnum):
     ERROR = 4
     NOT_SERVED = 5
     STATE = 6
+    HANDLED = 7
 
 
 class Request(NamedTuple):
@@ -54,6 +55,7 @@ class Request(NamedTuple):
         hops: Nodes that have passed it on, its sender included.
         sender: Name of the node that sends it.
         trace: Context of a trace.
+        wants_place: Whether its sender understands an answer that says where the command was recorded.
     """
 
     kind: int
@@ -71,6 +73,7 @@ class Request(NamedTuple):
     hops: int
     sender: str
     trace: dict[str, str]
+    wants_place: bool = False
 
 
 class Leaving(NamedTuple):
@@ -93,6 +96,22 @@ class StateRequest(NamedTuple):
     """
 
     kind: int
+
+
+class HandledRequest(NamedTuple):
+    """A question that is answered when a handler has come to a position, or cannot come there now.
+
+    Attributes:
+        kind: `Kind.HANDLED`.
+        handler: Name of the handler, or of one of its partitions.
+        position: Position in the log.
+        seconds: Time that its sender waits.
+    """
+
+    kind: int
+    handler: str
+    position: int
+    seconds: float
 
 
 _pack = msgpack.Packer().pack
@@ -133,6 +152,7 @@ def command_request(
             1,
             sender,
             trace or {},
+            True,
         )
     )
 
@@ -142,7 +162,12 @@ def leaving_request(member: str) -> bytes:
     return _pack(Leaving(Kind.LEAVING, member))  # type: ignore[no-any-return]
 
 
-def unpack_request(body: bytes) -> Request | Leaving | StateRequest:
+def handled_request(handler: str, position: int, seconds: float) -> bytes:
+    """The bytes of a `HandledRequest`."""
+    return _pack(HandledRequest(Kind.HANDLED, handler, position, seconds))  # type: ignore[no-any-return]
+
+
+def unpack_request(body: bytes) -> Request | Leaving | StateRequest | HandledRequest:
     """What another node has sent.
 
     Raises:
@@ -150,11 +175,13 @@ def unpack_request(body: bytes) -> Request | Leaving | StateRequest:
     """
     parts = msgpack.unpackb(body)
     if parts[0] == Kind.COMMAND:
-        return Request._make(parts[: len(Request._fields)])
+        return Request(*parts[: len(Request._fields)])  # one of an older version has no place
     if parts[0] == Kind.LEAVING:
         return Leaving._make(parts[: len(Leaving._fields)])
     if parts[0] == Kind.STATE:
         return StateRequest._make(parts[: len(StateRequest._fields)])
+    if parts[0] == Kind.HANDLED:
+        return HandledRequest._make(parts[: len(HandledRequest._fields)])
     raise ValueError(f"no request is of kind {parts[0]!r}")
 
 
@@ -162,6 +189,8 @@ def unpack_request(body: bytes) -> Request | Leaving | StateRequest:
 
 _REPLY: bytes = b"\x92" + _pack(int(Kind.REPLY))
 """Begins a msgpack array of two; the packed reply is the second item."""
+_PLACED_REPLY: bytes = b"\x93" + _pack(int(Kind.REPLY))
+"""Begins one of three; the third item says where the command was recorded."""
 _ERROR: bytes = b"\x92" + _pack(int(Kind.ERROR))
 NO_REPLY: bytes = _REPLY + _pack(None)
 """The answer to what was told."""
@@ -169,18 +198,23 @@ NO_REPLY: bytes = _REPLY + _pack(None)
 _PLAIN = frozenset({type(None), bool, float, str})
 
 
-def reply_answer(reply: object, command: Command[Any], node: str) -> bytes:
+def reply_answer(
+    reply: object, command: Command[Any], node: str, place: tuple[int, str] | None = None
+) -> bytes:
     """The answer with the reply to a command, or with `ReplyNotSent`.
 
     Args:
         reply: Any value.
         command: The command.
         node: Name of this node.
+        place: Position and id of the last event that it has recorded, if there is one and the sender wants to know.
     """
     try:
         if type(reply) in _PLAIN:
-            return _REPLY + _pack(reply)  # type: ignore[no-any-return]
-        return _REPLY + pack_value(reply, reply_classes(type(command)), may_share=True)
+            packed: bytes = _pack(reply)
+        else:
+            packed = pack_value(reply, reply_classes(type(command)), may_share=True)
+        return _REPLY + packed if place is None else _PLACED_REPLY + packed + _pack(place)
     except Exception as error:  # noqa: BLE001 - the command was handled; its sender must learn that
         kind = type(command).__name__
         reason = describe(error)
@@ -230,14 +264,39 @@ class NotServedHere(NamedTuple):
     reason: str
 
 
+def handled_answer(outcome: str, letter: int | None) -> bytes:
+    """The answer to a `HandledRequest`; see `uno_actors.system.waiting`."""
+    return _pack((int(Kind.HANDLED), outcome, letter))  # type: ignore[no-any-return]
+
+
+def unpack_handled(body: bytes) -> tuple[str, Any] | None:
+    """What a node has answered to a `HandledRequest`; ``None`` if it is of a version that does not know the question.
+
+    Raises:
+        Exception: It is damaged.
+    """
+    kind, *found = msgpack.unpackb(body)
+    return (found[0], found[1]) if kind == Kind.HANDLED else None
+
+
+class RecordedThere(NamedTuple):
+    """The reply of the other node, and where the command was recorded."""
+
+    reply: Any
+    place: tuple[int, str]
+
+
 def unpack_answer(body: bytes, command: Command[Any], node: str) -> Any:
-    """What the node of this name has answered: the reply, an error as `RaisedThere`, or `NotServedHere`.
+    """What the node of this name has answered: the reply, `RecordedThere`, `RaisedThere`, or `NotServedHere`.
 
     Raises:
         Exception: It is damaged, or the class of a value has other fields here.
     """
     if body.startswith(_REPLY):
         return msgpack.unpackb(body, ext_hook=_tags_of(type(command)), strict_map_key=False)[1]
+    if body.startswith(_PLACED_REPLY):
+        _, reply, place = msgpack.unpackb(body, ext_hook=_tags_of(type(command)), strict_map_key=False)
+        return RecordedThere(reply, (place[0], place[1]))
     if body.startswith(_ERROR):
         return RaisedThere(unpack_error(body[len(_ERROR) :], node))
     kind, reason = msgpack.unpackb(body)

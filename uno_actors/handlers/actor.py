@@ -235,6 +235,7 @@ class HandlerActor(Actor):
             changes = self._strategy.changes_of_retry(position)
             await self._store.save_progress({}, (), [*changes, done], [(subscription.name, position)])
             subscription.handled += 1
+            subscription.aside.discard(position)
             self._log.info(
                 "dead letter handled",
                 event_type=letter.event_type,

@@ -195,8 +195,10 @@ class HandlerChild(CellChild):
         views = subscription.changes_aside(position)
         async with progress.writes:
             await self._store.save_progress({progress.checkpoint: beyond}, [letter], views)
+        subscription.aside.add(position)
         subscription.leave(position)
         subscription.dead_letters += 1
+        subscription.changed()
         if self._host.observed is not None:
             self._host.observed.dead_letter(subscription.name, letter)
         self._log.error(

@@ -14,6 +14,7 @@ from uno_actors.domain.events import EventRegistry
 from uno_actors.event_contexts import EventContexts
 from uno_actors.handlers.routes import TIERS, Routes, Tiers
 from uno_actors.handlers.subscription import Delivery, Subscription
+from uno_actors.handlers.waits import ProgressWaits
 from uno_actors.observing import Observation
 from uno_actors.store.records import StoredRecord
 from uno_actors.topics import TopicTrie
@@ -28,6 +29,7 @@ class LogRouter:
         clock: Measures how long an event waits for its handlers.
         progressed: Called when checkpoints may have changed.
         has_room: Called when events have left, while the log is ``starved``.
+        waits: The waits for the handlers.
         contexts: Of the messages that cause events.
         observed: The observers of the system, if there are any.
 
@@ -47,6 +49,7 @@ class LogRouter:
         *,
         progressed: Callable[[], None],
         has_room: "Callable[[LogRouter], None]",
+        waits: ProgressWaits,
         contexts: EventContexts,
         observed: Observation | None,
     ) -> None:
@@ -59,6 +62,7 @@ class LogRouter:
         self._clock = clock
         self._progressed = progressed
         self._has_room = has_room
+        self._waits = waits
         self._contexts = contexts
         self._observed = observed
         self._by_topic: TopicTrie[Subscription] = TopicTrie()
@@ -192,6 +196,8 @@ class LogRouter:
                 while queue and not queue[0].waiting:
                     self._move_on(queue.popleft(), tier + 1)
         self._advancing = False
+        if self._waits.are_open:  # those of handlers that want no event of the page, too
+            self._waits.look()
         if self.starved:
             self._has_room(self)
 

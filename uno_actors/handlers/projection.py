@@ -8,7 +8,7 @@ has caught up, readers get the previous view, which no longer changes. Then one 
 the old one is removed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, overload
 
 from uno_actors.domain.events import DomainEvent
@@ -137,6 +137,13 @@ async def publish_part(store: EventStore, spec: HandlerSpec, view: str) -> None:
         )
         await store.save_progress({}, views=[kept.of(name)])
     await _remove_layouts(store, spec, found)
+
+
+async def is_shown_by_all(store: EventStore, parts: Sequence[str]) -> bool:
+    """Whether readers get the view that the partitions of these names write now: all of them have built it."""
+    found = await entries(store)
+    suffix = built_by_all(parts, found)
+    return suffix is not None and all(found[part].writing == f"{part}{suffix}" for part in parts)
 
 
 async def _remove_layouts(store: EventStore, spec: HandlerSpec, found: Mapping[str, Entry]) -> None:

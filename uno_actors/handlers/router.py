@@ -17,6 +17,7 @@ from uno_actors.errors import LeaseLost
 from uno_actors.event_contexts import EventContexts
 from uno_actors.handlers.log_router import LogRouter
 from uno_actors.handlers.subscription import Subscription
+from uno_actors.handlers.waits import ProgressWaits
 from uno_actors.logs import Logger, get_logger
 from uno_actors.observing import Observation
 from uno_actors.store.logs import log_of_position
@@ -42,6 +43,9 @@ class SaveCheckpoints:
 
 class RouterActor(Actor):
     """The actor that routes events; see the module. It runs on the event loop and calls subscriptions directly.
+
+    Attributes:
+        waits: The waits for the handlers.
 
     Args:
         store: The store whose logs the router reads.
@@ -74,6 +78,7 @@ class RouterActor(Actor):
         self._turn = turn
         self._contexts = EventContexts() if contexts is None else contexts
         self._log = (log or get_logger()).bind(actor="router")
+        self.waits = ProgressWaits(self.checkpoint)
         self._logs = [
             LogRouter(
                 position,
@@ -81,6 +86,7 @@ class RouterActor(Actor):
                 clock,
                 progressed=self.progressed,
                 has_room=self._has_room,
+                waits=self.waits,
                 contexts=self._contexts,
                 observed=observed,
             )
@@ -109,9 +115,11 @@ class RouterActor(Actor):
     def remove(self, subscription: Subscription) -> None:
         """Remove a handler, which must be stopped."""
         self.subscriptions.remove(subscription)
+        self._look_at_waits()
         self._logs[subscription.log].remove(subscription)
 
     def _enter(self, subscription: Subscription) -> None:
+        subscription.changed = self._look_at_waits
         self._contexts.is_wanted = True
         self._logs[subscription.log].add(subscription)
 
@@ -229,9 +237,15 @@ class RouterActor(Actor):
         return subscription.checkpoint(self.dispatched(subscription))
 
     def progressed(self) -> None:
-        """Schedule a write of the checkpoints; one write saves them together."""
+        """Note that a handler may have come further: end the waits for it, and write the checkpoints soon, together."""
+        if self.waits.are_open:
+            self.waits.look()
         if self._saving is None:
             self._saving = self._clock.call_later(CHECKPOINT_EVERY, self._save_soon)
+
+    def _look_at_waits(self) -> None:
+        if self.waits.are_open:
+            self.waits.look()
 
     def _save_soon(self) -> None:
         self._saving = None

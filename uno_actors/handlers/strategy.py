@@ -106,6 +106,7 @@ class InOrder:
         if end <= progress.position:
             if not await self._reached_end():
                 subscription.go_live()
+            router.progressed()
             return True
         page = await self._store.read_log(progress.position, min(PAGE, end - progress.position))
         wanted = deque(Delivery(stored) for stored in subscription.wanted(page) if stored.position <= end)

@@ -163,6 +163,10 @@ class Subscription:
         self.handled = 0
         self.restarts = 0
         self.dead_letters = 0
+        self.aside: set[int] = set()  # positions of its dead letters, as far as `knows_aside`
+        self.knows_aside = False  # those of earlier runs too
+        self.is_shown = True  # readers get what it writes; not while it builds a view that is not published
+        self.changed: Callable[[], None] = _ignore  # it may not handle events now, or may again
         self.turns = 0  # of its actor that are under way: it may write under the lease
         self.wake: Callable[[], None] = _ignore
         self.arrived: Callable[[], None] = _ignore  # there is more to take, while it is at work
@@ -195,6 +199,16 @@ class Subscription:
         return self.at_work and not self.requests
 
     @property
+    def obstacle(self) -> Literal["paused", "stopped"] | None:
+        """What keeps it from handling events here until someone acts; ``None`` if nothing does.
+
+        A handler that is restarting, or that has a lease to wait for, comes back by itself.
+        """
+        if self._state == "stopped":
+            return "stopped"
+        return "paused" if self.requests.paused and self._state != "standby" else None
+
+    @property
     def idle(self) -> bool:
         """Whether it is live with nothing under way: all events dispatched to it are done."""
         return self._state == "live" and not self.queue and not self.progress.pending
@@ -221,6 +235,7 @@ class Subscription:
         self._begun.clear()
         self.queue = deque()
         self.arrived()
+        self.changed()
         for delivery in waiting:
             self.give_back(delivery)
 
@@ -293,6 +308,8 @@ class Subscription:
         """
         self.leased = True
         self.progress.saved = None
+        self.aside.clear()
+        self.knows_aside = False
         if self.spec.keeps_a_view:
             position, self.progress.checkpoint = self.log_start, ""
         self.move_to(position)
@@ -460,6 +477,7 @@ class Subscription:
             self.step_aside(dispatched)
         self.requests.take(requests)
         self.arrived()
+        self.changed()
         self.wake()
 
     def retried(self, position: int) -> None:

@@ -71,6 +71,7 @@ class ViewBuilding(InOrder):
             progress.checkpoint, progress.position = view, position
         projection.begin(self._store, view)
         self._view_is = "building"
+        subscription.is_shown = False
 
     @override
     async def _reached_end(self) -> bool:
@@ -83,6 +84,7 @@ class ViewBuilding(InOrder):
         else:
             await publish(self._store, subscription.spec, view)
         self._view_is = "published"
+        subscription.is_shown = True
         return True
 
     @override

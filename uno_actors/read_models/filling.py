@@ -184,6 +184,7 @@ class Filling(InOrder):
         self._letters = letters
         self._aside = {*progress.counted_later} if progress.building else {*progress.counted_later, *letters}
         self._subscription.progress.move_to(progress.position)
+        self._subscription.is_shown = not progress.building
 
     async def _asked(self, work: Callable[[Session], T], hook: Callable[[Any], Any] | None = None) -> T:
         """As `_transact`, with errors that say what they mean here."""
@@ -227,6 +228,7 @@ class Filling(InOrder):
         else:  # no event beyond it was for this handler
             await self._asked(lambda session: advance(session, place, position))
         self._progress = Progress(position, building=False, counted_later=self._progress.counted_later)
+        self._subscription.is_shown = True
         return True
 
     # --- events ---

@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -31,11 +31,15 @@ from uno_actors.local_sockets import (
     private_listener,
 )
 from uno_actors.store_urls import path_in
+from uno_actors.tasks import begin
 
 PREFIX = "uno-actors-"
 LONGEST_REQUEST = 65_536
 PATIENCE = 5.0
 """Maximum seconds for an answer."""
+HANDLED = "handled"
+"""The question whether a handler has come to a position, which is answered when it has; see
+`uno_actors.system.handlers_elsewhere`."""
 NOT_KNOWN = "is not known here"
 """Part of the text of the `ValueError` for an unknown question, in all versions."""
 
@@ -129,10 +133,17 @@ class ControlServer:
     Args:
         directory: The directory for its socket.
         answer: Called on the event loop with the question; returns a value for JSON.
+        wait: Called with a question whose answer may take long: `HANDLED`.
     """
 
-    def __init__(self, directory: Path, answer: Callable[[str], Any]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        answer: Callable[[str], Any],
+        wait: Callable[[dict[str, Any]], Awaitable[Any]] | None = None,
+    ) -> None:
         self._directory = directory
+        self._wait = wait
         self.path = directory / f"{PREFIX}{os.getpid()}.sock"
         self._answer = answer
         self._server: asyncio.Server | None = None
@@ -172,20 +183,62 @@ class ControlServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(PATIENCE):
-                if peer_user(writer.get_extra_info("socket")) in (os.getuid(), 0):
-                    answer = self._answered(await reader.readline())
-                    writer.write(json.dumps(answer, default=str).encode() + b"\n")
-                    await writer.drain()
-        except (OSError, TimeoutError, ValueError):  # the client has gone, or its question is too long
+                if peer_user(writer.get_extra_info("socket")) not in (os.getuid(), 0):
+                    return
+                line = await reader.readline()
+            answer = await self._answered_later(line, reader) or self._answered(line)
+            async with asyncio.timeout(PATIENCE):
+                writer.write(json.dumps(answer, default=str).encode() + b"\n")
+                await writer.drain()
+        except (
+            OSError,
+            TimeoutError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # the client has gone, or its question is too long
             pass
         finally:
             writer.close()
+
+    async def _answered_later(self, line: bytes, reader: asyncio.StreamReader) -> dict[str, Any] | None:
+        """The answer to a question that takes until something happens here; ``None`` if it is another question.
+
+        Raises:
+            ValueError: The line is not a question.
+            OSError: The client has gone.
+        """
+        question = json.loads(line)
+        if self._wait is None or question["want"] != HANDLED:
+            return None
+        waiting = begin(asyncio.get_running_loop(), _value_of(self._wait(question)))
+        gone = begin(asyncio.get_running_loop(), reader.read())
+        try:
+            await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise ConnectionResetError("the client has gone")
+            return {"answer": waiting.result()}
+        except (KeyError, TypeError) as error:
+            return {"error": describe(error)}
+        finally:
+            waiting.cancel()
+            gone.cancel()
 
     def _answered(self, line: bytes) -> dict[str, Any]:
         try:
             return {"answer": self._answer(str(json.loads(line)["want"]))}
         except Exception as error:  # noqa: BLE001 - a question must never harm the system
             return {"error": describe(error)}
+
+
+async def _value_of(value: Awaitable[Any]) -> Any:
+    return await value
+
+
+def other_sockets(directories: Iterable[Path]) -> list[Path]:
+    """The sockets in ``directories`` of systems in other processes."""
+    found = {path for directory in directories for path in directory.glob(f"{PREFIX}*.sock")}
+    return sorted(found - _open)
 
 
 def living(directory: Path) -> list[Path]:

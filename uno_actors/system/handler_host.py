@@ -8,6 +8,7 @@ from typing import Any
 
 from uno_actors.actors.ask import being_handled
 from uno_actors.actors.cell import ActorCell
+from uno_actors.actors.deadlock import cycle_through
 from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.actors.future import Future
 from uno_actors.actors.signals import Failure
@@ -78,6 +79,7 @@ class HandlerHost:
         self.subscriptions: list[Subscription] = []
         self.router: RouterActor
         self.router_cell: ActorCell
+        self.cells: dict[str, ActorCell] = {}  # of the handlers, by name
         self.start_task = start_task
         self._clock = settings.clock
         self._store = store
@@ -277,6 +279,7 @@ class HandlerHost:
     async def _free(self, name: str) -> None:
         """Free the name and the lease of a removed handler."""
         self._names.discard(name)
+        self.cells.pop(name, None)
         await self._leases.release(name)
 
     def handler_cell(
@@ -305,6 +308,7 @@ class HandlerHost:
         started: Future[Any] = Future()
         cell = ActorCell(instance(), self._dispatcher, factory=instance, on_failed=failed, started=started)
         cell.name = subscription.name  # in logs and errors
+        self.cells[subscription.name] = cell
         subscription.wake = lambda: cell.actor.actor_ref.tell(Work())
         cell.start()
         return cell, started
@@ -435,7 +439,12 @@ class HandlerHost:
         )
 
     def check_not_in_handler(self, what: str) -> None:
-        """Refuse a call that waits for every handler if a handler of this system makes it."""
+        """Refuse a call that waits for every handler if a handler of this system makes it, or waits for its end."""
+        for subscription in self.active():
+            cell = self.cells.get(subscription.name)
+            circle = None if cell is None else cycle_through(cell)
+            if circle is not None and len(circle) > 2:
+                raise WaitsForItself(subscription.name, what, circle)
         envelope = being_handled.get()
         if envelope is None or envelope.actor.handling is not envelope:
             return  # a handler that has returned may have left this task running

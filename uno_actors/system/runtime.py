@@ -37,9 +37,11 @@ from uno_actors.supervision.spec import Supervisor
 from uno_actors.system.actor_host import ActorHost
 from uno_actors.system.announcement import announcement_of, node_name, node_of
 from uno_actors.system.handler_host import HandlerHost
+from uno_actors.system.handlers_elsewhere import HandlersElsewhere
 from uno_actors.system.statistics import SystemStatistics
 from uno_actors.system.supervision_tree import SupervisionTree
 from uno_actors.system.tree import handlers_in
+from uno_actors.system.waiting import HandlerWaiting
 from uno_actors.tasks import begin
 
 A = TypeVar("A", bound=PykkaActor)
@@ -71,6 +73,8 @@ class Runtime:
         node: What it is as a node of a cluster; ``None`` if it is none.
         tree: The supervisors and their children.
         begun: When it was made, on ``time.monotonic``'s clock.
+        elsewhere: The handlers of other processes.
+        waiting: Waits of callers for handlers.
         deliver: Passes a command to its aggregate, here or on another node; see `Aggregates.deliver`.
     """
 
@@ -143,6 +147,23 @@ class Runtime:
                 dead=self.dead_messages,
             )
             self.deliver = self.node.deliver
+        self.elsewhere = HandlersElsewhere(
+            self.handlers,
+            store,
+            settings.clock,
+            start_task=self.start_task,
+            announcement=self.announcement,
+            node=self.node,
+            log=log,
+        )
+        self.waiting = HandlerWaiting(
+            self.handlers,
+            self.elsewhere,
+            store,
+            settings.clock,
+            start_task=self.start_task,
+            on_loop=self.dispatcher.call,
+        )
         self._let_go = ExitStack()  # cleanup for the end, even if the start fails halfway
         self.takes_work = False  # accepts commands and new actors
         self.begun = time.monotonic()
@@ -327,6 +348,7 @@ class Runtime:
         if self.announcement is not None:
             self.announcement.close()
         self.aggregates.close(SystemNotRunning(self._settings.name, "stopped"))
+        self.waiting.close(f"system {self._settings.name!r} has stopped")
         for child in self.tree.last_first():
             child.abandon()
         for cell in tuple(self.actors.cells):

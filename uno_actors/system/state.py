@@ -8,7 +8,14 @@ from typing import Any
 
 from uno_actors.cluster.settings import Cluster
 from uno_actors.errors import UnoError, describe
-from uno_actors.system.control_socket import NOT_KNOWN, ControlServer, control_directory, key_of
+from uno_actors.system.control_socket import (
+    NOT_KNOWN,
+    ControlServer,
+    control_directories,
+    control_directory,
+    key_of,
+    other_sockets,
+)
 from uno_actors.system.runtime import Runtime
 from uno_actors.system.work import busy_in
 
@@ -86,7 +93,11 @@ async def open_control(
     begun = time.monotonic()
     try:
         directory = control_directory(url, key or key_of(url))
-        server = ControlServer(directory, lambda want: answer(want, name, runtime, begun))
+        server = ControlServer(
+            directory, lambda want: answer(want, name, runtime, begun), runtime.elsewhere.serve_socket
+        )
+        others = control_directories(url, key or key_of(url))
+        runtime.elsewhere.sockets = lambda: other_sockets(others)
         await stack.enter_async_context(server)
     except (UnoError, OSError) as error:  # the system runs without it
         log = runtime.dispatcher.log.bind(actor="system")

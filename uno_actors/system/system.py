@@ -73,6 +73,7 @@ from uno_actors.system.tree import (
     handlers_in,
     on_logs,
 )
+from uno_actors.system.waiting import PlannedWait
 from uno_actors.tasks import begin, end_of
 
 A = TypeVar("A", bound=PykkaActor)
@@ -459,6 +460,29 @@ class ActorSystem:
         check_duration("timeout", timeout, zero=True)
         await self._running().settled(timeout)
 
+    async def wait_for(self, handlers: object, position: int | str, timeout: float = 30.0) -> None:
+        """Wait until handlers have handled every event up to a position, so that their views show it.
+
+        The handlers may run in this or another process. A handler's progress ends the wait; nothing polls.
+
+        Args:
+            handlers: As ``wait_for`` of `AggregateRef.ask`.
+            position: The ``position`` or the ``token`` of a reply to a command, or of a recorded event.
+            timeout: Maximum wait, in seconds.
+
+        Raises:
+            WaitTimeout: The handlers did not come so far in time.
+            EventSetAside: One of them has the event, or another of its command, among its dead letters.
+            NotHandled: One of them cannot come so far now: it is paused or stopped, or no process runs it.
+            InvalidPosition: The log has no such event, or the token is not one of this store.
+            InvalidHandler: One of ``handlers`` is not a handler.
+            WaitsForItself, DeadlockError: The caller is a handler for whose end an awaited one waits.
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        check_duration("timeout", timeout, zero=True)
+        runtime = self._running()
+        await self._on_its_loop(runtime.waiting.until(handlers, position, timeout))
+
     async def handlers(self, *, partitions: bool = False) -> list[HandlerInfo]:
         """The state of every handler that has run on the store, in this or another process, sorted by name.
 
@@ -751,6 +775,13 @@ class ActorSystem:
             if observed is not None and observed.in_contexts:
                 observing.end(observed, stream, envelope, error)
             raise error
+
+    def waiting(self, wait_for: object, seconds: float | None) -> PlannedWait:
+        """A wait for handlers. `AggregateRef` calls this, from any thread."""
+        check_duration("wait_timeout", seconds, zero=True, none=True)
+        return self._accepting().waiting.plan(
+            wait_for, self._settings.ask_timeout if seconds is None else seconds
+        )
 
     def _dispatcher(self) -> Dispatcher | None:
         """The system's dispatcher if the caller runs on its loop."""
