@@ -47,7 +47,7 @@ class Problem:
 
 _NOTHING_RECORDED = "Nothing was recorded. Send the request again later."
 _MAYBE = "The command may have taken effect. Send the request again with this Idempotency-Key: it takes effect once."
-_RECORDED = "It has taken effect, but is not shown everywhere yet. Do not send it again: read later."
+_RECORDED = "It is recorded, but not shown here yet. Read again later; a command need not be sent again."
 _MAYBE_WITHOUT_KEY = "The command may have taken effect. Look before you send it again."
 
 PROBLEMS: Mapping[type[UnoError], Problem] = {

@@ -59,6 +59,11 @@ class CommandReply(Future[R]):
         return self._place
 
     @property
+    def stream(self) -> StreamId:
+        """The stream of the aggregate."""
+        return self._stream
+
+    @property
     def position(self) -> int | None:
         """See the class."""
         return None if self.place is None else self.place[0]

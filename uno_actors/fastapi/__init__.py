@@ -11,6 +11,7 @@
 
 - `lifespan` starts and stops the system with the application, and stops serving when its supervisors give up.
 - `System`, `IdempotencyKey`, `aggregate` and `command` are dependencies of path operations.
+- `wait_for` makes a path operation that reads show what the client has recorded.
 - `add_problem_details` answers errors with problem details (RFC 9457), and shows them in OpenAPI.
 - `add_probes` answers ``/livez`` and ``/readyz``; `add_page` mounts the live page.
 - `events` streams recorded events to browsers as server-sent events.
@@ -27,6 +28,7 @@ from uno_actors.fastapi.dependencies import IdempotencyKey, System, aggregate, c
 from uno_actors.fastapi.event_stream import EventStream, events
 from uno_actors.fastapi.hosting import lifespan, running_system
 from uno_actors.fastapi.page import add_page
+from uno_actors.fastapi.positions import wait_for
 from uno_actors.fastapi.probes import add_probes
 from uno_actors.fastapi.problem_details import add_problem_details
 from uno_actors.giving_up import GAVE_UP
@@ -44,4 +46,5 @@ __all__ = [
     "events",
     "lifespan",
     "running_system",
+    "wait_for",
 ]

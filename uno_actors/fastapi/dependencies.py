@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Body, Depends, Header, Path
+from fastapi import Body, Depends, Header, Path, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BeforeValidator, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError
@@ -13,10 +13,12 @@ from uno_actors.causality import new_id
 from uno_actors.domain.aggregate import AggregateRoot, check_is_aggregate
 from uno_actors.domain.commands import Command
 from uno_actors.errors import AggregateNotFound
-from uno_actors.fastapi.hosting import hosted_of
-from uno_actors.system.system import ActorSystem
+from uno_actors.fastapi.positions import positions_of
+from uno_actors.fastapi.system import System, needs_system
 
 C = TypeVar("C", bound=Command[Any])
+
+__all__ = ["IdempotencyKey", "System", "aggregate", "command", "needs_system"]
 
 KEY_IN_SCOPE = "uno_actors.idempotency_key"
 """Where the key of a request is kept, for the answer to an error."""
@@ -28,15 +30,6 @@ MAY_BE_MISSING = "may_be_missing"
 
 COMMAND = "command_type"
 """Attribute of the dependencies on a command: its class."""
-
-
-async def needs_system(connection: HTTPConnection) -> ActorSystem:
-    """The dependency behind `System`."""
-    return hosted_of(connection).system
-
-
-System = Annotated[ActorSystem, Depends(needs_system)]
-"""The running system, of a path operation or a websocket."""
 
 
 async def _idempotency_key(
@@ -79,7 +72,8 @@ IdempotencyKey = Annotated[str, Depends(_idempotency_key)]
 def aggregate(aggregate_type: type[AggregateRoot], path: str = "id", *, must_exist: bool = False) -> Any:
     """The aggregate that a path parameter names, as a dependency.
 
-    Write ``Annotated[AggregateRef, aggregate(Account)]``.
+    Write ``Annotated[AggregateRef, aggregate(Account)]``. The answer says in the header ``Uno-Position`` where the
+    commands were recorded that were asked through it; see `wait_for`.
 
     Args:
         aggregate_type: Its class.
@@ -92,8 +86,14 @@ def aggregate(aggregate_type: type[AggregateRoot], path: str = "id", *, must_exi
     """
     check_is_aggregate(aggregate_type)
 
-    async def reference(system: System, aggregate_id: Annotated[str, Path(alias=path)]) -> AggregateRef:
+    async def reference(
+        system: System,
+        aggregate_id: Annotated[str, Path(alias=path)],
+        connection: HTTPConnection,
+        response: Response,
+    ) -> AggregateRef:
         found = system.aggregate(aggregate_type, aggregate_id)
+        found.noting(positions_of(connection, response).note)
         if must_exist and await system.store.last_version(found.stream) == 0:
             raise AggregateNotFound(str(found.stream))
         return found

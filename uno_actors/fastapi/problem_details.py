@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from uno_actors.errors import UnoError, describe, shown
 from uno_actors.fastapi import dependencies
+from uno_actors.fastapi.positions import IN_SCOPE
 from uno_actors.logs import get_logger
 from uno_actors.printable import bounded
 from uno_actors.problems import LONGEST_DETAIL, MEDIA_TYPE, body_of, headers_of, problem_of
@@ -93,7 +94,9 @@ async def _answer(request: Request, error: Exception) -> Response:
             "request failed", method=request.method, path=request.url.path, error=describe(error)
         )
     key = request.scope.get(dependencies.KEY_IN_SCOPE)
-    return _problem(body_of(error, problem, key), headers_of(problem))
+    positions = request.scope.get(IN_SCOPE)
+    recorded = {} if positions is None else positions.headers()
+    return _problem(body_of(error, problem, key), headers_of(problem) | recorded)
 
 
 async def _answer_invalid(_: Request, error: Exception) -> Response:
