@@ -14,7 +14,7 @@ import lmdb
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from uno_actors import Actor, ActorRef, ActorSystem, DomainEvent, EventBus, SupervisorGaveUp
+from uno_actors import Actor, ActorRef, ActorSystem, DomainEvent, EventBus, ProcessManager, SupervisorGaveUp
 from uno_actors.actors import dispatcher, turns
 from uno_actors.actors.ask import Envelope
 from uno_actors.actors.cell import ActorCell
@@ -25,6 +25,7 @@ from uno_actors.handlers.child import HandlerChild
 from uno_actors.handlers.log_router import LogRouter
 from uno_actors.handlers.router import RouterActor
 from uno_actors.handlers.subscription import Delivery, Subscription
+from uno_actors.processes.messages import Step
 from uno_actors.store.membership import Member
 from uno_actors.store.records import StoredRecord
 from uno_stores import InMemoryEventStore
@@ -403,3 +404,17 @@ def nodes_are_announced_by(
 ) -> None:
     """The store of ``node`` announces it by ``announce``, which may fail."""
     patch.setattr(node._membership, "announce", announce)
+
+
+# --- processes ---------------------------------------------------------------------------------------------
+
+
+def process_is_killed_before_it_notes_that_all_was_sent(patch: pytest.MonkeyPatch) -> None:
+    """Its commands have taken effect; the error stands for the kill."""
+
+    def react(process: ProcessManager, step: Step, react: Any = ProcessManager._react) -> Any:
+        if step.is_over:
+            raise RuntimeError("killed")
+        return react(process, step)
+
+    patch.setattr(ProcessManager, "_react", react)

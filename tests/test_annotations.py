@@ -33,9 +33,9 @@ from uno_actors import (
     subscribe,
 )
 from uno_actors.annotations import Scope, UnreadableAnnotation
-from uno_actors.handlers.process_manager import React, reactions_of
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscribe import gather
+from uno_actors.processes.reactions import reactions_of, step_of
 
 
 class A(DomainEvent):
@@ -811,7 +811,7 @@ def test_reactions_are_read_by_the_same_rules() -> None:
     assert set(Mixed.handler().event_type or ()) == {A, B, Local}  # type: ignore[arg-type]
     assert reactions_of(Silenced) == {Command: "on_any_refusal"}
     silenced = Silenced("a")
-    silenced.handle(React(to="e", message=Refusal(Pay(), "no")))
+    silenced.handle(step_of(Silenced, A(), "e", Refusal(Pay(), "no")))
     assert silenced.seen == ["on_any_refusal"]
 
 

@@ -18,6 +18,7 @@ from tests.bank import BankStore
 from tests.cluster.faults import node, runtime_ends, see_only_some
 from tests.cluster.load import Load
 from tests.cluster.nodes import all_see, an_id_owned_by, id_of, ids_owned_by, nodes_on, system_on
+from tests.faults import process_is_killed_before_it_notes_that_all_was_sent
 from tests.machine import patience
 from tests.test_hung_nodes import one_hangs_and_moves_nothing
 from tests.waiting import ManualClock, turns, until
@@ -53,7 +54,6 @@ from uno_actors import (
 )
 from uno_actors.aggregates.actor import CAPACITY
 from uno_actors.cluster.links.memory import MemoryNetwork
-from uno_actors.handlers.process_manager import AllSent
 from uno_actors.handlers.subscription import CAPACITY as HANDLER_CAPACITY
 from uno_actors.store.codec import to_record
 from uno_actors.store.records import Append, Appended
@@ -616,17 +616,10 @@ class Payer(ProcessManager):
     """Pays the requested amount into the account."""
 
     sends_to = (Account,)
-    crashes = False
 
     @reacts
     def pay(self, event: Wished) -> None:
         self.send(Account, "alice", Deposit(amount=event.amount))
-
-    @handles
-    def all_sent(self, command: AllSent) -> None:
-        if self.crashes:
-            raise RuntimeError("killed before it has recorded that all was sent")
-        super().all_sent(command)
 
 
 async def test_13_a_process_sends_each_command_once_in_effect_however_late(
@@ -634,8 +627,8 @@ async def test_13_a_process_sends_each_command_once_in_effect_however_late(
 ) -> None:
     """Its command took effect, the process did not record that, and the account no longer remembers the command."""
     settings = {"aggregates": [Account, Payer], "remember_commands": 16}
-    handler = Payer.handler(start="earliest", max_attempts=1)
-    monkeypatch.setattr(Payer, "crashes", True)
+    handler = Payer.handler(start="earliest", max_attempts=1, concurrency=1)
+    process_is_killed_before_it_notes_that_all_was_sent(monkeypatch)
     async with ActorSystem(f"lmdb:{tmp_path}/store", handlers=[handler], **settings) as system:
         await system.publisher.publish(Wished(amount=10, correlation_id="wish"))
         await system.settled()
@@ -646,7 +639,7 @@ async def test_13_a_process_sends_each_command_once_in_effect_however_late(
         await system.reset("Payer", to="earliest")
         await system.settled()
         assert await system.aggregate(Account, "alice").ask(Balance()) == 10
-        monkeypatch.setattr(Payer, "crashes", False)
+        monkeypatch.undo()
         await system.retry_dead_letters("Payer")
         await system.settled()
         assert await system.store.dead_letters() == []

@@ -20,7 +20,7 @@ DIRECTIONS: tuple[tuple[str, ...], ...] = (
     ("supervision", "store"),
     ("aggregates",),
     ("handlers",),
-    ("cluster",),
+    ("cluster", "processes"),
     ("bus", "config", "read_models"),
     ("system",),
     ("_public",),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import Field
@@ -14,6 +14,7 @@ from uno_actors import (
     AggregateRoot,
     Command,
     CommandRejected,
+    ConcurrencyConflict,
     DomainEvent,
     EventRegistry,
     InvalidAggregate,
@@ -27,7 +28,8 @@ from uno_actors import (
     handles,
     reacts,
 )
-from uno_actors.handlers.process_manager import HasReacted, React, Reacted, reactions_of
+from uno_actors.processes.messages import Known, Reacted
+from uno_actors.processes.reactions import command_of, reactions_of, step_of
 from uno_actors.store.records import Append, Appended
 from uno_stores import InMemoryEventStore
 
@@ -142,27 +144,27 @@ async def recorded(system: ActorSystem) -> list[str]:
 
 def test_a_reaction_sends_commands_and_records_what_it_sends() -> None:
     process = Fulfilment("order-1")
-    (outgoing,) = process.handle(React(to="event-1", message=OrderPlaced(count=3)))
+    (outgoing,) = process.handle(step_of(Fulfilment, OrderPlaced(event_id="event-1", count=3)))
     (event,) = process.pending_events
     assert isinstance(event, Reacted)
     assert (event.to, event.sent) == ("event-1", [outgoing])
-    aggregate, command = Fulfilment.command_of(outgoing, "event-1.0")
+    aggregate, command = command_of(Fulfilment, outgoing, "event-1.0")
     assert (aggregate, command) == (Stock, Reserve(count=3, command_id="event-1.0"))
 
 
 def test_the_same_event_again_sends_the_same_commands_and_records_nothing() -> None:
     process = Fulfilment("order-1")
-    first = process.handle(React(to="event-1", message=OrderPlaced(count=3)))
+    first = process.handle(step_of(Fulfilment, OrderPlaced(event_id="event-1", count=3)))
     events = process.take_pending_events()
-    assert process.handle(React(to="event-1", message=OrderPlaced(count=99))) == first
     again = Fulfilment("order-1").replay(
         [event.stamped(aggregate_version=n) for n, event in enumerate(events, 1)]
     )
-    assert again.handle(React(to="event-1", message=None)) == first
-    assert again.handle(HasReacted(to="event-1"))
-    assert not again.handle(HasReacted(to="event-2"))
-    assert not process.pending_events
-    assert not again.pending_events
+    for same in (process, again):
+        known = same.handle(step_of(Fulfilment, OrderPlaced(event_id="event-1", count=99)))
+        assert known == first
+        assert isinstance(known, Known)
+        assert known.refused == set()
+        assert not same.pending_events
 
 
 def test_a_command_to_an_undeclared_aggregate_is_an_error_that_names_the_declared_ones() -> None:
@@ -205,8 +207,8 @@ class Surveyor(ProcessManager):
 
 def test_a_command_is_sent_as_it_was_made_and_refused_if_it_cannot_be() -> None:
     process = Surveyor("s")
-    (outgoing,) = process.handle(React(to="e", message=OrderPlaced(count=3)))
-    _, command = Surveyor.command_of(outgoing, "e.0")
+    (outgoing,) = process.handle(step_of(Surveyor, OrderPlaced(count=3)))
+    _, command = command_of(Surveyor, outgoing, "e.0")
     assert command == Measure(len=3, command_id="e.0", correlation_id="its own")
     with pytest.raises(ValueError, match="cannot be read back from the JSON in which a process records"):
         process.send(Gauge, "g", Measure(len=math.inf))
@@ -253,7 +255,7 @@ def test_a_subclass_may_react_otherwise() -> None:
         def reserve(self, event: OrderPlaced) -> None:
             self.send(Parcel, self.id, Pack())
 
-    (outgoing,) = Express("order-1").handle(React(to="e", message=OrderPlaced(count=1)))
+    (outgoing,) = Express("order-1").handle(step_of(Express, OrderPlaced(count=1)))
     assert outgoing.command == "Pack"
     assert reactions_of(Express)[StockReserved] == "pack"
 
@@ -352,13 +354,22 @@ async def test_events_without_a_reaction_are_not_even_decoded(system: ActorSyste
 
 
 class DyingStore(InMemoryEventStore):
-    """Commits a number of times more; the last commit is done but not reported, as if the process had been killed."""
+    """Commits a number of times more; the last commit is done but not reported, as if the process had been killed.
 
-    def __init__(self) -> None:
+    If ``apart``, it refuses what a process decides together with what follows, as if another writer had been faster.
+    """
+
+    def __init__(self, *, apart: bool = False) -> None:
         super().__init__(EVENTS)
         self.left: float = math.inf
+        self.shared = 0
+        self._apart = apart
 
     async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        together = [len({record.stream for record in request.records}) > 1 for request in requests]
+        if self._apart and any(together):
+            return [ConcurrencyConflict("Fulfilment<order-1>", 0, 1) for _ in requests]
+        self.shared += sum(together)
         self.left -= 1
         if self.left < 0:
             raise StoreUnavailable("memory:", "it is dead")
@@ -374,9 +385,9 @@ class DyingStore(InMemoryEventStore):
 
 @asynccontextmanager
 async def running(
-    store: InMemoryEventStore, *, handles: bool = True, **settings: Any
+    store: InMemoryEventStore, options: dict[str, Any] | None = None, *, handles: bool = True, **settings: Any
 ) -> AsyncIterator[ActorSystem]:
-    handlers = [Fulfilment.handler(start="earliest", max_attempts=1000)] if handles else []
+    handlers = [Fulfilment.handler(start="earliest", max_attempts=1000, **(options or {}))] if handles else []
     async with ActorSystem(
         store, aggregates=TYPES, handlers=handlers, remember_commands=4, stop_timeout=1, **settings
     ) as system:
@@ -390,43 +401,62 @@ async def go_on_without_it(store: InMemoryEventStore) -> None:
             await system.aggregate(Stock, "shelf").ask(Release(count=0))
 
 
-@pytest.mark.parametrize("works", [True, False], ids=["granted", "refused"])
+Way = Literal["together", "apart", "one by one"]
+KILLS: dict[tuple[Way, bool], int] = {
+    # Place of the last commit before the end: reaction and command; note that all was sent, with the next reaction.
+    ("together", True): 3,
+    ("together", False): 4,
+    # Each reaction, and then its command.
+    ("apart", True): 5,
+    ("apart", False): 6,
+    # The note that all was sent comes alone.
+    ("one by one", True): 4,
+    ("one by one", False): 5,
+}
+
+
+@pytest.mark.parametrize(("way", "works"), KILLS)
 @pytest.mark.parametrize("snapshot_every", [0, 3])
 async def test_a_process_that_is_killed_after_any_write_sends_no_command_twice_in_effect(
-    monkeypatch: pytest.MonkeyPatch, works: bool, snapshot_every: int
+    monkeypatch: pytest.MonkeyPatch, way: Way, works: bool, snapshot_every: int
 ) -> None:
     """Killed, and started again when the aggregates no longer remember the commands that it had sent."""
     monkeypatch.setattr(Parcel, "works", works)
     monkeypatch.setattr(InMemoryEventStore, "close", still_open)
     wanted = ["OrderPlaced", "StockReserved", "ParcelPacked" if works else "StockReleased"]
     kills = 0
-    while await dies_and_goes_on(kills + 1, wanted, snapshot_every):
+    while await dies_and_goes_on(kills + 1, wanted, snapshot_every, way):
         kills += 1
-    assert kills > 5
+    assert kills == KILLS[way, works]
 
 
-async def dies_and_goes_on(commits: int, wanted: list[str], snapshot_every: int) -> bool:
+async def dies_and_goes_on(commits: int, wanted: list[str], snapshot_every: int, way: Way) -> bool:
     """Whether a process to be killed after ``commits`` commits was killed at all; either way it ends as expected."""
-    store = DyingStore()
+    store = DyingStore(apart=way == "apart")
+    options: dict[str, Any] = {"concurrency": 1} if way == "one by one" else {}
     await go_on_without_it(store)
     async with running(store, handles=False) as system:
         await system.aggregate(Order, "order-1").ask(PlaceOrder(count=3, correlation_id="order-1"))
     store.left = commits
-    async with running(store, snapshot_every=snapshot_every, clock=ManualClock()) as system:
-        await until(
-            lambda: (
-                store.left <= 0 or system.statistics().handlers["Fulfilment"].position == len(store.records)
-            )
-        )
+    async with running(store, options, snapshot_every=snapshot_every, clock=ManualClock()) as system:
+        await until(lambda: store.left <= 0 or is_done(system, store))
         is_killed = store.left <= 0
     store.left = math.inf
     await go_on_without_it(store)
-    async with running(store, snapshot_every=snapshot_every) as system:
+    async with running(store, options, snapshot_every=snapshot_every) as system:
         await system.settled()
         assert await store.dead_letters() == []
         events = [event async for _, event in store.read_all() if not isinstance(event, Reacted)]
     assert [event.event_type for event in events if getattr(event, "count", 1)] == wanted
+    assert bool(store.shared) == (way != "apart")
     return is_killed
+
+
+def is_done(system: ActorSystem, store: DyingStore) -> bool:
+    statistics = system.statistics()
+    return (
+        statistics.handlers["Fulfilment"].position == len(store.records) and not statistics.commands_waiting
+    )
 
 
 async def still_open(self: InMemoryEventStore) -> None:

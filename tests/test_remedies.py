@@ -27,6 +27,7 @@ from uno_actors import (
     InvalidAggregate,
     InvalidExpectedVersion,
     InvalidHandler,
+    MissingApply,
     ProcessManager,
     Supervisor,
     UnknownActor,
@@ -48,6 +49,10 @@ class Fill(Command[int]):
 
 class Poured(DomainEvent):
     litres: int = 1
+
+
+class Emptied(DomainEvent):
+    pass
 
 
 class Cistern(AggregateRoot):
@@ -161,14 +166,24 @@ MISTAKES: list[tuple[Callable[[], object], type[UnoError], str]] = [
     (lambda: given("Cistern"), InvalidAggregate, f"{NEEDS_CLASS}str"),  # type: ignore[type-var]
     (lambda: given(Cistern("a")), InvalidAggregate, f"{NEEDS_CLASS}an instance of Cistern"),  # type: ignore[arg-type]
     (
-        lambda: given(Delivery).when(Poured()),  # type: ignore[arg-type]
-        InvalidAggregate,
-        r"a process reacts to events. Test it in ActorSystem\(.*handlers=\[Delivery.handler\(\)\]\)",
+        lambda: given(Delivery).when(Fill()),
+        UnknownCommand,
+        "Delivery does not handle Fill; it handles: none",
     ),
     (
-        lambda: given(Delivery, Poured()),
+        lambda: given(Delivery, Emptied()),
+        MissingApply,
+        "Delivery cannot apply Emptied: define apply_emptied",
+    ),
+    (
+        lambda: given(Delivery).when(Emptied()),
         InvalidAggregate,
-        "a process reacts to events. Test it in ActorSystem",
+        r"Delivery: it does not react to Emptied\(\); it reacts to Poured",
+    ),
+    (
+        lambda: given(Delivery).when(3),  # type: ignore[arg-type]
+        InvalidAggregate,
+        r"Delivery: .when\(...\) takes events, refusals and commands; found 3",
     ),
     (
         lambda: given(Cistern).when(Poured()),

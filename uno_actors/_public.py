@@ -107,13 +107,15 @@ from uno_actors.errors import (
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
 from uno_actors.handlers.dependencies import Depends
 from uno_actors.handlers.moves import HandlerNameWarning
-from uno_actors.handlers.process_manager import ProcessManager, Refusal, reacts
 from uno_actors.handlers.projection import Projection, published_view
 from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import EventHandler, EventPriority, HandlerContext
 from uno_actors.handlers.subscribe import subscribe
 from uno_actors.handlers.view import PublishedView, View
 from uno_actors.observing import Observer
+from uno_actors.processes.manager import ProcessManager
+from uno_actors.processes.messages import ProcessEnded, Refusal
+from uno_actors.processes.routing import reacts
 from uno_actors.store.causal_tree import CausalNode, CausalTree
 from uno_actors.store.expected_version import (
     ANY,  # noqa: F401 - not in `import *`: unittest.mock also has an ANY
@@ -230,6 +232,7 @@ __all__ = [
     "OutcomeUnknown",
     "PeerStatistics",
     "PlaceTaken",
+    "ProcessEnded",
     "ProcessManager",
     "Projection",
     "PublishedView",

@@ -34,7 +34,8 @@ class CommitGroup(NamedTuple):
     """The appends that are committed together.
 
     Attributes:
-        appends: Each a `uno_actors.store.records.Append`, of one aggregate; its ``records`` are the events.
+        appends: Each a `uno_actors.store.records.Append`; its ``records`` are the events of one aggregate, or of a
+            process and the aggregates to which it sends commands.
         contexts: Of the commands whose events are recorded, in no particular order, except of those that no observer
             wants to be told of. A repeated command, and one that registered no event, is among them if it was answered
             with the others.

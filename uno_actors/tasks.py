@@ -57,6 +57,33 @@ async def end_of(task: "asyncio.Task[T]", who: str) -> T:
         raise as_error(error, who) from error
 
 
+async def side_by_side(*coroutines: Coroutine[Any, Any, T]) -> list[T | Exception]:
+    """The result or the error of each coroutine, all run at once; each runs to its end.
+
+    If the caller is cancelled, so are they.
+    """
+    if len(coroutines) == 1:
+        try:
+            return [await coroutines[0]]
+        except Exception as error:  # noqa: BLE001 - the caller decides
+            return [error]
+    loop = asyncio.get_running_loop()
+    tasks = [begin(loop, coroutine) for coroutine in coroutines]
+    if tasks:
+        try:
+            await asyncio.wait(tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+    found: list[T | Exception] = []
+    for task in tasks:
+        try:
+            found.append(task.result())
+        except Exception as error:  # noqa: BLE001 - as above
+            found.append(error)
+    return found
+
+
 async def on_another_thread(call: Callable[[], T]) -> T:
     """``call()`` on a thread of the loop's pool.
 

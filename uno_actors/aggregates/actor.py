@@ -11,12 +11,13 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 from uno_actors.actors.dispatcher import Dispatcher
-from uno_actors.aggregates import observed
+from uno_actors.aggregates import joint, observed
 from uno_actors.aggregates.command_memory import NO_COMMAND, NO_LANDMARKS, CommandMemory, Landmarks
 from uno_actors.aggregates.contending import Contending
 from uno_actors.aggregates.envelope import CommandEnvelope, EarlierResult, Failed
 from uno_actors.aggregates.idempotency import look_up, reach_back, result_under_way
-from uno_actors.aggregates.journal import AppendOutcome, Journal
+from uno_actors.aggregates.joint import AppendOutcome, NotRecordedBefore, may_run_apart
+from uno_actors.aggregates.journal import Journal
 from uno_actors.aggregates.loading import Baseline, Loaded, Loader, LoadFailure, failed_again
 from uno_actors.aggregates.recording import to_records
 from uno_actors.aggregates.snapshots import Snapshots, SnapshotSaver
@@ -26,7 +27,6 @@ from uno_actors.clock import Clock
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import (
-    CallerError,
     CommandRejected,
     ConcurrencyConflict,
     MailboxFull,
@@ -85,7 +85,7 @@ class AggregateActor:
     """One active aggregate: its mailbox, its state, and the replies that wait for the disk.
 
     Over 300 lines, because commands, loads, appends and other writers meet here in the order of one mailbox. What can
-    be decided without that order is in `reruns`, `contending`, `idempotency`, `loading` and `recording`.
+    be decided without that order is in `reruns`, `contending`, `idempotency`, `joint`, `loading` and `recording`.
     """
 
     __slots__ = (
@@ -159,6 +159,7 @@ class AggregateActor:
         contending = self._contending
         if contending is not None and self._in_flight is not None:
             return  # it decides nothing ahead of the disk
+        joint.let_go(self._next_batch)
         for _ in range(BATCH if contending is None else contending.state.together):
             if not self._mailbox or self._loading:
                 break
@@ -174,7 +175,7 @@ class AggregateActor:
             self._mailbox.popleft()
             if not envelope.withdrawn:
                 self._handle(envelope, self.instance)
-            if envelope.alone:
+            if envelope.alone or envelope.leads:
                 break
         self._flush()
         if not self._mailbox:
@@ -294,6 +295,9 @@ class AggregateActor:
         """Send the next batch if none is in flight; without events it is answered at once."""
         if self._in_flight is not None or self._next_batch is None:
             return
+        may_wait = self._next_records and not (self._mailbox or self._contending)
+        if may_wait and joint.holds(self._next_batch, self._flush):
+            return
         self._in_flight, self._next_batch = self._next_batch, None
         records, self._next_records = self._next_records, None
         if records:
@@ -305,7 +309,8 @@ class AggregateActor:
                 told = [envelope.context for envelope, _ in self._in_flight if envelope.told]
                 if told:
                     self._directory.journal.observe_contexts(told)
-            self._directory.journal.append(Append(tuple(records), expected), self._recorded)
+            joints = joint.joints_of(self._in_flight)
+            self._directory.journal.append(Append(tuple(records), expected), self._recorded, *joints)
         else:
             self._answer_in_flight()
 
@@ -325,10 +330,7 @@ class AggregateActor:
                 self._directory.turns.won(self, self.last_used)
         elif isinstance(outcome, ConcurrencyConflict):
             self._lose(outcome)
-        elif isinstance(outcome, CallerError) and len(self._in_flight or ()) > 1:
-            # An event cannot be recorded, and it is unknown which: each command gets its own append.
-            for envelope, _ in self._in_flight or ():
-                envelope.alone = True
+        elif may_run_apart(outcome, self._in_flight):
             self._run_again([*(self._in_flight or ()), *(self._next_batch or ())])
         else:
             for envelope, result in self._in_flight or ():
@@ -399,6 +401,10 @@ class AggregateActor:
             is_repetition, envelope.earlier = envelope.earlier is not None, None
             envelope.started = False
             envelope.end = 0
+            envelope.held = None
+            if envelope.follows is not None and envelope.follows.has_failed:
+                directory.answer(self, envelope, Failed(NotRecordedBefore()))
+                continue
             if directory.observed is not None:
                 observed.queue_again(envelope)
             if conflict is None or envelope.survives(

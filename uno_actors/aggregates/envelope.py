@@ -179,6 +179,9 @@ class CommandEnvelope:
         first_conflict: When it was the first time, by the system's clock; only if there was one.
         end: Number of records in its batch up to its last one; 0 if it has recorded none.
         appended: Its batch as recorded; only if it has recorded something.
+        held: What may hold its append for a moment; see `uno_actors.aggregates.joint`.
+        leads: Whether its append takes no more commands, because others are to follow it.
+        follows: The joint that its append follows.
         earlier: The result of the first time, if it is a repetition.
         unrelated: Versions whose commands look the same in the memory but are different.
         looks_back: Whether it may have been recorded further back than the aggregate remembers; see `look_back`.
@@ -206,7 +209,10 @@ class CommandEnvelope:
         "earlier",
         "end",
         "first_conflict",
+        "follows",
         "future",
+        "held",
+        "leads",
         "looks_back",
         "queued",
         "receiver",
@@ -243,8 +249,10 @@ class CommandEnvelope:
         self.command = command
         self.future = future
         self.context = context
-        self.started = self.withdrawn = self.alone = self.looks_back = self.told = False
+        self.started = self.withdrawn = self.alone = self.looks_back = self.told = self.leads = False
         self.conflicts = self.end = 0
+        self.held: Any = None
+        self.follows: Any = None
         self.timer: Timer | None = None
         self.earlier: EarlierResult | None = None
         self.unrelated: tuple[int, ...] = ()

@@ -1,6 +1,7 @@
 """The journal: commits the appends of all aggregates in groups.
 
 All requests that arrive while one commit is under way form the next group: the slower the disk, the larger the group.
+Requests that are tied by a `uno_actors.aggregates.joint.Joint` are recorded together or in its order.
 """
 
 import asyncio
@@ -8,6 +9,16 @@ from collections.abc import Callable, Iterable
 from contextvars import Context
 from time import monotonic
 
+from uno_actors.aggregates.joint import (
+    AppendOutcome,
+    Entry,
+    Joint,
+    NotRecordedBefore,
+    apart,
+    is_refused,
+    sort,
+    together,
+)
 from uno_actors.errors import OutcomeUnknown, UnoError, describe, shown
 from uno_actors.logs import Logger, get_logger
 from uno_actors.observing import CommitGroup, Observation
@@ -16,8 +27,6 @@ from uno_actors.store.logs import log_of_position, log_of_stream
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import Append, Appended
 from uno_actors.tasks import begin
-
-AppendOutcome = Appended | UnoError
 
 
 def _ignore(appended: Appended) -> None: ...
@@ -44,7 +53,8 @@ class Journal:
         self._ends: dict[int, int] = {}  # by log: what is not reported yet is recorded after it
         self.on_append: Callable[[Appended], object] = _ignore
         self._store = store
-        self._waiting: list[tuple[Append, Callable[[AppendOutcome], None]]] = []
+        self._waiting: list[Entry] = []
+        self._has_joints = False  # among those that wait
         self._task: asyncio.Task[None] | None = None
         self._observed = observed
         self._contexts: list[Context] = []  # of the commands whose events wait, if they are observed
@@ -54,9 +64,24 @@ class Journal:
         """The position in the log of ``stream`` after which all appends are recorded whose outcome is not reported."""
         return self._ends.get(log_of_stream(stream, self._store.logs), 0)
 
-    def append(self, request: Append, done: Callable[[AppendOutcome], None]) -> None:
-        """Record ``request``; ``done`` is called with the outcome once it is durable or has failed."""
-        self._waiting.append((request, done))
+    def append(
+        self,
+        request: Append,
+        done: Callable[[AppendOutcome], None],
+        lead: Joint | None = None,
+        follows: tuple[Joint, ...] = (),
+    ) -> None:
+        """Record ``request``; ``done`` is called with the outcome once it is durable or has failed.
+
+        Args:
+            request: What to record; with a joint, its records have their versions.
+            done: Takes the outcome.
+            lead: The joint that it leads.
+            follows: The joints that it follows, each led by an earlier request.
+        """
+        self._waiting.append(Entry(request, done, lead, follows))
+        if lead is not None or follows:
+            self._has_joints = True
         if self._task is None:
             self._task = begin(asyncio.get_running_loop(), self._commit_all(), name="journal")
 
@@ -67,11 +92,17 @@ class Journal:
     async def _commit_all(self) -> None:
         while self._waiting:
             group, self._waiting = self._waiting, []
-            requests = [request for request, _ in group]
-            outcomes = await (self._commit if self._observed is None else self._observe)(requests)
-            self.commits += 1
+            if self._has_joints:
+                outcomes = await self._commit_jointly(group)
+            else:
+                requests = [entry.request for entry in group]
+                outcomes = zip(
+                    group,
+                    await (self._commit if self._observed is None else self._observe)(requests),
+                    strict=True,
+                )
             ends: dict[int, int] = {}
-            for (request, done), outcome in zip(group, outcomes, strict=True):
+            for (request, done, lead, _), outcome in outcomes:
                 if isinstance(outcome, Appended):
                     self.events += len(request.records)
                     positions = outcome.positions
@@ -81,12 +112,36 @@ class Journal:
                         for at in (positions[-1:] if isinstance(positions, range) else positions)
                     }
                     self.on_append(outcome)
+                if lead is not None:
+                    lead.outcome = outcome
                 try:
                     done(outcome)
                 except Exception as error:  # noqa: BLE001 - the others must not wait for one that fails
                     self._log.error("an aggregate failed at the outcome of its append", exc_info=error)
             self._ends |= ends
         self._task = None
+
+    async def _commit_jointly(self, group: list[Entry]) -> Iterable[tuple[Entry, AppendOutcome]]:
+        """Commit a group in which some requests lead or follow others; those without an outcome yet wait again."""
+        bundles, refused, later = sort(group)
+        self._has_joints = bool(later)
+        known: list[tuple[Entry, AppendOutcome]] = [(entry, NotRecordedBefore()) for entry in refused]
+        again: list[Entry] = []
+        if bundles:
+            requests = [*map(together, bundles)]
+            outcomes = await (self._commit if self._observed is None else self._observe)(requests)
+            for bundle, outcome in zip(bundles, outcomes, strict=True):
+                if len(bundle) > 1 and is_refused(outcome):
+                    again += bundle
+                else:
+                    known += zip(bundle, apart(bundle, outcome), strict=True)
+        for entry in again:
+            if entry.lead is not None:
+                entry.lead.apart = True
+        if again or later:
+            self._waiting[:0] = [*again, *later]
+            self._has_joints = True
+        return known
 
     async def _observe(self, requests: list[Append]) -> list[AppendOutcome]:
         assert self._observed is not None
@@ -98,6 +153,7 @@ class Journal:
         return outcomes
 
     async def _commit(self, requests: list[Append]) -> list[AppendOutcome]:
+        self.commits += 1
         try:
             outcomes = await self._store.commit(requests)
         except UnoError as error:

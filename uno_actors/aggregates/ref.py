@@ -6,6 +6,7 @@ from typing import Any, Protocol, Self, TypeVar
 from uno_actors.actors.ask import context_of_sender
 from uno_actors.aggregates.envelope import CommandEnvelope, CommandReply
 from uno_actors.aggregates.history import Moment, as_it_was, check_moment
+from uno_actors.aggregates.joint import Held, Joint
 from uno_actors.causality import Cause, current_cause, new_id
 from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id, command_method
 from uno_actors.domain.commands import Command
@@ -140,6 +141,16 @@ class AggregateRef:
             StoreUnavailable: The store cannot be read.
         """
         return await as_it_was(self._system.store, self._type, self.stream, check_moment(moment))
+
+    def _ask_with(
+        self, command: Command[R], held: Held | None = None, follows: Joint | None = None
+    ) -> Future[R]:
+        """As `ask`, with an append that may be held, or that follows another; see `uno_actors.aggregates.joint`."""
+        future = CommandReply(self.stream, type(command))
+        envelope = self._envelope(command, future, None)
+        envelope.held, envelope.follows, envelope.leads = held, follows, isinstance(held, Joint)
+        self._system.deliver(self.stream, envelope, None)
+        return future
 
     def _envelope(
         self, command: Command[R], future: CommandReply[R] | None, since: int | None

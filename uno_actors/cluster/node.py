@@ -176,6 +176,12 @@ class Node:
         else:
             self._outgoing.route(stream, envelope, name, seconds, owner)
 
+    def handles_here(self, stream: StreamId, kind: type[Command[Any]]) -> bool:
+        """Whether this node handles the commands of this class for an aggregate."""
+        owner_of, _ = self._owners.get((stream[0], kind)) or self._owner_of(stream, kind)
+        owner = owner_of(shard_of(stream))
+        return owner is not None and owner.id == self._id
+
     def _owner_of(
         self, stream: StreamId, kind: type[Command[Any]]
     ) -> tuple[Callable[[int], Member | None], str]:

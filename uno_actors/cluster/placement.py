@@ -18,12 +18,18 @@ def shard_of(stream: StreamId) -> int:
 
 
 def serves(member: Member, aggregate_type: str, command: str) -> bool:
-    """Whether commands of this name may be sent to ``member``, as far as its announcement says."""
+    """Whether commands of this name may be sent to ``member``, as far as its announcement says.
+
+    An empty name asks whether it serves the type, which may have no commands: a process manager only reacts.
+    """
     return (
         member.address is not None
         and not member.leaving
         and "aggregates" in member.roles
-        and any(name == aggregate_type and command in commands for name, commands in member.commands)
+        and any(
+            name == aggregate_type and (not command or command in commands)
+            for name, commands in member.commands
+        )
     )
 
 

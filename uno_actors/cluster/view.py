@@ -28,7 +28,8 @@ class ClusterView:
     def owner(self, aggregate_type: type[AggregateRoot], aggregate_id: str) -> Member | None:
         """The node to which this one sends the commands of an aggregate; ``None`` if no node serves its type."""
         stream = StreamId(aggregate_type.aggregate_type, aggregate_id)
-        owners = (self._node.owner(stream, command) for command in sorted(known_commands(aggregate_type)))
+        commands = sorted(known_commands(aggregate_type)) or [""]
+        owners = (self._node.owner(stream, command) for command in commands)
         return next((owner for owner in owners if owner is not None), None)
 
     def statistics(self) -> ClusterStatistics:

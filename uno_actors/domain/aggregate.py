@@ -110,6 +110,9 @@ class AggregateRoot:
     _applies: ClassVar[dict[str, str]] = {}
     _command_names: ClassVar[dict[type, str]] = {}  # cache of command_method
     _apply_names: ClassVar[dict[type, str]] = {}  # cache of _apply_method
+    _own_events: ClassVar[
+        tuple[type[DomainEvent], ...]
+    ] = ()  # those that the framework records in its streams
     _initial: ClassVar[Set[str] | None] = None  # the attributes that __init__ sets, once they are known
     _time: Callable[[], float] = staticmethod(
         time.time
@@ -491,6 +494,9 @@ def check_events(cls: type[AggregateRoot], registry: EventRegistry) -> None:
     Raises:
         AmbiguousEventType: Another class has the same name, and nothing shows which is meant.
     """
+    for event in cls._own_events:
+        if event not in registry.classes():
+            registry.register(event)
     for name in registry.shared_names():
         if event_key(name) in cls._applies:
             registry.resolve(name, cls.aggregate_type)

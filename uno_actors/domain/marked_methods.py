@@ -40,19 +40,21 @@ class Mark:
     Attributes:
         annotation: The annotation of the message, if its names are known only while the method is defined: inside a
             function, whose names are gone after it returns.
+        options: What the decorator was given; ``None`` if it stands alone.
     """
 
-    __slots__ = ("annotation",)
+    __slots__ = ("annotation", "options")
 
-    def __init__(self, annotation: Any = NOT_ANNOTATED) -> None:
+    def __init__(self, annotation: Any = NOT_ANNOTATED, options: Any = None) -> None:
         self.annotation = annotation
+        self.options = options
 
 
-def set_mark(method: Any, name: str) -> bool:
-    """Leave a `Mark` on ``method`` under ``name``; return whether that was possible."""
+def set_mark(method: Any, name: str, options: Any = None) -> bool:
+    """Leave a `Mark` with ``options`` on ``method`` under ``name``; return whether that was possible."""
     if isinstance(method, type) or not (callable(method) or isinstance(method, WRAPPERS)):
         return False
-    mark = Mark()
+    mark = Mark(options=options)
     text = _annotation_text(method)
     if text is not None:
         with suppress(UnreadableAnnotation):  # it is read again when the class is known
@@ -118,12 +120,14 @@ class MarkedMethod:
         annotation: The annotation of the message.
         alternatives: The single types that the annotation allows.
         scope: Where the names in the annotation are looked up.
+        options: What the decorator was given; ``None`` if it stands alone.
     """
 
     name: str
     annotation: Any
     alternatives: list[Any]
     scope: Scope
+    options: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +157,13 @@ class Decorator:
                 if marked(member, name, self.mark) is not None:
                     raise InvalidAggregate(cls.__name__, f"{name} is marked with {self.name}, and {reason}")
 
-    def put_on(self, method: M) -> M:
-        """Mark ``method``, and return it.
+    def put_on(self, method: M, options: Any = None) -> M:
+        """Mark ``method``, with what the decorator was given, and return it.
 
         Raises:
             InvalidAggregate: It is not a method.
         """
-        if not set_mark(method, self.mark):
+        if not set_mark(method, self.mark, options):
             body = sys._getframe(2).f_locals.get("__qualname__", "?")
             found = shown(method) if isinstance(method, type) else repr(method)
             reason = (
@@ -234,7 +238,7 @@ class Decorator:
             scope = Scope(innermost(function), owner, type_arguments(cls, owner), strict=True)
             if isinstance(annotation, str):
                 annotation = scope.evaluate(annotation)
-            return MarkedMethod(name, annotation, scope.alternatives(annotation), scope)
+            return MarkedMethod(name, annotation, scope.alternatives(annotation), scope, mark.options)
         except OpenTypeParameter:
             raise
         except UnreadableAnnotation as unreadable:

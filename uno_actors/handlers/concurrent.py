@@ -1,5 +1,7 @@
 """How a handler with ``concurrency`` goes through its events: several at once, each of a different aggregate.
 
+A process manager has several processes react at once; an event that belongs to several waits for each of them.
+
 The handler takes events in log order and finishes them in any order. Events that are taken and not done are pending;
 the handler's position stays before the first pending event. The subscription remembers finished events beyond that
 position, so a restart of the handler does not repeat them. A crash of the process may repeat them.
@@ -7,26 +9,25 @@ position, so a restart of the handler does not repeat them. A crash of the proce
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NoReturn
 
 from typing_extensions import override
 
 from uno_actors.handlers.calls import Called
-from uno_actors.handlers.keyed_queue import KeyedQueue
+from uno_actors.handlers.keyed_queue import Keyed, KeyedQueue
 from uno_actors.handlers.strategy import EventFailed, InOrder
 from uno_actors.handlers.subscription import Delivery
-from uno_actors.store.codec import StreamId
 from uno_actors.store.records import StoredRecord
 
 LOOK_AHEAD = 256
 """Maximum number of events that a concurrent handler takes ahead to find events of different aggregates."""
 
-Waiting = KeyedQueue[StreamId | None, Delivery]
+Waiting = KeyedQueue[Hashable, Delivery]
 
 
 class Concurrent(InOrder):
-    """Handles events of different aggregates at once, those of one aggregate in order."""
+    """Handles events of different aggregates, or for different processes, at once, those of one in order."""
 
     @override
     async def work(self) -> bool:
@@ -94,7 +95,7 @@ class Concurrent(InOrder):
 
     def _take(self, delivery: Delivery, waiting: Waiting) -> None:
         self._subscription.take([delivery])
-        waiting.add(delivery.record.stream, delivery)
+        waiting.add(self._subscription.orders(delivery), delivery)
 
     def _fail_with(self, failures: "Sequence[tuple[Delivery | None, BaseException]]") -> NoReturn:
         """Fail with the first failure, of an event or of the store (``None``). The others count as failed attempts.
@@ -118,7 +119,7 @@ class _Run:
 
     def __init__(self, strategy: Concurrent, concurrency: int) -> None:
         self.waiting: Waiting = KeyedQueue(concurrency)
-        self.calls: dict[asyncio.Task[Called], tuple[StreamId | None, Delivery]] = {}
+        self.calls: dict[asyncio.Task[Called], Keyed[Hashable, Delivery]] = {}
         self.failures: list[tuple[Delivery | None, BaseException]] = []
         self.something_new = asyncio.Event()
         self._ended: deque[asyncio.Task[Called]] = deque()
@@ -130,8 +131,8 @@ class _Run:
         if started is None:
             return False
         strategy = self._strategy
-        strategy._subscription.start(started[1])
-        call = strategy._calls.begin([started[1]])
+        strategy._subscription.start(started.item)
+        call = strategy._calls.begin([started.item])
         self.calls[call] = started
         call.add_done_callback(self._end)
         return True
@@ -145,8 +146,9 @@ class _Run:
         strategy = self._strategy
         while self._ended:
             call = self._ended.popleft()
-            stream, delivery = self.calls.pop(call)
-            self.waiting.end(stream)
+            keyed = self.calls.pop(call)
+            delivery = keyed.item
+            self.waiting.end(keyed)
             _, error = call.result()
             if error is None:
                 strategy._subscription.done(delivery)

@@ -56,7 +56,11 @@ async def replace_other_layouts(
     if not others or not all(name in checkpoints for name in names):
         return
     letters = [letter for name in others for letter in await store.dead_letters(name)]
-    moved = [letter._replace(handler=await _new_name(store, subscription, letter)) for letter in letters]
+    moved = [
+        letter._replace(handler=name)
+        for letter in letters
+        for name in await _new_names(store, subscription, letter)
+    ]
     requests = await control.requests()
     views = []
     for other in others:
@@ -85,9 +89,11 @@ def _reads(name: str, log: int, logs: int) -> bool:
     return logs == 1 or (part is not None and log_of_partition(part[1], logs) == log)
 
 
-async def _new_name(store: EventStore, subscription: Subscription, letter: DeadLetter) -> str:
+async def _new_names(store: EventStore, subscription: Subscription, letter: DeadLetter) -> list[str]:
+    """The names of all partitions that handle the event of a dead letter."""
     spec = subscription.spec
     if spec.partition is None:
-        return spec.name
-    shard = subscription.shard_of(await store.record_at(letter.position))
-    return partition_name(whole_name(spec.name), shard % spec.partitions + 1, spec.partitions)
+        return [spec.name]
+    shards = subscription.shards_of(await store.record_at(letter.position))
+    numbers = sorted({shard % spec.partitions + 1 for shard in shards})
+    return [partition_name(whole_name(spec.name), number, spec.partitions) for number in numbers]

@@ -231,18 +231,18 @@ class LogRouter:
 
 
 def _in_partitions(tiers: Tiers[Subscription], delivery: Delivery) -> Tiers[Subscription]:
-    """``tiers`` without the partitions that ``delivery`` is not in; its shard is computed once for each kind of key."""
-    shards: dict[object, int] = {}
+    """``tiers`` without the partitions that ``delivery`` is not in; its shards are computed once per kind of key."""
+    shards: dict[object, tuple[int, ...]] = {}
     found: list[tuple[Subscription, ...]] = []
     for tier in tiers:
         kept = []
         for subscription in tier:
             if subscription.is_filtered:
                 keys = id(subscription.keys)
-                shard = shards.get(keys)
-                if shard is None:
-                    shard = shards[keys] = subscription.shard_of(delivery)
-                if not subscription.has_shard(shard):
+                found_in = shards.get(keys)
+                if found_in is None:
+                    found_in = shards[keys] = subscription.shards_of(delivery)
+                if not subscription.has_shard(found_in):
                     continue
             kept.append(subscription)
         found.append(tuple(kept))

@@ -11,7 +11,7 @@ passed to its process, wherever that is: those of one aggregate in order.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from uno_actors.domain.events import DomainEvent
 from uno_actors.handlers.spec import PARTITIONS, HandlerSpec
@@ -44,22 +44,45 @@ def log_of_partition(number: int | None, logs: int) -> int:
     return 0 if number is None else (number - 1) % logs
 
 
-def shard_of_event(keys: Any, record: Record, decode: Callable[[], DomainEvent]) -> int:
-    """The shard of an event for a partitioned handler.
+class ByProcess(Protocol):
+    """The target of a process manager's handler: an event belongs to processes, and not to its aggregate."""
+
+    def processes_of(self, record: Record, decode: Callable[[], DomainEvent]) -> tuple[str, ...]:
+        """The processes that an event belongs to; it raises if that cannot be told."""
+
+
+def processes_in(target: Any, record: Record, decode: Callable[[], DomainEvent]) -> tuple[str, ...] | None:
+    """The processes that an event belongs to; ``None`` if the handler has no processes.
 
     Args:
-        keys: The target of the handler: a process manager's has a method ``process_of``; ``None`` to go by aggregate.
+        target: The target of the handler.
         record: The event as recorded.
-        decode: Returns the event; it may raise, then the event goes by its record.
+        decode: Returns the event; it may raise, then the event belongs to none: the handler will fail with it.
     """
-    process_of = getattr(keys, "process_of", None)
-    if process_of is not None:
-        try:
-            key = process_of(record, decode)
-        except Exception:  # noqa: BLE001 - the handler will fail with it, in one of its partitions
-            key = None
-        return shard_of_key("", key or record.correlation_id or record.event_id)
-    return shard_of_record(record)
+    processes_of = getattr(target, "processes_of", None)
+    if processes_of is None:
+        return None
+    try:
+        found: tuple[str, ...] = processes_of(record, decode)
+    except Exception:  # noqa: BLE001 - the handler will fail with it, in one of its partitions
+        return ()
+    return found
+
+
+def shards_of_event(keys: Any, record: Record, decode: Callable[[], DomainEvent]) -> tuple[int, ...]:
+    """The shards of an event for a partitioned handler: one, or one for each of its processes.
+
+    Args:
+        keys: The target of the handler, which may be `ByProcess`; ``None`` to go by aggregate.
+        record: The event as recorded.
+        decode: As for `processes_in`.
+    """
+    found = processes_in(keys, record, decode)
+    if found is None:
+        return (shard_of_record(record),)
+    if not found:
+        found = (record.correlation_id or record.event_id,)
+    return tuple(dict.fromkeys(shard_of_key("", each) for each in found))
 
 
 def named(name: str, known: Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ and still has the lease, until the event that it is handling is done and its che
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from uno_actors.clock import Clock
 from uno_actors.domain.events import DomainEvent, EventRegistry
 from uno_actors.domain.exactness import is_exact
 from uno_actors.handlers.failures import FailedEvent, Failures
-from uno_actors.handlers.partitions import log_of_partition, shard_of_event
+from uno_actors.handlers.partitions import log_of_partition, processes_in, shards_of_event
 from uno_actors.handlers.progress import Progress
 from uno_actors.handlers.requests import PendingRequests, Requests
 from uno_actors.handlers.resources import Resources
@@ -335,14 +335,22 @@ class Subscription:
         """What its events are partitioned by: the same object for all partitions of a handler."""
         return self.spec.target if self.logs == 1 else None
 
-    def shard_of(self, stored: "StoredRecord | Delivery") -> int:
-        """The shard of an event, by the key of this handler."""
+    def shards_of(self, stored: "StoredRecord | Delivery") -> tuple[int, ...]:
+        """The shards of an event, by the key of this handler: one, or one for each process of a process manager."""
         record = stored.record
-        return shard_of_event(self.keys, record, lambda: to_event(record, self._registry, stored.position))
+        return shards_of_event(self.keys, record, lambda: to_event(record, self._registry, stored.position))
 
-    def has_shard(self, shard: int) -> bool:
-        """Whether events of this shard belong to this partition."""
-        return not self.is_filtered or shard % self._partitions == (self.partition or 0) - 1
+    def has_shard(self, shards: Iterable[int]) -> bool:
+        """Whether events with one of these shards belong to this partition."""
+        if not self.is_filtered:
+            return True
+        partition = (self.partition or 0) - 1
+        return any(shard % self._partitions == partition for shard in shards)
+
+    def orders(self, delivery: Delivery) -> tuple[Hashable, ...]:
+        """The keys of the orders that an event is in: those of its processes, or that of its aggregate."""
+        processes = processes_in(self.spec.target, delivery.record, lambda: delivery.event(self._registry))
+        return (delivery.record.stream,) if processes is None else processes
 
     def wanted(self, page: Iterable[StoredRecord]) -> Iterator[StoredRecord]:
         """The events of ``page`` that it subscribes to; each kind of event is looked up once."""
@@ -353,7 +361,7 @@ class Subscription:
             wants = known.get(kind)
             if wants is None:
                 wants = known[kind] = self.wants(record)
-            if wants and (not self.is_filtered or self.has_shard(self.shard_of(stored))):
+            if wants and (not self.is_filtered or self.has_shard(self.shards_of(stored))):
                 yield stored
 
     def wants_type(self, event_type: str, aggregate_type: str | None) -> bool:

@@ -783,6 +783,11 @@ class ActorSystem:
             wait_for, self._settings.ask_timeout if seconds is None else seconds
         )
 
+    def _handles_here(self, ref: AggregateRef, command: Any) -> bool:
+        """Whether this node handles the commands of this class for the aggregate."""
+        node = self._running().node
+        return node is None or node.handles_here(ref.stream, type(command))
+
     def _dispatcher(self) -> Dispatcher | None:
         """The system's dispatcher if the caller runs on its loop."""
         dispatcher = None if self._runtime is None else self._runtime.dispatcher

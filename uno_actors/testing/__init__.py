@@ -1,6 +1,7 @@
 """Tools for tests of programs that use `uno_actors`, with any test runner; importing them starts nothing.
 
-- ``scenario``: given some events, when a command arrives, then these events follow.
+- ``scenario``: given some events, when a command arrives, then these events follow; ``process_scenario``: given what a
+  process has reacted to, when an event arrives, then it sends these commands.
 - ``probe``: records the events and messages that reach it, and waits for them.
 - ``clock``: a clock that the test moves; ``faults``: stores that fail on demand.
 - ``MemoryNetwork``: a cluster's nodes in one process, on a network that loses, delays and cuts on demand.
@@ -15,22 +16,27 @@ from uno_actors.testing.contract import CONTRACT, check_event_store
 from uno_actors.testing.contract.store_place import Check, MakeStore, StorePlace
 from uno_actors.testing.faults import Faults, failing
 from uno_actors.testing.inspection import HandlerInspection, Inspection, inspect
+from uno_actors.testing.outcome import Then
 from uno_actors.testing.probe import Probe
-from uno_actors.testing.scenario import Given, Then, given
+from uno_actors.testing.process_scenario import GivenProcess, Sent, ThenProcess
+from uno_actors.testing.scenario import Given, given
 
 __all__ = [
     "CONTRACT",
     "Check",
     "Faults",
     "Given",
+    "GivenProcess",
     "HandlerInspection",
     "Inspection",
     "MakeStore",
     "ManualClock",
     "MemoryNetwork",
     "Probe",
+    "Sent",
     "StorePlace",
     "Then",
+    "ThenProcess",
     "check_event_store",
     "failing",
     "given",
