@@ -21,7 +21,7 @@ DIRECTIONS: tuple[tuple[str, ...], ...] = (
     ("aggregates",),
     ("handlers",),
     ("cluster", "processes"),
-    ("bus", "config", "read_models"),
+    ("bus", "config", "outside", "read_models"),
     ("system",),
     ("_public",),
     ("ops",),

@@ -1057,6 +1057,31 @@ class EventSetAside(NotHandled):
         )
 
 
+class RetryLater(WorldError):
+    """Raised by a handler: what it needs is away or busy, and the event is not to blame.
+
+    Such a failure does not count as an attempt, so that no event becomes a dead letter because a server is down. The
+    supervisor restarts the handler after its back-off, but not before ``after`` seconds, and the same event comes
+    again.
+
+    Args:
+        reason: What is away, for the log.
+        after: Seconds to wait at least, such as those of an HTTP ``Retry-After``; at most `LONGEST_WAIT` count.
+    """
+
+    LONGEST_WAIT = 3600.0
+
+    def __init__(self, reason: str, after: float | None = None) -> None:
+        self.reason = reason
+        self.after = after
+        super().__init__(reason)
+
+    @property
+    def wait(self) -> float:
+        """Seconds to wait at least."""
+        return min(max(self.after or 0.0, 0.0), self.LONGEST_WAIT)
+
+
 # --- ours --------------------------------------------------------------------------------------------------
 
 

@@ -91,6 +91,7 @@ PROBLEMS: Mapping[type[UnoError], Problem] = {
     e.WorkCancelled: Problem(503, "Work cancelled", _MAYBE, 1, may_have_taken_effect=True),
     e.AskTimeout: Problem(504, "Timeout", _MAYBE, 1, may_have_taken_effect=True),
     e.StartTimeout: Problem(504, "Timeout", "Send the request again later.", 5),
+    e.RetryLater: Problem(503, "Service unavailable", "Send the request again later.", 5),
     e.HandlerTimeout: Problem(504, "Timeout", "Send the request again later.", 5),
 }
 """The answer for each class of error, its subclasses included."""

@@ -1,45 +1,13 @@
 """Servers and certificates for the tests of clusters."""
 
-import json
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trustme
 
+from tests.broker_servers import NatsServer
 from uno_actors.cluster.links.certificates import Certificates
-
-
-class NatsServer:
-    """A NATS server of a test, on a free port."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._process: subprocess.Popen[bytes] | None = None
-        self._port = -1
-        self.start()
-
-    def start(self, *options: str) -> None:
-        program = Path(sys.executable).with_name("nats-server")
-        arguments = ["-a", "127.0.0.1", "-p", str(self._port), "--ports_file_dir", str(self._directory)]
-        self._process = subprocess.Popen(
-            [program, *arguments, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        file = self._directory / f"nats-server_{self._process.pid}.ports"
-        while not file.exists() or not file.read_text():
-            assert self._process.poll() is None, "the server has ended"
-            time.sleep(0.01)
-        self.url = json.loads(file.read_text())["nats"][0]
-        self._port = int(self.url.rpartition(":")[2])
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,8 @@ from uno_actors.handlers.projection import Projection
 from uno_actors.handlers.requests import RETRY, Reset, request_entry
 from uno_actors.handlers.resources import Resources
 from uno_actors.handlers.services import SystemServices
-from uno_actors.handlers.spec import BoundHandler
-from uno_actors.handlers.strategy import EventFailed, HandlesProgress, InOrder, KeepsProgress, OneByOne
+from uno_actors.handlers.spec import BoundHandler, EventHandler
+from uno_actors.handlers.strategy import EventFailed, HandlesProgress, InOrder, OneByOne, OwnStrategy
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.handlers.view_building import ViewBuilding
 from uno_actors.observing import Observation
@@ -90,6 +90,11 @@ class HandlerActor(Actor):
                 self._subscription.turns -= 1
         self._subscription.recover()
 
+    @override
+    async def on_stop(self) -> None:
+        if self._is_made and isinstance(owner := self._calls.handler.owner, EventHandler):
+            await owner._ended()
+
     async def _make_handler(self) -> None:
         """Make the handler, and open anew what it depends on."""
         subscription = self._subscription
@@ -123,7 +128,7 @@ class HandlerActor(Actor):
         target = handler.owner
         if isinstance(target, Projection):
             return ViewBuilding(target, *parts)
-        if isinstance(target, KeepsProgress):
+        if isinstance(target, OwnStrategy):
             return target._strategy(*parts)
         if spec.concurrency > 1:
             return Concurrent(*parts)
@@ -161,7 +166,7 @@ class HandlerActor(Actor):
             if (
                 self._subscription.state == "restarting"
             ):  # otherwise it was stopped or taken over in the meantime
-                self._blame = _Blame(failed.event, failed.event is None)
+                self._blame = _Blame(failed.event, failed.in_batch)
         finally:
             self._subscription.turns -= 1
             if not self._subscription.leased:

@@ -146,10 +146,7 @@ class HandlerChild(CellChild):
 
     async def _resume(self, cell: ActorCell | None) -> None:
         subscription, last = self.subscription, self._last
-        is_of_event = last is not None and (last.event is not None or last.in_batch)
-        if (
-            subscription.state != "restarting" or not is_of_event
-        ):  # the store failed, or a resource, not an event
+        if subscription.state != "restarting" or (last is not None and last.blames_nothing):
             await asyncio.sleep(SET_ASIDE_AGAIN)
         elif last is not None and last.event is not None:
             self._poison = last

