@@ -144,9 +144,9 @@ class AggregateRef:
 
     def _ask_with(
         self, command: Command[R], held: Held | None = None, follows: Joint | None = None
-    ) -> Future[R]:
+    ) -> CommandReply[R]:
         """As `ask`, with an append that may be held, or that follows another; see `uno_actors.aggregates.joint`."""
-        future = CommandReply(self.stream, type(command))
+        future: CommandReply[R] = CommandReply(self.stream, type(command))
         envelope = self._envelope(command, future, None)
         envelope.held, envelope.follows, envelope.leads = held, follows, isinstance(held, Joint)
         self._system.deliver(self.stream, envelope, None)
