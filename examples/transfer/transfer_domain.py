@@ -159,7 +159,7 @@ class TransferProcess(ProcessManager):
         self.send(BankAccount, self.target, Deposit(amount=self.amount))
 
     @reacts
-    def end(self, event: MoneyDeposited) -> None:
+    def finish(self, event: MoneyDeposited) -> None:
         if self.outcome == "under way":
             self.register_event(TransferEnded(outcome="done"))
 

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import cast
 
 from typing_extensions import override
 
@@ -9,7 +10,7 @@ from uno_actors.domain.events import DomainEvent
 from uno_actors.handlers.spec import EventHandler, HandlerContext
 from uno_actors.processes.messages import PROGRESS
 from uno_actors.processes.reactions import Reacting, goes_by_correlation, processes_of
-from uno_actors.processes.steps import Ignored, take_step
+from uno_actors.processes.steps import Ignored, System, take_step
 from uno_actors.shards import shard_of_key
 from uno_actors.store.codec import Record
 from uno_actors.store.handler_names import partition_in
@@ -56,7 +57,7 @@ class ProcessHandler(EventHandler[DomainEvent]):
     def _of_partition(ids: tuple[str, ...], context: HandlerContext) -> tuple[str, ...]:
         """Those that belong to the partition that handles the event, if the handler is partitioned by process."""
         partition = partition_in(context.handler)
-        if partition is None or len(ids) < 2 or context.system.store.logs > 1:
+        if partition is None or len(ids) < 2 or _system(context).store.logs > 1:
             return ids
         _, number, count = partition
         return tuple(each for each in ids if shard_of_key("", each) % count == number - 1)
@@ -64,7 +65,9 @@ class ProcessHandler(EventHandler[DomainEvent]):
     async def _pass_on(self, process_id: str, event: DomainEvent, context: HandlerContext) -> None:
         ignored = self._ignored.get(process_id, ())
         try:
-            await take_step(self._manager, process_id, event, ignored, context.system, lingers=self._lingers)
+            await take_step(
+                self._manager, process_id, event, ignored, _system(context), lingers=self._lingers
+            )
         except Ignored as why:
             if event.event_id not in ignored:
                 self._ignored[process_id] = (*ignored, event.event_id)[-PER_PROCESS:]
@@ -78,3 +81,8 @@ class ProcessHandler(EventHandler[DomainEvent]):
 
     def __repr__(self) -> str:
         return f"{self._manager.__name__}.handler()"
+
+
+def _system(context: HandlerContext) -> System:
+    """The system, which has more than it offers to handlers."""
+    return cast("System", context.system)

@@ -158,7 +158,8 @@ def _reacted_to(cls: type, method: MarkedMethod) -> Iterator[tuple[type, bool]]:
 
 
 def _check_options(cls: type, reaction: Reaction, kind: Any, *, is_event: bool) -> None:
-    what, by = f"@reacts method {reaction.method}", reaction.by
+    what = f"@reacts method {reaction.method}"
+    by: Any = reaction.by
     if not is_event and (reaction.starts or by is not None):
         reason = (
             f"{what} has starts or by, and reacts to a Refusal: that goes to the process that sent the command;"

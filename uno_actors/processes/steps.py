@@ -144,6 +144,7 @@ class _Steps:
             outcomes = await self._send_all(to, decided, joint, recorded)
             joint.release()
         reaction = await recorded
+        assert reaction is not None  # only the last step of an event has no commands
         refusals: Refused = {}
         if isinstance(reaction, Known):
             if reaction.ignored:

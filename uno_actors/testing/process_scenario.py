@@ -10,7 +10,7 @@ from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent
 from uno_actors.errors import CommandRejected, InvalidAggregate, MissingApply
 from uno_actors.processes.manager import ProcessManager
-from uno_actors.processes.messages import PROGRESS, Known, ProcessEnded, Refusal
+from uno_actors.processes.messages import PROGRESS, Known, Outgoing, ProcessEnded, Refusal
 from uno_actors.processes.reactions import command_of, processes_of, reactions_of, step_of
 from uno_actors.store.codec import to_record
 from uno_actors.testing.outcome import Then, check_replay, difference, listed, shown
@@ -142,7 +142,8 @@ class _Run(Generic[P]):
             self.react(message)
         elif isinstance(message, Refusal):
             to = f"refused-{len(self.past) + len(self.recorded)}"
-            self._send(self.process.handle(step_of(self._type, DomainEvent(), to, message)))
+            answer = self.process.handle(step_of(self._type, DomainEvent(), to, message))
+            self._send(answer or [])
         elif isinstance(message, Command):
             try:
                 self.reply = self.process.handle(message)
@@ -171,10 +172,10 @@ class _Run(Generic[P]):
         answer = self.process.handle(step_of(self._type, event))
         if isinstance(answer, Known):
             self.ignored = answer.ignored
-        self._send(answer)
+        self._send(answer or [])
         self.recorded += self.process.take_pending_events()
 
-    def _send(self, outgoing: Sequence[Any]) -> None:
+    def _send(self, outgoing: Sequence[Outgoing]) -> None:
         for each in outgoing:
             aggregate, command = command_of(self._type, each, "sent")
             self.sent.append(Sent(command, aggregate, each.aggregate_id))

@@ -28,7 +28,9 @@ P = TypeVar("P", bound=ProcessManager)
 
 
 @overload
-def given(aggregate_type: type[P], *events: DomainEvent, id: str | None = None) -> "GivenProcess[P]": ...
+def given(  # type: ignore[overload-overlap]
+    aggregate_type: type[P], *events: DomainEvent, id: str | None = None
+) -> "GivenProcess[P]": ...
 @overload
 def given(aggregate_type: type[A], *events: DomainEvent, id: str | None = None) -> "Given[A]": ...
 

@@ -76,7 +76,7 @@ class Transfer(ProcessManager):
         self.send(Account, self.target, Deposit(amount=self.amount))
 
     @reacts
-    def end(self, event: Deposited) -> None:
+    def finish(self, event: Deposited) -> None:
         if self.outcome == "under way":
             self.register_event(TransferEnded(outcome="done"))
 
