@@ -356,7 +356,15 @@ async def test_appends_of_a_bundle_that_was_refused_are_recorded_one_after_the_o
 
 def test_what_users_see_speaks_of_their_methods() -> None:
     shown = pydoc.render_doc(Buying, renderer=pydoc.plaintext)
-    for internal in ("HasReacted", "AllSent", "Outgoing", "Step", "_react", "apply_reacted", "ProcessHandler"):
+    for internal in (
+        "HasReacted",
+        "AllSent",
+        "Outgoing",
+        "Step",
+        "_react",
+        "apply_reacted",
+        "ProcessHandler",
+    ):
         assert internal not in shown
     assert "ship(self, event" in shown
     assert "Buying.handler()" in repr(Buying.handler())
