@@ -26,10 +26,12 @@ from tests.benchmarks.reading import replay
 from tests.benchmarks.sql import sql
 from tests.benchmarks.topics import topics
 from tests.benchmarks.traced import traced
+from tests.benchmarks.waited import waited
 
 SECTIONS = {
     "durable": durable,
     "latency": latency,
+    "waited": waited,
     "observed": observed,
     "traced": traced,
     "replay": replay,
