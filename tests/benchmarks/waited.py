@@ -9,8 +9,8 @@ from tests.benchmarks.accounts import Account, Deposit, Deposited
 from tests.benchmarks.measuring import Measured, directory
 from uno_actors import ActorSystem, Projection, subscribe
 
-ROUNDS = 5
-COMMANDS = 200
+ROUNDS = 50
+COMMANDS = 20
 
 
 class Sums(Projection[Deposited, str]):
