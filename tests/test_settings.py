@@ -41,6 +41,7 @@ KEYS: dict[str, type[BaseTable] | None] = {
     "max_active": AggregatesTable,
     "snapshot_every": AggregatesTable,
     "remember_commands": AggregatesTable,
+    "scheduler": SystemTable,
     "clock": None,  # an object, which a file cannot express
 }
 """In which table of a file an option is a key."""
@@ -65,6 +66,7 @@ OTHERS = {
     "max_active": 7,
     "snapshot_every": 3,
     "remember_commands": 0,
+    "scheduler": False,
     "clock": ManualClock(),
 }
 """A value of each option that is not its default."""

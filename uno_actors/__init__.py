@@ -10,6 +10,7 @@ list, and its docstring says in which order to read it:
 - ``store``: the port that event stores implement, and how events become records.
 - ``aggregates``: each aggregate as an actor: load, decide, append, adopt, reply.
 - ``handlers``: how recorded events reach their handlers, projections and process managers.
+- ``scheduling``: commands that are sent later, by due time.
 - ``bus``: events handled in memory, and publishers of events that belong to no aggregate.
 - ``config``: a system as a file; validated, analysed and simulated.
 - ``system``: what a service starts.

@@ -98,6 +98,7 @@ from uno_actors.errors import (
     UnknownCommand,
     UnknownEventType,
     UnknownHandler,
+    UnknownSchedule,
     UnknownSupervisor,
     UnoError,
     WaitsForItself,
@@ -117,6 +118,9 @@ from uno_actors.observing import Observer
 from uno_actors.processes.manager import ProcessManager
 from uno_actors.processes.messages import ProcessEnded, Refusal
 from uno_actors.processes.routing import reacts
+from uno_actors.scheduling.control import ScheduleControl
+from uno_actors.scheduling.entries import ScheduleInfo
+from uno_actors.scheduling.scheduler import SchedulerStatistics
 from uno_actors.store.causal_tree import CausalNode, CausalTree
 from uno_actors.store.expected_version import (
     ANY,  # noqa: F401 - not in `import *`: unittest.mock also has an ANY
@@ -244,7 +248,10 @@ __all__ = [
     "ReplyNotRecorded",
     "ReplyNotSent",
     "RetryLater",
+    "ScheduleControl",
+    "ScheduleInfo",
     "Scheduled",
+    "SchedulerStatistics",
     "SeveralLogs",
     "Snapshot",
     "StartTimeout",
@@ -266,6 +273,7 @@ __all__ = [
     "UnknownCommand",
     "UnknownEventType",
     "UnknownHandler",
+    "UnknownSchedule",
     "UnknownSupervisor",
     "UnoError",
     "Unscheduled",

@@ -466,6 +466,20 @@ class InvalidSchedule(CallerError, ValueError):
     """What is to be sent later, when, or its key is not valid; the text says why."""
 
 
+class UnknownSchedule(CallerError, LookupError):
+    """Nothing that is to be sent later has this id.
+
+    Attributes:
+        schedule: The id.
+    """
+
+    def __init__(self, schedule: str, reason: str = "it was sent or cancelled, or never was") -> None:
+        self.schedule = schedule
+        super().__init__(
+            f"nothing is scheduled as {printable(schedule)}: {reason}. `uno-actors schedule list` shows what is"
+        )
+
+
 # --- the caller's: waiting ----------------------------------------------------------------------------------
 
 

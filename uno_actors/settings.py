@@ -24,6 +24,7 @@ class Settings:
         snapshot_every: Number of events between two snapshots; 0 for no snapshots.
         remember_commands: Number of its last events for which an aggregate remembers the commands.
         stop_timeout: Maximum seconds to stop.
+        scheduler: Whether it sends scheduled commands; ``None`` for as soon as its store has some.
         clock: Measures all times.
     """
 
@@ -34,6 +35,7 @@ class Settings:
     snapshot_every: int | None = 200
     remember_commands: int = 256
     stop_timeout: float = 10.0
+    scheduler: bool | None = None
     clock: Clock = field(default_factory=SystemClock)
 
     def __post_init__(self) -> None:

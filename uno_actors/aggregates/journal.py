@@ -5,7 +5,7 @@ Requests that are tied by a `uno_actors.aggregates.joint.Joint` are recorded tog
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context
 from time import monotonic
 
@@ -19,6 +19,7 @@ from uno_actors.aggregates.joint import (
     sort,
     together,
 )
+from uno_actors.aggregates.schedules_mark import has_scheduled
 from uno_actors.errors import OutcomeUnknown, UnoError, describe, shown
 from uno_actors.logs import Logger, get_logger
 from uno_actors.observing import CommitGroup, Observation
@@ -43,6 +44,7 @@ class Journal:
         commits: Groups that were committed.
         events: Events that were recorded.
         on_append: Called with each append that is durable.
+        before_schedules: Awaited before an append that has a command sent later is recorded, while it is set.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Journal:
         self.events = 0
         self._ends: dict[int, int] = {}  # by log: what is not reported yet is recorded after it
         self.on_append: Callable[[Appended], object] = _ignore
+        self.before_schedules: Callable[[], Awaitable[None]] | None = None
         self._store = store
         self._waiting: list[Entry] = []
         self._has_joints = False  # among those that wait
@@ -155,6 +158,8 @@ class Journal:
     async def _commit(self, requests: list[Append]) -> list[AppendOutcome]:
         self.commits += 1
         try:
+            if self.before_schedules is not None and has_scheduled(requests):
+                await self.before_schedules()
             outcomes = await self._store.commit(requests)
         except UnoError as error:
             return [error] * len(requests)

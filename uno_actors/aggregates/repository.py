@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from uno_actors.aggregates.history import as_it_was, check_moment
 from uno_actors.aggregates.reruns import Contention, may_run_again
+from uno_actors.aggregates.schedules_mark import any_scheduled, mark
 from uno_actors.aggregates.snapshots import Snapshots
 from uno_actors.backoff import chance
 from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id, new_aggregate
@@ -89,6 +90,8 @@ class EventSourcedRepository(Generic[A]):
         new_aggregate(self._type, aggregate.id)  # loading will make it like this
         pending = aggregate.pending_events
         before = aggregate.version - len(pending)
+        if any_scheduled(pending):
+            await mark(self._store)
         recorded = await self._store.append(*pending, expected_version=before)
         aggregate.take_pending_events(len(pending))
         if aggregate.version == before + len(pending):  # otherwise it has decided more in the meantime

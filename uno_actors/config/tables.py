@@ -106,6 +106,8 @@ class SystemTable(BaseTable):
     """Time after which an ask without a reply ends with an error."""
     stop_timeout: SecondsOrZero = default_of(Settings, "stop_timeout")
     """Maximum time to stop: to drain, and to stop children in reverse order of their start."""
+    scheduler: bool | None = default_of(Settings, "scheduler")
+    """Whether it sends the commands that are scheduled on its store. Default: as soon as there are some."""
 
     @property
     def url(self) -> str:

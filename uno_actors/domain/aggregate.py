@@ -117,7 +117,6 @@ class AggregateRoot:
     _time: Callable[[], float] = staticmethod(
         time.time
     )  # a system with another clock sets it on its aggregates
-    _schedules = False  # whether a pending event may be one of a schedule; a system looks at it
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -259,7 +258,6 @@ class AggregateRoot:
             catch_up=catch_up,
         )
         self.register_event(event)
-        self._schedules = True
         return event.key
 
     def unschedule(self, key: str) -> None:
@@ -269,7 +267,6 @@ class AggregateRoot:
             InvalidSchedule: The key is not valid.
         """
         self.register_event(Unscheduled(key=schedules.check_key(key)))
-        self._schedules = True
 
     def _apply_schedule(self, event: Scheduled | Unscheduled) -> None:
         """Change nothing: the scheduler keeps what is to be sent."""
@@ -349,7 +346,7 @@ class AggregateRoot:
         return f"{self.aggregate_type}<{self._id}@{self.version}>"
 
 
-_OWN_ATTRIBUTES = frozenset({*vars(AggregateRoot("any")), "_time", "_schedules"})
+_OWN_ATTRIBUTES = frozenset({*vars(AggregateRoot("any")), "_time"})
 _APPLIED_HERE: dict[type, str] = {Scheduled: "_apply_schedule", Unscheduled: "_apply_schedule"}
 """Events of every aggregate: a subclass may have events of the same names, with methods for them."""
 

@@ -119,6 +119,21 @@ class Fired(DomainEvent):
         return f"{self.schedule}.{self.due.astimezone(UTC):%Y%m%dT%H%M%S%f}"
 
 
+class Passed(DomainEvent):
+    """A time of a schedule has passed, and no command is sent for it; in the stream of its `Fired`.
+
+    Attributes:
+        schedule: The ``event_id`` of its `Scheduled`.
+        due: The time that has passed.
+        next_due: When it is due again; ``None`` if it is not.
+    """
+
+    event_type: str = "uno_actors.Passed"
+    schedule: str
+    due: datetime
+    next_due: datetime | None = None
+
+
 def outgoing(aggregate_type: str, aggregate_id: str, command: Command[Any]) -> OutgoingCommand:
     """``command`` in the form in which it is recorded.
 

@@ -127,7 +127,7 @@ class HandlerActor(Actor):
         parts = subscription, self._store, self._router, self._calls
         target = handler.owner
         if isinstance(target, Projection):
-            return ViewBuilding(target, *parts)
+            return target._strategy_of(*parts) or ViewBuilding(target, *parts)
         if isinstance(target, OwnStrategy):
             return target._strategy(*parts)
         if spec.concurrency > 1:

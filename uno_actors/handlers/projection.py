@@ -66,6 +66,10 @@ class Projection(EventHandler[E], KeepsView[K], Generic[E, K]):
         """Continue with the last recorded state of the view named ``view``. The runtime calls this."""
         self.view = View(store, view, classes_in(*self.classes))
 
+    def _strategy_of(self, *parts: Any) -> Any:
+        """A strategy of its own, for one run of its actor; ``None`` for `ViewBuilding`, whose ``parts`` these are."""
+        return None
+
 
 @overload
 def published_view(store: EventStore, projection: KeepsView[K] | type[KeepsView[K]]) -> PublishedView[K]: ...

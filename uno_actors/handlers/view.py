@@ -169,6 +169,11 @@ class View(ViewReader[K]):
 
     @override
     async def _read(self, start: bytes, end: bytes, limit: int | None) -> list[tuple[bytes, bytes]]:
+        if end == start + b"\0":  # one key
+            for latest in (self._changes, self._kept):
+                if start in latest:
+                    return [] if (found := latest[start]) is None else [(start, found)]
+            return await super()._read(start, end, limit)
         changes = self._kept | self._changes
         changed = {key: value for key, value in changes.items() if start <= key < end}
         stored = await super()._read(start, end, None if limit is None else limit + len(changed))

@@ -30,6 +30,7 @@ from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.logs import get_logger
 from uno_actors.observing import Observation
+from uno_actors.scheduling.scheduler import Scheduler
 from uno_actors.settings import Settings
 from uno_actors.store.codec import StreamId
 from uno_actors.store.port import EventStore
@@ -134,6 +135,15 @@ class Runtime:
             contexts=contexts,
             observed=observed,
         )
+        self.scheduler = Scheduler(
+            settings.scheduler,
+            store,
+            settings.clock,
+            types,
+            start=self.tree.start,
+            start_task=self.start_task,
+            log=log,
+        )
         self.deliver: Callable[[StreamId, CommandEnvelope, float], None] = self.aggregates.deliver
         self.node: Node | None = None
         if cluster is not None:
@@ -172,6 +182,7 @@ class Runtime:
 
     async def start(self, supervisors: Sequence[Supervisor]) -> None:
         """Start router, supervisors and children. Handlers with a backlog catch up; the others are live."""
+        supervisors = [*supervisors, *await self.scheduler.begin(self.journal)]
         ends = await self.handlers.start([spec for each in supervisors for spec in handlers_in(each)])
         # From here on the system runs commands and routes their events: children started below may send some.
         self._follow_external_writes(ends)
@@ -242,6 +253,7 @@ class Runtime:
             restarts=sum(node.restarts for node in self.tree.node().walk()),
             dispatcher=self.dispatcher.statistics(),
             handlers=self.handlers.statistics(),
+            scheduler=self.scheduler.statistics(),
             supervisors=self.tree.statistics(),
         )
 
@@ -250,7 +262,7 @@ class Runtime:
         self.handlers.check_not_in_handler("settled()")
         try:
             async with asyncio.timeout(timeout):
-                while not await self._is_settled(self.handlers.active()):  # noqa: ASYNC110 - no single event to await
+                while self.scheduler.has_due or not await self._is_settled(self.handlers.active()):  # noqa: ASYNC110 - no single event to await
                     await asyncio.sleep(LOOK_AGAIN)
         except TimeoutError:
             ends = await self._store.last_positions()
@@ -276,6 +288,7 @@ class Runtime:
         deadline = begun + timeout
         try:
             self.handlers.move_no_more()
+            self.scheduler.stop()
             await self._within(begun + timeout * LEAVE_SHARE, self._leave())
             await self._within(begun + timeout * DRAIN_SHARE, self._drain())
             for child in self.tree.last_first():
@@ -354,6 +367,7 @@ class Runtime:
         for cell in tuple(self.actors.cells):
             cell.kill()
         self.handlers.close()
+        self.scheduler.close()
         self._let_go.close()
         for task in self._tasks:
             task.cancel()

@@ -1,10 +1,11 @@
 """The counters of a system."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from uno_actors.actors.dispatcher import DispatcherStatistics
 from uno_actors.actors.inspection import MessageStatistics
 from uno_actors.handlers.subscription import HandlerStatistics
+from uno_actors.scheduling.scheduler import SchedulerStatistics
 from uno_actors.supervision.statistics import SupervisorStatistics
 
 
@@ -37,6 +38,7 @@ class SystemStatistics:
         dispatcher: Statistics of the event loop and worker threads.
         handlers: Statistics of each handler, by handler name.
         supervisors: Statistics of each supervisor, by its name.
+        scheduler: Statistics of the scheduler.
     """
 
     commands: int
@@ -62,3 +64,4 @@ class SystemStatistics:
     dispatcher: DispatcherStatistics
     handlers: dict[str, HandlerStatistics]
     supervisors: dict[str, SupervisorStatistics]
+    scheduler: SchedulerStatistics = field(default_factory=SchedulerStatistics)

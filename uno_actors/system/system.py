@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -32,7 +33,9 @@ from uno_actors.cluster.view import ClusterView
 from uno_actors.config.reader import Config, load
 from uno_actors.config.writer import write_config
 from uno_actors.domain.aggregate import AggregateRoot, check_events, check_is_aggregate
+from uno_actors.domain.commands import Command
 from uno_actors.domain.events import EventRegistry, event_registry
+from uno_actors.domain.schedules import CatchUp
 from uno_actors.errors import (
     InvalidAggregate,
     NoCluster,
@@ -53,6 +56,8 @@ from uno_actors.handlers.view import KeepsView, PublishedView
 from uno_actors.logs import get_logger
 from uno_actors.observing import Observer, observation
 from uno_actors.quantities import check_duration
+from uno_actors.scheduling.control import ScheduleControl
+from uno_actors.scheduling.entries import ScheduleInfo
 from uno_actors.settings import Settings
 from uno_actors.store.codec import StreamId
 from uno_actors.store.opening import open_store
@@ -130,6 +135,8 @@ class ActorSystem:
             command that recorded nothing is handled again. For commands that may be repeated later, see
             ``since`` of `AggregateRef.ask`. Commands sent by handlers do not need it.
         stop_timeout: Maximum duration of stopping, in seconds.
+        scheduler: Whether the system sends the commands that are scheduled on its store (see `schedule`), taking turns
+            with other systems that do. Default is as soon as there are some: it has to serve their aggregates.
         cluster: Makes the system one node of several on its store: commands go to the node that has the aggregate in
             memory. ``True`` for the processes of one machine, a `Cluster` for several machines.
         clock: Clock for all timeouts and delays.
@@ -159,6 +166,7 @@ class ActorSystem:
         snapshot_every: int | None = 200,
         remember_commands: int = 256,
         stop_timeout: float = 10.0,
+        scheduler: bool | None = None,
         cluster: Cluster | bool | None = None,
         clock: Clock | None = None,
         observers: Iterable[Observer] = (),
@@ -569,6 +577,78 @@ class ActorSystem:
             SystemNotRunning: The system was not started, or has stopped.
         """
         await self._running().tree.unsubscribe(name)
+
+    async def schedule(
+        self,
+        command: Command[Any],
+        *,
+        to: tuple[type[AggregateRoot], str],
+        after: timedelta | float | None = None,
+        at: datetime | None = None,
+        every: str | None = None,
+        tz: str = "UTC",
+        catch_up: CatchUp = "last",
+        key: str | None = None,
+    ) -> str:
+        """Have ``command`` sent later. It is durable when this returns; in a synchronous program, use `run`.
+
+        To schedule again under a key replaces what was scheduled there. If that recurs and is the same, nothing
+        changes: a program may schedule what recurs whenever it starts. See `AggregateRoot.schedule` for commands that
+        an aggregate schedules together with its events.
+
+        Args:
+            command: As for `AggregateRoot.schedule`, like the others.
+            to: Class and id of the aggregate to send it to.
+            after: Seconds, or a ``timedelta``, from now.
+            at: The time; one without a zone is in UTC. A time that has passed means at once.
+            every: A cron expression.
+            tz: The name of the time zone of ``every``.
+            catch_up: Which of the times that have passed while no scheduler ran are made up for.
+            key: Names the schedule among those of all programs; default is a new key.
+
+        Returns:
+            The key.
+
+        Raises:
+            InvalidSchedule, UnknownCommand, InvalidAggregate, InvalidAggregateId, ValueError: As for
+                `AggregateRoot.schedule`.
+            StoreUnavailable, StoreFull, OutcomeUnknown: The store failed; see each class.
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        runtime = self._accepting()
+        await runtime.scheduler.use()
+        return await self._schedules().schedule(
+            command, to=to, after=after, at=at, every=every, tz=tz, catch_up=catch_up, key=key
+        )
+
+    async def unschedule(self, key: str) -> None:
+        """Have a command not sent that `schedule` has scheduled under ``key``; if there is none, nothing changes.
+
+        Raises:
+            InvalidSchedule: The key is not valid.
+            StoreUnavailable, StoreFull, OutcomeUnknown: The store failed; see each class.
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        self._accepting()
+        await self._schedules().unschedule(key)
+
+    async def schedules(
+        self, *, limit: int | None = None, after: ScheduleInfo | None = None
+    ) -> list[ScheduleInfo]:
+        """What is to be sent, ordered by due time; see `ScheduleControl.schedules`.
+
+        Args:
+            limit: Maximum number. Default is no limit.
+            after: Only those after this one: the last of the previous page.
+
+        Raises:
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        self._running()
+        return await self._schedules().schedules(limit=limit, after=after)
+
+    def _schedules(self) -> ScheduleControl:
+        return ScheduleControl(self.store, self._settings.clock)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the system's loop and return its result, in a synchronous program.

@@ -5,7 +5,7 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 class ManualTimer:
@@ -68,6 +68,18 @@ class ManualClock:
             if not timer.cancelled:
                 timer.callback()
         self.now = end
+
+    def leap(self, time: float | timedelta) -> None:
+        """Let time pass at once, as while a machine is suspended: a month takes no longer than a minute.
+
+        Each call that is due by then is made once, in their order, when the time has passed; what recurs within the
+        time does not recur for it.
+
+        Args:
+            time: Seconds, or a ``timedelta``.
+        """
+        self.now += time.total_seconds() if isinstance(time, timedelta) else time
+        self.advance(0)
 
     async def advance_until(self, condition: Callable[[], object], step: float = 0.1) -> None:
         """Advance in steps of ``step`` seconds, and the event loop run between them, until ``condition()``."""

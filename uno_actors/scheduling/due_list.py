@@ -1,0 +1,244 @@
+"""The list of what is to be sent, by due time: a projection that also acts when the time has come.
+
+It derives the list from the log, in the store, exactly once, like any projection. When the first entries are due, it
+records `Fired` for them, a page at a time; the list changes when that event comes back from the log. A time is fired at
+most once: the event's place in the stream of its schedule is the fence, whatever else is recorded there.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from typing_extensions import override
+
+from uno_actors.clock import Clock, Timer, now_by
+from uno_actors.domain.events import DomainEvent
+from uno_actors.domain.schedules import Fired, Passed, Scheduled, Unscheduled
+from uno_actors.errors import ConcurrencyConflict, InvalidSchedule, StoreUnavailable, UnoError
+from uno_actors.handlers.calls import HandlerCalls
+from uno_actors.handlers.projection import Projection
+from uno_actors.handlers.strategy import HandlesProgress
+from uno_actors.handlers.subscription import Subscription
+from uno_actors.handlers.view_building import ViewBuilding
+from uno_actors.scheduling.entries import Owner, ScheduleInfo, digest, due_step, micros, owner_of
+from uno_actors.store.codec import to_record
+from uno_actors.store.port import EventStore
+from uno_actors.store.records import Append, Appended
+from uno_actors.store.view_keys import Key
+
+NAME = "uno_actors.schedules"
+"""Name of the handler; on disk."""
+AT_ONCE = 256
+"""Maximum number of commands that are fired in one transaction."""
+LOOK = 30.0
+"""Maximum seconds between two looks at the clock, whose time of day may have been set."""
+AGAIN = 0.1
+"""Seconds until another look after a store did not record what was due."""
+
+DUE, BY_ID, BY_KEY, COUNT = "due", "id", "key", "count"
+"""The parts of the view; on disk."""
+
+
+class DueList(Projection[Scheduled | Unscheduled | Fired | Passed]):
+    """The handler that keeps what is to be sent; see the module.
+
+    Args:
+        clock: Tells the time of day.
+
+    Attributes:
+        soonest: When the first entry is due, as far as it is known.
+        waiting: Number of entries.
+        fired: Commands fired by this system.
+        is_stopping: Whether nothing more is to be fired, since the system stops.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.soonest: datetime | None = None
+        self.knows_soonest = False
+        self.waiting = 0
+        self.fired = 0
+        self.is_stopping = False
+        self.strategy: _Firing | None = None
+
+    def _strategy_of(self, *parts: Any) -> ViewBuilding:
+        self.strategy = _Firing(self, *parts)
+        return self.strategy
+
+    @override
+    def begin(self, store: EventStore, view: str) -> None:
+        super().begin(store, view)
+        self.knows_soonest = False
+
+    @override
+    async def handle(self, event: DomainEvent) -> None:
+        match event:
+            case Scheduled():
+                await self._unschedule(owner_of(event), event.key)
+                await self._add(ScheduleInfo.of(event))
+            case Unscheduled():
+                await self._unschedule(owner_of(event), event.key)
+            case Fired() | Passed():
+                entry = await self.entry(event.schedule)
+                if entry is not None:
+                    await self._remove(entry)
+                    if event.next_due is not None:
+                        await self._add(entry.at(event.next_due, event.aggregate_version or 0))
+
+    async def entry(self, schedule: str) -> ScheduleInfo | None:
+        """The entry of this id."""
+        due = await self.view.get((BY_ID, schedule))
+        return None if due is None else ScheduleInfo.unpacked(await self.view.get((DUE, due, schedule)))
+
+    async def _unschedule(self, owner: Owner, key: str) -> None:
+        schedule = await self.view.get((BY_KEY, digest(owner, key)))
+        if schedule is not None and (entry := await self.entry(schedule)) is not None:
+            await self._remove(entry)
+
+    async def _add(self, entry: ScheduleInfo) -> None:
+        due = micros(entry.due)
+        self.view.put((DUE, due, entry.id), entry.packed())
+        self.view.put((BY_ID, entry.id), due)
+        self.view.put((BY_KEY, digest(entry.owner, entry.key)), entry.id)
+        await self._count(1)
+        if self.knows_soonest and (self.soonest is None or entry.due < self.soonest):
+            self.soonest = entry.due
+
+    async def _remove(self, entry: ScheduleInfo) -> None:
+        self.view.delete((DUE, micros(entry.due), entry.id))
+        self.view.delete((BY_ID, entry.id))
+        self.view.delete((BY_KEY, digest(entry.owner, entry.key)))
+        await self._count(-1)
+        if entry.due == self.soonest:
+            self.knows_soonest = False
+
+    async def _count(self, more: int) -> None:
+        self.waiting = await self.view.get((COUNT,), 0) + more
+        self.view.put((COUNT,), self.waiting)
+
+    # --- what is due ---
+
+    def now(self) -> datetime:
+        """The time of day."""
+        return now_by(self.clock)
+
+    @property
+    def has_due(self) -> bool:
+        """Whether something is due, or may be, and this process has to fire it."""
+        firing = self.strategy
+        if firing is None or not firing.is_at_work:
+            return False
+        return not self.knows_soonest or (self.soonest is not None and self.soonest <= self.now())
+
+    @property
+    def late_seconds(self) -> float:
+        """By how much the first entry is late; 0 if none is."""
+        if not self.knows_soonest or self.soonest is None:
+            return 0.0
+        return max(0.0, (self.now() - self.soonest).total_seconds())
+
+    async def page(self, limit: int) -> list[ScheduleInfo]:
+        """The first entries by due time."""
+        found: list[tuple[Key, Any]] = await self.view.range(DUE, limit=limit)
+        return [ScheduleInfo.unpacked(packed) for _, packed in found]
+
+
+class _Firing(ViewBuilding):
+    """Goes through the events as any projection, and records what is due when there are none."""
+
+    def __init__(
+        self,
+        due: DueList,
+        subscription: Subscription,
+        store: EventStore,
+        router: HandlesProgress,
+        calls: HandlerCalls,
+    ) -> None:
+        super().__init__(due, subscription, store, router, calls)
+        self._due = due
+        self._fired_until = 0  # position of the last event that this process has fired
+        self._unreadable: set[str] = set()
+        self._timer: Timer | None = None
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether this process fires what is due."""
+        return self._subscription.at_work and not self._due.is_stopping
+
+    @override
+    async def work(self) -> bool:
+        if await super().work():
+            return True
+        if not self._subscription.live or self._due.is_stopping:
+            return False
+        if self._subscription.progress.position < self._fired_until:
+            return False  # it comes back from the log, and with it the next look
+        return await self._fire()
+
+    async def _fire(self) -> bool:
+        """Fire what is due; return whether something was."""
+        due = self._due
+        if not due.knows_soonest:
+            first = await due.page(1)
+            due.soonest = first[0].due if first else None
+            due.waiting = await due.view.get((COUNT,), 0)
+            due.knows_soonest = True
+        now = due.now()
+        if due.soonest is None or due.soonest > now:
+            self._look_in(LOOK if due.soonest is None else (due.soonest - now).total_seconds())
+            return False
+        if not await self._may_begin():
+            return False
+        page = [
+            entry
+            for entry in await due.page(AT_ONCE + len(self._unreadable))
+            if entry.due <= now and entry.id not in self._unreadable
+        ]
+        requests = [*filter(None, (self._request(entry, now) for entry in page))]
+        if not requests:
+            self._look_in(LOOK)
+            return False
+        return self._has_fired(await self._commit(requests))
+
+    async def _commit(self, requests: Sequence[Append]) -> Sequence[Appended | UnoError]:
+        with suppress(StoreUnavailable):
+            return await self._store.commit(requests)
+        return ()
+
+    def _has_fired(self, outcomes: Sequence[Appended | UnoError]) -> bool:
+        """Take the outcomes. After a conflict the list has not seen all of the log yet: it looks again soon."""
+        for outcome in outcomes:
+            if isinstance(outcome, Appended):
+                self._due.fired += 1
+                self._fired_until = max(self._fired_until, *outcome.positions)
+            elif not isinstance(outcome, ConcurrencyConflict):
+                self._subscription.logger.error("what is due cannot be recorded yet", exc_info=outcome)
+        if not self._fired_until > self._subscription.progress.position:
+            self._look_in(AGAIN)
+        return False
+
+    def _request(self, entry: ScheduleInfo, now: datetime) -> Append | None:
+        try:
+            event = due_step(entry, now)
+        except InvalidSchedule as error:
+            self._unsendable(entry, error)
+            return None
+        place = event.stamped(aggregate_version=entry.version + 1)
+        return Append((to_record(place),), entry.version)
+
+    def _unsendable(self, entry: ScheduleInfo, error: InvalidSchedule) -> None:
+        self._unreadable.add(entry.id)
+        self._subscription.logger.error("scheduled command cannot be sent", schedule=entry.id, exc_info=error)
+
+    def _look_in(self, seconds: float) -> None:
+        """Look again in ``seconds``, or earlier."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._due.clock.call_later(min(max(seconds, 0.001), LOOK), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self.is_at_work:
+            self._subscription.wake()

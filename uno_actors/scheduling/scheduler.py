@@ -1,0 +1,193 @@
+"""The scheduler of a system: its two handlers, started when the store has schedules."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple
+
+from uno_actors.aggregates.journal import Journal
+from uno_actors.aggregates.schedules_mark import has_schedules, mark
+from uno_actors.clock import Clock, Timer
+from uno_actors.domain.aggregate import AggregateRoot
+from uno_actors.domain.schedules import Fired, Passed, Scheduled, Unscheduled
+from uno_actors.errors import InvalidSchedule
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.logs import Logger
+from uno_actors.scheduling import due_list, sender
+from uno_actors.scheduling.due_list import DueList
+from uno_actors.scheduling.sender import Sender
+from uno_actors.store.port import EventStore
+from uno_actors.supervision.spec import ChildSpec, Supervisor
+
+SUPERVISOR = "uno_actors.scheduling"
+"""Name of the supervisor of the two handlers."""
+LOOK = 10.0
+"""Seconds between looks whether another process has begun to schedule commands on the store."""
+
+
+class SchedulerStatistics(NamedTuple):
+    """What the scheduler of a system has done since the system started.
+
+    Attributes:
+        runs: Whether this system keeps the list of what is to be sent; another one may do it instead.
+        waiting: Commands in the list.
+        late_seconds: By how much the first of them is late; 0 if none is.
+        fired: Commands that were due and that this system has recorded as such.
+        sent: Commands that this system has sent.
+        failed: Commands of these that were rejected, and attempts that failed.
+    """
+
+    runs: bool = False
+    waiting: int = 0
+    late_seconds: float = 0.0
+    fired: int = 0
+    sent: int = 0
+    failed: int = 0
+
+
+class Scheduler:
+    """The scheduler of a system. Lives on the event loop.
+
+    Args:
+        wanted: Whether to run it: always, never, or ``None`` for as soon as the store has schedules.
+        store: The system's.
+        clock: The system's.
+        types: The aggregate classes that the system serves; the mapping may grow.
+        start: Starts a supervisor.
+        start_task: Runs a coroutine as a task.
+        log: The system's.
+    """
+
+    def __init__(
+        self,
+        wanted: bool | None,
+        store: EventStore,
+        clock: Clock,
+        types: dict[str, type[AggregateRoot]],
+        *,
+        start: Callable[[Supervisor], Awaitable[None]],
+        start_task: Callable[[Coroutine[Any, Any, Any]], object],
+        log: Logger,
+    ) -> None:
+        self._wanted = wanted
+        self._store = store
+        self._clock = clock
+        self._start = start
+        self._start_task = start_task
+        self._log = log.bind(actor="scheduler")
+        self._due = DueList(clock)
+        self._sender = Sender(store, lambda: types)
+        self._has_begun = self._is_starting = False
+        self._timer: Timer | None = None
+        self._journal: Journal | None = None
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """The supervisor of its handlers."""
+        handlers = (
+            HandlerSpec(due_list.NAME, self._due, event_type=(Scheduled, Unscheduled, Fired, Passed)),
+            HandlerSpec(
+                sender.NAME, self._sender, event_type=Fired, start="earliest", concurrency=sender.AT_ONCE
+            ),
+        )
+        children = [ChildSpec(handler, handler.name) for handler in handlers]
+        return Supervisor(SUPERVISOR, children, max_restarts=None)
+
+    async def begin(self, journal: Journal) -> list[Supervisor]:
+        """What to start with the system; from now on ``journal`` asks before it records the first schedule."""
+        self._journal = journal
+        if self._wanted is False:
+            journal.before_schedules = self._mark
+            return []
+        if self._store.logs > 1:
+            journal.before_schedules = self._refuse
+            return []
+        if self._wanted or await has_schedules(self._store):
+            self._has_begun = True
+            journal.before_schedules = None if self._wanted is None else self._mark
+            return [self.supervisor]
+        journal.before_schedules = self.use
+        self._look_later()
+        return []
+
+    async def use(self) -> None:
+        """Mark the store before the first schedule is recorded, and have the handlers started if this system runs them.
+
+        Raises:
+            InvalidSchedule: The store has several logs.
+            StoreUnavailable, StoreFull: The mark cannot be made.
+        """
+        if self._store.logs > 1:
+            await self._refuse()
+        await self._mark()
+        self._begin_later()
+
+    def stop(self) -> None:
+        """Fire nothing more."""
+        self._due.is_stopping = True
+        self.close()
+
+    def close(self) -> None:
+        """Look at nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def has_due(self) -> bool:
+        """Whether this system is about to fire something, or may be."""
+        return self._is_starting or (self._has_begun and self._due.has_due)
+
+    def statistics(self) -> SchedulerStatistics:
+        """See `SchedulerStatistics`."""
+        firing = self._due.strategy
+        return SchedulerStatistics(
+            runs=firing is not None and firing.is_at_work,
+            waiting=self._due.waiting,
+            late_seconds=self._due.late_seconds,
+            fired=self._due.fired,
+            sent=self._sender.sent,
+            failed=self._sender.failed,
+        )
+
+    async def _mark(self) -> None:
+        await mark(self._store)
+        if self._journal is not None:
+            self._journal.before_schedules = None
+
+    async def _refuse(self) -> None:
+        raise InvalidSchedule(
+            f"the store has {self._store.logs} logs, which have no order between them, and the scheduler needs the"
+            " order of all events: use a store with one log"
+        )
+
+    def _begin_later(self) -> None:
+        if self._wanted is False or self._has_begun:
+            return
+        self._has_begun = self._is_starting = True
+        self.close()
+        self._start_task(self._begin())
+
+    async def _begin(self) -> None:
+        try:
+            await self._start(self.supervisor)
+        except Exception as error:  # noqa: BLE001 - the start of a handler may raise anything
+            self._log.error(
+                "scheduler cannot start; the next start of the system tries again", exc_info=error
+            )
+        finally:
+            self._is_starting = False
+
+    def _look_later(self) -> None:
+        if self._store.is_durable:
+            self._timer = self._clock.call_later(LOOK, lambda: self._start_task(self._look()))
+
+    async def _look(self) -> None:
+        if self._has_begun:
+            return
+        try:
+            found = await has_schedules(self._store)
+        except Exception as error:  # noqa: BLE001 - whatever the store raises, it may work again
+            self._log.warning("cannot look for schedules", exc_info=error)
+            found = False
+        if found:
+            self._begin_later()
+        else:
+            self._look_later()
