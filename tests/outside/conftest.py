@@ -6,6 +6,7 @@ from typing import Any
 
 import nats
 import pytest
+from nats.js.errors import NotFoundError
 
 from tests.broker_servers import NatsServer, RedisServer, redis_program
 
@@ -32,6 +33,15 @@ class JetStream:
             return [await consumer.next_msg(timeout=10) for _ in range(held)]
         finally:
             await consumer.unsubscribe()
+
+    async def is_acknowledged(self, consumer: str, stream: str = "ALL") -> bool:
+        """Whether a consumer has acknowledged all that the stream holds."""
+        last = (await self.context.stream_info(stream)).state.last_seq
+        try:
+            floor = (await self.context.consumer_info(stream, consumer)).ack_floor
+        except NotFoundError:  # not made yet
+            return False
+        return floor is not None and floor.stream_seq == last
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The world outside: recorded events go to brokers and webhooks.
+"""The world outside: recorded events go to brokers and webhooks, and messages of brokers are recorded.
 
 The log is the outbox: what is recorded is handed on, at least once and in order per aggregate, by an ordinary handler
 with a checkpoint. It stands on ``handlers`` and the store's port; no other package imports it. The extras ``brokers``
@@ -9,6 +9,7 @@ and ``webhooks`` bring what it needs. Read in this order:
 - `uno_actors.outside.brokers`: NATS, Kafka, RabbitMQ and Redis through FastStream.
 - `uno_actors.outside.webhook` and `uno_actors.outside.public_addresses`: signed HTTP requests.
 - `uno_actors.outside.forwarding`: the handler that sends.
+- `uno_actors.outside.messages`, `uno_actors.outside.subscribers` and `uno_actors.outside.receiving`: the way in.
 """
 
 from importlib import import_module
@@ -26,19 +27,27 @@ if TYPE_CHECKING:
     from uno_actors.outside.destination import DestinationGone as DestinationGone
     from uno_actors.outside.destination import Outgoing as Outgoing
     from uno_actors.outside.forwarding import forward as forward
+    from uno_actors.outside.messages import Message as Message
+    from uno_actors.outside.messages import ReceivedMessage as ReceivedMessage
+    from uno_actors.outside.receiving import Send as Send
+    from uno_actors.outside.receiving import receive as receive
     from uno_actors.outside.webhook import Webhook as Webhook
 else:
     _PUBLIC = {
         "DeliveryRefused": ("destination", "brokers"),
         "Destination": ("destination", "brokers"),
         "DestinationGone": ("destination", "brokers"),
+        "Message": ("messages", "brokers"),
         "Outgoing": ("destination", "brokers"),
+        "ReceivedMessage": ("messages", "brokers"),
+        "Send": ("receiving", "brokers"),
         "ToKafka": ("brokers", "brokers"),
         "ToNats": ("brokers", "brokers"),
         "ToRabbit": ("brokers", "brokers"),
         "ToRedis": ("brokers", "brokers"),
         "Webhook": ("webhook", "webhooks"),
         "forward": ("forwarding", "brokers"),
+        "receive": ("receiving", "brokers"),
     }
 
     def __getattr__(name: str) -> Any:
