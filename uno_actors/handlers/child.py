@@ -146,9 +146,9 @@ class HandlerChild(CellChild):
 
     async def _resume(self, cell: ActorCell | None) -> None:
         subscription, last = self.subscription, self._last
-        if subscription.state != "restarting" or (last is not None and last.blames_nothing):
+        if subscription.state != "restarting" or last is None or last.blames_nothing:
             await asyncio.sleep(SET_ASIDE_AGAIN)
-        elif last is not None and last.event is not None:
+        elif last.event is not None:
             self._poison = last
         await self._set_aside_poison()
         if cell is not None and cell.is_suspended and subscription.state != "stopped":

@@ -66,7 +66,7 @@ class Message:
         time: When it happened, of a CloudEvent.
         address: The subject, topic, routing key or stream that it came by.
         headers: As text.
-        data: The value of its JSON; text or bytes if it is no JSON.
+        data: The value of its JSON; text or bytes if it is not JSON.
         correlation_id: Common to all messages that originate from one first message.
     """
 

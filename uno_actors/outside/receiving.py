@@ -222,7 +222,7 @@ class Receiver(OwnStrategy[ReceivedMessage]):
         events = [] if made is None else [made] if isinstance(made, DomainEvent) else [*made]
         for event in events:
             if not isinstance(event, DomainEvent):
-                raise TypeError(f"the function for events returned {event!r}, which is no event")
+                raise TypeError(f"the function for events returned {event!r}, which is not an event")
         if not events:
             return []
         in_its_stream = {"aggregate_type": self._name, "aggregate_id": found.aggregate_id}
@@ -255,7 +255,7 @@ class Receiver(OwnStrategy[ReceivedMessage]):
         made = command(message)
         for number, each in enumerate([] if made is None else [made] if isinstance(made, Send) else made):
             if not isinstance(each, Send):
-                raise TypeError(f"the function for commands returned {each!r}, which is no Send")
+                raise TypeError(f"the function for commands returned {each!r}, which is not a Send")
             ids: dict[str, str] = {"command_id": digest("command", event.event_id, str(number))}
             if message.correlation_id is not None and each.command.correlation_id is None:
                 ids["correlation_id"] = message.correlation_id
@@ -343,7 +343,7 @@ def receive(
         raise InvalidHandler(f"receiver {name}: give event or command, not both")
     for function in (event, command):
         if function is not None and not callable(function):
-            raise InvalidHandler(f"receiver {name}: {function!r} is no function of a Message")
+            raise InvalidHandler(f"receiver {name}: {function!r} is not a function of a Message")
         if inspect.iscoroutinefunction(function):
             raise InvalidHandler(
                 f"receiver {name}: {function!r} must be a plain function: it decides, and may be called again"
@@ -367,6 +367,6 @@ def _reader(event: ToEvents | type[DomainEvent] | None) -> ToEvents | None:
     if isinstance(event, type):
         kind = event
         if not issubclass(kind, DomainEvent):
-            raise InvalidHandler(f"{kind!r} is no class of events")
+            raise InvalidHandler(f"{kind!r} is not a class of events")
         return lambda message: message.read(kind)
     return event

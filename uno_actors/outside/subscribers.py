@@ -40,7 +40,7 @@ def checked_options(broker: Any, options: Mapping[str, Any]) -> str:
     """The kind of a broker whose subscriptions can have these options.
 
     Raises:
-        InvalidHandler: It is no broker of FastStream, or messages could be lost.
+        InvalidHandler: It is not a broker of FastStream, or messages could be lost.
     """
     kind = kind_of(broker)
     if kind is None:
