@@ -2,12 +2,15 @@
 
 import importlib.util
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 
 class NatsServer:
@@ -67,9 +70,7 @@ class RedisServer:
         self._program = program
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self.start()
 
@@ -94,3 +95,64 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+def rabbit_program() -> str | None:
+    """The server of RabbitMQ, as Debian installs it; ``None`` if there is none."""
+    place = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    return str(place) if place.exists() and shutil.which("epmd") else None
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+class RabbitServer:
+    """A RabbitMQ server of a test, on a free port, with a port mapper of its own.
+
+    Args:
+        program: From `rabbit_program`.
+        directory: For its files.
+    """
+
+    def __init__(self, program: str, directory: Path) -> None:
+        port, mapper, distribution = free_port(), free_port(), free_port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
+        own = {
+            "HOME": str(directory),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(mapper),
+            "RABBITMQ_NODENAME": f"uno{port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(port),
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(directory / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        }
+        options: Any = {"env": os.environ | own, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._processes = [
+            subprocess.Popen(["epmd", "-address", "127.0.0.1", "-port", str(mapper)], **options),  # noqa: S607
+            subprocess.Popen([program], start_new_session=True, **options),
+        ]
+        while not self._listens(port):
+            assert self._processes[1].poll() is None, "the server has ended"
+            time.sleep(0.05)
+
+    @staticmethod
+    def _listens(port: int) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        mapper, server = self._processes
+        os.killpg(server.pid, signal.SIGKILL)  # a shell script, and what it has started
+        mapper.kill()
+        for process in self._processes:
+            process.wait()

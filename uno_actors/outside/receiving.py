@@ -332,6 +332,7 @@ def receive(
         max_attempts: Number of failed attempts after which a message becomes a dead letter.
         claim_after: For Redis: seconds after which a message that a killed process had taken is taken again.
         **options: Further arguments of FastStream's ``broker.subscriber``, such as ``stream`` of NATS, which is needed.
+            Without those for it, one message is taken at a time, in the order of the broker.
 
     Raises:
         InvalidHandler: An argument cannot be used, or a message could be lost.

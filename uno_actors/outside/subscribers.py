@@ -98,9 +98,15 @@ def subscribers(
             given = {"group_id": group, "auto_offset_reset": "earliest", **options}
             made = [broker.subscriber(subject, **given, **common)]
         case "rabbit":
-            made = [broker.subscriber(subject, **options, **common)]
+            from faststream.rabbit import Channel  # noqa: PLC0415 - a library that only this broker needs
+
+            given = {
+                "channel": Channel(prefetch_count=1),
+                **options,
+            }  # else several are taken at once, in any order
+            made = [broker.subscriber(subject, **given, **common)]
         case _:
-            from faststream.redis import StreamSub  # noqa: PLC0415 - a library that only this broker needs
+            from faststream.redis import StreamSub  # noqa: PLC0415 - as above
 
             one: dict[str, Any] = {"group": group, "consumer": group, "last_id": ">"}
             milliseconds = max(1, round(claim_after * 1000))
