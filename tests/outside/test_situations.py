@@ -1,0 +1,199 @@
+"""Situations of which users of other libraries have told: what is sent, and what is received, all the same."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faststream.nats import NatsBroker
+
+from tests.outside.conftest import JetStream
+from tests.outside.paying import PaymentSeen
+from tests.outside.shop import sent
+from tests.outside.test_forwarding import Place, system_of
+from tests.outside.test_receiving import acknowledged, receiver, recorded, send
+from tests.waiting import until
+from uno_actors import DomainEvent, open_store
+from uno_actors.outside import forward
+
+
+async def test_an_event_that_is_too_large_for_the_broker_does_not_hold_up_the_others(
+    jetstream: JetStream,
+) -> None:
+    spec = forward(
+        "orders.>",
+        to=NatsBroker(jetstream.url),
+        max_attempts=2,
+        data=lambda event: {"text": "x" * 2_000_000} if event.aggregate_id == "order-1" else {},
+    )
+    async with system_of(spec) as system:
+        await system.publisher.publish(sent(1), sent(2))
+        await system.settled()
+        (letter,) = await system.store.dead_letters()
+    assert letter.position == 1
+    assert "maximum payload exceeded" in letter.error
+    (message,) = await jetstream.messages()
+    assert message.headers["ce-subject"] == "order-2"
+
+
+class WithBytes(DomainEvent):
+    key: bytes
+    topic: str = "orders.keyed"
+
+
+async def test_an_event_that_json_cannot_hold_is_set_aside_and_says_why() -> None:
+    place = Place()
+    async with system_of(forward("orders.>", to=place, max_attempts=1)) as system:
+        await system.publisher.publish(WithBytes(key=b"\xff"), sent(2))
+        await system.settled()
+        (letter,) = await system.store.dead_letters()
+    assert "utf-8" in letter.error
+    assert len(place.taken) == 1
+
+
+async def test_ids_in_any_writing_and_topics_of_any_depth_arrive(jetstream: JetStream) -> None:
+    async with system_of(forward("orders.>", to=NatsBroker(jetstream.url))) as system:
+        await system.publisher.publish(
+            sent(1).stamped(aggregate_id="Größe 30 %\n中", topic="orders.eu.de.sent"),
+        )
+        await system.settled()
+    (message,) = await jetstream.messages()
+    assert message.subject == "orders.eu.de.sent"
+    assert message.headers["ce-subject"] == "Gr%C3%B6%C3%9Fe%2030%20%25%0A%E4%B8%AD"
+
+
+async def test_partitions_share_a_destination() -> None:
+    place = Place()
+    async with system_of(forward("orders.>", to=place, partitioned=4)) as system:
+        await system.publisher.publish(*(sent(number % 5, number) for number in range(20)))
+        await system.settled()
+    totals: dict[str | None, list[Any]] = {}
+    for each in place.taken:
+        totals.setdefault(each.event.aggregate_id, []).append(each.cloud_event.get_data())
+    assert totals == {
+        f"order-{order}": [{"total": number} for number in range(order, 20, 5)] for order in range(5)
+    }
+
+
+async def test_another_node_receives_when_the_first_one_ends(jetstream: JetStream) -> None:
+    store = open_store("memory:")
+    first = system_of(receiver(jetstream, event=PaymentSeen), store=store)
+    second = system_of(receiver(jetstream, event=PaymentSeen), store=store)
+    async with first:
+        await until(lambda: first.statistics().handlers["payments"].state == "live")
+        await second.start()
+        assert second.statistics().handlers["payments"].state == "standby"
+        await send(jetstream, "o-1", 1)
+        await until(lambda: acknowledged(jetstream))
+    await until(lambda: second.statistics().handlers["payments"].state == "live")
+    await send(jetstream, "o-2", 2)
+    await until(lambda: acknowledged(jetstream))
+    assert [event.order for event in await recorded(second, PaymentSeen)] == ["o-1", "o-2"]  # type: ignore[attr-defined]
+    await second.stop()
+
+
+CONFIGURED = """
+from uno_actors import ActorSystem, DomainEvent, open_store
+from uno_actors.outside import Destination, forward
+
+class Shown(DomainEvent):
+    topic: str = "shown.now"
+
+class Screen(Destination):
+    kind = "screen"
+    async def send(self, outgoing):
+        print("sent", outgoing.cloud_event.get_source(), outgoing.address)
+
+shown = forward("shown.>", to=Screen())
+"""
+FILE = """
+[system]
+name = "desk"
+
+[aggregates]
+types = []
+
+[[supervisors]]
+name = "outside"
+max_restarts = "unlimited"
+backoff = { initial = "5s", max = "1h" }
+
+  [[supervisors.handlers]]
+  handler = "outward:shown"
+  max_attempts = 20
+"""
+PROGRAM = """
+import asyncio
+from uno_actors import ActorSystem, DomainEvent, open_store
+from outward import Shown
+
+async def main():
+    system = ActorSystem.from_config("desk.toml")
+    async with system:
+        await system.publisher.publish(Shown())
+        await system.settled()
+        (info,) = await system.handlers()
+        print(info.name)
+
+asyncio.run(main())
+"""
+
+
+def test_a_configuration_file_names_what_forwards(tmp_path: Path) -> None:
+    for name, text in (("outward.py", CONFIGURED), ("desk.toml", FILE), ("program.py", PROGRAM)):
+        (tmp_path / name).write_text(text)
+    run = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (run.stdout, run.returncode) == ("sent /desk shown.now\nforward shown.> to screen\n", 0), (
+        run.stderr
+    )
+    command = Path(sys.executable).with_name("uno-actors")
+    check = subprocess.run(
+        [command, "check", "desk.toml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert check.returncode == 0, check.stdout + check.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "extra"),
+    [
+        ("forward", "cloudevents", "brokers"),
+        ("receive", "faststream", "brokers"),
+        ("Webhook", "httpcore", "webhooks"),
+        ("Webhook", "standardwebhooks", "webhooks"),
+    ],
+)
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(
+    name: str, library: str, extra: str
+) -> None:
+    program = (
+        f"import sys; sys.modules[{library!r}] = None\n"
+        "import uno_actors.outside as outside\n"
+        f"try: outside.{name}\n"
+        "except ImportError as error: print(type(error).__name__, error)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.stdout.startswith(f"MissingExtra uno_actors.outside.{name} needs"), run.stdout + run.stderr
+    assert f"uno-actors[{extra}]" in run.stdout
+
+
+def test_the_half_without_brokers_needs_none_of_their_libraries() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('cloudevents', 'faststream', 'httpcore', 'standardwebhooks'): sys.modules[name] = None\n"
+        "import uno_actors, uno_actors.outside; uno_actors.ActorSystem; print('well')"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.stdout == "well\n", run.stderr
+
+
+def test_webhooks_need_no_broker() -> None:
+    program = (
+        "import sys; sys.modules['faststream'] = None\n"
+        "from uno_actors.outside import Webhook, forward\n"
+        "print(forward('a.>', to=Webhook('https://h.example', 'c2VjcmV0' * 4)).name)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.stdout == "forward a.> to webhook\n", run.stderr
