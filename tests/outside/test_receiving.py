@@ -10,6 +10,7 @@ from faststream.nats import NatsBroker
 from faststream.redis import RedisBroker
 
 from tests.broker_servers import RedisServer
+from tests.faults import lease_is_lost
 from tests.outside.conftest import JetStream
 from tests.outside.paying import OrderPaid, PaidOrder, PaymentSeen, pay
 from tests.waiting import until
@@ -334,3 +335,15 @@ def test_streams_are_named_after_source_and_id_as_far_as_they_can() -> None:
     long, other = stream_name("/bank", "p" * 500), stream_name("/bank" + "p" * 500, "p")
     assert len(long) == len(other) == len(stream_name("/bank", "a\0b")) == 32
     assert long != other
+
+
+async def test_a_process_that_has_lost_the_handler_gives_a_message_back(jetstream: JetStream) -> None:
+    async with system_of(receiver(jetstream, event=PaymentSeen)) as system:
+        await send(jetstream, "o-1", 1)
+        await until(lambda: acknowledged(jetstream))
+        lease_is_lost(system, "payments")
+        await send(jetstream, "o-2", 2)
+        await until(lambda: acknowledged(jetstream))
+        assert len(await recorded(system)) == 2
+        info = await jetstream.context.consumer_info("ALL", "payments")
+        assert info.delivered.consumer_seq == 3  # it was given back, and taken later
