@@ -1,6 +1,8 @@
 """Checkpoints that move with events: several processes, kills, lost leases, cut connections, a caller's transaction."""
 
 import asyncio
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from uno_actors import (
     Checkpoint,
     CheckpointConflict,
     ConcurrencyConflict,
+    HandlerControl,
     LeaseLost,
     NoSuchStream,
     open_store,
@@ -78,6 +81,22 @@ async def test_processes_of_one_consumer_record_each_upstream_event_once_though_
         recorded = [event.text async for _, event in store.read_all() if isinstance(event, Noted)]
         assert Counter(recorded) == {str(number): 1 for number in range(1, UPSTREAM + 1)}
         assert await store.checkpoints() == {"intake": UPSTREAM}
+
+
+async def test_a_checkpoint_that_is_no_position_of_this_store_disturbs_no_list(tmp_path: Path) -> None:
+    """Such as microseconds since 1970, or a position of a store with several logs."""
+    async with open_store(f"lmdb:{tmp_path}/store", REGISTRY) as store:
+        await store.append(noted("1"), checkpoint=Checkpoint("intake", 3 << 40))
+        listed = await HandlerControl(store).handlers()
+        assert [(each.name, each.position, each.lag) for each in listed] == [("intake", 3 << 40, 0)]
+    run = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "uno_actors", "store", "info", "-s", f"lmdb:{tmp_path}/store"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "intake" in run.stdout
 
 
 # --- leases ------------------------------------------------------------------------------------------------

@@ -43,9 +43,9 @@ from uno_actors.cli.terminal import (
 )
 from uno_actors.errors import CallerError, InvalidStoreUrl
 from uno_actors.handlers.control import HandlerControl
+from uno_actors.handlers.lag import events_behind
 from uno_actors.handlers.partitions import whole_name
 from uno_actors.printable import counted, printable
-from uno_actors.store.logs import log_of_position
 from uno_actors.store.maintenance import CanBackUp, CanVerify, Fault, HasInfo
 from uno_actors.store.opening import open_store
 from uno_actors.store.port import EventStore
@@ -97,9 +97,7 @@ async def info(store: EventStore, url: str, as_json: Json = False) -> None:
     summary.add_row("dead letters", f"{letters.total():,}")
     handlers = new_table({"HANDLER": FOLDED} | dict.fromkeys(("POSITION", "LAG", "LETTERS"), NUMBERS))
     for name, names in parts.items():
-        lags = {
-            at: ends[log_of_position(at)] - at for each in names if (at := checkpoints.get(each)) is not None
-        }
+        lags = {at: events_behind(at, ends) for each in names if (at := checkpoints.get(each)) is not None}
         position = max(lags, key=lambda at: lags[at], default=None)  # of the partition that lags most
         lag = None if position is None else lags[position]
         handlers.add_row(printable(name), *map(number, (position, lag, sum(letters[each] for each in names))))

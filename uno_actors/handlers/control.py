@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from uno_actors.errors import InvalidReset, NoDeadLetter, UnknownHandler
+from uno_actors.handlers.lag import events_behind
 from uno_actors.handlers.partitions import log_of_partition, named, whole_name
 from uno_actors.handlers.renaming import Kept, forget, rename
 from uno_actors.handlers.requests import (
@@ -109,7 +110,7 @@ class HandlerControl:
             info = HandlerInfo(
                 name,
                 position,
-                max(0, ends[log_of_position(position)] - position),
+                events_behind(position, ends),
                 "paused" if requested.paused and runs is None else state,
                 None if runs is None else runs.failures,
                 letters.get(name, 0),

@@ -140,13 +140,24 @@ class EventQueries(ABC):
         *,
         backward: bool = False,
         until_version: int | None = None,
+        limit: int | None = None,
     ) -> AsyncGenerator[StoredRecord]:
-        """The records of one stream after ``after_version``, up to ``until_version``, in order or the newest first."""
-        pages_ = self._pages_between(stream, after_version, until_version, backward=backward)
+        """The records of one stream after ``after_version``, up to ``until_version``, in order or the newest first.
+
+        At most ``limit`` records.
+        """
+        if limit == 0:
+            return
+        size = PAGE if limit is None else min(limit, PAGE)
+        left = limit
+        pages_ = self._pages_between(stream, after_version, until_version, size, backward=backward)
         async with aclosing(pages_) as pages:
             async for page in pages:
-                for stored in page:
+                for stored in page if left is None else page[:left]:
                     yield stored
+                left = None if left is None else left - len(page)
+                if left is not None and left <= 0:
+                    return
 
     async def _pages_between(
         self,
