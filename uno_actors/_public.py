@@ -7,6 +7,7 @@ from uno_actors.actors.inspection import ActorStatistics
 from uno_actors.actors.mailbox import MailboxPolicy
 from uno_actors.actors.signals import Terminated
 from uno_actors.aggregates.envelope import CommandReply
+from uno_actors.aggregates.deciding import Decider, decide, decides
 from uno_actors.aggregates.ref import AggregateRef
 from uno_actors.aggregates.repository import EventSourcedRepository
 from uno_actors.backoff import Backoff
@@ -25,13 +26,16 @@ from uno_actors.config.errors import ConfigFault, InvalidConfig
 from uno_actors.config.writer import NotConfigurable
 from uno_actors.domain.aggregate import AggregateRoot, handles
 from uno_actors.domain.commands import Command
+from uno_actors.domain.decision_model import DecisionModel
 from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.domain.registration import register_event, upcasts
 from uno_actors.domain.schedules import Fired, Scheduled, Unscheduled
+from uno_actors.domain.tags import Tag
 from uno_actors.errors import (
     AggregateNotFound,
     AmbiguousEventType,
     AmbiguousStream,
+    AppendConditionFailed,
     ApplyFailed,
     AskTimeout,
     BlockingCallOnLoop,
@@ -53,12 +57,14 @@ from uno_actors.errors import (
     InvalidAggregateId,
     InvalidCluster,
     InvalidCommand,
+    InvalidDecision,
     InvalidEvent,
     InvalidExpectedVersion,
     InvalidHandler,
     InvalidMoment,
     InvalidNumber,
     InvalidPosition,
+    InvalidQuery,
     InvalidReset,
     InvalidSchedule,
     InvalidStoreUrl,
@@ -85,6 +91,7 @@ from uno_actors.errors import (
     ReplyNotSent,
     RetryLater,
     SeveralLogs,
+    StandingEvent,
     StartTimeout,
     StoreForked,
     StoreFormatError,
@@ -122,6 +129,7 @@ from uno_actors.scheduling.control import ScheduleControl
 from uno_actors.scheduling.entries import ScheduleInfo
 from uno_actors.scheduling.scheduler import SchedulerStatistics
 from uno_actors.store.causal_tree import CausalNode, CausalTree
+from uno_actors.store.conditions import EventQuery
 from uno_actors.store.expected_version import (
     ANY,  # noqa: F401 - not in `import *`: unittest.mock also has an ANY
     EXISTS,
@@ -130,7 +138,7 @@ from uno_actors.store.log_filter import LogFilter
 from uno_actors.store.membership import Member
 from uno_actors.store.opening import open_store
 from uno_actors.store.port import EventStore, Lease
-from uno_actors.store.records import Checkpoint, DeadLetter, RecordedEvent, Snapshot
+from uno_actors.store.records import Checkpoint, DeadLetter, RecordedEvent, Selection, Snapshot
 from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.reload import Reloaded
 from uno_actors.supervision.spec import ChildSpec, Supervisor
@@ -150,6 +158,7 @@ __all__ = [
     "AggregateRoot",
     "AmbiguousEventType",
     "AmbiguousStream",
+    "AppendConditionFailed",
     "ApplyFailed",
     "AskTimeout",
     "Backoff",
@@ -175,6 +184,8 @@ __all__ = [
     "DeadLetter",
     "DeadMessage",
     "DeadlockError",
+    "Decider",
+    "DecisionModel",
     "Depends",
     "DomainEvent",
     "EventBus",
@@ -183,6 +194,7 @@ __all__ = [
     "EventNotSerializable",
     "EventPriority",
     "EventPublisher",
+    "EventQuery",
     "EventRegistry",
     "EventSetAside",
     "EventSourcedRepository",
@@ -203,12 +215,14 @@ __all__ = [
     "InvalidCluster",
     "InvalidCommand",
     "InvalidConfig",
+    "InvalidDecision",
     "InvalidEvent",
     "InvalidExpectedVersion",
     "InvalidHandler",
     "InvalidMoment",
     "InvalidNumber",
     "InvalidPosition",
+    "InvalidQuery",
     "InvalidReset",
     "InvalidSchedule",
     "InvalidStoreUrl",
@@ -252,8 +266,10 @@ __all__ = [
     "ScheduleInfo",
     "Scheduled",
     "SchedulerStatistics",
+    "Selection",
     "SeveralLogs",
     "Snapshot",
+    "StandingEvent",
     "StartTimeout",
     "StoreForked",
     "StoreFormatError",
@@ -265,6 +281,7 @@ __all__ = [
     "SystemNotRunning",
     "SystemServices",
     "SystemStatistics",
+    "Tag",
     "Terminated",
     "TreeNode",
     "UnknownActor",
@@ -283,6 +300,8 @@ __all__ = [
     "WorkCancelled",
     "WorldError",
     "bridge",
+    "decide",
+    "decides",
     "event_defaults",
     "event_registry",
     "get_all",

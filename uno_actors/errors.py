@@ -14,7 +14,7 @@ from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from uno_actors.printable import LONGEST_ERROR, bounded, counted, printable, readable
 from uno_actors.store_urls import without_password, without_secrets
@@ -119,7 +119,17 @@ class InvalidAggregate(CallerError, TypeError):
 
     def __init__(self, aggregate: str, reason: str) -> None:
         self.aggregate = aggregate
+        self.reason = reason
         super().__init__(f"aggregate {aggregate}: {reason}")
+
+
+class InvalidDecision(CallerError, TypeError):
+    """A function marked with `decides`, or a `DecisionModel`, is not defined as it must be."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(f"decision {name}: {reason}")
 
 
 class UnknownHandler(CallerError):
@@ -729,6 +739,20 @@ class InvalidPosition(CallerError, ValueError):
         )
 
 
+class InvalidQuery(CallerError, ValueError):
+    """A query cannot select events, or an append under a condition is not possible as it was asked.
+
+    Attributes:
+        query: As text.
+        reason: What is wrong, and the remedy.
+    """
+
+    def __init__(self, query: str, reason: str) -> None:
+        self.query = query
+        self.reason = reason
+        super().__init__(f"invalid query {query}: {reason}")
+
+
 # --- the world's -------------------------------------------------------------------------------------------
 
 
@@ -876,6 +900,80 @@ class CheckpointConflict(WorldError):
         super().__init__(
             f"the checkpoint {shown(name, repr)} {at}, {reason}. Nothing was recorded. Read the checkpoint and"
             " continue after it; to move it back on purpose, give Checkpoint(..., may_go_back=True)"
+        )
+
+
+class StandingEvent(NamedTuple):
+    """An event that stands against an append: its place and header.
+
+    Attributes:
+        position: Place in the log.
+        event_type: As in the event, like the others.
+        event_id: See there.
+        topic: See there.
+        aggregate_type: See there.
+        aggregate_id: ``None`` for an event that stands in the log alone.
+        aggregate_version: Place in its stream.
+    """
+
+    position: int
+    event_type: str
+    event_id: str
+    topic: str | None
+    aggregate_type: str | None
+    aggregate_id: str | None
+    aggregate_version: int | None
+
+    def __str__(self) -> str:
+        stream = (
+            ""
+            if self.aggregate_id is None
+            else f" of {self.aggregate_type}<{self.aggregate_id}@{self.aggregate_version}>"
+        )
+        return f"{self.event_type}{stream} at position {self.position}"
+
+
+class AppendConditionFailed(WorldError):
+    """Events stand against an append: its query selects them, and they were recorded after its position.
+
+    Nothing was recorded. `decide` reads again and decides again until its time is over; only then it raises this.
+
+    Attributes:
+        query: The queries of the append, as text.
+        after: The position after which the queries must select nothing.
+        events: The first events that they select there, at most ten.
+        tries: How often it was decided.
+        seconds: From the first try to the last one.
+    """
+
+    def __init__(
+        self,
+        query: str,
+        after: int,
+        events: Iterable[StandingEvent],
+        *,
+        decider: str | None = None,
+        tries: int = 1,
+        seconds: float = 0.0,
+    ) -> None:
+        self.query = query
+        self.after = after
+        self.events = tuple(events)
+        self.tries = tries
+        self.seconds = seconds
+        remedy = (
+            "Read again and decide again"
+            if decider is None
+            else f"{decider} was decided {counted(tries, 'time')} within {seconds:.3g} s, and others were faster each"
+            " time; nothing was recorded. Give it a longer timeout, or let its query select less"
+        )
+        found = ", ".join(map(str, self.events))
+        super().__init__(f"{query} selects {found}, after position {after}. {remedy}")
+
+    def until_late(self, decider: str, tries: int, seconds: float) -> "AppendConditionFailed":
+        """The error of a decision that was made so often until its time was over."""
+        return AppendConditionFailed(
+            self.query, self.after, self.events, decider=decider, tries=tries, seconds=seconds
         )
 
 

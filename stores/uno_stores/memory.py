@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from itertools import count
 
 from typing_extensions import override
 
@@ -10,11 +11,13 @@ from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import InvalidStoreUrl, StoreUnavailable, UnoError
 from uno_actors.store.checkpoints import check_checkpoint, check_move
 from uno_actors.store.codec import Record, StreamId
+from uno_actors.store.conditions import Condition, Find
 from uno_actors.store.expected_version import place
 from uno_actors.store.limits import check_handlers, check_lease, check_progress
 from uno_actors.store.membership import Membership
 from uno_actors.store.port import EventStore, Lease
 from uno_actors.store.records import PAGE, Append, Appended, DeadLetter, Snapshot, StoredRecord, ViewChange
+from uno_actors.store.terms import TermIndex
 from uno_stores.memory_nodes import MemoryMembership, MemoryNodes
 
 
@@ -22,6 +25,7 @@ class InMemoryEventStore(EventStore):
     """A log in a list. Position n is its item n - 1; a stream is a list of positions."""
 
     is_durable = False
+    checks_conditions = True
 
     def __init__(self, event_registry: EventRegistry = event_registry) -> None:
         super().__init__(event_registry)
@@ -32,6 +36,7 @@ class InMemoryEventStore(EventStore):
         self._snapshots: dict[StreamId, Snapshot] = {}
         self._views: dict[str, dict[bytes, bytes]] = {}
         self._leased: set[str] = set()
+        self._index = TermIndex()
         self._nodes = MemoryNodes()
         self._closed = False
 
@@ -51,6 +56,9 @@ class InMemoryEventStore(EventStore):
                     check_checkpoint(move)
                     check_move(move, self._checkpoints.get(move.name))
                 placed = place(request, lambda stream: len(self._streams.get(stream, ())))
+                if request.condition is not None:
+                    request.condition.check_position(len(self._log))
+                    request.condition.check(self._indexed(request.condition))
             except UnoError as error:
                 outcomes.append(error)
                 continue
@@ -61,10 +69,24 @@ class InMemoryEventStore(EventStore):
                 self._log.append(record)
                 if (stream := record.stream) is not None:
                     self._streams.setdefault(stream, []).append(position)
+                if self._index.facets:
+                    self._index.add_to_all(StoredRecord(position, record))
             outcomes.append(Appended(range(first, first + len(placed)), placed))
         self._committed()
         await asyncio.sleep(0)  # as after waiting for a disk: a loop of appends lets other tasks run
         return outcomes
+
+    def _indexed(self, condition: Condition) -> Find:
+        """Finds by the index, which has everything that ``condition`` needs."""
+        for facet in condition.facets:
+            self._index.require(facet, condition.registry, map(StoredRecord, count(1), self._log))
+        return lambda wanted, after: self._index.after(wanted.term, after)
+
+    @override
+    async def _find(self, condition: Condition) -> tuple[list[StoredRecord], int]:
+        self._check_open()
+        found = condition.selected(self._indexed(condition))
+        return sorted(StoredRecord(*each) for each in found), max(condition.after, len(self._log))
 
     @override
     async def read_stream(

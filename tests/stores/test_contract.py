@@ -23,6 +23,7 @@ from uno_actors.errors import (
     UnoError,
 )
 from uno_actors.store.codec import StreamId
+from uno_actors.store.conditions import Condition, Find
 from uno_actors.store.expected_version import EXISTS
 from uno_actors.store.log_filter import EVERYTHING, LogFilter
 from uno_actors.store.membership import Member, Membership
@@ -288,6 +289,64 @@ class ChecksNoStreams(Broken):
     async def append(self, *events: DomainEvent, expected_version: int | None = None) -> list[RecordedEvent]:
         recorded = [await super(ChecksNoStreams, self).append(e, expected_version=None) for e in events]
         return [one for (one,) in recorded]
+
+
+class IgnoresConditions(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        return await super().commit([request._replace(condition=None) for request in requests])
+
+
+class SelectsByTermAlone(Broken):
+    async def _find(self, condition: Condition) -> tuple[list[StoredRecord], int]:
+        find = self._indexed(condition)
+        found = {stored for way in condition.wanted for stored in find(way, condition.after)}
+        return sorted(StoredRecord(*stored) for stored in found), len(self._log)
+
+
+class ChecksConditionsFirst(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        standing = [each.condition and await self.select_records(each.condition) for each in requests]
+        free = [request._replace(condition=None) for request in requests]
+        outcomes: list[Appended | UnoError] = []
+        for request, found, without in zip(requests, standing, free, strict=True):
+            if request.condition and found and found[0]:
+                outcomes.append(request.condition.failed(found[0]))
+            else:
+                outcomes += await super().commit([without])
+        return outcomes
+
+
+class ChecksConditionsTooEarly(ChecksConditionsFirst):
+    async def select_records(self, condition: Condition) -> tuple[list[StoredRecord], int]:
+        found = await super().select_records(condition)
+        await asyncio.sleep(0)
+        return found
+
+
+class TakesAnyVersionWithCondition(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        free = [each._replace(expected_version=None) if each.condition else each for each in requests]
+        return await super().commit(free)
+
+
+class IndexesFromNowOn(Broken):
+    def _indexed(self, condition: Condition) -> Find:
+        for facet in condition.facets:
+            self._index.require(facet, condition.registry, ())
+        return super()._indexed(condition)
+
+
+class TakesAnyPosition(Broken):
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        end = len(self._log)
+        return await super().commit(
+            [
+                each._replace(condition=each.condition._replace(after=min(end, each.condition.after)))
+                if each.condition
+                else each
+                for each in requests
+            ]
+        )
 
 
 class FilesEverything(Broken):
@@ -927,6 +986,13 @@ BROKEN: dict[type[Broken], str] = {
     SplitsAppends: "an_append_is_all_or_nothing",
     OverwritesVersions: "an_event_may_bring_its_version",
     FailsTogether: "requests_of_one_commit_stand_alone",
+    IgnoresConditions: "an_append_may_rest_on_any_events",
+    SelectsByTermAlone: "events_are_selected_by_types_tags_and_topics",
+    ChecksConditionsFirst: "conditions_of_one_commit_see_each_other",
+    TakesAnyVersionWithCondition: "a_condition_and_a_version_must_both_hold",
+    ChecksConditionsTooEarly: "one_of_many_conditional_appends_wins",
+    IndexesFromNowOn: "old_events_stand_against_conditions",
+    TakesAnyPosition: "impossible_conditions_are_refused",
     ReadsInclusively: "get_events_narrows_by_version_and_limit",
     EndsBeforeTheVersion: "get_events_ends_at_a_version",
     BeginsOneTooLate: "one_stream_is_read_between_positions",

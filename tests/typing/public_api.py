@@ -13,11 +13,13 @@ from uno_actors import (
     AggregateRoot,
     Command,
     CommandReply,
+    DecisionModel,
     DomainEvent,
     EventBus,
     EventHandler,
     EventPriority,
     EventPublisher,
+    EventQuery,
     EventStore,
     FailedDelivery,
     Future,
@@ -29,6 +31,8 @@ from uno_actors import (
     Refusal,
     View,
     bridge,
+    decide,
+    decides,
     get_event_bus,
     get_event_publisher,
     get_event_store,
@@ -277,3 +281,25 @@ async def with_a_view(event: Deposited, context: HandlerContext) -> None:
 def in_synchronous_code() -> None:
     with ActorSystem("memory:") as system:
         assert_type(system.aggregate(Account, "a").ask(Deposit(amount=1)).get(timeout=5), int)
+
+
+class Balance(DecisionModel):
+    total: int = 0
+
+    def apply_deposited(self, event: Deposited) -> None:
+        self.total += event.amount
+
+
+@decides(lambda command: EventQuery(Deposited))
+def deposit_at_most_once(command: Deposit, balance: Balance) -> int:
+    balance.register_event(Deposited(amount=command.amount))
+    return balance.total
+
+
+async def decisions(system: ActorSystem, store: EventStore) -> None:
+    assert_type(await system.decide(deposit_at_most_once, Deposit(amount=1)), int)
+    assert_type(await decide(store, deposit_at_most_once, Deposit(amount=1)), int)
+    await system.decide(deposit_at_most_once, Close())  # type: ignore[misc]
+    selection = await store.select(EventQuery(Deposited, topic="accounts.>"))
+    await store.append(Deposited(amount=1), unless=EventQuery(Deposited), after=selection.position)
+    assert_type(selection.events, list[RecordedEvent])

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent
 from uno_actors.domain.payload_writer import payload_names
+from uno_actors.domain.tags import Tag
 
 Exact = Callable[[Any], bool]
 """Whether a value is immutable and reads back unchanged."""
@@ -51,7 +52,7 @@ _OF_METADATA = frozenset(DomainEvent.__pydantic_decorators__.field_validators) |
 _NATIVE = frozenset({NoneType, bool, int, float, str, bytes})
 """Types that msgpack distinguishes without tags."""
 
-_JUDGEMENTS = (annotated_types.BaseMetadata, StringConstraints)
+_JUDGEMENTS = (annotated_types.BaseMetadata, StringConstraints, Tag)
 """Metadata of an annotation that may refuse a value but never changes it when it is read."""
 
 

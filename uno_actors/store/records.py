@@ -9,6 +9,7 @@ from typing_extensions import TypeVar, override
 
 from uno_actors.domain.events import DomainEvent
 from uno_actors.store.codec import Record, StreamId
+from uno_actors.store.conditions import Condition
 
 PAGE = 512
 """Records read at once: few enough to leave the event loop within milliseconds."""
@@ -55,11 +56,13 @@ class Append(NamedTuple):
             may be none if there is a ``checkpoint``.
         expected_version: The version of their one stream before them, or `EXISTS`; ``None`` asks for no check.
         checkpoint: A checkpoint that moves with them, or the request fails.
+        condition: The request fails if an event stands against it, those of earlier requests included.
     """
 
     records: tuple[Record, ...]
     expected_version: int | Literal[StreamState.EXISTS] | None = None
     checkpoint: Checkpoint | None = None
+    condition: Condition | None = None
 
 
 class Appended(NamedTuple):
@@ -105,6 +108,18 @@ class RecordedEvent(NamedTuple, Generic[E_co]):
 
     position: int
     event: E_co
+
+
+class Selection(NamedTuple):
+    """The events that a query selects, and the position up to which the log was read.
+
+    Attributes:
+        events: In the order of the log.
+        position: For ``after`` of `EventStore.append`. It may be beyond the last of the events.
+    """
+
+    events: list[RecordedEvent]
+    position: int
 
 
 class DeadLetter(NamedTuple):

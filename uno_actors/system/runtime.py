@@ -101,6 +101,7 @@ class Runtime:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._log = log.bind(actor="system")
         self.dead_messages = DeadMessages(log)
+        self.deciding = 0  # decisions without an aggregate that are under way
         self.actors = ActorHost(settings, self.dispatcher, self.dead_messages)
         self.announcement = announcement_of(settings, cluster or Cluster(), store, self.start_task, log)
         self.handlers = HandlerHost(
@@ -278,7 +279,7 @@ class Runtime:
 
     def _unanswered(self) -> int:
         """Commands that are not answered yet, here or by other nodes."""
-        return self.aggregates.waiting + (0 if self.node is None else self.node.waiting)
+        return self.aggregates.waiting + self.deciding + (0 if self.node is None else self.node.waiting)
 
     # --- stopping ---
 

@@ -22,6 +22,7 @@ from uno_actors.actors.future import Future
 from uno_actors.actors.loop_thread import LoopThread, on_other_loop
 from uno_actors.actors.pykka import PykkaActor
 from uno_actors.aggregates import observed as observing
+from uno_actors.aggregates.deciding import C, Decider, R, decide
 from uno_actors.aggregates.envelope import CommandEnvelope
 from uno_actors.aggregates.ref import AggregateRef
 from uno_actors.bus.bus import EventBus
@@ -303,6 +304,35 @@ class ActorSystem:
                 raise UnknownAggregateType(_qualified(aggregate_type), map(_qualified, self._types.values()))
             self._serve(aggregate_type)
         return AggregateRef(self, aggregate_type, aggregate_id)
+
+    async def decide(self, decider: Decider[C, R], command: C, *, timeout: float | None = None) -> R:
+        """Let a function marked with `decides` decide ``command``; return its reply when its events are durable.
+
+        The decision rests on events of any streams, by the function's query. If others record such events meanwhile,
+        it is decided again, until ``timeout`` is over. It needs no aggregate and runs on this node. A command with
+        the ``command_id`` of one that has recorded events gets the reply of that one.
+
+        Args:
+            decider: The function.
+            command: A command of its type.
+            timeout: Seconds; default is the system's ``ask_timeout``.
+
+        Raises:
+            AppendConditionFailed: The time is over; it says how often it was decided. Nothing was recorded.
+            SystemNotRunning: The system was not started, or has stopped.
+            Exception: As `uno_actors.aggregates.deciding.decide`, which needs no system.
+        """
+        self._accepting()
+        seconds = time_left(self._settings.ask_timeout if timeout is None else timeout)
+        return await self._on_its_loop(self._decide(decider, command, seconds))
+
+    async def _decide(self, decider: Decider[C, R], command: C, seconds: float) -> R:
+        runtime = self._accepting()
+        runtime.deciding += 1
+        try:
+            return await decide(self.store, decider, command, timeout=seconds)
+        finally:
+            runtime.deciding -= 1
 
     @overload
     def view(self, projection: KeepsView[K] | type[KeepsView[K]]) -> PublishedView[K]: ...

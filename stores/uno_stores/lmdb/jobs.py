@@ -1,19 +1,31 @@
 """The jobs that the writer does in one transaction."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import msgpack
 
+from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import EventNotSerializable, LeaseLost, UnoError
 from uno_actors.store.checkpoints import check_checkpoint, check_move
-from uno_actors.store.codec import Record, StreamId, pack
+from uno_actors.store.codec import Record, StreamId, pack, unpack
 from uno_actors.store.expected_version import place
 from uno_actors.store.handler_names import handler_of, handlers_of
-from uno_actors.store.records import PAGE, Append, Appended, Checkpoint, DeadLetter, Snapshot, ViewChange
+from uno_actors.store.records import (
+    PAGE,
+    Append,
+    Appended,
+    Checkpoint,
+    DeadLetter,
+    Snapshot,
+    StoredRecord,
+    ViewChange,
+)
+from uno_actors.store.terms import Facet
 from uno_stores.lmdb.reader import U64, Reading, stream_prefix
 from uno_stores.lmdb.searching import sealed
+from uno_stores.lmdb.terms import Terms
 
 MAX_HEADS = 100_000
 """Stream versions that the writer remembers between transactions."""
@@ -27,13 +39,15 @@ class Heads:
 
     Attributes:
         versions: The last version of each stream.
+        facets: What is indexed up to the end of the log, for conditions.
         end: The end of the log for which they are right; -1 if it is not known.
     """
 
-    __slots__ = ("end", "versions")
+    __slots__ = ("end", "facets", "versions")
 
     def __init__(self) -> None:
         self.versions: dict[StreamId, int] = {}
+        self.facets: dict[Facet, EventRegistry] = {}
         self.end = -1
 
 
@@ -46,7 +60,17 @@ class Writing:
         max_event_size: Bytes that one record may take.
     """
 
-    __slots__ = ("_heads", "_max_event_size", "databases", "end", "log", "reading", "streams", "txn")
+    __slots__ = (
+        "_heads",
+        "_max_event_size",
+        "_terms",
+        "databases",
+        "end",
+        "log",
+        "reading",
+        "streams",
+        "txn",
+    )
 
     def __init__(self, reading: Reading, heads: Heads, max_event_size: int) -> None:
         self.reading = reading
@@ -59,6 +83,8 @@ class Writing:
         self._heads = heads.versions
         if self.end != heads.end or len(self._heads) > MAX_HEADS:
             self._heads.clear()
+            heads.facets.clear()
+        self._terms = Terms(reading, heads.facets, self.end)
 
     def version_of(self, stream: StreamId) -> int:
         """The version of ``stream``, earlier jobs of the transaction included."""
@@ -78,6 +104,8 @@ class Writing:
             self._check_move(request.checkpoint, fence)
         placed = place(request, self.version_of)
         packed = [self._packed(record) for record in placed]  # refused before anything is noted
+        if request.condition is not None:
+            self._terms.check(request.condition, self._appended(), self.end)
         if request.checkpoint is not None:
             self.put_checkpoint(request.checkpoint.name, request.checkpoint.position)
         first = self.end + 1
@@ -89,6 +117,8 @@ class Writing:
             if stream is not None and version is not None:
                 self._heads[stream] = version
                 self.streams.append((stream_prefix(stream) + U64.pack(version), position))
+            if self._terms.is_used:
+                self._terms.add(StoredRecord(self.end, record))
         return Appended(range(first, first + len(placed)), placed)
 
     def _check_move(self, checkpoint: Checkpoint, fence: "Fence | None") -> None:
@@ -101,6 +131,11 @@ class Writing:
         """Set a checkpoint."""
         key = name.encode()
         self.txn.put(key, sealed(key, U64.pack(position)), db=self.databases.checkpoints)
+
+    def _appended(self) -> Iterator[StoredRecord]:
+        """The records that the transaction has appended so far."""
+        for position, data in self.log:
+            yield StoredRecord(int.from_bytes(position), unpack(data[:-4], ""))
 
     def _packed(self, record: Record) -> bytes:
         data, limit = pack(record), self._max_event_size
@@ -118,6 +153,9 @@ class Writing:
             self.streams.sort()
             with self.txn.cursor(self.databases.streams) as cursor:
                 cursor.putmulti(self.streams)
+        if indexed := self._terms.items(self.end):
+            with self.txn.cursor(self.databases.meta) as cursor:
+                cursor.putmulti(indexed)
 
 
 Fence = Callable[[Reading, Iterable[str]], LeaseLost | None]

@@ -14,6 +14,9 @@ snapshots      aggregate id, NUL, aggregate type, NUL               msgpack arra
                                                                     state (itself msgpack), taken at; check
 views          view name, NUL, key                                  value, check
 meta           ``program``, ``format``                              ``uno_actors``, ``1``
+meta           ``facet``, NUL, key                                  msgpack array: fields of `Facet`, and the
+                                                                    position up to which it is indexed; check
+meta           ``term``, NUL, term, position                        check
 meta           ``lease``, NUL, name                                 while the name is held: msgpack array, fields
                                                                     of `uno_stores.file_leases.Row`, check
 ============== ==================================================== ====================================
@@ -65,11 +68,13 @@ from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import StoreUnavailable, WorldError
 from uno_actors.store.checkpoints import losses_in, moves_of
 from uno_actors.store.codec import StreamId
+from uno_actors.store.conditions import Condition
 from uno_actors.store.limits import check_handlers, check_lease, check_progress
 from uno_actors.store.maintenance import Fault, Progress, StoreInfo, StoreUsage, Verified
 from uno_actors.store.membership import Membership
 from uno_actors.store.port import EventStore, Lease
 from uno_actors.store.records import PAGE, Append, DeadLetter, Heading, Snapshot, StoredRecord, ViewChange
+from uno_actors.store.terms import PART
 from uno_actors.tasks import on_another_thread
 from uno_stores.file_leases import LEASE_TIME
 from uno_stores.file_nodes import FileMembership
@@ -91,6 +96,7 @@ from uno_stores.lmdb.leases import HeldLeases
 from uno_stores.lmdb.opening import LINKS, NODES
 from uno_stores.lmdb.options import MAP_SIZE, MAX_EVENT_SIZE, Durability, Options, check_options
 from uno_stores.lmdb.statistics import LmdbStatistics, statistics
+from uno_stores.lmdb.terms import ExtendIndex, found_by, lag_of
 from uno_stores.lmdb.watcher import Watcher
 from uno_stores.lmdb.writer import Writer
 from uno_stores.node_files import NodeDirectory
@@ -118,6 +124,8 @@ class LmdbEventStore(EventStore):
         StoreUnavailable: The directory cannot be made, read or written, or is open in this process already.
         StoreFormatError: It belongs to another program or was written by a newer version of this one.
     """
+
+    checks_conditions = True
 
     def __init__(
         self,
@@ -154,6 +162,9 @@ class LmdbEventStore(EventStore):
         self._environment.check_open()
         moves = moves_of(requests)
         try:
+            for request in requests:
+                if request.condition is not None:
+                    await self._catch_up(request.condition)
             outcomes = await self._writer.submit(Commit(requests, self._leases.fence() if moves else None))
         except WorldError as error:
             return [error] * len(requests)
@@ -203,7 +214,36 @@ class LmdbEventStore(EventStore):
         check_handlers([handler])
         return await self._leases.submit_fenced(DropProgress(handler, self._leases.fence()))
 
+    async def _catch_up(self, condition: Condition) -> None:
+        """Bring the index near to the end of the log; the transaction that needs it does the rest."""
+        facets = condition.facets
+        with self._reading() as reading:
+            is_far = lag_of(reading, facets) > PART
+        while is_far:
+            # An error is raised here, as of any job.
+            is_far = bool(await self._writer.submit(ExtendIndex(dict.fromkeys(facets, condition.registry))))
+
     # --- the port: reading ---
+
+    @override
+    async def _find(self, condition: Condition) -> tuple[list[StoredRecord], int]:
+        await self._catch_up(condition)
+        found: dict[int, StoredRecord] = {}
+        with self._reading() as reading:
+            up_to = reading.end() - lag_of(reading, condition.facets)
+        for wanted in condition.wanted:
+            after = condition.after
+            while after < up_to:
+                with self._reading() as reading:
+                    page = found_by(reading, wanted.term, after, up_to)
+                if not page:
+                    break
+                for stored in page:
+                    if wanted.matches(stored.record, condition.registry):
+                        found[stored.position] = stored
+                    after = stored.position
+                await asyncio.sleep(0)  # a long read must not block the event loop
+        return [found[position] for position in sorted(found)], max(condition.after, up_to)
 
     @override
     async def read_stream(

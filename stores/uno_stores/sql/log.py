@@ -12,8 +12,8 @@ that two transactions never wait for each other.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from sqlalchemy import (
     ARRAY,
@@ -40,6 +40,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uno_actors.errors import EventNotSerializable, UnoError
 from uno_actors.store.checkpoints import Moves
 from uno_actors.store.codec import Record, StreamId
+from uno_actors.store.conditions import Condition
 from uno_actors.store.expected_version import place
 from uno_actors.store.limits import is_recordable
 from uno_actors.store.log_filter import LogFilter
@@ -169,6 +170,23 @@ def in_transaction(connection: AsyncConnection) -> bool:
     return bool(getattr(driver, "in_transaction", True))  # aiosqlite
 
 
+class Bounds(Protocol):
+    """The conditions of a group of requests; see `uno_stores.sql.terms.Boundary`."""
+
+    def check(self, condition: Condition, end: int) -> None:
+        """Refuse if an event stands against ``condition``; the log ends at ``end`` with the requests before it."""
+
+    def add(self, position: int, record: Record) -> None:
+        """Note a record of the group."""
+
+    async def write(self, end: int) -> None:
+        """Write what was noted; the log ends at ``end`` with the group."""
+
+
+FindBounds = Callable[[AsyncConnection, Sequence[Append], int], Awaitable[Bounds | None]]
+"""What the conditions of requests rest on, with the end of the log before them; ``None`` if there are none."""
+
+
 async def place_all(
     connection: AsyncConnection,
     requests: Sequence[Append],
@@ -176,6 +194,7 @@ async def place_all(
     max_event_size: int,
     moves: Moves,
     *,
+    find_bounds: FindBounds,
     briefly: bool = True,
 ) -> tuple[list[Appended | UnoError], list[dict[str, Any]]]:
     """Lock the heads of the logs and assign positions to the requests that can be recorded; `insert_rows` must follow.
@@ -186,6 +205,7 @@ async def place_all(
         tail: The writer's memory of the ends of the logs; right after a commit, to be replaced after a rollback.
         max_event_size: Maximum bytes of payload and reply.
         moves: The checkpoints of the requests, locked.
+        find_bounds: For their conditions; only a store with one log has some.
         briefly: As for `lock_head`.
 
     Returns:
@@ -200,6 +220,7 @@ async def place_all(
         tail.logs[log_number].at(position, MAX_HEADS // number)
     streams = {record.stream for records in fit for record in records}
     await _learn_heads(connection, tail, [each for each in streams if each and each not in tail.of(each)])
+    bounds = await find_bounds(connection, requests, tail.logs[0].position)
     outcomes: list[Appended | UnoError] = []
     rows: list[dict[str, Any]] = []
     for request in requests:
@@ -209,6 +230,8 @@ async def place_all(
             placed = place(request, lambda stream: tail.of(stream)[stream])
             for each in placed:
                 _check_size(each, max_event_size)
+            if request.condition is not None and bounds is not None:
+                bounds.check(request.condition, tail.logs[0].position)
         except UnoError as error:
             outcomes.append(error)
             continue
@@ -221,7 +244,11 @@ async def place_all(
             rows.append({"position": end.position, **each._asdict()})
             if each.stream is not None and each.aggregate_version is not None:
                 end.heads[each.stream] = each.aggregate_version
+            if bounds is not None:
+                bounds.add(end.position, each)
         outcomes.append(Appended(_as_range([row["position"] for row in rows[first:]]), placed))
+    if bounds is not None:
+        await bounds.write(tail.logs[0].position)
     return outcomes, rows
 
 

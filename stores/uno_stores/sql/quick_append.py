@@ -118,15 +118,19 @@ def placed(requests: Sequence[Append], logs: int, max_event_size: int) -> Placed
         max_event_size: Maximum bytes of payload and reply.
 
     Returns:
-        ``None`` if a request names no expected version, moves a checkpoint, cannot be recorded, or is for another log
-        than the rest.
+        ``None`` if a request names no expected version, moves a checkpoint, has a condition, cannot be recorded, or is
+        for another log than the rest.
     """
     expected: dict[StreamId, int] = {}
     versions: dict[StreamId, int] = {}
     records: list[tuple[Record, ...]] = []
     numbers: set[int] = set()
     for request in requests:
-        if request.checkpoint is not None or not is_recordable(request.records):
+        if (
+            request.checkpoint is not None
+            or request.condition is not None
+            or not is_recordable(request.records)
+        ):
             return None
         for record in request.records:
             if len(record.payload) + len(record.reply or b"") > max_event_size:

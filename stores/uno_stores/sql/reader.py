@@ -13,6 +13,7 @@ from uno_actors.store.log_filter import LogFilter
 from uno_actors.store.logs import is_position_in, last_of_log, starts_of_logs
 from uno_actors.store.merging import merged
 from uno_actors.store.records import PAGE, DeadLetter, Heading, Snapshot, StoredRecord
+from uno_actors.store.terms import Facet
 from uno_actors.tasks import begin
 from uno_stores.sql import schema
 from uno_stores.sql.connections import Connections
@@ -33,6 +34,7 @@ from uno_stores.sql.log import (
     to_stored,
 )
 from uno_stores.sql.tables import Tables
+from uno_stores.sql.terms import ENDS, FOUND, key_of, number_of, up_to_of
 
 READERS = 4
 """Reads of one store that are under way at once. Others wait, so that the pool has connections for other users."""
@@ -179,6 +181,19 @@ class Reader:
             if not page or page[-1].position >= end:
                 return
             after = page[-1].position
+
+    async def lag_of(self, facets: Iterable[Facet]) -> tuple[int, int]:
+        """How many records the index of one of ``facets`` lacks at most, and the end of the log."""
+        keys = [*map(key_of, facets)]
+        rows = await self.rows(ENDS, {"keys": keys})
+        (end,) = await self.ends()
+        up_to = min((up_to_of(row.position, end) for row in rows), default=0) if len(rows) == len(keys) else 0
+        return end - up_to, end
+
+    async def found_by(self, term: bytes, after: int, up_to: int) -> list[StoredRecord]:
+        """A page of the records from after ``after`` to ``up_to`` that have a term."""
+        parameters = {"term": number_of(term), "after": after, "up_to": up_to, "limit": PAGE}
+        return to_stored(await self.rows(FOUND, parameters))
 
     async def version(self, stream: StreamId) -> int:
         """See `EventStore.last_version`."""

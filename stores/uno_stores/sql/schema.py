@@ -10,6 +10,9 @@ uno_checkpoints   handler                                         position
 uno_dead_letters  handler, position                               the fields of `DeadLetter`
 uno_snapshots     aggregate id, aggregate type                    version, schema version, state, taken at
 uno_views         view, key                                       value
+uno_facets        key of the facet                                a description, and the position up to which the
+                                                                  facet is indexed; see `uno_actors.store.terms`
+uno_terms         term, position                                  nothing else: the record has the term
 uno_leases        name                                            how often it was taken; the holder, on SQLite as
                                                                   in `uno_stores.file_leases.Row`; when it ends by
                                                                   the server's clock, and whether the holder's
@@ -172,6 +175,25 @@ views = Table(
     Column("view", _text(), primary_key=True),
     Column("key", LargeBinary, primary_key=True),
     Column("value", LargeBinary, nullable=False),
+)
+
+facets = Table(
+    "uno_facets",
+    METADATA,
+    Column("key", _text(), primary_key=True),
+    Column("description", _text(), nullable=False),
+    Column("position", BigInteger, nullable=False),
+    postgresql_with={"fillfactor": 10},
+    info={"at_need": True},
+)
+
+terms = Table(
+    "uno_terms",
+    METADATA,
+    Column("term", BigInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+    info={"at_need": True},
 )
 
 leases = Table(

@@ -28,6 +28,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from time import monotonic
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
@@ -37,6 +38,7 @@ from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.errors import UnoError
 from uno_actors.store.checkpoints import losses_in, moves_of
 from uno_actors.store.codec import StreamId
+from uno_actors.store.conditions import Condition, Queries
 from uno_actors.store.expected_version import ANY, ExpectedVersion
 from uno_actors.store.limits import check_handlers, check_lease, check_progress
 from uno_actors.store.log_filter import EVERYTHING, LogFilter
@@ -57,8 +59,10 @@ from uno_actors.store.records import (
     StoredRecord,
     ViewChange,
 )
+from uno_actors.store.terms import PART, Facet
 from uno_actors.store_urls import without_password
 from uno_stores.file_leases import LEASE_TIME
+from uno_stores.sql import schema
 from uno_stores.sql.announcements import Announcements
 from uno_stores.sql.closing import Closing
 from uno_stores.sql.connections import Connections
@@ -83,8 +87,12 @@ from uno_stores.sql.place import Place, SessionFactory, engine_of
 from uno_stores.sql.reader import Reader
 from uno_stores.sql.statistics import DatabaseStatistics, statistics
 from uno_stores.sql.tables import Tables
+from uno_stores.sql.terms import ExtendIndex
 from uno_stores.sql.watcher import Watcher
 from uno_stores.sql.writer import Writer
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at how far the index of terms is behind the log."""
 
 
 class DatabaseEventStore(EventStore):
@@ -114,6 +122,8 @@ class DatabaseEventStore(EventStore):
             and ``event_registry`` were given; or a number is not positive.
     """
 
+    checks_conditions = True
+
     def __init__(
         self,
         session_factory: SessionFactory,
@@ -135,6 +145,8 @@ class DatabaseEventStore(EventStore):
         check_options(max_event_size, patience, lease_time, logs, is_server=is_server)
         secret_url = engine.url.render_as_string(hide_password=False)
         self._url = url = without_password(secret_url)
+        self._near: set[Facet] = set()
+        self._look_at = 0.0
         place = Place.of(engine)
         place.leases.join()
         self.is_durable = not place.alone
@@ -212,6 +224,9 @@ class DatabaseEventStore(EventStore):
         if not requests:
             self._life.check()
             return []
+        for request in requests:
+            if request.condition is not None:
+                await self._catch_up(request.condition)
         moves = moves_of(requests)
         commit = Commit(requests, self._leases.numbers()) if moves else Commit(requests)
         outcomes: list[Appended | UnoError] = await self._writer.submit(commit)
@@ -219,12 +234,53 @@ class DatabaseEventStore(EventStore):
             self._leases.notice(losses_in(outcomes))
         return outcomes
 
+    async def _catch_up(self, condition: Condition) -> None:
+        """Bring the index near to the end of the log; the transaction that needs it does the rest.
+
+        This looks at the index once in `LOOK_EVERY` seconds, as the writes of others seldom bring it far behind.
+
+        Raises:
+            SeveralLogs: The store has several.
+        """
+        if not condition.facets.issubset(self._near) or monotonic() >= self._look_at:
+            await self._up_to(condition)
+            self._near |= condition.facets
+            self._look_at = monotonic() + LOOK_EVERY
+
+    async def _up_to(self, condition: Condition) -> int:
+        """As `_catch_up`, at once; return the position up to which the index is complete at least."""
+        if not self._near:
+            if await self._reader.logs() > 1:
+                raise self._reader.refused("a condition of an append", "use a store with one log for it")
+            await self._tables.add_missing(schema.facets, schema.terms)
+        while True:
+            lag, end = await self._reader.lag_of(condition.facets)
+            if lag <= PART:
+                return end - lag
+            while await self._writer.submit(ExtendIndex(dict.fromkeys(condition.facets, condition.registry))):
+                pass
+
+    @override
+    async def _find(self, condition: Condition) -> tuple[list[StoredRecord], int]:
+        up_to = await self._up_to(condition)
+        found: dict[int, StoredRecord] = {}
+        for wanted in condition.wanted:
+            after = condition.after
+            while after < up_to and (page := await self._reader.found_by(wanted.term, after, up_to)):
+                for stored in page:
+                    if wanted.matches(stored.record, condition.registry):
+                        found[stored.position] = stored
+                    after = stored.position
+        return [found[position] for position in sorted(found)], max(condition.after, up_to)
+
     @override
     async def append(
         self,
         *events: DomainEvent,
         expected_version: ExpectedVersion = ANY,
         checkpoint: Checkpoint | None = None,
+        unless: Queries | None = None,
+        after: int = 0,
         session: AsyncSession | None = None,
     ) -> list[RecordedEvent]:
         """As `EventStore.append`; with a ``session`` the events become part of its transaction.
@@ -241,13 +297,22 @@ class DatabaseEventStore(EventStore):
             InvalidSession: The session is bound to another database, or commits each statement by itself.
         """
         if session is None:
-            return await super().append(*events, expected_version=expected_version, checkpoint=checkpoint)
+            return await super().append(
+                *events,
+                expected_version=expected_version,
+                checkpoint=checkpoint,
+                unless=unless,
+                after=after,
+            )
+        if (condition := self._condition(unless, after)) is not None:
+            await self._catch_up(condition)
         held = {} if checkpoint is None else self._leases.numbers()
         return await self._append(
             events,
             expected_version,
             lambda requests: self._writer.commit_in(session, requests, held, self._watcher.look_soon),
             checkpoint,
+            condition,
         )
 
     @override

@@ -1,6 +1,7 @@
 """The tables of a database: made, brought up to date, and checked before the first use."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection, Table, inspect, select, text
@@ -54,11 +55,11 @@ class Tables:
             return
         async with self._opening:
             if not self._ready:
-                await self._connections.again_if_lost(self._make if self.create else self._find)
+                await self._connections.again_if_lost(self._make_needed if self.create else self._find)
 
     async def make(self) -> None:
         """Make the tables that are missing; see `DatabaseEventStore.create_schema`."""
-        await self._connections.again_if_lost(self._make)
+        await self._connections.again_if_lost(lambda: self._make(schema.METADATA.sorted_tables))
 
     async def add(self, table: Table) -> None:
         """Make a table that a database made by an earlier version lacks.
@@ -72,11 +73,36 @@ class Tables:
         connections = self._connections
         async with connections.session() as session, connections.within(connections.patience):
             connection = await connections.connection(session)
-            await connection.execute(_ONE_MAKES_TABLES)
+            if self._dialect == "postgresql":
+                await connection.execute(_ONE_MAKES_TABLES)
             await connection.execute(CreateTable(table, if_not_exists=True))
             await session.commit()
 
-    async def _make(self) -> None:
+    async def add_missing(self, *tables: Table) -> None:
+        """As `add`, for those tables that are missing; no permission is needed if there are none.
+
+        Raises:
+            StoreUnavailable: As there, and if it cannot be found out.
+        """
+        await self.prepare()
+        known: set[str] = set()
+
+        async def look() -> None:
+            connections = self._connections
+            async with connections.session() as session, connections.within(connections.patience):
+                connection = await connections.connection(session)
+                known.update(await connection.run_sync(lambda of: inspect(of).get_table_names()))
+
+        await self._connections.again_if_lost(look)
+        for table in tables:
+            if table.name not in known:
+                await self.add(table)
+
+    async def _make_needed(self) -> None:
+        """Make the tables that every store needs; see `add_missing` for the others."""
+        await self._make([table for table in schema.METADATA.sorted_tables if not table.info.get("at_need")])
+
+    async def _make(self, tables: Sequence[Table]) -> None:
         connections = self._connections
         await connections.find_pooler()
         async with connections.session() as session, connections.within(connections.patience):
@@ -86,7 +112,7 @@ class Tables:
                 await connection.execute(text("PRAGMA journal_mode = WAL"))
             else:
                 await connection.execute(_ONE_MAKES_TABLES)
-            for table in schema.METADATA.sorted_tables:
+            for table in tables:
                 if table.info.get("dialect", self._dialect) != self._dialect:
                     continue
                 await connection.execute(CreateTable(table, if_not_exists=True))

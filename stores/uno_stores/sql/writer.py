@@ -32,6 +32,7 @@ from uno_stores.sql.log import NOTIFY, Tail, ends_of, in_transaction, insert_row
 from uno_stores.sql.place import Place
 from uno_stores.sql.quick_append import APPEND, Placed, append_placed, find_placed, placed
 from uno_stores.sql.tables import Tables
+from uno_stores.sql.terms import boundary_of
 from uno_stores.sql.waiting import Patience
 
 MAX_GROUP = 10_000
@@ -254,7 +255,7 @@ class Writer:
             self._tail = Tail(logs)
         moves = await LockedMoves.locked(connection, requests, held, self._connections.url)
         outcomes, attempt.rows = await place_all(
-            connection, requests, self._tail, self._max_event_size, moves
+            connection, requests, self._tail, self._max_event_size, moves, find_bounds=boundary_of
         )
         await moves.write(connection)
         attempt.moved = moves.moved
@@ -329,7 +330,13 @@ class Writer:
                 await place.lend(session.sync_session, connections.url, connections.patience, ended)
             moves = await LockedMoves.locked(connection, requests, held, connections.url)
             outcomes, rows = await place_all(
-                connection, requests, Tail(logs), self._max_event_size, moves, briefly=False
+                connection,
+                requests,
+                Tail(logs),
+                self._max_event_size,
+                moves,
+                find_bounds=boundary_of,
+                briefly=False,
             )
             self._check_transaction(connection)
             if not rows:

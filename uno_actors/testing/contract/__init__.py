@@ -35,6 +35,15 @@ from uno_actors.testing.contract.concurrency import (
     one_of_many_wins,
     readers_see_a_prefix,
 )
+from uno_actors.testing.contract.conditions import (
+    a_condition_and_a_version_must_both_hold,
+    an_append_may_rest_on_any_events,
+    conditions_of_one_commit_see_each_other,
+    events_are_selected_by_types_tags_and_topics,
+    impossible_conditions_are_refused,
+    old_events_stand_against_conditions,
+    one_of_many_conditional_appends_wins,
+)
 from uno_actors.testing.contract.expected_versions import (
     a_stream_can_be_required_to_exist,
     an_append_is_all_or_nothing,
@@ -157,6 +166,13 @@ CONTRACT: tuple[Check, ...] = (
     an_append_is_all_or_nothing,
     an_event_may_bring_its_version,
     requests_of_one_commit_stand_alone,
+    an_append_may_rest_on_any_events,
+    events_are_selected_by_types_tags_and_topics,
+    conditions_of_one_commit_see_each_other,
+    a_condition_and_a_version_must_both_hold,
+    one_of_many_conditional_appends_wins,
+    old_events_stand_against_conditions,
+    impossible_conditions_are_refused,
     get_events_narrows_by_version_and_limit,
     get_events_ends_at_a_version,
     get_events_narrows_by_time,

@@ -1,0 +1,101 @@
+"""Tags: the fields of events by whose values a decision finds the events that it rests on.
+
+A tag is a mark on a field. It changes nothing in what is recorded, so fields of existing events can be marked too.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+from uuid import UUID
+
+from uno_actors.domain.events import METADATA, DomainEvent
+from uno_actors.errors import InvalidEvent
+
+_SEVERAL = (list, tuple, set, frozenset)
+_KINDS = frozenset({str, int, UUID})
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """Marks a field of an event: ``email: Annotated[str, Tag()]``.
+
+    Events are then selected by the value of the field: ``EventQuery(UserRegistered, tags={"email": "ann@x.org"})``.
+    The type of the field is ``str``, ``int`` or ``UUID``, or a list, tuple or set of one of them: then each item is a
+    value of the tag. ``None`` does not count. Several fields of a class may have the same tag.
+
+    Attributes:
+        name: Of the tag; default is that of the field.
+    """
+
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedFields:
+    """The fields of an event class that have one tag.
+
+    Attributes:
+        names: Of the fields.
+        kinds: The types of their values.
+    """
+
+    names: tuple[str, ...]
+    kinds: frozenset[type]
+
+
+@lru_cache(maxsize=1024)
+def tagged_fields(event_type: type[DomainEvent]) -> dict[str, TaggedFields]:
+    """The fields of an event class by their tags.
+
+    Raises:
+        InvalidEvent: A mark is on metadata, or on a field of another type.
+    """
+    found: dict[str, TaggedFields] = {}
+    for name, field in event_type.model_fields.items():
+        for tag in field.metadata:
+            if not isinstance(tag, Tag):
+                continue
+            if name in METADATA:
+                reason = f"{name} has a Tag and is metadata: mark a field of the payload, or select by topic"
+                raise InvalidEvent(event_type.__qualname__, reason)
+            kinds = _kinds(field.annotation)
+            if not kinds or not kinds <= _KINDS:
+                reason = (
+                    f"{name} has a Tag and is annotated with {field.annotation!r}: a tag is a str, int or UUID, or a"
+                    " list, tuple or set of one of them"
+                )
+                raise InvalidEvent(event_type.__qualname__, reason)
+            before = found.get(tag.name or name, TaggedFields((), frozenset()))
+            found[tag.name or name] = TaggedFields((*before.names, name), before.kinds | kinds)
+    return found
+
+
+def _kinds(annotation: Any) -> frozenset[Any]:
+    """The types of the values of a field; ``None`` and collections are looked into."""
+    annotation = getattr(annotation, "__supertype__", annotation)
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kinds(args[0])
+    if origin in (Union, UnionType):
+        return frozenset[Any]().union(*map(_kinds, args))
+    if origin in _SEVERAL:
+        return frozenset[Any]().union(*(_kinds(each) for each in args if each is not ...))
+    return frozenset() if annotation is NoneType else frozenset({annotation})
+
+
+def as_text(value: object) -> str:
+    """A value of a tag as text by which equal values are found; ``str`` and ``int`` are kept apart.
+
+    A UUID counts as its text: that is how it is recorded.
+    """
+    return f"i{value}" if isinstance(value, int) else f"s{value}"
+
+
+def texts_of(recorded: object) -> list[str]:
+    """The values of a tag in a recorded field."""
+    if recorded is None:
+        return []
+    if isinstance(recorded, _SEVERAL):
+        return [text for each in recorded for text in texts_of(each)]
+    return [as_text(recorded)]

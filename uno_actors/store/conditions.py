@@ -1,0 +1,273 @@
+"""Conditions of appends: which events must not be there, and how a store checks that.
+
+A decision may rest on events of any streams, and on their absence. `EventQuery` selects them. The append of what was
+decided names the query, and the position up to which it was answered: the store refuses it if the query selects an
+event after that position. This is the append condition of https://dcb.events.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeAlias
+from uuid import UUID
+
+from uno_actors.domain.events import DomainEvent, EventRegistry
+from uno_actors.domain.tags import TaggedFields, as_text, tagged_fields
+from uno_actors.errors import AppendConditionFailed, InvalidQuery, StandingEvent
+from uno_actors.store.codec import Record
+from uno_actors.store.log_filter import LogFilter, recorded_names
+from uno_actors.store.terms import COMMANDS, TOPICS, Facet, Placed, term, terms_of, topic_term
+from uno_actors.topics import TopicPattern
+
+MAX_STANDING = 10
+"""Maximum number of events that an error names."""
+
+TagValue: TypeAlias = str | int | UUID
+
+
+class EventQuery:
+    """Selects events by type, topic and tags: an event is selected if all of them match.
+
+    Several queries select what one of them selects.
+
+    Args:
+        event_types: Classes, each with its subclasses, or names under which events are recorded; none for any.
+        tags: The value of each tag; each event type must have all of them. The first one should be the rarest.
+        topic: A topic pattern. It does not begin with a wildcard unless event types or tags are given.
+
+    Raises:
+        InvalidQuery: Nothing is given, or tags without event types.
+        InvalidTopic: ``topic`` is not a topic pattern.
+    """
+
+    __slots__ = ("event_types", "tags", "topic")
+
+    def __init__(
+        self,
+        *event_types: type[DomainEvent] | str,
+        tags: Mapping[str, TagValue] | None = None,
+        topic: TopicPattern | str | None = None,
+    ) -> None:
+        self.event_types = event_types
+        self.tags = dict(tags or {})
+        self.topic = TopicPattern(topic) if isinstance(topic, str) else topic
+        if self.tags and not event_types:
+            raise InvalidQuery(
+                repr(self), "it has tags and no event types: name the types, which say where the tags are"
+            )
+        if not event_types and (self.topic is None or topic_term(self.topic.tokens) is None):
+            raise InvalidQuery(
+                repr(self), "it selects from the whole log: give event types, or a topic with a first token"
+            )
+
+    def __repr__(self) -> str:
+        parts = [each if isinstance(each, str) else each.__name__ for each in self.event_types]
+        parts += [f"tags={self.tags!r}"] if self.tags else []
+        parts += [f"topic={self.topic.text!r}"] if self.topic else []
+        return f"EventQuery({', '.join(parts)})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EventQuery) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        return (self.event_types, tuple(self.tags.items()), self.topic)
+
+
+Queries: TypeAlias = EventQuery | LogFilter | Iterable[EventQuery | LogFilter]
+"""One query, or several, which select what one of them selects."""
+
+
+class Wanted(NamedTuple):
+    """One way in which an event may be selected.
+
+    Attributes:
+        facet: What the event is found by.
+        term: The term that it has.
+        also: Further terms that it has.
+        rest: What its header must be.
+    """
+
+    facet: Facet
+    term: bytes
+    also: tuple[tuple[Facet, bytes], ...]
+    rest: LogFilter
+
+    def matches(self, record: Record, registry: EventRegistry) -> bool:
+        """Whether ``record`` is selected."""
+        return self.rest.matches(record) and all(
+            each in terms_of(record, facet, registry) for facet, each in ((self.facet, self.term), *self.also)
+        )
+
+
+Find: TypeAlias = Callable[[Wanted, int], Iterable[Placed]]
+
+
+class Condition(NamedTuple):
+    """What must not be recorded after a position; see `Append`.
+
+    Attributes:
+        wanted: Each way in which an event may stand against it.
+        after: Exclusive.
+        registry: By whose classes and upcasts events are read.
+        text: The queries as text.
+    """
+
+    wanted: tuple[Wanted, ...]
+    after: int
+    registry: EventRegistry
+    text: str
+
+    @property
+    def facets(self) -> set[Facet]:
+        """What the index must have."""
+        return {each.facet for each in self.wanted}
+
+    def check_position(self, end: int) -> None:
+        """Refuse a position that the log does not have yet: it is that of another store, or was made up.
+
+        Raises:
+            InvalidQuery: The log ends at ``end``, before the position.
+        """
+        if self.after > end:
+            raise InvalidQuery(
+                self.text,
+                f"after={self.after} is beyond the end of the log, {end}: pass the position of a `Selection` of this"
+                " store, or of an event that was read from it",
+            )
+
+    def check(self, find: Find) -> None:
+        """Refuse if an event stands against it.
+
+        Args:
+            find: As for `selected`.
+
+        Raises:
+            AppendConditionFailed: One does.
+        """
+        if standing := [*islice(self.selected(find), MAX_STANDING)]:
+            raise self.failed(standing)
+
+    def selected(self, find: Find) -> Iterator[Placed]:
+        """The records after `after` that are selected, each once, in no order.
+
+        Args:
+            find: The records after a position that have the term of a `Wanted`. There may be others among them.
+        """
+        seen: set[int] = set()
+        for wanted in self.wanted:
+            for stored in find(wanted, self.after):
+                position, record = stored
+                if position not in seen and wanted.matches(record, self.registry):
+                    seen.add(position)
+                    yield stored
+
+    def matches(self, record: Record) -> bool:
+        """Whether ``record`` is selected."""
+        return any(wanted.matches(record, self.registry) for wanted in self.wanted)
+
+    def failed(self, standing: Iterable[Placed]) -> AppendConditionFailed:
+        """The error for the events that stand against it."""
+        events = [_standing(each) for each in sorted(standing, key=itemgetter(0))]
+        return AppendConditionFailed(self.text, self.after, events)
+
+
+def _standing(stored: Placed) -> StandingEvent:
+    position, record = stored
+    return StandingEvent(
+        position,
+        record.event_type,
+        record.event_id,
+        record.topic,
+        record.aggregate_type,
+        record.aggregate_id,
+        record.aggregate_version,
+    )
+
+
+def condition_of(
+    queries: Queries, after: int, registry: EventRegistry, command_id: str | None = None
+) -> Condition:
+    """The condition that no event after a position is selected.
+
+    Args:
+        queries: What selects events.
+        after: Exclusive.
+        registry: The classes that are meant by now.
+        command_id: Selects the last event of this command, too.
+
+    Raises:
+        InvalidQuery: Something is not a query, has a tag that an event type lacks, or a value that the tag cannot have.
+        UnknownEventType, AmbiguousEventType: A name with tags has no class, or several.
+    """
+    several = [queries] if isinstance(queries, (EventQuery, LogFilter)) else [*queries]
+    if not several and command_id is None:
+        raise InvalidQuery("()", "there is none; give one or more EventQuery")
+    wanted: dict[Wanted, None] = {}
+    for query in several:
+        if isinstance(query, LogFilter):
+            wanted.update(dict.fromkeys(_of_filter(query)))
+        elif isinstance(query, EventQuery):
+            wanted.update(dict.fromkeys(_of_query(query, registry)))
+        else:
+            raise InvalidQuery(repr(query), "it is not an EventQuery; make one: EventQuery(UserRegistered)")
+    if command_id is not None:
+        of_command = Wanted(COMMANDS, term(COMMANDS, command_id), (), LogFilter())
+        wanted[of_command] = None
+    return Condition(tuple(wanted), after, registry, " | ".join(map(repr, several)))
+
+
+def _of_query(query: EventQuery, registry: EventRegistry) -> Iterator[Wanted]:
+    if not query.tags:
+        names = recorded_names(query.event_types, registry) if query.event_types else None
+        yield from _of_filter(LogFilter(query.topic, names))
+        return
+    for name in sorted(recorded_names(query.event_types, registry)):
+        event_type = registry.resolve(name)
+        tags = tagged_fields(event_type)
+        terms: list[tuple[Facet, bytes]] = []
+        for tag, value in query.tags.items():
+            if tag not in tags:
+                known = f"it has {', '.join(sorted(tags))}" if tags else "it has none"
+                remedy = f"mark a field: `{tag}: Annotated[str, Tag()]`"
+                raise InvalidQuery(repr(query), f"{name} has no tag {tag!r} ({known}); {remedy}")
+            facet = Facet("tag", name, tag, tags[tag].names, event_type.schema_version())
+            terms.append((facet, term(facet, as_text(_fit(query, tag, value, tags[tag])))))
+        (first, first_term), *also = terms
+        yield Wanted(first, first_term, tuple(also), LogFilter(query.topic, frozenset({name})))
+
+
+def _fit(query: EventQuery, tag: str, value: Any, fields: TaggedFields) -> TagValue:
+    """``value`` as the tag has it.
+
+    Raises:
+        InvalidQuery: No value of the tag is like this.
+    """
+    if type(value) in fields.kinds and isinstance(value, (str, int, UUID)):
+        return value
+    if isinstance(value, str) and str in fields.kinds:
+        return str(value)
+    if isinstance(value, str) and UUID in fields.kinds:
+        try:
+            return UUID(value)
+        except ValueError:
+            pass
+    kinds = " or ".join(sorted(kind.__name__ for kind in fields.kinds))
+    raise InvalidQuery(repr(query), f"the tag {tag!r} is a {kinds}, not {value!r}")
+
+
+def _of_filter(matching: LogFilter) -> Iterator[Wanted]:
+    topic = None if matching.topic is None else topic_term(matching.topic.tokens)
+    if topic is not None:
+        yield Wanted(TOPICS, topic, (), matching)
+    elif matching.event_types is not None:
+        for name in sorted(matching.event_types):
+            facet = Facet("type", name)
+            yield Wanted(facet, term(facet), (), matching)
+    else:
+        raise InvalidQuery(
+            repr(matching), "it selects from the whole log: give event types, or a topic with a first token"
+        )
