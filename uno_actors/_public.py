@@ -6,8 +6,8 @@ from uno_actors.actors.future import Future, get_all
 from uno_actors.actors.inspection import ActorStatistics
 from uno_actors.actors.mailbox import MailboxPolicy
 from uno_actors.actors.signals import Terminated
-from uno_actors.aggregates.envelope import CommandReply
 from uno_actors.aggregates.deciding import Decider, decide, decides
+from uno_actors.aggregates.envelope import CommandReply
 from uno_actors.aggregates.ref import AggregateRef
 from uno_actors.aggregates.repository import EventSourcedRepository
 from uno_actors.backoff import Backoff

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
 from uno_actors.causality import current_cause
-from uno_actors.domain.aggregate import _apply_methods, _event_key
 from uno_actors.domain.events import DomainEvent, check_metadata
+from uno_actors.domain.methods import apply_methods, event_key
 from uno_actors.domain.payloads import mark_exact, own_copy
 from uno_actors.errors import ApplyFailed, InvalidAggregate, InvalidDecision, MissingApply, UnoError, describe
 
@@ -30,7 +30,7 @@ class DecisionModel:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         try:
-            cls._applies = _apply_methods(cls)  # type: ignore[arg-type]  # it looks at methods alone
+            cls._applies = apply_methods(cls)
         except InvalidAggregate as invalid:
             raise InvalidDecision(cls.__name__, invalid.reason) from None
 
@@ -76,14 +76,14 @@ class DecisionModel:
             method = self._method(type(event))
             if method is None:
                 name = type(event).__name__
-                expected = f"apply_{_event_key(name)}"
+                expected = f"apply_{event_key(name)}"
                 raise MissingApply(type(self).__name__, name, expected, self._applies.values())
             self._apply(method, event)
         return self
 
     @classmethod
     def _method(cls, event: type[DomainEvent]) -> str | None:
-        keys = (_event_key(base.__name__) for base in event.__mro__)
+        keys = (event_key(base.__name__) for base in event.__mro__)
         return next((cls._applies[key] for key in keys if key in cls._applies), None)
 
     def _apply(self, method: str, event: DomainEvent) -> None:

@@ -260,9 +260,11 @@ def _fit(query: EventQuery, tag: str, value: Any, fields: TaggedFields) -> TagVa
 
 
 def _of_filter(matching: LogFilter) -> Iterator[Wanted]:
-    topic = None if matching.topic is None else topic_term(matching.topic.tokens)
-    if topic is not None:
-        yield Wanted(TOPICS, topic, (), matching)
+    topics = [topic_term(pattern.tokens) for pattern in matching.topics or ()]
+    if topics and None not in topics:
+        yield from (
+            Wanted(TOPICS, topic, (), matching) for topic in dict.fromkeys(topics) if topic is not None
+        )
     elif matching.event_types is not None:
         for name in sorted(matching.event_types):
             facet = Facet("type", name)

@@ -131,6 +131,8 @@ async def events_are_selected_by_types_tags_and_topics(make_store: MakeStore) ->
             await _expect_condition(store, query, wanted)
         of_x = LogFilter(TopicPattern("seats.>"), aggregate_type="X")
         expect_equal(await _positions(store, of_x), [], "the events of one aggregate type")
+        either = LogFilter((TopicPattern("seats.go"), TopicPattern("seats.*.taken")))
+        expect_equal(await _positions(store, either), [1, 2, 5], "the events of one of two topics")
         both = [EventQuery(SeatFreed), EventQuery(SeatTaken, tags={"student": 3})]
         found = [position for position, _ in (await store.select(both)).events]
         expect_equal(found, [4, 5], "what one of two queries selects")
