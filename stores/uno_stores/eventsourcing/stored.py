@@ -23,7 +23,7 @@ EVENT_TYPE = "eventsourcing.StoredEvent"
 class StoredEventRecorded(DomainEvent):
     """An event that an application of ``eventsourcing`` has recorded.
 
-    Its ``topic`` is that of the event's class, unless it is no topic here.
+    Its ``topic`` is that of the event's class, if that is a valid topic here.
 
     Attributes:
         originator_version: The event's version in that package.
