@@ -358,3 +358,12 @@ async def test_a_read_model_sees_the_events_of_its_type_argument(engine: AsyncEn
         await system.settled()
         (statistics,) = system.statistics().handlers.values()
         assert statistics.handled == 1
+
+
+async def test_a_caller_waits_until_the_tables_show_what_was_recorded(engine: AsyncEngine, kind: str) -> None:
+    model = orders_in(engine, kind)
+    async with ActorSystem("memory:", handlers=[model], **OPTIONS) as system:
+        for number in range(5):
+            (recorded,) = await system.publisher.publish(placed(number))
+            await system.wait_for(type(model), recorded.position)
+            assert len(await listed(engine)) == number + 1

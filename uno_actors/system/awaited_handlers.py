@@ -18,6 +18,9 @@ from uno_actors.handlers.subscribe import gather, is_same_target
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.system.handler_host import HandlerHost
 
+MOST_FOUND = 256
+"""Handlers, as callers name them, that are looked up once."""
+
 
 class Target(NamedTuple):
     """A handler that is waited for.
@@ -49,6 +52,7 @@ class AwaitedHandlers:
     def __init__(self, handlers: HandlerHost) -> None:
         self._handlers = handlers
         self._waiters: dict[object, tuple[str, tuple[str, ...]]] = {}  # handlers, and for whom they wait
+        self._found: tuple[tuple[Subscription, ...], dict[object, tuple[Target, ...]]] = (), {}
 
     def targets(self, wait_for: object) -> tuple[Target, ...]:
         """The handlers that a caller names; see `AggregateRef.ask`.
@@ -59,6 +63,19 @@ class AwaitedHandlers:
         if isinstance(wait_for, (tuple, list, set, frozenset)):
             return tuple(target for each in wait_for for target in self.targets(each))
         known = tuple(self._handlers.subscriptions)
+        kept = self._found
+        if kept[0] != known or len(kept[1]) >= MOST_FOUND:
+            kept = self._found = known, {}
+        found = kept[1]
+        try:
+            targets = found.get(wait_for)
+        except TypeError:  # it cannot be hashed
+            return self._find(wait_for, known)
+        if targets is None:
+            targets = found[wait_for] = self._find(wait_for, known)
+        return targets
+
+    def _find(self, wait_for: object, known: tuple[Subscription, ...]) -> tuple[Target, ...]:
         if isinstance(wait_for, str):
             ours = [each for each in known if wait_for in (each.name, whole_name(each.name))]
             return (_target(wait_for, ours),)

@@ -181,13 +181,12 @@ class HandlersElsewhere:
         for sibling in self.siblings:
             if any(each.name == name for each in sibling.handlers.subscriptions):
                 yield sibling, partial(self._ask_sibling, sibling, name)
-        linked = False
-        if self.node is not None and self._announcement is not None:
-            for member in self._announcement.others:
-                if name in member.handlers and member.address:
-                    linked = True
-                    yield member.id, partial(self._ask_node, member, name)
-        if not linked:
+        others = () if self._announcement is None else self._announcement.others
+        able = [member for member in others if name in member.handlers]
+        linked = [member for member in able if member.address and self.node is not None]
+        for member in linked:
+            yield member.id, partial(self._ask_node, member, name)
+        if not linked or len(linked) < len(able):  # there are some that are no nodes of a cluster
             for path in self.sockets():
                 yield path, partial(self._ask_socket, path, name)
 
