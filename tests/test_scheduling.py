@@ -27,7 +27,7 @@ from uno_actors import (
     open_store,
 )
 from uno_actors.domain.schedules import outgoing, scheduled
-from uno_actors.scheduling.due_list import AT_ONCE
+from uno_actors.scheduling.due_list import AHEAD, AT_ONCE
 from uno_actors.scheduling.entries import LATE, due_step
 from uno_actors.store.port import EventStore
 from uno_actors.testing import ManualClock
@@ -433,7 +433,7 @@ class Watched(InMemoryEventStore):
 
 
 async def test_many_that_are_due_at_once_are_taken_a_page_at_a_time(clock: ManualClock) -> None:
-    store, number = Watched(), 3 * AT_ONCE + 7
+    store, number = Watched(), AHEAD + AT_ONCE + 7
     order = Deadline("many")
     for each in range(number):
         order.schedule(CancelNow(note=str(each)), to=(Deadline, f"o-{each % 50}"), at=second(each))

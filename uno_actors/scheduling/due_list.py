@@ -29,8 +29,12 @@ from uno_actors.store.view_keys import Key
 
 NAME = "uno_actors.schedules"
 """Name of the handler; on disk."""
+SENDER = "uno_actors.scheduler"
+"""Name of the handler that sends what this one fires; on disk."""
 AT_ONCE = 256
 """Maximum number of commands that are fired in one transaction."""
+AHEAD = 1024
+"""Commands fired and not sent yet, above which nothing more is fired, so that it can still be unscheduled."""
 LOOK = 30.0
 """Maximum seconds between two looks at the clock, whose time of day may have been set."""
 AGAIN = 0.1
@@ -50,6 +54,7 @@ class DueList(Projection[Scheduled | Unscheduled | Fired | Passed]):
         soonest: When the first entry is due, as far as it is known.
         waiting: Number of entries.
         fired: Commands fired by this system.
+        under_way: Positions of the events that this process has fired and of which it does not know that they are done.
         is_stopping: Whether nothing more is to be fired, since the system stops.
     """
 
@@ -60,6 +65,7 @@ class DueList(Projection[Scheduled | Unscheduled | Fired | Passed]):
         self.knows_soonest = False
         self.waiting = 0
         self.fired = 0
+        self.under_way: set[int] = set()
         self.is_stopping = False
         self.strategy: _Firing | None = None
 
@@ -117,6 +123,13 @@ class DueList(Projection[Scheduled | Unscheduled | Fired | Passed]):
     async def _count(self, more: int) -> None:
         self.waiting = await self.view.get((COUNT,), 0) + more
         self.view.put((COUNT,), self.waiting)
+
+    def done(self, position: int) -> None:
+        """Note that this process has sent the command that was fired at ``position``."""
+        waits = len(self.under_way) >= AHEAD
+        self.under_way.discard(position)
+        if waits and len(self.under_way) < AHEAD and self.strategy is not None:
+            self.strategy.look()
 
     # --- what is due ---
 
@@ -189,6 +202,9 @@ class _Firing(ViewBuilding):
         if due.soonest is None or due.soonest > now:
             self._look_in(LOOK if due.soonest is None else (due.soonest - now).total_seconds())
             return False
+        if await self._is_far_ahead():
+            self._look_in(AGAIN)
+            return False
         if not await self._may_begin():
             return False
         page = [
@@ -212,12 +228,22 @@ class _Firing(ViewBuilding):
         for outcome in outcomes:
             if isinstance(outcome, Appended):
                 self._due.fired += 1
+                if outcome.records[0].event_type == Fired.type_name():
+                    self._due.under_way.update(outcome.positions)
                 self._fired_until = max(self._fired_until, *outcome.positions)
             elif not isinstance(outcome, ConcurrencyConflict):
                 self._subscription.logger.error("what is due cannot be recorded yet", exc_info=outcome)
         if not self._fired_until > self._subscription.progress.position:
             self._look_in(AGAIN)
         return False
+
+    async def _is_far_ahead(self) -> bool:
+        """Whether the sender, here or in another process, has to catch up first."""
+        under_way = self._due.under_way
+        if len(under_way) >= AHEAD:
+            done = (await self._store.checkpoints()).get(SENDER, 0)
+            under_way -= {position for position in under_way if position <= done}
+        return len(under_way) >= AHEAD
 
     def _request(self, entry: ScheduleInfo, now: datetime) -> Append | None:
         try:
@@ -236,9 +262,12 @@ class _Firing(ViewBuilding):
         """Look again in ``seconds``, or earlier."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._due.clock.call_later(min(max(seconds, 0.001), LOOK), self._look)
+        self._timer = self._due.clock.call_later(min(max(seconds, 0.001), LOOK), self.look)
 
-    def _look(self) -> None:
-        self._timer = None
+    def look(self) -> None:
+        """Look now whether something is due."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self.is_at_work:
             self._subscription.wake()

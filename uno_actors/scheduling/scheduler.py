@@ -74,7 +74,7 @@ class Scheduler:
         self._start_task = start_task
         self._log = log.bind(actor="scheduler")
         self._due = DueList(clock)
-        self._sender = Sender(store, lambda: types)
+        self._sender = Sender(store, lambda: types, self._due.done)
         self._has_begun = self._is_starting = False
         self._timer: Timer | None = None
         self._journal: Journal | None = None
@@ -85,7 +85,7 @@ class Scheduler:
         handlers = (
             HandlerSpec(due_list.NAME, self._due, event_type=(Scheduled, Unscheduled, Fired, Passed)),
             HandlerSpec(
-                sender.NAME, self._sender, event_type=Fired, start="earliest", concurrency=sender.AT_ONCE
+                due_list.SENDER, self._sender, event_type=Fired, start="earliest", concurrency=sender.AT_ONCE
             ),
         )
         children = [ChildSpec(handler, handler.name) for handler in handlers]

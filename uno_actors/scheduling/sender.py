@@ -22,8 +22,6 @@ from uno_actors.handlers.spec import EventHandler, HandlerContext
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import DeadLetter
 
-NAME = "uno_actors.scheduler"
-"""Name of the handler; on disk."""
 AT_ONCE = 32
 """Maximum number of commands under way."""
 
@@ -37,16 +35,23 @@ class Sender(EventHandler[Fired]):
     Args:
         store: Keeps the dead letters.
         types: The aggregate classes that the system serves.
+        done: Called with the position of each event that is done.
 
     Attributes:
         sent: Commands sent.
         failed: Commands that were rejected, and attempts that failed.
     """
 
-    def __init__(self, store: EventStore, types: Callable[[], dict[str, type[AggregateRoot]]]) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        types: Callable[[], dict[str, type[AggregateRoot]]],
+        done: Callable[[int], object],
+    ) -> None:
         super().__init__(Fired)
         self._store = store
         self._types = types
+        self._done = done
         self._turns: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
         self.sent = 0
         self.failed = 0
@@ -59,6 +64,7 @@ class Sender(EventHandler[Fired]):
         try:
             async with lock:
                 await self._send(event, context)
+            self._done(context.position)
         except BaseException:
             self.failed += 1
             raise
