@@ -19,7 +19,7 @@ class Files:
 
     def lost(self) -> str:
         """What happened to a file that is no longer in its place; empty if all files are."""
-        for path, known in self._known.items():
+        for path, known in tuple(self._known.items()):  # other threads add some
             try:
                 found = _identity(path)
             except OSError as error:
