@@ -17,6 +17,7 @@ from tests.scheduling import CancelLater, CancelledNow, CancelNow, Deadline, Pay
 from uno_actors import (
     ActorSystem,
     AggregateRoot,
+    EventRegistry,
     EventSourcedRepository,
     Fired,
     InvalidSchedule,
@@ -563,3 +564,12 @@ def test_what_is_sent_is_what_a_model_of_one_alarm_for_each_order_says(
             await system.stop()
 
     asyncio.run(scenario())
+
+
+async def test_a_store_with_a_registry_of_its_own_knows_the_events_of_schedules(clock: ManualClock) -> None:
+    store = InMemoryEventStore(EventRegistry([CancelledNow]))
+    async with running(store, clock) as system:
+        await system.aggregate(Deadline, "a").ask(CancelLater())
+        await later(system, clock, MONTH)
+        assert await sent(store) == [("a", "")]
+        assert store.event_registry.names() == ["CancelledNow"]

@@ -204,6 +204,9 @@ Upcast = Callable[[Payload], Payload]
 Meaning = Callable[[str], "Collection[type[DomainEvent]]"]
 """From the name of an event type to the classes that an aggregate means by that name."""
 
+_OURS = "uno_actors."
+"""Names of events of the framework begin with this; every registry knows them."""
+
 _meanings: dict[str, dict[str, Meaning]] = {}
 """By aggregate type, and by the qualified name of the aggregate's class."""
 
@@ -287,7 +290,10 @@ class EventRegistry:
         return classes[0] if len(classes) == 1 else self._meant(name, aggregate_type, classes)[0]
 
     def _known(self, name: str) -> list[type[DomainEvent]]:
-        return [known for ref in self._classes.get(name, ()) if (known := ref())]
+        found = [known for ref in self._classes.get(name, ()) if (known := ref())]
+        if not found and name.startswith(_OURS) and self is not event_registry:
+            return event_registry._known(name)
+        return found
 
     def _meant(
         self, name: str, aggregate_type: str | None, classes: list[type[DomainEvent]]
@@ -374,6 +380,8 @@ class EventRegistry:
                 for name, refs in self._classes.items()
                 if any((known := ref()) and issubclass(known, event_type) for ref in refs)
             )
+            if event_type.type_name().startswith(_OURS):
+                names = self._names_of[event_type] = names | {event_type.type_name()}
         return names
 
     def shared_names(self) -> list[str]:

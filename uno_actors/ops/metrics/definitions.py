@@ -158,6 +158,16 @@ DEFINITIONS = (
         "uno.handler.set_aside", "{event}", "Events that this process moved to the dead letters", "handler"
     ),
     _gauge("uno.dead.letters", "{event}", "Dead letters in the store now", "handler"),
+    # --- scheduled commands ---
+    _gauge("uno.schedules.waiting", "{command}", "Commands in the list of what is to be sent later"),
+    _gauge("uno.schedules.late.time", "s", "By how much the first of them is late; 0 if none is"),
+    _counter(
+        "uno.schedules.fired", "{command}", "Commands that were due and recorded as such by this process"
+    ),
+    _counter("uno.schedules.sent", "{command}", "Commands that were due and that this process has sent"),
+    _counter(
+        "uno.schedules.failed", "{command}", "Those of them that were rejected, and attempts that failed"
+    ),
     # --- supervision ---
     _gauge(
         "uno.supervisor.running", "", "1 if the supervisor runs, 0 if it gave up or has ended", "supervisor"

@@ -117,6 +117,16 @@ def _cluster(attribute: str) -> Source:
     return source
 
 
+def _scheduler(name: str, *, runs: bool = False) -> Source:
+    """A figure of the scheduler; with ``runs`` only in the process that keeps the list."""
+
+    def read(reading: Reading, _: Recorder) -> Numbers:
+        scheduler = None if reading.statistics is None else reading.statistics.scheduler
+        return [] if scheduler is None or (runs and not scheduler.runs) else [((), getattr(scheduler, name))]
+
+    return read
+
+
 def _ways(reading: Reading, _: Recorder) -> Numbers:
     if (cluster := reading.cluster) is None:
         return []
@@ -159,6 +169,11 @@ SOURCES: dict[str, Source] = {
     "uno.handler.restarts": _by(_handlers, lambda each: each.restarts),
     "uno.handler.set_aside": _by(_handlers, lambda each: each.dead_letters),
     "uno.dead.letters": _dead_letters,
+    "uno.schedules.waiting": _scheduler("waiting", runs=True),
+    "uno.schedules.late.time": _scheduler("late_seconds", runs=True),
+    "uno.schedules.fired": _scheduler("fired"),
+    "uno.schedules.sent": _scheduler("sent"),
+    "uno.schedules.failed": _scheduler("failed"),
     "uno.supervisor.running": _by(_supervisors, lambda each: each.state == "running"),
     "uno.supervisor.restarts": _by(_supervisors, lambda each: each.restarts),
     "uno.supervisor.budget.left": _by(_supervisors, lambda each: each.left),

@@ -6,6 +6,7 @@ import * as now from "./now.js";
 import * as tree from "./tree.js";
 import * as handlers from "./handlers.js";
 import * as letters from "./letters.js";
+import * as scheduled from "./scheduled.js";
 import * as streams from "./streams.js";
 import * as trace from "./trace.js";
 import * as cluster from "./cluster.js";
@@ -13,6 +14,7 @@ import * as cluster from "./cluster.js";
 const PAGES = [
   ["now", "Now", now], ["tree", "Tree", tree], ["handlers", "Handlers", handlers], ["letters", "Dead letters", letters],
   ["streams", "Streams", streams], ["trace", "Trace", trace], ["cluster", "Cluster", cluster],
+  ["scheduled", "Scheduled", scheduled],
 ];
 const main = document.getElementById("main");
 let about = { name: "", store: null, is_live: true };
@@ -73,7 +75,7 @@ function theme() {
 }
 
 const KEYS = [
-  ["1 – 7", "the pages"], ["/", "the search field"], ["j  k", "next and previous line"], ["Enter", "open the line"],
+  ["1 – 8", "the pages"], ["/", "the search field"], ["j  k", "next and previous line"], ["Enter", "open the line"],
   ["x", "select a dead letter"], ["r", "retry what is selected"], ["← →", "on the slider of a stream: one version"], ["?", "this list"],
 ];
 
