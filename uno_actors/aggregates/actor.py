@@ -295,8 +295,8 @@ class AggregateActor:
         """Send the next batch if none is in flight; without events it is answered at once."""
         if self._in_flight is not None or self._next_batch is None:
             return
-        may_wait = self._next_records and not (self._mailbox or self._contending)
-        if may_wait and joint.holds(self._next_batch, self._flush):
+        may_wait = self._next_batch[-1][0].held is not None and not (self._mailbox or self._contending)
+        if may_wait and self._next_records and joint.holds(self._next_batch, self._flush):
             return
         self._in_flight, self._next_batch = self._next_batch, None
         records, self._next_records = self._next_records, None

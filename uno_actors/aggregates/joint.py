@@ -154,10 +154,16 @@ def let_go(batch: Decided | None) -> None:
 def joints_of(batch: Decided) -> tuple[Joint | None, tuple[Joint, ...]]:
     """The joint that a batch leads, and those that it follows, whose appends come now."""
     held = batch[-1][0].held
+    lead = held if isinstance(held, Joint) else None
+    for envelope, _ in batch:
+        if envelope.follows is not None:
+            break
+    else:
+        return lead, ()
     follows = tuple({each.follows: None for each, _ in batch if each.follows is not None})
     for joint in follows:
         joint.release()
-    return held if isinstance(held, Joint) else None, follows
+    return lead, follows
 
 
 def may_run_apart(outcome: AppendOutcome, batch: Decided | None) -> bool:

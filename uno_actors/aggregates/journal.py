@@ -29,6 +29,9 @@ from uno_actors.store.port import EventStore
 from uno_actors.store.records import Append, Appended
 from uno_actors.tasks import begin
 
+Waiting = tuple[Append, Callable[[AppendOutcome], None], Joint | None, tuple[Joint, ...]]
+"""The fields of an `Entry`, without its cost."""
+
 
 def _ignore(appended: Appended) -> None: ...
 
@@ -56,7 +59,7 @@ class Journal:
         self.on_append: Callable[[Appended], object] = _ignore
         self.before_schedules: Callable[[], Awaitable[None]] | None = None
         self._store = store
-        self._waiting: list[Entry] = []
+        self._waiting: list[Waiting] = []
         self._has_joints = False  # among those that wait
         self._task: asyncio.Task[None] | None = None
         self._observed = observed
@@ -82,7 +85,7 @@ class Journal:
             lead: The joint that it leads.
             follows: The joints that it follows, each led by an earlier request.
         """
-        self._waiting.append(Entry(request, done, lead, follows))
+        self._waiting.append((request, done, lead, follows))
         if lead is not None or follows:
             self._has_joints = True
         if self._task is None:
@@ -98,7 +101,7 @@ class Journal:
             if self._has_joints:
                 outcomes = await self._commit_jointly(group)
             else:
-                requests = [entry.request for entry in group]
+                requests = [entry[0] for entry in group]
                 outcomes = zip(
                     group,
                     await (self._commit if self._observed is None else self._observe)(requests),
@@ -124,11 +127,11 @@ class Journal:
             self._ends |= ends
         self._task = None
 
-    async def _commit_jointly(self, group: list[Entry]) -> Iterable[tuple[Entry, AppendOutcome]]:
+    async def _commit_jointly(self, group: list[Waiting]) -> Iterable[tuple[Waiting, AppendOutcome]]:
         """Commit a group in which some requests lead or follow others; those without an outcome yet wait again."""
-        bundles, refused, later = sort(group)
+        bundles, refused, later = sort(Entry(*each) for each in group)
         self._has_joints = bool(later)
-        known: list[tuple[Entry, AppendOutcome]] = [(entry, NotRecordedBefore()) for entry in refused]
+        known: list[tuple[Waiting, AppendOutcome]] = [(entry, NotRecordedBefore()) for entry in refused]
         again: list[Entry] = []
         if bundles:
             requests = [*map(together, bundles)]

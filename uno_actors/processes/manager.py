@@ -19,7 +19,13 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
-from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id, command_method, new_aggregate
+from uno_actors.domain.aggregate import (
+    _OWN_ATTRIBUTES,
+    AggregateRoot,
+    check_aggregate_id,
+    command_method,
+    new_aggregate,
+)
 from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent
 from uno_actors.errors import InvalidAggregate, InvalidHandler, describe
@@ -234,5 +240,5 @@ class ProcessManager(Reacting):
         super().from_snapshot({"_ended": False, **state})
 
 
-_KEPT = (*vars(AggregateRoot("any")), "_sent", "_sending", "_is_reacting")
+_KEPT = (*_OWN_ATTRIBUTES, "_sent", "_sending", "_is_reacting")
 """The attributes that a process keeps when it starts again."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import is_dataclass
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from itertools import zip_longest
 from typing import Any, Generic, Self, TypeVar
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.commands import Command
 from uno_actors.domain.events import METADATA, DomainEvent
+from uno_actors.domain.schedules import OutgoingCommand, Scheduled, Unscheduled
 from uno_actors.domain.values import pack_value
 from uno_actors.errors import CommandRejected
 
@@ -18,12 +20,20 @@ A = TypeVar("A", bound=AggregateRoot)
 
 Expected = DomainEvent | type[DomainEvent]
 
+Target = tuple[type[AggregateRoot], str]
+"""The class of an aggregate, and its id."""
+
+NOW = datetime(2001, 1, 1, tzinfo=UTC)
+"""When scenarios take place."""
+
 
 class Then(Generic[A]):
     """The outcome of the commands.
 
     Attributes:
-        events: The events to record.
+        events: The events to record, without those of schedules.
+        scheduled: What is scheduled.
+        unscheduled: The keys of what is unscheduled.
         reply: The reply to the last command; ``None`` if it was rejected.
         rejection: Why the last command was rejected, or ``None``.
         aggregate: The aggregate afterwards.
@@ -37,7 +47,10 @@ class Then(Generic[A]):
         rejection: CommandRejected | None,
         aggregate: A,
     ) -> None:
-        self.events = tuple(events)
+        self.events = tuple(event for event in events if not isinstance(event, (Scheduled, Unscheduled)))
+        self.scheduled = tuple(event for event in events if isinstance(event, Scheduled))
+        self.unscheduled = tuple(event.key for event in events if isinstance(event, Unscheduled))
+        self._schedules_compared = 0
         self.reply = reply
         self.rejection = rejection
         self.aggregate = aggregate
@@ -87,6 +100,58 @@ class Then(Generic[A]):
             raise AssertionError(f"{self._story}: expected the reply {expected!r}, found {self.reply!r}")
         return self
 
+    def schedules(
+        self,
+        command: Command[Any] | type[Command[Any]] | None = None,
+        *,
+        to: Target | type[AggregateRoot] | None = None,
+        after: timedelta | float | None = None,
+        at: datetime | None = None,
+        every: str | None = None,
+        key: str | None = None,
+    ) -> Self:
+        """Check the next command that is scheduled; without arguments, that no more are.
+
+        Args:
+            command: A command with the same fields, or its class.
+            to: The class and the id of the aggregate, or the class alone. Default is any.
+            after: Seconds, or a ``timedelta``, from now to when it is due. Default is any.
+            at: When it is due. Default is any.
+            every: Its cron expression. Default is any.
+            key: Its key. Default is any.
+
+        Raises:
+            AssertionError: Another command is scheduled, or none.
+        """
+        rest = self.scheduled[self._schedules_compared :]
+        if command is None:
+            if rest:
+                found = "; ".join(map(_schedule, rest))
+                raise AssertionError(f"{self._story}: schedules {found}, and nothing was expected")
+            return self
+        if not rest:
+            before = "; ".join(map(_schedule, self.scheduled))
+            found = f"nothing after {before}" if before else "nothing"
+            raise AssertionError(f"{self._story}: expected that it schedules {shown(command)}, found {found}")
+        self._schedules_compared += 1
+        wrong = [*_wrong_command(rest[0].command, command, to), *_wrong_time(rest[0], after, at, every, key)]
+        if wrong:
+            expected = f"expected that it schedules {shown(command)}, found {_schedule(rest[0])}"
+            raise AssertionError(f"{self._story}: {expected} ({'; '.join(wrong)})")
+        return self
+
+    def unschedules(self, *keys: str) -> Self:
+        """Check that exactly the schedules of these keys are unscheduled, in this order.
+
+        Raises:
+            AssertionError: Others are.
+        """
+        if self.unscheduled != keys:
+            found = ", ".join(map(repr, self.unscheduled)) or "nothing"
+            wanted = ", ".join(map(repr, keys)) or "nothing"
+            raise AssertionError(f"{self._story}: expected that it unschedules {wanted}, found {found}")
+        return self
+
     def leaves(self, **attributes: object) -> Self:
         """Check attributes of the aggregate.
 
@@ -102,6 +167,58 @@ class Then(Generic[A]):
 
     def __repr__(self) -> str:
         return f"<{self._story}: {listed(self.events) or 'nothing'}, {self.rejection or self.reply!r}>"
+
+
+def freeze(aggregate: AggregateRoot) -> None:
+    """Let it be `NOW` for ``aggregate``, so that what it schedules can be compared."""
+    aggregate._time = NOW.timestamp
+
+
+def _schedule(event: Scheduled) -> str:
+    command = event.command
+    when = f"every={event.every!r}" if event.every else f"after={event.due - NOW}"
+    return (
+        f"{command.command} {command.fields} to ({command.aggregate_type}, {command.aggregate_id!r}), {when},"
+        f" key={event.key!r}"
+    )
+
+
+def _wrong_command(
+    found: OutgoingCommand, wanted: Command[Any] | type[Command[Any]], to: Target | type[AggregateRoot] | None
+) -> list[str]:
+    wrong = []
+    kind = wanted if isinstance(wanted, type) else type(wanted)
+    if found.command != kind.__name__:
+        wrong.append(f"it is a {found.command}")
+    elif isinstance(wanted, Command) and (why := difference(wanted, found.read(kind, wanted.command_id))):
+        wrong.append(why)
+    aggregate, aggregate_id = to if isinstance(to, tuple) else (to, None)
+    if aggregate is not None and aggregate.aggregate_type != found.aggregate_type:
+        wrong.append(f"expected to {aggregate.__name__}")
+    if aggregate_id not in (None, found.aggregate_id):
+        wrong.append(f"expected to {aggregate_id!r}")
+    return wrong
+
+
+def _wrong_time(
+    found: Scheduled,
+    after: timedelta | float | None,
+    at: datetime | None,
+    every: str | None,
+    key: str | None,
+) -> list[str]:
+    wrong = []
+    if after is not None and found.due - NOW != (
+        after if isinstance(after, timedelta) else timedelta(seconds=after)
+    ):
+        wrong.append(f"it is due after {found.due - NOW}, expected {after}")
+    if at is not None and found.due != (at if at.tzinfo is not None else at.replace(tzinfo=UTC)):
+        wrong.append(f"it is due at {found.due}, expected {at}")
+    if every is not None and found.every != every:
+        wrong.append(f"every is {found.every!r}, expected {every!r}")
+    if key is not None and found.key != key:
+        wrong.append(f"its key is {found.key!r}, expected {key!r}")
+    return wrong
 
 
 def _is_rejection(one: object) -> bool:
@@ -167,7 +284,9 @@ def check_replay(
     """
     ours, others = getattr(decided, "__dict__", {}), getattr(replayed, "__dict__", {})
     names = [
-        name for name in {**ours, **others} if name not in but and differ(ours.get(name), others.get(name))
+        name
+        for name in {**ours, **others}
+        if name not in (*but, "_time", "_schedules") and differ(ours.get(name), others.get(name))
     ]
     if names:
         found = "; ".join(

@@ -13,12 +13,9 @@ from uno_actors.processes.manager import ProcessManager
 from uno_actors.processes.messages import PROGRESS, Known, Outgoing, ProcessEnded, Refusal
 from uno_actors.processes.reactions import command_of, processes_of, reactions_of, step_of
 from uno_actors.store.codec import to_record
-from uno_actors.testing.outcome import Then, check_replay, difference, listed, shown
+from uno_actors.testing.outcome import Target, Then, check_replay, difference, freeze, listed, shown
 
 P = TypeVar("P", bound=ProcessManager)
-
-Target = tuple[type[AggregateRoot], str]
-"""The class of an aggregate, and its id."""
 
 
 class Sent(NamedTuple):
@@ -98,6 +95,7 @@ class _Run(Generic[P]):
 
     def __init__(self, manager: type[P], id: str) -> None:
         self.process = new_aggregate(manager, id)
+        freeze(self.process)
         self.past: list[DomainEvent] = []
         self.recorded: list[DomainEvent] = []
         self.sent: list[Sent] = []
@@ -151,6 +149,7 @@ class _Run(Generic[P]):
                 self.reply, self.rejection = None, error
                 # as the runtime does, if it had registered events
                 self.process = new_aggregate(self._type, self.process.id).replay([*self.past, *self.recorded])
+                freeze(self.process)
                 return False
         else:
             reason = f".when(...) takes events, refusals and commands; found {message!r}"

@@ -20,7 +20,7 @@ from uno_actors.domain.events import DomainEvent
 from uno_actors.errors import CommandRejected, InvalidAggregate
 from uno_actors.processes.manager import ProcessManager
 from uno_actors.store.codec import to_record
-from uno_actors.testing.outcome import Then, check_replay, listed
+from uno_actors.testing.outcome import Then, check_replay, freeze, listed
 from uno_actors.testing.process_scenario import GivenProcess
 
 A = TypeVar("A", bound=AggregateRoot)
@@ -107,7 +107,9 @@ class Given(Generic[A]):
         return Then(story, recorded, reply, rejection, aggregate)
 
     def _replayed(self, recorded: Sequence[DomainEvent]) -> A:
-        return new_aggregate(self._type, self._id).replay([*self._events, *recorded])
+        aggregate = new_aggregate(self._type, self._id)
+        freeze(aggregate)
+        return aggregate.replay([*self._events, *recorded])
 
     def __repr__(self) -> str:
         return f"given({self._type.__name__}, {listed(self._events)})"
