@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.nodes import all_see, system_on
+from tests.postgres import postgres
 from uno_actors import (
     ActorSystem,
     AggregateRoot,
@@ -29,7 +31,9 @@ from uno_actors import (
 from uno_actors.aggregates.joint import Entry, Joint, Sorted, sort
 from uno_actors.processes.messages import Reacted
 from uno_actors.store.codec import to_record
+from uno_actors.store.logs import log_of_stream
 from uno_actors.store.records import Append, Appended
+from uno_actors.testing import MemoryNetwork
 from uno_stores import InMemoryEventStore
 
 
@@ -148,12 +152,18 @@ async def types_of(system: ActorSystem) -> list[str]:
 CHECKOUT = ["CheckedOut", "BookTaken", "Charged", "Dispatched"]
 
 
-@pytest.fixture(
-    params=["memory:", "lmdb:{}/store", "sqlite+aiosqlite:///{}/store"], ids=["memory", "lmdb", "sqlite"]
-)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    found: str = request.param.format(tmp_path)
-    return found
+URLS = {
+    "memory": "memory:",
+    "lmdb": "lmdb:{}/store",
+    "sqlite": "sqlite+aiosqlite:///{}/store",
+    "postgres": "",
+}
+
+
+@pytest.fixture(params=URLS)
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    found = URLS[request.param].format(tmp_path)
+    return found or await postgres().new_url()
 
 
 class Groups(Observer):
@@ -161,8 +171,10 @@ class Groups(Observer):
 
     def __init__(self) -> None:
         self.all: list[list[str]] = []
+        self.appends: list[list[Any]] = []
 
     def append_ended(self, group: Any, outcomes: Any, seconds: float) -> None:
+        self.appends.append([request.records for request in group.appends])
         self.all.append([record.event_type for request in group.appends for record in request.records])
 
 
@@ -388,3 +400,49 @@ async def test_commands_to_processes_have_the_names_of_the_methods_in_statistics
         "Basket.CheckOut", "Buying.take", "Warehouse.TakeBook", "Buying.take", "Buying.charge", "Card.Charge",
         "Buying.charge", "Buying.ship", "Van.Dispatch", "Buying.ship", "Buying.finish",
     ]  # fmt: skip
+
+
+# --- several logs, several nodes ---
+
+
+async def test_streams_of_several_logs_are_not_recorded_together() -> None:
+    """There is one writer for each log. The reaction comes first, and each command takes effect once."""
+    groups = Groups()
+    async with shop(f"{await postgres().new_url()}&logs=3", groups, partitioned=True) as system:
+        for number in range(12):
+            await system.aggregate(Basket, f"{number}").ask(CheckOut(book=f"book-{number}"))
+        await system.settled()
+        assert sorted(await types_of_logs(system)) == sorted([*CHECKOUT, "uno_actors.ProcessEnded"] * 12)
+        assert await system.store.dead_letters() == []
+    for appends in groups.appends:
+        for records in appends:
+            assert len({log_of_stream(record.stream, 3) for record in records}) == 1
+
+
+async def types_of_logs(system: ActorSystem) -> list[str]:
+    found = [recorded.event.event_type async for recorded in system.store.read_all()]
+    return [name for name in found if name != REACTED]
+
+
+async def test_commands_to_aggregates_of_other_nodes_are_sent_once_the_reaction_is_recorded() -> None:
+    store, network = InMemoryEventStore(), MemoryNetwork()
+    options: dict[str, Any] = {"aggregates": TYPES}
+    handler = Buying.handler(start="earliest")
+    async with (
+        system_on(store, network, "a", handlers=[handler], **options) as one,
+        system_on(store, network, "b", **options) as two,
+    ):
+        await all_see([one, two])
+        for number in range(20):
+            await one.aggregate(Basket, f"{number}").ask(CheckOut(book=f"book-{number}"))
+        await one.settled()
+        await two.settled()
+        await one.settled()
+        assert sorted(await types_of(one)) == sorted([*CHECKOUT, "uno_actors.ProcessEnded"] * 20)
+        assert one.cluster.statistics().sent > 5
+        assert await store.dead_letters() == []
+    recorded = [*store.records]
+    for place, record in enumerate(recorded):
+        if record.event_type == "Charged":
+            before = [each.payload for each in recorded[:place] if each.event_type == REACTED]
+            assert any((record.answered or "?").removesuffix(".0").encode() in payload for payload in before)
