@@ -1,14 +1,16 @@
 """Which processes an event reaches: by what the domain says, once they have started and until they end."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from tests.waiting import until
+from tests.waiting import ManualClock, until
 from uno_actors import (
     ActorSystem,
     AggregateRoot,
@@ -20,13 +22,17 @@ from uno_actors import (
     InvalidAggregate,
     InvalidAggregateId,
     InvalidHandler,
+    OutcomeUnknown,
     ProcessEnded,
     ProcessManager,
     Refusal,
+    StoreUnavailable,
+    UnoError,
     handles,
     reacts,
 )
 from uno_actors.processes.reactions import processes_of
+from uno_actors.store.records import Append, Appended
 from uno_actors.testing import given
 from uno_stores import InMemoryEventStore
 
@@ -452,3 +458,158 @@ async def test_processes_run_side_by_side_and_each_takes_one_event_at_a_time() -
         await system.settled()
         assert gate.began[3:] == [("a", "2")]
         assert len(await store.get_events("2", aggregate_type="Shelf")) == 1
+
+
+async def test_a_process_that_ended_before_the_program_was_restarted_starts_again_after_it(
+    tmp_path: Path,
+) -> None:
+    """Nothing of its end is in memory then."""
+    for life in range(3):
+        async with running_at(tmp_path) as system:
+            await system.publisher.publish(CartPaid(cart_id="a"), CartPlaced(cart_id="a"))
+            await system.publisher.publish(CartPaid(cart_id="a"), VanLeft(cart_ids=["a"]))
+            await system.settled()
+            assert await notes_of(system, "a") == ["placed", "paid", "ended"] * (life + 1)
+            assert await door(system, "a") == life + 1
+
+
+@asynccontextmanager
+async def running_at(path: Path) -> AsyncIterator[ActorSystem]:
+    async with ActorSystem(
+        f"lmdb:{path}/store", aggregates=TYPES, handlers=[Cart.handler(start="earliest")]
+    ) as system:
+        yield system
+
+
+async def test_two_events_that_start_the_same_process_make_one() -> None:
+    async with running(InMemoryEventStore()) as system:
+        await system.publisher.publish(*(CartPlaced(cart_id="a", book=book) for book in ("dune", "emma")))
+        await system.settled()
+        assert await notes_of(system, "a") == ["placed", "placed"]
+        for book in ("dune", "emma"):
+            assert len(await system.store.get_events(book, aggregate_type="Shelf")) == 1
+
+
+async def test_an_event_that_a_process_causes_in_another_reaches_it_even_while_both_run() -> None:
+    """One process manager may send commands to the processes of another, and these back to it."""
+
+    class Asking(ProcessManager):
+        @reacts(starts=True, by="cart_id")
+        def on_placed(self, event: CartPlaced) -> None:
+            self.send(Answering, f"of {self.id}", HoldBook(cart_id=self.id))
+
+        @reacts(by="cart_id")
+        def on_held(self, event: BookHeld) -> None:
+            self.register_event(CartNoted(what="held"))
+            self.end()
+
+        @handles
+        def remember(self, command: Deliver) -> None:
+            self.register_event(CartNoted(what="asked back"))
+
+        def apply_cart_noted(self, event: CartNoted) -> None: ...
+
+    class Answering(ProcessManager):
+        sends_to = (Asking,)
+
+        @handles
+        def hold(self, command: HoldBook) -> None:
+            self.register_event(BookHeld(cart_id=command.cart_id))
+
+        @reacts(by="aggregate_id")
+        def on_held(self, event: BookHeld) -> None:
+            self.send(Asking, event.cart_id, Deliver())
+
+        def apply_book_held(self, event: BookHeld) -> None: ...
+
+    Asking.sends_to = (Answering,)
+    handlers = [Asking.handler(start="earliest"), Answering.handler(start="earliest")]
+    async with ActorSystem("memory:", aggregates=[Asking, Answering], handlers=handlers) as system:
+        names = [f"{number}" for number in range(20)]
+        await system.publisher.publish(*(CartPlaced(cart_id=name) for name in names))
+        await system.settled()
+        for name in names:
+            events = await system.store.get_events(name, aggregate_type="Asking")
+            notes = [event.what for event in events if isinstance(event, CartNoted)]
+            assert sorted(notes) == ["asked back", "held"]
+        assert await system.store.dead_letters() == []
+
+
+# --- killed after any write ---
+
+
+class Mortal(InMemoryEventStore):
+    """Commits a number of times more; the last commit is done but not reported, as if the process had been killed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: float = math.inf
+
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        self.left -= 1
+        if self.left < 0:
+            raise StoreUnavailable("memory:", "it is dead")
+        outcomes = await super().commit(requests)
+        if self.left == 0:
+            raise OutcomeUnknown("memory:", "killed")
+        return outcomes
+
+    async def save_progress(self, *args: Any, **kwargs: Any) -> None:
+        if self.left > 0:
+            await super().save_progress(*args, **kwargs)
+
+    async def close(self) -> None:
+        """It is kept for the next system."""
+
+
+DAY = [
+    CartPaid(cart_id="a"),  # ignored
+    CartPlaced(cart_id="a"),
+    CartPaid(cart_id="a"),
+    CartPlaced(cart_id="b", book="sold out"),
+    VanLeft(cart_ids=["a", "b", "c"]),
+    CartPaid(cart_id="a"),  # ignored
+    CartPlaced(cart_id="a"),
+    CartPaid(cart_id="a"),
+]
+A_DAY = {"a": ["placed", "paid", "ended", "placed", "paid"], "b": ["placed", "sold out", "ended"], "c": []}
+
+
+@pytest.mark.parametrize("concurrency", [1, 64])
+async def test_a_process_that_is_killed_after_any_write_starts_ends_and_ignores_the_same_events(
+    concurrency: int,
+) -> None:
+    kills = 0
+    while await survives_a_day(kills + 1, concurrency):
+        kills += 1
+    assert kills >= 5
+
+
+async def survives_a_day(commits: int, concurrency: int) -> bool:
+    """Whether the program was killed at all; either way the day ends as expected."""
+    store = Mortal()
+    await store.append(*DAY)
+    store.left = commits
+    options = {"concurrency": concurrency, "max_attempts": 1000}
+    async with ActorSystem(
+        store,
+        aggregates=TYPES,
+        handlers=[Cart.handler(start="earliest", **options)],
+        stop_timeout=1,
+        clock=ManualClock(),
+    ) as system:
+        await until(lambda: store.left <= 0 or is_quiet(system, len(store.records)))
+        is_killed = store.left <= 0
+    store.left = math.inf
+    async with running(store, **options) as system:
+        await system.settled()
+        assert {name: await notes_of(system, name) for name in A_DAY} == A_DAY
+        assert [await door(system, name) for name in "abc"] == [1, 0, 0]
+        assert len(await store.get_events("dune", aggregate_type="Shelf")) == 2
+        assert await store.dead_letters() == []
+    return is_killed
+
+
+def is_quiet(system: ActorSystem, end: int) -> bool:
+    statistics = system.statistics()
+    return statistics.handlers["Cart"].position == end and not statistics.commands_waiting

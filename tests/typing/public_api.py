@@ -45,6 +45,7 @@ from uno_actors import (
 )
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.store.view_keys import Key
+from uno_actors.testing import GivenProcess, given
 
 
 class Deposit(Command[int]):
@@ -202,6 +203,20 @@ class Process(ProcessManager):
     @reacts()
     def on_refusal(self, refusal: Refusal[Deposit]) -> None:
         assert_type(refusal.command, Deposit)
+
+
+class KeyedProcess(ProcessManager):
+    @reacts(starts=True, by="aggregate_id")
+    def on_deposited(self, event: Deposited) -> None:
+        self.end()
+
+    @reacts(by=lambda event: [event.amount])
+    def on_withdrawn(self, event: Withdrawn) -> None: ...
+
+
+assert_type(given(KeyedProcess), GivenProcess[KeyedProcess])
+assert_type(given(KeyedProcess).when(Deposited(amount=1)).sends().aggregate, KeyedProcess)
+assert_type(KeyedProcess("a").has_ended, bool)
 
 
 bus = get_event_bus()
