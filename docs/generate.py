@@ -32,6 +32,7 @@ TABLES = {
     "SystemTable": ("`[system]`", None),
     "AggregatesTable": ("`[aggregates]`", None),
     "ClusterTable": ("`[cluster]`", None),
+    "TenantsTable": ("`[tenants]`", None),
     "LoggingTable": ("`[logging]`", None),
     "HandlerTable": ("`[[handlers]]`", None),
     "SupervisorTable": ("`[[supervisors]]`", None),

@@ -47,6 +47,7 @@ KEYS: dict[str, type[BaseTable] | None] = {
 """In which table of a file an option is a key."""
 
 NO_OPTIONS = {
+    "tenant",
     "store",
     "aggregates",
     "handlers",

@@ -69,6 +69,7 @@ from uno_actors.errors import (
     InvalidSchedule,
     InvalidStoreUrl,
     InvalidSupervisor,
+    InvalidTenant,
     InvalidTopic,
     LeaseLost,
     LinkUnavailable,
@@ -84,6 +85,7 @@ from uno_actors.errors import (
     NotHandled,
     NotServed,
     OtherNumberOfLogs,
+    OtherTenant,
     OutcomeUnknown,
     PlaceTaken,
     RemoteError,
@@ -99,6 +101,7 @@ from uno_actors.errors import (
     StoreUnavailable,
     SupervisorGaveUp,
     SystemNotRunning,
+    TenantsInUse,
     UnknownActor,
     UnknownAggregateType,
     UnknownChild,
@@ -107,6 +110,7 @@ from uno_actors.errors import (
     UnknownHandler,
     UnknownSchedule,
     UnknownSupervisor,
+    UnknownTenant,
     UnoError,
     WaitsForItself,
     WaitTimeout,
@@ -146,6 +150,7 @@ from uno_actors.system.bridges import bridge
 from uno_actors.system.statistics import SystemStatistics
 from uno_actors.system.supervisor_ref import ChildCounts, SupervisorRef
 from uno_actors.system.system import ActorSystem
+from uno_actors.system.tenants import Tenants, TenantsStatistics
 
 __all__ = [
     "EXISTS",
@@ -227,6 +232,7 @@ __all__ = [
     "InvalidSchedule",
     "InvalidStoreUrl",
     "InvalidSupervisor",
+    "InvalidTenant",
     "InvalidTopic",
     "Lease",
     "LeaseLost",
@@ -248,6 +254,7 @@ __all__ = [
     "NotServed",
     "Observer",
     "OtherNumberOfLogs",
+    "OtherTenant",
     "OutcomeUnknown",
     "PeerStatistics",
     "PlaceTaken",
@@ -282,6 +289,9 @@ __all__ = [
     "SystemServices",
     "SystemStatistics",
     "Tag",
+    "Tenants",
+    "TenantsInUse",
+    "TenantsStatistics",
     "Terminated",
     "TreeNode",
     "UnknownActor",
@@ -292,6 +302,7 @@ __all__ = [
     "UnknownHandler",
     "UnknownSchedule",
     "UnknownSupervisor",
+    "UnknownTenant",
     "UnoError",
     "Unscheduled",
     "View",

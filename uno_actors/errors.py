@@ -188,6 +188,47 @@ class InvalidHandler(CallerError, TypeError):
     """An event handler that cannot work, found when it is subscribed."""
 
 
+class InvalidTenant(CallerError, ValueError):
+    """A tenant cannot have this name, or a system is not that of the tenant.
+
+    Attributes:
+        tenant: The name.
+    """
+
+    def __init__(self, tenant: object, reason: str) -> None:
+        self.tenant = tenant
+        super().__init__(f"tenant {printable(repr(tenant)[:100])}: {reason}")
+
+
+class UnknownTenant(CallerError, LookupError):
+    """There is no tenant of this name.
+
+    Attributes:
+        tenant: The name.
+    """
+
+    def __init__(self, tenant: str, reason: str) -> None:
+        self.tenant = tenant
+        super().__init__(f"there is no tenant {tenant!r}: {reason}")
+
+
+class OtherTenant(CallerError):
+    """A handler of one tenant has used the system of another.
+
+    Attributes:
+        tenant: The tenant of the system.
+        handled: The tenant whose event is being handled.
+    """
+
+    def __init__(self, tenant: str, handled: str) -> None:
+        self.tenant = tenant
+        self.handled = handled
+        super().__init__(
+            f"a handler of tenant {handled!r} cannot use the system of tenant {tenant!r}: a handler uses that of its"
+            " context, and what concerns several tenants is done outside of their handlers"
+        )
+
+
 class InvalidSupervisor(CallerError, ValueError):
     """A supervisor or child whose rules are invalid or contradict each other."""
 
@@ -1088,6 +1129,23 @@ class LinkUnavailable(WorldError):
         self.address = address
         self.reason = reason
         super().__init__(f"no link at {printable(address)}: {reason}")
+
+
+class TenantsInUse(WorldError):
+    """So many tenants are in use that no further one can be started now.
+
+    Attributes:
+        tenant: The tenant that was asked for.
+        max_open: Maximum number of tenants that run at once.
+    """
+
+    def __init__(self, tenant: str, max_open: int) -> None:
+        self.tenant = tenant
+        self.max_open = max_open
+        super().__init__(
+            f"tenant {tenant!r} cannot be started: {max_open} others are in use, which is max_open. Raise it, or use"
+            " tenants for a shorter time"
+        )
 
 
 class NotServed(WorldError):

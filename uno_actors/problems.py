@@ -61,6 +61,8 @@ PROBLEMS: Mapping[type[UnoError], Problem] = {
     e.UnknownSupervisor: Problem(404, "Supervisor not found"),
     e.UnknownChild: Problem(404, "Child not found"),
     e.NoDeadLetter: Problem(404, "Dead letter not found"),
+    e.InvalidTenant: Problem(404, "Tenant not found", "There is no such tenant."),
+    e.UnknownTenant: Problem(404, "Tenant not found", "There is no such tenant."),
     e.NoSuchVersion: Problem(404, "Version not found"),
     e.InvalidMoment: Problem(422, "Invalid version or time"),
     e.CommandIdReused: Problem(422, "Idempotency key reused"),
@@ -73,6 +75,7 @@ PROBLEMS: Mapping[type[UnoError], Problem] = {
     e.EventNotSerializable: Problem(422, "Value cannot be recorded"),
     # the world's
     e.WorldError: Problem(503, "Service unavailable", "Send the request again later.", 5),
+    e.TenantsInUse: Problem(503, "Too many tenants", _NOTHING_RECORDED, 5),
     e.MailboxFull: Problem(503, "Too many requests wait", _NOTHING_RECORDED, 1),
     e.StoreFull: Problem(503, "Store full", _NOTHING_RECORDED, 60),
     e.StoreUnavailable: Problem(503, "Store unavailable", _NOTHING_RECORDED, 5),
@@ -104,7 +107,7 @@ FAULTS: frozenset[str] = frozenset({
     "InvalidHandler", "InvalidNumber", "InvalidStoreUrl", "InvalidSupervisor", "MissingApply", "MissingExtra",
     "NotConfigurable",
     # calls that no request can make right
-    "AmbiguousStream", "BlockingCallOnLoop", "DeadlockError", "ExitRaised", "NoCluster", "NoSystem",
+    "AmbiguousStream", "BlockingCallOnLoop", "DeadlockError", "ExitRaised", "NoCluster", "NoSystem", "OtherTenant",
     "UnknownAggregateType", "UnknownCommand", "WaitsForItself",
     # replies and events that the program cannot express; a command may have taken effect
     "EventNotReadable", "RemoteError", "ReplyNotRecorded", "ReplyNotSent", "UnknownEventType",

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from uno_actors.cli.check import rounded
-from uno_actors.cli.opening import Json
+from uno_actors.cli.opening import Json, Tenant, of_tenant
 from uno_actors.cli.terminal import FOLDED, NUMBERS, WHOLE, new_table, number, say, say_json, say_tables
 from uno_actors.clock import SystemClock
 from uno_actors.cluster.report import NodeReport, observe, shards_by_node, skew
@@ -29,12 +29,13 @@ Place = Annotated[
 ]
 
 
-def cluster(place: Place, as_json: Json = False) -> None:
+def cluster(place: Place, tenant: Tenant = None, as_json: Json = False) -> None:
     """Show the nodes of a cluster: addresses, roles, shards of aggregates, handlers, time of a hop, routed commands.
 
     Nodes of other machines answer too where their link can be reached from here. Exit code 1 if a node does not answer.
     """
     url, settings = _named(place)
+    url = of_tenant(url, tenant)
     reports, handlers = asyncio.run(_found(url, settings))
     members = [report.member for report in reports]
     shards = shards_by_node(members)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typing_extensions import override
 
+from uno_actors.cli.opening import Tenant, of_tenant
 from uno_actors.cli.service import on_signal
 from uno_actors.cli.terminal import say
 from uno_actors.clock import SystemClock
@@ -56,6 +57,7 @@ def dashboard(
     link: Annotated[
         bool, typer.Option("--link", help="Print a new link to the page of the running system, and exit.")
     ] = False,
+    tenant: Tenant = None,
 ) -> None:
     """Serve the live page of a store until Ctrl-C, and print a link that logs a browser in once.
 
@@ -65,15 +67,18 @@ def dashboard(
     """
     is_url = ":" in place and not Path(place).exists()
     if link:
-        url, key = (place, key_of(place)) if is_url else (load_system(place).url, control_key(place))
+        url = of_tenant(place if is_url else load_system(place).url, tenant)
+        key = key_of(url) if is_url else control_key(place, tenant)
         say(_link_of(url, key, place))
         return
     check_page()
     if is_url:
-        asyncio.run(_serve(place, key_of(place), page))
+        url = of_tenant(place, tenant)
+        asyncio.run(_serve(url, key_of(url), page))
     else:
         config = load(place)
-        asyncio.run(_serve(config.system.url, config.key, page, config))
+        url = of_tenant(config.system.url, tenant)
+        asyncio.run(_serve(url, control_key(config.file, tenant), page, config))
 
 
 async def _serve(url: str, key: str, page: str | None, config: Config | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The store a command works on: its options ``--store`` and ``--config``, and the place that opens and closes it."""
+"""The store a command works on: its options ``--store``, ``--config`` and ``--tenant``, and what opens it."""
 
 import asyncio
 import inspect
@@ -15,6 +15,8 @@ from uno_actors.errors import CallerError
 from uno_actors.handlers.control import HandlerControl
 from uno_actors.handlers.partitions import whole_name
 from uno_actors.store.opening import open_store
+from uno_actors.store_urls import without_password
+from uno_actors.tenants import is_template, tenants_on_disk, url_of_tenant
 
 Url = Annotated[
     str | None,
@@ -25,6 +27,16 @@ Url = Annotated[
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", "-c", metavar="FILE", help="Use the store of this configuration file."),
+]
+Tenant = Annotated[
+    str | None,
+    typer.Option(
+        "--tenant",
+        metavar="NAME",
+        envvar="UNO_ACTORS_TENANT",
+        help="The tenant, if the store's URL is that of many.",
+        callback=in_utf8,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Limit = Annotated[int | None, typer.Option(min=0, help="Maximum number.")]
@@ -51,8 +63,35 @@ NAMES_WITHIN = 2.0
 """Maximum seconds in which a shell waits for names to complete."""
 
 
+MOST_TENANTS = 10
+"""Names of tenants that an error lists."""
+
+
 class Refused(CallerError):
     """A command that would do harm, or that has nothing to work on."""
+
+
+def of_tenant(url: str, tenant: str | None) -> str:
+    """The URL of the store: that of a tenant, if ``url`` is that of many.
+
+    Raises:
+        BadParameter: A tenant is not named, or is named where there are none.
+        InvalidTenant: No tenant can have this name.
+        InvalidStoreUrl: Tenants would share the store.
+    """
+    if is_template(url):
+        if tenant is None:
+            found = tenants_on_disk(url) or []
+            known = f" On disk are: {', '.join(found[:MOST_TENANTS])}" if found else ""
+            more = f" and {len(found) - MOST_TENANTS} more" * (len(found) > MOST_TENANTS)
+            shown = without_password(url)
+            raise typer.BadParameter(f"{shown} is that of many tenants: name one by --tenant.{known}{more}")
+        return url_of_tenant(url, tenant)
+    if tenant is not None:
+        raise typer.BadParameter(
+            f"--tenant is for the stores of many tenants, whose URL has {{tenant}}; this one is {without_password(url)}"
+        )
+    return url
 
 
 def with_url(command: Command) -> Callable[..., None]:
@@ -65,13 +104,16 @@ def with_url(command: Command) -> Callable[..., None]:
         inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
         inspect.Parameter("store_url", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Url),
         inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigFile),
+        inspect.Parameter("tenant", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Tenant),
         *[given.replace(kind=inspect.Parameter.KEYWORD_ONLY) for given in own],
     ]
 
     @wraps(command)
-    def run(context: typer.Context, store_url: str | None, config: Path | None, **given: Any) -> None:
+    def run(
+        context: typer.Context, store_url: str | None, config: Path | None, tenant: str | None, **given: Any
+    ) -> None:
         try:
-            asyncio.run(command(_chosen(context, store_url, config), **given))
+            asyncio.run(command(of_tenant(_chosen(context, store_url, config), tenant), **given))
         except BrokenPipeError:
             raise reader_has_gone() from None
 
@@ -110,7 +152,7 @@ def handler_names(context: typer.Context, incomplete: str) -> list[str]:
     try:
         config: Path | None = given.get("config")
         url = given.get("store_url") if config is None else load_system(config).url
-        found = asyncio.run(names(url)) if url else []
+        found = asyncio.run(names(of_tenant(url, given.get("tenant")))) if url else []
     except Exception:  # noqa: BLE001 - a shell that completes shows no errors
         return []
     return [name for name in found if name.startswith(incomplete) and name.isprintable()]

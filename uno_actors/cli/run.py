@@ -3,13 +3,16 @@
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from uno_actors.cli.check import File, rounded
+from uno_actors.cli.opening import Tenant, of_tenant
 from uno_actors.cli.service import EarlySignals, LogForm, end_process, named, run_service
+from uno_actors.cli.tenants import run_tenants
 from uno_actors.cli.terminal import bar, branches, complain, in_utf8, say, say_json
 from uno_actors.cli.workers import run_workers
 from uno_actors.cluster.workers import ALLOWED, Workers
@@ -23,6 +26,7 @@ from uno_actors.printable import counted, printable
 from uno_actors.store.handler_names import partition_in
 from uno_actors.store_urls import without_password
 from uno_actors.system.control_socket import control_directories, key_of
+from uno_actors.tenants import is_template
 
 LOOK_AGAIN = 0.2
 """Seconds between two looks at how far the replacing of workers is."""
@@ -52,6 +56,7 @@ def run(
             callback=in_utf8,
         ),
     ] = None,
+    tenant: Tenant = None,
 ) -> None:
     """Run the system of a configuration file until SIGTERM or SIGINT, then drain and stop it in order.
 
@@ -59,6 +64,8 @@ def run(
 
     With workers, a supervisor process runs so many processes, each a node of one cluster, restarts those that end,
     and stops them one after the other. SIGUSR2, or `uno-actors restart`, replaces them one after the other.
+
+    If the store is that of many tenants, it runs the system of one with --tenant, and otherwise those of all.
 
     Exit codes: 0 stopped, 1 the file is invalid or the system cannot start,
     2 there is no such file, 3 its supervisors gave up.
@@ -70,8 +77,17 @@ def run(
     if given is not None or _has_workers(file):
         if address is not None:
             raise PageOfWorkers(file)
+        if tenant is not None or is_template(load_system(file).url):
+            raise WorkersOfTenants(file)
         end_process(run_workers(file, given, log_form, node_name))
-    code = run_service(named(load(file), node_name), log_form, early, page=address, node_name=node_name)
+    config = named(load(file), node_name)
+    if is_template(config.system.url) and tenant is None and config.tenants is not None:
+        if address is not None:
+            raise PageOfTenants(file)
+        end_process(run_tenants(config, log_form, early))
+    of_tenant(config.system.url, tenant)
+    config = replace(config, tenant=tenant)
+    code = run_service(config, log_form, early, page=address, node_name=node_name)
     end_process(code)  # threads that a handler still keeps busy had their time
 
 
@@ -112,6 +128,26 @@ class PageOfWorkers(CallerError):
         )
 
 
+class PageOfTenants(CallerError):
+    """A port for the live page was asked for, and it would have to show many tenants."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(
+            f"--page is for one system: run `uno-actors dashboard {file} --tenant NAME` beside the tenants, which shows"
+            " one of them"
+        )
+
+
+class WorkersOfTenants(CallerError):
+    """Worker processes were asked for, of many tenants."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(
+            f"the store of {file} is that of many tenants, whose systems share one process: leave workers out, and"
+            " start the program several times, as nodes of a cluster, by [cluster]"
+        )
+
+
 class NoWorkers(CallerError):
     """The system of a file runs without worker processes."""
 
@@ -143,13 +179,14 @@ def tree(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object per process, with all partitions.")
     ] = False,
+    tenant: Tenant = None,
 ) -> None:
     """Show the tree of a running system: states, restarts, queues. Worker processes appear under their supervisor.
 
     It finds the systems of all programs of this user, such as those of a web server, by the URL of their store. Exit
     code 1 if the system does not run, or if a process does not answer.
     """
-    answers = _ask(place, "tree")
+    answers = _ask(place, "tree", tenant=tenant)
     for answer in answers:
         if isinstance(answer, Unanswered):
             complain(printable(str(answer)))
@@ -252,21 +289,25 @@ def _replaced(each: dict[str, Any]) -> str:
     return f"{before} ended" if each["after"] is None else f"{before} replaced by process {each['after']}"
 
 
-def _ask(place: str, want: str, processes: Collection[int] | None = None) -> list[Any]:
+def _ask(
+    place: str, want: str, processes: Collection[int] | None = None, *, tenant: str | None = None
+) -> list[Any]:
     """What the processes of a system answer, or only some of them.
 
     Args:
         place: A configuration file, or the URL of a store.
         want: The question.
         processes: Numbers of the processes to ask; default is all.
+        tenant: The tenant, if the store is that of many.
 
     Raises:
         NotRunning: There is none.
     """
     if ":" in place and not Path(place).exists():
-        url, key, what = place, key_of(place), without_password(place)
+        url = of_tenant(place, tenant)
+        key, what = key_of(url), without_password(url)
     else:
-        url, key, what = load_system(Path(place)).url, control_key(place), place
+        url, key, what = of_tenant(load_system(Path(place)).url, tenant), control_key(place, tenant), place
     answers = list(ask_processes(control_directories(url, key), want, processes))
     if not answers:
         raise NotRunning(what)

@@ -152,7 +152,7 @@ class Service:
         source, config = SystemSource(self._system), self.config
         served = await stack.enter_async_context(Served(source, os.environ.get(TOKEN)))
         try:
-            await served.at_socket(control_directory(config.system.url, config.key))
+            await served.at_socket(control_directory(config.url, config.key))
         except (UnoError, OSError) as error:  # the service runs without it
             self._log.warning("live page has no socket", error=describe(error))
         if self._page is not None:
@@ -191,7 +191,7 @@ class Service:
                 self._log.error("configuration cannot be applied", exc_info=error)
 
     async def _reload(self) -> None:
-        config = load(self.config.file)
+        config = replace(load(self.config.file), tenant=self.config.tenant)
         config = named(config if self._above is None else self._above.adapted(config), self._node_name)
         reloaded = await self._system.reload(config)
         write_logs(sys.stderr, config.logging.level, self._log_form or config.logging.format)

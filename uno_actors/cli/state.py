@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from uno_actors.aggregates.history import version_at
-from uno_actors.cli.opening import AggregateId, ConfigFile, Json, Refused, TypeIfSeveral
+from uno_actors.cli.opening import (
+    AggregateId,
+    ConfigFile,
+    Json,
+    Refused,
+    Tenant,
+    TypeIfSeveral,
+    of_tenant,
+)
 from uno_actors.cli.terminal import FOLDED, new_table, say, say_json, say_tables
 from uno_actors.config.reader import load
 from uno_actors.ops.api import states
@@ -31,6 +39,7 @@ def state(
         typer.Option(metavar="VERSION|TIME", help="A version from 1, or a time such as 2026-01-31T12:00Z."),
     ] = None,
     config: ConfigFile = None,
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """Show the state of an aggregate, now or as it was, and what its last event by then has changed.
@@ -39,7 +48,7 @@ def state(
     """
     if config is None:
         raise Refused("the state is that of a class: name the program's configuration file by --config")
-    url = load(str(config)).system.url
+    url = of_tenant(load(str(config)).system.url, tenant)
     shown = asyncio.run(_state(url, aggregate_id, aggregate_type, _moment(at)))
     if as_json:
         say_json(shown.model_dump(mode="json"))

@@ -381,7 +381,7 @@ class WorkerSupervisor:
 
     async def _open_control(self, stack: AsyncExitStack) -> None:
         try:
-            directory = control_directory(self._config.system.url, self._config.key)
+            directory = control_directory(self._config.url, self._config.key)
             await stack.enter_async_context(ControlServer(directory, self._answer))
         except (UnoError, OSError) as error:  # the service runs without it
             self._log.warning(
@@ -436,7 +436,7 @@ def roles_of_workers(config: Config, given: Workers | None) -> tuple[tuple[Role,
             "workers", f"need Unix sockets to their supervisor process, and {reason}: run one process"
         )
     workers = given or config.workers or Workers(1)
-    if config.system.url.partition(":")[0] == "memory":
+    if config.url.partition(":")[0] == "memory":
         raise InvalidCluster(
             "workers",
             f"cannot share the store {config.system.store!r}, which is in the memory of one process: name another in"

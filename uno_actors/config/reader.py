@@ -19,6 +19,7 @@ from uno_actors.cluster.settings import ROLES, Cluster
 from uno_actors.cluster.workers import Workers
 from uno_actors.config.errors import ConfigFault, InvalidConfig, key_path, shown
 from uno_actors.config.imports import error_named, imported, why_not_made
+from uno_actors.config.rules import example_url, faults_of_significance, faults_of_tenants
 from uno_actors.config.tables import (
     ACTOR_OPTIONS,
     AGGREGATE_OPTIONS,
@@ -54,6 +55,7 @@ from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.store.opening import check_store_url
 from uno_actors.store_urls import below
 from uno_actors.supervision.spec import ChildSpec, Supervisor
+from uno_actors.tenants import TenantOptions, url_of_tenant
 
 T = TypeVar("T")
 
@@ -70,11 +72,13 @@ class Config:
         aggregates: See `AggregatesTable`.
         cluster: What the system is as a node of a cluster; ``None`` if it is none.
         workers: The processes that ``uno-actors run`` starts; ``None`` for one without a supervisor process.
+        tenants: How the program serves many tenants; ``None`` if it does not.
         handlers: Those under no supervisor.
         supervisors: Those directly under the system.
         places: Where each key is written.
         keys: Where each supervisor and each child of one is written, by ``supervisor name`` and by
             ``supervisor name/child name``.
+        tenant: The tenant whose system it is; ``None`` for none, or if it is that of many.
     """
 
     file: str
@@ -84,10 +88,12 @@ class Config:
     aggregates: AggregatesTable
     cluster: Cluster | None
     workers: Workers | None
+    tenants: TenantOptions | None
     handlers: tuple[HandlerSpec, ...]
     supervisors: tuple[Supervisor, ...]
     places: Mapping[Keys, Place]
     keys: Mapping[str, Keys]
+    tenant: str | None = None
 
     def place(self, keys: Keys) -> Place:
         """Where ``keys`` are written, or the nearest table above them."""
@@ -108,13 +114,19 @@ class Config:
     @property
     def key(self) -> str:
         """Distinguishes this file's system from others whose store has no directory."""
-        return control_key(self.file)
+        return control_key(self.file, self.tenant)
+
+    @property
+    def url(self) -> str:
+        """The URL of the store, of the tenant if there is one."""
+        return self.system.url if self.tenant is None else url_of_tenant(self.system.url, self.tenant)
 
     def arguments(self) -> dict[str, Any]:
         """The arguments for ``ActorSystem(**arguments)``."""
         system, aggregates = self.system, self.aggregates
         return {
             "store": system.url,
+            **({} if self.tenant is None else {"tenant": self.tenant}),
             "aggregates": aggregates.types,
             "handlers": self.handlers,
             "supervisors": self.supervisors,
@@ -147,9 +159,9 @@ def _config_in(text: ConfigText, path: Path) -> Config:
     return config
 
 
-def control_key(path: str | os.PathLike[str]) -> str:
-    """Distinguishes the system of a file from others whose store has no directory."""
-    return str(Path(path).resolve())
+def control_key(path: str | os.PathLike[str], tenant: str | None = None) -> str:
+    """Distinguishes the system of a file, or that of a tenant, from others whose store has no directory."""
+    return str(Path(path).resolve()) + (f"#{tenant}" if tenant is not None else "")
 
 
 def load_system(path: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> SystemTable:
@@ -168,7 +180,7 @@ def load_tables(
 
     Args:
         path: Path of the file.
-        names: ``system``, ``cluster`` or ``logging``, which name no Python objects.
+        names: ``system``, ``cluster``, ``tenants`` or ``logging``, which name no Python objects.
         environment: Values of variables in the file.
 
     Raises:
@@ -220,6 +232,7 @@ class _Reader:
             table.aggregates,
             self._cluster(table),
             None if table.cluster is None else table.cluster.workers,
+            self._tenants(table),
             tuple(handlers),
             tuple(supervisors),
             self._text.places,
@@ -280,10 +293,16 @@ class _Reader:
             return table.system
         if not self._is_faulty(("system", "store_options")):
             try:
-                check_store_url(system.url)
+                check_store_url(example_url(system.url))
             except InvalidStoreUrl as error:
                 self._report(("system", "store_options") if system.store_options else keys, error.reason)
         return system
+
+    def _tenants(self, table: FileTable) -> TenantOptions | None:
+        for keys, reason in faults_of_tenants(table.system, table.tenants):
+            if not self._is_faulty(("tenants",)) and not self._is_faulty(("system",)):
+                self._report(keys, reason)
+        return None if table.tenants is None else table.tenants.options
 
     def _cluster(self, table: FileTable) -> Cluster | None:
         """``[cluster]``, with paths that do not depend on the working directory."""
@@ -405,22 +424,13 @@ class _Reader:
             classes.setdefault(kind, name)
 
     def _check_significant(self, table: SupervisorTable, keys: Keys, children: Sequence[_Entry]) -> None:
-        significant = [child for child in children if child.table.significant]
         if any(self._is_faulty(child.keys) for child in children) or self._is_faulty(
             (*keys, "auto_shutdown")
         ):
             return  # stand-ins contradict nothing
-        for child in significant:
-            at = (*child.keys, "significant")
-            if child.table.restart == "permanent":
-                self._report(
-                    at, 'it is permanent and never exits by itself: write restart = "transient"', True
-                )
-            elif table.auto_shutdown == "never":
-                self._report(at, f'it has no effect while auto_shutdown of {table.name!r} is "never"', True)
-        if not significant and table.auto_shutdown != "never":
-            at = (*keys, "auto_shutdown")
-            self._report(at, "it has no effect: no child is significant", table.auto_shutdown)
+        significant = [(child.keys, child.table.restart) for child in children if child.table.significant]
+        for fault in faults_of_significance(table, keys, significant):
+            self._report(*fault)
 
     def _child(self, entry: _Entry, above: SupervisorTable) -> ChildSpec | HandlerSpec | None:
         table = entry.table

@@ -46,6 +46,8 @@ from uno_actors.config.values import (
     StoreOption,
     StoreUrl,
     StrategyWord,
+    TenantName,
+    TenantsKept,
     Text,
     Topic,
     Truth,
@@ -55,6 +57,7 @@ from uno_actors.handlers.spec import EventPriority, HandlerSpec
 from uno_actors.settings import Settings
 from uno_actors.store_urls import HIDDEN, is_secret_name, with_options, without_password
 from uno_actors.supervision.spec import ChildSpec, Supervisor
+from uno_actors.tenants import TenantOptions
 from uno_actors.units import as_duration
 
 DEFAULT_SUPERVISOR = "handlers"
@@ -171,6 +174,25 @@ class ClusterTable(BaseTable):
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
             yield name, HIDDEN if name == "secret" and value is not None else value
+
+
+class TenantsTable(BaseTable):
+    """Many tenants in one program, each with a store of its own; see `Tenants`. The URL of the store has {tenant}."""
+
+    names: list[TenantName] | None = default_of(TenantOptions, "names")
+    """The tenants that exist. Default: those that have a store on disk."""
+    keep: TenantsKept = default_of(TenantOptions, "keep")
+    """The tenants that always run, or "all". Others run while they are used and their handlers have work."""
+    max_open: AtLeastOne = default_of(TenantOptions, "max_open")
+    """Maximum number of tenants that run at once."""
+    idle_after: Seconds = default_of(TenantOptions, "idle_after")
+    """Time without use after which a tenant stops, once its handlers have handled every event."""
+
+    @property
+    def options(self) -> TenantOptions:
+        """As one value."""
+        names = None if self.names is None else tuple(self.names)
+        return TenantOptions(names, self.keep, self.max_open, self.idle_after)
 
 
 class LoggingTable(BaseTable):
@@ -304,6 +326,8 @@ class FileTable(BaseTable):
     """Which aggregates the system serves, and how."""
     cluster: ClusterTable | None = None
     """That the system is one node of several. Without this table it is none."""
+    tenants: TenantsTable | None = None
+    """That the program serves many tenants. Without this table it serves one, or none is named."""
     logging: LoggingTable = LoggingTable()
     """What is logged, and in which format."""
     handlers: list[HandlerTable] = []

@@ -27,6 +27,8 @@ from uno_actors.handlers.spec import (
 from uno_actors.quantities import MOST, is_count, is_number
 from uno_actors.shards import SHARDS
 from uno_actors.store.opening import store_openers
+from uno_actors.tenants import EXPECTED as EXPECTED_TENANT
+from uno_actors.tenants import check_tenant
 from uno_actors.topics import TopicPattern
 from uno_actors.units import DURATION, SIZE, as_duration, duration, size
 
@@ -248,6 +250,39 @@ Capacity = Annotated[
 ]
 
 _COUNT = {"type": "integer", "minimum": 0, "maximum": MOST_WORKERS}
+
+TenantName = Annotated[
+    str,
+    Allowed(
+        EXPECTED_TENANT,
+        lambda found: check_tenant(a_string(found)),
+        {"type": "string", "pattern": "^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$"},
+    ),
+]
+
+
+def _kept(found: Any) -> tuple[str, ...] | Literal["all"]:
+    if found == "all":
+        return "all"
+    if not isinstance(found, list):
+        raise ValueError
+    return tuple(check_tenant(a_string(name)) for name in found)
+
+
+TenantsKept = Annotated[
+    tuple[str, ...] | Literal["all"],
+    Allowed(
+        'a list of names of tenants, or "all"',
+        _kept,
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "string"}},
+                {"type": "string", "enum": ["all"], "pattern": "^all$"},
+            ]
+        },
+        lambda value: value if isinstance(value, str) else list(value),
+    ),
+]
 
 WorkersValue = Annotated[
     Workers,

@@ -14,6 +14,7 @@
 - `wait_for` makes a path operation that reads show what the client has recorded.
 - `add_problem_details` answers errors with problem details (RFC 9457), and shows them in OpenAPI.
 - `add_probes` answers ``/livez`` and ``/readyz``; `add_page` mounts the live page.
+- `tenants_lifespan` and `add_tenants` serve each request by the system of its tenant.
 - `events` streams recorded events to browsers as server-sent events.
 """
 
@@ -31,6 +32,13 @@ from uno_actors.fastapi.page import add_page
 from uno_actors.fastapi.positions import wait_for
 from uno_actors.fastapi.probes import add_probes
 from uno_actors.fastapi.problem_details import add_problem_details
+from uno_actors.fastapi.tenants import (
+    add_tenants,
+    from_header,
+    from_path,
+    running_tenants,
+    tenants_lifespan,
+)
 from uno_actors.giving_up import GAVE_UP
 
 __all__ = [
@@ -41,10 +49,15 @@ __all__ = [
     "add_page",
     "add_probes",
     "add_problem_details",
+    "add_tenants",
     "aggregate",
     "command",
     "events",
+    "from_header",
+    "from_path",
     "lifespan",
     "running_system",
     "wait_for",
+    "running_tenants",
+    "tenants_lifespan",
 ]

@@ -14,6 +14,7 @@ from uno_actors.errors import (
 )
 from uno_actors.store.port import EventStore
 from uno_actors.store_urls import check_path
+from uno_actors.tenants import FIELD, is_template
 
 
 def open_store(
@@ -32,6 +33,10 @@ def open_store(
         StoreFormatError: This version cannot read the store.
     """
     options = {} if create else {"create": False}
+    if is_template(url):
+        raise InvalidStoreUrl(
+            url, [], f"it is that of many tenants: put the name of one in the place of {FIELD}"
+        )
     entry = _opener(url)
     try:
         opener = entry.load()

@@ -263,7 +263,7 @@ class Runtime:
         self.handlers.check_not_in_handler("settled()")
         try:
             async with asyncio.timeout(timeout):
-                while self.scheduler.has_due or not await self._is_settled(self.handlers.active()):  # noqa: ASYNC110 - no single event to await
+                while not await self.is_settled():  # noqa: ASYNC110 - no single event to await
                     await asyncio.sleep(LOOK_AGAIN)
         except TimeoutError:
             ends = await self._store.last_positions()
@@ -271,6 +271,10 @@ class Runtime:
             end = f"the log ends at {ends[0]}" if len(ends) == 1 else f"there are {len(ends)} logs"
             state = "; ".join([commands, end, *self.handlers.lagging(ends)])
             raise TimeoutError(f"not settled within {timeout:g} s: {state}") from None
+
+    async def is_settled(self) -> bool:
+        """Whether every command is answered, none is due, and every handler here has handled every recorded event."""
+        return not self.scheduler.has_due and await self._is_settled(self.handlers.active())
 
     async def _is_settled(self, subscriptions: Sequence[Subscription]) -> bool:
         if self._unanswered():

@@ -31,7 +31,7 @@ from uno_actors.causality import current_cause
 from uno_actors.clock import Clock
 from uno_actors.cluster.settings import Cluster, as_cluster
 from uno_actors.cluster.view import ClusterView
-from uno_actors.config.reader import Config, load
+from uno_actors.config.reader import Config, control_key, load
 from uno_actors.config.writer import write_config
 from uno_actors.domain.aggregate import AggregateRoot, check_events, check_is_aggregate
 from uno_actors.domain.commands import Command
@@ -39,6 +39,7 @@ from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.domain.schedules import CatchUp
 from uno_actors.errors import (
     InvalidAggregate,
+    InvalidTenant,
     NoCluster,
     SupervisorGaveUp,
     SystemNotRunning,
@@ -64,6 +65,7 @@ from uno_actors.store.codec import StreamId
 from uno_actors.store.opening import open_store
 from uno_actors.store.port import EventStore
 from uno_actors.store.view_keys import K
+from uno_actors.store_urls import without_password
 from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.reload import Reloaded, as_running, difference, names_below
 from uno_actors.supervision.spec import ChildSpec, Supervisor
@@ -71,6 +73,7 @@ from uno_actors.system.runtime import Runtime
 from uno_actors.system.state import open_control
 from uno_actors.system.statistics import SystemStatistics
 from uno_actors.system.supervisor_ref import SupervisorRef
+from uno_actors.system.tenant_stores import belongs_to, check_cause
 from uno_actors.system.tree import (
     assign,
     check_dependencies,
@@ -81,6 +84,7 @@ from uno_actors.system.tree import (
 )
 from uno_actors.system.waiting import PlannedWait
 from uno_actors.tasks import begin, end_of
+from uno_actors.tenants import check_tenant, is_template, url_of_tenant
 
 A = TypeVar("A", bound=PykkaActor)
 
@@ -117,13 +121,15 @@ class ActorSystem:
     checkpoints.
 
     Args:
-        store: A store, which stays open when the system stops; or a URL such as ``lmdb:./data/bank``.
+        store: A store, which stays open when the system stops; or a URL such as ``lmdb:./data/bank``. With a tenant,
+            the URL has ``{tenant}`` in its path or in the name of its database: ``lmdb:./data/{tenant}``.
         aggregates: The aggregate classes that the system serves; default is every class that a caller asks for.
         handlers: Handlers, modules that contain handlers, or the names of such modules; default is every handler
             subscribed so far.
         supervisors: Supervisors with their handlers. The system restarts a handler without a supervisor without
             limit, and tries each of its events ``max_attempts`` times.
-        name: Name of the system in logs.
+        name: Name of the system in logs. With a tenant it becomes ``name/tenant``.
+        tenant: The tenant whose system this is. It has a store of its own; see `uno_actors.Tenants` for many.
         ask_timeout: Seconds until an ask without a reply ends with `AskTimeout`.
         passivate_after: Seconds without a command after which the system passivates an aggregate.
         max_active: Maximum number of active aggregates. Above it, the system passivates the longest idle ones.
@@ -151,12 +157,15 @@ class ActorSystem:
         InvalidHandler: Two handlers or two supervisors have the same name, or one of them is invalid.
         InvalidAggregate: One of the aggregate classes is not an aggregate class.
         UnknownAggregateType: Two of the aggregate classes have the same type name.
+        InvalidTenant: No tenant can have this name, or the store has ``{tenant}`` and no tenant is given.
+        InvalidStoreUrl: A tenant is given, and tenants would share the store.
     """
 
     def __init__(
         self,
         store: EventStore | str = "memory:",
         *,
+        tenant: str | None = None,
         aggregates: Iterable[type[AggregateRoot]] | None = None,
         handlers: Iterable[object] | None = None,
         supervisors: Sequence[Supervisor] = (),
@@ -174,10 +183,15 @@ class ActorSystem:
         event_registry: EventRegistry = event_registry,
         dependency_overrides: Mapping[Callable[..., Any], Callable[..., Any]] | None = None,
     ) -> None:
+        self._template = store if isinstance(store, str) else None
+        self._base_name = name
+        self._tenant = None if tenant is None else check_tenant(tenant)
+        self._url = _url_for(self._template, tenant)
+        name = name if tenant is None else f"{name}/{tenant}"
         self._settings = Settings.of(locals())
         self.name = name
         self.failure: SupervisorGaveUp | None = None
-        self._url = store if isinstance(store, str) else None
+        self._opening: dict[str, bool] = {}  # for its store
         self._store = None if isinstance(store, str) else store
         self._event_registry = event_registry
         self._types: dict[str, type[AggregateRoot]] = {}
@@ -224,20 +238,21 @@ class ActorSystem:
     def _of(cls, config: Config, **options: Any) -> Self:
         """The system of a configuration file that was read; see `from_config`."""
         system = cls(**{**config.arguments(), **options})
-        system._file_key = config.key
+        system._file_key = control_key(config.file, system.tenant)
         return system
 
     def to_config(self) -> str:
         """The text of a configuration file from which `from_config` creates the same system.
 
         The text omits ``clock``, ``observers``, ``event_registry`` and ``dependency_overrides``, which a file cannot
-        express.
+        express, and ``tenant``: the URL of its store has ``{tenant}``.
 
         Raises:
             NotConfigurable: A file cannot name some parts of the system; the error lists all of them.
         """
         types = None if self._serves_any else list(self._types.values())
-        return write_config(self._url, types, self._settings, self._supervised, self._cluster)
+        settings = replace(self._settings, name=self._base_name)
+        return write_config(self._template, types, settings, self._supervised, self._cluster)
 
     # --- the public API ---
 
@@ -247,10 +262,18 @@ class ActorSystem:
 
         Raises:
             SystemNotRunning: The store is a URL, and the system, which opens it at its start, has not started.
+            OtherTenant: A handler of another tenant asks for it.
         """
         if self._store is None:
             raise SystemNotRunning(self.name, self._state)
+        if self._tenant is not None:
+            check_cause(self._tenant, self._store)
         return self._store
+
+    @property
+    def tenant(self) -> str | None:
+        """The tenant whose system this is; ``None`` if it is that of no tenant."""
+        return self._tenant
 
     @property
     def bus(self) -> EventBus:
@@ -709,7 +732,9 @@ class ActorSystem:
         self._forks = _forks.count
         try:
             if self._store is None:
-                self._store = open_store(self._url or "", self._event_registry)
+                self._store = open_store(self._url or "", self._event_registry, **self._opening)
+            if self._tenant is not None:
+                belongs_to(self._store, self._tenant)
             logs = len(await self._store.last_positions())
             self._supervised = [on_logs(supervisor, logs) for supervisor in self._supervised]
             self._runtime = Runtime(
@@ -872,6 +897,8 @@ class ActorSystem:
     def deliver(self, stream: StreamId, envelope: CommandEnvelope, timeout: float | None) -> None:
         """Pass a command to the event loop. `AggregateRef` calls this, from any thread."""
         runtime = self._accepting()
+        if self._tenant is not None:
+            check_cause(self._tenant, self._store)
         seconds = time_left(self._settings.ask_timeout if timeout is None else timeout)
         if envelope.future is not None:
             envelope.future.seconds = seconds
@@ -990,6 +1017,25 @@ class ActorSystem:
 
     def __repr__(self) -> str:
         return f"<ActorSystem {self.name} ({self._state})>"
+
+
+def _url_for(template: str | None, tenant: str | None) -> str | None:
+    """The URL of the store of a system.
+
+    Raises:
+        InvalidTenant, InvalidStoreUrl: See `ActorSystem`.
+    """
+    if template is None:
+        return None
+    if tenant is not None:
+        return url_of_tenant(template, tenant)
+    if is_template(template):
+        raise InvalidTenant(
+            None,
+            f"the store {without_password(template)} is that of many tenants: give the system one of them, as in"
+            " tenant='acme', or serve all by Tenants",
+        )
+    return template
 
 
 PARTS[ActorSystem] = "system"
