@@ -32,7 +32,10 @@ _BOUNDS = (TERMS, b"term\xff")
 def indexed_up_to(reading: Reading, facet: Facet) -> int | None:
     """The position up to which ``facet`` is indexed; ``None`` if it is not."""
     fields = reading.meta(_FACETS + facet.key, f"the index of {facet}")
-    return None if fields is None else int(fields[-1])
+    if fields is None:
+        return None
+    position = int(fields[-1])
+    return position if position <= reading.end() else 0  # else it is that of a longer log
 
 
 def lag_of(reading: Reading, facets: Iterable[Facet]) -> int:

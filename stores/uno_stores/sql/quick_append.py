@@ -4,6 +4,8 @@
 the other; all that time no other process records. This statement holds the lock for its own time and the commit. Where
 nothing else is written with it, it is a transaction of its own: one round trip in place of three.
 
+With conditions it checks these too, and indexes what it records: see `uno_stores.sql.quick_conditions`.
+
 It reads the versions of the streams before it has the lock. If another transaction appends to one of them in between,
 the unique index of ``uno_log`` refuses the place, and the writer tries again with `place_all`. That also decides
 whenever this statement inserts nothing.
@@ -23,7 +25,8 @@ from uno_actors.store.logs import log_of_record
 from uno_actors.store.records import Append, Appended
 from uno_stores.sql.kept import QuickStatement
 from uno_stores.sql.log import IDLE_LIMIT_SQL, IN_STREAM, names
-from uno_stores.sql.schema import log
+from uno_stores.sql.quick_conditions import HOLDS, INDEXED, Unless, unless_of
+from uno_stores.sql.schema import log, terms
 
 _TYPES = {
     "version": "bigint",
@@ -34,9 +37,13 @@ _TYPES = {
 }
 _COLUMNS = ", ".join(Record._fields)
 _ARRAYS = ", ".join(f"CAST(:{name} AS {_TYPES.get(name, 'text')}[])" for name in Record._fields)
-APPEND = QuickStatement(
-    text(
-        f"""
+
+
+def _statement(holds: str = "", indexed: str = "") -> QuickStatement:
+    """The statement, with further conditions and with what is written besides."""
+    return QuickStatement(
+        text(
+            f"""
     WITH moved AS (
         UPDATE uno_head SET last_position = last_position + CAST(:count AS bigint)
         WHERE id = CAST(:head AS integer) AND NOT EXISTS (
@@ -45,17 +52,21 @@ APPEND = QuickStatement(
             WHERE stream.version <> coalesce((
                 SELECT aggregate_version FROM uno_log
                 WHERE aggregate_id = stream.id AND coalesce(aggregate_type, '') = stream.type
-                ORDER BY aggregate_version DESC LIMIT 1), 0))
+                ORDER BY aggregate_version DESC LIMIT 1), 0)){holds}
         RETURNING last_position
     ), inserted AS (
         INSERT INTO uno_log (position, {_COLUMNS})
         SELECT moved.last_position - CAST(:count AS bigint) + wanted.number, {_COLUMNS.replace(", ", ", wanted.")}
         FROM moved, unnest({_ARRAYS}) WITH ORDINALITY AS wanted({_COLUMNS}, number)
-    )
+    ){indexed}
     SELECT last_position, {IDLE_LIMIT_SQL} FROM moved
     """  # noqa: S608 - constants
+        )
     )
-)
+
+
+APPEND = _statement()
+APPEND_UNLESS = _statement(HOLDS, INDEXED)
 
 
 class Recorded(NamedTuple):
@@ -72,11 +83,13 @@ class Placed(NamedTuple):
         records: Of each request.
         expected: The version of each stream before them.
         log: The number of the log.
+        unless: The conditions, if there are any.
     """
 
     records: list[tuple[Record, ...]]
     expected: dict[StreamId, int]
     log: int
+    unless: Unless | None = None
 
     @property
     def all_records(self) -> list[Record]:
@@ -84,8 +97,18 @@ class Placed(NamedTuple):
         return [record for of_request in self.records for record in of_request]
 
     @property
+    def can_be_found(self) -> bool:
+        """Whether it can be found out that the group is recorded, and the group can be recorded once only."""
+        return bool(self.expected) or (self.unless is not None and self.unless.place is not None)
+
+    @property
+    def statement(self) -> QuickStatement:
+        """Records the group, or returns nothing."""
+        return APPEND if self.unless is None else APPEND_UNLESS
+
+    @property
     def terms(self) -> dict[str, Any]:
-        """The parameters of `APPEND`."""
+        """The parameters of `statement`."""
         records, streams = self.all_records, self.expected
         return {
             **dict(zip(Record._fields, map(list, zip(*records, strict=True)), strict=True)),
@@ -94,6 +117,7 @@ class Placed(NamedTuple):
             "ids": [stream.aggregate_id for stream in streams],
             "types": [stream.aggregate_type for stream in streams],
             "expected": [*streams.values()],
+            **({} if self.unless is None else self.unless.parameters),
         }
 
     def up_to(self, last: int) -> Recorded:
@@ -118,19 +142,15 @@ def placed(requests: Sequence[Append], logs: int, max_event_size: int) -> Placed
         max_event_size: Maximum bytes of payload and reply.
 
     Returns:
-        ``None`` if a request names no expected version, moves a checkpoint, has a condition, cannot be recorded, or is
-        for another log than the rest.
+        ``None`` if a request names no expected version, moves a checkpoint, cannot be recorded, is for another log
+        than the rest, or stands against the condition of another.
     """
     expected: dict[StreamId, int] = {}
     versions: dict[StreamId, int] = {}
     records: list[tuple[Record, ...]] = []
     numbers: set[int] = set()
     for request in requests:
-        if (
-            request.checkpoint is not None
-            or request.condition is not None
-            or not is_recordable(request.records)
-        ):
+        if request.checkpoint is not None or not is_recordable(request.records):
             return None
         for record in request.records:
             if len(record.payload) + len(record.reply or b"") > max_event_size:
@@ -151,7 +171,17 @@ def placed(requests: Sequence[Append], logs: int, max_event_size: int) -> Placed
             if record.stream is not None and record.aggregate_version is not None:
                 versions[record.stream] = record.aggregate_version
         records.append(of_request)
-    return Placed(records, expected, numbers.pop()) if len(numbers) == 1 else None
+    return (
+        _under_conditions(Placed(records, expected, numbers.pop()), requests) if len(numbers) == 1 else None
+    )
+
+
+def _under_conditions(group: Placed, requests: Sequence[Append]) -> Placed | None:
+    """``group`` with the conditions of its ``requests``; ``None`` if one stands against that of another."""
+    if all(request.condition is None for request in requests):
+        return group
+    unless = unless_of(requests, group.records)
+    return None if unless is None else group._replace(unless=unless)
 
 
 async def append_placed(connection: AsyncConnection, group: Placed) -> Recorded | None:
@@ -164,7 +194,7 @@ async def append_placed(connection: AsyncConnection, group: Placed) -> Recorded 
     Returns:
         The outcome of each request, and the rows that were inserted.
     """
-    last = (await connection.execute(APPEND.statement, group.terms)).scalar()
+    last = (await connection.execute(group.statement.statement, group.terms)).scalar()
     return None if last is None else group.up_to(last)
 
 
@@ -173,16 +203,30 @@ _FIND = select(log.c.position).where(
 )
 
 
+_FIND_BY_TERM = select(log.c.position).where(
+    log.c.position.in_(select(terms.c.position).where(terms.c.term == bindparam("term"))),
+    log.c.event_id == bindparam("event_id"),
+)
+
+
 async def find_placed(connection: AsyncConnection, group: Placed) -> Recorded | None:
     """What `append_placed` would have returned, if it has recorded ``group``; ``None`` if it has not.
 
     Args:
         connection: A connection to PostgreSQL that has locked the head of the log of the group.
-        group: The records, of which one has a stream.
+        group: The records; the group `can_be_found`.
     """
     records = group.all_records
-    number, stream = next((number, each.stream) for number, each in enumerate(records) if each.stream)
-    record = records[number]
-    terms = {**names(stream), "version": record.aggregate_version, "event_id": record.event_id}
-    position = (await connection.execute(_FIND, terms)).scalar()
+    if not group.expected:
+        assert group.unless is not None
+        assert group.unless.place is not None
+        term, place_in_group = group.unless.place
+        number = place_in_group - 1
+        sought = {"term": term, "event_id": records[number].event_id}
+        position = (await connection.execute(_FIND_BY_TERM, sought)).scalar()
+    else:
+        number, stream = next((number, each.stream) for number, each in enumerate(records) if each.stream)
+        record = records[number]
+        sought = {**names(stream), "version": record.aggregate_version, "event_id": record.event_id}
+        position = (await connection.execute(_FIND, sought)).scalar()
     return None if position is None else group.up_to(position + len(records) - 1 - number)

@@ -9,7 +9,7 @@ without it.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -104,6 +104,13 @@ def key_of(facet: Facet) -> str:
 def up_to_of(position: int, end: int) -> int:
     """The position up to which a facet is indexed, by its row; 0 if that is the row of a longer log than this one."""
     return position if position <= end else 0
+
+
+def facets_of(requests: Iterable[Append]) -> Set[Facet]:
+    """What the conditions of ``requests`` need."""
+    return {
+        facet for request in requests if request.condition is not None for facet in request.condition.facets
+    }
 
 
 class Boundary:

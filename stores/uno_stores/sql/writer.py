@@ -1,15 +1,22 @@
 """The writer: one task that writes all waiting jobs in one transaction and finds out what a lost commit recorded."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from time import monotonic
 from typing import Any, TypeVar
 
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from uno_actors.errors import ConcurrencyConflict, OutcomeUnknown, StoreUnavailable, UnoError
+from uno_actors.errors import (
+    AppendConditionFailed,
+    ConcurrencyConflict,
+    OutcomeUnknown,
+    StoreUnavailable,
+    UnoError,
+)
 from uno_actors.store.records import Append, Appended
+from uno_actors.store.terms import Facet
 from uno_actors.store_urls import without_password
 from uno_actors.tasks import begin
 from uno_stores.sql import schema
@@ -30,9 +37,9 @@ from uno_stores.sql.jobs import Commit, Job, Work
 from uno_stores.sql.kept import KeptConnection
 from uno_stores.sql.log import NOTIFY, Tail, ends_of, in_transaction, insert_rows, lock_heads, place_all
 from uno_stores.sql.place import Place
-from uno_stores.sql.quick_append import APPEND, Placed, append_placed, find_placed, placed
+from uno_stores.sql.quick_append import Placed, append_placed, find_placed, placed
 from uno_stores.sql.tables import Tables
-from uno_stores.sql.terms import boundary_of
+from uno_stores.sql.terms import boundary_of, facets_of
 from uno_stores.sql.waiting import Patience
 
 MAX_GROUP = 10_000
@@ -82,6 +89,9 @@ class Writer:
         """Start over on another event loop."""
         self._tail: Tail | None = None
         self._is_contended = False
+        self._indexed: Set[Facet] = (
+            frozenset()
+        )  # up to the end of the log, if no other process has recorded since
         self.waiting: list[Waiting] = []
         self.task: asyncio.Task[None] | None = None
 
@@ -145,6 +155,8 @@ class Writer:
                     return await self._given_up(
                         jobs, error, may_be_recorded=recorded is None or late is not None
                     )
+            if attempt.rows:
+                self._indexed = facets_of(requests_of(jobs))
             self._grown(ends_of(attempt.rows))
             return attempt.results
 
@@ -166,6 +178,8 @@ class Writer:
         """``requests`` for one statement, if one is to be tried and can record them."""
         if self._connections.wire is None or not attempt.is_first or self._is_contended:
             return None
+        if not facets_of(requests) <= self._indexed:  # the statement would record nothing
+            return None
         return placed(requests, self._tables.logs, self._max_event_size)
 
     def _stands_alone(self, jobs: Sequence[Job], group: Placed) -> bool:
@@ -175,7 +189,7 @@ class Writer:
             connections.own_engine is not None
             and not connections.pooled
             and all(isinstance(job, Commit) for job in jobs)
-            and bool(group.expected)  # by its stream an event is found again if the connection is lost
+            and group.can_be_found  # if the connection is lost
         )
 
     async def _append_at_once(self, jobs: Sequence[Job], group: Placed, attempt: Attempt) -> bool:
@@ -185,7 +199,7 @@ class Writer:
             attempt.sent = group  # until it is known what has become of it
 
         begun = monotonic()
-        last = await self._kept.value(APPEND, group.terms, sending)
+        last = await self._kept.value(group.statement, group.terms, sending)
         attempt.sent = None
         if last is None:
             return False
@@ -260,7 +274,9 @@ class Writer:
         await moves.write(connection)
         attempt.moved = moves.moved
         # A group with a conflict takes one statement more if the quick way is tried first; one seldom comes alone.
-        self._is_contended = any(isinstance(outcome, ConcurrencyConflict) for outcome in outcomes)
+        self._is_contended = any(
+            isinstance(outcome, (ConcurrencyConflict, AppendConditionFailed)) for outcome in outcomes
+        )
         return outcomes
 
     async def _is_recorded(self, jobs: Sequence[Job], attempt: Attempt, kind: Trouble) -> bool | None:

@@ -1,0 +1,354 @@
+"""Conditions of appends on single stores: races between processes, older programs, one statement, damage, upcasts."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+from uuid import UUID, uuid4
+
+import lmdb
+import pytest
+from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+from tests.postgres import postgres
+from uno_actors import (
+    AppendConditionFailed,
+    CorruptRecord,
+    DomainEvent,
+    EventNotReadable,
+    EventQuery,
+    EventStore,
+    InvalidEvent,
+    InvalidQuery,
+    Tag,
+    open_store,
+)
+from uno_actors.domain.events import EventRegistry
+from uno_actors.domain.payloads import mark_exact
+from uno_actors.store.codec import to_record
+from uno_actors.store.conditions import condition_of
+from uno_actors.store.records import Append, Appended
+from uno_stores import LmdbEventStore
+from uno_stores.sql import DatabaseEventStore
+from uno_stores.sql.kept import QuickStatement
+
+
+class KeyTaken(DomainEvent):
+    key: Annotated[str, Tag()]
+
+
+def of(key: str) -> EventQuery:
+    return EventQuery(KeyTaken, tags={"key": key})
+
+
+async def took(store: EventStore, key: str) -> bool:
+    try:
+        await store.append(KeyTaken(key=key), unless=of(key))
+    except AppendConditionFailed:
+        return False
+    return True
+
+
+async def keys_in(store: EventStore) -> list[str]:
+    return [event.key async for _, event in store.read_all(event_type=KeyTaken)]
+
+
+# --- several stores on one place ---------------------------------------------------------------------------
+
+WORKER = """
+import asyncio, sys
+from tests.stores.test_conditions import KeyTaken, took
+from uno_actors import open_store
+
+async def main() -> None:
+    async with open_store(sys.argv[1]) as store:
+        for number in range(60):
+            await took(store, f"k{number}")
+            if number % 3 == 0:  # as a program that knows no conditions
+                await store.append(KeyTaken(key=f"{sys.argv[2]}-{number}"))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("kind", ["lmdb", "sqlite", "postgres"])
+async def test_of_several_processes_one_takes_each_key(kind: str, tmp_path: Path) -> None:
+    urls = {"lmdb": f"lmdb:{tmp_path}/store", "sqlite": f"sqlite+aiosqlite:///{tmp_path}/store.db"}
+    url = await postgres().new_url() if kind == "postgres" else urls[kind]
+    async with open_store(url) as store:
+        await store.append(KeyTaken(key="first"))
+    workers = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", WORKER, url, str(number), cwd=Path.cwd())
+        for number in range(3)
+    ]
+    assert [await worker.wait() for worker in workers] == [0, 0, 0]
+    async with open_store(url) as store:
+        found = await keys_in(store)
+        assert sorted(key for key in found if key.startswith("k")) == sorted(f"k{n}" for n in range(60))
+        assert len(found) == 1 + 60 + 3 * 20
+        assert not await took(store, "2-57")
+        assert not await took(store, "first")
+
+
+async def test_nodes_on_one_postgres_never_both_take_a_key() -> None:
+    url = await postgres().new_url()
+    async with open_store(url) as one, open_store(url) as other:
+
+        async def take_all(store: EventStore) -> int:
+            return sum([await took(store, f"k{number}") for number in range(40)])
+
+        won = await asyncio.gather(*(take_all(store) for store in (one, other, one, other)))
+        assert sum(won) == 40
+        assert sorted(await keys_in(one)) == sorted(f"k{number}" for number in range(40))
+
+
+# --- PostgreSQL: one statement -----------------------------------------------------------------------------
+
+
+async def test_a_group_with_conditions_is_recorded_in_one_statement() -> None:
+    engine = create_async_engine(await postgres().new_url())
+    store = DatabaseEventStore(lambda: AsyncSession(engine), [KeyTaken])
+    await store.create_schema()
+    async with store:
+        assert await took(store, "first")  # makes the index
+        statements: list[str] = []
+
+        def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+            if "pg_notify" not in statement and ("uno_log" in statement or "uno_head" in statement):
+                statements.append(statement)
+
+        sqlalchemy_event.listen(engine.sync_engine, "before_cursor_execute", note)
+        outcomes = await store.commit(
+            [
+                Append(
+                    (to_record(KeyTaken(key=key)),), condition=condition_of(of(key), 0, store.event_registry)
+                )
+                for key in ("a", "b")
+            ]
+        )
+        assert [isinstance(outcome, Appended) for outcome in outcomes] == [True, True]
+        assert len(statements) == 1
+        assert not await took(store, "a")
+        assert not await took(store, "first")
+        assert await keys_in(store) == ["first", "a", "b"]
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("executed", [True, False], ids=["executed", "not executed"])
+async def test_a_condition_whose_answer_was_lost_is_recorded_once(
+    executed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, calls = QuickStatement.by_driver, 0
+
+    async def by_driver(self: QuickStatement, driver: Any, terms: Mapping[str, Any]) -> Any:
+        nonlocal calls
+        if "ends" in terms:
+            return await whole(self, driver, terms)
+        calls += 1
+        if executed:
+            await whole(self, driver, terms)
+        raise ConnectionResetError("the way to the server was cut")
+
+    async with open_store(await postgres().new_url()) as store:
+        assert await took(store, "first")
+        with monkeypatch.context() as patched:
+            patched.setattr(QuickStatement, "by_driver", by_driver)
+            assert await took(store, "second")
+        assert calls == 1
+        assert await keys_in(store) == ["first", "second"]
+        assert not await took(store, "second")
+
+
+# --- older programs and damage -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_tables_that_an_earlier_version_did_not_make_are_made_at_the_first_use(
+    kind: str, tmp_path: Path
+) -> None:
+    url = await postgres().new_url() if kind == "postgres" else f"sqlite+aiosqlite:///{tmp_path}/store.db"
+    engine = create_async_engine(url)
+    for table in ("uno_terms", "uno_facets"):
+        async with open_store(url) as store:
+            assert await took(store, f"before {table}")
+        async with engine.begin() as connection:
+            await connection.execute(text("DROP TABLE uno_terms"))
+            await connection.execute(text("DROP TABLE uno_facets"))
+        async with DatabaseEventStore(lambda: AsyncSession(engine), [KeyTaken]) as store:
+            assert not await took(store, f"before {table}")
+            assert await took(store, f"after {table}")
+    await engine.dispose()
+
+
+async def test_an_index_of_a_longer_log_is_made_again(tmp_path: Path) -> None:
+    """As after the log alone was restored."""
+    url = f"sqlite+aiosqlite:///{tmp_path}/store.db"
+    async with open_store(url) as store:
+        for number in range(5):
+            assert await took(store, f"k{number}")
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM uno_log WHERE position > 3"))
+        await connection.execute(text("UPDATE uno_head SET last_position = 3"))
+    await engine.dispose()
+    async with open_store(url) as store:
+        assert await took(store, "k4")
+        assert not await took(store, "k1")
+        assert await took(store, "k3")
+        assert await keys_in(store) == ["k0", "k1", "k2", "k4", "k3"]
+
+
+async def test_lmdb_keeps_the_index_where_earlier_versions_do_not_look(tmp_path: Path) -> None:
+    async with open_store(f"lmdb:{tmp_path}/store") as store:
+        assert await took(store, "a")
+        assert await store.verify() is not None  # type: ignore[attr-defined]
+    with lmdb.open(str(tmp_path / "store"), max_dbs=8) as env, env.begin() as txn:
+        names = {bytes(key).decode() for key, _ in txn.cursor()}
+        assert names == {"log", "streams", "checkpoints", "dead_letters", "snapshots", "views", "meta"}
+        meta = [bytes(key) for key, _ in txn.cursor(env.open_db(b"meta", txn, create=False))]
+    assert {key.partition(b"\0")[0] for key in meta} >= {b"term", b"facet", b"format", b"program"}
+
+
+@pytest.mark.parametrize("prefix", [b"term\0", b"facet\0"], ids=["a term", "a facet"])
+async def test_a_damaged_entry_of_the_index_is_reported(prefix: bytes, tmp_path: Path) -> None:
+    async with open_store(f"lmdb:{tmp_path}/store") as store:
+        assert await took(store, "a")
+    with lmdb.open(str(tmp_path / "store"), max_dbs=8) as env, env.begin(write=True) as txn:
+        meta = env.open_db(b"meta", txn, create=False)
+        for key, value in [*txn.cursor(meta)]:
+            if bytes(key).startswith(prefix) and len(key) > len(prefix):
+                txn.put(key, bytes([value[0] ^ 1]) + value[1:], db=meta)
+    async with open_store(f"lmdb:{tmp_path}/store") as store:
+        with pytest.raises(CorruptRecord):
+            await took(store, "a")
+
+
+async def test_appends_without_conditions_write_no_index(tmp_path: Path) -> None:
+    async with LmdbEventStore(tmp_path / "store") as store:
+        await store.append(KeyTaken(key="a"))
+    with lmdb.open(str(tmp_path / "store"), max_dbs=8) as env, env.begin() as txn:
+        meta = {bytes(key) for key, _ in txn.cursor(env.open_db(b"meta", txn, create=False))}
+    assert meta == {b"format", b"program"}
+
+
+# --- schema versions ---------------------------------------------------------------------------------------
+
+
+class MovedIn(DomainEvent):
+    event_type: str = "conditions.MovedIn"
+    house: str
+
+
+class MovedInLater(DomainEvent):
+    event_type: str = "conditions.MovedIn"
+    version: int = 2
+    address: Annotated[str, Tag()]
+
+
+@pytest.mark.parametrize("url", ["memory:", "lmdb:{}/store", "sqlite+aiosqlite:///{}/store.db"])
+async def test_older_events_are_found_by_the_tags_of_their_upcasts(url: str, tmp_path: Path) -> None:
+    registry = EventRegistry([MovedInLater])
+    registry.add_upcast("conditions.MovedIn", 1, lambda old: {"address": old["house"].upper()})
+    query = EventQuery(MovedInLater, tags={"address": "A1"})
+    async with open_store(url.format(tmp_path), registry) as store:
+        await store.commit([Append((to_record(MovedIn(house="a1")),))])
+        with pytest.raises(AppendConditionFailed):
+            await store.append(MovedInLater(address="A1"), unless=query)
+        await store.append(
+            MovedInLater(address="A2"), unless=EventQuery(MovedInLater, tags={"address": "A2"})
+        )
+        assert [event.address for _, event in (await store.select(query)).events] == ["A1"]  # type: ignore[attr-defined]
+
+
+async def test_an_event_of_a_newer_program_stops_a_condition_that_cannot_read_it(tmp_path: Path) -> None:
+    registry = EventRegistry([TaggedThen])
+    async with open_store(f"lmdb:{tmp_path}/store", registry) as store:
+        await store.commit([Append((to_record(TaggedNow(name="a")),))])
+        unless = EventQuery(TaggedThen, tags={"name": "b"})
+        with pytest.raises(EventNotReadable, match="a newer program recorded it"):
+            await store.append(TaggedThen(name="b"), unless=unless)
+        await store.append(TaggedThen(name="b"))  # others go on
+
+
+class TaggedThen(DomainEvent):
+    event_type: str = "conditions.Tagged"
+    name: Annotated[str, Tag()]
+
+
+class TaggedNow(DomainEvent):
+    event_type: str = "conditions.Tagged"
+    version: int = 2
+    name: Annotated[str, Tag()]
+
+
+# --- tags --------------------------------------------------------------------------------------------------
+
+
+class TaggedByMuch(DomainEvent):
+    key: Annotated[UUID, Tag()]
+    names: Annotated[frozenset[str], Tag("name")]
+    number: Annotated[int | None, Tag()] = None
+
+
+@pytest.mark.parametrize("url", ["memory:", "lmdb:{}/store"])
+async def test_tags_of_every_type_are_found(url: str, tmp_path: Path) -> None:
+    key = uuid4()
+    async with open_store(url.format(tmp_path)) as store:
+        await store.append(TaggedByMuch(key=key, names=frozenset({"a", "b"}), number=7))
+        await store.append(TaggedByMuch(key=uuid4(), names=frozenset()))
+        for tags in ({"key": key}, {"key": str(key).upper()}, {"name": "a"}, {"name": "b"}, {"number": 7}):
+            query = EventQuery(TaggedByMuch, tags=tags)  # type: ignore[arg-type]
+            assert [position for position, _ in (await store.select(query)).events] == [1], tags
+        assert not (await store.select(EventQuery(TaggedByMuch, tags={"number": 0}))).events
+
+
+def test_a_tag_costs_an_event_nothing() -> None:
+    assert mark_exact(KeyTaken(key="a"))
+
+
+class OddlyTagged(DomainEvent):
+    price: Annotated[float, Tag()]
+
+
+class MetadataTagged(DomainEvent):
+    topic: Annotated[str | None, Tag()] = None
+
+
+@pytest.mark.parametrize(
+    ("event_type", "message"),
+    [
+        (OddlyTagged, "price has a Tag and is annotated with <class 'float'>: a tag is a str, int or UUID"),
+        (MetadataTagged, "topic has a Tag and is metadata"),
+    ],
+)
+async def test_a_field_that_cannot_have_a_tag_is_named(event_type: type[DomainEvent], message: str) -> None:
+    async with open_store("memory:") as store:
+        with pytest.raises(InvalidEvent, match=message):
+            await store.select(EventQuery(event_type, tags={"price": "1"}))
+
+
+class TestQueries:
+    bad: ClassVar[dict[str, tuple[tuple[Any, ...], dict[str, Any]]]] = {
+        "selects from the whole log": ((), {}),
+        "tags and no event types": ((), {"tags": {"key": "a"}}),
+        "give event types, or a topic": ((), {"topic": "*.taken"}),
+    }
+
+    @pytest.mark.parametrize("message", bad)
+    def test_a_query_of_everything_is_refused_where_it_is_written(self, message: str) -> None:
+        arguments, options = self.bad[message]
+        with pytest.raises(InvalidQuery, match=message):
+            EventQuery(*arguments, **options)
+
+    def test_queries_are_values(self) -> None:
+        assert of("a") == of("a")
+        assert len({of("a"), of("a"), of("b")}) == 2
+        assert repr(of("a")) == "EventQuery(KeyTaken, tags={'key': 'a'})"
+
+
+def test_a_worker_finds_this_module() -> None:
+    subprocess.run([sys.executable, "-c", "import tests.stores.test_conditions"], check=True)
