@@ -57,7 +57,7 @@ __all__ = [
     "from_path",
     "lifespan",
     "running_system",
-    "wait_for",
     "running_tenants",
     "tenants_lifespan",
+    "wait_for",
 ]
