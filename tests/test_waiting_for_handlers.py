@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from tests.faults import waits_kept
 from tests.waiting import ManualClock, turns, until
@@ -39,6 +40,7 @@ from uno_actors import (
 )
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.shards import shard_of_key
+from uno_actors.store.records import PAGE, StoredRecord
 from uno_stores import InMemoryEventStore
 
 
@@ -237,13 +239,46 @@ async def test_a_wait_is_ended_by_the_progress_of_the_handler_and_by_no_timer() 
         assert clock.now == 1000.0
 
 
+class HeldReads(InMemoryEventStore):
+    """A store whose log the router reads only when it may."""
+
+    def __init__(self) -> None:
+        super().__init__(EVENTS)
+        self.may_read = asyncio.Event()
+
+    @override
+    async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
+        await self.may_read.wait()
+        return await super().read_log(after, limit)
+
+
 async def test_a_handler_that_wants_none_of_the_events_passes_them_while_another_is_still_busy() -> None:
-    gate = Gate(is_open=False)
+    store, gate = HeldReads(), Gate(is_open=False)
     slow = HandlerSpec("slow", gate, event_type=Stocked, priority=EventPriority.LOW)
     other = HandlerSpec("other", Gate(), event_type=Emptied, priority=EventPriority.HIGH)
-    async with of(None, slow, other, clock=ManualClock()) as system:
-        assert await system.aggregate(Shelf, "a").ask(Stock(amount=1), wait_for="other") == 1
+    async with of(store, slow, other, clock=ManualClock()) as system:
+        reply = system.aggregate(Shelf, "a").ask(Stock(amount=1), wait_for="other")
+        await until(lambda: reply.position)
+        assert not reply.done()
+        store.may_read.set()
+        assert await reply == 1
         gate.open.set()
+
+
+async def test_a_handler_that_catches_up_ends_the_waits_for_what_it_has_passed() -> None:
+    store, gate = InMemoryEventStore(EVENTS), Gate(is_open=False)
+    async with of(store) as system:
+        for number in range(3):
+            await system.aggregate(Shelf, "a").ask(Stock(amount=number))
+    spec = HandlerSpec("late", gate, event_type=Stocked, start="earliest")
+    async with of(store, spec, clock=ManualClock()) as system:
+        waiting = [asyncio.ensure_future(system.wait_for("late", position)) for position in (3, 1, 2)]
+        await gate.began.wait()
+        await turns()
+        assert not any(wait.done() for wait in waiting)
+        gate.open.set()
+        await asyncio.gather(*waiting)
+        assert gate.handled == [0, 1, 2]
 
 
 async def test_a_command_that_records_nothing_has_nothing_to_wait_for() -> None:
