@@ -148,10 +148,10 @@ class HandlerSpec:
         timeout: Seconds that one call may take. A longer call fails with `HandlerTimeout`. A coroutine is then
             cancelled. A plain function cannot be cancelled: its thread keeps running, and the handler's next call,
             for any event, waits until the thread returns. Default is no limit.
-        concurrency: Maximum number of events handled at once, each of a different aggregate. Events of one
-            aggregate are handled in order, and so are events that belong to no aggregate. All events up to the
-            checkpoint are done. When an event fails, the calls under way finish first, and no new call begins
-            while the handler restarts.
+        concurrency: Maximum number of events handled at once, each of a different aggregate; of a process manager, each
+            of different processes. Events of one aggregate are handled in order, and so are events that belong to no
+            aggregate. All events up to the checkpoint are done. When an event fails, the calls under way finish first,
+            and no new call begins while the handler restarts.
         batch: Maximum number of events per call. The handler receives a list of available events, in order,
             instead of one event, and handles all of them or fails for all of them. After a failure each event of
             the list comes alone, in a list of one, so that only a poison event is set aside. Only these single
