@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from faststream.nats import NatsBroker
+from faststream.redis import RedisBroker
 
+from tests.broker_servers import RedisServer
 from tests.outside.conftest import JetStream
 from tests.outside.paying import PaymentSeen
 from tests.outside.shop import sent
@@ -15,7 +17,7 @@ from tests.outside.test_forwarding import Place, system_of
 from tests.outside.test_receiving import acknowledged, receiver, recorded, send
 from tests.waiting import until
 from uno_actors import DomainEvent, open_store
-from uno_actors.outside import forward
+from uno_actors.outside import forward, receive
 
 
 async def test_an_event_that_is_too_large_for_the_broker_does_not_hold_up_the_others(
@@ -197,3 +199,31 @@ def test_webhooks_need_no_broker() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert run.stdout == "forward a.> to webhook\n", run.stderr
+
+
+async def test_a_consumer_that_was_removed_at_the_server_is_made_again(jetstream: JetStream) -> None:
+    async with system_of(receiver(jetstream, event=PaymentSeen)) as system:
+        await send(jetstream, "o-1", 1)
+        await until(lambda: acknowledged(jetstream))
+        await jetstream.context.delete_consumer("ALL", "payments")
+        await send(jetstream, "o-2", 2)
+        await until(lambda: acknowledged(jetstream))
+        seen = await recorded(system, PaymentSeen)
+    assert [event.order for event in seen] == ["o-1", "o-2"]  # type: ignore[attr-defined]
+
+
+async def test_a_group_that_redis_has_forgotten_is_made_again(redis_server: RedisServer) -> None:
+    writer = RedisBroker(redis_server.url)
+    client = await writer.connect()
+    spec = receive(RedisBroker(redis_server.url), "payments", name="payments", event=PaymentSeen)
+    async with system_of(spec) as system:
+
+        async def are_recorded(*orders: str) -> bool:
+            return [event.order for event in await recorded(system, PaymentSeen)] == [*orders]  # type: ignore[attr-defined]
+
+        await writer.publish({"order": "o-1", "amount": 1}, stream="payments")
+        await until(lambda: are_recorded("o-1"))
+        await client.xgroup_destroy("payments", "payments")
+        await writer.publish({"order": "o-2", "amount": 2}, stream="payments")
+        await until(lambda: are_recorded("o-1", "o-2"))  # both come again, and the first is recognised
+    await writer.stop()

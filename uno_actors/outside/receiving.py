@@ -36,7 +36,15 @@ from uno_actors.handlers.strategy import HandlesProgress, OneByOne, OwnStrategy
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.outside.brokers import connect, disconnect
 from uno_actors.outside.messages import Message, MessageTaken, ReceivedMessage, digest, message_in, received
-from uno_actors.outside.subscribers import NotTaken, checked_options, group_of, prepared, subscribers
+from uno_actors.outside.subscribers import (
+    NotTaken,
+    checked_options,
+    end_of_one,
+    group_of,
+    is_removed,
+    prepared,
+    subscribers,
+)
 from uno_actors.quantities import check_duration
 from uno_actors.store.codec import StreamId
 from uno_actors.store.port import EventStore
@@ -46,6 +54,8 @@ TO_CONNECT = 4.0
 """Seconds until a broker that cannot be connected to counts as away."""
 AGAIN = Backoff(initial=0.1, max=5.0)
 """Between attempts to record a message while the store is away."""
+LOOK_FOR_ENDS = 1.0
+"""Seconds between looks whether a subscriber has ended by itself."""
 LOOK_AGAIN = 0.1
 """Seconds between looks whether a paused receiver was resumed."""
 
@@ -99,6 +109,8 @@ class Receiver(OwnStrategy[ReceivedMessage]):
         self._is_open = False
         self._changing = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._broken: str | None = None  # why it has to subscribe anew
         self._subscription: Subscription
         self._store: EventStore
 
@@ -108,11 +120,24 @@ class Receiver(OwnStrategy[ReceivedMessage]):
         """Begin to take messages, unless that is done."""
         self._subscription, self._store = subscription, store
         async with self._changing:
+            if self._is_open and self._broken is not None:
+                subscription.logger.warning("subscribes anew", subject=self._subject, reason=self._broken)
+                await self._close()
             if not self._is_open:
                 await self._open()
 
+    async def _watch(self) -> None:
+        """Let the handler subscribe anew when a subscriber has ended by itself, as when its consumer was removed."""
+        while self._is_open and self._broken is None:
+            await asyncio.sleep(LOOK_FOR_ENDS)
+            self._broken = end_of_one(self._subscribers)
+            if await is_removed(self._broker, self._kind, group_of(self._name), self._options):
+                self._broken = "the server has no such consumer any more"
+        if self._is_open:
+            self._subscription.wake()
+
     async def _open(self) -> None:
-        self._is_open = True
+        self._is_open, self._broken = True, None
         try:
             async with asyncio.timeout(TO_CONNECT):  # a client may try to connect without end
                 await connect(self._broker)
@@ -132,6 +157,7 @@ class Receiver(OwnStrategy[ReceivedMessage]):
         except Exception as error:
             await self._close()
             raise RetryLater(f"nothing can be received from {self._subject}: {describe(error)}") from error
+        self._watching = begin(asyncio.get_running_loop(), self._watch())
         self._subscription.logger.info("receives messages", subject=self._subject, broker=self._kind)
 
     async def close(self) -> None:
@@ -141,6 +167,8 @@ class Receiver(OwnStrategy[ReceivedMessage]):
 
     async def _close(self) -> None:
         self._is_open = False  # what is under way ends now
+        if self._watching is not None:
+            self._watching.cancel()
         for subscriber in self._subscribers:
             await subscriber.stop()
         await disconnect(self._broker)

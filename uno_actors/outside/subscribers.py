@@ -15,14 +15,14 @@ refused.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Annotated, Any
 
 from faststream import AckPolicy, Context
 from faststream.exceptions import NackMessage
 
-from uno_actors.errors import InvalidHandler
+from uno_actors.errors import InvalidHandler, describe
 from uno_actors.outside.brokers import kind_of
 
 Take = Callable[[Any], Awaitable[None]]
@@ -133,6 +133,35 @@ def subscribers(
     for subscriber in made:
         subscriber(taken)
     return made
+
+
+def end_of_one(started: Iterable[Any]) -> str | None:
+    """Why one of the started subscribers takes nothing any more; ``None`` if all do. FastStream only logs it."""
+    for subscriber in started:
+        if not subscriber.running:
+            return "its subscriber has stopped"
+        for task in getattr(subscriber, "tasks", ()):
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                return describe(error)
+    return None
+
+
+async def is_removed(broker: Any, kind: str, group: str, options: Mapping[str, Any]) -> bool:
+    """Whether the server has no consumer any more; a client of NATS would ask for messages of it without end."""
+    durable = options.get("durable", group)
+    if kind != "nats" or not durable:
+        return False
+    from nats.js.errors import NotFoundError  # noqa: PLC0415 - a library that only this broker needs
+
+    stream = options["stream"]
+    try:
+        client = await broker.connect()
+        await client.jetstream().consumer_info(getattr(stream, "name", stream), durable)
+    except NotFoundError:
+        return True
+    except Exception:  # noqa: BLE001 - the server is away, and the client connects again by itself
+        return False
+    return False
 
 
 def group_of(name: str) -> str:
