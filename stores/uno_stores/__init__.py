@@ -3,6 +3,7 @@
 - ``uno_stores.memory``: the reference implementation; read it first.
 - ``uno_stores.lmdb``: the embedded default, durable on local disk.
 - ``uno_stores.sql``: PostgreSQL and SQLite, with the extra ``sql``.
+- ``uno_stores.eventsourcing``: these stores for applications of ``eventsourcing``, with the extra of that name.
 - ``guards``, ``locks`` and ``files`` are shared: one process at a time, and files that were moved or deleted.
 
 Each store is imported at its first use, so that none needs the packages of another.

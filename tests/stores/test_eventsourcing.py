@@ -201,7 +201,9 @@ from eventsourcing.utils import Environment
 _, url, name, application, most = sys.argv
 env = {"PERSISTENCE_MODULE": "uno_stores.eventsourcing", "UNO_ACTORS_STORE": url}
 recorder = InfrastructureFactory.construct(Environment(application, env)).process_recorder()
-while (done := recorder.max_tracking_id("upstream") or 0) < int(most):
+for _ in range(1000):
+    if (done := recorder.max_tracking_id("upstream") or 0) >= int(most):
+        break
     event = StoredEvent(f"{name}-{done + 1}", 1, "t", b"")
     try:
         recorder.insert_events([event], tracking=Tracking("upstream", done + 1))

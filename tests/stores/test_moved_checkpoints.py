@@ -50,7 +50,7 @@ async def main():
     async with open_store(sys.argv[1], create=False) as store:
         print("begins", flush=True)
         conflicts = 0
-        while (done := (await store.checkpoints()).get("intake", 0)) < {UPSTREAM}:
+        while conflicts < 1000 and (done := (await store.checkpoints()).get("intake", 0)) < {UPSTREAM}:
             event = Noted(aggregate_id="log", aggregate_type="Intake", text=str(done + 1))
             try:
                 await store.append(event, checkpoint=Checkpoint("intake", done + 1, was=done))

@@ -14,11 +14,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.postgres import postgres
 from uno_actors.domain.events import EventRegistry
-from uno_actors.errors import AmbiguousStream, ConcurrencyConflict
+from uno_actors.errors import AmbiguousStream, CheckpointConflict, ConcurrencyConflict, UnoError
 from uno_actors.store.codec import StreamId, to_record
+from uno_actors.store.expected_version import EXISTS
 from uno_actors.store.opening import open_store
 from uno_actors.store.port import EventStore
-from uno_actors.store.records import Append, Appended, DeadLetter, Snapshot
+from uno_actors.store.records import Append, Appended, Checkpoint, DeadLetter, Snapshot
 from uno_actors.testing.contract.events import Noted
 from uno_stores import InMemoryEventStore, LmdbEventStore
 
@@ -53,9 +54,20 @@ def events(draw: st.DrawFn) -> Noted:
     )
 
 
-REQUESTS = st.tuples(
-    st.lists(events(), min_size=1, max_size=4), st.sampled_from([None, None, None, 0, 1, 2, 3])
+MOVES = st.builds(
+    Checkpoint,
+    HANDLERS,
+    st.integers(0, 6),
+    st.none() | st.integers(0, 6),
+    st.sampled_from([False, False, True]),
 )
+REQUESTS = st.builds(
+    Append,
+    st.lists(events(), min_size=1, max_size=4).map(tuple),
+    st.sampled_from([None, None, None, 0, 1, 2, 3, EXISTS]),
+    st.none() | MOVES,
+)
+"""With events in the place of records."""
 
 
 class Model:
@@ -70,7 +82,23 @@ class Model:
     def stream(self, stream: StreamId) -> list[tuple[int, Noted]]:
         return [(n, e) for n, e in enumerate(self.log, 1) if (e.aggregate_type, e.aggregate_id) == stream]
 
-    def append(self, batch: Sequence[Noted], expected: int | None) -> list[Noted] | None:
+    def commit(self, request: Append) -> list[Noted] | type[UnoError]:
+        """What is recorded, or the error of the conflict."""
+        move = request.checkpoint
+        if move is not None:
+            actual = self.checkpoints.get(move.name)
+            if move.was is not None and move.was != (actual or 0):
+                return CheckpointConflict
+            if actual is not None and actual >= move.position and not move.may_go_back:
+                return CheckpointConflict
+        recorded = self.append(request.records, request.expected_version)  # type: ignore[arg-type]
+        if recorded is None:
+            return ConcurrencyConflict
+        if move is not None:
+            self.checkpoints[move.name] = move.position
+        return recorded
+
+    def append(self, batch: Sequence[Noted], expected: int | object | None) -> list[Noted] | None:
         """What is recorded; ``None`` is a conflict."""
         recorded: list[Noted] = []
         for event in batch:
@@ -79,7 +107,7 @@ class Model:
                 continue
             stream = StreamId(event.aggregate_type or "", event.aggregate_id)
             before = len(self.stream(stream))
-            if expected is not None and expected != before:
+            if (expected is EXISTS and not before) or (isinstance(expected, int) and expected != before):
                 return None
             head = before + sum((e.aggregate_type, e.aggregate_id) == stream for e in recorded)
             if event.aggregate_version not in (None, head + 1):
@@ -127,16 +155,16 @@ class Stores(RuleBasedStateMachine):
     # --- writing ---
 
     @rule(requests=st.lists(REQUESTS, min_size=1, max_size=4))
-    def commit(self, requests: list[tuple[list[Noted], int | None]]) -> None:
-        wanted = []
-        for batch, expected in requests:
-            first = len(self.model.log) + 1
-            wanted.append((first, self.model.append(batch, expected)))
-        appends = [Append(tuple(map(to_record, batch)), expected) for batch, expected in requests]
+    def commit(self, requests: list[Append]) -> None:
+        wanted = [(len(self.model.log) + 1, self.model.commit(request)) for request in requests]
+        appends = [
+            request._replace(records=tuple(map(to_record, request.records)))  # type: ignore[arg-type]
+            for request in requests
+        ]
         for store in self.stores:
             for outcome, (first, recorded) in zip(self.run(store.commit(appends)), wanted, strict=True):
-                if recorded is None:
-                    assert isinstance(outcome, ConcurrencyConflict)
+                if isinstance(recorded, type):
+                    assert isinstance(outcome, recorded)
                 else:
                     assert isinstance(outcome, Appended)
                     assert outcome.positions == range(first, first + len(recorded))
@@ -192,6 +220,19 @@ class Stores(RuleBasedStateMachine):
         wanted = self.model.letters.pop(place, None) is not None
         assert [self.run(store.drop_dead_letter(*place)) for store in self.stores] == [wanted, wanted]
 
+    @rule(handler=HANDLERS)
+    def drop_progress(self, handler: str) -> None:
+        letters = [place for place in self.model.letters if place[0] == handler]
+        for place in letters:
+            del self.model.letters[place]
+        wanted = self.model.checkpoints.pop(handler, None) is not None or bool(letters)
+        assert [self.run(store.drop_progress(handler)) for store in self.stores] == [wanted, wanted]
+
+    @rule(stream=STREAMS)
+    def drop_snapshot(self, stream: StreamId) -> None:
+        wanted = self.model.snapshots.pop(stream, None) is not None
+        assert [self.run(store.drop_snapshot(stream)) for store in self.stores] == [wanted, wanted]
+
     @rule(snapshots=st.lists(SNAPSHOTS, max_size=3))
     def save_snapshots(self, snapshots: list[Snapshot]) -> None:
         self.model.snapshots |= {snapshot.stream: snapshot for snapshot in snapshots}
@@ -222,14 +263,26 @@ class Stores(RuleBasedStateMachine):
 
     # --- reading ---
 
-    @rule(after=st.floats(0, 1), limit=st.none() | st.integers(0, 5))
-    def read_all(self, after: float, limit: int | None) -> None:
-        start = self.position(after)
-        log = list(enumerate(self.model.log, 1))[start:]
+    @rule(
+        after=st.floats(0, 1),
+        limit=st.none() | st.integers(0, 5),
+        until=st.none() | st.floats(0, 1),
+        stream=st.none() | STREAMS,
+        has_type=st.booleans(),
+    )
+    def read_all(
+        self, *, after: float, limit: int | None, until: float | None, stream: StreamId | None, has_type: bool
+    ) -> None:
+        start, end = self.position(after), None if until is None else self.position(until)
+        of = {} if stream is None else stream._asdict()
+        if not has_type:
+            of.pop("aggregate_type", None)
+        log = list(enumerate(self.model.log, 1))[start:end]
+        log = [each for each in log if all(getattr(each[1], name) == value for name, value in of.items())]
         wanted = log if limit is None else log[:limit]
 
         async def read(store: EventStore) -> list[Any]:
-            return [tuple(recorded) async for recorded in store.read_all(start, limit)]
+            return [tuple(recorded) async for recorded in store.read_all(start, limit, until=end, **of)]
 
         for store in self.stores:
             assert self.run(read(store)) == wanted
@@ -246,12 +299,20 @@ class Stores(RuleBasedStateMachine):
         second=st.none() | st.integers(0, 6),
         limit=st.none() | st.integers(0, 6),
         backward=st.booleans(),
+        until=st.none() | st.integers(0, 6),
     )
     def get_events(
-        self, stream: StreamId, since: int | None, second: int | None, limit: int | None, backward: bool
+        self,
+        *,
+        stream: StreamId,
+        since: int | None,
+        second: int | None,
+        limit: int | None,
+        backward: bool,
+        until: int | None,
     ) -> None:
         moment = None if second is None else MOMENT + timedelta(seconds=second)
-        wanted = [event for _, event in self.model.stream(stream)][since or 0 :]
+        wanted = [event for _, event in self.model.stream(stream)][since or 0 : until]
         wanted = wanted[::-1] if backward else wanted
         wanted = [event for event in wanted if moment is None or event.timestamp >= moment][:limit]
         for store in self.stores:
@@ -262,6 +323,7 @@ class Stores(RuleBasedStateMachine):
                 limit,
                 aggregate_type=stream.aggregate_type,
                 backward=backward,
+                until_version=until,
             )
             assert self.run(found) == wanted
             assert self.run(store.last_version(stream)) == len(self.model.stream(stream))

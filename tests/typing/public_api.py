@@ -6,11 +6,13 @@ from pydantic import Field
 
 from uno_actors import (
     ANY,
+    EXISTS,
     Actor,
     ActorRef,
     ActorSystem,
     AggregateRef,
     AggregateRoot,
+    Checkpoint,
     Command,
     CommandReply,
     DecisionModel,
@@ -265,6 +267,10 @@ async def in_async_code(system: ActorSystem, store: EventStore) -> None:
     assert_type(await store.get_events("a"), list[DomainEvent])
     assert_type(await store.append(Deposited(amount=1)), list[RecordedEvent])
     assert_type(await store.append(Deposited(amount=1), expected_version=ANY), list[RecordedEvent])
+    await store.append(Deposited(amount=1), expected_version=EXISTS, checkpoint=Checkpoint("in", 3, was=2))
+    assert_type(await store.drop_progress("in"), bool)
+    async for recorded in store.read_all(topic_pattern=("a.*", "b"), aggregate_id="a", until=7):
+        assert_type(recorded, RecordedEvent)
     async for recorded in store.read_all():
         assert_type(recorded.event, DomainEvent)
     async for recorded in store.read_all(event_type="money_in"):

@@ -91,6 +91,7 @@ async def in_async_code(system: ActorSystem, store: EventStore) -> None:
     assert_type(account.ask(Deposit(amount=1)), Future[str])  # type: ignore[assert-type]  # pyright: ignore[reportAssertTypeFailure]
     system.actor("a").ask(1)  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
     await store.append(event, expected_version="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await store.append(event, checkpoint=("in", 3))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     async for recorded in store.read_all():
         print(recorded.event.amount)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         of_deposits: RecordedEvent[Deposited] = recorded  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
