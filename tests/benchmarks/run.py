@@ -17,6 +17,7 @@ from rich.table import Table
 from tests.benchmarks.actors import actors, many
 from tests.benchmarks.bus import bus
 from tests.benchmarks.cluster import cluster
+from tests.benchmarks.conditions import conditions
 from tests.benchmarks.delivery import delivery
 from tests.benchmarks.durable import durable, latency
 from tests.benchmarks.measuring import Measured
@@ -43,6 +44,7 @@ SECTIONS = {
     "bus": bus,
     "topics": topics,
     "cluster": cluster,
+    "conditions": conditions,
 }
 
 
