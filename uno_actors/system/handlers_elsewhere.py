@@ -186,7 +186,7 @@ class HandlersElsewhere:
         linked = [member for member in able if member.address and self.node is not None]
         for member in linked:
             yield member.id, partial(self._ask_node, member, name)
-        if not linked or len(linked) < len(able):  # there are some that are no nodes of a cluster
+        if not linked or len(linked) < len(able):  # some processes are outside any cluster
             for path in self.sockets():
                 yield path, partial(self._ask_socket, path, name)
 
