@@ -325,7 +325,7 @@ def deposit_at_most_once(command: Deposit, balance: Balance) -> int:
 async def decisions(system: ActorSystem, store: EventStore) -> None:
     assert_type(await system.decide(deposit_at_most_once, Deposit(amount=1)), int)
     assert_type(await decide(store, deposit_at_most_once, Deposit(amount=1)), int)
-    await system.decide(deposit_at_most_once, Close())  # type: ignore[misc]
+    await system.decide(deposit_at_most_once, Close())  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
     selection = await store.select(EventQuery(Deposited, topic="accounts.>"))
     await store.append(Deposited(amount=1), unless=EventQuery(Deposited), after=selection.position)
     assert_type(selection.events, list[RecordedEvent])
