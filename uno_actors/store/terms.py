@@ -6,9 +6,10 @@ derived from the log alone. A store indexes a facet from the first time that a c
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from uno_actors.domain.events import EventRegistry
 from uno_actors.domain.payload_reader import tags_of
@@ -20,6 +21,8 @@ Placed = tuple[int, Record]
 """A position, and the record there; a `StoredRecord` is one."""
 PART = 2000
 """Records that are indexed in one transaction when an index is far behind the log."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks at how far an index is behind the log."""
 TERM_BYTES = 16
 
 
@@ -43,7 +46,7 @@ class Facet(NamedTuple):
     @property
     def key(self) -> bytes:
         """Identifies the facet in a store."""
-        return _digest("facet", str(self))
+        return blake2b(f"facet\0{self}".encode(), digest_size=TERM_BYTES).digest()
 
     def __str__(self) -> str:
         fields = ",".join(self.fields)
@@ -56,11 +59,15 @@ COMMANDS = Facet("command")
 
 def term(facet: Facet, value: str = "") -> bytes:
     """The term of one facet and one value."""
-    return _digest(str(facet), value)
+    digest = _begun(facet).copy()
+    digest.update(value.encode())
+    return digest.digest()
 
 
-def _digest(*parts: str) -> bytes:
-    return blake2b("\0".join(parts).encode(), digest_size=TERM_BYTES).digest()
+@lru_cache(maxsize=1024)
+def _begun(facet: Facet) -> Any:
+    """The digest of what all terms of one facet begin with."""
+    return blake2b(f"{facet}\0".encode(), digest_size=TERM_BYTES)
 
 
 def terms_of(record: Record, facet: Facet, registry: EventRegistry) -> Sequence[bytes]:

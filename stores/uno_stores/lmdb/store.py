@@ -58,6 +58,7 @@ opened again.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -74,7 +75,7 @@ from uno_actors.store.maintenance import Fault, Progress, StoreInfo, StoreUsage,
 from uno_actors.store.membership import Membership
 from uno_actors.store.port import EventStore, Lease
 from uno_actors.store.records import PAGE, Append, DeadLetter, Heading, Snapshot, StoredRecord, ViewChange
-from uno_actors.store.terms import PART
+from uno_actors.store.terms import LOOK_EVERY, PART, Facet
 from uno_actors.tasks import on_another_thread
 from uno_stores.file_leases import LEASE_TIME
 from uno_stores.file_nodes import FileMembership
@@ -148,6 +149,8 @@ class LmdbEventStore(EventStore):
         map_size = map_size if max_size is None else min(map_size, max_size)
         self._environment = Environment(self.path, Options(durability, map_size, max_size))
         self._reading = self._environment.reading
+        self._near: set[Facet] = set()
+        self._look_at = 0.0
         self.gate = self._environment.gate
         self._nodes = NodeDirectory(self.path / NODES)
         self._watcher = Watcher(self._environment, lambda: bool(self._commit_listeners), self._committed)
@@ -215,13 +218,19 @@ class LmdbEventStore(EventStore):
         return await self._leases.submit_fenced(DropProgress(handler, self._leases.fence()))
 
     async def _catch_up(self, condition: Condition) -> None:
-        """Bring the index near to the end of the log; the transaction that needs it does the rest."""
+        """Bring the index near to the end of the log; the transaction that needs it does the rest.
+
+        This looks at the index once in `LOOK_EVERY` seconds, as the writes of others seldom bring it far behind.
+        """
         facets = condition.facets
+        if self._near.issuperset(facets) and time.monotonic() < self._look_at:
+            return
         with self._reading() as reading:
             is_far = lag_of(reading, facets) > PART
-        while is_far:
-            # An error is raised here, as of any job.
+        while is_far:  # an error of the job is raised here
             is_far = bool(await self._writer.submit(ExtendIndex(dict.fromkeys(facets, condition.registry))))
+        self._near |= facets
+        self._look_at = time.monotonic() + LOOK_EVERY
 
     # --- the port: reading ---
 

@@ -59,7 +59,7 @@ from uno_actors.store.records import (
     StoredRecord,
     ViewChange,
 )
-from uno_actors.store.terms import PART, Facet
+from uno_actors.store.terms import LOOK_EVERY, PART, Facet
 from uno_actors.store_urls import without_password
 from uno_stores.file_leases import LEASE_TIME
 from uno_stores.sql import schema
@@ -90,9 +90,6 @@ from uno_stores.sql.tables import Tables
 from uno_stores.sql.terms import ExtendIndex
 from uno_stores.sql.watcher import Watcher
 from uno_stores.sql.writer import Writer
-
-LOOK_EVERY = 1.0
-"""Seconds between two looks at how far the index of terms is behind the log."""
 
 
 class DatabaseEventStore(EventStore):
