@@ -48,6 +48,18 @@ async def acknowledged(jetstream: JetStream) -> bool:
     return await jetstream.is_acknowledged("payments")
 
 
+def cloud_event(id: str) -> dict[str, str]:
+    """The headers of one, by which JetStream does not leave out what comes twice."""
+    return {
+        "ce-specversion": "1.0",
+        "ce-id": id,
+        "ce-source": "/bank",
+        "ce-type": "paid",
+        "ce-correlationid": "c-1",
+        "content-type": "application/json",
+    }
+
+
 async def test_a_message_becomes_an_event_in_a_stream_of_its_own(jetstream: JetStream) -> None:
     await send(jetstream, "o-1", 10)
     await send(jetstream, "o-2", 20)
@@ -66,12 +78,6 @@ async def test_a_message_becomes_an_event_in_a_stream_of_its_own(jetstream: JetS
 
 
 async def test_a_message_that_comes_again_records_nothing(jetstream: JetStream) -> None:
-    def cloud_event(id: str) -> dict[str, str]:
-        return {
-            "ce-specversion": "1.0", "ce-id": id, "ce-source": "/bank", "ce-type": "paid",
-            "ce-correlationid": "c-1", "content-type": "application/json",
-        }  # fmt: skip
-
     await send(jetstream, "o-1", 10, **cloud_event("p-1"))
     await send(jetstream, "o-1", 10, **cloud_event("p-1"))  # sent twice
     await send(jetstream, "o-1", 10, **{**cloud_event("p-1"), "ce-source": "/other-bank"})
@@ -83,20 +89,21 @@ async def test_a_message_that_comes_again_records_nothing(jetstream: JetStream) 
         assert events[0].causation_id == "p-1"
 
 
+@pytest.mark.parametrize("elsewhere", [1, 2], ids=["one in another stream", "all in other streams"])
 async def test_one_message_may_become_several_events_of_other_streams_all_or_none(
-    jetstream: JetStream,
+    jetstream: JetStream, elsewhere: int
 ) -> None:
-    def both(message: Message) -> list[DomainEvent]:
-        order = message.data["order"]
+    def several(message: Message) -> list[DomainEvent]:
+        order, amount = message.data["order"], message.data["amount"]
+        place = {"aggregate_type": "Ledger", "aggregate_id": order} if elsewhere == 2 else {}
         return [
-            PaymentSeen(order=order, amount=message.data["amount"]),
-            OrderPaid(amount=message.data["amount"], aggregate_type="PaidOrder", aggregate_id=order),
+            PaymentSeen(order=order, amount=amount, **place),
+            OrderPaid(amount=amount, aggregate_type="PaidOrder", aggregate_id=order),
         ]
 
-    store = receiver(jetstream, event=both)
     for _ in range(2):
-        await send(jetstream, "o-1", 10, **{"Nats-Msg-Id": "once"})
-    async with system_of(store) as system:
+        await send(jetstream, "o-1", 10, **cloud_event("p-1"))
+    async with system_of(receiver(jetstream, event=several)) as system:
         await until(lambda: acknowledged(jetstream))
         assert len(await recorded(system, PaymentSeen)) == len(await recorded(system, OrderPaid)) == 1
         assert await system.aggregate(PaidOrder, "o-1").at(1)
@@ -105,8 +112,9 @@ async def test_one_message_may_become_several_events_of_other_streams_all_or_non
 async def test_a_message_becomes_a_command_that_takes_effect_once(
     jetstream: JetStream, tmp_path: Path
 ) -> None:
-    """Also after the handler was reset, and when the aggregate has forgotten the command."""
-    await send(jetstream, "o-1", 10)
+    """Also if it is sent twice, after the handler was reset, and when the aggregate has forgotten the command."""
+    for _ in range(2):
+        await send(jetstream, "o-1", 10, **cloud_event("p-1"))
     spec = receiver(jetstream, command=pay)
     quick = Supervisor("outside", [spec], max_restarts=None, backoff=QUICK)
     async with ActorSystem(
@@ -120,7 +128,8 @@ async def test_a_message_becomes_a_command_that_takes_effect_once(
         assert [event.amount for event in await recorded(system, OrderPaid)] == [10]  # type: ignore[attr-defined]
         (message,) = await recorded(system, ReceivedMessage)
         (paid,) = await recorded(system, OrderPaid)
-        assert paid.correlation_id == (message.correlation_id or message.event_id)
+        assert paid.correlation_id == "c-1"
+        assert paid.causation_id != message.message_id
 
 
 async def test_a_command_that_is_rejected_is_a_dead_letter_with_its_reason(jetstream: JetStream) -> None:

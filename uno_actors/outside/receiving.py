@@ -231,15 +231,15 @@ class Receiver(OwnStrategy[ReceivedMessage]):
                 return
         await self._append([found], found)
 
-    async def _append(self, events: Sequence[DomainEvent], found: ReceivedMessage) -> None:
-        """Record ``events`` once: the first has its place in the stream of the message."""
+    async def _append(self, events: Sequence[DomainEvent], found: ReceivedMessage, version: int = 1) -> None:
+        """Record ``events`` once: one of them has the place ``version`` in the stream of the message."""
         if not events:
             return
         try:
             await self._store.append(*events)
         except ConcurrencyConflict:
             stream = StreamId(self._name, cast("str", found.aggregate_id))
-            if await self._store.last_version(stream) < (events[0].aggregate_version or 1):
+            if await self._store.last_version(stream) < version:
                 raise
             self._subscription.logger.debug("message came before", message_id=found.message_id)
 
@@ -254,8 +254,8 @@ class Receiver(OwnStrategy[ReceivedMessage]):
         if not events:
             return []
         in_its_stream = {"aggregate_type": self._name, "aggregate_id": found.aggregate_id}
-        if any(event.aggregate_id is not None for event in events):
-            events.insert(0, MessageTaken())
+        if all(event.aggregate_id is not None for event in events):
+            events.insert(0, MessageTaken())  # else none would have a place in its stream
         named, place = [], version
         for number, event in enumerate(events):
             metadata: dict[str, Any] = {
@@ -274,7 +274,7 @@ class Receiver(OwnStrategy[ReceivedMessage]):
     @override
     async def handle(self, event: ReceivedMessage, context: HandlerContext) -> None:
         if self._event is not None:
-            await self._append(self._events_of(message_in(event), event, 2), event)
+            await self._append(self._events_of(message_in(event), event, 2), event, 2)
         elif self._command is not None:
             await self._send(self._command, event, context)
 
