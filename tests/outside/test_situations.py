@@ -11,10 +11,12 @@ from faststream.redis import RedisBroker
 
 from tests.broker_servers import RedisServer
 from tests.outside.conftest import JetStream
-from tests.outside.paying import PaymentSeen
+from tests.outside.paying import PaidOrder, PaymentSeen, pay
 from tests.outside.shop import sent
 from tests.outside.test_forwarding import Place, system_of
 from tests.outside.test_receiving import acknowledged, receiver, recorded, send
+from tests.outside.test_receiving import system_of as serving_system_of
+from tests.postgres import postgres
 from tests.waiting import until
 from uno_actors import DomainEvent, open_store
 from uno_actors.outside import forward, receive
@@ -227,3 +229,17 @@ async def test_a_group_that_redis_has_forgotten_is_made_again(redis_server: Redi
         await writer.publish({"order": "o-2", "amount": 2}, stream="payments")
         await until(lambda: are_recorded("o-1", "o-2"))  # both come again, and the first is recognised
     await writer.stop()
+
+
+@pytest.mark.parametrize("logs", [1, 2])
+async def test_nodes_share_what_follows_from_messages(jetstream: JetStream, logs: int) -> None:
+    url = "memory:" if logs == 1 else f"{await postgres().new_url()}&logs={logs}"
+    for number in range(8):
+        await send(jetstream, f"o-{number}", number + 1)
+    spec = receiver(jetstream, command=pay, partitioned=2)
+    async with serving_system_of(spec, store=url) as system:
+        await until(lambda: acknowledged(jetstream))
+        await system.settled()
+        assert [info.dead_letters for info in await system.handlers()] == [0]
+        paid = [await system.aggregate(PaidOrder, f"o-{number}").at(1) for number in range(8)]
+    assert [order.paid for order in paid] == [*range(1, 9)]

@@ -116,12 +116,15 @@ class Receiver(OwnStrategy[ReceivedMessage]):
 
     # --- messages that come ---
 
-    async def open(self, subscription: Subscription, store: EventStore) -> None:
-        """Begin to take messages, unless that is done."""
-        self._subscription, self._store = subscription, store
+    async def open(self) -> None:
+        """Begin to take messages, unless that is done. Of several partitions the first one does."""
+        if self._subscription.partition not in (None, 1):
+            return
         async with self._changing:
             if self._is_open and self._broken is not None:
-                subscription.logger.warning("subscribes anew", subject=self._subject, reason=self._broken)
+                self._subscription.logger.warning(
+                    "subscribes anew", subject=self._subject, reason=self._broken
+                )
                 await self._close()
             if not self._is_open:
                 await self._open()
@@ -296,6 +299,7 @@ class Receiver(OwnStrategy[ReceivedMessage]):
     def _strategy(
         self, subscription: Subscription, store: EventStore, router: HandlesProgress, calls: HandlerCalls
     ) -> "Receiving":
+        self._subscription, self._store = subscription, store
         return Receiving(self, subscription, store, router, calls)
 
     def __repr__(self) -> str:
@@ -318,7 +322,7 @@ class Receiving(OneByOne):
 
     @override
     async def work(self) -> bool:
-        await self._receiver.open(self._subscription, self._store)
+        await self._receiver.open()
         return await super().work()
 
 
@@ -332,6 +336,7 @@ def receive(
     priority: EventPriority = EventPriority.NORMAL,
     max_attempts: int = 5,
     claim_after: float = 30.0,
+    partitioned: bool | int = False,
     **options: Any,
 ) -> HandlerSpec:
     """Record the messages of a broker, each once, or turn them into commands: give it among a system's ``handlers``.
@@ -359,6 +364,8 @@ def receive(
         priority: As for every handler.
         max_attempts: Number of failed attempts after which a message becomes a dead letter.
         claim_after: For Redis: seconds after which a message that a killed process had taken is taken again.
+        partitioned: As for every handler: several nodes share the messages that were recorded as they came; the first
+            partition takes them from the broker. A store with several logs needs it.
         **options: Further arguments of FastStream's ``broker.subscriber``, such as ``stream`` of NATS, which is needed.
             Without those for it, one message is taken at a time, in the order of the broker.
 
@@ -389,6 +396,7 @@ def receive(
         start="earliest",
         max_attempts=max_attempts,
         aggregate_type=name,
+        partitioned=partitioned,
     )
 
 
