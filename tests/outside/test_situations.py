@@ -18,7 +18,7 @@ from tests.outside.test_receiving import acknowledged, receiver, recorded, send
 from tests.outside.test_receiving import system_of as serving_system_of
 from tests.postgres import postgres
 from tests.waiting import until
-from uno_actors import DomainEvent, open_store
+from uno_actors import DomainEvent, InvalidHandler, open_store
 from uno_actors.outside import forward, receive
 
 
@@ -98,7 +98,7 @@ async def test_another_node_receives_when_the_first_one_ends(jetstream: JetStrea
 
 
 CONFIGURED = """
-from uno_actors import ActorSystem, DomainEvent, open_store
+from uno_actors import DomainEvent
 from uno_actors.outside import Destination, forward
 
 class Shown(DomainEvent):
@@ -129,7 +129,7 @@ backoff = { initial = "5s", max = "1h" }
 """
 PROGRAM = """
 import asyncio
-from uno_actors import ActorSystem, DomainEvent, open_store
+from uno_actors import ActorSystem
 from outward import Shown
 
 async def main():
@@ -243,3 +243,18 @@ async def test_nodes_share_what_follows_from_messages(jetstream: JetStream, logs
         assert [info.dead_letters for info in await system.handlers()] == [0]
         paid = [await system.aggregate(PaidOrder, f"o-{number}").at(1) for number in range(8)]
     assert [order.paid for order in paid] == [*range(1, 9)]
+
+
+async def test_one_receiver_does_not_record_for_two_systems(jetstream: JetStream) -> None:
+    """As when one that is made at the top of a module is given to the system of each tenant."""
+    spec = receiver(jetstream, event=PaymentSeen)
+    async with system_of(spec) as first:
+        with pytest.raises(InvalidHandler, match="make one for each system"):
+            await system_of(spec).start()
+        await send(jetstream, "o-1", 1)
+        await until(lambda: acknowledged(jetstream))
+        assert len(await recorded(first, PaymentSeen)) == 1
+    async with system_of(spec) as later:
+        await send(jetstream, "o-2", 2)
+        await until(lambda: acknowledged(jetstream))
+        assert len(await recorded(later, PaymentSeen)) == 1

@@ -111,6 +111,7 @@ class Receiver(OwnStrategy[ReceivedMessage]):
         self._closing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._broken: str | None = None  # why it has to subscribe anew
+        self._serving: Subscription | None = None  # of the one system that it runs in
         self._subscription: Subscription
         self._store: EventStore
 
@@ -178,6 +179,7 @@ class Receiver(OwnStrategy[ReceivedMessage]):
 
     @override
     async def _ended(self) -> None:
+        self._serving = None
         await self.close()
 
     async def _take(self, taken: Any) -> None:
@@ -299,7 +301,13 @@ class Receiver(OwnStrategy[ReceivedMessage]):
     def _strategy(
         self, subscription: Subscription, store: EventStore, router: HandlesProgress, calls: HandlerCalls
     ) -> "Receiving":
-        self._subscription, self._store = subscription, store
+        if self._serving not in (None, subscription):
+            raise InvalidHandler(
+                f"receiver {self._name}: it runs in another system of this process already:"
+                " make one for each system by receive(...)"
+            )
+        self._serving = self._subscription = subscription
+        self._store = store
         return Receiving(self, subscription, store, router, calls)
 
     def __repr__(self) -> str:
