@@ -15,6 +15,7 @@ from uno_actors import (
     ActorSystem,
     Backoff,
     CommandRejected,
+    EventRegistry,
     HandlerContext,
     InvalidConfig,
     InvalidStoreUrl,
@@ -28,6 +29,7 @@ from uno_actors import (
     open_store,
 )
 from uno_actors.config.reader import load
+from uno_actors.domain.schedules import Fired, Passed, Scheduled, Unscheduled
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.tenants import check_template, check_tenant, tenants_on_disk, url_of_tenant
 
@@ -212,10 +214,14 @@ async def test_a_handler_of_one_tenant_cannot_use_the_system_of_another(
 # --- many ---
 
 
+WITH_SCHEDULES = EventRegistry([Credited, Scheduled, Unscheduled, Fired, Passed])
+
+
 class Bank:
     """Makes the systems of tenants, and notes what their handlers handle."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: ManualClock | None = None) -> None:
+        self._clock = clock
         self.made: list[str] = []
         self.handled: list[tuple[str, int]] = []
         self.slow = asyncio.Event()
@@ -240,7 +246,8 @@ class Bank:
             aggregates=[Account],
             handlers=[],
             supervisors=[supervisor],
-            event_registry=EVENTS,
+            event_registry=WITH_SCHEDULES,
+            clock=self._clock,
         )
 
 
@@ -375,6 +382,25 @@ async def test_a_tenant_that_made_room_with_work_left_is_visited_later(template:
             assert list(tenants.systems()) == ["b"]
             bank.slow.set()
         await until(lambda: ("bank/a", 1) in bank.handled)
+
+
+async def test_a_tenant_with_something_scheduled_does_not_idle_and_returns_when_it_is_due(
+    template: str,
+) -> None:
+    clock = ManualClock()
+    bank = Bank(clock)
+    async with Tenants(template, bank, names=["a", "b"], max_open=1, idle_after=60, clock=clock) as tenants:
+        await until(lambda: not tenants.statistics().to_visit)
+        async with tenants.use("a") as system:
+            await system.schedule(Credit(amount=5), to=(Account, "alice"), after=3600)
+            await clock.advance_until(lambda: system.statistics().scheduler.waiting == 1)
+        for _ in range(8):
+            clock.advance(30)
+            await asyncio.sleep(0.002)
+        assert list(tenants.systems()) == ["a"]
+        await credit(tenants, "b")
+        await clock.advance_until(lambda: list(tenants.systems()) == ["a"], 60)
+        await clock.advance_until(lambda: ("bank/a", 5) in bank.handled)
 
 
 async def test_tenants_to_be_kept_run_from_the_start_and_never_stop_for_idleness(template: str) -> None:

@@ -1,6 +1,7 @@
 """The scheduler of a system: its two handlers, started when the store has schedules."""
 
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from uno_actors.aggregates.journal import Journal
@@ -134,6 +135,11 @@ class Scheduler:
     def has_due(self) -> bool:
         """Whether this system is about to fire something, or may be."""
         return self._is_starting or (self._has_begun and self._due.has_due)
+
+    @property
+    def next_due(self) -> datetime | None:
+        """When the next command is to be sent, as far as this system knows; ``None`` if nothing is scheduled."""
+        return self._due.soonest if self._due.waiting else None
 
     def statistics(self) -> SchedulerStatistics:
         """See `SchedulerStatistics`."""

@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from uno_actors.backoff import Backoff
-from uno_actors.clock import Clock, SystemClock, Timer
+from uno_actors.clock import Clock, SystemClock, Timer, now_by
 from uno_actors.config.reader import Config, load
 from uno_actors.errors import (
     InvalidTenant,
@@ -118,7 +119,8 @@ class Tenants:
             Default is those that have a store on disk: a new one begins with `create`.
         keep: The tenants that always run, or ``all``: for handlers and schedules that nothing else would start.
         max_open: Maximum number of tenants that run at once.
-        idle_after: Seconds without use after which a tenant stops, once its handlers have handled every event.
+        idle_after: Seconds without use after which a tenant stops, once its handlers have handled every event and
+            nothing is scheduled.
         clock: Measures these times.
 
     Raises:
@@ -408,9 +410,12 @@ class Tenants:
     async def _stop(self, entry: _Tenant) -> None:
         """Stop a tenant. If its handlers have work left, it is visited later."""
         entry.is_stopping = True
-        if self._state == "running" and not await self._is_settled(entry):
-            self._to_visit.append(entry.name)
-            self._news.set()
+        if self._state == "running":
+            if not await self._is_settled(entry):
+                self._visit_later(entry.name)
+            elif (due := self._next_due(entry)) is not None:
+                seconds = (due - now_by(self._clock)).total_seconds()
+                self._later(max(0.0, seconds), lambda: self._visit_later(entry.name))
         if entry.started.done():
             await entry.system.stop()
         elif entry.running is not None:
@@ -426,7 +431,18 @@ class Tenants:
         except Exception:  # noqa: BLE001 - any store may raise anything
             return False
 
+    @staticmethod
+    def _next_due(entry: _Tenant) -> datetime | None:
+        """When the system of a tenant is to send the next scheduled command."""
+        runtime = entry.system._runtime
+        return None if runtime is None else runtime.scheduler.next_due
+
     # --- in the background ---
+
+    def _visit_later(self, name: str) -> None:
+        if name not in self._to_visit:
+            self._to_visit.append(name)
+        self._news.set()
 
     async def _keep_running(self, name: str, attempt: int = 0) -> None:
         """Start a tenant that is to be kept; again later if it cannot be started now."""
@@ -488,7 +504,9 @@ class Tenants:
         """Stop the tenants that are idle."""
         now = self._clock.monotonic()
         for each in self._idle():
-            if now - each.used_at >= self._idle_after and await self._is_settled(each) and each.may_stop:
+            if now - each.used_at < self._idle_after or self._next_due(each) is not None:
+                continue  # it would miss what is scheduled
+            if await self._is_settled(each) and each.may_stop:
                 self._begin(self._stop(each))
         self._look_later()
 
