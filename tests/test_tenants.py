@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.bank import EVENTS, Account, Balance, BankStore, Credit, Credited
+from tests.postgres import postgres
 from tests.waiting import ManualClock, until
 from uno_actors import (
     ActorSystem,
@@ -209,6 +210,27 @@ async def test_a_handler_of_one_tenant_cannot_use_the_system_of_another(
         ("globex", "acme")
     }
     assert len(errors) == 2
+
+
+@pytest.mark.parametrize("kind", ["lmdb", "sqlite", "postgresql"])
+async def test_each_kind_of_store_keeps_tenants_apart(tmp_path: Path, kind: str) -> None:
+    names = ["acme", "globex-2"]
+    templates = {
+        "lmdb": f"lmdb:{tmp_path}/{{tenant}}",
+        "sqlite": f"sqlite+aiosqlite:///{tmp_path}/{{tenant}}.db",
+    }
+    if kind == "postgresql":
+        connection = await postgres().connect()
+        for name in names:
+            await connection.execute(f'CREATE DATABASE "shop_{name}"')
+        await connection.close()
+        templates[kind] = f"postgresql+asyncpg://postgres@/shop_{{tenant}}?host={postgres().directory}"
+    async with Tenants(templates[kind], Bank(), names=names) as tenants:
+        for name in names:
+            assert [await credit(tenants, name) for _ in range(2)] == [1, 2]
+            async with tenants.use(name) as system:
+                await system.settled()
+                assert [event.amount for event in await system.store.get_events("alice")] == [1, 1]
 
 
 # --- many ---
