@@ -18,6 +18,8 @@ from tests.documents import BLOCK, DOCS, ROOT, SHOWN, Page, Runner, pages, run_p
 
 PAGES = pages()
 README = PAGES[0]
+GROUPS = ("store", "handlers", "deadletters", "schedule")
+"""Commands of the command line that have others."""
 NAV = re.compile(r"^ +- (?:[\w ]+: )?(\S+\.md)$", re.MULTILINE)
 
 
@@ -198,7 +200,7 @@ def test_the_generated_tables_name_all_keys_and_all_commands(generate: ModuleTyp
 
 def test_every_command_and_option_that_a_page_writes_is_there(generate: ModuleType) -> None:
     known = generate.commands()
-    commands = set(re.findall(r"^## (uno-actors [a-z ]+)$", known, re.MULTILINE))
+    commands = set(re.findall(r"^## (uno-actors [a-z -]+)$", known, re.MULTILINE))
     options = set(re.findall(r"`(--[a-z-]+)`", known))
     shown = subprocess.run(
         [sys.executable, "-m", "uno_actors", "--help"], capture_output=True, text=True, check=True
@@ -211,8 +213,8 @@ def test_every_command_and_option_that_a_page_writes_is_there(generate: ModuleTy
             words = "".join(line).split()
             if words[1] in own_options:
                 continue
-            name = " ".join(words[: 3 if words[1] in ("store", "handlers", "deadletters") else 2])
-            is_group = len(words) == 2 and words[1] in ("store", "handlers", "deadletters")
+            name = " ".join(words[: 3 if words[1] in GROUPS else 2])
+            is_group = len(words) == 2 and words[1] in GROUPS
             assert is_group or name in commands, f"{page.name}: {' '.join(words)}"
             assert {word.split("=")[0] for word in words if word.startswith("--")} <= options, (
                 f"{page.name}: {words}"

@@ -24,6 +24,7 @@ from uno_actors import (
 from uno_actors import Scheduled as Recorded
 from uno_actors.recurrence import Recurrence
 from uno_actors.testing import ManualClock
+from uno_actors.testing import given as scenario
 
 
 class CancelUnpaid(Command):
@@ -270,3 +271,14 @@ def test_the_last_time_until_a_moment_is_the_one_that_forward_steps_reach(
     assert last is not None
     assert last <= moment
     assert recurrence.first_after(last) == following
+
+
+# --- in tests of programs ----------------------------------------------------------------------------------
+
+
+def test_a_scenario_checks_what_is_scheduled_beside_the_events() -> None:
+    then = scenario(LaterOrder).when(PlaceLater(minutes=30)).then(Scheduled()).replies("payment")
+    then.schedules(CancelUnpaid(), after=timedelta(minutes=30), key="payment").schedules()
+    scenario(LaterOrder).when(PayNow()).then().unschedules("payment")
+    with pytest.raises(AssertionError, match="found CancelUnpaid"):
+        scenario(LaterOrder).when(PlaceLater()).schedules(CancelUnpaid(), after=901)
