@@ -1,6 +1,7 @@
 """Commands that are scheduled are sent when they are due: once each, whatever happens in between."""
 
 import asyncio
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -573,3 +574,34 @@ async def test_a_store_with_a_registry_of_its_own_knows_the_events_of_schedules(
         await later(system, clock, MONTH)
         assert await sent(store) == [("a", "")]
         assert store.event_registry.names() == ["CancelledNow"]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+async def test_a_hundred_thousand_that_are_due_at_once_are_sent_once_each_in_little_memory(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    url, number = await new_store_url("lmdb", tmp_path), 100_000
+    async with open_store(url) as store:
+        for begin in range(0, number, 1000):
+            order = Deadline(f"scheduler-{begin}")
+            for each in range(begin, begin + 1000):
+                order.schedule(
+                    CancelNow(note=str(each)), to=(Deadline, f"o-{each % 5000}"), at=second(each % 60)
+                )
+            await EventSourcedRepository(Deadline, store).save(order)
+    clock.leap(MONTH)
+    tracemalloc.start()
+    try:
+        async with running(url, clock) as system:
+            most = 0
+            while system.statistics().scheduler.sent < number:
+                await asyncio.sleep(0.5)
+                most = max(most, tracemalloc.get_traced_memory()[0])
+            await system.settled()
+            notes = Counter(note for _, note in await sent(system.store))
+            assert notes == Counter(str(each) for each in range(number))
+            assert await count(system.store, "uno_actors.Fired") == number
+    finally:
+        tracemalloc.stop()
+    assert most < 150 << 20

@@ -1,6 +1,17 @@
 """All endpoints of the API, in one list."""
 
-from uno_actors.ops.api import cluster, dead_letters, handlers, now, records, states, streams, trace, tree
+from uno_actors.ops.api import (
+    cluster,
+    dead_letters,
+    handlers,
+    now,
+    records,
+    schedules,
+    states,
+    streams,
+    trace,
+    tree,
+)
 from uno_actors.ops.api.endpoint import Done, Endpoint, Nothing
 
 ENDPOINTS = (
@@ -52,6 +63,31 @@ ENDPOINTS = (
         "Drop dead letters",
         dead_letters.drop,
         dead_letters.ChosenLetters,
+        Done,
+    ),
+    Endpoint(
+        "GET",
+        "/api/schedules",
+        "Scheduled commands",
+        schedules.schedules,
+        schedules.AskedSchedules,
+        schedules.SchedulesShown,
+        every=1.0,
+    ),
+    Endpoint(
+        "POST",
+        "/api/schedules/cancel",
+        "Cancel a scheduled command",
+        schedules.cancel,
+        schedules.AskedSchedule,
+        Done,
+    ),
+    Endpoint(
+        "POST",
+        "/api/schedules/run-now",
+        "Send a scheduled command now",
+        schedules.run_now,
+        schedules.AskedSchedule,
         Done,
     ),
     Endpoint("GET", "/api/events", "Find events", streams.events, streams.AskedEvents, streams.Found),
