@@ -69,7 +69,9 @@ class Dispatcher:
     ) -> None:
         self.loop = loop
         self.log = log or get_logger()
-        self.workers = WorkerPool(max_workers, log=self.log)
+        # A loop may bring workers of its own, as that of a simulation does.
+        own: WorkerPool | None = getattr(loop, "workers", None)
+        self.workers = own or WorkerPool(max_workers, log=self.log)
         self.thread: int | None = None
         self.depth = 0
         self._posted: deque[Callable[[], object]] = deque()

@@ -49,7 +49,9 @@ class Watchdog:
         self._changed = threading.Event()
 
     def watch(self, dispatcher: Dispatcher) -> None:
-        """Watch ``dispatcher`` until `forget`."""
+        """Watch ``dispatcher`` until `forget`, unless its loop brings workers of its own, as in a simulation."""
+        if getattr(dispatcher.loop, "workers", None) is not None:
+            return
         with self._lock:
             if not self._watched:
                 self._changed = threading.Event()

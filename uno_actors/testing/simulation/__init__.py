@@ -1,0 +1,56 @@
+"""Deterministic simulation of a whole system: a failure in production is a seed on a laptop.
+
+`simulate` runs a scenario, which is ordinary code of clients, once for each seed: in virtual time, on disks and links
+that fail, with nodes that are killed at any await. The same seed gives the same run to its last step.
+
+- ``running``: `simulate`, and how a failing run is made smaller.
+- ``world``: what a scenario works with.
+- ``faults``: what goes wrong, and when; ``invariants``: what must be so all the same.
+- ``core``, ``loop``, ``workers``: the one order of all steps; ``control``: clocks and chance.
+- ``disk``, ``store``, ``network``: what systems stand on.
+- ``witness``, ``audit``: what was seen of commands and handlers, and the views that follow from the log.
+"""
+
+from uno_actors.testing.simulation.faults import KINDS, Fault
+from uno_actors.testing.simulation.invariants import (
+    ALWAYS,
+    handlers_miss_nothing,
+    nothing_acknowledged_is_lost,
+    nothing_is_doubled,
+    streams_have_no_gaps,
+    views_follow_from_the_log,
+)
+from uno_actors.testing.simulation.loop import NodeCrashed
+from uno_actors.testing.simulation.running import (
+    NotRepeatable,
+    Run,
+    Scenario,
+    Simulated,
+    Simulation,
+    SimulationFailed,
+    simulate,
+)
+from uno_actors.testing.simulation.world import Invariant, InvariantBroken, Node, World
+
+__all__ = [
+    "ALWAYS",
+    "KINDS",
+    "Fault",
+    "Invariant",
+    "InvariantBroken",
+    "Node",
+    "NodeCrashed",
+    "NotRepeatable",
+    "Run",
+    "Scenario",
+    "Simulated",
+    "Simulation",
+    "SimulationFailed",
+    "World",
+    "handlers_miss_nothing",
+    "nothing_acknowledged_is_lost",
+    "nothing_is_doubled",
+    "simulate",
+    "streams_have_no_gaps",
+    "views_follow_from_the_log",
+]

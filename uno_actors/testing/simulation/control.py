@@ -1,0 +1,198 @@
+"""Time and chance of a simulated run: inside of it, the standard library's are those of the run."""
+
+import datetime as dt
+import gc
+import logging
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from typing_extensions import override
+
+from uno_actors import causality
+from uno_actors.clock import SystemClock
+from uno_actors.testing.simulation.core import Core
+
+_real_datetime = dt.datetime
+_active: Core | None = None
+_thread: int | None = None
+
+
+def active() -> Core | None:
+    """The core of the run on this thread."""
+    return _active if _active is not None and threading.get_ident() == _thread else None
+
+
+def _clock(real: Callable[[], Any], simulated: Callable[[Core], Any]) -> Callable[[], Any]:
+    def read() -> Any:
+        core = active()
+        return real() if core is None else simulated(core)
+
+    read.__name__ = read.__qualname__ = real.__name__
+    return read
+
+
+_CLOCKS: dict[str, Callable[[], Any]] = {
+    name: _clock(getattr(time, name), simulated)
+    for name, simulated in {
+        "monotonic": lambda core: core.place.monotonic(),
+        "monotonic_ns": lambda core: int(core.place.monotonic() * 1e9),
+        "perf_counter": lambda core: core.place.monotonic(),
+        "perf_counter_ns": lambda core: int(core.place.monotonic() * 1e9),
+        "time": lambda core: core.place.time_of_day(),
+        "time_ns": lambda core: int(core.place.time_of_day() * 1e9),
+    }.items()
+}
+_REAL = {id(getattr(time, name)): _CLOCKS[name] for name in _CLOCKS}
+
+_real_urandom = os.urandom
+
+
+def _urandom(size: int) -> bytes:
+    core = active()
+    return _real_urandom(size) if core is None else core.entropy.randbytes(size)
+
+
+class _Kind(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, _real_datetime)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, _real_datetime)
+
+
+class SimulatedDatetime(_real_datetime, metaclass=_Kind):
+    """``datetime`` whose ``now`` is the time of the run; what it makes are plain datetimes."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - as datetime's
+        return _real_datetime(*args, **kwargs)
+
+    @classmethod
+    @override
+    def now(cls, tz: dt.tzinfo | None = None) -> Any:
+        core = active()
+        return (
+            _real_datetime.now(tz)
+            if core is None
+            else _real_datetime.fromtimestamp(core.place.time_of_day(), tz)
+        )
+
+    @classmethod
+    @override
+    def utcnow(cls) -> Any:
+        return cls.now(dt.UTC).replace(tzinfo=None)
+
+    @classmethod
+    @override
+    def today(cls) -> Any:
+        return cls.now()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: Callable[[Any], Any]) -> Any:
+        return handler(_real_datetime)
+
+
+_LIBRARIES = (
+    "asyncio",
+    "_pytest",
+    "pytest",
+    "threading",
+    "queue",
+    "concurrent",
+    "logging",
+    "pluggy",
+    "xdist",
+    "execnet",
+)
+"""Modules that keep the machine's own time: they serve the program that runs the simulation."""
+
+
+@contextmanager
+def controlled() -> Iterator[None]:
+    """Replace clocks and chance of the standard library, in all modules that are imported, until the block ends.
+
+    Outside of a run they stay what they are.
+    """
+    changed: list[tuple[Any, str, Any]] = []
+
+    def put(place: Any, name: str, value: Any) -> None:
+        changed.append((place, name, vars(place)[name]))
+        setattr(place, name, value)
+
+    for name, clock in _CLOCKS.items():
+        put(time, name, clock)
+    put(SystemClock, "monotonic", staticmethod(_CLOCKS["monotonic"]))
+    put(os, "urandom", _urandom)
+    put(random, "_urandom", _urandom)
+    for module in list(sys.modules.values()):
+        if module.__name__ in (__name__, "time") or module.__name__.partition(".")[0] in _LIBRARIES:
+            continue
+        for name, value in list(vars(module).items()):
+            if id(value) in _REAL:
+                put(module, name, _REAL[id(value)])
+            elif value is _real_urandom:
+                put(module, name, _urandom)
+            elif value is _real_datetime and _reads_datetime(module):
+                put(module, name, SimulatedDatetime)
+    try:
+        yield
+    finally:
+        for place, name, value in reversed(changed):
+            setattr(place, name, value)
+
+
+def _reads_datetime(module: Any) -> bool:
+    return module.__name__ not in ("pickle", "copyreg", "_pydatetime") and not module.__name__.startswith(
+        "pydantic"
+    )
+
+
+class _Logs(logging.Handler):
+    """Tells what is logged in the story of the run, and no one else."""
+
+    def __init__(self, core: Core) -> None:
+        super().__init__(logging.WARNING)
+        self._core = core
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._core.closed:
+            self._core.story_line(self._core.place.name, "log", str(record.msg).splitlines()[0])
+
+
+@contextmanager
+def running(core: Core) -> Iterator[None]:
+    """Have the time and the chance of this thread be those of ``core``'s run."""
+    global _active, _thread  # noqa: PLW0603 - one run at a time
+    if _active is not None:
+        raise RuntimeError("a simulation runs already")
+    chance = random.getstate()
+    collects = gc.isenabled()
+    gc.disable()  # when it would run does not follow from the seed
+    causality._ids.clear()
+    random.seed(f"{core.seed}/random")
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(firstiter=None, finalizer=None)
+    _active, _thread = core, threading.get_ident()
+    logger, logs = logging.getLogger("uno_actors"), _Logs(core)
+    propagates, level = logger.propagate, logger.level
+    logger.addHandler(logs)
+    logger.propagate = False
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(logs)
+        logger.propagate = propagates
+        logger.setLevel(level)
+        _active = _thread = None
+        sys.set_asyncgen_hooks(*hooks)
+        random.setstate(chance)
+        causality._ids.clear()
+        if collects:
+            gc.enable()

@@ -1,0 +1,323 @@
+"""Runs of a scenario: one for each seed, and the smallest that fails."""
+
+import gc
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from uno_actors.domain.events import EventRegistry, event_registry
+from uno_actors.errors import UnoError, describe
+from uno_actors.tasks import begin
+from uno_actors.testing.simulation.control import controlled, running
+from uno_actors.testing.simulation.core import LONGEST_RUN, START, Core, SimulationStuck, Told
+from uno_actors.testing.simulation.faults import KINDS, MAX_FAULTS, Fault, plan
+from uno_actors.testing.simulation.invariants import ALWAYS
+from uno_actors.testing.simulation.world import Invariant, InvariantBroken, World
+
+Scenario = Callable[[World], Awaitable[object]]
+"""What clients do in a run: ``async def scenario(world)``."""
+
+Chosen = int | Sequence[int] | None
+"""Which faults of a seed's plan happen: so many of the first, those of these numbers, or all."""
+
+_clock = time.perf_counter  # the machine's, whatever is simulated
+FEWER = 12
+"""Maximum number of runs for finding how many commands a failure needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run.
+
+    Attributes:
+        seed: Its seed.
+        faults: The faults that have happened.
+        commands: How many numbers `World.commands` has given.
+        steps: Its steps.
+        length: The steps until the scenario has ended; 0 if it has not.
+        seconds: Seconds of virtual time.
+        digest: Equal for equal runs.
+        error: Why it has failed; ``None`` if it has not.
+        story: What happened: second, place, kind and text.
+        trace: Each step, if it was kept.
+    """
+
+    seed: object
+    faults: tuple[Fault, ...]
+    commands: int
+    steps: int
+    length: int
+    seconds: float
+    digest: str
+    error: BaseException | None
+    story: tuple[Told, ...]
+    trace: tuple[str, ...] = field(repr=False)
+
+
+class SimulationFailed(UnoError, AssertionError):
+    """A scenario has failed with one of the seeds.
+
+    Attributes:
+        run: The smallest run found that fails so.
+        repeat: The command line that repeats it.
+        tried: How many seeds were run, this one included.
+    """
+
+    def __init__(self, run: Run, repeat: str, tried: int) -> None:
+        self.run = run
+        self.repeat = repeat
+        self.tried = tried
+        assert run.error is not None
+        super().__init__(f"{describe(run.error)}\nTo repeat it: {repeat}")
+
+
+class NotRepeatable(UnoError):
+    """Two runs with the same seed differ: something that the simulation does not control decides what happens."""
+
+    def __init__(self, seed: object, one: str, other: str) -> None:
+        super().__init__(
+            f"two runs with seed {seed} differ, first where one has {one!r} and the other {other!r}. Look there for"
+            " what differs from run to run: the order of a set, the id of an object, a global that the first run has"
+            " changed"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """What a simulation without a failure has done.
+
+    Attributes:
+        runs: Runs, one for each seed.
+        faults: Faults that have happened in them.
+        steps: Their steps.
+        seconds: Seconds of virtual time of all.
+        took: Seconds that it took.
+    """
+
+    runs: int
+    faults: int
+    steps: int
+    seconds: float
+    took: float
+
+
+class Simulation:
+    """A scenario, and how it is run. All runs are made inside of ``with simulation:``.
+
+    Args:
+        scenario: What clients do: ``async def scenario(world)``.
+        faults: Maximum number of faults of a run; each seed has 1 to so many. 0 for none.
+        kinds: Kinds of faults.
+        invariants: Checked at the end of each run.
+        event_registry: Finds the classes of recorded events.
+        within: Seconds of virtual time within which a run must end.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        *,
+        faults: int = MAX_FAULTS,
+        kinds: Sequence[str] = KINDS,
+        invariants: Sequence[Invariant] = ALWAYS,
+        event_registry: EventRegistry = event_registry,
+        within: float = LONGEST_RUN,
+    ) -> None:
+        self.scenario = scenario
+        self._faults = faults
+        self._kinds = tuple(kinds)
+        self._invariants = tuple(invariants)
+        self._registry = event_registry
+        self._within = within
+        self._lengths: dict[int | None, int] = {}
+
+    def length(self, commands: int | None = None) -> int:
+        """Steps of a run without faults: the measure of the moments at which faults happen."""
+        if commands not in self._lengths:
+            self._lengths[commands] = self._run("length", (), 0, commands).length
+        return self._lengths[commands]
+
+    def run(
+        self, seed: object, faults: Chosen = None, commands: int | None = None, *, keep_trace: bool = False
+    ) -> Run:
+        """Run the scenario once.
+
+        Args:
+            seed: All that happens follows from it.
+            faults: Which faults of its plan happen.
+            commands: Maximum number of numbers that `World.commands` gives.
+            keep_trace: Whether to keep each step.
+        """
+        planned = plan(seed, self._faults, self._kinds)
+        if isinstance(faults, int):
+            planned = planned[:faults]
+        elif faults is not None:
+            planned = [fault for fault in planned if fault.number in faults]
+        length = self.length(commands) if planned else 0
+        return self._run(seed, planned, length, commands, keep_trace=keep_trace)
+
+    def _run(
+        self,
+        seed: object,
+        faults: Sequence[Fault],
+        length: int,
+        commands: int | None,
+        *,
+        keep_trace: bool = False,
+    ) -> Run:
+        core = Core(seed, keep_trace=keep_trace, longest=self._within)
+        error: BaseException | None = None
+        with running(core):
+            world = World(core, faults, length, commands=commands, registry=self._registry)
+            try:
+                task = begin(world.loop, self._whole(world))
+                core.run(task.done)
+                error = task.exception()
+            except SimulationStuck as stuck:
+                error = InvariantBroken("nothing hangs", "; ".join([str(stuck), *world.waiting()]))
+            finally:
+                world.end()
+            if error is not None:
+                core.story_line("world", "broken", describe(error))
+        return Run(
+            seed,
+            tuple(world.happened),
+            world.commands_given,
+            core.steps,
+            world.length,
+            core.now - START,
+            core.digest,
+            error,
+            tuple(core.story),
+            tuple(core.trace or ()),
+        )
+
+    async def _whole(self, world: World) -> None:
+        await self.scenario(world)
+        world.length = world.core.steps
+        await world.finish(self._invariants)
+
+    # --- the smallest run that fails ---
+
+    def smallest(self, failed: Run) -> tuple[Run, Chosen, int | None]:
+        """The smallest run found that fails as ``failed``; with its faults and its number of commands."""
+        seed, count = failed.seed, len(plan(failed.seed, self._faults, self._kinds))
+        faults: Chosen = count
+        for fewer in range(count):
+            found = self.run(seed, fewer)
+            if _alike(found, failed):
+                failed, faults, count = found, fewer, fewer
+                break
+        numbers = [*range(1, count + 1)]
+        for number in [*numbers[:-1]]:
+            without = [each for each in numbers if each != number]
+            found = self.run(seed, without)
+            if _alike(found, failed):
+                failed, faults, numbers = found, without, without
+        commands, most = None, failed.commands
+        tries = sorted({most * share // FEWER for share in range(1, FEWER)} | {1, 2})
+        for fewer in [each for each in tries if 0 < each < most]:
+            found = self.run(seed, faults, fewer)
+            if _alike(found, failed):
+                return found, faults, fewer
+        return failed, faults, commands
+
+
+def simulate(
+    scenario: Scenario,
+    seeds: Iterable[int] = range(200),
+    *,
+    faults: int = MAX_FAULTS,
+    kinds: Sequence[str] = KINDS,
+    invariants: Sequence[Invariant] = ALWAYS,
+    event_registry: EventRegistry = event_registry,
+    within: float = LONGEST_RUN,
+) -> Simulated:
+    """Run ``scenario`` once for each seed, in virtual time, with faults at moments that the seed picks.
+
+    A run with the same seed is the same to its last step. The first seed is run twice to prove it.
+
+    Args:
+        scenario: What clients do: ``async def scenario(world)``; see `World`.
+        seeds: One run for each.
+        faults: Maximum number of faults of a run; each seed has 1 to so many. 0 for none.
+        kinds: Kinds of faults; see `uno_actors.testing.simulation.faults.KINDS`.
+        invariants: Checked at the end of each run; default are all that come with it.
+        event_registry: Finds the classes of recorded events; default is the process-wide registry.
+        within: Seconds of virtual time within which a run must end.
+
+    Raises:
+        SimulationFailed: A run has failed; with the smallest one found that does, and how to repeat it.
+        NotRepeatable: Two runs with the same seed differ.
+    """
+    simulation = Simulation(
+        scenario,
+        faults=faults,
+        kinds=kinds,
+        invariants=invariants,
+        event_registry=event_registry,
+        within=within,
+    )
+    began = _clock()
+    runs = happened = steps = 0
+    seconds = 0.0
+    with controlled(), _young_garbage():
+        for seed in seeds:
+            run = simulation.run(seed)
+            runs += 1
+            happened += len(run.faults)
+            steps += run.steps
+            seconds += run.seconds
+            if run.error is not None:
+                smallest, chosen, commands = simulation.smallest(run)
+                raise SimulationFailed(
+                    smallest, command_line(scenario, smallest.seed, chosen, commands), runs
+                ) from smallest.error
+            if runs == 1:
+                _check_repeats(simulation, run)
+    return Simulated(runs, happened, steps, seconds, _clock() - began)
+
+
+def command_line(scenario: Scenario, seed: object, faults: Chosen, commands: int | None) -> str:
+    """The command line that repeats a run."""
+    name: Any = getattr(scenario, "__wrapped__", scenario)
+    place = f"{name.__module__}:{name.__qualname__}"
+    which = (
+        f"--faults {faults}"
+        if isinstance(faults, int)
+        else f"--only-faults {','.join(map(str, faults or ()))}"
+    )
+    limit = "" if commands is None else f" --commands {commands}"
+    return f"uno-actors simulate {place} --seed {seed} {which}{limit}"
+
+
+def _check_repeats(simulation: Simulation, run: Run) -> None:
+    again = simulation.run(run.seed)
+    if again.digest == run.digest:
+        return
+    one = simulation.run(run.seed, keep_trace=True).trace
+    other = simulation.run(run.seed, keep_trace=True).trace
+    for first, second in zip([*one, "the end"], [*other, "the end"], strict=False):
+        if first != second:
+            raise NotRepeatable(run.seed, first, second)
+    raise NotRepeatable(run.seed, f"{run.steps} steps", f"{again.steps} steps")
+
+
+def _alike(found: Run, failed: Run) -> bool:
+    """Whether two runs fail in the same way."""
+    if type(found.error) is not type(failed.error):
+        return False
+    return getattr(found.error, "invariant", None) == getattr(failed.error, "invariant", None)
+
+
+@contextmanager
+def _young_garbage() -> Any:
+    """Have the collector look only at what runs leave, and not at the whole program each time."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -1,0 +1,455 @@
+"""An event store on a simulated disk: each process of a run opens it for itself."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgpack
+from typing_extensions import override
+
+from uno_actors.clock import Clock
+from uno_actors.domain.events import EventRegistry
+from uno_actors.errors import OutcomeUnknown, StoreFull, StoreUnavailable, UnoError
+from uno_actors.store.codec import Record, StreamId, pack, unpack
+from uno_actors.store.expected_version import place
+from uno_actors.store.limits import check_lease, check_progress
+from uno_actors.store.membership import Member, Membership
+from uno_actors.store.opening import open_store
+from uno_actors.store.port import EventStore, Lease
+from uno_actors.store.records import PAGE, Append, Appended, DeadLetter, Snapshot, StoredRecord, ViewChange
+from uno_actors.tasks import begin, end_of
+from uno_actors.testing.simulation.core import Call, Core
+from uno_actors.testing.simulation.disk import LONGEST_READ, Disk, DiskFull, SyncFailed
+from uno_actors.testing.simulation.loop import SimulatedLoop
+
+T = TypeVar("T")
+
+LONGEST_NOTICE = 0.02
+"""Maximum seconds until other processes notice a commit, a member or a free lease."""
+
+
+class Shelf:
+    """A disk, and what the processes that have opened it see.
+
+    What is seen follows from the whole frames on the disk alone, so after a crash it is read from there again.
+
+    Args:
+        core: Of the run.
+        name: Of the disk.
+        event_registry: Finds the classes of recorded events.
+
+    Attributes:
+        disk: The disk.
+        opened: The stores that processes have opened, in their order.
+        commits: The positions of each append, in the order of the log.
+    """
+
+    def __init__(self, core: Core, name: str, event_registry: EventRegistry) -> None:
+        self.core = core
+        self.name = name
+        self.disk = Disk(core, name)
+        self.opened: list[SimulatedStore] = []
+        self.commits: list[range] = []
+        self.members: dict[str, tuple[Member, float, SimulatedStore]] = {}
+        self.leases: dict[str, SimulatedStore] = {}
+        self.chance = core.source(f"shelf {name}")
+        self._registry = event_registry
+        self._seen = 0
+        self._writer: SimulatedStore | None = None
+        self._queue: deque[tuple[SimulatedStore, asyncio.Future[None]]] = deque()
+        self.state = open_store("memory:", event_registry)
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """What is recorded, in the order of the log."""
+        return tuple(self.state.records)  # type: ignore[attr-defined]
+
+    # --- one writer at a time ---
+
+    async def acquire(self, store: "SimulatedStore") -> None:
+        """Wait until no other writer writes."""
+        if self._writer is None:
+            self._writer = store
+            return
+        future = store.loop.create_future()
+        self._queue.append((store, future))
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Let the next writer write."""
+        self._writer = None
+        while self._queue:
+            store, future = self._queue.popleft()
+            if not store.loop.is_dead and not future.done():
+                self._writer = store
+                future.set_result(None)
+                return
+
+    # --- what is on the disk ---
+
+    def look(self) -> None:
+        """See the frames that were written since the last time."""
+        grown = False
+        for end, frame in self.disk.frames(self._seen):
+            self._seen = end
+            grown = self._apply(msgpack.unpackb(frame, timestamp=3, strict_map_key=False)) or grown
+        if grown:
+            for store in tuple(self.opened):
+                store.notice()
+
+    def recover(self) -> None:
+        """After a crash: forget half a frame at the end, and see what is whole."""
+        end = self._seen
+        for place_of_end, _ in self.disk.frames(self._seen):
+            end = place_of_end
+        del self.disk.data[end:]
+        self.disk.synced = len(self.disk.data)
+        self.look()
+
+    def killed(self, store: "SimulatedStore") -> None:
+        """The process that has opened ``store`` was killed."""
+        if store in self.opened:
+            self.opened.remove(store)
+        self._queue = deque(waiting for waiting in self._queue if waiting[0] is not store)
+        for name in [name for name, holder in self.leases.items() if holder is store]:
+            del self.leases[name]
+        if self._writer is store:
+            self.recover()
+            self.release()
+
+    def power_failure(self) -> int:
+        """All processes were killed, and the machine; return how many bytes the disk has lost."""
+        lost = self.disk.power_failure()
+        self._writer, self._seen = None, 0
+        self._queue.clear()
+        self.commits.clear()
+        self.state = open_store("memory:", self._registry)
+        self.recover()
+        return lost
+
+    def _apply(self, change: list[Any]) -> bool:
+        kind, *values = change
+        match kind:
+            case "commit":
+                for packed in values[0]:
+                    records = tuple(unpack(data, self.name) for data in packed)
+                    begin_at = _now(self.state.last_position()) + 1
+                    _now(self.state.commit([Append(records, None)]))
+                    self.commits.append(range(begin_at, begin_at + len(records)))
+                return True
+            case "progress":
+                checkpoints, letters, views, dropped = values
+                _now(
+                    self.state.save_progress(
+                        checkpoints,
+                        [DeadLetter(*letter) for letter in letters],
+                        [ViewChange(*view) for view in views],
+                        [(handler, position) for handler, position in dropped],
+                    )
+                )
+            case "snapshots":
+                _now(
+                    self.state.save_snapshots(
+                        [Snapshot(StreamId(*first), *rest) for first, *rest in values[0]]
+                    )
+                )
+            case "drop view":
+                _now(self.state.drop_view(values[0]))
+            case "drop letter":
+                _now(self.state.drop_dead_letter(*values))
+            case "drop snapshots":
+                _now(self.state.drop_snapshots(values[0]))
+        return False
+
+
+class SimulatedStore(EventStore):
+    """A `Shelf` as one process has opened it.
+
+    Args:
+        shelf: What it opens.
+        loop: Of the process.
+        event_registry: Finds the classes of recorded events.
+    """
+
+    def __init__(self, shelf: Shelf, loop: SimulatedLoop, event_registry: EventRegistry) -> None:
+        super().__init__(event_registry)
+        self.shelf = shelf
+        self.loop = loop
+        self._closed = False
+        if not shelf.opened:
+            shelf.recover()
+        shelf.opened.append(self)
+
+    # --- writing ---
+
+    @override
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        return await self._surely(self._commit(requests))
+
+    async def _commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        self._check_open()
+        await self.shelf.acquire(self)
+        try:
+            outcomes: list[Appended | UnoError] = []
+            versions: dict[StreamId, int] = {}
+            first = _now(self.shelf.state.last_position()) + 1
+            for request in requests:
+                try:
+                    placed = place(request, lambda stream: self._version(stream, versions))
+                except UnoError as error:
+                    outcomes.append(error)
+                    continue
+                for record in placed:
+                    if (stream := record.stream) is not None:
+                        versions[stream] = record.aggregate_version or 0
+                outcomes.append(Appended(range(first, first + len(placed)), placed))
+                first += len(placed)
+            accepted = [each for each in outcomes if isinstance(each, Appended)]
+            if accepted:
+                packed = [[pack(record) for record in each.records] for each in accepted]
+                failure = await self._write(["commit", packed])
+                if failure is not None:
+                    return [each if isinstance(each, UnoError) else failure for each in outcomes]
+                self._tell("recorded", accepted)
+            return outcomes
+        finally:
+            self.shelf.release()
+
+    def _version(self, stream: StreamId, versions: dict[StreamId, int]) -> int:
+        known = versions.get(stream)
+        return _now(self.shelf.state.last_version(stream)) if known is None else known
+
+    def _tell(self, what: str, accepted: Sequence[Appended]) -> None:
+        for each in accepted:
+            events = ", ".join(
+                f"{position} {record.event_type} of {record.stream or 'no aggregate'}"
+                for position, record in zip(each.positions, each.records, strict=True)
+            )
+            self.shelf.core.tell(self.loop.name, "log", f"{what} {events}")
+
+    async def _write(self, change: list[Any]) -> UnoError | None:
+        """Write one change and see it; the error if that is not certain."""
+        disk = self.shelf.disk
+        begin_at = len(disk.data)
+        try:
+            await disk.write(msgpack.packb(change, datetime=True))
+            await disk.sync()
+        except DiskFull:
+            return StoreFull(self.shelf.name, "the simulated disk has no room")
+        except SyncFailed:
+            if disk.synced < len(disk.data):
+                del disk.data[begin_at:]
+            self.shelf.look()
+            return OutcomeUnknown(self.shelf.name, "the simulated disk failed to sync")
+        self.shelf.look()
+        return None
+
+    async def _surely(self, work: Coroutine[Any, Any, T]) -> T:
+        """Finish ``work`` even if the caller is cancelled."""
+        return await end_of(begin(self.loop, work), "a write")
+
+    async def _change(self, *change: Any) -> None:
+        async def work() -> None:
+            self._check_open()
+            await self.shelf.acquire(self)
+            try:
+                error = await self._write([*change])
+            finally:
+                self.shelf.release()
+            if error is not None:
+                raise error if isinstance(error, StoreFull) else StoreUnavailable(self.shelf.name, str(error))
+
+        await self._surely(work())
+
+    @override
+    async def save_progress(
+        self,
+        checkpoints: Mapping[str, int],
+        dead_letters: Sequence[DeadLetter] = (),
+        views: Sequence[ViewChange] = (),
+        dropped: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        self._check_open()
+        check_progress(checkpoints, dead_letters, views, dropped)
+        await self._change("progress", dict(checkpoints), [*dead_letters], [*views], [*dropped])
+        for name, position in checkpoints.items():
+            self.shelf.core.tell(self.loop.name, "handler", f"{name} has handled up to {position}")
+
+    @override
+    async def save_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
+        await self._change("snapshots", [*snapshots])
+
+    @override
+    async def drop_view(self, view: str) -> None:
+        await self._change("drop view", view)
+
+    @override
+    async def drop_dead_letter(self, handler: str, position: int) -> bool:
+        found = await self.dead_letters(handler)
+        await self._change("drop letter", handler, position)
+        return any(letter.position == position for letter in found)
+
+    @override
+    async def drop_snapshots(self, aggregate_type: str | None = None) -> int:
+        before: int = len(self.shelf.state._snapshots)  # type: ignore[attr-defined]
+        await self._change("drop snapshots", aggregate_type)
+        return before - len(self.shelf.state._snapshots)  # type: ignore[attr-defined]
+
+    # --- reading ---
+
+    async def _read(self, read: Callable[[EventStore], Awaitable[T]]) -> T:
+        self._check_open()
+        await self.shelf.disk.pause(LONGEST_READ)
+        self._check_open()
+        return _now(read(self.shelf.state))
+
+    @override
+    async def read_stream(
+        self, stream: StreamId, after_version: int = 0, limit: int = PAGE
+    ) -> list[StoredRecord]:
+        return await self._read(lambda state: state.read_stream(stream, after_version, limit))
+
+    @override
+    async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
+        return await self._read(lambda state: state.read_log(after, limit))
+
+    @override
+    async def last_version(self, stream: StreamId) -> int:
+        return await self._read(lambda state: state.last_version(stream))
+
+    @override
+    async def aggregate_types(self, aggregate_id: str) -> list[str]:
+        return await self._read(lambda state: state.aggregate_types(aggregate_id))
+
+    @override
+    async def last_position(self) -> int:
+        return await self._read(lambda state: state.last_position())
+
+    @override
+    async def checkpoints(self) -> dict[str, int]:
+        return await self._read(lambda state: state.checkpoints())
+
+    @override
+    async def read_view(
+        self, view: str, start: bytes = b"", end: bytes | None = None, limit: int | None = PAGE
+    ) -> list[tuple[bytes, bytes]]:
+        return await self._read(lambda state: state.read_view(view, start, end, limit))
+
+    @override
+    async def dead_letters(self, handler: str | None = None) -> list[DeadLetter]:
+        return await self._read(lambda state: state.dead_letters(handler))
+
+    @override
+    async def read_snapshot(self, stream: StreamId) -> Snapshot | None:
+        return await self._read(lambda state: state.read_snapshot(stream))
+
+    # --- other processes ---
+
+    def notice(self) -> None:
+        """The log has grown: this process sees it at once, if it has written, others a little later."""
+        core = self.shelf.core
+        if core.place is self.loop:
+            self._committed()
+            return
+        core.at(
+            core.now + self.shelf.chance.random() ** 2 * LONGEST_NOTICE,
+            self.loop,
+            Call(self._committed),
+            "commit",
+        )
+
+    @override
+    async def lease(self, name: str) -> Lease | None:
+        self._check_open()
+        check_lease(name)
+        await self.shelf.disk.pause(LONGEST_READ)
+        if name in self.shelf.leases:
+            return None
+        self.shelf.leases[name] = self
+        return _Held(self, name)
+
+    @override
+    def membership(self, seconds: float, clock: Clock) -> Membership:
+        return _Membership(self, seconds)
+
+    @override
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._end_subscriptions()
+            self.shelf.killed(self)
+
+    def _check_open(self) -> None:
+        if self._closed or self.loop.is_dead:
+            raise StoreUnavailable(self.shelf.name, "it was closed")
+
+    def __repr__(self) -> str:
+        return f"SimulatedStore({self.shelf.name})"
+
+
+class _Held(Lease):
+    def __init__(self, store: SimulatedStore, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    @override
+    async def release(self) -> None:
+        leases = self._store.shelf.leases
+        if leases.get(self._name) is self._store:
+            del leases[self._name]
+
+
+class _Membership(Membership):
+    def __init__(self, store: SimulatedStore, seconds: float) -> None:
+        self._store = store
+        self._seconds = seconds
+        self._id: str | None = None
+        self.listener: Callable[[], None] | None = None
+
+    @override
+    async def announce(self, member: Member) -> tuple[Member, ...]:
+        store, shelf = self._store, self._store.shelf
+        store._check_open()
+        await shelf.disk.pause(LONGEST_READ)
+        self._id = member.id
+        before = shelf.members.get(member.id)
+        shelf.members[member.id] = (member, shelf.core.now + self._seconds, store)
+        store._membership = self  # type: ignore[attr-defined]
+        if before is None or before[0] != member:
+            self._tell_others()
+        present = (found for found, ends, _ in shelf.members.values() if shelf.core.now < ends)
+        return tuple(sorted(present, key=lambda found: found.id))
+
+    @override
+    async def withdraw(self) -> None:
+        if self._id is not None and self._store.shelf.members.pop(self._id, None) is not None:
+            self._tell_others()
+
+    @override
+    def when_changed(self, listener: Callable[[], None]) -> None:
+        self.listener = listener
+
+    def _tell_others(self) -> None:
+        shelf = self._store.shelf
+        for store in shelf.opened:
+            other: _Membership | None = getattr(store, "_membership", None)
+            if other is not None and other is not self and other.listener is not None:
+                wait = shelf.chance.random() ** 2 * LONGEST_NOTICE
+                shelf.core.at(shelf.core.now + wait, store.loop, Call(other.listener), "members")
+
+
+def _now(work: Awaitable[T]) -> T:
+    """The result of work that does not really wait."""
+    waiting = work.__await__()
+    try:
+        while True:
+            next(waiting)
+    except StopIteration as end:
+        result: T = end.value
+        return result
