@@ -6,11 +6,13 @@ that fail, with nodes that are killed at any await. The same seed gives the same
 - ``running``: `simulate`, and how a failing run is made smaller.
 - ``world``: what a scenario works with.
 - ``faults``: what goes wrong, and when; ``invariants``: what must be so all the same.
-- ``core``, ``loop``, ``workers``: the one order of all steps; ``control``: clocks and chance.
+- ``core``, ``loop``, ``workers``: the one order of all steps; ``control``: clocks and chance;
+  ``escapes``: what they cannot control.
 - ``disk``, ``store``, ``network``: what systems stand on.
 - ``witness``, ``audit``: what was seen of commands and handlers, and the views that follow from the log.
 """
 
+from uno_actors.testing.simulation.escapes import EscapesSimulation
 from uno_actors.testing.simulation.faults import KINDS, Fault
 from uno_actors.testing.simulation.invariants import (
     ALWAYS,
@@ -35,6 +37,7 @@ from uno_actors.testing.simulation.world import Invariant, InvariantBroken, Node
 __all__ = [
     "ALWAYS",
     "KINDS",
+    "EscapesSimulation",
     "Fault",
     "Invariant",
     "InvariantBroken",

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from typing_extensions import override
@@ -17,6 +17,7 @@ from typing_extensions import override
 from uno_actors import causality
 from uno_actors.clock import SystemClock
 from uno_actors.testing.simulation.core import Core
+from uno_actors.testing.simulation.escapes import SLEEP, THREAD, Guard, install, watching
 
 _real_datetime = dt.datetime
 _active: Core | None = None
@@ -50,12 +51,40 @@ _CLOCKS: dict[str, Callable[[], Any]] = {
 }
 _REAL = {id(getattr(time, name)): _CLOCKS[name] for name in _CLOCKS}
 
+_CLOCK_IDS = frozenset(_REAL)
+_real_start_thread: Callable[..., int] = threading._start_new_thread  # type: ignore[attr-defined]
+_real_sleep = time.sleep
+_real_seed = random.Random.seed
 _real_urandom = os.urandom
+
+
+def _sleep(seconds: float) -> None:
+    core = active()
+    if core is not None:
+        raise core.guard.escapes(SLEEP, sys._getframe(1))
+    _real_sleep(seconds)
+
+
+def _start_thread(*arguments: Any) -> int:
+    core = active()
+    if core is not None:
+        raise core.guard.escapes(THREAD, sys._getframe(1))
+    return _real_start_thread(*arguments)
+
+
+def _seed(self: random.Random, a: Any = None, version: int = 2) -> None:
+    core = active()
+    _real_seed(self, core.entropy.getrandbits(64) if a is None and core is not None else a, version)
 
 
 def _urandom(size: int) -> bytes:
     core = active()
     return _real_urandom(size) if core is None else core.entropy.randbytes(size)
+
+
+def _guard() -> Guard | None:
+    core = active()
+    return None if core is None or core.closed else core.guard
 
 
 class _Kind(type):
@@ -127,6 +156,10 @@ def controlled() -> Iterator[None]:
     for name, clock in _CLOCKS.items():
         put(time, name, clock)
     put(SystemClock, "monotonic", staticmethod(_CLOCKS["monotonic"]))
+    install(_guard)
+    put(time, "sleep", _sleep)
+    put(threading, "_start_new_thread", _start_thread)  # no audit event tells of it before Python 3.12
+    put(random.Random, "seed", _seed)
     put(os, "urandom", _urandom)
     put(random, "_urandom", _urandom)
     for module in list(sys.modules.values()):
@@ -135,6 +168,8 @@ def controlled() -> Iterator[None]:
         for name, value in list(vars(module).items()):
             if id(value) in _REAL:
                 put(module, name, _REAL[id(value)])
+            elif value is _real_sleep:
+                put(module, name, _sleep)
             elif value is _real_urandom:
                 put(module, name, _urandom)
             elif value is _real_datetime and _reads_datetime(module):
@@ -166,8 +201,13 @@ class _Logs(logging.Handler):
 
 
 @contextmanager
-def running(core: Core) -> Iterator[None]:
-    """Have the time and the chance of this thread be those of ``core``'s run."""
+def running(core: Core, *, watch: bool = False) -> Iterator[None]:
+    """Have the time and the chance of this thread be those of ``core``'s run.
+
+    Args:
+        core: Of the run.
+        watch: Whether to notice calls of the machine's clocks by other names, which takes longer.
+    """
     global _active, _thread  # noqa: PLW0603 - one run at a time
     if _active is not None:
         raise RuntimeError("a simulation runs already")
@@ -185,7 +225,8 @@ def running(core: Core) -> Iterator[None]:
     logger.propagate = False
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        with watching(core.guard, _CLOCK_IDS, _real_datetime) if watch else nullcontext():
+            yield
     finally:
         logger.removeHandler(logs)
         logger.propagate = propagates

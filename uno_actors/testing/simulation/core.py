@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Any, Protocol
 
 from uno_actors.errors import UnoError
+from uno_actors.testing.simulation.escapes import Guard
 
 LONGEST_STEP = 0.000_02
 """Maximum seconds that one step takes."""
@@ -120,6 +121,7 @@ class Core:
         place: Whose step runs now.
         chance: Decides the order of steps and how long they take.
         max_steps: Steps after which it is taken for a run that never ends.
+        guard: Notes what escapes.
         closed: Whether nothing runs any more.
         entropy: What stands in for the operating system's chance.
         story: What happened, for people: moment, place, kind and text.
@@ -142,6 +144,7 @@ class Core:
         self.max_steps = MAX_STEPS
         self.longest = longest
         self.closed = False
+        self.guard = Guard()
         self.place = self.outside = Place(self, "outside")
 
     def source(self, name: str) -> random.Random:

@@ -12,6 +12,7 @@ from uno_actors.errors import UnoError, describe
 from uno_actors.tasks import begin
 from uno_actors.testing.simulation.control import controlled, running
 from uno_actors.testing.simulation.core import LONGEST_RUN, START, Core, SimulationStuck, Told
+from uno_actors.testing.simulation.escapes import EscapesSimulation
 from uno_actors.testing.simulation.faults import KINDS, MAX_FAULTS, Fault, plan
 from uno_actors.testing.simulation.invariants import ALWAYS
 from uno_actors.testing.simulation.world import Invariant, InvariantBroken, World
@@ -140,7 +141,13 @@ class Simulation:
         return self._lengths[commands]
 
     def run(
-        self, seed: object, faults: Chosen = None, commands: int | None = None, *, keep_trace: bool = False
+        self,
+        seed: object,
+        faults: Chosen = None,
+        commands: int | None = None,
+        *,
+        keep_trace: bool = False,
+        watch: bool = False,
     ) -> Run:
         """Run the scenario once.
 
@@ -149,6 +156,7 @@ class Simulation:
             faults: Which faults of its plan happen.
             commands: Maximum number of numbers that `World.commands` gives.
             keep_trace: Whether to keep each step.
+            watch: Whether to look for calls of the machine's clocks under any name, which takes longer.
         """
         planned = plan(seed, self._faults, self._kinds)
         if isinstance(faults, int):
@@ -156,7 +164,7 @@ class Simulation:
         elif faults is not None:
             planned = [fault for fault in planned if fault.number in faults]
         length = self.length(commands) if planned else 0
-        return self._run(seed, planned, length, commands, keep_trace=keep_trace)
+        return self._run(seed, planned, length, commands, keep_trace=keep_trace, watch=watch)
 
     def _run(
         self,
@@ -166,10 +174,11 @@ class Simulation:
         commands: int | None,
         *,
         keep_trace: bool = False,
+        watch: bool = False,
     ) -> Run:
         core = Core(seed, keep_trace=keep_trace, longest=self._within)
         error: BaseException | None = None
-        with running(core):
+        with running(core, watch=watch):
             world = World(core, faults, length, commands=commands, registry=self._registry)
             try:
                 task = begin(world.loop, self._whole(world))
@@ -179,6 +188,8 @@ class Simulation:
                 error = InvariantBroken("nothing hangs", "; ".join([str(stuck), *world.waiting()]))
             finally:
                 world.end()
+            if core.guard.lines:
+                error = EscapesSimulation([*core.guard.lines])
             if error is not None:
                 core.story_line("world", "broken", describe(error))
         return Run(
@@ -250,6 +261,7 @@ def simulate(
 
     Raises:
         SimulationFailed: A run has failed; with the smallest one found that does, and how to repeat it.
+        EscapesSimulation: The code does what cannot be simulated: threads of its own, real sleep, sockets, processes.
         NotRepeatable: Two runs with the same seed differ.
     """
     simulation = Simulation(
@@ -270,6 +282,8 @@ def simulate(
             happened += len(run.faults)
             steps += run.steps
             seconds += run.seconds
+            if isinstance(run.error, EscapesSimulation):
+                raise run.error
             if run.error is not None:
                 smallest, chosen, commands = simulation.smallest(run)
                 raise SimulationFailed(
@@ -294,7 +308,9 @@ def command_line(scenario: Scenario, seed: object, faults: Chosen, commands: int
 
 
 def _check_repeats(simulation: Simulation, run: Run) -> None:
-    again = simulation.run(run.seed)
+    again = simulation.run(run.seed, watch=True)
+    if isinstance(again.error, EscapesSimulation):
+        raise again.error
     if again.digest == run.digest:
         return
     one = simulation.run(run.seed, keep_trace=True).trace

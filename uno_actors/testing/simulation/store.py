@@ -2,17 +2,15 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import msgpack
 from typing_extensions import override
 
 from uno_actors.clock import Clock
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import OutcomeUnknown, StoreFull, StoreUnavailable, UnoError
-from uno_actors.store.codec import Record, StreamId, pack, unpack
-from uno_actors.store.expected_version import place
+from uno_actors.store.codec import Record, StreamId
 from uno_actors.store.limits import check_lease, check_progress
 from uno_actors.store.membership import Member, Membership
 from uno_actors.store.opening import open_store
@@ -21,6 +19,7 @@ from uno_actors.store.records import PAGE, Append, Appended, DeadLetter, Snapsho
 from uno_actors.tasks import begin, end_of
 from uno_actors.testing.simulation.core import Call, Core
 from uno_actors.testing.simulation.disk import LONGEST_READ, Disk, DiskFull, SyncFailed
+from uno_actors.testing.simulation.frames import packed, unpacked
 from uno_actors.testing.simulation.loop import SimulatedLoop
 
 T = TypeVar("T")
@@ -43,6 +42,7 @@ class Shelf:
         disk: The disk.
         opened: The stores that processes have opened, in their order.
         commits: The positions of each append, in the order of the log.
+        result: Of the last call that was written.
     """
 
     def __init__(self, core: Core, name: str, event_registry: EventRegistry) -> None:
@@ -50,7 +50,8 @@ class Shelf:
         self.name = name
         self.disk = Disk(core, name)
         self.opened: list[SimulatedStore] = []
-        self.commits: list[range] = []
+        self.commits: list[range | tuple[int, ...]] = []
+        self.result: Any = None
         self.members: dict[str, tuple[Member, float, SimulatedStore]] = {}
         self.leases: dict[str, SimulatedStore] = {}
         self.chance = core.source(f"shelf {name}")
@@ -98,7 +99,7 @@ class Shelf:
         grown = False
         for end, frame in self.disk.frames(self._seen):
             self._seen = end
-            grown = self._apply(msgpack.unpackb(frame, timestamp=3, strict_map_key=False)) or grown
+            grown = self._apply(*unpacked(frame)) or grown
         if grown:
             for store in tuple(self.opened):
                 store.notice()
@@ -133,39 +134,14 @@ class Shelf:
         self.recover()
         return lost
 
-    def _apply(self, change: list[Any]) -> bool:
-        kind, *values = change
-        match kind:
-            case "commit":
-                for packed in values[0]:
-                    records = tuple(unpack(data, self.name) for data in packed)
-                    begin_at = _now(self.state.last_position()) + 1
-                    _now(self.state.commit([Append(records, None)]))
-                    self.commits.append(range(begin_at, begin_at + len(records)))
-                return True
-            case "progress":
-                checkpoints, letters, views, dropped = values
-                _now(
-                    self.state.save_progress(
-                        checkpoints,
-                        [DeadLetter(*letter) for letter in letters],
-                        [ViewChange(*view) for view in views],
-                        [(handler, position) for handler, position in dropped],
-                    )
-                )
-            case "snapshots":
-                _now(
-                    self.state.save_snapshots(
-                        [Snapshot(StreamId(*first), *rest) for first, *rest in values[0]]
-                    )
-                )
-            case "drop view":
-                _now(self.state.drop_view(values[0]))
-            case "drop letter":
-                _now(self.state.drop_dead_letter(*values))
-            case "drop snapshots":
-                _now(self.state.drop_snapshots(values[0]))
-        return False
+    def _apply(self, name: str, arguments: Sequence[Any]) -> bool:
+        """Make a call that was written; return whether the log has grown."""
+        self.result = _now(getattr(self.state, name)(*arguments))
+        if name != "commit":
+            return False
+        accepted = [outcome for outcome in self.result if isinstance(outcome, Appended)]
+        self.commits += [outcome.positions for outcome in accepted if outcome.records]
+        return bool(accepted)
 
 
 class SimulatedStore(EventStore):
@@ -190,55 +166,40 @@ class SimulatedStore(EventStore):
 
     @override
     async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
-        return await self._surely(self._commit(requests))
-
-    async def _commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
-        self._check_open()
-        await self.shelf.acquire(self)
-        try:
-            outcomes: list[Appended | UnoError] = []
-            versions: dict[StreamId, int] = {}
-            first = _now(self.shelf.state.last_position()) + 1
-            for request in requests:
-                try:
-                    placed = place(request, lambda stream: self._version(stream, versions))
-                except UnoError as error:
-                    outcomes.append(error)
-                    continue
-                for record in placed:
-                    if (stream := record.stream) is not None:
-                        versions[stream] = record.aggregate_version or 0
-                outcomes.append(Appended(range(first, first + len(placed)), placed))
-                first += len(placed)
-            accepted = [each for each in outcomes if isinstance(each, Appended)]
-            if accepted:
-                packed = [[pack(record) for record in each.records] for each in accepted]
-                failure = await self._write(["commit", packed])
-                if failure is not None:
-                    return [each if isinstance(each, UnoError) else failure for each in outcomes]
-                self._tell("recorded", accepted)
-            return outcomes
-        finally:
-            self.shelf.release()
-
-    def _version(self, stream: StreamId, versions: dict[StreamId, int]) -> int:
-        known = versions.get(stream)
-        return _now(self.shelf.state.last_version(stream)) if known is None else known
-
-    def _tell(self, what: str, accepted: Sequence[Appended]) -> None:
+        outcomes: list[Appended | UnoError] | UnoError = await self._write("commit", [*requests])
+        if isinstance(outcomes, UnoError):
+            return [outcomes] * len(requests)
+        accepted = [each for each in outcomes if isinstance(each, Appended)]
         for each in accepted:
             events = ", ".join(
                 f"{position} {record.event_type} of {record.stream or 'no aggregate'}"
                 for position, record in zip(each.positions, each.records, strict=True)
             )
-            self.shelf.core.tell(self.loop.name, "log", f"{what} {events}")
+            self.shelf.core.tell(self.loop.name, "log", f"recorded {events}")
+        return outcomes
 
-    async def _write(self, change: list[Any]) -> UnoError | None:
-        """Write one change and see it; the error if that is not certain."""
+    async def _write(self, name: str, *arguments: Any) -> Any:
+        """Write a call to the disk and make it: its result, or the error if that is not certain.
+
+        It is finished even if the caller is cancelled.
+        """
+
+        async def work() -> Any:
+            self._check_open()
+            await self.shelf.acquire(self)
+            try:
+                return await self._write_alone(packed([name, arguments]))
+            finally:
+                self.shelf.release()
+
+        self._check_open()
+        return await end_of(begin(self.loop, work()), "a write")
+
+    async def _write_alone(self, frame: bytes) -> Any:
         disk = self.shelf.disk
         begin_at = len(disk.data)
         try:
-            await disk.write(msgpack.packb(change, datetime=True))
+            await disk.write(frame)
             await disk.sync()
         except DiskFull:
             return StoreFull(self.shelf.name, "the simulated disk has no room")
@@ -248,24 +209,15 @@ class SimulatedStore(EventStore):
             self.shelf.look()
             return OutcomeUnknown(self.shelf.name, "the simulated disk failed to sync")
         self.shelf.look()
-        return None
+        return self.shelf.result
 
-    async def _surely(self, work: Coroutine[Any, Any, T]) -> T:
-        """Finish ``work`` even if the caller is cancelled."""
-        return await end_of(begin(self.loop, work), "a write")
-
-    async def _change(self, *change: Any) -> None:
-        async def work() -> None:
-            self._check_open()
-            await self.shelf.acquire(self)
-            try:
-                error = await self._write([*change])
-            finally:
-                self.shelf.release()
-            if error is not None:
-                raise error if isinstance(error, StoreFull) else StoreUnavailable(self.shelf.name, str(error))
-
-        await self._surely(work())
+    async def _change(self, name: str, *arguments: Any) -> Any:
+        found = await self._write(name, *arguments)
+        if isinstance(found, OutcomeUnknown):
+            raise StoreUnavailable(self.shelf.name, str(found))
+        if isinstance(found, UnoError):
+            raise found
+        return found
 
     @override
     async def save_progress(
@@ -277,29 +229,33 @@ class SimulatedStore(EventStore):
     ) -> None:
         self._check_open()
         check_progress(checkpoints, dead_letters, views, dropped)
-        await self._change("progress", dict(checkpoints), [*dead_letters], [*views], [*dropped])
+        await self._change("save_progress", dict(checkpoints), [*dead_letters], [*views], [*dropped])
         for name, position in checkpoints.items():
             self.shelf.core.tell(self.loop.name, "handler", f"{name} has handled up to {position}")
 
     @override
     async def save_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
-        await self._change("snapshots", [*snapshots])
+        await self._change("save_snapshots", [*snapshots])
 
     @override
     async def drop_view(self, view: str) -> None:
-        await self._change("drop view", view)
+        await self._change("drop_view", view)
 
     @override
     async def drop_dead_letter(self, handler: str, position: int) -> bool:
-        found = await self.dead_letters(handler)
-        await self._change("drop letter", handler, position)
-        return any(letter.position == position for letter in found)
+        return bool(await self._change("drop_dead_letter", handler, position))
 
     @override
     async def drop_snapshots(self, aggregate_type: str | None = None) -> int:
-        before: int = len(self.shelf.state._snapshots)  # type: ignore[attr-defined]
-        await self._change("drop snapshots", aggregate_type)
-        return before - len(self.shelf.state._snapshots)  # type: ignore[attr-defined]
+        return int(await self._change("drop_snapshots", aggregate_type))
+
+    @override
+    async def drop_snapshot(self, stream: StreamId) -> bool:
+        return bool(await self._change("drop_snapshot", stream))
+
+    @override
+    async def drop_progress(self, handler: str) -> bool:
+        return bool(await self._change("drop_progress", handler))
 
     # --- reading ---
 

@@ -1,12 +1,15 @@
 """Worker threads of a simulated process: its plain functions run one at a time, at moments that the seed picks."""
 
 import asyncio
+import sys
 from asyncio import events
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from uno_actors.actors.worker_pool import WorkerStatistics
+from uno_actors.actors.worker_pool import _worker as worker
 from uno_actors.testing.simulation.core import Call, Place
+from uno_actors.testing.simulation.escapes import BLOCKS
 
 LONGEST_WAIT = 0.02
 """Maximum seconds until a worker takes a function."""
@@ -37,22 +40,27 @@ class SimulatedWorkers:
     def _run(self, function: Callable[[], object]) -> None:
         self._waiting -= 1
         events._set_running_loop(None)
+        before, worker.pool = getattr(worker, "pool", None), self
         try:
             function()
         except BaseException as error:  # noqa: BLE001 - one function must not end the run
             failed = {"message": "a function on a worker failed", "exception": error}
             self._loop.call_exception_handler(failed)
         finally:
+            worker.pool = before
             events._set_running_loop(self._loop)
 
     def statistics(self) -> WorkerStatistics:
         """The current state, as of a pool of one thread."""
         return WorkerStatistics(1, int(not self._waiting), int(self._waiting > 0), 0, self._waiting)
 
-    @contextmanager
-    def blocked(self) -> Iterator[None]:
-        """Where a function waits for another thread."""
-        yield
+    def blocked(self) -> AbstractContextManager[None]:
+        """Where a function waits for another thread: it cannot, as there is only one.
+
+        Raises:
+            EscapesSimulation: Always.
+        """
+        raise self._place.core.guard.escapes(BLOCKS, sys._getframe(1))
 
     def relieve(self, held: int) -> None:
         """No function is held in a simulation."""

@@ -1,0 +1,79 @@
+"""Clusters in virtual time: several nodes on one store, whose links and clocks fail."""
+
+import asyncio
+
+from tests.bank import EVENTS, Account, Balance, Credit, Credited
+from uno_actors import ActorSystem, Cluster, Projection, subscribe
+from uno_actors.testing.simulation import InvariantBroken, Node, World, simulate
+
+NODES = ("a", "b", "c")
+
+
+@subscribe(name="paid-in")
+class PaidIn(Projection[Credited, str]):
+    async def handle(self, event: Credited) -> None:
+        self.view.put("sum", event.amount + await self.view.get("sum", 0))
+
+
+def clustered(node: Node) -> ActorSystem:
+    return ActorSystem(
+        node.store,
+        aggregates=[Account],
+        handlers=[PaidIn],
+        cluster=Cluster(listen=node.network, name=node.name, ttl=3.0),
+        name="bank",
+    )
+
+
+async def payments(world: World) -> None:
+    await asyncio.gather(*(world.node(name, clustered) for name in NODES))
+    paid = {f"account-{number}": 0 for number in range(3)}
+
+    async def customer() -> None:
+        for number in world.commands(6):
+            account = f"account-{number % 3}"
+            await world.ask(Account, account, Credit(amount=1))
+            paid[account] += 1
+            await asyncio.sleep(world.chance.random() * 0.3)
+
+    await asyncio.gather(customer(), customer(), customer())
+    await world.settled()
+    for account, amount in paid.items():
+        balance = await world.ask(Account, account, Balance())
+        if balance != amount:
+            raise InvariantBroken("what was paid is there", f"{account} has {balance} instead of {amount}")
+
+
+def test_a_cluster_loses_and_doubles_nothing_whatever_goes_wrong() -> None:
+    done = simulate(payments, range(12), event_registry=EVENTS)
+    assert done.runs == 12
+
+
+def test_nodes_that_are_cut_off_from_each_other_still_answer() -> None:
+    async def scenario(world: World) -> None:
+        await asyncio.gather(*(world.node(name, clustered) for name in NODES))
+        world.cut("a", "b")
+        await asyncio.gather(
+            *(
+                world.ask(Account, f"account-{number}", Credit(amount=1), node=name)
+                for number in range(4)
+                for name in "ab"
+            )
+        )
+        world.heal()
+
+    simulate(scenario, range(4), faults=0, event_registry=EVENTS)
+
+
+def test_commands_travel_over_the_links_of_the_run() -> None:
+    served: set[str] = set()
+
+    async def scenario(world: World) -> None:
+        await asyncio.gather(*(world.node(name, clustered) for name in NODES))
+        await asyncio.sleep(3)
+        for number in range(12):
+            await world.ask(Account, f"account-{number}", Credit(amount=1), node="a")
+        served.update(who for _, who, kind, _ in world.core.story if kind == "command")
+
+    simulate(scenario, range(1), faults=0, event_registry=EVENTS)
+    assert served == set(NODES)
