@@ -65,7 +65,7 @@ def term(facet: Facet, value: str = "") -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _begun(facet: Facet) -> Any:
+def _begun(facet: Facet) -> blake2b:
     """The digest of what all terms of one facet begin with."""
     return blake2b(f"{facet}\0".encode(), digest_size=TERM_BYTES)
 
