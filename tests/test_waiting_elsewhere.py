@@ -196,6 +196,17 @@ async def test_another_system_on_the_store_in_this_process_answers_too() -> None
         assert await reply == 1
 
 
+async def test_a_system_that_stops_ends_its_waits_for_handlers_of_others() -> None:
+    store, gate = InMemoryEventStore(EVENTS), Gate(is_open=False)
+    async with of(store, gated(gate), name="runs"):
+        async with of(store, name="asks") as asks:
+            reply = asks.aggregate(Shelf, "a").ask(Stock(amount=1), wait_for="there")
+            await gate.began.wait()
+        with pytest.raises(NotHandled, match="system 'asks' has stopped"):
+            await reply
+        gate.open.set()
+
+
 async def test_a_handler_that_has_run_and_runs_nowhere_now_is_an_error_at_once() -> None:
     store = InMemoryEventStore(EVENTS)
     async with of(store, gated(Gate()), Amounts) as system:

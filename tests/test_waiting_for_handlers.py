@@ -487,6 +487,21 @@ async def test_a_system_that_stops_ends_the_waits_of_its_callers() -> None:
         system.aggregate(Shelf, "a").ask(Stock(amount=1), wait_for="gate")
 
 
+async def test_a_caller_that_is_cancelled_as_its_handler_arrives_does_no_harm_to_the_handler() -> None:
+    async with behind_a_gate(ManualClock()) as (system, gate):
+        await system.aggregate(Shelf, "a").ask(Stock(amount=1))
+        waiting = asyncio.ensure_future(system.wait_for("gate", 1))
+        await gate.began.wait()
+        await turns()
+        gate.open.set()
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        assert waiting.cancelled()
+        assert await system.aggregate(Shelf, "a").ask(Stock(amount=1), wait_for="gate") == 2
+        assert system.statistics().handlers["gate"].failures == 0
+        assert system.statistics().handlers["gate"].restarts == 0
+
+
 async def test_waits_that_were_given_up_are_forgotten_although_their_handler_hangs() -> None:
     clock = ManualClock()
     async with behind_a_gate(clock) as (system, _):
@@ -532,6 +547,9 @@ async def test_only_the_partition_that_has_the_event_is_waited_for() -> None:
         assert await stuck == 13
 
 
+ALL = [f"shelf-{number}" for number in range(30)]
+
+
 def partition_of(aggregate_id: str, count: int) -> str:
     return f"parts@{shard_of_key('Shelf', aggregate_id) % count + 1}of{count}"
 
@@ -544,6 +562,31 @@ async def test_the_view_of_a_partitioned_projection_is_waited_for_until_all_part
             assert await reply == 5
             assert await system.view(spec).get(f"shelf-{number}") == 5
             await system.wait_for(Amounts, reply.token or "")
+
+
+async def test_a_partitioned_view_that_is_not_built_yet_is_waited_for_until_its_last_partition_has_built_it() -> (
+    None
+):
+    store, gate = InMemoryEventStore(EVENTS), asyncio.Event()
+    old, new = "shelf-0", next(name for name in ALL if partition_of(name, 4) != partition_of("shelf-0", 4))
+
+    class Slow(Amounts):
+        async def handle(self, event: Stocked) -> None:
+            if event.aggregate_id == old:
+                await gate.wait()
+            await super().handle(event)
+
+    async with of(store) as system:
+        await system.aggregate(Shelf, old).ask(Stock(amount=1))
+    spec = HandlerSpec("parted", Slow, partitioned=4)
+    async with of(store, spec, clock=ManualClock()) as system:
+        reply = system.aggregate(Shelf, new).ask(Stock(amount=2), wait_for=spec)
+        await until(lambda: reply.position)
+        await turns(200)
+        assert not reply.done()
+        gate.set()
+        assert await reply == 2
+        assert await system.view(spec).range() == [(old, 1), (new, 2)]
 
 
 async def test_a_process_that_reacts_to_the_events_is_waited_for_in_its_partition() -> None:

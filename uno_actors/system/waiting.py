@@ -27,6 +27,7 @@ from uno_actors.store.records import StoredRecord
 from uno_actors.system.awaited_handlers import AwaitedHandlers, Target
 from uno_actors.system.handler_host import HandlerHost
 from uno_actors.system.handlers_elsewhere import HandlersElsewhere
+from uno_actors.tasks import settle
 
 R = TypeVar("R")
 
@@ -145,14 +146,12 @@ class HandlerWaiting:
         self, targets: Sequence[Target], stored: StoredRecord, left: float, seconds: float
     ) -> None:
         arrived: asyncio.Future[NotHandled | None] = asyncio.get_running_loop().create_future()
-        wait = _Wait(self, stored.position, left, arrived.set_result, shown_seconds=seconds)
+        wait = _Wait(self, stored.position, left, lambda why: settle(arrived, why), shown_seconds=seconds)
         wait.start(self._parts(targets, stored.position, stored.record.stream, is_new=False))
         try:
-            why = await arrived
+            await arrived
         finally:
             wait.give_up()
-        if why is not None:
-            raise why
 
     async def _places(self, position: int | str) -> list[StoredRecord]:
         """The records at a position, or at those of tokens.
