@@ -20,6 +20,7 @@ PAGES = {
     "streams": "FlightArrived",
     "trace": "What did one message cause?",
     "cluster": "flights@",
+    "scheduled": "Nothing is scheduled",
 }
 """The pages, each with a text that it has when it is complete."""
 
