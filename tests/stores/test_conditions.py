@@ -118,7 +118,7 @@ async def test_a_group_with_conditions_is_recorded_in_one_statement() -> None:
         statements: list[str] = []
 
         def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-            if "pg_notify" not in statement and ("uno_log" in statement or "uno_head" in statement):
+            if "INSERT INTO uno_log" in statement or "UPDATE uno_head" in statement:
                 statements.append(statement)
 
         sqlalchemy_event.listen(engine.sync_engine, "before_cursor_execute", note)

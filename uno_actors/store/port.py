@@ -307,7 +307,7 @@ class EventStore(EventFollowing):
         """The events that ``queries`` select, for a decision that `append` makes depend on them.
 
         A store that `checks_conditions` finds them by its index, so the cost is that of the selected events. The first
-        use of a tag, of an event type or of topics in a query indexes the log once, at about 100,000 events/s. Other
+        use of a tag, of an event type or of topics in a query indexes the log once, at about 10,000 events/s. Other
         stores read the log.
 
         Args:

@@ -61,7 +61,7 @@ def term(facet: Facet, value: str = "") -> bytes:
     """The term of one facet and one value."""
     digest = _begun(facet).copy()
     digest.update(value.encode())
-    return digest.digest()
+    return bytes(digest.digest())
 
 
 @lru_cache(maxsize=1024)

@@ -223,14 +223,15 @@ class LmdbEventStore(EventStore):
         This looks at the index once in `LOOK_EVERY` seconds, as the writes of others seldom bring it far behind.
         """
         facets = condition.facets
-        if self._near.issuperset(facets) and time.monotonic() < self._look_at:
-            return
+        if self._near.issuperset(facets):
+            if time.monotonic() < self._look_at:
+                return
+            self._look_at = time.monotonic() + LOOK_EVERY  # one caller looks, the others go on
         with self._reading() as reading:
             is_far = lag_of(reading, facets) > PART
         while is_far:  # an error of the job is raised here
             is_far = bool(await self._writer.submit(ExtendIndex(dict.fromkeys(facets, condition.registry))))
         self._near |= facets
-        self._look_at = time.monotonic() + LOOK_EVERY
 
     # --- the port: reading ---
 

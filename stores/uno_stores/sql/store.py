@@ -239,10 +239,12 @@ class DatabaseEventStore(EventStore):
         Raises:
             SeveralLogs: The store has several.
         """
-        if not condition.facets.issubset(self._near) or monotonic() >= self._look_at:
-            await self._up_to(condition)
-            self._near |= condition.facets
-            self._look_at = monotonic() + LOOK_EVERY
+        if self._near.issuperset(condition.facets):
+            if monotonic() < self._look_at:
+                return
+            self._look_at = monotonic() + LOOK_EVERY  # one caller looks, the others go on
+        await self._up_to(condition)
+        self._near |= condition.facets
 
     async def _up_to(self, condition: Condition) -> int:
         """As `_catch_up`, at once; return the position up to which the index is complete at least."""

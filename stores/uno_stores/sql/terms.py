@@ -42,15 +42,19 @@ _LOOK = {
     ),
     "sqlite": text(
         """
-        SELECT -1 - needed.key AS number, position FROM uno_facets
-        JOIN json_each(:keys) AS needed ON uno_facets.key = needed.value
+        SELECT -1 - needed.key AS number, position FROM json_each(:keys) AS needed
+        CROSS JOIN uno_facets ON uno_facets.key = needed.value
         UNION ALL
         SELECT 1 + wanted.key, position FROM json_each(:pairs) AS wanted
-        JOIN uno_terms ON term = json_extract(wanted.value, '$[0]') AND position > json_extract(wanted.value, '$[1]')
+        CROSS JOIN uno_terms
+        ON term = json_extract(wanted.value, '$[0]') AND position > json_extract(wanted.value, '$[1]')
         """
     ),
 }
-"""Facets as negative numbers, each with its position; candidates of each term after a position."""
+"""Facets as negative numbers, each with its position; candidates of each term after a position.
+
+SQLite keeps the order of a CROSS JOIN: it must not look through all terms for each wanted one.
+"""
 _WRITE = text(
     """
         WITH moved AS (
