@@ -226,7 +226,7 @@ class LmdbEventStore(EventStore):
         if self._near.issuperset(facets):
             if time.monotonic() < self._look_at:
                 return
-            self._look_at = time.monotonic() + LOOK_EVERY  # one caller looks, the others go on
+            self._look_at = time.monotonic() + LOOK_EVERY  # one caller looks for all
         with self._reading() as reading:
             is_far = lag_of(reading, facets) > PART
         while is_far:  # an error of the job is raised here

@@ -242,7 +242,7 @@ class DatabaseEventStore(EventStore):
         if self._near.issuperset(condition.facets):
             if monotonic() < self._look_at:
                 return
-            self._look_at = monotonic() + LOOK_EVERY  # one caller looks, the others go on
+            self._look_at = monotonic() + LOOK_EVERY  # one caller looks for all
         await self._up_to(condition)
         self._near |= condition.facets
 
