@@ -279,7 +279,11 @@ class Runtime:
     async def _is_settled(self, subscriptions: Sequence[Subscription]) -> bool:
         if self._unanswered():
             return False
-        return self.handlers.have_handled(subscriptions, await self._store.last_positions())
+        ends = await self._store.last_positions()
+        # Meanwhile a handler may have been done, and have caused events beyond that.
+        if self._unanswered() or not self.handlers.have_handled(subscriptions, ends):
+            return False
+        return await self._store.last_positions() == ends
 
     def _unanswered(self) -> int:
         """Commands that are not answered yet, here or by other nodes."""
