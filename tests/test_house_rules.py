@@ -10,9 +10,9 @@ ROOT = Path(__file__).parent.parent
 SOURCES = (ROOT / "uno_actors", ROOT / "stores" / "uno_stores")
 TESTS = ROOT / "tests"
 
-MAY_TOUCH_PRIVATE_NAMES = {"faults.py", "test_contract.py"}
-"""The modules of the tests that may: faults are brought about from inside. The stores of ``test_contract`` derive from
-the reference implementation, and each breaks one of its promises."""
+MAY_TOUCH_PRIVATE_NAMES = {"faults.py", "mutants.py", "test_contract.py"}
+"""The modules of the tests that may: faults and mutants are brought about from inside. The stores
+of ``test_contract`` derive from the reference implementation, and each breaks one of its promises."""
 
 NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
 """Public names of Python's that look like private ones."""

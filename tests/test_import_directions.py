@@ -26,7 +26,8 @@ DIRECTIONS: tuple[tuple[str, ...], ...] = (
     ("_public",),
     ("ops",),
     ("fastapi",),
-    ("cli", "testing"),
+    ("testing",),
+    ("cli",),
     ("__main__", "django"),  # whose command is that of cli
 )
 

@@ -344,7 +344,8 @@ def test_a_failing_run_is_made_smaller_and_its_command_line_repeats_it() -> None
     assert len(smallest.faults) == 1
     assert smallest.commands < 20
     found = re.fullmatch(
-        r"uno-actors simulate \S+:fragile --seed (\d+) --only-faults (\d+) --commands (\d+)", failed.repeat
+        r"uno-actors simulate \S+:fragile --seed (\d+) --only-faults (\d+) --commands (\d+) --kinds .*",
+        failed.repeat,
     )
     assert found is not None
     seed, fault, commands = map(int, found.groups())

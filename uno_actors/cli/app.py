@@ -16,6 +16,7 @@ from uno_actors.cli.check import check, exit_code, schema
 from uno_actors.cli.cluster import cluster
 from uno_actors.cli.dashboard import dashboard
 from uno_actors.cli.run import restart, run, tree
+from uno_actors.cli.simulate import simulate
 from uno_actors.cli.tail import tail
 from uno_actors.cli.terminal import complain, take_any_encoding
 from uno_actors.config.errors import InvalidConfig
@@ -38,6 +39,7 @@ app.command()(tail)
 app.command()(cluster)
 app.command()(dashboard)
 app.command()(schema)
+app.command()(simulate)
 app.add_typer(handlers.app, name="handlers")
 app.add_typer(dead_letters.app, name="deadletters")
 app.add_typer(schedule.app, name="schedule")

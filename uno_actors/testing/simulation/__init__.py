@@ -3,7 +3,7 @@
 `simulate` runs a scenario, which is ordinary code of clients, once for each seed: in virtual time, on disks and links
 that fail, with nodes that are killed at any await. The same seed gives the same run to its last step.
 
-- ``running``: `simulate`, and how a failing run is made smaller.
+- ``running``: `simulate`, and how a failing run is made smaller; ``marking``: scenarios as tests.
 - ``world``: what a scenario works with.
 - ``faults``: what goes wrong, and when; ``invariants``: what must be so all the same.
 - ``core``, ``loop``, ``workers``: the one order of all steps; ``control``: clocks and chance;
@@ -23,6 +23,7 @@ from uno_actors.testing.simulation.invariants import (
     views_follow_from_the_log,
 )
 from uno_actors.testing.simulation.loop import NodeCrashed
+from uno_actors.testing.simulation.marking import simulated
 from uno_actors.testing.simulation.running import (
     NotRepeatable,
     Run,
@@ -54,6 +55,7 @@ __all__ = [
     "nothing_acknowledged_is_lost",
     "nothing_is_doubled",
     "simulate",
+    "simulated",
     "streams_have_no_gaps",
     "views_follow_from_the_log",
 ]

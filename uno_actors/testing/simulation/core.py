@@ -21,7 +21,7 @@ EPOCH = 1_900_000_000.0
 """The time of day at which each run begins, in seconds since 1970."""
 START = 1000.0
 """Where the virtual time of each run begins."""
-MAX_STEPS = 3_000_000
+MAX_STEPS = 1_000_000
 """Steps after which a run is taken for one that never ends."""
 LONGEST_RUN = 3_600.0
 """Seconds of virtual time after which a run is taken for one that never ends."""

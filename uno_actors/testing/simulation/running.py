@@ -11,7 +11,7 @@ from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import UnoError, describe
 from uno_actors.tasks import begin
 from uno_actors.testing.simulation.control import controlled, running
-from uno_actors.testing.simulation.core import LONGEST_RUN, START, Core, SimulationStuck, Told
+from uno_actors.testing.simulation.core import LONGEST_RUN, MAX_STEPS, START, Core, SimulationStuck, Told
 from uno_actors.testing.simulation.escapes import EscapesSimulation
 from uno_actors.testing.simulation.faults import KINDS, MAX_FAULTS, Fault, plan
 from uno_actors.testing.simulation.invariants import ALWAYS
@@ -114,6 +114,7 @@ class Simulation:
         invariants: Checked at the end of each run.
         event_registry: Finds the classes of recorded events.
         within: Seconds of virtual time within which a run must end.
+        steps: Steps within which it must.
     """
 
     def __init__(
@@ -125,13 +126,15 @@ class Simulation:
         invariants: Sequence[Invariant] = ALWAYS,
         event_registry: EventRegistry = event_registry,
         within: float = LONGEST_RUN,
+        steps: int = MAX_STEPS,
     ) -> None:
         self.scenario = scenario
-        self._faults = faults
-        self._kinds = tuple(kinds)
+        self.most = faults
+        self.kinds = tuple(kinds)
         self._invariants = tuple(invariants)
         self._registry = event_registry
         self._within = within
+        self._steps = steps
         self._lengths: dict[int | None, int] = {}
 
     def length(self, commands: int | None = None) -> int:
@@ -158,7 +161,7 @@ class Simulation:
             keep_trace: Whether to keep each step.
             watch: Whether to look for calls of the machine's clocks under any name, which takes longer.
         """
-        planned = plan(seed, self._faults, self._kinds)
+        planned = plan(seed, self.most, self.kinds)
         if isinstance(faults, int):
             planned = planned[:faults]
         elif faults is not None:
@@ -177,6 +180,7 @@ class Simulation:
         watch: bool = False,
     ) -> Run:
         core = Core(seed, keep_trace=keep_trace, longest=self._within)
+        core.max_steps = self._steps
         error: BaseException | None = None
         with running(core, watch=watch):
             world = World(core, faults, length, commands=commands, registry=self._registry)
@@ -186,6 +190,8 @@ class Simulation:
                 error = task.exception()
             except SimulationStuck as stuck:
                 error = InvariantBroken("nothing hangs", "; ".join([str(stuck), *world.waiting()]))
+            except Exception as raised:  # noqa: BLE001 - a disk that cannot be read back, say
+                error = raised
             finally:
                 world.end()
             if core.guard.lines:
@@ -214,7 +220,7 @@ class Simulation:
 
     def smallest(self, failed: Run) -> tuple[Run, Chosen, int | None]:
         """The smallest run found that fails as ``failed``; with its faults and its number of commands."""
-        seed, count = failed.seed, len(plan(failed.seed, self._faults, self._kinds))
+        seed, count = failed.seed, len(plan(failed.seed, self.most, self.kinds))
         faults: Chosen = count
         for fewer in range(count):
             found = self.run(seed, fewer)
@@ -287,16 +293,16 @@ def simulate(
             if run.error is not None:
                 smallest, chosen, commands = simulation.smallest(run)
                 raise SimulationFailed(
-                    smallest, command_line(scenario, smallest.seed, chosen, commands), runs
+                    smallest, command_line(simulation, smallest.seed, chosen, commands), runs
                 ) from smallest.error
             if runs == 1:
                 _check_repeats(simulation, run)
     return Simulated(runs, happened, steps, seconds, _clock() - began)
 
 
-def command_line(scenario: Scenario, seed: object, faults: Chosen, commands: int | None) -> str:
+def command_line(simulation: Simulation, seed: object, faults: Chosen, commands: int | None) -> str:
     """The command line that repeats a run."""
-    name: Any = getattr(scenario, "__wrapped__", scenario)
+    name: Any = simulation.scenario
     place = f"{name.__module__}:{name.__qualname__}"
     which = (
         f"--faults {faults}"
@@ -304,6 +310,10 @@ def command_line(scenario: Scenario, seed: object, faults: Chosen, commands: int
         else f"--only-faults {','.join(map(str, faults or ()))}"
     )
     limit = "" if commands is None else f" --commands {commands}"
+    if simulation.most != MAX_FAULTS:
+        limit += f" --most {simulation.most}"
+    if simulation.kinds != KINDS:
+        limit += f" --kinds '{','.join(simulation.kinds)}'"
     return f"uno-actors simulate {place} --seed {seed} {which}{limit}"
 
 

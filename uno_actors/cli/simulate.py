@@ -1,0 +1,95 @@
+"""``uno-actors simulate``: run a scenario, or repeat one of its runs and tell its story."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from uno_actors.cli.terminal import complain, say, say_json
+from uno_actors.config.imports import imported
+from uno_actors.errors import describe
+from uno_actors.printable import counted, printable
+
+if TYPE_CHECKING:
+    from uno_actors.testing.simulation.running import Run
+
+LONGEST_TEXT = 160
+"""Characters of a line of the story, unless all are asked for."""
+
+
+def simulate(
+    scenario: Annotated[
+        str, typer.Argument(metavar="MODULE:NAME", help="A scenario, or a test made of one.")
+    ],
+    seed: Annotated[int | None, typer.Option(help="Repeat the run of this seed, and tell its story.")] = None,
+    seeds: Annotated[int, typer.Option(help="Without --seed: run so many seeds.")] = 200,
+    faults: Annotated[int | None, typer.Option(help="With --seed: only so many of its first faults.")] = None,
+    only_faults: Annotated[
+        str | None, typer.Option(metavar="N,N", help="With --seed: only the faults of these numbers.")
+    ] = None,
+    commands: Annotated[int | None, typer.Option(help="With --seed: at most so many commands.")] = None,
+    most: Annotated[int | None, typer.Option(help="Maximum number of faults that a seed plans.")] = None,
+    kinds: Annotated[str | None, typer.Option(metavar="KIND,KIND", help="Kinds of faults.")] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Do not shorten the lines of the story.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the story as JSON, a line each.")] = False,
+) -> None:
+    """Run a scenario in virtual time, with faults. Exit code 1 if what must always be so is not so."""
+    # here, so that the other commands start without it
+    simulation = importlib.import_module("uno_actors.testing.simulation.marking")
+    running = importlib.import_module("uno_actors.testing.simulation.running")
+    control = importlib.import_module("uno_actors.testing.simulation.control")
+    sys.path.insert(0, str(Path.cwd()))
+    options: dict[str, Any] = {}
+    if most is not None:
+        options["faults"] = most
+    if kinds is not None:
+        options["kinds"] = [kind.strip() for kind in kinds.split(",")]
+    try:
+        made, found, kept = simulation.simulation_of(imported(scenario), **options)
+        chosen = faults if only_faults is None else [int(number) for number in only_faults.split(",")]
+    except (TypeError, ValueError) as error:
+        complain(f"{printable(scenario)}: {printable(str(error))}")
+        raise typer.Exit(2) from None
+    if seed is None:
+        done = running.simulate(found, range(seeds), **kept)
+        say(
+            f"{counted(done.runs, 'run')} with {counted(done.faults, 'fault')}: {done.steps:,} steps,"
+            f" {done.seconds:,.0f} s of virtual time in {done.took:.1f} s; nothing is broken"
+        )
+        return
+    with control.controlled():
+        run = made.run(seed, chosen, commands)
+    if as_json:
+        for second, who, kind, what in run.story:
+            say_json({"second": round(second, 6), "who": who, "kind": kind, "what": what})
+    else:
+        for line in timeline(run, None if whole else LONGEST_TEXT):
+            say(line)
+    raise typer.Exit(0 if run.error is None else 1)
+
+
+def timeline(run: "Run", longest: int | None) -> Iterator[str]:
+    """The story of a run: when, who, and what; faults stand out.
+
+    Args:
+        run: The run.
+        longest: Characters of a text; ``None`` for all.
+    """
+    width = max((len(who) for _, who, _, _ in run.story), default=0)
+    steps = f"{run.steps:,} steps, {run.seconds:.3f} s of virtual time"
+    yield f"seed {run.seed}: {counted(len(run.faults), 'fault')}, {steps}"
+    yield ""
+    for second, who, kind, what in run.story:
+        text = printable(what)
+        if longest is not None and len(text) > longest:
+            text = f"{text[: longest - 1]}…"
+        mark = ">>" if kind in ("fault", "broken") else "  "
+        yield f"{second:10.4f} s {mark} {who:<{width}}  {kind:<10} {text}"
+    yield ""
+    if run.error is None:
+        yield "nothing is broken"
+    else:
+        yield printable(describe(run.error))

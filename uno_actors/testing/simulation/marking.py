@@ -1,0 +1,88 @@
+"""Scenarios as tests: the decorator `simulated`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from uno_actors.domain.events import EventRegistry, event_registry
+from uno_actors.testing.simulation.core import LONGEST_RUN
+from uno_actors.testing.simulation.faults import KINDS, MAX_FAULTS
+from uno_actors.testing.simulation.invariants import ALWAYS
+from uno_actors.testing.simulation.running import Scenario, Simulation, simulate
+from uno_actors.testing.simulation.world import Invariant
+
+
+class SimulatedTest:
+    """A scenario as a test: calling it runs `simulate`.
+
+    Attributes:
+        scenario: As it was written.
+        options: Of `simulate`, for other runs of it.
+    """
+
+    def __init__(self, scenario: Scenario, seeds: int, options: dict[str, Any]) -> None:
+        self.scenario = scenario
+        self.seeds = seeds
+        self.options = options
+        for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+            setattr(self, name, getattr(scenario, name))
+
+    def as_function(self) -> Callable[[], None]:
+        """What a test runner calls."""
+
+        def test() -> None:
+            simulate(self.scenario, range(self.seeds), **self.options)
+
+        for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+            setattr(test, name, getattr(self.scenario, name))
+        test.simulated = self  # type: ignore[attr-defined]
+        return test
+
+
+def simulated(
+    seeds: int = 200,
+    *,
+    faults: int = MAX_FAULTS,
+    kinds: Sequence[str] = KINDS,
+    invariants: Sequence[Invariant] = ALWAYS,
+    event_registry: EventRegistry = event_registry,
+    within: float = LONGEST_RUN,
+) -> Callable[[Scenario], Callable[[], None]]:
+    """Make a test of a scenario: ``@simulated(seeds=200)`` above ``async def test_transfers(world)``.
+
+    The test is a plain function, for any test runner. ``uno-actors simulate module:test_transfers`` runs the scenario
+    with the same options.
+
+    Args:
+        seeds: One run for each of so many seeds.
+        faults: As of `simulate`, like the others.
+        kinds: See there.
+        invariants: See there.
+        event_registry: See there.
+        within: See there.
+    """
+    options = {
+        "faults": faults,
+        "kinds": kinds,
+        "invariants": invariants,
+        "event_registry": event_registry,
+        "within": within,
+    }
+
+    def mark(scenario: Scenario) -> Callable[[], None]:
+        return SimulatedTest(scenario, seeds, options).as_function()
+
+    return mark
+
+
+def simulation_of(found: Any, **options: Any) -> tuple[Simulation, Scenario, dict[str, Any]]:
+    """The simulation of a scenario, or of a test that `simulated` has made; with the scenario and its options.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    marked = getattr(found, "simulated", None)
+    scenario = marked.scenario if isinstance(marked, SimulatedTest) else found
+    if not callable(scenario):
+        raise TypeError(f"a scenario is a function, async def scenario(world); found {scenario!r}")
+    kept = {**marked.options, **options} if isinstance(marked, SimulatedTest) else options
+    return Simulation(scenario, **kept), scenario, kept
