@@ -64,7 +64,9 @@ PROBLEMS: Mapping[type[UnoError], Problem] = {
     e.InvalidTenant: Problem(404, "Tenant not found", "There is no such tenant."),
     e.UnknownTenant: Problem(404, "Tenant not found", "There is no such tenant."),
     e.NoSuchVersion: Problem(404, "Version not found"),
+    e.UnknownSchedule: Problem(404, "Schedule not found"),
     e.InvalidMoment: Problem(422, "Invalid version or time"),
+    e.InvalidSchedule: Problem(422, "Invalid schedule"),
     e.CommandIdReused: Problem(422, "Idempotency key reused"),
     e.InvalidAggregateId: Problem(422, "Invalid aggregate id"),
     e.InvalidCommand: Problem(422, "Invalid command"),
@@ -81,6 +83,7 @@ PROBLEMS: Mapping[type[UnoError], Problem] = {
     e.StoreUnavailable: Problem(503, "Store unavailable", _NOTHING_RECORDED, 5),
     e.LeaseLost: Problem(503, "Store unavailable", _NOTHING_RECORDED, 5),
     e.ConcurrencyConflict: Problem(503, "Others were faster", _NOTHING_RECORDED, 1),
+    e.AppendConditionFailed: Problem(503, "Others were faster", _NOTHING_RECORDED, 1),
     e.NoSuchStream: Problem(503, "Stream not found", _NOTHING_RECORDED, 5),
     e.CheckpointConflict: Problem(503, "Others were faster", _NOTHING_RECORDED, 1),
     e.NotServed: Problem(503, "Not served now", _NOTHING_RECORDED, 5),
@@ -103,11 +106,11 @@ FAULTS: frozenset[str] = frozenset({
     # roots
     "UnoError", "CallerError", "InternalError",
     # definitions, options and configuration files
-    "AmbiguousEventType", "ApplyFailed", "InvalidAggregate", "InvalidCluster", "InvalidConfig", "InvalidEvent",
-    "InvalidHandler", "InvalidNumber", "InvalidStoreUrl", "InvalidSupervisor", "MissingApply", "MissingExtra",
+    "AmbiguousEventType", "ApplyFailed", "InvalidAggregate", "InvalidCluster", "InvalidConfig", "InvalidDecision",
+    "InvalidEvent", "InvalidHandler", "InvalidNumber", "InvalidStoreUrl", "InvalidSupervisor", "MissingApply", "MissingExtra",
     "NotConfigurable",
     # calls that no request can make right
-    "AmbiguousStream", "BlockingCallOnLoop", "DeadlockError", "ExitRaised", "NoCluster", "NoSystem", "OtherTenant",
+    "AmbiguousStream", "BlockingCallOnLoop", "DeadlockError", "ExitRaised", "InvalidQuery", "NoCluster", "NoSystem", "OtherTenant",
     "UnknownAggregateType", "UnknownCommand", "WaitsForItself",
     # replies and events that the program cannot express; a command may have taken effect
     "EventNotReadable", "RemoteError", "ReplyNotRecorded", "ReplyNotSent", "UnknownEventType",
