@@ -29,7 +29,7 @@ def packed(value: object) -> bytes:
     """The bytes of a call: its name and arguments.
 
     Raises:
-        TypeError: One of them is not a value of the port.
+        TypeError: One of them cannot be told apart when it is read back.
     """
     found: bytes = msgpack.packb(value, default=_default, strict_types=True)
     return found

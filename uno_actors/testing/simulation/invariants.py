@@ -1,9 +1,11 @@
 """What must be so at the end of each run, whatever has gone wrong."""
 
 from collections import Counter
+from collections.abc import Hashable
 
-from uno_actors.handlers.subscription import Subscription
+from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.store.codec import Record, StreamId
+from uno_actors.store.records import StoredRecord
 from uno_actors.system.system import ActorSystem
 from uno_actors.testing.simulation.audit import fold
 from uno_actors.testing.simulation.store import Shelf
@@ -86,31 +88,34 @@ def _check_handler(world: World, shelf: Shelf, subscription: Subscription) -> No
     first = min((position for step in steps for position in step.positions), default=len(shelf.records) + 1)
     if spec.start != "earliest":
         wanted = [position for position in wanted if position >= first]
-    before = _predecessors(shelf, wanted, by_stream=spec.concurrency > 1)
+    before = _predecessors(shelf, wanted, subscription)
     done: set[int] = set()
     for step in steps:
         for position in step.positions:
             if step.kind in ("handled", "dead letter"):
                 done.add(position)
             elif step.kind == "called":
-                previous = before.get(position)
-                if previous is not None and previous not in done and previous not in step.positions:
+                missing = [each for each in before.get(position, ()) if each not in done]
+                if previous := [each for each in missing if each not in step.positions]:
                     raise InvariantBroken(
                         "handlers handle in order",
-                        f"{name} on {step.node} was called for {position} before it had handled {previous}",
+                        f"{name} on {step.node} was called for {position} before it had handled {previous[0]}",
                     )
     missed = [position for position in wanted if position not in done]
     if missed:
         raise InvariantBroken("handlers handle at least once", f"{name} has never handled {missed[:5]}")
 
 
-def _predecessors(shelf: Shelf, wanted: list[int], *, by_stream: bool) -> dict[int, int | None]:
-    last: dict[StreamId | None, int] = {}
-    before: dict[int, int | None] = {}
+def _predecessors(shelf: Shelf, wanted: list[int], subscription: Subscription) -> dict[int, list[int]]:
+    """The events that a handler must have handled before each event: one for each order in which that is."""
+    last: dict[Hashable, int] = {}
+    before: dict[int, list[int]] = {}
     for position in wanted:
-        key = shelf.records[position - 1].stream if by_stream else None
-        before[position] = last.get(key)
-        last[key] = position
+        keys: tuple[Hashable, ...] = (None,)
+        if subscription.spec.concurrency > 1:
+            keys = subscription.orders(Delivery(StoredRecord(position, shelf.records[position - 1])))
+        before[position] = [last[key] for key in keys if key in last]
+        last.update(dict.fromkeys(keys, position))
     return before
 
 
