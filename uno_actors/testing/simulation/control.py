@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import random
+import re
 import sys
 import threading
 import time
@@ -187,6 +188,10 @@ def _reads_datetime(module: Any) -> bool:
     )
 
 
+_NODE = re.compile(r" (?:system|node)=\S+")
+"""What the story shows already, or what names a process of the machine."""
+
+
 class _Logs(logging.Handler):
     """Tells what is logged in the story of the run, and no one else."""
 
@@ -197,7 +202,8 @@ class _Logs(logging.Handler):
     @override
     def emit(self, record: logging.LogRecord) -> None:
         if not self._core.closed:
-            self._core.story_line(self._core.place.name, "log", str(record.msg).splitlines()[0])
+            line = _NODE.sub("", str(record.msg).partition("\n")[0])
+            self._core.story_line(self._core.place.name, "log", line)
 
 
 @contextmanager
