@@ -107,11 +107,11 @@ FAULTS: frozenset[str] = frozenset({
     "UnoError", "CallerError", "InternalError",
     # definitions, options and configuration files
     "AmbiguousEventType", "ApplyFailed", "InvalidAggregate", "InvalidCluster", "InvalidConfig", "InvalidDecision",
-    "InvalidEvent", "InvalidHandler", "InvalidNumber", "InvalidStoreUrl", "InvalidSupervisor", "MissingApply", "MissingExtra",
-    "NotConfigurable",
+    "InvalidEvent", "InvalidHandler", "InvalidNumber", "InvalidStoreUrl", "InvalidSupervisor", "MissingApply",
+    "MissingExtra", "NotConfigurable",
     # calls that no request can make right
-    "AmbiguousStream", "BlockingCallOnLoop", "DeadlockError", "ExitRaised", "InvalidQuery", "NoCluster", "NoSystem", "OtherTenant",
-    "UnknownAggregateType", "UnknownCommand", "WaitsForItself",
+    "AmbiguousStream", "BlockingCallOnLoop", "DeadlockError", "ExitRaised", "InvalidQuery", "NoCluster", "NoSystem",
+    "OtherTenant", "UnknownAggregateType", "UnknownCommand", "WaitsForItself",
     # replies and events that the program cannot express; a command may have taken effect
     "EventNotReadable", "RemoteError", "ReplyNotRecorded", "ReplyNotSent", "UnknownEventType",
     # stores
