@@ -24,6 +24,7 @@ for name in (
     "structlog",
     "typer",
     "rich.console",
+    "httpcore",  # with trio, which it imports where it is installed
 ):
     importlib.import_module(name)
 

@@ -46,7 +46,7 @@ class Release(Command):
     count: int
 
 
-class OrderPlaced(DomainEvent):
+class OrderSubmitted(DomainEvent):
     count: int
 
 
@@ -69,9 +69,9 @@ class PlaceOrder(Command):
 class Order(AggregateRoot):
     @handles
     def place(self, command: PlaceOrder) -> None:
-        self.register_event(OrderPlaced(count=command.count))
+        self.register_event(OrderSubmitted(count=command.count))
 
-    def apply_order_placed(self, event: OrderPlaced) -> None: ...
+    def apply_order_submitted(self, event: OrderSubmitted) -> None: ...
 
 
 class Stock(AggregateRoot):
@@ -112,7 +112,7 @@ class Fulfilment(ProcessManager):
     sends_to = (Stock, Parcel)
 
     @reacts
-    def reserve(self, event: OrderPlaced) -> None:
+    def reserve(self, event: OrderSubmitted) -> None:
         self.send(Stock, "shelf", Reserve(count=event.count))
 
     @reacts
@@ -124,7 +124,7 @@ class Fulfilment(ProcessManager):
         self.send(Stock, "shelf", Release(count=3))
 
 
-EVENTS = EventRegistry([OrderPlaced, StockReserved, StockReleased, ParcelPacked, Reacted])
+EVENTS = EventRegistry([OrderSubmitted, StockReserved, StockReleased, ParcelPacked, Reacted])
 TYPES = [Order, Stock, Parcel, Fulfilment]
 
 
@@ -144,7 +144,7 @@ async def recorded(system: ActorSystem) -> list[str]:
 
 def test_a_reaction_sends_commands_and_records_what_it_sends() -> None:
     process = Fulfilment("order-1")
-    (outgoing,) = process.handle(step_of(Fulfilment, OrderPlaced(event_id="event-1", count=3)))
+    (outgoing,) = process.handle(step_of(Fulfilment, OrderSubmitted(event_id="event-1", count=3)))
     (event,) = process.pending_events
     assert isinstance(event, Reacted)
     assert (event.to, event.sent) == ("event-1", [outgoing])
@@ -154,13 +154,13 @@ def test_a_reaction_sends_commands_and_records_what_it_sends() -> None:
 
 def test_the_same_event_again_sends_the_same_commands_and_records_nothing() -> None:
     process = Fulfilment("order-1")
-    first = process.handle(step_of(Fulfilment, OrderPlaced(event_id="event-1", count=3)))
+    first = process.handle(step_of(Fulfilment, OrderSubmitted(event_id="event-1", count=3)))
     events = process.take_pending_events()
     again = Fulfilment("order-1").replay(
         [event.stamped(aggregate_version=n) for n, event in enumerate(events, 1)]
     )
     for same in (process, again):
-        known = same.handle(step_of(Fulfilment, OrderPlaced(event_id="event-1", count=99)))
+        known = same.handle(step_of(Fulfilment, OrderSubmitted(event_id="event-1", count=99)))
         assert known == first
         assert isinstance(known, Known)
         assert known.refused == set()
@@ -201,13 +201,13 @@ class Surveyor(ProcessManager):
     sends_to = (Gauge,)
 
     @reacts
-    def measure(self, event: OrderPlaced) -> None:
+    def measure(self, event: OrderSubmitted) -> None:
         self.send(Gauge, "g", Measure(len=event.count, correlation_id="its own"))
 
 
 def test_a_command_is_sent_as_it_was_made_and_refused_if_it_cannot_be() -> None:
     process = Surveyor("s")
-    (outgoing,) = process.handle(step_of(Surveyor, OrderPlaced(count=3)))
+    (outgoing,) = process.handle(step_of(Surveyor, OrderSubmitted(count=3)))
     _, command = command_of(Surveyor, outgoing, "e.0")
     assert command == Measure(len=3, command_id="e.0", correlation_id="its own")
     with pytest.raises(ValueError, match="cannot be read back from the JSON in which a process records"):
@@ -225,7 +225,7 @@ def test_an_invalid_reaction_is_reported_when_the_class_is_defined() -> None:
 
         class IsAsync(ProcessManager):
             @reacts
-            async def on_it(self, event: OrderPlaced) -> None: ...
+            async def on_it(self, event: OrderSubmitted) -> None: ...
 
     with pytest.raises(InvalidAggregate, match="<class 'int'>, which is neither an event nor a Refusal"):
 
@@ -233,14 +233,14 @@ def test_an_invalid_reaction_is_reported_when_the_class_is_defined() -> None:
             @reacts
             def on_it(self, event: int) -> None: ...
 
-    with pytest.raises(InvalidAggregate, match="one and two both react to OrderPlaced"):
+    with pytest.raises(InvalidAggregate, match="one and two both react to OrderSubmitted"):
 
         class Twice(ProcessManager):
             @reacts
-            def one(self, event: OrderPlaced) -> None: ...
+            def one(self, event: OrderSubmitted) -> None: ...
 
             @reacts
-            def two(self, event: OrderPlaced) -> None: ...
+            def two(self, event: OrderSubmitted) -> None: ...
 
     class Deaf(ProcessManager):
         pass
@@ -252,10 +252,10 @@ def test_an_invalid_reaction_is_reported_when_the_class_is_defined() -> None:
 def test_a_subclass_may_react_otherwise() -> None:
     class Express(Fulfilment):
         @reacts
-        def reserve(self, event: OrderPlaced) -> None:
+        def reserve(self, event: OrderSubmitted) -> None:
             self.send(Parcel, self.id, Pack())
 
-    (outgoing,) = Express("order-1").handle(step_of(Express, OrderPlaced(count=1)))
+    (outgoing,) = Express("order-1").handle(step_of(Express, OrderSubmitted(count=1)))
     assert outgoing.command == "Pack"
     assert reactions_of(Express)[StockReserved] == "pack"
 
@@ -266,7 +266,7 @@ def test_a_subclass_may_react_otherwise() -> None:
 async def test_a_process_goes_from_event_to_command_to_event(system: ActorSystem) -> None:
     await system.aggregate(Order, "order-1").ask(PlaceOrder(count=3, correlation_id="order-1"))
     await system.settled()
-    assert await recorded(system) == ["OrderPlaced", "StockReserved", "ParcelPacked"]
+    assert await recorded(system) == ["OrderSubmitted", "StockReserved", "ParcelPacked"]
     events = [event async for _, event in system.store.read_all()]
     assert {event.correlation_id for event in events} == {"order-1"}
 
@@ -310,7 +310,7 @@ async def test_an_event_that_comes_again_when_its_commands_are_long_forgotten_se
         end = await system.store.last_position()
         await system.reset("Fulfilment", "earliest")
         await system.settled()
-        assert await recorded(system) == ["OrderPlaced", "StockReserved", "StockReleased"] * 2
+        assert await recorded(system) == ["OrderSubmitted", "StockReserved", "StockReleased"] * 2
         assert await system.store.last_position() == end
 
 
@@ -321,7 +321,7 @@ async def test_a_process_reacts_to_a_refused_command_and_does_not_try_it_again(
     monkeypatch.setattr(Parcel, "works", False)
     await system.aggregate(Order, "order-1").ask(PlaceOrder(count=3))
     await system.settled()
-    wanted = ["OrderPlaced", "StockReserved", "StockReleased"]
+    wanted = ["OrderSubmitted", "StockReserved", "StockReleased"]
     assert await recorded(system) == wanted
     monkeypatch.setattr(Parcel, "works", True)
     again = Fulfilment.handler(name="again", start="earliest")
@@ -423,7 +423,7 @@ async def test_a_process_that_is_killed_after_any_write_sends_no_command_twice_i
     """Killed, and started again when the aggregates no longer remember the commands that it had sent."""
     monkeypatch.setattr(Parcel, "works", works)
     monkeypatch.setattr(InMemoryEventStore, "close", still_open)
-    wanted = ["OrderPlaced", "StockReserved", "ParcelPacked" if works else "StockReleased"]
+    wanted = ["OrderSubmitted", "StockReserved", "ParcelPacked" if works else "StockReleased"]
     kills = 0
     while await dies_and_goes_on(kills + 1, wanted, snapshot_every, way):
         kills += 1
@@ -484,19 +484,19 @@ class Weighing(ProcessManager):
     sends_to = (Scale,)
 
     @reacts
-    def weigh(self, event: OrderPlaced) -> None:
+    def weigh(self, event: OrderSubmitted) -> None:
         self.send(Scale, "scale", Weigh(weight=event.count))
 
 
 async def test_a_process_may_send_a_command_again_whatever_its_first_reply_or_contents_were() -> None:
     """Its reply could not be recorded; and by now the class of the command has other fields."""
-    registry = EventRegistry([OrderPlaced, ParcelWeighed, Reacted])
+    registry = EventRegistry([OrderSubmitted, ParcelWeighed, Reacted])
     async with ActorSystem(
         aggregates=[Scale, Weighing], handlers=[Weighing.handler(start="earliest")], event_registry=registry
     ) as system:
         scale = system.aggregate(Scale, "scale")
         for number, recorded in enumerate([3, 4]):  # by the process, and by its older program
-            event = OrderPlaced(count=3, correlation_id=f"{number}")
+            event = OrderSubmitted(count=3, correlation_id=f"{number}")
             await scale.ask(Weigh(weight=recorded, command_id=f"{event.event_id}.0"))
             await system.store.append(event)
         await system.settled()
@@ -516,4 +516,4 @@ async def test_one_command_id_sent_to_two_aggregates_begins_two_processes(system
     for name in ("order-1", "order-2"):
         await system.aggregate(Order, name).ask(PlaceOrder(count=3, command_id="request-1"))
     await system.settled()
-    assert sorted(await recorded(system)) == sorted(["OrderPlaced", "StockReserved", "ParcelPacked"] * 2)
+    assert sorted(await recorded(system)) == sorted(["OrderSubmitted", "StockReserved", "ParcelPacked"] * 2)

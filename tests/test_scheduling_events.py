@@ -102,7 +102,7 @@ def test_events_of_the_same_class_name_keep_their_methods() -> None:
 async def test_a_schedule_is_recorded_in_the_append_of_the_other_events_and_with_none_of_a_rejected_command() -> (
     None
 ):
-    async with ActorSystem("memory:", aggregates=[LaterOrder]) as system:
+    async with ActorSystem("memory:", aggregates=[LaterOrder], handlers=[]) as system:
         order = system.aggregate(LaterOrder, "o-1")
         with pytest.raises(CommandRejected):
             await order.ask(PlaceLater(rejected=True))
@@ -116,7 +116,7 @@ async def test_a_schedule_is_recorded_in_the_append_of_the_other_events_and_with
 
 async def test_the_time_of_a_schedule_is_that_of_the_systems_clock() -> None:
     clock = ManualClock(datetime(2026, 3, 1, 12, tzinfo=UTC))
-    async with ActorSystem("memory:", aggregates=[LaterOrder], clock=clock) as system:
+    async with ActorSystem("memory:", aggregates=[LaterOrder], handlers=[], clock=clock) as system:
         clock.advance(3600)
         await system.aggregate(LaterOrder, "o-1").ask(PlaceLater())
         _, recorded = [recorded.event async for recorded in system.store.read_all()]

@@ -12,7 +12,7 @@ class PaymentSeen(DomainEvent):
     topic: str = "payments.seen"
 
 
-class OrderPaid(DomainEvent):
+class BillPaid(DomainEvent):
     amount: int
 
 
@@ -29,10 +29,10 @@ class PaidOrder(AggregateRoot):
     def pay(self, command: PayHere) -> int:
         if command.amount <= 0:
             raise CommandRejected("amount must be positive")
-        self.register_event(OrderPaid(amount=command.amount))
+        self.register_event(BillPaid(amount=command.amount))
         return self.paid
 
-    def apply_order_paid(self, event: OrderPaid) -> None:
+    def apply_bill_paid(self, event: BillPaid) -> None:
         self.paid += event.amount
 
 

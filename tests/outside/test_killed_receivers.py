@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.outside.conftest import JetStream
-from tests.outside.paying import OrderPaid, PaymentSeen
+from tests.outside.paying import BillPaid, PaymentSeen
 from uno_actors import open_store
 
 WORKER = Path(__file__).with_name("killed_receiver.py")
@@ -37,7 +37,7 @@ async def run(directory: Path, url: str, way: str, kill_at: int) -> int:
 
 
 async def check(directory: Path, way: str) -> None:
-    kind = PaymentSeen if way == "event" else OrderPaid
+    kind = PaymentSeen if way == "event" else BillPaid
     async with open_store(f"lmdb:{directory}/log") as store:
         events = [each.event async for each in store.read_all() if isinstance(each.event, kind)]
         assert await store.dead_letters() == []

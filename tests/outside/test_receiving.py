@@ -12,7 +12,7 @@ from faststream.redis import RedisBroker
 from tests.broker_servers import RedisServer
 from tests.faults import lease_is_lost
 from tests.outside.conftest import JetStream
-from tests.outside.paying import OrderPaid, PaidOrder, PaymentSeen, pay
+from tests.outside.paying import BillPaid, PaidOrder, PaymentSeen, pay
 from tests.waiting import until
 from uno_actors import ActorSystem, DomainEvent, InvalidHandler, StoreUnavailable, Supervisor
 from uno_actors.backoff import Backoff
@@ -98,14 +98,14 @@ async def test_one_message_may_become_several_events_of_other_streams_all_or_non
         place = {"aggregate_type": "Ledger", "aggregate_id": order} if elsewhere == 2 else {}
         return [
             PaymentSeen(order=order, amount=amount, **place),
-            OrderPaid(amount=amount, aggregate_type="PaidOrder", aggregate_id=order),
+            BillPaid(amount=amount, aggregate_type="PaidOrder", aggregate_id=order),
         ]
 
     for _ in range(2):
         await send(jetstream, "o-1", 10, **cloud_event("p-1"))
     async with system_of(receiver(jetstream, event=several)) as system:
         await until(lambda: acknowledged(jetstream))
-        assert len(await recorded(system, PaymentSeen)) == len(await recorded(system, OrderPaid)) == 1
+        assert len(await recorded(system, PaymentSeen)) == len(await recorded(system, BillPaid)) == 1
         assert await system.aggregate(PaidOrder, "o-1").at(1)
 
 
@@ -125,9 +125,9 @@ async def test_a_message_becomes_a_command_that_takes_effect_once(
         for _ in range(2):
             await system.reset("payments", to="earliest")
             await system.settled()
-        assert [event.amount for event in await recorded(system, OrderPaid)] == [10]  # type: ignore[attr-defined]
+        assert [event.amount for event in await recorded(system, BillPaid)] == [10]  # type: ignore[attr-defined]
         (message,) = await recorded(system, ReceivedMessage)
-        (paid,) = await recorded(system, OrderPaid)
+        (paid,) = await recorded(system, BillPaid)
         assert paid.correlation_id == "c-1"
         assert paid.causation_id != message.message_id
 
@@ -140,7 +140,7 @@ async def test_a_command_that_is_rejected_is_a_dead_letter_with_its_reason(jetst
         await system.settled()
         (letter,) = await system.store.dead_letters("payments")
         assert letter.error == "CommandRejected: amount must be positive"
-        assert len(await recorded(system, OrderPaid)) == 1
+        assert len(await recorded(system, BillPaid)) == 1
 
 
 @pytest.mark.parametrize(

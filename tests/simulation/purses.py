@@ -20,12 +20,12 @@ from uno_actors.testing.simulation import InvariantBroken, Node, World
 PURSES = ("red", "blue")
 
 
-class PurseFilled(DomainEvent):
+class CoinsAdded(DomainEvent):
     amount: int
     topic: str | None = "purses.filled"
 
 
-REGISTRY = EventRegistry([PurseFilled])
+REGISTRY = EventRegistry([CoinsAdded])
 
 
 class Fill(Command[int]):
@@ -51,25 +51,25 @@ class Purse(AggregateRoot):
 
     @handles
     def fill(self, command: Fill) -> int:
-        self.register_event(PurseFilled(amount=command.amount))
+        self.register_event(CoinsAdded(amount=command.amount))
         return self.total
 
     @handles
     def fill_twice(self, command: FillTwice) -> int:
-        self.register_event(PurseFilled(amount=1))
-        self.register_event(PurseFilled(amount=1))
+        self.register_event(CoinsAdded(amount=1))
+        self.register_event(CoinsAdded(amount=1))
         return self.total
 
     @handles
     def fill_and_refuse(self, command: FillAndRefuse) -> int:
-        self.register_event(PurseFilled(amount=100))
+        self.register_event(CoinsAdded(amount=100))
         raise CommandRejected("never")
 
     @handles
     def how_much(self, command: HowMuch) -> int:
         return self.total
 
-    def apply_purse_filled(self, event: PurseFilled) -> None:
+    def apply_coins_added(self, event: CoinsAdded) -> None:
         self.total += event.amount
 
     def to_snapshot(self) -> dict[str, Any]:
@@ -80,8 +80,8 @@ class Purse(AggregateRoot):
 
 
 @subscribe(name="tally")
-class Tally(Projection[PurseFilled, str]):
-    async def handle(self, event: PurseFilled) -> None:
+class Tally(Projection[CoinsAdded, str]):
+    async def handle(self, event: CoinsAdded) -> None:
         purse = event.aggregate_id or ""
         self.view.put(purse, event.amount + await self.view.get(purse, 0))
 
@@ -90,18 +90,18 @@ def make_systems(world: World) -> Any:
     failed: set[str] = set()
 
     @subscribe(name="flaky", start="earliest")
-    async def flaky(event: PurseFilled) -> None:
+    async def flaky(event: CoinsAdded) -> None:
         await asyncio.sleep(0)
         if event.event_id not in failed and world.chance.random() < 0.3:
             failed.add(event.event_id)
             raise ConnectionError("the mail server is away")
 
     @subscribe(name="plain", start="earliest")
-    def plain(event: PurseFilled) -> None:
+    def plain(event: CoinsAdded) -> None:
         assert event.amount
 
     @subscribe(name="side-by-side", start="earliest", concurrency=3)
-    async def side_by_side(event: PurseFilled) -> None:
+    async def side_by_side(event: CoinsAdded) -> None:
         await asyncio.sleep(0.003 * event.amount)
 
     def make(node: Node) -> ActorSystem:

@@ -66,6 +66,7 @@ REQUESTS = st.builds(
     st.lists(events(), min_size=1, max_size=4).map(tuple),
     st.sampled_from([None, None, None, 0, 1, 2, 3, EXISTS]),
     st.none() | MOVES,
+    condition=st.none(),  # which have properties of their own
 )
 """With events in the place of records."""
 

@@ -240,7 +240,7 @@ def _names_of(thing: Any) -> Iterator[str]:
             return
     for module, loaded in sorted(sys.modules.items()):
         for name, value in list(vars(loaded).items()) if hasattr(loaded, "__dict__") else ():
-            if value is thing or (isinstance(value, HandlerSpec) and value.target is thing):
+            if value is thing or (issubclass(type(value), HandlerSpec) and value.target is thing):
                 yield f"{_importable(module)}:{name}"
 
 

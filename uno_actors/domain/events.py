@@ -205,7 +205,7 @@ Meaning = Callable[[str], "Collection[type[DomainEvent]]"]
 """From the name of an event type to the classes that an aggregate means by that name."""
 
 _OURS = "uno_actors."
-"""Names of events of the framework begin with this; every registry knows them."""
+"""Names of events of the framework begin with this; every registry knows them, but for those of the tools for tests."""
 
 _meanings: dict[str, dict[str, Meaning]] = {}
 """By aggregate type, and by the qualified name of the aggregate's class."""
@@ -291,7 +291,7 @@ class EventRegistry:
 
     def _known(self, name: str) -> list[type[DomainEvent]]:
         found = [known for ref in self._classes.get(name, ()) if (known := ref())]
-        if not found and name.startswith(_OURS) and self is not event_registry:
+        if not found and self is not event_registry and _is_ours(name):
             return event_registry._known(name)
         return found
 
@@ -380,7 +380,7 @@ class EventRegistry:
                 for name, refs in self._classes.items()
                 if any((known := ref()) and issubclass(known, event_type) for ref in refs)
             )
-            if event_type.type_name().startswith(_OURS):
+            if _is_ours(event_type.type_name()):
                 names = self._names_of[event_type] = names | {event_type.type_name()}
         return names
 
@@ -467,6 +467,10 @@ class EventRegistry:
 
 def _qualified(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(_OURS) and not name.startswith(f"{_OURS}testing.")
 
 
 def _stands_for(known: type[DomainEvent], event_type: type[DomainEvent]) -> bool:
