@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from tests.bank import BankStore, credited
+from tests.bank import BankStore, Credit, credited
 from tests.waiting import turns, until
-from uno_actors import ConcurrencyConflict, OutcomeUnknown, StoreUnavailable, UnoError
+from uno_actors import ConcurrencyConflict, InvalidSchedule, OutcomeUnknown, StoreUnavailable, UnoError
 from uno_actors.aggregates.journal import AppendOutcome, Journal
+from uno_actors.domain.schedules import Scheduled, outgoing
 from uno_actors.store.codec import to_record
 from uno_actors.store.records import Append, Appended
 
@@ -161,5 +163,48 @@ async def test_a_commit_that_was_cancelled_is_answered_as_unknown() -> None:
     await until(lambda: outcomes)
     assert isinstance(outcomes[0], OutcomeUnknown)
     journal.append(request("alice", 1), outcomes.take)
+    await until(lambda: len(outcomes) == 2)
+    assert isinstance(outcomes[1], Appended)
+
+
+async def test_a_schedule_that_is_refused_refuses_no_other_request_of_its_group() -> None:
+    """The others are of other aggregates, whose commands came in the same moment."""
+    store, refused, others = BankStore(), Outcomes(), Outcomes()
+    journal = Journal(store)
+
+    async def refuse() -> None:
+        raise InvalidSchedule("no scheduler can run on this store")
+
+    journal.before_schedules = refuse
+    to_send = outgoing("account", "alice", Credit(amount=1))
+    schedule = Scheduled(key="later", command=to_send, due=datetime.now(UTC), aggregate_id="alice")
+    journal.append(request("bob", 1), others.take)
+    journal.append(Append((to_record(schedule),)), refused.take)
+    journal.append(request("carol", 2), others.take)
+    await until(lambda: len(refused) + len(others) == 3)
+    assert [type(outcome) for outcome in refused] == [InvalidSchedule]
+    assert [type(outcome) for outcome in others] == [Appended] * 2
+    assert [record.event_type for record in store.records] == ["Credited"] * 2
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("away"), asyncio.CancelledError()], ids=["error", "cancelled"]
+)
+async def test_a_schedule_that_cannot_be_prepared_is_an_error_of_the_store_and_the_journal_continues(
+    error: BaseException,
+) -> None:
+    store, outcomes = BankStore(), Outcomes()
+    journal = Journal(store)
+
+    async def fail() -> None:
+        raise error
+
+    journal.before_schedules = fail
+    to_send = outgoing("account", "alice", Credit(amount=1))
+    schedule = Scheduled(key="later", command=to_send, due=datetime.now(UTC), aggregate_id="alice")
+    journal.append(Append((to_record(schedule),)), outcomes.take)
+    await until(lambda: outcomes)
+    assert isinstance(outcomes[0], StoreUnavailable)
+    journal.append(request("bob", 1), outcomes.take)
     await until(lambda: len(outcomes) == 2)
     assert isinstance(outcomes[1], Appended)

@@ -7,13 +7,16 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.new_stores import new_store_url
+from tests.postgres import postgres
 from tests.scheduling import CancelLater, CancelledNow, CancelNow, Deadline, PayLater
+from tests.waiting import until
 from uno_actors import (
     ActorSystem,
     AggregateRoot,
@@ -511,6 +514,63 @@ async def test_what_an_operator_does_and_the_scheduler_does_at_the_same_time_hap
         assert sum(isinstance(result, UnknownSchedule) for result in results) == 2
         await later(system, clock, MONTH)
         assert len(await sent(system.store)) == 1
+
+
+@pytest.mark.parametrize("scheduler", [None, True, False])
+async def test_on_a_store_with_several_logs_nothing_can_be_scheduled_and_other_commands_are_recorded(
+    clock: ManualClock, scheduler: bool | None
+) -> None:
+    """Whoever would send it: there would be no scheduler in any process."""
+    async with running(f"{await postgres().new_url()}&logs=3", clock, scheduler=scheduler) as system:
+        later, now = system.aggregate(Deadline, "a"), system.aggregate(Deadline, "b")
+        asked = [later.ask(CancelLater()), now.ask(CancelNow())]
+        with pytest.raises(InvalidSchedule, match="the store has 3 logs"):
+            await asked[0]
+        await asked[1]
+        with pytest.raises(InvalidSchedule, match="the store has 3 logs"):
+            await system.schedule(CancelNow(), to=(Deadline, "a"), after=60)
+        assert sum([1 async for _ in system.store.read_all()]) == 1
+
+
+async def test_a_schedule_whose_time_zone_is_unknown_here_delays_no_other_and_is_not_waited_for(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a machine with an older list of time zones."""
+    async with running("memory:", clock) as system:
+        to = Deadline, "a"
+        await system.schedule(CancelNow(note="daily"), to=to, every="0 9 * * *", tz="Pacific/Kanton", key="d")
+        await system.schedule(CancelNow(note="soon"), to=to, after=timedelta(hours=24, seconds=5))
+        await system.settled()
+
+        class Older(ZoneInfo):
+            def __new__(cls, key: str) -> Any:
+                if key == "Pacific/Kanton":
+                    raise ZoneInfoNotFoundError(key)
+                return ZoneInfo(key)
+
+        monkeypatch.setattr("uno_actors.recurrence.ZoneInfo", Older)
+        clock.leap(timedelta(hours=24))
+        await system.settled(5)
+        assert "scheduled command cannot be sent" in caplog.text
+        assert await sent(system.store) == []
+        clock.advance(5.001)
+        await until(lambda: system.statistics().scheduler.sent == 1)
+        assert await sent(system.store) == [("a", "soon")]
+        assert [entry.key for entry in await system.schedules()] == ["d"]
+
+
+async def test_to_cancel_a_schedule_leaves_the_one_that_has_taken_its_key_meanwhile(
+    clock: ManualClock,
+) -> None:
+    async with running("memory:", clock) as system:
+        await system.aggregate(Deadline, "a").ask(CancelLater(minutes=15, note="first"))
+        await system.settled()
+        (first,) = await system.schedules()
+        await system.aggregate(Deadline, "a").ask(CancelLater(minutes=30, note="second"))
+        # What `ScheduleControl.cancel` does if it has read the list before it changed.
+        await system.store.append(first.cancelled(), expected_version=first.version)
+        await later(system, clock, MONTH)
+        assert await sent(system.store) == [("a", "second")]
 
 
 # --- a model ------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from uno_actors.aggregates.joint import (
     together,
 )
 from uno_actors.aggregates.schedules_mark import has_scheduled
-from uno_actors.errors import OutcomeUnknown, UnoError, describe, shown
+from uno_actors.errors import OutcomeUnknown, StoreUnavailable, UnoError, describe, shown
 from uno_actors.logs import Logger, get_logger
 from uno_actors.observing import CommitGroup, Observation
 from uno_actors.store.codec import StreamId
@@ -160,9 +160,14 @@ class Journal:
 
     async def _commit(self, requests: list[Append]) -> list[AppendOutcome]:
         self.commits += 1
+        if self.before_schedules is not None and has_scheduled(requests):
+            refusal = await self._refusal(self.before_schedules)
+            if refusal is not None:
+                return await self._commit_others(requests, refusal)
+        return await self._commit_now(requests)
+
+    async def _commit_now(self, requests: list[Append]) -> list[AppendOutcome]:
         try:
-            if self.before_schedules is not None and has_scheduled(requests):
-                await self.before_schedules()
             outcomes = await self._store.commit(requests)
         except UnoError as error:
             return [error] * len(requests)
@@ -175,3 +180,21 @@ class Journal:
                 return [*outcomes]
             reason = f"it gave {len(outcomes)} outcomes for {len(requests)} requests"
         return [OutcomeUnknown(shown(self._store, repr), reason)] * len(requests)
+
+    async def _refusal(self, before_schedules: Callable[[], Awaitable[None]]) -> UnoError | None:
+        """Why no schedule can be recorded now; ``None`` if it can."""
+        try:
+            await before_schedules()
+        except UnoError as error:
+            return error
+        except BaseException as error:  # noqa: BLE001 - as for a commit
+            self._log.error("store failed", exc_info=error)
+            return StoreUnavailable(shown(self._store, repr), describe(error))
+        return None
+
+    async def _commit_others(self, requests: list[Append], refusal: UnoError) -> list[AppendOutcome]:
+        """Refuse the requests with a schedule, and commit the others: they are those of other aggregates."""
+        refused = [has_scheduled([request]) for request in requests]
+        others = [request for request, is_refused in zip(requests, refused, strict=True) if not is_refused]
+        outcomes = iter(await self._commit_now(others) if others else ())
+        return [refusal if is_refused else next(outcomes) for is_refused in refused]

@@ -84,8 +84,11 @@ class DueList(Projection[Scheduled | Unscheduled | Fired | Passed]):
             case Scheduled():
                 await self._unschedule(owner_of(event), event.key)
                 await self._add(ScheduleInfo.of(event))
-            case Unscheduled():
+            case Unscheduled(owner_id=None):
                 await self._unschedule(owner_of(event), event.key)
+            case Unscheduled():  # an operator's, of this one: another may have taken its key meanwhile
+                if (entry := await self.entry(event.aggregate_id or "")) is not None:
+                    await self._remove(entry)
             case Fired() | Passed():
                 entry = await self.entry(event.schedule)
                 if entry is not None:
@@ -194,7 +197,7 @@ class _Firing(ViewBuilding):
         """Fire what is due; return whether something was."""
         due = self._due
         if not due.knows_soonest:
-            first = await due.page(1)
+            first = await self._readable(1)
             due.soonest = first[0].due if first else None
             due.waiting = await due.view.get((COUNT,), 0)
             due.knows_soonest = True
@@ -207,16 +210,17 @@ class _Firing(ViewBuilding):
             return False
         if not await self._may_begin():
             return False
-        page = [
-            entry
-            for entry in await due.page(AT_ONCE + len(self._unreadable))
-            if entry.due <= now and entry.id not in self._unreadable
-        ]
+        page = [entry for entry in await self._readable(AT_ONCE) if entry.due <= now]
         requests = [*filter(None, (self._request(entry, now) for entry in page))]
-        if not requests:
-            self._look_in(LOOK)
-            return False
+        if not requests:  # none of them can be sent: look when the next one is due
+            due.knows_soonest = False
+            return True
         return self._has_fired(await self._commit(requests))
+
+    async def _readable(self, limit: int) -> list[ScheduleInfo]:
+        """The first entries by due time, without those that are known to be unreadable."""
+        page = await self._due.page(limit + len(self._unreadable))
+        return [entry for entry in page if entry.id not in self._unreadable]
 
     async def _commit(self, requests: Sequence[Append]) -> Sequence[Appended | UnoError]:
         with suppress(StoreUnavailable):

@@ -95,11 +95,11 @@ class Scheduler:
     async def begin(self, journal: Journal) -> list[Supervisor]:
         """What to start with the system; from now on ``journal`` asks before it records the first schedule."""
         self._journal = journal
-        if self._wanted is False:
-            journal.before_schedules = self._mark
-            return []
         if self._store.logs > 1:
             journal.before_schedules = self._refuse
+            return []
+        if self._wanted is False:
+            journal.before_schedules = self._mark
             return []
         if self._wanted or await has_schedules(self._store):
             self._has_begun = True
