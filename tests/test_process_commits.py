@@ -320,6 +320,64 @@ async def test_a_reaction_that_met_another_writer_is_decided_again_before_its_co
         assert [expected in each.fields for each in sent] == [True]
 
 
+class OutpacedAlone(InMemoryEventStore):
+    """Before the first append of a process, another writer adds to its stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met = 0
+
+    async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
+        first = requests[0].records[0]
+        if first.aggregate_type == "Counting" and not self.met:
+            self.met = 1
+            other = BookNoted(
+                aggregate_id=first.aggregate_id, aggregate_type=first.aggregate_type, aggregate_version=1
+            )
+            await super().commit([Append((to_record(other),))])
+        return await super().commit(requests)
+
+
+async def test_what_was_decided_on_a_state_of_the_past_is_not_sent_to_aggregates_elsewhere_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The reaction is recorded before anything is sent to another node, and it may be another one by then."""
+    monkeypatch.setattr(ActorSystem, "_handles_here", lambda *_: False)
+
+    class Shelf3(AggregateRoot):
+        @handles
+        def take(self, command: TakeBook) -> None:
+            self.register_event(BookTaken(order=command.order))
+
+        def apply_book_taken(self, event: BookTaken) -> None: ...
+
+    class Counting(ProcessManager):
+        sends_to = (Shelf3,)
+
+        def __init__(self, id: str) -> None:
+            super().__init__(id)
+            self.noted = 0
+
+        @reacts(by="aggregate_id")
+        def take(self, event: CheckedOut) -> None:
+            self.send(Shelf3, event.book, TakeBook(order=f"noted {self.noted}"))
+
+        def apply_book_noted(self, event: BookNoted) -> None:
+            self.noted += 1
+
+    store = OutpacedAlone()
+    handler = Counting.handler(start="earliest")
+    async with ActorSystem(store, aggregates=[Basket, Shelf3, Counting], handlers=[handler]) as system:
+        await system.aggregate(Basket, "1").ask(CheckOut(book="dune"))
+        await system.settled()
+        assert store.met
+        taken = [event.order async for _, event in store.read_all() if isinstance(event, BookTaken)]
+        assert taken == ["noted 1"]
+        reacted = await store.get_events("1", aggregate_type="Counting")
+        sent = [each for event in reacted if isinstance(event, Reacted) for each in event.sent]
+        assert ["noted 1" in each.fields for each in sent] == [True]
+
+
 # --- what appends wait for ---
 
 

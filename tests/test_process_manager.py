@@ -28,7 +28,7 @@ from uno_actors import (
     handles,
     reacts,
 )
-from uno_actors.processes.messages import Known, Reacted
+from uno_actors.processes.messages import Known, Outgoing, Reacted
 from uno_actors.processes.reactions import command_of, reactions_of, step_of
 from uno_actors.store.records import Append, Appended
 from uno_stores import InMemoryEventStore
@@ -517,3 +517,33 @@ async def test_one_command_id_sent_to_two_aggregates_begins_two_processes(system
         await system.aggregate(Order, name).ask(PlaceOrder(count=3, command_id="request-1"))
     await system.settled()
     assert sorted(await recorded(system)) == sorted(["OrderSubmitted", "StockReserved", "ParcelPacked"] * 2)
+
+
+async def test_a_refusal_with_a_reaction_stays_refused_when_its_event_comes_again_right_after_another() -> (
+    None
+):
+    """Killed before the process has recorded that all was sent, for two events. Meanwhile there is a box."""
+    store = InMemoryEventStore(EVENTS)
+
+    first = OrderSubmitted(count=1, correlation_id="order-1", aggregate_id="order-1", aggregate_type="Order")
+    second = StockReserved(count=3, correlation_id="order-1", aggregate_id="shelf", aggregate_type="Stock")
+    await store.append(first, second)
+    other = Outgoing(aggregate_type="Stock", aggregate_id="shelf", command="Release", fields='{"count": 0}')
+    pack = Outgoing(aggregate_type="Parcel", aggregate_id="order-1", command="Pack", fields="{}")
+    release = Outgoing(aggregate_type="Stock", aggregate_id="shelf", command="Release", fields='{"count": 3}')
+    await store.append(
+        *(
+            Reacted(to=to, sent=[sent], aggregate_id="order-1", aggregate_type="Fulfilment")
+            for to, sent in [
+                (first.event_id, other),
+                (second.event_id, pack),
+                (f"{second.event_id}.0", release),
+            ]
+        )
+    )
+    async with running(store) as system:
+        await system.settled()
+        events = await recorded(system)
+        assert "ParcelPacked" not in events, "the process has made up for it"
+        assert events.count("StockReleased") == 2
+        assert await store.dead_letters() == []

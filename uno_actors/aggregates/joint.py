@@ -142,6 +142,8 @@ def holds(batch: Decided, flush: Callable[[], None]) -> bool:
     held: Held | None = envelope.held
     if held is None or any(each.held is None for each, _ in batch):
         return False
+    if envelope.leads and not envelope.end:  # it records nothing, so nothing can follow it
+        return False
     return held.holds(flush, result)
 
 

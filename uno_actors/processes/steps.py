@@ -193,6 +193,8 @@ class _Steps:
             if joint is not None and not self._may_share(target, command):
                 joint.release()
                 await recorded
+                if not joint.is_recorded:  # another writer was faster: it may have reacted otherwise
+                    return refused
                 joint = None
             try:
                 await target._ask_with(command, follows=joint)
