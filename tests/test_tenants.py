@@ -22,6 +22,7 @@ from uno_actors import (
     InvalidStoreUrl,
     InvalidTenant,
     OtherTenant,
+    RetryLater,
     Supervisor,
     SystemNotRunning,
     Tenants,
@@ -423,6 +424,67 @@ async def test_a_tenant_with_something_scheduled_does_not_idle_and_returns_when_
         await credit(tenants, "b")
         await clock.advance_until(lambda: list(tenants.systems()) == ["a"], 60)
         await clock.advance_until(lambda: ("bank/a", 5) in bank.handled)
+
+
+async def test_tenants_whose_handlers_cannot_continue_keep_no_other_from_being_visited(template: str) -> None:
+    names = ["a", "b", "c", "d"]
+    for name in names:
+        async with open_store(url_of_tenant(template, name), EVENTS) as store:
+            await store.append(Credited(amount=7))
+    bank, clock = Bank(), ManualClock()
+    gates = {"a", "b"}
+
+    def make(store: str, tenant: str) -> ActorSystem:
+        if tenant not in gates:
+            return bank(store, tenant)
+
+        async def away(event: Credited) -> None:
+            raise RetryLater("the mail server is away")
+
+        handler = HandlerSpec("mail", away, start="earliest")
+        return ActorSystem(store, tenant=tenant, aggregates=[], handlers=[handler], event_registry=EVENTS)
+
+    async with Tenants(template, make, max_open=2, clock=clock) as tenants:
+        await until(lambda: list(tenants.systems()) == ["a", "b"])
+        await clock.advance_until(lambda: len(bank.handled) == 2, 5)
+
+
+async def test_a_tenant_that_cannot_be_started_for_a_visit_is_visited_later(template: str) -> None:
+    async with open_store(url_of_tenant(template, "a"), EVENTS) as store:
+        await store.append(Credited(amount=7))
+    bank, clock, tried = Bank(), ManualClock(), 0
+    is_away = True
+
+    def make(store: str, tenant: str) -> ActorSystem:
+        nonlocal tried
+        tried += 1
+        if is_away:
+            raise ConnectionError("the server of the stores is away")
+        return bank(store, tenant)
+
+    async with Tenants(template, make, clock=clock) as tenants:
+        await until(lambda: tried == 1 and not tenants.statistics().to_visit)
+        is_away = False
+        await clock.advance_until(lambda: bank.handled == [("bank/a", 7)], 10)
+
+
+async def test_a_tenant_that_stops_often_with_something_scheduled_leaves_one_timer(template: str) -> None:
+    clock = ManualClock()
+    bank = Bank(clock)
+    async with Tenants(template, bank, names=["a", "b"], max_open=1, idle_after=60, clock=clock) as tenants:
+        await until(lambda: not tenants.statistics().to_visit)
+        async with tenants.use("a") as system:
+            await system.schedule(Credit(amount=5), to=(Account, "alice"), after=3600)
+            await system.settled()
+        timers = set()
+        for _ in range(5):
+            await credit(tenants, "b")
+            timers.add(len(tenants._timers))
+            async with tenants.use("a") as system:
+                await system.settled()
+        assert len(timers) == 1
+        await credit(tenants, "b")
+        await clock.advance_until(lambda: ("bank/a", 5) in bank.handled, 60)
 
 
 async def test_tenants_to_be_kept_run_from_the_start_and_never_stop_for_idleness(template: str) -> None:

@@ -14,6 +14,7 @@ from uno_actors.backoff import Backoff
 from uno_actors.clock import Clock, SystemClock, Timer, now_by
 from uno_actors.config.reader import Config, load
 from uno_actors.errors import (
+    CallerError,
     InvalidTenant,
     SupervisorGaveUp,
     SystemNotRunning,
@@ -38,6 +39,8 @@ from uno_actors.tenants import (
 
 VISITS = 4
 """Tenants that are started at once only for their handlers to catch up."""
+VISIT_FOR = 30.0
+"""Seconds after which a tenant whose handlers have not caught up lets others have its turn; it runs on meanwhile."""
 LOOK_AGAIN = 0.05
 """Seconds between two looks at whether the handlers of a tenant have caught up."""
 VISIT_AFTER = 1.0
@@ -162,6 +165,7 @@ class Tenants:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._background: set[asyncio.Task[Any]] = set()
         self._timers: set[Timer] = set()
+        self._due: dict[str, Timer] = {}  # of the tenants that have stopped with something scheduled
         self._state: Literal["not started", "running", "stopped"] = "not started"
         self._started = self._stopped = self._failed = self._refused = 0
         self._has_stopped = asyncio.Event()
@@ -414,8 +418,7 @@ class Tenants:
             if not await self._is_settled(entry):
                 self._visit_later(entry.name)
             elif (due := self._next_due(entry)) is not None:
-                seconds = (due - now_by(self._clock)).total_seconds()
-                self._later(max(0.0, seconds), lambda: self._visit_later(entry.name))
+                self._visit_in(entry.name, (due - now_by(self._clock)).total_seconds())
         if entry.started.done():
             await entry.system.stop()
         elif entry.running is not None:
@@ -438,6 +441,13 @@ class Tenants:
         return None if runtime is None else runtime.scheduler.next_due
 
     # --- in the background ---
+
+    def _visit_in(self, name: str, seconds: float) -> None:
+        """Visit a tenant when something is due there; this replaces what was said when it stopped before."""
+        if (earlier := self._due.get(name)) is not None:
+            earlier.cancel()
+            self._timers.discard(earlier)
+        self._due[name] = self._later(max(0.0, seconds), lambda: self._visit_later(name))
 
     def _visit_later(self, name: str) -> None:
         if name not in self._to_visit:
@@ -475,8 +485,13 @@ class Tenants:
                 continue
             except Exception as error:  # noqa: BLE001 - a start may raise anything
                 self._log.error("tenant cannot be started", tenant=name, error=describe(error))
+                if not isinstance(error, CallerError):  # its handlers may still have work
+                    self._visit_in(name, AGAIN.max)
                 continue
-            while entry.runs and not await self._is_settled(entry):  # noqa: ASYNC110 - no single event to await
+            until = self._clock.monotonic() + VISIT_FOR
+            while entry.runs and not await self._is_settled(entry):
+                if self._to_visit and self._clock.monotonic() >= until:
+                    break  # its handlers may wait for something that is away
                 await asyncio.sleep(LOOK_AGAIN)
             entry.is_visited = False
             self._news.set()
@@ -515,13 +530,14 @@ class Tenants:
         self._later(seconds, over.set)
         await over.wait()
 
-    def _later(self, seconds: float, call: Callable[[], object]) -> None:
+    def _later(self, seconds: float, call: Callable[[], object]) -> Timer:
         def now() -> None:
             self._timers.discard(timer)
             call()
 
         timer = self._clock.call_later(seconds, now)
         self._timers.add(timer)
+        return timer
 
     def _begin(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = begin(asyncio.get_running_loop(), coroutine)
