@@ -196,6 +196,20 @@ async def test_another_system_on_the_store_in_this_process_answers_too() -> None
         assert await reply == 1
 
 
+async def test_a_wait_that_is_cancelled_is_forgotten_by_the_system_that_was_asked() -> None:
+    """However long it might have lasted: a page may be closed long before the time for its request is over."""
+    store = InMemoryEventStore(EVENTS)
+    async with of(store, gated(Gate(is_open=False)), name="runs") as runs, of(store, name="asks") as asks:
+        await asks.aggregate(Shelf, "a").ask(Stock(amount=1))
+        for _ in range(300):
+            waiting = asyncio.ensure_future(asks.wait_for("there", 1, timeout=3600))
+            asked = waits_kept(runs)
+            await until(lambda asked=asked: waits_kept(runs) > asked)
+            waiting.cancel()
+            await asyncio.wait({waiting})
+        assert waits_kept(runs) < 130
+
+
 async def test_a_system_that_stops_ends_its_waits_for_handlers_of_others() -> None:
     store, gate = InMemoryEventStore(EVENTS), Gate(is_open=False)
     async with of(store, gated(gate), name="runs"):

@@ -487,6 +487,33 @@ async def test_a_system_that_stops_ends_the_waits_of_its_callers() -> None:
         system.aggregate(Shelf, "a").ask(Stock(amount=1), wait_for="gate")
 
 
+async def test_a_wait_that_begins_as_the_system_stops_ends_at_once() -> None:
+    """As when the store was slow to say what is at the position."""
+
+    class Slow(InMemoryEventStore):
+        def __init__(self) -> None:
+            super().__init__(EVENTS)
+            self.asked, self.open = asyncio.Event(), asyncio.Event()
+            self.open.set()
+
+        async def read_log(self, after: int = 0, limit: int = PAGE) -> list[StoredRecord]:
+            if not self.open.is_set():
+                self.asked.set()
+                await self.open.wait()
+            return await super().read_log(after, limit)
+
+    store = Slow()
+    async with of(store, HandlerSpec("gate", Gate(is_open=False), event_type=Emptied)) as system:
+        await system.aggregate(Shelf, "a").ask(Stock(amount=1))
+        await system.settled()
+        store.open.clear()
+        waiting = asyncio.ensure_future(system.wait_for("gate", 1, timeout=30))
+        await store.asked.wait()
+    store.open.set()
+    with pytest.raises(NotHandled, match="stopped"):
+        await asyncio.wait_for(waiting, 5)
+
+
 async def test_a_caller_that_is_cancelled_as_its_handler_arrives_does_no_harm_to_the_handler() -> None:
     async with behind_a_gate(ManualClock()) as (system, gate):
         await system.aggregate(Shelf, "a").ask(Stock(amount=1))

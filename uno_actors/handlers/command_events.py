@@ -1,6 +1,6 @@
 """The events of one command, found from the last of them, and the dead letters among them."""
 
-from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 
 from uno_actors.store.logs import start_of_log
 from uno_actors.store.port import EventStore
@@ -27,9 +27,14 @@ async def events_of_command(store: EventStore, position: int) -> list[StoredReco
     return events
 
 
-async def letter_among(store: EventStore, letters: Collection[int], position: int) -> int | None:
+def are_near(letters: AbstractSet[int], position: int) -> bool:
+    """Whether one of ``letters`` may be of the command that ends at ``position``; costs the same for any number."""
+    return bool(letters) and not letters.isdisjoint(range(position - MOST_EVENTS + 1, position + 1))
+
+
+async def letter_among(store: EventStore, letters: AbstractSet[int], position: int) -> int | None:
     """The first event of the command that ends at ``position`` whose position is among ``letters``."""
-    if not any(position - MOST_EVENTS < letter <= position for letter in letters):
+    if not are_near(letters, position):
         return None
     events = await events_of_command(store, position)
     return next((stored.position for stored in events if stored.position in letters), None)

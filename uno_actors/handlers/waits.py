@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Literal
 
-from uno_actors.handlers.command_events import MOST_EVENTS
+from uno_actors.handlers.command_events import are_near
 from uno_actors.handlers.subscription import Subscription
 
 FORGET_AFTER = 64
@@ -118,7 +118,7 @@ class ProgressWaits:
             reached = self._position_of(subscription)
             while awaited.heap and awaited.heap[0][0] <= reached:
                 position = awaited.heap[0][0]
-                has_letter = any(position - MOST_EVENTS < each <= position for each in subscription.aside)
+                has_letter = are_near(subscription.aside, position)
                 self._end_first(awaited, "near a dead letter" if has_letter else "handled")
         obstacle: Arrival | None = subscription.obstacle
         if here and not subscription.leased:

@@ -43,6 +43,8 @@ HANDLED, SET_ASIDE, PAUSED, STOPPED, UNKNOWN = "handled", "set aside", "paused",
 
 Answer = Callable[[str, int | None], None]
 """Called with the answer to a question for a handler."""
+Ask = Callable[[int, float, Answer], Callable[[], object]]
+"""Asks a process for a position, within so many seconds; returns what takes the question back."""
 End = Callable[[NotHandled | None], None]
 """Called once with the end of a wait."""
 
@@ -72,7 +74,7 @@ class HandlersElsewhere:
         store: EventStore,
         clock: Clock,
         *,
-        start_task: Callable[[Coroutine[Any, Any, Any]], object],
+        start_task: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         announcement: Announcement | None,
         node: Node | None,
         log: Logger,
@@ -176,7 +178,7 @@ class HandlersElsewhere:
         """Note the end of a wait."""
         self._open.discard(wait)
 
-    def peers(self, name: str) -> Iterable[tuple[Hashable, Callable[[int, float, Answer], None]]]:
+    def peers(self, name: str) -> Iterable[tuple[Hashable, Ask]]:
         """The processes to ask for a handler: what names each of them, and what asks it."""
         for sibling in self.siblings:
             if any(each.name == name for each in sibling.handlers.subscriptions):
@@ -192,10 +194,12 @@ class HandlersElsewhere:
 
     def _ask_sibling(
         self, other: "HandlersElsewhere", name: str, position: int, seconds: float, answer: Answer
-    ) -> None:
-        other.serve(name, position, seconds, answer)
+    ) -> Callable[[], object]:
+        return other.serve(name, position, seconds, answer)
 
-    def _ask_node(self, member: Any, name: str, position: int, seconds: float, answer: Answer) -> None:
+    def _ask_node(
+        self, member: Any, name: str, position: int, seconds: float, answer: Answer
+    ) -> Callable[[], object]:
         def answered(body: bytes | LinkFailure) -> None:
             found = None
             if not isinstance(body, LinkFailure):
@@ -205,8 +209,11 @@ class HandlersElsewhere:
 
         assert self.node is not None
         self.node.ask_handled(member, handled_request(name, position, seconds), seconds, answered)
+        return lambda: None  # a node answers when its time is over
 
-    def _ask_socket(self, path: Path, name: str, position: int, seconds: float, answer: Answer) -> None:
+    def _ask_socket(
+        self, path: Path, name: str, position: int, seconds: float, answer: Answer
+    ) -> Callable[[], object]:
         async def ask() -> None:
             found: tuple[str, int | None] = UNKNOWN, None
             with suppress(
@@ -215,7 +222,7 @@ class HandlersElsewhere:
                 found = await _asked(path, name, position, seconds)
             answer(*found)
 
-        self.start_task(ask())
+        return self.start_task(ask()).cancel
 
     # --- serving ---
 
@@ -264,9 +271,13 @@ class HandlersElsewhere:
             stop()
             answer(UNKNOWN, None)
 
+        def give_up() -> None:
+            timer.cancel()
+            stop()
+
         timer = self.clock.call_later(seconds, late)
         stop = self.handlers.router.waits.begin(subscription, position, arrived, here=False)
-        return stop
+        return give_up
 
     async def _answer_handled(self, subscription: Subscription, position: int, answer: Answer) -> None:
         try:
@@ -299,7 +310,7 @@ class _Elsewhere:
         self._position = position
         self._deadline = elsewhere.clock.monotonic() + seconds
         self._done: End | None = done
-        self._asked: set[Hashable] = set()
+        self._asked: dict[Hashable, Callable[[], object]] = {}  # and what takes the question back
         self._timer: Timer | None = None
         self._is_looking = False
         self._stop_here: Callable[[], object] = lambda: None
@@ -354,17 +365,20 @@ class _Elsewhere:
         left = self._deadline - self._elsewhere.clock.monotonic()
         for key, ask in [*self._elsewhere.peers(self._name)]:
             if self._done is not None and left > 0 and key not in self._asked:
-                self._asked.add(key)
-                ask(self._position, left, partial(self._answered, key))
+                self._asked[key] = lambda: None
+                stop = ask(self._position, left, partial(self._answered, key))
+                if key in self._asked:  # it has not answered at once
+                    self._asked[key] = stop
 
     def _answered(self, key: Hashable, outcome: str, letter: int | None) -> None:
+        self._asked.pop(key, None)
         match outcome:
             case "handled" | "set aside":
                 self._end_handled(letter)
             case "paused":
                 self._end(NotHandled([self._name], self._position, "it is paused, until it is resumed"))
             case _:  # it has stopped, or was asked too late: the next look asks it again
-                self._asked.discard(key)
+                pass
 
     def _end_handled(self, letter: int | None) -> None:
         self._end(None if letter is None else EventSetAside([self._name], self._position, letter))
@@ -376,8 +390,11 @@ class _Elsewhere:
             done(why)
 
     def give_up(self) -> None:
-        """Wait no longer; what was asked is not answered to anyone."""
+        """Wait no longer, and take back what was asked."""
         self._done = None
+        asked, self._asked = self._asked, {}
+        for stop in asked.values():
+            stop()
         self._elsewhere.forget(self)
         self._stop_here()
         if self._timer is not None:

@@ -46,6 +46,10 @@ class Part(NamedTuple):
     position: int
 
 
+Parts = Iterator[Part | Coroutine[Any, Any, Iterable[Part]]]
+"""The handlers and partitions that are waited for: those that are known, and what finds out the others."""
+
+
 class HandlerWaiting:
     """The waits of a system. Lives on the event loop; `plan` may be called from any thread.
 
@@ -120,10 +124,7 @@ class HandlerWaiting:
 
         def start() -> None:
             wait = _Wait(self, position, seconds, done)
-            if self._closed:
-                wait.end_for(self._closed)
-            else:
-                wait.start(self._parts(targets, position, stream, is_new=is_new))
+            self._start(wait, self._parts(targets, position, stream, is_new=is_new))
 
         if not self._on_loop(start):
             done(NotHandled([each.name for each in targets], position, "the system has stopped"))
@@ -147,7 +148,7 @@ class HandlerWaiting:
     ) -> None:
         arrived: asyncio.Future[NotHandled | None] = asyncio.get_running_loop().create_future()
         wait = _Wait(self, stored.position, left, lambda why: settle(arrived, why), shown_seconds=seconds)
-        wait.start(self._parts(targets, stored.position, stored.record.stream, is_new=False))
+        self._start(wait, self._parts(targets, stored.position, stored.record.stream, is_new=False))
         try:
             await arrived
         finally:
@@ -176,11 +177,17 @@ class HandlerWaiting:
             found.append(page[0])
         return found
 
+    def _start(self, wait: "_Wait", parts: Parts) -> None:
+        if self._closed:
+            wait.end_for(self._closed)
+        else:
+            wait.start(parts)
+
     # --- parts ---
 
     def _parts(
         self, targets: Sequence[Target], position: int, stream: StreamId | None, *, is_new: bool
-    ) -> Iterator[Part | Coroutine[Any, Any, Iterable[Part]]]:
+    ) -> Parts:
         """The handlers and partitions to wait for: those that are known, and what finds out the others."""
         for target in targets:
             subscriptions = target.subscriptions
@@ -316,7 +323,7 @@ class _Wait:
         self._timer: Timer | None = None
         self._deadline = waiting.clock.monotonic() + seconds
 
-    def start(self, parts: Iterator[Part | Coroutine[Any, Any, Iterable[Part]]]) -> None:
+    def start(self, parts: Parts) -> None:
         """Wait for ``parts``."""
         self._waiting.open.add(self)
         self._unknown += 1
