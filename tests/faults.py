@@ -14,7 +14,16 @@ import lmdb
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from uno_actors import Actor, ActorRef, ActorSystem, DomainEvent, EventBus, ProcessManager, SupervisorGaveUp
+from uno_actors import (
+    Actor,
+    ActorRef,
+    ActorSystem,
+    DomainEvent,
+    EventBus,
+    ProcessManager,
+    SupervisorGaveUp,
+    Tenants,
+)
 from uno_actors.actors import dispatcher, turns
 from uno_actors.actors.ask import Envelope
 from uno_actors.actors.cell import ActorCell
@@ -330,6 +339,19 @@ def _subscription(system: ActorSystem, name: str) -> Subscription:
 def waits_kept(system: ActorSystem) -> int:
     """How many waits for handlers of a system are kept, those that were given up too."""
     return system._running().handlers.router.waits.kept
+
+
+def timers_of(tenants: Tenants) -> int:
+    """How many timers tenants keep."""
+    return len(tenants._timers)
+
+
+@contextmanager
+def no_aggregate_is_here() -> Iterator[None]:
+    """Processes find every aggregate on another node."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ActorSystem, "_handles_here", lambda *_: False)
+        yield
 
 
 def handler_falls_behind(system: ActorSystem, name: str) -> None:

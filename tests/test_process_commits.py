@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.nodes import all_see, system_on
+from tests.faults import no_aggregate_is_here
 from tests.postgres import postgres
 from uno_actors import (
     ActorSystem,
@@ -338,11 +339,8 @@ class OutpacedAlone(InMemoryEventStore):
         return await super().commit(requests)
 
 
-async def test_what_was_decided_on_a_state_of_the_past_is_not_sent_to_aggregates_elsewhere_either(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_what_was_decided_on_a_state_of_the_past_is_not_sent_to_aggregates_elsewhere_either() -> None:
     """The reaction is recorded before anything is sent to another node, and it may be another one by then."""
-    monkeypatch.setattr(ActorSystem, "_handles_here", lambda *_: False)
 
     class Shelf3(AggregateRoot):
         @handles
@@ -367,15 +365,17 @@ async def test_what_was_decided_on_a_state_of_the_past_is_not_sent_to_aggregates
 
     store = OutpacedAlone()
     handler = Counting.handler(start="earliest")
-    async with ActorSystem(store, aggregates=[Basket, Shelf3, Counting], handlers=[handler]) as system:
-        await system.aggregate(Basket, "1").ask(CheckOut(book="dune"))
-        await system.settled()
-        assert store.met
-        taken = [event.order async for _, event in store.read_all() if isinstance(event, BookTaken)]
-        assert taken == ["noted 1"]
-        reacted = await store.get_events("1", aggregate_type="Counting")
-        sent = [each for event in reacted if isinstance(event, Reacted) for each in event.sent]
-        assert ["noted 1" in each.fields for each in sent] == [True]
+    system = ActorSystem(store, aggregates=[Basket, Shelf3, Counting], handlers=[handler])
+    with no_aggregate_is_here():
+        async with system:
+            await system.aggregate(Basket, "1").ask(CheckOut(book="dune"))
+            await system.settled()
+            assert store.met
+            taken = [event.order async for _, event in store.read_all() if isinstance(event, BookTaken)]
+            assert taken == ["noted 1"]
+            reacted = await store.get_events("1", aggregate_type="Counting")
+            sent = [each for event in reacted if isinstance(event, Reacted) for each in event.sent]
+            assert ["noted 1" in each.fields for each in sent] == [True]
 
 
 # --- what appends wait for ---

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.bank import EVENTS, Account, Balance, BankStore, Credit, Credited
+from tests.faults import timers_of
 from tests.postgres import postgres
 from tests.waiting import ManualClock, until
 from uno_actors import (
@@ -479,7 +480,7 @@ async def test_a_tenant_that_stops_often_with_something_scheduled_leaves_one_tim
         timers = set()
         for _ in range(5):
             await credit(tenants, "b")
-            timers.add(len(tenants._timers))
+            timers.add(timers_of(tenants))
             async with tenants.use("a") as system:
                 await system.settled()
         assert len(timers) == 1
