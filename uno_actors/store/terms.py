@@ -5,10 +5,11 @@ A term stands for one facet and one value. An index maps each term to the positi
 derived from the log alone. A store indexes a facet from the first time that a condition needs it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
+from math import inf
 from typing import Literal, NamedTuple
 
 from uno_actors.domain.events import EventRegistry
@@ -22,7 +23,7 @@ Placed = tuple[int, Record]
 PART = 2000
 """Records that are indexed in one transaction when an index is far behind the log."""
 LOOK_EVERY = 1.0
-"""Seconds between two looks at how far an index is behind the log."""
+"""Seconds between two looks at how far a facet is behind the log."""
 TERM_BYTES = 16
 
 
@@ -55,6 +56,19 @@ class Facet(NamedTuple):
 
 TOPICS = Facet("topic")
 COMMANDS = Facet("command")
+
+
+def is_fresh(looked: Mapping[Facet, float], facets: Iterable[Facet], now: float) -> bool:
+    """Whether the last look at how far an index is behind is fresh enough for all ``facets``.
+
+    Each facet is behind by itself: only appends under conditions that need it, or writers that know it, move it.
+
+    Args:
+        looked: When that of each facet was.
+        facets: What a condition needs.
+        now: On the same clock, in seconds.
+    """
+    return all(now < looked.get(facet, -inf) + LOOK_EVERY for facet in facets)
 
 
 def term(facet: Facet, value: str = "") -> bytes:

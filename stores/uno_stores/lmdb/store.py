@@ -75,7 +75,7 @@ from uno_actors.store.maintenance import Fault, Progress, StoreInfo, StoreUsage,
 from uno_actors.store.membership import Membership
 from uno_actors.store.port import EventStore, Lease
 from uno_actors.store.records import PAGE, Append, DeadLetter, Heading, Snapshot, StoredRecord, ViewChange
-from uno_actors.store.terms import LOOK_EVERY, PART, Facet
+from uno_actors.store.terms import PART, Facet, is_fresh
 from uno_actors.tasks import on_another_thread
 from uno_stores.file_leases import LEASE_TIME
 from uno_stores.file_nodes import FileMembership
@@ -149,8 +149,7 @@ class LmdbEventStore(EventStore):
         map_size = map_size if max_size is None else min(map_size, max_size)
         self._environment = Environment(self.path, Options(durability, map_size, max_size))
         self._reading = self._environment.reading
-        self._near: set[Facet] = set()
-        self._look_at = 0.0
+        self._looked: dict[Facet, float] = {}
         self.gate = self._environment.gate
         self._nodes = NodeDirectory(self.path / NODES)
         self._watcher = Watcher(self._environment, lambda: bool(self._commit_listeners), self._committed)
@@ -220,18 +219,16 @@ class LmdbEventStore(EventStore):
     async def _catch_up(self, condition: Condition) -> None:
         """Bring the index near to the end of the log; the transaction that needs it does the rest.
 
-        This looks at the index once in `LOOK_EVERY` seconds, as the writes of others seldom bring it far behind.
+        This looks at each facet once in `LOOK_EVERY` seconds, as the writes of others seldom bring it far behind.
         """
         facets = condition.facets
-        if self._near.issuperset(facets):
-            if time.monotonic() < self._look_at:
-                return
-            self._look_at = time.monotonic() + LOOK_EVERY  # one caller looks for all
+        if is_fresh(self._looked, facets, time.monotonic()):
+            return
         with self._reading() as reading:
             is_far = lag_of(reading, facets) > PART
         while is_far:  # an error of the job is raised here
             is_far = bool(await self._writer.submit(ExtendIndex(dict.fromkeys(facets, condition.registry))))
-        self._near |= facets
+        self._looked |= dict.fromkeys(facets, time.monotonic())
 
     # --- the port: reading ---
 

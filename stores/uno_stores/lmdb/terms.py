@@ -84,7 +84,7 @@ class Terms:
         self._end = end
         self._index = TermIndex()
         self._index.facets = known
-        self._bare: set[bytes] = set()
+        self._bare: set[Facet] = set()
         self._is_stale = False
 
     @property
@@ -117,12 +117,12 @@ class Terms:
             self._index.require(facet, condition.registry, chain(missing, appended))
             self._is_stale = True
             if up_to is None:
-                self._bare.update(each.term for each in condition.wanted if each.facet == facet)
+                self._bare.add(facet)
         condition.check(self._find)
 
     def _find(self, wanted: Wanted, after: int) -> Iterator[StoredRecord]:
         reading, term = self._reading, wanted.term
-        if term not in self._bare and after < self._end:
+        if wanted.facet not in self._bare and after < self._end:
             for position in positions_of(reading, term, after):
                 yield record_at(reading, position)
         for position, record in self._index.after(term, after):
