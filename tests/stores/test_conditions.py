@@ -3,7 +3,8 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 from uuid import UUID, uuid4
@@ -12,14 +13,17 @@ import lmdb
 import pytest
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import StaticPool
 
+from tests.new_stores import new_store_url
 from tests.postgres import postgres
 from uno_actors import (
     AppendConditionFailed,
     CorruptRecord,
     DomainEvent,
     EventNotReadable,
+    EventNotSerializable,
     EventQuery,
     EventStore,
     InvalidEvent,
@@ -31,10 +35,12 @@ from uno_actors.domain.events import EventRegistry
 from uno_actors.domain.payloads import mark_exact
 from uno_actors.store.codec import to_record
 from uno_actors.store.conditions import condition_of
-from uno_actors.store.records import Append, Appended
+from uno_actors.store.records import Append, Appended, StoredRecord
+from uno_actors.store.terms import LOOK_EVERY, PART
 from uno_stores import LmdbEventStore
 from uno_stores.sql import DatabaseEventStore
 from uno_stores.sql.kept import QuickStatement
+from uno_stores.sql.terms import Boundary
 
 
 class KeyTaken(DomainEvent):
@@ -161,6 +167,131 @@ async def test_a_condition_whose_answer_was_lost_is_recorded_once(
         assert calls == 1
         assert await keys_in(store) == ["first", "second"]
         assert not await took(store, "second")
+
+
+# --- in the caller's transaction ---------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["sqlite", "postgres", "memory"])
+async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+    if request.param == "memory":
+        made = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+    else:
+        made = create_async_engine(await new_store_url(request.param, tmp_path))
+    yield made
+    await made.dispose()
+
+
+@asynccontextmanager
+async def store_on(engine: AsyncEngine) -> AsyncIterator[DatabaseEventStore]:
+    """A store whose tables are made as by a version without conditions."""
+    store = DatabaseEventStore(lambda: AsyncSession(engine), [KeyTaken], patience=2)
+    await store.create_schema()
+    async with engine.begin() as connection:
+        await connection.execute(text("DROP TABLE uno_terms"))
+        await connection.execute(text("DROP TABLE uno_facets"))
+    async with store:
+        yield store
+
+
+async def test_a_condition_is_checked_in_the_transaction_of_the_caller_whatever_that_holds(
+    engine: AsyncEngine,
+) -> None:
+    """It may hold the lock on the database, or on the log: the index must be made in it, and not beside it."""
+    async with store_on(engine) as store:
+        await store.append(*(KeyTaken(key=f"old {number}") for number in range(2500)))
+        async with AsyncSession(engine) as session:
+            await store.append(KeyTaken(key="held"), session=session)
+            for key in ("old 7", "old 2499", "held"):
+                with pytest.raises(AppendConditionFailed):
+                    await store.append(KeyTaken(key=key), unless=of(key), session=session)
+            await store.append(KeyTaken(key="new"), unless=of("new"), session=session)
+            await session.commit()
+        async with AsyncSession(engine) as session:
+            with pytest.raises(AppendConditionFailed):
+                await store.append(KeyTaken(key="new"), unless=of("new"), session=session)
+            await store.append(KeyTaken(key="undone"), unless=of("undone"), session=session)
+            await session.rollback()
+        assert not await took(store, "new")
+        assert await took(store, "undone")
+        assert (await keys_in(store))[2500:] == ["held", "new", "undone"]
+
+
+async def test_an_append_that_fails_in_the_transaction_of_the_caller_leaves_no_trace_in_the_index(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise ValueError("the database refuses a row")
+
+    async with store_on(engine) as store:
+        assert await took(store, "first")
+        async with AsyncSession(engine) as session:
+            with monkeypatch.context() as patched, pytest.raises(EventNotSerializable):
+                patched.setattr("uno_stores.sql.writer.insert_rows", refuse)
+                await store.append(KeyTaken(key="lost"), unless=of("lost"), session=session)
+            await session.commit()  # of the rest
+        async with engine.connect() as connection:
+            assert (await connection.execute(text("SELECT max(position) FROM uno_terms"))).scalar() == 1
+            assert (await connection.execute(text("SELECT max(position) FROM uno_facets"))).scalar() == 1
+
+
+# --- an index that is far behind ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_no_transaction_indexes_more_than_a_part_however_many_come_at_once(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Appends under other conditions leave an index behind, as those without conditions do."""
+    now, indexed = 0.0, []
+    whole = Boundary._log_after
+
+    async def log_after(self: Boundary, position: int) -> list[StoredRecord]:
+        found = await whole(self, position)
+        indexed.append(len(found))
+        return found
+
+    monkeypatch.setattr("uno_stores.sql.indexing.monotonic", lambda: now)
+    monkeypatch.setattr(Boundary, "_log_after", log_after)
+    async with open_store(
+        await new_store_url(kind, tmp_path), EventRegistry([KeyTaken, TaggedByMuch])
+    ) as store:
+        assert await took(store, "first")
+        unless = EventQuery(TaggedByMuch, tags={"number": 0})
+        await store.append(KeyTaken(key="other"), unless=unless)
+        for number in range(2):
+            await store.append(*(KeyTaken(key=f"{number} {each}") for each in range(3 * PART)))
+            now += 2 * LOOK_EVERY
+            if number:  # a look at one index is none at the other
+                await store.append(KeyTaken(key="another"), unless=unless)
+            won = await asyncio.gather(*(took(store, f"new {number} {each}") for each in range(20)))
+            assert all(won)
+        assert max(indexed) <= PART
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_of_all_that_stands_against_a_condition_little_is_read(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head of the log is locked meanwhile."""
+    rows = 0
+    whole = Boundary._look
+
+    async def look(self: Boundary, *of: Any) -> list[Any]:
+        nonlocal rows
+        found = [*await whole(self, *of)]
+        rows += len(found)
+        return found
+
+    async with open_store(await new_store_url(kind, tmp_path), EventRegistry([KeyTaken])) as store:
+        await store.append(*(KeyTaken(key="same") for _ in range(1000)))
+        with pytest.raises(AppendConditionFailed):
+            await store.append(KeyTaken(key="same"), unless=of("same"))
+        monkeypatch.setattr(Boundary, "_look", look)
+        with pytest.raises(AppendConditionFailed) as refused:
+            await store.append(KeyTaken(key="same"), unless=of("same"), after=20)
+        assert [each.position for each in refused.value.events] == [*range(21, 31)]
+        assert rows == 2  # the facet, and the first of the term
 
 
 # --- older programs and damage -----------------------------------------------------------------------------

@@ -179,8 +179,8 @@ class Bounds(Protocol):
     def add(self, position: int, record: Record) -> None:
         """Note a record of the group."""
 
-    async def write(self, end: int) -> None:
-        """Write what was noted; the log ends at ``end`` with the group."""
+    async def write(self) -> None:
+        """Write what was noted, in the transaction that inserts the records."""
 
 
 FindBounds = Callable[[AsyncConnection, Sequence[Append], int], Awaitable[Bounds | None]]
@@ -196,7 +196,7 @@ async def place_all(
     *,
     find_bounds: FindBounds,
     briefly: bool = True,
-) -> tuple[list[Appended | UnoError], list[dict[str, Any]]]:
+) -> tuple[list[Appended | UnoError], list[dict[str, Any]], Bounds | None]:
     """Lock the heads of the logs and assign positions to the requests that can be recorded; `insert_rows` must follow.
 
     Args:
@@ -209,7 +209,7 @@ async def place_all(
         briefly: As for `lock_head`.
 
     Returns:
-        The outcome of each request, and the rows to be inserted.
+        The outcome of each request, the rows to be inserted, and what is to be written for conditions.
     """
     number = len(tail.logs)
     # Others are refused below.
@@ -247,9 +247,7 @@ async def place_all(
             if bounds is not None:
                 bounds.add(end.position, each)
         outcomes.append(Appended(_as_range([row["position"] for row in rows[first:]]), placed))
-    if bounds is not None:
-        await bounds.write(tail.logs[0].position)
-    return outcomes, rows
+    return outcomes, rows, bounds
 
 
 def _as_range(positions: Sequence[int]) -> range | tuple[int, ...]:

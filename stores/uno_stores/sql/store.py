@@ -28,7 +28,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from time import monotonic
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
@@ -59,15 +58,14 @@ from uno_actors.store.records import (
     StoredRecord,
     ViewChange,
 )
-from uno_actors.store.terms import LOOK_EVERY, PART, Facet
 from uno_actors.store_urls import without_password
 from uno_stores.file_leases import LEASE_TIME
-from uno_stores.sql import schema
 from uno_stores.sql.announcements import Announcements
 from uno_stores.sql.closing import Closing
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.engine import OwnEngine
 from uno_stores.sql.held_leases import HeldLeases
+from uno_stores.sql.indexing import Indexing
 from uno_stores.sql.jobs import (
     Commit,
     DropDeadLetter,
@@ -87,7 +85,6 @@ from uno_stores.sql.place import Place, SessionFactory, engine_of
 from uno_stores.sql.reader import Reader
 from uno_stores.sql.statistics import DatabaseStatistics, statistics
 from uno_stores.sql.tables import Tables
-from uno_stores.sql.terms import ExtendIndex
 from uno_stores.sql.watcher import Watcher
 from uno_stores.sql.writer import Writer
 
@@ -142,8 +139,6 @@ class DatabaseEventStore(EventStore):
         check_options(max_event_size, patience, lease_time, logs, is_server=is_server)
         secret_url = engine.url.render_as_string(hide_password=False)
         self._url = url = without_password(secret_url)
-        self._near: set[Facet] = set()
-        self._look_at = 0.0
         place = Place.of(engine)
         place.leases.join()
         self.is_durable = not place.alone
@@ -177,6 +172,7 @@ class DatabaseEventStore(EventStore):
         self._kept = KeptConnection(self._connections)
         self._announcements = Announcements(self._connections, self._kept)
         self._writer = Writer(self._connections, self._tables, self._kept, self._grown, max_event_size)
+        self._indexing = Indexing(self._tables, self._reader, self._writer)
         self._nodes = Nodes(self._connections, self._tables)
         self._leases = HeldLeases(
             self._connections,
@@ -223,7 +219,7 @@ class DatabaseEventStore(EventStore):
             return []
         for request in requests:
             if request.condition is not None:
-                await self._catch_up(request.condition)
+                await self._indexing.catch_up(request.condition)
         moves = moves_of(requests)
         commit = Commit(requests, self._leases.numbers()) if moves else Commit(requests)
         outcomes: list[Appended | UnoError] = await self._writer.submit(commit)
@@ -231,37 +227,9 @@ class DatabaseEventStore(EventStore):
             self._leases.notice(losses_in(outcomes))
         return outcomes
 
-    async def _catch_up(self, condition: Condition) -> None:
-        """Bring the index near to the end of the log; the transaction that needs it does the rest.
-
-        This looks at the index once in `LOOK_EVERY` seconds, as the writes of others seldom bring it far behind.
-
-        Raises:
-            SeveralLogs: The store has several.
-        """
-        if self._near.issuperset(condition.facets):
-            if monotonic() < self._look_at:
-                return
-            self._look_at = monotonic() + LOOK_EVERY  # one caller looks for all
-        await self._up_to(condition)
-        self._near |= condition.facets
-
-    async def _up_to(self, condition: Condition) -> int:
-        """As `_catch_up`, at once; return the position up to which the index is complete at least."""
-        if not self._near:
-            if await self._reader.logs() > 1:
-                raise self._reader.refused("a condition of an append", "use a store with one log for it")
-            await self._tables.add_missing(schema.facets, schema.terms)
-        while True:
-            lag, end = await self._reader.lag_of(condition.facets)
-            if lag <= PART:
-                return end - lag
-            while await self._writer.submit(ExtendIndex(dict.fromkeys(condition.facets, condition.registry))):
-                pass
-
     @override
     async def _find(self, condition: Condition) -> tuple[list[StoredRecord], int]:
-        up_to = await self._up_to(condition)
+        up_to = await self._indexing.up_to(condition)
         found: dict[int, StoredRecord] = {}
         for wanted in condition.wanted:
             after = condition.after
@@ -303,8 +271,11 @@ class DatabaseEventStore(EventStore):
                 unless=unless,
                 after=after,
             )
-        if (condition := self._condition(unless, after)) is not None:
-            await self._catch_up(condition)
+        condition = self._condition(unless, after)
+        if (
+            condition is not None and self._connections.wire is not None
+        ):  # SQLite: in the session, see `commit_in`
+            await self._indexing.prepare()
         held = {} if checkpoint is None else self._leases.numbers()
         return await self._append(
             events,
@@ -558,6 +529,7 @@ class DatabaseEventStore(EventStore):
         self._tables.move()
         self._reader.move()
         self._writer.move()
+        self._indexing.move()
         self._kept.move()
         self._announcements.move()
         self._watcher.move(had_loop=had_loop)

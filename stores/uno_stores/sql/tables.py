@@ -73,10 +73,20 @@ class Tables:
         connections = self._connections
         async with connections.session() as session, connections.within(connections.patience):
             connection = await connections.connection(session)
-            if self._dialect == "postgresql":
-                await connection.execute(_ONE_MAKES_TABLES)
-            await connection.execute(CreateTable(table, if_not_exists=True))
+            await self._create(connection, table)
             await session.commit()
+
+    async def _create(self, connection: AsyncConnection, table: Table) -> None:
+        if self._dialect == "postgresql":
+            await connection.execute(_ONE_MAKES_TABLES)
+        await connection.execute(CreateTable(table, if_not_exists=True))
+
+    async def add_missing_in(self, connection: AsyncConnection, *tables: Table) -> None:
+        """As `add_missing`, in a caller's transaction."""
+        known = await connection.run_sync(_table_names)
+        for table in tables:
+            if table.name not in known:
+                await self._create(connection, table)
 
     async def add_missing(self, *tables: Table) -> None:
         """As `add`, for those tables that are missing; no permission is needed if there are none.
@@ -91,7 +101,7 @@ class Tables:
             connections = self._connections
             async with connections.session() as session, connections.within(connections.patience):
                 connection = await connections.connection(session)
-                known.update(await connection.run_sync(lambda of: inspect(of).get_table_names()))
+                known.update(await connection.run_sync(_table_names))
 
         await self._connections.again_if_lost(look)
         for table in tables:
@@ -172,3 +182,7 @@ async def _add_columns(connection: AsyncConnection) -> None:
 
 def _columns_of(connection: Connection, table: str) -> set[str]:
     return {column["name"] for column in inspect(connection).get_columns(table)}
+
+
+def _table_names(connection: Connection) -> list[str]:
+    return inspect(connection).get_table_names()

@@ -8,7 +8,6 @@ without it.
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
@@ -26,34 +25,39 @@ from uno_actors.store.terms import PART, Facet, TermIndex, terms_of
 from uno_stores.sql.log import LOG_PAGE, lock_heads, page_of, to_stored
 from uno_stores.sql.schema import facets, log, terms
 
-_CANDIDATES = f"""
-    SELECT position FROM uno_terms WHERE term = wanted.term AND position > wanted.after ORDER BY position LIMIT {PAGE}
-"""  # noqa: S608 - constants
 _LOOK = {
     "postgresql": text(
-        f"""
+        """
         SELECT -number AS number, position FROM uno_facets
         JOIN unnest(CAST(:keys AS text[])) WITH ORDINALITY AS needed(key, number) ON uno_facets.key = needed.key
         UNION ALL
         SELECT wanted.number, found.position
         FROM unnest(CAST(:terms AS bigint[]), CAST(:afters AS bigint[])) WITH ORDINALITY AS wanted(term, after, number),
-            LATERAL ({_CANDIDATES}) AS found
-        """  # noqa: S608 - constants
+            LATERAL (
+                SELECT position FROM uno_terms WHERE term = wanted.term AND position > wanted.after
+                ORDER BY position LIMIT 1
+            ) AS found
+        """
     ),
     "sqlite": text(
         """
         SELECT -1 - needed.key AS number, position FROM json_each(:keys) AS needed
         CROSS JOIN uno_facets ON uno_facets.key = needed.value
         UNION ALL
-        SELECT 1 + wanted.key, position FROM json_each(:pairs) AS wanted
-        CROSS JOIN uno_terms
-        ON term = json_extract(wanted.value, '$[0]') AND position > json_extract(wanted.value, '$[1]')
+        SELECT * FROM (
+            SELECT 1 + wanted.key, (
+                SELECT position FROM uno_terms
+                WHERE term = json_extract(wanted.value, '$[0]') AND position > json_extract(wanted.value, '$[1]')
+                ORDER BY position LIMIT 1
+            ) AS first
+            FROM json_each(:pairs) AS wanted
+        ) WHERE first IS NOT NULL
         """
     ),
 }
-"""Facets as negative numbers, each with its position; candidates of each term after a position.
+"""Facets as negative numbers, each with its position; the first position of each term after another position.
 
-SQLite keeps the order of a CROSS JOIN: it must not look through all terms for each wanted one.
+SQLite keeps the order of a CROSS JOIN.
 """
 _WRITE = text(
     """
@@ -128,6 +132,7 @@ class Boundary:
     def __init__(self, connection: AsyncConnection, end: int) -> None:
         self._connection = connection
         self._end = end
+        self._end_of_group = end
         self._index = TermIndex()
         self._standing: dict[tuple[Wanted, int], list[StoredRecord]] = {}
         self._errors: dict[Facet, UnoError] = {}
@@ -139,12 +144,12 @@ class Boundary:
         wanted = {(way, each.after): each for each in conditions for way in each.wanted}
         needed = [*registries]
         ends: dict[int, int] = {}
-        candidates: dict[int, list[int]] = defaultdict(list)
+        first: dict[int, int] = {}
         for number, position in await self._look(needed, [*wanted]):
             if number < 0:
                 ends[-number - 1] = position
             else:
-                candidates[number - 1].append(position)
+                first[number - 1] = position
         up_to = {facet: up_to_of(ends.get(number, 0), self._end) for number, facet in enumerate(needed)}
         lacking = await self._log_after(min(up_to.values()))
         for facet, registry in registries.items():
@@ -155,9 +160,9 @@ class Boundary:
                 self._errors[facet] = error
         self._is_stale = bool(lacking) or len(ends) < len(needed)
         for number, (way, after) in enumerate(wanted):
-            if positions := candidates.get(number):
+            if number in first:
                 registry = wanted[way, after].registry
-                self._standing[way, after] = await self._matching(way, sorted(positions), registry)
+                self._standing[way, after] = await self._matching(way, first[number], registry)
 
     async def _look(self, needed: Sequence[Facet], wanted: Sequence[tuple[Wanted, int]]) -> Iterable[Any]:
         keys = [*map(key_of, needed)]
@@ -169,12 +174,10 @@ class Boundary:
             parameters = {"keys": keys, "terms": [*numbers], "afters": [*afters]}
         return (await self._connection.execute(_LOOK[name], parameters)).all()
 
-    async def _matching(
-        self, way: Wanted, positions: Sequence[int], registry: EventRegistry
-    ) -> list[StoredRecord]:
-        """The first records that are selected, among those at ``positions`` and those of the same term after them."""
+    async def _matching(self, way: Wanted, first: int, registry: EventRegistry) -> list[StoredRecord]:
+        """The first records that are selected, among those from position ``first`` on that have the term."""
         found: list[StoredRecord] = []
-        after = positions[0] - 1
+        after = first - 1
         while len(found) < MAX_STANDING:
             terms_ = {"term": number_of(way.term), "after": after, "up_to": self._end, "limit": PAGE}
             page = to_stored((await self._connection.execute(FOUND, terms_)).all())
@@ -216,12 +219,13 @@ class Boundary:
     def add(self, position: int, record: Record) -> None:
         """Index a record of the group."""
         self._index.add_to_all(StoredRecord(position, record))
+        self._end_of_group = position
         self._is_stale = True
 
-    async def write(self, end: int) -> None:
-        """Write what was indexed; the log ends at ``end`` with the group."""
+    async def write(self) -> None:
+        """Write what was indexed, the group included."""
         if self._is_stale and self._index.facets:
-            await _write(self._connection, self._index.terms(), self._index.facets, end)
+            await _write(self._connection, self._index.terms(), self._index.facets, self._end_of_group)
 
 
 async def boundary_of(connection: AsyncConnection, requests: Sequence[Append], end: int) -> Boundary | None:
@@ -236,19 +240,24 @@ async def boundary_of(connection: AsyncConnection, requests: Sequence[Append], e
 
 @dataclass(frozen=True, slots=True)
 class ExtendIndex:
-    """Index the next `PART` records by some facets; the result is whether more must follow."""
+    """Index the next `PART` records by some facets, if more are missing; the result is whether more must follow.
+
+    ``briefly`` is as for `lock_heads`.
+    """
 
     facets: Mapping[Facet, EventRegistry]
+    briefly: bool = True
 
     async def write(self, connection: AsyncConnection) -> bool:
         """Do it with the head of the log locked, as everything that moves the rows of facets."""
-        end = (await lock_heads(connection, [0], 1))[0]
+        end = (await lock_heads(connection, [0], 1, briefly=self.briefly))[0]
         rows = (await connection.execute(ENDS, {"keys": [*map(key_of, self.facets)]})).all()
         ends: dict[str, int] = {row.key: row.position for row in rows}
         up_to = {facet: up_to_of(ends.get(key_of(facet), 0), end) for facet in self.facets}
-        page = await _log_page(connection, min(up_to.values()), PART)
-        if not page:
+        start = min(up_to.values())
+        if end - start <= PART:
             return False
+        page = await _log_page(connection, start, PART)
         found = [
             (term, position)
             for position, record in page
@@ -259,6 +268,15 @@ class ExtendIndex:
         last = page[-1].position
         await _write(connection, found, self.facets, last)
         return last < end - PART
+
+
+async def index_in(connection: AsyncConnection, requests: Iterable[Append]) -> None:
+    """Bring the index near to the end of the log for the conditions of ``requests``, in a caller's transaction."""
+    conditions = [request.condition for request in requests if request.condition is not None]
+    needed = {facet: each.registry for each in conditions for facet in each.facets}
+    if needed:
+        while await ExtendIndex(needed, briefly=False).write(connection):
+            pass
 
 
 async def _log_page(connection: AsyncConnection, after: int, limit: int) -> list[StoredRecord]:

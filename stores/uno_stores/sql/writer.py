@@ -39,7 +39,7 @@ from uno_stores.sql.log import NOTIFY, Tail, ends_of, in_transaction, insert_row
 from uno_stores.sql.place import Place
 from uno_stores.sql.quick_append import Placed, append_placed, find_placed, placed
 from uno_stores.sql.tables import Tables
-from uno_stores.sql.terms import boundary_of, facets_of
+from uno_stores.sql.terms import boundary_of, facets_of, index_in
 from uno_stores.sql.waiting import Patience
 
 MAX_GROUP = 10_000
@@ -268,10 +268,12 @@ class Writer:
         if self._tail is None:
             self._tail = Tail(logs)
         moves = await LockedMoves.locked(connection, requests, held, self._connections.url)
-        outcomes, attempt.rows = await place_all(
+        outcomes, attempt.rows, bounds = await place_all(
             connection, requests, self._tail, self._max_event_size, moves, find_bounds=boundary_of
         )
         await moves.write(connection)
+        if bounds is not None:
+            await bounds.write()
         attempt.moved = moves.moved
         # A group with a conflict takes one statement more if the quick way is tried first; one seldom comes alone.
         self._is_contended = any(
@@ -345,7 +347,13 @@ class Writer:
             if place.alone:  # else the watcher sees the end
                 await place.lend(session.sync_session, connections.url, connections.patience, ended)
             moves = await LockedMoves.locked(connection, requests, held, connections.url)
-            outcomes, rows = await place_all(
+            if facets_of(
+                requests
+            ):  # another transaction could not index: this one may hold what that waits for
+                if connections.wire is None:
+                    await self._tables.add_missing_in(connection, schema.facets, schema.terms)
+                await index_in(connection, requests)
+            outcomes, rows, bounds = await place_all(
                 connection,
                 requests,
                 Tail(logs),
@@ -360,6 +368,8 @@ class Writer:
             else:
                 async with connection.begin_nested():  # what fails leaves the transaction as it was
                     await moves.write(connection)
+                    if bounds is not None:
+                        await bounds.write()
                     await insert_rows(connection, rows, logs)
                     if connections.wire is not None:
                         # The caller commits: listeners must not look before that.
