@@ -12,6 +12,7 @@ import pytest
 from tests.bank import Credited, credited
 from uno_actors import (
     ActorSystem,
+    Checkpoint,
     EventHandler,
     HandlerControl,
     HandlerNameWarning,
@@ -194,6 +195,19 @@ async def test_a_handler_that_begins_at_the_end_beside_an_unused_checkpoint_is_r
     assert "'orders.mail' (at 0)" in text
     assert '@subscribe(name="orders.mail", ...)' in text
     assert await warned(url, unnamed(name="post.mail"), unnamed(name="audit")) == []  # it is known now
+
+
+async def test_the_checkpoint_of_a_consumer_that_is_no_handler_is_not_reported(url: str) -> None:
+    """It moves with events, or alone; no handler of the system uses it, and none has to."""
+    async with open_store(url) as store:
+        await store.append(*credited(1, 2), checkpoint=Checkpoint("intake", 7))
+        await store.append(checkpoint=Checkpoint("shop follows stock", 2))
+    assert await warned(url, unnamed(name="mail")) == []
+    async with open_store(url) as store:
+        await store.append(*credited(3))
+    (text,) = await warned(url, unnamed(name="post"))
+    assert "'mail' (at 2)" in text
+    assert "intake" not in text
 
 
 @pytest.mark.parametrize("options", [{"start": "earliest"}, {"start": 1}])

@@ -124,8 +124,12 @@ class HandlerControl:
         return found if partitions else grouped(found)
 
     async def plain(self) -> list[str]:
-        """Return the names of the handlers that have run on the store and are not projections."""
-        return [name for name, entry in (await self._known()).items() if entry is None]
+        """Return the names of the handlers that have run on the store and are not projections.
+
+        Each has reported a status. A consumer with a checkpoint of its own never does: see `EventStore.append`.
+        """
+        known, (statuses, _) = await self._known(), await self._reported()
+        return [name for name, entry in known.items() if entry is None and name in statuses]
 
     async def positions(self) -> dict[str, int]:
         """Return the position of every handler that has run on the store; for a projection, of the view it writes."""
@@ -328,10 +332,7 @@ class HandlerControl:
 
     async def report(self, statuses: Mapping[str, ReportedStatus], node: str | None) -> None:
         """Store the status that running handlers report, and the name of the node that runs them if it is not alone."""
-        await self._change(
-            *(request_entry(list(each), name, REPORTED) for name, each in statuses.items()),
-            *(request_entry(node, name, NODE) for name in statuses),
-        )
+        await self._change(*status_entries(statuses), *(request_entry(node, name, NODE) for name in statuses))
 
     async def _reported(self) -> tuple[dict[str, ReportedStatus], dict[str, str]]:
         """What running handlers have reported last: their statuses, and the names of their nodes."""
@@ -368,6 +369,11 @@ class HandlerControl:
         # Partitions that have not run yet are meant too.
         every = [partition_name(name, number, count) for count in layouts for number in range(1, count + 1)]
         return {each: known.get(each) for each in dict.fromkeys((*meant, *every))}
+
+
+def status_entries(statuses: Mapping[str, ReportedStatus]) -> list[ViewChange]:
+    """What is stored when running handlers report a status. Who has never done so is no handler."""
+    return [request_entry(list(each), name, REPORTED) for name, each in statuses.items()]
 
 
 _STATES = ("restarting", NOT_RUNNING, "stopped", "handing over", "catching up", "standby", "paused", "live")

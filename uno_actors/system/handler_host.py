@@ -19,7 +19,13 @@ from uno_actors.errors import InvalidHandler, WaitsForItself
 from uno_actors.event_contexts import EventContexts
 from uno_actors.handlers.actor import HandlerActor, Work
 from uno_actors.handlers.child import HandlerChild
-from uno_actors.handlers.control import HandlerControl, HandlerInfo, grouped, position_of
+from uno_actors.handlers.control import (
+    HandlerControl,
+    HandlerInfo,
+    grouped,
+    position_of,
+    status_entries,
+)
 from uno_actors.handlers.failures import HandlerFailure
 from uno_actors.handlers.layouts import replace_other_layouts
 from uno_actors.handlers.log_order import check_log_order
@@ -175,15 +181,18 @@ class HandlerHost:
     async def _record_begin(self, subscriptions: Sequence[Subscription], checkpoints: dict[str, int]) -> None:
         """Save the first positions, so that a crash before the first event does not move where "latest" began.
 
-        A handler that has run with another number of partitions then replaces what is kept of that.
+        With them goes a first status, by which the checkpoint is known as that of a handler. A handler that has run
+        with another number of partitions then replaces what is kept of that.
         """
-        begun = {
-            s.progress.checkpoint: s.progress.position
+        new = [
+            s
             for s in subscriptions
             if s.leased and s.progress.checkpoint and checkpoints.get(s.name) != s.progress.position
-        }
-        if begun:
-            await self._store.save_progress(begun)
+        ]
+        if new:
+            begun = {s.progress.checkpoint: s.progress.position for s in new}
+            statuses = {s.name: _status_of(s) for s in new}
+            await self._store.save_progress(begun, views=status_entries(statuses))
         for subscription in subscriptions:
             if subscription.leased and other_layouts(subscription.spec, checkpoints):
                 now = await self._store.checkpoints()
@@ -347,10 +356,7 @@ class HandlerHost:
             await self._report_changes()
 
     async def _report_changes(self) -> None:
-        now = {subscription.name: subscription.statistics(0) for subscription in self._leased()}
-        status = {
-            name: ReportedStatus(each.state, each.failures, each.restarts) for name, each in now.items()
-        }
+        status = {subscription.name: _status_of(subscription) for subscription in self._leased()}
         node = self._node
         new = {name: each for name, each in status.items() if self._reported.get(name) != (each, node)}
         if new:
@@ -469,3 +475,8 @@ class HandlerHost:
         if self._looking is not None:
             self._looking.cancel()
         self._let_go.close()
+
+
+def _status_of(subscription: Subscription) -> ReportedStatus:
+    now = subscription.statistics(0)
+    return ReportedStatus(now.state, now.failures, now.restarts)
