@@ -210,6 +210,15 @@ async def test_the_checkpoint_of_a_consumer_that_is_no_handler_is_not_reported(u
     assert "intake" not in text
 
 
+async def test_a_handler_that_was_renamed_and_has_not_run_since_is_reported_by_its_new_name(url: str) -> None:
+    await warned(url, unnamed(name="mail"))
+    async with open_store(url) as store:
+        await store.append(*credited(1))
+        await HandlerControl(store).rename("mail", "letters")
+    (text,) = await warned(url, unnamed(name="post"))
+    assert "'letters' (at 0)" in text
+
+
 @pytest.mark.parametrize("options", [{"start": "earliest"}, {"start": 1}])
 async def test_for_a_new_handler_with_an_explicit_start_nothing_is_logged(
     url: str, options: dict[str, Any]

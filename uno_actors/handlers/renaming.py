@@ -15,7 +15,7 @@ from uno_actors.handlers.partitions import whole_name
 from uno_actors.handlers.requests import request_entry
 from uno_actors.handlers.spec import check_name
 from uno_actors.handlers.view import Entry, ViewReader, entries
-from uno_actors.store.handler_names import CONTROL, DIRECTORY, MARK, RENAMED, REPORTED
+from uno_actors.store.handler_names import CONTROL, DIRECTORY, MARK, RENAMED
 from uno_actors.store.handler_names import NODE as RUNS_AT
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import PAGE, DeadLetter, ViewChange
@@ -196,7 +196,7 @@ async def _move(store: EventStore, found: _Found, old: str, new: str) -> None:
         ).of(moved(name))
         for name, entry in found.directory.items()
     ]
-    kept = [(key, value) for key, value in found.requests if key[1] not in (REPORTED, RUNS_AT)]
+    kept = [(key, value) for key, value in found.requests if key[1] != RUNS_AT]
     requests = [request_entry(value, moved(str(key[0])), *key[1:]) for key, value in kept]
     await store.save_progress(
         {moved(name): position for name, position in found.checkpoints.items()},
