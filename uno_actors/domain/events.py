@@ -205,7 +205,7 @@ Meaning = Callable[[str], "Collection[type[DomainEvent]]"]
 """From the name of an event type to the classes that an aggregate means by that name."""
 
 _OURS = "uno_actors."
-"""Names of events of the framework begin with this; every registry knows them, but for those of the tools for tests."""
+"""Names of events of the framework are this and one word; every registry knows them."""
 
 _meanings: dict[str, dict[str, Meaning]] = {}
 """By aggregate type, and by the qualified name of the aggregate's class."""
@@ -291,7 +291,7 @@ class EventRegistry:
 
     def _known(self, name: str) -> list[type[DomainEvent]]:
         found = [known for ref in self._classes.get(name, ()) if (known := ref())]
-        if not found and self is not event_registry and _is_ours(name):
+        if not found and _is_ours(name) and self is not event_registry:
             return event_registry._known(name)
         return found
 
@@ -469,10 +469,6 @@ def _qualified(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _is_ours(name: str) -> bool:
-    return name.startswith(_OURS) and not name.startswith(f"{_OURS}testing.")
-
-
 def _stands_for(known: type[DomainEvent], event_type: type[DomainEvent]) -> bool:
     """Whether an ``event_type`` may be read as ``known``: the same class, or one with an older schema."""
     return _qualified(known) == _qualified(event_type) or known.schema_version() > event_type.schema_version()
@@ -500,3 +496,8 @@ def _generic_of(event_type: type[DomainEvent]) -> type[DomainEvent]:
 
 event_registry = EventRegistry()
 """The process-wide registry, in which every subclass of `DomainEvent` registers itself."""
+
+
+def _is_ours(name: str) -> bool:
+    """Whether it names an event of the framework; those of its contract for stores are like a user's."""
+    return name.startswith(_OURS) and "." not in name.removeprefix(_OURS)
