@@ -1,8 +1,8 @@
-"""The checkout: reserves the book, waits for the payment, and puts the book back if there is none."""
+"""The checkout: reserves the book, confirms the order, waits for the payment, or puts the book back."""
 
 from datetime import timedelta
 
-from shop.orders import CancelOrder, Order, OrderCancelled, OrderPaid, OrderPlaced
+from shop.orders import CancelOrder, ConfirmOrder, Order, OrderCancelled, OrderPaid, OrderPlaced
 from shop.stock import Release, Reserve, Reserved, Stock
 from uno_actors import DomainEvent, ProcessManager, Refusal, reacts
 
@@ -29,6 +29,7 @@ class Checkout(ProcessManager):
 
     @reacts(by="order_id")
     def wait(self, event: Reserved) -> None:
+        self.send(Order, self.id, ConfirmOrder())
         self.schedule(CancelOrder(reason="not paid"), to=(Order, self.id), after=PAYMENT, key="payment")
 
     @reacts

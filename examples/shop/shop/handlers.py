@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from typing_extensions import override
 
-from shop.orders import OrderCancelled, OrderPaid, OrderPlaced
+from shop.orders import OrderCancelled, OrderConfirmed, OrderPaid, OrderPlaced
 from uno_actors import Depends, subscribe
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.outside import Webhook, forward
@@ -38,19 +38,25 @@ async def sessions() -> AsyncIterator[Callable[[], AsyncSession]]:
     await engine.dispose()
 
 
+MailedEvent = OrderPlaced | OrderPaid | OrderCancelled
+OrderEvent = MailedEvent | OrderConfirmed
+TEXTS = {"OrderPlaced": "Thank you for", "OrderPaid": "You have paid", "OrderCancelled": "We have cancelled"}
+
+
 @subscribe(name="orders")
-class Orders(SqlProjection[OrderPlaced | OrderPaid | OrderCancelled]):
+class Orders(SqlProjection[OrderEvent]):
     """The list of orders: each event is counted once, since it and the progress are one transaction."""
 
     session_factory: Annotated[Callable[[], AsyncSession], Depends(sessions, scope="system")]
 
     @override
-    async def handle(self, event: OrderPlaced | OrderPaid | OrderCancelled, session: AsyncSession) -> None:
+    async def handle(self, event: OrderEvent, session: AsyncSession) -> None:
+        state = event.topic.removeprefix("orders.")
         if isinstance(event, OrderPlaced):
-            session.add(ListedOrder(id=event.aggregate_id, book=event.book, state="placed"))
+            session.add(ListedOrder(id=event.aggregate_id, book=event.book, state=state))
         else:
             order = await session.get_one(ListedOrder, event.aggregate_id)
-            order.state = "paid" if isinstance(event, OrderPaid) else f"cancelled: {event.reason}"
+            order.state = f"{state}: {event.reason}" if isinstance(event, OrderCancelled) else state
 
 
 def outbox() -> Iterator[TextIO]:
@@ -59,22 +65,11 @@ def outbox() -> Iterator[TextIO]:
         yield file
 
 
-@subscribe((OrderPlaced, OrderPaid, OrderCancelled), name="mail", start="earliest")
-def send_mail(
-    event: OrderPlaced | OrderPaid | OrderCancelled, outbox: Annotated[TextIO, Depends(outbox)]
-) -> None:
+@subscribe(name="mail", start="earliest")
+def send_mail(event: MailedEvent, outbox: Annotated[TextIO, Depends(outbox)]) -> None:
     """Write to the customer; the mail server recognises by the id what is written twice after a crash."""
-    text = {
-        "OrderPlaced": "Thank you for",
-        "OrderPaid": "You have paid",
-        "OrderCancelled": "We have cancelled",
-    }
-    mail = {
-        "id": event.event_id,
-        "to": event.email,
-        "text": f"{text[event.event_type]} order {event.aggregate_id}",
-    }
-    outbox.write(json.dumps(mail) + "\n")
+    text = f"{TEXTS[event.event_type]} order {event.aggregate_id}"
+    outbox.write(json.dumps({"id": event.event_id, "to": event.email, "text": text}) + "\n")
     outbox.flush()
 
 

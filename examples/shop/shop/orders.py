@@ -1,4 +1,4 @@
-"""An order: placed, then paid, or cancelled."""
+"""An order: placed, confirmed when its book is reserved, then paid, or cancelled."""
 
 from pydantic import Field
 
@@ -11,8 +11,10 @@ class PlaceOrder(Command[None]):
     email: str = Field(pattern=r"^[^@\s]+@[^@\s]+$")
 
 
-class PayOrder(Command[None]):
-    pass
+class ConfirmOrder(Command[None]): ...
+
+
+class PayOrder(Command[None]): ...
 
 
 class CancelOrder(Command[None]):
@@ -24,6 +26,10 @@ class OrderPlaced(DomainEvent):
     book: str
     copies: int
     email: str
+
+
+class OrderConfirmed(DomainEvent):
+    topic: str = "orders.confirmed"
 
 
 class OrderPaid(DomainEvent):
@@ -50,8 +56,13 @@ class Order(AggregateRoot):
         self.register_event(OrderPlaced(book=command.book, copies=command.copies, email=command.email))
 
     @handles
+    def confirm(self, command: ConfirmOrder) -> None:
+        if self.state == "placed":  # the customer may have cancelled it
+            self.register_event(OrderConfirmed())
+
+    @handles
     def pay(self, command: PayOrder) -> None:
-        if self.state != "placed":
+        if self.state != "confirmed":  # there may be no book for it
             raise CommandRejected(f"order {self.id} is {self.state}, so it cannot be paid")
         self.register_event(OrderPaid(email=self.email))
 
@@ -59,11 +70,14 @@ class Order(AggregateRoot):
     def cancel(self, command: CancelOrder) -> None:
         if self.state == "paid":  # at the last moment: the deadline has become void
             raise CommandRejected(f"order {self.id} is paid")
-        if self.state == "placed":
+        if self.state in ("placed", "confirmed"):
             self.register_event(OrderCancelled(email=self.email, reason=command.reason))
 
     def apply_order_placed(self, event: OrderPlaced) -> None:
         self.state, self.email = "placed", event.email
+
+    def apply_order_confirmed(self, event: OrderConfirmed) -> None:
+        self.state = "confirmed"
 
     def apply_order_paid(self, event: OrderPaid) -> None:
         self.state = "paid"

@@ -32,9 +32,8 @@ from uno_actors.fastapi import (
 
 def make_system(clock: Clock | None = None) -> ActorSystem:
     """The shop, which a test may give a clock of its own."""
-    partner = []
-    if url := os.environ.get("SHOP_HOOK"):
-        partner.append(to_partner(url, os.environ["SHOP_HOOK_SECRET"]))
+    url = os.environ.get("SHOP_HOOK")
+    partner = [to_partner(url, os.environ["SHOP_HOOK_SECRET"])] if url else []
     return ActorSystem(
         os.environ.get("SHOP_STORE", "lmdb:data"),
         name="shop",
@@ -57,6 +56,7 @@ add_probes(app)  # /livez and /readyz
 add_page(app)  # /ops
 
 AnOrder = Annotated[AggregateRef, aggregate(Order)]
+AStock = Annotated[AggregateRef, aggregate(Stock)]
 KnownOrder = Annotated[AggregateRef, aggregate(Order, must_exist=True)]
 
 
@@ -65,10 +65,8 @@ async def session(request: Request) -> AsyncIterator[AsyncSession]:
         yield opened
 
 
-@app.put("/stock/{id}", status_code=200)
-async def deliver(
-    stock: Annotated[AggregateRef, aggregate(Stock)], delivery: Annotated[Deliver, command(Deliver)]
-) -> int:
+@app.put("/stock/{id}")
+async def deliver(stock: AStock, delivery: Annotated[Deliver, command(Deliver)]) -> int:
     return await stock.ask(delivery)
 
 

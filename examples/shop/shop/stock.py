@@ -5,9 +5,7 @@ from pydantic import Field
 from uno_actors import AggregateRoot, Command, CommandRejected, DomainEvent, handles
 
 
-class Deliver(Command[int]):
-    """Copies have come; the reply is how many are free."""
-
+class Deliver(Command[int]):  # the reply is how many are free
     copies: int = Field(gt=0)
 
 
