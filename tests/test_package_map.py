@@ -45,3 +45,9 @@ def test_every_package_stands_above_what_it_imports() -> None:
 def test_packages_are_drawn_with_their_names(name: str) -> None:
     texts = re.findall(r"<text [^>]*>([^<]*)</text>", MAP["draw"]())
     assert texts.count(name) == 1
+
+
+def test_the_page_with_the_map_says_what_each_package_is_for() -> None:
+    page = (ROOT / "docs" / "contributing" / "architecture.md").read_text(encoding="utf-8")
+    described = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert set(MAP["packages"]()) - {"leaves", "uno_stores"} <= described
