@@ -23,7 +23,7 @@ Id = Annotated[
 @with_store
 async def list_schedules(
     store: EventStore,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number.")] = None,
     as_json: Json = False,
 ) -> None:
     """List scheduled commands by due time: id, due, command, aggregate, who has scheduled it."""
@@ -70,7 +70,7 @@ async def show(store: EventStore, schedule: Id, json_wanted: Json = False) -> No
 @app.command()
 @with_store
 async def cancel(store: EventStore, schedule: Id, as_json: Json = False) -> None:
-    """Have a command not sent; one that recurs, not any more."""
+    """Cancel a scheduled command; one that recurs is not sent again."""
     entry = await ScheduleControl(store).cancel(schedule)
     if as_json:
         say_json({"id": entry.id, "cancelled": True})
@@ -81,7 +81,7 @@ async def cancel(store: EventStore, schedule: Id, as_json: Json = False) -> None
 @app.command("run-now")
 @with_store
 async def run_now(store: EventStore, schedule: Id, as_json: Json = False) -> None:
-    """Have a command sent now, by the system that runs the scheduler. One that recurs keeps its next time."""
+    """Send a command now, by the system that runs the scheduler. One that recurs keeps its next time."""
     entry = await ScheduleControl(store).run_now(schedule)
     if as_json:
         say_json({"id": entry.id, "fired": True})

@@ -24,19 +24,25 @@ def simulate(
     scenario: Annotated[
         str, typer.Argument(metavar="MODULE:NAME", help="A scenario, or a test made of one.")
     ],
-    seed: Annotated[int | None, typer.Option(help="Repeat the run of this seed, and tell its story.")] = None,
-    seeds: Annotated[int, typer.Option(help="Without --seed: run so many seeds.")] = 200,
-    faults: Annotated[int | None, typer.Option(help="With --seed: only so many of its first faults.")] = None,
-    only_faults: Annotated[
-        str | None, typer.Option(metavar="N,N", help="With --seed: only the faults of these numbers.")
+    seed: Annotated[
+        int | None, typer.Option(help="Repeat the run of this seed, and print its story.")
     ] = None,
-    commands: Annotated[int | None, typer.Option(help="With --seed: at most so many commands.")] = None,
+    seeds: Annotated[int, typer.Option(help="Without --seed: number of seeds to run.")] = 200,
+    faults: Annotated[
+        int | None, typer.Option(help="With --seed: number of its faults, from the first.")
+    ] = None,
+    only_faults: Annotated[
+        str | None, typer.Option(metavar="N,N", help="With --seed: only the faults with these numbers.")
+    ] = None,
+    commands: Annotated[int | None, typer.Option(help="With --seed: maximum number of commands.")] = None,
     most: Annotated[int | None, typer.Option(help="Maximum number of faults that a seed plans.")] = None,
     kinds: Annotated[str | None, typer.Option(metavar="KIND,KIND", help="Kinds of faults.")] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Do not shorten the lines of the story.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the story as JSON, a line each.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the story as JSON, one object per line.")
+    ] = False,
 ) -> None:
-    """Run a scenario in virtual time, with faults. Exit code 1 if what must always be so is not so."""
+    """Run a scenario in virtual time, with faults. Exit code 1 if a run fails."""
     # here, so that the other commands start without it
     simulation = importlib.import_module("uno_actors.testing.simulation.marking")
     running = importlib.import_module("uno_actors.testing.simulation.running")
