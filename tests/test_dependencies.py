@@ -730,6 +730,7 @@ async def _outlives(event: Credited, it: Annotated[int, Depends(_longer)]) -> No
 async def _context_lasts(event: Credited, it: Annotated[int, Depends(_of_context)]) -> None: ...
 async def _positional(event: Credited, it: Annotated[int, Depends(_of_event)], /) -> None: ...
 async def _foreign(event: Credited, it: Annotated[int, _Foreign()]) -> None: ...
+async def _foreign_default(event: Credited, it: Any = _Foreign()) -> None: ...  # noqa: B008 - what is tested
 async def _several(event: Credited, it: Annotated[int, Depends(_of_event), Depends(_longer)]) -> None: ...
 def _plain(event: Credited, it: Annotated[int, Depends(_opened_by_coroutine, "event")]) -> None: ...
 async def _nothing(event: Credited, it: Annotated[Any, Depends()]) -> None: ...
@@ -753,6 +754,10 @@ async def _nothing(event: Credited, it: Annotated[Any, Depends()]) -> None: ...
         (_context_lasts, "parameter 'context' is the context of one call, and what it makes lasts longer"),
         (_positional, "'it' of .* is positional-only"),
         (_foreign, r"'it' of .* is annotated with .*_Foreign: write uno_actors.Depends\(function\)"),
+        (
+            _foreign_default,
+            r"'it' of .* has as its default a .*_Foreign: write uno_actors.Depends\(function\)",
+        ),
         (_several, "'it' of .* has more than one Depends"),
         (_plain, "plain function, and its parameter 'it' depends for each event on .*_opened_by_coroutine"),
         (_nothing, r"'it' of .*: Depends\(\) stands for the annotated class, and there is none"),
@@ -795,6 +800,27 @@ def test_a_class_is_refused_for_its_handle_at_definition_and_for_its_constructor
         InvalidHandler, match=r"Needs cannot be made without arguments \(parameter 'file' is annotated"
     ):
         ActorSystem(handlers=[Needs])
+
+
+async def test_the_default_of_an_attribute_is_a_dependency_or_refused(log: Log) -> None:
+    class Kept(EventHandler[Credited]):
+        it: str = Depends(resource(log, "kept"))  # type: ignore[assignment]  # as in a parameter
+
+        async def handle(self, event: Credited) -> None:
+            log.lines.append(f"{event.amount} with {self.it}")
+
+    async with serving(Kept) as system:
+        await publish(system, 1)
+        await system.settled()
+    assert log.lines == ["open kept 1", "1 with kept 1", "close kept 1"]
+
+    class Foreign(EventHandler[Credited]):
+        it: Any = _Foreign()
+
+        async def handle(self, event: Credited) -> None: ...
+
+    with pytest.raises(InvalidHandler, match=r"attribute 'it' of .* has as its default a .*_Foreign: write"):
+        ActorSystem(handlers=[Foreign])
 
 
 def test_a_name_that_is_never_defined_is_an_error_of_the_system() -> None:

@@ -200,7 +200,8 @@ def constructor_needs(kind: type, remedy: str = "give the system an instance of 
 
 
 def attribute_needs(kind: type) -> Needs:
-    """What the attributes of a handler's class need: those annotated with ``Annotated[..., Depends(...)]``.
+    """What the attributes of a handler's class need: those annotated with ``Annotated[..., Depends(...)]``, and those
+    annotated otherwise whose default is a `Depends`.
 
     Raises:
         InvalidHandler: A dependency is not a valid one.
@@ -211,15 +212,16 @@ def attribute_needs(kind: type) -> Needs:
         scope = Scope(owner=base)
         for name, annotation in inspect.get_annotations(base).items():
             found.pop(name, None)
+            whose = f"attribute {name!r} of {kind.__qualname__}"
+            marker = _default_marker(vars(base).get(name), whose)
             try:
                 resolved = _resolved(annotation, scope)
             except UnreadableAnnotation:
-                if Depends.__name__ in str(annotation):
+                if marker is not None or Depends.__name__ in str(annotation):
                     raise
                 continue
-            marker = _marker(resolved, f"attribute {name!r} of {kind.__qualname__}")
+            marker = marker or _marker(resolved, whose)
             if marker is not None:
-                whose = f"attribute {name!r} of {kind.__qualname__}"
                 found[name] = _source_of(marker, resolved, scope, whose, lasts="handler")
     return tuple(found.items())
 
@@ -324,7 +326,9 @@ class _Reader:
 
     def source(self, parameter: inspect.Parameter, *, may_be_context: bool) -> Source | str | None:
         """What a parameter needs; ``None`` if its default will do, a sentence if it cannot be given anything."""
-        has_default = parameter.default is not NOT_ANNOTATED and not isinstance(parameter.default, Depends)
+        whose = f"parameter {parameter.name!r} of {name_of(self._function)}"
+        default = _default_marker(parameter.default, whose)
+        has_default = parameter.default is not NOT_ANNOTATED and default is None
         try:
             resolved = _resolved(parameter.annotation, self._scope)
         except UnreadableAnnotation:
@@ -333,8 +337,6 @@ class _Reader:
             if part is not None or (has_default and Depends.__name__ not in text):
                 return None if has_default or part is None else Provided(part, object)
             raise
-        whose = f"parameter {parameter.name!r} of {name_of(self._function)}"
-        default = parameter.default if isinstance(parameter.default, Depends) else None
         marker = default or _marker(resolved, whose)
         if marker is not None:
             if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
@@ -427,12 +429,34 @@ def _marker(annotation: Any, whose: str) -> Depends | None:
     if markers:
         return markers[0]
     for each in get_args(annotation)[1:]:
-        kind = each if isinstance(each, type) else type(each)
-        if kind is Depends or callable(getattr(each, "dependency", None)):
-            raise InvalidHandler(
-                f"{whose} is annotated with {kind.__module__}.{kind.__qualname__}: write uno_actors.Depends(function)"
-            )
+        _refuse_others(each, f"{whose} is annotated with")
     return None
+
+
+def _default_marker(default: object, whose: str) -> Depends | None:
+    """The `Depends` that is a default, if it is one.
+
+    Raises:
+        InvalidHandler: It is one of another framework.
+    """
+    if isinstance(default, Depends):
+        return default
+    _refuse_others(default, f"{whose} has as its default a")
+    return None
+
+
+def _refuse_others(marker: object, what: str) -> None:
+    """Refuse the marker of another framework, and our class without a function.
+
+    Raises:
+        InvalidHandler: It is one of them.
+    """
+    kind = marker if isinstance(marker, type) else type(marker)
+    written = inspect.getattr_static(marker, "dependency", None) is not None  # and not made up by a mock
+    if kind is Depends or (written and callable(getattr(marker, "dependency", None))):
+        raise InvalidHandler(
+            f"{what} {kind.__module__}.{kind.__qualname__}: write uno_actors.Depends(function)"
+        )
 
 
 def _provided(annotation: Any, scope: Scope) -> Provided | None:
