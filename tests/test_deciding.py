@@ -433,6 +433,13 @@ async def test_a_command_of_another_type_is_refused() -> None:
         await decide(InMemoryEventStore(), take, ReleaseAddress(email="a@x", user="ann"))  # type: ignore[arg-type]
 
 
+async def test_a_function_that_does_not_say_what_it_rests_on_is_refused() -> None:
+    def undecided(command: TakeAddress, address: Address) -> None: ...
+
+    with pytest.raises(InvalidDecision, match=r"undecided: .* mark the function with @decides\(...\)"):
+        await decide(InMemoryEventStore(), undecided, TakeAddress(email="a@x", user="ann"))  # type: ignore[arg-type]
+
+
 async def test_a_store_that_checks_no_conditions_is_refused_before_anything_is_recorded() -> None:
     class Plain(InMemoryEventStore):
         checks_conditions = False

@@ -20,6 +20,7 @@ from tests.new_stores import new_store_url
 from tests.postgres import postgres
 from uno_actors import (
     AppendConditionFailed,
+    Command,
     CorruptRecord,
     DomainEvent,
     EventNotReadable,
@@ -467,6 +468,7 @@ class TestQueries:
         "selects from the whole log": ((), {}),
         "tags and no event types": ((), {"tags": {"key": "a"}}),
         "give event types, or a topic": ((), {"topic": "*.taken"}),
+        "it selects classes of events": ((Command,), {}),
     }
 
     @pytest.mark.parametrize("message", bad)

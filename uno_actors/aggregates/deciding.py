@@ -107,11 +107,16 @@ async def decide(store: EventStore, decider: Decider[C, R], command: C, *, timeo
         AppendConditionFailed: The time is over; it says how often it was decided. Nothing was recorded.
         CommandIdReused: An earlier command of another type or with other contents has the id.
         InvalidQuery, SeveralLogs: The store cannot answer the query; see each class.
+        InvalidDecision: ``decider`` is not marked with `decides`.
         UnknownCommand, InvalidCommand, MissingApply, ApplyFailed: See each class.
         EventNotSerializable, StoreFull, StoreUnavailable, OutcomeUnknown: See each class.
         Exception: What the function raises, such as `CommandRejected`.
     """
     check_duration("timeout", timeout, zero=True)
+    given: Any = decider
+    if not isinstance(given, Decider):
+        name = getattr(given, "__name__", repr(given))
+        raise InvalidDecision(name, "it does not say what it rests on: mark the function with @decides(...)")
     if not isinstance(command, decider.command_type):
         raise UnknownCommand(decider.name, command, [decider.command_type.__name__])
     command = cast("C", _with_valid_ids(command))

@@ -48,6 +48,10 @@ class EventQuery:
         tags: Mapping[str, TagValue] | None = None,
         topic: TopicPattern | str | None = None,
     ) -> None:
+        given: tuple[Any, ...] = event_types
+        for each in given:
+            if not (isinstance(each, str) or (isinstance(each, type) and issubclass(each, DomainEvent))):
+                raise InvalidQuery(f"EventQuery({each!r})", "it selects classes of events, or their names")
         self.event_types = event_types
         self.tags = dict(tags or {})
         self.topic = TopicPattern(topic) if isinstance(topic, str) else topic
@@ -203,7 +207,9 @@ def condition_of(
         InvalidQuery: Something is not a query, has a tag that an event type lacks, or a value that the tag cannot have.
         UnknownEventType, AmbiguousEventType: A name with tags has no class, or several.
     """
-    several = [queries] if isinstance(queries, (EventQuery, LogFilter)) else [*queries]
+    given: Any = queries
+    is_one = isinstance(given, (EventQuery, LogFilter, str, type)) or not isinstance(given, Iterable)
+    several: list[Any] = [given] if is_one else [*given]
     if not several and command_id is None:
         raise InvalidQuery("()", "there is none; give one or more EventQuery")
     wanted: dict[Wanted, None] = {}
@@ -213,7 +219,8 @@ def condition_of(
         elif isinstance(query, EventQuery):
             wanted.update(dict.fromkeys(_of_query(query, registry)))
         else:
-            raise InvalidQuery(repr(query), "it is not an EventQuery; make one: EventQuery(UserRegistered)")
+            name = query.__name__ if isinstance(query, type) else "UserRegistered"
+            raise InvalidQuery(repr(query), f"it is not an EventQuery; make one: EventQuery({name})")
     if command_id is not None:
         of_command = Wanted(COMMANDS, term(COMMANDS, command_id), (), LogFilter())
         wanted[of_command] = None

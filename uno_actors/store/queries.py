@@ -11,7 +11,7 @@ from typing import Any, overload
 
 from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id
 from uno_actors.domain.events import DomainEvent, EventRegistry
-from uno_actors.errors import AmbiguousStream, SeveralLogs, shown
+from uno_actors.errors import AmbiguousStream, InvalidNumber, SeveralLogs, shown
 from uno_actors.store.causal_tree import CausalTree, causal_tree
 from uno_actors.store.codec import Record, StreamId, to_event
 from uno_actors.store.log_filter import (
@@ -410,7 +410,11 @@ class EventQueries(ABC):
 
 def check_number(name: str, value: int | None) -> None:
     """Refuse numbers beyond the range of all stores: each store would treat them differently."""
-    if value is not None and not 0 <= value < 2**63:
+    try:
+        is_allowed = value is None or 0 <= value < 2**63
+    except TypeError:
+        raise InvalidNumber(name, "a whole number, 0 or more", value) from None
+    if not is_allowed:
         raise ValueError(f"{name} must be 0 or more, and below 2**63; found {value}")
 
 

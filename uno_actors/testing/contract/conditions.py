@@ -6,7 +6,13 @@ from uuid import UUID
 
 from uno_actors.domain.events import DomainEvent, EventRegistry
 from uno_actors.domain.tags import Tag
-from uno_actors.errors import AppendConditionFailed, ConcurrencyConflict, InvalidQuery, SeveralLogs
+from uno_actors.errors import (
+    AppendConditionFailed,
+    ConcurrencyConflict,
+    InvalidNumber,
+    InvalidQuery,
+    SeveralLogs,
+)
 from uno_actors.store.codec import to_record
 from uno_actors.store.conditions import EventQuery, Queries, condition_of
 from uno_actors.store.log_filter import LogFilter
@@ -280,12 +286,18 @@ async def impossible_conditions_are_refused(make_store: MakeStore) -> None:
             LogFilter(aggregate_type="X"),
             LogFilter(TopicPattern("*.go")),
             [],
+            SeatFreed,  # type: ignore[list-item]  # an event class, and a topic, in the place of a query
+            "seats.>",  # type: ignore[list-item]
+            5,  # type: ignore[list-item]
         ]
         for unless in impossible:
             await expect_error(InvalidQuery, store.append(event, unless=unless), f"unless={unless!r}")
         beyond = store.append(event, unless=EventQuery(SeatFreed), after=1)
         await expect_error(InvalidQuery, beyond, "a position beyond the end of the log")
         await expect_error(ValueError, store.append(event, after=1), "a position without a query")
+        selection = await store.select(EventQuery(SeatFreed))
+        unfit = store.append(event, unless=EventQuery(SeatFreed), after=selection)  # type: ignore[arg-type]
+        await expect_error(InvalidNumber, unfit, "a selection in the place of its position")
         negative = store.append(event, unless=EventQuery(SeatFreed), after=-1)
         await expect_error(ValueError, negative, "a negative position")
         await expect_empty(store)
