@@ -258,6 +258,8 @@ async def test_what_is_not_valid_is_refused_where_it_is_scheduled(clock: ManualC
     async with running("memory:", clock) as system:
         with pytest.raises(InvalidSchedule, match="9 o'clock\" is not a cron expression"):
             await system.schedule(CancelNow(), to=(Deadline, "a"), every="9 o'clock")
+        with pytest.raises(InvalidSchedule, match='as in "0 9 \\* \\* mon"; found 5'):
+            await system.schedule(CancelNow(), to=(Deadline, "a"), every=5)  # type: ignore[arg-type]
         assert await system.store.last_position() == 0
 
 

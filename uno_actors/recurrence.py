@@ -38,9 +38,11 @@ class Recurrence:
             raise InvalidSchedule(
                 f'no time zone is named {self.tz!r}: tz is a name of the IANA database, such as "Europe/Berlin"'
             ) from None
+        if not isinstance(self.every, str):
+            raise InvalidSchedule(f'every is a cron expression, as in "0 9 * * mon"; found {self.every!r}')
         try:
             CronSim(self.every, datetime.now(UTC))
-        except (CronSimError, AttributeError) as error:
+        except CronSimError as error:
             raise InvalidSchedule(
                 f"every={self.every!r} is not a cron expression ({error}): write minute, hour, day of the month, month"
                 ' and day of the week, as in "0 9 * * mon"'
