@@ -1222,8 +1222,8 @@ class EventSetAside(NotHandled):
         super().__init__(
             handlers,
             position,
-            f"the event at position {letter} is among its dead letters, for it has failed each time; see"
-            " system.retry_dead_letters()",
+            f"the event at position {letter} is among its dead letters, for it has failed each time:"
+            " `uno-actors deadletters list` says why, and system.retry_dead_letters() tries it again",
         )
 
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from uno_actors.actors.ask import AskTarget, Envelope, PendingReply, being_handled
 from uno_actors.actors.deadlock import cycle_through
 from uno_actors.clock import Timer
-from uno_actors.errors import AskTimeout, DeadlockError, WaitsForItself
+from uno_actors.errors import AskTimeout, DeadlockError, InvalidHandler, WaitsForItself
 from uno_actors.handlers.actor import HandlerActor
 from uno_actors.handlers.partitions import whole_name
-from uno_actors.handlers.spec import EventHandler, HandlerSpec
+from uno_actors.handlers.spec import EventHandler, HandlerSpec, check_name
 from uno_actors.handlers.subscribe import gather, is_same_target
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.system.handler_host import HandlerHost
@@ -77,6 +77,7 @@ class AwaitedHandlers:
 
     def _find(self, wait_for: object, known: tuple[Subscription, ...]) -> tuple[Target, ...]:
         if isinstance(wait_for, str):
+            check_name(whole_name(wait_for))
             ours = [each for each in known if wait_for in (each.name, whole_name(each.name))]
             return (_target(wait_for, ours),)
         ours = [each for each in known if _is_meant(each.spec.target, wait_for)]
@@ -89,6 +90,8 @@ class AwaitedHandlers:
         if isinstance(wait_for, type) and callable(getattr(wait_for, "handler", None)):  # a process manager
             made = wait_for.handler()  # type: ignore[attr-defined]  # checked above
         specs = [spec.whole() for spec in gather([made])]
+        if not specs:
+            raise InvalidHandler(f"{wait_for!r} has no handlers, so nothing could be waited for")
         found = [self.targets(spec.name)[0] for spec in specs]
         return tuple(each._replace(spec=each.spec or spec) for each, spec in zip(found, specs, strict=True))
 

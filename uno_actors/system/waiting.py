@@ -14,6 +14,7 @@ from uno_actors.aggregates.handled_reply import Handled, HandledReply
 from uno_actors.clock import Clock, Timer
 from uno_actors.errors import EventSetAside, InvalidPosition, NotHandled, WaitTimeout, describe
 from uno_actors.handlers.command_events import events_of_command, letter_among
+from uno_actors.handlers.partitions import whole_name
 from uno_actors.handlers.projection import is_shown_by_all
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.handlers.waits import Arrival
@@ -239,7 +240,11 @@ class HandlerWaiting:
         shard = shard_of_key(*stream) if stream is not None and is_by_aggregate else None
         names = await self._elsewhere.names(target.name, position, shard)
         if not names:
-            raise NotHandled([target.name], position, "no process has run a handler of this name")
+            ours = (
+                ", ".join(sorted({whole_name(each.name) for each in self._handlers.subscriptions})) or "none"
+            )
+            reason = f"no process has run a handler of this name; this process has {ours}"
+            raise NotHandled([target.name], position, reason)
         return [Part(name, None, position) for name in names]
 
     # --- waiting for one part ---
