@@ -310,6 +310,16 @@ async def test_a_tenant_without_a_store_is_unknown_until_it_is_created(template:
         assert tenants.names() == ["acme"]
 
 
+async def test_tenants_that_stop_before_their_visits_log_no_errors(
+    template: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tenants = Tenants(template, Bank(), names=["acme", "globex"])
+    await tenants.start()
+    await tenants.stop()
+    await asyncio.sleep(0)
+    assert [each for each in caplog.records if each.levelname == "ERROR"] == []
+
+
 async def test_the_names_that_are_given_are_the_tenants(template: str) -> None:
     names = {"acme"}
     async with Tenants(template, Bank(), names=names) as tenants:

@@ -484,9 +484,10 @@ class Tenants:
                 await asyncio.sleep(LOOK_AGAIN)
                 continue
             except Exception as error:  # noqa: BLE001 - a start may raise anything
-                self._log.error("tenant cannot be started", tenant=name, error=describe(error))
-                if not isinstance(error, CallerError):  # its handlers may still have work
-                    self._visit_in(name, AGAIN.max)
+                if self._state == "running":
+                    self._log.error("tenant cannot be started", tenant=name, error=describe(error))
+                    if not isinstance(error, CallerError):  # its handlers may still have work
+                        self._visit_in(name, AGAIN.max)
                 continue
             until = self._clock.monotonic() + VISIT_FOR
             while entry.runs and not await self._is_settled(entry):
