@@ -44,6 +44,21 @@ def test_the_story_is_there_for_programs_too() -> None:
     assert {"second", "who", "kind", "what"} == set(json.loads(lines[0]))
 
 
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (
+            ["bank.scenarios:transfers", "--kinds", "crsh"],
+            "kinds of faults are a list of some of: crash, power",
+        ),
+        (["bank.accounts:Account"], "a scenario is a function, async def scenario(world); found"),
+        (["transfers"], "name a scenario as MODULE:NAME"),
+    ],
+)
+def test_what_cannot_be_simulated_is_refused_before_it_runs(words: list[str], error: str) -> None:
+    assert error in simulate(*words, expected=2)
+
+
 def test_a_broken_run_ends_with_its_reason_and_code_1(tmp_path: Path) -> None:
     scenario = "async def breaks(world):\n    assert world.seed != 4, 'seed 4 is unlucky'\n"
     (tmp_path / "unlucky.py").write_text(scenario)

@@ -53,6 +53,9 @@ def simulate(
         options["faults"] = most
     if kinds is not None:
         options["kinds"] = [kind.strip() for kind in kinds.split(",")]
+    if ":" not in scenario:
+        complain(f"{printable(scenario)}: name a scenario as MODULE:NAME, such as shop:orders")
+        raise typer.Exit(2)
     try:
         made, found, kept = simulation.simulation_of(imported(scenario), **options)
         chosen = faults if only_faults is None else [int(number) for number in only_faults.split(",")]

@@ -79,10 +79,9 @@ def simulation_of(found: Any, **options: Any) -> tuple[Simulation, Scenario, dic
 
     Raises:
         TypeError: It is neither.
+        ValueError: An option is not valid.
     """
     marked = getattr(found, "simulated", None)
     scenario = marked.scenario if isinstance(marked, SimulatedTest) else found
-    if not callable(scenario):
-        raise TypeError(f"a scenario is a function, async def scenario(world); found {scenario!r}")
     kept = {**marked.options, **options} if isinstance(marked, SimulatedTest) else options
     return Simulation(scenario, **kept), scenario, kept

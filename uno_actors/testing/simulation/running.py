@@ -115,6 +115,10 @@ class Simulation:
         event_registry: Finds the classes of recorded events.
         within: Seconds of virtual time within which a run must end.
         steps: Steps within which it must.
+
+    Raises:
+        TypeError: ``scenario`` is not a function.
+        ValueError: There is no fault of one of the ``kinds``, so runs would not have what they are for.
     """
 
     def __init__(
@@ -128,6 +132,12 @@ class Simulation:
         within: float = LONGEST_RUN,
         steps: int = MAX_STEPS,
     ) -> None:
+        if isinstance(scenario, type) or not callable(scenario):
+            raise TypeError(f"a scenario is a function, async def scenario(world); found {scenario!r}")
+        unknown = {kinds} if isinstance(kinds, str) else set(kinds) - set(KINDS)
+        if unknown or not kinds:
+            allowed, found = ", ".join(dict.fromkeys(KINDS)), ", ".join(sorted(unknown)) or "none"
+            raise ValueError(f"kinds of faults are a list of some of: {allowed}; found {found}")
         self.scenario = scenario
         self.most = faults
         self.kinds = tuple(kinds)
