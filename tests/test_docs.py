@@ -18,7 +18,7 @@ from tests.documents import BLOCK, DOCS, ROOT, SHOWN, Page, Runner, pages, run_p
 
 PAGES = pages()
 README = PAGES[0]
-GROUPS = ("store", "handlers", "deadletters", "schedule")
+GROUPS = ("store", "events", "handlers", "deadletters", "schedule")
 """Commands of the command line that have others."""
 NAV = re.compile(r"^ +- (?:[\w ]+: )?(\S+\.md)$", re.MULTILINE)
 

@@ -21,7 +21,7 @@ DIRECTIONS: tuple[tuple[str, ...], ...] = (
     ("aggregates",),
     ("handlers",),
     ("cluster", "processes"),
-    ("bus", "config", "outside", "read_models", "scheduling"),
+    ("bus", "catalog", "config", "outside", "read_models", "scheduling"),
     ("system",),
     ("_public",),
     ("ops",),

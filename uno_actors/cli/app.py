@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from uno_actors.cli import dead_letters, handlers, schedule, store
+from uno_actors.cli import dead_letters, events, handlers, schedule, store
 from uno_actors.cli.check import check, exit_code, schema
 from uno_actors.cli.cluster import cluster
 from uno_actors.cli.dashboard import dashboard
@@ -40,6 +40,7 @@ app.command()(cluster)
 app.command()(dashboard)
 app.command()(schema)
 app.command()(simulate)
+app.add_typer(events.app, name="events")
 app.add_typer(handlers.app, name="handlers")
 app.add_typer(dead_letters.app, name="deadletters")
 app.add_typer(schedule.app, name="schedule")
