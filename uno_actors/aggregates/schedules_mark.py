@@ -13,6 +13,7 @@ from uno_actors.store.records import Append, ViewChange
 _VIEW = "uno_actors.scheduling"
 _KEY = b"used"
 """Names on disk."""
+_SCHEDULED = Scheduled.type_name()
 
 
 async def has_schedules(store: EventStore) -> bool:
@@ -32,6 +33,9 @@ def any_scheduled(events: Iterable[DomainEvent]) -> bool:
 
 
 def has_scheduled(requests: Iterable[Append]) -> bool:
-    """Whether one of the records has a command sent later."""
-    name = Scheduled.type_name()
-    return any(record.event_type == name for request in requests for record in request.records)
+    """Whether one of the records has a command sent later. Asked before each commit, so it is written to be quick."""
+    for request in requests:
+        for record in request.records:
+            if record.event_type == _SCHEDULED:
+                return True
+    return False
