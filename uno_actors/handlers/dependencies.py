@@ -434,11 +434,7 @@ def _marker(annotation: Any, whose: str) -> Depends | None:
 
 
 def _default_marker(default: object, whose: str) -> Depends | None:
-    """The `Depends` that is a default, if it is one.
-
-    Raises:
-        InvalidHandler: It is one of another framework.
-    """
+    """The `Depends` that is a default, if it is one; one of another framework is an `InvalidHandler`."""
     if isinstance(default, Depends):
         return default
     _refuse_others(default, f"{whose} has as its default a")
@@ -446,11 +442,7 @@ def _default_marker(default: object, whose: str) -> Depends | None:
 
 
 def _refuse_others(marker: object, what: str) -> None:
-    """Refuse the marker of another framework, and our class without a function.
-
-    Raises:
-        InvalidHandler: It is one of them.
-    """
+    """Refuse the marker of another framework, and our class without a function, by an `InvalidHandler`."""
     kind = marker if isinstance(marker, type) else type(marker)
     written = inspect.getattr_static(marker, "dependency", None) is not None  # and not made up by a mock
     if kind is Depends or (written and callable(getattr(marker, "dependency", None))):
