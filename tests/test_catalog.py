@@ -1,10 +1,12 @@
 """Catalogs: what a program says about itself, and which changes of it let what is recorded be read."""
 
+import dataclasses
 import itertools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -16,7 +18,7 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, BeforeValidator, Field, create_model
+from pydantic import BaseModel, BeforeValidator, Field, WrapSerializer, create_model
 
 from uno_actors import (
     AggregateRoot,
@@ -433,6 +435,42 @@ def test_what_is_in_doubt_needs_an_upcast_unless_nothing_has_changed() -> None:
     )
     assert verdict(before, after) == "compatible"
     assert verdict(before | Decimal, after | Decimal) == "needs an upcast", "it may be recorded by its class"
+
+
+class Branch(BaseModel):
+    branches: list["Branch"] = []
+    leaves: int
+
+
+@dataclasses.dataclass
+class Spot:
+    x: int
+    next: "Spot | None" = None
+
+
+UNUSUAL = [
+    (Branch, "Branch"),
+    (Spot, "Spot"),
+    (Sequence[Branch], "Sequence[Branch]"),
+    (Annotated[int, WrapSerializer(lambda value, write: write(value))], "int"),
+    (tuple[int, ...], "tuple[int, ...]"),
+    (Callable[[int], Any], "Callable[[int], Any]"),
+]
+
+
+@pytest.mark.parametrize(("kind", "text"), UNUSUAL, ids=[text for _, text in UNUSUAL])
+def test_a_type_of_any_kind_has_a_name_and_reads_what_it_has_written(kind: Any, text: str) -> None:
+    (entry,) = one(made({"value": (kind, ...)})).events
+    assert entry.model.fields["value"].type == text
+    assert changes_of((kind, ...), (kind, ...)) == ()
+    assert verdict(kind, str) == "needs an upcast"
+
+
+def test_a_dataclass_that_has_changed_needs_an_upcast() -> None:
+    before = dataclasses.make_dataclass("Place", [("x", int)])
+    after = dataclasses.make_dataclass("Place", [("x", int), ("y", int, 0)])
+    assert verdict(before, before) == "compatible"
+    assert verdict(before, after) == "needs an upcast"
 
 
 def with_version(number: int, upcasts: tuple[int, ...] = (), names: tuple[str, ...] = ()) -> Catalog:

@@ -31,7 +31,7 @@ NATIVE = frozenset({"bool", "int", "float", "str"})
 NONE: Shape = {"is": "None"}
 ANY: Shape = {"is": "any"}
 
-_CONTAINERS: dict[Any, str] = {kind: kind.__name__ for kind in (list, set, frozenset, tuple, dict)}
+_CONTAINERS: tuple[Any, ...] = (list, set, frozenset, tuple, dict)
 _RULES = (annotated_types.BaseMetadata, StringConstraints, AfterValidator, Tag)
 _PLAIN_VALUES = (str, int, bool, NoneType)
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -77,7 +77,8 @@ def text_of(shape: Shape) -> str:
         case "literal":
             return f"Literal[{', '.join(shape['values'])}]"
         case "enum" | "model" | "record" | "other":
-            return str(shape["name"]).rpartition(".")[2]
+            name, bracket, _ = str(shape["name"]).partition("[")
+            return name.rpartition(".")[2] + (f"[{', '.join(inner)}]" if bracket else "")
         case "tuple" if shape["open"]:
             return f"tuple[{inner[0]}, ...]"
         case kind:
@@ -146,13 +147,14 @@ class Shapes:
         if origin is Literal:
             is_plain = all(type(value) in _PLAIN_VALUES for value in args)
             return {"is": "literal", "values": [steady(value) for value in args], "plain": is_plain}
-        if (container := _CONTAINERS.get(origin or annotation)) is not None:
-            return self._container(container, args)
+        container = next((kind for kind in _CONTAINERS if kind is (origin or annotation)), None)
+        if container is not None:  # by identity, since some annotations cannot be hashed
+            return self._container(container.__name__, args)
         if (aliased := getattr(annotation, "__supertype__", None)) is not None:
             return self.of(aliased)
         if isinstance(annotation, type) and origin is None:
             return self._class(annotation)
-        inner = [self.of(each) for each in args]
+        inner = [self.of(each) for each in (annotation if isinstance(annotation, list) else args)]
         return {"is": "other", "name": steady(annotation), "of": [*inner, *self._alias(annotation)]}
 
     def _alias(self, annotation: Any) -> Iterator[Shape]:
