@@ -43,6 +43,7 @@ from uno_stores.lmdb import LmdbEventStore
 from uno_stores.node_files import NodeDirectory
 from uno_stores.sql import DatabaseEventStore
 from uno_stores.sql.notifications import Wire
+from uno_stores.sql.terms import Boundary
 
 # --- the file of an LMDB store -----------------------------------------------------------------------------
 
@@ -440,3 +441,29 @@ def process_is_killed_before_it_notes_that_all_was_sent(patch: pytest.MonkeyPatc
         return react(process, step)
 
     patch.setattr(ProcessManager, "_react", react)
+
+
+# --- the index of an SQL store ------------------------------------------------------------------------------
+
+
+def indexed_at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many events each transaction indexes from now on; the list grows."""
+    return _lengths("_log_after", monkeypatch)
+
+
+def entries_looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many entries of the index each look at it reads from now on; the list grows."""
+    return _lengths("_look", monkeypatch)
+
+
+def _lengths(method: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    lengths: list[int] = []
+    whole = getattr(Boundary, method)
+
+    async def counted(self: Boundary, *arguments: Any) -> list[Any]:
+        found = [*await whole(self, *arguments)]
+        lengths.append(len(found))
+        return found
+
+    monkeypatch.setattr(Boundary, method, counted)
+    return lengths

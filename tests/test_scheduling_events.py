@@ -174,7 +174,7 @@ def test_a_time_is_recorded_in_utc(arguments: dict[str, Any], due: datetime) -> 
         ),
         ({"every": "0 9 * *"}, InvalidSchedule, "is not a cron expression"),
         ({"every": "0 9 30 2 *"}, InvalidSchedule, "is not a cron expression (Bad day-of-month)"),
-        ({"every": 5}, InvalidSchedule, "is not a cron expression"),
+        ({"every": 5}, InvalidSchedule, "every is a cron expression, as in"),
         (
             {"every": "0 9 * * mon", "tz": "Mars/Olympus"},
             InvalidSchedule,

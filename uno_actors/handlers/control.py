@@ -372,7 +372,7 @@ class HandlerControl:
 
 
 def status_entries(statuses: Mapping[str, ReportedStatus]) -> list[ViewChange]:
-    """What is stored when running handlers report a status. Who has never done so is no handler."""
+    """What is stored when running handlers report a status. A name that has none is not a handler."""
     return [request_entry(list(each), name, REPORTED) for name, each in statuses.items()]
 
 
