@@ -11,7 +11,8 @@ from tests.bank import BankStore, Credit, credited
 from tests.waiting import turns, until
 from uno_actors import ConcurrencyConflict, InvalidSchedule, OutcomeUnknown, StoreUnavailable, UnoError
 from uno_actors.aggregates.journal import AppendOutcome, Journal
-from uno_actors.domain.schedules import Scheduled, outgoing
+from uno_actors.domain.outgoing_commands import OutgoingCommand
+from uno_actors.domain.schedules import Scheduled
 from uno_actors.store.codec import to_record
 from uno_actors.store.records import Append, Appended
 
@@ -176,7 +177,7 @@ async def test_a_schedule_that_is_refused_refuses_no_other_request_of_its_group(
         raise InvalidSchedule("no scheduler can run on this store")
 
     journal.before_schedules = refuse
-    to_send = outgoing("account", "alice", Credit(amount=1))
+    to_send = OutgoingCommand.of("account", "alice", Credit(amount=1))
     schedule = Scheduled(key="later", command=to_send, due=datetime.now(UTC), aggregate_id="alice")
     journal.append(request("bob", 1), others.take)
     journal.append(Append((to_record(schedule),)), refused.take)
@@ -200,7 +201,7 @@ async def test_a_schedule_that_cannot_be_prepared_is_an_error_of_the_store_and_t
         raise error
 
     journal.before_schedules = fail
-    to_send = outgoing("account", "alice", Credit(amount=1))
+    to_send = OutgoingCommand.of("account", "alice", Credit(amount=1))
     schedule = Scheduled(key="later", command=to_send, due=datetime.now(UTC), aggregate_id="alice")
     journal.append(Append((to_record(schedule),)), outcomes.take)
     await until(lambda: outcomes)

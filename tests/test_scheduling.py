@@ -30,7 +30,8 @@ from uno_actors import (
     handles,
     open_store,
 )
-from uno_actors.domain.schedules import outgoing, scheduled
+from uno_actors.domain.outgoing_commands import OutgoingCommand
+from uno_actors.domain.schedules import scheduled
 from uno_actors.scheduling.due_list import AHEAD, AT_ONCE
 from uno_actors.scheduling.entries import LATE, due_step
 from uno_actors.store.port import EventStore
@@ -289,7 +290,7 @@ def test_what_was_missed_follows_the_policy(catch_up: str, late: timedelta, expe
     first = datetime(2026, 1, 1, 9, tzinfo=UTC)
     policy: Any = catch_up.removeprefix("once ")
     when: Any = {"every": "0 9 * * *"} if policy == catch_up else {"at": first}
-    command = outgoing("Deadline", "a", CancelNow())
+    command = OutgoingCommand.of("Deadline", "a", CancelNow())
     event = scheduled(command, None, first - timedelta(hours=1), catch_up=policy, **when)
     step = due_step(ScheduleInfo.of(event), first + late)
     text = f"{type(step).__name__.lower()} {step.due.day}"
@@ -522,7 +523,7 @@ async def test_what_an_operator_does_and_the_scheduler_does_at_the_same_time_hap
 async def test_on_a_store_with_several_logs_nothing_can_be_scheduled_and_other_commands_are_recorded(
     clock: ManualClock, scheduler: bool | None
 ) -> None:
-    """Whoever would send it: there would be no scheduler in any process."""
+    """No process could send it, as none has a scheduler on such a store."""
     async with running(f"{await postgres().new_url()}&logs=3", clock, scheduler=scheduler) as system:
         later, now = system.aggregate(Deadline, "a"), system.aggregate(Deadline, "b")
         asked = [later.ask(CancelLater()), now.ask(CancelNow())]

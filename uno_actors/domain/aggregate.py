@@ -18,8 +18,9 @@ from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent, EventRegistry, check_metadata, register_meaning
 from uno_actors.domain.marked_methods import HANDLES, REACTS
 from uno_actors.domain.methods import applied_events, apply_methods, command_methods, event_key, events_named
+from uno_actors.domain.outgoing_commands import OutgoingCommand
 from uno_actors.domain.payloads import mark_exact, own_copy
-from uno_actors.domain.schedules import CatchUp, OutgoingCommand, Scheduled, Unscheduled
+from uno_actors.domain.schedules import CatchUp, Scheduled, Unscheduled
 from uno_actors.errors import (
     ApplyFailed,
     InternalError,
@@ -462,7 +463,7 @@ def outgoing_to(to: Any, command: Command[Any]) -> OutgoingCommand:
             f"{type(command).__name__} is handled by {aggregate.__name__} as a command of another class; schedule one"
             " that it handles as such"
         )
-    return schedules.outgoing(aggregate.aggregate_type, check_aggregate_id(aggregate_id), command)
+    return OutgoingCommand.of(aggregate.aggregate_type, check_aggregate_id(aggregate_id), command)
 
 
 def _apply_method(aggregate: type[AggregateRoot], event: type[DomainEvent]) -> str:

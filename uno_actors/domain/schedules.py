@@ -6,13 +6,11 @@ that can be derived from any log; see `uno_actors.scheduling`.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent
-from uno_actors.errors import InvalidSchedule, describe
+from uno_actors.domain.outgoing_commands import OutgoingCommand
+from uno_actors.errors import InvalidSchedule
 from uno_actors.quantities import LONGEST, is_duration
 from uno_actors.recurrence import Recurrence
 
@@ -22,33 +20,6 @@ MAX_KEY_BYTES = 255
 CatchUp = Literal["all", "last", "none"]
 """Which of the times that have passed while no scheduler ran are made up for."""
 CATCH_UP = ("all", "last", "none")
-
-
-class OutgoingCommand(BaseModel):
-    """A command to an aggregate, in the form in which it is recorded.
-
-    Attributes:
-        aggregate_type: The type of the aggregate.
-        aggregate_id: Its id.
-        command: The name of the command's class.
-        fields: The fields of the command as JSON, without ids of messages that it was not given.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    aggregate_type: str
-    aggregate_id: str
-    command: str
-    fields: str
-
-    def read(self, command: type[Command[Any]], command_id: str) -> Command[Any]:
-        """The command of this class, with this id.
-
-        Raises:
-            ValidationError: The class has other fields now.
-        """
-        read = command.model_validate_json(self.fields, by_name=True)
-        return read.model_copy(update={"command_id": command_id})
 
 
 class Scheduled(DomainEvent):
@@ -132,35 +103,6 @@ class Passed(DomainEvent):
     schedule: str
     due: datetime
     next_due: datetime | None = None
-
-
-def outgoing(aggregate_type: str, aggregate_id: str, command: Command[Any]) -> OutgoingCommand:
-    """``command`` in the form in which it is recorded.
-
-    Raises:
-        ValueError: It has fields that JSON does not preserve.
-    """
-    given = {name for name in ("correlation_id", "causation_id") if getattr(command, name) is not None}
-    fields = command.model_dump_json(
-        exclude={"command_id", "correlation_id", "causation_id"} - given, by_alias=False, round_trip=True
-    )
-    recorded = OutgoingCommand(
-        aggregate_type=aggregate_type,
-        aggregate_id=aggregate_id,
-        command=type(command).__name__,
-        fields=fields,
-    )
-    try:
-        kept = recorded.read(type(command), command.command_id)
-    except ValueError as error:
-        kept, reason = None, describe(error)
-    else:
-        reason = f"it would be {kept!r}"
-    if kept != command:
-        raise ValueError(
-            f"{command!r} cannot be read back from the JSON in which commands to send later are recorded: {reason}"
-        )
-    return recorded
 
 
 def scheduled(

@@ -28,7 +28,7 @@ from uno_actors.domain.aggregate import (
 )
 from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent
-from uno_actors.errors import InvalidAggregate, InvalidHandler, describe
+from uno_actors.errors import InvalidAggregate, InvalidHandler
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.processes.feed import ProcessHandler
 from uno_actors.processes.messages import (
@@ -112,26 +112,12 @@ class ProcessManager(Reacting):
                 f"{type(command).__name__} is handled by {aggregate_type.__name__} as a command of another class;"
                 " send one that it handles as such"
             )
-        given = {name for name in ("correlation_id", "causation_id") if getattr(command, name) is not None}
-        fields = command.model_dump_json(
-            exclude={"command_id", "correlation_id", "causation_id"} - given, by_alias=False, round_trip=True
+        outgoing = Outgoing.of(
+            aggregate_type.aggregate_type,
+            check_aggregate_id(aggregate_id),
+            command,
+            lambda recorded: command_of(type(self), recorded, command.command_id)[1],
         )
-        outgoing = Outgoing(
-            aggregate_type=aggregate_type.aggregate_type,
-            aggregate_id=check_aggregate_id(aggregate_id),
-            command=type(command).__name__,
-            fields=fields,
-        )
-        try:
-            _, kept = command_of(type(self), outgoing, command.command_id)
-        except ValueError as error:
-            kept, reason = None, describe(error)
-        else:
-            reason = f"it would be {kept!r}"
-        if kept != command:
-            raise ValueError(
-                f"{command!r} cannot be read back from the JSON in which a process records what it sends: {reason}"
-            )
         if not self._is_reacting:
             reason = (
                 f"send(...) of {type(command).__name__} is called outside a @reacts method, and nothing would send it:"

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
 from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent
+from uno_actors.domain.outgoing_commands import OutgoingCommand
 
 C = TypeVar("C", bound=Command[Any])
 
@@ -24,15 +23,10 @@ class Refusal(Generic[C]):
     reason: str
 
 
-class Outgoing(BaseModel):
-    """A command that a process sends, in the form in which it is recorded."""
+class Outgoing(OutgoingCommand):
+    """A command that a process sends. The name of the class is in what processes have recorded."""
 
-    model_config = ConfigDict(frozen=True)
-
-    aggregate_type: str
-    aggregate_id: str
-    command: str
-    fields: str  # JSON
+    use: ClassVar[str] = "a process records what it sends"
 
 
 class Reacted(DomainEvent):

@@ -108,5 +108,4 @@ def command_of(
     """The aggregate class and the command that ``outgoing`` describes."""
     aggregate = next(kind for kind in manager.sends_to if kind.aggregate_type == outgoing.aggregate_type)
     kind = next(kind for kind in aggregate._commands if kind.__name__ == outgoing.command)
-    command = kind.model_validate_json(outgoing.fields, by_name=True)
-    return aggregate, command.model_copy(update={"command_id": command_id})
+    return aggregate, outgoing.read(kind, command_id)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self
 
-from uno_actors.domain.schedules import CatchUp, Fired, OutgoingCommand, Passed, Scheduled, Unscheduled
+from uno_actors.domain.outgoing_commands import OutgoingCommand
+from uno_actors.domain.schedules import CatchUp, Fired, Passed, Scheduled, Unscheduled
 from uno_actors.recurrence import Recurrence
 
 LATE = timedelta(minutes=1)

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.commands import Command
 from uno_actors.domain.events import METADATA, DomainEvent
-from uno_actors.domain.schedules import OutgoingCommand, Scheduled, Unscheduled
+from uno_actors.domain.outgoing_commands import OutgoingCommand
+from uno_actors.domain.schedules import Scheduled, Unscheduled
 from uno_actors.domain.values import pack_value
 from uno_actors.errors import CommandRejected
 
