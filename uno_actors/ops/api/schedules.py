@@ -6,8 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from uno_actors.errors import UnknownSchedule
-from uno_actors.ops.api.endpoint import Answered, Asked, Done, Observed, Refused
+from uno_actors.ops.api.endpoint import Answered, Asked, Done, Observed
 from uno_actors.printable import as_json
 from uno_actors.scheduling.control import ScheduleControl
 from uno_actors.scheduling.entries import ScheduleInfo
@@ -129,17 +128,11 @@ async def schedules(observed: Observed, asked: AskedSchedules) -> SchedulesShown
 
 async def cancel(observed: Observed, asked: AskedSchedule) -> Done:
     """Have a command not sent."""
-    try:
-        await ScheduleControl(observed.source.store).cancel(asked.id)
-    except UnknownSchedule as unknown:
-        raise Refused(404, str(unknown)) from None
+    await ScheduleControl(observed.source.store).cancel(asked.id)
     return Done()
 
 
 async def run_now(observed: Observed, asked: AskedSchedule) -> Done:
     """Have a command sent now."""
-    try:
-        await ScheduleControl(observed.source.store).run_now(asked.id)
-    except UnknownSchedule as unknown:
-        raise Refused(404, str(unknown)) from None
+    await ScheduleControl(observed.source.store).run_now(asked.id)
     return Done()
