@@ -157,6 +157,7 @@ class SimulatedStore(EventStore):
         super().__init__(event_registry)
         self.shelf = shelf
         self.loop = loop
+        self.membership_here: _Membership | None = None
         self._closed = False
         if not shelf.opened:
             shelf.recover()
@@ -376,7 +377,7 @@ class _Membership(Membership):
         self._id = member.id
         before = shelf.members.get(member.id)
         shelf.members[member.id] = (member, shelf.core.now + self._seconds, store)
-        store._membership = self  # type: ignore[attr-defined]
+        store.membership_here = self
         if before is None or before[0] != member:
             self._tell_others()
         present = (found for found, ends, _ in shelf.members.values() if shelf.core.now < ends)
@@ -394,7 +395,7 @@ class _Membership(Membership):
     def _tell_others(self) -> None:
         shelf = self._store.shelf
         for store in shelf.opened:
-            other: _Membership | None = getattr(store, "_membership", None)
+            other = store.membership_here
             if other is not None and other is not self and other.listener is not None:
                 wait = shelf.chance.random() ** 2 * LONGEST_NOTICE
                 shelf.core.at(shelf.core.now + wait, store.loop, Call(other.listener), "members")
