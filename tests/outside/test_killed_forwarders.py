@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.killing import kill_at_each_step
 from tests.outside.conftest import JetStream
 from tests.outside.shop import sent
 from uno_actors import open_store
@@ -60,14 +61,11 @@ async def test_a_forwarder_that_is_killed_again_and_again_loses_nothing(
 async def test_a_forwarder_that_is_killed_at_any_of_its_steps_loses_nothing(
     jetstream: JetStream, tmp_path: Path
 ) -> None:
-    kill_at, code = 0, -signal.SIGKILL
-    while code == -signal.SIGKILL:
-        kill_at += 1
-        directory = tmp_path / str(kill_at)
-        directory.mkdir()
+    async def attempt(directory: Path, kill_at: int) -> int:
         ids = await prepared(directory)
         code = await run(directory, jetstream.url, kill_at)
         assert await run(directory, jetstream.url, 0) == 0
         await check(jetstream, ids)
-    assert code == 0
-    assert kill_at > 2 * EVENTS
+        return code
+
+    assert await kill_at_each_step(tmp_path, attempt) > 2 * EVENTS

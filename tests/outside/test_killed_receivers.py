@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.killing import kill_at_each_step
 from tests.outside.conftest import JetStream
 from tests.outside.paying import BillPaid, PaymentSeen
 from uno_actors import open_store
@@ -60,14 +61,11 @@ async def test_a_receiver_that_is_killed_again_and_again_records_each_message_on
 async def test_a_receiver_that_is_killed_at_any_of_its_steps_records_each_message_once(
     jetstream: JetStream, tmp_path: Path, way: str
 ) -> None:
-    kill_at, code = 0, -signal.SIGKILL
-    while code == -signal.SIGKILL:
-        kill_at += 1
-        directory = tmp_path / str(kill_at)
-        directory.mkdir()
+    async def attempt(directory: Path, kill_at: int) -> int:
         await prepared(jetstream)
         code = await run(directory, jetstream.url, way, kill_at)
         assert await run(directory, jetstream.url, way, 0) == 0
         await check(directory, way)
-    assert code == 0
-    assert kill_at > 4 * MESSAGES
+        return code
+
+    assert await kill_at_each_step(tmp_path, attempt) > 4 * MESSAGES

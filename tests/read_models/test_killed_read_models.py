@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from tests.killing import kill_at_each_step
 from tests.read_models.orders import Base, listed, placed
 from uno_actors import open_store
 from uno_actors.read_models import create_schema
@@ -60,14 +61,11 @@ async def test_a_read_model_that_is_killed_again_and_again_counts_each_event_onc
 async def test_a_read_model_that_is_killed_at_any_of_its_writes_counts_each_event_once(
     tmp_path: Path,
 ) -> None:
-    kill_at, code = 0, -signal.SIGKILL
-    while code == -signal.SIGKILL:
-        kill_at += 1
-        directory = tmp_path / str(kill_at)
-        directory.mkdir()
+    async def attempt(directory: Path, kill_at: int) -> int:
         await prepared(directory)
         code = await run(directory, kill_at)
         assert await run(directory, 0) == 0
         await check(directory)
-    assert code == 0
-    assert kill_at > 20
+        return code
+
+    assert await kill_at_each_step(tmp_path, attempt) > 20
