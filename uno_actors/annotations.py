@@ -20,7 +20,7 @@ import typing_extensions
 
 NOT_ANNOTATED = inspect.Parameter.empty
 
-_ALIASES: tuple[Any, ...] = tuple(
+ALIASES: tuple[Any, ...] = tuple(
     {typing_extensions.TypeAliasType, getattr(typing, "TypeAliasType", None)} - {None}
 )
 _LISTS = (list, tuple, Sequence, Collection, Iterable)
@@ -121,9 +121,9 @@ class Scope:
             inner = list(get_args(part))
         elif origin is typing.Annotated:
             inner = [get_args(part)[0]]
-        elif isinstance(part, _ALIASES):
+        elif isinstance(part, ALIASES):
             inner = [part.__value__]
-        elif isinstance(origin, _ALIASES):
+        elif isinstance(origin, ALIASES):
             inner = [origin.__value__[get_args(part)]]
         elif isinstance(part, NewType):
             inner = [part.__supertype__]

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 
 from uno_actors.aggregates.recording import recorded_reply, to_records
-from uno_actors.aggregates.ref import _caused, _with_valid_ids
+from uno_actors.aggregates.ref import with_cause, with_valid_ids
 from uno_actors.aggregates.reruns import Contention, may_run_again
 from uno_actors.annotations import UnreadableAnnotation, annotated_classes, runs_later
 from uno_actors.backoff import chance
@@ -119,9 +119,9 @@ async def decide(store: EventStore, decider: Decider[C, R], command: C, *, timeo
         raise InvalidDecision(name, "it does not say what it rests on: mark the function with @decides(...)")
     if not isinstance(command, decider.command_type):
         raise UnknownCommand(decider.name, command, [decider.command_type.__name__])
-    command = cast("C", _with_valid_ids(command))
+    command = cast("C", with_valid_ids(command))
     if (cause := current_cause()) is not None:
-        command = cast("C", _caused(command, cause))
+        command = cast("C", with_cause(command, cause))
     contention, tries, begun = Contention(1), 0, monotonic()
     while True:
         tries += 1

@@ -164,11 +164,11 @@ class AggregateRef:
             or (correlation_id is not None and type(correlation_id) is not str)
             or (causation_id is not None and type(causation_id) is not str)
         ):
-            command = _with_valid_ids(command)
+            command = with_valid_ids(command)
         cause = current_cause()
         if cause is None and since is None:
             return CommandEnvelope(command, future, context_of_sender())
-        caused = command if cause is None else _caused(command, cause)
+        caused = command if cause is None else with_cause(command, cause)
         envelope = CommandEnvelope(caused, future, context_of_sender())
         if since is not None:
             if type(since) is not int or since < 0:
@@ -183,7 +183,7 @@ class AggregateRef:
         return f"AggregateRef({self.stream})"
 
 
-def _caused(command: Command[R], cause: Cause) -> Command[R]:
+def with_cause(command: Command[R], cause: Cause) -> Command[R]:
     """``command`` with the ids of ``cause``; explicit values win."""
     if command.correlation_id and command.causation_id:
         return command
@@ -191,7 +191,7 @@ def _caused(command: Command[R], cause: Cause) -> Command[R]:
     return command.model_copy(update={"correlation_id": correlation_id, "causation_id": causation_id})
 
 
-def _with_valid_ids(command: Command[R]) -> Command[R]:
+def with_valid_ids(command: Command[R]) -> Command[R]:
     """``command`` with valid ids; those of an updated copy were not validated. ``None`` becomes a new ``command_id``.
 
     Raises:

@@ -324,7 +324,7 @@ class AggregateRoot:
             raise TypeError(
                 "attributes in __slots__ are not part of a snapshot: remove __slots__, or override it"
             )
-        state = {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
+        state = {name: value for name, value in vars(self).items() if name not in OWN_ATTRIBUTES}
         if self._initial is not None and (unknown := state.keys() - self._initial - _annotated(type(self))):
             raise TypeError(
                 f"{', '.join(sorted(unknown))}: set in __init__, or annotate on the class, all attributes of the state"
@@ -337,9 +337,9 @@ class AggregateRoot:
         Raises:
             ValueError: ``state`` lacks an attribute that the class sets today, or has one that the class does not have.
         """
-        if missing := vars(self).keys() - _OWN_ATTRIBUTES - state.keys():
+        if missing := vars(self).keys() - OWN_ATTRIBUTES - state.keys():
             raise ValueError(f"it has no {', '.join(sorted(missing))}")
-        if unknown := state.keys() - (vars(self).keys() - _OWN_ATTRIBUTES) - _annotated(type(self)):
+        if unknown := state.keys() - (vars(self).keys() - OWN_ATTRIBUTES) - _annotated(type(self)):
             raise ValueError(f"the class has no attribute {', '.join(sorted(unknown))}")
         vars(self).update(state)
 
@@ -347,7 +347,7 @@ class AggregateRoot:
         return f"{self.aggregate_type}<{self._id}@{self.version}>"
 
 
-_OWN_ATTRIBUTES = frozenset({*vars(AggregateRoot("any")), "_time"})
+OWN_ATTRIBUTES = frozenset({*vars(AggregateRoot("any")), "_time"})
 _APPLIED_HERE: dict[type, str] = {Scheduled: "_apply_schedule", Unscheduled: "_apply_schedule"}
 """Events of every aggregate: a subclass may have events of the same names, with methods for them."""
 
@@ -377,7 +377,7 @@ def new_aggregate(aggregate_type: type[A], aggregate_id: str) -> A:
         )
         raise InvalidAggregate(aggregate_type.__name__, reason)
     if aggregate_type._initial is None:
-        aggregate_type._initial = vars(instance).keys() - _OWN_ATTRIBUTES
+        aggregate_type._initial = vars(instance).keys() - OWN_ATTRIBUTES
     return instance
 
 

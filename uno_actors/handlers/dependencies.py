@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ForwardRef, Literal, get_args, get_origin
 
-from uno_actors.annotations import _ALIASES as ALIASES
 from uno_actors.annotations import (
+    ALIASES,
     NOT_ANNOTATED,
     Scope,
     UnreadableAnnotation,

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from typing_extensions import override
 
 from uno_actors.domain.aggregate import (
-    _OWN_ATTRIBUTES,
+    OWN_ATTRIBUTES,
     AggregateRoot,
     check_aggregate_id,
     command_method,
@@ -226,5 +226,5 @@ class ProcessManager(Reacting):
         super().from_snapshot({"_ended": False, **state})
 
 
-_KEPT = (*_OWN_ATTRIBUTES, "_sent", "_sending", "_is_reacting")
+_KEPT = (*OWN_ATTRIBUTES, "_sent", "_sending", "_is_reacting")
 """The attributes that a process keeps when it starts again."""
