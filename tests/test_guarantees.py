@@ -15,7 +15,7 @@ import pytest
 
 from tests import bank
 from tests.bank import BankStore
-from tests.cluster.faults import node, runtime_ends, see_only_some
+from tests.cluster.faults import lends, node, runtime_ends, see_only_some
 from tests.cluster.load import Load
 from tests.cluster.nodes import all_see, an_id_owned_by, id_of, ids_owned_by, nodes_on, system_on
 from tests.faults import process_is_killed_before_it_notes_that_all_was_sent
@@ -646,14 +646,17 @@ async def test_13_a_process_sends_each_command_once_in_effect_however_late(
         assert await system.aggregate(Account, "alice").ask(Balance()) == 10
 
 
+@pytest.mark.parametrize("eager", [False, True], ids=["loans as ever", "all is lent soon"])
 @pytest.mark.parametrize("drop", [0.0, 0.1], ids=["all messages arrive", "a tenth is lost"])
 @pytest.mark.parametrize("seed", range(4))
-async def test_14_ownership_is_only_speed(seed: int, drop: float) -> None:
+async def test_14_ownership_is_only_speed(seed: int, drop: float, eager: bool) -> None:
     """At every moment each node has another view of the members: all record the same streams side by side."""
     store, clock, chance = BankStore(), ManualClock(), random.Random(seed)
     network = MemoryNetwork(seed=seed, delay=0.02, drop=drop, clock=clock)
     # Of the clock's time: for nine attempts, of which each is lost with a chance of one in five.
     async with nodes_on(store, network, "abc", clock=clock, ask_timeout=600) as systems:
+        if eager:
+            lends(systems, harder=1)
         load = Load(lambda: systems, ["one", "two", "three"], seed)
         running = asyncio.ensure_future(load.run(clients=6, commands=10))
         while not running.done():

@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.benchmarks.accounts import Deposit, Look, Seen
 from tests.benchmarks.measuring import resident
+from tests.cluster.faults import lends
 from uno_actors import ActorSystem
 
 
@@ -103,6 +104,8 @@ async def main(work: dict[str, Any]) -> None:
         if work["settled"]:
             while len(system.cluster.members()) != work["nodes"]:  # noqa: ASYNC110 - it has many causes
                 await asyncio.sleep(0.01)
+        if work["clients"] == "of others":
+            lends([system], commands=sys.maxsize)  # never: hops are measured
         done = await (once_each if work["clients"] == "once each" else load)(work, system)
         print("asked", flush=True)
         await lines.readline()  # the other nodes still ask this one

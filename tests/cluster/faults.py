@@ -1,8 +1,9 @@
 """Faults of nodes and of their links, by name. Like `tests.faults`, it may touch what is private to our classes."""
 
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from uno_actors import ActorSystem, AggregateRoot, Command
@@ -44,6 +45,18 @@ def see_only_some(systems: Sequence[ActorSystem], chance: random.Random) -> None
     for system in systems:
         members = node(system).announcement.members
         members_seem(system, Placement(chance.sample(members, chance.randint(1, len(members)))))
+
+
+def lends(systems: Iterable[ActorSystem], **terms: Any) -> None:
+    """The nodes lend aggregates on other terms, by default after the second command of one node in a row."""
+    for system in systems:
+        lending = node(system).lending
+        lending.terms = replace(lending.terms, **({"commands": 1, "span": 0.0} | terms))
+
+
+def is_of_a_version_without_loans(system: ActorSystem) -> None:
+    """What a node sends says nothing of loans, as that of versions which do not know them."""
+    node(system).lending.borrower = lambda *_: None  # type: ignore[method-assign]
 
 
 async def leave(system: ActorSystem) -> None:

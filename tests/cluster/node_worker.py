@@ -1,6 +1,7 @@
 """A node of a cluster to be killed or stopped: its clients credit accounts, and it says what was acknowledged.
 
-Usage: node_worker.py URL NAME LISTEN OPTIONS, the last as JSON, for `Cluster`
+Usage: node_worker.py URL NAME LISTEN OPTIONS, the last as JSON, for `Cluster`; with ``sticky`` its clients keep to
+accounts of their own, except for one command in fifty.
 
 It waits for a line on standard input with the number of nodes, begins when it sees so many, and stops its clients at
 the next line, or at SIGTERM, as a service does. Lines: ``ready``, ``begun``, ``ack ID ACCOUNT BALANCE``,
@@ -31,7 +32,9 @@ async def main(url: str, name: str, listen: str, options: str) -> None:
     loop.add_signal_handler(signal.SIGTERM, over.set)
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    cluster = Cluster(listen=listen or None, ttl=1.5, **json.loads(options))
+    chosen = json.loads(options)
+    is_sticky = chosen.pop("sticky", False)
+    cluster = Cluster(listen=listen or None, ttl=1.5, **chosen)
     async with ActorSystem(
         url, aggregates=[Account], handlers=[], name=name, cluster=cluster, event_registry=EVENTS
     ) as system:
@@ -47,6 +50,8 @@ async def main(url: str, name: str, listen: str, options: str) -> None:
                 sent += 1
                 command = Credit(amount=1, command_id=f"{name}-{number}-{sent}")
                 account = f"account-{(number * 7 + sent) % ACCOUNTS}"
+                if is_sticky:
+                    account += f"-{'abc'[sent % 3] if sent % 50 == number else name}"
                 try:
                     balance = await system.aggregate(Account, account).ask(command)
                 except Exception as error:  # noqa: BLE001 - the test reads it

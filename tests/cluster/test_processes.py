@@ -55,3 +55,27 @@ async def test_a_rolling_restart_of_all_processes_shows_no_client_an_error(place
         await asyncio.gather(*[worker.end() for worker in running])
         assert [worker.errors for worker in everyone] == [[]] * 6
         await check(place[0], everyone)
+
+
+@pytest.mark.timeout(180)
+async def test_nodes_that_have_lent_each_other_aggregates_are_stopped_and_killed(
+    place: tuple[str, str],
+) -> None:
+    """Each node's clients keep to accounts of their own, but for one command in fifty."""
+    async with workers(place, {"sticky": True}) as start:
+        a, b, c = await asyncio.gather(*map(start, "abc"))
+        for worker in (a, b, c):
+            worker.write(3)
+        await asyncio.gather(*[more(worker, 800) for worker in (a, b, c)])
+        c.process.send_signal(signal.SIGSTOP)
+        await asyncio.gather(*[more(worker, 300) for worker in (a, b)])
+        c.process.send_signal(signal.SIGCONT)
+        await asyncio.gather(*[more(worker, 300) for worker in (a, b, c)])
+        await b.end(signal.SIGKILL)
+        await asyncio.gather(*[more(worker, 300) for worker in (a, c)])
+        await asyncio.gather(a.end(), c.end())
+        assert (a.errors, c.errors) == ([], [])
+        for worker in (a, c):
+            assert worker.statistics["lent"] + worker.statistics["recalled"]
+            assert worker.statistics["borrowed"]
+        await check(place[0], [a, b, c])

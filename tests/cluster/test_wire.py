@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,13 +29,17 @@ from uno_actors.cluster.remote_errors import pack_error, unpack_error
 from uno_actors.cluster.wire import (
     Kind,
     Leaving,
+    LentToUs,
     NotServedHere,
     RaisedThere,
+    Recall,
     Request,
     command_request,
     error_answer,
     leaving_request,
+    lent_answer,
     not_served_answer,
+    recall_request,
     reply_answer,
     unpack_answer,
     unpack_request,
@@ -172,9 +177,25 @@ def test_all_that_a_request_says_arrives() -> None:
     assert unpack_request(leaving_request("node-1")) == Leaving(Kind.LEAVING, "node-1")
 
 
-def test_a_request_of_a_later_version_is_read_as_far_as_it_is_known() -> None:
-    import msgpack
+def test_messages_about_loans_arrive() -> None:
+    assert unpack_request(recall_request(STREAM)) == Recall(Kind.RECALL, "Account", "alice")
+    for again in (True, False):
+        assert unpack_answer(lent_answer(again=again), Parcel(), "b") == LentToUs(again)
+    assert through_the_wire(Parcel(), borrower="node-1")[1].borrower == "node-1"
 
+
+def test_a_command_of_a_version_without_loans_asks_for_none() -> None:
+    body = command_request(
+        STREAM, Parcel(), b"", seconds=1, since=None, told=False, sender="a", borrower="node-1"
+    )
+    parts = msgpack.unpackb(body)
+    assert parts.pop() == "node-1"  # after all that older versions read
+    older = unpack_request(msgpack.packb(parts))
+    assert isinstance(older, Request)
+    assert older.borrower is None
+
+
+def test_a_request_of_a_later_version_is_read_as_far_as_it_is_known() -> None:
     body = command_request(STREAM, Parcel(), b"", seconds=1, since=None, told=False, sender="a")
     longer = msgpack.packb([*msgpack.unpackb(body), "something new"])
     assert unpack_request(longer) == unpack_request(body)

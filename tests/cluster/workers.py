@@ -22,10 +22,10 @@ class Worker:
     Args:
         name: Of the node.
         before: Words before its command line, such as those that enter a network.
-        options: Of `Cluster`, besides ``listen``.
+        options: Of `tests.cluster.node_worker`.
     """
 
-    def __init__(self, name: str, before: Sequence[str] = (), options: dict[str, str] | None = None) -> None:
+    def __init__(self, name: str, before: Sequence[str] = (), options: dict[str, Any] | None = None) -> None:
         self.name = name
         self._before = before
         self._options = json.dumps(options or {})
@@ -72,12 +72,14 @@ class Worker:
 
 
 @asynccontextmanager
-async def workers(place: tuple[str, str], names: str = "abc") -> AsyncIterator[Callable[[str], Any]]:
+async def workers(
+    place: tuple[str, str], options: dict[str, Any] | None = None
+) -> AsyncIterator[Callable[[str], Any]]:
     """Starts workers; kills those that are left in the end."""
     started: list[Worker] = []
 
     async def start(name: str) -> Worker:
-        worker = Worker(name)
+        worker = Worker(name, options=options)
         started.append(worker)
         await worker.start(*place)
         return worker

@@ -1,9 +1,13 @@
 """Clusters in virtual time: several nodes on one store, whose links and clocks fail."""
 
 import asyncio
+from collections import Counter
+
+import pytest
 
 from tests.bank import EVENTS, Account, Balance, Credit, Credited
 from uno_actors import ActorSystem, Cluster, Projection, subscribe
+from uno_actors.cluster.loans import Terms
 from uno_actors.testing.simulation import InvariantBroken, Node, World, simulate
 
 NODES = ("a", "b", "c")
@@ -47,6 +51,41 @@ async def payments(world: World) -> None:
 def test_a_cluster_loses_and_doubles_nothing_whatever_goes_wrong() -> None:
     done = simulate(payments, range(12), event_registry=EVENTS)
     assert done.runs == 12
+
+
+def test_aggregates_that_are_lent_lose_and_double_nothing_whatever_goes_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each customer keeps to one node and account, and sometimes asks for that of another."""
+    eager = Terms(commands=1, span=0.0, harder=1, seconds=1.0)
+    monkeypatch.setattr("uno_actors.cluster.lending.TERMS", eager)
+    seen: Counter[str] = Counter()
+
+    async def scenario(world: World) -> None:
+        await asyncio.gather(*(world.node(name, clustered) for name in NODES))
+        paid: Counter[str] = Counter()
+
+        async def customer(number: int) -> None:
+            for _ in world.commands(10):
+                account = f"account-{number if world.chance.random() < 0.8 else world.chance.randrange(3)}"
+                await world.ask(Account, account, Credit(amount=1), node=NODES[number])
+                paid[account] += 1
+                await asyncio.sleep(world.chance.random() * 0.3)
+                if NODES[number] in world.running():
+                    routed = world.system(NODES[number]).cluster.statistics()
+                    seen.update(lent=routed.lent, borrowed=routed.borrowed, recalled=routed.recalled)
+
+        await asyncio.gather(*map(customer, range(3)))
+        await world.settled()
+        for account, amount in paid.items():
+            balance = await world.ask(Account, account, Balance())
+            if balance != amount:
+                raise InvariantBroken(
+                    "what was paid is there", f"{account} has {balance} instead of {amount}"
+                )
+
+    assert simulate(scenario, range(12), event_registry=EVENTS).runs == 12
+    assert min(seen[what] for what in ("lent", "borrowed", "recalled")) > 12
 
 
 def test_nodes_that_are_cut_off_from_each_other_still_answer() -> None:

@@ -46,6 +46,9 @@ class Aggregates:
         dead: Keeps commands that were told and failed.
         contexts: Where to keep the contexts of commands for the handlers of their events.
         observed: Its observers, if there are any.
+
+    Attributes:
+        when_overtaken: Called with the stream of an active aggregate that another writer has continued.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Aggregates:
         self.saver = SnapshotSaver(self.snapshots, settings.clock, start)
         self.loader = Loader(types, self.snapshots, settings.remember_commands, self.statistics)
         self.remember_commands = settings.remember_commands
+        self.when_overtaken: Callable[[StreamId], object] | None = None
         self.log = dispatcher.log.bind(actor="aggregates")
         self.store = store
         self.registry = store.event_registry
@@ -215,8 +219,10 @@ class Aggregates:
             return
         if actor.instance is None:
             self.loader.report(actor.stream, version)
-        else:
+        elif version > actor.instance.version:
             actor.overtaken(version)
+            if self.when_overtaken is not None:
+                self.when_overtaken(actor.stream)
 
     # --- passivation ---
 
@@ -246,6 +252,13 @@ class Aggregates:
         for stream, actor in list(self._active.items()):
             if stream.aggregate_type == aggregate_type and actor.idle:
                 self._passivate(stream)
+
+    def put_away(self, stream: StreamId) -> bool:
+        """Passivate an aggregate if it is idle; return whether it is out of memory."""
+        actor = self._active.get(stream)
+        if actor is not None and actor.idle:
+            self._passivate(stream)
+        return stream not in self._active
 
     def _passivate(self, stream: StreamId) -> None:
         del self._active[stream]

@@ -22,7 +22,8 @@ from uno_actors.store.opening import open_store
 from uno_actors.system.announcement import CLUSTER
 
 ROUTED = {"LOCAL": "local", "SENT": "sent", "SERVED": "served", "AGAIN": "sent_again"}
-"""Columns of what a node has routed, with the names of the counters."""
+LOANS = {"LENT": "lent", "BORROWED": "borrowed"}
+"""Columns of what a node has routed and what it has on loan, with the names of the counters."""
 
 Place = Annotated[
     str, typer.Argument(metavar="FILE|URL", help="A configuration file, or the URL of a store.")
@@ -82,12 +83,14 @@ def _nodes(reports: list[NodeReport]) -> Any:
     table = new_table(
         {"NODE": FOLDED, "ADDRESS": FOLDED, "ROLES": FOLDED, "STATE": WHOLE, "VERSION": WHOLE, "UP": NUMBERS}
         | {"HOP": NUMBERS}
-        | dict.fromkeys(ROUTED, NUMBERS)
+        | dict.fromkeys(ROUTED | LOANS, NUMBERS)
     )
     for report in reports:
         member = report.member
         found = report.statistics
-        counters = [number(None if found is None else getattr(found, name)) for name in ROUTED.values()]
+        counters = [
+            number(None if found is None else getattr(found, name)) for name in (ROUTED | LOANS).values()
+        ]
         table.add_row(
             printable(member.name),
             printable((member.address or "-").partition("#")[0]),

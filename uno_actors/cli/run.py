@@ -348,6 +348,8 @@ def routed(statistics: dict[str, Any] | None) -> list[str]:
         "sent": "sent to others",
         "served": "served for others",
         "sent_again": "sent again",
+        "lent": "on loan to others",
+        "borrowed": "on loan from others",
     }
     found = statistics or {}
     return [f"{found[name]:,} {words}" for name, words in counted_as.items() if found.get(name)]

@@ -8,6 +8,14 @@ from uno_actors.store.codec import StreamId
 
 TOLD_FOR = 86_400.0
 """Seconds after which another node is not waited for any more that was told a command."""
+SHARED = 0.001
+"""Seconds by which the time of a command may be rounded up to that of all asks, whose deadlines share one timer."""
+
+
+def time_left(seconds: float, deadline: float, now: float) -> float:
+    """How long the sender of a command still waits, of the ``seconds`` that end at the ``deadline``."""
+    left = max(0.0, deadline - now)
+    return seconds if abs(seconds - left) < SHARED else left
 
 
 class Hop:

@@ -2,7 +2,8 @@
 
 Ownership is only a matter of speed. A node serves every command that reaches it, even if it believes that another
 node is its owner, and passes none on: a command makes at most one hop. Two nodes that both think themselves the owner
-meet at the expected version of the stream.
+meet at the expected version of the stream. An aggregate for which one other node alone asks is lent to that node; see
+`uno_actors.cluster.loans`.
 
 A command whose answer is lost is sent to the next owner, with the same ``command_id`` and the position of the log that
 was known when it was first sent: the aggregate looks for it from there, so that it takes effect once. (A command that
@@ -20,6 +21,8 @@ from uno_actors.aggregates.directory import Aggregates
 from uno_actors.aggregates.envelope import CommandEnvelope
 from uno_actors.clock import Clock
 from uno_actors.cluster.announcement import Announcement
+from uno_actors.cluster.handovers import Again
+from uno_actors.cluster.hops import time_left
 from uno_actors.cluster.links.port import Answer, Link, LinkFailure
 from uno_actors.cluster.outgoing import Outgoing
 from uno_actors.cluster.placement import Placement, shard_of
@@ -29,6 +32,8 @@ from uno_actors.cluster.wire import (
     NO_REPLY,
     HandledRequest,
     Leaving,
+    Recall,
+    Request,
     StateRequest,
     leaving_request,
     not_served_answer,
@@ -61,6 +66,7 @@ class Node:
 
     Attributes:
         announcement: Of this node.
+        lending: Its loans.
         serve_handled: Answers the questions of other nodes for the handlers of this one.
     """
 
@@ -101,12 +107,13 @@ class Node:
             put_away=self._put_away,
             system=system,
         )
+        self.lending = self._outgoing.lending
         self._log = (log or get_logger(node=self._name)).bind(actor="node")
 
     @property
     def waiting(self) -> int:
-        """Commands sent to other nodes that are not answered yet."""
-        return self._outgoing.waiting
+        """Commands that are not answered yet: sent to other nodes, or waiting for one to let go of their aggregate."""
+        return self._outgoing.waiting + self.lending.handovers.waiting
 
     @property
     def name(self) -> str:
@@ -134,8 +141,8 @@ class Node:
             self.announcement.change(commands=self._names.announced())
 
     def owner(self, stream: StreamId, command: str) -> Member | None:
-        """The node that this one sends commands of this name for an aggregate to; ``None`` if no node serves them."""
-        return self._outgoing.placement.owner(stream, command)
+        """The node that handles commands of this name for an aggregate; ``None`` if no node serves them."""
+        return self.lending.holder(stream, command, self._outgoing.placement.owner(stream, command))
 
     def _members_changed(self) -> None:
         addresses = {member.id: member.address for member in self.announcement.others if member.address}
@@ -168,19 +175,43 @@ class Node:
         kind = envelope.command.__class__
         owner_of, name = self._owners.get((stream[0], kind)) or self._owner_of(stream, kind)
         owner = owner_of(shard_of(stream))
+        lending = self.lending
         if owner is not None and owner.id == self._id:
-            self._local += 1
-            self._aggregates.deliver(stream, envelope, seconds)
+            if lending.is_asked_elsewhere(stream):
+                lending.asked(stream)
         elif self._outgoing.is_closed:
             self._aggregates.deliver(stream, envelope, seconds)  # which refuses it
-        else:
+            return
+        elif not lending.has(stream, name):
             self._outgoing.route(stream, envelope, name, seconds, owner)
+            return
+        if stream in lending.handovers:
+            lending.handovers.hold(stream, self._again(stream, envelope, seconds, self.deliver))
+        else:
+            self._local += 1
+            self._aggregates.deliver(stream, envelope, seconds)
+
+    def _again(
+        self,
+        stream: StreamId,
+        envelope: CommandEnvelope,
+        seconds: float,
+        deliver: Callable[[StreamId, CommandEnvelope, float], None],
+    ) -> Again:
+        """What delivers a command that has waited for its aggregate, with the time that is left."""
+        now = self._clock.monotonic
+        deadline = now() + seconds
+        return lambda: deliver(stream, envelope, time_left(seconds, deadline, now()))
 
     def handles_here(self, stream: StreamId, kind: type[Command[Any]]) -> bool:
         """Whether this node handles the commands of this class for an aggregate."""
-        owner_of, _ = self._owners.get((stream[0], kind)) or self._owner_of(stream, kind)
+        owner_of, name = self._owners.get((stream[0], kind)) or self._owner_of(stream, kind)
+        if stream in self.lending.handovers:
+            return False
         owner = owner_of(shard_of(stream))
-        return owner is not None and owner.id == self._id
+        if owner is None or owner.id != self._id:
+            return self.lending.has(stream, name)
+        return stream not in self.lending.ledger.lent
 
     def _owner_of(
         self, stream: StreamId, kind: type[Command[Any]]
@@ -198,15 +229,8 @@ class Node:
     def _serve(self, body: bytes, answer: Answer) -> None:
         try:
             request = unpack_request(body)
-            if isinstance(request, Leaving):
-                self.announcement.note_leaving(request.member)
-                answer(NO_REPLY)
-                return
-            if isinstance(request, StateRequest):
-                answer(state_answer(self.statistics()))
-                return
-            if isinstance(request, HandledRequest):
-                self.serve_handled(request, answer)
+            if not isinstance(request, Request):
+                self._serve_node(request, answer)
                 return
             command = self._names.command(request)
             if "aggregates" not in self.announcement.member.roles:
@@ -217,8 +241,10 @@ class Node:
         except Exception as error:  # noqa: BLE001 - whatever a node of another version has sent
             answer(not_served_answer(f"it cannot read the request: {describe(error)}"))
             return
-        self._outgoing.peers[request.sender].served += 1
         stream = StreamId(request.aggregate_type, request.aggregate_id)
+        if self.lending.answer(self.lending.asked(stream, request.borrower or ""), answer):
+            return
+        self._outgoing.peers[request.sender].served += 1
         reply = ServedReply(
             stream,
             command,
@@ -234,7 +260,26 @@ class Node:
         observed = self._aggregates.observed
         if observed is not None and observed.in_contexts:
             observing.serve(observed, stream, envelope, request.sender, request.trace)
-        self._aggregates.deliver(stream, envelope, max(0.0, request.seconds))
+        seconds = max(0.0, request.seconds)
+        if stream in self.lending.handovers:
+            self.lending.handovers.hold(
+                stream, self._again(stream, envelope, seconds, self._aggregates.deliver)
+            )
+        else:
+            self._aggregates.deliver(stream, envelope, seconds)
+
+    def _serve_node(self, request: Leaving | StateRequest | HandledRequest | Recall, answer: Answer) -> None:
+        """Answer what is no command."""
+        match request:
+            case Leaving():
+                self.announcement.note_leaving(request.member)
+                answer(NO_REPLY)
+            case StateRequest():
+                answer(state_answer(self.statistics()))
+            case HandledRequest():
+                self.serve_handled(request, answer)
+            case Recall():
+                self.lending.give_up(StreamId(request.aggregate_type, request.aggregate_id), answer)
 
     def ask_handled(
         self, member: Member, body: bytes, seconds: float, done: Callable[[bytes | LinkFailure], None]
@@ -272,6 +317,7 @@ class Node:
     def refuse(self) -> None:
         """Handle no more commands of this system."""
         self._outgoing.is_closed = True
+        self.lending.close()
 
     async def close(self) -> None:
         """Close the link; idempotent. Other nodes ask others for what they still wait for."""
@@ -291,9 +337,12 @@ class Node:
             sent=sum(peer.sent for peer in peers.values()),
             sent_again=sum(peer.sent_again for peer in peers.values()),
             served=sum(peer.served for peer in peers.values()),
-            waiting=outgoing.waiting,
+            waiting=self.waiting,
             homeless=outgoing.homeless,
             peers=peers,
+            lent=self.lending.lent,
+            borrowed=self.lending.borrowed,
+            recalled=self.lending.recalled,
         )
 
 

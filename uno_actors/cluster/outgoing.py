@@ -11,11 +11,19 @@ from uno_actors.aggregates.directory import Aggregates
 from uno_actors.aggregates.envelope import CommandEnvelope, Failed
 from uno_actors.clock import Clock
 from uno_actors.cluster.announcement import Announcement
-from uno_actors.cluster.hops import TOLD_FOR, Hop
+from uno_actors.cluster.hops import TOLD_FOR, Hop, time_left
+from uno_actors.cluster.lending import Lending
 from uno_actors.cluster.links.port import LARGEST, WINDOW, Delivery, Link, LinkFailure
 from uno_actors.cluster.placement import Placement
 from uno_actors.cluster.statistics import PeerStatistics
-from uno_actors.cluster.wire import NotServedHere, RaisedThere, RecordedThere, command_request, unpack_answer
+from uno_actors.cluster.wire import (
+    LentToUs,
+    NotServedHere,
+    RaisedThere,
+    RecordedThere,
+    command_request,
+    unpack_answer,
+)
 from uno_actors.errors import (
     AskTimeout,
     InvalidCommand,
@@ -35,8 +43,6 @@ GRACE = 0.25
 """Seconds that a sender waits longer than its time for another node, which knows better why there is no reply."""
 NOT_HANDLED = (MailboxFull, NotServed, StoreFull, StoreUnavailable, SystemNotRunning)
 """Errors that say of a command that it has had no effect."""
-SHARED = 0.001
-"""Seconds by which the time of a command may be rounded up to that of all asks, whose deadlines share one timer."""
 
 
 @dataclass(slots=True)
@@ -70,8 +76,10 @@ class Outgoing:
 
     Attributes:
         placement: Who owns what.
+        lending: The loans of this node.
         local: Commands handled here after all.
         peers: Counters of the other nodes, by name.
+        waiting: Commands that are not answered yet.
         is_closed: Whether this node has stopped.
     """
 
@@ -88,7 +96,16 @@ class Outgoing:
         system: str,
     ) -> None:
         self.placement = Placement()
+        self.lending = Lending(
+            link,
+            announcement,
+            aggregates,
+            clock=clock,
+            placement=lambda: self.placement,
+            put_away=put_away,
+        )
         self.local = 0
+        self.waiting = 0
         self.peers: defaultdict[str, Peer] = defaultdict(Peer)
         self.is_closed = False
         self._link = link
@@ -102,13 +119,8 @@ class Outgoing:
         self._system = system
         self._id = announcement.member.id
         self._name = announcement.member.name
-        self._waiting: set[Hop] = set()
+        self._under_way: dict[StreamId, int] = {}  # commands that are not answered yet, by their aggregates
         self._homeless: set[Hop] = set()
-
-    @property
-    def waiting(self) -> int:
-        """Commands that are not answered yet."""
-        return len(self._waiting)
 
     @property
     def homeless(self) -> int:
@@ -118,6 +130,7 @@ class Outgoing:
     def place(self, placement: Placement) -> None:
         """Route by another placement; try again what no node served."""
         self.placement = placement
+        self.lending.place(placement)
         homeless, self._homeless = self._homeless, set()
         for hop in homeless:
             hop.refused.clear()
@@ -153,8 +166,23 @@ class Outgoing:
         except InvalidCommand as error:
             self._end(stream, envelope, Failed(error))
             return
-        self._waiting.add(hop)
+        self._begin(hop)
         self._send_to(owner, hop)
+
+    def _begin(self, hop: Hop) -> None:
+        self.waiting += 1
+        self._under_way[hop.stream] = self._under_way.get(hop.stream, 0) + 1
+
+    def _end_of(self, hop: Hop) -> None:
+        """The command is no longer under way to another node."""
+        self.waiting -= 1
+        left = self._under_way[hop.stream] - 1
+        if left:
+            self._under_way[hop.stream] = left
+        else:
+            del self._under_way[hop.stream]
+            if hop.stream in self.lending.handovers:
+                self.lending.all_answered(hop.stream)
 
     def _send(self, hop: Hop) -> None:
         """Send a command to its owner, which may have changed since it was sent before."""
@@ -162,9 +190,7 @@ class Outgoing:
 
     def _send_to(self, owner: Member | None, hop: Hop) -> None:
         now = self._clock.monotonic()
-        left = max(0.0, hop.deadline - now)
-        if abs(hop.seconds - left) < SHARED:
-            left = hop.seconds
+        left = time_left(hop.seconds, hop.deadline, now)
         if owner is None and self._serves(hop):  # also while it leaves, if there is no other
             owner = self._announcement.member
         if owner is None or owner.address is None:
@@ -174,9 +200,8 @@ class Outgoing:
             hop.envelope.look_back(hop.since)
             hop.envelope.started = True  # even if it is not, the lost attempt may take effect
         if owner.id == self._id:
-            self._waiting.discard(hop)
-            self.local += 1
-            self._aggregates.deliver(hop.stream, hop.envelope, left)
+            self._end_of(hop)
+            self._handle(hop, left)
             return
         peer = self.peers[owner.name]
         peer.sent += 1
@@ -192,6 +217,7 @@ class Outgoing:
             told=hop.told,
             sender=self._name,
             trace=trace,
+            borrower=None if hop.refused else self.lending.borrower(hop.stream.aggregate_type, hop.name),
         )
         patience = left + GRACE
         if self._aggregates.remember_commands:  # a slow owner may be asked twice, and more and more seldom
@@ -199,6 +225,36 @@ class Outgoing:
         self._link.request(
             owner.address, body, patience, lambda answer: self._answered(hop, owner, peer, now, answer)
         )
+
+    def _handle(self, hop: Hop, left: float) -> None:
+        self.local += 1
+        self._aggregates.deliver(hop.stream, hop.envelope, left)
+
+    def _lent(self, hop: Hop, owner: Member, sent: float, *, again: bool) -> None:
+        """The owner has lent the aggregate: handle the command here, once those sent before are answered."""
+        stream = hop.stream
+        if not self.lending.borrow(stream, hop.name, owner, sent, again=again):
+            self._end_of(hop)
+            self._handle(hop, self._left(hop))
+            return
+        if self._under_way[stream] > 1:
+            self.lending.handovers.begin(stream, self.lending.terms.handover)
+        if stream in self.lending.handovers:
+            self.lending.handovers.hold(stream, lambda: self._returned(hop), returned=True)
+            self._end_of(hop)
+        else:
+            self._end_of(hop)
+            self._handle(hop, self._left(hop))
+
+    def _returned(self, hop: Hop) -> None:
+        if self.lending.has(hop.stream, hop.name):
+            self._handle(hop, self._left(hop))
+        else:  # it was asked back meanwhile
+            self._begin(hop)
+            self._send(hop)
+
+    def _left(self, hop: Hop) -> float:
+        return time_left(hop.seconds, hop.deadline, self._clock.monotonic())
 
     def _serves(self, hop: Hop) -> bool:
         member = self._announcement.member
@@ -257,6 +313,9 @@ class Outgoing:
             hop.refused[owner.id] = f"node {owner.name} says that {found.reason}"
             peer.sent_again += 1
             self._send(hop)
+        elif isinstance(found, LentToUs):
+            self._observe_return(hop, owner, seconds, None)
+            self._lent(hop, owner, sent, again=found.again)
         else:
             self._observe_return(hop, owner, seconds, None)
             if isinstance(found, RecordedThere):
@@ -333,12 +392,12 @@ class Outgoing:
 
     def _finish(self, hop: Hop, result: Any) -> None:
         """The command has ended. A node whose answer was lost may have handled it, whatever came after that."""
-        self._waiting.discard(hop)
         if hop.may_be_handled and isinstance(result, Failed) and isinstance(result.error, NOT_HANDLED):
             result = Failed(
                 self._unknown(hop, f"the answer of a node was lost, then: {describe(result.error)}")
             )
         self._end(hop.stream, hop.envelope, result)
+        self._end_of(hop)
 
     def _end(self, stream: StreamId, envelope: CommandEnvelope, result: Any) -> None:
         if self._observed is not None and self._observed.in_contexts:

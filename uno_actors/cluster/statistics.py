@@ -26,13 +26,16 @@ class ClusterStatistics:
 
     Attributes:
         node: Its name.
-        local: Commands of this node for aggregates that it owns.
+        local: Commands of this node for aggregates that it owns, or has borrowed.
         sent: Commands sent to other nodes.
         sent_again: Those among them that were sent before: the other node ended, or its answer was lost.
         served: Commands of other nodes handled here.
         waiting: Commands sent to other nodes that are not answered yet.
         homeless: Those among them that wait for a node that serves them.
         peers: The same for each other node, by its name.
+        lent: Aggregates of this node that other nodes have on loan now, because they alone ask for them.
+        borrowed: Aggregates of other nodes that this one has on loan now.
+        recalled: Loans that this node has ended because another node, or its own program, asked too.
     """
 
     node: str
@@ -43,3 +46,6 @@ class ClusterStatistics:
     waiting: int
     homeless: int
     peers: dict[str, PeerStatistics]
+    lent: int = 0
+    borrowed: int = 0
+    recalled: int = 0

@@ -26,7 +26,11 @@ class ClusterView:
         return sorted(self._node.announcement.members, key=lambda member: (member.name, member.id))
 
     def owner(self, aggregate_type: type[AggregateRoot], aggregate_id: str) -> Member | None:
-        """The node to which this one sends the commands of an aggregate; ``None`` if no node serves its type."""
+        """The node that has an aggregate, as far as this one knows; ``None`` if no node serves its type.
+
+        It is the owner by the members, or the node to which this one has lent the aggregate, or this one if it has
+        borrowed it. A third node does not know of a loan.
+        """
         stream = StreamId(aggregate_type.aggregate_type, aggregate_id)
         commands = sorted(known_commands(aggregate_type)) or [""]
         owners = (self._node.owner(stream, command) for command in commands)

@@ -34,6 +34,8 @@ class Kind(enum.IntEnum):
     NOT_SERVED = 5
     STATE = 6
     HANDLED = 7
+    LENT = 8
+    RECALL = 9
 
 
 class Request(NamedTuple):
@@ -56,6 +58,7 @@ class Request(NamedTuple):
         sender: Name of the node that sends it.
         trace: Context of a trace.
         wants_place: Whether its sender understands an answer that says where the command was recorded.
+        borrower: Id of its sender if it takes the aggregate on loan; see `uno_actors.cluster.loans`.
     """
 
     kind: int
@@ -74,6 +77,7 @@ class Request(NamedTuple):
     sender: str
     trace: dict[str, str]
     wants_place: bool = False
+    borrower: str | None = None
 
 
 class Leaving(NamedTuple):
@@ -114,6 +118,20 @@ class HandledRequest(NamedTuple):
     seconds: float
 
 
+class Recall(NamedTuple):
+    """The owner of an aggregate wants it back; it is answered when the node has let go of the aggregate.
+
+    Attributes:
+        kind: `Kind.RECALL`.
+        aggregate_type: Type of the aggregate.
+        aggregate_id: Its id.
+    """
+
+    kind: int
+    aggregate_type: str
+    aggregate_id: str
+
+
 _pack = msgpack.Packer().pack
 
 STATE_REQUEST: bytes = _pack((int(Kind.STATE),))
@@ -129,6 +147,7 @@ def command_request(
     told: bool,
     sender: str,
     trace: dict[str, str] | None = None,
+    borrower: str | None = None,
 ) -> bytes:
     """The bytes of a `Request`; see there for the arguments."""
     kind = type(command)
@@ -153,6 +172,7 @@ def command_request(
             sender,
             trace or {},
             True,
+            borrower,
         )
     )
 
@@ -167,7 +187,12 @@ def handled_request(handler: str, position: int, seconds: float) -> bytes:
     return _pack(HandledRequest(Kind.HANDLED, handler, position, seconds))  # type: ignore[no-any-return]
 
 
-def unpack_request(body: bytes) -> Request | Leaving | StateRequest | HandledRequest:
+def recall_request(stream: StreamId) -> bytes:
+    """The bytes of a `Recall`."""
+    return _pack(Recall(Kind.RECALL, *stream))  # type: ignore[no-any-return]
+
+
+def unpack_request(body: bytes) -> Request | Leaving | StateRequest | HandledRequest | Recall:
     """What another node has sent.
 
     Raises:
@@ -175,13 +200,15 @@ def unpack_request(body: bytes) -> Request | Leaving | StateRequest | HandledReq
     """
     parts = msgpack.unpackb(body)
     if parts[0] == Kind.COMMAND:
-        return Request(*parts[: len(Request._fields)])  # one of an older version has no place
+        return Request(*parts[: len(Request._fields)])  # one of an older version has fewer fields
     if parts[0] == Kind.LEAVING:
         return Leaving._make(parts[: len(Leaving._fields)])
     if parts[0] == Kind.STATE:
         return StateRequest._make(parts[: len(StateRequest._fields)])
     if parts[0] == Kind.HANDLED:
         return HandledRequest._make(parts[: len(HandledRequest._fields)])
+    if parts[0] == Kind.RECALL:
+        return Recall._make(parts[: len(Recall._fields)])
     raise ValueError(f"no request is of kind {parts[0]!r}")
 
 
@@ -233,6 +260,15 @@ def not_served_answer(reason: str) -> bytes:
     return _pack((int(Kind.NOT_SERVED), reason))  # type: ignore[no-any-return]
 
 
+def lent_answer(*, again: bool) -> bytes:
+    """The answer to a node that has the aggregate on loan: it was not handled, and that node handles it itself.
+
+    Args:
+        again: Whether the aggregate was lent to it before; this node has handled none of its commands since then.
+    """
+    return _pack((int(Kind.LENT), again))  # type: ignore[no-any-return]
+
+
 def state_answer(statistics: ClusterStatistics) -> bytes:
     """The answer to a `StateRequest`."""
     return _pack((int(Kind.STATE), asdict(statistics)))  # type: ignore[no-any-return]
@@ -279,6 +315,12 @@ def unpack_handled(body: bytes) -> tuple[str, Any] | None:
     return (found[0], found[1]) if kind == Kind.HANDLED else None
 
 
+class LentToUs(NamedTuple):
+    """The other node has lent the aggregate to this one, and has not handled the command; see `lent_answer`."""
+
+    again: bool
+
+
 class RecordedThere(NamedTuple):
     """The reply of the other node, and where the command was recorded."""
 
@@ -287,7 +329,7 @@ class RecordedThere(NamedTuple):
 
 
 def unpack_answer(body: bytes, command: Command[Any], node: str) -> Any:
-    """What the node of this name has answered: the reply, `RecordedThere`, `RaisedThere`, or `NotServedHere`.
+    """What the node of this name has answered: the reply, or a value of a class of this module.
 
     Raises:
         Exception: It is damaged, or the class of a value has other fields here.
@@ -299,10 +341,12 @@ def unpack_answer(body: bytes, command: Command[Any], node: str) -> Any:
         return RecordedThere(reply, (place[0], place[1]))
     if body.startswith(_ERROR):
         return RaisedThere(unpack_error(body[len(_ERROR) :], node))
-    kind, reason = msgpack.unpackb(body)
+    kind, found = msgpack.unpackb(body)
+    if kind == Kind.LENT:
+        return LentToUs(found)
     if kind != Kind.NOT_SERVED:
         raise ValueError(f"no answer is of kind {kind!r}")
-    return NotServedHere(reason)
+    return NotServedHere(found)
 
 
 class RaisedThere(NamedTuple):

@@ -35,7 +35,8 @@ class NodeShown(Answered):
         unreachable: Why it does not answer.
         hop: Seconds until its answer came over the link.
         uptime: Seconds since it started.
-        counters: ``local``, ``sent``, ``sent_again``, ``served`` and ``waiting``; ``None`` if it does not say.
+        counters: ``local``, ``sent``, ``sent_again``, ``served``, ``waiting``, ``lent`` and ``borrowed``; ``None`` if
+            it does not say.
         peers: What it has to do with each other node, by its name.
         shards: Number of shards that it owns, by the type of aggregates.
         handlers: Names of the handlers that it runs.
@@ -89,7 +90,7 @@ async def cluster(observed: Observed, _: Nothing) -> ClusterShown:
     )
 
 
-COUNTERS: Collection[str] = ("local", "sent", "sent_again", "served", "waiting")
+COUNTERS: Collection[str] = ("local", "sent", "sent_again", "served", "waiting", "lent", "borrowed")
 
 
 def _node(report: NodeReport, shards: dict[str, int], handlers: Sequence[HandlerInfo]) -> NodeShown:

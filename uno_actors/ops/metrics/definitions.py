@@ -207,6 +207,11 @@ DEFINITIONS = (
     ),
     _gauge("uno.cluster.waiting", "{command}", "Commands sent to other nodes that are not answered yet"),
     _gauge("uno.cluster.homeless", "{command}", "Those among them that wait for a node that serves them"),
+    _gauge("uno.cluster.lent", "{aggregate}", "Aggregates that other nodes have on loan from this one"),
+    _gauge("uno.cluster.borrowed", "{aggregate}", "Aggregates of other nodes that this one has on loan"),
+    _counter(
+        "uno.cluster.recalled", "{aggregate}", "Loans ended by this node, as more than one node has asked"
+    ),
     _histogram("uno.hop.time", "s", "Time until another node has answered a command"),
 )
 """All metrics, in the order in which they are exported."""

@@ -189,6 +189,9 @@ SOURCES: dict[str, Source] = {
     "uno.cluster.commands": _ways,
     "uno.cluster.waiting": _cluster("waiting"),
     "uno.cluster.homeless": _cluster("homeless"),
+    "uno.cluster.lent": _cluster("lent"),
+    "uno.cluster.borrowed": _cluster("borrowed"),
+    "uno.cluster.recalled": _cluster("recalled"),
 }
 """Where the values of each metric come from, except those of histograms, which the recorder has by name."""
 

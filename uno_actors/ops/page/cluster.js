@@ -17,13 +17,13 @@ export function show(main) {
     latest?.nodes.length > 0 && [
       h("section", { class: "panel" }, h("h2", {}, "Nodes"), h("div", { class: "scroll" }, h("table", {},
         h("thead", {}, h("tr", {}, ["Node", "State", "Address", "Roles"].map((each) => h("th", { scope: "col" }, each)),
-          [["Up", "Time since it started"], ["Hop", "Time until it answered"], ["Own", "Commands of this node for aggregates that it has"], ["Sent", "Commands sent to other nodes"], ["Served", "Commands of other nodes that it handled"], ["Again", "Commands sent once more, because the other node ended or its answer was lost"]]
+          [["Up", "Time since it started"], ["Hop", "Time until it answered"], ["Own", "Commands of this node for aggregates that it owns or has borrowed"], ["Sent", "Commands sent to other nodes"], ["Served", "Commands of other nodes that it handled"], ["Again", "Commands sent once more, because the other node ended or its answer was lost"], ["Lent", "Aggregates that another node has on loan, because it alone asks for them"], ["Borrowed", "Aggregates of other nodes that it has on loan"]]
             .map(([each, title]) => h("th", { scope: "col", class: "num", title }, each)))),
         h("tbody", {}, latest.nodes.map((node) => h("tr", { key: node.name, "data-row": "" },
           h("td", { class: "id" }, node.name), h("td", {}, state(node.state), node.unreachable && h("p", { class: "wrong small" }, node.unreachable)),
           h("td", { class: "id" }, node.address ?? h("span", { class: "muted" }, "takes no commands of others")), h("td", {}, node.roles.join(", ")),
           h("td", { class: "num" }, seconds(node.uptime)), h("td", { class: "num" }, seconds(node.hop)),
-          ["local", "sent", "served", "sent_again"].map((name) => h("td", { class: "num" }, node.counters ? number(node.counters[name]) : "–")))))))),
+          ["local", "sent", "served", "sent_again", "lent", "borrowed"].map((name) => h("td", { class: "num" }, node.counters ? number(node.counters[name]) : "–")))))))),
       Object.keys(latest.skew).length > 0 && h("section", { class: "panel" }, h("h2", {}, "Who owns which part of the aggregates"),
         Object.entries(latest.skew).map(([type, skew]) => shards(type, skew, latest.nodes))),
       h("section", { class: "panel" }, h("h2", {}, "Handlers"), h("div", { class: "scroll" }, h("table", {},
