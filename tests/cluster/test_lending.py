@@ -41,9 +41,9 @@ async def test_an_aggregate_that_one_node_asks_for_is_lent_to_it() -> None:
         name = an_id_owned_by(b)
         for number in range(20):
             assert await credit(a, name) == number + 1
-            clock.advance(0.05)
+            clock.advance(1 / 16)
         routed = [system.cluster.statistics() for system in (a, b, c)]
-        assert (routed[0].sent, routed[1].served, routed[0].local) == (9, 8, 12)
+        assert (routed[0].sent, routed[1].served, routed[0].local) == (5, 4, 16)
         assert [(each.lent, each.borrowed) for each in routed] == [(0, 1), (1, 0), (0, 0)]
         assert [system.statistics().active_aggregates for system in (a, b, c)] == [1, 0, 0]
         assert a.cluster.owner(Account, name) == b.cluster.owner(Account, name) == node(a).announcement.member
@@ -237,7 +237,7 @@ async def test_a_borrower_that_does_not_answer_costs_others_a_moment(how: str) -
             asked = asyncio.ensure_future(credit(c, name))
             await clock.advance_until(asked.done, 0.01)
             assert await asked == 4
-        assert clock.now - begun < 0.6  # once, not for each aggregate
+        assert clock.now - begun < 2.2  # once, not for each aggregate
         assert loans(b) == (0, 0, 1)
         await until(lambda: loans(a) == (0, 0, 0))
         network.wake(id_of(a))
@@ -256,7 +256,7 @@ async def test_a_command_that_waits_for_its_aggregate_is_not_late_for_that() -> 
         await lend(b, a, name)
         network.hang(id_of(a))
         asked = [
-            asyncio.ensure_future(system.aggregate(Account, name).ask(Credit(amount=1), timeout=0.7))
+            asyncio.ensure_future(system.aggregate(Account, name).ask(Credit(amount=1), timeout=0.5))
             for system in (b, c)
         ]
         await clock.advance_until(lambda: all(each.done() for each in asked), 0.01)

@@ -35,7 +35,9 @@ def asked(ledger: Ledger, said: str, now: float = 0.0, step: float = 1.0) -> lis
         ("bbbb", LEND),
         ("bbbcbbb", SERVE),  # another node has asked
         ("bbb.bbb", SERVE),  # the program of the owner has asked
-        ("bbcccc", LEND),
+        ("bbcccc", SERVE),
+        ("bb" + 12 * "c", SERVE),  # four times harder where others ask too
+        ("bb" + 13 * "c", LEND),
         ("bcbcbcbcbcbc", SERVE),
         ("............", SERVE),
         ("bbbbb", RENEW),  # what was on its way, or comes after the time of the loan

@@ -12,6 +12,7 @@ Again = Callable[[], object]
 
 @dataclass(slots=True)
 class _Handover:
+    until: float
     timer: Timer
     returned: list[Again] = field(default_factory=list)
     waiting: list[Again] = field(default_factory=list)
@@ -42,18 +43,27 @@ class Handovers:
     def begin(self, stream: StreamId, seconds: float) -> None:
         """Have the commands of an aggregate wait until `end`, but no longer than some ``seconds``."""
         if stream not in self._under_way:
-            self._under_way[stream] = _Handover(self._clock.call_later(seconds, lambda: self.end(stream)))
+            until = self._clock.monotonic() + seconds
+            self._under_way[stream] = _Handover(until, self._timer(stream, seconds))
 
-    def hold(self, stream: StreamId, again: Again, *, returned: bool = False) -> None:
-        """Have a command wait that `begin` was called for.
+    def hold(self, stream: StreamId, again: Again, seconds: float, *, returned: bool = False) -> None:
+        """Have a command wait, until the end of what was begun for its aggregate.
 
         Args:
             stream: Of its aggregate.
             again: Delivers it.
+            seconds: For which its sender waits; half of that is left for the command.
             returned: Whether the other node has sent it back: it is older than those that were not sent there.
         """
         found = self._under_way[stream]
         (found.returned if returned else found.waiting).append(again)
+        until = self._clock.monotonic() + seconds / 2
+        if until < found.until:
+            found.timer.cancel()
+            found.until, found.timer = until, self._timer(stream, seconds / 2)
+
+    def _timer(self, stream: StreamId, seconds: float) -> Timer:
+        return self._clock.call_later(seconds, lambda: self.end(stream))
 
     def end(self, stream: StreamId) -> None:
         """Deliver what waits; has no effect if nothing does."""

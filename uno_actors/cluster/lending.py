@@ -21,7 +21,9 @@ from uno_actors.store.membership import Member
 TERMS = Terms()
 """Of all loans; the nodes of a cluster need not have equal ones."""
 LOOK_AGAIN = 0.002
-"""Seconds after which a node looks again whether an aggregate that it gives up has finished its commands."""
+"""Seconds after which a node first looks again whether an aggregate that it gives up has finished its commands."""
+IN_NO_HURRY = 0.25
+"""The same where nothing waits for that, and at most."""
 
 
 class Lending:
@@ -94,7 +96,7 @@ class Lending:
             if stream in self.handovers or not self._owns(stream, self._placement()):
                 return Verdict.SERVE
             self.ledger.lend(stream, now)
-            self._let_go(stream, _nothing_waits, now + self.terms.handover)  # it has commands perhaps
+            self._let_go(stream, _nothing_waits, now + self.terms.seconds, IN_NO_HURRY)  # it has commands perhaps
         elif verdict is Verdict.RECALL:
             self._recall(stream, now)
         return verdict
@@ -180,13 +182,15 @@ class Lending:
         """The owner wants an aggregate back: finish its commands, put it away, and answer."""
         self._borrowed.pop(stream, None)
         self.handovers.end(stream)
-        self._let_go(stream, answer, self._clock.monotonic() + self.terms.handover)
+        self._let_go(stream, answer, self._clock.monotonic() + self.terms.handover, LOOK_AGAIN)
 
-    def _let_go(self, stream: StreamId, answer: Answer, until: float) -> None:
+    def _let_go(self, stream: StreamId, answer: Answer, until: float, pause: float) -> None:
+        """Put an aggregate away once its commands have ended, but wait no longer than that."""
         if self._aggregates.put_away(stream) or self._clock.monotonic() >= until:
             answer(NO_REPLY)
         else:
-            self._clock.call_later(LOOK_AGAIN, lambda: self._let_go(stream, answer, until))
+            longer = min(2 * pause, IN_NO_HURRY)
+            self._clock.call_later(pause, lambda: self._let_go(stream, answer, until, longer))
 
     def all_answered(self, stream: StreamId) -> None:
         """The owner of an aggregate has answered all commands that this node has sent it."""

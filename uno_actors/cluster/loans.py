@@ -1,9 +1,9 @@
 """Loans: which aggregates an owner lends to the only node that asks for them. Pure rules, without links or clocks.
 
 An owner that serves an aggregate for one other node alone has no use for it: each command makes a hop for nothing. So
-after some commands in a row from one node it lends the aggregate, and that node handles its commands itself. A command
-from anywhere else ends the loan. Aggregates that several nodes ask for are never lent for long: each loan that ends
-soon makes the next one harder to get.
+after some commands from one node it lends the aggregate, and that node handles its commands itself. A command from
+anywhere else ends the loan. Where several nodes ask, that many in a row come by chance: there far more are needed, and
+still more after each loan that ended soon.
 
 Lending is by aggregate, not by shard: a shard has aggregates of clients of several nodes as soon as there are more
 aggregates than shards, and none would ever be lent.
@@ -20,25 +20,27 @@ class Terms:
     """When aggregates are lent, and for how long.
 
     Attributes:
-        commands: Commands in a row from one node, after which the next one is answered with a loan.
+        commands: Commands from one node, and from no other, after which the next one is answered with a loan.
         span: Seconds over which they must have come, so that the batches of several nodes are not taken for one.
         seconds: For which a loan lasts. A command after that goes to the owner, who renews it.
-        harder: After a loan that ended soon, so many times more commands in a row are needed for the next.
+        harder: So many times more commands in a row are needed where another node has asked before, and again after
+            each loan that ended soon.
         hardest: Maximum number of commands in a row that are needed.
         most: Maximum number of aggregates that are lent, that are borrowed, and whose commands are counted.
         ahead: Aggregates that a node may have borrowed beyond those that it has lent. Loans change which node has an
             aggregate, and must not gather on one node what the cluster divides.
-        handover: Maximum seconds for which commands wait until the other node has let go of their aggregate.
+        handover: Maximum seconds for which commands wait until the other node has let go of their aggregate. None waits
+            longer than half of its time.
     """
 
-    commands: int = 8
+    commands: int = 3
     span: float = 0.25
     seconds: float = 10.0
     harder: int = 8
     hardest: int = 4096
     most: int = 16_384
     ahead: int = 256
-    handover: float = 0.5
+    handover: float = 2.0
 
     @property
     def remembered(self) -> float:
@@ -142,6 +144,7 @@ class Ledger:
                 self._count(stream, Row(node, 1, now, self.terms.commands))
         elif row.node != node:
             row.node, row.count, row.since = node, 1, now
+            row.needed = max(row.needed, self.terms.commands * self.terms.harder)
         elif node:
             row.count += 1
             if row.count > row.needed and now - row.since >= self.terms.span and self._has_room(now):
@@ -156,10 +159,9 @@ class Ledger:
     def end(self, stream: StreamId, now: float) -> None:
         """Note that a loan has ended; if that was soon, the next one is harder to get."""
         lent = self.lent.pop(stream)
-        needed = self.terms.commands
         if now - lent.since < self.terms.lasting:
             needed = min(lent.needed * self.terms.harder, self.terms.hardest)
-        self._count(stream, Row("", 0, now, needed))
+            self._count(stream, Row("", 0, now, needed))
 
     def forget_late(self, now: float) -> None:
         """Forget the loans that were not renewed in time."""

@@ -186,7 +186,8 @@ class Node:
             self._outgoing.route(stream, envelope, name, seconds, owner)
             return
         if stream in lending.handovers:
-            lending.handovers.hold(stream, self._again(stream, envelope, seconds, self.deliver))
+            again = self._again(stream, envelope, seconds, self.deliver)
+            lending.handovers.hold(stream, again, seconds)
         else:
             self._local += 1
             self._aggregates.deliver(stream, envelope, seconds)
@@ -262,9 +263,8 @@ class Node:
             observing.serve(observed, stream, envelope, request.sender, request.trace)
         seconds = max(0.0, request.seconds)
         if stream in self.lending.handovers:
-            self.lending.handovers.hold(
-                stream, self._again(stream, envelope, seconds, self._aggregates.deliver)
-            )
+            again = self._again(stream, envelope, seconds, self._aggregates.deliver)
+            self.lending.handovers.hold(stream, again, seconds)
         else:
             self._aggregates.deliver(stream, envelope, seconds)
 

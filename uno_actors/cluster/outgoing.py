@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from uno_actors.actors.dead_messages import DeadMessages
@@ -240,7 +241,7 @@ class Outgoing:
         if self._under_way[stream] > 1:
             self.lending.handovers.begin(stream, self.lending.terms.handover)
         if stream in self.lending.handovers:
-            self.lending.handovers.hold(stream, lambda: self._returned(hop), returned=True)
+            self.lending.handovers.hold(stream, partial(self._returned, hop), self._left(hop), returned=True)
             self._end_of(hop)
         else:
             self._end_of(hop)
