@@ -20,9 +20,11 @@ from uno_actors.store.codec import Record, to_record
 from uno_actors.store.records import Append, Appended
 from uno_actors.testing.contract.events import Noted
 from uno_stores.sql import DatabaseEventStore, create_database_event_store
+from uno_stores.sql.announcements import Announcements
 from uno_stores.sql.connections import Connections
-from uno_stores.sql.kept import KeptConnection, QuickStatement
-from uno_stores.sql.quick_append import APPEND, Placed, append_placed, find_placed, placed
+from uno_stores.sql.kept import KeptConnection
+from uno_stores.sql.quick_append import APPEND, APPEND_ONE, Placed, append_placed, find_placed, placed
+from uno_stores.sql.quick_statement import QuickStatement
 
 REGISTRY = EventRegistry([Noted])
 LIMIT = 1_000_000
@@ -204,6 +206,47 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[DatabaseEventSt
         yield opened
 
 
+@pytest.mark.parametrize("aggregate_type", ["Account", None], ids=["with a type", "without a type"])
+async def test_one_record_of_a_stream_takes_a_statement_without_arrays(
+    store: DatabaseEventStore, aggregate_type: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Announcements, "grown", lambda *_: None)
+    statements: list[QuickStatement] = []
+    whole = QuickStatement.by_driver
+
+    async def by_driver(self: QuickStatement, driver: Any, terms: Mapping[str, Any]) -> Any:
+        statements.append(self)
+        return await whole(self, driver, terms)
+
+    monkeypatch.setattr(QuickStatement, "by_driver", by_driver)
+    names = {"topic": "a.b", "correlation_id": "c", "causation_id": "d"}
+    record = to_record(Noted(text="ü", aggregate_id="a", aggregate_type=aggregate_type, **names))
+    record = record._replace(command_id="e", reply=b"\0", command_causation_id="f", version=2)
+    other = record._replace(aggregate_type="Other", event_id="g")
+    outcomes = [
+        (await store.commit([Append((each._replace(event_id=f"{number}"),), expected)]))[0]
+        for number, (each, expected) in enumerate([(record, 0), (other, 0), (record, 1)])
+    ]
+    assert statements == [APPEND_ONE] * 3
+    found = [each async for each in store.read_records()]
+    placed_records = [outcome.records[0] for outcome in outcomes if isinstance(outcome, Appended)]
+    assert sorted(each.record for each in found) == sorted(placed_records)
+    assert [each.aggregate_version for each in placed_records] == [1, 1, 2]
+    assert placed_records[0] == record._replace(event_id="0", aggregate_version=1)
+
+
+@pytest.mark.parametrize("expected", [0, 1, 3], ids=["no events", "behind", "ahead"])
+async def test_one_record_at_another_version_is_a_conflict(store: DatabaseEventStore, expected: int) -> None:
+    await store.commit([append(0, ("first", "a"), ("second", "a"))])
+    (outcome,) = await store.commit([append(expected, ("late", "a"))])
+    assert isinstance(outcome, ConcurrencyConflict)
+    assert outcome.actual == 2
+    (outcome,) = await store.commit([append(2, ("third", "a"))])
+    assert isinstance(outcome, Appended)
+    (outcome,) = await store.commit([append(3, ("fourth", "a"))])  # again in one statement
+    assert isinstance(outcome, Appended)
+
+
 @contextmanager
 def fails_once(patch: pytest.MonkeyPatch, *, executed: bool) -> Iterator[list[str]]:
     """Inside the block the connection is lost at the next append, before or after the server has executed it."""
@@ -313,6 +356,7 @@ async def test_the_connection_is_kept_between_appends_and_given_back_when_idle(
     store: DatabaseEventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uno_stores.sql.kept.KEPT_FOR", 0.05)
+    monkeypatch.setattr(Announcements, "grown", lambda *_: None)  # they keep one of their own
     taken = calls_of(monkeypatch, Connections, "kept_session")
     given_back = calls_of(monkeypatch, KeptConnection, "give_back")
     for number in range(5):

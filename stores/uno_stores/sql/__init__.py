@@ -3,7 +3,8 @@
 Read ``store`` first: it answers the port. Then, one concern each:
 
 - ``schema``: the tables. ``tables``: makes and checks them. ``log``: how records are placed and read back.
-- ``writer`` with ``jobs``, ``groups``, ``quick_append`` and ``kept``: group commit. ``reader``: the queries.
+- ``writer`` with ``jobs``, ``groups``, ``quick_append``, ``quick_statement`` and ``kept``: group commit.
+  ``reader``: the queries.
 - ``place``, ``engine``, ``connections``: where the database is, and the connections to it. ``life``: one process, one
   event loop at a time. ``errors`` and ``waiting``: what an error means, and how long an attempt is repeated.
 - For several processes: ``announcements``, ``watcher`` and ``notifications``, ``held_leases`` and ``leases``.

@@ -15,8 +15,9 @@ from collections.abc import Mapping
 
 from uno_actors.tasks import begin
 from uno_stores.sql.connections import Connections
-from uno_stores.sql.kept import KeptConnection, QuickStatement
+from uno_stores.sql.kept import KeptConnection
 from uno_stores.sql.log import NOTIFY
+from uno_stores.sql.quick_statement import QuickStatement
 
 _QUICK_NOTIFY = QuickStatement(NOTIFY)
 
@@ -27,19 +28,23 @@ ANNOUNCE_EVERY = 0.02
 class Announcements:
     """Announces the growth of the log to other processes.
 
+    It has a connection of its own: that of the writer is often busy, and to take one from the pool each time would cost
+    more than an append. Where the store keeps a connection for ``LISTEN`` or for leases, that one is used.
+
     Attributes:
         task: The task that announces; ``None`` or done while there is nothing to announce.
         sent: Number of announcements.
     """
 
-    def __init__(self, connections: Connections, kept: KeptConnection) -> None:
+    def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._kept = kept
+        self._kept = KeptConnection(connections)
         self.sent = 0
         self.move()
 
     def move(self) -> None:
         """Start over on another event loop."""
+        self._kept.move()
         self._ends: dict[int, int] = {}  # of each log, not announced yet
         self.task: asyncio.Task[None] | None = None
 
@@ -53,12 +58,23 @@ class Announcements:
             name = f"announcements of {connections.url}"
             self.task = begin(asyncio.get_running_loop(), self._announce(), name=name)
 
+    async def give_back(self) -> None:
+        """Return its connection to the pool."""
+        await self._kept.give_back()
+
+    def drop(self) -> None:
+        """End its connection at once if it was not given back."""
+        self._kept.drop()
+
     async def _say(self, terms: dict[str, list[int]]) -> None:
-        wire = self._connections.wire
-        if self._kept.is_free and not (wire is not None and wire.is_connected):
+        connections = self._connections
+        wire = connections.wire
+        if wire is not None and wire.is_connected and wire.listens:
+            await wire.tell(_QUICK_NOTIFY, terms)
+        elif connections.may_keep:
             await self._kept.value(_QUICK_NOTIFY, terms)
         else:
-            await self._connections.say(NOTIFY, terms)
+            await connections.say(NOTIFY, terms)
 
     async def _announce(self) -> None:
         while self._ends:

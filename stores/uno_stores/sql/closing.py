@@ -69,6 +69,7 @@ class Closing:
         except asyncio.CancelledError:
             self._connections.cut()
         self._kept.drop()
+        self._announcements.drop()
         self._nodes.leave()
         self._leases.leave()
 
@@ -81,6 +82,7 @@ class Closing:
         if self._reader.under_way:
             await asyncio.wait(self._reader.under_way, timeout=CLOSE_PATIENCE)
         await self._kept.give_back()
+        await self._announcements.give_back()
 
     def _under_way(self) -> list[asyncio.Task[Any]]:
         tasks = (

@@ -102,6 +102,11 @@ class Connections:
         finally:
             self._sessions.discard(session)
 
+    @property
+    def may_keep(self) -> bool:
+        """Whether a connection to PostgreSQL may be kept between statements: the pool is the store's own."""
+        return self.wire is not None and self.own_engine is not None and not self.pooled
+
     def kept_session(self) -> AsyncSession:
         """A session with PostgreSQL that stays open until it is given to `end`."""
         session = self._session_factory()

@@ -1,8 +1,8 @@
-"""The connection that a store keeps for single statements while it writes, each of which commits by itself.
+"""A connection that a store keeps for single statements, each of which commits by itself.
 
-To take a connection from the pool, begin, commit and give it back costs more than a small append. So the connection
-stays with the writer from one statement to the next, and goes back to the pool when it was not used for `KEPT_FOR`
-seconds.
+To take a connection from the pool, begin, commit and give it back costs more than a small append. So the writer and the
+announcements each keep one from one statement to the next. It goes back to the pool when it was not used for
+`KEPT_FOR` seconds.
 """
 
 import asyncio
@@ -10,13 +10,12 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import TextClause
-from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from uno_actors.tasks import begin
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.engine import CLOSE_PATIENCE, driver_of
+from uno_stores.sql.quick_statement import QuickStatement
 
 KEPT_FOR = 1.0
 """Seconds without a statement after which the connection is given back."""
@@ -25,23 +24,6 @@ SERVER_SHARE = 0.8
 
 
 def _ignore() -> None: ...
-
-
-class QuickStatement:
-    """A statement for PostgreSQL that returns one value, as SQLAlchemy executes it and as asyncpg does.
-
-    asyncpg itself takes a third of the time that SQLAlchemy takes with the values and the result.
-    """
-
-    def __init__(self, statement: TextClause) -> None:
-        self.statement = statement
-        compiled: Any = statement.compile(dialect=asyncpg.dialect())  # type: ignore[no-untyped-call]
-        self._text: str = compiled.string
-        self._names: list[str] = compiled.positiontup
-
-    async def by_driver(self, driver: Any, terms: Mapping[str, Any]) -> Any:
-        """The value; ``None`` if there is no row."""
-        return await driver.fetchval(self._text, *[terms[name] for name in self._names])
 
 
 class KeptConnection:
@@ -75,11 +57,6 @@ class KeptConnection:
         self._used_at = 0.0
         self._giving_back: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def is_free(self) -> bool:
-        """Whether there is a connection that executes nothing now."""
-        return self._connection is not None and not self._turn.locked()
 
     async def value(
         self, statement: QuickStatement, terms: Mapping[str, Any], sending: Callable[[], None] = _ignore

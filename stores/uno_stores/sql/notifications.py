@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -12,7 +12,10 @@ from uno_actors.errors import StoreUnavailable
 from uno_stores.sql.engine import driver_of, terminate
 from uno_stores.sql.leases import ServerLeases
 from uno_stores.sql.log import CHANNEL
+from uno_stores.sql.quick_statement import QuickStatement
 from uno_stores.sql.waiting import within
+
+T = TypeVar("T")
 
 NODES_CHANNEL = "'uno_nodes_' || md5(current_schema())"
 """The channel on which PostgreSQL tells of a node that has changed, by SQL; apart from that of the log."""
@@ -86,8 +89,23 @@ class Wire:
         """Whether there is a connection now."""
         return self._connection is not None and not self.lost.is_set()
 
+    async def tell(self, statement: QuickStatement, terms: Mapping[str, Any]) -> None:
+        """Execute ``statement`` by the driver, where it `listens`; errors as in `ask`."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await statement.by_driver(driver_of(connection), terms)
+
+        await self._use(work)
+
     async def ask(self, statement: Any, parameters: dict[str, Any] | None = None) -> Any:
         """The one value of ``statement``; any error, and a cancellation, ends the connection."""
+
+        async def work(connection: AsyncConnection) -> Any:
+            return (await connection.execute(statement, parameters)).scalar()
+
+        return await self._use(work)
+
+    async def _use(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         async with self._turn:
             if self._closed:  # a new connection would keep its locks
                 raise StoreUnavailable(self._store, "it was closed")
@@ -96,7 +114,7 @@ class Wire:
                     if self.lost.is_set():
                         await self._drop()
                     connection = self._connection or await self._connect()
-                    value = (await connection.execute(statement, parameters)).scalar()
+                    value = await work(connection)
                     if self.pooled and self._session is not None:
                         await self._session.commit()
                         self._connection = None  # the next transaction of the session gets another

@@ -23,9 +23,9 @@ from uno_actors.store.expected_version import place
 from uno_actors.store.limits import is_recordable
 from uno_actors.store.logs import log_of_record
 from uno_actors.store.records import Append, Appended
-from uno_stores.sql.kept import QuickStatement
 from uno_stores.sql.log import IDLE_LIMIT_SQL, IN_STREAM, names
 from uno_stores.sql.quick_conditions import HOLDS, INDEXED, Unless, unless_of
+from uno_stores.sql.quick_statement import QuickStatement
 from uno_stores.sql.schema import log, terms
 
 _TYPES = {
@@ -67,6 +67,25 @@ def _statement(holds: str = "", indexed: str = "") -> QuickStatement:
 
 APPEND = _statement()
 APPEND_UNLESS = _statement(HOLDS, INDEXED)
+_VALUES = ", ".join(f"CAST(:{name} AS {_TYPES.get(name, 'text')})" for name in Record._fields)
+APPEND_ONE = QuickStatement(
+    text(
+        f"""
+    WITH moved AS (
+        UPDATE uno_head SET last_position = last_position + 1
+        WHERE id = CAST(:head AS integer) AND CAST(:expected AS bigint) = coalesce((
+            SELECT aggregate_version FROM uno_log
+            WHERE aggregate_id = CAST(:aggregate_id AS text)
+                AND coalesce(aggregate_type, '') = coalesce(CAST(:aggregate_type AS text), '')
+            ORDER BY aggregate_version DESC LIMIT 1), 0)
+        RETURNING last_position
+    )
+    INSERT INTO uno_log (position, {_COLUMNS}) SELECT last_position, {_VALUES} FROM moved
+    RETURNING position, {IDLE_LIMIT_SQL}
+    """  # noqa: S608 - constants
+    )
+)
+"""`APPEND` for one record of a stream: without arrays it takes half of the time, here and in PostgreSQL."""
 
 
 class Recorded(NamedTuple):
@@ -104,11 +123,28 @@ class Placed(NamedTuple):
     @property
     def statement(self) -> QuickStatement:
         """Records the group, or returns nothing."""
-        return APPEND if self.unless is None else APPEND_UNLESS
+        if self.unless is not None:
+            return APPEND_UNLESS
+        return APPEND if self.single is None else APPEND_ONE
+
+    @property
+    def single(self) -> Record | None:
+        """The only record of the group, if it belongs to a stream and there are no conditions."""
+        if (
+            self.unless is not None
+            or len(self.records) != 1
+            or len(self.records[0]) != 1
+            or not self.expected
+        ):
+            return None
+        return self.records[0][0]
 
     @property
     def terms(self) -> dict[str, Any]:
         """The parameters of `statement`."""
+        if (single := self.single) is not None:
+            (expected,) = self.expected.values()
+            return {**single._asdict(), "head": self.log + 1, "expected": expected}
         records, streams = self.all_records, self.expected
         return {
             **dict(zip(Record._fields, map(list, zip(*records, strict=True)), strict=True)),

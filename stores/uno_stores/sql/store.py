@@ -170,7 +170,7 @@ class DatabaseEventStore(EventStore):
             self._committed,
         )
         self._kept = KeptConnection(self._connections)
-        self._announcements = Announcements(self._connections, self._kept)
+        self._announcements = Announcements(self._connections)
         self._writer = Writer(self._connections, self._tables, self._kept, self._grown, max_event_size)
         self._indexing = Indexing(self._tables, self._reader, self._writer)
         self._nodes = Nodes(self._connections, self._tables)
@@ -537,6 +537,7 @@ class DatabaseEventStore(EventStore):
 
     async def _loop_ended(self) -> None:
         await self._kept.give_back()
+        await self._announcements.give_back()
         await self._connections.loop_ended()
 
     @override

@@ -184,10 +184,8 @@ class Writer:
 
     def _stands_alone(self, jobs: Sequence[Job], group: Placed) -> bool:
         """Whether the statement for ``group`` is all that there is to do, and may commit by itself."""
-        connections = self._connections
         return (
-            connections.own_engine is not None
-            and not connections.pooled
+            self._connections.may_keep
             and all(isinstance(job, Commit) for job in jobs)
             and group.can_be_found  # if the connection is lost
         )
