@@ -329,11 +329,10 @@ def no_sessions() -> Any:
         (lambda: spec_of(WithoutSession(no_sessions)), "must take the event and the session"),
         (lambda: spec_of(OfNoVersion(no_sessions)), "version must be 1 or more"),
         (lambda: spec_of(Orders(no_sessions), concurrency=2), "no concurrency"),
-        (lambda: spec_of(Orders(no_sessions), partitioned=True), "no partitions"),
         (lambda: spec_of(Orders(no_sessions), start=7), "no start"),
         (lambda: EventBus().subscribe(Orders(no_sessions)), "give it to an ActorSystem"),
     ],
-    ids=["sessions", "async", "plain", "session", "version", "concurrency", "partitions", "start", "bus"],
+    ids=["sessions", "async", "plain", "session", "version", "concurrency", "start", "bus"],
 )
 def test_a_read_model_that_cannot_work_is_refused(make: Callable[[], Any], why: str) -> None:
     with pytest.raises(InvalidHandler, match=why):

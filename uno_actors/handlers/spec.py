@@ -257,16 +257,10 @@ class HandlerSpec:
             raise InvalidHandler(
                 f"handler {self.name}: batch and concurrency exclude each other: a batch is handled in log order"
             )
-        if self.keeps_a_view and (self.start not in ("latest", "earliest") or self.concurrency > 1):
+        counts_all = self.keeps_a_view or self.keeps_progress
+        if counts_all and (self.start not in ("latest", "earliest") or self.concurrency > 1):
             raise InvalidHandler(
                 f"handler {self.name}: a projection counts all events, in log order: it has no start and no concurrency"
-            )
-        if self.keeps_progress and (
-            self.start not in ("latest", "earliest") or self.concurrency > 1 or self.partitioned
-        ):
-            raise InvalidHandler(
-                f"handler {self.name}: a projection into tables counts all events, in log order: it has no start, no"
-                " concurrency and no partitions"
             )
 
     @property

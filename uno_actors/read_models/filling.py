@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -25,6 +26,7 @@ from uno_actors.handlers.requests import Reset
 from uno_actors.handlers.strategy import HandlesProgress, InOrder
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.logs import get_logger
+from uno_actors.read_models.partitions import enter, must_rebuild, reaches_end
 from uno_actors.read_models.tables import (
     NoReadModelTables,
     Place,
@@ -40,6 +42,8 @@ from uno_actors.read_models.tables import (
 from uno_actors.store.port import EventStore, Lease
 
 T = TypeVar("T")
+Hook = Callable[[Any], Any]
+When = Callable[[Session], bool]
 
 LARGEST_BATCH = 256
 """Maximum number of events in one transaction."""
@@ -102,15 +106,22 @@ class Filling(InOrder):
 
     @property
     def _place(self) -> Place:
-        return Place(self._subscription.name, self._model.version, self._writer)
+        subscription = self._subscription
+        partitions = 0 if subscription.partition is None else subscription.spec.partitions
+        return Place(subscription.name, self._model.version, self._writer, subscription.log_start, partitions)
 
     # --- transactions, which the other kind runs on a thread ---
 
-    async def _transact(self, work: Callable[[Session], T], hook: Callable[[Any], Any] | None = None) -> T:
-        """The result of ``work`` in a transaction of its own, in which the ``hook`` of the program is called first."""
+    async def _transact(
+        self, work: Callable[[Session], T], hook: Hook | None = None, when: When | None = None
+    ) -> T:
+        """The result of ``work`` in a transaction of its own.
+
+        The ``hook`` of the program is called in it first, if ``when`` in it says so.
+        """
         sessions: Callable[[], AsyncSession] = self._model.session_factory
         async with sessions() as session, session.begin():
-            if hook is not None:
+            if hook is not None and (when is None or await session.run_sync(when)):
                 await hook(session)
             return await session.run_sync(work)
 
@@ -168,15 +179,32 @@ class Filling(InOrder):
             raise self._lost()
         is_ours = subscription.progress.read_under is lease
         anew = not (self._store.is_durable or is_ours)
-        found = await self._asked(lambda session: claim(session, place, anew=anew))
-        if found is None:
-            await self._asked(lambda session: begin(session, place), self._model.on_rebuild)
-            found = Progress(0, building=True)
-        elif is_ours and found.position < (known := subscription.progress.position):
+        if place.partitions:
+            found = await self._enter(_run_of(self._store) if anew else None)
+        else:
+            found = await self._claimed(anew=anew)
+        if is_ours and not found.is_new and found.position < (known := subscription.progress.position):
             await self._asked(lambda session: advance(session, place, known))  # beyond what was set aside
             found = Progress(known, found.building, found.counted_later)
         await self._continue(found)
         self._lease = subscription.progress.read_under = lease
+
+    async def _claimed(self, *, anew: bool) -> Progress:
+        place = self._place
+        found = await self._asked(lambda session: claim(session, place, anew=anew))
+        if found is None:
+            await self._asked(lambda session: begin(session, place), self._model.on_rebuild)
+            found = Progress(0, building=True, is_new=True)
+        return found
+
+    async def _enter(self, request: str | None) -> Progress:
+        """As `_claimed`, for a partition; with a ``request`` all partitions start over, unless they have for this."""
+        place = self._place
+        return await self._asked(
+            lambda session: enter(session, place),
+            self._model.on_rebuild,
+            lambda session: must_rebuild(session, place, request),
+        )
 
     async def _continue(self, progress: Progress) -> None:
         letters = {letter.position for letter in await self._store.dead_letters(self._subscription.name)}
@@ -186,10 +214,12 @@ class Filling(InOrder):
         self._subscription.progress.move_to(progress.position)
         self._subscription.is_shown = not progress.building
 
-    async def _asked(self, work: Callable[[Session], T], hook: Callable[[Any], Any] | None = None) -> T:
+    async def _asked(
+        self, work: Callable[[Session], T], hook: Hook | None = None, when: When | None = None
+    ) -> T:
         """As `_transact`, with errors that say what they mean here."""
         try:
-            return await self._transact(work, hook)
+            return await self._transact(work, hook, when)
         except TakenOver:
             raise self._lost() from None
         except DBAPIError as error:
@@ -222,9 +252,14 @@ class Filling(InOrder):
         if not self._progress.building and self._progress.position == position:
             return False
         place = self._place
-        if self._progress.building:
+        if self._progress.building and place.partitions:
+            await self._asked(
+                lambda _: None, self._model.on_live, lambda session: reaches_end(session, place, position)
+            )
+            self._log.info("partition of a read model is filled", version=place.version, position=position)
+        elif self._progress.building:
             await self._asked(lambda session: go_live(session, place, position), self._model.on_live)
-            self._log.info("read model is live", version=self._model.version, position=position)
+            self._log.info("read model is live", version=place.version, position=position)
         else:  # no event beyond it was for this handler
             await self._asked(lambda session: advance(session, place, position))
         self._progress = Progress(position, building=False, counted_later=self._progress.counted_later)
@@ -273,10 +308,16 @@ class Filling(InOrder):
     async def reset(self, request: Reset) -> None:
         """Continue from another position; from the first event with empty tables."""
         place, position, model = self._place, request.position, self._model
-        if position:
+        building = self._progress.building
+        if position != place.start:
             await self._asked(lambda session: advance(session, place, position))
         elif _is_own(model, "on_rebuild"):
-            await self._asked(lambda session: begin(session, place), model.on_rebuild)
+            building = True
+            if place.partitions:
+                entered = await self._enter(request.request)
+                position, building = entered.position, entered.building
+            else:
+                await self._asked(lambda session: begin(session, place), model.on_rebuild)
         else:
             name = type(model).__name__
             self._log.error(
@@ -285,7 +326,7 @@ class Filling(InOrder):
             )
             position = self._subscription.progress.position
         await super().reset(request._replace(position=position))
-        await self._continue(Progress(position, self._progress.building or not position))
+        await self._continue(Progress(position, building))
 
     @override
     async def retry(self, delivery: Delivery) -> BaseException | None:
@@ -301,12 +342,14 @@ class FillingOnThread(Filling):
     """Fills the tables of a `SyncSqlProjection`: each transaction is one visit to a worker thread."""
 
     @override
-    async def _transact(self, work: Callable[[Session], T], hook: Callable[[Any], Any] | None = None) -> T:
-        return await self._calls.on_worker(self._transact_here, work, hook)
+    async def _transact(
+        self, work: Callable[[Session], T], hook: Hook | None = None, when: When | None = None
+    ) -> T:
+        return await self._calls.on_worker(self._transact_here, work, hook, when)
 
-    def _transact_here(self, work: Callable[[Session], T], hook: Callable[[Any], Any] | None) -> T:
+    def _transact_here(self, work: Callable[[Session], T], hook: Hook | None, when: When | None) -> T:
         with self._model.session_factory() as session, session.begin():
-            if hook is not None:
+            if hook is not None and (when is None or when(session)):
                 hook(session)
             return work(session)
 
@@ -345,6 +388,14 @@ class FillingOnThread(Filling):
                 if error is not None:
                     raise _Failed(0, error)
         return None
+
+
+_RUNS: WeakKeyDictionary[EventStore, str] = WeakKeyDictionary()
+
+
+def _run_of(store: EventStore) -> str:
+    """Identifies the life of a store that is in memory alone."""
+    return _RUNS.setdefault(store, secrets.token_hex(8))
 
 
 async def _error_of(flush: Callable[[], Any]) -> Exception | None:

@@ -38,8 +38,13 @@ class ReadModel(KeepsProgress[E], Generic[E]):
 
     A read model begins at the first event of the log, and all that it writes through its session is recorded together
     with how far it has come: after any crash each event is counted exactly once. It accepts the options of
-    `uno_actors.handlers.spec.HandlerSpec` except ``start``, ``concurrency`` and ``partitioned``; ``batch`` is the
-    maximum number of events in one transaction.
+    `uno_actors.handlers.spec.HandlerSpec` except ``start`` and ``concurrency``; ``batch`` is the maximum number of
+    events in one transaction.
+
+    With ``partitioned``, several nodes fill its tables side by side, each with the events of other aggregates: a row
+    is written because of events of one aggregate only, or by a statement that adds to it. Each partition has its own
+    progress. ``on_rebuild`` and ``on_live`` are called once for all partitions. Another number of partitions needs a
+    new version.
 
     Attributes:
         version: Version of its tables. A new version begins at the first event, beside the old one.
@@ -96,7 +101,8 @@ class SqlProjection(ReadModel[E], Generic[E]):
     async def on_live(self, session: AsyncSession) -> None:
         """Let readers use the tables of this version from now on: it has reached the end of the log.
 
-        Called once for each time it was built, in the transaction that notes it; so the switch is made at once.
+        Called once for each time it was built, in the transaction that notes it; so the switch is made at once. With
+        partitions, the last one that reaches its end calls it.
         """
 
     @override

@@ -1,6 +1,7 @@
 """How far each read model has come: two tables in the program's database, and the statements for them.
 
-All functions on a `Session` work in its transaction and leave its end to the caller.
+All functions on a `Session` work in its transaction and leave its end to the caller. What concerns all partitions of a
+read model is in `uno_actors.read_models.partitions`.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Engine,
     Integer,
     MetaData,
@@ -23,7 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
-from uno_actors.errors import UnoError
+from uno_actors.errors import InvalidHandler, UnoError
+from uno_actors.store.handler_names import MARK
 
 METADATA = MetaData()
 """The two tables, for a migration tool such as Alembic; else `create_schema` makes them."""
@@ -55,14 +58,23 @@ class Place:
     """Which read model is filled, and by whom.
 
     Attributes:
-        name: The handler's name.
+        name: The handler's name, or that of its partition.
         version: The version of its tables.
         writer: A random name, of one run of the handler.
+        start: The position before the first event of its log.
+        partitions: The number of its partitions; 0 if it has none.
     """
 
     name: str
     version: int
     writer: str
+    start: int = 0
+    partitions: int = 0
+
+    @property
+    def whole(self) -> str:
+        """The handler's name without the partition."""
+        return self.name.partition(MARK)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +85,13 @@ class Progress:
         position: All events up to here are counted.
         building: Whether it has not reached the end of the log yet.
         counted_later: Positions beyond ``position`` that are counted nevertheless.
+        is_new: Whether it has just begun.
     """
 
     position: int
     building: bool
     counted_later: frozenset[int] = frozenset()
+    is_new: bool = False
 
 
 class TakenOver(Exception):
@@ -106,15 +120,9 @@ _CLAIM = update(read_models).where(_OF_NAME).values(writer=bindparam("writer_"))
 _ADVANCE = update(read_models).where(_HELD).values(position=bindparam("to"))
 _REBUILD = update(read_models).where(_HELD).values(position=0, building=True)
 _LIVE = update(read_models).where(_HELD).values(building=False, position=bindparam("to"))
-_OTHERS = delete(read_models).where(
-    read_models.c.name == bindparam("name_"), read_models.c.version != bindparam("version_")
-)
 _RETRIED = (retried.c.name == bindparam("name_")) & (retried.c.version == bindparam("version_"))
 _LATER = select(retried.c.position).where(_RETRIED)
 _FORGET = delete(retried).where(_RETRIED)
-_OTHERS_RETRIED = delete(retried).where(
-    retried.c.name == bindparam("name_"), retried.c.version != bindparam("version_")
-)
 _IS_RETRIED = select(retried.c.position).where(_RETRIED, retried.c.position == bindparam("at"))
 
 
@@ -129,7 +137,7 @@ def claim(session: Session, place: Place, *, anew: bool = False) -> Progress | N
     Returns:
         ``None`` if it is new, or starts over: `begin` must follow.
     """
-    names = _names(place)
+    names = names_of(place)
     row = session.execute(_FIND, names).first()
     if row is None:
         return None
@@ -145,12 +153,13 @@ def begin(session: Session, place: Place) -> None:
 
     Raises:
         TakenOver: Another process fills it.
+        InvalidHandler: It has partitions that have counted events.
     """
-    names = _names(place)
+    names = names_of(place)
     session.execute(_FORGET, names)
     if session.execute(_FIND, names).first() is None:
-        values = {"name": place.name, "version": place.version, "writer": place.writer}
-        session.execute(insert(read_models), {**values, "position": 0, "building": True})
+        refuse_other_layouts(session, place)
+        insert_row(session, place, place.name, place.writer, place.start)
         return
     _one(session, _REBUILD, names)
 
@@ -161,7 +170,7 @@ def advance(session: Session, place: Place, position: int) -> None:
     Raises:
         TakenOver: Another process fills it.
     """
-    _one(session, _ADVANCE, {**_names(place), "to": position})
+    _one(session, _ADVANCE, {**names_of(place), "to": position})
 
 
 def go_live(session: Session, place: Place, position: int) -> None:
@@ -170,14 +179,64 @@ def go_live(session: Session, place: Place, position: int) -> None:
     Raises:
         TakenOver: Another process fills it.
     """
-    _one(session, _LIVE, {**_names(place), "to": position})
-    session.execute(_OTHERS, _names(place))
-    session.execute(_OTHERS_RETRIED, _names(place))
+    note_live(session, place, position)
+    drop_other_versions(session, place)
+
+
+def note_live(session: Session, place: Place, position: int) -> None:
+    """Note that a read model, or a partition, has reached the end of its log.
+
+    Raises:
+        TakenOver: Another process fills it.
+    """
+    _one(session, _LIVE, {**names_of(place), "to": position})
+
+
+def insert_row(session: Session, place: Place, name: str, writer: str, position: int) -> None:
+    """Add the row of something that begins, in the version of ``place``."""
+    row = {"name": name, "version": place.version, "writer": writer, "position": position, "building": True}
+    session.execute(insert(read_models), row)
+
+
+def drop_other_versions(session: Session, place: Place) -> None:
+    """Remove what is kept of other versions of a read model, whatever partitions they had."""
+    for table in (read_models, retried):
+        session.execute(delete(table).where(_of_handler(table, place), table.c.version != place.version))
+
+
+def refuse_other_layouts(session: Session, place: Place) -> None:
+    """Refuse to begin with other partitions than those that have counted events into the same tables.
+
+    Raises:
+        InvalidHandler: There are some.
+    """
+    of_version = _of_handler(read_models, place), read_models.c.version == place.version
+    names = session.execute(select(read_models.c.name).where(*of_version)).scalars()
+    others = [name for name in names if layout_in(name) != place.partitions]
+    if others:
+        before, now = (
+            f"{each} partitions" if each else "none" for each in (layout_in(others[0]), place.partitions)
+        )
+        raise InvalidHandler(
+            f"handler {place.whole}: version {place.version} of its tables has counted events with {before}, and it has"
+            f" {now} now, which cannot tell what those have counted: give it a new version, with on_rebuild to make"
+            " the tables"
+        )
+
+
+def layout_in(name: str) -> int:
+    """The number of partitions in a name that is kept in the tables; 0 for that of a whole read model."""
+    return int(name.rpartition("of")[2]) if MARK in name else 0
+
+
+def _of_handler(table: Table, place: Place) -> ColumnElement[bool]:
+    """The rows of a read model, of all its partitions, and of what they share."""
+    return (table.c.name == place.whole) | table.c.name.startswith(f"{place.whole}{MARK}", autoescape=True)
 
 
 def count_later(session: Session, place: Place, position: int) -> bool:
     """Note that an event which was set aside is counted by this transaction; false if it was already."""
-    if session.execute(_IS_RETRIED, {**_names(place), "at": position}).first() is not None:
+    if session.execute(_IS_RETRIED, {**names_of(place), "at": position}).first() is not None:
         return False
     session.execute(insert(retried), {"name": place.name, "version": place.version, "position": position})
     return True
@@ -189,7 +248,7 @@ def hold(session: Session, place: Place) -> None:
     Raises:
         TakenOver: Another process fills it.
     """
-    row = session.execute(_FIND, _names(place)).first()
+    row = session.execute(_FIND, names_of(place)).first()
     if row is None or row.writer != place.writer:
         raise TakenOver
 
@@ -199,7 +258,8 @@ def _one(session: Session, statement: object, parameters: dict[str, object]) -> 
         raise TakenOver
 
 
-def _names(place: Place) -> dict[str, object]:
+def names_of(place: Place) -> dict[str, object]:
+    """The parameters of statements about its row."""
     return {"name_": place.name, "version_": place.version, "writer_": place.writer}
 
 

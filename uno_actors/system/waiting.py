@@ -198,7 +198,7 @@ class HandlerWaiting:
                 yield self._parts_here(target, position)
             elif len(subscriptions) == 1:
                 yield Part(subscriptions[0].name, subscriptions[0], position)
-            elif stream is None or target.is_by_process or self._may_build(target):
+            elif stream is None or target.is_by_process or self._may_build(target) or _fills(target):
                 yield self._parts_here(target, position)
             else:
                 shard = shard_of_key(*stream)
@@ -229,8 +229,9 @@ class HandlerWaiting:
             if await is_shown_by_all(self._store, [each.name for each in target.subscriptions]):
                 self._shown.add(target.name)
             else:
-                for each in target.subscriptions:
-                    found.setdefault(each.name, Part(each.name, each, each.log_start))
+                _add_all(found, target)
+        if _fills(target):
+            _add_all(found, target)
         return found.values()
 
     async def _parts_elsewhere(self, target: Target, position: int) -> Iterable[Part]:
@@ -428,3 +429,14 @@ class PlannedWait:
 
     def _begin(self, position: int, stream: StreamId, done: Handled, *, is_new: bool) -> None:
         self._waiting.begin(self._targets, position, stream, done, seconds=self.seconds, is_new=is_new)
+
+
+def _fills(target: Target) -> bool:
+    """Whether a partition in this process still fills the tables of a read model, which are shown as a whole."""
+    return any(not each.is_shown and each.spec.keeps_progress for each in target.subscriptions)
+
+
+def _add_all(found: dict[str, Part], target: Target) -> None:
+    """Wait for all partitions, those without an event of the command too: until readers get what they write."""
+    for each in target.subscriptions:
+        found.setdefault(each.name, Part(each.name, each, each.log_start))
