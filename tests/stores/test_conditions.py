@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import lmdb
 import pytest
+from pydantic import ConfigDict, Field, StringConstraints, field_validator
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -420,6 +421,59 @@ async def test_tags_of_every_type_are_found(url: str, tmp_path: Path) -> None:
             query = EventQuery(TaggedByMuch, tags=tags)  # type: ignore[arg-type]
             assert [position for position, _ in (await store.select(query)).events] == [1], tags
         assert not (await store.select(EventQuery(TaggedByMuch, tags={"number": 0}))).events
+
+
+class Normalised(DomainEvent):
+    email: Annotated[str, Tag(), StringConstraints(to_lower=True, strip_whitespace=True)]
+    codes: Annotated[tuple[Annotated[str, StringConstraints(to_upper=True)], ...], Tag("code")] = ()
+    nick: Annotated[str, Tag()] = "none"
+
+    @field_validator("nick")
+    @classmethod
+    def _first_word(cls, nick: str) -> str:
+        return nick.split(maxsplit=1)[0].casefold()
+
+
+class Loud(DomainEvent):
+    model_config = ConfigDict(str_to_upper=True)
+    name: Annotated[str | None, Tag()] = None
+    number: Annotated[int, Tag(), Field(lt=10)] = 0
+
+
+@pytest.mark.parametrize("url", ["memory:", "lmdb:{}/store", "sqlite+aiosqlite:///{}/store.db"])
+@pytest.mark.parametrize(
+    ("event", "tags", "others"),
+    [
+        (Normalised(email=" Ann@X.org"), {"email": "ANN@x.org "}, {"email": "bob@x.org"}),
+        (Normalised(email="a", codes=("x", "y")), {"code": "Y"}, {"code": "z"}),
+        (Normalised(email="a", codes=("x", "y")), {"code": "y"}, {"code": "xy"}),
+        (Normalised(email="a", nick="Ann Lee"), {"nick": "ANN"}, {"nick": "lee"}),
+        (Loud(name="ann"), {"name": "Ann"}, {"name": "bob"}),
+        (Loud(number=7), {"number": 7}, {"number": 12}),  # that no event can have
+    ],
+    ids=["annotation", "item", "item as given", "validator", "class", "number"],
+)
+async def test_a_tag_counts_as_its_field_records_it(
+    url: str, event: DomainEvent, tags: dict[str, Any], others: dict[str, Any], tmp_path: Path
+) -> None:
+    async with open_store(url.format(tmp_path)) as store:
+        await store.append(event)
+        query = EventQuery(type(event), tags=tags)
+        assert len((await store.select(query)).events) == 1
+        with pytest.raises(AppendConditionFailed):
+            await store.append(event.stamped(event_id="another"), unless=query)
+        assert not (await store.select(EventQuery(type(event), tags=others))).events
+
+
+class TwoForms(DomainEvent):
+    first: Annotated[str, Tag("name"), StringConstraints(to_lower=True)]
+    last: Annotated[str, Tag("name")]
+
+
+def test_a_tag_whose_fields_record_a_value_differently_is_refused() -> None:
+    with pytest.raises(InvalidQuery, match="'Ann' as 'ann' in first and 'Ann' in last"):
+        condition_of(EventQuery(TwoForms, tags={"name": "Ann"}), 0, EventRegistry([TwoForms]))
+    condition_of(EventQuery(TwoForms, tags={"name": "ann"}), 0, EventRegistry([TwoForms]))
 
 
 def test_a_tag_costs_an_event_nothing() -> None:

@@ -3,17 +3,22 @@
 A tag is a mark on a field. It changes nothing in what is recorded, so fields of existing events can be marked too.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 from uuid import UUID
+
+from pydantic_core import SchemaValidator
 
 from uno_actors.domain.events import METADATA, DomainEvent
 from uno_actors.errors import InvalidEvent
 
 _SEVERAL = (list, tuple, set, frozenset)
 _KINDS = frozenset({str, int, UUID})
+
+TagValue: TypeAlias = str | int | UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +104,41 @@ def texts_of(recorded: object) -> list[str]:
     if isinstance(recorded, _SEVERAL):
         return [text for each in recorded for text in texts_of(each)]
     return [as_text(recorded)]
+
+
+def as_recorded(event_type: type[DomainEvent], name: str, value: TagValue) -> TagValue:
+    """A value of a tag as the field ``name`` records it: as its annotation and its validators leave it.
+
+    Events that are recorded have been validated, perhaps to lower case, and a query must mean the same. A value that
+    the field refuses stays as it is: an earlier version of the class may have recorded it.
+    """
+    for given in (
+        value,
+        [value],
+        (value,),
+        {value},
+        frozenset({value}),
+    ):  # of a field with several values, one
+        with suppress(Exception):  # a program's own validator may raise anything
+            found = _validator_of(event_type, name).validate_python(given)
+            (one,) = found if isinstance(found, _SEVERAL) else (found,)
+            if isinstance(one, (str, int, UUID)):
+                return one
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _validator_of(event_type: type[DomainEvent], name: str) -> SchemaValidator:
+    """What validates one field: the class itself is frozen, and validates whole events alone."""
+    event_type.model_rebuild()
+    schema: Any = event_type.__pydantic_core_schema__
+    definitions: list[Any] = []
+    config = None
+    while schema["type"] != "model-fields":
+        definitions = schema.get("definitions", definitions)
+        config = schema.get("config", config)
+        schema = schema["schema"]
+    field = schema["fields"][name]["schema"]
+    if definitions:
+        field = {"type": "definitions", "schema": field, "definitions": definitions}
+    return SchemaValidator(field, config)

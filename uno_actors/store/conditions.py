@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 from uno_actors.domain.events import DomainEvent, EventRegistry
-from uno_actors.domain.tags import TaggedFields, as_text, tagged_fields
+from uno_actors.domain.tags import TaggedFields, TagValue, as_recorded, as_text, tagged_fields
 from uno_actors.errors import AppendConditionFailed, InvalidQuery, StandingEvent
 from uno_actors.store.codec import Record
 from uno_actors.store.log_filter import LogFilter, recorded_names
@@ -21,8 +21,6 @@ from uno_actors.topics import TopicPattern
 
 MAX_STANDING = 10
 """Maximum number of events that an error names."""
-
-TagValue: TypeAlias = str | int | UUID
 
 
 class EventQuery:
@@ -242,9 +240,27 @@ def _of_query(query: EventQuery, registry: EventRegistry) -> Iterator[Wanted]:
                 remedy = f"mark a field: `{tag}: Annotated[str, Tag()]`"
                 raise InvalidQuery(repr(query), f"{name} has no tag {tag!r} ({known}); {remedy}")
             facet = Facet("tag", name, tag, tags[tag].names, event_type.schema_version())
-            terms.append((facet, term(facet, as_text(_fit(query, tag, value, tags[tag])))))
+            terms.append((facet, term(facet, as_text(_recorded(query, event_type, tag, value)))))
         (first, first_term), *also = terms
         yield Wanted(first, first_term, tuple(also), LogFilter(query.topic, frozenset({name})))
+
+
+def _recorded(query: EventQuery, event_type: type[DomainEvent], tag: str, value: Any) -> TagValue:
+    """``value`` as the fields of an event class that have the tag record it.
+
+    Raises:
+        InvalidQuery: No value of the tag is like this, or the fields record it differently.
+    """
+    fields = tagged_fields(event_type)[tag]
+    fit = _fit(query, tag, value, fields)
+    found = {as_recorded(event_type, name, fit): name for name in fields.names}
+    if len(found) > 1:
+        shown = " and ".join(f"{each!r} in {name}" for each, name in found.items())
+        raise InvalidQuery(
+            repr(query),
+            f"{event_type.__name__} records {value!r} as {shown}, which have one tag: give them tags of their own",
+        )
+    return next(iter(found))
 
 
 def _fit(query: EventQuery, tag: str, value: Any, fields: TaggedFields) -> TagValue:
