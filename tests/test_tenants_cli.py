@@ -147,6 +147,41 @@ def test_a_program_serves_one_tenant(place: Path) -> None:
         assert process.wait(20) == 0
 
 
+def test_a_misspelt_tenant_is_refused_and_makes_no_store(place: Path) -> None:
+    with running(place, "--tenant", "acne") as process:
+        _, text = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert "there is no tenant 'acne'" in text
+        assert "--create" in text
+    assert sorted(path.name for path in (place / "data").iterdir()) == ["acme", "globex"]
+
+
+def test_a_new_tenant_is_made_when_that_is_asked_for(place: Path) -> None:
+    with running(place, "--tenant", "initech", "--create") as process:
+        read_until(process, "system started")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert (place / "data" / "initech").is_dir()
+
+
+def test_a_listed_tenant_needs_no_store_and_another_is_refused_even_with_one(place: Path) -> None:
+    file = place / "shop.toml"
+    file.write_text(FILE.replace('keep = "all"', 'names = ["acme", "initech"]'))
+    with running(place, "--tenant", "initech") as process:
+        read_until(process, "system started")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    with running(place, "--tenant", "globex") as process:
+        _, text = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert "not among the names under [tenants]" in text
+
+
+def test_create_is_for_one_tenant(place: Path) -> None:
+    refused = " ".join(called("run", str(place / "shop.toml"), "--create", code=2).split())
+    assert "name it by --tenant" in refused.replace("│ ", "").replace(" │", "")
+
+
 @pytest.mark.parametrize(
     ("words", "error"), [(("--workers", "2"), "share one process"), (("--page", "127.0.0.1:0"), "dashboard")]
 )

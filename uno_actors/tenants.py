@@ -6,11 +6,12 @@ lower-case ASCII, and everything else is refused instead of being converted.
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from uno_actors.errors import InvalidStoreUrl, InvalidTenant
+from uno_actors.errors import InvalidStoreUrl, InvalidTenant, UnknownTenant
 from uno_actors.store_urls import path_in
 
 FIELD = "{tenant}"
@@ -113,6 +114,29 @@ def url_of_tenant(template: str, tenant: str) -> str:
             reason = f"for {tenant!r} the name of the database has more than {LONGEST_DATABASE} bytes"
             raise InvalidStoreUrl(template, [], reason)
     return url
+
+
+def check_known(template: str, tenant: str, names: Collection[str] | None, where: str, remedy: str) -> None:
+    """Check that there is a tenant: a misspelt name must not make a store.
+
+    Args:
+        template: The URL of the stores, with ``{tenant}``.
+        tenant: The name.
+        names: The tenants that exist, if they are listed: a store is then made at the first use. Otherwise those exist
+            that have a place on disk; of stores elsewhere it is not known.
+        where: Where the names are listed.
+        remedy: What makes the store of a new tenant.
+
+    Raises:
+        UnknownTenant: There is none of this name.
+    """
+    if names is not None:
+        if tenant not in names:
+            raise UnknownTenant(tenant, f"it is not among {where}")
+        return
+    place = path_in(url_of_tenant(template, tenant))
+    if place is not None and not place.exists():
+        raise UnknownTenant(tenant, f"it has no store; make one by {remedy}")
 
 
 def tenants_on_disk(template: str) -> list[str] | None:

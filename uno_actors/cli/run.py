@@ -26,7 +26,7 @@ from uno_actors.printable import counted, printable
 from uno_actors.store.handler_names import partition_in
 from uno_actors.store_urls import without_password
 from uno_actors.system.control_socket import control_directories, key_of
-from uno_actors.tenants import is_template
+from uno_actors.tenants import check_known, is_template
 
 LOOK_AGAIN = 0.2
 """Seconds between two looks at how far the replacing of workers is."""
@@ -57,6 +57,9 @@ def run(
         ),
     ] = None,
     tenant: Tenant = None,
+    create: Annotated[
+        bool, typer.Option("--create", help="Make the store of a tenant that has none yet.")
+    ] = False,
 ) -> None:
     """Run the system of a configuration file until SIGTERM or SIGINT, then drain and stop it in order.
 
@@ -65,11 +68,16 @@ def run(
     With workers, a supervisor process runs so many processes, each a node of one cluster, restarts those that end,
     and stops them one after the other. SIGUSR2, or `uno-actors restart`, replaces them one after the other.
 
-    If the store is that of many tenants, it runs the system of one with --tenant, and otherwise those of all.
+    If the store is that of many tenants, it runs the system of one with --tenant, and otherwise those of all. A tenant
+    that is not listed in the file and has no store yet needs --create.
 
     Exit codes: 0 stopped, 1 the file is invalid or the system cannot start,
     2 there is no such file, 3 its supervisors gave up.
     """
+    if create and tenant is None:
+        raise typer.BadParameter(
+            "it makes the store of one tenant: name it by --tenant", param_hint="--create"
+        )
     early = EarlySignals()
     early.catch()
     given = None if workers is None else _workers(workers)
@@ -86,6 +94,10 @@ def run(
             raise PageOfTenants(file)
         end_process(run_tenants(config, log_form, early))
     of_tenant(config.system.url, tenant)
+    if tenant is not None and not create:
+        names = None if config.tenants is None else config.tenants.names
+        where = f"the names under [tenants] in {file}"
+        check_known(config.system.url, tenant, names, where, "`uno-actors run --create`")
     config = replace(config, tenant=tenant)
     code = run_service(config, log_form, early, page=address, node_name=node_name)
     end_process(code)  # threads that a handler still keeps busy had their time

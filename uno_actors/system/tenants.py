@@ -19,7 +19,6 @@ from uno_actors.errors import (
     SupervisorGaveUp,
     SystemNotRunning,
     TenantsInUse,
-    UnknownTenant,
     as_error,
     describe,
 )
@@ -31,10 +30,10 @@ from uno_actors.tasks import begin
 from uno_actors.tenants import (
     IDLE_AFTER,
     MAX_OPEN,
+    check_known,
     check_template,
     check_tenant,
     tenants_on_disk,
-    url_of_tenant,
 )
 
 VISITS = 4
@@ -302,13 +301,7 @@ class Tenants:
     # --- the systems ---
 
     def _check_known(self, tenant: str) -> None:
-        if self._names is not None:
-            if tenant not in self._names:
-                raise UnknownTenant(tenant, "it is not among names=...")
-            return
-        place = path_in(url_of_tenant(self._template, tenant))
-        if place is not None and not place.exists():
-            raise UnknownTenant(tenant, "it has no store; make one by Tenants.create()")
+        check_known(self._template, tenant, self._names, "names=...", "Tenants.create()")
 
     async def _running(self, tenant: str, *, create: bool = False, is_visit: bool = False) -> _Tenant:
         """The tenant with a running system, started if it is not."""
