@@ -1,7 +1,5 @@
 """Transfers: withdraw from one account, then deposit to the other, or refund."""
 
-from typing_extensions import override
-
 from bank.accounts import Account, Cents, Deposit, Deposited, Withdraw, Withdrawn
 from uno_actors import Command, CommandRejected, DomainEvent, ProcessManager, Refusal, handles, reacts
 
@@ -31,6 +29,12 @@ class TransferEnded(DomainEvent):
     topic: str = "transfers.ended"
 
 
+def transfer_of(event: DomainEvent) -> str | None:
+    """The transfer that has caused an event of an account, if it is one."""
+    caused_by = event.correlation_id or ""
+    return caused_by if caused_by.startswith(PREFIX) else None
+
+
 class Transfer(ProcessManager):
     """One transfer. If the process is killed at any moment, it resumes, and moves no money twice."""
 
@@ -41,11 +45,6 @@ class Transfer(ProcessManager):
         self.source = self.target = ""
         self.amount = 0
         self.outcome = "under way"
-
-    @classmethod
-    @override
-    def process_id(cls, event: DomainEvent) -> str | None:
-        return event.correlation_id if (event.correlation_id or "").startswith(PREFIX) else None
 
     @handles
     def request(self, command: RequestTransfer) -> None:
@@ -67,15 +66,15 @@ class Transfer(ProcessManager):
             "outcome": self.outcome,
         }
 
-    @reacts
+    @reacts(starts=True, by="aggregate_id")
     def take(self, event: TransferRequested) -> None:
         self.send(Account, event.source, Withdraw(amount=event.amount))
 
-    @reacts
+    @reacts(by=transfer_of)
     def give(self, event: Withdrawn) -> None:
         self.send(Account, self.target, Deposit(amount=self.amount))
 
-    @reacts
+    @reacts(by=transfer_of)
     def finish(self, event: Deposited) -> None:
         if self.outcome == "under way":
             self.register_event(TransferEnded(outcome="done"))
