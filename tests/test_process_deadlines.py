@@ -8,8 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.new_stores import new_store_url
-from uno_actors import ActorSystem, AggregateRoot, Command, DomainEvent, ProcessManager, handles, reacts
-from uno_actors.testing import ManualClock
+from uno_actors import (
+    ActorSystem,
+    AggregateRoot,
+    Command,
+    DomainEvent,
+    ProcessManager,
+    Unscheduled,
+    handles,
+    reacts,
+)
+from uno_actors.testing import ManualClock, given
 
 
 class RoomAsked(DomainEvent):
@@ -53,7 +62,6 @@ class Booking(ProcessManager):
 
     @reacts(by="room")
     def paid(self, event: DepositCame) -> None:
-        self.unschedule("deposit")
         self.end()
 
     @handles
@@ -103,3 +111,115 @@ async def test_a_deadline_that_passes_while_the_program_is_down_is_met_by_the_ne
         assert await system.schedules() == []
         missed = [event async for _, event in system.store.read_all(event_type=DepositMissed)]
         assert len(missed) == 2
+
+
+# --- the end of a process ---
+
+
+class WatchBegan(DomainEvent):
+    watch: str
+
+
+class WatchLeft(DomainEvent):
+    watch: str
+
+
+class Rang(DomainEvent):
+    what: str
+
+
+class Ring(Command[None]):
+    what: str
+
+
+class Watch(ProcessManager):
+    """Rings at times of its own, and rings the bell of another aggregate."""
+
+    sends_to = (Room,)
+
+    @reacts(starts=True, by="watch")
+    def begin(self, event: WatchBegan) -> None:
+        self.schedule(Ring(what="once"), after=timedelta(days=1), key="once")
+        self.schedule(Ring(what="soon"), after=timedelta(days=2), key="soon")
+        self.schedule(Ring(what="hourly"), every="0 * * * *", key="hourly")
+        self.schedule(GiveRoom(), to=(Room, self.id), after=timedelta(days=1), key="room")
+
+    @reacts(by="watch")
+    def leave(self, event: WatchLeft) -> None:
+        self.end()
+
+    @handles
+    def ring(self, command: Ring) -> None:
+        self.register_event(Rang(what=command.what))
+        if command.what == "soon":
+            self.end()
+
+    def apply_rang(self, event: Rang) -> None: ...
+
+
+@asynccontextmanager
+async def watching(clock: ManualClock) -> AsyncIterator[ActorSystem]:
+    handler = Watch.handler(start="earliest")
+    async with ActorSystem("memory:", aggregates=[Room, Watch], handlers=[handler], clock=clock) as system:
+        yield system
+
+
+async def rung(system: ActorSystem) -> set[str]:
+    return {event.what async for _, event in system.store.read_all(event_type=Rang)}
+
+
+async def unscheduled(system: ActorSystem) -> list[str]:
+    return [event.key async for _, event in system.store.read_all(event_type=Unscheduled)]
+
+
+async def test_the_end_of_a_process_ends_its_deadlines_and_no_command_to_another_aggregate() -> None:
+    clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+    async with watching(clock) as system:
+        await system.publisher.publish(WatchBegan(watch="w"), WatchLeft(watch="w"))
+        await system.settled()
+        assert [entry.key for entry in await system.schedules()] == ["room"]
+        clock.leap(timedelta(days=31))
+        await system.settled()
+        assert await rung(system) == set()
+        assert await given_rooms(system) == ["w"]
+
+
+async def test_a_process_that_ends_at_its_deadline_unschedules_the_others_alone() -> None:
+    clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+    async with watching(clock) as system:
+        await system.publisher.publish(WatchBegan(watch="w"))
+        await system.settled()
+        clock.leap(timedelta(days=2, hours=1))
+        await system.settled()
+        assert await rung(system) == {"once", "soon", "hourly"}
+        assert await unscheduled(system) == ["once", "hourly"]  # that "once" has come is not recorded
+        clock.leap(timedelta(days=31))
+        await system.settled()
+        assert await system.schedules() == []
+        assert await system.store.dead_letters() == []
+
+
+def test_a_deadline_that_is_due_at_the_moment_of_the_end_does_nothing() -> None:
+    left = given(Watch, WatchBegan(watch="w")).when(WatchLeft(watch="w")).ends()
+    again = given(Watch, WatchBegan(watch="w"), WatchLeft(watch="w")).when(WatchBegan(watch="w"))
+    for process in (left.aggregate, again.aggregate):
+        process.take_pending_events()
+        assert len(process._late) == 3
+        for late in process._late:
+            process.handle(Ring(what="late", command_id=f"{late}.20260101T000000000000"))
+        assert process.pending_events == ()
+        process.handle(Ring(what="by hand"))
+        assert [event.what for event in process.take_pending_events()] == ["by hand"]
+
+
+def test_deadlines_are_kept_in_snapshots_and_earlier_snapshots_have_none() -> None:
+    process = Watch("w")
+    before = process.to_snapshot()
+    assert not before.keys() & {"_deadlines", "_late", "_ended"}
+    process._deadlines["once"] = "0190"
+    process.end()
+    copy = Watch("w")
+    copy.from_snapshot(process.to_snapshot())
+    assert (copy._late, copy.has_ended) == (["0190"], True)
+    copy.from_snapshot(before)
+    assert (copy._late, copy._deadlines, copy.has_ended) == ([], {}, False)

@@ -15,10 +15,11 @@ effect.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import override
 
+from uno_actors.causality import current_cause
 from uno_actors.domain.aggregate import (
     OWN_ATTRIBUTES,
     AggregateRoot,
@@ -28,6 +29,7 @@ from uno_actors.domain.aggregate import (
 )
 from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent
+from uno_actors.domain.schedules import Scheduled, Unscheduled
 from uno_actors.errors import InvalidAggregate, InvalidHandler
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.processes.feed import ProcessHandler
@@ -43,6 +45,8 @@ from uno_actors.processes.messages import (
 )
 from uno_actors.processes.reactions import Reacting, command_of, reaction_to
 from uno_actors.processes.routing import Reaction, reactions_in
+
+R = TypeVar("R")
 
 SIDE_BY_SIDE = 64
 """Processes of one manager that take an event at the same time, unless ``concurrency`` says otherwise."""
@@ -66,6 +70,8 @@ class ProcessManager(Reacting):
     _is_reacting = False
     _sent: dict[str, list[Outgoing]]  # by the id of the event or refused command
     _sending: list[Outgoing]
+    _deadlines: dict[str, str]  # to itself: the id of each by its key, with a "*" if it recurs
+    _late: list[str]  # the ids of those that its last end has unscheduled
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -83,6 +89,8 @@ class ProcessManager(Reacting):
         self._sent = {}
         self._sending = []
         self._ended = False
+        self._deadlines = {}
+        self._late = []
 
     @property
     def has_ended(self) -> bool:
@@ -129,11 +137,26 @@ class ProcessManager(Reacting):
     def end(self) -> None:
         """End the process: it ignores all later events. Call it in a ``@reacts`` or ``@handles`` method.
 
-        Commands that it has sent still run, and it still reacts to their refusals. An event whose reaction has
-        ``starts=True`` starts it again: with the state of a new one, in the same stream.
+        Its deadlines end with it: what it has scheduled for itself is unscheduled, and does nothing if it is due at
+        this moment. Commands that it has sent to other aggregates, or has scheduled for them, still run, and it still
+        reacts to the refusals of those that it has sent. An event whose reaction has ``starts=True`` starts it again:
+        with the state of a new one, in the same stream.
         """
-        if not self._ended:
-            self.register_event(ProcessEnded())
+        if self._ended:
+            return
+        self.register_event(ProcessEnded())
+        cause = current_cause()
+        for key, schedule in tuple(self._deadlines.items()):
+            if cause is None or schedule != _schedule_of(
+                cause.causation_id
+            ):  # else it is this one that is due now
+                self.unschedule(key)
+
+    @override
+    def handle(self, command: Command[R]) -> R:
+        if self._late and _schedule_of(command.command_id) in self._late:
+            return None  # type: ignore[return-value]  # the scheduler wants no reply
+        return super().handle(command)
 
     @classmethod
     def handler(cls, name: str | None = None, **options: Any) -> HandlerSpec:
@@ -206,6 +229,16 @@ class ProcessManager(Reacting):
 
     def _apply_ended(self, _: ProcessEnded) -> None:
         self._ended = True
+        self._late = []
+
+    @override
+    def _apply_schedule(self, event: Scheduled | Unscheduled) -> None:
+        before = self._deadlines.pop(event.key, None)
+        if isinstance(event, Unscheduled):
+            if self._ended and before:
+                self._late.append(before.removesuffix(_RECURS))
+        elif (event.command.aggregate_type, event.command.aggregate_id) == (self.aggregate_type, self.id):
+            self._deadlines[event.key] = event.event_id + _RECURS * (event.every is not None)
 
     def _apply_restarted(self, _: ProcessRestarted) -> None:
         """Begin with the state of a new process; what it has reacted to stays known."""
@@ -217,14 +250,22 @@ class ProcessManager(Reacting):
 
     @override
     def to_snapshot(self) -> Mapping[str, Any]:
+        # As before there were ends and deadlines, unless there are some.
         state = super().to_snapshot()
-        # As before there were ends, unless there is one.
-        return state if self._ended else {name: state[name] for name in state if name != "_ended"}
+        return {name: value for name, value in state.items() if value or name not in _LATER}
 
     @override
     def from_snapshot(self, state: Mapping[str, Any]) -> None:
-        super().from_snapshot({"_ended": False, **state})
+        super().from_snapshot({"_ended": False, "_deadlines": {}, "_late": [], **state})
 
 
-_KEPT = (*OWN_ATTRIBUTES, "_sent", "_sending", "_is_reacting")
+_RECURS = "*"
+_LATER = frozenset({"_ended", "_deadlines", "_late"})
+"""Attributes that earlier versions of this program did not have."""
+_KEPT = (*OWN_ATTRIBUTES, "_sent", "_sending", "_is_reacting", "_late")
 """The attributes that a process keeps when it starts again."""
+
+
+def _schedule_of(command_id: str) -> str:
+    """The id of the schedule that has sent a command; see `Fired.command_id`."""
+    return command_id.rpartition(".")[0]
