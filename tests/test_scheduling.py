@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.new_stores import new_store_url
-from tests.postgres import postgres
 from tests.scheduling import CancelLater, CancelledNow, CancelNow, Deadline, PayLater
 from tests.waiting import until
 from uno_actors import (
@@ -35,6 +34,7 @@ from uno_actors.domain.schedules import scheduled
 from uno_actors.scheduling.due_list import AHEAD, AT_ONCE
 from uno_actors.scheduling.entries import LATE, due_step
 from uno_actors.store.port import EventStore
+from uno_actors.store.records import DeadLetter
 from uno_actors.testing import ManualClock
 from uno_stores.memory import InMemoryEventStore
 
@@ -371,30 +371,37 @@ class Gone(AggregateRoot):
     def cancel(self, command: CancelNow) -> None: ...
 
 
-async def test_a_rejected_command_becomes_a_dead_letter_at_once_and_the_others_are_sent(
+async def test_a_rejected_command_has_its_answer_which_is_logged_and_counted_and_no_fault(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        async with running("memory:", clock) as system:
+            await system.aggregate(Deadline, "a").ask(CancelLater(note="rejected"))
+            await system.aggregate(Deadline, "b").ask(CancelLater(minutes=16))
+            await later(system, clock, MONTH)
+            assert await sent(system.store) == [("b", "")]
+            assert await system.store.dead_letters() == []
+            statistics = system.statistics()
+            assert statistics.scheduler[-3:] == (1, 0, 1)  # sent, failed, rejected
+            assert statistics.handlers["uno_actors.scheduler"].failures == 0
+    assert "scheduled command was rejected" in caplog.text
+    assert "it is paid" in caplog.text
+
+
+async def test_a_rejection_that_an_earlier_version_set_aside_is_retried_and_removed(
     clock: ManualClock,
 ) -> None:
     async with running("memory:", clock) as system:
         await system.aggregate(Deadline, "a").ask(CancelLater(note="rejected"))
-        await system.aggregate(Deadline, "b").ask(CancelLater(minutes=16))
         await later(system, clock, MONTH)
-        assert await sent(system.store) == [("b", "")]
-        (letter,) = await system.store.dead_letters()
-        assert (letter.handler, letter.event_type, letter.attempts) == (
-            "uno_actors.scheduler",
-            "uno_actors.Fired",
-            1,
+        letter = DeadLetter(
+            "uno_actors.scheduler", 2, "uno_actors.Fired", 1, "it is paid", "", NEW_YEAR, NEW_YEAR
         )
-        assert "it is paid" in letter.error
-        statistics = system.statistics()
-        assert (statistics.scheduler.sent, statistics.scheduler.failed) == (1, 1)
-        assert statistics.handlers["uno_actors.scheduler"].failures == 0
-
+        await system.store.save_progress({}, [letter])
         await system.retry_dead_letters("uno_actors.scheduler")
-        await system.settled()
-        while (again := (await system.store.dead_letters())[0]).attempts == 1:  # noqa: ASYNC110
+        while await system.store.dead_letters():
+            clock.advance(1)
             await asyncio.sleep(0.01)
-        assert "it is paid" in again.error
 
 
 async def test_a_command_to_an_aggregate_that_is_not_served_becomes_a_dead_letter(clock: ManualClock) -> None:
@@ -517,22 +524,6 @@ async def test_what_an_operator_does_and_the_scheduler_does_at_the_same_time_hap
         assert sum(isinstance(result, UnknownSchedule) for result in results) == 2
         await later(system, clock, MONTH)
         assert len(await sent(system.store)) == 1
-
-
-@pytest.mark.parametrize("scheduler", [None, True, False])
-async def test_on_a_store_with_several_logs_nothing_can_be_scheduled_and_other_commands_are_recorded(
-    clock: ManualClock, scheduler: bool | None
-) -> None:
-    """No process could send it, as none has a scheduler on such a store."""
-    async with running(f"{await postgres().new_url()}&logs=3", clock, scheduler=scheduler) as system:
-        later, now = system.aggregate(Deadline, "a"), system.aggregate(Deadline, "b")
-        asked = [later.ask(CancelLater()), now.ask(CancelNow())]
-        with pytest.raises(InvalidSchedule, match="the store has 3 logs"):
-            await asked[0]
-        await asked[1]
-        with pytest.raises(InvalidSchedule, match="the store has 3 logs"):
-            await system.schedule(CancelNow(), to=(Deadline, "a"), after=60)
-        assert sum([1 async for _ in system.store.read_all()]) == 1
 
 
 async def test_a_schedule_whose_time_zone_is_unknown_here_delays_no_other_and_is_not_waited_for(

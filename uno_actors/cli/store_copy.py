@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import NamedTuple
 
+from uno_actors.aggregates.schedules_mark import has_schedules, mark
 from uno_actors.cli.moved_progress import KeptProgress, MovedProgress, Progressed
 from uno_actors.errors import CallerError, UnoError
 from uno_actors.store.handler_names import DIRECTORY
@@ -82,6 +83,8 @@ async def copy_store(source: EventStore, target: EventStore, progress: Progress)
         await copying.compare_from(records, known, known_ends, total)
     found = moved.result(copying.places)
     views = await _copy_views(source, target, found)
+    if await has_schedules(source):
+        await mark(target)
     await target.save_progress(found.checkpoints, found.letters)
     if await source.last_positions() != ends:
         raise CopyRefused(

@@ -13,6 +13,7 @@ from uno_actors.domain.outgoing_commands import OutgoingCommand
 from uno_actors.errors import InvalidSchedule
 from uno_actors.quantities import LONGEST, is_duration
 from uno_actors.recurrence import Recurrence
+from uno_actors.shards import BESIDE
 
 MAX_KEY_BYTES = 255
 """The longest key of a schedule, in bytes of UTF-8: it can be the id of a stream."""
@@ -73,7 +74,7 @@ class Fired(DomainEvent):
         next_due: When it is due again; ``None`` if it is not.
     """
 
-    STREAM_TYPE: ClassVar[str] = "uno_actors.Schedule"
+    STREAM_TYPE: ClassVar[str] = BESIDE
 
     event_type: str = "uno_actors.Fired"
     schedule: str

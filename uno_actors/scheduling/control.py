@@ -16,8 +16,8 @@ from uno_actors.handlers.projection import published_view
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.view import PublishedView
 from uno_actors.scheduling import due_list
-from uno_actors.scheduling.due_list import BY_ID, DUE, DueList
-from uno_actors.scheduling.entries import ScheduleInfo, micros
+from uno_actors.scheduling.due_list import BY_ID, DUE, DueList, DueLists
+from uno_actors.scheduling.entries import ScheduleInfo, micros, stream_of
 from uno_actors.store.codec import StreamId, to_event
 from uno_actors.store.port import EventStore
 from uno_actors.store.view_keys import Key
@@ -36,8 +36,16 @@ class ScheduleControl:
     def __init__(self, store: EventStore, clock: Clock | None = None) -> None:
         self._store = store
         self._clock = clock or SystemClock()
-        spec = HandlerSpec(due_list.NAME, DueList(self._clock), event_type=Scheduled)
-        self._view: PublishedView[Any] = published_view(store, spec)
+        self._found: PublishedView[Any] | None = None
+
+    async def _view(self) -> PublishedView[Any]:
+        """The list, which has partitions if the store has several logs."""
+        if self._found is None:
+            logs = len(await self._store.last_positions())
+            due = DueList(DueLists(self._clock))
+            spec = HandlerSpec(due_list.NAME, due, event_type=Scheduled, partitioned=logs > 1)
+            self._found = published_view(self._store, spec)
+        return self._found
 
     async def schedules(
         self, *, limit: int | None = None, after: ScheduleInfo | None = None
@@ -49,7 +57,7 @@ class ScheduleControl:
             after: Only those after this one: the last of the previous page.
         """
         place: Key | None = None if after is None else (DUE, micros(after.due), after.id)
-        found = await self._view.range(DUE, after=place, limit=limit)
+        found = await (await self._view()).range(DUE, after=place, limit=limit)
         return [ScheduleInfo.unpacked(packed) for _, packed in found]
 
     async def get(self, schedule: str) -> ScheduleInfo:
@@ -58,8 +66,9 @@ class ScheduleControl:
         Raises:
             UnknownSchedule: Nothing that is to be sent has this id.
         """
-        due = await self._view.get((BY_ID, schedule))
-        packed = None if due is None else await self._view.get((DUE, due, schedule))
+        view = await self._view()
+        due = await view.get((BY_ID, schedule))
+        packed = None if due is None else await view.get((DUE, due, schedule))
         if packed is None:
             raise UnknownSchedule(schedule)
         return ScheduleInfo.unpacked(packed)
@@ -88,8 +97,11 @@ class ScheduleControl:
 
     async def _record_first(self, entry: ScheduleInfo, event: DomainEvent) -> None:
         """Record what happens to ``entry``, unless something else has just happened to it."""
+        stream = stream_of(entry.id, entry.owner, self._store.logs)
         try:
-            await self._store.append(event, expected_version=entry.version)
+            await self._store.append(
+                event.stamped(aggregate_id=stream.aggregate_id), expected_version=entry.version
+            )
         except ConcurrencyConflict:
             raise UnknownSchedule(entry.id, "it has just been due or cancelled; look again") from None
 

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Self
 from uno_actors.domain.outgoing_commands import OutgoingCommand
 from uno_actors.domain.schedules import CatchUp, Fired, Passed, Scheduled, Unscheduled
 from uno_actors.recurrence import Recurrence
+from uno_actors.shards import key_beside
+from uno_actors.store.codec import StreamId
 
 LATE = timedelta(minutes=1)
 """With ``catch_up="none"`` a command is not sent any more when it is later than this."""
@@ -35,7 +37,7 @@ class ScheduleInfo:
         catch_up: Which times are made up for that have passed while no scheduler ran.
         scheduled_at: When it was scheduled, in UTC.
         correlation_id: Of the message that has scheduled it.
-        version: The number of events in its own stream; see `uno_actors.domain.schedules.Fired`.
+        version: The number of events in its own stream; see `stream_of`.
     """
 
     FROM_OUTSIDE: ClassVar[str] = "uno_actors.Schedules"
@@ -172,6 +174,22 @@ def due_step(entry: ScheduleInfo, now: datetime) -> Fired | Passed:
     if entry.catch_up == "none" and now - due > LATE:
         return entry.passed(due, following)
     return entry.fired(due, following)
+
+
+def stream_of(schedule: str, owner: Owner, logs: int) -> StreamId:
+    """The stream of what happens to a schedule, beside that of its owner.
+
+    In a store with several logs it is in the log and the shard of its owner, so that one partition of the list sees all
+    that happens to a schedule, in order. It has another name then: a store may have been copied from one with one log.
+
+    Args:
+        schedule: The id of the schedule.
+        owner: The stream in which it was scheduled.
+        logs: The number of logs of the store.
+    """
+    if logs == 1:
+        return StreamId(Fired.STREAM_TYPE, schedule)
+    return StreamId(Fired.STREAM_TYPE, key_beside(owner[0] or "", owner[1] or "", schedule))
 
 
 def owner_of(event: Scheduled | Unscheduled) -> Owner:

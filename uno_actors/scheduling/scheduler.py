@@ -9,11 +9,11 @@ from uno_actors.aggregates.schedules_mark import has_schedules, mark
 from uno_actors.clock import Clock, Timer
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.schedules import Fired, Passed, Scheduled, Unscheduled
-from uno_actors.errors import InvalidSchedule
+from uno_actors.handlers.partitions import partitions_of
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.logs import Logger
 from uno_actors.scheduling import due_list, sender
-from uno_actors.scheduling.due_list import DueList
+from uno_actors.scheduling.due_list import DueList, DueLists
 from uno_actors.scheduling.sender import Sender
 from uno_actors.store.port import EventStore
 from uno_actors.supervision.spec import ChildSpec, Supervisor
@@ -28,12 +28,13 @@ class SchedulerStatistics(NamedTuple):
     """What the scheduler of a system has done since the system started.
 
     Attributes:
-        runs: Whether this system keeps the list of what is to be sent; another one may do it instead.
+        runs: Whether this system keeps the list of what is to be sent, or a part; another one may do it instead.
         waiting: Commands in the list.
         late_seconds: By how much the first of them is late; 0 if none is.
         fired: Commands that were due and that this system has recorded as such.
-        sent: Commands that this system has sent.
-        failed: Commands of these that were rejected, and attempts that failed.
+        sent: Commands that this system has sent and that have taken effect.
+        failed: Attempts to send one that failed.
+        rejected: Commands that this system has sent and that their aggregates have rejected.
     """
 
     runs: bool = False
@@ -42,6 +43,7 @@ class SchedulerStatistics(NamedTuple):
     fired: int = 0
     sent: int = 0
     failed: int = 0
+    rejected: int = 0
 
 
 class Scheduler:
@@ -74,8 +76,8 @@ class Scheduler:
         self._start = start
         self._start_task = start_task
         self._log = log.bind(actor="scheduler")
-        self._due = DueList(clock)
-        self._sender = Sender(store, lambda: types, self._due.done)
+        self._due = DueLists(clock)
+        self._sender = Sender(lambda: types, self._due.done)
         self._has_begun = self._is_starting = False
         self._timer: Timer | None = None
         self._journal: Journal | None = None
@@ -83,21 +85,29 @@ class Scheduler:
     @property
     def supervisor(self) -> Supervisor:
         """The supervisor of its handlers."""
+        logs = self._store.logs
         handlers = (
-            HandlerSpec(due_list.NAME, self._due, event_type=(Scheduled, Unscheduled, Fired, Passed)),
             HandlerSpec(
-                due_list.SENDER, self._sender, event_type=Fired, start="earliest", concurrency=sender.AT_ONCE
+                due_list.NAME,
+                DueList(self._due),
+                event_type=(Scheduled, Unscheduled, Fired, Passed),
+                partitioned=logs > 1,
+            ),
+            HandlerSpec(
+                due_list.SENDER,
+                self._sender,
+                event_type=Fired,
+                start="earliest",
+                concurrency=max(1, sender.AT_ONCE // logs),
+                partitioned=logs > 1,
             ),
         )
-        children = [ChildSpec(handler, handler.name) for handler in handlers]
+        children = [ChildSpec(part, part.name) for each in handlers for part in partitions_of(each, logs)]
         return Supervisor(SUPERVISOR, children, max_restarts=None)
 
     async def begin(self, journal: Journal) -> list[Supervisor]:
         """What to start with the system; from now on ``journal`` asks before it records the first schedule."""
         self._journal = journal
-        if self._store.logs > 1:
-            journal.before_schedules = self._refuse
-            return []
         if self._wanted is False:
             journal.before_schedules = self._mark
             return []
@@ -113,11 +123,8 @@ class Scheduler:
         """Mark the store before the first schedule is recorded, and have the handlers started if this system runs them.
 
         Raises:
-            InvalidSchedule: The store has several logs.
             StoreUnavailable, StoreFull: The mark cannot be made.
         """
-        if self._store.logs > 1:
-            await self._refuse()
         await self._mark()
         self._begin_later()
 
@@ -143,26 +150,20 @@ class Scheduler:
 
     def statistics(self) -> SchedulerStatistics:
         """See `SchedulerStatistics`."""
-        firing = self._due.strategy
         return SchedulerStatistics(
-            runs=firing is not None and firing.is_at_work,
+            runs=bool(self._due.at_work),
             waiting=self._due.waiting,
             late_seconds=self._due.late_seconds,
             fired=self._due.fired,
-            sent=self._sender.sent,
-            failed=self._sender.failed,
+            sent=self._sender.counts.sent,
+            failed=self._sender.counts.failed,
+            rejected=self._sender.counts.rejected,
         )
 
     async def _mark(self) -> None:
         await mark(self._store)
         if self._journal is not None:
             self._journal.before_schedules = None
-
-    async def _refuse(self) -> None:
-        raise InvalidSchedule(
-            f"the store has {self._store.logs} logs, which have no order between them, and the scheduler needs the"
-            " order of all events: use a store with one log"
-        )
 
     def _begin_later(self) -> None:
         if self._wanted is False or self._has_begun:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Any
 
 from typing_extensions import override
@@ -17,44 +17,51 @@ from uno_actors.errors import (
     ReplyNotRecorded,
     UnknownAggregateType,
 )
-from uno_actors.handlers.failures import error_text
 from uno_actors.handlers.spec import EventHandler, HandlerContext
-from uno_actors.store.port import EventStore
-from uno_actors.store.records import DeadLetter
 
 AT_ONCE = 32
 """Maximum number of commands under way."""
 
 
-class Sender(EventHandler[Fired]):
-    """Sends each command that was fired, those to one aggregate in order.
+@dataclass
+class Counts:
+    """Numbers of commands.
 
-    A rejection is the aggregate's answer, and asking again would not change it: the event becomes a dead letter at
-    once, and the handler continues.
+    Attributes:
+        sent: Commands sent that have taken effect.
+        rejected: Commands sent that their aggregates have rejected.
+        failed: Attempts that failed.
+    """
+
+    sent: int = 0
+    rejected: int = 0
+    failed: int = 0
+
+
+class Sender(EventHandler[Fired]):
+    """Sends each command that was fired, those to one aggregate in order, as far as there is one: in each log.
+
+    A rejection is the aggregate's answer, as to a command that a program tells it: a deadline that comes at the moment
+    of the payment is no fault. It is counted and logged, and the handler continues.
 
     Args:
-        store: Keeps the dead letters.
         types: The aggregate classes that the system serves.
         done: Called with the position of each event that is done.
 
     Attributes:
-        sent: Commands sent.
-        failed: Commands that were rejected, and attempts that failed.
+        counts: Those of all its partitions.
     """
 
     def __init__(
         self,
-        store: EventStore,
         types: Callable[[], dict[str, type[AggregateRoot]]],
         done: Callable[[int], object],
     ) -> None:
         super().__init__(Fired)
-        self._store = store
         self._types = types
         self._done = done
         self._turns: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
-        self.sent = 0
-        self.failed = 0
+        self.counts = Counts()
 
     @override
     async def handle(self, event: Fired, context: HandlerContext) -> None:
@@ -66,7 +73,7 @@ class Sender(EventHandler[Fired]):
                 await self._send(event, context)
             self._done(context.position)
         except BaseException:
-            self.failed += 1
+            self.counts.failed += 1
             raise
         finally:
             lock, users = self._turns.pop(to)
@@ -79,32 +86,17 @@ class Sender(EventHandler[Fired]):
         try:
             await context.system.aggregate(aggregate, event.command.aggregate_id).ask(command)
         except CommandRejected as rejection:
-            if context.attempt > 1:  # a retry of the dead letter
-                raise
-            self.failed += 1
-            await self._set_aside(event, rejection, context)
+            self.counts.rejected += 1
+            context.logger.info(
+                "scheduled command was rejected",
+                command=event.command.command,
+                to=f"{event.command.aggregate_type}<{event.command.aggregate_id}>",
+                reason=str(rejection),
+            )
         except (ReplyNotRecorded, CommandIdReused):
-            self.sent += 1  # it took effect before; the id is ours, so only the command's class has changed
+            self.counts.sent += 1  # before; the id is ours, so only the command's class has changed
         else:
-            self.sent += 1
-
-    async def _set_aside(self, event: Fired, rejection: CommandRejected, context: HandlerContext) -> None:
-        text, now = error_text(rejection), datetime.now(UTC)
-        letter = DeadLetter(
-            handler=context.handler,
-            position=context.position,
-            event_type=event.event_type,
-            attempts=1,
-            error=text.error,
-            traceback="",
-            first_failed=now,
-            last_failed=now,
-        )
-        await self._store.save_progress({}, [letter])
-        to = f"{event.command.aggregate_type}<{event.command.aggregate_id}>"
-        context.logger.warning(
-            "scheduled command was rejected", command=event.command.command, to=to, reason=str(rejection)
-        )
+            self.counts.sent += 1
 
     def _class_of(self, event: Fired) -> type[AggregateRoot]:
         """The class of the aggregate to send to.

@@ -166,8 +166,11 @@ DEFINITIONS = (
     ),
     _counter("uno.schedules.sent", "{command}", "Commands that were due and that this process has sent"),
     _counter(
-        "uno.schedules.failed", "{command}", "Those of them that were rejected, and attempts that failed"
+        "uno.schedules.rejected",
+        "{command}",
+        "Commands that were due and that their aggregates have rejected",
     ),
+    _counter("uno.schedules.failed", "{command}", "Attempts of this process to send one that failed"),
     # --- supervision ---
     _gauge(
         "uno.supervisor.running", "", "1 if the supervisor runs, 0 if it gave up or has ended", "supervisor"

@@ -173,6 +173,7 @@ SOURCES: dict[str, Source] = {
     "uno.schedules.late.time": _scheduler("late_seconds", runs=True),
     "uno.schedules.fired": _scheduler("fired"),
     "uno.schedules.sent": _scheduler("sent"),
+    "uno.schedules.rejected": _scheduler("rejected"),
     "uno.schedules.failed": _scheduler("failed"),
     "uno.supervisor.running": _by(_supervisors, lambda each: each.state == "running"),
     "uno.supervisor.restarts": _by(_supervisors, lambda each: each.restarts),
