@@ -22,7 +22,10 @@ LONGEST_TEXT = 160
 
 def simulate(
     scenario: Annotated[
-        str, typer.Argument(metavar="MODULE:NAME", help="A scenario, or a test made of one.")
+        str,
+        typer.Argument(
+            metavar="MODULE:NAME", help="A scenario, or a test made of one; the module may be a path."
+        ),
     ],
     seed: Annotated[
         int | None, typer.Option(help="Repeat the run of this seed, and print its story.")
@@ -47,6 +50,7 @@ def simulate(
     simulation = importlib.import_module("uno_actors.testing.simulation.marking")
     running = importlib.import_module("uno_actors.testing.simulation.running")
     control = importlib.import_module("uno_actors.testing.simulation.control")
+    repeating = importlib.import_module("uno_actors.testing.simulation.repeating")
     sys.path.insert(0, str(Path.cwd()))
     options: dict[str, Any] = {}
     if most is not None:
@@ -54,10 +58,12 @@ def simulate(
     if kinds is not None:
         options["kinds"] = [kind.strip() for kind in kinds.split(",")]
     if ":" not in scenario:
-        complain(f"{printable(scenario)}: name a scenario as MODULE:NAME, such as shop:orders")
+        complain(
+            f"{printable(scenario)}: name a scenario as MODULE:NAME, such as shop:orders or tests/test_shop.py:orders"
+        )
         raise typer.Exit(2)
     try:
-        made, found, kept = simulation.simulation_of(imported(scenario), **options)
+        made, found, kept = simulation.simulation_of(imported(repeating.with_its_folder(scenario)), **options)
         chosen = faults if only_faults is None else [int(number) for number in only_faults.split(",")]
     except (TypeError, ValueError) as error:
         complain(f"{printable(scenario)}: {printable(str(error))}")

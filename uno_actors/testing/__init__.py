@@ -5,6 +5,7 @@
 - ``probe``: records the events and messages that reach it, and waits for them.
 - ``clock``: a clock that the test moves; ``faults``: stores that fail on demand.
 - ``MemoryNetwork``: a cluster's nodes in one process, on a network that loses, delays and cuts on demand.
+- ``simulation``: whole systems in virtual time, with crashes and faults that follow from a seed.
 - ``inspection``: `inspect` shows the parts of a running system.
 - ``contract``: what every event store promises, as checks for your own stores.
 - ``plugin``: fixtures for pytest, loaded automatically when this package is installed.
@@ -20,6 +21,7 @@ from uno_actors.testing.outcome import Then
 from uno_actors.testing.probe import Probe
 from uno_actors.testing.process_scenario import GivenProcess, Sent, ThenProcess
 from uno_actors.testing.scenario import Given, given
+from uno_actors.testing.simulation import simulate, simulated
 
 __all__ = [
     "CONTRACT",
@@ -41,4 +43,6 @@ __all__ = [
     "failing",
     "given",
     "inspect",
+    "simulate",
+    "simulated",
 ]

@@ -3,7 +3,8 @@
 `simulate` runs a scenario, which is ordinary code of clients, once for each seed: in virtual time, on disks and links
 that fail, with nodes that are killed at any await. The same seed gives the same run to its last step.
 
-- ``running``: `simulate`, and how a failing run is made smaller; ``marking``: scenarios as tests.
+- ``running``: `simulate`, and how a failing run is made smaller; ``marking``: scenarios as tests;
+  ``replaying``: recorded commands as a scenario.
 - ``world``: what a scenario works with.
 - ``faults``: what goes wrong, and when; ``invariants``: what must be so all the same.
 - ``core``, ``loop``, ``workers``: the one order of all steps; ``control``: clocks and chance;
@@ -24,6 +25,7 @@ from uno_actors.testing.simulation.invariants import (
 )
 from uno_actors.testing.simulation.loop import NodeCrashed
 from uno_actors.testing.simulation.marking import simulated
+from uno_actors.testing.simulation.replaying import RecordedCommand, replayed
 from uno_actors.testing.simulation.running import (
     NotRepeatable,
     Run,
@@ -45,6 +47,7 @@ __all__ = [
     "Node",
     "NodeCrashed",
     "NotRepeatable",
+    "RecordedCommand",
     "Run",
     "Scenario",
     "Simulated",
@@ -54,6 +57,7 @@ __all__ = [
     "handlers_miss_nothing",
     "nothing_acknowledged_is_lost",
     "nothing_is_doubled",
+    "replayed",
     "simulate",
     "simulated",
     "streams_have_no_gaps",

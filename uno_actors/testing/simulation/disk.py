@@ -66,7 +66,7 @@ class Disk:
             DiskFull: Nothing was written.
         """
         begin = len(self.data)
-        whole = len(frame).to_bytes(4, "big") + zlib.crc32(frame).to_bytes(4, "big") + frame
+        whole = _framed(frame)
         half = self._chance.randrange(len(whole))
         self.data += whole[:half]
         await self.pause(LONGEST_WRITE)
@@ -75,6 +75,11 @@ class Disk:
             self._core.tell(self.name, "disk", "is full")
             raise DiskFull
         self.data += whole[half:]
+
+    def put(self, frame: bytes) -> None:
+        """Have a frame on the disk, written and synced, as it is before a run begins."""
+        self.data += _framed(frame)
+        self.synced = len(self.data)
 
     async def sync(self) -> None:
         """Make all that was written survive a power failure.
@@ -110,6 +115,10 @@ class Disk:
                 return
             yield end, frame
             at = end
+
+
+def _framed(frame: bytes) -> bytes:
+    return len(frame).to_bytes(4, "big") + zlib.crc32(frame).to_bytes(4, "big") + frame
 
 
 async def pause(core: Core, seconds: float) -> None:

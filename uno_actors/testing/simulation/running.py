@@ -15,13 +15,11 @@ from uno_actors.testing.simulation.core import LONGEST_RUN, MAX_STEPS, START, Co
 from uno_actors.testing.simulation.escapes import EscapesSimulation
 from uno_actors.testing.simulation.faults import KINDS, MAX_FAULTS, Fault, plan
 from uno_actors.testing.simulation.invariants import ALWAYS
+from uno_actors.testing.simulation.repeating import Chosen, Repeat, place_of
 from uno_actors.testing.simulation.world import Invariant, InvariantBroken, World
 
 Scenario = Callable[[World], Awaitable[object]]
 """What clients do in a run: ``async def scenario(world)``."""
-
-Chosen = int | Sequence[int] | None
-"""Which faults of a seed's plan happen: so many of the first, those of these numbers, or all."""
 
 _clock = time.perf_counter  # the machine's, whatever is simulated
 FEWER = 12
@@ -66,12 +64,12 @@ class SimulationFailed(UnoError, AssertionError):
         tried: How many seeds were run, this one included.
     """
 
-    def __init__(self, run: Run, repeat: str, tried: int) -> None:
+    def __init__(self, run: Run, repeat: Repeat, tried: int) -> None:
         self.run = run
-        self.repeat = repeat
+        self.repeat = repeat.line
         self.tried = tried
         assert run.error is not None
-        super().__init__(f"{describe(run.error)}\nTo repeat it: {repeat}")
+        super().__init__(f"{describe(run.error)}\n{repeat}")
 
 
 class NotRepeatable(UnoError):
@@ -196,8 +194,8 @@ class Simulation:
             world = World(core, faults, length, commands=commands, registry=self._registry)
             try:
                 task = begin(world.loop, self._whole(world))
-                core.run(task.done)
-                error = task.exception()
+                core.run(lambda: task.done() or world.failure is not None)
+                error = world.failure or task.exception()
             except SimulationStuck as stuck:
                 error = InvariantBroken("nothing hangs", "; ".join([str(stuck), *world.waiting()]))
             except Exception as raised:  # noqa: BLE001 - a disk that cannot be read back, say
@@ -225,6 +223,23 @@ class Simulation:
         await self.scenario(world)
         world.length = world.core.steps
         await world.finish(self._invariants)
+
+    def repeat(self, seed: object, faults: Chosen, commands: int | None) -> Repeat:
+        """How a run is repeated."""
+        lost = {
+            "invariants": self._invariants != ALWAYS,
+            "event_registry": self._registry is not event_registry,
+            "within": self._within != LONGEST_RUN,
+        }
+        return Repeat(
+            place_of(self.scenario),
+            seed,
+            faults,
+            commands,
+            most=None if self.most == MAX_FAULTS else self.most,
+            kinds=() if self.kinds == KINDS else self.kinds,
+            lost=tuple(name for name, is_lost in lost.items() if is_lost),
+        )
 
     # --- the smallest run that fails ---
 
@@ -303,28 +318,11 @@ def simulate(
             if run.error is not None:
                 smallest, chosen, commands = simulation.smallest(run)
                 raise SimulationFailed(
-                    smallest, command_line(simulation, smallest.seed, chosen, commands), runs
-                ) from smallest.error
+                    smallest, simulation.repeat(smallest.seed, chosen, commands), runs
+                ) from (smallest.error)
             if runs == 1:
                 _check_repeats(simulation, run)
     return Simulated(runs, happened, steps, seconds, _clock() - began)
-
-
-def command_line(simulation: Simulation, seed: object, faults: Chosen, commands: int | None) -> str:
-    """The command line that repeats a run."""
-    name: Any = simulation.scenario
-    place = f"{name.__module__}:{name.__qualname__}"
-    which = (
-        f"--faults {faults}"
-        if isinstance(faults, int)
-        else f"--only-faults {','.join(map(str, faults or ()))}"
-    )
-    limit = "" if commands is None else f" --commands {commands}"
-    if simulation.most != MAX_FAULTS:
-        limit += f" --most {simulation.most}"
-    if simulation.kinds != KINDS:
-        limit += f" --kinds '{','.join(simulation.kinds)}'"
-    return f"uno-actors simulate {place} --seed {seed} {which}{limit}"
 
 
 def _check_repeats(simulation: Simulation, run: Run) -> None:

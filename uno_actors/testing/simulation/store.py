@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, TypeVar
 
 from typing_extensions import override
@@ -112,6 +113,19 @@ class Shelf:
         del self.disk.data[end:]
         self.disk.synced = len(self.disk.data)
         self.look()
+
+    def restore(self, records: Iterable[Record]) -> None:
+        """Have records on the disk, as if they had been appended, those of one command together.
+
+        Raises:
+            UnoError: They do not follow each other.
+        """
+        for _, together in groupby(records, lambda record: (record.stream, record.causation_id)):
+            self.disk.put(packed(["commit", [[Append(tuple(together))]]]))
+            self.look()
+            for outcome in self.result:
+                if isinstance(outcome, UnoError):
+                    raise outcome
 
     def killed(self, store: "SimulatedStore") -> None:
         """The process that has opened ``store`` was killed."""

@@ -6,7 +6,7 @@ import inspect
 import random
 import sys
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import OutcomeUnknown, SystemNotRunning, UnoError, WorldError
 from uno_actors.store.codec import StreamId
 from uno_actors.store.port import EventStore
+from uno_actors.store.records import StoredRecord
 from uno_actors.system.system import ActorSystem
 from uno_actors.tasks import begin as begin_task
 from uno_actors.testing.simulation.core import Call, Core
@@ -92,6 +93,7 @@ class World:
         seed: Of the run.
         witness: What commands and handlers have done, in order.
         length: The steps of the scenario, once it has ended.
+        failure: Why a node that a fault had killed cannot come back; it ends the run.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class World:
         self._faults = sorted(faults, key=lambda fault: -fault.moment)
         self._length = length
         self.length = 0
+        self.failure: Exception | None = None
         self._down: dict[str, None] = {}  # killed by a fault, and not back yet
         self._starting: dict[str, None] = {}
         self._background: list[asyncio.Task[None]] = []
@@ -179,9 +182,7 @@ class World:
         self._down.pop(name, None)
         loop = self._new_loop(name)
         self._loops.append(loop)
-        shelf = self.audits.get(store) or self.shelves.get(store)
-        if shelf is None:
-            shelf = self.shelves[store] = Shelf(self.core, store, self._registry)
+        shelf = self.audits.get(store) or self._shelf(store)
         node = Node(name, SimulatedStore(shelf, loop, self._registry), self.network, count, loop, make, shelf)
         self._nodes[name] = node
         self.core.tell(name, "node", "starts" if count == 1 else f"starts again (start {count})")
@@ -196,6 +197,24 @@ class World:
         system = await self._of_node(node, start())
         self.core.tell(name, "node", "runs")
         return system
+
+    def _shelf(self, name: str) -> Shelf:
+        found = self.shelves.get(name)
+        if found is None:
+            found = self.shelves[name] = Shelf(self.core, name, self._registry)
+        return found
+
+    def restore(self, records: Iterable[StoredRecord], store: str = "disk") -> None:
+        """Have a disk hold what another store holds, before the first node is started on it.
+
+        Args:
+            records: As ``await store.read_log()`` of that store returns them, from its first event on.
+            store: Name of the disk.
+
+        Raises:
+            ConcurrencyConflict: A stream does not begin with its first event, or one is missing.
+        """
+        self._shelf(store).restore(stored.record for stored in records)
 
     async def _of_node(self, node: Node, coroutine: Coroutine[Any, Any, R]) -> R:
         """Await a coroutine that runs in a node; ends if the node is killed."""
@@ -467,6 +486,8 @@ class World:
             pass  # killed again, or started by the scenario
         except WorldError as error:
             self._failed_to_start(name, error)
+        except Exception as error:  # noqa: BLE001 - the run ends with it
+            self.failure = error
         finally:
             self._starting.pop(name, None)
 
