@@ -90,17 +90,16 @@ def replayed(
 
 def _checked(given: tuple[Any, ...]) -> RecordedCommand:
     try:
-        found = RecordedCommand(*given)
-    except TypeError:
+        at, node, aggregate_type, aggregate_id, command = given
+    except (TypeError, ValueError):
         raise TypeError(
             f"a recorded command is (at, node, aggregate_type, aggregate_id, command); found {given!r}"
         ) from None
-    if not isinstance(found.at, int | float) or not math.isfinite(found.at) or found.at < 0:
-        raise ValueError(f"the time of a command is in seconds, from 0 up; found {found.at!r}")
-    if not isinstance(found.node, str):
-        raise TypeError(f"the node of a command is its name; found {found.node!r}")
-    check_is_aggregate(found.aggregate_type)
-    check_aggregate_id(found.aggregate_id)
-    if not isinstance(found.command, Command):
-        raise TypeError(f"a recorded command ends with the command; found {found.command!r}")
-    return found
+    if not isinstance(at, int | float) or not math.isfinite(at) or at < 0:
+        raise ValueError(f"the time of a command is in seconds, from 0 up; found {at!r}")
+    if not isinstance(node, str):
+        raise TypeError(f"the node of a command is its name; found {node!r}")
+    check_is_aggregate(aggregate_type)
+    if not isinstance(command, Command):
+        raise TypeError(f"a recorded command ends with the command; found {command!r}")
+    return RecordedCommand(at, node, aggregate_type, check_aggregate_id(aggregate_id), command)
