@@ -80,6 +80,10 @@ def a_process() -> None:
     subprocess.run([sys.executable, "-c", ""], check=True)
 
 
+def a_loop() -> None:
+    asyncio.new_event_loop()
+
+
 def a_clock() -> None:
     kept_clock[0]()
 
@@ -95,6 +99,7 @@ def a_time_of_day() -> None:
         (a_sleep, "time.sleep"),
         (a_socket, "a real socket"),
         (a_process, "a real process"),
+        (a_loop, "an event loop of its own"),
         (a_clock, "the machine's clock"),
         (a_time_of_day, "the machine's clock"),
     ],
@@ -132,6 +137,22 @@ def test_a_plain_function_that_blocks_for_a_reply_is_named() -> None:
         await world.ask(Account, "x", Credit(amount=1))
 
     with pytest.raises(EscapesSimulation, match=f"a plain function that waits for a reply.*{__file__}:"):
+        simulate(scenario, [1], faults=0, event_registry=EVENTS)
+
+
+def test_a_plain_function_that_runs_a_loop_of_its_own_is_named() -> None:
+    @subscribe(name="runs", start="earliest")
+    def handler(event: Credited) -> None:
+        asyncio.run(asyncio.sleep(0))
+
+    def make(node: Node) -> ActorSystem:
+        return ActorSystem(node.store, aggregates=[Account], handlers=[handler])
+
+    async def scenario(world: World) -> None:
+        await world.node("a", make)
+        await world.ask(Account, "x", Credit(amount=1))
+
+    with pytest.raises(EscapesSimulation, match=f"an event loop of its own.*{__file__}:"):
         simulate(scenario, [1], faults=0, event_registry=EVENTS)
 
 

@@ -30,7 +30,7 @@ def found(mutant: Mutant, seeds: int) -> tuple[int, Run] | None:
     """The number of seeds until a run fails, and that run."""
     with controlled():
         simulation = Simulation(mutant.scenario, event_registry=REGISTRY, within=200.0, steps=40_000)
-        simulation.length()  # as the sound runtime needs them
+        simulation.without_faults()  # as the sound runtime needs them
         with mutant.alive():
             for seed in range(seeds):
                 run = simulation.run(seed)

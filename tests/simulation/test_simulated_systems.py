@@ -160,7 +160,7 @@ def test_a_disk_keeps_whole_frames_only_and_loses_what_was_not_synced() -> None:
     async def scenario(world: World) -> None:
         await world.node("a", account_system)
         await world.ask(Account, "x", Credit(amount=1))
-        disk = world.shelves["disk"].disk
+        disk = world.nodes.shelves["disk"].disk
         whole = len(disk.data)
         await world.stop("a")
         disk.data += b"\0\0\0\xff torn"
@@ -176,8 +176,8 @@ def test_a_store_on_a_disk_is_read_back_as_it_was_after_a_power_failure() -> Non
     async def scenario(world: World) -> None:
         system = await world.node("a", account_system)
         await world.ask(Account, "x", Credit(amount=1))
-        moment = world.shelves["disk"].records[0].timestamp
-        stream = world.shelves["disk"].records[0].stream
+        moment = world.nodes.shelves["disk"].records[0].timestamp
+        stream = world.nodes.shelves["disk"].records[0].stream
         assert stream is not None
         letter = DeadLetter("h", 1, "Credited", 5, "E", "T", moment, moment)
         other = letter._replace(position=2)
@@ -266,7 +266,7 @@ def test_an_acknowledged_command_that_is_not_in_the_log_is_noticed() -> None:
     async def scenario(world: World) -> None:
         await world.node("a", account_system)
         await world.ask(Account, "x", Credit(amount=1))
-        shelf = world.shelves["disk"]
+        shelf = world.nodes.shelves["disk"]
         shelf.disk.synced = 0
         world.power_failure()
         await world.node("a")

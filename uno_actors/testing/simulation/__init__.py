@@ -4,9 +4,9 @@
 that fail, with nodes that are killed at any await. The same seed gives the same run to its last step.
 
 - ``running``: `simulate`, and how a failing run is made smaller; ``marking``: scenarios as tests;
-  ``replaying``: recorded commands as a scenario.
-- ``world``: what a scenario works with.
-- ``faults``: what goes wrong, and when; ``invariants``: what must be so all the same.
+  ``replaying``: recorded commands as a scenario; ``repeating``: the command that repeats a run.
+- ``world``: what a scenario works with; ``nodes``: its processes.
+- ``faults``: what goes wrong, and when; ``striking``: what that does; ``invariants``: what must be so all the same.
 - ``core``, ``loop``, ``workers``: the one order of all steps; ``control``: clocks and chance;
   ``escapes``: what they cannot control.
 - ``disk``, ``store``, ``network``: what systems stand on.
@@ -25,6 +25,7 @@ from uno_actors.testing.simulation.invariants import (
 )
 from uno_actors.testing.simulation.loop import NodeCrashed
 from uno_actors.testing.simulation.marking import simulated
+from uno_actors.testing.simulation.nodes import InvariantBroken, Node, NotSimulated
 from uno_actors.testing.simulation.replaying import RecordedCommand, replayed
 from uno_actors.testing.simulation.running import (
     NotRepeatable,
@@ -35,7 +36,7 @@ from uno_actors.testing.simulation.running import (
     SimulationFailed,
     simulate,
 )
-from uno_actors.testing.simulation.world import Invariant, InvariantBroken, Node, World
+from uno_actors.testing.simulation.world import Invariant, World
 
 __all__ = [
     "ALWAYS",
@@ -47,6 +48,7 @@ __all__ = [
     "Node",
     "NodeCrashed",
     "NotRepeatable",
+    "NotSimulated",
     "RecordedCommand",
     "Run",
     "Scenario",

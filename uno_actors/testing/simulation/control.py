@@ -1,5 +1,6 @@
 """Time and chance of a simulated run: inside of it, the standard library's are those of the run."""
 
+import asyncio
 import datetime as dt
 import gc
 import logging
@@ -16,9 +17,8 @@ from typing import Any
 from typing_extensions import override
 
 from uno_actors import causality
-from uno_actors.clock import SystemClock
 from uno_actors.testing.simulation.core import Core
-from uno_actors.testing.simulation.escapes import SLEEP, THREAD, Guard, install, watching
+from uno_actors.testing.simulation.escapes import LOOP, SLEEP, THREAD, Guard, install, watching
 
 _real_datetime = dt.datetime
 _active: Core | None = None
@@ -53,7 +53,12 @@ _CLOCKS: dict[str, Callable[[], Any]] = {
 _REAL = {id(getattr(time, name)): _CLOCKS[name] for name in _CLOCKS}
 
 _CLOCK_IDS = frozenset(_REAL)
-_real_start_thread: Callable[..., int] = threading._start_new_thread  # type: ignore[attr-defined]
+_START_THREAD = {
+    name: vars(threading)[name]
+    for name in ("_start_new_thread", "_start_joinable_thread")  # the latter from Python 3.13 on
+    if name in vars(threading)
+}
+_real_new_event_loop = asyncio.new_event_loop
 _real_sleep = time.sleep
 _real_seed = random.Random.seed
 _real_urandom = os.urandom
@@ -66,11 +71,14 @@ def _sleep(seconds: float) -> None:
     _real_sleep(seconds)
 
 
-def _start_thread(*arguments: Any) -> int:
-    core = active()
-    if core is not None:
-        raise core.guard.escapes(THREAD, sys._getframe(1))
-    return _real_start_thread(*arguments)
+def _refusing(what: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        core = active()
+        if core is not None and not core.closed:
+            raise core.guard.escapes(what, sys._getframe(1))
+        return real(*arguments, **options)
+
+    return call
 
 
 def _seed(self: random.Random, a: Any = None, version: int = 2) -> None:
@@ -156,30 +164,38 @@ def controlled() -> Iterator[None]:
 
     for name, clock in _CLOCKS.items():
         put(time, name, clock)
-    put(SystemClock, "monotonic", staticmethod(_CLOCKS["monotonic"]))
     install(_guard)
     put(time, "sleep", _sleep)
-    put(threading, "_start_new_thread", _start_thread)  # no audit event tells of it before Python 3.12
+    for name, real in _START_THREAD.items():
+        put(threading, name, _refusing(THREAD, real))  # no audit event tells of it before Python 3.12
+    for place in (asyncio, asyncio.events):
+        put(place, "new_event_loop", _refusing(LOOP, _real_new_event_loop))
     put(random.Random, "seed", _seed)
     put(os, "urandom", _urandom)
     put(random, "_urandom", _urandom)
     for module in list(sys.modules.values()):
-        if module.__name__ in (__name__, "time") or module.__name__.partition(".")[0] in _LIBRARIES:
-            continue
-        for name, value in list(vars(module).items()):
-            if id(value) in _REAL:
-                put(module, name, _REAL[id(value)])
-            elif value is _real_sleep:
-                put(module, name, _sleep)
-            elif value is _real_urandom:
-                put(module, name, _urandom)
-            elif value is _real_datetime and _reads_datetime(module):
-                put(module, name, SimulatedDatetime)
+        if module.__name__ not in (__name__, "time") and module.__name__.partition(".")[0] not in _LIBRARIES:
+            for place, name, value in [*_in_module(module)]:
+                put(place, name, value)
     try:
         yield
     finally:
         for place, name, value in reversed(changed):
             setattr(place, name, value)
+
+
+def _in_module(module: Any) -> Iterator[tuple[Any, str, Any]]:
+    """What a module and its classes keep of the machine's clocks and chance, with what is to stand there."""
+    stands_in = _REAL | {id(_real_sleep): _sleep, id(_real_urandom): _urandom}
+    for name, value in vars(module).items():
+        if id(value) in stands_in:
+            yield module, name, stands_in[id(value)]
+        elif value is _real_datetime and _reads_datetime(module):
+            yield module, name, SimulatedDatetime
+        elif isinstance(value, type) and value.__module__ == module.__name__:
+            for attribute, kept in vars(value).items():  # as `SystemClock` keeps them
+                if isinstance(kept, staticmethod) and id(kept.__func__) in _REAL:
+                    yield value, attribute, staticmethod(_REAL[id(kept.__func__)])
 
 
 def _reads_datetime(module: Any) -> bool:

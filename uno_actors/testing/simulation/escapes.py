@@ -1,24 +1,82 @@
 """Code that the simulation cannot control is named at its line: it would make runs with one seed differ."""
 
+import asyncio
+import os
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from uno_actors.actors.watchdog import line_of, own_frame
 from uno_actors.errors import UnoError
 
+SOCKET = "a real socket: give the system a stand-in for the service that it calls"
+PROCESS = "a real process: give the system a stand-in for it"
+PIPE = "a real file descriptor: give the system a stand-in for what is behind it"
+SIGNAL = "signals of the machine: handle them in the program, not in the system that is simulated"
+
 BY_EVENT = {
-    "socket.__new__": "a real socket: give the system a stand-in for the service that it calls",
-    "subprocess.Popen": "a real process",
-    "os.fork": "a real process",
-    "os.posix_spawn": "a real process",
-    "os.system": "a real process",
+    "socket.__new__": SOCKET,
+    "socket.getaddrinfo": SOCKET,
+    "socket.gethostbyname": SOCKET,
+    "subprocess.Popen": PROCESS,
+    "os.fork": PROCESS,
+    "os.exec": PROCESS,
+    "os.posix_spawn": PROCESS,
+    "os.spawn": PROCESS,
+    "os.system": PROCESS,
 }
 """What escapes, by the audit event of Python that tells of it."""
 
+BY_METHOD = {
+    **dict.fromkeys(
+        (
+            "connect_accepted_socket",
+            "create_connection",
+            "create_datagram_endpoint",
+            "create_server",
+            "create_unix_connection",
+            "create_unix_server",
+            "getaddrinfo",
+            "getnameinfo",
+            "sendfile",
+            "sock_accept",
+            "sock_connect",
+            "sock_recv",
+            "sock_recv_into",
+            "sock_recvfrom",
+            "sock_recvfrom_into",
+            "sock_sendall",
+            "sock_sendfile",
+            "sock_sendto",
+            "start_tls",
+        ),
+        SOCKET,
+    ),
+    **dict.fromkeys(("subprocess_exec", "subprocess_shell"), PROCESS),
+    **dict.fromkeys(
+        (
+            "add_reader",
+            "add_writer",
+            "connect_read_pipe",
+            "connect_write_pipe",
+            "remove_reader",
+            "remove_writer",
+        ),
+        PIPE,
+    ),
+    **dict.fromkeys(("add_signal_handler", "remove_signal_handler"), SIGNAL),
+}
+"""What escapes, by the method of an event loop that does it."""
+
+OURS = str(Path(__file__).parents[2]) + os.sep
+PACKAGES = f"{os.sep}site-packages{os.sep}"
+"""In the paths of installed packages."""
+
 THREAD = "a thread of its own: use a plain function as handler, or asyncio.to_thread"
+LOOP = "an event loop of its own, as asyncio.run makes one: use async def, and await"
 SLEEP = "time.sleep: await asyncio.sleep"
 BLOCKS = "a plain function that waits for a reply: use async def, and await it"
 CLOCK = "the machine's clock, under a name that the simulation does not replace: read it by its module"
@@ -48,10 +106,46 @@ class Guard:
 
     def escapes(self, what: str, frame: FrameType | None) -> EscapesSimulation:
         """Note that the code of ``frame`` escapes; the error for it."""
-        own = own_frame(frame) or frame
+        own = _users_frame(frame) or frame
         line = what if own is None else f"{what}, at {line_of(own)}"
         self.lines[line] = None
         return EscapesSimulation([line])
+
+
+def _is_ours(frame: FrameType) -> bool:
+    """Whether it is the framework that calls; the standard library may look at the machine's clock."""
+    return frame.f_code.co_filename.startswith(OURS)
+
+
+def _users_frame(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame of the user's own code: that of the task, if only packages are on the stack.
+
+    A package may run what it does on a stack of its own, as SQLAlchemy does with drivers.
+    """
+    innermost = own_frame(frame)
+    for start in (innermost, *_frames_of_task()):
+        own = start
+        while own is not None and PACKAGES in own.f_code.co_filename:
+            own = own_frame(own.f_back)
+        if own is not None:
+            return own
+    return innermost
+
+
+def _frames_of_task() -> list[FrameType]:
+    """Where the coroutines of the task are that runs, the innermost first."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # a worker
+        return []
+    coroutine: Any = None if task is None else task.get_coro()
+    frames: list[FrameType] = []
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is not None:
+            frames.insert(0, frame)
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+    return frames
 
 
 _current: Callable[[], Guard | None] = lambda: None  # noqa: E731 - replaced below
@@ -94,8 +188,8 @@ def watching(guard: Guard, clocks: frozenset[int], datetimes: type) -> Any:
             "utcnow",
             "today",
         )
-        if (id(function) in clocks or is_now) and (own := own_frame(frame)) is frame:
-            guard.escapes(CLOCK, own)
+        if (id(function) in clocks or is_now) and (_is_ours(frame) or own_frame(frame) is frame):
+            guard.escapes(CLOCK, frame)
 
     before = sys.getprofile()
     sys.setprofile(called)

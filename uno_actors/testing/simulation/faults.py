@@ -4,8 +4,23 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-KINDS = ("crash", "crash", "power failure", "disk full", "slow disk", "failed sync", "freeze", "clock", "cut")
+KINDS = (
+    "crash",
+    "crash",
+    "power failure",
+    "disk full",
+    "slow disk",
+    "failed sync",
+    "freeze",
+    "clock",
+    "cut",
+    "lossy links",
+    "slow links",
+)
 """Kinds of faults, those that are more likely more than once."""
+
+OF_LINKS = frozenset({"cut", "lossy links", "slow links"})
+"""Kinds that hit only nodes that are linked, as those of a cluster are."""
 
 MAX_FAULTS = 4
 """Maximum number of faults of a run."""

@@ -8,14 +8,18 @@ from uno_actors.store.codec import Record, StreamId
 from uno_actors.store.records import StoredRecord
 from uno_actors.system.system import ActorSystem
 from uno_actors.testing.simulation.audit import fold
+from uno_actors.testing.simulation.nodes import InvariantBroken
 from uno_actors.testing.simulation.store import Shelf
-from uno_actors.testing.simulation.world import Invariant, InvariantBroken, World
+from uno_actors.testing.simulation.world import Invariant, World
 
 
 def nothing_acknowledged_is_lost(world: World) -> None:
     """Each command that was answered, and that has registered events, is in the log."""
     recorded = {
-        cause for shelf in world.shelves.values() for record in shelf.records for cause in _causes(record)
+        cause
+        for shelf in world.nodes.shelves.values()
+        for record in shelf.records
+        for cause in _causes(record)
     }
     for command_id, sent in world.witness.commands.items():
         if sent.acknowledged and sent.decided != 0 and command_id not in recorded:
@@ -27,7 +31,7 @@ def nothing_acknowledged_is_lost(world: World) -> None:
 
 def nothing_is_doubled(world: World) -> None:
     """No command is recorded twice."""
-    for shelf in world.shelves.values():
+    for shelf in world.nodes.shelves.values():
         count: Counter[tuple[str, StreamId]] = Counter()
         for positions in shelf.commits:
             found = {
@@ -46,7 +50,7 @@ def nothing_is_doubled(world: World) -> None:
 
 def streams_have_no_gaps(world: World) -> None:
     """The versions of each stream are 1, 2, 3…"""
-    for shelf in world.shelves.values():
+    for shelf in world.nodes.shelves.values():
         versions: dict[StreamId, int] = {}
         for record in shelf.records:
             if (stream := record.stream) is None:
@@ -63,7 +67,7 @@ def handlers_miss_nothing(world: World) -> None:
     """Each handler has handled the events that it subscribes to in order, each at least once."""
     seen: set[str] = set()
     for name in world.running():
-        node = world._nodes[name]
+        node = world.nodes.by_name[name]
         assert node._system is not None
         for subscription in _subscriptions(node._system):
             if subscription.name not in seen:
@@ -121,11 +125,11 @@ def _predecessors(shelf: Shelf, wanted: list[int], subscription: Subscription) -
 
 async def views_follow_from_the_log(world: World) -> None:
     """The view of each projection is what a new one makes of the whole log."""
-    for name, shelf in world.shelves.items():
+    for name, shelf in world.nodes.shelves.items():
         specs = {}
         for node in world.running():
             system = world.system(node)
-            if world._nodes[node]._shelf is shelf:
+            if world.nodes.by_name[node]._shelf is shelf:
                 specs.update(
                     {each.name: each.spec for each in _subscriptions(system) if each.spec.keeps_a_view}
                 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import sys
 from asyncio import events
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +13,7 @@ from typing_extensions import override
 from uno_actors.errors import InternalError, as_error
 from uno_actors.tasks import begin as begin_task
 from uno_actors.testing.simulation.core import Call, Core, Place
+from uno_actors.testing.simulation.escapes import BY_METHOD
 from uno_actors.testing.simulation.workers import SimulatedWorkers
 
 CLOSES = 5
@@ -152,6 +154,17 @@ class SimulatedLoop(asyncio.BaseEventLoop, Place):
     def _write_to_self(self) -> None: ...
 
     def _process_events(self, event_list: Any) -> None: ...
+
+
+def _refusing(what: str) -> Callable[..., Any]:
+    def escapes(self: SimulatedLoop, *_: Any, **__: Any) -> Any:
+        raise self.core.guard.escapes(what, sys._getframe(1))
+
+    return escapes
+
+
+for _name, _what in BY_METHOD.items():
+    setattr(SimulatedLoop, _name, _refusing(_what))
 
 
 def _close(coroutine: Any) -> None:

@@ -12,8 +12,9 @@ from uno_actors.domain.commands import Command
 from uno_actors.errors import CommandRejected
 from uno_actors.store.records import StoredRecord
 from uno_actors.tasks import begin
+from uno_actors.testing.simulation.nodes import MakeSystem
 from uno_actors.testing.simulation.running import Scenario
-from uno_actors.testing.simulation.world import MakeSystem, World
+from uno_actors.testing.simulation.world import World
 
 
 class RecordedCommand(NamedTuple):

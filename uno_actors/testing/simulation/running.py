@@ -13,10 +13,11 @@ from uno_actors.tasks import begin
 from uno_actors.testing.simulation.control import controlled, running
 from uno_actors.testing.simulation.core import LONGEST_RUN, MAX_STEPS, START, Core, SimulationStuck, Told
 from uno_actors.testing.simulation.escapes import EscapesSimulation
-from uno_actors.testing.simulation.faults import KINDS, MAX_FAULTS, Fault, plan
+from uno_actors.testing.simulation.faults import KINDS, MAX_FAULTS, OF_LINKS, Fault, plan
 from uno_actors.testing.simulation.invariants import ALWAYS
+from uno_actors.testing.simulation.nodes import InvariantBroken
 from uno_actors.testing.simulation.repeating import Chosen, Repeat, place_of
-from uno_actors.testing.simulation.world import Invariant, InvariantBroken, World
+from uno_actors.testing.simulation.world import Invariant, World
 
 Scenario = Callable[[World], Awaitable[object]]
 """What clients do in a run: ``async def scenario(world)``."""
@@ -36,6 +37,7 @@ class Run:
         commands: How many numbers `World.commands` has given.
         steps: Its steps.
         length: The steps until the scenario has ended; 0 if it has not.
+        is_linked: Whether nodes were linked, as those of a cluster are.
         seconds: Seconds of virtual time.
         digest: Equal for equal runs.
         error: Why it has failed; ``None`` if it has not.
@@ -48,6 +50,7 @@ class Run:
     commands: int
     steps: int
     length: int
+    is_linked: bool
     seconds: float
     digest: str
     error: BaseException | None
@@ -143,13 +146,31 @@ class Simulation:
         self._registry = event_registry
         self._within = within
         self._steps = steps
-        self._lengths: dict[int | None, int] = {}
+        self._without_faults: dict[int | None, Run] = {}
 
-    def length(self, commands: int | None = None) -> int:
-        """Steps of a run without faults: the measure of the moments at which faults happen."""
-        if commands not in self._lengths:
-            self._lengths[commands] = self._run("length", (), 0, commands).length
-        return self._lengths[commands]
+    def without_faults(self, commands: int | None = None) -> Run:
+        """A run without faults, whose length is the measure of the moments at which faults happen."""
+        if commands not in self._without_faults:
+            self._without_faults[commands] = self._run("length", (), 0, commands)
+        return self._without_faults[commands]
+
+    def plan(self, seed: object) -> list[Fault]:
+        """The faults of the run with this seed. Links fail only if there are some.
+
+        Raises:
+            ValueError: All ``kinds`` are of links, and there are none.
+        """
+        if self.most <= 0:
+            return []
+        kinds = self.kinds
+        if not self.without_faults().is_linked:
+            kinds = tuple(kind for kind in kinds if kind not in OF_LINKS)
+        if not kinds:
+            raise ValueError(
+                f"{' and '.join(self.kinds)} hit links between nodes, and the scenario has none: start two nodes of a"
+                " cluster, with cluster=Cluster(listen=node.network)"
+            )
+        return plan(seed, self.most, kinds)
 
     def run(
         self,
@@ -169,12 +190,12 @@ class Simulation:
             keep_trace: Whether to keep each step.
             watch: Whether to look for calls of the machine's clocks under any name, which takes longer.
         """
-        planned = plan(seed, self.most, self.kinds)
+        planned = self.plan(seed)
         if isinstance(faults, int):
             planned = planned[:faults]
         elif faults is not None:
             planned = [fault for fault in planned if fault.number in faults]
-        length = self.length(commands) if planned else 0
+        length = self.without_faults(commands).length if planned else 0
         return self._run(seed, planned, length, commands, keep_trace=keep_trace, watch=watch)
 
     def _run(
@@ -194,10 +215,10 @@ class Simulation:
             world = World(core, faults, length, commands=commands, registry=self._registry)
             try:
                 task = begin(world.loop, self._whole(world))
-                core.run(lambda: task.done() or world.failure is not None)
-                error = world.failure or task.exception()
+                core.run(lambda: task.done() or world.strikes.failure is not None)
+                error = world.strikes.failure or task.exception()
             except SimulationStuck as stuck:
-                error = InvariantBroken("nothing hangs", "; ".join([str(stuck), *world.waiting()]))
+                error = InvariantBroken("nothing hangs", "; ".join([str(stuck), *world.nodes.waiting()]))
             except Exception as raised:  # noqa: BLE001 - a disk that cannot be read back, say
                 error = raised
             finally:
@@ -208,10 +229,11 @@ class Simulation:
                 core.story_line("world", "broken", describe(error))
         return Run(
             seed,
-            tuple(world.happened),
+            tuple(world.strikes.happened),
             world.commands_given,
             core.steps,
             world.length,
+            world.network.most_nodes > 1,
             core.now - START,
             core.digest,
             error,
@@ -245,7 +267,7 @@ class Simulation:
 
     def smallest(self, failed: Run) -> tuple[Run, Chosen, int | None]:
         """The smallest run found that fails as ``failed``; with its faults and its number of commands."""
-        seed, count = failed.seed, len(plan(failed.seed, self.most, self.kinds))
+        seed, count = failed.seed, len(self.plan(failed.seed))
         faults: Chosen = count
         for fewer in range(count):
             found = self.run(seed, fewer)

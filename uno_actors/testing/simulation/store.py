@@ -12,6 +12,7 @@ from uno_actors.clock import Clock
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import OutcomeUnknown, StoreFull, StoreUnavailable, UnoError
 from uno_actors.store.codec import Record, StreamId
+from uno_actors.store.conditions import Condition
 from uno_actors.store.limits import check_lease, check_progress
 from uno_actors.store.membership import Member, Membership
 from uno_actors.store.opening import open_store
@@ -21,7 +22,7 @@ from uno_actors.tasks import begin, end_of
 from uno_actors.testing.simulation.core import Call, Core
 from uno_actors.testing.simulation.disk import LONGEST_READ, Disk, DiskFull, SyncFailed
 from uno_actors.testing.simulation.frames import packed, unpacked
-from uno_actors.testing.simulation.loop import SimulatedLoop
+from uno_actors.testing.simulation.loop import SimulatedLoop, across
 
 T = TypeVar("T")
 
@@ -131,6 +132,7 @@ class Shelf:
         """The process that has opened ``store`` was killed."""
         if store in self.opened:
             self.opened.remove(store)
+        store.end_of_process()
         self._queue = deque(waiting for waiting in self._queue if waiting[0] is not store)
         for name in [name for name, holder in self.leases.items() if holder is store]:
             del self.leases[name]
@@ -167,12 +169,15 @@ class SimulatedStore(EventStore):
         event_registry: Finds the classes of recorded events.
     """
 
+    checks_conditions = True
+
     def __init__(self, shelf: Shelf, loop: SimulatedLoop, event_registry: EventRegistry) -> None:
         super().__init__(event_registry)
         self.shelf = shelf
         self.loop = loop
         self.membership_here: _Membership | None = None
         self._closed = False
+        self._awaited: dict[asyncio.Future[Any], None] = {}
         if not shelf.opened:
             shelf.recover()
         shelf.opened.append(self)
@@ -181,7 +186,20 @@ class SimulatedStore(EventStore):
 
     @override
     async def commit(self, requests: Sequence[Append]) -> list[Appended | UnoError]:
-        outcomes: list[Appended | UnoError] | UnoError = await self._write("commit", [*requests])
+        if all(request.condition is None for request in requests):
+            return await self._commit(requests)
+        return [
+            outcome for request in requests for outcome in await self._commit([request], request.condition)
+        ]
+
+    async def _commit(
+        self, requests: Sequence[Append], condition: Condition | None = None
+    ) -> list[Appended | UnoError]:
+        """Append ``requests``, unless an event stands against ``condition`` when it is their turn to be written."""
+        written = [request._replace(condition=None) for request in requests]
+        outcomes: list[Appended | UnoError] | UnoError = await self._write(
+            "commit", written, condition=condition
+        )
         if isinstance(outcomes, UnoError):
             return [outcomes] * len(requests)
         accepted = [each for each in outcomes if isinstance(each, Appended)]
@@ -193,22 +211,34 @@ class SimulatedStore(EventStore):
             self.shelf.core.tell(self.loop.name, "log", f"recorded {events}")
         return outcomes
 
-    async def _write(self, name: str, *arguments: Any) -> Any:
+    async def _write(self, name: str, *arguments: Any, condition: Condition | None = None) -> Any:
         """Write a call to the disk and make it: its result, or the error if that is not certain.
 
-        It is finished even if the caller is cancelled.
+        It is finished even if the caller is cancelled. It is work of the process that has opened the store, whichever
+        calls it.
         """
 
         async def work() -> Any:
             self._check_open()
             await self.shelf.acquire(self)
             try:
+                (held,) = _now(self.shelf.state.commit([Append((), condition=condition)]))
+                if isinstance(held, UnoError):
+                    return held
                 return await self._write_alone(packed([name, arguments]))
             finally:
                 self.shelf.release()
 
         self._check_open()
-        return await end_of(begin(self.loop, work()), "a write")
+        here = self.shelf.core.place
+        if here is self.loop or not isinstance(here, SimulatedLoop):
+            return await end_of(begin(self.loop, work()), "a write")
+        future = across(here, self.loop, work())
+        self._awaited[future] = None
+        try:
+            return await future
+        finally:
+            self._awaited.pop(future, None)
 
     async def _write_alone(self, frame: bytes) -> Any:
         disk = self.shelf.disk
@@ -273,6 +303,10 @@ class SimulatedStore(EventStore):
         return bool(await self._change("drop_progress", handler))
 
     # --- reading ---
+
+    @override
+    async def _find(self, condition: Condition) -> tuple[list[StoredRecord], int]:
+        return await self._read(lambda state: state._find(condition))
 
     async def _read(self, read: Callable[[EventStore], Awaitable[T]]) -> T:
         self._check_open()
@@ -355,6 +389,12 @@ class SimulatedStore(EventStore):
             self._closed = True
             self._end_subscriptions()
             self.shelf.killed(self)
+
+    def end_of_process(self) -> None:
+        """Other processes of the run wait no longer for what this one has not written."""
+        for future in tuple(self._awaited):
+            if not future.done():
+                future.set_exception(StoreUnavailable(self.shelf.name, "its process has ended"))
 
     def _check_open(self) -> None:
         if self._closed or self.loop.is_dead:
