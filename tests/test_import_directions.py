@@ -22,6 +22,7 @@ DIRECTIONS: tuple[tuple[str, ...], ...] = (
     ("handlers",),
     ("cluster", "processes"),
     ("bus", "catalog", "config", "outside", "read_models", "scheduling"),
+    ("inquiry",),
     ("system",),
     ("_public",),
     ("ops",),

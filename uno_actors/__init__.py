@@ -12,6 +12,7 @@ list, and its docstring says in which order to read it:
 - ``handlers``: how recorded events reach their handlers, projections and process managers.
 - ``scheduling``: commands that are sent later, by due time.
 - ``bus``: events handled in memory, and publishers of events that belong to no aggregate.
+- ``inquiry``: why something is not done.
 - ``config``: a system as a file; validated, analysed and simulated.
 - ``system``: what a service starts.
 - ``ops``: what operators see of a running system: health, metrics and the like.

@@ -125,6 +125,7 @@ from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.spec import EventHandler, EventPriority, HandlerContext
 from uno_actors.handlers.subscribe import subscribe
 from uno_actors.handlers.view import PublishedView, View
+from uno_actors.inquiry.explanation import Explanation, Finding, Remedy
 from uno_actors.observing import Observer
 from uno_actors.processes.manager import ProcessManager
 from uno_actors.processes.messages import ProcessEnded, Refusal
@@ -205,7 +206,9 @@ __all__ = [
     "EventSourcedRepository",
     "EventStore",
     "ExitRaised",
+    "Explanation",
     "FailedDelivery",
+    "Finding",
     "Fired",
     "Future",
     "HandlerContext",
@@ -265,6 +268,7 @@ __all__ = [
     "RecordedEvent",
     "Refusal",
     "Reloaded",
+    "Remedy",
     "RemoteError",
     "ReplyNotRecorded",
     "ReplyNotSent",

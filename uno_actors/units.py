@@ -73,3 +73,13 @@ def seconds(found: str) -> float:
         raise ValueError(
             f'a duration is a number of seconds, or such as "250ms" or "1h30m"; found {found!r}{reason}'
         ) from None
+
+
+def rounded(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{number} {unit}" for number, unit in ((hours, "h"), (minutes, "min"), (rest, "s")) if number]
+    return " ".join(parts)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from types import FrameType
+from typing import NamedTuple
 
 from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.forks import on_fork
@@ -74,6 +75,29 @@ class Watchdog:
             if (pulse := self._watched.get(dispatcher)) is not None:
                 pulse.listeners.append(listener)
 
+    def when_held(self, dispatcher: Dispatcher, listener: Callable[[], object]) -> Callable[[], object]:
+        """Have ``listener`` called on the watchdog's thread at each check that finds the loop of a dispatcher held.
+
+        Returns:
+            What ends that.
+        """
+        with self._lock:
+            pulse = self._watched.get(dispatcher)
+            if pulse is None:
+                return lambda: None
+            pulse.while_held.append(listener)
+            return lambda: pulse.while_held.remove(listener)
+
+    def held(self, dispatcher: Dispatcher) -> "Held | None":
+        """What holds the loop of a dispatcher for longer than a check; ``None`` if it responds."""
+        pulse = self._watched.get(dispatcher)
+        since = None if pulse is None else pulse.asked
+        if since is None or monotonic() - since < LOOK_SECONDS or dispatcher.thread is None:
+            return None
+        frame = sys._current_frames().get(dispatcher.thread)
+        own = own_frame(frame) or frame
+        return Held(monotonic() - since, None if own is None else line_of(own))
+
     def watches(self, dispatcher: Dispatcher) -> bool:
         """Whether ``dispatcher`` is watched."""
         return dispatcher in self._watched
@@ -91,6 +115,8 @@ class Watchdog:
                 asked = pulse.unanswered()
                 if asked is not None and dispatcher.thread is not None and dispatcher.loop.is_running():
                     held[dispatcher.thread, asked] = "the event loop", dispatcher.log
+                    if monotonic() - asked >= HELD_SECONDS:
+                        pulse.is_held()
             self._reported = {hold: after for hold, after in self._reported.items() if hold in held}
             for hold, (what, log) in held.items():
                 self._report(hold, what, log)
@@ -115,11 +141,24 @@ class Watchdog:
         )
 
 
+class Held(NamedTuple):
+    """What holds an event loop.
+
+    Attributes:
+        seconds: Since it was found not to respond.
+        line: The line of the program's code that is being executed, or else of ours; ``None`` if it has just ended.
+    """
+
+    seconds: float
+    line: str | None
+
+
 class _Pulse:
     """Checks that a loop responds."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self.listeners: list[Callable[[float], object]] = []
+        self.while_held: list[Callable[[], object]] = []
         self._dispatcher = dispatcher
         self._asked: float | None = None
 
@@ -130,6 +169,19 @@ class _Pulse:
             self._asked = monotonic()
             self._dispatcher.post(self._answer)
         return asked
+
+    @property
+    def asked(self) -> float | None:
+        """Since when a response is pending; ``None`` if none is."""
+        return self._asked
+
+    def is_held(self) -> None:
+        """Call what is to be called while the loop is held."""
+        for listener in tuple(self.while_held):
+            try:
+                listener()
+            except Exception:  # the watchdog must continue
+                self._dispatcher.log.exception("a question to a held loop failed")
 
     def _answer(self) -> None:
         asked, self._asked = self._asked, None

@@ -7,7 +7,7 @@ never rests on events that may still fail.
 """
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Protocol
 
 from uno_actors.actors.dispatcher import Dispatcher
@@ -33,6 +33,7 @@ from uno_actors.errors import (
     OutcomeUnknown,
     UnoError,
     as_error,
+    describe,
     shown,
 )
 from uno_actors.event_contexts import EventContexts
@@ -492,6 +493,22 @@ class AggregateActor:
             self._contending = None
         elif copy := self._directory.snapshots.copy(loaded.instance):  # if the next append loses, too
             self._baseline = Baseline(copy, loaded.memory.copied())
+
+    def commands(self) -> Iterator[tuple[CommandEnvelope, bool]]:
+        """The commands that are not answered, in their order, each with whether it was decided."""
+        for envelope, _ in (*(self._in_flight or ()), *(self._next_batch or ())):
+            yield envelope, True
+        for envelope in tuple(self._mailbox or ()):
+            yield envelope, False
+
+    @property
+    def obstacle(self) -> str | None:
+        """What the commands in its mailbox wait for, apart from those before them; ``None`` if for nothing."""
+        if self._load_failure is not None:
+            return f"it cannot be loaded: {describe(self._load_failure.error)}"
+        if self._contending is not None:
+            return f"{self._contending.state}"
+        return "it is being loaded" if self.instance is None else None
 
     @property
     def doing(self) -> str:

@@ -80,6 +80,7 @@ class Aggregates:
         self.registry = store.event_registry
         self.clock = settings.clock
         self.time = own_time(settings.clock)
+        self.types = types
         self._dead = dead
         self.turns = Turns(store, start)
         self.ask_timeout = ask_timeout = settings.ask_timeout
@@ -101,6 +102,10 @@ class Aggregates:
     def waiting(self) -> int:
         """Commands that are not answered yet."""
         return self._unanswered
+
+    def active(self) -> list[AggregateActor]:
+        """The aggregates in memory."""
+        return list(self._active.values())
 
     def oldest(self) -> float | None:
         """Seconds that the oldest unanswered command has waited, of those with the timeout of the system."""

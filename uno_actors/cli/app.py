@@ -19,6 +19,7 @@ from uno_actors.cli.run import restart, run, tree
 from uno_actors.cli.simulate import simulate
 from uno_actors.cli.tail import tail
 from uno_actors.cli.terminal import complain, take_any_encoding
+from uno_actors.cli.why import why
 from uno_actors.config.errors import InvalidConfig
 from uno_actors.config.simulation import InvalidFault
 from uno_actors.errors import InvalidStoreUrl, InvalidTopic, UnoError
@@ -36,6 +37,7 @@ app.command()(run)
 app.command()(restart)
 app.command()(tree)
 app.command()(tail)
+app.command()(why)
 app.command()(cluster)
 app.command()(dashboard)
 app.command()(schema)

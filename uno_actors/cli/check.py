@@ -17,7 +17,7 @@ from uno_actors.config.tables import DEFAULT_SUPERVISOR, json_schema
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.printable import counted
 from uno_actors.supervision.spec import Supervisor
-from uno_actors.units import duration
+from uno_actors.units import duration, rounded
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file, in TOML.")]
 
@@ -220,16 +220,6 @@ def _subscription(handler: HandlerSpec) -> list[str]:
     aggregate = "" if handler.aggregate_type is None else f"of {handler.aggregate_type}"
     of = [part for part in (events, topic, aggregate) if part] or ["every event"]
     return [*of, handler.priority.name.lower(), counted(handler.max_attempts, "attempt")]
-
-
-def rounded(seconds: float) -> str:
-    """A duration for people."""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [f"{number} {unit}" for number, unit in ((hours, "h"), (minutes, "min"), (rest, "s")) if number]
-    return " ".join(parts)
 
 
 def _as_data(

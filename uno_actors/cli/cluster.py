@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from uno_actors.cli.check import rounded
 from uno_actors.cli.opening import Json, Tenant, of_tenant
 from uno_actors.cli.terminal import FOLDED, NUMBERS, WHOLE, new_table, number, say, say_json, say_tables
 from uno_actors.clock import SystemClock
@@ -20,6 +19,7 @@ from uno_actors.ops.api.cluster import held
 from uno_actors.printable import printable
 from uno_actors.store.opening import open_store
 from uno_actors.system.announcement import CLUSTER
+from uno_actors.units import rounded
 
 ROUTED = {"LOCAL": "local", "SENT": "sent", "SERVED": "served", "AGAIN": "sent_again"}
 LOANS = {"LENT": "lent", "BORROWED": "borrowed"}

@@ -4,9 +4,12 @@ Requests are kept in the store. A running system carries them out within half a 
 """
 
 import asyncio
+import getpass
+import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -123,9 +126,29 @@ def _requested(info: HandlerInfo) -> str:
 
 @app.command()
 @with_store
-async def pause(store: EventStore, names: Names, as_json: Json = False) -> None:
-    """Pause handlers until they are resumed, even if the system is restarted."""
-    await _for_each(store, names, HandlerControl.pause, "paused", as_json=as_json)
+async def pause(
+    store: EventStore,
+    names: Names,
+    note: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why, for people who find it paused.", callback=in_utf8)
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Pause handlers until they are resumed, even if the system is restarted.
+
+    `uno-actors why` says who has paused a handler, and when and why.
+    """
+    paused = partial(HandlerControl.pause, by=_who(), note=note)
+    await _for_each(store, names, paused, "paused", as_json=as_json)
+
+
+def _who() -> str:
+    """The user of this machine, for people who find a handler paused."""
+    host = socket.gethostname()
+    try:
+        return f"{getpass.getuser()}@{host}"
+    except (OSError, KeyError, ImportError):  # this user has no name
+        return host
 
 
 @app.command()

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from uno_actors.cli.terminal import in_utf8, reader_has_gone
-from uno_actors.config.reader import load_system
+from uno_actors.config.reader import control_key, load_system
 from uno_actors.errors import CallerError
 from uno_actors.handlers.control import HandlerControl
 from uno_actors.handlers.partitions import whole_name
 from uno_actors.store.opening import open_store
 from uno_actors.store_urls import without_password
+from uno_actors.system.control_socket import key_of
 from uno_actors.tenants import is_template, tenants_on_disk, url_of_tenant
 
 Url = Annotated[
@@ -97,9 +98,12 @@ def of_tenant(url: str, tenant: str | None) -> str:
 def with_url(command: Command) -> Callable[..., None]:
     """Make a typer command of a coroutine function, whose parameter ``url`` the user gives by --store or --config.
 
-    The other parameters become the command's own options and arguments.
+    A command that looks for running systems has a parameter ``key``, too; see `uno_actors.system.control_socket`. The
+    other parameters become the command's own options and arguments.
     """
-    own = [given for name, given in inspect.signature(command).parameters.items() if name != "url"]
+    parameters = inspect.signature(command).parameters
+    wants_key = "key" in parameters
+    own = [given for name, given in parameters.items() if name not in ("url", "key")]
     options = [
         inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
         inspect.Parameter("store_url", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Url),
@@ -113,7 +117,10 @@ def with_url(command: Command) -> Callable[..., None]:
         context: typer.Context, store_url: str | None, config: Path | None, tenant: str | None, **given: Any
     ) -> None:
         try:
-            asyncio.run(command(of_tenant(_chosen(context, store_url, config), tenant), **given))
+            url = of_tenant(_chosen(context, store_url, config), tenant)
+            if wants_key:
+                given["key"] = key_of(url) if config is None else control_key(config, tenant)
+            asyncio.run(command(url, **given))
         except BrokenPipeError:
             raise reader_has_gone() from None
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from uno_actors.cli.check import File, rounded
+from uno_actors.cli.check import File
 from uno_actors.cli.opening import Tenant, of_tenant
 from uno_actors.cli.service import EarlySignals, LogForm, end_process, named, run_service
 from uno_actors.cli.tenants import run_tenants
@@ -27,6 +27,7 @@ from uno_actors.store.handler_names import partition_in
 from uno_actors.store_urls import without_password
 from uno_actors.system.control_socket import control_directories, key_of
 from uno_actors.tenants import check_known, is_template
+from uno_actors.units import rounded
 
 LOOK_AGAIN = 0.2
 """Seconds between two looks at how far the replacing of workers is."""

@@ -89,6 +89,12 @@ def say(text: object = "") -> None:
     print(printable(str(text)))
 
 
+def say_lines(text: str) -> None:
+    """Print several lines, each of which is already `printable`."""
+    for line in text.split("\n"):
+        print(line)
+
+
 def say_json(value: object, *, indent: int | None = None) -> None:
     """Print ``value`` as JSON, on one line without ``indent``; a reader in a pipe gets it at once."""
     print(as_json(value, indent=indent), flush=True)

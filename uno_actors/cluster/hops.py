@@ -32,6 +32,8 @@ class Hop:
         may_be_handled: Whether a node may have had it whose answer was lost.
         refused: Why nodes do not serve it, by their ids.
         late: How often a link that can lose messages brought no answer in time.
+        node: Name of the node that it was sent to last; ``None`` while no node serves it.
+        sent: When, by the system's clock.
     """
 
     __slots__ = (
@@ -40,9 +42,11 @@ class Hop:
         "late",
         "may_be_handled",
         "name",
+        "node",
         "payload",
         "refused",
         "seconds",
+        "sent",
         "since",
         "stream",
     )
@@ -67,6 +71,8 @@ class Hop:
         self.may_be_handled = False
         self.refused: dict[str, str] = {}
         self.late = 0
+        self.node: str | None = None
+        self.sent = 0.0
 
     @property
     def told(self) -> bool:

@@ -22,7 +22,7 @@ from uno_actors.aggregates.envelope import CommandEnvelope
 from uno_actors.clock import Clock
 from uno_actors.cluster.announcement import Announcement
 from uno_actors.cluster.handovers import Again
-from uno_actors.cluster.hops import time_left
+from uno_actors.cluster.hops import Hop, time_left
 from uno_actors.cluster.links.port import Answer, Link, LinkFailure
 from uno_actors.cluster.outgoing import Outgoing
 from uno_actors.cluster.placement import Placement, shard_of
@@ -114,6 +114,10 @@ class Node:
     def waiting(self) -> int:
         """Commands that are not answered yet: sent to other nodes, or waiting for one to let go of their aggregate."""
         return self._outgoing.waiting + self.lending.handovers.waiting
+
+    def under_way(self) -> list[Hop]:
+        """The commands that `waiting` counts."""
+        return self._outgoing.under_way()
 
     @property
     def name(self) -> str:

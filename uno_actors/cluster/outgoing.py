@@ -120,8 +120,12 @@ class Outgoing:
         self._system = system
         self._id = announcement.member.id
         self._name = announcement.member.name
-        self._under_way: dict[StreamId, int] = {}  # commands that are not answered yet, by their aggregates
+        self._under_way: dict[StreamId, set[Hop]] = {}  # commands that are not answered yet, by their aggregates
         self._homeless: set[Hop] = set()
+
+    def under_way(self) -> list[Hop]:
+        """The commands that are not answered yet."""
+        return [hop for hops in self._under_way.values() for hop in hops]
 
     @property
     def homeless(self) -> int:
@@ -172,15 +176,14 @@ class Outgoing:
 
     def _begin(self, hop: Hop) -> None:
         self.waiting += 1
-        self._under_way[hop.stream] = self._under_way.get(hop.stream, 0) + 1
+        self._under_way.setdefault(hop.stream, set()).add(hop)
 
     def _end_of(self, hop: Hop) -> None:
         """The command is no longer under way to another node."""
         self.waiting -= 1
-        left = self._under_way[hop.stream] - 1
-        if left:
-            self._under_way[hop.stream] = left
-        else:
+        hops = self._under_way[hop.stream]
+        hops.discard(hop)
+        if not hops:
             del self._under_way[hop.stream]
             if hop.stream in self.lending.handovers:
                 self.lending.all_answered(hop.stream)
@@ -206,6 +209,7 @@ class Outgoing:
             return
         peer = self.peers[owner.name]
         peer.sent += 1
+        hop.node, hop.sent = owner.name, now
         trace: dict[str, str] | None = None
         if self._observed is not None and self._observed.in_contexts:
             trace = observing.hop(self._observed, hop.stream, hop.envelope, owner.name)
@@ -238,7 +242,7 @@ class Outgoing:
             self._end_of(hop)
             self._handle(hop, self._left(hop))
             return
-        if self._under_way[stream] > 1:
+        if len(self._under_way[stream]) > 1:
             self.lending.handovers.begin(stream, self.lending.terms.handover)
         if stream in self.lending.handovers:
             self.lending.handovers.hold(stream, partial(self._returned, hop), self._left(hop), returned=True)
@@ -273,6 +277,7 @@ class Outgoing:
         if hop.told:
             left = min(left, hop.seconds)
         self._homeless.add(hop)
+        hop.node, hop.sent = None, self._clock.monotonic()
         self._clock.call_later(left, lambda: self._not_served(hop))
 
     def _not_served(self, hop: Hop) -> None:

@@ -117,6 +117,11 @@ class HandlerChild(CellChild):
             self.subscription.resources.abandon()
 
     @property
+    def last_failure(self) -> HandlerFailure | None:
+        """Its last failure since the system started; ``None`` without one."""
+        return self._last
+
+    @property
     def line(self) -> str | None:
         """The line of the handler's code that runs or waits now; ``None`` if none is known."""
         for thread in tuple(self.subscription.threads):

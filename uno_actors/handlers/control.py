@@ -21,6 +21,7 @@ from uno_actors.handlers.requests import (
     PAUSED,
     RESET,
     RETRY,
+    Pause,
     ReportedStatus,
     Requests,
     Reset,
@@ -183,13 +184,19 @@ class HandlerControl:
             found[name] = position
         return found
 
-    async def pause(self, name: str) -> None:
+    async def pause(self, name: str, *, by: str = "", note: str = "") -> None:
         """Pause a handler until it is resumed. The pause also survives restarts of its system.
+
+        Args:
+            name: The handler's name.
+            by: Who pauses it, for people who find it paused; see `uno_actors.ActorSystem.why`.
+            note: Why, likewise.
 
         Raises:
             UnknownHandler: No handler of this name has run on the store.
         """
-        await self._change(*(request_entry(True, each, PAUSED) for each in await self._meant(name)))
+        pause = list(Pause(by, note, datetime.now(UTC))) if by or note else True
+        await self._change(*(request_entry(pause, each, PAUSED) for each in await self._meant(name)))
 
     async def resume(self, name: str) -> None:
         """Let a paused handler continue.
@@ -329,6 +336,10 @@ class HandlerControl:
             elif what == RETRY:
                 requested["retry"] = (*requested.get("retry", ()), *position)
         return {name: Requests(**requested) for name, requested in found.items()}
+
+    async def pauses(self) -> dict[str, Pause]:
+        """Return the pauses that are requested, by handler name, each partition by itself."""
+        return {name: Pause.of(value) for (name, what, *_), value in await self._entries() if what == PAUSED}
 
     async def report(self, statuses: Mapping[str, ReportedStatus], node: str | None) -> None:
         """Store the status that running handlers report, and the name of the node that runs them if it is not alone."""

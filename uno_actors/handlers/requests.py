@@ -1,6 +1,7 @@
 """The requests of operators to a handler, as the store keeps them and as the handler carries them out."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import NamedTuple
 
 from uno_actors.domain.values import pack_value
@@ -9,6 +10,25 @@ from uno_actors.store.records import ViewChange
 from uno_actors.store.view_keys import pack_key
 
 PAUSED, RESET, RETRY = "paused", "reset", "retry"
+
+
+class Pause(NamedTuple):
+    """A request to handle nothing.
+
+    Attributes:
+        by: Who has paused it; empty if that is not recorded, as for pauses of older versions.
+        note: Why; empty without a note.
+        at: Since when, in UTC; ``None`` if that is not recorded.
+    """
+
+    by: str = ""
+    note: str = ""
+    at: datetime | None = None
+
+    @classmethod
+    def of(cls, recorded: object) -> "Pause":
+        """From what the store keeps: older versions keep no more than that there is one."""
+        return cls(*recorded) if isinstance(recorded, list) and len(recorded) == len(cls._fields) else cls()
 
 
 class Reset(NamedTuple):

@@ -162,6 +162,7 @@ class Subscription:
         self.threads: set[int] = set()  # worker threads that run a plain function of it
         self.handled = 0
         self.restarts = 0
+        self.began: int | None = None  # the position after which it began, if it was new in this process
         self.dead_letters = 0
         self.aside: set[int] = set()  # positions of its dead letters, as far as `knows_aside`
         self.knows_aside = False  # those of earlier runs too

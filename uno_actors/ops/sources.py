@@ -4,6 +4,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from typing_extensions import override
@@ -15,11 +16,13 @@ from uno_actors.errors import SystemNotRunning
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
 from uno_actors.handlers.spec import Start
 from uno_actors.handlers.subscription import Subscription
+from uno_actors.inquiry.facts import ProcessFacts, Question, Silent
 from uno_actors.ops.processes import Unanswered, ask_processes
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import StoredRecord
 from uno_actors.store_urls import without_password
-from uno_actors.system.control_socket import ControlRefused, control_directories, key_of
+from uno_actors.system.control_socket import ControlRefused, control_directories, key_of, living
+from uno_actors.system.inquiry_place import ask_sockets
 from uno_actors.system.runtime import Runtime
 from uno_actors.system.state import figures_of
 from uno_actors.system.system import ActorSystem
@@ -92,6 +95,15 @@ class Source(ABC):
         """Run ``work`` as a task of its own on that loop, which is the current one."""
 
     @abstractmethod
+    async def ask(self, question: Question) -> tuple[list[ProcessFacts], list[Silent]]:
+        """See `uno_actors.inquiry.gathering.Place`."""
+
+    @property
+    def url(self) -> str | None:
+        """URL of the store, for commands; ``None`` if none reaches it."""
+        return self.place if self.place is not None and not self.place.startswith("memory:") else None
+
+    @abstractmethod
     async def states(self) -> list[ProcessState]:
         """The processes that run a system on the store, on this machine."""
 
@@ -118,7 +130,7 @@ class Source(ABC):
 
     async def pause(self, name: str) -> None:
         """See `HandlerControl.pause`."""
-        await HandlerControl(self.store).pause(name)
+        await HandlerControl(self.store).pause(name, by="the live page")
         await self.requested()
 
     async def resume(self, name: str) -> None:
@@ -192,6 +204,10 @@ class SystemSource(Source):
         return self.system._running()
 
     @override
+    async def ask(self, question: Question) -> tuple[list[ProcessFacts], list[Silent]]:
+        return await self.system._place(self.runtime).ask(question)
+
+    @override
     async def states(self) -> list[ProcessState]:
         return [ProcessState.of(figures_of(self.name, self.runtime, self.runtime.begun))]
 
@@ -260,6 +276,17 @@ class StoreSource(Source):
     @override
     def start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[Any]":
         return begin(asyncio.get_running_loop(), work)
+
+    @override
+    async def ask(self, question: Question) -> tuple[list[ProcessFacts], list[Silent]]:
+        return await ask_sockets(await asyncio.to_thread(self._sockets), question)
+
+    def _sockets(self) -> list[Path]:
+        try:
+            directories = control_directories(self._url, self._key)
+        except ControlRefused:  # this machine has no such sockets
+            return []
+        return sorted(path for directory in directories for path in living(directory))
 
     @override
     async def states(self) -> list[ProcessState]:

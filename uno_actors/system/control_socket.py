@@ -40,6 +40,11 @@ PATIENCE = 5.0
 HANDLED = "handled"
 """The question whether a handler has come to a position, which is answered when it has; see
 `uno_actors.system.handlers_elsewhere`."""
+WHY = "why"
+"""The question of an inquiry, which is answered also while code of the program holds the event loop; see
+`uno_actors.system.facts`."""
+HELD_PATIENCE = 0.5
+"""Maximum seconds for a question while the loop is held: the watchdog has other work too."""
 NOT_KNOWN = "is not known here"
 """Part of the text of the `ValueError` for an unknown question, in all versions."""
 
@@ -134,6 +139,8 @@ class ControlServer:
         directory: The directory for its socket.
         answer: Called on the event loop with the question; returns a value for JSON.
         wait: Called with a question whose answer may take long: `HANDLED`.
+        explain: Called with the question `WHY`, from any thread; returns a value for JSON.
+        when_held: Has a function called, on another thread, while code holds the event loop; returns what ends that.
     """
 
     def __init__(
@@ -141,9 +148,16 @@ class ControlServer:
         directory: Path,
         answer: Callable[[str], Any],
         wait: Callable[[dict[str, Any]], Awaitable[Any]] | None = None,
+        *,
+        explain: Callable[[dict[str, Any]], Any] | None = None,
+        when_held: Callable[[Callable[[], object]], Callable[[], object]] | None = None,
     ) -> None:
         self._directory = directory
         self._wait = wait
+        self._explain = explain
+        self._when_held = when_held
+        self._listener: socket.socket | None = None
+        self._end_when_held: Callable[[], object] = lambda: None
         self.path = directory / f"{PREFIX}{os.getpid()}.sock"
         self._answer = answer
         self._server: asyncio.Server | None = None
@@ -169,9 +183,14 @@ class ControlServer:
                 listener.close()
             _open.discard(self.path)
             raise
+        if self._when_held is not None:
+            listener.setblocking(False)
+            self._listener = listener
+            self._end_when_held = self._when_held(self._answer_while_held)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._end_when_held()
         if self._server is not None:
             self._server.close()
         self.path.unlink(missing_ok=True)
@@ -224,9 +243,35 @@ class ControlServer:
             waiting.cancel()
             gone.cancel()
 
+    def _answer_while_held(self) -> None:
+        """Answer the processes that wait, on another thread than the loop's, which takes no connections now."""
+        listener = self._listener
+        while listener is not None:
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # no other process waits, or the system has stopped
+                return
+            with connection, contextlib.suppress(OSError):  # such as that the client has gone
+                connection.settimeout(HELD_PATIENCE)
+                if peer_user(connection) in (os.getuid(), 0):
+                    with connection.makefile("rb") as questions:
+                        line = questions.readline(LONGEST_REQUEST)
+                    connection.sendall(json.dumps(self._answered_held(line), default=str).encode() + b"\n")
+
+    def _answered_held(self, line: bytes) -> dict[str, Any]:
+        try:
+            if json.loads(line)["want"] == WHY:
+                return self._answered(line)
+        except (ValueError, KeyError, TypeError) as error:
+            return {"error": describe(error)}
+        return {"error": "code of the program holds its event loop; `uno-actors why ID` says at which line"}
+
     def _answered(self, line: bytes) -> dict[str, Any]:
         try:
-            return {"answer": self._answer(str(json.loads(line)["want"]))}
+            question = json.loads(line)
+            if self._explain is not None and question["want"] == WHY:
+                return {"answer": self._explain(question)}
+            return {"answer": self._answer(str(question["want"]))}
         except Exception as error:  # noqa: BLE001 - a question must never harm the system
             return {"error": describe(error)}
 

@@ -224,8 +224,9 @@ class HandlerHost:
         position = start_of_log(end) if spec.keeps_a_view else first_position(spec, checkpoints, logs)
         if position is None:
             position = checkpoint_of(spec, checkpoints, others)
+        began = None
         if position is None:
-            position = await position_of(self._store, spec.start, end)
+            position = began = await position_of(self._store, spec.start, end)
         subscription = Subscription(
             spec,
             position,
@@ -236,6 +237,7 @@ class HandlerHost:
         )
         subscription.resources = Resources(spec, self._provision, subscription.logger)
         subscription.lease = self._leases.of(spec.name)
+        subscription.began = began
         return subscription
 
     async def make_child(self, spec: ChildSpec, tell: Callable[[ChildSignal], None]) -> HandlerChild:

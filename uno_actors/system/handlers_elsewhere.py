@@ -29,6 +29,7 @@ from uno_actors.handlers.partitions import log_of_partition, named, whole_name
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.handlers.view import entries
 from uno_actors.handlers.waits import Arrival
+from uno_actors.inquiry.facts import ProcessFacts, Question
 from uno_actors.logs import Logger
 from uno_actors.store.handler_names import partition_in
 from uno_actors.store.logs import log_of_position
@@ -66,6 +67,7 @@ class HandlersElsewhere:
 
     Attributes:
         sockets: Returns the sockets of other processes that run systems on this store.
+        facts: Returns what this system knows of an id, for an inquiry of another system of this process.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class HandlersElsewhere:
     ) -> None:
         self.log = log.bind(actor="handlers")
         self.sockets: Callable[[], Iterable[Path]] = tuple
+        self.facts: Callable[[Question], ProcessFacts] | None = None
         self.handlers = handlers
         self.store = store
         self.clock = clock

@@ -6,8 +6,10 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import Any
 
+from uno_actors.actors.watchdog import watchdog
 from uno_actors.cluster.settings import Cluster
 from uno_actors.errors import UnoError, describe
+from uno_actors.inquiry.facts import Question
 from uno_actors.system.control_socket import (
     NOT_KNOWN,
     ControlServer,
@@ -16,6 +18,7 @@ from uno_actors.system.control_socket import (
     key_of,
     other_sockets,
 )
+from uno_actors.system.facts import facts_of
 from uno_actors.system.runtime import Runtime
 from uno_actors.system.work import busy_in
 
@@ -62,6 +65,15 @@ def answer(want: str, name: str, runtime: Runtime, begun: float) -> dict[str, An
     raise ValueError(f"{want!r} {NOT_KNOWN}")
 
 
+def explained(question: dict[str, Any], name: str, runtime: Runtime) -> dict[str, Any]:
+    """The answer to a question of an inquiry; from any thread. For the other arguments see `state_of`.
+
+    Raises:
+        KeyError, TypeError, ValueError, CorruptRecord: It is not a question.
+    """
+    return facts_of(name, runtime, Question.from_json(question["question"])).to_json()
+
+
 async def open_control(
     stack: AsyncExitStack,
     name: str,
@@ -94,7 +106,11 @@ async def open_control(
     try:
         directory = control_directory(url, key or key_of(url))
         server = ControlServer(
-            directory, lambda want: answer(want, name, runtime, begun), runtime.elsewhere.serve_socket
+            directory,
+            lambda want: answer(want, name, runtime, begun),
+            runtime.elsewhere.serve_socket,
+            explain=lambda question: explained(question, name, runtime),
+            when_held=lambda listener: watchdog.when_held(runtime.dispatcher, listener),
         )
         others = control_directories(url, key or key_of(url))
         runtime.elsewhere.sockets = lambda: other_sockets(others)

@@ -136,6 +136,15 @@ class SupervisionTree:
         for supervisor in self._supervisors.values():
             yield from (child for child in supervisor.children.values() if isinstance(child, HandlerChild))
 
+    def supervisors_of_handlers(self) -> dict[str, str]:
+        """The name of the supervisor of each handler in the tree."""
+        return {
+            name: supervisor.rules.name
+            for supervisor in tuple(self._supervisors.values())
+            for name, child in tuple(supervisor.children.items())
+            if isinstance(child, HandlerChild)
+        }
+
     def last_first(self) -> Iterator[SupervisorChild]:
         """The top-level supervisors, in the order in which they stop."""
         return reversed(tuple(self._top))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -55,6 +56,9 @@ from uno_actors.handlers.partitions import partitions_of
 from uno_actors.handlers.projection import published_view
 from uno_actors.handlers.spec import HandlerSpec, Start
 from uno_actors.handlers.view import KeepsView, PublishedView
+from uno_actors.inquiry.explanation import Explanation
+from uno_actors.inquiry.gathering import SEARCH
+from uno_actors.inquiry.inquiry import inquire
 from uno_actors.logs import get_logger
 from uno_actors.observing import Observer, observation
 from uno_actors.quantities import check_duration
@@ -69,6 +73,8 @@ from uno_actors.store_urls import without_password
 from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.reload import Reloaded, as_running, difference, names_below
 from uno_actors.supervision.spec import ChildSpec, Supervisor
+from uno_actors.system.facts import facts_of
+from uno_actors.system.inquiry_place import SystemPlace
 from uno_actors.system.runtime import Runtime
 from uno_actors.system.state import open_control
 from uno_actors.system.statistics import SystemStatistics
@@ -555,17 +561,22 @@ class ActorSystem:
         """
         return await self._running().handlers.infos(partitions=partitions)
 
-    async def pause(self, name: str) -> None:
+    async def pause(self, name: str, *, by: str = "", note: str = "") -> None:
         """Pause a handler until it is resumed. The pause applies in every process and survives restarts.
 
         The handler finishes the event that it is handling. In another process it pauses within half a second.
+
+        Args:
+            name: Name of the handler.
+            by: Who pauses it, for people who ask `why`.
+            note: Why, likewise.
 
         Raises:
             UnknownHandler: No handler of this name has run on the store.
             SystemNotRunning: The system was not started, or has stopped.
         """
         runtime = self._running()
-        await HandlerControl(self.store).pause(name)
+        await HandlerControl(self.store).pause(name, by=by, note=note)
         await runtime.handlers.look_at_requests()
 
     async def resume(self, name: str) -> None:
@@ -619,6 +630,30 @@ class ActorSystem:
         count = await HandlerControl(self.store).retry(handler, positions)
         await runtime.handlers.look_at_requests()
         return count
+
+    async def why(self, wanted: str, *, searching: float = SEARCH) -> Explanation:
+        """Why something is not done, or what became of it; ``print`` shows the answer as ``uno-actors why`` does.
+
+        This system, its store, the other processes on this machine and the nodes of the cluster are asked, each within
+        a few seconds. What could not be asked, the answer says. While code of the program holds the event loop,
+        this call waits as everything does; ``uno-actors why`` answers even then.
+
+        Args:
+            wanted: The id of a command, an event, a correlation, an aggregate (``Type/id`` or the id) or a schedule,
+                or the name of a handler or a view.
+            searching: Maximum number of seconds for which the log is searched, from its end.
+
+        Raises:
+            SystemNotRunning: The system was not started, or has stopped.
+        """
+        runtime = self._running()
+        return await self._on_its_loop(inquire(self._place(runtime), wanted, searching=searching))
+
+    def _place(self, runtime: Runtime) -> SystemPlace:
+        """Where an inquiry looks for facts."""
+        url = self._url if self._url is not None and not self._url.startswith("memory:") else None
+        shown_url = None if url is None else without_password(url)
+        return SystemPlace(self.name, runtime, self.store, shown_url, self._cluster or Cluster())
 
     async def unsubscribe(self, name: str) -> None:
         """Stop running a handler in this system. It ends after the event that it is handling.
@@ -752,6 +787,7 @@ class ActorSystem:
             self._bus.log_to(self._runtime.dispatcher.log)
             if self._observed is not None:
                 self._observed.log_to(self._runtime.dispatcher.log)
+            self._runtime.elsewhere.facts = partial(facts_of, self.name, self._runtime)
             await self._runtime.start(self._supervised)
             await open_control(
                 self._asked,

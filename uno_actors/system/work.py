@@ -41,7 +41,7 @@ def busy_in(runtime: Runtime, after: float) -> Iterator[Busy]:
         if handling is not None and now - handling.since > after:
             yield Busy(str(cell), type(handling.message).__name__, now - handling.since, line_in(cell))
     for child in tuple(runtime.tree.handlers()):
-        seconds, position = _seconds_of(child, runtime), child.subscription.busy_at
+        seconds, position = seconds_of(child, runtime), child.subscription.busy_at
         if seconds > after:
             what = (
                 "a call that it no longer waits for"
@@ -51,7 +51,7 @@ def busy_in(runtime: Runtime, after: float) -> Iterator[Busy]:
             yield Busy(child.name, what, seconds, child.line)
 
 
-def _seconds_of(child: HandlerChild, runtime: Runtime) -> float:
+def seconds_of(child: HandlerChild, runtime: Runtime) -> float:
     """Seconds since which a handler is at work; 0 if it is not."""
     subscription = child.subscription
     if subscription.busy_since is not None:

@@ -11,6 +11,7 @@ from pydantic import Field
 from uno_actors.domain.aggregate import check_aggregate_id
 from uno_actors.ops.api.endpoint import Answered, Asked, Observed, Refused
 from uno_actors.ops.api.records import LARGEST_ALONE, EventShown, shown
+from uno_actors.store.backward import page_before
 from uno_actors.store.codec import StreamId
 from uno_actors.store.log_filter import EVERYTHING, LogFilter
 from uno_actors.store.logs import is_position_in, log_of_position, starts_of_logs
@@ -189,7 +190,7 @@ async def _in_log(
     found: list[StoredRecord] = []
     searched, deadline = 0, time.monotonic() + SEARCH_SECONDS
     while any(place > start + 1 for place, start in zip(places, starts, strict=True)):
-        pages = [await _page_before(store, place, start) for place, start in zip(places, starts, strict=True)]
+        pages = [await page_before(store, place, start) for place, start in zip(places, starts, strict=True)]
         merged = sorted(
             (stored for page in pages for stored in page),
             key=lambda stored: (
@@ -210,18 +211,6 @@ async def _in_log(
         if time.monotonic() > deadline:
             return found, ",".join(map(str, places)), searched
     return found, None, searched
-
-
-async def _page_before(store: EventStore, place: int, start: int) -> list[StoredRecord]:
-    """The records of a log just before a place; empty at its start. Positions may have gaps."""
-    size = PAGE
-    while place > start + 1:
-        after = max(start, place - 1 - size)
-        page = [stored for stored in await store.read_log(after, PAGE) if stored.position < place]
-        if page or after == start:
-            return page
-        size *= 4  # a long gap
-    return []
 
 
 class AskedStream(Asked):
