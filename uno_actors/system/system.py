@@ -62,6 +62,7 @@ from uno_actors.inquiry.inquiry import inquire
 from uno_actors.logs import get_logger
 from uno_actors.observing import Observer, observation
 from uno_actors.quantities import check_duration
+from uno_actors.resources import closed, opened
 from uno_actors.scheduling.control import ScheduleControl
 from uno_actors.scheduling.entries import ScheduleInfo
 from uno_actors.settings import Settings
@@ -806,6 +807,9 @@ class ActorSystem:
             self._state = "stopped"
             raise
         self._state = "running"
+        opened(
+            self, f"system {self.name!r}, which runs", "await system.stop(), or `async with` around its use"
+        )
         if self._observed is not None:
             self._observed.system_started()
         self._log.info("system started", store=shown(self._store, repr))
@@ -834,6 +838,7 @@ class ActorSystem:
             await self._asked.aclose()
             await self._close_store(max(CLOSE_TIME, deadline - time.monotonic()))
             self._state = "stopped"
+            closed(self)
             self._has_stopped.set()
             self._log.info("system stopped")
 
@@ -902,6 +907,7 @@ class ActorSystem:
             self._thread.close()
             self._thread = before
             raise
+        opened(self, f"system {self.name!r}, which runs", "system.stop_sync(), or `with` around its use")
         return self
 
     def stop_sync(self, timeout: float | None = None) -> None:

@@ -8,41 +8,33 @@
 - ``simulation``: whole systems in virtual time, with crashes and faults that follow from a seed.
 - ``inspection``: `inspect` shows the parts of a running system.
 - ``contract``: what every event store promises, as checks for your own stores.
-- ``plugin``: fixtures for pytest, loaded automatically when this package is installed.
+- ``plugin``: fixtures and checks for pytest, loaded automatically when this package is installed; with ``postgres``,
+  a server for tests, ``leftovers``, what a test has not closed, and ``blocking``, calls that hold the event loop.
+
+Importing the package alone loads none of these, so that test runs which do not use them start as fast as before.
 """
 
-from uno_actors.cluster.links.memory import MemoryNetwork
-from uno_actors.testing.clock import ManualClock
-from uno_actors.testing.contract import CONTRACT, check_event_store
-from uno_actors.testing.contract.store_place import Check, MakeStore, StorePlace
-from uno_actors.testing.faults import Faults, failing
-from uno_actors.testing.inspection import HandlerInspection, Inspection, inspect
-from uno_actors.testing.outcome import Then
-from uno_actors.testing.probe import Probe
-from uno_actors.testing.process_scenario import GivenProcess, Sent, ThenProcess
-from uno_actors.testing.scenario import Given, given
-from uno_actors.testing.simulation import simulate, simulated
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "CONTRACT",
-    "Check",
-    "Faults",
-    "Given",
-    "GivenProcess",
-    "HandlerInspection",
-    "Inspection",
-    "MakeStore",
-    "ManualClock",
-    "MemoryNetwork",
-    "Probe",
-    "Sent",
-    "StorePlace",
-    "Then",
-    "ThenProcess",
-    "check_event_store",
-    "failing",
-    "given",
-    "inspect",
-    "simulate",
-    "simulated",
-]
+if TYPE_CHECKING:
+    from uno_actors.testing._public import *  # noqa: F403
+    from uno_actors.testing._public import __all__ as __all__
+else:  # type checkers would take every name for granted
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith("__") and name != "__all__":
+            raise AttributeError(name)
+        public = import_module("uno_actors.testing._public")
+        globals().update({each: getattr(public, each) for each in public.__all__})
+        if name == "__all__":
+            return public.__all__
+        try:
+            return globals()[name]
+        except KeyError:
+            raise AttributeError(
+                f"module 'uno_actors.testing' has no attribute {name!r}", name=name
+            ) from None
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *import_module("uno_actors.testing._public").__all__})

@@ -67,6 +67,7 @@ from typing_extensions import override
 from uno_actors.clock import Clock
 from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import StoreUnavailable, WorldError
+from uno_actors.resources import closed, opened
 from uno_actors.store.checkpoints import losses_in, moves_of
 from uno_actors.store.codec import StreamId
 from uno_actors.store.conditions import Condition
@@ -156,6 +157,7 @@ class LmdbEventStore(EventStore):
         guard_forks(self)
         self._writer = Writer(self._environment, max_event_size, self._watcher.committed)
         self._leases = HeldLeases(self._environment, self._writer, self._nodes, lease_time)
+        opened(self, f"store lmdb:{self.path}", "await store.close()")
 
     # --- the port: writing ---
 
@@ -347,6 +349,7 @@ class LmdbEventStore(EventStore):
             return
         if not environment.closed:
             environment.closed = True
+            closed(self)
             self._end_subscriptions()
             self._leases.stop()
             self._writer.stop()

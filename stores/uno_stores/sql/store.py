@@ -35,6 +35,7 @@ from typing_extensions import override
 from uno_actors.clock import Clock
 from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.errors import UnoError
+from uno_actors.resources import closed, opened
 from uno_actors.store.checkpoints import losses_in, moves_of
 from uno_actors.store.codec import StreamId
 from uno_actors.store.conditions import Condition, Queries
@@ -193,6 +194,7 @@ class DatabaseEventStore(EventStore):
             announcements=self._announcements,
             kept=self._kept,
         )
+        opened(self, f"store {url}", "await store.close()")
 
     def own(self, engine: OwnEngine, *, create: bool) -> None:
         """Use ``engine``, which made the sessions, and dispose of it when closed; ``create`` tables at first use."""
@@ -547,6 +549,7 @@ class DatabaseEventStore(EventStore):
         if not self._life.closed:
             self._life.enter(asyncio.get_running_loop())
             self._life.closed = True
+            closed(self)
             self._end_subscriptions()
         await self._closing.wait()
 

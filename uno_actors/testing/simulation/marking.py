@@ -1,6 +1,6 @@
-"""Scenarios as tests: the decorator `simulated`."""
+"""Scenarios as tests: the decorator `simulated`, and the marker ``simulated`` of pytest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from uno_actors.domain.events import EventRegistry, event_registry
@@ -9,6 +9,13 @@ from uno_actors.testing.simulation.faults import KINDS, MAX_FAULTS
 from uno_actors.testing.simulation.invariants import ALWAYS
 from uno_actors.testing.simulation.running import Scenario, Simulation, simulate
 from uno_actors.testing.simulation.world import Invariant
+
+SEEDS = 200
+"""Number of seeds of a test that names none."""
+
+MARKER = "simulated"
+OPTIONS = ("seeds", "faults", "kinds", "invariants", "event_registry", "within")
+"""What the marker takes: ``@pytest.mark.simulated(seeds=200)``."""
 
 
 class SimulatedTest:
@@ -39,7 +46,7 @@ class SimulatedTest:
 
 
 def simulated(
-    seeds: int = 200,
+    seeds: int = SEEDS,
     *,
     faults: int = MAX_FAULTS,
     kinds: Sequence[str] = KINDS,
@@ -74,14 +81,34 @@ def simulated(
     return mark
 
 
+def options_of_marker(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a marker ``simulated`` says.
+
+    Raises:
+        TypeError: It has an argument that it does not take.
+    """
+    unknown = [*map(repr, args[1:]), *sorted(set(kwargs) - set(OPTIONS))]
+    if unknown or (args and "seeds" in kwargs):
+        found = ", ".join(unknown) or "seeds twice"
+        raise TypeError(f"the marker simulated takes {', '.join(OPTIONS)}; found {found}")
+    return {**({"seeds": args[0]} if args else {}), **kwargs}
+
+
 def simulation_of(found: Any, **options: Any) -> tuple[Simulation, Scenario, dict[str, Any]]:
-    """The simulation of a scenario, or of a test that `simulated` has made; with the scenario and its options.
+    """The simulation of a scenario, or of a test that is one; with the scenario and its options.
 
     Raises:
         TypeError: It is neither.
         ValueError: An option is not valid.
     """
-    marked = getattr(found, "simulated", None)
-    scenario = marked.scenario if isinstance(marked, SimulatedTest) else found
-    kept = {**marked.options, **options} if isinstance(marked, SimulatedTest) else options
+    made = getattr(found, "simulated", None)
+    if isinstance(made, SimulatedTest):
+        scenario, own = made.scenario, made.options
+    else:
+        scenario, own = found, {}
+        for mark in getattr(found, "pytestmark", ()):
+            if mark.name == MARKER:
+                own = options_of_marker(mark.args, mark.kwargs)
+        own.pop("seeds", None)
+    kept = {**own, **options}
     return Simulation(scenario, **kept), scenario, kept
