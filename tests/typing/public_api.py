@@ -47,7 +47,8 @@ from uno_actors import (
 )
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.store.view_keys import Key
-from uno_actors.testing import GivenProcess, given
+from uno_actors.testing import Given, GivenFixture, GivenProcess, SimulatedFixture, given
+from uno_actors.testing.simulation import Simulated, World
 
 
 class Deposit(Command[int]):
@@ -329,3 +330,17 @@ async def decisions(system: ActorSystem, store: EventStore) -> None:
     selection = await store.select(EventQuery(Deposited, topic="accounts.>"))
     await store.append(Deposited(amount=1), unless=EventQuery(Deposited), after=selection.position)
     assert_type(selection.events, list[RecordedEvent])
+
+
+# --- fixtures of the plugin for pytest ---
+
+
+def rules(given: GivenFixture) -> None:
+    assert_type(given(Account), Given[Account])
+    assert_type(given(KeyedProcess), GivenProcess[KeyedProcess])
+
+
+def runs(simulated: SimulatedFixture) -> None:
+    async def scenario(world: World) -> None: ...
+
+    assert_type(simulated(scenario, 5, faults=0), Simulated)
