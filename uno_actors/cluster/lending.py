@@ -96,7 +96,8 @@ class Lending:
             if stream in self.handovers or not self._owns(stream, self._placement()):
                 return Verdict.SERVE
             self.ledger.lend(stream, now)
-            self._let_go(stream, _nothing_waits, now + self.terms.seconds, IN_NO_HURRY)  # it has commands perhaps
+            until = now + self.terms.seconds  # it has commands perhaps
+            self._let_go(stream, _nothing_waits, until, IN_NO_HURRY)
         elif verdict is Verdict.RECALL:
             self._recall(stream, now)
         return verdict

@@ -120,7 +120,7 @@ class Outgoing:
         self._system = system
         self._id = announcement.member.id
         self._name = announcement.member.name
-        self._under_way: dict[StreamId, set[Hop]] = {}  # commands that are not answered yet, by their aggregates
+        self._under_way: dict[StreamId, set[Hop]] = {}  # not answered yet
         self._homeless: set[Hop] = set()
 
     def under_way(self) -> list[Hop]:

@@ -5,9 +5,7 @@ such as ``Orders@of16``: ``writer`` is the last request to start over that was c
 once all partitions have reached the ends of their logs. Transactions lock that row before those of partitions.
 """
 
-from typing import Any
-
-from sqlalchemy import Row, bindparam, delete, func, select, update
+from sqlalchemy import RowMapping, bindparam, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -50,7 +48,7 @@ def must_rebuild(session: Session, place: Place, request: str | None) -> bool:
     shared = _lock(session, place, request or "")
     if shared is None:
         return True
-    if request is None or shared.writer == request:
+    if request is None or shared["writer"] == request:
         return False
     for table in (read_models, retried):
         its = table.c.name.in_(_parts(place)), table.c.version == place.version
@@ -83,14 +81,14 @@ def reaches_end(session: Session, place: Place, position: int) -> bool:
         read_models.c.version == place.version,
         read_models.c.building.is_(False),
     )
-    if not shared.building or session.execute(live).scalar_one() < place.partitions:
+    if not shared["building"] or session.execute(live).scalar_one() < place.partitions:
         return False
     session.execute(_SHOW, _names(place))
     drop_other_versions(session, place)
     return True
 
 
-def _lock(session: Session, place: Place, request: str) -> Row[Any] | None:
+def _lock(session: Session, place: Place, request: str) -> RowMapping | None:
     """The locked row that the partitions share; ``None`` if this has just made it."""
     found = _find_locked(session, place)
     if found is not None:
@@ -104,9 +102,9 @@ def _lock(session: Session, place: Place, request: str) -> Row[Any] | None:
     return None
 
 
-def _find_locked(session: Session, place: Place) -> Row[Any] | None:
+def _find_locked(session: Session, place: Place) -> RowMapping | None:
     session.execute(_LOCK, _names(place))
-    return session.execute(_FIND, _names(place)).first()
+    return session.execute(_FIND, _names(place)).mappings().first()
 
 
 def _shared_name(place: Place) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from uno_actors.handlers.partitions import whole_name
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.view import entry_of
-from uno_actors.scheduling.due_list import DueList
+from uno_actors.scheduling.due_list import DueList, DueLists
 from uno_actors.store.records import Append
 from uno_actors.system.system import ActorSystem
 from uno_actors.testing.simulation.nodes import Node
@@ -51,7 +51,9 @@ def _anew(spec: HandlerSpec) -> HandlerSpec:
         return spec
     target = copy(spec.target)
     if isinstance(target, DueList):
-        target.is_stopping = True  # it makes its list, and sends nothing
+        lists = DueLists(target.lists.clock)
+        lists.is_stopping = True  # it makes its list, and sends nothing
+        return replace(spec, target=DueList(lists))
     return replace(spec, target=target)
 
 
