@@ -12,6 +12,8 @@ from tests.cluster.nodes import all_see, an_id_owned_by, id_of, ids_owned_by, no
 from tests.waiting import ManualClock, turns, until
 from uno_actors import ActorSystem
 from uno_actors.cluster.links.memory import MemoryNetwork
+from uno_actors.cluster.placement import Placement
+from uno_actors.store.codec import StreamId
 
 
 async def credit(system: ActorSystem, name: str, times: int = 1) -> int:
@@ -267,7 +269,12 @@ async def test_a_command_that_waits_for_its_aggregate_is_not_late_for_that() -> 
 async def test_a_node_that_stops_answers_what_waits_for_its_aggregate() -> None:
     store, network = BankStore(), MemoryNetwork(notice=1000)
     async with nodes_on(store, network, "abc") as (a, b, c):
-        name = an_id_owned_by(b)
+        without_b = Placement(member for member in a.cluster.members() if member.id != id_of(b))
+        name = next(
+            name
+            for name in ids_owned_by(b, 50)
+            if without_b.owner(StreamId("Account", name), "Credit") == node(c).announcement.member
+        )
         await lend(b, a, name)
         network.hang(id_of(a))
         asked = [asyncio.ensure_future(credit(system, name)) for system in (b, c)]

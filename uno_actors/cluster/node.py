@@ -273,7 +273,7 @@ class Node:
             self._aggregates.deliver(stream, envelope, seconds)
 
     def _serve_node(self, request: Leaving | StateRequest | HandledRequest | Recall, answer: Answer) -> None:
-        """Answer what is not a command."""
+        """Answer a request that does not carry a command."""
         match request:
             case Leaving():
                 self.announcement.note_leaving(request.member)
