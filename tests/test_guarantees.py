@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -697,7 +698,7 @@ async def test_15_an_ask_means_the_same_on_every_node() -> None:
         first,
         bank.Credit(amount=2, command_id="first"),
     ]
-    async with nodes_on(store, MemoryNetwork(), "ab") as (a, b):
+    async with nodes_on(store, MemoryNetwork(), "ab", clock=ManualClock()) as (a, b):  # no time to lend it
         name = an_id_owned_by(b)
         there = [await outcome_of(a, name, command, 5) for command in asked]
         recorded = [
@@ -725,6 +726,7 @@ async def test_16_a_nodes_death_loses_nothing_and_doubles_nothing(seed: int) -> 
     network = MemoryNetwork(seed=seed, delay=0.005, clock=clock)
     # They remember so little that a command is found only by the position since when it may be recorded.
     async with nodes_on(store, network, "abc", clock=clock, remember_commands=1) as systems:
+        lends(systems, commands=sys.maxsize)  # never: the others handle what they own
         # All clients ask the first node, which lives, for what the others own.
         accounts = ids_owned_by(systems[1], 2) + ids_owned_by(systems[2], 2)
         load = Load(lambda: systems[:1], accounts, seed)

@@ -77,5 +77,4 @@ async def test_nodes_that_have_lent_each_other_aggregates_are_stopped_and_killed
         assert (a.errors, c.errors) == ([], [])
         for worker in (a, c):
             assert worker.statistics["lent"] + worker.statistics["recalled"]
-            assert worker.statistics["borrowed"]
         await check(place[0], [a, b, c])

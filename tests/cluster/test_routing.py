@@ -172,7 +172,7 @@ async def test_an_owner_that_says_nothing_is_named_when_the_time_is_over() -> No
 
 async def test_a_full_mailbox_of_the_owner_is_named_with_its_node() -> None:
     store, network = BankStore(), MemoryNetwork()
-    async with nodes_on(store, network, "ab") as (a, b):
+    async with nodes_on(store, network, "ab", clock=ManualClock()) as (a, b):  # no time to lend the account
         account = a.aggregate(Account, an_id_owned_by(b))
         store.gate.clear()
         asked = [asyncio.ensure_future(account.ask(Credit(amount=1))) for _ in range(1200)]
@@ -554,7 +554,7 @@ async def test_a_node_whose_start_fails_is_gone_for_the_others() -> None:
 
 async def test_one_hot_aggregate_shows_no_conflict_also_while_the_nodes_start() -> None:
     store, network = BankStore(), MemoryNetwork()
-    systems = [system_on(store, network, name) for name in "abc"]
+    systems = [system_on(store, network, name, clock=ManualClock()) for name in "abc"]  # no time to lend it
 
     async def client(system: ActorSystem) -> list[int]:
         await system.start()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from uno_actors.aggregates.actor import CAPACITY
 from uno_actors.clock import Clock, Timer
 from uno_actors.store.codec import StreamId
 
@@ -57,6 +58,9 @@ class Handovers:
         """
         found = self._under_way[stream]
         (found.returned if returned else found.waiting).append(again)
+        if len(found.returned) + len(found.waiting) > CAPACITY:
+            self.end(stream)  # no more can wait than in a mailbox
+            return
         until = self._clock.monotonic() + seconds / 2
         if until < found.until:
             found.timer.cancel()

@@ -222,7 +222,7 @@ class Outgoing:
             told=hop.told,
             sender=self._name,
             trace=trace,
-            borrower=None if hop.refused else self.lending.borrower(hop.stream.aggregate_type, hop.name),
+            borrower=self._borrower(hop),
         )
         patience = left + GRACE
         if self._aggregates.remember_commands:  # a slow owner may be asked twice, and more and more seldom
@@ -230,6 +230,13 @@ class Outgoing:
         self._link.request(
             owner.address, body, patience, lambda answer: self._answered(hop, owner, peer, now, answer)
         )
+
+    def _borrower(self, hop: Hop) -> str | None:
+        if (
+            hop.may_be_handled or hop.refused
+        ):  # the owner may have it in its mailbox, or is not the first choice
+            return None
+        return self.lending.borrower(hop.stream.aggregate_type, hop.name)
 
     def _handle(self, hop: Hop, left: float) -> None:
         self.local += 1
