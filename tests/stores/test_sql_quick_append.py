@@ -1,8 +1,8 @@
 """PostgreSQL: a group of appends in one statement, and when it is left to several."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -15,11 +15,12 @@ from tests.postgres import postgres
 from tests.waiting import calls_of, until
 from uno_actors import open_store
 from uno_actors.domain.events import EventRegistry
-from uno_actors.errors import ConcurrencyConflict, OutcomeUnknown, StoreUnavailable
+from uno_actors.errors import ConcurrencyConflict, OutcomeUnknown, StoreUnavailable, UnoError
 from uno_actors.store.codec import Record, to_record
+from uno_actors.store.logs import log_of_position, starts_of_logs
 from uno_actors.store.records import Append, Appended
 from uno_actors.testing.contract.events import Noted
-from uno_stores.sql import DatabaseEventStore, create_database_event_store
+from uno_stores.sql import DatabaseEventStore, create_database_event_store, writer
 from uno_stores.sql.announcements import Announcements
 from uno_stores.sql.connections import Connections
 from uno_stores.sql.kept import KeptConnection
@@ -181,7 +182,6 @@ def with_version(version: int) -> Append:
         ([with_version(4)], 1),
         ([append(0, ("x" * LIMIT, "a"))], 1),
         ([append(0, ("nul \0", "a"))._replace(records=(record_of("x")._replace(topic="\0"),))], 1),
-        ([append(0, (f"{n}", f"{n}")) for n in range(20)], 4),
     ],
     ids=[
         "no version",
@@ -189,7 +189,6 @@ def with_version(version: int) -> Append:
         "a place of its own",
         "too large",
         "not recordable",
-        "several logs",
     ],
 )
 def test_what_one_statement_cannot_decide_is_left_to_several(requests: list[Append], logs: int) -> None:
@@ -402,3 +401,125 @@ async def test_an_event_without_a_stream_is_recorded_in_one_statement_too(engine
             await store.append(Noted(text="alone"))
         assert len(statements) == 1
         assert await streams_of(store) == {None: [(1, None)]}
+
+
+# --- to several logs ---------------------------------------------------------------------------------------
+
+STREAMS = [f"account-{n}" for n in range(8)]
+"""Of four logs each has some."""
+
+
+@asynccontextmanager
+async def with_logs(url: str, logs: int = 4) -> AsyncIterator[DatabaseEventStore]:
+    async with opened_by_url(f"{url}&logs={logs}", 10.0) as opened:
+        yield opened
+
+
+def logs_of(requests: list[Append]) -> list[int]:
+    group = placed(requests, 4, LIMIT)
+    assert group is not None
+    return group.logs
+
+
+def positions_in(outcomes: Iterable[Appended | UnoError]) -> list[int]:
+    return [at for outcome in outcomes if isinstance(outcome, Appended) for at in outcome.positions]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own engine", "an engine of the program"])
+async def test_a_group_for_several_logs_takes_one_statement(
+    own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_several = calls_of(monkeypatch, writer, "place_all")
+    url = await postgres().new_url()
+    engine = create_async_engine(url)
+    async with with_logs(url) as made, AsyncExitStack() as stack:
+        await made.last_positions()  # which makes the tables
+        programs = await stack.enter_async_context(opened(engine))
+        await programs.last_positions()
+        statements = await stack.enter_async_context(statements_of(engine))
+        statements.clear()
+        requests = [append(0, (f"{id_} one", id_), (f"{id_} two", id_)) for id_ in STREAMS]
+        requests += [append(2, ("three", STREAMS[0])), append(None, ("of no stream", None))]
+        outcomes = await (made if own else programs).commit(requests)
+        assert logs_of(requests) == [0, 1, 2, 3]
+        assert not in_several
+        assert len(statements) == (0 if own else 1)  # the own engine's goes by the driver
+        positions = positions_in(outcomes)
+        assert len(positions) == 18
+        found = {each.position: each.record.aggregate_id async for each in made.read_records()}
+        wanted = [id_ for id_ in STREAMS for _ in "12"] + [STREAMS[0], None]
+        assert [found[at] for at in positions] == wanted
+        counts = [
+            last - start for last, start in zip(await made.last_positions(), starts_of_logs(4), strict=True)
+        ]
+        assert sum(counts) == 18
+        assert min(counts) > 0
+    await engine.dispose()
+
+
+async def test_a_wrong_version_in_one_of_several_logs_is_refused_and_the_rest_is_recorded() -> None:
+    async with with_logs(await postgres().new_url()) as store:
+        await store.commit([append(0, ("first", STREAMS[0]))])
+        conflict, *others = await store.commit([append(0, ("first", id_)) for id_ in STREAMS])
+        assert isinstance(conflict, ConcurrencyConflict)
+        assert len(positions_in(others)) == len(STREAMS) - 1
+        assert sorted(await streams_in(store)) == sorted(STREAMS)
+
+
+async def streams_in(store: DatabaseEventStore) -> list[str | None]:
+    """The streams of all events."""
+    return [each.record.aggregate_id async for each in store.read_records()]
+
+
+@pytest.mark.parametrize("executed", [True, False], ids=["executed", "not executed"])
+async def test_the_outcome_of_a_statement_for_several_logs_is_found_though_its_answer_was_lost(
+    executed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with with_logs(await postgres().new_url()) as store:
+        await store.commit([append(0, ("first", STREAMS[0]))])
+        with fails_once(monkeypatch, executed=executed) as calls:
+            requests = [append(1, ("second", STREAMS[0]), ("third", STREAMS[0]))]
+            requests += [append(0, ("first", id_), ("second", id_)) for id_ in STREAMS[1:]]
+            outcomes = await store.commit(requests)
+        assert calls.count("append") == 1
+        found = {each.position: each.record.aggregate_id async for each in store.read_records()}
+        assert len(found) == 17
+        assert [found[at] for at in positions_in(outcomes)] == [id_ for id_ in STREAMS for _ in "12"]
+
+
+@pytest.mark.parametrize(
+    ("requests", "expected"),
+    [
+        ([append(0, ("x", id_)) for id_ in STREAMS], True),
+        ([append(0, ("x", STREAMS[0])), append(None, ("alone", None))], False),
+        ([append(None, ("alone", None))], False),
+    ],
+    ids=["streams in each log", "a log with an event of no stream", "no stream"],
+)
+def test_a_group_can_be_found_again_if_each_log_has_an_event_of_a_stream(
+    requests: list[Append], expected: bool
+) -> None:
+    while True:
+        group = placed(requests, 4, LIMIT)
+        assert group is not None
+        if expected or len(group.logs) == len(requests):
+            break
+        requests[-1] = append(None, ("alone", None))  # its log is one of four by chance
+    assert group.can_be_found is expected
+
+
+async def test_the_logs_of_a_group_are_locked_in_the_order_of_their_numbers() -> None:
+    """Two writers that each hold a log for which the other waits would end in a deadlock."""
+    url = await postgres().new_url()
+    by_log = {log: id_ for id_ in STREAMS for log in logs_of([append(0, ("x", id_))])}
+    async with with_logs(url) as store:
+        await store.last_positions()
+        other = await postgres().connect(str(make_url(url).username))
+        async with other.transaction():
+            await other.execute("SELECT FROM uno_head WHERE id = 1 FOR UPDATE")
+            requests = [append(0, ("x", by_log[log])) for log in (3, 0, 2, 1)]
+            asked = asyncio.ensure_future(store.commit(requests))
+            await one_waits_for_the_lock()
+            await other.execute("SELECT FROM uno_head WHERE id > 1 FOR UPDATE NOWAIT")
+        assert [log_of_position(at) for at in positions_in(await asked)] == [3, 0, 2, 1]
+        await other.close()

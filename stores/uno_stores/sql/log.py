@@ -246,11 +246,11 @@ async def place_all(
                 end.heads[each.stream] = each.aggregate_version
             if bounds is not None:
                 bounds.add(end.position, each)
-        outcomes.append(Appended(_as_range([row["position"] for row in rows[first:]]), placed))
+        outcomes.append(Appended(as_range([row["position"] for row in rows[first:]]), placed))
     return outcomes, rows, bounds
 
 
-def _as_range(positions: Sequence[int]) -> range | tuple[int, ...]:
+def as_range(positions: Sequence[int]) -> range | tuple[int, ...]:
     """``positions``, as a range if they are those of one log."""
     if not positions:
         return range(0)

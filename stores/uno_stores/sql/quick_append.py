@@ -1,8 +1,10 @@
 """The append of a group of requests to PostgreSQL in one statement that checks, locks, places and inserts.
 
-`uno_stores.sql.log.place_all` locks the head of the log and then asks, inserts and moves the head, one statement after
-the other; all that time no other process records. This statement holds the lock for its own time and the commit. Where
-nothing else is written with it, it is a transaction of its own: one round trip in place of three.
+`uno_stores.sql.log.place_all` locks the heads of the logs and then asks, inserts and moves the heads, one statement
+after the other; all that time no other process records there. This statement holds the locks for its own time and the
+commit. Where nothing else is written with it, it is a transaction of its own: one round trip in place of three or more.
+
+With several logs it locks all their heads first, in the order of their numbers, as everything does that locks several.
 
 With conditions it checks these too, and indexes what it records: see `uno_stores.sql.quick_conditions`.
 
@@ -11,6 +13,7 @@ the unique index of ``uno_log`` refuses the place, and the writer tries again wi
 whenever this statement inserts nothing.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +26,7 @@ from uno_actors.store.expected_version import place
 from uno_actors.store.limits import is_recordable
 from uno_actors.store.logs import log_of_record
 from uno_actors.store.records import Append, Appended
-from uno_stores.sql.log import IDLE_LIMIT_SQL, IN_STREAM, names
+from uno_stores.sql.log import IDLE_LIMIT_SQL, IN_STREAM, as_range, names
 from uno_stores.sql.quick_conditions import HOLDS, INDEXED, Unless, unless_of
 from uno_stores.sql.quick_statement import QuickStatement
 from uno_stores.sql.schema import log, terms
@@ -39,6 +42,15 @@ _COLUMNS = ", ".join(Record._fields)
 _ARRAYS = ", ".join(f"CAST(:{name} AS {_TYPES.get(name, 'text')}[])" for name in Record._fields)
 
 
+_AS_EXPECTED = """NOT EXISTS (
+            SELECT FROM unnest(CAST(:ids AS text[]), CAST(:types AS text[]), CAST(:expected AS bigint[]))
+                AS stream(id, type, version)
+            WHERE stream.version <> coalesce((
+                SELECT aggregate_version FROM uno_log
+                WHERE aggregate_id = stream.id AND coalesce(aggregate_type, '') = stream.type
+                ORDER BY aggregate_version DESC LIMIT 1), 0))"""
+
+
 def _statement(holds: str = "", indexed: str = "") -> QuickStatement:
     """The statement, with further conditions and with what is written besides."""
     return QuickStatement(
@@ -46,13 +58,7 @@ def _statement(holds: str = "", indexed: str = "") -> QuickStatement:
             f"""
     WITH moved AS (
         UPDATE uno_head SET last_position = last_position + CAST(:count AS bigint)
-        WHERE id = CAST(:head AS integer) AND NOT EXISTS (
-            SELECT FROM unnest(CAST(:ids AS text[]), CAST(:types AS text[]), CAST(:expected AS bigint[]))
-                AS stream(id, type, version)
-            WHERE stream.version <> coalesce((
-                SELECT aggregate_version FROM uno_log
-                WHERE aggregate_id = stream.id AND coalesce(aggregate_type, '') = stream.type
-                ORDER BY aggregate_version DESC LIMIT 1), 0)){holds}
+        WHERE id = CAST(:head AS integer) AND {_AS_EXPECTED}{holds}
         RETURNING last_position
     ), inserted AS (
         INSERT INTO uno_log (position, {_COLUMNS})
@@ -65,6 +71,27 @@ def _statement(holds: str = "", indexed: str = "") -> QuickStatement:
     )
 
 
+APPEND_SEVERAL = QuickStatement(
+    text(
+        f"""
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM uno_head WHERE id = ANY(CAST(:heads AS integer[])) ORDER BY id FOR UPDATE
+    ), moved AS (
+        UPDATE uno_head SET last_position = last_position + growing.count
+        FROM unnest(CAST(:heads AS integer[]), CAST(:counts AS bigint[])) AS growing(head, count)
+        WHERE id = growing.head AND (SELECT count(*) FROM locked) > 0 AND {_AS_EXPECTED}
+        RETURNING id, last_position, growing.count
+    ), inserted AS (
+        INSERT INTO uno_log (position, {_COLUMNS})
+        SELECT moved.last_position - moved.count + wanted.number, {_COLUMNS.replace(", ", ", wanted.")}
+        FROM moved JOIN unnest({_ARRAYS}, CAST(:places AS integer[]), CAST(:numbers AS bigint[]))
+            AS wanted({_COLUMNS}, head, number) ON wanted.head = moved.id
+    )
+    SELECT array_agg(last_position ORDER BY id), {IDLE_LIMIT_SQL} FROM moved
+    """  # noqa: S608 - constants
+    )
+)
+"""Appends to several logs, and returns the last position of each, in the order of their numbers."""
 APPEND = _statement()
 APPEND_UNLESS = _statement(HOLDS, INDEXED)
 _VALUES = ", ".join(f"CAST(:{name} AS {_TYPES.get(name, 'text')})" for name in Record._fields)
@@ -96,19 +123,24 @@ class Recorded(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """Requests whose records all have their versions, and belong to one log.
+    """Requests whose records all have their versions.
 
     Attributes:
         records: Of each request.
         expected: The version of each stream before them.
-        log: The number of the log.
+        places: The number of the log of each record.
         unless: The conditions, if there are any.
     """
 
     records: list[tuple[Record, ...]]
     expected: dict[StreamId, int]
-    log: int
+    places: list[int]
     unless: Unless | None = None
+
+    @property
+    def logs(self) -> list[int]:
+        """The numbers of the logs to which it appends, in order."""
+        return sorted(set(self.places))
 
     @property
     def all_records(self) -> list[Record]:
@@ -118,55 +150,78 @@ class Placed(NamedTuple):
     @property
     def can_be_found(self) -> bool:
         """Whether it can be found out that the group is recorded, and the group can be recorded once only."""
-        return bool(self.expected) or (self.unless is not None and self.unless.place is not None)
+        if self.unless is not None and self.unless.place is not None:
+            return True
+        named = {its for its, record in zip(self.places, self.all_records, strict=True) if record.stream}
+        return len(named) == len(self.logs)
 
     @property
     def statement(self) -> QuickStatement:
         """Records the group, or returns nothing."""
         if self.unless is not None:
             return APPEND_UNLESS
+        if len(self.logs) > 1:
+            return APPEND_SEVERAL
         return APPEND if self.single is None else APPEND_ONE
 
     @property
     def single(self) -> Record | None:
         """The only record of the group, if it belongs to a stream and there are no conditions."""
-        if (
-            self.unless is not None
-            or len(self.records) != 1
-            or len(self.records[0]) != 1
-            or not self.expected
-        ):
+        if self.unless is not None or len(self.places) != 1 or not self.expected:
             return None
-        return self.records[0][0]
+        return self.all_records[0]
 
     @property
     def terms(self) -> dict[str, Any]:
         """The parameters of `statement`."""
         if (single := self.single) is not None:
             (expected,) = self.expected.values()
-            return {**single._asdict(), "head": self.log + 1, "expected": expected}
-        records, streams = self.all_records, self.expected
+            return {**single._asdict(), "head": self.places[0] + 1, "expected": expected}
+        streams = self.expected
         return {
-            **dict(zip(Record._fields, map(list, zip(*records, strict=True)), strict=True)),
-            "head": self.log + 1,
-            "count": len(records),
+            **dict(zip(Record._fields, map(list, zip(*self.all_records, strict=True)), strict=True)),
             "ids": [stream.aggregate_id for stream in streams],
             "types": [stream.aggregate_type for stream in streams],
             "expected": [*streams.values()],
+            **self._ends,
             **({} if self.unless is None else self.unless.parameters),
         }
 
-    def up_to(self, last: int) -> Recorded:
-        """The outcome of each request and the rows of the log, if the last record is at this position."""
+    @property
+    def _ends(self) -> dict[str, Any]:
+        """How much each log grows, as parameters."""
+        counts: Counter[int] = Counter()
+        numbers: list[int] = []
+        for its in self.places:
+            counts[its] += 1
+            numbers.append(counts[its])
+        if len(counts) == 1:
+            return {"head": self.places[0] + 1, "count": len(numbers)}
+        return {
+            "heads": [its + 1 for its in counts],
+            "counts": [*counts.values()],
+            "places": [its + 1 for its in self.places],
+            "numbers": numbers,
+        }
+
+    def up_to(self, *lasts: int) -> Recorded:
+        """The outcome of each request and the rows of the log, if the last record of each log is at these positions."""
+        counts, places = Counter(self.places), iter(self.places)
+        ends = {its: last - counts[its] for its, last in zip(self.logs, lasts, strict=True)}
         outcomes: list[Appended] = []
-        records = self.all_records
-        first = position = last - len(records) + 1
+        rows: list[dict[str, Any]] = []
         for of_request in self.records:
-            outcomes.append(Appended(range(position, position + len(of_request)), of_request))
-            position += len(of_request)
-        return Recorded(
-            outcomes, [{"position": at, **record._asdict()} for at, record in enumerate(records, first)]
-        )
+            first = len(rows)
+            for record in of_request:
+                its = next(places)
+                ends[its] += 1
+                rows.append({"position": ends[its], **record._asdict()})
+            outcomes.append(Appended(as_range([row["position"] for row in rows[first:]]), of_request))
+        return Recorded(outcomes, rows)
+
+    def returned(self, found: int | Sequence[int]) -> Recorded:
+        """As `up_to`, by what the `statement` has returned: one position, or one of each log."""
+        return self.up_to(found) if isinstance(found, int) else self.up_to(*found)
 
 
 def placed(requests: Sequence[Append], logs: int, max_event_size: int) -> Placed | None:
@@ -178,13 +233,13 @@ def placed(requests: Sequence[Append], logs: int, max_event_size: int) -> Placed
         max_event_size: Maximum bytes of payload and reply.
 
     Returns:
-        ``None`` if a request names no expected version, moves a checkpoint, cannot be recorded, is for another log
-        than the rest, or stands against the condition of another.
+        ``None`` if a request names no expected version, moves a checkpoint, cannot be recorded, or stands against the
+        condition of another.
     """
     expected: dict[StreamId, int] = {}
     versions: dict[StreamId, int] = {}
     records: list[tuple[Record, ...]] = []
-    numbers: set[int] = set()
+    places: list[int] = []
     for request in requests:
         if request.checkpoint is not None or not is_recordable(request.records):
             return None
@@ -203,13 +258,11 @@ def placed(requests: Sequence[Append], logs: int, max_event_size: int) -> Placed
         except UnoError:
             return None
         for record in of_request:
-            numbers.add(log_of_record(record, logs))
+            places.append(log_of_record(record, logs))
             if record.stream is not None and record.aggregate_version is not None:
                 versions[record.stream] = record.aggregate_version
         records.append(of_request)
-    return (
-        _under_conditions(Placed(records, expected, numbers.pop()), requests) if len(numbers) == 1 else None
-    )
+    return _under_conditions(Placed(records, expected, places), requests) if places else None
 
 
 def _under_conditions(group: Placed, requests: Sequence[Append]) -> Placed | None:
@@ -230,8 +283,8 @@ async def append_placed(connection: AsyncConnection, group: Placed) -> Recorded 
     Returns:
         The outcome of each request, and the rows that were inserted.
     """
-    last = (await connection.execute(group.statement.statement, group.terms)).scalar()
-    return None if last is None else group.up_to(last)
+    found = (await connection.execute(group.statement.statement, group.terms)).scalar()
+    return None if found is None else group.returned(found)
 
 
 _FIND = select(log.c.position).where(
@@ -249,20 +302,33 @@ async def find_placed(connection: AsyncConnection, group: Placed) -> Recorded | 
     """What `append_placed` would have returned, if it has recorded ``group``; ``None`` if it has not.
 
     Args:
-        connection: A connection to PostgreSQL that has locked the head of the log of the group.
+        connection: A connection to PostgreSQL that has locked the heads of the logs of the group.
         group: The records; the group `can_be_found`.
     """
-    records = group.all_records
-    if not group.expected:
-        assert group.unless is not None
-        assert group.unless.place is not None
+    lasts: list[int] = []
+    for number_of_log in group.logs:
+        records = [
+            record
+            for record, its in zip(group.all_records, group.places, strict=True)
+            if its == number_of_log
+        ]
+        number, position = await _find_one(connection, group, records)
+        if position is None:  # all are recorded together
+            return None
+        lasts.append(position + len(records) - 1 - number)
+    return group.up_to(*lasts)
+
+
+async def _find_one(
+    connection: AsyncConnection, group: Placed, records: Sequence[Record]
+) -> tuple[int, int | None]:
+    """Which one of the ``records`` of a log of ``group`` was looked for, and its position if it is there."""
+    if group.unless is not None and group.unless.place is not None and not group.expected:
         term, place_in_group = group.unless.place
         number = place_in_group - 1
-        sought = {"term": term, "event_id": records[number].event_id}
-        position = (await connection.execute(_FIND_BY_TERM, sought)).scalar()
-    else:
-        number, stream = next((number, each.stream) for number, each in enumerate(records) if each.stream)
-        record = records[number]
-        sought = {**names(stream), "version": record.aggregate_version, "event_id": record.event_id}
-        position = (await connection.execute(_FIND, sought)).scalar()
-    return None if position is None else group.up_to(position + len(records) - 1 - number)
+        found = await connection.execute(_FIND_BY_TERM, {"term": term, "event_id": records[number].event_id})
+        return number, found.scalar()
+    number, stream = next((number, each.stream) for number, each in enumerate(records) if each.stream)
+    record = records[number]
+    sought = {**names(stream), "version": record.aggregate_version, "event_id": record.event_id}
+    return number, (await connection.execute(_FIND, sought)).scalar()

@@ -197,14 +197,14 @@ class Writer:
             attempt.sent = group  # until it is known what has become of it
 
         begun = monotonic()
-        last = await self._kept.value(group.statement, group.terms, sending)
+        found = await self._kept.value(group.statement, group.terms, sending)
         attempt.sent = None
-        if last is None:
+        if found is None:
             return False
         self.commit_seconds += monotonic() - begun
         self.commits += 1
         self._tail = None
-        outcomes, attempt.rows = group.up_to(last)
+        outcomes, attempt.rows = group.returned(found)
         attempt.results = with_outcomes(jobs, [None] * len(jobs), outcomes)
         return True
 
@@ -253,7 +253,7 @@ class Writer:
         outcomes: Sequence[Appended | UnoError]
         if (late := attempt.late) is not None:
             # With the head locked it is either there, or finds its streams at other versions after this transaction.
-            await lock_heads(connection, [late.log], logs)
+            await lock_heads(connection, late.logs, logs)
             if (found := await find_placed(connection, late)) is not None:
                 outcomes, attempt.rows = found
                 attempt.inserted = True
@@ -300,7 +300,7 @@ class Writer:
                 attempt.results = with_outcomes(jobs, [None] * len(jobs), outcomes)
             return found is not None
 
-        return await self._look([group.log], find)
+        return await self._look(group.logs, find)
 
     async def _look(
         self, logs: Sequence[int], find: Callable[[AsyncConnection], Awaitable[bool]]
