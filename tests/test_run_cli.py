@@ -165,6 +165,27 @@ def test_a_stuck_handler_delays_the_end_no_longer_than_the_deadline(service: Run
     assert service.code() == 0
 
 
+TELLS_INTERVAL = """
+import os, sys
+from pathlib import Path
+from configured import Sold
+from uno_actors import subscribe
+
+@subscribe(event_type=Sold, name="note")
+def note(event: Sold) -> None:
+    Path(os.environ["NOTES"]).write_text(f"{sys.getswitchinterval() * 1_000_000:.0f}\\n")
+"""
+
+
+def test_threads_of_a_service_wait_a_fifth_of_the_usual_time_for_a_busy_event_loop(service: Running) -> None:
+    (service.directory / "tells.py").write_text(TELLS_INTERVAL)
+    path = os.pathsep.join([str(HERE), str(service.directory)])
+    service.start(FILE.replace("configured:note", "tells:note"), PYTHONPATH=path)
+    service.sell(1)
+    service.until(service.notes)
+    assert service.notes() == [1000]  # microseconds
+
+
 def test_a_killed_service_resumes_where_it_was(service: Running) -> None:
     service.start(SECONDS_EACH="0.01")
     service.sell(*range(50))

@@ -1,6 +1,8 @@
 """How the measurements are made: each result is a rate beside another one, taken in turn."""
 
 import asyncio
+import contextlib
+import os
 import resource
 import statistics
 import tempfile
@@ -65,3 +67,19 @@ def on_a_thread(work: Callable[[], float]) -> Callable[[], Awaitable[float]]:
 def resident() -> int:
     """Bytes of this process in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def processor_seconds(process: int) -> float:
+    """Seconds of processor that a process and those below it, which still run, have used."""
+    used: dict[int, int] = {}
+    children: dict[int, list[int]] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            fields = file.read_text().rpartition(")")[2].split()
+            number = int(file.parent.name)
+            used[number] = int(fields[11]) + int(fields[12])
+            children.setdefault(int(fields[1]), []).append(number)
+    found = [process]
+    for each in found:
+        found += children.get(each, [])
+    return sum(used.get(each, 0) for each in found) / os.sysconf("SC_CLK_TCK")

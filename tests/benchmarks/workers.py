@@ -1,4 +1,9 @@
-"""What worker processes are worth on a machine of two cores: commands on both, and handlers out of their way."""
+"""What worker processes are worth on a machine of two cores: commands on both, and handlers out of their way.
+
+The clients of `two_cores` are one process. They take no core from one process that serves, but they do from two
+workers: if a command takes the time `s` of a worker and `c` of the clients, two cores can serve 2 / (s + c) commands
+per second and one process 1 / s. Both times are printed with each measurement, and the ratio that they allow.
+"""
 
 import asyncio
 import json
@@ -6,12 +11,14 @@ import os
 import signal
 import statistics
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.measuring import Measured, directory, in_flight
+from tests.benchmarks.measuring import Measured, directory, in_flight, processor_seconds
 from tests.benchmarks.nodes import environment
 from tests.benchmarks.priced import Offer, Price
 from uno_actors import ActorSystem, Cluster
@@ -38,26 +45,38 @@ level = "warning"
 
 
 @asynccontextmanager
-async def service(place: Path, *options: str) -> AsyncIterator[str]:
-    """``uno-actors run`` in a directory; the URL of its store."""
+async def service(place: Path, *options: str) -> AsyncIterator[tuple[str, int]]:
+    """``uno-actors run`` in a directory; the URL of its store, and the id of its process."""
     file = place / "offers.toml"
     file.write_text(FILE, encoding="utf-8")
     process = await asyncio.create_subprocess_exec(
         COMMAND, "run", file, *options, env=environment() | {"PYTHONPATH": str(ROOT)}
     )
     try:
-        yield f"lmdb:{place}/store"
+        yield f"lmdb:{place}/store", process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         await process.wait()
 
 
-async def quoted(*options: str, nodes: int) -> float:
-    """Commands per second that clients in this process, which owns no aggregates, have answered."""
+@dataclass(frozen=True)
+class Served:
+    """Commands per second, and the seconds of processor that one took the service and the clients."""
+
+    rate: float
+    service: float
+    clients: float
+
+    def __str__(self) -> str:
+        return f"{self.rate:,.0f}/s ({1000 * self.service:.2f} + {1000 * self.clients:.2f} ms)"
+
+
+async def quoted(*options: str, nodes: int) -> Served:
+    """What clients in this process, which owns no aggregates, have answered."""
     client = Cluster(roles=("handlers",))
     with directory() as place:
         async with (
-            service(place, *options) as url,
+            service(place, *options) as (url, process),
             ActorSystem(url, aggregates=[Offer], handlers=[], cluster=client) as system,
         ):
             while len(system.cluster.members()) != nodes + 1:  # noqa: ASYNC110 - it has many causes
@@ -67,7 +86,10 @@ async def quoted(*options: str, nodes: int) -> float:
                 await system.aggregate(Offer, f"offer-{number % OFFERS}").ask(Price(amount=number))
 
             await in_flight(COMMANDS // 4, CLIENTS, ask)
-            return await in_flight(COMMANDS, CLIENTS, ask)
+            served, asked = processor_seconds(process), time.process_time()
+            rate = await in_flight(COMMANDS, CLIENTS, ask)
+            asked = time.process_time() - asked
+            return Served(rate, (processor_seconds(process) - served) / COMMANDS, asked / COMMANDS)
 
 
 async def two_cores() -> list[Measured]:
@@ -76,12 +98,15 @@ async def two_cores() -> list[Measured]:
     for _ in range(ROUNDS):
         one.append(await quoted(nodes=1))
         two.append(await quoted("--workers", "2", nodes=2))
+        allowed = 2 * one[-1].service / (two[-1].service + two[-1].clients)
         print(
-            f"one process {one[-1]:,.0f}/s, two workers {two[-1]:,.0f}/s, load {os.getloadavg()[0]:.1f}",
+            f"one process {one[-1]}, two workers {two[-1]}, ratio allowed by two cores {allowed:.2f},"
+            f" load {os.getloadavg()[0]:.1f}",
             flush=True,
         )
     what = "commands/s, LMDB, --workers 2, clients outside"
-    return [Measured(what, statistics.median(two), "one process", statistics.median(one), 1.5)]
+    rates = [statistics.median(each.rate for each in measured) for measured in (two, one)]
+    return [Measured(what, rates[0], "one process", rates[1], 1.5)]
 
 
 async def flown(url: str, *nodes: tuple[Sequence[Role], bool]) -> list[dict[str, Any]]:

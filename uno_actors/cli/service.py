@@ -31,6 +31,13 @@ CANNOT_START = 1
 GAVE_UP = 3
 """Exit code when supervisors directly under the system have given up: the service may be started again."""
 
+SWITCH_EVERY = 0.001
+"""Seconds after which a thread that runs Python code gives way to one that waits to; Python's default is 5 ms.
+
+The thread that writes to LMDB has the turn to write in the whole store, also while it waits to run again after a
+commit. Beside a busy event loop it would keep the turn from other processes several times as long as the commit takes.
+"""
+
 LogForm = Literal["text", "json"]
 
 RELOAD: signal.Signals | None = getattr(signal, "SIGHUP", None)
@@ -268,6 +275,7 @@ def serve(
     Raises:
         Exception: The system cannot start.
     """
+    sys.setswitchinterval(SWITCH_EVERY)
     write_logs(sys.stderr, config.logging.level, log_form or config.logging.format)
     log_warnings(log_of(config))
     log_findings(config)

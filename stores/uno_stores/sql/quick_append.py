@@ -129,18 +129,15 @@ class Placed(NamedTuple):
         records: Of each request.
         expected: The version of each stream before them.
         places: The number of the log of each record.
+        logs: The numbers of these logs, in order.
         unless: The conditions, if there are any.
     """
 
     records: list[tuple[Record, ...]]
     expected: dict[StreamId, int]
     places: list[int]
+    logs: list[int]
     unless: Unless | None = None
-
-    @property
-    def logs(self) -> list[int]:
-        """The numbers of the logs to which it appends, in order."""
-        return sorted(set(self.places))
 
     @property
     def all_records(self) -> list[Record]:
@@ -150,8 +147,8 @@ class Placed(NamedTuple):
     @property
     def can_be_found(self) -> bool:
         """Whether it can be found out that the group is recorded, and the group can be recorded once only."""
-        if self.unless is not None and self.unless.place is not None:
-            return True
+        if len(self.logs) == 1:
+            return bool(self.expected) or (self.unless is not None and self.unless.place is not None)
         named = {its for its, record in zip(self.places, self.all_records, strict=True) if record.stream}
         return len(named) == len(self.logs)
 
@@ -190,13 +187,13 @@ class Placed(NamedTuple):
     @property
     def _ends(self) -> dict[str, Any]:
         """How much each log grows, as parameters."""
+        if len(self.logs) == 1:
+            return {"head": self.logs[0] + 1, "count": len(self.places)}
         counts: Counter[int] = Counter()
         numbers: list[int] = []
         for its in self.places:
             counts[its] += 1
             numbers.append(counts[its])
-        if len(counts) == 1:
-            return {"head": self.places[0] + 1, "count": len(numbers)}
         return {
             "heads": [its + 1 for its in counts],
             "counts": [*counts.values()],
@@ -206,7 +203,8 @@ class Placed(NamedTuple):
 
     def up_to(self, *lasts: int) -> Recorded:
         """The outcome of each request and the rows of the log, if the last record of each log is at these positions."""
-        counts, places = Counter(self.places), iter(self.places)
+        counts = Counter(self.places) if len(self.logs) > 1 else {self.logs[0]: len(self.places)}
+        places = iter(self.places)
         ends = {its: last - counts[its] for its, last in zip(self.logs, lasts, strict=True)}
         outcomes: list[Appended] = []
         rows: list[dict[str, Any]] = []
@@ -262,7 +260,11 @@ def placed(requests: Sequence[Append], logs: int, max_event_size: int) -> Placed
             if record.stream is not None and record.aggregate_version is not None:
                 versions[record.stream] = record.aggregate_version
         records.append(of_request)
-    return _under_conditions(Placed(records, expected, places), requests) if places else None
+    return (
+        _under_conditions(Placed(records, expected, places, sorted(set(places))), requests)
+        if places
+        else None
+    )
 
 
 def _under_conditions(group: Placed, requests: Sequence[Append]) -> Placed | None:
