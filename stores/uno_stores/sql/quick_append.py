@@ -209,12 +209,13 @@ class Placed(NamedTuple):
         outcomes: list[Appended] = []
         rows: list[dict[str, Any]] = []
         for of_request in self.records:
-            first = len(rows)
+            positions: list[int] = []
             for record in of_request:
                 its = next(places)
-                ends[its] += 1
-                rows.append({"position": ends[its], **record._asdict()})
-            outcomes.append(Appended(as_range([row["position"] for row in rows[first:]]), of_request))
+                ends[its] = position = ends[its] + 1
+                positions.append(position)
+                rows.append({"position": position, **record._asdict()})
+            outcomes.append(Appended(as_range(positions), of_request))
         return Recorded(outcomes, rows)
 
     def returned(self, found: int | Sequence[int]) -> Recorded:
