@@ -1,6 +1,6 @@
-"""One process of writers of single events, `logs.appended` starts it.
+"""One process of writers of single events; `logs.appended` starts it.
 
-Usage: log_writers.py JSON, the fields of `logs.Writing`. It prints ``ready``, begins at a line on standard input, and
+Usage: log_writers.py JSON, the arguments of `main`. It prints ``ready``, begins at a line on standard input, and
 prints how many events its writers have recorded and the seconds of processor that they took.
 """
 
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Literal
 from zlib import crc32
 
 import asyncpg
@@ -27,12 +27,14 @@ BARE_APPEND = """
 """
 PAYLOAD = bytes(120)
 
+Way = Literal["alone", "together", "bare"]
+"""Each writer has a store of its own, all have one store, or there is no store but SQL."""
 Append = Callable[[str], Awaitable[object]]
 """Records one event, the first one of the stream of this name."""
 
 
 async def ours(stack: AsyncExitStack, url: str) -> Append:
-    """By a store of its own, as a process has one."""
+    """By a store of this project."""
     store: EventStore = await stack.enter_async_context(open_store(url))
 
     async def append(name: str) -> None:
@@ -55,14 +57,19 @@ async def bare(stack: AsyncExitStack, url: str, heads: int) -> Append:
     return append
 
 
-async def main(*, url: str, way: str, heads: int, writers: int, seconds: float, number: str) -> None:
+async def made(stack: AsyncExitStack, url: str, way: Way, heads: int, writers: int) -> list[Append]:
+    """What each of the writers calls."""
+    if way == "together":
+        return [await ours(stack, url)] * writers
+    return [await (ours(stack, url) if way == "alone" else bare(stack, url, heads)) for _ in range(writers)]
+
+
+async def main(*, url: str, way: Way, heads: int, writers: int, seconds: float, number: str) -> None:
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     names = (f"account-{number}-{n}" for n in itertools.count())
     async with AsyncExitStack() as stack:
-        appends = [
-            await (ours(stack, url) if way == "ours" else bare(stack, url, heads)) for _ in range(writers)
-        ]
+        appends = await made(stack, url, way, heads, writers)
         await asyncio.gather(*(append(next(names)) for append in appends))  # all are connected
         print("ready", flush=True)
         await lines.readline()

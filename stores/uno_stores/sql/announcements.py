@@ -29,7 +29,7 @@ class Announcements:
     """Announces the growth of the log to other processes.
 
     It has a connection of its own: that of the writer is often busy, and to take one from the pool each time would cost
-    more than an append. Where the store keeps a connection for ``LISTEN`` or for leases, that one is used.
+    more than an append. Where the store keeps a connection for ``LISTEN``, that one is used.
 
     Attributes:
         task: The task that announces; ``None`` or done while there is nothing to announce.

@@ -252,7 +252,7 @@ class Writer:
         logs = self._tables.logs
         outcomes: Sequence[Appended | UnoError]
         if (late := attempt.late) is not None:
-            # With the head locked it is either there, or finds its streams at other versions after this transaction.
+            # With the heads locked it is either there, or finds its streams at other versions after this transaction.
             await lock_heads(connection, late.logs, logs)
             if (found := await find_placed(connection, late)) is not None:
                 outcomes, attempt.rows = found
