@@ -237,6 +237,22 @@ class InvalidSupervisor(CallerError, ValueError):
         super().__init__(f"{whose}: {reason}")
 
 
+class ArgumentWithoutEffect(CallerError, ValueError):
+    """An argument was given that means something only beside another one. Nothing was done.
+
+    Attributes:
+        argument: Its name.
+        without: The name of the other.
+    """
+
+    def __init__(self, argument: str, found: object, without: str, remedy: str) -> None:
+        self.argument = argument
+        self.without = without
+        super().__init__(
+            f"{argument}={shown(found, repr)} has no effect without {without}=: {remedy}, or leave it out"
+        )
+
+
 class InvalidNumber(CallerError, ValueError):
     """A duration, count or other number that is not allowed.
 

@@ -107,8 +107,8 @@ FAULTS: frozenset[str] = frozenset({
     "UnoError", "CallerError", "InternalError",
     # definitions, options and configuration files
     "AmbiguousEventType", "ApplyFailed", "InvalidAggregate", "InvalidCluster", "InvalidConfig", "InvalidDecision",
-    "InvalidEvent", "InvalidHandler", "InvalidNumber", "InvalidStoreUrl", "InvalidSupervisor", "MissingApply",
-    "MissingExtra", "NotConfigurable",
+    "ArgumentWithoutEffect", "InvalidEvent", "InvalidHandler", "InvalidNumber", "InvalidStoreUrl", "InvalidSupervisor",
+    "MissingApply", "MissingExtra", "NotConfigurable",
     # calls that no request can make right
     "AmbiguousStream", "BlockingCallOnLoop", "DeadlockError", "ExitRaised", "InvalidQuery", "NoCluster", "NoSystem",
     "OtherTenant", "UnknownAggregateType", "UnknownCommand", "WaitsForItself",

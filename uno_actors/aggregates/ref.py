@@ -10,7 +10,7 @@ from uno_actors.aggregates.joint import Held, Joint
 from uno_actors.causality import Cause, current_cause, new_id
 from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id, command_method
 from uno_actors.domain.commands import Command
-from uno_actors.errors import InvalidCommand
+from uno_actors.errors import ArgumentWithoutEffect, InvalidCommand
 from uno_actors.quantities import check_duration
 from uno_actors.store.codec import StreamId
 from uno_actors.store.port import EventStore
@@ -94,6 +94,7 @@ class AggregateRef:
             SystemNotRunning: The system was not started, or has stopped.
             ValueError: ``since`` is negative.
             InvalidNumber: ``timeout`` or ``wait_timeout`` is not a number of seconds.
+            ArgumentWithoutEffect: ``wait_timeout`` is given without ``wait_for``.
             InvalidHandler: ``wait_for`` is not a handler.
             WaitsForItself, DeadlockError: The caller is a handler for whose end the awaited handler waits; nothing was
                 sent.
@@ -108,6 +109,9 @@ class AggregateRef:
         if self._when_recorded is not None:
             future.tell(self._when_recorded)
         if wait_for is None:
+            if wait_timeout is not None:
+                remedy = "name the handlers to wait for"
+                raise ArgumentWithoutEffect("wait_timeout", wait_timeout, "wait_for", remedy)
             self._system.deliver(self.stream, self._envelope(command, future, since), timeout)
             return future
         envelope = self._envelope(command, future, since)

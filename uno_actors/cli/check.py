@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from uno_actors.cli.opening import has_effect
 from uno_actors.cli.terminal import branches, complain, say, say_json
 from uno_actors.config.analysis import Analysis, Finding, Node, analyse
 from uno_actors.config.errors import ConfigFault, InvalidConfig, key_path
@@ -23,6 +24,7 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file
 
 
 def check(
+    context: typer.Context,
     file: File,
     faults: Annotated[
         list[str] | None,
@@ -38,6 +40,7 @@ def check(
 
     Faults to simulate: 'mail fails 30%', 'mail fails 100% of 5/s for 10m after 1h', 'mail cannot start for 2m'.
     """
+    has_effect(context, bool(faults), "without --simulate", "lasting", "seed")
     try:
         config = load(file)
     except InvalidConfig as error:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typing_extensions import override
 
-from uno_actors.cli.opening import Tenant, of_tenant
+from uno_actors.cli.opening import Tenant, has_effect, of_tenant
 from uno_actors.cli.service import on_signal
 from uno_actors.cli.terminal import say
 from uno_actors.clock import SystemClock
@@ -47,6 +47,7 @@ class NoPage(CallerError):
 
 
 def dashboard(
+    context: typer.Context,
     place: Place,
     page: Annotated[
         str | None,
@@ -65,6 +66,7 @@ def dashboard(
     version, for which it imports the program's modules. UNO_ACTORS_PAGE_TOKEN is the token for programs and further
     browsers.
     """
+    has_effect(context, not link, "with --link", "page")
     is_url = ":" in place and not Path(place).exists()
     if link:
         url = of_tenant(place if is_url else load_system(place).url, tenant)

@@ -14,7 +14,7 @@ from uno_actors.catalog.async_api import async_api
 from uno_actors.catalog.comparison import VERDICTS, compare
 from uno_actors.catalog.reading import catalog_of, handlers_in, loaded_aggregates
 from uno_actors.catalog.values import Catalog, ModelEntry
-from uno_actors.cli.opening import Json
+from uno_actors.cli.opening import Json, has_effect
 from uno_actors.cli.terminal import FOLDED, NUMBERS, new_table, say, say_json, say_tables
 from uno_actors.config.analysis import Node, analyse
 from uno_actors.config.reader import load
@@ -82,6 +82,7 @@ def list_all(sources: Sources, as_json: Json = False) -> None:
 
 @app.command()
 def schema(
+    context: typer.Context,
     sources: Sources,
     asyncapi: Annotated[
         bool, typer.Option("--asyncapi", help="Print an AsyncAPI 3.0 document of the topics instead.")
@@ -91,6 +92,7 @@ def schema(
     ] = "1.0.0",
 ) -> None:
     """Print the JSON Schema of each event type and version, and of each command."""
+    has_effect(context, asyncapi, "without --asyncapi", "release")
     found = catalog_from(sources)
     if asyncapi:
         say_json(async_api(found, release), indent=2)

@@ -72,6 +72,26 @@ class Refused(CallerError):
     """A command that would do harm, or that has nothing to work on."""
 
 
+def has_effect(context: typer.Context, condition: bool, why_not: str, *names: str) -> None:
+    """Refuse options that the user has given and that mean nothing beside the others.
+
+    Args:
+        context: Of the command.
+        condition: Whether they have an effect.
+        why_not: The reason in words for an error, such as "without --seed".
+        names: Of the command's parameters.
+
+    Raises:
+        BadParameter: One was given, on the command line.
+    """
+    if condition:
+        return
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"it has no effect {why_not}", param_hint=parameter.opts[0])
+
+
 def of_tenant(url: str, tenant: str | None) -> str:
     """The URL of the store: that of a tenant, if ``url`` is that of many.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from uno_actors.cli.opening import has_effect
 from uno_actors.cli.terminal import complain, say, say_json
 from uno_actors.config.imports import imported
 from uno_actors.errors import describe
@@ -21,6 +22,7 @@ LONGEST_TEXT = 160
 
 
 def simulate(
+    context: typer.Context,
     scenario: Annotated[
         str,
         typer.Argument(
@@ -42,10 +44,17 @@ def simulate(
     kinds: Annotated[str | None, typer.Option(metavar="KIND,KIND", help="Kinds of faults.")] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Do not shorten the lines of the story.")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the story as JSON, one object per line.")
+        bool,
+        typer.Option(
+            "--json", help="Print the story as JSON, one object per line; without --seed the numbers."
+        ),
     ] = False,
 ) -> None:
     """Run a scenario in virtual time, with faults. Exit code 1 if a run fails."""
+    has_effect(context, seed is not None, "without --seed", "faults", "only_faults", "commands", "whole")
+    has_effect(context, seed is None, "with --seed", "seeds")
+    has_effect(context, only_faults is None, "with --only-faults", "faults")
+    has_effect(context, not as_json, "with --json", "whole")
     # here, so that the other commands start without it
     simulation = importlib.import_module("uno_actors.testing.simulation.marking")
     running = importlib.import_module("uno_actors.testing.simulation.running")
@@ -70,6 +79,9 @@ def simulate(
         raise typer.Exit(2) from None
     if seed is None:
         done = running.simulate(found, range(seeds), **kept)
+        if as_json:
+            say_json({"runs": done.runs, "faults": done.faults, "steps": done.steps, "seconds": done.seconds})
+            return
         say(
             f"{counted(done.runs, 'run')} with {counted(done.faults, 'fault')}: {done.steps:,} steps,"
             f" {done.seconds:,.0f} s of virtual time in {done.took:.1f} s; nothing is broken"

@@ -28,6 +28,7 @@ from uno_actors.domain.aggregate import MAX_TYPE_BYTES, check_aggregate_id, unfi
 from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.domain.payloads import as_recorded
 from uno_actors.errors import (
+    ArgumentWithoutEffect,
     InvalidQuery,
     UnoError,
 )
@@ -388,7 +389,8 @@ class EventStore(EventFollowing):
         check_number("after", after)
         if unless is None:
             if after:
-                raise ValueError(f"after={after} was given without unless, so nothing is checked after it")
+                remedy = "say what must not be there after it"
+                raise ArgumentWithoutEffect("after", after, "unless", remedy)
             return None
         condition = condition_of(unless, after, self.event_registry)
         self.check_conditional(condition)
