@@ -5,7 +5,9 @@ such as ``Orders@of16``: ``writer`` is the last request to start over that was c
 once all partitions have reached the ends of their logs. Transactions lock that row before those of partitions.
 """
 
-from sqlalchemy import RowMapping, bindparam, delete, func, select, update
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -30,6 +32,13 @@ _BEGIN = update(read_models).where(_SHARED).values(writer=bindparam("request"), 
 _SHOW = update(read_models).where(_SHARED).values(building=False)
 
 
+class _Shared(NamedTuple):
+    """What the row of the read model as a whole says."""
+
+    writer: str
+    building: bool
+
+
 def must_rebuild(session: Session, place: Place, request: str | None) -> bool:
     """Lock what the partitions share; whether the tables are to be made or emptied now, as all partitions start over.
 
@@ -48,7 +57,7 @@ def must_rebuild(session: Session, place: Place, request: str | None) -> bool:
     shared = _lock(session, place, request or "")
     if shared is None:
         return True
-    if request is None or shared["writer"] == request:
+    if request is None or shared.writer == request:
         return False
     for table in (read_models, retried):
         its = table.c.name.in_(_parts(place)), table.c.version == place.version
@@ -81,14 +90,14 @@ def reaches_end(session: Session, place: Place, position: int) -> bool:
         read_models.c.version == place.version,
         read_models.c.building.is_(False),
     )
-    if not shared["building"] or session.execute(live).scalar_one() < place.partitions:
+    if not shared.building or session.execute(live).scalar_one() < place.partitions:
         return False
     session.execute(_SHOW, _names(place))
     drop_other_versions(session, place)
     return True
 
 
-def _lock(session: Session, place: Place, request: str) -> RowMapping | None:
+def _lock(session: Session, place: Place, request: str) -> _Shared | None:
     """The locked row that the partitions share; ``None`` if this has just made it."""
     found = _find_locked(session, place)
     if found is not None:
@@ -102,9 +111,10 @@ def _lock(session: Session, place: Place, request: str) -> RowMapping | None:
     return None
 
 
-def _find_locked(session: Session, place: Place) -> RowMapping | None:
+def _find_locked(session: Session, place: Place) -> _Shared | None:
     session.execute(_LOCK, _names(place))
-    return session.execute(_FIND, _names(place)).mappings().first()
+    row = session.execute(_FIND, _names(place)).first()
+    return None if row is None else _Shared(row.writer, row.building)
 
 
 def _shared_name(place: Place) -> str:

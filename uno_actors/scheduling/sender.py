@@ -41,8 +41,8 @@ class Counts:
 class Sender(EventHandler[Fired]):
     """Sends each command that was fired, those to one aggregate in order, as far as there is one: in each log.
 
-    A rejection is the aggregate's answer, as to a command that a program tells it: a deadline that comes at the moment
-    of the payment is no fault. It is counted and logged, and the handler continues.
+    A rejection is the aggregate's answer, as to a command that a program tells it, such as to a deadline that comes at
+    the moment of the payment. It is counted and logged, and the handler continues.
 
     Args:
         types: The aggregate classes that the system serves.
