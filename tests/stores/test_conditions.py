@@ -277,7 +277,8 @@ async def test_of_all_that_stands_against_a_condition_little_is_read(
         with pytest.raises(AppendConditionFailed) as refused:
             await store.append(KeyTaken(key="same"), unless=of("same"), after=20)
         assert [each.position for each in refused.value.events] == [*range(21, 31)]
-        assert sum(rows) == 2  # the facet, and the first of the term
+        # The facet, which the writer of an SQLite file has in memory, and the first of the term.
+        assert sum(rows) == (1 if kind == "sqlite" else 2)
 
 
 # --- older programs and damage -----------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from uno_actors.errors import InvalidEvent
 
 _SEVERAL = (list, tuple, set, frozenset)
 _KINDS = frozenset({str, int, UUID})
+_CHANGES = ("str_to_lower", "str_to_upper", "str_strip_whitespace")
+"""Options of a class by which its fields change their values."""
 
 TagValue: TypeAlias = str | int | UUID
 
@@ -127,9 +129,29 @@ def as_recorded(event_type: type[DomainEvent], name: str, value: TagValue) -> Ta
     return value
 
 
+def is_recorded_as_given(event_type: type[DomainEvent], name: str) -> bool:
+    """Whether the field ``name`` records each value of a tag as it is, as it has no validator and no such option."""
+    schema, _, config = _schema_of(event_type, name)
+    while schema["type"] in ("default", "nullable", "list", "set", "frozenset", "tuple"):
+        items = schema.get("items_schema", schema.get("schema"))
+        if not isinstance(items, dict):
+            return False
+        schema = items
+    changes = any((config or {}).get(option) for option in _CHANGES)
+    return schema["type"] in ("str", "int", "uuid") and schema.keys() <= {"type", "metadata"} and not changes
+
+
 @lru_cache(maxsize=1024)
 def _validator_of(event_type: type[DomainEvent], name: str) -> SchemaValidator:
     """What validates one field: the class itself is frozen, and validates whole events alone."""
+    field, definitions, config = _schema_of(event_type, name)
+    if definitions:
+        field = {"type": "definitions", "schema": field, "definitions": definitions}
+    return SchemaValidator(field, config)
+
+
+def _schema_of(event_type: type[DomainEvent], name: str) -> tuple[Any, list[Any], Any]:
+    """The schema of a field, with what it may refer to, and the options of its class."""
     event_type.model_rebuild()
     schema: Any = event_type.__pydantic_core_schema__
     definitions: list[Any] = []
@@ -138,7 +160,4 @@ def _validator_of(event_type: type[DomainEvent], name: str) -> SchemaValidator:
         definitions = schema.get("definitions", definitions)
         config = schema.get("config", config)
         schema = schema["schema"]
-    field = schema["fields"][name]["schema"]
-    if definitions:
-        field = {"type": "definitions", "schema": field, "definitions": definitions}
-    return SchemaValidator(field, config)
+    return schema["fields"][name]["schema"], definitions, config

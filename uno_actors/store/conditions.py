@@ -10,9 +10,17 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
-from uno_actors.domain.events import DomainEvent, EventRegistry
-from uno_actors.domain.tags import TaggedFields, TagValue, as_recorded, as_text, tagged_fields
+from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry
+from uno_actors.domain.tags import (
+    TaggedFields,
+    TagValue,
+    as_recorded,
+    as_text,
+    is_recorded_as_given,
+    tagged_fields,
+)
 from uno_actors.errors import AppendConditionFailed, InvalidQuery, StandingEvent
 from uno_actors.store.codec import Record
 from uno_actors.store.log_filter import LogFilter, recorded_names
@@ -115,18 +123,20 @@ class Condition(NamedTuple):
         wanted: Each way in which an event may stand against it.
         after: Exclusive.
         registry: By whose classes and upcasts events are read.
-        text: The queries as text.
+        queries: As they were given.
+        facets: What the index must have.
     """
 
     wanted: tuple[Wanted, ...]
     after: int
     registry: EventRegistry
-    text: str
+    queries: tuple[EventQuery | LogFilter, ...]
+    facets: frozenset[Facet]
 
     @property
-    def facets(self) -> set[Facet]:
-        """What the index must have."""
-        return {each.facet for each in self.wanted}
+    def text(self) -> str:
+        """The queries as text."""
+        return " | ".join(map(repr, self.queries))
 
     def check_position(self, end: int) -> None:
         """Refuse a position that the log does not have yet: it is that of another store, or was made up.
@@ -222,7 +232,70 @@ def condition_of(
     if command_id is not None:
         of_command = Wanted(COMMANDS, term(COMMANDS, command_id), (), LogFilter())
         wanted[of_command] = None
-    return Condition(tuple(wanted), after, registry, " | ".join(map(repr, several)))
+    facets = frozenset([each.facet for each in wanted])
+    return Condition(tuple(wanted), after, registry, tuple(several), facets)
+
+
+class _Place(NamedTuple):
+    """Where a tag of a query is in events of one class.
+
+    Attributes:
+        event_type: The class.
+        fields: Its fields that have the tag.
+        facet: What they are found by.
+        as_given: Whether the fields record each value of the right type as it is given.
+    """
+
+    event_type: type[DomainEvent]
+    fields: TaggedFields
+    facet: Facet
+    as_given: bool
+
+
+class _Shape(NamedTuple):
+    """What all queries with the same tags say of events of one class, whatever the values.
+
+    Attributes:
+        places: Of the tags, in order.
+        rest: What the header must be.
+    """
+
+    places: tuple[_Place, ...]
+    rest: LogFilter
+
+
+_SHAPES: WeakKeyDictionary[EventRegistry, tuple[int, dict[object, tuple[_Shape, ...]]]] = WeakKeyDictionary()
+"""By registry, for the classes that it has: a decision asks for the same with other values each time."""
+_MOST_SHAPES = 1024
+
+
+def _shapes_of(query: EventQuery, registry: EventRegistry) -> tuple[_Shape, ...]:
+    generation = registry.generation + event_registry.generation  # which grows when aggregates are defined
+    known_at, known = _SHAPES.get(registry, (-1, {}))
+    if known_at != generation or len(known) >= _MOST_SHAPES:
+        known = {}
+        _SHAPES[registry] = generation, known
+    key = query.event_types, tuple(query.tags), query.topic
+    found = known.get(key)
+    if found is None:
+        names = sorted(recorded_names(query.event_types, registry))
+        found = known[key] = tuple(_shape(query, name, registry.resolve(name)) for name in names)
+    return found
+
+
+def _shape(query: EventQuery, name: str, event_type: type[DomainEvent]) -> _Shape:
+    tags = tagged_fields(event_type)
+    places: list[_Place] = []
+    for tag in query.tags:
+        if tag not in tags:
+            known = f"it has {', '.join(sorted(tags))}" if tags else "it has none"
+            remedy = f"mark a field: `{tag}: Annotated[str, Tag()]`"
+            raise InvalidQuery(repr(query), f"{name} has no tag {tag!r} ({known}); {remedy}")
+        fields = tags[tag]
+        facet = Facet("tag", name, tag, fields.names, event_type.schema_version())
+        as_given = all(is_recorded_as_given(event_type, each) for each in fields.names)
+        places.append(_Place(event_type, fields, facet, as_given))
+    return _Shape(tuple(places), LogFilter(query.topic, frozenset({name})))
 
 
 def _of_query(query: EventQuery, registry: EventRegistry) -> Iterator[Wanted]:
@@ -230,35 +303,29 @@ def _of_query(query: EventQuery, registry: EventRegistry) -> Iterator[Wanted]:
         names = recorded_names(query.event_types, registry) if query.event_types else None
         yield from _of_filter(LogFilter(query.topic, names))
         return
-    for name in sorted(recorded_names(query.event_types, registry)):
-        event_type = registry.resolve(name)
-        tags = tagged_fields(event_type)
+    for shape in _shapes_of(query, registry):
         terms: list[tuple[Facet, bytes]] = []
-        for tag, value in query.tags.items():
-            if tag not in tags:
-                known = f"it has {', '.join(sorted(tags))}" if tags else "it has none"
-                remedy = f"mark a field: `{tag}: Annotated[str, Tag()]`"
-                raise InvalidQuery(repr(query), f"{name} has no tag {tag!r} ({known}); {remedy}")
-            facet = Facet("tag", name, tag, tags[tag].names, event_type.schema_version())
-            terms.append((facet, term(facet, as_text(_recorded(query, event_type, tag, value)))))
+        for place, (tag, given) in zip(shape.places, query.tags.items(), strict=True):
+            value = _fit(query, tag, given, place.fields)
+            if not place.as_given:
+                value = _recorded(query, place, value)
+            terms.append((place.facet, term(place.facet, as_text(value))))
         (first, first_term), *also = terms
-        yield Wanted(first, first_term, tuple(also), LogFilter(query.topic, frozenset({name})))
+        yield Wanted(first, first_term, tuple(also), shape.rest)
 
 
-def _recorded(query: EventQuery, event_type: type[DomainEvent], tag: str, value: Any) -> TagValue:
-    """``value`` as the fields of an event class that have the tag record it.
+def _recorded(query: EventQuery, place: _Place, value: TagValue) -> TagValue:
+    """``value`` as the fields that have the tag record it.
 
     Raises:
-        InvalidQuery: No value of the tag is like this, or the fields record it differently.
+        InvalidQuery: They record it differently.
     """
-    fields = tagged_fields(event_type)[tag]
-    fit = _fit(query, tag, value, fields)
-    found = {as_recorded(event_type, name, fit): name for name in fields.names}
+    found = {as_recorded(place.event_type, name, value): name for name in place.fields.names}
     if len(found) > 1:
         shown = " and ".join(f"{each!r} in {name}" for each, name in found.items())
         raise InvalidQuery(
             repr(query),
-            f"{event_type.__name__} records {value!r} as {shown}, which have one tag: give them tags of their own",
+            f"{place.event_type.__name__} records {value!r} as {shown}, which have one tag: give them two",
         )
     return next(iter(found))
 

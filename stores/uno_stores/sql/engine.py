@@ -10,6 +10,8 @@ from weakref import WeakSet
 from sqlalchemy import URL, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
+from uno_stores.sql.place import file_of
+
 CLOSE_PATIENCE = 1.0
 """Seconds in which connections may close gracefully; then they are cut off."""
 
@@ -101,7 +103,11 @@ class OwnEngine:
                 options |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
         if url.get_driver_name() == "aiosqlite":
             options["async_creator_fn"] = _connect_sqlite
-        engine = create_async_engine(url, connect_args=options)
+        # The connection that was used last has what it needs in its cache. A database in memory has one alone.
+        is_file = url.get_backend_name() == "sqlite" and file_of(url) is not None
+        engine = create_async_engine(
+            url, connect_args=options, **({"pool_use_lifo": True} if is_file else {})
+        )
         event.listen(engine.sync_engine, "connect", self._made_connection)
         return engine
 

@@ -42,13 +42,22 @@ class Indexing:
         Raises:
             SeveralLogs: The store has several.
         """
-        if self._is_near(condition):
+        if self.is_near(condition):
+            return
+        recent = self._writer.recent
+        if recent is not None and recent.has(condition.facets) and not recent.is_lost:
+            self._looked |= dict.fromkeys(condition.facets, monotonic())  # the others need not wait
+            await self.up_to(condition)
             return
         async with self._turn:
-            if not self._is_near(condition):
+            if not self.is_near(condition):
                 await self.up_to(condition)
 
-    def _is_near(self, condition: Condition) -> bool:
+    def is_near(self, condition: Condition) -> bool:
+        """Whether the last look has found the index near to the end of the log, and is fresh enough."""
+        recent = self._writer.recent
+        if recent is not None and recent.is_lost:
+            return False
         return is_fresh(self._looked, condition.facets, monotonic())
 
     async def up_to(self, condition: Condition) -> int:
@@ -56,6 +65,11 @@ class Indexing:
         await self.prepare()
         while True:
             lag, end = await self._reader.lag_of(condition.facets)
+            recent = self._writer.recent
+            if recent is not None:
+                recent.is_lost = False
+                if recent.has(condition.facets):
+                    lag = min(lag, max(0, end - recent.committed))
             if lag <= PART:
                 self._looked |= dict.fromkeys(condition.facets, monotonic())
                 return end - lag

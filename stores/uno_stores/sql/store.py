@@ -220,7 +220,7 @@ class DatabaseEventStore(EventStore):
             self._life.check()
             return []
         for request in requests:
-            if request.condition is not None:
+            if request.condition is not None and not self._indexing.is_near(request.condition):
                 await self._indexing.catch_up(request.condition)
         moves = moves_of(requests)
         commit = Commit(requests, self._leases.numbers()) if moves else Commit(requests)
@@ -231,11 +231,15 @@ class DatabaseEventStore(EventStore):
 
     @override
     async def _find(self, condition: Condition) -> tuple[list[StoredRecord], int]:
-        up_to = await self._indexing.up_to(condition)
+        up_to = in_tables = await self._indexing.up_to(condition)
         found: dict[int, StoredRecord] = {}
+        recent = self._writer.recent
+        if recent is not None and recent.has(condition.facets) and recent.committed >= up_to:
+            up_to = in_tables = recent.committed
+            found.update((stored[0], StoredRecord(*stored)) for stored in recent.selected(condition))
         for wanted in condition.wanted:
             after = condition.after
-            while after < up_to and (page := await self._reader.found_by(wanted.term, after, up_to)):
+            while after < in_tables and (page := await self._reader.found_by(wanted.term, after, in_tables)):
                 for stored in page:
                     if wanted.matches(stored.record, condition.registry):
                         found[stored.position] = stored

@@ -4,7 +4,7 @@ Each facet that a condition has used has a row in ``uno_facets`` with the positi
 appends under a condition holds the lock on the head of the log. It first indexes what the rows lack, such as the
 records that were appended without a condition, or by an earlier version of the program; then it checks, and moves the
 rows with its own records. So an index is never behind the log when it is asked, and appends without a condition do
-without it.
+without it. For SQLite see also `uno_stores.sql.recent_terms`.
 """
 
 import json
@@ -23,6 +23,7 @@ from uno_actors.store.conditions import MAX_STANDING, Condition, Wanted
 from uno_actors.store.records import PAGE, Append, StoredRecord
 from uno_actors.store.terms import PART, Facet, TermIndex, terms_of
 from uno_stores.sql.log import LOG_PAGE, lock_heads, page_of, to_stored
+from uno_stores.sql.recent_terms import MOST_FACETS, RecentTerms
 from uno_stores.sql.schema import facets, log, terms
 
 _LOOK = {
@@ -127,12 +128,15 @@ class Boundary:
     Args:
         connection: In that transaction.
         end: The end of the log before the group.
+        recent: The end of the index, if it is kept in memory; at ``end`` or empty.
     """
 
-    def __init__(self, connection: AsyncConnection, end: int) -> None:
+    def __init__(self, connection: AsyncConnection, end: int, recent: RecentTerms | None = None) -> None:
         self._connection = connection
         self._end = end
         self._end_of_group = end
+        self._recent = recent
+        self._is_kept = False
         self._index = TermIndex()
         self._standing: dict[tuple[Wanted, int], list[StoredRecord]] = {}
         self._errors: dict[Facet, UnoError] = {}
@@ -142,27 +146,54 @@ class Boundary:
         """Find what stands against ``conditions`` so far, and index what the index lacks."""
         registries = {facet: each.registry for each in conditions for facet in each.facets}
         wanted = {(way, each.after): each for each in conditions for way in each.wanted}
+        recent = self._recent
+        if recent is not None and recent.facets and len(registries | recent.facets) <= MOST_FACETS:
+            self.keep()
+            recent.is_asked()
+            registries = {facet: each for facet, each in registries.items() if facet not in recent.facets}
         needed = [*registries]
+        sought = [each for each in wanted if needed or each[1] < self._start]
         ends: dict[int, int] = {}
         first: dict[int, int] = {}
-        for number, position in await self._look(needed, [*wanted]):
+        for number, position in await self._look(needed, sought) if sought else ():
             if number < 0:
                 ends[-number - 1] = position
             else:
                 first[number - 1] = position
-        up_to = {facet: up_to_of(ends.get(number, 0), self._end) for number, facet in enumerate(needed)}
+        if needed:
+            await self._require(registries, [ends.get(number, 0) for number in range(len(needed))])
+            self._is_stale = self._is_stale or len(ends) < len(needed)
+        for number, (way, after) in enumerate(sought):
+            if number in first:
+                registry = wanted[way, after].registry
+                self._standing[way, after] = await self._matching(way, first[number], registry)
+
+    @property
+    def _start(self) -> int:
+        """A position after which all is in memory."""
+        return self._recent.start if self._recent is not None and self._is_kept else self._end
+
+    async def _require(self, registries: Mapping[Facet, EventRegistry], ends: Sequence[int]) -> None:
+        """Index by facets what their rows, which say ``ends``, lack."""
+        up_to = {facet: up_to_of(end, self._end) for facet, end in zip(registries, ends, strict=True)}
         lacking = await self._log_after(min(up_to.values()))
         for facet, registry in registries.items():
             try:
                 missing = (stored for stored in lacking if stored.position > up_to[facet])
                 self._index.require(facet, registry, missing)
+                self._errors.pop(facet, None)
             except UnoError as error:
                 self._errors[facet] = error
-        self._is_stale = bool(lacking) or len(ends) < len(needed)
-        for number, (way, after) in enumerate(wanted):
-            if number in first:
-                registry = wanted[way, after].registry
-                self._standing[way, after] = await self._matching(way, first[number], registry)
+        self._is_stale = self._is_stale or bool(lacking)
+        if self._recent is not None and self._is_kept:
+            self._recent.goes_back_to(max(up_to.values()))
+
+    def keep(self) -> None:
+        """Note the group in what is kept in memory."""
+        assert self._recent is not None
+        self._index = self._recent
+        self._errors = self._recent.errors
+        self._is_kept = True
 
     async def _look(self, needed: Sequence[Facet], wanted: Sequence[tuple[Wanted, int]]) -> Iterable[Any]:
         keys = [*map(key_of, needed)]
@@ -208,8 +239,8 @@ class Boundary:
             UnoError: A record cannot be read.
         """
         condition.check_position(end)
-        for facet in condition.facets:
-            if facet in self._errors:
+        if self._errors:
+            for facet in condition.facets & self._errors.keys():
                 raise self._errors[facet]
         condition.check(self._find)
 
@@ -223,18 +254,31 @@ class Boundary:
         self._is_stale = True
 
     async def write(self) -> None:
-        """Write what was indexed, the group included."""
+        """Write what was indexed, the group included; what is kept in memory only when it is full."""
+        if self._recent is not None and self._is_kept:
+            if (part := self._recent.next_part(number_of)) is not None:
+                await _write_entries(self._connection, part.entries, part.facets, part.end)
+            return
         if self._is_stale and self._index.facets:
             await _write(self._connection, self._index.terms(), self._index.facets, self._end_of_group)
+        if self._recent is not None:
+            self._recent.forget()
+            self._recent.begin(self._index.facets, self._end_of_group)
 
 
-async def boundary_of(connection: AsyncConnection, requests: Sequence[Append], end: int) -> Boundary | None:
-    """What the conditions of ``requests`` rest on; ``None`` if there are none."""
+async def boundary_of(
+    connection: AsyncConnection, requests: Sequence[Append], end: int, recent: RecentTerms | None = None
+) -> Boundary | None:
+    """What the conditions of ``requests`` rest on; ``None`` if nothing is to be checked or noted."""
     conditions = [request.condition for request in requests if request.condition is not None]
-    if not conditions:
+    is_kept = recent is not None and recent.is_at(end)
+    if not conditions and not is_kept:
         return None
-    boundary = Boundary(connection, end)
-    await boundary.prepare(conditions)
+    boundary = Boundary(connection, end, recent)
+    if conditions:
+        await boundary.prepare(conditions)
+    else:
+        boundary.keep()
     return boundary
 
 
@@ -288,12 +332,19 @@ async def _write(
 ) -> None:
     """Write terms with their positions, and move the rows of facets to ``end``."""
     entries = sorted({(number_of(term), position) for term, position in found})
+    await _write_entries(connection, entries, of, end)
+
+
+async def _write_entries(
+    connection: AsyncConnection, entries: Sequence[tuple[int, int]], of: Iterable[Facet], end: int
+) -> None:
     rows = sorted((key_of(facet), str(facet).replace("\0", " ").strip()) for facet in of)
     if connection.dialect.name == "sqlite":
         if entries:
             await connection.execute(_INSERT_SQLITE, {"terms": json.dumps(entries)})
         moved = [{"key": key, "description": description, "end": end} for key, description in rows]
-        await connection.execute(_MOVE_SQLITE, moved)
+        if moved:
+            await connection.execute(_MOVE_SQLITE, moved)
         return
     numbers, positions = zip(*entries, strict=True) if entries else ((), ())
     keys, descriptions = zip(*rows, strict=True)

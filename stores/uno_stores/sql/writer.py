@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -38,6 +39,7 @@ from uno_stores.sql.kept import KeptConnection
 from uno_stores.sql.log import NOTIFY, Tail, ends_of, in_transaction, insert_rows, lock_heads, place_all
 from uno_stores.sql.place import Place
 from uno_stores.sql.quick_append import Placed, append_placed, find_placed, placed
+from uno_stores.sql.recent_terms import RecentTerms
 from uno_stores.sql.tables import Tables
 from uno_stores.sql.terms import boundary_of, facets_of, index_in
 from uno_stores.sql.waiting import Patience
@@ -66,6 +68,7 @@ class Writer:
         waiting: Jobs that no transaction has taken yet.
         commits: Transactions that were committed.
         commit_seconds: Seconds that their commits took.
+        recent: The end of the index of terms, for SQLite.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Writer:
     def move(self) -> None:
         """Start over on another event loop."""
         self._tail: Tail | None = None
+        self.recent = RecentTerms() if self._connections.wire is None else None
         self._is_contended = False
         self._indexed: Set[Facet] = (
             frozenset()
@@ -116,8 +120,12 @@ class Writer:
                 for each, result in zip(group, results, strict=True):
                     each.answer(result)
                 group = []
+                if (
+                    self.waiting
+                ):  # those who have their answers may go on, so that their next jobs come with these
+                    await asyncio.sleep(0)
         except asyncio.CancelledError:  # by the program as it ends, or underneath: no caller was
-            self._tail = None
+            self._forget()
             url = self._connections.url
             unknown = OutcomeUnknown(f"store {url}", "its writer was cancelled")
             untouched = StoreUnavailable(url, "its writer was cancelled")
@@ -144,7 +152,7 @@ class Writer:
                     self._unknown(jobs, error) if attempt.late else [failure_of(job, error) for job in jobs]
                 )
             except Exception as error:  # noqa: BLE001 - the writer must survive any failure of one group
-                self._tail = None
+                self._forget()
                 kind = trouble(error)
                 recorded = await self._is_recorded(jobs, attempt, kind)
                 if not recorded:
@@ -155,10 +163,18 @@ class Writer:
                     return await self._given_up(
                         jobs, error, may_be_recorded=recorded is None or late is not None
                     )
+            if self.recent is not None:
+                self.recent.committed = self.recent.end
             if attempt.rows:
                 self._indexed = facets_of(requests_of(jobs))
             self._grown(ends_of(attempt.rows))
             return attempt.results
+
+    def _forget(self) -> None:
+        """Forget the end of the log: the transaction was undone, or perhaps not."""
+        self._tail = None
+        if self.recent is not None:
+            self.recent.forget()
 
     async def _given_up(self, jobs: Sequence[Job], error: Exception, *, may_be_recorded: bool) -> list[Any]:
         """The results of jobs that failed for good with ``error``; each by itself if it may be the fault of one."""
@@ -267,7 +283,12 @@ class Writer:
             self._tail = Tail(logs)
         moves = await LockedMoves.locked(connection, requests, held, self._connections.url)
         outcomes, attempt.rows, bounds = await place_all(
-            connection, requests, self._tail, self._max_event_size, moves, find_bounds=boundary_of
+            connection,
+            requests,
+            self._tail,
+            self._max_event_size,
+            moves,
+            find_bounds=partial(boundary_of, recent=self.recent),
         )
         await moves.write(connection)
         if bounds is not None:
