@@ -24,6 +24,7 @@ from tests.benchmarks.measuring import Measured
 from tests.benchmarks.memory import million
 from tests.benchmarks.observed import observed
 from tests.benchmarks.reading import replay
+from tests.benchmarks.simulated import simulated
 from tests.benchmarks.sql import sql
 from tests.benchmarks.topics import topics
 from tests.benchmarks.traced import traced
@@ -45,6 +46,7 @@ SECTIONS = {
     "topics": topics,
     "cluster": cluster,
     "conditions": conditions,
+    "simulated": simulated,
 }
 
 

@@ -67,8 +67,8 @@ class Mutant:
 
 
 def reply_before_the_append(original: Original) -> Original:
-    def append(self: Any, request: Append, done: Callable[[Any], None]) -> None:
-        original(self, request, lambda _: None)
+    def append(self: Any, request: Append, done: Callable[[Any], None], *joints: Any) -> None:
+        original(self, request, lambda _: None, *joints)
         done(Appended(range(len(request.records)), request.records))
 
     return append
@@ -76,7 +76,7 @@ def reply_before_the_append(original: Original) -> Original:
 
 def outcome_as_success(kind: type) -> Callable[[Original], Original]:
     def make(original: Original) -> Original:
-        def append(self: Any, request: Append, done: Callable[[Any], None]) -> None:
+        def append(self: Any, request: Append, done: Callable[[Any], None], *joints: Any) -> None:
             def taken(outcome: Any) -> None:
                 done(
                     Appended(range(len(request.records)), request.records)
@@ -84,7 +84,7 @@ def outcome_as_success(kind: type) -> Callable[[Original], Original]:
                     else outcome
                 )
 
-            original(self, request, taken)
+            original(self, request, taken, *joints)
 
         return append
 
@@ -92,15 +92,15 @@ def outcome_as_success(kind: type) -> Callable[[Original], Original]:
 
 
 def append_twice_if_unknown(original: Original) -> Original:
-    def append(self: Any, request: Append, done: Callable[[Any], None]) -> None:
+    def append(self: Any, request: Append, done: Callable[[Any], None], *joints: Any) -> None:
         def taken(outcome: Any) -> None:
             if isinstance(outcome, OutcomeUnknown):
                 anew = tuple(record._replace(aggregate_version=None) for record in request.records)
-                original(self, request._replace(records=anew, expected_version=None), done)
+                original(self, request._replace(records=anew, expected_version=None), done, *joints)
             else:
                 done(outcome)
 
-        original(self, request, taken)
+        original(self, request, taken, *joints)
 
     return append
 

@@ -7,6 +7,7 @@ from typing import Any
 from uno_actors import (
     ActorSystem,
     AggregateRoot,
+    Cluster,
     Command,
     CommandRejected,
     DomainEvent,
@@ -86,7 +87,12 @@ class Tally(Projection[CoinsAdded, str]):
         self.view.put(purse, event.amount + await self.view.get(purse, 0))
 
 
-def make_systems(world: World) -> Any:
+@subscribe(name="spread", partitioned=3)
+class Spread(Tally):
+    """The same in three partitions, each on one of the nodes."""
+
+
+def make_systems(world: World, *, is_cluster: bool = False) -> Any:
     failed: set[str] = set()
 
     @subscribe(name="flaky", start="earliest")
@@ -108,8 +114,11 @@ def make_systems(world: World) -> Any:
         return ActorSystem(
             node.store,
             aggregates=[Purse],
-            handlers=[Tally, flaky, plain, side_by_side],
+            handlers=[Tally, Spread, flaky, plain, side_by_side]
+            if is_cluster
+            else [Tally, flaky, plain, side_by_side],
             name="purses",
+            cluster=Cluster(listen=node.network, name=node.name, ttl=3.0) if is_cluster else None,
             passivate_after=0.05,
             max_active=1,
             snapshot_every=3,
@@ -118,8 +127,8 @@ def make_systems(world: World) -> Any:
     return make
 
 
-async def customers(world: World, nodes: tuple[str, ...]) -> None:
-    await asyncio.gather(*(world.node(name, make_systems(world)) for name in nodes))
+async def customers(world: World, nodes: tuple[str, ...], *, is_cluster: bool = False) -> None:
+    await asyncio.gather(*(world.node(name, make_systems(world, is_cluster=is_cluster)) for name in nodes))
     paid = dict.fromkeys(PURSES, 0)
     replies: dict[str, list[int]] = {purse: [] for purse in PURSES}
 
@@ -172,3 +181,8 @@ async def one_node(world: World) -> None:
 
 async def two_nodes(world: World) -> None:
     await customers(world, ("a", "b"))
+
+
+async def three_nodes(world: World) -> None:
+    """A cluster: commands travel to the node that has the purse, and partitions of a handler to one node each."""
+    await customers(world, ("a", "b", "c"), is_cluster=True)

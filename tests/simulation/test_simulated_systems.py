@@ -49,19 +49,36 @@ async def some_credits(world: World) -> None:
 # --- runs repeat -------------------------------------------------------------------------------------------
 
 
-def bank(what: str, runs: int, hash_seed: int = 0) -> str:
-    program = Path(__file__).parent / "bank_runs.py"
+DISK = "disk full,slow disk,failed sync,power failure"
+LINKS = "cut,lossy links,slow links,freeze,clock"
+
+
+def runs(*words: str, hash_seed: int = 0) -> str:
+    """What a process prints that runs a scenario."""
+    program = Path(__file__).parent / "scenario_runs.py"
     environment = os.environ | {"PYTHONHASHSEED": str(hash_seed)}
-    command = [sys.executable, str(program), what, str(runs)]
+    command = [sys.executable, str(program), *words]
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     assert not done.returncode, done.stderr
     return done.stdout
 
 
-def test_a_seed_gives_the_same_run_to_its_last_step_in_processes_with_other_hashes() -> None:
-    one, other = bank("trace", 4, 1), bank("trace", 4, 2)
-    assert one.count("\n") > 2_000
-    assert one == other
+@pytest.mark.parametrize(
+    ("scenario", "kinds", "has"),
+    [
+        ("bank", "crash", {"bank fault: is killed"}),
+        ("purses", DISK, {"a worker", "disk fault: power failure", "disk fault: will fail to sync"}),
+        ("purses in a cluster", LINKS, {"a message", "b worker", "network fault: ", "fault: its clock is "}),
+        ("shop", "crash", {"shop worker", "world time: jumps ahead", "uno_actors.Fired of "}),
+    ],
+)
+def test_a_seed_gives_the_same_run_to_its_last_step_in_processes_with_other_hashes(
+    scenario: str, kinds: str, has: set[str]
+) -> None:
+    one = runs("trace", scenario, "3", kinds, hash_seed=1)
+    assert one.count("\n") > 1_500
+    assert {part for part in has if part not in one} == set()
+    assert one == runs("trace", scenario, "3", kinds, hash_seed=2)
 
 
 def test_other_seeds_give_other_runs() -> None:
@@ -100,8 +117,8 @@ def test_time_passes_only_in_the_run() -> None:
 
 
 def test_no_money_appears_or_disappears_at_the_bank_whatever_goes_wrong() -> None:
-    runs, faults = map(int, bank("simulate", 30).split())
-    assert runs == 30
+    seeds, faults = map(int, runs("simulate", "bank", "30").split())
+    assert seeds == 30
     assert faults > 30
 
 

@@ -2,23 +2,15 @@
 
 import importlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from uno_actors.cli.opening import has_effect
 from uno_actors.cli.terminal import complain, say, say_json
 from uno_actors.config.imports import imported
-from uno_actors.errors import describe
 from uno_actors.printable import counted, printable
-
-if TYPE_CHECKING:
-    from uno_actors.testing.simulation.running import Run
-
-LONGEST_TEXT = 160
-"""Characters of a line of the story, unless all are asked for."""
 
 
 def simulate(
@@ -60,6 +52,7 @@ def simulate(
     running = importlib.import_module("uno_actors.testing.simulation.running")
     control = importlib.import_module("uno_actors.testing.simulation.control")
     repeating = importlib.import_module("uno_actors.testing.simulation.repeating")
+    story = importlib.import_module("uno_actors.testing.simulation.timeline")
     sys.path.insert(0, str(Path.cwd()))
     options: dict[str, Any] = {}
     if most is not None:
@@ -78,7 +71,12 @@ def simulate(
         complain(f"{printable(scenario)}: {printable(str(error))}")
         raise typer.Exit(2) from None
     if seed is None:
-        done = running.simulate(found, range(seeds), **kept)
+        try:
+            done = running.simulate(found, range(seeds), **kept)
+        except running.SimulationFailed as failed:
+            for line in str(failed).splitlines():
+                complain(printable(line))
+            raise typer.Exit(1) from None
         if as_json:
             say_json({"runs": done.runs, "faults": done.faults, "steps": done.steps, "seconds": done.seconds})
             return
@@ -93,30 +91,6 @@ def simulate(
         for second, who, kind, what in run.story:
             say_json({"second": round(second, 6), "who": who, "kind": kind, "what": what})
     else:
-        for line in timeline(run, None if whole else LONGEST_TEXT):
+        for line in story.timeline(run, None if whole else story.LONGEST_TEXT):
             say(line)
     raise typer.Exit(0 if run.error is None else 1)
-
-
-def timeline(run: "Run", longest: int | None) -> Iterator[str]:
-    """The story of a run: when, who, and what; faults stand out.
-
-    Args:
-        run: The run.
-        longest: Characters of a text; ``None`` for all.
-    """
-    width = max((len(who) for _, who, _, _ in run.story), default=0)
-    steps = f"{run.steps:,} steps, {run.seconds:.3f} s of virtual time"
-    yield f"seed {run.seed}: {counted(len(run.faults), 'fault')}, {steps}"
-    yield ""
-    for second, who, kind, what in run.story:
-        text = printable(what)
-        if longest is not None and len(text) > longest:
-            text = f"{text[: longest - 1]}…"
-        mark = ">>" if kind in ("fault", "broken") else "  "
-        yield f"{second:10.4f} s {mark} {who:<{width}}  {kind:<10} {text}"
-    yield ""
-    if run.error is None:
-        yield "nothing is broken"
-    else:
-        yield printable(describe(run.error))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Hashable
+from itertools import count
 
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.store.codec import Record, StreamId
@@ -32,7 +33,7 @@ def nothing_acknowledged_is_lost(world: World) -> None:
 def nothing_is_doubled(world: World) -> None:
     """No command is recorded twice."""
     for shelf in world.nodes.shelves.values():
-        count: Counter[tuple[str, StreamId]] = Counter()
+        found_in: Counter[tuple[str, StreamId]] = Counter()
         for positions in shelf.commits:
             found = {
                 (cause, record.stream)
@@ -40,8 +41,8 @@ def nothing_is_doubled(world: World) -> None:
                 if (record := shelf.records[position - 1]).stream is not None
                 for cause in _causes(record)
             }
-            count.update(found)
-        for (command_id, stream), times in sorted(count.items()):
+            found_in.update(found)
+        for (command_id, stream), times in sorted(found_in.items()):
             if times > 1 and command_id in world.witness.commands:
                 raise InvariantBroken(
                     "no command is doubled", f"{command_id[:6]} of {stream} was recorded {times} times"
@@ -84,11 +85,13 @@ def _check_handler(world: World, shelf: Shelf, subscription: Subscription) -> No
     name = subscription.name
     spec = subscription.spec
     steps = world.witness.handlers.get(name, [])
-    wanted = [
-        position for position, record in enumerate(shelf.records, start=1) if subscription.wants(record)
-    ]
-    if spec.partition is not None or spec.keeps_progress:
+    if spec.keeps_progress:
         return
+    wanted = [
+        stored.position
+        for stored in map(StoredRecord, count(1), shelf.records)
+        if _wants(subscription, stored)
+    ]
     first = min((position for step in steps for position in step.positions), default=len(shelf.records) + 1)
     if spec.start != "earliest":
         wanted = [position for position in wanted if position >= first]
@@ -108,6 +111,14 @@ def _check_handler(world: World, shelf: Shelf, subscription: Subscription) -> No
     missed = [position for position in wanted if position not in done]
     if missed:
         raise InvariantBroken("handlers handle at least once", f"{name} has never handled {missed[:5]}")
+
+
+def _wants(subscription: Subscription, stored: StoredRecord) -> bool:
+    """Whether an event is one of a handler's, or of this partition of it."""
+    if not subscription.wants(stored.record):
+        return False
+    is_whole = subscription.spec.partition is None
+    return is_whole or subscription.has_shard(subscription.shards_of(stored))
 
 
 def _predecessors(shelf: Shelf, wanted: list[int], subscription: Subscription) -> dict[int, list[int]]:

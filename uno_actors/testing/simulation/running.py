@@ -9,6 +9,7 @@ from typing import Any
 
 from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import UnoError, describe
+from uno_actors.printable import counted
 from uno_actors.tasks import begin
 from uno_actors.testing.simulation.control import controlled, running
 from uno_actors.testing.simulation.core import LONGEST_RUN, MAX_STEPS, START, Core, SimulationStuck, Told
@@ -17,6 +18,7 @@ from uno_actors.testing.simulation.faults import KINDS, MAX_FAULTS, OF_LINKS, Fa
 from uno_actors.testing.simulation.invariants import ALWAYS
 from uno_actors.testing.simulation.nodes import InvariantBroken
 from uno_actors.testing.simulation.repeating import Chosen, Repeat, place_of
+from uno_actors.testing.simulation.timeline import ending
 from uno_actors.testing.simulation.world import Invariant, World
 
 Scenario = Callable[[World], Awaitable[object]]
@@ -36,7 +38,8 @@ class Run:
         faults: The faults that have happened.
         commands: How many numbers `World.commands` has given.
         steps: Its steps.
-        length: The steps until the scenario has ended; 0 if it has not.
+        length: The steps until the scenario has ended, or its first `World.settled`, which ends the faults; 0 if it has
+            done neither.
         is_linked: Whether nodes were linked, as those of a cluster are.
         seconds: Seconds of virtual time.
         digest: Equal for equal runs.
@@ -72,7 +75,14 @@ class SimulationFailed(UnoError, AssertionError):
         self.repeat = repeat.line
         self.tried = tried
         assert run.error is not None
-        super().__init__(f"{describe(run.error)}\n{repeat}")
+        needs = f"{counted(len(run.faults), 'fault')} and {counted(run.commands, 'command')}"
+        lines = [
+            describe(run.error),
+            str(repeat),
+            f"It fails with {needs}. The end of its story:",
+            *ending(run),
+        ]
+        super().__init__("\n".join(lines))
 
 
 class NotRepeatable(UnoError):
@@ -232,7 +242,7 @@ class Simulation:
             tuple(world.strikes.happened),
             world.commands_given,
             core.steps,
-            world.length,
+            world.strikes.ended_at or 0,
             world.network.most_nodes > 1,
             core.now - START,
             core.digest,
@@ -243,7 +253,8 @@ class Simulation:
 
     async def _whole(self, world: World) -> None:
         await self.scenario(world)
-        world.length = world.core.steps
+        if world.strikes.ended_at is None:
+            world.strikes.ended_at = world.core.steps
         await world.finish(self._invariants)
 
     def repeat(self, seed: object, faults: Chosen, commands: int | None) -> Repeat:

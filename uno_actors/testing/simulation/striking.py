@@ -36,6 +36,7 @@ class Strikes:
     Attributes:
         happened: Those that have struck, in order.
         failure: Why a node that was killed cannot come back; the run ends with it.
+        ended_at: The step at which the scenario has ended the faults; ``None`` if it has not.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Strikes:
     ) -> None:
         self.happened: list[Fault] = []
         self.failure: Exception | None = None
+        self.ended_at: int | None = None
         self._core = core
         self._nodes = nodes
         self._network = network
@@ -188,6 +190,8 @@ class Strikes:
     async def end(self) -> None:
         """Nothing goes wrong from now on, and all nodes that faults have killed come back."""
         self._faults.clear()
+        if self.ended_at is None:
+            self.ended_at = self._core.steps
         self._network.calm()
         for shelf in self._nodes.shelves.values():
             shelf.disk.full_until = shelf.disk.slow_until = 0.0

@@ -43,7 +43,6 @@ class World:
         chance: For the scenario's own choices.
         seed: Of the run.
         witness: What commands and handlers have done, in order.
-        length: The steps of the scenario, once it has ended.
         nodes: The processes of the run, and the disks.
         strikes: The faults of the run.
         network: Links the nodes.
@@ -67,7 +66,6 @@ class World:
         self.strikes = Strikes(core, self.nodes, self.network, faults, length)
         self.loop = self.nodes.here
         self.commands_given = 0
-        self.length = 0
         self._limit = commands
 
     # --- nodes ---
