@@ -4,7 +4,7 @@ import gc
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from uno_actors.domain.events import EventRegistry, event_registry
@@ -12,12 +12,13 @@ from uno_actors.errors import UnoError, describe
 from uno_actors.printable import counted
 from uno_actors.tasks import begin
 from uno_actors.testing.simulation.control import controlled, running
-from uno_actors.testing.simulation.core import LONGEST_RUN, MAX_STEPS, START, Core, SimulationStuck, Told
+from uno_actors.testing.simulation.core import LONGEST_RUN, MAX_STEPS, START, Core, SimulationStuck
 from uno_actors.testing.simulation.escapes import EscapesSimulation
 from uno_actors.testing.simulation.faults import KINDS, MAX_FAULTS, OF_LINKS, Fault, plan
 from uno_actors.testing.simulation.invariants import ALWAYS
 from uno_actors.testing.simulation.nodes import InvariantBroken
 from uno_actors.testing.simulation.repeating import Chosen, Repeat, place_of
+from uno_actors.testing.simulation.runs import Run
 from uno_actors.testing.simulation.timeline import ending
 from uno_actors.testing.simulation.world import Invariant, World
 
@@ -27,38 +28,6 @@ Scenario = Callable[[World], Awaitable[object]]
 _clock = time.perf_counter  # the machine's, whatever is simulated
 FEWER = 12
 """Maximum number of runs for finding how many commands a failure needs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run.
-
-    Attributes:
-        seed: Its seed.
-        faults: The faults that have happened.
-        commands: How many numbers `World.commands` has given.
-        steps: Its steps.
-        length: The steps until the scenario has ended, or its first `World.settled`, which ends the faults; 0 if it has
-            done neither.
-        is_linked: Whether nodes were linked, as those of a cluster are.
-        seconds: Seconds of virtual time.
-        digest: Equal for equal runs.
-        error: Why it has failed; ``None`` if it has not.
-        story: What happened: second, place, kind and text.
-        trace: Each step, if it was kept.
-    """
-
-    seed: object
-    faults: tuple[Fault, ...]
-    commands: int
-    steps: int
-    length: int
-    is_linked: bool
-    seconds: float
-    digest: str
-    error: BaseException | None
-    story: tuple[Told, ...]
-    trace: tuple[str, ...] = field(repr=False)
 
 
 class SimulationFailed(UnoError, AssertionError):

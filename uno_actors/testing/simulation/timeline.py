@@ -1,14 +1,11 @@
 """The story of a run as lines for people: when, who, and what."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from uno_actors.errors import describe
 from uno_actors.printable import counted, printable
 from uno_actors.testing.simulation.core import Told
-
-if TYPE_CHECKING:
-    from uno_actors.testing.simulation.running import Run
+from uno_actors.testing.simulation.runs import Run
 
 LONGEST_TEXT = 160
 """Characters of a line of the story, unless all are asked for."""
@@ -18,7 +15,7 @@ STANDS_OUT = ("fault", "broken")
 """Kinds of lines that are marked by ``>>``."""
 
 
-def timeline(run: "Run", longest: int | None = LONGEST_TEXT) -> Iterator[str]:
+def timeline(run: Run, longest: int | None = LONGEST_TEXT) -> Iterator[str]:
     """The story of a run; faults stand out.
 
     Args:
@@ -33,7 +30,7 @@ def timeline(run: "Run", longest: int | None = LONGEST_TEXT) -> Iterator[str]:
     yield "nothing is broken" if run.error is None else printable(describe(run.error))
 
 
-def ending(run: "Run") -> list[str]:
+def ending(run: Run) -> list[str]:
     """The last lines of the story, after the faults before them."""
     before = [told for told in run.story[:-END] if told[2] in STANDS_OUT]
     return [*_lines([*before, *run.story[-END:]], LONGEST_TEXT)]
