@@ -49,7 +49,8 @@ _ASSIGNMENT = re.compile(r"([A-Z_]+)=(.*)")
 _REDIRECTION = re.compile(r" (2?)> (\S+)")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 _HEX = re.compile(r"\b[0-9a-f]{32}\b")
-_TOOK = re.compile(r"\bin [\d.]+s\b")
+_TOOK = re.compile(r"\bin [\d.]+ ?s\b")
+_REVISION = re.compile(r"\([0-9a-f]{10}\)")
 _LAG = re.compile(r"(\d events?) and [\d.]+ \w+ behind")
 _PROCESS = re.compile(r"process \d+, up [\d.]+ \w+")
 
@@ -207,7 +208,7 @@ class Ran:
 def without_chance(text: str) -> str:
     """``text`` without the parts that differ between runs."""
     lines = "\n".join(line.rstrip() for line in text.splitlines())
-    lines = _LAG.sub(r"\1 and <time> behind", _TOOK.sub("in <time>", lines))
+    lines = _REVISION.sub("(<revision>)", _LAG.sub(r"\1 and <time> behind", _TOOK.sub("in <time>", lines)))
     return _PROCESS.sub("<process>", _HEX.sub("<id>", _MOMENT.sub("<moment>", lines)))
 
 

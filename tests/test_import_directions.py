@@ -23,7 +23,7 @@ DIRECTIONS: tuple[tuple[str, ...], ...] = (
     ("cluster", "processes"),
     ("bus", "catalog", "config", "outside", "read_models", "scheduling"),
     ("inquiry",),
-    ("system",),
+    ("rehearsal", "system"),
     ("_public",),
     ("ops",),
     ("fastapi",),

@@ -244,7 +244,9 @@ class _Held(Lease):
         self._leased.discard(self._name)
 
 
-def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) -> InMemoryEventStore:
+def open_url(
+    url: str, event_registry: EventRegistry, *, create: bool = True, read_only: bool = False
+) -> InMemoryEventStore:
     """Open ``memory:``, which is always a new store.
 
     Raises:
@@ -252,7 +254,7 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
         InvalidStoreUrl: Something follows the colon.
     """
     check_url(url)
-    if not create:
+    if not create or read_only:
         raise StoreUnavailable(url, "a store in memory can be seen by its own process only")
     return InMemoryEventStore(event_registry)
 

@@ -15,6 +15,7 @@ from uno_actors.cli import dead_letters, events, handlers, schedule, store
 from uno_actors.cli.check import check, exit_code, schema
 from uno_actors.cli.cluster import cluster
 from uno_actors.cli.dashboard import dashboard
+from uno_actors.cli.rehearse import rehearse
 from uno_actors.cli.run import restart, run, tree
 from uno_actors.cli.simulate import simulate
 from uno_actors.cli.tail import tail
@@ -41,6 +42,7 @@ app.command()(why)
 app.command()(cluster)
 app.command()(dashboard)
 app.command()(schema)
+app.command()(rehearse)
 app.command()(simulate)
 app.add_typer(events.app, name="events")
 app.add_typer(handlers.app, name="handlers")

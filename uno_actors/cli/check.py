@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from uno_actors.cli.opening import has_effect
+from uno_actors.cli.check_store import CheckedStore, check_store, import_module, show_store
+from uno_actors.cli.opening import Tenant, has_effect
 from uno_actors.cli.terminal import branches, complain, say, say_json
 from uno_actors.config.analysis import Analysis, Finding, Node, analyse
 from uno_actors.config.errors import ConfigFault, InvalidConfig, key_path
@@ -17,10 +18,15 @@ from uno_actors.config.simulation import Fault, InvalidFault, Simulation, simula
 from uno_actors.config.tables import DEFAULT_SUPERVISOR, json_schema
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.printable import counted
+from uno_actors.rehearsal.program import is_file
+from uno_actors.rehearsal.readable import EXAMPLES
 from uno_actors.supervision.spec import Supervisor
 from uno_actors.units import duration, rounded
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file, in TOML.")]
+File = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="A configuration file, in TOML; with --store it may be a module."),
+]
 
 
 def check(
@@ -34,13 +40,50 @@ def check(
         str, typer.Option("--for", metavar="DURATION", help="Virtual time to simulate.")
     ] = "1h",
     seed: Annotated[int, typer.Option(help="Random seed of the simulation.")] = 0,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            "-s",
+            metavar="URL",
+            help="Check as well that each kind of event in a store can be read.",
+        ),
+    ] = None,
+    every_event: Annotated[
+        bool, typer.Option("--all", help=f"With --store: read all events, not {EXAMPLES} of each kind.")
+    ] = False,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--accept", metavar="EVENT", help="With --store: 'Type v1' need not be readable; repeatable."
+        ),
+    ] = None,
+    tenant: Tenant = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Validate a configuration file, and show its tree and the consequences of its rules. Exit code 1 if it is invalid.
 
+    With --store, the program reads events of each type and version in the store, which is not written to. Exit code 1
+    if one cannot be read.
+
     Faults to simulate: 'mail fails 30%', 'mail fails 100% of 5/s for 10m after 1h', 'mail cannot start for 2m'.
     """
     has_effect(context, bool(faults), "without --simulate", "lasting", "seed")
+
+    def checked_store() -> CheckedStore | None:
+        if store is None:
+            return None
+        return check_store(store, tenant, accept, every_event=every_event, is_quiet=as_json)
+
+    if store is not None and not is_file(str(file)):
+        import_module(str(file))
+        read = checked_store()
+        assert read is not None
+        if as_json:
+            say_json(read.as_data())
+        else:
+            show_store(read)
+        raise typer.Exit(0 if read.is_right else 1)
     try:
         config = load(file)
     except InvalidConfig as error:
@@ -53,16 +96,20 @@ def check(
     findings += roles_that_none_has(config)
     simulation = _simulated(config, faults or (), lasting, seed)
     is_right = all(finding.severity != "contradiction" for finding in found.findings)
+    read = checked_store()
     if as_json:
         data = _as_data(config, found, findings, is_right=is_right)
         data["simulation"] = None if simulation is None else _simulation_as_data(simulation)
-        say_json(data)
+        say_json(data | ({} if read is None else read.as_data()))
     else:
         for line in _report(config, found, findings, is_right=is_right):
             say(line)
         for line in _simulation_lines(simulation) if simulation is not None else ():
             say(line)
-    raise typer.Exit(0 if is_right else 1)
+        if read is not None:
+            say()
+            show_store(read)
+    raise typer.Exit(0 if is_right and (read is None or read.is_right) else 1)
 
 
 def roles_that_none_has(config: Config) -> list[tuple[Finding, ConfigFault]]:

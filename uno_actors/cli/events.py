@@ -1,8 +1,7 @@
 """``uno-actors events``: the events and commands of a program, their schemas, and what a change of them means."""
 
-import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +11,12 @@ from pydantic import ValidationError
 
 from uno_actors.catalog.async_api import async_api
 from uno_actors.catalog.comparison import VERDICTS, compare
-from uno_actors.catalog.reading import catalog_of, handlers_in, loaded_aggregates
+from uno_actors.catalog.reading import catalog_of
 from uno_actors.catalog.values import Catalog, ModelEntry
 from uno_actors.cli.opening import Json, has_effect
 from uno_actors.cli.terminal import FOLDED, NUMBERS, new_table, say, say_json, say_tables
-from uno_actors.config.analysis import Node, analyse
-from uno_actors.config.reader import load
-from uno_actors.errors import describe
-from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.printable import counted, printable
+from uno_actors.rehearsal.program import NotAProgram, is_file, program_of
 
 app = typer.Typer(
     help="List the events and commands of a program, print their schemas, and compare two programs.",
@@ -140,31 +136,13 @@ def catalog_from(sources: Sequence[str]) -> Catalog:
     """
     if len(sources) == 1 and sources[0].endswith(".json"):
         return _kept(Path(sources[0]))
-    if any(Path(source).suffix in (".toml", ".json") for source in sources):
-        if len(sources) > 1:
-            raise typer.BadParameter("give one file, or modules")
-        config = load(Path(sources[0]))
-        tree = analyse(config.supervisors, config.system.stop_timeout).tree
-        types = config.aggregates.types
-        handlers = [*config.handlers, *_handlers(tree)]
-        return catalog_of(config.system.name, loaded_aggregates() if types is None else types, handlers)
-    sys.path.insert(0, str(Path.cwd()))
-    modules = []
-    for source in sources:
-        try:
-            modules.append(importlib.import_module(source))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything
-            reason = f"module {source!r} cannot be imported ({describe(error)})"
-            raise typer.BadParameter(printable(reason)) from None
-    handlers = [spec for module in modules for spec in handlers_in(module)]
-    return catalog_of(sources[0].partition(".")[0], loaded_aggregates(), handlers)
-
-
-def _handlers(nodes: Sequence[Node]) -> Iterator[HandlerSpec]:
-    for node in nodes:
-        if node.handler is not None:
-            yield node.handler
-        yield from _handlers(node.children)
+    if not any(map(is_file, sources)):
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        program = program_of(sources)
+    except NotAProgram as error:
+        raise typer.BadParameter(printable(str(error))) from None
+    return catalog_of(*program)
 
 
 def _kept(path: Path) -> Catalog:

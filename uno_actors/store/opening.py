@@ -18,7 +18,11 @@ from uno_actors.tenants import FIELD, is_template
 
 
 def open_store(
-    url: str, event_registry: EventRegistry = event_registry, *, create: bool = True
+    url: str,
+    event_registry: EventRegistry = event_registry,
+    *,
+    create: bool = True,
+    read_only: bool = False,
 ) -> EventStore:
     """Open the store that ``url`` names, through the entry-point group ``uno_actors.stores``.
 
@@ -26,13 +30,17 @@ def open_store(
         url: ``memory:``, ``lmdb:PATH`` (relative to the working directory) or that of an installed store.
         event_registry: Finds the classes of recorded events.
         create: Whether to make a store where there is none. If not, the opener is called with ``create=False``.
+        read_only: Whether to open an existing store in a way that cannot change it: the opener is called with
+            ``create=False`` and ``read_only=True``.
 
     Raises:
         InvalidStoreUrl: No installed store has this scheme.
         StoreUnavailable: A package that the store needs is not installed, or the store cannot be opened.
         StoreFormatError: This version cannot read the store.
     """
-    options = {} if create else {"create": False}
+    options = {} if create and not read_only else {"create": False}
+    if read_only:
+        options["read_only"] = True
     if is_template(url):
         raise InvalidStoreUrl(
             url, [], f"it is that of many tenants: put the name of one in the place of {FIELD}"

@@ -62,9 +62,10 @@ class Environment:
 
     def _open(self) -> None:
         try:
-            with self._turn.taken(PATIENCE):
+            with contextlib.nullcontext() if self.options.read_only else self._turn.taken(PATIENCE):
                 self.env, self.databases = open_environment(self.path, self.options)
-            self.files.watch(self.path / "data.mdb", self.path / "lock.mdb")
+            lock = self.path / "lock.mdb"
+            self.files.watch(self.path / "data.mdb", *[lock] * (lock.exists() or not self.options.read_only))
         except (OSError, TimeoutError) as error:
             raise StoreUnavailable(f"lmdb:{self.path}", str(error)) from error
 
@@ -175,6 +176,8 @@ class Environment:
     def _begun(self, write: bool) -> lmdb.Transaction:
         if not write:
             return self.env.begin()
+        if self.options.read_only:
+            raise StoreUnavailable(f"lmdb:{self.path}", "it was opened for reading only")
         self._turn.take()
         try:
             return self.env.begin(write=True)

@@ -57,14 +57,7 @@ def open_environment(path: Path, options: Options) -> tuple[lmdb.Environment, Da
             raise StoreFormatError(
                 path, f"the directory holds other files ({', '.join(others[:3])}); name an empty one"
             )
-        reserve_lock_file(path, MAX_READERS)
-        env = lmdb.open(
-            str(path),
-            map_size=options.map_size,
-            max_dbs=8,
-            max_readers=MAX_READERS,
-            metasync=options.durability == "fsync",
-        )
+        env = _opened_to_read(path, options) if options.read_only else _opened(path, options)
     except OSError as error:
         raise cannot_open(name, error) from error
     except lmdb.Error as error:
@@ -76,8 +69,9 @@ def open_environment(path: Path, options: Options) -> tuple[lmdb.Environment, Da
         raise StoreUnavailable(name, f"{error}; {_remedy(error)}") from error
     try:
         _check_whole(env, path)
-        _check_format(env, path)
-        env.reader_check()
+        _check_format(env, path, read_only=options.read_only)
+        if not options.read_only:
+            env.reader_check()
         return env, Databases.opened(env)
     except lmdb.Error as error:
         env.close()
@@ -85,6 +79,39 @@ def open_environment(path: Path, options: Options) -> tuple[lmdb.Environment, Da
     except BaseException:
         env.close()
         raise
+
+
+def _opened(path: Path, options: Options) -> lmdb.Environment:
+    reserve_lock_file(path, MAX_READERS)
+    return lmdb.open(
+        str(path),
+        map_size=options.map_size,
+        max_dbs=8,
+        max_readers=MAX_READERS,
+        metasync=options.durability == "fsync",
+    )
+
+
+def _opened_to_read(path: Path, options: Options) -> lmdb.Environment:
+    """An environment that changes no file but the list of readers, which only a store in use needs.
+
+    A backup has no list. In a directory that this user cannot write to, only other users can write meanwhile.
+    """
+    for lock in (True, False) if (path / "lock.mdb").exists() else (False,):
+        try:
+            return lmdb.open(
+                str(path),
+                map_size=options.map_size,
+                readonly=True,
+                create=False,
+                lock=lock,
+                max_dbs=8,
+                max_readers=MAX_READERS,
+            )
+        except lmdb.Error as error:
+            if not lock or getattr(error, "code", None) not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+    raise AssertionError
 
 
 def _remedy(error: lmdb.Error) -> str:
@@ -116,10 +143,10 @@ def _damaged(path: Path) -> bool:
         return True
 
 
-def _check_format(env: lmdb.Environment, path: Path) -> None:
+def _check_format(env: lmdb.Environment, path: Path, *, read_only: bool) -> None:
     """Claim an empty environment, and refuse one that belongs to another program or has a newer format."""
-    with env.begin(write=True) as txn:
-        if not txn.stat()["entries"]:
+    with env.begin(write=not read_only) as txn:
+        if not txn.stat()["entries"] and not read_only:
             meta = env.open_db(b"meta", txn)
             txn.put(b"program", PROGRAM, db=meta)
             txn.put(b"format", FORMAT, db=meta)

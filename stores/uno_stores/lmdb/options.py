@@ -21,6 +21,7 @@ class Options(NamedTuple):
     durability: Durability
     map_size: int
     max_size: int | None
+    read_only: bool = False
 
 
 def check_options(

@@ -119,6 +119,8 @@ class LmdbEventStore(EventStore):
         max_event_size: Bytes that one record may take; a larger one is refused with `EventNotSerializable`.
         lease_time: Seconds after which a process that hangs loses its handlers to another.
         create: Whether to make the store if there is none.
+        read_only: Whether to open an existing store without changing anything in its directory. Writes are refused
+            with `StoreUnavailable`. Other processes may write meanwhile, if the directory has its ``lock.mdb``.
 
     Raises:
         ValueError: An option is out of range.
@@ -140,15 +142,16 @@ class LmdbEventStore(EventStore):
         max_event_size: int = MAX_EVENT_SIZE,
         lease_time: float = LEASE_TIME,
         create: bool = True,
+        read_only: bool = False,
     ) -> None:
         super().__init__(event_registry)
         check_options(durability, map_size, max_size, max_event_size, lease_time)
         self.path = Path(path).absolute()  # the program may go to another working directory
-        if not create and not (self.path / "data.mdb").exists():
+        if (read_only or not create) and not (self.path / "data.mdb").exists():
             raise StoreUnavailable(f"lmdb:{path}", f"there is no store in {self.path}")
         self.max_event_size = max_event_size
         map_size = map_size if max_size is None else min(map_size, max_size)
-        self._environment = Environment(self.path, Options(durability, map_size, max_size))
+        self._environment = Environment(self.path, Options(durability, map_size, max_size, read_only))
         self._reading = self._environment.reading
         self._looked: dict[Facet, float] = {}
         self.gate = self._environment.gate

@@ -19,7 +19,9 @@ OPTIONS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) -> LmdbEventStore:
+def open_url(
+    url: str, event_registry: EventRegistry, *, create: bool = True, read_only: bool = False
+) -> LmdbEventStore:
     """Open ``lmdb:PATH`` or ``lmdb:PATH?durability=relaxed&map_size=64GiB``; the options are those of `LmdbEventStore`.
 
     Raises:
@@ -27,7 +29,7 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
     """
     path, options = _read_url(url)
     try:
-        return LmdbEventStore(path, event_registry, create=create, **options)
+        return LmdbEventStore(path, event_registry, create=create, read_only=read_only, **options)
     except ValueError as error:
         raise InvalidStoreUrl(url, ["lmdb"], str(error)) from error
 

@@ -56,13 +56,17 @@ class OwnEngine:
     Args:
         url: Of the database.
         connected: Called with each new connection of the driver.
+        read_only: Whether transactions of PostgreSQL are read-only.
 
     Raises:
         ArgumentError, ValueError: No engine can be made for it.
     """
 
-    def __init__(self, url: URL, connected: Callable[[Any], None] | None = None) -> None:
+    def __init__(
+        self, url: URL, connected: Callable[[Any], None] | None = None, *, read_only: bool = False
+    ) -> None:
         self._url = url
+        self._read_only = read_only
         self._connected = connected
         self._pooled = False
         self._drivers: WeakSet[Any] = WeakSet()
@@ -104,10 +108,14 @@ class OwnEngine:
         if url.get_driver_name() == "aiosqlite":
             options["async_creator_fn"] = _connect_sqlite
         # The connection that was used last has what it needs in its cache. A database in memory has one alone.
-        is_file = url.get_backend_name() == "sqlite" and file_of(url) is not None
-        engine = create_async_engine(
-            url, connect_args=options, **({"pool_use_lifo": True} if is_file else {})
-        )
+        if url.get_backend_name() == "sqlite" and file_of(url) is not None:
+            kinds: dict[str, Any] = {"pool_use_lifo": True}
+        elif self._read_only and url.get_backend_name() == "postgresql":
+            # by transaction, since a pooler gives the next one of this session to another client
+            kinds = {"execution_options": {"postgresql_readonly": True}}
+        else:
+            kinds = {}
+        engine = create_async_engine(url, connect_args=options, **kinds)
         event.listen(engine.sync_engine, "connect", self._made_connection)
         return engine
 

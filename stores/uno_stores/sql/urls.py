@@ -25,11 +25,14 @@ OPTIONS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) -> DatabaseEventStore:
+def open_url(
+    url: str, event_registry: EventRegistry, *, create: bool = True, read_only: bool = False
+) -> DatabaseEventStore:
     """Open ``sqlite+aiosqlite:///PATH`` or ``postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE``.
 
-    The tables are made at the first use. The options ``patience``, ``max_event_size``, ``lease_time`` and ``logs`` of
-    `DatabaseEventStore` may follow as ``?patience=...``; others are for the driver.
+    The tables are made at the first use. With ``read_only`` the database refuses every write. The options
+    ``patience``, ``max_event_size``, ``lease_time`` and ``logs`` of `DatabaseEventStore` may follow as
+    ``?patience=...``; others are for the driver.
 
     Raises:
         InvalidStoreUrl: It is not the URL of a database, or an option is not known.
@@ -37,16 +40,19 @@ def open_url(url: str, event_registry: EventRegistry, *, create: bool = True) ->
     """
     parsed, options = _read_url(url)
     sqlite_file = file_of(parsed) if parsed.get_backend_name() == "sqlite" else None
-    if sqlite_file is not None and not create and not sqlite_file.exists():
+    if sqlite_file is not None and (read_only or not create) and not sqlite_file.exists():
         raise StoreUnavailable(url, f"there is no file {sqlite_file.absolute()}")
     try:
-        own = OwnEngine(parsed, _sync_fully if parsed.get_backend_name() == "sqlite" else None)
+        prepare = _read_only if read_only else _sync_fully
+        own = OwnEngine(
+            parsed, prepare if parsed.get_backend_name() == "sqlite" else None, read_only=read_only
+        )
     except ModuleNotFoundError as missing:  # the driver of the database
         raise StoreUnavailable(url, needs_extra(missing)) from missing
     except (ArgumentError, ValueError) as error:
         raise InvalidStoreUrl(url, [], str(error)) from None  # its text may hold the password
     store = DatabaseEventStore(own.session, event_registry=event_registry, **options)
-    store.own(own, create=create)
+    store.own(own, create=create and not read_only)
     return store
 
 
@@ -78,4 +84,11 @@ def _sync_fully(connection: Any) -> None:
     """Make commits survive a crash of the machine, with any build of SQLite."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def _read_only(connection: Any) -> None:
+    """Let SQLite refuse writes."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA query_only = ON")
     cursor.close()
