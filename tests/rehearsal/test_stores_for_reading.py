@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.new_stores import new_store_url
 from tests.rehearsal.programs import contents, copied
 from uno_actors import DomainEvent, EventRegistry, StoreUnavailable, UnoError, open_store
+from uno_actors.store import opening
 from uno_actors.store.port import EventStore
 
 
@@ -100,3 +102,15 @@ async def test_a_store_in_use_is_read_while_it_grows(tmp_path: Path) -> None:
                 assert reading.stdout.readline().split() == ["KeptToRead"] * count
             reading.stdin.close()
         assert reading.returncode == 0
+
+
+def open_always(url: str, registry: EventRegistry, *, create: bool = True) -> EventStore:
+    """Of a package that knows nothing of reading only."""
+    raise AssertionError((url, registry, create))
+
+
+def test_a_store_that_cannot_be_opened_so_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("other", f"{__name__}:open_always", "uno_actors.stores")
+    monkeypatch.setattr(opening, "store_openers", lambda: {"other": entry})
+    with pytest.raises(StoreUnavailable, match="cannot be opened for reading only"):
+        open_store("other:x", read_only=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import signature
 
 from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import (
@@ -54,6 +55,10 @@ def open_store(
         if not isinstance(missing, ModuleNotFoundError):  # else of an extra that is not installed
             raise
         raise StoreUnavailable(entry.name, str(missing)) from missing
+    if read_only and "read_only" not in signature(opener).parameters:
+        raise StoreUnavailable(
+            entry.name, f"{entry.value} has no read_only, so it cannot be opened for reading only"
+        )
     store: EventStore = opener(url, event_registry, **options)
     return store
 
