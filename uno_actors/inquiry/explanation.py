@@ -68,7 +68,8 @@ class Explanation:
     @property
     def state(self) -> State:
         """The gravest state of all findings."""
-        return max((each.state for each in self.walk()), key=GRAVITY.index, default="note")
+        found = {each.state for each in self.walk()}
+        return next((state for state in reversed(GRAVITY) if state in found), "note")
 
     def walk(self) -> Iterator[Finding]:
         """All findings, each before those below it."""

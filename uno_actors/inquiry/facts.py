@@ -300,14 +300,14 @@ class ProcessFacts:
         found: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
         return found
 
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Self:
+    @staticmethod
+    def from_json(found: Mapping[str, Any]) -> "ProcessFacts":
         """What `to_json` has made.
 
         Raises:
             ValueError: Something else.
         """
-        return _ADAPTER.validate_python(found)  # type: ignore[return-value]
+        return _ADAPTER.validate_python(found)
 
 
 _ADAPTER = TypeAdapter(ProcessFacts)

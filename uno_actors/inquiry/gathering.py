@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from abc import abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -70,7 +69,6 @@ class Place(Protocol):
     def cluster(self) -> Cluster:
         """The settings of the nodes that work on it."""
 
-    @abstractmethod
     async def ask(self, question: Question) -> tuple[list[ProcessFacts], list[Silent]]:
         """What the processes know that run systems on it, and those that could not be asked."""
 
