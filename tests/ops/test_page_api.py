@@ -128,6 +128,7 @@ async def test_every_answer_is_as_described() -> None:
             "/api/stream": {"type": "Account", "id": "alice"},
             "/api/state": {"type": "Account", "id": "alice"},
             "/api/trace": {"correlation": event["correlation_id"]},
+            "/api/why": {"id": "mail"},
         }
         for endpoint in ENDPOINTS:
             if endpoint.method == "GET":

@@ -7,15 +7,15 @@ from uno_actors.store.port import EventStore
 from uno_actors.store.records import PAGE, StoredRecord
 
 
-async def page_before(store: EventStore, place: int, start: int) -> list[StoredRecord]:
+async def page_before(store: EventStore, place: int, start: int, size: int = PAGE) -> list[StoredRecord]:
     """The records of a log just before position ``place``, in order; empty at its start. Positions may have gaps.
 
     Args:
         store: Holds the log.
         place: Exclusive.
         start: The position before the first event of the log.
+        size: Number of records, as long as positions have no gaps.
     """
-    size = PAGE
     while place > start + 1:
         after = max(start, place - 1 - size)
         page = [stored for stored in await store.read_log(after, PAGE) if stored.position < place]

@@ -21,6 +21,7 @@ PAGES = {
     "trace": "What did one message cause?",
     "cluster": "flights@",
     "scheduled": "Nothing is scheduled",
+    "why": "Why is it not done?",
 }
 """The pages, each with a text that it has when it is complete."""
 
@@ -253,6 +254,16 @@ def test_a_trace_is_drawn(browser: Browser) -> None:
     browser.one('td a[aria-label^="Trace"]').click()
     browser.sees("1 event in 0 ms")
     assert browser.all(".trace circle")
+
+
+def test_the_page_says_why_and_what_mends_it(browser: Browser) -> None:
+    opened(browser, "why")
+    browser.one('input[name="id"]').send_keys("late-fees\n")
+    browser.sees("dead letter")
+    browser.sees("uno-actors deadletters")
+    browser.one('input[name="id"]').clear()
+    browser.one('input[name="id"]').send_keys("late-feez\n")
+    browser.sees("Did you mean late-fees?")
 
 
 # --- hostile text --------------------------------------------------------------------------------------------

@@ -190,7 +190,9 @@ async def _in_log(
     found: list[StoredRecord] = []
     searched, deadline = 0, time.monotonic() + SEARCH_SECONDS
     while any(place > start + 1 for place, start in zip(places, starts, strict=True)):
-        pages = [await page_before(store, place, start) for place, start in zip(places, starts, strict=True)]
+        pages = [
+            await page_before(store, place, start, PAGE) for place, start in zip(places, starts, strict=True)
+        ]
         merged = sorted(
             (stored for page in pages for stored in page),
             key=lambda stored: (

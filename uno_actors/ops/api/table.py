@@ -11,6 +11,7 @@ from uno_actors.ops.api import (
     streams,
     trace,
     tree,
+    why,
 )
 from uno_actors.ops.api.endpoint import Done, Endpoint, Nothing
 
@@ -97,6 +98,7 @@ ENDPOINTS = (
         "GET", "/api/state", "An aggregate at one version", states.state, states.AskedState, states.StateShown
     ),
     Endpoint("GET", "/api/trace", "What one message caused", trace.trace, trace.AskedTrace, trace.Trace),
+    Endpoint("GET", "/api/why", "Why something is not done", why.why, why.AskedWhy, why.Why),
     Endpoint(
         "GET",
         "/api/cluster",

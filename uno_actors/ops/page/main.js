@@ -10,11 +10,12 @@ import * as scheduled from "./scheduled.js";
 import * as streams from "./streams.js";
 import * as trace from "./trace.js";
 import * as cluster from "./cluster.js";
+import * as why from "./why.js";
 
 const PAGES = [
   ["now", "Now", now], ["tree", "Tree", tree], ["handlers", "Handlers", handlers], ["letters", "Dead letters", letters],
   ["streams", "Streams", streams], ["trace", "Trace", trace], ["cluster", "Cluster", cluster],
-  ["scheduled", "Scheduled", scheduled],
+  ["scheduled", "Scheduled", scheduled], ["why", "Why", why],
 ];
 const main = document.getElementById("main");
 let about = { name: "", store: null, is_live: true };
@@ -75,7 +76,7 @@ function theme() {
 }
 
 const KEYS = [
-  ["1 – 8", "the pages"], ["/", "the search field"], ["j  k", "next and previous line"], ["Enter", "open the line"],
+  ["1 – 9", "the pages"], ["/", "the search field"], ["j  k", "next and previous line"], ["Enter", "open the line"],
   ["x", "select a dead letter"], ["r", "retry what is selected"], ["← →", "on the slider of a stream: one version"], ["?", "this list"],
 ];
 

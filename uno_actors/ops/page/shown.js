@@ -44,8 +44,8 @@ export function ago(text) {
   return h("time", { datetime: text, title: text }, past < 5 ? "just now" : `${shown} ago`);
 }
 
-const GOOD = new Set(["live", "running", "idle", "handling", "up"]);
-const BAD = new Set(["stopped", "failed", "gave up", "no answer", "dead letter"]);
+const GOOD = new Set(["live", "running", "idle", "handling", "up", "done"]);
+const BAD = new Set(["stopped", "failed", "gave up", "no answer", "dead letter", "stuck"]);
 
 // The state of something, as a word with a colour.
 export function state(word) {

@@ -79,7 +79,7 @@ function drawing({ events, seconds: whole }) {
         h("p", {}, h("b", {}, event.event_type), " ", event.aggregate_id === null ? h("span", { class: "muted" }, "in the log alone") : streamLink(event.aggregate_type, event.aggregate_id, event.aggregate_version),
           event.aggregate_version && h("span", { class: "muted" }, ` @${event.aggregate_version}`)),
         h("p", { class: "muted small" }, event.parent === null ? when(event.timestamp, { millis: true }) : `after ${seconds(event.after)}`, event.by_command && " by a command", `, position ${number(event.position)}`, event.topic && [", topic ", h("code", {}, event.topic)]),
-        event.deliveries.map((each) => h("p", { class: "delivery" }, state(each.state), " ", h("a", { class: "id", href: each.state === "dead letter" ? href("letters", { handler: each.handler }) : "#/handlers" }, each.handler), " ", words(each)))),
+        event.deliveries.map((each) => h("p", { class: "delivery" }, state(each.state), " ", h("a", { class: "id", href: each.state === "dead letter" ? href("letters", { handler: each.handler }) : "#/handlers" }, each.handler), " ", words(each), " ", h("a", { href: href("why", { id: each.handler }) }, "Why?")))),
       h("div", { class: "time", title: `after ${seconds(event.after)}`, "aria-hidden": "true" },
         h("span", { style: { left: `${whole > 0 ? (event.after / whole) * 100 : 0}%` } })));
   }));
