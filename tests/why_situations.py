@@ -1,32 +1,41 @@
 """Situations in which people ask why: each is brought about in a real system, and the answer is returned."""
 
 import asyncio
+import contextlib
+import itertools
+import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tests.bank import EVENTS, Account, Balance, BankStore, Credit, Credited, Debit, Debited, credited
+from tests.cluster.nodes import an_id_owned_by, nodes_on
 from tests.scheduling import CancelLater, CancelNow, Deadline
 from tests.waiting import until
 from uno_actors import (
     ActorSystem,
     Backoff,
+    Cluster,
     Command,
     Explanation,
+    Finding,
     HandlerContext,
     HandlerNameWarning,
     Projection,
     Supervisor,
 )
-from uno_actors.errors import AskTimeout
+from uno_actors.cluster.links.memory import MemoryNetwork
+from uno_actors.errors import AskTimeout, NotServed, SystemNotRunning
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.inquiry.inquiry import inquire
 from uno_actors.ops.sources import StoreSource
@@ -69,7 +78,8 @@ def situation(expected: str) -> Callable[[Make], Make]:
 
 _CHANGES = (
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "TIME"),
-    (r"(bank|shop|other)@[\w.-]+:\d+(?:-\w+)?", r"NODE"),
+    (r"(bank|shop)@(?:(\w)@)?[\w.-]+:\d+", r"NODE\2"),
+    (rf"\bon {re.escape(socket.gethostname())}\b", "on HOST"),
     (r"process \d+", "process N"),
     (r"kill -9 \d+", "kill -9 N"),
     (r"\d[\d,]*(?:\.\d+)? (?:s|min|h|days)\b(?: \d+ (?:s|min)\b)*", "N s"),
@@ -437,7 +447,7 @@ async def a_handler_has_another_name_now(path: Path) -> Explanation:
 
 
 @asynccontextmanager
-async def working(path: Path, what: str) -> AsyncIterator[None]:
+async def working(path: Path, what: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process with a system on the store in which commands of one aggregate wait; see `tests.why_worker`."""
     command = sys.executable, "-m", "tests.why_worker", f"lmdb:{path / 'store'}", what
     process = await asyncio.create_subprocess_exec(
@@ -446,9 +456,10 @@ async def working(path: Path, what: str) -> AsyncIterator[None]:
     assert process.stdout is not None
     try:
         assert await process.stdout.readline() == b"ready\n"
-        yield
+        yield process
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):  # the situation has killed it
+            process.kill()
         await process.wait()
 
 
@@ -598,6 +609,96 @@ async def a_command_is_too_far_back_to_be_recognised(_: Path) -> Explanation:
         for number in range(4):
             await credit(system, 1, f"c{number}")
         return await system.why("c1")
+
+
+# --- nodes of a cluster ---
+
+
+@situation("""
+Credit c was sent to node NODEb, the owner of Account<alice>, N s ago, which has not answered yet.
+Credit c was decided by Account<alice>, in process N (NODEb); its events have waited N s for the store.
+""")
+async def another_node_decided_a_command_and_the_store_is_slow(_: Path) -> Explanation:
+    store = BankStore()
+    async with nodes_on(store, MemoryNetwork(), ("bank@a", "bank@b")) as (a, b):
+        there = an_id_owned_by(b)
+        store.gate.clear()
+        reply = a.aggregate(Account, there).ask(Credit(amount=1, command_id="c"))
+        await until(lambda: store.commits_asked)
+        try:
+            return renamed(await a.why("c"), there)
+        finally:
+            store.gate.set()
+            await reply
+
+
+@situation("""
+Credit c has waited for N s in process N (NODEa) for a node that serves it for Account<alice>.
+   To have it handled: start a node that serves Account, with the role 'aggregates'
+""")
+async def no_node_serves_a_command(_: Path) -> Explanation:
+    async with nodes_on(BankStore(), MemoryNetwork(), ("bank@a",), cluster={"roles": ("handlers",)}) as (a,):
+        reply = a.aggregate(Account, "alice").ask(Credit(amount=1, command_id="c"), timeout=20)
+        await asyncio.sleep(0)
+        explanation = await a.why("c")
+    with contextlib.suppress(SystemNotRunning, NotServed):
+        await reply
+    return explanation
+
+
+@asynccontextmanager
+async def beside_a_stopped_node(path: Path) -> AsyncIterator[ActorSystem]:
+    """A node on a store on which another one, which has a handler and half of the aggregates, is stopped."""
+    handlers = [Handling().spec("audit")]
+    async with working(path, "node") as process:
+        cluster = Cluster(name="first", ttl=60)
+        async with bank(f"lmdb:{path / 'store'}", *handlers, cluster=cluster) as system:
+            await until(lambda: is_stopped(process))
+            yield system
+
+
+def is_stopped(process: asyncio.subprocess.Process) -> bool:
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+@situation("""
+Handler mail is 1 event and N s behind, at position 1, on node bank@second, because the node that runs it, bank@second, does not answer: the request could not be sent to node ID within N s.
+   If it hangs, end it on HOST; another process takes over: kill -9 N
+Not asked: process N: no answer within N s; it hangs, or was stopped
+""")  # noqa: E501
+async def the_node_that_runs_a_handler_answers_no_more(path: Path) -> Explanation:
+    async with beside_a_stopped_node(path) as system:
+        await system.store.append(*credited(1))
+        return await system.why("mail")
+
+
+@situation("""
+Credit c was sent to node bank@second, the owner of Account<alice>, N s ago, which does not answer: the request could not be sent to node ID within N s.
+   If it hangs, end it on HOST; another process takes over: kill -9 N
+Not asked: process N: no answer within N s; it hangs, or was stopped
+""")  # noqa: E501
+async def a_command_was_sent_to_a_node_that_answers_no_more(path: Path) -> Explanation:
+    async with beside_a_stopped_node(path) as system:
+        member = next(each for each in system.cluster.members() if each.name != system.cluster.name)
+        names = (f"account-{number}" for number in itertools.count())
+        there = next(each for each in names if system.cluster.owner(Account, each) == member)
+        reply = system.aggregate(Account, there).ask(Credit(amount=1, command_id="c"))
+        await asyncio.sleep(0)
+        explanation = renamed(await system.why("c"), there)
+        os.kill(member.process, signal.SIGKILL)
+        await reply  # now it goes to this node
+        return explanation
+
+
+def renamed(found: Explanation, name: str) -> Explanation:
+    """As if the aggregate, whose id decides where it is, were alice."""
+
+    def of(finding: Finding) -> Finding:
+        return replace(
+            finding, says=finding.says.replace(f"<{name}>", "<alice>"), below=tuple(map(of, finding.below))
+        )
+
+    return replace(found, findings=tuple(map(of, found.findings)))
 
 
 # --- events and correlations ---

@@ -2,8 +2,9 @@
 
 Usage: why_worker.py URL WHAT
 
-WHAT is ``held`` for a command that holds the event loop, ``blocked`` for other code that does so, or ``stopped`` for a
-process that is stopped. It prints ``ready`` when that is so, and works until it is killed.
+WHAT is ``held`` for a command that holds the event loop, ``blocked`` for other code that does so, ``stopped`` for a
+process that is stopped, or ``node`` for a node of a cluster, which is stopped when it sees another one. It prints
+``ready`` when that is so, and works until it is killed.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import time
 
 from tests.bank import EVENTS, Account, Balance, Credit, Credited
 from tests.waiting import checkpoint_is, until
-from uno_actors import ActorSystem, handles
+from uno_actors import ActorSystem, Cluster, handles
 from uno_actors.handlers.spec import HandlerSpec
 
 LONG = 600.0
@@ -38,11 +39,19 @@ async def mail(event: Credited) -> None:
 
 async def main(url: str, what: str) -> None:
     handlers = [HandlerSpec("mail", mail, Credited, start="earliest")]
-    system = ActorSystem(url, aggregates=[Patient], handlers=handlers, name="bank", event_registry=EVENTS)
-    async with system:
+    cluster = Cluster(name="second", ttl=60) if what == "node" else None
+    async with ActorSystem(
+        url, aggregates=[Patient], handlers=handlers, name="bank", cluster=cluster, event_registry=EVENTS
+    ) as system:
         alice = system.aggregate(Patient, "alice")
         await alice.ask(Credit(amount=1, command_id="first"))
         await system.settled()
+        if what == "node":
+            await until(lambda: checkpoint_is(system.store, "mail", 1))
+            print("ready", flush=True)
+            await until(lambda: len(system.cluster.members()) == 2)
+            await asyncio.sleep(1.0)  # its link answers, and its handler is reported with its name
+            os.kill(os.getpid(), signal.SIGSTOP)
         ready = threading.Timer(0.2, print, ["ready"], {"flush": True})
         ready.daemon = True
         ready.start()
