@@ -5,14 +5,18 @@ import getpass
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.bank import EVENTS
+from tests.bank import EVENTS, Account, BankStore, Credit
 from tests.commands import run_command
+from tests.waiting import until
 from tests.why_situations import Handling, bank, credit, normalised, working
 from uno_actors import ActorSystem, Explanation, Finding, HandlerControl, Remedy
 from uno_actors.handlers.requests import Pause
+from uno_actors.inquiry.inquiry import inquire
+from uno_actors.ops.sources import SystemSource
 from uno_stores import LmdbEventStore
 
 
@@ -97,6 +101,63 @@ async def test_a_program_gets_the_answer_as_values(tmp_path: Path) -> None:
         "To try it once more, when its cause is mended",
         f"uno-actors deadletters retry mail 1 --store {store}",
     )
+
+
+def test_the_process_of_a_configuration_file_is_found(tmp_path: Path) -> None:
+    """Also where the store has no directory: the socket is named after the file."""
+    file = tmp_path / "bank.toml"
+    file.write_text(f'[system]\nname = "bank"\nstore = "sqlite+aiosqlite:///{tmp_path}/bank.db"\n')
+    with ActorSystem.from_config(file, aggregates=[Account], handlers=[Handling().spec()]) as system:
+        system.aggregate(Account, "alice").ask(Credit(amount=1, command_id="c")).get(timeout=10)
+        system.run(system.settled())
+        ended = run_command("why", "c", "--config", str(file))
+    assert ended.stdout.splitlines()[-1] == "└─ mail has handled it."
+
+
+class Hanging(BankStore):
+    """Answers nothing any more when it hangs."""
+
+    hangs = False
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name in ASKED and self.hangs:
+            return lambda *_, **__: asyncio.Event().wait()
+        return found
+
+
+ASKED = {
+    "aggregate_types",
+    "read_log",
+    "read_stream",
+    "read_view",
+    "last_positions",
+    "last_version",
+    "checkpoints",
+}
+
+
+async def test_a_store_that_hangs_is_named_and_the_rest_is_answered() -> None:
+    store = Hanging()
+    async with bank(store, stop_timeout=0.1) as system:
+        await system.aggregate(Account, "alice").ask(Credit(amount=1))
+        store.gate.clear()
+        reply = system.aggregate(Account, "alice").ask(Credit(amount=1, command_id="c"), timeout=0.5)
+        await until(lambda: store.commits_asked == 2)
+        store.hangs = True
+        place = SystemSource(system)
+        found = await inquire(place, "c", patience=0.05, searching=0.05)
+        store.hangs = False
+        assert normalised(found) == (
+            "Credit c was decided by Account<alice>, in process N (NODE); its events have waited N s for the store.\n"
+            "Not asked: what is scheduled: no answer within N s\n"
+            "Not asked: the handlers: no answer within N s\n"
+            "Not asked: the streams: no answer within N s\n"
+            "Not asked: the ends of the log: no answer within N s\n"
+            "Not asked: the log: no answer within N s"
+        )
+        store.gate.set()
+        await reply
 
 
 def test_a_synchronous_program_asks_too(tmp_path: Path) -> None:

@@ -23,8 +23,10 @@ from tests.cluster.nodes import an_id_owned_by, nodes_on
 from tests.scheduling import CancelLater, CancelNow, Deadline
 from tests.waiting import until
 from uno_actors import (
+    Actor,
     ActorSystem,
     Backoff,
+    ChildSpec,
     Cluster,
     Command,
     Explanation,
@@ -588,7 +590,7 @@ async def a_command_was_told_and_rejected(_: Path) -> Explanation:
 
 @situation("""
 Nothing is known of 'c-17' here. Looked through: 0 events, 1 handler, 1 running process. A command that was rejected, or that recorded nothing, leaves no trace in the log.
-└─ Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an aggregate, the key of a schedule, or the name of a handler or a view.
+└─ Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an aggregate, the key of a schedule, or the name of a handler, a view, an actor or a supervisor.
 """)  # noqa: E501
 async def a_command_was_asked_and_rejected(_: Path) -> Explanation:
     async with bank(BankStore(), Handling().spec()) as system:
@@ -637,7 +639,9 @@ Credit c has waited for N s in process N (NODEa) for a node that serves it for A
    To have it handled: start a node that serves Account, with the role 'aggregates'
 """)
 async def no_node_serves_a_command(_: Path) -> Explanation:
-    async with nodes_on(BankStore(), MemoryNetwork(), ("bank@a",), cluster={"roles": ("handlers",)}) as (a,):
+    async with nodes_on(
+        BankStore(), MemoryNetwork(), ("bank@a",), cluster={"roles": ("handlers",)}, stop_timeout=0.5
+    ) as (a,):
         reply = a.aggregate(Account, "alice").ask(Credit(amount=1, command_id="c"), timeout=20)
         await asyncio.sleep(0)
         explanation = await a.why("c")
@@ -652,7 +656,7 @@ async def beside_a_stopped_node(path: Path) -> AsyncIterator[ActorSystem]:
     handlers = [Handling().spec("audit")]
     async with working(path, "node") as process:
         cluster = Cluster(name="first", ttl=60)
-        async with bank(f"lmdb:{path / 'store'}", *handlers, cluster=cluster) as system:
+        async with bank(f"lmdb:{path / 'store'}", *handlers, cluster=cluster, stop_timeout=1) as system:
             await until(lambda: is_stopped(process))
             yield system
 
@@ -904,14 +908,82 @@ async def an_event_is_in_one_partition(_: Path) -> Explanation:
         return await system.why("c")
 
 
+# --- actors and supervisors ---
+
+
+class Clerk(Actor):
+    """Blocks at a message until its gate opens, or fails at it."""
+
+    gate = threading.Event()
+
+    def on_receive(self, message: str) -> None:
+        if message == "fail":
+            raise ValueError("out of ink")
+        self.gate.wait()
+
+
+@asynccontextmanager
+async def office() -> AsyncIterator[ActorSystem]:
+    Clerk.gate.clear()
+    rules = Supervisor("office", [ChildSpec(Clerk, "clerk")], max_restarts=None, backoff=SLOW["backoff"])
+    system = ActorSystem(InMemoryEventStore(), aggregates=[], handlers=[], supervisors=[rules], name="bank")
+    async with system:
+        yield system
+        Clerk.gate.set()
+
+
+@situation("""
+Actor clerk, in process N (NODE), is handling: Clerk 'clerk' has been handling str for N s, now at why_situations.py:LINE in on_receive. 1 message waits in its mailbox.
+""")  # noqa: E501
+async def an_actor_has_been_at_one_line_for_long(_: Path) -> Explanation:
+    async with office() as system:
+        clerk = system.actor("clerk", Clerk)
+        clerk.tell("write")
+        clerk.tell("read")
+        await until(lambda: system.statistics().messages.waiting == 1)
+        return await system.why("clerk")
+
+
+@situation("""
+Actor clerk, in process N (NODE), has failed, and its supervisor office restarts it in N s. No message waits for it.
+""")
+async def an_actor_waits_to_be_restarted(_: Path) -> Explanation:
+    async with office() as system:
+        system.actor("clerk", Clerk).tell("fail")
+        await until(lambda: system.statistics().supervisors["office"].restarting)
+        return await system.why("clerk")
+
+
+@situation("""
+Supervisor office, in process N (NODE), is running with 1 child, of which clerk is restarting.
+""")
+async def a_child_of_a_supervisor_does_not_work(_: Path) -> Explanation:
+    async with office() as system:
+        system.actor("clerk", Clerk).tell("fail")
+        await until(lambda: system.statistics().supervisors["office"].restarting)
+        return await system.why("office")
+
+
 # --- nothing is known ---
+
+
+@situation("""
+Event ID is Credited at position 1, version 1 of Account<alice>, recorded at TIME, topic bank.credited.
+├─ It was caused by command c.
+└─ mail has handled it.
+""")
+async def an_event_is_named_by_its_position(_: Path) -> Explanation:
+    async with bank(BankStore(), Handling().spec()) as system:
+        await credit(system, 1, "c")
+        await system.settled()
+        return await system.why("1")
 
 
 @situation("""
 Nothing is known of 'order-2024' here. Looked through: 1 event, 0 handlers, 1 running process. A command that was rejected, or that recorded nothing, leaves no trace in the log.
 ├─ Did you mean order-2024-17?
 │     More of it, in the program: await system.why('order-2024-17')
-└─ Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an aggregate, the key of a schedule, or the name of a handler or a view.
+└─ Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an aggregate, the key of a schedule, or the name of a handler, a view, an actor or a supervisor.
 """)  # noqa: E501
 async def an_unknown_id_begins_like_others(_: Path) -> Explanation:
     async with bank(BankStore()) as system:
@@ -923,7 +995,7 @@ async def an_unknown_id_begins_like_others(_: Path) -> Explanation:
 Nothing is known of 'reciepts' here. Looked through: 0 events, 1 handler, 1 running process. A command that was rejected, or that recorded nothing, leaves no trace in the log.
 ├─ Did you mean receipts?
 │     More of it, in the program: await system.why('receipts')
-└─ Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an aggregate, the key of a schedule, or the name of a handler or a view.
+└─ Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an aggregate, the key of a schedule, or the name of a handler, a view, an actor or a supervisor.
 """)  # noqa: E501
 async def a_handler_is_misspelled(_: Path) -> Explanation:
     async with bank(BankStore(), Handling().spec("receipts")) as system:
@@ -932,7 +1004,7 @@ async def a_handler_is_misspelled(_: Path) -> Explanation:
 
 @situation("""
 Nothing is known of 'c' here. Looked through: 0 events, 0 handlers, 1 running process. A command that was rejected, or that recorded nothing, leaves no trace in the log.
-└─ Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an aggregate, the key of a schedule, or the name of a handler or a view.
+└─ Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an aggregate, the key of a schedule, or the name of a handler, a view, an actor or a supervisor.
 Not asked: the log: OSError: the disk is gone
 """)  # noqa: E501
 async def the_log_cannot_be_read(_: Path) -> Explanation:

@@ -16,7 +16,7 @@ Wanted = Annotated[
     str,
     typer.Argument(
         metavar="ID",
-        help="Id of a command, event, correlation or aggregate (Type/id), key of a schedule, or name of a handler.",
+        help="Id of a command, event, correlation or aggregate (Type/id), key of a schedule, or a name.",
         callback=in_utf8,
     ),
 ]
@@ -34,6 +34,8 @@ async def why(
     as_json: Json = False,
 ) -> None:
     """Say why something is not done, or what became of it, and which command mends it.
+
+    ID is what you have: an id from a log or an error, or the name of a handler, a view, an actor or a supervisor.
 
     The store is read, and the processes of this machine and user that run a system on it are asked, also one whose
     event loop is held by code of the program. The log is searched from its end. Exit code 1 if nothing is known.

@@ -19,7 +19,7 @@ def of_event_id(facts: Facts, remedies: Remedies) -> Iterator[Finding]:
         return
     record = stored.record
     topic = "" if record.topic is None else f", topic {record.topic}"
-    says = f"Event {facts.id} is {event_of(stored)}, recorded at {moment(record.timestamp)}{topic}."
+    says = f"Event {record.event_id} is {event_of(stored)}, recorded at {moment(record.timestamp)}{topic}."
     below = [
         *_causes(facts),
         *of_event(facts, stored, remedies),

@@ -6,7 +6,9 @@ from typing import Literal
 
 from uno_actors.printable import printable
 
-Kind = Literal["command", "event", "correlation", "aggregate", "handler", "schedule", "unknown"]
+Kind = Literal[
+    "command", "event", "correlation", "aggregate", "handler", "schedule", "actor", "supervisor", "unknown"
+]
 """What an id is the id of."""
 
 State = Literal["done", "waits", "stuck", "failed", "note"]

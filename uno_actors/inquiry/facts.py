@@ -262,6 +262,35 @@ class RunningHandler:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildFacts:
+    """An actor or a supervisor in a process.
+
+    Attributes:
+        name: Its name.
+        kind: ``actor`` or ``supervisor``.
+        state: See `uno_actors.supervision.child.TreeNode`.
+        waiting: Messages in its mailbox.
+        restarts: How often it was restarted.
+        supervisor: The name of its supervisor; empty if it has none.
+        restart_in: Seconds until its supervisor starts it again; ``None`` if it does not wait for that.
+        doing: What an actor is handling, since when and at which line.
+        gave_up: Why a supervisor has given up.
+        children: Of a supervisor: the names and states of its children.
+    """
+
+    name: str
+    kind: str
+    state: str
+    waiting: int = 0
+    restarts: int = 0
+    supervisor: str = ""
+    restart_in: float | None = None
+    doing: str | None = None
+    gave_up: str | None = None
+    children: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessFacts:
     """What a process that runs a system knows.
 
@@ -277,6 +306,7 @@ class ProcessFacts:
         aggregates: Aggregates of the id that was asked for.
         dead: Dead messages that are commands of the id that was asked for.
         handlers: All handlers that it can run.
+        children: The actors and supervisors of the name that was asked for.
         schedules: Whether it keeps the list of what is to be sent later.
         names: Names that it knows, to find the one that was meant.
     """
@@ -292,6 +322,7 @@ class ProcessFacts:
     aggregates: tuple[AggregateFacts, ...] = ()
     dead: tuple[DeadFacts, ...] = ()
     handlers: tuple[RunningHandler, ...] = ()
+    children: tuple[ChildFacts, ...] = ()
     schedules: bool = False
     names: tuple[str, ...] = ()
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from functools import partial
 
 from uno_actors.handlers.partitions import whole_name
 from uno_actors.inquiry.aggregates import of_aggregates
+from uno_actors.inquiry.children import of_children
 from uno_actors.inquiry.commands import of_command
 from uno_actors.inquiry.events import of_correlation, of_event_id
 from uno_actors.inquiry.explanation import Explanation, Finding, Kind
@@ -19,6 +21,8 @@ SIMILAR = 3
 
 _SUBJECTS: tuple[tuple[Kind, Callable[[Facts, Remedies], Iterable[Finding]]], ...] = (
     ("handler", of_handler),
+    ("actor", partial(of_children, kind="actor")),
+    ("supervisor", partial(of_children, kind="supervisor")),
     ("schedule", of_schedules),
     ("command", of_command),
     ("event", of_event_id),
@@ -35,7 +39,7 @@ async def inquire(
     Args:
         place: Where to look.
         wanted: The id of a command, an event, a correlation, an aggregate (``Type/id`` or the id) or a schedule, or
-            the name of a handler or a view.
+            the name of a handler, a view, an actor or a supervisor.
         patience: Seconds within which each fact is gathered. What cannot be asked by then, the answer says.
         searching: Seconds for which the log is searched, from its end.
     """
@@ -73,7 +77,7 @@ def _unknown(facts: Facts, remedies: Remedies) -> Finding:
     below = [
         Finding(
             "Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an"
-            " aggregate, the key of a schedule, or the name of a handler or a view."
+            " aggregate, the key of a schedule, or the name of a handler, a view, an actor or a supervisor."
         )
     ]
     if meant:

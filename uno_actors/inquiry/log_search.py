@@ -13,7 +13,7 @@ from time import monotonic
 from uno_actors.inquiry.facts import LogFacts, Searched
 from uno_actors.store.backward import pages_backward
 from uno_actors.store.codec import Record
-from uno_actors.store.logs import log_of_position, starts_of_logs
+from uno_actors.store.logs import is_position_in, log_of_position, starts_of_logs
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import StoredRecord
 
@@ -25,6 +25,8 @@ SHORTEST = 4
 """Characters from which on the beginning of an id is compared with others."""
 NAMES = 20_000
 """Names of aggregates that are compared with one that is not found."""
+LONGEST_POSITION = 18
+"""Digits of a position, at most."""
 SIMILAR = 3
 """Ids that are shown if one is not found."""
 
@@ -119,6 +121,8 @@ async def search(store: EventStore, wanted: str, seconds: float) -> Found:
             await asyncio.sleep(0)
     searched = Searched(seen.searched, total, is_whole)
     of_command = tuple(reversed(seen.children)) if seen.event is None and seen.answered is not None else ()
+    if seen.event is None and not of_command and not seen.total:
+        seen.event = await _at_position(store, wanted, ends)
     first = seen.event or (of_command[0] if of_command else None)
     effects: Sequence[StoredRecord] = ()
     causes: Sequence[StoredRecord] = ()
@@ -136,6 +140,15 @@ async def search(store: EventStore, wanted: str, seconds: float) -> Found:
         similar=tuple(seen.similar),
     )
     return Found(log, tuple(seen.names))
+
+
+async def _at_position(store: EventStore, wanted: str, ends: Sequence[int]) -> StoredRecord | None:
+    """The event at a position, if that is what people have instead of an id."""
+    position = int(wanted) if wanted.isdecimal() and len(wanted) < LONGEST_POSITION else 0
+    if not position or not is_position_in(position, len(ends)):
+        return None
+    page = await store.read_log(position - 1, 1)
+    return page[0] if page and page[0].position == position else None
 
 
 async def _effects(

@@ -9,6 +9,7 @@ from uno_actors.inquiry.remedies import Remedies
 from uno_actors.inquiry.words import age, error_of, moment
 from uno_actors.scheduling.due_list import NAME, SENDER
 from uno_actors.scheduling.entries import ScheduleInfo
+from uno_actors.store.logs import log_of_position
 from uno_actors.store.records import StoredRecord
 
 GRACE = 2.0
@@ -37,14 +38,16 @@ def _of_time(facts: Facts, found: ScheduleFacts, last: StoredRecord, remedies: R
             f"What was scheduled under the key {found.key!r} {what}, at {when}.", "failed", found.key
         )
     says = f"{found.to}, scheduled under the key {found.key!r}, was due at {moment(found.due)}"
-    sender = next(facts.handlers_named(SENDER), None)
-    running = facts.running(SENDER)
+    log = log_of_position(last.position)
+    senders = facts.handlers_named(SENDER)
+    sender = next((each for each in senders if log_of_position(each.info.position) == log), None)
+    running = None if sender is None else facts.running(sender.name)
     position = 0 if sender is None else max(sender.info.position, running.position if running else 0)
     letter = next(
         (each for each in (sender.letters if sender else ()) if each.position == last.position), None
     )
     if letter is not None:
-        mend = (remedies.retry(SENDER, last.position), remedies.why(found.sent))
+        mend = (remedies.retry(letter.handler, last.position), remedies.why(found.sent))
         says += f", and was refused at {moment(letter.last_failed)}: {error_of(letter.error)}."
         return Finding(says, "failed", found.key, mend)
     if sender is not None and position < last.position:

@@ -119,6 +119,10 @@ class ActorHost:
         cell = self._names.get(name)
         return None if cell is None else cast("ActorRef[Any]", cell.actor.actor_ref)
 
+    def cell(self, name: str) -> ActorCell | None:
+        """The cell of the living actor with this name, if any."""
+        return self._names.get(name)
+
     def ended(self, cell: ActorCell) -> None:
         """Drop an actor that has ended, and free its name."""
         self.cells.pop(cell, None)

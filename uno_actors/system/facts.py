@@ -21,6 +21,7 @@ from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.inquiry.facts import (
     AggregateFacts,
+    ChildFacts,
     CommandFacts,
     DeadFacts,
     ProcessFacts,
@@ -28,6 +29,7 @@ from uno_actors.inquiry.facts import (
     RunningHandler,
 )
 from uno_actors.store.records import StoredRecord
+from uno_actors.supervision.supervisor import SupervisorActor
 from uno_actors.system.runtime import Runtime
 from uno_actors.system.work import seconds_of
 
@@ -71,6 +73,7 @@ def _facts_of(name: str, runtime: Runtime, question: Question) -> ProcessFacts:
         aggregates=tuple(_aggregates(runtime, question, deciding)),
         dead=tuple(_dead(runtime, question.id)),
         handlers=tuple(_handlers(runtime, question.events)),
+        children=tuple(_children(runtime, question.id)),
         schedules=runtime.scheduler.statistics().runs,
         names=tuple(_names(runtime)),
     )
@@ -243,6 +246,39 @@ def _handler(  # noqa: PLR0917 - made in one place
     )
 
 
+def _children(runtime: Runtime, wanted: str) -> Iterator[ChildFacts]:
+    """The actors and supervisors of a name, and their own supervisors."""
+    supervisors = runtime.tree.statistics()
+    waiting = {child: each for rules in supervisors.values() for child, each in rules.restarting.items()}
+    found = set()
+    for node in runtime.tree.node().walk():
+        for child in node.children:
+            if child.name == wanted and child.kind in ("actor", "supervisor"):
+                found.add(child.kind)
+                own = supervisors.get(child.name) if child.kind == "supervisor" else None
+                yield ChildFacts(
+                    child.name,
+                    child.kind,
+                    own.state if own is not None and child.state != "restarting" else child.state,
+                    child.waiting,
+                    child.restarts,
+                    node.name if node.name in supervisors else "",
+                    waiting.get(child.name),
+                    _doing(runtime, wanted) if child.kind == "actor" else None,
+                    None if own is None else own.reason,
+                    tuple((each.name, each.state) for each in child.children),
+                )
+    cell = None if "actor" in found else runtime.actors.cell(wanted)
+    if cell is not None and not isinstance(cell.actor, SupervisorActor):
+        now = cell.statistics()
+        yield ChildFacts(wanted, "actor", now.state, now.waiting, now.restarts, doing=now.doing)
+
+
+def _doing(runtime: Runtime, name: str) -> str | None:
+    cell = runtime.actors.cell(name)
+    return None if cell is None else cell.statistics().doing
+
+
 def takes(spec: HandlerSpec) -> str:
     """What a handler subscribes to, in words."""
     kinds: Iterable[Any] = spec.event_type if isinstance(spec.event_type, tuple) else (spec.event_type,)
@@ -254,6 +290,7 @@ def takes(spec: HandlerSpec) -> str:
 
 def _names(runtime: Runtime) -> Iterator[str]:
     yield from {whole_name(each.name) for each in runtime.handlers.subscriptions}
+    yield from (node.name for node in runtime.tree.node().walk() if node.kind == "actor")
     for actor in runtime.aggregates.active()[:NAMES]:
         yield actor.stream.aggregate_id
         yield f"{actor.stream.aggregate_type}/{actor.stream.aggregate_id}"

@@ -641,7 +641,7 @@ class ActorSystem:
 
         Args:
             wanted: The id of a command, an event, a correlation, an aggregate (``Type/id`` or the id) or a schedule,
-                or the name of a handler or a view.
+                or the name of a handler, a view, an actor or a supervisor.
             searching: Maximum number of seconds for which the log is searched, from its end.
 
         Raises:

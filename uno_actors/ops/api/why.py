@@ -60,7 +60,7 @@ class AskedWhy(Asked):
     """What is asked for.
 
     Attributes:
-        id: The id of a command, an event, a correlation, an aggregate or a schedule, or the name of a handler.
+        id: The id of a command, an event, a correlation, an aggregate or a schedule, or a name.
         seconds: For how long the log is searched.
     """
 

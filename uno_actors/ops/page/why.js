@@ -28,7 +28,7 @@ export function show(main, given) {
       h("span", { class: "buttons" }, h("button", { type: "submit", class: "main" }, given.id && found ? "Ask again" : "Ask"))),
     failure && h("p", { class: "wrong" }, failure.message),
     !given.id && empty("Why is it not done?",
-      h("p", {}, "Give the id of a command, an event, a correlation or an aggregate (Type/id), the key of a schedule, or the name of a handler or a view.")),
+      h("p", {}, "Give the id of a command, an event, a correlation or an aggregate (Type/id), the key of a schedule, or the name of a handler, a view, an actor or a supervisor.")),
     given.id && !found && !failure && h("p", { class: "muted" }, "Asking the store and the processes …"),
     found && h("section", { class: "panel" }, list(found.findings)),
     found?.unasked.length > 0 && h("section", { class: "panel" }, h("h2", {}, "Not asked"), h("ul", {}, found.unasked.map((each) => h("li", {}, each)))),
