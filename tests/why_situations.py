@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.bank import EVENTS, Account, Balance, BankStore, Credit, Credited, Debit, Debited, credited
 from tests.cluster.nodes import an_id_owned_by, nodes_on
+from tests.postgres import postgres
 from tests.scheduling import CancelLater, CancelNow, Deadline
 from tests.waiting import until
 from uno_actors import (
@@ -847,9 +848,9 @@ async def a_schedule_is_late_and_no_scheduler_runs(_: Path) -> Explanation:
 
 
 @situation("""
-CancelNow to Deadline<17>, scheduled under the key 'reminder', was due at TIME and was sent, at TIME.
+CancelNow to Deadline<17>, scheduled under the key 'reminder', was due at TIME and was sent, at TIME. It has recorded CancelledNow at position 3, version 1 of Deadline<17>.
    More of it, in the program: await system.why('ID.20240501T120000000000')
-""")
+""")  # noqa: E501
 async def a_scheduled_command_was_sent(_: Path) -> Explanation:
     async with shop() as system:
         await system.schedule(CancelNow(), to=(Deadline, "17"), at=PAST, key="reminder")
@@ -858,8 +859,7 @@ async def a_scheduled_command_was_sent(_: Path) -> Explanation:
 
 
 @situation("""
-CancelNow to Deadline<17>, scheduled under the key 'reminder', was due at TIME, and was refused at TIME: CommandRejected: it is paid.
-   To try it once more, when its cause is mended, in the program: await system.retry_dead_letters('uno_actors.scheduler', [2])
+CancelNow to Deadline<17>, scheduled under the key 'reminder', was due at TIME and was sent, at TIME. It has recorded nothing: it was refused, or had nothing to record.
    More of it, in the program: await system.why('ID.20240501T120000000000')
 """)  # noqa: E501
 async def a_scheduled_command_was_refused(_: Path) -> Explanation:
@@ -906,6 +906,19 @@ async def an_event_is_in_one_partition(_: Path) -> Explanation:
         await credit(system, 1, "c", "alice")
         await system.settled()
         return await system.why("c")
+
+
+@situation("""
+Command d is recorded as Credited at position 3298534883330, version 1 of Account<bob>, at TIME.
+└─ mail@3of4 has failed at it 1 of 5 times and tries again in N s: ValueError: no stamp for 2.
+""")
+async def an_event_is_in_one_of_several_logs(_: Path) -> Explanation:
+    store = f"{await postgres().new_url()}&logs=4"
+    async with bank(store, Handling(2).spec(partitioned=4), rules=SLOW) as system:
+        await credit(system, 1, "c", "alice")
+        await credit(system, 2, "d", "bob")
+        await until(lambda: system.statistics().supervisors["post"].restarting)
+        return await system.why("d")
 
 
 # --- actors and supervisors ---

@@ -96,6 +96,7 @@ class ScheduleFacts:
         sent: The id of the command that was sent last.
         due: When that was due.
         to: The aggregate that it was for.
+        recorded: The last event that it has recorded there; ``None`` if none was found.
     """
 
     id: str
@@ -106,6 +107,7 @@ class ScheduleFacts:
     sent: str | None = None
     due: datetime | None = None
     to: str = ""
+    recorded: StoredRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,9 @@ async def gather(
         searched = search(store, wanted, searching)
         found = await gathering.get("the log", searched, found, searching + patience)
     facts = replace(facts, log=found.log)
+    if any(each.sent is not None for each in facts.schedules):
+        sent = gathering.get("the log", _with_recorded(store, facts.schedules, searching), facts.schedules)
+        facts = replace(facts, schedules=tuple(await sent))
     stream = found.log.of_command[-1].record.stream if found.log.of_command else None
     if stream is not None:
         newest = await gathering.get(f"the stream {stream}", store.last_version(stream), 0)
@@ -200,6 +203,17 @@ async def _with_times(store: EventStore, found: ScheduleFacts, waiting: Collecti
         return found
     to = f"{event.command.command} to {event.command.aggregate_type}<{event.command.aggregate_id}>"
     return replace(found, key=event.key, sent=event.command_id, due=event.due, to=to)
+
+
+async def _with_recorded(
+    store: EventStore, schedules: Iterable[ScheduleFacts], seconds: float
+) -> Sequence[ScheduleFacts]:
+    """With what the commands have recorded that were sent."""
+    found = []
+    for each in schedules:
+        events = (await search(store, each.sent, seconds)).log.of_command if each.sent is not None else ()
+        found.append(replace(each, recorded=events[-1] if events else None))
+    return found
 
 
 async def _last_event(store: EventStore, stream: StreamId) -> DomainEvent | None:

@@ -6,7 +6,7 @@ from uno_actors.inquiry.explanation import Finding, Remedy
 from uno_actors.inquiry.facts import Facts, ScheduleFacts
 from uno_actors.inquiry.handlers import obstacle_of
 from uno_actors.inquiry.remedies import Remedies
-from uno_actors.inquiry.words import age, error_of, moment
+from uno_actors.inquiry.words import age, error_of, event_of, moment
 from uno_actors.scheduling.due_list import NAME, SENDER
 from uno_actors.scheduling.entries import ScheduleInfo
 from uno_actors.store.logs import log_of_position
@@ -54,7 +54,13 @@ def _of_time(facts: Facts, found: ScheduleFacts, last: StoredRecord, remedies: R
         obstacle = obstacle_of(facts, sender, remedies, last.position - position)
         says += f", and was not sent by the handler {SENDER}, because {obstacle.why}."
         return Finding(says, obstacle.state, found.key, obstacle.remedies)
-    return Finding(f"{says} and was sent, at {when}.", "done", found.key, (remedies.why(found.sent),))
+    if found.recorded is None:
+        says += (
+            f" and was sent, at {when}. It has recorded nothing: it was refused, or had nothing to record."
+        )
+        return Finding(says, "note", found.key, (remedies.why(found.sent),))
+    says += f" and was sent, at {when}. It has recorded {event_of(found.recorded)}."
+    return Finding(says, "done", found.key, (remedies.why(found.sent),))
 
 
 def of_schedule(facts: Facts, entry: ScheduleInfo, remedies: Remedies, *, is_listed: bool = True) -> Finding:

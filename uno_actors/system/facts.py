@@ -28,6 +28,7 @@ from uno_actors.inquiry.facts import (
     Question,
     RunningHandler,
 )
+from uno_actors.store.logs import log_of_position
 from uno_actors.store.records import StoredRecord
 from uno_actors.supervision.supervisor import SupervisorActor
 from uno_actors.system.runtime import Runtime
@@ -229,7 +230,7 @@ def _handler(  # noqa: PLR0917 - made in one place
         state=now.state,
         is_leased=subscription.leased,
         position=now.position,
-        wants=tuple(stored.position for stored in subscription.wanted(events)),
+        wants=tuple(stored.position for stored in subscription.wanted(_in_its_log(subscription, events))),
         takes=takes(subscription.spec),
         start=str(subscription.spec.start),
         began=subscription.began,
@@ -244,6 +245,10 @@ def _handler(  # noqa: PLR0917 - made in one place
         supervisor=owner,
         gave_up=gave_up,
     )
+
+
+def _in_its_log(subscription: Subscription, events: Iterable[StoredRecord]) -> list[StoredRecord]:
+    return [stored for stored in events if log_of_position(stored.position) == subscription.log]
 
 
 def _children(runtime: Runtime, wanted: str) -> Iterator[ChildFacts]:
