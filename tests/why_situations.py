@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.bank import EVENTS, Account, Balance, BankStore, Credit, Credited, Debit, Debited, credited
 from tests.cluster.nodes import an_id_owned_by, nodes_on
+from tests.faults import router_is_suspended
 from tests.postgres import postgres
 from tests.scheduling import CancelLater, CancelNow, Deadline
 from tests.waiting import until
@@ -388,6 +389,22 @@ async def a_handler_with_dead_letters(_: Path) -> Explanation:
             await credit(system, amount)
         await system.settled()
         return await system.why("mail")
+
+
+@situation("""
+Handler mail is 1 event and N s behind, at position 0, in process N (NODE), because the router of process N, which hands out events, has failed and is restarted: OSError: the disk is gone.
+""")  # noqa: E501
+async def the_router_has_failed(_: Path) -> Explanation:
+    store = BankStore()
+    async with bank(store, Handling().spec()) as system:
+        await system.settled()
+        store.read_log_errors = [OSError("the disk is gone") for _ in range(100)]
+        await credit(system, 1)
+        await until(lambda: len(store.read_log_errors) < 99)  # it was restarted once, and waits now
+        await until(lambda: router_is_suspended(system))
+        found = await system.why("mail")
+        store.read_log_errors.clear()
+        return found
 
 
 # --- a store alone ---

@@ -302,6 +302,7 @@ class ProcessFacts:
         node: Its name among the nodes.
         held_for: Seconds for which code has held its event loop; ``None`` if none does.
         line: The line of the program at which it is held.
+        router: The error with which its router has failed, until it is restarted; ``None`` while it works.
         serves: The types of aggregates that it serves.
         remembers: For how many events an aggregate remembers the commands.
         commands: Commands of the id that was asked for.
@@ -318,6 +319,7 @@ class ProcessFacts:
     node: str
     held_for: float | None = None
     line: str | None = None
+    router: str | None = None
     serves: tuple[str, ...] = ()
     remembers: int = 0
     commands: tuple[CommandFacts, ...] = ()

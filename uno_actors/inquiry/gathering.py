@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -289,7 +290,10 @@ async def _handlers(store: EventStore) -> Sequence[HandlerFacts]:
     found = []
     for info in infos:
         view = views.get(info.name)
-        lag = await lag_at(store, info.position, ends) if info.lag else None
+        lag = None
+        if info.lag:
+            with suppress(Exception):  # whatever a store raises: the log is asked for by itself
+                lag = await lag_at(store, info.position, ends)
         found.append(
             HandlerFacts(
                 info,

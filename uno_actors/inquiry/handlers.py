@@ -198,15 +198,26 @@ def obstacle_of(facts: Facts, handler: HandlerFacts, remedies: Remedies, events:
         when = "" if running.restart_in is None else f" in {age(running.restart_in)}"
         reason = "" if running.error is None else f" after {error_of(running.error)}"
         return Obstacle(f"its supervisor {running.supervisor} restarts it{when}{reason}", "waits")
-    process = facts.process_of(name)
-    if process is not None and process.held_for is not None:
-        return Obstacle(_held(process), "stuck")
+    if (of_process := _obstacle_in(facts.process_of(name))) is not None:
+        return of_process
     if running.busy_for >= LONG:
         return Obstacle(_busy(running), "waits")
     if running.state == "handing over":
         return Obstacle("it is being handed over to another node", "waits")
     rebuilt = "its view is being built from the first event" if handler.is_building else ""
     return Obstacle(_works(running, events, rebuilt), "waits")
+
+
+def _obstacle_in(process: ProcessFacts | None) -> Obstacle | None:
+    """What keeps all handlers of a process from their next events."""
+    if process is None:
+        return None
+    if process.held_for is not None:
+        return Obstacle(_held(process), "stuck")
+    if process.router is not None:
+        why = f"the router of process {process.process}, which hands out events, has failed and is restarted"
+        return Obstacle(f"{why}: {error_of(process.router)}", "waits")
+    return None
 
 
 def _paused(handler: HandlerFacts) -> str:
@@ -287,7 +298,7 @@ def _works(running: RunningHandler, events: int, rebuilt: str) -> str:
     if rate:
         pace = f"it works along at {round(rate):,} events/s, ready in about {age(events / rate)}"
     else:
-        pace = f"it has just begun: it is {running.state} at position {running.position}"
+        pace = f"it is {running.state} at position {running.position}, and has its turn next"
     return f"{rebuilt}: {pace}" if rebuilt else pace
 
 

@@ -68,6 +68,7 @@ def _facts_of(name: str, runtime: Runtime, question: Question) -> ProcessFacts:
         node=name if announcement is None else announcement.member.name,
         held_for=None if held is None else held.seconds,
         line=None if held is None else held.line,
+        router=_router(runtime),
         serves=tuple(sorted(runtime.aggregates.types)),
         remembers=runtime.aggregates.remember_commands,
         commands=tuple(_commands(runtime, question.id, deciding)),
@@ -245,6 +246,12 @@ def _handler(  # noqa: PLR0917 - made in one place
         supervisor=owner,
         gave_up=gave_up,
     )
+
+
+def _router(runtime: Runtime) -> str | None:
+    handlers = runtime.handlers
+    has_failed = handlers.router_cell.is_suspended and handlers.router_error is not None
+    return describe(handlers.router_error) if has_failed and handlers.router_error is not None else None
 
 
 def _in_its_log(subscription: Subscription, events: Iterable[StoredRecord]) -> list[StoredRecord]:

@@ -85,6 +85,7 @@ class HandlerHost:
         self.subscriptions: list[Subscription] = []
         self.router: RouterActor
         self.router_cell: ActorCell
+        self.router_error: BaseException | None = None  # with which the router has failed last
         self.cells: dict[str, ActorCell] = {}  # of the handlers, by name
         self.start_task = start_task
         self._clock = settings.clock
@@ -331,6 +332,7 @@ class HandlerHost:
     def _router_failed(self, failure: Failure) -> None:
         """Restart the router after a delay; it resumes at its position. It fails only if the store fails."""
         delay = ROUTER_BACKOFF.delay(self.router_cell.restarts, 0.5)
+        self.router_error = failure.error
         self._log.error("router failed", exc_info=failure.error, restart_in=delay)
 
         def restart() -> None:
