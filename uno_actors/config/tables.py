@@ -67,7 +67,7 @@ DEFAULT_SUPERVISOR = "handlers"
 class BaseTable(BaseModel):
     """What all tables have in common: an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # most programs read no file
 
 
 def default_of(specification: type, option: str) -> Any:
