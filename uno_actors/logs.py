@@ -16,10 +16,8 @@ import sys
 import threading
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Literal, TextIO, cast
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
-import structlog
-from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, WrappedLogger
 from typing_extensions import override
 
 from uno_actors.causality import current_cause
@@ -33,6 +31,9 @@ from uno_actors.printable import (
     text_of,
     traceback_text,
 )
+
+if TYPE_CHECKING:  # it imports rich, which takes longer than anything else here: only if the program uses it
+    from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, Processor, WrappedLogger
 
 _logger = logging.getLogger("uno_actors")
 
@@ -100,13 +101,11 @@ class Logger:
     standard library's logger, with the error.
     """
 
-    __slots__ = ("_bound", "_is_for_structlog", "_logger")
-
-    _logger: FilteringBoundLogger
+    __slots__ = ("_bound", "_logger")
 
     def __init__(self, bound: dict[str, object]) -> None:
         self._bound = bound
-        self._is_for_structlog: bool | None = None  # as the program was configured at the last event
+        self._logger: FilteringBoundLogger | None = None  # while the program has configured structlog
 
     @property
     def has_names(self) -> bool:
@@ -117,7 +116,7 @@ class Logger:
         """A logger whose events carry ``more``, too."""
         return Logger({**self._bound, **more})
 
-    def for_program(self) -> FilteringBoundLogger:
+    def for_program(self) -> "FilteringBoundLogger":
         """A logger for the program's own code; it raises what the program's processors raise."""
         return program_logger(**self._bound)
 
@@ -152,8 +151,11 @@ class Logger:
             values["exc_info"] = type(error), error, error.__traceback__
         try:
             self._correlate(values)
-            if self._is_for_structlog is not structlog.is_configured():
-                self._is_for_structlog = structlog.is_configured()
+            if not _has_configured_structlog():
+                self._logger = None
+                _to_standard_library(level, {**self._bound, **values, "event": event})
+                return
+            if self._logger is None:
                 self._logger = program_logger(**self._bound)
             getattr(self._logger, level)(event, **values)
         except KeyboardInterrupt:  # meant for the process
@@ -220,8 +222,25 @@ class LogLimit:
         return {"others_not_logged": silent} if silent else {}
 
 
-def program_logger(**bound: object) -> FilteringBoundLogger:
+def _has_configured_structlog() -> bool:
+    """Whether the program has; one that has not imported it has not."""
+    is_configured = getattr(sys.modules.get("structlog"), "is_configured", None)
+    return is_configured is not None and bool(is_configured())
+
+
+def _to_standard_library(level: str, event: dict[str, Any]) -> None:
+    """Log as the logger that `program_logger` makes where structlog is not configured."""
+    number = _LEVELS[level.upper()]
+    if _logger.isEnabledFor(number):
+        if level == "exception":
+            event.setdefault("exc_info", True)
+        _logger.log(number, **_one_line(None, level, event))
+
+
+def program_logger(**bound: object) -> "FilteringBoundLogger":
     """A logger for the program's own code; it raises what the program's processors raise."""
+    import structlog  # noqa: PLC0415 - see above
+
     if structlog.is_configured():
         return cast("FilteringBoundLogger", structlog.get_logger("uno_actors", **bound))
     logger = structlog.wrap_logger(
@@ -233,7 +252,7 @@ def program_logger(**bound: object) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", logger.bind(**bound))
 
 
-def _one_line(_: WrappedLogger, __: str, event: EventDict) -> dict[str, Any]:
+def _one_line(_: "WrappedLogger", __: str, event: "EventDict") -> dict[str, Any]:
     exc_info = event.pop("exc_info", None)
     text = _shown(event.pop("event"))
     extra = {f"uno_{name}": value for name, value in event.items()}
@@ -261,7 +280,7 @@ class _Shown:
             return text_of(self._value)
 
 
-def _for_console(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def _for_console(_: "WrappedLogger", __: str, event: "EventDict") -> "EventDict":
     """``event`` with values that cannot control a terminal."""
     for name, value in event.items():
         if name == "stack":
@@ -290,13 +309,15 @@ def write_logs(stream: TextIO, level: str, form: Literal["text", "json"]) -> Non
         level: The least severe level that is written: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
         form: ``text`` for people, ``json`` for one JSON object per line, exceptions included.
     """
-    common: list[structlog.typing.Processor] = [
+    import structlog  # noqa: PLC0415 - see above
+
+    common: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if form == "json":
         last += [
             structlog.processors.ExceptionRenderer(lambda exc_info: traceback_text(exc_info[1]).rstrip()),
@@ -327,15 +348,15 @@ def write_logs(stream: TextIO, level: str, form: Literal["text", "json"]) -> Non
     )
 
 
-def _write_traceback(stream: TextIO, exc_info: ExcInfo) -> None:
+def _write_traceback(stream: TextIO, exc_info: "ExcInfo") -> None:
     stream.write(_traceback(exc_info[1]))
 
 
-def _encodable(stream: TextIO) -> structlog.typing.Processor:
+def _encodable(stream: TextIO) -> "Processor":
     """Escapes characters that ``stream`` cannot encode, such as non-ASCII ones in the C locale."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
 
-    def encodable(_: WrappedLogger, __: str, line: Any) -> str:
+    def encodable(_: "WrappedLogger", __: str, line: Any) -> str:
         return str(line).encode(encoding, "backslashreplace").decode(encoding)
 
     return encodable

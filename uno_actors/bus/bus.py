@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from time import monotonic
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, overload
 
 from uno_actors.actors.ask import copied_context
 from uno_actors.actors.carrier import run_in
@@ -35,6 +35,9 @@ from uno_actors.handlers.spec import BoundHandler, EventHandler, EventPriority, 
 from uno_actors.handlers.subscribe import HandlerRegistry, gather
 from uno_actors.logs import Logger, get_logger
 from uno_actors.observing import Observation
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 T = TypeVar("T")
 E = TypeVar("E", bound=DomainEvent)
@@ -147,7 +150,9 @@ class EventBus:
     def log_to(self, log: Logger) -> None:
         """Log failures of handlers to ``log``, which has the names of the bus's system bound."""
         self._log = log.bind(actor=f"bus {self.name}", bus=self.name)
-        self._program_log = self._log.for_program()
+        self._program_log: FilteringBoundLogger | None = (
+            None  # made for the first handler that takes a context
+        )
 
     # --- subscribing ---
 
@@ -439,6 +444,8 @@ class EventBus:
 
     def _context(self, subscription: BusSubscription, event: DomainEvent, position: int) -> HandlerContext:
         name = subscription.spec.name
+        if self._program_log is None:
+            self._program_log = self._log.for_program()
         logger = self._program_log.bind(handler=name, event_type=event.event_type, position=position)
         system = cast("SystemServices", _NoSystem() if self._system is None else self._system)
         return HandlerContext(position, 1, name, logger, system)

@@ -67,7 +67,7 @@ class HandlerCalls:
         self._system = system
         self._stays = stays
         self._log = subscription.logger
-        self._program_log = subscription.logger.for_program()
+        self._program_log = subscription.logger.for_program() if handler.takes_context else None
 
     @property
     def takes_lists(self) -> bool:
@@ -254,7 +254,7 @@ class HandlerCalls:
 
     def _context(self, delivery: Delivery) -> HandlerContext | None:
         """Return the context if the handler takes one. Making it costs more than a call of a small handler."""
-        if not self.handler.takes_context:
+        if self._program_log is None:
             return None
         subscription, position = self._subscription, delivery.position
         record = delivery.record

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
 from functools import partial
-from typing import Any, ClassVar, Generic, Literal, TypeVar
-
-from structlog.typing import FilteringBoundLogger
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from uno_actors.annotations import NOT_ANNOTATED, UnreadableAnnotation
 from uno_actors.domain.aggregate import AggregateRoot
@@ -28,6 +26,11 @@ from uno_actors.quantities import is_count, is_duration
 from uno_actors.shards import SHARDS
 from uno_actors.store.handler_names import MARK, partition_name
 from uno_actors.topics import TopicPattern
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+else:  # structlog is imported when a handler takes a context; annotations are read before
+    FilteringBoundLogger = Any
 
 E = TypeVar("E", bound=DomainEvent)
 
