@@ -1,6 +1,6 @@
 """``python -m uno_actors`` is the command ``uno-actors``."""
 
-from uno_actors.cli.app import main
+from uno_actors.cli.start import main
 
 if __name__ == "__main__":
     main()
