@@ -1,12 +1,13 @@
 """Settings of the tests as a whole."""
 
+import os
 import signal
 from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.machine import deadline, measure
+from tests.machine import cores, deadline, measure
 from uno_actors.domain.events import event_registry
 
 # A busy machine must not fail a test that is right; what hangs is ended by the deadline of each test.
@@ -16,6 +17,13 @@ settings.load_profile("uno")
 # A shell has what it runs in the background ignore Ctrl-C, and so would the programs that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Two processes for each core: tests wait for disks, servers and other processes half of their time."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return 2 * cores()
 
 
 def pytest_configure(config: pytest.Config) -> None:

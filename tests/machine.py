@@ -45,11 +45,12 @@ def seconds_of_work() -> float:
 def measure(workers: int) -> None:
     """Measure for this process and for those that it starts, unless that was done."""
     if MEASURED not in os.environ:
-        found = slowness(seconds_of_work(), os.getloadavg()[0], workers, _cores())
+        found = slowness(seconds_of_work(), os.getloadavg()[0], workers, cores())
         os.environ[MEASURED] = f"{found:.2f}"
 
 
-def _cores() -> int:
+def cores() -> int:
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -65,4 +66,4 @@ def deadline(seconds: float) -> float:
 
 def patience(seconds: float) -> float:
     """Seconds to wait here and now for something that takes less than ``seconds`` on a quiet machine, or hangs."""
-    return seconds * max(_measured(), min(MOST, os.getloadavg()[0] / _cores()))
+    return seconds * max(_measured(), min(MOST, os.getloadavg()[0] / cores()))

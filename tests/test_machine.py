@@ -40,7 +40,7 @@ def test_a_test_with_its_own_deadline_has_that_one_scaled(request: pytest.Fixtur
 
 def test_limits_inside_of_a_test_grow_with_the_load_of_that_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_measured", lambda: 2.0)
-    monkeypatch.setattr(machine, "_cores", lambda: 2)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
     found = []
     for load in (0.5, 4, 12, 1000):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0, 0))
