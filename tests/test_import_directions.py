@@ -16,6 +16,7 @@ PLACES = {"uno_actors": ROOT / "uno_actors", "uno_stores": ROOT / "stores" / "un
 # From the bottom to the top. A package may import itself and what stands below its line.
 DIRECTIONS: tuple[tuple[str, ...], ...] = (
     ("leaves",),  # the modules directly in uno_actors
+    ("flight_recorder",),
     ("actors", "domain"),
     ("supervision", "store"),
     ("aggregates",),

@@ -42,6 +42,9 @@ KEYS: dict[str, type[BaseTable] | None] = {
     "snapshot_every": AggregatesTable,
     "remember_commands": AggregatesTable,
     "scheduler": SystemTable,
+    "recorder": SystemTable,
+    "recordings": SystemTable,
+    "record_timeouts": SystemTable,
     "clock": None,  # an object, which a file cannot express
 }
 """In which table of a file an option is a key."""
@@ -68,6 +71,9 @@ OTHERS = {
     "snapshot_every": 3,
     "remember_commands": 0,
     "scheduler": False,
+    "recorder": 500,
+    "recordings": "/var/lib/bank/recordings",
+    "record_timeouts": True,
     "clock": ManualClock(),
 }
 """A value of each option that is not its default."""
@@ -143,7 +149,10 @@ def test_no_snapshots_is_said_in_one_way() -> None:
     assert Settings(snapshot_every=None, clock=clock) == Settings(snapshot_every=0, clock=clock)
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIONS if name not in ("name", "clock", "scheduler")])
+NO_NUMBERS = {"name", "clock", "scheduler", "recordings", "record_timeouts"}
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name not in NO_NUMBERS])
 def test_every_number_is_checked_under_its_name(name: str) -> None:
     with pytest.raises(InvalidNumber, match=name):
         Settings(**{name: float("nan")})

@@ -4,6 +4,7 @@ Everything public can be imported from here. The packages, from the bottom up; e
 list, and its docstring says in which order to read it:
 
 - ``errors``, ``logs``, ``clock``, ``topics``, ``causality``, ``backoff`` and their like: leaves, which stand alone.
+- ``flight_recorder``: the latest steps of a node, in memory and as a file.
 - ``actors``: pykka's actors on an event loop and worker threads. It knows no events.
 - ``domain``: events, commands and aggregates, as users write them. It knows no actors.
 - ``supervision``: which children a supervisor restarts, and when.

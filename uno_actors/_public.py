@@ -89,6 +89,8 @@ from uno_actors.errors import (
     OtherTenant,
     OutcomeUnknown,
     PlaceTaken,
+    RecordingNotReadable,
+    RecordingNotWritten,
     RemoteError,
     ReplyNotRecorded,
     ReplyNotSent,
@@ -118,6 +120,8 @@ from uno_actors.errors import (
     WorkCancelled,
     WorldError,
 )
+from uno_actors.flight_recorder.files import Recording
+from uno_actors.flight_recorder.steps import Step
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
 from uno_actors.handlers.dependencies import Depends
 from uno_actors.handlers.moves import HandlerNameWarning
@@ -149,6 +153,7 @@ from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.reload import Reloaded
 from uno_actors.supervision.spec import ChildSpec, Supervisor
 from uno_actors.system.bridges import bridge
+from uno_actors.system.recording import SystemRecording
 from uno_actors.system.statistics import SystemStatistics
 from uno_actors.system.supervisor_ref import ChildCounts, SupervisorRef
 from uno_actors.system.system import ActorSystem
@@ -268,6 +273,9 @@ __all__ = [
     "Projection",
     "PublishedView",
     "RecordedEvent",
+    "Recording",
+    "RecordingNotReadable",
+    "RecordingNotWritten",
     "Refusal",
     "Reloaded",
     "Remedy",
@@ -284,6 +292,7 @@ __all__ = [
     "Snapshot",
     "StandingEvent",
     "StartTimeout",
+    "Step",
     "StoreForked",
     "StoreFormatError",
     "StoreFull",
@@ -292,6 +301,7 @@ __all__ = [
     "SupervisorGaveUp",
     "SupervisorRef",
     "SystemNotRunning",
+    "SystemRecording",
     "SystemServices",
     "SystemStatistics",
     "Tag",

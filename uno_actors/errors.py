@@ -1268,6 +1268,34 @@ class RetryLater(WorldError):
         return min(max(self.after or 0.0, 0.0), self.LONGEST_WAIT)
 
 
+class RecordingNotWritten(WorldError):
+    """The steps of the flight recorder cannot be written to a file.
+
+    Attributes:
+        system: Name of the system.
+        reason: Why not, and the remedy.
+    """
+
+    def __init__(self, system: str, reason: str) -> None:
+        self.system = system
+        self.reason = reason
+        super().__init__(f"the recording of system {system!r} cannot be written: {reason}")
+
+
+class RecordingNotReadable(WorldError):
+    """A file is not a whole recording of a flight recorder.
+
+    Attributes:
+        path: Path of the file.
+        reason: What is wrong.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path} cannot be read as a recording: {reason}")
+
+
 # --- ours --------------------------------------------------------------------------------------------------
 
 

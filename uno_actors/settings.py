@@ -7,6 +7,9 @@ from typing import Any, Self
 from uno_actors.clock import Clock, SystemClock
 from uno_actors.quantities import check_count, check_duration
 
+STEPS = 10_000
+"""Steps that a flight recorder keeps unless an option gives another number."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -25,6 +28,9 @@ class Settings:
         remember_commands: Number of its last events for which an aggregate remembers the commands.
         stop_timeout: Maximum seconds to stop.
         scheduler: Whether it sends scheduled commands; ``None`` for as soon as its store has some.
+        recorder: Steps that its flight recorder keeps: a number, ``True`` for the usual one, ``False`` for none.
+        recordings: Directory for the recordings; ``None`` for one in the store's directory.
+        record_timeouts: Whether a recording is written when a command has timed out.
         clock: Measures all times.
     """
 
@@ -36,6 +42,9 @@ class Settings:
     remember_commands: int = 256
     stop_timeout: float = 10.0
     scheduler: bool | None = None
+    recorder: bool | int = True
+    recordings: str | None = None
+    record_timeouts: bool = False
     clock: Clock = field(default_factory=SystemClock)
 
     def __post_init__(self) -> None:
@@ -45,7 +54,14 @@ class Settings:
         check_count("snapshot_every", self.snapshot_every, none=True)
         check_count("remember_commands", self.remember_commands)
         check_duration("stop_timeout", self.stop_timeout, zero=True)
+        if not isinstance(self.recorder, bool):
+            check_count("recorder", self.recorder)
         object.__setattr__(self, "snapshot_every", self.snapshot_every or 0)  # one way to say "no snapshots"
+
+    @property
+    def steps(self) -> int:
+        """Maximum number of steps that the flight recorder keeps; 0 for no flight recorder."""
+        return (STEPS if self.recorder else 0) if isinstance(self.recorder, bool) else self.recorder
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Self:

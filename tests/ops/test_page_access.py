@@ -47,7 +47,7 @@ async def client(system: ActorSystem) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("given", [None, "Bearer wrong", f"Basic {TOKEN}", "Bearer "])
-@pytest.mark.parametrize("path", [*READS, *STREAMS, "/api/openapi.json"])
+@pytest.mark.parametrize("path", [*READS, *STREAMS, "/api/openapi.json", "/api/recording"])
 async def test_nothing_can_be_read_without_the_token(
     client: httpx.AsyncClient, path: str, given: str | None
 ) -> None:

@@ -833,7 +833,9 @@ async def test_the_figures_of_a_process_that_has_the_store_open_are_shown(tmp_pa
     async with LmdbEventStore(tmp_path, EVENTS) as store, bank(Mail(), store, name="bank") as system:
         await credit(system, "alice", 1, 2, 3)
         runtime = SystemSource(system)
-        control = ControlServer(tmp_path, lambda want: answer_of(want, "bank", runtime.runtime, 0.0))
+        control = ControlServer(
+            tmp_path, lambda want: answer_of(want, "bank", runtime.runtime, 0.0, system.recording)
+        )
         async with control, asking(StoreSource(store, url)) as ask:
             now = await ask.get("now")
             assert [process["system"] for process in now["processes"]] == ["bank"]

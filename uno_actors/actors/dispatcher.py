@@ -15,6 +15,7 @@ from typing import Any, cast
 from uno_actors.actors.carrier import Carrier, Waiting
 from uno_actors.actors.loop_thread import LoopThread, T, run_on
 from uno_actors.actors.worker_pool import MAX_WORKERS, WorkerPool, WorkerStatistics, blocking
+from uno_actors.flight_recorder.ring import FlightRecorder
 from uno_actors.forks import on_fork
 from uno_actors.logs import Logger, get_logger
 
@@ -56,18 +57,26 @@ class Dispatcher:
         loop: The loop, running or about to run.
         max_workers: Maximum number of worker threads, which are started when first needed.
         log: Has the names of the system bound that runs here; default is one without any.
+        recorder: The flight recorder of that system.
 
     Attributes:
         log: What runs here logs to it.
+        recorder: What runs here notes its steps there; ``None`` for nowhere.
         workers: The worker threads.
         thread: Ident of the loop's thread, once a callback has been posted.
         depth: Actors running on the loop now, each inside the one that waits for it.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, max_workers: int = MAX_WORKERS, *, log: Logger | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        max_workers: int = MAX_WORKERS,
+        *,
+        log: Logger | None = None,
+        recorder: FlightRecorder | None = None,
     ) -> None:
         self.loop = loop
+        self.recorder = recorder
         self.log = log or get_logger()
         # A loop may bring workers of its own, as that of a simulation does.
         own: WorkerPool | None = getattr(loop, "workers", None)

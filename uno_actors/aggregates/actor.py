@@ -8,6 +8,7 @@ never rests on events that may still fail.
 
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from time import monotonic
 from typing import Any, Protocol
 
 from uno_actors.actors.dispatcher import Dispatcher
@@ -37,6 +38,7 @@ from uno_actors.errors import (
     shown,
 )
 from uno_actors.event_contexts import EventContexts
+from uno_actors.flight_recorder.ring import FlightRecorder
 from uno_actors.logs import Logger
 from uno_actors.observing import Observation
 from uno_actors.store.codec import Record, StreamId
@@ -63,6 +65,7 @@ class Directory(Protocol):
     loader: Loader
     log: Logger
     observed: Observation | None
+    recorder: FlightRecorder | None
     registry: EventRegistry
     remember_commands: int
     saver: SnapshotSaver
@@ -212,6 +215,9 @@ class AggregateActor:
     def _execute(self, envelope: CommandEnvelope, instance: AggregateRoot, mark: bytes) -> None:
         """Let the aggregate decide. Its events and the result join the next batch; a failure leaves no trace."""
         envelope.started = True
+        recorder = self._directory.recorder
+        if recorder is not None:
+            envelope.taken, recorder.deciding = monotonic(), envelope
         result: Any
         if self._directory.time is not None:
             instance._time = self._directory.time
@@ -226,6 +232,8 @@ class AggregateActor:
             result, records = Failed(error), []
             if instance.pending_events or not isinstance(error, CommandRejected):
                 self.instance = None  # it may be half changed; what is recorded is whole
+        if recorder is not None:
+            envelope.decided, envelope.events = monotonic(), len(records)
         if records:
             version, note = instance.version, self._memory.note
             for before in range(len(records) - 1, 0, -1):
@@ -265,6 +273,8 @@ class AggregateActor:
                 self._look_first(envelope, looking)
                 return True
         envelope.started = True
+        if self._directory.recorder is not None:
+            envelope.taken, envelope.decided, envelope.events = monotonic(), 0.0, 0
         if self._directory.observed is not None:
             observed.take(self._directory.observed, self.stream, envelope)
         self._directory.statistics.repeated += 1
@@ -289,6 +299,14 @@ class AggregateActor:
             envelope.earlier = EarlierResult(Failed(as_error(error, f"reading {self.stream}")))
         self._loading -= 1
         self._schedule()
+
+    def under_way(self) -> Iterator[CommandEnvelope]:
+        """The commands that have not ended, in their order; from any thread."""
+        for envelope, _ in (*(self._in_flight or ()), *(self._next_batch or ())):
+            yield envelope
+        for envelope in tuple(self._mailbox or ()):
+            if not envelope.withdrawn:
+                yield envelope
 
     # --- recording ---
 

@@ -1,7 +1,7 @@
 """The directory of a system: which aggregates are active or passivated, and which commands are unanswered."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from itertools import islice
 from time import monotonic
 from typing import Any
@@ -20,6 +20,7 @@ from uno_actors.clock import Deadlines, Timer, own_time
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import AskTimeout, CommandRejected, OutcomeUnknown, UnoError, describe
 from uno_actors.event_contexts import EventContexts
+from uno_actors.flight_recorder.ring import COMMAND, UNDER_WAY, Entry, FlightRecorder
 from uno_actors.observing import Observation
 from uno_actors.settings import Settings
 from uno_actors.store.codec import StreamId
@@ -68,6 +69,9 @@ class Aggregates:
         self.journal = journal
         self.observed = observed
         self.dispatcher = dispatcher
+        self.recorder = dispatcher.recorder
+        if self.recorder is not None:
+            self.recorder.under_way = self._under_way
         self.statistics = AggregateStatistics()
         self.start = start
         self.snapshots = Snapshots(store, settings.snapshot_every, dispatcher.log)
@@ -151,6 +155,7 @@ class Aggregates:
 
     def _refuse(self, stream: StreamId, envelope: CommandEnvelope, reason: UnoError) -> None:
         self.statistics.failed += 1
+        self._note_error(stream, envelope, reason)
         if self.observed is not None:
             observing.answer(self.observed, stream, envelope, Failed(reason))
         if not envelope.answer(Failed(reason), self.log):
@@ -164,14 +169,53 @@ class Aggregates:
             self.statistics.commands += 1
         else:
             self._count(result)
+            self._note_error(actor.stream, envelope, result.error)
             if envelope.future is None:  # it was told
                 self._dead.add(repr(actor), envelope.command, describe(result.error))
         if self.observed is not None:
             observing.answer(self.observed, actor.stream, envelope, result)
+        now = monotonic()
         if (future := envelope.future) is not None:
             self.statistics.asked += 1
-            self.statistics.asked_seconds += monotonic() - future.asked
+            self.statistics.asked_seconds += now - future.asked
+        if self.recorder is not None and not isinstance(result, Failed):
+            self._note(self.recorder, actor.stream, envelope, now)
         envelope.answer(result, self.log)
+
+    def _note(
+        self, recorder: FlightRecorder, stream: StreamId, envelope: CommandEnvelope, now: float
+    ) -> None:
+        """Note that a command was answered."""
+        command, future, event_id, position = envelope.command, envelope.future, None, None
+        correlation_id = command.correlation_id
+        if end := envelope.end:
+            record = envelope.appended.records[end - 1]
+            event_id, correlation_id = record.event_id, record.correlation_id
+            position = envelope.appended.positions[end - 1]
+        elif (place := envelope.place) is not None:
+            position = place[0]
+        recorder.note(
+            (
+                COMMAND, now, stream, command.__class__, command.command_id, correlation_id,
+                envelope.asked if future is None else future.asked, envelope.taken, envelope.decided,
+                envelope.events, future.__class__, event_id, position,
+            )
+        )  # fmt: skip
+
+    def _note_error(self, stream: StreamId, envelope: CommandEnvelope, error: BaseException) -> None:
+        if self.recorder is not None:
+            self.recorder.ended(stream, envelope, error)
+
+    def _under_way(self) -> Iterator[Entry]:
+        """The commands that have not ended, for the flight recorder; from any thread."""
+        deciding = None if self.recorder is None else self.recorder.deciding
+        for actor in tuple(self._active.values()):
+            for envelope in actor.under_way():
+                yield _under_way(actor.stream, envelope)
+                deciding = None if envelope is deciding else deciding
+        # It is in no mailbox and in no batch.
+        if deciding is not None and deciding.future is not None and not deciding.future.done():
+            yield _under_way(deciding.receiver.stream, deciding)
 
     def _count(self, failed: Failed) -> None:
         if isinstance(failed.error, CommandRejected):
@@ -206,6 +250,7 @@ class Aggregates:
                 "; the command was handled and its events wait to be recorded" if started else ""
             )
             error = AskTimeout(repr(actor), command, seconds, started=started, doing=doing)
+        self._note_error(actor.stream, envelope, error)
         if self.observed is not None:
             observing.time_out(self.observed, actor.stream, envelope, error, started=started)
         envelope.future.fail(error, envelope.command, self.log)
@@ -279,3 +324,14 @@ class Aggregates:
             self._sweeping.cancel()
         for actor in self._active.values():
             actor.abandon(reason)
+
+
+def _under_way(stream: StreamId, envelope: CommandEnvelope) -> Entry:
+    """A command that has not ended. A slot that was not set yet has no value."""
+    command, future = envelope.command, envelope.future
+    asked = getattr(envelope, "asked", None) if future is None else future.asked
+    taken, decided, events = (getattr(envelope, name, None) for name in ("taken", "decided", "events"))
+    return (
+        UNDER_WAY, 0.0, stream, command.__class__, command.command_id, command.correlation_id,
+        asked, taken, decided, events, future.__class__,
+    )  # fmt: skip

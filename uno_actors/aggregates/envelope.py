@@ -37,9 +37,11 @@ class CommandReply(Future[R]):
         position: Position in the log of the last event that the command has recorded, once there is a reply; ``None``
             before, and if it has recorded none. A repeated command has the position of its first time.
         token: The position as text, for a later request: the header ``Uno-Position`` of `uno_actors.fastapi`.
+        is_served: Whether the command has come from another node.
     """
 
     seconds = math.inf
+    is_served = False
     _recorded: tuple[Appended, int] | None = None
     _place: tuple[int, str] | None = None
     _when_recorded: "Callable[[CommandReply[Any]], object] | None" = None
@@ -194,6 +196,10 @@ class CommandEnvelope:
         queued: When it was last put into the mailbox; only if it is observed.
         waited: Seconds in the mailbox until it was taken last; only if it is observed.
         deciding: Seconds that its method took, if it was called; only if it is observed.
+        asked: When it was sent if no reply waits, for the flight recorder, as are the following.
+        taken: When it was taken from the mailbox, if it was.
+        decided: When its method ended, if it was called; 0 if an earlier result was found.
+        events: Number of events that it has registered.
     """
 
     __slots__ = (
@@ -201,13 +207,16 @@ class CommandEnvelope:
         "alone",
         "appended",
         "arrived",
+        "asked",
         "command",
         "conflict",
         "conflicts",
         "context",
+        "decided",
         "deciding",
         "earlier",
         "end",
+        "events",
         "first_conflict",
         "follows",
         "future",
@@ -220,6 +229,7 @@ class CommandEnvelope:
         "since",
         "started",
         "store",
+        "taken",
         "timer",
         "told",
         "unrelated",
@@ -239,6 +249,10 @@ class CommandEnvelope:
     queued: float
     waited: float
     deciding: float | None
+    asked: float
+    taken: float
+    decided: float
+    events: int
 
     def __init__(
         self,

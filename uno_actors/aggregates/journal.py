@@ -21,6 +21,7 @@ from uno_actors.aggregates.joint import (
 )
 from uno_actors.aggregates.schedules_mark import has_scheduled
 from uno_actors.errors import OutcomeUnknown, StoreUnavailable, UnoError, describe, shown
+from uno_actors.flight_recorder.ring import FlightRecorder
 from uno_actors.logs import Logger, get_logger
 from uno_actors.observing import CommitGroup, Observation
 from uno_actors.store.codec import StreamId
@@ -42,6 +43,8 @@ class Journal:
     Args:
         store: Where events are recorded.
         observed: The observers of the system, if there are any.
+        log: Has the names of the system bound.
+        recorder: The flight recorder of the system, if it has one.
 
     Attributes:
         commits: Groups that were committed.
@@ -51,8 +54,13 @@ class Journal:
     """
 
     def __init__(
-        self, store: EventStore, observed: Observation | None = None, log: Logger | None = None
+        self,
+        store: EventStore,
+        observed: Observation | None = None,
+        log: Logger | None = None,
+        recorder: FlightRecorder | None = None,
     ) -> None:
+        self._recorder = recorder
         self.commits = 0
         self.events = 0
         self._ends: dict[int, int] = {}  # by log: what is not reported yet is recorded after it
@@ -98,6 +106,7 @@ class Journal:
     async def _commit_all(self) -> None:
         while self._waiting:
             group, self._waiting = self._waiting, []
+            began, before = 0.0 if self._recorder is None else monotonic(), self.events
             if self._has_joints:
                 outcomes = await self._commit_jointly(group)
             else:
@@ -107,6 +116,7 @@ class Journal:
                     await (self._commit if self._observed is None else self._observe)(requests),
                     strict=True,
                 )
+            committed = monotonic() if began else 0.0
             ends: dict[int, int] = {}
             for (request, done, lead, _), outcome in outcomes:
                 if isinstance(outcome, Appended):
@@ -118,6 +128,8 @@ class Journal:
                         for at in (positions[-1:] if isinstance(positions, range) else positions)
                     }
                     self.on_append(outcome)
+                elif self._recorder is not None:
+                    self._recorder.not_committed(began, request.records[-1], outcome)
                 if lead is not None:
                     lead.outcome = outcome
                 try:
@@ -125,7 +137,19 @@ class Journal:
                 except Exception as error:  # noqa: BLE001 - the others must not wait for one that fails
                     self._log.error("an aggregate failed at the outcome of its append", exc_info=error)
             self._ends |= ends
+            if self._recorder is not None:
+                self._note(self._recorder, began, committed, self.events - before, ends)
         self._task = None
+
+    def _note(
+        self, recorder: FlightRecorder, began: float, committed: float, events: int, ends: dict[int, int]
+    ) -> None:
+        """Note that a group is durable. One commit has the events of one log without a gap."""
+        for last in ends.values():
+            if len(ends) == 1:
+                recorder.committed(began, committed, events, last - events + 1, last)
+            else:  # how many are in each log is not counted
+                recorder.committed(began, committed, events, last, last)
 
     async def _commit_jointly(self, group: list[Waiting]) -> Iterable[tuple[Waiting, AppendOutcome]]:
         """Commit a group in which some requests lead or follow others; those without an outcome yet wait again."""

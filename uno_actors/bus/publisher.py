@@ -11,6 +11,7 @@ from uno_actors.actors.ask import context_of_sender, copied_context
 from uno_actors.bus.bus import EventBus, correlated, with_cause
 from uno_actors.domain.events import DomainEvent
 from uno_actors.event_contexts import EventContexts
+from uno_actors.flight_recorder.ring import FlightRecorder
 from uno_actors.handlers.subscribe import handler_registry
 from uno_actors.observing import Observation
 from uno_actors.store.opening import open_store
@@ -31,6 +32,7 @@ class EventPublisher:
         bus: Delivers the events after recording; ``None`` if readers of the store deliver them.
         contexts: Where to keep the context of the caller, for the handlers of a system.
         observed: The observers of that system, if there are any.
+        recorder: The flight recorder of that system, if it has one.
     """
 
     def __init__(
@@ -40,11 +42,13 @@ class EventPublisher:
         *,
         contexts: EventContexts | None = None,
         observed: Observation | None = None,
+        recorder: FlightRecorder | None = None,
     ) -> None:
         self._store = store
         self._bus = bus
         self._contexts = contexts
         self._observed = observed
+        self._recorder = recorder
 
     async def publish(self, *events: DomainEvent) -> list[RecordedEvent]:
         """Record ``events`` atomically, all or none, and return them as recorded.
@@ -60,6 +64,7 @@ class EventPublisher:
             EventNotSerializable, InvalidAggregateId, ConcurrencyConflict: An event cannot be recorded.
             StoreFull, StoreUnavailable, OutcomeUnknown: The store failed; see each class.
         """
+        began = monotonic()
         caused = [with_cause(event) for event in events]
         if self._observed is not None and self._observed.in_contexts:
             recorded = await self._observe(self._observed, caused)
@@ -68,6 +73,8 @@ class EventPublisher:
             if context is not None:
                 self._keep(caused, context)
             recorded = await self._store.append(*caused)
+        if self._recorder is not None:
+            self._recorder.published(began, recorded)
         if self._bus is not None:
             for position, event in recorded:
                 await self._bus._deliver(event, position, [])

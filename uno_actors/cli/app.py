@@ -15,6 +15,7 @@ from uno_actors.cli import dead_letters, events, handlers, schedule, store
 from uno_actors.cli.check import check, exit_code, schema
 from uno_actors.cli.cluster import cluster
 from uno_actors.cli.dashboard import dashboard
+from uno_actors.cli.recording import recording
 from uno_actors.cli.rehearse import rehearse
 from uno_actors.cli.run import restart, run, tree
 from uno_actors.cli.simulate import simulate
@@ -44,6 +45,7 @@ app.command()(dashboard)
 app.command()(schema)
 app.command()(rehearse)
 app.command()(simulate)
+app.command()(recording)
 app.add_typer(events.app, name="events")
 app.add_typer(handlers.app, name="handlers")
 app.add_typer(dead_letters.app, name="deadletters")

@@ -64,7 +64,8 @@ def run(
 ) -> None:
     """Run the system of a configuration file until SIGTERM or SIGINT, then drain and stop it in order.
 
-    A second signal ends it at once. SIGHUP reads the file again and applies the changes.
+    A second signal ends it at once. SIGHUP reads the file again and applies the changes. SIGUSR1 writes the latest
+    steps of the flight recorder to a file.
 
     With workers, a supervisor process runs so many processes, each a node of one cluster, restarts those that end,
     and stops them one after the other. SIGUSR2, or `uno-actors restart`, replaces them one after the other.
@@ -199,7 +200,7 @@ def tree(
     It finds the systems of all programs of this user, such as those of a web server, by the URL of their store. Exit
     code 1 if the system does not run, or if a process does not answer.
     """
-    answers = _ask(place, "tree", tenant=tenant)
+    answers = answers_of(place, "tree", tenant=tenant)
     for answer in answers:
         if isinstance(answer, Unanswered):
             complain(printable(str(answer)))
@@ -254,12 +255,12 @@ def restart(
     that is invalid, end the replacing: the workers after it run on as they are. Exit code 1 then, and if no supervisor
     of workers runs.
     """
-    asked = [answer for answer in _ask(str(file), "tree") if not isinstance(answer, Unanswered)]
+    asked = [answer for answer in answers_of(str(file), "tree") if not isinstance(answer, Unanswered)]
     supervisors = {answer["pid"] for answer in asked if "workers" in answer}
     if not supervisors:
         raise NoWorkers(file)
     failed: list[str] = []
-    for answer in _ask(str(file), "restart", supervisors):
+    for answer in answers_of(str(file), "restart", supervisors):
         if isinstance(answer, Unanswered):
             failed.append(str(answer))
         elif not wait:
@@ -279,7 +280,7 @@ def _watch(file: Path, process: int, number: int, *, as_json: bool) -> list[str]
     shown = 0
     with bar("restart", shown=not as_json) as progress:
         while True:
-            (answer,) = _ask(str(file), "replacements", {process})
+            (answer,) = answers_of(str(file), "replacements", {process})
             if isinstance(answer, Unanswered):
                 return [str(answer)]
             now = next(each for each in answer["replacements"] if each["number"] == number)
@@ -302,7 +303,7 @@ def _replaced(each: dict[str, Any]) -> str:
     return f"{before} ended" if each["after"] is None else f"{before} replaced by process {each['after']}"
 
 
-def _ask(
+def answers_of(
     place: str, want: str, processes: Collection[int] | None = None, *, tenant: str | None = None
 ) -> list[Any]:
     """What the processes of a system answer, or only some of them.

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from typing import Literal, Protocol, TextIO
 from uno_actors.config.analysis import analyse
 from uno_actors.config.errors import InvalidConfig
 from uno_actors.config.reader import Config, load
-from uno_actors.errors import InvalidCluster, SupervisorGaveUp, UnoError, describe
+from uno_actors.errors import InvalidCluster, SupervisorGaveUp, SystemNotRunning, UnoError, describe
 from uno_actors.logs import Logger, get_logger, write_logs
 from uno_actors.ops.access import TOKEN
 from uno_actors.ops.metrics.exporter import Metrics, has_prometheus
@@ -43,6 +43,9 @@ LogForm = Literal["text", "json"]
 RELOAD: signal.Signals | None = getattr(signal, "SIGHUP", None)
 """The signal on which a service reads its file again. Windows has none: restart the service there."""
 
+RECORD: signal.Signals | None = getattr(signal, "SIGUSR1", None)
+"""The signal on which a service writes the steps of its flight recorder to a file. Windows has none."""
+
 
 class AboveService(Protocol):
     """What started this process to run a service, if it is more than a service manager."""
@@ -60,7 +63,8 @@ class AboveService(Protocol):
 class EarlySignals:
     """Signals that arrive while the file is read and its modules are imported, before there is an event loop.
 
-    A signal to stop ends the process at once, because nothing runs yet. A signal to reload is kept for later.
+    A signal to stop ends the process at once, because nothing runs yet. A signal to reload is kept for later, and one
+    to write a recording does nothing, because there are no steps.
     """
 
     def __init__(self) -> None:
@@ -72,6 +76,8 @@ class EarlySignals:
             signal.signal(number, lambda _number, _frame: end_process(STOPPED))
         if RELOAD is not None:
             signal.signal(RELOAD, self._keep)
+        if RECORD is not None:
+            signal.signal(RECORD, lambda _number, _frame: None)
 
     def _keep(self, _number: int, _frame: object) -> None:
         self.must_reload = True
@@ -83,6 +89,7 @@ class Service:
     SIGTERM and SIGINT stop it in order, within the system's ``stop_timeout``. A second one ends the process at once,
     with exit code 128 plus the number of the signal, as if the signal had killed it. SIGHUP reads the file again and
     applies the changes: children with an unchanged specification keep running, and an invalid file changes nothing.
+    SIGUSR1 writes the latest steps to a file; see `uno_actors.system.recording`.
 
     Args:
         config: Configuration of the system.
@@ -129,6 +136,8 @@ class Service:
             on_signal(loop, number, partial(self._stop, number))
         if RELOAD is not None:
             on_signal(loop, RELOAD, self._must_reload.set)
+        if RECORD is not None:
+            on_signal(loop, RECORD, lambda: record([self._system]))
         if self._above is not None:
             self._above.attach(lambda seconds: loop.call_soon_threadsafe(self._stop_for_above, seconds))
         if self._early.must_reload:
@@ -332,6 +341,13 @@ def log_warnings(log: Logger) -> None:
         log.warning(str(message), category=category.__name__, at=f"{filename}:{lineno}")
 
     warnings.showwarning = show
+
+
+def record(systems: Iterable[ActorSystem]) -> None:
+    """Write the latest steps of systems to files, on a worker thread; on the event loop."""
+    for system in systems:
+        with contextlib.suppress(SystemNotRunning):  # it has not begun to start
+            asyncio.get_running_loop().run_in_executor(None, system.recording.write_if_possible, "SIGUSR1")
 
 
 def on_signal(loop: asyncio.AbstractEventLoop, number: int, call: Callable[[], object]) -> None:

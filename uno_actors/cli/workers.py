@@ -352,6 +352,13 @@ class WorkerSupervisor:
             on_signal(loop, number, lambda number=number: self._stop_on(number))  # type: ignore[misc]
         on_signal(loop, signal.SIGHUP, self._reload)
         on_signal(loop, signal.SIGUSR2, self.restart)
+        on_signal(loop, signal.SIGUSR1, self._record)
+
+    def _record(self) -> None:
+        """Have each worker write its latest steps to a file."""
+        for place in self._places:
+            if place.process is not None and place.process.is_ready:
+                place.process.signal(signal.SIGUSR1)
 
     def _stop_on(self, number: signal.Signals) -> None:
         if self._over.is_set():

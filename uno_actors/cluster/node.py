@@ -262,6 +262,8 @@ class Node:
         envelope = CommandEnvelope(command, reply)
         if request.since is not None:
             envelope.look_back(request.since)
+        if self._aggregates.recorder is not None:
+            self._aggregates.recorder.hop("hop served", stream, command, request.sender)
         observed = self._aggregates.observed
         if observed is not None and observed.in_contexts:
             observing.serve(observed, stream, envelope, request.sender, request.trace)

@@ -113,6 +113,7 @@ class Outgoing:
         self._announcement = announcement
         self._aggregates = aggregates
         self._observed = aggregates.observed
+        self._recorder = aggregates.recorder
         self._known_position = known_position
         self._dead = dead
         self._clock = clock
@@ -172,6 +173,8 @@ class Outgoing:
             self._end(stream, envelope, Failed(error))
             return
         self._begin(hop)
+        if self._recorder is not None:
+            self._recorder.sent(stream, envelope.command, _asked(envelope))
         self._send_to(owner, hop)
 
     def _begin(self, hop: Hop) -> None:
@@ -210,6 +213,8 @@ class Outgoing:
         peer = self.peers[owner.name]
         peer.sent += 1
         hop.node, hop.sent = owner.name, now
+        if self._recorder is not None:
+            self._recorder.hop("hop sent", hop.stream, hop.envelope.command, owner.name)
         trace: dict[str, str] | None = None
         if self._observed is not None and self._observed.in_contexts:
             trace = observing.hop(self._observed, hop.stream, hop.envelope, owner.name)
@@ -340,6 +345,8 @@ class Outgoing:
     def _observe_return(
         self, hop: Hop, owner: Member, seconds: float, error: BaseException | str | None
     ) -> None:
+        if self._recorder is not None:
+            self._recorder.hop("hop returned", hop.stream, hop.envelope.command, owner.name, seconds, error)
         observed = self._observed
         if observed is not None:
             if observed.in_contexts:
@@ -413,6 +420,7 @@ class Outgoing:
         self._end_of(hop)
 
     def _end(self, stream: StreamId, envelope: CommandEnvelope, result: Any) -> None:
+        self._note_end(stream, envelope, result)
         if self._observed is not None and self._observed.in_contexts:
             error = result.error if isinstance(result, Failed) else None
             observing.end(self._observed, stream, envelope, error)
@@ -422,8 +430,19 @@ class Outgoing:
         else:
             envelope.answer(result, self._aggregates.log)
 
+    def _note_end(self, stream: StreamId, envelope: CommandEnvelope, result: Any) -> None:
+        if self._recorder is None:
+            return
+        error = result.error if isinstance(result, Failed) else None
+        position = None if envelope.future is None else envelope.future.position
+        self._recorder.returned(stream, envelope.command, _asked(envelope), position, error)
+
     def close(self) -> None:
         """End what waits for a node that serves it; the rest has ended with the link."""
         for hop in tuple(self._homeless):
             self._finish(hop, Failed(SystemNotRunning(self._system, "stopped")))
         self._homeless.clear()
+
+
+def _asked(envelope: CommandEnvelope) -> float:
+    return envelope.asked if envelope.future is None else envelope.future.asked

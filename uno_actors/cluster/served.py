@@ -101,6 +101,8 @@ class ServedReply(CommandReply[Any]):
         wants_place: Whether the sender wants to know where the command was recorded.
     """
 
+    is_served = True
+
     def __init__(  # noqa: PLR0917 - made in one place
         self,
         stream: StreamId,

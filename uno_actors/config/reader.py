@@ -286,8 +286,13 @@ class _Reader:
         if self._is_faulty(keys):
             return table.system
         directory = self._directory(keys)
+        recordings = table.system.recordings
+        if recordings is not None:
+            recordings = str(self._directory(("system", "recordings")) / recordings)
         try:
-            system = table.system.model_copy(update={"store": below(directory, table.system.store)})
+            system = table.system.model_copy(
+                update={"store": below(directory, table.system.store), "recordings": recordings}
+            )
         except ValueError as error:
             self._report(keys, str(error), table.system.store)
             return table.system

@@ -36,6 +36,7 @@ from uno_actors.config.values import (
     Name,
     Partitions,
     PriorityWord,
+    RecorderSteps,
     RestartWord,
     RoleWord,
     Seconds,
@@ -111,6 +112,12 @@ class SystemTable(BaseTable):
     """Maximum time to stop: to drain, and to stop children in reverse order of their start."""
     scheduler: bool | None = default_of(Settings, "scheduler")
     """Whether it sends the commands that are scheduled on its store. Default: as soon as there are some."""
+    recorder: RecorderSteps = default_of(Settings, "recorder")
+    """Number of steps that the flight recorder keeps in memory; true for 10000, false for none."""
+    recordings: Text | None = default_of(Settings, "recordings")
+    """Directory for recordings, relative to the file. Default: "recordings" in the directory of the store."""
+    record_timeouts: Truth = default_of(Settings, "record_timeouts")
+    """Whether a recording is written, at most once a minute, when a command has timed out."""
 
     @property
     def url(self) -> str:

@@ -214,6 +214,23 @@ def _partitions(found: Any) -> bool | int:
     return number
 
 
+def _recorder(found: Any) -> bool | int:
+    if isinstance(found, bool) or (isinstance(found, FromEnvironment) and found in ("true", "false")):
+        return _truth(found)
+    if (number := _whole(found)) < 0:
+        raise ValueError
+    return number
+
+
+RecorderSteps = Annotated[
+    bool | int,
+    Allowed(
+        "true, false or a number of steps",
+        _recorder,
+        {"anyOf": [{"type": "boolean"}, {"type": "integer", "minimum": 0}]},
+    ),
+]
+
 Partitions = Annotated[
     bool | int,
     Allowed(

@@ -64,6 +64,7 @@ class HandlerCalls:
         self._store = store
         self._registry = store.event_registry
         self._dispatcher = dispatcher
+        self._recorder = dispatcher.recorder
         self._system = system
         self._stays = stays
         self._log = subscription.logger
@@ -89,6 +90,24 @@ class HandlerCalls:
 
     async def call(self, batch: Sequence[Delivery]) -> Called:
         """Call the handler for ``batch``, on the loop or on a worker thread, for no longer than its ``timeout``."""
+        if self._recorder is None:
+            return await self._call_in_time(batch)
+        began = time.monotonic()
+        count, error = await self._call_in_time(batch)
+        self.note(began, batch, count, error)
+        return count, error
+
+    def note(self, began: float, batch: Sequence[Delivery], count: int, error: BaseException | None) -> None:
+        """Note that ``count`` events of ``batch`` were handled since ``began``, and the error of the next one."""
+        recorder, name = self._recorder, self._subscription.name
+        if recorder is not None:
+            if count:
+                recorder.handled(name, began, batch[0].position, batch[count - 1], count)
+            if error is not None:
+                blamed = batch[-1] if self._takes_lists else batch[count]
+                recorder.handler_failed(name, began, blamed, len(batch) - count, error)
+
+    async def _call_in_time(self, batch: Sequence[Delivery]) -> Called:
         seconds = self._timeout
         if seconds is None:
             return await self._run(batch)

@@ -10,6 +10,7 @@ from uno_actors.actors.cell import ActorCell
 from uno_actors.actors.future import Future
 from uno_actors.actors.inspection import line_in, line_on
 from uno_actors.errors import LeaseLost
+from uno_actors.flight_recorder.ring import FlightRecorder
 from uno_actors.handlers.failures import FailedEvent, HandlerFailure, error_text
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.observing import Observation
@@ -26,6 +27,7 @@ class HandlerCells(Protocol):
     """The part of the system that the child handle of a handler needs."""
 
     observed: Observation | None
+    recorder: FlightRecorder | None
 
     def handler_cell(
         self, subscription: Subscription, on_failed: Callable[[HandlerFailure], None]
@@ -203,6 +205,8 @@ class HandlerChild(CellChild):
         subscription.changed()
         if self._host.observed is not None:
             self._host.observed.dead_letter(subscription.name, letter)
+        if self._host.recorder is not None:
+            self._host.recorder.dead_letter(subscription.name, letter, stored.record)
         self._log.error(
             "event set aside",
             event_type=letter.event_type,

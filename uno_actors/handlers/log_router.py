@@ -12,6 +12,7 @@ from contextvars import Context
 from uno_actors.clock import Clock
 from uno_actors.domain.events import EventRegistry
 from uno_actors.event_contexts import EventContexts
+from uno_actors.flight_recorder.ring import FlightRecorder
 from uno_actors.handlers.routes import TIERS, Routes, Tiers
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.handlers.waits import ProgressWaits
@@ -32,6 +33,7 @@ class LogRouter:
         waits: The waits for the handlers.
         contexts: Of the messages that cause events.
         observed: The observers of the system, if there are any.
+        recorder: Its flight recorder, if it has one.
 
     Attributes:
         position: All events up to here are dispatched.
@@ -52,7 +54,9 @@ class LogRouter:
         waits: ProgressWaits,
         contexts: EventContexts,
         observed: Observation | None,
+        recorder: FlightRecorder | None = None,
     ) -> None:
+        self._recorder = recorder
         self.position = position
         self.subscriptions: list[Subscription] = []
         self.under_way = 0
@@ -112,6 +116,8 @@ class LogRouter:
             self.under_way += 1
             self._dispatch(delivery)
         self._advancing = False
+        if self._recorder is not None and page:
+            self._recorder.routed(page[0].position, page[-1].position, len(page))
         self._advance()
 
     def _observe(self, observed: Observation, delivery: Delivery) -> None:

@@ -15,6 +15,7 @@ from uno_actors.actors.actor import Actor
 from uno_actors.clock import Clock, Timer
 from uno_actors.errors import LeaseLost
 from uno_actors.event_contexts import EventContexts
+from uno_actors.flight_recorder.ring import FlightRecorder
 from uno_actors.handlers.log_router import LogRouter
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.handlers.waits import ProgressWaits
@@ -70,6 +71,7 @@ class RouterActor(Actor):
         contexts: EventContexts | None = None,
         observed: Observation | None = None,
         log: Logger | None = None,
+        recorder: FlightRecorder | None = None,
     ) -> None:
         super().__init__()
         self.subscriptions = subscriptions
@@ -89,6 +91,7 @@ class RouterActor(Actor):
                 waits=self.waits,
                 contexts=self._contexts,
                 observed=observed,
+                recorder=recorder,
             )
             for position in positions
         ]

@@ -24,6 +24,8 @@ from uno_actors.store.records import PAGE, ViewChange
 
 BATCH = 64
 """Maximum number of events that a plain function handles in one visit to a worker thread."""
+NOTED_TOGETHER = 0.01
+"""Seconds after which the events that a coroutine function has handled become one step of the flight recorder."""
 CONFIRM_EVERY = 0.1
 """Seconds between attempts to confirm a lease, while the store cannot be asked."""
 
@@ -229,14 +231,25 @@ class OneByOne(InOrder):
     @override
     async def _handle(self, source: deque[Delivery]) -> None:
         subscription, router, calls = self._subscription, self._router, self._calls
+        noted: list[Delivery] = []  # one step of the flight recorder for several quick calls
+        began = 0.0
         # Handle the events at hand even if the handler has fallen behind in the meantime.
         while source and subscription.may_continue:
-            if time.monotonic() >= subscription.lease.sure_until and not await self._may_begin():
-                return
+            now = time.monotonic()
+            if now >= subscription.lease.sure_until and not await self._may_begin():
+                break
+            if not noted:
+                began = now
+            elif now - began > NOTED_TOGETHER:
+                calls.note(began, noted, len(noted), None)
+                noted, began = [], now
             delivery = source.popleft()
+            noted.append(delivery)
             subscription.begin((delivery,))
             _, error = await calls.run_async((delivery,))
             if error is not None:
+                calls.note(began, noted, len(noted) - 1, error)
                 raise failure_at(subscription, delivery, error)
             subscription.done_alone(delivery)
             router.progressed()
+        calls.note(began, noted, len(noted), None)

@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
 from uno_actors.errors import CallerError, MissingExtra
+from uno_actors.flight_recorder.files import SUFFIX
 from uno_actors.logs import get_logger
 from uno_actors.ops.access import SESSION_SECONDS, TOKEN, Keys, bearer, foreign
 from uno_actors.ops.api.endpoint import Answered, Endpoint, Observed, Refused
@@ -146,6 +148,7 @@ class Page:
             Route("/api/login", self._login, methods=["POST"]),
             Route("/api/logout", self._logout, methods=["POST"]),
             Route("/api/login-link", self._login_link, methods=["POST"]),
+            Route("/api/recording", self._recording),
         ]
         for endpoint in ENDPOINTS:
             routes.append(Route(endpoint.path, partial(self._answer, endpoint), methods=[endpoint.method]))
@@ -267,6 +270,19 @@ class Page:
 
     async def _description(self, _: Request) -> Response:
         return _json(description())
+
+    async def _recording(self, _: Request) -> Response:
+        """The latest steps of all processes, as a file for ``uno-actors recording``."""
+        try:
+            lines = await self.observed.source.recordings()
+        except Exception as error:  # noqa: BLE001 - as below
+            found = problem_of(error)
+            return _json(found, found["status"])
+        if not lines:
+            return _json(problem(404, "no process of this machine and user runs a system on the store"), 404)
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        headers = {"content-disposition": f'attachment; filename="{moment}{SUFFIX}"'}
+        return Response("\n".join(lines) + "\n", headers=headers, media_type="application/x-ndjson")
 
     async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
         try:

@@ -13,6 +13,7 @@ from uno_actors.actors.loop_thread import on_other_loop
 from uno_actors.cluster.settings import Cluster
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import SystemNotRunning
+from uno_actors.flight_recorder.files import lines_of
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
 from uno_actors.handlers.spec import Start
 from uno_actors.handlers.subscription import Subscription
@@ -106,6 +107,10 @@ class Source(ABC):
     @abstractmethod
     async def states(self) -> list[ProcessState]:
         """The processes that run a system on the store, on this machine."""
+
+    @abstractmethod
+    async def recordings(self) -> list[str]:
+        """The latest steps of these processes, as lines; see `uno_actors.flight_recorder.files`."""
 
     @abstractmethod
     def aggregate_type(self, name: str) -> type[AggregateRoot] | None:
@@ -212,6 +217,10 @@ class SystemSource(Source):
         return [ProcessState.of(figures_of(self.name, self.runtime, self.runtime.begun))]
 
     @override
+    async def recordings(self) -> list[str]:
+        return await asyncio.to_thread(lambda: [*lines_of(self.system.recording.now())])
+
+    @override
     def aggregate_type(self, name: str) -> type[AggregateRoot] | None:
         return self.system._types.get(name) or class_of_type(name)
 
@@ -292,11 +301,20 @@ class StoreSource(Source):
     async def states(self) -> list[ProcessState]:
         return await asyncio.to_thread(self._asked)
 
-    def _asked(self) -> list[ProcessState]:
+    @override
+    async def recordings(self) -> list[str]:
+        answers = await asyncio.to_thread(lambda: [*ask_processes(self._directories(), "recording")])
+        return [line for each in answers if not isinstance(each, Unanswered) for line in each["lines"]]
+
+    def _directories(self) -> list[Path]:
+        """Where the sockets of the processes may be; nowhere if this machine has no such sockets."""
         try:
-            directories = control_directories(self._url, self._key)
-        except ControlRefused:  # this machine has no such sockets
+            return control_directories(self._url, self._key)
+        except ControlRefused:
             return []
+
+    def _asked(self) -> list[ProcessState]:
+        directories = self._directories()
         return [
             ProcessState("", answer.process, unanswered=str(answer))
             if isinstance(answer, Unanswered)

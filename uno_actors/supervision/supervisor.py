@@ -17,6 +17,7 @@ from uno_actors.actors.actor import Actor
 from uno_actors.backoff import chance
 from uno_actors.clock import Clock
 from uno_actors.errors import InvalidSupervisor, SupervisorGaveUp, UnknownChild, describe
+from uno_actors.flight_recorder.ring import FlightRecorder
 from uno_actors.logs import Logger
 from uno_actors.observing import Observation
 from uno_actors.supervision.child import (
@@ -58,6 +59,7 @@ class SupervisorHost(Protocol):
     """What supervisors need from the system in which they live."""
 
     observed: Observation | None
+    recorder: FlightRecorder | None
 
     @property
     def clock(self) -> Clock:
@@ -259,6 +261,7 @@ class SupervisorActor(Actor):
             state = state.started(name, now)  # the expected incarnation has sent a signal, so it has started
             if self._host.observed is not None:
                 self._host.observed.child_restarted(self.rules.name, name, message.child.kind)
+            self._note("restarted", message.child)
         decision: Decision
         match message:
             case ChildStarted():
@@ -280,6 +283,10 @@ class SupervisorActor(Actor):
         if self._host.observed is not None:
             known_as = DECISIONS[type(decision)]
             self._host.observed.child_failed(self.rules.name, child.name, child.kind, error, known_as)
+        if error is BY_ITSELF:
+            self._note("stopped", child, then=f"it has ended by itself: {DECISIONS[type(decision)]}")
+        else:
+            self._note("failed", child, error, DECISIONS[type(decision)])
         match decision:
             case Resume():
                 self._log.warning("child failed and continues", child=child.name, error=describe(error))
@@ -315,7 +322,14 @@ class SupervisorActor(Actor):
             if child.name not in self._state.names:
                 await self._remove(child)
 
+    def _note(
+        self, kind: str, child: ChildHandle, error: BaseException | None = None, then: str = ""
+    ) -> None:
+        if self._host.recorder is not None:
+            self._host.recorder.child(kind, self.rules.name, child.name, child.kind, error, then)
+
     async def _remove(self, child: ChildHandle) -> None:
+        self._note("stopped", child)
         self.children.pop(child.name, None)
         self._expected.pop(child.name, None)
         await self._host.forget(child)
@@ -324,6 +338,7 @@ class SupervisorActor(Actor):
         self._log.critical("supervisor gave up", child=child.name, reason=reason, error=describe(error))
         if self._host.observed is not None:
             self._host.observed.supervisor_gave_up(self.rules.name, child.name, reason, error)
+        self._note("gave up", child, error, f"{child.name} {reason}")
         await self._end_or_abandon(self.rest_children())
         if not self.is_running:  # otherwise its parent has restarted it in the meantime, for another reason
             self._gave_up(SupervisorGaveUp(self.rules.name, child.name, reason, error))

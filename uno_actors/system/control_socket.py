@@ -15,6 +15,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from hashlib import sha256
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any, Self
 
@@ -137,7 +138,7 @@ class ControlServer:
 
     Args:
         directory: The directory for its socket.
-        answer: Called on the event loop with the question; returns a value for JSON.
+        answer: Called on the event loop with the question; returns a value for JSON, or an awaitable of one.
         wait: Called with a question whose answer may take long: `HANDLED`.
         explain: Called with the question `WHY`, from any thread; returns a value for JSON.
         when_held: Has a function called, on another thread, while code holds the event loop; returns what ends that.
@@ -205,7 +206,7 @@ class ControlServer:
                 if peer_user(writer.get_extra_info("socket")) not in (os.getuid(), 0):
                     return
                 line = await reader.readline()
-            answer = await self._answered_later(line, reader) or self._answered(line)
+            answer = await self._answered_later(line, reader) or await self._answered(line)
             async with asyncio.timeout(PATIENCE):
                 writer.write(json.dumps(answer, default=str).encode() + b"\n")
                 await writer.drain()
@@ -260,18 +261,20 @@ class ControlServer:
 
     def _answered_held(self, line: bytes) -> dict[str, Any]:
         try:
-            if json.loads(line)["want"] == WHY:
-                return self._answered(line)
-        except (ValueError, KeyError, TypeError) as error:
+            question = json.loads(line)
+            if self._explain is not None and question["want"] == WHY:
+                return {"answer": self._explain(question)}
+        except Exception as error:  # noqa: BLE001 - a question must never harm the system
             return {"error": describe(error)}
         return {"error": "code of the program holds its event loop; `uno-actors why ID` says at which line"}
 
-    def _answered(self, line: bytes) -> dict[str, Any]:
+    async def _answered(self, line: bytes) -> dict[str, Any]:
         try:
             question = json.loads(line)
             if self._explain is not None and question["want"] == WHY:
                 return {"answer": self._explain(question)}
-            return {"answer": self._answer(str(question["want"]))}
+            found = self._answer(str(question["want"]))
+            return {"answer": await found if isawaitable(found) else found}
         except Exception as error:  # noqa: BLE001 - a question must never harm the system
             return {"error": describe(error)}
 

@@ -81,6 +81,7 @@ class HandlerHost:
         overrides: Mapping[Callable[..., Any], Callable[..., Any]],
     ) -> None:
         self.observed = observed
+        self.recorder = dispatcher.recorder
         self._contexts = contexts
         self.subscriptions: list[Subscription] = []
         self.router: RouterActor
@@ -154,6 +155,7 @@ class HandlerHost:
             contexts=self._contexts,
             observed=self.observed,
             log=self._dispatcher.log,
+            recorder=self.recorder,
         )
         self.router_cell = ActorCell(
             self.router, self._dispatcher, factory=lambda: self.router, on_failed=self._router_failed

@@ -26,6 +26,7 @@ from uno_actors.errors import (
     SystemNotRunning,
 )
 from uno_actors.event_contexts import EventContexts
+from uno_actors.flight_recorder.ring import FlightRecorder
 from uno_actors.handlers.services import SystemServices
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.logs import get_logger
@@ -68,6 +69,7 @@ class Runtime:
         contexts: Of the messages that cause events.
         observed: Its observers, if there are any.
         overrides: Functions that stand in for dependencies of handlers.
+        recorder: The flight recorder of the system; ``None`` if it has none.
 
     Attributes:
         announcement: Of this system among those that work on its store; ``None`` if it has none.
@@ -91,9 +93,10 @@ class Runtime:
         contexts: EventContexts,
         observed: Observation | None,
         overrides: Mapping[Callable[..., Any], Callable[..., Any]],
+        recorder: FlightRecorder | None,
     ) -> None:
         log = get_logger(system=settings.name, node=node_name(settings.name, cluster))
-        self.dispatcher = Dispatcher(asyncio.get_running_loop(), log=log)
+        self.dispatcher = Dispatcher(asyncio.get_running_loop(), log=log, recorder=recorder)
         watchdog.watch(self.dispatcher)
         self._store = store
         self._settings = settings
@@ -123,8 +126,9 @@ class Runtime:
             start_task=self.start_task,
             give_up=give_up,
             observed=observed,
+            recorder=recorder,
         )
-        self.journal = Journal(store, observed, log)
+        self.journal = Journal(store, observed, log, recorder)
         self.aggregates = Aggregates(
             types,
             store,

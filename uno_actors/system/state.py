@@ -1,7 +1,9 @@
 """What a running system tells other processes of its user: its tree, and what it does as a node of a cluster."""
 
+import asyncio
 import os
 import time
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from uno_actors.actors.watchdog import watchdog
 from uno_actors.cluster.settings import Cluster
 from uno_actors.errors import UnoError, describe
+from uno_actors.flight_recorder.files import lines_of
 from uno_actors.inquiry.facts import Question
 from uno_actors.system.control_socket import (
     NOT_KNOWN,
@@ -19,11 +22,14 @@ from uno_actors.system.control_socket import (
     other_sockets,
 )
 from uno_actors.system.facts import facts_of
+from uno_actors.system.recording import SystemRecording
 from uno_actors.system.runtime import Runtime
 from uno_actors.system.work import busy_in
 
 SLOW = 0.25
 """Seconds after which an actor or a handler that still works at one thing is shown."""
+STEPS_OF = "steps of "
+"""The question for the steps about an id, which follows; see `ActorSystem.steps_of`."""
 
 
 def state_of(name: str, runtime: Runtime, begun: float) -> dict[str, Any]:
@@ -51,8 +57,12 @@ def figures_of(name: str, runtime: Runtime, begun: float) -> dict[str, Any]:
     }
 
 
-def answer(want: str, name: str, runtime: Runtime, begun: float) -> dict[str, Any]:
+def answer(
+    want: str, name: str, runtime: Runtime, begun: float, recording: SystemRecording
+) -> dict[str, Any] | Awaitable[dict[str, Any]]:
     """The answer to another process; for the other arguments see `state_of`.
+
+    What takes long is made on a worker thread.
 
     Raises:
         ValueError: The question is unknown.
@@ -62,6 +72,13 @@ def answer(want: str, name: str, runtime: Runtime, begun: float) -> dict[str, An
             return state_of(name, runtime, begun)
         case "figures":
             return figures_of(name, runtime, begun)
+        case "recording":
+            return asyncio.to_thread(lambda: _of_process(name, lines=[*lines_of(recording.now())]))
+    if want.startswith(STEPS_OF):
+        wanted = want.removeprefix(STEPS_OF)
+        return asyncio.to_thread(
+            lambda: _of_process(name, steps=[step.to_fields() for step in recording.steps_of(wanted)])
+        )
     raise ValueError(f"{want!r} {NOT_KNOWN}")
 
 
@@ -74,6 +91,10 @@ def explained(question: dict[str, Any], name: str, runtime: Runtime) -> dict[str
     return facts_of(name, runtime, Question.from_json(question["question"])).to_json()
 
 
+def _of_process(name: str, **facts: Any) -> dict[str, Any]:
+    return {"system": name, "pid": os.getpid(), **facts}
+
+
 async def open_control(
     stack: AsyncExitStack,
     name: str,
@@ -82,6 +103,7 @@ async def open_control(
     cluster: Cluster | None,
     url: str | None,
     key: str | None,
+    recording: SystemRecording,
 ) -> None:
     """Let other processes ask for the state of a system, until ``stack`` is closed.
 
@@ -96,6 +118,7 @@ async def open_control(
         cluster: What it is as a node; ``None`` if it is none.
         url: URL of the store, by which other processes find the socket; ``None`` if the store was given as an object.
         key: That of its configuration file; ``None`` if it has none. See `control_directory`.
+        recording: Its flight recorder.
     """
     is_node = cluster is not None
     if url is None or (cluster is not None and not isinstance(cluster.listen, str | None)):
@@ -107,7 +130,7 @@ async def open_control(
         directory = control_directory(url, key or key_of(url))
         server = ControlServer(
             directory,
-            lambda want: answer(want, name, runtime, begun),
+            lambda want: answer(want, name, runtime, begun, recording),
             runtime.elsewhere.serve_socket,
             explain=lambda question: explained(question, name, runtime),
             when_held=lambda listener: watchdog.when_held(runtime.dispatcher, listener),

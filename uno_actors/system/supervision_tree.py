@@ -6,6 +6,7 @@ from typing import Any
 
 from uno_actors.clock import Clock
 from uno_actors.errors import InvalidSupervisor, SupervisorGaveUp, UnknownHandler, UnknownSupervisor
+from uno_actors.flight_recorder.ring import FlightRecorder
 from uno_actors.handlers.child import HandlerChild
 from uno_actors.handlers.partitions import named
 from uno_actors.handlers.spec import HandlerSpec
@@ -34,6 +35,7 @@ class SupervisionTree:
         start_task: Runs a coroutine as a task and keeps a reference to it.
         give_up: Called with the error when a top-level supervisor gives up.
         observed: The observers of the system, if there are any.
+        recorder: Its flight recorder, if it has one.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class SupervisionTree:
         start_task: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         give_up: Callable[[SupervisorGaveUp], None],
         observed: Observation | None,
+        recorder: FlightRecorder | None = None,
     ) -> None:
         self.clock = clock
+        self.recorder = recorder
         self.observed = observed
         self.log = actors.log
         self.start_task = start_task

@@ -46,9 +46,12 @@ from uno_actors.errors import (
     SystemNotRunning,
     UnknownActor,
     UnknownAggregateType,
+    describe,
     shown,
 )
 from uno_actors.event_contexts import EventContexts
+from uno_actors.flight_recorder.ring import FlightRecorder
+from uno_actors.flight_recorder.steps import Step
 from uno_actors.forks import on_fork
 from uno_actors.handlers.control import HandlerControl, HandlerInfo
 from uno_actors.handlers.dependencies import PARTS, checked_overrides
@@ -74,8 +77,10 @@ from uno_actors.store_urls import without_password
 from uno_actors.supervision.child import TreeNode
 from uno_actors.supervision.reload import Reloaded, as_running, difference, names_below
 from uno_actors.supervision.spec import ChildSpec, Supervisor
+from uno_actors.system.announcement import node_name
 from uno_actors.system.facts import facts_of
 from uno_actors.system.inquiry_place import SystemPlace
+from uno_actors.system.recording import SystemRecording
 from uno_actors.system.runtime import Runtime
 from uno_actors.system.state import open_control
 from uno_actors.system.statistics import SystemStatistics
@@ -153,6 +158,10 @@ class ActorSystem:
             with other systems that do. Default is as soon as there are some: it has to serve their aggregates.
         cluster: Makes the system one node of several on its store: commands go to the node that has the aggregate in
             memory. ``True`` for the processes of one machine, a `Cluster` for several machines.
+        recorder: Number of steps that the flight recorder keeps in memory: what has happened to commands, events and
+            handlers, with ids and times (see `recording`). ``True`` for 10,000, ``False`` for none.
+        recordings: Directory in which recordings are written; default is ``recordings`` in the directory of the store.
+        record_timeouts: Whether a recording is written, at most once a minute, when a command has timed out.
         clock: Clock for all timeouts and delays.
         observers: Watch what the system does, for traces, metrics and the like; see `uno_actors.observing`.
         event_registry: For a store opened by URL: maps recorded events to classes. Default is the process-wide
@@ -184,6 +193,9 @@ class ActorSystem:
         remember_commands: int = 256,
         stop_timeout: float = 10.0,
         scheduler: bool | None = None,
+        recorder: bool | int = True,
+        recordings: str | None = None,
+        record_timeouts: bool = False,
         cluster: Cluster | bool | None = None,
         clock: Clock | None = None,
         observers: Iterable[Observer] = (),
@@ -215,6 +227,8 @@ class ActorSystem:
         self._cluster = as_cluster(cluster)
         self._file_key: str | None = None  # of its configuration file, for `uno-actors tree FILE`
         self._observed = observation(observers)
+        self._recording: SystemRecording | None = None
+        self._recorder: FlightRecorder | None = None
         self._contexts = EventContexts()
         self._state: State = "not started"
         self._forks = _forks.count
@@ -300,7 +314,9 @@ class ActorSystem:
         Raises:
             SystemNotRunning: As for `store`.
         """
-        return EventPublisher(self.store, contexts=self._contexts, observed=self._observed)
+        return EventPublisher(
+            self.store, contexts=self._contexts, observed=self._observed, recorder=self._recorder
+        )
 
     @property
     def cluster(self) -> ClusterView:
@@ -457,6 +473,32 @@ class ActorSystem:
         if self._runtime is None:
             raise SystemNotRunning(self.name, self._state)
         return list(self._runtime.dead_messages)
+
+    @property
+    def recording(self) -> SystemRecording:
+        """The flight recorder: the latest steps of this system on this node, to be read or written to a file.
+
+        Raises:
+            SystemNotRunning: The system was not started.
+        """
+        if self._recording is None:
+            raise SystemNotRunning(self.name, self._state)
+        return self._recording
+
+    def steps_of(self, wanted: str) -> tuple[Step, ...]:
+        """What has happened to a command, an event, an aggregate or a handler lately on this node, the latest last.
+
+        Args:
+            wanted: Id of a command, an event, a correlation or an aggregate; an aggregate as in ``Account<alice>``; or
+                the name of a handler or a child.
+
+        Returns:
+            The steps that are about it, of those that the flight recorder still has: none if it is off.
+
+        Raises:
+            SystemNotRunning: The system was not started.
+        """
+        return self.recording.steps_of(wanted)
 
     def supervisor(self, name: str) -> "SupervisorRef":
         """The supervisor of this name, anywhere in the tree.
@@ -771,6 +813,7 @@ class ActorSystem:
                 self._store = open_store(self._url or "", self._event_registry, **self._opening)
             if self._tenant is not None:
                 belongs_to(self._store, self._tenant)
+            self._begin_recording(self._store)
             logs = len(await self._store.last_positions())
             self._supervised = [on_logs(supervisor, logs) for supervisor in self._supervised]
             self._runtime = Runtime(
@@ -783,6 +826,7 @@ class ActorSystem:
                 contexts=self._contexts,
                 observed=self._observed,
                 overrides=self._overrides,
+                recorder=self._recorder,
             )
             self._log = self._runtime.dispatcher.log.bind(actor="system")
             self._bus.log_to(self._runtime.dispatcher.log)
@@ -797,6 +841,7 @@ class ActorSystem:
                 cluster=self._cluster,
                 url=self._url,
                 key=self._file_key,
+                recording=self.recording,
             )
         except BaseException:
             if self._runtime is not None:
@@ -815,6 +860,18 @@ class ActorSystem:
         self._log.info("system started", store=shown(self._store, repr))
         if self.failure is not None:
             self._give_up(self.failure)  # a supervisor gave up while others were starting
+
+    def _begin_recording(self, store: EventStore) -> None:
+        settings = self._settings
+        self._recording = SystemRecording(
+            self.name,
+            node_name(self.name, self._cluster),
+            settings.steps,
+            settings.recordings,
+            on_timeout=settings.record_timeouts,
+        )
+        self._recording.begin(store.directory)
+        self._recorder = self._recording.recorder if self._recording.is_on else None
 
     async def stop(self, timeout: float | None = None) -> None:
         """Handle accepted commands, deliver recorded events to live handlers, and stop. Idempotent.
@@ -859,6 +916,8 @@ class ActorSystem:
     def _give_up(self, error: SupervisorGaveUp) -> None:
         """Stop the system with the error of a top-level supervisor that gave up."""
         self.failure = error
+        if self._recording is not None:
+            self._recording.write_if_possible(describe(error))
         if self._runtime is not None:
             runtime = self._runtime
             runtime.dispatcher.post(lambda: self._stopping or runtime.start_task(self.stop()))
@@ -883,6 +942,7 @@ class ActorSystem:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._record_end(error)
         await self.stop()
         if self.failure is not None and error is None:
             raise self.failure
@@ -924,12 +984,20 @@ class ActorSystem:
             finally:
                 self._thread.close()
 
+    def _record_end(self, error: BaseException | None) -> None:
+        """Write the latest steps if the program's own code ends the system by an error."""
+        recording = self._recording
+        is_crash = isinstance(error, Exception) and self.failure is None and self._state == "running"
+        if is_crash and recording is not None and recording.directory is not None:
+            recording.write_if_possible(f"the program ends with {describe(error)}")  # type: ignore[arg-type]
+
     def __enter__(self) -> Self:
         return self.start_sync()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._record_end(error)
         self.stop_sync()
         if self.failure is not None and error is None:
             raise self.failure
@@ -944,6 +1012,8 @@ class ActorSystem:
         seconds = time_left(self._settings.ask_timeout if timeout is None else timeout)
         if envelope.future is not None:
             envelope.future.seconds = seconds
+        if self._recorder is not None and envelope.future is None:
+            envelope.asked = time.monotonic()
         observed = self._observed
         if observed is not None and observed.in_contexts:
             observing.send(observed, stream, envelope)

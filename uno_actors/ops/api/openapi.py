@@ -64,6 +64,7 @@ def _paths(schemas: Mapping[type, Any], definitions: Mapping[str, Any]) -> dict[
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
         if endpoint.every is not None:
             paths[f"{endpoint.path}/events"] = {"get": _stream(endpoint, operation)}
+    paths["/api/recording"] = {"get": _RECORDING}
     return paths
 
 
@@ -104,6 +105,20 @@ def _operation(
 def _problem(why: str) -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/Problem"}
     return {"description": why, "content": {"application/problem+json": {"schema": schema}}}
+
+
+_RECORDING = {
+    "operationId": "recording",
+    "summary": "The latest steps of all processes, as a file",
+    "description": "JSON lines for `uno-actors recording FILE`: ids, names of types and times, no payloads.",
+    "responses": {
+        "200": {
+            "description": "The file.",
+            "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+        },
+        **{status: _problem(STATUSES[status]) for status in ("401", "503")},
+    },
+}
 
 
 def _parameters(asked: type[Asked], definitions: Mapping[str, Any]) -> list[dict[str, Any]]:

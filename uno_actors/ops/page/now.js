@@ -87,7 +87,8 @@ function draw({ busy, processes, totals }, failure, redraw) {
         h("h2", {}, "Since the start"),
         h("p", { class: "facts" }, [["commands", "command"], ["rejected", "rejection"], ["failed", "error"], ["events", "event"], ["commits", "commit"], ["loads", "load"], ["restarts", "restart"], ["dead_messages", "dropped message"]]
           .map(([name, word]) => h("span", {}, count(totals[name], word)))),
-        h("p", { class: "muted" }, told.map((each) => `${each.system}, process ${each.process}, up ${seconds(each.uptime)}`).join(" · "))),
+        h("p", { class: "muted" }, told.map((each) => `${each.system}, process ${each.process}, up ${seconds(each.uptime)}`).join(" · ")),
+        h("p", {}, h("a", { href: "api/recording", download: "" }, "Download the flight recording"), " of the latest steps: ", h("code", {}, "uno-actors recording FILE"), " draws it.")),
     ] : empty("Nothing is running",
       h("p", {}, "No process of this machine and user works on this store now, so there is nothing to measure."),
       h("p", {}, "What is recorded can be looked at: see ", h("a", { href: "#/streams" }, "Streams"), ", ", h("a", { href: "#/handlers" }, "Handlers"), " and ", h("a", { href: "#/letters" }, "Dead letters"), ".")),

@@ -1,0 +1,165 @@
+"""``uno-actors recording``: draw what the flight recorders of nodes have kept."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from uno_actors.cli.opening import Json, Tenant
+from uno_actors.cli.run import answers_of
+from uno_actors.cli.terminal import (
+    FOLDED,
+    NUMBERS,
+    WHOLE,
+    complain,
+    in_utf8,
+    new_table,
+    say,
+    say_json,
+    say_tables,
+)
+from uno_actors.flight_recorder.files import Recording, of_lines, read, write
+from uno_actors.flight_recorder.steps import KINDS, Step, steps_about
+from uno_actors.flight_recorder.timeline import TITLES, merged, rows
+from uno_actors.ops.processes import Unanswered
+from uno_actors.printable import counted, printable
+from uno_actors.units import duration
+
+COLUMNS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(TITLES, FOLDED),
+    "TIME": NUMBERS,
+    "STEP": WHOLE,
+    "TOOK": NUMBERS,
+}
+
+
+def recording(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE", help="Recordings, of one or several nodes.", exists=True, dir_okay=False
+        ),
+    ] = None,
+    of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|URL",
+            help="Take them from the running system of a configuration file, or of the URL of a store.",
+        ),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTORY", help="With --of: keep each in a file in this directory.", file_okay=False
+        ),
+    ] = None,
+    about: Annotated[
+        str | None,
+        typer.Option(
+            "--id",
+            metavar="ID",
+            help="Only what is about a command, event, correlation, aggregate, or handler.",
+            callback=in_utf8,
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Only steps since a time, or of the last seconds: 2026-01-31T12:00, or 5s."
+        ),
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND", help=f"Only steps of this kind; repeatable: {', '.join(KINDS)}."),
+    ] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Do not shorten long texts.")] = False,
+    tenant: Tenant = None,
+    as_json: Json = False,
+) -> None:
+    """Draw the latest steps of nodes as a timeline: from files, or from a running system.
+
+    A system writes a file when it gives up, on SIGUSR1, and when its program asks for it. Times are counted from the
+    first step that is shown. Steps of several nodes are ordered by the clocks of their machines.
+
+    Exit code 1 if a file is damaged, if no system runs, or if a process does not answer.
+    """
+    for each in kind or ():
+        if each not in KINDS:
+            raise typer.BadParameter(
+                f"expected one of {', '.join(KINDS)}; found {each!r}", param_hint="--kind"
+            )
+    if (of is None) == (not files):
+        raise typer.BadParameter("name files, or a running system by --of")
+    if save is not None and of is None:
+        raise typer.BadParameter("--save keeps what --of takes from a running system", param_hint="--save")
+    unanswered: list[Unanswered] = []
+    if of is None:
+        found = [each for file in files or () for each in read(file)]
+    else:
+        answers = answers_of(of, "recording", tenant=tenant)
+        unanswered = [answer for answer in answers if isinstance(answer, Unanswered)]
+        told = [answer for answer in answers if not isinstance(answer, Unanswered)]
+        found = [each for answer in told for each in of_lines(answer["lines"], f"process {answer['pid']}")]
+    steps = chosen(merged(each.steps for each in found), about, since, kind or ())
+    if as_json:
+        for step in steps:
+            say_json(step.to_fields())
+    else:
+        _show(found, steps, whole=whole)
+    for each in found if save is not None else ():
+        path = write(each, save or Path())
+        if not as_json:
+            say(f"kept in {path}")
+    for answer in unanswered:
+        complain(printable(str(answer)))
+    raise typer.Exit(bool(unanswered))
+
+
+def chosen(
+    steps: Sequence[Step], about: str | None, since: str | None, kinds: Sequence[str]
+) -> Sequence[Step]:
+    """The steps that a user wants to see.
+
+    Raises:
+        BadParameter: ``since`` is neither a time nor a duration.
+    """
+    if about is not None:
+        steps = steps_about(steps, about)
+    if since is not None and steps:
+        begin = _begin(since, steps[-1].time)
+        steps = [step for step in steps if step.time >= begin]
+    return [step for step in steps if not kinds or step.kind in kinds]
+
+
+def _begin(since: str, last: float) -> float:
+    try:
+        return last - duration(since)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(since)
+    except ValueError:
+        text = f'expected a time such as 2026-01-31T12:00, or a duration such as "5s"; found {since!r}'
+        raise typer.BadParameter(text, param_hint="--since") from None
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _show(found: Sequence[Recording], steps: Sequence[Step], *, whole: bool) -> None:
+    for each in found:
+        when = datetime.fromtimestamp(each.written, UTC).isoformat(sep=" ", timespec="seconds")[:19]
+        facts = f"uno_actors {each.uno_actors}, Python {each.python}, {counted(len(each.steps), 'step')}"
+        say(f"{each.node}, process {each.process}, {when} UTC, {facts}: {each.why}")
+    say()
+    if not steps:
+        say("no step matches")
+        return
+    begin = datetime.fromtimestamp(steps[0].time, UTC).isoformat(sep=" ", timespec="microseconds")[:26]
+    say(f"times from {begin} UTC")
+    is_one = len({step.node for step in steps}) == 1
+    shown = {title: column for title, column in COLUMNS.items() if not (title == "NODE" and is_one)}
+    table = new_table(shown)
+    for row in rows(steps, steps[0].time, whole=whole):
+        table.add_row(*(text for title, text in zip(TITLES, row, strict=True) if title in shown))
+    say_tables(table)
