@@ -34,6 +34,9 @@ store = "lmdb:data"
 store_options = { max_size = "8GiB", durability = "relaxed" }
 ask_timeout = "5s"
 stop_timeout = "1m30s"
+recorder = 500
+recordings = "recordings"
+record_timeouts = true
 
 [aggregates]
 types = [
@@ -131,6 +134,9 @@ def test_every_setting_of_a_file_reaches_the_system(tmp_path: Path) -> None:
         "ask_timeout": 5.0,
         "stop_timeout": 90.0,
         "scheduler": None,
+        "recorder": 500,
+        "recordings": str(tmp_path / "recordings"),
+        "record_timeouts": True,
         "aggregates": [configured.Shop, configured.Warehouse],
         "passivate_after": 300.0,
         "max_active": 1000,
@@ -189,6 +195,9 @@ def test_an_empty_file_gives_a_system_with_defaults(tmp_path: Path) -> None:
         "ask_timeout": 30.0,
         "stop_timeout": 10.0,
         "scheduler": None,
+        "recorder": True,
+        "recordings": None,
+        "record_timeouts": False,
         "aggregates": None,
         "passivate_after": 300.0,
         "max_active": 100_000,

@@ -53,7 +53,7 @@ def one_command(recorder: FlightRecorder, number: int = 1, events: int = 1) -> N
     recorder.note(
         (
             COMMAND, monotonic(), ALICE, Credit, f"command-{number}", f"chain-{last}",
-            began, taken, decided, events, None, f"event-{last}", last,
+            began, taken, decided, events, f"event-{last}", range(number, last + 1), events,
         )
     )  # fmt: skip
 
@@ -79,8 +79,8 @@ def test_ten_thousand_steps_of_different_commands_take_a_few_megabytes() -> None
             times = [monotonic() for _ in range(4)]
             recorder.note(
                 (
-                    COMMAND, times[0], stream, Credit, new_id(), new_id(), *times[1:], 1, None, last.event_id,
-                    number,
+                    COMMAND, times[0], stream, Credit, new_id(), new_id(), *times[1:], 1, last.event_id,
+                    range(number, number + 1), 1,
                 )
             )  # fmt: skip
         used, _ = tracemalloc.get_traced_memory()

@@ -20,7 +20,7 @@ from uno_actors.clock import Deadlines, Timer, own_time
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import AskTimeout, CommandRejected, OutcomeUnknown, UnoError, describe
 from uno_actors.event_contexts import EventContexts
-from uno_actors.flight_recorder.ring import COMMAND, UNDER_WAY, Entry, FlightRecorder
+from uno_actors.flight_recorder.ring import COMMAND, UNDER_WAY, Entry
 from uno_actors.observing import Observation
 from uno_actors.settings import Settings
 from uno_actors.store.codec import StreamId
@@ -165,42 +165,53 @@ class Aggregates:
         """Answer a command with its reply or its error; every command that was not withdrawn ends here."""
         self._unanswered -= 1
         self._deadlines.discard(envelope)
+        now, asked = monotonic(), None
+        if (future := envelope.future) is not None:
+            asked = future.asked
+            self.statistics.asked += 1
+            self.statistics.asked_seconds += now - asked
         if not isinstance(result, Failed):
             self.statistics.commands += 1
+            if self.recorder is not None:
+                self._note(self.recorder.note, actor.stream, envelope, now, asked)
         else:
             self._count(result)
             self._note_error(actor.stream, envelope, result.error)
-            if envelope.future is None:  # it was told
+            if future is None:  # it was told
                 self._dead.add(repr(actor), envelope.command, describe(result.error))
         if self.observed is not None:
             observing.answer(self.observed, actor.stream, envelope, result)
-        now = monotonic()
-        if (future := envelope.future) is not None:
-            self.statistics.asked += 1
-            self.statistics.asked_seconds += now - future.asked
-        if self.recorder is not None and not isinstance(result, Failed):
-            self._note(self.recorder, actor.stream, envelope, now)
         envelope.answer(result, self.log)
 
+    @staticmethod
     def _note(
-        self, recorder: FlightRecorder, stream: StreamId, envelope: CommandEnvelope, now: float
+        note: Callable[[Entry], None],
+        stream: StreamId,
+        envelope: CommandEnvelope,
+        now: float,
+        asked: float | None,
     ) -> None:
-        """Note that a command was answered."""
-        command, future, event_id, position = envelope.command, envelope.future, None, None
-        correlation_id = command.correlation_id
+        """Note that a command was answered. This is the one cost of the flight recorder that counts."""
+        command = envelope.command
+        if asked is None:
+            asked = envelope.asked
         if end := envelope.end:
-            record = envelope.appended.records[end - 1]
-            event_id, correlation_id = record.event_id, record.correlation_id
-            position = envelope.appended.positions[end - 1]
-        elif (place := envelope.place) is not None:
-            position = place[0]
-        recorder.note(
-            (
-                COMMAND, now, stream, command.__class__, command.command_id, correlation_id,
-                envelope.asked if future is None else future.asked, envelope.taken, envelope.decided,
-                envelope.events, future.__class__, event_id, position,
-            )
-        )  # fmt: skip
+            positions, records = envelope.appended
+            record = records[end - 1]
+            note(
+                (
+                    COMMAND, now, stream, command.__class__, command.command_id, record.correlation_id, asked,
+                    envelope.taken, envelope.decided, envelope.events, record.event_id, positions, end,
+                )
+            )  # fmt: skip
+        else:
+            place = envelope.place
+            note(
+                (
+                    COMMAND, now, stream, command.__class__, command.command_id, command.correlation_id, asked,
+                    envelope.taken, envelope.decided, envelope.events, None, () if place is None else place, 1,
+                )
+            )  # fmt: skip
 
     def _note_error(self, stream: StreamId, envelope: CommandEnvelope, error: BaseException) -> None:
         if self.recorder is not None:
@@ -333,5 +344,5 @@ def _under_way(stream: StreamId, envelope: CommandEnvelope) -> Entry:
     taken, decided, events = (getattr(envelope, name, None) for name in ("taken", "decided", "events"))
     return (
         UNDER_WAY, 0.0, stream, command.__class__, command.command_id, command.correlation_id,
-        asked, taken, decided, events, future.__class__,
+        asked, taken, decided, events,
     )  # fmt: skip

@@ -37,11 +37,9 @@ class CommandReply(Future[R]):
         position: Position in the log of the last event that the command has recorded, once there is a reply; ``None``
             before, and if it has recorded none. A repeated command has the position of its first time.
         token: The position as text, for a later request: the header ``Uno-Position`` of `uno_actors.fastapi`.
-        is_served: Whether the command has come from another node.
     """
 
     seconds = math.inf
-    is_served = False
     _recorded: tuple[Appended, int] | None = None
     _place: tuple[int, str] | None = None
     _when_recorded: "Callable[[CommandReply[Any]], object] | None" = None

@@ -108,8 +108,8 @@ def recording(
             say_json(step.to_fields())
     else:
         _show(found, steps, whole=whole)
-    for each in found if save is not None else ():
-        path = write(each, save or Path())
+    for kept in found if save is not None else ():
+        path = write(kept, save or Path())
         if not as_json:
             say(f"kept in {path}")
     for answer in unanswered:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
@@ -136,8 +137,7 @@ class Service:
             on_signal(loop, number, partial(self._stop, number))
         if RELOAD is not None:
             on_signal(loop, RELOAD, self._must_reload.set)
-        if RECORD is not None:
-            on_signal(loop, RECORD, lambda: record([self._system]))
+        on_record(lambda: [self._system])
         if self._above is not None:
             self._above.attach(lambda seconds: loop.call_soon_threadsafe(self._stop_for_above, seconds))
         if self._early.must_reload:
@@ -343,11 +343,22 @@ def log_warnings(log: Logger) -> None:
     warnings.showwarning = show
 
 
-def record(systems: Iterable[ActorSystem]) -> None:
-    """Write the latest steps of systems to files, on a worker thread; on the event loop."""
-    for system in systems:
-        with contextlib.suppress(SystemNotRunning):  # it has not begun to start
-            asyncio.get_running_loop().run_in_executor(None, system.recording.write_if_possible, "SIGUSR1")
+def on_record(systems: Callable[[], Iterable[ActorSystem]]) -> None:
+    """Write the latest steps of ``systems()`` to files on each SIGUSR1, even while code holds their event loop.
+
+    So it is a signal handler of Python, which runs between two steps of that code, and writes on a thread of its own.
+    """
+    if RECORD is None:
+        return
+
+    def write() -> None:
+        for system in systems():
+            with contextlib.suppress(SystemNotRunning):  # it has not begun to start
+                system.recording.write_if_possible("SIGUSR1")
+
+    signal.signal(
+        RECORD, lambda _number, _frame: threading.Thread(target=write, name="uno-recording").start()
+    )
 
 
 def on_signal(loop: asyncio.AbstractEventLoop, number: int, call: Callable[[], object]) -> None:

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from uno_actors.cli.service import (
     CANNOT_START,
-    RECORD,
     RELOAD,
     STOPPED,
     EarlySignals,
@@ -17,8 +16,8 @@ from uno_actors.cli.service import (
     log_findings,
     log_of,
     log_warnings,
+    on_record,
     on_signal,
-    record,
 )
 from uno_actors.config.errors import InvalidConfig
 from uno_actors.config.reader import Config, load
@@ -58,8 +57,7 @@ class TenantsService:
             on_signal(loop, number, self._stopper(number))
         if RELOAD is not None:
             on_signal(loop, RELOAD, self._must_reload.set)
-        if RECORD is not None:
-            on_signal(loop, RECORD, lambda: record(self._tenants.systems().values()))
+        on_record(lambda: self._tenants.systems().values())
         async with self._tenants:
             self._log.info("tenants are served", tenants=len(self._tenants.names()))
             reloading = begin(loop, self._keep_reloading())

@@ -14,6 +14,7 @@ from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id
 from uno_actors.domain.command_payloads import unpack_command
 from uno_actors.domain.commands import Command
 from uno_actors.errors import OutcomeUnknown, ReplyNotSent, SystemNotRunning, describe
+from uno_actors.flight_recorder.ring import Arrival
 from uno_actors.store.codec import StreamId
 
 
@@ -101,8 +102,6 @@ class ServedReply(CommandReply[Any]):
         wants_place: Whether the sender wants to know where the command was recorded.
     """
 
-    is_served = True
-
     def __init__(  # noqa: PLR0917 - made in one place
         self,
         stream: StreamId,
@@ -113,7 +112,7 @@ class ServedReply(CommandReply[Any]):
         is_over: Callable[[], bool],
         wants_place: bool = False,
     ) -> None:
-        self.asked = monotonic()
+        self.asked = Arrival(monotonic())
         self._stream = stream
         self._command = command
         self._answer = answer

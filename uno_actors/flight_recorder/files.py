@@ -151,7 +151,8 @@ def of_lines(lines: Sequence[str], name: str) -> list[Recording]:
     Raises:
         RecordingNotReadable: They are none, or are damaged.
     """
-    found, at = [], 0
+    found: list[Recording] = []
+    at = 0
     while at < len(lines) or not found:
         recording = _next(lines, at, name)
         found.append(recording)

@@ -18,6 +18,13 @@ from uno_actors.printable import bounded, counted, readable
 LONGEST_REASON = 500
 """Characters of the text of an error."""
 
+
+class Arrival(float):
+    """The time when a command has come from another node, which has noted when it was sent."""
+
+    __slots__ = ()
+
+
 Stream = tuple[str, str]
 """Type and id of an aggregate: a `uno_actors.store.codec.StreamId`."""
 Entry = tuple[Any, ...]
@@ -67,7 +74,7 @@ class FlightRecorder:
             self.note((_LATE, monotonic(), *_of(stream, command), asked, kind, reason))
         else:
             times = asked, getattr(envelope, "taken", None), getattr(envelope, "decided", None)
-            self.note((_ENDED, monotonic(), *_of(stream, command), *times, 0, reply.__class__, kind, reason))
+            self.note((_ENDED, monotonic(), *_of(stream, command), *times, 0, kind, reason))
         if is_late and self._timed_out is not None:
             self._timed_out()
 
@@ -257,8 +264,9 @@ class Shape:
 
     Args:
         kind: Of the step; empty if it is one of the values, or if there is none.
-        names: Of the values after the time: fields of `Step`; or ``stream``, ``command`` (its class), ``reply`` (the
-            class of the reply), and ``asked``, ``taken``, ``decided`` and ``began``, times of earlier steps.
+        names: Of the values after the time: fields of `Step`; or ``stream``, ``command`` (its class), ``asked``,
+            ``taken``, ``decided`` and ``began`` (times of earlier steps), and ``positions``, of which that before
+            ``end`` is the last one of the command.
     """
 
     __slots__ = ("kind", "names")
@@ -270,11 +278,11 @@ class Shape:
 
 _COMMAND = "stream command command_id correlation_id"
 _EVENT = "what aggregate_type aggregate_id event_id correlation_id"
-COMMAND = Shape("answered", f"{_COMMAND} asked taken decided events reply event_id position")
+COMMAND = Shape("answered", f"{_COMMAND} asked taken decided events event_id positions end")
 """A command that was answered here, with the times of all its steps."""
-UNDER_WAY = Shape("", f"{_COMMAND} asked taken decided events reply")
+UNDER_WAY = Shape("", f"{_COMMAND} asked taken decided events")
 """A command that has not ended. What has not happened is ``None``."""
-_ENDED = Shape("", f"{_COMMAND} asked taken decided events reply kind reason")
+_ENDED = Shape("", f"{_COMMAND} asked taken decided events kind reason")
 _LATE = Shape("", f"{_COMMAND} began kind reason")
 _SENT = Shape("sent", _COMMAND)
 _RETURNED = Shape("answered", f"{_COMMAND} began position")
@@ -324,12 +332,13 @@ def _steps_in(entry: Entry, node: str, epoch: float) -> Iterator[Step]:
 def _before(facts: dict[str, Any], node: str, epoch: float) -> Iterator[Step]:
     """The steps of a command before its last one; what is only theirs is taken out of ``facts``."""
     asked, taken, decided = (facts.pop(name) for name in ("asked", "taken", "decided"))
-    events, reply, position = facts.pop("events"), facts.pop("reply"), facts.get("position")
+    events, positions, end = facts.pop("events"), facts.pop("positions", ()), facts.pop("end", 0)
+    position = positions[end - 1] if positions else None
     shared = {
         name: facts[name]
         for name in ("who", "what", "aggregate_type", "aggregate_id", "command_id", "correlation_id")
     }
-    if asked is not None and not getattr(reply, "is_served", False):
+    if asked is not None and not isinstance(asked, Arrival):
         yield Step(kind="sent", time=round(epoch + asked, 6), node=node, **shared)
     if taken:
         repeated = None if decided or facts["kind"] != "answered" else "repeated: it has its earlier result"
@@ -337,8 +346,10 @@ def _before(facts: dict[str, Any], node: str, epoch: float) -> Iterator[Step]:
     if taken and decided:
         seconds, at = round(decided - taken, 6), round(epoch + decided, 6)
         yield Step(kind="decided", time=at, node=node, **shared, seconds=seconds, events=events)
-    if position is not None and events:
-        facts |= {"first": position - events + 1, "events": events}
+    if position is not None:
+        facts["position"] = position
+        if events:
+            facts |= {"first": position - events + 1, "events": events}
     facts["began"] = asked
 
 

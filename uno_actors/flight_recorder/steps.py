@@ -84,7 +84,7 @@ class Step:
     def to_fields(self) -> dict[str, Any]:
         """As a table for JSON, without what is not known."""
         found = {name: getattr(self, name) for name in _FIELDS}
-        return {name: value for name, value in found.items() if value not in (None, "")}
+        return {name: value for name, value in found.items() if name in _REQUIRED or value not in (None, "")}
 
     @classmethod
     def of_fields(cls, found: Mapping[str, Any]) -> Self:
@@ -100,7 +100,7 @@ class Step:
         try:
             return cls(**known)
         except TypeError:
-            missing = [name for name in ("kind", "time", "node", "who") if name not in known]
+            missing = [name for name in _REQUIRED if name not in known]
             raise ValueError(f"it has no {', '.join(missing)}") from None
 
     @property
@@ -116,6 +116,7 @@ def _kinds_of(hint: Any) -> tuple[type, ...]:
 
 _FIELDS = {each.name: _kinds_of(get_type_hints(Step)[each.name]) for each in fields(Step)}
 
+_REQUIRED = ("kind", "time", "node", "who")
 _OWN_IDS = ("command_id", "event_id", "correlation_id", "aggregate_id", "handler", "who")
 
 
