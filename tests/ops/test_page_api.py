@@ -34,6 +34,7 @@ from uno_actors import (
     Supervisor,
     handles,
 )
+from uno_actors.flight_recorder.files import of_lines
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.ops.api.dead_letters import reason_of
 from uno_actors.ops.api.openapi import description
@@ -112,7 +113,9 @@ def test_the_description_is_valid() -> None:
 def test_the_description_has_every_endpoint() -> None:
     described = {(method.upper(), path) for path, item in description()["paths"].items() for method in item}
     streams = {("GET", f"{each.path}/events") for each in ENDPOINTS if each.every is not None}
-    assert described == {(each.method, each.path) for each in ENDPOINTS} | streams
+    assert described == {(each.method, each.path) for each in ENDPOINTS} | streams | {
+        ("GET", "/api/recording")
+    }
 
 
 async def test_every_answer_is_as_described() -> None:
@@ -914,3 +917,22 @@ def test_a_system_of_another_thread_is_asked_on_its_own_loop() -> None:
         events, now = asyncio.run(ask_it())
         assert len(events["events"]) == 1
         assert now["totals"]["commands"] == 1
+
+
+async def test_the_latest_steps_are_downloaded_as_a_file(tmp_path: Path) -> None:
+    url = f"lmdb:{tmp_path}"
+    async with LmdbEventStore(tmp_path, EVENTS) as store, bank(Mail(), store, name="bank") as system:
+        await credit(system, "alice", 1)
+        control = ControlServer(
+            tmp_path,
+            lambda want: answer_of(want, "bank", SystemSource(system).runtime, 0.0, system.recording),
+        )
+        async with asking(StoreSource(store, url)) as ask:
+            assert "no process" in (await ask.get("recording", 404))["detail"]
+        for source in (SystemSource(system), StoreSource(store, url)):
+            async with control, asking(source) as ask:
+                answer = await ask.client.get("/api/recording")
+            assert answer.headers["content-disposition"].endswith('.recording"')
+            (found,) = of_lines(answer.text.splitlines(), "answer")
+            assert next(step.kind for step in found.steps if step.aggregate_id == "alice") == "sent"
+            assert found.system == "bank"
