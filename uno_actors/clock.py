@@ -84,6 +84,11 @@ class Deadlines(Generic[W]):
         """The item that has waited longest."""
         return next(iter(self._waiting), None)
 
+    @property
+    def items(self) -> tuple[W, ...]:
+        """The items, in order of arrival; from any thread."""
+        return tuple(self._waiting)
+
     def close(self) -> None:
         """Forget all items."""
         self._waiting.clear()

@@ -217,7 +217,7 @@ class AggregateActor:
         envelope.started = True
         recorder = self._directory.recorder
         if recorder is not None:
-            envelope.taken, recorder.deciding = monotonic(), envelope
+            envelope.taken = monotonic()
         result: Any
         if self._directory.time is not None:
             instance._time = self._directory.time

@@ -20,7 +20,7 @@ from uno_actors.clock import Deadlines, Timer, own_time
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.errors import AskTimeout, CommandRejected, OutcomeUnknown, UnoError, describe
 from uno_actors.event_contexts import EventContexts
-from uno_actors.flight_recorder.ring import COMMAND, UNDER_WAY, Entry
+from uno_actors.flight_recorder.ring import COMMAND, UNDER_WAY, Entry, FlightRecorder
 from uno_actors.observing import Observation
 from uno_actors.settings import Settings
 from uno_actors.store.codec import StreamId
@@ -173,7 +173,22 @@ class Aggregates:
         if not isinstance(result, Failed):
             self.statistics.commands += 1
             if self.recorder is not None:
-                self._note(self.recorder.note, actor.stream, envelope, now, asked)
+                # The one cost of the flight recorder that counts, so it calls nothing else.
+                command = envelope.command
+                if asked is None:
+                    asked = envelope.asked
+                if end := envelope.end:
+                    positions, records = envelope.appended
+                    record = records[end - 1]
+                    self.recorder.note(
+                        (
+                            COMMAND, now, actor.stream, command.__class__, command.command_id,
+                            record.correlation_id, asked, envelope.taken, envelope.decided, envelope.events,
+                            record.event_id, positions, end,
+                        )
+                    )  # fmt: skip
+                else:
+                    self._note_unrecorded(self.recorder, actor.stream, envelope, now, asked)
         else:
             self._count(result)
             self._note_error(actor.stream, envelope, result.error)
@@ -184,34 +199,17 @@ class Aggregates:
         envelope.answer(result, self.log)
 
     @staticmethod
-    def _note(
-        note: Callable[[Entry], None],
-        stream: StreamId,
-        envelope: CommandEnvelope,
-        now: float,
-        asked: float | None,
+    def _note_unrecorded(
+        recorder: FlightRecorder, stream: StreamId, envelope: CommandEnvelope, now: float, asked: float
     ) -> None:
-        """Note that a command was answered. This is the one cost of the flight recorder that counts."""
+        """Note that a command was answered that has recorded nothing, or nothing this time."""
         command = envelope.command
-        if asked is None:
-            asked = envelope.asked
-        if end := envelope.end:
-            positions, records = envelope.appended
-            record = records[end - 1]
-            note(
-                (
-                    COMMAND, now, stream, command.__class__, command.command_id, record.correlation_id, asked,
-                    envelope.taken, envelope.decided, envelope.events, record.event_id, positions, end,
-                )
-            )  # fmt: skip
-        else:
-            place = envelope.place
-            note(
-                (
-                    COMMAND, now, stream, command.__class__, command.command_id, command.correlation_id, asked,
-                    envelope.taken, envelope.decided, envelope.events, None, () if place is None else place, 1,
-                )
-            )  # fmt: skip
+        recorder.note(
+            (
+                COMMAND, now, stream, command.__class__, command.command_id, command.correlation_id, asked,
+                envelope.taken, envelope.decided, envelope.events, None, envelope.place or (), 1,
+            )
+        )  # fmt: skip
 
     def _note_error(self, stream: StreamId, envelope: CommandEnvelope, error: BaseException) -> None:
         if self.recorder is not None:
@@ -219,14 +217,14 @@ class Aggregates:
 
     def _under_way(self) -> Iterator[Entry]:
         """The commands that have not ended, for the flight recorder; from any thread."""
-        deciding = None if self.recorder is None else self.recorder.deciding
+        found = set()
         for actor in tuple(self._active.values()):
             for envelope in actor.under_way():
+                found.add(envelope)
                 yield _under_way(actor.stream, envelope)
-                deciding = None if envelope is deciding else deciding
-        # It is in no mailbox and in no batch.
-        if deciding is not None and deciding.future is not None and not deciding.future.done():
-            yield _under_way(deciding.receiver.stream, deciding)
+        for envelope in self._deadlines.items:  # the one that is decided now is in no mailbox and in no batch
+            if envelope not in found and envelope.future is not None:
+                yield _under_way(envelope.receiver.stream, envelope)
 
     def _count(self, failed: Failed) -> None:
         if isinstance(failed.error, CommandRejected):

@@ -42,7 +42,6 @@ class FlightRecorder:
     Attributes:
         node: Name of the node.
         note: Adds an entry. The runtime calls it for each command, with a `COMMAND`.
-        deciding: The envelope of the command that is decided now, or was decided last.
         under_way: Returns an `UNDER_WAY` for each command that has not ended.
     """
 
@@ -50,7 +49,6 @@ class FlightRecorder:
         self.node = node
         self._entries: deque[Entry] = deque(maxlen=steps)
         self.note: Callable[[Entry], None] = self._entries.append
-        self.deciding: Any = None
         self.under_way: Callable[[], Iterable[Entry]] = tuple
         self._timed_out = timed_out
 
