@@ -29,13 +29,13 @@ from uno_actors.testing.simulation.nodes import InvariantBroken, Node, NotSimula
 from uno_actors.testing.simulation.replaying import RecordedCommand, replayed
 from uno_actors.testing.simulation.running import (
     NotRepeatable,
-    Run,
     Scenario,
     Simulated,
     Simulation,
     SimulationFailed,
     simulate,
 )
+from uno_actors.testing.simulation.runs import Run
 from uno_actors.testing.simulation.world import Invariant, World
 
 __all__ = [
