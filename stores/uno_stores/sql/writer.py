@@ -120,10 +120,8 @@ class Writer:
                 for each, result in zip(group, results, strict=True):
                     each.answer(result)
                 group = []
-                if (
-                    self.waiting
-                ):  # those who have their answers may go on, so that their next jobs come with these
-                    await asyncio.sleep(0)
+                if self.waiting:
+                    await asyncio.sleep(0)  # callers that were answered just now may join the next group
         except asyncio.CancelledError:  # by the program as it ends, or underneath: no caller was
             self._forget()
             url = self._connections.url
