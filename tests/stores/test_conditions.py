@@ -34,6 +34,7 @@ from uno_actors import (
     Tag,
     open_store,
 )
+from uno_actors.cli.store_copy import copy_store
 from uno_actors.domain.events import EventRegistry
 from uno_actors.domain.payloads import mark_exact
 from uno_actors.store.codec import to_record
@@ -41,6 +42,7 @@ from uno_actors.store.conditions import condition_of
 from uno_actors.store.records import Append, Appended
 from uno_actors.store.terms import LOOK_EVERY, PART
 from uno_stores import LmdbEventStore
+from uno_stores.lmdb.searching import sealed
 from uno_stores.sql import DatabaseEventStore
 from uno_stores.sql.kept import QuickStatement
 
@@ -343,6 +345,67 @@ async def test_a_damaged_entry_of_the_index_is_reported(prefix: bytes, tmp_path:
     async with open_store(f"lmdb:{tmp_path}/store") as store:
         with pytest.raises(CorruptRecord):
             await took(store, "a")
+
+
+def broken_index(path: Path, what: str) -> None:
+    """Damage the index of terms of an LMDB store."""
+    with lmdb.open(str(path), max_dbs=8) as env, env.begin(write=True) as txn:
+        meta = env.open_db(b"meta", txn, create=False)
+        terms = [
+            (key, value) for key, value in txn.cursor(meta) if key.startswith(b"term\0") and len(key) > 5
+        ]
+        (facet, row), *_ = [each for each in txn.cursor(meta) if each[0].startswith(b"facet\0")]
+        key, value = terms[1]
+        match what:
+            case "a term is missing":
+                txn.delete(key, db=meta)
+            case "a term is damaged":
+                txn.put(key, bytes([value[0] ^ 1]) + value[1:], db=meta)
+            case "a term of no event":
+                beyond = key[:-8] + (99).to_bytes(8)
+                txn.put(beyond, sealed(beyond, b""), db=meta)
+            case _:
+                txn.put(facet, bytes([row[0] ^ 1]) + row[1:], db=meta)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("a term is missing", "missing from the index of tag KeyTaken key"),
+        ("a term is damaged", "wrong check sum"),
+        ("a term of no event", "leads to position 99, and the log ends at 3"),
+        ("a facet is damaged", "its check sum is wrong"),
+    ],
+)
+async def test_a_check_of_the_store_finds_a_damaged_index_and_a_copy_has_none(
+    what: str, said: str, tmp_path: Path
+) -> None:
+    async with open_store(f"lmdb:{tmp_path}/store") as store:
+        for key in "abc":
+            assert await took(store, key)
+        assert not hasattr(await store.verify(), "reason")  # type: ignore[attr-defined]
+    broken_index(tmp_path / "store", what)
+    async with open_store(f"lmdb:{tmp_path}/store") as store:
+        fault = await store.verify()  # type: ignore[attr-defined]
+        assert said in fault.reason
+        assert "uno-actors store copy" in fault.reason
+        async with open_store(f"lmdb:{tmp_path}/copy") as copy:
+            await copy_store(store, copy, lambda done, total: None)
+            assert not await took(copy, "b")
+            assert not hasattr(await copy.verify(), "reason")  # type: ignore[attr-defined]
+
+
+async def test_a_check_passes_over_events_that_it_cannot_read_by_an_index(tmp_path: Path) -> None:
+    """As the command line, which knows no class: older events are indexed by their upcasts."""
+    registry = EventRegistry([MovedInLater])
+    registry.add_upcast("conditions.MovedIn", 1, lambda old: {"address": old["house"]})
+    query = EventQuery(MovedInLater, tags={"address": "A1"})
+    async with open_store(f"lmdb:{tmp_path}/store", registry) as store:
+        await store.commit([Append((to_record(MovedIn(house="a1")),))])
+        await store.append(MovedInLater(address="A1"), unless=query)
+        assert not hasattr(await store.verify(), "reason")  # type: ignore[attr-defined]
+    async with open_store(f"lmdb:{tmp_path}/store", EventRegistry([])) as store:
+        assert not hasattr(await store.verify(), "reason")  # type: ignore[attr-defined]
 
 
 async def test_appends_without_conditions_write_no_index(tmp_path: Path) -> None:

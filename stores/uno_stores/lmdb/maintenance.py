@@ -19,6 +19,7 @@ import lmdb
 from lmdb.verify import VerifyError
 from lmdb.verify import verify as verify_pages
 
+from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import CorruptRecord, PlaceTaken, StoreFormatError, StoreUnavailable
 from uno_actors.store.codec import StreamId, read_payload
 from uno_actors.store.maintenance import Fault, Progress, StoreInfo, Verified
@@ -27,6 +28,7 @@ from uno_stores.guards import bytes_on_disk
 from uno_stores.lmdb.environment import Environment
 from uno_stores.lmdb.reader import LAST, U64, Reading
 from uno_stores.lmdb.searching import Item
+from uno_stores.lmdb.term_check import fault_in_terms
 
 Items = list[Item]
 
@@ -55,14 +57,19 @@ def size_of(environment: Environment) -> int:
     return sum(bytes_on_disk(file.stat()) for file in environment.path.iterdir() if file.is_file())
 
 
-def verify(environment: Environment, progress: Progress) -> Verified | Fault:
-    """Check the pages, then each record and its index entry, then each index entry and its record."""
+def verify(environment: Environment, progress: Progress, registry: EventRegistry) -> Verified | Fault:
+    """Check the pages, then each record and its index entry, then each index entry and its record.
+
+    The index of conditions is compared with the records that ``registry`` can read.
+    """
     try:
         _check_pages(environment)
         check = _Check(environment, progress)
         check.log()
         check.streams()
         check.the_rest()
+        if (fault := fault_in_terms(environment, registry)) is not None:
+            return fault
     except _Found as found:
         return found.args[0]  # type: ignore[no-any-return]
     except (CorruptRecord, StoreFormatError) as error:

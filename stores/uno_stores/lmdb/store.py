@@ -402,7 +402,7 @@ class LmdbEventStore(EventStore):
             (progress or _ignored)(done, total)
 
         try:
-            return await asyncio.to_thread(maintenance.verify, self._environment, report)
+            return await asyncio.to_thread(maintenance.verify, self._environment, report, self.event_registry)
         finally:
             stopped.set()  # a caller that is cancelled does not wait for the thread, which then ends soon
 

@@ -14,7 +14,7 @@ import lmdb
 import msgpack
 
 from uno_actors.domain.events import EventRegistry
-from uno_actors.errors import UnoError
+from uno_actors.errors import CorruptRecord, UnoError
 from uno_actors.store.conditions import Condition, Wanted
 from uno_actors.store.records import PAGE, StoredRecord
 from uno_actors.store.terms import PART, Facet, TermIndex, terms_of
@@ -38,6 +38,26 @@ def indexed_up_to(reading: Reading, facet: Facet) -> int | None:
     return position if position <= reading.end() else 0  # else it is that of a longer log
 
 
+def facets_in(reading: Reading) -> dict[Facet, int]:
+    """All facets, each with the position up to which it is indexed.
+
+    Raises:
+        CorruptRecord: A row cannot be read.
+    """
+    found: dict[Facet, int] = {}
+    for key, _ in reading.ascending(reading.databases.meta, _FACETS):
+        if not key.startswith(_FACETS):
+            break
+        fields = reading.meta(key, _a_facet(key)) or []
+        try:
+            kind, event_type, tag, names, version, position = fields
+            facet = Facet(kind, event_type, tag, tuple(names), version)
+        except (TypeError, ValueError) as error:
+            raise CorruptRecord(_a_facet(key), f"its row has other fields: {error}") from error
+        found[facet] = position if position <= reading.end() else 0  # that of a longer log
+    return found
+
+
 def lag_of(reading: Reading, facets: Iterable[Facet]) -> int:
     """The number of records that the index of one of ``facets`` lacks."""
     return reading.end() - min((indexed_up_to(reading, facet) or 0 for facet in facets), default=0)
@@ -46,7 +66,7 @@ def lag_of(reading: Reading, facets: Iterable[Facet]) -> int:
 def positions_of(reading: Reading, term: bytes, after: int) -> Iterator[int]:
     """The positions after ``after`` of the records that have a term. The index must have its bounds."""
     prefix = TERMS + term
-    for key, _ in reading.entries(reading.databases.meta, prefix + U64.pack(after + 1), _a_term):
+    for key, _ in reading.entries(reading.databases.meta, prefix + U64.pack(after + 1), name_of_term):
         if not key.startswith(prefix):
             return
         yield int.from_bytes(key[-U64.size :])
@@ -182,5 +202,10 @@ class ExtendIndex:
         return last < reading.end() - PART
 
 
-def _a_term(key: bytes) -> str:
+def _a_facet(key: bytes) -> str:
+    return f"the row {key.hex()} of the index of terms"
+
+
+def name_of_term(key: bytes) -> str:
+    """An entry of the index, for errors."""
     return f"the entry {key.hex()} of the index of terms"
