@@ -50,8 +50,8 @@ def see_only_some(systems: Sequence[ActorSystem], chance: random.Random) -> None
 def lends(systems: Iterable[ActorSystem], **terms: Any) -> None:
     """The nodes lend aggregates on other terms, by default after the second command of one node in a row."""
     for system in systems:
-        lending = node(system).lending
-        lending.terms = replace(lending.terms, **({"commands": 1, "span": 0.0} | terms))
+        ledger = node(system).lending.ledger
+        ledger.terms = replace(ledger.terms, **({"commands": 1, "span": 0.0} | terms))
 
 
 def is_of_a_version_without_loans(system: ActorSystem) -> None:

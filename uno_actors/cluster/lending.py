@@ -38,7 +38,6 @@ class Lending:
         put_away: Called with a node whose link has failed, and the reason.
 
     Attributes:
-        terms: Of the loans; changed in tests alone.
         ledger: What this node has lent, and to whom it may lend.
         handovers: The aggregates that are on their way to this node.
         recalled: Loans that this node has asked back.
@@ -57,6 +56,7 @@ class Lending:
         self.ledger = Ledger(TERMS)
         self.handovers = Handovers(clock)
         self.recalled = 0
+        self._is_closed = False
         self._borrowed: dict[StreamId, Borrowed] = {}  # the one that was renewed longest ago first
         self._link = link
         self._announcement = announcement
@@ -70,12 +70,8 @@ class Lending:
 
     @property
     def terms(self) -> Terms:
-        """See the class."""
+        """Of the loans of this node."""
         return self.ledger.terms
-
-    @terms.setter
-    def terms(self, terms: Terms) -> None:
-        self.ledger.terms = terms
 
     # --- the owner ---
 
@@ -96,8 +92,8 @@ class Lending:
             if stream in self.handovers or not self._owns(stream, self._placement()):
                 return Verdict.SERVE
             self.ledger.lend(stream, now)
-            until = now + self.terms.seconds  # it has commands perhaps
-            self._let_go(stream, _nothing_waits, until, IN_NO_HURRY)
+            # The commands that it still has are answered here; the borrower waits for these answers.
+            self._let_go(stream, _nothing_waits, now + self.terms.seconds, IN_NO_HURRY)
         elif verdict is Verdict.RECALL:
             self._recall(stream, now)
         return verdict
@@ -133,7 +129,7 @@ class Lending:
     def _given_up(self, stream: StreamId, borrower: Member, answer: bytes | LinkFailure) -> None:
         self._aggregates.put_away(stream)  # what it knew is old
         self.handovers.end(stream)
-        if isinstance(answer, LinkFailure) and not answer.full:
+        if isinstance(answer, LinkFailure) and not (answer.full or self._is_closed):
             for each in [each for each, lent in self.ledger.lent.items() if lent.node == borrower.id]:
                 self._forget(each)  # their next command need not wait
             if not answer.late:
@@ -245,6 +241,7 @@ class Lending:
 
     def close(self) -> None:
         """Let go of the commands that wait: this node handles no more."""
+        self._is_closed = True
         self.handovers.end_all()
 
     @property
