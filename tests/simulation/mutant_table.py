@@ -28,7 +28,7 @@ from uno_actors.testing.simulation.control import controlled
 
 SEEDS = 200
 """Seeds of a range, within which a variant must be found."""
-RANGES = 9
+RANGES = 5
 PAGE = ROOT / "docs" / "explanation" / "simulation.md"
 TABLE = re.compile(r"(?<=<!-- mutants -->\n)\| variant \|.*?\n(?=\n)", re.DOTALL)
 """The table on the page."""

@@ -108,7 +108,7 @@ def make_systems(world: World, *, is_cluster: bool = False) -> Any:
 
     @subscribe(name="side-by-side", start="earliest", concurrency=3)
     async def side_by_side(event: CoinsAdded) -> None:
-        await asyncio.sleep(0.003 * event.amount)
+        await asyncio.sleep(world.chance.random() ** 2 * 0.3)  # so that some overtake others for long
 
     def make(node: Node) -> ActorSystem:
         return ActorSystem(

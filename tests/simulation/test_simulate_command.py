@@ -53,6 +53,10 @@ def test_the_story_is_there_for_programs_too() -> None:
         ),
         (["bank.accounts:Account"], "a scenario is a function, async def scenario(world); found"),
         (["transfers"], "name a scenario as MODULE:NAME"),
+        (
+            ["bank.scenarios:transfers", "--kinds", "cut"],
+            "cut hit links between nodes, and the scenario has none",
+        ),
     ],
 )
 def test_what_cannot_be_simulated_is_refused_before_it_runs(words: list[str], error: str) -> None:
@@ -65,12 +69,28 @@ def test_a_broken_run_ends_with_its_reason_and_code_1(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "uno_actors", "simulate", "unlucky:breaks"]
     done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "To repeat it: uno-actors simulate unlucky:breaks --seed 4 --faults 0" in done.stderr
+    assert "To repeat it: uno-actors simulate unlucky:breaks --seed 4 --faults 0\n" in done.stderr
+    assert ">> world  broken     AssertionError: seed 4 is unlucky" in done.stderr
     again = subprocess.run(
         [*command, "--seed", "4", "--faults", "0"], cwd=tmp_path, check=False, capture_output=True
     )
     assert again.returncode == 1
     assert again.stdout.decode().rstrip().endswith("AssertionError: seed 4 is unlucky")
+
+
+def test_a_scenario_may_be_named_by_the_path_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "tests" / "unit").mkdir(parents=True)
+    (tmp_path / "tests" / "unit" / "__init__.py").touch()
+    scenario = (
+        "from uno_actors.testing.simulation import simulated\n\n@simulated(seeds=3, faults=0)\n"
+        "async def test_breaks(world):\n    assert world.seed != 1, 'no'\n"
+    )
+    (tmp_path / "tests" / "unit" / "test_it.py").write_text(scenario)
+    command = [sys.executable, "-m", "uno_actors", "simulate", "tests/unit/test_it.py:test_breaks"]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    place = "tests/unit/test_it.py:test_breaks"
+    assert f"To repeat it: uno-actors simulate {place} --seed 1 --faults 0 --most 0\n" in done.stderr
 
 
 @pytest.mark.parametrize(

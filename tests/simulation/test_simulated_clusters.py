@@ -6,9 +6,11 @@ from collections import Counter
 import pytest
 
 from tests.bank import EVENTS, Account, Balance, Credit, Credited
-from uno_actors import ActorSystem, Cluster, Projection, subscribe
+from uno_actors import ActorSystem, AskTimeout, Cluster, Projection, subscribe
 from uno_actors.cluster.loans import Terms
-from uno_actors.testing.simulation import InvariantBroken, Node, World, simulate
+from uno_actors.testing.simulation import KINDS, InvariantBroken, Node, Simulation, World, simulate
+from uno_actors.testing.simulation.control import controlled
+from uno_actors.testing.simulation.faults import OF_LINKS
 
 NODES = ("a", "b", "c")
 
@@ -102,6 +104,48 @@ def test_nodes_that_are_cut_off_from_each_other_still_answer() -> None:
         world.heal()
 
     simulate(scenario, range(4), faults=0, event_registry=EVENTS)
+
+
+@pytest.mark.parametrize("kind", sorted(OF_LINKS))
+def test_bad_links_lose_and_double_nothing(kind: str) -> None:
+    with controlled():
+        simulation = Simulation(payments, kinds=[kind], event_registry=EVENTS)
+        runs = [simulation.run(seed) for seed in range(4)]
+    assert [run.error for run in runs] == [None] * 4
+    told = [text for run in runs for _, _, of_kind, text in run.story if of_kind == "fault"]
+    assert len(told) == sum(len(run.faults) for run in runs)
+
+
+def test_links_fail_only_where_nodes_are_linked() -> None:
+    async def alone(world: World) -> None:
+        await world.node("a", lambda node: ActorSystem(node.store, aggregates=[Account], handlers=[]))
+        await world.ask(Account, "x", Credit(amount=1))
+
+    with controlled():
+        planned = [fault for seed in range(40) for fault in Simulation(alone).plan(seed)]
+    assert {fault.kind for fault in planned} == {*KINDS} - OF_LINKS
+    with pytest.raises(
+        ValueError, match="cut and slow links hit links between nodes, and the scenario has none"
+    ):
+        simulate(alone, [1], kinds=["cut", "slow links"], event_registry=EVENTS)
+
+
+def test_a_cut_that_ends_joins_only_the_two_that_it_has_parted() -> None:
+    async def scenario(world: World) -> None:
+        await asyncio.gather(*(world.node(name, clustered) for name in NODES))
+        world.cut("a", "c")
+        heal = world.strikes.cut("a", "b")
+        heal()
+        with pytest.raises(AskTimeout):
+            for number in range(9):  # one of them is c's
+                await (
+                    world.system("a")
+                    .aggregate(Account, f"account-{number}")
+                    .ask(Credit(amount=1), timeout=0.5)
+                )
+        world.heal()
+
+    simulate(scenario, range(2), faults=0, event_registry=EVENTS)
 
 
 def test_commands_travel_over_the_links_of_the_run() -> None:

@@ -113,6 +113,35 @@ def test_time_passes_only_in_the_run() -> None:
     assert seen[0] == seen[1] == (pytest.approx(1_000, abs=0.01), pytest.approx(1_000, abs=0.01))
 
 
+def test_time_may_jump_by_days_and_what_is_due_happens() -> None:
+    seen = []
+
+    async def scenario(world: World) -> None:
+        began = time.time()
+        asyncio.get_running_loop().call_later(86_400, seen.append, "a day")
+        world.jump(90_000)
+        await asyncio.sleep(1)
+        seen.append(round(time.time() - began))
+        with pytest.raises(ValueError, match="above 0; found -1"):
+            world.jump(-1)
+
+    simulate(scenario, [0], faults=0)
+    assert seen[:2] == ["a day", 90_001]
+
+
+def test_the_log_of_a_disk_is_read_as_events() -> None:
+    async def scenario(world: World) -> None:
+        await world.node("a", account_system)
+        await world.ask(Account, "x", Credit(amount=4))
+        (event,) = world.log()
+        assert isinstance(event, Credited)
+        assert (event.amount, event.aggregate_id) == (4, "x")
+        with pytest.raises(ValueError, match="there is no disk 'b'; found 'disk'"):
+            world.log("b")
+
+    once(scenario)
+
+
 # --- the bank ----------------------------------------------------------------------------------------------
 
 

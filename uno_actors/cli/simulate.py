@@ -70,13 +70,19 @@ def simulate(
     except (TypeError, ValueError) as error:
         complain(f"{printable(scenario)}: {printable(str(error))}")
         raise typer.Exit(2) from None
-    if seed is None:
-        try:
+    try:
+        if seed is None:
             done = running.simulate(found, range(seeds), **kept)
-        except running.SimulationFailed as failed:
-            for line in str(failed).splitlines():
-                complain(printable(line))
-            raise typer.Exit(1) from None
+        else:
+            with control.controlled():
+                run = made.run(seed, chosen, commands)
+    except running.SimulationFailed as failed:
+        complain("\n".join(map(printable, str(failed).splitlines())))
+        raise typer.Exit(1) from None
+    except ValueError as error:  # one of the scenario would be the run's
+        complain(f"{printable(scenario)}: {printable(str(error))}")
+        raise typer.Exit(2) from None
+    if seed is None:
         if as_json:
             say_json({"runs": done.runs, "faults": done.faults, "steps": done.steps, "seconds": done.seconds})
             return
@@ -85,12 +91,14 @@ def simulate(
             f" {done.seconds:,.0f} s of virtual time in {done.took:.1f} s; nothing is broken"
         )
         return
-    with control.controlled():
-        run = made.run(seed, chosen, commands)
     if as_json:
-        for second, who, kind, what in run.story:
-            say_json({"second": round(second, 6), "who": who, "kind": kind, "what": what})
+        _say_as_json(run)
     else:
         for line in story.timeline(run, None if whole else story.LONGEST_TEXT):
             say(line)
     raise typer.Exit(0 if run.error is None else 1)
+
+
+def _say_as_json(run: Any) -> None:
+    for second, who, kind, what in run.story:
+        say_json({"second": round(second, 6), "who": who, "kind": kind, "what": what})

@@ -85,7 +85,7 @@ class Simulated:
 
 
 class Simulation:
-    """A scenario, and how it is run. All runs are made inside of ``with simulation:``.
+    """A scenario, and how it is run: inside of ``with uno_actors.testing.simulation.control.controlled():``.
 
     Args:
         scenario: What clients do: ``async def scenario(world)``.
