@@ -285,3 +285,17 @@ def test_people_get_a_table_and_remedies(old: Path, tmp_path: Path) -> None:
     assert "0 grave, 1 difference" in ended.stdout
     ended = run_command("rehearse", "till", "-s", url, "--old", str(old), "--new", str(old))
     assert ended.stdout.endswith("the new code does as the old one\n")
+
+
+def test_fields_beyond_the_first_fifty_are_counted(old: Path, tmp_path: Path) -> None:
+    fields = ("        self.cents = 0\n", "        self.cents = 0\n        self.make()\n")
+    made = (
+        "    def apply_refunded(self",
+        "    def make(self):\n        for n in range(80): setattr(self, f'f{n}', %d)\n\n    def apply_refunded(self",
+    )
+    both = [program(tmp_path / str(n), fields, (made[0], made[1] % n)) for n in (1, 2)]
+    url = f"lmdb:{old.parent / 'backup'}"
+    ended = run_command("rehearse", "till", "-s", url, "--old", str(both[0]), "--new", str(both[1]), "--json")
+    report = json.loads(ended.stdout)
+    assert ("difference", "state differs in more fields", "Till", 30) in found(report)
+    assert len(report["findings"]) == 52  # with the snapshots, which are ignored

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from uno_actors.printable import counted
+from uno_actors.printable import bounded, counted
 from uno_actors.rehearsal.findings import Finding
-from uno_actors.rehearsal.reading import Judged, Readable
+from uno_actors.rehearsal.reading import LONGEST, Judged, Readable
 from uno_actors.rehearsal.states import text_of
 from uno_actors.store.codec import StreamId
 
@@ -266,6 +266,6 @@ def decision_text(decision: Sequence[Any]) -> str:
     """A decision in a few words."""
     outcome, reason, events, reply = decision
     if outcome != "accepted":
-        return f"{outcome}: {reason}"
+        return f"{outcome}: {bounded(reason, LONGEST)}"
     names = ", ".join(f"{name}{text_of(form, 60)}" for name, form in events[:FEW_NAMES]) or "no event"
     return f"accepted with {names}" + (f", reply {text_of(reply, 40)}" if reply is not None else "")

@@ -19,7 +19,7 @@ class Finding:
         what: What was found, in a few words.
         of: What it was found in: an event type with its version, ``Type.field``, a view, a command. Names the finding
             where it is accepted.
-        count: Number of events, aggregates, rows or commands.
+        count: Number of events, aggregates, rows, commands or fields.
         example: One of them, with its place and the two values.
         remedy: What to do; empty for a note without one.
     """

@@ -128,11 +128,14 @@ def _absolute(url: str, here: Path) -> str:
 
 
 def _begin(sides: dict[Name, Side]) -> None:
-    """Start both programs at the same time."""
+    """Start both programs at the same time.
+
+    Raises:
+        CodeFailed: One cannot be loaded.
+    """
     for side in sides.values():
         side.start()
-    for side in sides.values():
-        side.load()
+    _finished([load for side in sides.values() for load in side.load()])
 
 
 def _check_is_theirs(sides: dict[Name, Side]) -> None:
@@ -253,7 +256,8 @@ class _Rehearsal:
     # --- states ---
 
     def _state_findings(self) -> Iterator[Finding]:
-        ranked = sorted(self._streams.parted.items(), key=lambda item: -item[1].count)
+        ranked = sorted(self._streams.parted.items(), key=lambda item: (-item[1].count, item[0]))
+        others: dict[str, list[tuple[str, Parted]]] = {}
         for number, ((kind, field), parted) in enumerate(ranked):
             of = f"{kind}.{field}"
             if parted.missing is not None:
@@ -263,12 +267,13 @@ class _Rehearsal:
                     "difference", what, of, parted.count, example, f"if that is meant, --accept {of}"
                 )
             elif number >= MOST_TRACED:
-                stream, version = parted.examples[0]
-                yield Finding(
-                    "difference", "state differs", of, parted.count, f"{stream} at version {version:,}"
-                )
+                others.setdefault(kind, []).append((field, parted))
             else:
                 yield self._traced(of, field, parted)
+        for kind, fields in others.items():
+            (field, parted), *_ = fields
+            example = f"{field} of {parted.examples[0][0]}"
+            yield Finding("difference", "state differs in more fields", kind, len(fields), example)
 
     def _traced(self, of: str, field: str, parted: Parted) -> Finding:
         """The difference in a field, with the event that made it, or that it is left to chance."""
@@ -437,13 +442,13 @@ def _by_chance(names: Sequence[Name], what: str, of: str, count: int, example: s
     return Finding("difference" if is_new else "note", f"{what} is left to chance", of, count, text, remedy)
 
 
-def _finished(reads: Sequence["Future[dict[str, Any]]"]) -> None:
+def _finished(work: Sequence["Future[Any]"]) -> None:
     """Wait for all, or for the first that fails; in steps, so that Ctrl-C is heard."""
-    left = set(reads)
+    left = set(work)
     while left:
         done, left = wait(left, timeout=0.2)
-        for read in done:
-            read.result()
+        for each in done:
+            each.result()
 
 
 def _kinds_in(answers: Sequence[dict[str, Any]]) -> dict[Any, Readable]:

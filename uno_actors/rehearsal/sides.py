@@ -147,16 +147,14 @@ class Side:
         for _ in range(self._count):
             self._workers.append(WorkerProcess(self.name, self.place))
 
-    def load(self) -> None:
-        """Load the program in each process.
-
-        Raises:
-            CodeFailed: It cannot be loaded.
-        """
-        for worker in self._workers:
-            worker.greet()
-            self.program = worker.ask("load", **self._given)
+    def load(self) -> "list[Future[None]]":
+        """Load the program in each process; the results raise `CodeFailed` if it cannot be loaded."""
         self._free = list(self._workers)
+        return [self._pool.submit(self._load, worker) for worker in self._workers]
+
+    def _load(self, worker: WorkerProcess) -> None:
+        worker.greet()
+        self.program = worker.ask("load", **self._given)
 
     def read(self, heard: Heard, **given: Any) -> "Future[dict[str, Any]]":
         """Read a part of the log in the next worker that is free; ``heard`` is called in a thread."""
