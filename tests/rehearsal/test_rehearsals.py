@@ -161,6 +161,16 @@ CHANGES: dict[str, tuple[list[tuple[str, str]], set[tuple[str, str, str, int]]]]
             ("difference", "view differs", "totals", 3),
         },
     ),
+    "a projection needs what only a system has": (
+        [
+            (
+                "class Totals(Projection[Paid]):\n",
+                "from typing import Annotated\nfrom uno_actors import Depends\n\n\n"
+                "class Totals(Projection[Paid]):\n    rates: Annotated[dict[str, int], Depends(dict)]\n\n",
+            )
+        ],
+        {("note", "view is not rehearsed", "totals", 1)},
+    ),
     "the new code rolls dice": (
         [(APPLY, APPLY + "        import random; self.rate = random.random()\n")],
         {

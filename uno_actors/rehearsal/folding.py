@@ -154,9 +154,9 @@ def why_not_folded(spec: HandlerSpec) -> str | None:
     return None
 
 
-def folded_views(specs: Sequence[HandlerSpec]) -> list[FoldedView]:
-    """The views of the projections among some handlers."""
-    return [FoldedView(spec) for spec in specs if spec.keeps_a_view and why_not_folded(spec) is None]
+def folded(specs: Sequence[HandlerSpec]) -> list[HandlerSpec]:
+    """The projections among some handlers whose views can be built in memory."""
+    return [spec for spec in specs if spec.keeps_a_view and why_not_folded(spec) is None]
 
 
 class Wanted:
@@ -168,9 +168,8 @@ class Wanted:
     """
 
     def __init__(self, specs: Sequence[HandlerSpec], registry: EventRegistry) -> None:
-        self.views = folded_views(specs)
-        by_name = {spec.name: spec for spec in specs}
-        self._pairs = [(view, by_name[view.name]) for view in self.views]
+        self._pairs = [(FoldedView(spec), spec) for spec in folded(specs)]
+        self.views = [view for view, _ in self._pairs]
         self._registry = registry
         self._known: dict[tuple[str, str | None, str | None], tuple[FoldedView, ...]] = {}
 

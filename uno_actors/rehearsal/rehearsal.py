@@ -329,7 +329,8 @@ class _Rehearsal:
 
     def _view_findings(self) -> Iterator[Finding]:
         versions = {name: self._sides[name].program["views"] for name in NAMES}
-        for view in sorted(versions["old"].keys() ^ versions["new"].keys()):
+        left_out = {view for side in self._sides.values() for view in side.program["left_out"]}
+        for view in sorted((versions["old"].keys() ^ versions["new"].keys()) - left_out):
             what = "view is new" if view in versions["new"] else "view is not kept any more"
             yield Finding("note", what, view, 1, "")
         parted = {view: keys for view in self._shared_views if (keys := self._views.parted(view))}

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import astuple
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from uno_actors.domain.aggregate import AggregateRoot, new_aggregate
 from uno_actors.errors import UnoError, describe
 from uno_actors.rehearsal.channel import Channel, Ended
 from uno_actors.rehearsal.decisions import RecordedCommand, decided
-from uno_actors.rehearsal.folding import FoldedView, Wanted, key_text, why_not_folded
+from uno_actors.rehearsal.folding import FoldedView, Wanted, folded, key_text, why_not_folded
 from uno_actors.rehearsal.program import NotAProgram, Program, file_of, is_file, program_of
 from uno_actors.rehearsal.reading import Pass
 from uno_actors.rehearsal.states import digest, form_of, state_of
@@ -72,10 +71,8 @@ class Worker:
         self._program = program = program_of(sources)
         self._store = open_store(url, read_only=True)
         return {
-            "name": program.name,
-            "release": version("uno-actors"),
             "types": {kind.aggregate_type: file_of(kind) for kind in program.aggregates},
-            "views": {spec.name: spec.target.version for spec in program.handlers if spec.keeps_a_view},
+            "views": {spec.name: spec.target.version for spec in folded(program.handlers)},
             "left_out": {
                 spec.name: reason for spec in program.handlers if (reason := why_not_folded(spec)) is not None
             },
