@@ -13,6 +13,7 @@ from tests.commands import run_command
 from tests.new_stores import new_store_url
 from tests.rehearsal.programs import found
 from tests.rehearsal.recorded_flights import program
+from uno_actors.store_urls import with_options
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -31,11 +32,12 @@ def rehearse(url: str, old: Path, new: Path) -> dict[str, Any]:
     return report
 
 
-@pytest.mark.parametrize("engine", ["lmdb", "sqlite", "postgres"])
+@pytest.mark.parametrize(("engine", "logs"), [("lmdb", 1), ("sqlite", 1), ("postgres", 1), ("postgres", 4)])
 async def test_an_aircraft_that_was_changed_parts_at_the_first_flight_that_shows_it(
-    engine: str, tmp_path: Path
+    engine: str, logs: int, tmp_path: Path
 ) -> None:
     url = await new_store_url(engine, tmp_path)
+    url = with_options(url, {"logs": str(logs)} if logs > 1 else {})
     command = [sys.executable, "-m", "tests.rehearsal.recorded_flights", url, str(EVENTS)]
     subprocess.run(command, check=True)  # noqa: ASYNC221 - nothing else is to be done
     old = program(tmp_path / "old")
