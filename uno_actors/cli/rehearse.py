@@ -41,7 +41,7 @@ def rehearse(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SOURCE]...",
+            metavar="SOURCE",
             help="The configuration file of the program, or its modules, as both programs find them. Default is the"
             " only configuration file in the directory of --new.",
         ),
@@ -74,15 +74,16 @@ def rehearse(
     ] = 0,
     accept: Accepted = None,
     processes: Annotated[
-        int, typer.Option(min=1, help="Processes of both programs. Default is the number of cores.")
-    ] = os.cpu_count() or 2,
+        int | None, typer.Option(min=1, help="Processes of both programs. Default is the number of cores.")
+    ] = None,
     tenant: Tenant = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare what old and new code make of a log: events, states, views, snapshots and commands.
 
-    Nothing is written to the store, which may be a backup or in use. Exit code 0: the new code does as the old one.
-    1: it does not. 2: they cannot be compared.
+    Nothing is written to the store, which may be a backup or in use.
+
+    Exit codes: 0 if the new code does as the old one, 1 if it does not, 2 if they cannot be compared.
     """
     if store is None:
         raise typer.BadParameter("name the store by --store URL or UNO_ACTORS_STORE")
@@ -97,7 +98,7 @@ def rehearse(
         _time("--until", until),
         commands,
         frozenset(accept or ()),
-        processes,
+        processes or os.cpu_count() or 2,
     )
     try:
         with bar("rehearsed", shown=not as_json) as progress:
@@ -126,7 +127,14 @@ def as_data(report: Report) -> dict[str, object]:
 def say_findings(findings: tuple[Finding, ...]) -> None:
     """Print findings as a table."""
     table = new_table(
-        {"": WHOLE, "FINDING": FOLDED, "OF": FOLDED, "COUNT": NUMBERS, "EXAMPLE": FOLDED, "REMEDY": FOLDED}
+        {
+            "WEIGHT": WHOLE,
+            "FINDING": FOLDED,
+            "OF": FOLDED,
+            "COUNT": NUMBERS,
+            "EXAMPLE": FOLDED,
+            "REMEDY": FOLDED,
+        }
     )
     for each in findings:
         texts = (each.weight, each.what, each.of, f"{each.count:,}", each.example, each.remedy or "-")

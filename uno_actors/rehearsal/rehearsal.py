@@ -1,7 +1,6 @@
 """A rehearsal from its beginning to its report."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
@@ -74,7 +73,7 @@ class Rehearsed(NamedTuple):
     until: datetime | None = None
     commands: int = 0
     accepted: frozenset[str] = frozenset()
-    processes: int = os.cpu_count() or 2
+    processes: int = 2
 
 
 def rehearse(wanted: Rehearsed, here: Path, progress: Progress) -> Report:
