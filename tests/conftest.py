@@ -1,5 +1,6 @@
 """Settings of the tests as a whole."""
 
+import gc
 import os
 import signal
 from collections.abc import Generator
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         own = item.get_closest_marker("timeout")
         limit = float(own.args[0] if own else of_all)
         item.add_marker(pytest.mark.timeout(deadline(limit)), append=False)
+
+
+def pytest_collection_finish() -> None:
+    """Leave half a million objects of modules and tests out of garbage collections, which would take 0.3 s each."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
