@@ -114,6 +114,13 @@ def recorded_reply(record: Record, command: Command[Any]) -> Any:
         raise ReplyNotRecorded(name, command.command_id, str(record.stream), describe(error)) from error
 
 
+def is_command_of(record: Record, command: Command[Any]) -> bool:
+    """Whether ``record``, the last one of a command with this id, has the fingerprint of ``command``."""
+    packed = record.reply or b""
+    begin = len(_FINGERPRINT)
+    return packed.startswith(_FINGERPRINT) and is_same(command, packed[begin : begin + SIZE])
+
+
 def readable_reply(record: Record) -> Any:
     """The reply in ``record``, read without the class of the command; ``None`` if it holds none, too."""
     packed = record.reply

@@ -1,5 +1,7 @@
 """``uno-actors recording``: draw what the flight recorders of nodes have kept."""
 
+import asyncio
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from uno_actors.cli.opening import Json, Tenant
+from uno_actors.cli.recorded_scenario import SentCommand, commands_in, looked_up
+from uno_actors.cli.recorded_scenario import scenario as lines_of_scenario
 from uno_actors.cli.run import answers_of
 from uno_actors.cli.terminal import (
     FOLDED,
@@ -20,11 +24,13 @@ from uno_actors.cli.terminal import (
     say_json,
     say_tables,
 )
+from uno_actors.config.imports import imported
 from uno_actors.flight_recorder.files import Recording, of_lines, read, write
 from uno_actors.flight_recorder.steps import KINDS, Step, steps_about
 from uno_actors.flight_recorder.timeline import TITLES, merged, rows
 from uno_actors.ops.processes import Unanswered
 from uno_actors.printable import counted, printable
+from uno_actors.store.opening import open_store
 from uno_actors.units import duration
 
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -74,6 +80,24 @@ def recording(
         list[str] | None,
         typer.Option(metavar="KIND", help=f"Only steps of this kind; repeatable: {', '.join(KINDS)}."),
     ] = None,
+    scenario: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.py",
+            help="Write a scenario of the simulation, with the commands found in the log.",
+            dir_okay=False,
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", "-s", metavar="URL", help="With --scenario: the store, or a copy of it."),
+    ] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:NAME", help="With --scenario: the function that makes the system of a node."
+        ),
+    ] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Do not shorten long texts.")] = False,
     tenant: Tenant = None,
     as_json: Json = False,
@@ -85,11 +109,7 @@ def recording(
 
     Exit code 1 if a file is damaged, if no system runs, or if a process does not answer.
     """
-    for each in kind or ():
-        if each not in KINDS:
-            raise typer.BadParameter(
-                f"expected one of {', '.join(KINDS)}; found {each!r}", param_hint="--kind"
-            )
+    _check_kinds(kind or ())
     if (of is None) == (not files):
         raise typer.BadParameter("name files, or a running system by --of")
     if save is not None and of is None:
@@ -103,7 +123,9 @@ def recording(
         told = [answer for answer in answers if not isinstance(answer, Unanswered)]
         found = [each for answer in told for each in of_lines(answer["lines"], f"process {answer['pid']}")]
     steps = chosen(merged(each.steps for each in found), about, since, kind or ())
-    if as_json:
+    if scenario is not None:
+        _write_scenario(scenario, store, system, steps, found)
+    elif as_json:
         for step in steps:
             say_json(step.to_fields())
     else:
@@ -115,6 +137,38 @@ def recording(
     for answer in unanswered:
         complain(printable(str(answer)))
     raise typer.Exit(bool(unanswered))
+
+
+def _check_kinds(kinds: Sequence[str]) -> None:
+    for each in kinds:
+        if each not in KINDS:
+            text = f"expected one of {', '.join(KINDS)}; found {each!r}"
+            raise typer.BadParameter(text, param_hint="--kind")
+
+
+def _write_scenario(
+    path: Path, url: str | None, system: str | None, steps: Sequence[Step], found: Sequence[Recording]
+) -> None:
+    if url is None or system is None or ":" not in system:
+        text = "needs --store URL, where the commands are found, and --system MODULE:NAME, which makes the system"
+        raise typer.BadParameter(text, param_hint="--scenario")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        imported(system)
+    except ValueError as error:
+        raise typer.BadParameter(printable(str(error)), param_hint="--system") from None
+
+    async def look_up() -> list[SentCommand]:
+        async with open_store(url, create=False) as opened:
+            return [await looked_up(opened, each) for each in commands_in(steps)]
+
+    commands = asyncio.run(look_up())
+    name = f"what {', '.join(each.node for each in found)} had recorded"
+    path.write_text("\n".join(lines_of_scenario(commands, system, name)) + "\n", encoding="utf-8")
+    known = [each for each in commands if each.found is not None]
+    say(
+        f"{path}: {counted(len(known), 'command')} to send, {len(commands) - len(known)} not sent; the file says why"
+    )
 
 
 def chosen(
