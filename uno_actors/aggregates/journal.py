@@ -145,11 +145,12 @@ class Journal:
         self, recorder: FlightRecorder, began: float, committed: float, events: int, ends: dict[int, int]
     ) -> None:
         """Note that a group is durable. One commit has the events of one log without a gap."""
-        for last in ends.values():
-            if len(ends) == 1:
-                recorder.committed(began, committed, events, last - events + 1, last)
-            else:  # how many are in each log is not counted
-                recorder.committed(began, committed, events, last, last)
+        if len(ends) == 1:
+            (last,) = ends.values()
+            recorder.committed(began, committed, events, last - events + 1, last)
+        else:  # how many of them are in each log is not counted
+            for last in ends.values():
+                recorder.committed(began, committed, None, None, last)
 
     async def _commit_jointly(self, group: list[Waiting]) -> Iterable[tuple[Waiting, AppendOutcome]]:
         """Commit a group in which some requests lead or follow others; those without an outcome yet wait again."""

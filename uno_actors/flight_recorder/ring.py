@@ -129,7 +129,7 @@ class FlightRecorder:
 
     # --- events ---
 
-    def committed(self, began: float, ended: float, events: int, first: int, last: int) -> None:
+    def committed(self, began: float, ended: float, events: int | None, first: int | None, last: int) -> None:
         """A group of appends is durable: ``events`` of one log, at positions from ``first`` to ``last``."""
         self.note((_COMMITTED, ended, "journal", began, events, first, last))
 

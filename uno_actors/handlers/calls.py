@@ -105,7 +105,7 @@ class HandlerCalls:
                 recorder.handled(name, began, batch[0].position, batch[count - 1], count)
             if error is not None:
                 blamed = batch[-1] if self._takes_lists else batch[count]
-                recorder.handler_failed(name, began, blamed, len(batch) - count, error)
+                recorder.handler_failed(name, began, blamed, len(batch) if self._takes_lists else 1, error)
 
     async def _call_in_time(self, batch: Sequence[Delivery]) -> Called:
         seconds = self._timeout
@@ -157,6 +157,13 @@ class HandlerCalls:
         called = await self.run_async(batch, is_measured=True)
         observed.handler_measured(self._subscription.name, len(batch), time.monotonic() - began, called[1])
         return called
+
+    def call_here(self, delivery: Delivery) -> BaseException | None:
+        """Call a plain function for one event on this worker thread, without a time limit; return its error."""
+        began = time.monotonic()
+        count, error = self.run_plain([delivery], 1)
+        self.note(began, [delivery], count, error)
+        return error
 
     def run_plain(self, batch: Sequence[Delivery], size: int) -> Called:
         """Handle events on a worker thread for `BATCH_SECONDS`, ``size`` events per call."""

@@ -365,7 +365,7 @@ class FillingOnThread(Filling):
             while count < len(batch) and not (count and time.monotonic() > deadline):
                 delivery = batch[count]
                 if not self._is_passed_over(delivery):
-                    _, error = self._calls.run_plain([delivery], 1)
+                    error = self._calls.call_here(delivery)
                     if error is not None:
                         raise _Failed(count, error)
                     try:
@@ -384,7 +384,7 @@ class FillingOnThread(Filling):
         with self._model.session_factory() as session, session.begin():
             self._handler.session = session
             if self._begin_retry(session, delivery.position):
-                _, error = self._calls.run_plain([delivery], 1)
+                error = self._calls.call_here(delivery)
                 if error is not None:
                     raise _Failed(0, error)
         return None
