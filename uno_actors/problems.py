@@ -116,6 +116,8 @@ FAULTS: frozenset[str] = frozenset({
     "EventNotReadable", "RemoteError", "ReplyNotRecorded", "ReplyNotSent", "UnknownEventType",
     # stores
     "CorruptRecord", "OtherNumberOfLogs", "PlaceTaken", "SeveralLogs", "StoreForked", "StoreFormatError",
+    # recordings
+    "RecordingNotReadable", "RecordingNotWritten",
 })  # fmt: skip
 """The errors that stay a 500 on purpose, by name: some are defined above this module."""
 

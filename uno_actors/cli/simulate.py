@@ -83,13 +83,7 @@ def simulate(
         complain(f"{printable(scenario)}: {printable(str(error))}")
         raise typer.Exit(2) from None
     if seed is None:
-        if as_json:
-            say_json({"runs": done.runs, "faults": done.faults, "steps": done.steps, "seconds": done.seconds})
-            return
-        say(
-            f"{counted(done.runs, 'run')} with {counted(done.faults, 'fault')}: {done.steps:,} steps,"
-            f" {done.seconds:,.0f} s of virtual time in {done.took:.1f} s; nothing is broken"
-        )
+        _say_figures(done, as_json=as_json)
         return
     if as_json:
         _say_as_json(run)
@@ -97,6 +91,16 @@ def simulate(
         for line in story.timeline(run, None if whole else story.LONGEST_TEXT):
             say(line)
     raise typer.Exit(0 if run.error is None else 1)
+
+
+def _say_figures(done: Any, *, as_json: bool) -> None:
+    if as_json:
+        say_json({"runs": done.runs, "faults": done.faults, "steps": done.steps, "seconds": done.seconds})
+        return
+    say(
+        f"{counted(done.runs, 'run')} with {counted(done.faults, 'fault')}: {done.steps:,} steps,"
+        f" {done.seconds:,.0f} s of virtual time in {done.took:.1f} s; nothing is broken"
+    )
 
 
 def _say_as_json(run: Any) -> None:
