@@ -18,7 +18,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.bank import EVENTS, Account, Balance, BankStore, Credit, Credited, Debit, Debited, credited
+from tests.bank import (
+    EVENTS,
+    Account,
+    Balance,
+    BankStore,
+    Credit,
+    CreditAndFail,
+    Credited,
+    Debit,
+    Debited,
+    credited,
+)
 from tests.cluster.nodes import an_id_owned_by, nodes_on
 from tests.faults import router_is_suspended
 from tests.postgres import postgres
@@ -607,9 +618,8 @@ async def a_command_was_told_and_rejected(_: Path) -> Explanation:
 
 
 @situation("""
-Nothing is known of 'c-17' here. Looked through: 0 events, 1 handler, 1 running process. A command that was rejected, or that recorded nothing, leaves no trace in the log.
-└─ Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an aggregate, the key of a schedule, or the name of a handler, a view, an actor or a supervisor.
-""")  # noqa: E501
+Debit c-17 was rejected by Account<alice>, in process N (NODE), at TIME: CommandRejected: the balance is 0.
+""")
 async def a_command_was_asked_and_rejected(_: Path) -> Explanation:
     async with bank(BankStore(), Handling().spec()) as system:
         try:
@@ -617,6 +627,35 @@ async def a_command_was_asked_and_rejected(_: Path) -> Explanation:
         except Exception:  # noqa: BLE001
             return await system.why("c-17")
     raise AssertionError
+
+
+@situation("""
+Balance c was answered by Account<alice>, in process N (NODE), at TIME; it has recorded nothing.
+""")
+async def a_command_has_recorded_nothing(_: Path) -> Explanation:
+    async with bank(BankStore()) as system:
+        await system.aggregate(Account, "alice").ask(Balance(command_id="c"))
+        return await system.why("c")
+
+
+@situation("""
+CreditAndFail c has failed at Account<alice>, in process N (NODE), at TIME: ZeroDivisionError: after the event.
+""")
+async def a_command_has_failed(_: Path) -> Explanation:
+    async with bank(BankStore()) as system:
+        with contextlib.suppress(ZeroDivisionError):
+            await system.aggregate(Account, "alice").ask(CreditAndFail(amount=1, command_id="c"))
+        return await system.why("c")
+
+
+@situation("""
+Nothing is known of 'c' here. Looked through: 0 events, 0 handlers, 1 running process. A command that was rejected, or that recorded nothing, is not in the log; processes keep their latest steps.
+└─ Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an aggregate, the key of a schedule, or the name of a handler, a view, an actor or a supervisor.
+""")  # noqa: E501
+async def the_recorder_is_off(_: Path) -> Explanation:
+    async with bank(BankStore(), recorder=False) as system:
+        await system.aggregate(Account, "alice").ask(Balance(command_id="c"))
+        return await system.why("c")
 
 
 @situation("""
@@ -1010,7 +1049,7 @@ async def an_event_is_named_by_its_position(_: Path) -> Explanation:
 
 
 @situation("""
-Nothing is known of 'order-2024' here. Looked through: 1 event, 0 handlers, 1 running process. A command that was rejected, or that recorded nothing, leaves no trace in the log.
+Nothing is known of 'order-2024' here. Looked through: 1 event, 0 handlers, 1 running process. A command that was rejected, or that recorded nothing, is not in the log; processes keep their latest steps.
 ├─ Did you mean order-2024-17?
 │     More of it, in the program: await system.why('order-2024-17')
 └─ Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an aggregate, the key of a schedule, or the name of a handler, a view, an actor or a supervisor.
@@ -1022,7 +1061,7 @@ async def an_unknown_id_begins_like_others(_: Path) -> Explanation:
 
 
 @situation("""
-Nothing is known of 'reciepts' here. Looked through: 0 events, 1 handler, 1 running process. A command that was rejected, or that recorded nothing, leaves no trace in the log.
+Nothing is known of 'reciepts' here. Looked through: 0 events, 1 handler, 1 running process. A command that was rejected, or that recorded nothing, is not in the log; processes keep their latest steps.
 ├─ Did you mean receipts?
 │     More of it, in the program: await system.why('receipts')
 └─ Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an aggregate, the key of a schedule, or the name of a handler, a view, an actor or a supervisor.
@@ -1033,10 +1072,9 @@ async def a_handler_is_misspelled(_: Path) -> Explanation:
 
 
 @situation("""
-Nothing is known of 'c' here. Looked through: 0 events, 0 handlers, 1 running process. A command that was rejected, or that recorded nothing, leaves no trace in the log.
-└─ Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an aggregate, the key of a schedule, or the name of a handler, a view, an actor or a supervisor.
+Credit c was answered by Account<alice>, in process N (NODE), at TIME; its last event is at position 1.
 Not asked: the log: OSError: the disk is gone
-""")  # noqa: E501
+""")
 async def the_log_cannot_be_read(_: Path) -> Explanation:
     store = BankStore()
     async with bank(store) as system:

@@ -1,6 +1,7 @@
 """What became of a command: findings of facts, without any I/O."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 
 from uno_actors.inquiry.explanation import Finding, Remedy, State
 from uno_actors.inquiry.facts import CommandFacts, Facts, ProcessFacts
@@ -28,6 +29,34 @@ def of_command(facts: Facts, remedies: Remedies) -> Iterator[Finding]:
                 f" {error_of(dead.reason)}, at {moment(dead.at)}, in process {process.process}."
             )
             yield Finding(says, "failed", dead.actor)
+        if not process.commands and not process.dead and not facts.log.of_command:
+            yield from _of_steps(facts, process)
+
+
+ENDS: Mapping[str, tuple[str, State]] = {
+    "rejected": ("was rejected by", "failed"),
+    "timed out": ("was not answered in time by", "failed"),
+    "failed": ("has failed at", "failed"),
+    "answered": ("was answered by", "done"),
+}
+"""The last steps of commands, in words."""
+
+
+def _of_steps(facts: Facts, process: ProcessFacts) -> Iterator[Finding]:
+    """What the flight recorder of a process knows of a command that is not in the log."""
+    steps = [step for step in process.steps if step.command_id == facts.id]
+    if not steps:
+        return
+    last = next((step for step in reversed(steps) if step.kind in ENDS), steps[-1])
+    verb, state = ENDS.get(last.kind, (f"was {last.kind} to", "note"))
+    when = moment(datetime.fromtimestamp(last.time, UTC))
+    place = next((step.position for step in reversed(steps) if step.position), None)
+    recorded = "it has recorded nothing" if place is None else f"its last event is at position {place}"
+    recorded = f"; {recorded}" if last.kind == "answered" else ""
+    reason = "" if last.reason is None else f": {error_of(last.reason)}"
+    where = f"in process {process.process} ({process.node})"
+    says = f"{last.what} {facts.id} {verb} {last.who}, {where}, at {when}{recorded}"
+    yield Finding(f"{says}{reason}.", state, last.who)
 
 
 def _recorded(facts: Facts, remedies: Remedies) -> Finding:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import TypeAdapter
 
+from uno_actors.flight_recorder.steps import Step
 from uno_actors.handlers.control import HandlerInfo
 from uno_actors.handlers.partitions import whole_name
 from uno_actors.handlers.requests import Pause
@@ -308,6 +309,7 @@ class ProcessFacts:
         commands: Commands of the id that was asked for.
         aggregates: Aggregates of the id that was asked for.
         dead: Dead messages that are commands of the id that was asked for.
+        steps: The latest steps about the id that its flight recorder has, if they were asked for.
         handlers: All handlers that it can run.
         children: The actors and supervisors of the name that was asked for.
         schedules: Whether it keeps the list of what is to be sent later.
@@ -325,6 +327,7 @@ class ProcessFacts:
     commands: tuple[CommandFacts, ...] = ()
     aggregates: tuple[AggregateFacts, ...] = ()
     dead: tuple[DeadFacts, ...] = ()
+    steps: tuple[Step, ...] = ()
     handlers: tuple[RunningHandler, ...] = ()
     children: tuple[ChildFacts, ...] = ()
     schedules: bool = False
@@ -372,11 +375,13 @@ class Question:
         id: What was asked for.
         streams: Aggregates that belong to it.
         events: Events of which it is asked which handlers subscribe to them.
+        steps: Whether the steps about the id are wanted, since the store knows nothing of it.
     """
 
     id: str
     streams: tuple[StreamId, ...] = ()
     events: tuple[StoredRecord, ...] = ()
+    steps: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""
@@ -384,6 +389,7 @@ class Question:
             "id": self.id,
             "streams": [list(stream) for stream in self.streams],
             "events": [[stored.position, _packed(stored)] for stored in self.events],
+            "steps": self.steps,
         }
 
     @classmethod
@@ -400,6 +406,7 @@ class Question:
                 StoredRecord(int(position), unpack(b64decode(packed), "question"))
                 for position, packed in found["events"]
             ),
+            found.get("steps") is True,
         )
 
 

@@ -143,7 +143,10 @@ async def gather(
     if stream is not None:
         newest = await gathering.get(f"the stream {stream}", store.last_version(stream), 0)
         facts = replace(facts, newest=newest)
-    asked = Question(wanted, tuple(each.stream for each in facts.streams), tuple(_of_interest(facts)))
+    events = _of_interest(facts)
+    asked = Question(
+        wanted, tuple(each.stream for each in facts.streams), tuple(events), not events and not is_known
+    )
     processes, silent = await gathering.get("the processes", place.ask(asked), ([], []))
     facts = replace(facts, processes=tuple(processes), silent=tuple(silent))
     if any(True for _ in _moving(facts)):

@@ -69,7 +69,7 @@ def explanation_of(facts: Facts, url: str | None) -> Explanation:
 def _unknown(facts: Facts, remedies: Remedies) -> Finding:
     says = (
         f"Nothing is known of {facts.id!r} here. Looked through: {searched_in(facts)}. A command that was rejected, or"
-        " that recorded nothing, leaves no trace in the log."
+        " that recorded nothing, is not in the log; processes keep their latest steps."
     )
     names = [whole_name(each.name) for each in facts.handlers if not is_internal(each.name)]
     near = get_close_matches(facts.id, dict.fromkeys([*names, *facts.names]), SIMILAR)

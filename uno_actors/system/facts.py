@@ -15,6 +15,7 @@ from uno_actors.aggregates.inspection import Deciding, Unanswered, deciding_now,
 from uno_actors.cluster.hops import Hop
 from uno_actors.domain.commands import Command
 from uno_actors.errors import describe
+from uno_actors.flight_recorder.steps import Step
 from uno_actors.handlers.child import HandlerChild
 from uno_actors.handlers.partitions import whole_name
 from uno_actors.handlers.spec import HandlerSpec
@@ -36,6 +37,8 @@ from uno_actors.system.work import seconds_of
 
 ATTEMPTS = 5
 """How often values are read that another thread may change meanwhile."""
+STEPS = 50
+"""Steps that a process tells."""
 NAMES = 5_000
 """Names of aggregates in memory that a process tells."""
 
@@ -74,6 +77,7 @@ def _facts_of(name: str, runtime: Runtime, question: Question) -> ProcessFacts:
         commands=tuple(_commands(runtime, question.id, deciding)),
         aggregates=tuple(_aggregates(runtime, question, deciding)),
         dead=tuple(_dead(runtime, question.id)),
+        steps=_steps(runtime, question),
         handlers=tuple(_handlers(runtime, question.events)),
         children=tuple(_children(runtime, question.id)),
         schedules=runtime.scheduler.statistics().runs,
@@ -150,6 +154,12 @@ def _travelling(hop: Hop, now: float) -> CommandFacts:
         node=hop.node,
         obstacle="; ".join(hop.refused.values()) or None,
     )
+
+
+def _steps(runtime: Runtime, question: Question) -> tuple[Step, ...]:
+    """The latest steps about the id; reading them takes a tenth of a second, so only where they are wanted."""
+    recorder = runtime.dispatcher.recorder
+    return () if recorder is None or not question.steps else recorder.steps_of(question.id)[-STEPS:]
 
 
 def _dead(runtime: Runtime, wanted: str) -> Iterator[DeadFacts]:
