@@ -140,9 +140,8 @@ class HandlerFacts:
 # --- processes ---
 
 Stage = Literal["waits", "is decided", "loads", "is recorded", "travels", "has no node", "is over"]
-"""How far a command has come in a process: it waits in the mailbox; its method runs; its aggregate is being loaded; it
-was decided and its events wait for the store; another node has it; no node serves it; or the time of its sender was
-over before it was decided."""
+"""How far a command has come in a process: it waits in the mailbox; its method runs; its aggregate loads; its events
+wait for the store; another node has it; no node serves it; or its sender's time was over before it was decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +221,7 @@ class RunningHandler:
     """A handler in a process that can run it.
 
     Attributes:
-        name: Its name, that of the partition if it is one.
+        name: Its name.
         state: See `uno_actors.handlers.subscription.HandlerStatistics`.
         is_leased: Whether this process runs it.
         position: All events up to here are done.
