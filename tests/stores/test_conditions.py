@@ -411,6 +411,7 @@ async def test_a_check_passes_over_events_that_it_cannot_read_by_an_index(tmp_pa
 async def test_appends_without_conditions_write_no_index(tmp_path: Path) -> None:
     async with LmdbEventStore(tmp_path / "store") as store:
         await store.append(KeyTaken(key="a"))
+        assert not hasattr(await store.verify(), "reason")
     with lmdb.open(str(tmp_path / "store"), max_dbs=8) as env, env.begin() as txn:
         meta = {bytes(key) for key, _ in txn.cursor(env.open_db(b"meta", txn, create=False))}
     assert meta == {b"format", b"program"}

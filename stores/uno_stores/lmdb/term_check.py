@@ -1,7 +1,7 @@
 """Checks the index of terms of an LMDB store against the log and back."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from uno_actors.domain.events import EventRegistry
 from uno_actors.errors import CorruptRecord, UnoError
@@ -29,8 +29,12 @@ def fault_in_terms(environment: Environment, registry: EventRegistry) -> Fault |
     try:
         with environment.reading() as reading:
             facets = facets_in(reading)
-        faults = _missing(environment, facets, registry) if facets else iter(())
-        return next(faults, None) or _leading_nowhere(environment)
+            first = next(reading.ascending(reading.databases.meta, TERMS), None)
+        has_terms = first is not None and first[0].startswith(TERMS)
+        faults = chain(
+            _missing(environment, facets, registry), _leading_nowhere(environment) if has_terms else ()
+        )
+        return next(faults, None)
     except CorruptRecord as error:
         return _fault(None, str(error))
 
@@ -41,7 +45,7 @@ def _fault(position: int | None, reason: str) -> Fault:
 
 def _missing(environment: Environment, facets: dict[Facet, int], registry: EventRegistry) -> Iterator[Fault]:
     """Terms of records that the index lacks: a condition would not see those records."""
-    position, last = 0, max(facets.values())
+    position, last = 0, max(facets.values(), default=0)
     while position < last:
         with environment.reading() as reading:
             page = reading.log_page(position, PAGE)
@@ -75,8 +79,8 @@ def _missing_of(
             )
 
 
-def _leading_nowhere(environment: Environment) -> Fault | None:
-    """An entry that cannot be read, or leads to no record."""
+def _leading_nowhere(environment: Environment) -> Iterator[Fault]:
+    """Entries that lead to no record."""
     start = TERMS
     while True:
         with environment.reading() as reading:
@@ -84,12 +88,12 @@ def _leading_nowhere(environment: Environment) -> Fault | None:
             page = list(islice(reading.entries(reading.databases.meta, start, name_of_term), PAGE))
         for key, _ in page:
             if not key.startswith(TERMS):
-                return None
+                return
             position = int.from_bytes(key[-U64.size :]) if len(key) > len(TERMS) else 1
             if not 1 <= position <= end:
-                return _fault(
+                yield _fault(
                     None, f"{name_of_term(key)} leads to position {position}, and the log ends at {end}"
                 )
         if not page:
-            return None
+            return
         start = page[-1][0] + b"\0"
