@@ -237,9 +237,8 @@ class Outgoing:
         )
 
     def _borrower(self, hop: Hop) -> str | None:
-        if (
-            hop.may_be_handled or hop.refused
-        ):  # the owner may have it in its mailbox, or is not the first choice
+        # Otherwise this node would handle what the other one may have in its mailbox, or borrow from a second choice.
+        if hop.may_be_handled or hop.refused:
             return None
         return self.lending.borrower(hop.stream.aggregate_type, hop.name)
 
