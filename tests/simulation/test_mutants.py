@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mutant_table import Found, all_found, found, table
+from mutant_table import PAGE, SEEDS, Found, all_found, found, table
 from mutants import MUTANTS, Mutant
 from purses import REGISTRY, one_node, two_nodes
 
@@ -55,6 +55,21 @@ def test_what_is_broken_is_called_as_the_original(mutant: Mutant) -> None:
 )
 def test_a_broken_runtime_is_found(mutant: Mutant) -> None:
     assert found(mutant, [range(20)]).is_found
+
+
+def test_the_documentation_has_the_table_of_today() -> None:
+    """Each variant with numbers below the limit; `mutant_table.py --write` renews it."""
+    rows = [
+        line.split(" | ") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")
+    ]
+    known = {row[0].removeprefix("| "): row for row in rows}
+    for mutant in MUTANTS:
+        *_, least, median, most = known[mutant.name]
+        assert 1 <= int(least) <= int(median) <= int(most.rstrip(" |")) <= SEEDS
+    shown = [row[0].removeprefix("| ") for row in rows]
+    assert [name for name in shown if name in {each.name for each in MUTANTS}] == [
+        each.name for each in MUTANTS
+    ]
 
 
 def test_a_variant_that_is_not_found_is_named_in_the_table() -> None:
