@@ -27,6 +27,8 @@ from uno_actors.handlers.spec import BoundHandler, HandlerSpec
 from uno_actors.handlers.subscribe import HandlerRegistry, gather, handler_registry
 from uno_actors.topics import TopicPattern
 
+pytestmark = pytest.mark.uno_actors_leaks
+
 HERE = __name__
 
 

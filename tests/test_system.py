@@ -41,6 +41,8 @@ from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscribe import HandlerRegistry
 from uno_stores import InMemoryEventStore
 
+pytestmark = pytest.mark.uno_actors_leaks
+
 
 @pytest.fixture(autouse=True)
 def registry(own_handlers: HandlerRegistry) -> HandlerRegistry:
