@@ -148,17 +148,20 @@ def test_a_run_that_uses_nothing_of_it_imports_nothing_of_it(pytester: pytest.Py
     pytester.makepyfile(
         """
         import sys
+        import pytest
 
-        async def not_a_test(): ...
+        @pytest.mark.skip
+        async def test_marked(): ...
 
-        def test_modules():
+        @pytest.mark.parametrize("number", [1, 2])
+        def test_modules(number):
             ours = [name for name in sys.modules if name.startswith(("uno_actors", "uno_stores"))]
             assert ours == ["uno_actors", "uno_actors.testing", "uno_actors.testing.plugin"]
             assert not {"pydantic", "structlog", "msgpack"} & set(sys.modules)
         """
     )
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(passed=2, skipped=1)
 
 
 def test_markers_and_settings_explain_themselves(run: Run) -> None:

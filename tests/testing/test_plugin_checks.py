@@ -1,11 +1,20 @@
 """What the plugin finds in tests: what they leave behind, and calls that block the event loop."""
 
 import sys
+from importlib import import_module
 
 import pytest
 
-import uno_stores.lmdb
-import uno_stores.sql  # noqa: F401 - a run inside of a test forgets what it has imported itself
+for name in (
+    "_public",
+    "testing.blocking",
+    "testing.leftovers",
+    "testing.simulated_tests",
+    "testing._public",
+):
+    import_module(f"uno_actors.{name}")  # a run inside of a test forgets what it imports itself
+for name in ("lmdb", "sql"):
+    import_module(f"uno_stores.{name}")
 
 pytest_plugins = ["pytester"]
 
@@ -47,9 +56,9 @@ LEFT = {
     "a thread": (
         """
         def test_it():
-            threading.Thread(target=threading.Event().wait, args=[1.5], name="waiter").start()
+            threading.Thread(target=threading.Event().wait, args=[60], name="waiter", daemon=True).start()
         """,
-        "thread 'waiter': started at */test_it.py:8 in test_it; *thread.join()",
+        "thread 'waiter': started at *test_it.py:8 in test_it; *thread.join()",
     ),
     "a system": (
         """

@@ -4,6 +4,8 @@ A project's own fixture of one of these names takes its place, as is usual in py
 plugin out. Nothing of `uno_actors` is imported before a test asks for it.
 """
 
+import inspect
+import os
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -119,8 +121,6 @@ def _uno_postgres(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Postgre
 
     if reason := missing():
         pytest.skip(reason)
-    import os  # noqa: PLC0415
-
     is_worker = "PYTEST_XDIST_WORKER" in os.environ
     server = shared_server(tmp_path_factory.getbasetemp().parent if is_worker else None)
     yield server
@@ -140,9 +140,12 @@ def postgres_store(_uno_postgres: "PostgresServer") -> Iterator[str]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: object) -> Any:
     """Collect an ``async def`` with the marker ``simulated`` as a test that runs it as a scenario."""
-    if not (getattr(obj, "pytestmark", None) or collector.get_closest_marker(SIMULATED)):
+    if not inspect.iscoroutinefunction(obj):
         return None
-    from uno_actors.testing.simulated_tests import collect  # noqa: PLC0415 - the marker of most is another
+    own = any(mark.name == SIMULATED for mark in getattr(obj, "pytestmark", ()))
+    if not own and collector.get_closest_marker(SIMULATED) is None:
+        return None
+    from uno_actors.testing.simulated_tests import collect  # noqa: PLC0415
 
     return collect(collector, name, obj)
 

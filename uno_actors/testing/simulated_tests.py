@@ -31,11 +31,8 @@ class SimulatedItem(pytest.Function):
 
 
 def collect(collector: pytest.Module | pytest.Class, name: str, found: Any) -> list[pytest.Item] | None:
-    """The tests that pytest makes of ``found``, as scenarios; ``None`` if it is none."""
-    if not (inspect.iscoroutinefunction(found) and collector.istestfunction(found, name)):
-        return None
-    own = any(mark.name == MARKER for mark in getattr(found, "pytestmark", ()))
-    if not own and collector.get_closest_marker(MARKER) is None:
+    """The tests that pytest makes of ``found``, which has the marker, as scenarios; ``None`` if it is not a test."""
+    if not collector.istestfunction(found, name):
         return None
     stand_in = _without_world(found, is_method=isinstance(collector, pytest.Class))
     made = collector.ihook.pytest_pycollect_makeitem(collector=collector, name=name, obj=stand_in)
