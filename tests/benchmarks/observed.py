@@ -20,6 +20,9 @@ COMMANDS = 4000
 ROUNDS = 40
 """Short and many: what is looked for is smaller than what a disk and a machine vary by from second to second."""
 
+PAIRS, WARM = 150, 10
+"""Pairs of runs with and without the flight recorder, and those before, in which its ring is filled."""
+
 Watch = Callable[[ActorSystem], object]
 """Has a system observed that has not started yet."""
 
@@ -64,30 +67,32 @@ async def rates() -> dict[str, float]:
 async def recorded() -> tuple[float, float]:
     """Commands per second of processor time, with the flight recorder and without.
 
-    In pairs, of which every second one is the other way round; the medians. Processor time of the whole process hardly
-    depends on what else the machine does, and so shows what a rate on a busy machine does not.
+    In many short pairs, of which every second one is the other way round; the rate without, and the same divided by the
+    median ratio of a pair. Processor time of the whole process depends less on what else the machine does than a rate.
     """
-    found: dict[bool, list[float]] = {True: [], False: []}
+    costs: dict[bool, list[float]] = {True: [], False: []}
     async with AsyncExitStack() as stack:
         refs = {}
-        for is_on in found:
+        for is_on in costs:
             path = stack.enter_context(directory())
             system = ActorSystem(f"lmdb:{path / 'store'}", handlers=[], recorder=is_on)
             await stack.enter_async_context(system)
             refs[is_on] = [system.aggregate(Account, f"account-{n}") for n in range(IN_FLIGHT)]
-        for number in range(ROUNDS + 2):
+        gc.collect()
+        for number in range(PAIRS + WARM):
             for is_on in (True, False) if number % 2 else (False, True):
                 accounts = refs[is_on]
-                gc.collect()
                 began = time.process_time()
                 await in_flight(
-                    COMMANDS,
                     IN_FLIGHT,
-                    lambda n, accounts=accounts: accounts[n % IN_FLIGHT].ask(Deposit(amount=1)),  # type: ignore[misc]
+                    IN_FLIGHT,
+                    lambda n, accounts=accounts: accounts[n].ask(Deposit(amount=1)),  # type: ignore[misc]
                 )
-                if number >= 2:
-                    found[is_on].append(COMMANDS / (time.process_time() - began))
-    return statistics.median(found[True]), statistics.median(found[False])
+                if number >= WARM:
+                    costs[is_on].append((time.process_time() - began) / IN_FLIGHT)
+    ratio = statistics.median(on / off for on, off in zip(costs[True], costs[False], strict=True))
+    without = 1 / statistics.median(costs[False])
+    return without / ratio, without
 
 
 async def observed() -> list[Measured]:

@@ -24,6 +24,9 @@ from uno_actors import ActorSystem, EventRegistry, RecordingNotReadable
 from uno_actors.flight_recorder.files import Recording, lines_of, of_lines, read, write
 from uno_actors.flight_recorder.steps import KINDS, Step
 from uno_actors.flight_recorder.timeline import duration, merged
+from uno_actors.ops.processes import ask_processes
+from uno_actors.system.control_socket import control_directories, key_of
+from uno_actors.system.state import STEPS_OF
 from uno_stores import LmdbEventStore
 
 HERE = Path(__file__).parent.parent
@@ -246,6 +249,10 @@ async def test_a_running_system_is_asked_for_its_steps(tmp_path: Path) -> None:
         )
         code, said = await _end(process)
         assert code == 0, said
+        asked = await asyncio.to_thread(
+            lambda: [*ask_processes(control_directories(url, key_of(url)), STEPS_OF + command.command_id)]
+        )
+        assert [Step.of_fields(each).kind for each in asked[0]["steps"]][:3] == ["sent", "taken", "decided"]
     assert "answered" in said
     (path,) = (tmp_path / "kept").iterdir()
     assert any(found.command_id == command.command_id for found in read(path)[0].steps)

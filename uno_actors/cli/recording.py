@@ -118,9 +118,10 @@ def recording(
     if of is None:
         found = [each for file in files or () for each in read(file)]
     else:
-        answers = answers_of(of, "recording", tenant=tenant)
+        answers = answers_of(of, "recording", tenant=tenant, otherwise="tree")
         unanswered = [answer for answer in answers if isinstance(answer, Unanswered)]
-        told = [answer for answer in answers if not isinstance(answer, Unanswered)]
+        # The supervisor process of workers has no steps.
+        told = [answer for answer in answers if not isinstance(answer, Unanswered) and "lines" in answer]
         found = [each for answer in told for each in of_lines(answer["lines"], f"process {answer['pid']}")]
     steps = chosen(merged(each.steps for each in found), about, since, kind or ())
     if scenario is not None:

@@ -304,7 +304,12 @@ def _replaced(each: dict[str, Any]) -> str:
 
 
 def answers_of(
-    place: str, want: str, processes: Collection[int] | None = None, *, tenant: str | None = None
+    place: str,
+    want: str,
+    processes: Collection[int] | None = None,
+    *,
+    tenant: str | None = None,
+    otherwise: str | None = None,
 ) -> list[Any]:
     """What the processes of a system answer, or only some of them.
 
@@ -313,6 +318,7 @@ def answers_of(
         want: The question.
         processes: Numbers of the processes to ask; default is all.
         tenant: The tenant, if the store is that of many.
+        otherwise: The question for processes that do not know that one.
 
     Raises:
         NotRunning: There is none.
@@ -322,7 +328,7 @@ def answers_of(
         key, what = key_of(url), without_password(url)
     else:
         url, key, what = of_tenant(load_system(Path(place)).url, tenant), control_key(place, tenant), place
-    answers = list(ask_processes(control_directories(url, key), want, processes))
+    answers = list(ask_processes(control_directories(url, key), want, processes, otherwise=otherwise))
     if not answers:
         raise NotRunning(what)
     return answers

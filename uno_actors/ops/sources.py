@@ -303,8 +303,11 @@ class StoreSource(Source):
 
     @override
     async def recordings(self) -> list[str]:
-        answers = await asyncio.to_thread(lambda: [*ask_processes(self._directories(), "recording")])
-        return [line for each in answers if not isinstance(each, Unanswered) for line in each["lines"]]
+        def ask() -> list[Any]:
+            return [*ask_processes(self._directories(), "recording", otherwise="tree")]
+
+        answers = [each for each in await asyncio.to_thread(ask) if not isinstance(each, Unanswered)]
+        return [line for each in answers for line in each.get("lines", ())]
 
     def _directories(self) -> list[Path]:
         """Where the sockets of the processes may be; nowhere if this machine has no such sockets."""

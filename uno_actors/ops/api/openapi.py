@@ -116,7 +116,7 @@ _RECORDING = {
             "description": "The file.",
             "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
         },
-        **{status: _problem(STATUSES[status]) for status in ("401", "503")},
+        **{status: _problem(STATUSES[status]) for status in ("401", "404", "503")},
     },
 }
 
