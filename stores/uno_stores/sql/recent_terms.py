@@ -18,7 +18,7 @@ from uno_actors.errors import UnoError
 from uno_actors.store.conditions import Condition
 from uno_actors.store.terms import PART, Facet, Placed, TermIndex, terms_of
 
-MOST = 4096
+MOST = 8192
 """Records whose terms are written in one go."""
 MOST_BYTES = 8 << 20
 """Bytes of payloads that are kept for them."""
