@@ -35,7 +35,7 @@ from uno_actors.scheduling.due_list import AHEAD, AT_ONCE
 from uno_actors.scheduling.entries import LATE, due_step
 from uno_actors.store.port import EventStore
 from uno_actors.store.records import DeadLetter
-from uno_actors.testing import ManualClock
+from uno_actors.testing import ManualClock, failing
 from uno_stores.memory import InMemoryEventStore
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
@@ -94,6 +94,29 @@ async def test_a_command_is_sent_once_when_it_is_due_and_a_month_passes_at_once(
         assert await system.schedules() == []
         statistics = system.statistics().scheduler
         assert (statistics.fired, statistics.sent, statistics.failed, statistics.waiting) == (3, 3, 0, 0)
+
+
+@pytest.mark.parametrize("operation", ["checkpoints", "drop_view", "last_position"])
+async def test_a_scheduler_that_could_not_start_starts_when_the_store_works_again(
+    operation: str, clock: ManualClock
+) -> None:
+    async with running("memory:", clock) as system:
+        with failing(system.store, operation) as faults:
+            await system.aggregate(Deadline, "o-1").ask(CancelLater(minutes=10, note="late"))
+
+            def has_tried_again() -> bool:
+                clock.advance(1)
+                return faults.hits >= 2
+
+            await until(has_tried_again)
+
+        def has_started() -> bool:
+            clock.advance(1)
+            return system.statistics().scheduler.waiting == 1
+
+        await until(has_started)
+        await later(system, clock, timedelta(minutes=10))
+        assert await sent(system.store) == [("o-1", "late")]
 
 
 async def test_a_command_that_is_unscheduled_or_replaced_is_not_sent(clock: ManualClock) -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from uno_actors.aggregates.journal import Journal
 from uno_actors.aggregates.schedules_mark import has_schedules, mark
+from uno_actors.backoff import Backoff, chance
 from uno_actors.clock import Clock, Timer
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.schedules import Fired, Passed, Scheduled, Unscheduled
@@ -17,11 +19,14 @@ from uno_actors.scheduling.due_list import DueList, DueLists
 from uno_actors.scheduling.sender import Sender
 from uno_actors.store.port import EventStore
 from uno_actors.supervision.spec import ChildSpec, Supervisor
+from uno_actors.units import rounded
 
 SUPERVISOR = "uno_actors.scheduling"
 """Name of the supervisor of the two handlers."""
 LOOK = 10.0
 """Seconds between looks whether another process has begun to schedule commands on the store."""
+BACKOFF = Backoff()
+"""Until the handlers are started again that could not be, such as while the store is full."""
 
 
 class SchedulerStatistics(NamedTuple):
@@ -131,6 +136,7 @@ class Scheduler:
     def stop(self) -> None:
         """Fire nothing more."""
         self._due.is_stopping = True
+        self._is_starting = False
         self.close()
 
     def close(self) -> None:
@@ -172,14 +178,19 @@ class Scheduler:
         self.close()
         self._start_task(self._begin())
 
-    async def _begin(self) -> None:
+    async def _begin(self, failures: int = 0) -> None:
         try:
             await self._start(self.supervisor)
         except Exception as error:  # noqa: BLE001 - the start of a handler may raise anything
+            if self._due.is_stopping:
+                return
+            seconds = BACKOFF.delay(failures, chance())
             self._log.error(
-                "scheduler cannot start; the next start of the system tries again", exc_info=error
+                "scheduler cannot start, and tries again", seconds=rounded(seconds), exc_info=error
             )
-        finally:
+            again = partial(self._begin, failures + 1)
+            self._timer = self._clock.call_later(seconds, lambda: self._start_task(again()))
+        else:
             self._is_starting = False
 
     def _look_later(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from uno_actors.clock import Clock
@@ -65,10 +66,17 @@ class SupervisionTree:
     # --- what a system does with it ---
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Start a top-level supervisor with its children."""
+        """Start a top-level supervisor with its children; if one cannot be started, the tree gets none of them."""
         child = SupervisorChild(supervisor, ChildSpec(supervisor), self._root_signal, self)
         self._top.append(child)
-        await child.start()
+        try:
+            await child.start()
+        except Exception:
+            with suppress(
+                Exception
+            ):  # a store that fails may refuse checkpoints too: their events come again
+                await self._stop_top(child)
+            raise
 
     async def change(self, wanted: Difference) -> dict[str, Exception]:
         """Change the running tree. Children in both the old and the new tree keep running.
@@ -77,7 +85,8 @@ class SupervisionTree:
             The children that could not be started, by name, with their errors. The tree does not contain them.
         """
         for name in wanted.stop:
-            await self._stop_top(name)
+            for child in [child for child in self._top if child.name == name]:
+                await self._stop_top(child)
         supervisors = [(change, self._supervisors[change.rules.name]) for change in wanted.changes]
         for change, supervisor in reversed(supervisors):
             await supervisor.drop_children(change.stop)
@@ -96,13 +105,13 @@ class SupervisionTree:
                 await self.start(added)
             except Exception as error:  # noqa: BLE001 - the start of a child may raise anything
                 failed[added.name] = error
-                await self._stop_top(added.name)
         return failed
 
-    async def _stop_top(self, name: str) -> None:
-        for child in [child for child in self._top if child.name == name]:
+    async def _stop_top(self, child: SupervisorChild) -> None:
+        try:
             await child.stop()
             await self.forget(child)
+        finally:
             self._top.remove(child)
 
     async def unsubscribe(self, name: str) -> None:
@@ -188,9 +197,10 @@ class SupervisionTree:
     async def forget(self, child: ChildHandle) -> None:
         """See `uno_actors.supervision.supervisor.SupervisorHost`."""
         if isinstance(child, SupervisorChild) and (supervisor := child.supervisor) is not None:
-            for other in supervisor.children.values():
-                await self.forget(other)
-            self._supervisors.pop(supervisor.rules.name, None)
-            supervisor.actor_ref.stop(block=False)
+            async with AsyncExitStack() as all_of_them:  # also if the checkpoint of one cannot be saved
+                all_of_them.callback(supervisor.actor_ref.stop, block=False)
+                all_of_them.callback(self._supervisors.pop, supervisor.rules.name, None)
+                for other in supervisor.children.values():
+                    all_of_them.push_async_callback(self.forget, other)
         elif isinstance(child, HandlerChild):
             await self._handlers.remove(child)
