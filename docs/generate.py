@@ -9,10 +9,9 @@ import inspect
 import json
 import re
 import runpy
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
-from importlib.metadata import entry_points
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -22,8 +21,7 @@ from typer.testing import CliRunner
 from uno_actors import SystemStatistics
 from uno_actors.ops.metrics.definitions import as_table
 
-(_COMMAND,) = entry_points(group="console_scripts", name="uno-actors")
-app = sys.modules[_COMMAND.load().__module__].app  # type: ignore[attr-defined]
+app = import_module("uno_actors.cli.app").app
 
 PLACE = re.compile(r"^<!-- generated: ([\w ]+) -->$", re.MULTILINE)
 
