@@ -145,7 +145,7 @@ class Runtime:
             store,
             settings.clock,
             types,
-            start=self.tree.start,
+            start=self.tree.add,
             start_task=self.start_task,
             log=log,
         )

@@ -66,9 +66,12 @@ class SupervisionTree:
     # --- what a system does with it ---
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Start a top-level supervisor with its children; if one cannot be started, the tree gets none of them."""
-        child = SupervisorChild(supervisor, ChildSpec(supervisor), self._root_signal, self)
-        self._top.append(child)
+        """Start a top-level supervisor with its children, as the system starts; if that fails, the system stops."""
+        await self._new_top(supervisor).start()
+
+    async def add(self, supervisor: Supervisor) -> None:
+        """Start one more top-level supervisor; if one of its children cannot be started, the tree gets none of them."""
+        child = self._new_top(supervisor)
         try:
             await child.start()
         except Exception:
@@ -77,6 +80,11 @@ class SupervisionTree:
             ):  # a store that fails may refuse checkpoints too: their events come again
                 await self._stop_top(child)
             raise
+
+    def _new_top(self, supervisor: Supervisor) -> SupervisorChild:
+        child = SupervisorChild(supervisor, ChildSpec(supervisor), self._root_signal, self)
+        self._top.append(child)
+        return child
 
     async def change(self, wanted: Difference) -> dict[str, Exception]:
         """Change the running tree. Children in both the old and the new tree keep running.
@@ -102,7 +110,7 @@ class SupervisionTree:
             supervisor.adopt(change.rules)
         for added in wanted.start:
             try:
-                await self.start(added)
+                await self.add(added)
             except Exception as error:  # noqa: BLE001 - the start of a child may raise anything
                 failed[added.name] = error
         return failed
