@@ -245,7 +245,7 @@ def test_a_handler_under_no_supervisor_is_simulated_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["--simulate", "mail"], ["--simulate", "mail fails 1%", "--for", "long"], ["--for", "long"]]
+    "options", [["--simulate", "mail"], ["--simulate", "mail fails 1%", "--for", "long"]]
 )
 def test_a_fault_that_cannot_be_simulated_is_a_wrong_command_line(tmp_path: Path, options: list[str]) -> None:
     command = [Path(sys.executable).with_name("uno-actors"), "check", written(tmp_path, FILE), *options]

@@ -125,7 +125,7 @@ class WatchLeft(DomainEvent):
     watch: str
 
 
-class Rang(DomainEvent):
+class BellRang(DomainEvent):
     what: str
 
 
@@ -151,11 +151,11 @@ class Watch(ProcessManager):
 
     @handles
     def ring(self, command: Ring) -> None:
-        self.register_event(Rang(what=command.what))
+        self.register_event(BellRang(what=command.what))
         if command.what == "soon":
             self.end()
 
-    def apply_rang(self, event: Rang) -> None: ...
+    def apply_bell_rang(self, event: BellRang) -> None: ...
 
 
 @asynccontextmanager
@@ -166,7 +166,7 @@ async def watching(clock: ManualClock) -> AsyncIterator[ActorSystem]:
 
 
 async def rung(system: ActorSystem) -> set[str]:
-    return {event.what async for _, event in system.store.read_all(event_type=Rang)}
+    return {event.what async for _, event in system.store.read_all(event_type=BellRang)}
 
 
 async def unscheduled(system: ActorSystem) -> list[str]:

@@ -102,7 +102,11 @@ async def test_an_idle_aggregate_costs_little_and_passivation_gives_everything_b
     tracemalloc.start()
     try:
         async with ActorSystem(
-            f"lmdb:{tmp_path / 'store'}", handlers=[], clock=clock, passivate_after=60
+            f"lmdb:{tmp_path / 'store'}",
+            handlers=[],
+            clock=clock,
+            passivate_after=60,
+            recorder=False,  # keeps the latest steps, of whatever aggregates
         ) as system:
 
             async def ask_all() -> None:

@@ -32,7 +32,7 @@ class Doubled(Command[None]):
     half: int
 
 
-class Basket(AggregateRoot):
+class RecordedBasket(AggregateRoot):
     def __init__(self, id: str) -> None:
         super().__init__(id=id)
         self.items = 0
@@ -61,8 +61,8 @@ class Basket(AggregateRoot):
 @subscribe(Bought, name="recorded-rewards", start="earliest")
 async def rewards(event: Bought, context) -> None:  # type: ignore[no-untyped-def]
     command = Reward(points=1, command_id=f"reward-{event.event_id}")
-    await context.system.aggregate(Basket, f"points of {event.aggregate_id}").ask(command)
+    await context.system.aggregate(RecordedBasket, f"points of {event.aggregate_id}").ask(command)
 
 
 def make_system(node: Node) -> ActorSystem:
-    return ActorSystem(node.store, aggregates=[Basket], handlers=[rewards], name=node.name)
+    return ActorSystem(node.store, aggregates=[RecordedBasket], handlers=[rewards], name=node.name)

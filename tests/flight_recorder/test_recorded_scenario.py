@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import run_command
-from tests.flight_recorder.recorded_shop import Basket, Buy, Doubled, rewards
+from tests.flight_recorder.recorded_shop import Buy, Doubled, RecordedBasket, rewards
 from uno_actors import ActorSystem
 from uno_actors.testing.simulation import simulate
 
@@ -19,8 +19,8 @@ SYSTEM = "tests.flight_recorder.recorded_shop:make_system"
 async def recorded(directory: Path) -> tuple[str, Path]:
     """The URL of a store and a recording of what was done on it."""
     url = f"lmdb:{directory / 'store'}"
-    async with ActorSystem(url, aggregates=[Basket], handlers=[rewards]) as system:
-        basket = system.aggregate(Basket, EVIL)
+    async with ActorSystem(url, aggregates=[RecordedBasket], handlers=[rewards]) as system:
+        basket = system.aggregate(RecordedBasket, EVIL)
         await basket.ask(Buy(item=EVIL, price=Decimal("1.50"), command_id="c-1"))
         await basket.ask(Buy(item="pen", price=Decimal(2), note="blue", command_id="c-2"))
         await basket.ask(Doubled(half=4, command_id="c-3"))
@@ -35,7 +35,7 @@ async def test_commands_are_found_by_their_events_and_proven_by_their_fingerprin
     assert "2 commands to send, 3 not sent" in ended
     source = made.read_text(encoding="utf-8")
     commands = runpy.run_path(str(made))["COMMANDS"]
-    assert [each[2:4] for each in commands] == [(Basket, EVIL)] * 2
+    assert [each[2:4] for each in commands] == [(RecordedBasket, EVIL)] * 2
     assert [each[4] for each in commands] == [
         Buy(item=EVIL, price=Decimal("1.50"), command_id="c-1"),
         Buy(item="pen", price=Decimal(2), note="blue", command_id="c-2"),

@@ -61,7 +61,8 @@ async def test_the_metrics_say_what_waits_is_late_was_sent_and_has_failed() -> N
             "late_time_seconds": 0,
             "fired_total": 2,
             "sent_total": 1,
-            "failed_total": 1,
+            "failed_total": 0,
+            "rejected_total": 1,
         }
         for name, value in expected.items():
             assert f'uno_schedules_{name}{{system="system"}} {value}.0' in text.splitlines()

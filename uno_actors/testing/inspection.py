@@ -82,9 +82,9 @@ def inspect(system: ActorSystem) -> Inspection:
         None if router is None else router.logs[0].position,
         frozenset() if router is None else router.logs[0].topics(),
         handlers,
-        {stream: actor.instance for stream, actor in runtime.aggregates._active.items()},
+        {stream: actor.instance for stream, actor in tuple(runtime.aggregates._active.items())},
         runtime.aggregates.waiting,
-        {cell.actor.actor_urn: len(cell.inbox) for cell in runtime.actors.cells},
+        {cell.actor.actor_urn: len(cell.inbox) for cell in tuple(runtime.actors.cells)},
         len(runtime._tasks),
         len(system._contexts),
     )

@@ -192,7 +192,9 @@ def _in_module(module: Any) -> Iterator[tuple[Any, str, Any]]:
             yield module, name, stands_in[id(value)]
         elif value is _real_datetime and _reads_datetime(module):
             yield module, name, SimulatedDatetime
-        elif isinstance(value, type) and value.__module__ == module.__name__:
+        elif (
+            issubclass(type(value), type) and value.__module__ == module.__name__
+        ):  # asks no lazy object what it is
             for attribute, kept in vars(value).items():  # as `SystemClock` keeps them
                 if isinstance(kept, staticmethod) and id(kept.__func__) in _REAL:
                     yield value, attribute, staticmethod(_REAL[id(kept.__func__)])
