@@ -125,7 +125,7 @@ def test_a_virtual_environment_without_this_release_is_refused(old: Path, tmp_pa
 
 REFUSED: dict[str, tuple[list[str], str]] = {
     "a name that is nothing": (["till", "--old", "nowhere"], "nowhere is not a directory, nor a revision"),
-    "a module that is not there": (["tills", "--old", "."], "old code: module 'tills' cannot be imported"),
+    "a module that is not there": (["tills", "--old", "."], "code: module 'tills' cannot be imported"),
     "a file that is not there": (["shop.toml", "--old", "."], "shop.toml"),
     "no source": (["--old", "."], "name the program's configuration file, or its modules"),
     "a time that is none": (["till", "--old", ".", "--since", "monday"], "--since is a time such as"),
