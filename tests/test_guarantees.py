@@ -829,9 +829,17 @@ async def test_19_a_rolling_restart_shows_no_asker_an_error() -> None:
                 new = system_on(store, network, f"{old.name}{round_}")
                 await new.start()
                 asked.append(new)
-        await until(lambda: all(system.cluster.statistics().served for system in asked))
+        enough = len(load.acknowledged) + 5000
+        await until(
+            lambda: (
+                all(system.cluster.statistics().served for system in asked)
+                or len(load.acknowledged) >= enough
+            )
+        )
         load.is_over = True
         await running
+        served = {system.name: system.cluster.statistics() for system in asked}
+        assert all(found.served for found in served.values()), served
         assert load.errors == []
         await load.check(store)
         await all_see(asked)
