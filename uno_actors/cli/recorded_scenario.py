@@ -136,18 +136,13 @@ def scenario(commands: Sequence[SentCommand], system: str, recording: str) -> It
     found = [each for each in commands if each.found is not None]
     classes = {_aggregate_of(each.sent) for each in found} | {type(each.found) for each in found}
     first = commands[0].sent.time if commands else 0.0
-    nodes = list(dict.fromkeys(each.sent.node for each in found)) or ["node"]
     yield f'"""{_quoted(recording)}: {len(found)} of {len(commands)} commands are in the log."""'
-    yield ""
-    yield "import asyncio"
-    yield "from contextlib import suppress"
     yield ""
     yield f"from {module} import {name.partition('.')[0]}"
     yield from sorted(
         f"from {each.__module__} import {each.__qualname__.partition('.')[0]}" for each in classes
     )
-    yield "from uno_actors import CommandRejected"
-    yield "from uno_actors.testing.simulation import World"
+    yield "from uno_actors.testing.simulation import replayed"
     yield ""
     yield "COMMANDS = ["
     yield "    # seconds, node, class and id of the aggregate, command"
@@ -164,18 +159,8 @@ def scenario(commands: Sequence[SentCommand], system: str, recording: str) -> It
         yield f"    ({at}, {step.node!r}, {place}, {built}),"
     yield "]"
     yield ""
-    yield ""
-    yield "async def recorded(world: World) -> None:"
-    yield f"    for node in {nodes!r}:"
-    yield f"        await world.node(node, {name})"
-    yield "    begun = asyncio.get_running_loop().time()"
-    yield ""
-    yield "    async def send(at, node, aggregate, aggregate_id, command):"
-    yield "        await asyncio.sleep(max(0.0, begun + at - asyncio.get_running_loop().time()))"
-    yield "        with suppress(CommandRejected):"
-    yield "            await world.ask(aggregate, aggregate_id, command, node=node)"
-    yield ""
-    yield "    await asyncio.gather(*(send(*each) for each in COMMANDS))"
+    without_commands = "" if found else ", nodes=['node']"
+    yield f"recorded = replayed({name}, COMMANDS{without_commands})"
 
 
 def _quoted(text: str) -> str:
