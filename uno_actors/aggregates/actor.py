@@ -300,14 +300,6 @@ class AggregateActor:
         self._loading -= 1
         self._schedule()
 
-    def under_way(self) -> Iterator[CommandEnvelope]:
-        """The commands that have not ended, in their order; from any thread."""
-        for envelope, _ in (*(self._in_flight or ()), *(self._next_batch or ())):
-            yield envelope
-        for envelope in tuple(self._mailbox or ()):
-            if not envelope.withdrawn:
-                yield envelope
-
     # --- recording ---
 
     def _flush(self) -> None:
@@ -513,7 +505,7 @@ class AggregateActor:
             self._baseline = Baseline(copy, loaded.memory.copied())
 
     def commands(self) -> Iterator[tuple[CommandEnvelope, bool]]:
-        """The commands that are not answered, in their order, each with whether it was decided."""
+        """The commands that are not answered, in their order, each with whether it was decided; from any thread."""
         for envelope, _ in (*(self._in_flight or ()), *(self._next_batch or ())):
             yield envelope, True
         for envelope in tuple(self._mailbox or ()):

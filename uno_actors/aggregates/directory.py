@@ -219,9 +219,10 @@ class Aggregates:
         """The commands that have not ended, for the flight recorder; from any thread."""
         found = set()
         for actor in tuple(self._active.values()):
-            for envelope in actor.under_way():
-                found.add(envelope)
-                yield _under_way(actor.stream, envelope)
+            for envelope, is_decided in actor.commands():
+                if is_decided or not envelope.withdrawn:
+                    found.add(envelope)
+                    yield _under_way(actor.stream, envelope)
         for envelope in self._deadlines.items:  # the one that is decided now is in no mailbox and in no batch
             if envelope not in found and envelope.future is not None:
                 yield _under_way(envelope.receiver.stream, envelope)
