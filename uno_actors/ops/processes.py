@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from uno_actors.errors import WorldError, describe
-from uno_actors.system.control_socket import NOT_KNOWN, PATIENCE, PREFIX, living
+from uno_actors.system.control_socket import HUNG_UP, NOT_KNOWN, PATIENCE, PREFIX, living, process_of
 
 
 class Unanswered(WorldError):
@@ -22,8 +22,7 @@ class Unanswered(WorldError):
     def __init__(self, path: Path, reason: str) -> None:
         self.path = path
         name = path.stem.removeprefix(PREFIX)
-        number = name.partition("-")[0]  # a process may run several systems
-        self.process = int(number) if number.isdecimal() else 0
+        self.process = process_of(path)
         self.reason = reason
         super().__init__(f"process {name} does not answer at {path}: {reason}")
 
@@ -76,7 +75,7 @@ def _asked(path: Path, want: str) -> Any:
         connection.connect(str(path))
         connection.sendall(json.dumps({"want": want}).encode() + b"\n")
         with connection.makefile("rb") as replies:
-            reply = json.loads(replies.readline() or b'{"error": "it has hung up"}')
+            reply = json.loads(replies.readline() or HUNG_UP)
     if "error" in reply:
         kind = UnknownQuestion if NOT_KNOWN in reply["error"] else ValueError
         raise kind(reply["error"])

@@ -36,6 +36,8 @@ from uno_actors.tasks import begin
 
 PREFIX = "uno-actors-"
 LONGEST_REQUEST = 65_536
+HUNG_UP = b'{"error": "it has hung up"}'
+"""Stands for the answer of a process that gave none."""
 PATIENCE = 5.0
 """Maximum seconds for an answer."""
 HANDLED = "handled"
@@ -281,6 +283,37 @@ class ControlServer:
 
 async def _value_of(value: Awaitable[Any]) -> Any:
     return await value
+
+
+async def asked(path: Path, question: dict[str, Any], longest: int = LONGEST_REQUEST) -> Any:
+    """The answer of a process; the caller limits the time.
+
+    Args:
+        path: Path of its socket.
+        question: Its key ``want`` says what it is about.
+        longest: Bytes that the answer may have.
+
+    Raises:
+        OSError: The process has ended, or does not answer.
+        ValueError: It refuses the question.
+        KeyError: It is of another version.
+    """
+    reader, writer = await asyncio.open_unix_connection(str(path), limit=longest)
+    try:
+        writer.write(json.dumps(question).encode() + b"\n")
+        await writer.drain()
+        reply = json.loads(await reader.readline() or HUNG_UP)
+    finally:
+        writer.close()
+    if "error" in reply:
+        raise ValueError(reply["error"])
+    return reply["answer"]
+
+
+def process_of(path: Path) -> int:
+    """The number of the process with the socket at ``path``, which may have several; 0 if it has another name."""
+    number = path.stem.removeprefix(PREFIX).partition("-")[0]
+    return int(number) if number.isdecimal() else 0
 
 
 def other_sockets(directories: Iterable[Path]) -> list[Path]:

@@ -9,7 +9,6 @@ another machine without a cluster, or whose answer was lost.
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine, Hashable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -34,6 +33,7 @@ from uno_actors.logs import Logger
 from uno_actors.store.handler_names import partition_in
 from uno_actors.store.logs import log_of_position
 from uno_actors.store.port import EventStore
+from uno_actors.system import control_socket
 from uno_actors.system.handler_host import HandlerHost
 
 LOOK_EVERY = 1.0
@@ -411,12 +411,7 @@ def _count_in(name: str) -> int:
 
 async def _asked(path: Path, name: str, position: int, seconds: float) -> tuple[str, int | None]:
     """The answer of the process with the socket at ``path``."""
+    question = {"want": control_socket.HANDLED, "handler": name, "position": position, "seconds": seconds}
     async with asyncio.timeout(seconds):
-        reader, writer = await asyncio.open_unix_connection(str(path))
-        try:
-            question = {"want": "handled", "handler": name, "position": position, "seconds": seconds}
-            writer.write(json.dumps(question).encode() + b"\n")
-            outcome, letter = json.loads(await reader.readline())["answer"]
-            return str(outcome), letter
-        finally:
-            writer.close()
+        outcome, letter = await control_socket.asked(path, question)
+    return str(outcome), letter

@@ -1,16 +1,14 @@
 """Where a running system looks for the answer to an inquiry: itself, its store, and other processes on that."""
 
 import asyncio
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from uno_actors.cluster.settings import Cluster
 from uno_actors.errors import describe
 from uno_actors.inquiry.facts import ProcessFacts, Question, Silent
 from uno_actors.store.port import EventStore
-from uno_actors.system.control_socket import PREFIX, WHY
+from uno_actors.system.control_socket import WHY, asked, process_of
 from uno_actors.system.facts import facts_of
 from uno_actors.system.runtime import Runtime
 from uno_actors.tasks import begin
@@ -61,27 +59,14 @@ async def ask_sockets(paths: Iterable[Path], question: Question) -> tuple[list[P
 
 async def _asked(path: Path, question: Question) -> ProcessFacts | Silent | None:
     """What a process knows, or why it does not say so; ``None`` if it has ended."""
-    number = path.stem.removeprefix(PREFIX).partition("-")[0]
-    process = int(number) if number.isdecimal() else 0
+    process = process_of(path)
+    wanted = {"want": WHY, "question": question.to_json()}
     try:
         async with asyncio.timeout(PATIENCE):
-            return ProcessFacts.from_json(await _answer(path, question))
+            return ProcessFacts.from_json(await asked(path, wanted, LONGEST_ANSWER))
     except (ConnectionRefusedError, FileNotFoundError):
         return None
     except TimeoutError:
         return Silent(process, f"no answer within {PATIENCE:g} s; it hangs, or was stopped")
     except (OSError, ValueError, KeyError) as error:
         return Silent(process, describe(error))
-
-
-async def _answer(path: Path, question: Question) -> Any:
-    reader, writer = await asyncio.open_unix_connection(str(path), limit=LONGEST_ANSWER)
-    try:
-        writer.write(json.dumps({"want": WHY, "question": question.to_json()}).encode() + b"\n")
-        await writer.drain()
-        reply = json.loads(await reader.readline() or b'{"error": "it has hung up"}')
-    finally:
-        writer.close()
-    if "error" in reply:
-        raise ValueError(reply["error"])
-    return reply["answer"]

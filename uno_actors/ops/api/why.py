@@ -57,7 +57,7 @@ class Why(Answered):
 
 
 class AskedWhy(Asked):
-    """What is asked for.
+    """The question of a user of the page.
 
     Attributes:
         id: The id of a command, an event, a correlation, an aggregate or a schedule, or a name.
