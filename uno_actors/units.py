@@ -1,6 +1,7 @@
-"""Sizes and durations as people write them, in configuration files and in the URLs of stores."""
+"""Sizes, durations and times as people write them, in configuration files, URLs of stores and command lines."""
 
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -73,6 +74,16 @@ def seconds(found: str) -> float:
         raise ValueError(
             f'a duration is a number of seconds, or such as "250ms" or "1h30m"; found {found!r}{reason}'
         ) from None
+
+
+def moment(text: str) -> datetime:
+    """A time such as ``2026-01-31T12:00Z``; in UTC if it names no zone.
+
+    Raises:
+        ValueError: It is not a time in the form of ISO 8601.
+    """
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def rounded(seconds: float) -> str:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from uno_actors.cli.check_store import CheckedStore, check_store, import_module, show_store
-from uno_actors.cli.opening import Tenant, has_effect
+from uno_actors.cli.check_store import CheckedStore, check_store, show_store
+from uno_actors.cli.opening import Tenant, has_effect, loaded_program
 from uno_actors.cli.terminal import branches, complain, say, say_json
 from uno_actors.config.analysis import Analysis, Finding, Node, analyse
 from uno_actors.config.errors import ConfigFault, InvalidConfig, key_path
@@ -76,7 +76,7 @@ def check(
         return check_store(store, tenant, accept, every_event=every_event, is_quiet=as_json)
 
     if store is not None and not is_file(str(file)):
-        import_module(str(file))
+        loaded_program([str(file)])
         read = checked_store()
         assert read is not None
         if as_json:

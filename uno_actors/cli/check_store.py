@@ -1,17 +1,12 @@
 """``uno-actors check --store``: whether the program reads what a store holds."""
 
 import asyncio
-import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NamedTuple
-
-import typer
 
 from uno_actors.cli.opening import of_tenant
 from uno_actors.cli.terminal import FOLDED, NUMBERS, bar, new_table, say, say_tables
 from uno_actors.printable import counted, printable
-from uno_actors.rehearsal.program import NotAProgram, program_of
 from uno_actors.rehearsal.readable import EXAMPLES, KindRead, kinds_read
 from uno_actors.store.maintenance import Progress
 from uno_actors.store.opening import open_store
@@ -43,19 +38,6 @@ class CheckedStore(NamedTuple):
             "readable": self.is_right,
             "kinds": [{**asdict(each), "accepted": each.name in self.accepted} for each in self.kinds],
         }
-
-
-def import_module(source: str) -> None:
-    """Import a module of the program, found from the working directory.
-
-    Raises:
-        BadParameter: It cannot be imported.
-    """
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        program_of([source])
-    except NotAProgram as error:
-        raise typer.BadParameter(printable(str(error))) from None
 
 
 def check_store(

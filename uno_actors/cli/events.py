@@ -1,6 +1,5 @@
 """``uno-actors events``: the events and commands of a program, their schemas, and what a change of them means."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +12,9 @@ from uno_actors.catalog.async_api import async_api
 from uno_actors.catalog.comparison import VERDICTS, compare
 from uno_actors.catalog.reading import catalog_of
 from uno_actors.catalog.values import Catalog, ModelEntry
-from uno_actors.cli.opening import Json, has_effect
+from uno_actors.cli.opening import Json, has_effect, loaded_program
 from uno_actors.cli.terminal import FOLDED, NUMBERS, new_table, say, say_json, say_tables
 from uno_actors.printable import counted, printable
-from uno_actors.rehearsal.program import NotAProgram, is_file, program_of
 
 app = typer.Typer(
     help="List the events and commands of a program, print their schemas, and compare two programs.",
@@ -136,13 +134,7 @@ def catalog_from(sources: Sequence[str]) -> Catalog:
     """
     if len(sources) == 1 and sources[0].endswith(".json"):
         return _kept(Path(sources[0]))
-    if not any(map(is_file, sources)):
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        program = program_of(sources)
-    except NotAProgram as error:
-        raise typer.BadParameter(printable(str(error))) from None
-    return catalog_of(*program)
+    return catalog_of(*loaded_program(sources))
 
 
 def _kept(path: Path) -> Catalog:

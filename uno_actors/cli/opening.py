@@ -2,7 +2,8 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
+import sys
+from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,8 @@ from uno_actors.config.reader import control_key, load_system
 from uno_actors.errors import CallerError
 from uno_actors.handlers.control import HandlerControl
 from uno_actors.handlers.partitions import whole_name
+from uno_actors.printable import printable
+from uno_actors.rehearsal.program import NotAProgram, Program, is_file, program_of
 from uno_actors.store.opening import open_store
 from uno_actors.store_urls import without_password
 from uno_actors.system.control_socket import key_of
@@ -70,6 +73,21 @@ MOST_TENANTS = 10
 
 class Refused(CallerError):
     """A command that would do harm, or that has nothing to work on."""
+
+
+def loaded_program(sources: Sequence[str]) -> Program:
+    """The program in a configuration file, or in modules, which are found from the working directory.
+
+    Raises:
+        InvalidConfig: The configuration file has faults.
+        BadParameter: A module cannot be imported, or files and modules are mixed.
+    """
+    if not any(map(is_file, sources)):
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return program_of(sources)
+    except NotAProgram as error:
+        raise typer.BadParameter(printable(str(error))) from None
 
 
 def has_effect(context: typer.Context, condition: bool, why_not: str, *names: str) -> None:

@@ -31,7 +31,7 @@ from uno_actors.flight_recorder.timeline import TITLES, merged, rows
 from uno_actors.ops.processes import Unanswered
 from uno_actors.printable import counted, printable
 from uno_actors.store.opening import open_store
-from uno_actors.units import duration
+from uno_actors.units import duration, moment
 
 COLUMNS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(TITLES, FOLDED),
@@ -194,11 +194,10 @@ def _begin(since: str, last: float) -> float:
     except ValueError:
         pass
     try:
-        moment = datetime.fromisoformat(since)
+        return moment(since).timestamp()
     except ValueError:
         text = f'expected a time such as 2026-01-31T12:00, or a duration such as "5s"; found {since!r}'
         raise typer.BadParameter(text, param_hint="--since") from None
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _show(found: Sequence[Recording], steps: Sequence[Step], *, whole: bool) -> None:

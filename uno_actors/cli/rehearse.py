@@ -4,7 +4,7 @@ import os
 import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +28,7 @@ from uno_actors.rehearsal.places import NoSuchPlace
 from uno_actors.rehearsal.rehearsal import Rehearsed
 from uno_actors.rehearsal.rehearsal import rehearse as rehearsed
 from uno_actors.rehearsal.sides import CodeFailed
+from uno_actors.units import moment
 
 Accepted = Annotated[
     list[str] | None,
@@ -194,7 +195,6 @@ def _time(option: str, text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        found = datetime.fromisoformat(text)
+        return moment(text)
     except ValueError:
         raise typer.BadParameter(f"{option} is a time such as 2026-01-31T12:00Z; found {text!r}") from None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

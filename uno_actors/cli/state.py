@@ -1,7 +1,7 @@
 """``uno-actors store state``: an aggregate as it is, or as it was at a version or a time."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -29,6 +29,7 @@ from uno_actors.store.codec import StreamId
 from uno_actors.store.opening import open_store
 from uno_actors.store.port import EventStore
 from uno_actors.store_urls import without_password
+from uno_actors.units import moment
 
 
 def state(
@@ -77,12 +78,11 @@ def _moment(text: str | None) -> int | datetime | None:
     if text.isascii() and text.isdigit() and int(text) > 0:
         return int(text)
     try:
-        found = datetime.fromisoformat(text)
+        return moment(text)
     except ValueError:
         raise Refused(
             f"--at is a version, 1 or more, or a time such as 2026-01-31T12:00Z; found {text!r}"
         ) from None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 async def _state(
