@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.new_stores import new_store_url
-from tests.scheduling import CancelLater, CancelledNow, CancelNow, Deadline, PayLater
+from tests.scheduling import (
+    CancelLater,
+    CancelledNow,
+    CancelNow,
+    Deadline,
+    PayLater,
+    count,
+    later,
+    running,
+    sent,
+)
 from tests.waiting import until
 from uno_actors import (
     ActorSystem,
@@ -33,7 +42,6 @@ from uno_actors.domain.outgoing_commands import OutgoingCommand
 from uno_actors.domain.schedules import scheduled
 from uno_actors.scheduling.due_list import AHEAD, AT_ONCE
 from uno_actors.scheduling.entries import LATE, due_step
-from uno_actors.store.port import EventStore
 from uno_actors.store.records import DeadLetter
 from uno_actors.testing import ManualClock, failing
 from uno_stores.memory import InMemoryEventStore
@@ -45,34 +53,6 @@ MONTH = timedelta(days=31)
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock(NEW_YEAR)
-
-
-@asynccontextmanager
-async def running(
-    store: EventStore | str, clock: ManualClock, scheduler: bool | None = None
-) -> AsyncIterator[ActorSystem]:
-    async with ActorSystem(
-        store, aggregates=[Deadline], handlers=[], clock=clock, scheduler=scheduler
-    ) as system:
-        yield system
-
-
-async def later(system: ActorSystem, clock: ManualClock, time: timedelta) -> None:
-    """Let time pass and wait until what is due was sent."""
-    await system.settled()
-    clock.leap(time)
-    await system.settled()
-
-
-async def sent(store: EventStore) -> list[tuple[str, str]]:
-    """Aggregate and note of each command that took effect, in order."""
-    return [
-        (event.aggregate_id or "", event.note) async for _, event in store.read_all(event_type=CancelledNow)
-    ]
-
-
-async def count(store: EventStore, event_type: str) -> int:
-    return [record.event_type async for _, record in store.read_records()].count(event_type)
 
 
 @pytest.mark.parametrize("engine", ["memory", "lmdb", "sqlite", "postgres"])

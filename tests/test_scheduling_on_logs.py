@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import scheduling
 from tests.postgres import postgres
-from tests.scheduling import CancelLater, CancelledNow, CancelNow, Deadline, PayLater
+from tests.scheduling import CancelLater, CancelNow, Deadline, PayLater, count, later, running
 from tests.waiting import until
-from uno_actors import ActorSystem, ScheduleControl, UnknownSchedule, open_store
+from uno_actors import ScheduleControl, UnknownSchedule, open_store
 from uno_actors.cli.store_copy import copy_store
 from uno_actors.domain.schedules import Fired
 from uno_actors.scheduling.entries import stream_of
@@ -39,31 +38,9 @@ async def url() -> str:
     return f"{await postgres().new_url()}&logs={LOGS}"
 
 
-@asynccontextmanager
-async def running(
-    store: EventStore | str, clock: ManualClock, scheduler: bool | None = None
-) -> AsyncIterator[ActorSystem]:
-    async with ActorSystem(
-        store, aggregates=[Deadline], handlers=[], clock=clock, scheduler=scheduler
-    ) as system:
-        yield system
-
-
-async def later(system: ActorSystem, clock: ManualClock, time: timedelta) -> None:
-    """Let time pass and wait until what is due was sent."""
-    await system.settled()
-    clock.leap(time)
-    await system.settled()
-
-
 async def sent(store: EventStore) -> list[tuple[str, str]]:
-    """Aggregate and note of each command that took effect."""
-    found = store.read_all(event_type=CancelledNow)
-    return sorted([(event.aggregate_id or "", event.note) async for _, event in found])
-
-
-async def count(store: EventStore, event_type: str) -> int:
-    return [record.event_type async for _, record in store.read_records()].count(event_type)
+    """Aggregate and note of each command that took effect; logs have no order between them."""
+    return sorted(await scheduling.sent(store))
 
 
 # --- streams ------------------------------------------------------------------------------------------------

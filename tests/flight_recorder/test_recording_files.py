@@ -192,7 +192,7 @@ def test_merging_keeps_every_step_and_orders_them(times: list[list[float]]) -> N
         (("--since", "1500ms"), [1, 2]),
         (("--since", "2027-01-15T08:00:02"), [2]),
         (("--id", "alice", "--kind", "sent"), [0]),
-        (("--id", "nobody"), []),
+        (("--id", "unknown"), []),
     ],
     ids=lambda part: "-".join(part) if part and isinstance(part[0], str) else None,
 )
