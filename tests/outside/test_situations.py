@@ -19,7 +19,8 @@ from tests.outside.test_receiving import system_of as serving_system_of
 from tests.postgres import postgres
 from tests.waiting import until
 from uno_actors import DomainEvent, InvalidHandler, open_store
-from uno_actors.outside import forward, receive
+from uno_actors.outside import forward, receive, receiving
+from uno_actors.outside.subscribers import start
 
 
 async def test_an_event_that_is_too_large_for_the_broker_does_not_hold_up_the_others(
@@ -228,6 +229,31 @@ async def test_a_group_that_redis_has_forgotten_is_made_again(redis_server: Redi
         await client.xgroup_destroy("payments", "payments")
         await writer.publish({"order": "o-2", "amount": 2}, stream="payments")
         await until(lambda: are_recorded("o-1", "o-2"))  # both come again, and the first is recognised
+    await writer.stop()
+
+
+async def test_a_group_that_redis_forgets_while_it_is_subscribed_to_loses_no_message(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = RedisBroker(redis_server.url)
+    client = await writer.connect()
+    started = list[Any]()
+
+    async def forgotten_between(subscriber: Any, kind: str) -> None:
+        if len(started) == 1:  # one reads, and one claims what a killed process had taken
+            await client.xgroup_destroy("payments", "payments")
+            await writer.publish({"order": "o-1", "amount": 1}, stream="payments")
+        started.append(subscriber)
+        await start(subscriber, kind)
+
+    monkeypatch.setattr(receiving, "start", forgotten_between)
+    spec = receive(RedisBroker(redis_server.url), "payments", name="payments", event=PaymentSeen)
+    async with system_of(spec) as system:
+
+        async def is_recorded() -> bool:
+            return len(await recorded(system, PaymentSeen)) == 1
+
+        await until(is_recorded)
     await writer.stop()
 
 

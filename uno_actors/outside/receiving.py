@@ -42,7 +42,7 @@ from uno_actors.outside.subscribers import (
     end_of_one,
     group_of,
     is_removed,
-    prepared,
+    start,
     subscribers,
 )
 from uno_actors.quantities import check_duration
@@ -145,7 +145,6 @@ class Receiver(OwnStrategy[ReceivedMessage]):
         try:
             async with asyncio.timeout(TO_CONNECT):  # a client may try to connect without end
                 await connect(self._broker)
-                await prepared(self._broker, self._kind, self._subject, group_of(self._name))
                 if not self._subscribers:
                     self._subscribers = subscribers(
                         self._broker,
@@ -157,7 +156,7 @@ class Receiver(OwnStrategy[ReceivedMessage]):
                         claim_after=self._claim_after,
                     )
                 for subscriber in self._subscribers:
-                    await subscriber.start()
+                    await start(subscriber, self._kind)
         except Exception as error:
             await self._close()
             raise RetryLater(f"nothing can be received from {self._subject}: {describe(error)}") from error

@@ -16,7 +16,6 @@ refused.
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Annotated, Any
 
 from faststream import AckPolicy, Context
@@ -61,14 +60,12 @@ def checked_options(broker: Any, options: Mapping[str, Any]) -> str:
     return kind
 
 
-async def prepared(broker: Any, kind: str, subject: str, group: str) -> None:
-    """Make what a subscription needs at the broker, which must be connected."""
+async def start(subscriber: Any, kind: str) -> None:
+    """Let one of the `subscribers` take messages; its broker must be connected."""
     if kind == "redis":
-        client = await broker.connect()
-        with suppress(
-            Exception
-        ):  # there is one already; another error comes again when the subscription starts
-            await client.xgroup_create(subject, group, id="0", mkstream=True)
+        # It makes a group that is not there, which may be lost at any time: from the first entry, and not from now on.
+        subscriber.last_id = "0"
+    await subscriber.start()
 
 
 def subscribers(
