@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,9 @@ from uno_actors import (
     HandlerContext,
     InvalidHandler,
     InvalidReset,
+    InvalidSupervisor,
     ProcessManager,
+    Supervisor,
     handles,
     open_store,
     published_view,
@@ -34,13 +37,15 @@ from uno_actors import (
 from uno_actors.cli import app as cli
 from uno_actors.handlers.control import HandlerControl
 from uno_actors.handlers.partitions import log_of_partition, partitions_of, usual_partitions
+from uno_actors.handlers.router import RouterActor
 from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.handlers.subscription import Subscription
 from uno_actors.shards import SHARDS
 from uno_actors.store.codec import StreamId
 from uno_actors.store.handler_names import partition_in, partition_name
 from uno_actors.store.logs import log_of_position, log_of_stream, starts_of_logs
 from uno_actors.store.port import EventStore
-from uno_actors.testing import inspect
+from uno_actors.testing import ManualClock, inspect
 
 
 @pytest.fixture
@@ -96,9 +101,38 @@ async def test_a_handler_that_is_not_partitioned_or_does_not_match_the_logs_is_r
     async with system(url) as running:
         with pytest.raises(InvalidHandler, match="mail needs the order of all"):
             await running.supervisor("handlers").start_child(handled.spec(partitioned=False))
+        with pytest.raises(InvalidSupervisor, match=r"is 4: give them a supervisor of their own"):
+            await running.supervisor("handlers").start_child(handled.spec())
 
 
 # --- running ---
+
+
+async def test_what_is_recorded_while_a_handler_is_added_is_handled_at_once(
+    url: str, handled: Handled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each partition is added after the first one listens, when no handler reads its log yet."""
+    async with system(url, clock=ManualClock()) as running:  # nothing looks at the logs by itself
+        add, added = RouterActor.add, list[str]()
+
+        async def pay() -> None:
+            await pay_all(running.store, len(added))
+            await asyncio.sleep(0)
+
+        async def while_it_is_added(*args: Any, **options: Any) -> None:
+            await save_progress(*args, **options)
+            await pay()
+
+        def noted(router: RouterActor, subscription: Subscription) -> None:
+            added.append(subscription.name)
+            add(router, subscription)
+
+        save_progress = running.store.save_progress
+        monkeypatch.setattr(running.store, "save_progress", while_it_is_added)
+        monkeypatch.setattr(RouterActor, "add", noted)
+        await running.supervisor("handlers").start_child(Supervisor("mails", children=[handled.spec()]))
+        monkeypatch.undo()
+        await until(lambda: handled.all_are(range(len(added))))
 
 
 @pytest.mark.parametrize("partitioned", [4, 8, True])

@@ -114,6 +114,7 @@ class RouterActor(Actor):
         self._enter(subscription)
         if self._watching is None:
             self._watching = self._clock.call_later(self._turn / 2, self._watch_turns)
+        self.route_soon()  # its log may have grown while no handler here read it
 
     def remove(self, subscription: Subscription) -> None:
         """Remove a handler, which must be stopped."""

@@ -362,7 +362,9 @@ class SupervisorActor(Actor):
         specs = self._host.resolve_child(child)
         if len(specs) != 1:
             raise InvalidSupervisor(
-                self._whose, f"one child is started at a time; {child!r} has {len(specs)}"
+                self._whose,
+                f"one child is started at a time, and {child!r} is {len(specs)}: give them a supervisor of their own,"
+                " as in start_child(Supervisor(name, children=[...]))",
             )
         (spec,) = specs
         async with self._requests:
