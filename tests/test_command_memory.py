@@ -993,18 +993,6 @@ async def test_no_command_is_remembered_if_the_option_is_zero() -> None:
         ActorSystem(handlers=[], remember_commands=-1)
 
 
-async def test_endless_conflicts_are_still_reported(tmp_path: Path) -> None:
-    async with running() as (system, store):
-
-        async def faster() -> None:
-            event = Credited(amount=1, aggregate_id="alice", aggregate_type="Account")
-            await super(BankStore, store).commit([Append((to_record(event),))])
-
-        store.before_commit = faster
-        with pytest.raises(ConcurrencyConflict):
-            await system.aggregate(Account, "alice").ask(Credit(amount=1), timeout=1.0)
-
-
 async def test_lmdb_keeps_what_the_memory_needs(tmp_path: Path) -> None:
     command = Buy()
     for _ in range(2):

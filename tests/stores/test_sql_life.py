@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
@@ -19,7 +19,7 @@ from tests.faults import reads_are_cancelled, writer_is_cancelled
 from tests.new_stores import new_store_url
 from tests.postgres import postgres
 from tests.stores.test_sql_faults import Proxy
-from tests.waiting import calls_of, soon, until
+from tests.waiting import calls_of, soon, turns, until
 from uno_actors import (
     ActorSystem,
     InvalidStoreUrl,
@@ -150,6 +150,8 @@ def test_a_store_is_used_on_one_event_loop_after_another(kind: str, tmp_path: Pa
     asyncio.run(store.close())
 
 
+# A thread of aiosqlite that has ended its work just then finds the loop closed, and says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_what_was_under_way_when_a_loop_ended_hinders_nothing_on_the_next(kind: str, tmp_path: Path) -> None:
     store = opened(sync_url(kind, tmp_path))
@@ -172,6 +174,35 @@ def test_what_was_under_way_when_a_loop_ended_hinders_nothing_on_the_next(kind: 
     asyncio.run(leave_open())
     asyncio.run(go_on())
     asyncio.run(store.close())
+
+
+async def test_a_connection_that_rolls_back_while_the_loop_ends_goes_back_to_the_pool(tmp_path: Path) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    class Slow(sqlite3.Connection):
+        def rollback(self) -> None:
+            begun.set()
+            may_end.wait(10)
+            super().rollback()
+
+    engine = OwnEngine(make_url(f"sqlite+aiosqlite:///{tmp_path}/s.db")).engine
+    event.listen(engine.sync_engine, "do_connect", lambda *made: made[3].update(factory=Slow))
+    connection = await engine.connect()
+    before = asyncio.all_tasks()
+    await connection.execute(text("SELECT 1"))
+    closing = asyncio.ensure_future(connection.close())
+    await asyncio.to_thread(begun.wait, 10)
+    for _ in range(2):
+        under_way = asyncio.all_tasks() - before
+        for task in under_way:  # as `asyncio.run` does at the end
+            task.cancel()
+        await turns()
+    assert closing in under_way
+    assert engine.pool.checkedin() == 0  # type: ignore[attr-defined]
+    may_end.set()
+    await asyncio.wait(under_way)
+    assert engine.pool.checkedin() == 1  # type: ignore[attr-defined]
+    await engine.dispose()
 
 
 async def test_a_connection_is_closed_when_its_caller_is_cancelled_while_it_is_made(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ A thread connects to the file. When the event loop ends in the meantime, or a re
 thread and forgets what it may have made, which stays open until it is garbage.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,21 @@ class SqliteConnection(aiosqlite.Connection):
     def _make(self) -> sqlite3.Connection:
         self._made = self._make_it()
         return self._made
+
+    @override
+    async def rollback(self) -> None:
+        """Roll back, to the end also if the caller is cancelled: the pool loses a connection that has not done so."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tx.put_nowait((done, self._conn.rollback))
+        cancelled: asyncio.CancelledError | None = None
+        while not done.done():
+            try:
+                await asyncio.shield(done)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+        done.result()
 
     @override
     def stop(self) -> Any:
