@@ -126,6 +126,7 @@ def test_all_addresses_of_a_machine_need_one_for_the_others(listen: str) -> None
         ({"ttl": float("nan")}, "ttl"),
         ({"capacity": 0}, "capacity"),
         ({"capacity": "1"}, "capacity"),
+        ({"loans": 0}, "loans must be True or False; found 0"),
         ({"roles": ()}, "roles must be some of aggregates, handlers"),
         ({"roles": ("aggregate",)}, "roles must be some of aggregates, handlers"),
         ({"secret": ""}, "secret must be a text that is not empty"),

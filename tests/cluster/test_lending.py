@@ -165,6 +165,29 @@ async def test_a_node_of_a_version_without_loans_is_never_sent_one() -> None:
         assert loans(b) == (0, 0, 1)
 
 
+@pytest.mark.parametrize("without", ["the owner", "the borrower"])
+async def test_a_node_without_loans_neither_lends_nor_borrows(without: str) -> None:
+    store, network, clock = BankStore(), MemoryNetwork(), ManualClock()
+    kept_out = {"loans": False}
+    async with (
+        system_on(
+            store, network, "a", clock=clock, cluster=kept_out if without == "the borrower" else {}
+        ) as a,
+        system_on(store, network, "b", clock=clock, cluster=kept_out if without == "the owner" else {}) as b,
+    ):
+        await all_see([a, b])
+        name = an_id_owned_by(b)
+        for number in range(20):
+            assert await credit(a, name) == number + 1
+            clock.advance(1 / 16)
+        assert b.cluster.statistics().served == 20
+        assert await credit(b, name) == 21
+        for _ in range(20):
+            await credit(b, an_id_owned_by(a))
+            clock.advance(1 / 16)
+        assert (loans(a), loans(b)) == ((0, 0, 0), (0, 0, 0))
+
+
 async def test_loans_end_when_the_owner_leaves_and_stay_when_another_node_joins() -> None:
     store, network = BankStore(), MemoryNetwork()
     async with nodes_on(store, network, "ab") as (a, b):

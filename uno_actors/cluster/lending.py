@@ -18,8 +18,6 @@ from uno_actors.cluster.wire import NO_REPLY, lent_answer, recall_request
 from uno_actors.store.codec import StreamId
 from uno_actors.store.membership import Member
 
-TERMS = Terms()
-"""Of all loans; the nodes of a cluster need not have equal ones."""
 LOOK_AGAIN = 0.002
 """Seconds after which a node first looks again whether an aggregate that it gives up has finished its commands."""
 IN_NO_HURRY = 0.25
@@ -36,6 +34,7 @@ class Lending:
         clock: Measures all times.
         placement: Returns who owns what.
         put_away: Called with a node whose link has failed, and the reason.
+        terms: Of the loans; the nodes of a cluster need not have equal ones.
 
     Attributes:
         ledger: What this node has lent, and to whom it may lend.
@@ -52,8 +51,9 @@ class Lending:
         clock: Clock,
         placement: Callable[[], Placement],
         put_away: Callable[[Member, str], None],
+        terms: Terms,
     ) -> None:
-        self.ledger = Ledger(TERMS)
+        self.ledger = Ledger(terms)
         self.handovers = Handovers(clock)
         self.recalled = 0
         self._is_closed = False

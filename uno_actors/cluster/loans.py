@@ -26,7 +26,8 @@ class Terms:
         harder: So many times more commands in a row are needed where another node has asked before, and again after
             each loan that ended soon.
         hardest: Maximum number of commands in a row that are needed.
-        most: Maximum number of aggregates that are lent, that are borrowed, and whose commands are counted.
+        most: Maximum number of aggregates that are lent, that are borrowed, and whose commands are counted; 0 for no
+            loans.
         ahead: Aggregates that a node may have borrowed beyond those that it has lent. Loans change which node has an
             aggregate, and must not gather on one node what the cluster divides.
         handover: Maximum seconds for which commands wait until the other node has let go of their aggregate. None waits
@@ -51,6 +52,10 @@ class Terms:
     def lasting(self) -> float:
         """Seconds after which a loan that ends was worth it: the next one is not harder to get."""
         return 3 * self.seconds
+
+
+NO_LOANS = Terms(most=0)
+"""Of a node that lends nothing and borrows nothing."""
 
 
 class Verdict(enum.Enum):
@@ -181,6 +186,8 @@ class Ledger:
         return len(self.lent) < self.terms.most
 
     def _count(self, stream: StreamId, row: Row) -> None:
+        if not self.terms.most:
+            return
         if len(self.rows) >= self.terms.most:
             del self.rows[next(iter(self.rows))]
         self.rows[stream] = row

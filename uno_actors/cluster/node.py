@@ -24,6 +24,7 @@ from uno_actors.cluster.announcement import Announcement
 from uno_actors.cluster.handovers import Again
 from uno_actors.cluster.hops import Hop, time_left
 from uno_actors.cluster.links.port import Answer, Link, LinkFailure
+from uno_actors.cluster.loans import Terms
 from uno_actors.cluster.outgoing import Outgoing
 from uno_actors.cluster.placement import Placement, shard_of
 from uno_actors.cluster.served import CommandNames, NotKnownHere, ServedReply
@@ -62,6 +63,7 @@ class Node:
         clock: Measures all times.
         ttl: Seconds for which a node is left alone after its link has failed.
         system: Name of the system, for errors.
+        terms: Of its loans.
         log: Has the names of the system bound.
 
     Attributes:
@@ -82,6 +84,7 @@ class Node:
         clock: Clock,
         ttl: float,
         system: str,
+        terms: Terms,
         log: Logger | None = None,
     ) -> None:
         self.announcement = announcement
@@ -106,6 +109,7 @@ class Node:
             clock=clock,
             put_away=self._put_away,
             system=system,
+            terms=terms,
         )
         self.lending = self._outgoing.lending
         self._log = (log or get_logger(node=self._name)).bind(actor="node")

@@ -15,6 +15,7 @@ from uno_actors.cluster.announcement import Announcement
 from uno_actors.cluster.hops import TOLD_FOR, Hop, time_left
 from uno_actors.cluster.lending import Lending
 from uno_actors.cluster.links.port import LARGEST, WINDOW, Delivery, Link, LinkFailure
+from uno_actors.cluster.loans import Terms
 from uno_actors.cluster.placement import Placement
 from uno_actors.cluster.statistics import PeerStatistics
 from uno_actors.cluster.wire import (
@@ -74,6 +75,7 @@ class Outgoing:
         clock: Measures all times.
         put_away: Called with a node whose link has failed, and the reason; the placement is another one afterwards.
         system: Name of the system, for errors.
+        terms: Of its loans.
 
     Attributes:
         placement: Who owns what.
@@ -95,6 +97,7 @@ class Outgoing:
         clock: Clock,
         put_away: Callable[[Member, str], None],
         system: str,
+        terms: Terms,
     ) -> None:
         self.placement = Placement()
         self.lending = Lending(
@@ -104,6 +107,7 @@ class Outgoing:
             clock=clock,
             placement=lambda: self.placement,
             put_away=put_away,
+            terms=terms,
         )
         self.local = 0
         self.waiting = 0

@@ -39,6 +39,7 @@ class Cluster:
         ttl: Seconds after which a node that hangs is no longer a member.
         roles: What this node is for: it serves commands of aggregates, runs handlers, or both.
         capacity: Its share of aggregates relative to the other nodes.
+        loans: Whether it lends aggregates that one other node alone asks for, and borrows such of others.
         name: Names this node in logs and reports, after the name of its system: ``web-1`` for ``bank@web-1``. Default
             is its host and process, as in ``bank@host:4711``. Several nodes may have one name.
 
@@ -55,11 +56,14 @@ class Cluster:
     ttl: float = 3.0
     roles: tuple[Role, ...] = ROLES
     capacity: float = 1.0
+    loans: bool = True
     name: str | None = None
 
     def __post_init__(self) -> None:
         check_duration("ttl of a cluster", self.ttl)
         check_number("capacity of a cluster", self.capacity, SMALLEST_CAPACITY, LARGEST_CAPACITY)
+        if not isinstance(self.loans, bool):
+            raise InvalidCluster("loans", f"must be True or False; found {shown(self.loans, repr)}")
         self._check_roles()
         self._check_name()
         secret: object = self.secret
@@ -150,6 +154,7 @@ class Cluster:
             name: getattr(self, name)
             for name in ("certificate", "key", "authority", "ttl", "roles", "capacity")
         }
+        rest |= {} if self.loans else {"loans": False}
         rest |= {"name": self.name} if self.name is not None else {}
         values = {"listen": listen, "advertise": self.advertise, "secret": secret} | rest
         return f"Cluster({', '.join(f'{name}={value!r}' for name, value in values.items())})"

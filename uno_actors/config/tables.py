@@ -110,7 +110,7 @@ class SystemTable(BaseTable):
     """Time after which an ask without a reply ends with an error."""
     stop_timeout: SecondsOrZero = default_of(Settings, "stop_timeout")
     """Maximum time to stop: to drain, and to stop children in reverse order of their start."""
-    scheduler: bool | None = default_of(Settings, "scheduler")
+    scheduler: Truth | None = default_of(Settings, "scheduler")
     """Whether it sends the commands that are scheduled on its store. Default: as soon as there are some."""
     recorder: RecorderSteps = default_of(Settings, "recorder")
     """Number of steps that the flight recorder keeps in memory; true for 10000, false for none."""
@@ -171,6 +171,8 @@ class ClusterTable(BaseTable):
     """What it is for: to serve commands of aggregates, to run handlers, or both."""
     capacity: Capacity = default_of(Cluster, "capacity")
     """Its share of aggregates relative to the other nodes."""
+    loans: Truth = default_of(Cluster, "loans")
+    """Whether it lends aggregates that one other node alone asks for, and borrows such of others."""
     name: Text | None = default_of(Cluster, "name")
     """Names it in logs and reports: "web-1" for "bank@web-1". Default: host and process."""
     workers: WorkersValue | None = None
