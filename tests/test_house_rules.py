@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,13 +44,12 @@ def _for_implementations(tree: ast.AST) -> Iterator[str]:
                     yield name
 
 
-def _ours() -> frozenset[str]:
+@cache
+def ours() -> frozenset[str]:
+    """The private names of our packages."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for place in SOURCES for path in place.rglob("*.py")]
     defined = {name for tree in trees for name in _defined(tree) if is_private(name)}
     return frozenset(defined - NAMED_TUPLES - {name for tree in trees for name in _for_implementations(tree)})
-
-
-OURS = _ours()
 
 
 def touched(source: str) -> list[str]:
@@ -74,7 +74,7 @@ def touched(source: str) -> list[str]:
             ):
                 texts = [each.value for each in arguments if isinstance(each, ast.Constant)]
                 names = [part for text in texts if isinstance(text, str) for part in text.split(".")]
-        found += [f"{node.lineno}: {name}" for name in names if name in OURS]  # type: ignore[attr-defined]
+        found += [f"{node.lineno}: {name}" for name in names if name in ours()]  # type: ignore[attr-defined]
     return found
 
 

@@ -5,6 +5,7 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -94,17 +95,19 @@ def package_of(module: str) -> str:
 HEIGHT = {package: height for height, line in enumerate(DIRECTIONS) for package in line}
 UNO_ACTORS = modules_of("uno_actors")
 STORES = modules_of("uno_stores")
-IMPORTS = {
-    name: imported_modules(source, "uno_actors", UNO_ACTORS)
-    for name, source in UNO_ACTORS.items()
-    if name != "__init__"
-}
+MODULES = [name for name in UNO_ACTORS if name != "__init__"]
+
+
+@cache
+def imports() -> dict[str, set[str]]:
+    """The modules of uno_actors that each of them imports."""
+    return {name: imported_modules(UNO_ACTORS[name], "uno_actors", UNO_ACTORS) for name in MODULES}
 
 
 def test_there_are_modules_to_check() -> None:
     assert {"errors", "domain.events", "store.port", "__init__"} <= set(UNO_ACTORS)
     assert {"memory", "lmdb.store", "sql.store"} <= set(STORES)
-    assert IMPORTS["store.codec"] == {
+    assert imports()["store.codec"] == {
         "errors",
         "domain.events",
         "domain.payload_reader",
@@ -114,17 +117,17 @@ def test_there_are_modules_to_check() -> None:
 
 
 def test_every_package_has_one_place_in_the_order() -> None:
-    packages = {package_of(module) for module in IMPORTS}
+    packages = {package_of(module) for module in MODULES}
     assert packages == set(HEIGHT)
     assert len(HEIGHT) == sum(map(len, DIRECTIONS))
 
 
-@pytest.mark.parametrize("module", IMPORTS)
+@pytest.mark.parametrize("module", MODULES)
 def test_module_imports_from_its_own_package_and_from_below(module: str) -> None:
     own = package_of(module)
     above = sorted(
         other
-        for other in IMPORTS[module]
+        for other in imports()[module]
         if package_of(other) != own and HEIGHT[package_of(other)] >= HEIGHT[own]
     )
     assert not above, f"uno_actors.{module} imports from above or beside: {', '.join(above)}"
