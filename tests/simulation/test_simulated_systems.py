@@ -1,6 +1,7 @@
 """Whole systems in virtual time: runs that repeat, faults that strike, and invariants that notice."""
 
 import asyncio
+import gc
 import itertools
 import os
 import re
@@ -111,6 +112,13 @@ def test_time_passes_only_in_the_run() -> None:
     simulate(scenario, [0], faults=0)
     assert time.monotonic() - before < 60
     assert seen[0] == seen[1] == (pytest.approx(1_000, abs=0.01), pytest.approx(1_000, abs=0.01))
+
+
+def test_objects_that_the_program_has_frozen_stay_frozen() -> None:
+    kept = [[number] for number in range(1000)]
+    gc.freeze()  # as the servers do that fork workers
+    simulate(some_credits, [1], event_registry=EVENTS)
+    assert gc.get_freeze_count() > len(kept)
 
 
 def test_time_may_jump_by_days_and_what_is_due_happens() -> None:

@@ -351,6 +351,9 @@ def _alike(found: Run, failed: Run) -> bool:
 @contextmanager
 def _young_garbage() -> Any:
     """Have the collector look only at what runs leave, and not at the whole program each time."""
+    if gc.get_freeze_count():  # the program has done so itself, for as long as it lasts
+        yield
+        return
     gc.collect()
     gc.freeze()
     try:
