@@ -25,6 +25,7 @@ from uno_actors import (
     InvalidDecision,
     InvalidQuery,
     MissingApply,
+    ReplyNotRecorded,
     SystemNotRunning,
     Tag,
     UnknownCommand,
@@ -462,6 +463,22 @@ def test_what_cannot_decide_is_refused_where_it_is_written() -> None:
         @decides(of_address)
         def untyped(command, address: Address) -> None: ...  # type: ignore[no-untyped-def]
 
+    for queries in (None, EventQuery(AddressTaken)):
+        with pytest.raises(
+            InvalidDecision, match="takes a function that returns for a command the EventQuery"
+        ):
+
+            @decides(queries)  # type: ignore[arg-type]
+            def unselected(command: TakeAddress, address: Address) -> None: ...
+
+    class OfOne(DecisionModel):
+        def __init__(self, email: str) -> None: ...
+
+    with pytest.raises(InvalidDecision, match=r"OfOne cannot be made without arguments .*'email'"):
+
+        @decides(of_address)
+        def modelled(command: TakeAddress, address: OfOne) -> None: ...
+
     with pytest.raises(InvalidDecision, match="apply_address_taken is async"):
 
         class Later(DecisionModel):
@@ -471,3 +488,29 @@ def test_what_cannot_decide_is_refused_where_it_is_written() -> None:
 
         @decides(of_address)  # type: ignore[arg-type]
         def modelless(command: TakeAddress, address: dict[str, str]) -> None: ...
+
+
+@pytest.mark.parametrize("found", ["ann", AddressTaken])
+def test_a_model_registers_events_alone(found: Any) -> None:
+    with pytest.raises(
+        InvalidDecision, match=r"register_event takes an event, as in .*; found .*(ann|AddressTaken)"
+    ):
+        Address().register_event(found)
+
+
+class TakeNumber(Command):
+    email: str
+
+
+async def test_errors_about_a_repeated_command_whose_event_has_no_stream_name_the_log() -> None:
+    @decides(lambda command: EventQuery(AddressTaken, tags={"email": command.email}))
+    def take_and_show(command: TakeNumber, address: Address) -> object:
+        address.register_event(AddressTaken(email=command.email, user="ann"))
+        return object()
+
+    store, command = InMemoryEventStore(), TakeNumber(email="a@x.org")
+    await decide(store, take_and_show, command)
+    with pytest.raises(ReplyNotRecorded, match="its events are recorded in the log, but"):
+        await decide(store, take_and_show, command)
+    with pytest.raises(CommandIdReused, match=r"another command to the log, which recorded \S+\. Give"):
+        await decide(store, take_and_show, command.model_copy(update={"email": "b@x.org"}))

@@ -251,6 +251,22 @@ async def test_a_recurring_schedule_that_is_made_at_each_start_is_made_once(cloc
         ]
 
 
+async def test_a_recurring_schedule_that_an_operator_has_cancelled_is_made_again_by_the_program(
+    clock: ManualClock,
+) -> None:
+    async with running("memory:", clock) as system:
+        control = ScheduleControl(system.store, clock)
+        for expected in (1, 2):
+            for _ in range(2):
+                await system.schedule(CancelNow(), to=(Deadline, "a"), every="0 9 * * *", key="daily")
+            await later(system, clock, timedelta(days=1))  # that it was sent before changes nothing
+            assert await count(system.store, "uno_actors.Scheduled") == expected
+            (daily,) = await system.schedules()
+            await control.cancel(daily.id)
+            await system.settled()
+            assert await system.schedules() == []
+
+
 def test_a_synchronous_program_schedules(clock: ManualClock) -> None:
     with ActorSystem("memory:", aggregates=[Deadline], handlers=[]) as system:
         system.run(system.schedule(CancelNow(note="now"), to=(Deadline, "a"), after=0, key="soon"))

@@ -124,6 +124,11 @@ async def test_programs_schedule_what_recurs_and_operators_list_cancel_and_run_i
         await later(system, clock, timedelta(days=1))
         daily = Counter({(each.key, "daily"): 2 for each in rest})
         assert Counter(await sent(system.store)) == daily + Counter({(second.key, "daily"): 3})
+        for name in NAMES:  # the one that was cancelled is made again
+            await system.schedule(CancelNow(note="daily"), to=(Deadline, name), every="0 9 * * *", key=name)
+        await system.settled()
+        assert sorted(entry.key for entry in await control.schedules()) == sorted(NAMES)
+        assert await count(system.store, "uno_actors.Scheduled") == len(NAMES) + 1
 
 
 async def test_the_list_is_built_again_without_sending_again(url: str, clock: ManualClock) -> None:

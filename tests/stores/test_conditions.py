@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 from uuid import UUID, uuid4
@@ -530,6 +531,51 @@ async def test_a_tag_counts_as_its_field_records_it(
         assert not (await store.select(EventQuery(type(event), tags=others))).events
 
 
+class Pasture(str, Enum):  # noqa: UP042 - its str() is not its value
+    HILL = "hill"
+
+
+class Slot(IntEnum):
+    FIRST = 1
+
+
+class Herded(DomainEvent):
+    pasture: Annotated[str, Tag()] | None = None
+    names: tuple[Annotated[str, Tag("name")], ...] = ()
+    slot: Annotated[int, Tag()] = 0
+
+
+@pytest.mark.parametrize("url", ["memory:", "lmdb:{}/store", "sqlite+aiosqlite:///{}/store.db"])
+@pytest.mark.parametrize(
+    ("event", "tags", "same"),
+    [
+        (Herded(pasture=Pasture.HILL), {"pasture": Pasture.HILL}, {"pasture": "hill"}),
+        (Herded(slot=Slot.FIRST), {"slot": Slot.FIRST}, {"slot": 1}),
+        (Herded(names=("ann",)), {"name": "ann"}, {"name": "ann"}),
+    ],
+    ids=["text", "number", "mark of an item"],
+)
+async def test_a_member_of_an_enumeration_counts_as_its_value_and_a_mark_within_an_annotation_counts(
+    url: str, event: DomainEvent, tags: dict[str, Any], same: dict[str, Any], tmp_path: Path
+) -> None:
+    async with open_store(url.format(tmp_path)) as store:
+        for number, each in enumerate((tags, same)):
+            await store.append(
+                event.stamped(event_id=f"{number}"), unless=EventQuery(Herded, tags=each), after=number
+            )
+            with pytest.raises(AppendConditionFailed):
+                await store.append(event.stamped(event_id="again"), unless=EventQuery(Herded, tags=each))
+
+
+@pytest.mark.parametrize("after", [None, True, 1.0, "1", -1, 2**63])
+async def test_what_is_no_position_is_refused_alike_by_every_store(after: Any, tmp_path: Path) -> None:
+    for url in ("memory:", f"lmdb:{tmp_path}/store", f"sqlite+aiosqlite:///{tmp_path}/store.db"):
+        async with open_store(url) as store:
+            await store.append(Herded())
+            with pytest.raises(ValueError, match="^after must be"):
+                await store.append(Herded(), unless=EventQuery(Herded), after=after)
+
+
 class TwoForms(DomainEvent):
     first: Annotated[str, Tag("name"), StringConstraints(to_lower=True)]
     last: Annotated[str, Tag("name")]
@@ -572,6 +618,9 @@ class TestQueries:
         "tags and no event types": ((), {"tags": {"key": "a"}}),
         "give event types, or a topic": ((), {"topic": "*.taken"}),
         "it selects classes of events": ((Command,), {}),
+        "tags is a dict": (("KeyTaken",), {"tags": ["key"]}),
+        "topic is a topic pattern, as a str": (("KeyTaken",), {"topic": 5}),
+        "it is not valid Unicode": ((), {"topic": "\ud800.taken"}),
     }
 
     @pytest.mark.parametrize("message", bad)
@@ -579,6 +628,11 @@ class TestQueries:
         arguments, options = self.bad[message]
         with pytest.raises(InvalidQuery, match=message):
             EventQuery(*arguments, **options)
+
+    async def test_a_value_that_is_not_unicode_is_refused(self) -> None:
+        async with open_store("memory:") as store:
+            with pytest.raises(InvalidQuery, match="the tag 'key' is not valid Unicode"):
+                await store.select(of("\ud800"))
 
     def test_queries_are_values(self) -> None:
         assert of("a") == of("a")

@@ -6,6 +6,7 @@ commands of an aggregate that has other writers: see `uno_actors.aggregates.reru
 """
 
 import asyncio
+import inspect
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any, Generic, TypeVar, cast
@@ -50,8 +51,15 @@ class Decider(Generic[C, R]):
         self._selects = selects
         if runs_later(function):
             raise InvalidDecision(self.name, "it is async or has a yield; a decision is a plain function")
+        if not callable(selects):
+            reason = (
+                f"@decides takes a function that returns for a command the EventQuery of the events that the decision"
+                f" rests on, as in @decides(lambda command: EventQuery(...)); found {selects!r}"
+            )
+            raise InvalidDecision(self.name, reason)
         self.command_type: type[C] = _only_class(self.name, function, 0, Command)
         self.model_type: type[DecisionModel] = _only_class(self.name, function, 1, DecisionModel)
+        _check_is_made_alone(self.name, self.model_type)
 
     def __call__(self, command: C, model: Any) -> R:
         """Decide ``command`` on ``model``, which keeps the events."""
@@ -90,6 +98,19 @@ def _only_class(name: str, function: Callable[..., Any], place: int, base: type)
         reason = f"annotate the {what} argument with a subclass of {base.__name__}: (command: ACommand, model: AModel)"
         raise InvalidDecision(name, reason)
     return found[0]
+
+
+def _check_is_made_alone(name: str, model: type[DecisionModel]) -> None:
+    try:
+        inspect.signature(model).bind()
+    except ValueError:  # without a signature, which is known once it is called
+        return
+    except TypeError as error:
+        reason = (
+            f"its model {model.__name__} cannot be made without arguments ({error}): write __init__(self), and set what"
+            " the events change"
+        )
+        raise InvalidDecision(name, reason) from None
 
 
 async def decide(store: EventStore, decider: Decider[C, R], command: C, *, timeout: float = 30.0) -> R:

@@ -98,20 +98,19 @@ def recorded_reply(record: Record, command: Command[Any]) -> Any:
     """
     packed = record.reply or b""
     name = type(command).__name__
+    where = "the log" if record.stream is None else str(record.stream)
     if packed.startswith(_FINGERPRINT):
         begin = len(_FINGERPRINT)
         packed, known = packed[begin + SIZE :], packed[begin : begin + SIZE]
         if not is_same(command, known):
-            recorded = f"recorded {record.event_type} as version {record.aggregate_version}"
-            raise CommandIdReused(name, command.command_id, str(record.stream), recorded)
+            place = "" if record.stream is None else f" as version {record.aggregate_version}"
+            raise CommandIdReused(name, command.command_id, where, f"recorded {record.event_type}{place}")
     if packed.startswith(_NOT_KEPT):
-        raise ReplyNotRecorded(
-            name, command.command_id, str(record.stream), packed[1:].decode(errors="replace")
-        )
+        raise ReplyNotRecorded(name, command.command_id, where, packed[1:].decode(errors="replace"))
     try:
         return unpack_value(packed, reply_classes(type(command)))
     except Exception as error:  # a class may have other fields now
-        raise ReplyNotRecorded(name, command.command_id, str(record.stream), describe(error)) from error
+        raise ReplyNotRecorded(name, command.command_id, where, describe(error)) from error
 
 
 def is_command_of(record: Record, command: Command[Any]) -> bool:

@@ -47,6 +47,12 @@ class DecisionModel:
         if self._applying:
             reason = f"an apply_ method registers {type(event).__name__}, and a replay runs it too"
             raise InvalidDecision(type(self).__name__, f"{reason}: it may only change state")
+        given: Any = event
+        if not isinstance(given, DomainEvent):
+            reason = (
+                f"register_event takes an event, as in register_event(AddressTaken(...)); found {given!r}"
+            )
+            raise InvalidDecision(type(self).__name__, reason)
         check_metadata(event)
         correlation_id, causation_id = event.correlation_id, event.causation_id
         if (cause := current_cause()) is not None:

@@ -3,11 +3,12 @@
 A tag is a mark on a field. It changes nothing in what is recorded, so fields of existing events can be marked too.
 """
 
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 from uuid import UUID
 
 from pydantic_core import SchemaValidator
@@ -17,6 +18,7 @@ from uno_actors.errors import InvalidEvent
 
 _SEVERAL = (list, tuple, set, frozenset)
 _KINDS = frozenset({str, int, UUID})
+_UNCHANGED = frozenset({*_KINDS, bool})
 _CHANGES = ("str_to_lower", "str_to_upper", "str_strip_whitespace")
 """Options of a class by which its fields change their values."""
 
@@ -29,7 +31,8 @@ class Tag:
 
     Events are then selected by the value of the field: ``EventQuery(UserRegistered, tags={"email": "ann@x.org"})``.
     The type of the field is ``str``, ``int`` or ``UUID``, or a list, tuple or set of one of them: then each item is a
-    value of the tag. ``None`` does not count. Several fields of a class may have the same tag.
+    value of the tag. ``None`` does not count. Several fields of a class may have the same tag. The mark may be within
+    the annotation: ``Annotated[str, Tag()] | None`` means the same as ``Annotated[str | None, Tag()]``.
 
     Attributes:
         name: Of the tag; default is that of the field.
@@ -60,9 +63,7 @@ def tagged_fields(event_type: type[DomainEvent]) -> dict[str, TaggedFields]:
     """
     found: dict[str, TaggedFields] = {}
     for name, field in event_type.model_fields.items():
-        for tag in field.metadata:
-            if not isinstance(tag, Tag):
-                continue
+        for tag in (*_marks(field.metadata), *_marks_in(field.annotation)):
             if name in METADATA:
                 reason = f"{name} has a Tag and is metadata: mark a field of the payload, or select by topic"
                 raise InvalidEvent(event_type.__qualname__, reason)
@@ -76,6 +77,19 @@ def tagged_fields(event_type: type[DomainEvent]) -> dict[str, TaggedFields]:
             before = found.get(tag.name or name, TaggedFields((), frozenset()))
             found[tag.name or name] = TaggedFields((*before.names, name), before.kinds | kinds)
     return found
+
+
+def _marks(metadata: Iterable[object]) -> Iterator[Tag]:
+    return (each for each in metadata if isinstance(each, Tag))
+
+
+def _marks_in(annotation: Any) -> Iterator[Tag]:
+    """The marks within an annotation, as in ``Annotated[str, Tag()] | None``."""
+    if get_origin(annotation) is Annotated:
+        yield from _marks(annotation.__metadata__)
+    if get_origin(annotation) is not Literal:
+        for each in get_args(annotation):
+            yield from _marks_in(each)
 
 
 def _kinds(annotation: Any) -> frozenset[Any]:
@@ -94,9 +108,19 @@ def _kinds(annotation: Any) -> frozenset[Any]:
 def as_text(value: object) -> str:
     """A value of a tag as text by which equal values are found; ``str`` and ``int`` are kept apart.
 
-    A UUID counts as its text: that is how it is recorded.
+    A UUID counts as its text, and a member of an enumeration as its value: that is how they are recorded.
     """
+    value = plain(value)
     return f"i{value}" if isinstance(value, int) else f"s{value}"
+
+
+def plain(value: object) -> object:
+    """``value`` without the text of a subclass of ``str`` or ``int``: a member of an enumeration as what it equals."""
+    if type(value) in _UNCHANGED:
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    return int.__int__(value) if isinstance(value, int) else value
 
 
 def texts_of(recorded: object) -> list[str]:

@@ -17,7 +17,7 @@ from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.view import PublishedView
 from uno_actors.scheduling import due_list
 from uno_actors.scheduling.due_list import BY_ID, DUE, DueList, DueLists
-from uno_actors.scheduling.entries import ScheduleInfo, micros, stream_of
+from uno_actors.scheduling.entries import ScheduleInfo, micros, owner_of, stream_of
 from uno_actors.store.codec import StreamId, to_event
 from uno_actors.store.port import EventStore
 from uno_actors.store.view_keys import Key
@@ -131,7 +131,7 @@ class ScheduleControl:
         await mark(self._store)
         while True:
             last, version = await self._last(event.key)
-            if isinstance(last, Scheduled) and _is_same(last, event):
+            if isinstance(last, Scheduled) and _is_same(last, event) and not await self._is_over(last):
                 return event.key
             try:
                 await self._store.append(self._stamped(event), expected_version=version)
@@ -152,7 +152,21 @@ class ScheduleControl:
 
     async def _last(self, key: str) -> tuple[DomainEvent | None, int]:
         """The last event of what programs have scheduled under ``key``, and the version of its stream."""
-        stream = StreamId(ScheduleInfo.FROM_OUTSIDE, key)
+        return await self._last_of(StreamId(ScheduleInfo.FROM_OUTSIDE, key))
+
+    async def _is_over(self, event: Scheduled) -> bool:
+        """Whether what ``event`` has scheduled is not sent any more: an operator has cancelled it, or no time is left.
+
+        That is beside the stream of the key; see `stream_of`, also for a store that was copied from one with one log.
+        """
+        for logs in dict.fromkeys((self._store.logs, 1)):
+            last, _ = await self._last_of(stream_of(event.event_id, owner_of(event), logs))
+            if last is not None:
+                return getattr(last, "next_due", None) is None
+        return False
+
+    async def _last_of(self, stream: StreamId) -> tuple[DomainEvent | None, int]:
+        """The last event of a stream, and its version."""
         version = await self._store.last_version(stream)
         if not version:
             return None, 0

@@ -19,6 +19,7 @@ from uno_actors.domain.tags import (
     as_recorded,
     as_text,
     is_recorded_as_given,
+    plain,
     tagged_fields,
 )
 from uno_actors.errors import AppendConditionFailed, InvalidQuery, StandingEvent
@@ -59,8 +60,8 @@ class EventQuery:
             if not (isinstance(each, str) or (isinstance(each, type) and issubclass(each, DomainEvent))):
                 raise InvalidQuery(f"EventQuery({each!r})", "it selects classes of events, or their names")
         self.event_types = event_types
-        self.tags = dict(tags or {})
-        self.topic = TopicPattern(topic) if isinstance(topic, str) else topic
+        self.tags = _checked_tags(tags)
+        self.topic = _checked_topic(topic)
         if self.tags and not event_types:
             raise InvalidQuery(
                 repr(self), "it has tags and no event types: name the types, which say where the tags are"
@@ -85,6 +86,25 @@ class EventQuery:
     @property
     def _key(self) -> tuple[object, ...]:
         return (self.event_types, tuple(self.tags.items()), self.topic)
+
+
+def _checked_tags(tags: Any) -> dict[str, Any]:
+    if tags is not None and not isinstance(tags, Mapping):
+        raise InvalidQuery(f"EventQuery(tags={tags!r})", 'tags is a dict, as in {"email": "ann@x.org"}')
+    return dict(tags or {})
+
+
+def _checked_topic(topic: Any) -> TopicPattern | None:
+    if topic is not None and not isinstance(topic, (str, TopicPattern)):
+        raise InvalidQuery(f"EventQuery(topic={topic!r})", "topic is a topic pattern, as a str")
+    pattern = TopicPattern(topic) if isinstance(topic, str) else topic
+    try:
+        (pattern.text if pattern else "").encode()
+    except UnicodeEncodeError as error:
+        raise InvalidQuery(
+            f"EventQuery(topic={topic!a})", f"it is not valid Unicode ({error.reason})"
+        ) from None
+    return pattern
 
 
 Queries: TypeAlias = EventQuery | LogFilter | Iterable[EventQuery | LogFilter]
@@ -309,9 +329,21 @@ def _of_query(query: EventQuery, registry: EventRegistry) -> Iterator[Wanted]:
             value = _fit(query, tag, given, place.fields)
             if not place.as_given:
                 value = _recorded(query, place, value)
-            terms.append((place.facet, term(place.facet, as_text(value))))
+            terms.append((place.facet, _term(query, tag, place.facet, value)))
         (first, first_term), *also = terms
         yield Wanted(first, first_term, tuple(also), shape.rest)
+
+
+def _term(query: EventQuery, tag: str, facet: Facet, value: TagValue) -> bytes:
+    """The term of one value of a tag.
+
+    Raises:
+        InvalidQuery: It is not valid Unicode, which no event has.
+    """
+    try:
+        return term(facet, as_text(value))
+    except UnicodeEncodeError as error:
+        raise InvalidQuery(ascii(query), f"the tag {tag!r} is not valid Unicode ({error.reason})") from None
 
 
 def _recorded(query: EventQuery, place: _Place, value: TagValue) -> TagValue:
@@ -336,10 +368,9 @@ def _fit(query: EventQuery, tag: str, value: Any, fields: TaggedFields) -> TagVa
     Raises:
         InvalidQuery: No value of the tag is like this.
     """
+    value = plain(value)  # a member of an enumeration is recorded as its value
     if type(value) in fields.kinds and isinstance(value, (str, int, UUID)):
         return value
-    if isinstance(value, str) and str in fields.kinds:
-        return str(value)
     if isinstance(value, str) and UUID in fields.kinds:
         try:
             return UUID(value)

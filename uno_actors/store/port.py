@@ -37,7 +37,7 @@ from uno_actors.store.conditions import Condition, Queries, condition_of
 from uno_actors.store.expected_version import ANY, ExpectedVersion, checked_version
 from uno_actors.store.following import EventFollowing
 from uno_actors.store.membership import Membership
-from uno_actors.store.queries import check_number, pages_to_end
+from uno_actors.store.queries import check_number, check_position, pages_to_end
 from uno_actors.store.records import (
     PAGE,
     Append,
@@ -386,7 +386,7 @@ class EventStore(EventFollowing):
         Raises:
             InvalidQuery: As for `append`.
         """
-        check_number("after", after)
+        check_position("after", after)
         if unless is None:
             if after:
                 remedy = "say what must not be there after it"

@@ -418,6 +418,13 @@ def check_number(name: str, value: int | None) -> None:
         raise ValueError(f"{name} must be 0 or more, and below 2**63; found {value}")
 
 
+def check_position(name: str, value: Any) -> None:
+    """Refuse what is not a position, or 0: a store compares it in its own way, and some would take ``True`` or 1.0."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidNumber(name, "a whole number, 0 or more", value)
+    check_number(name, value)
+
+
 async def pages_to_end(
     read: Callable[[int], Awaitable[list[StoredRecord]]],
     last: Callable[[], Awaitable[int]],

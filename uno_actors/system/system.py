@@ -723,9 +723,9 @@ class ActorSystem:
     ) -> str:
         """Have ``command`` sent later. It is durable when this returns; in a synchronous program, use `run`.
 
-        To schedule again under a key replaces what was scheduled there. If that recurs and is the same, nothing
-        changes: a program may schedule what recurs whenever it starts. See `AggregateRoot.schedule` for commands that
-        an aggregate schedules together with its events.
+        To schedule again under a key replaces what was scheduled there, sent or not. If that recurs and is the same,
+        nothing changes, unless an operator has cancelled it: a program may schedule what recurs whenever it starts.
+        See `AggregateRoot.schedule` for commands that an aggregate schedules together with its events.
 
         Args:
             command: As for `AggregateRoot.schedule`, like the others.
