@@ -214,6 +214,26 @@ def test_a_command_is_sent_as_it_was_made_and_refused_if_it_cannot_be() -> None:
         process.send(Gauge, "g", Measure(len=math.inf))
 
 
+@pytest.mark.parametrize("found", [Gauge, ["Gauge"], (Gauge("g"),), "Gauge"])
+def test_what_sends_to_cannot_be_is_reported_when_the_class_is_defined(found: Any) -> None:
+    with pytest.raises(
+        InvalidAggregate, match=r"sends_to is a tuple of aggregate classes, as in .*; found .*Gauge"
+    ):
+        type("Misdirected", (ProcessManager,), {"sends_to": found})
+
+
+def test_a_command_that_was_sent_and_that_the_program_does_not_have_any_more_is_named() -> None:
+    (outgoing,) = Surveyor("s").handle(step_of(Surveyor, OrderSubmitted(count=3)))
+    with pytest.raises(
+        InvalidAggregate, match="sent Weigh to Gauge, which handles no command of this name any more"
+    ):
+        command_of(Surveyor, outgoing.model_copy(update={"command": "Weigh"}), "e.0")
+    with pytest.raises(
+        InvalidAggregate, match="type 'Scale', which its sends_to does not name any more; .* Gauge"
+    ):
+        command_of(Surveyor, outgoing.model_copy(update={"aggregate_type": "Scale"}), "e.0")
+
+
 def test_an_invalid_reaction_is_reported_when_the_class_is_defined() -> None:
     with pytest.raises(InvalidAggregate, match="@reacts method on_it has no annotation: write on_it"):
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ConfigDict
 
 from uno_actors import (
     ActorSystem,
@@ -215,6 +216,54 @@ def test_a_command_that_json_does_not_preserve_is_refused() -> None:
         Keeper("k").schedule(Raw(data=(1, 2)), after=1)
 
 
+class RingOf:
+    class Ring(Command):
+        times: int = 1
+
+    class OtherRing(Command):
+        times: int = 1
+
+    OtherRing.__name__ = "Ring"
+
+
+class TwoRings(AggregateRoot):
+    @handles
+    def ring(self, command: RingOf.Ring) -> None: ...
+
+    @handles
+    def other(self, command: RingOf.OtherRing) -> None: ...
+
+
+def test_of_two_commands_of_one_name_the_one_that_would_be_read_is_scheduled_and_the_other_refused() -> None:
+    TwoRings("a").schedule(RingOf.Ring(), after=1)
+    with pytest.raises(
+        ValueError, match=r"RingOf\.OtherRing cannot be sent later to TwoRings, .*RingOf\.Ring: "
+    ):
+        TwoRings("a").schedule(RingOf.OtherRing(), after=1)
+
+
+class Photo(Command):
+    image: bytes = b""
+
+
+class PhotoInBase64(Photo):
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+
+class Album(AggregateRoot):
+    @handles
+    def add(self, command: Photo) -> None: ...
+
+    @handles
+    def add_as_text(self, command: PhotoInBase64) -> None: ...
+
+
+def test_bytes_that_json_cannot_write_are_refused_with_the_remedy() -> None:
+    with pytest.raises(ValueError, match=r"Photo\(.* cannot be written as the JSON .*ser_json_bytes"):
+        Album("a").schedule(Photo(image=b"\xff\x00"), after=1)
+    Album("a").schedule(PhotoInBase64(image=b"\xff\x00"), after=1)
+
+
 # --- times that recur --------------------------------------------------------------------------------------
 
 BERLIN = "Europe/Berlin"
@@ -282,3 +331,23 @@ def test_a_scenario_checks_what_is_scheduled_beside_the_events() -> None:
     scenario(LaterOrder).when(PayNow()).then().unschedules("payment")
     with pytest.raises(AssertionError, match="found CancelUnpaid"):
         scenario(LaterOrder).when(PlaceLater()).schedules(CancelUnpaid(), after=901)
+
+
+class AddEachWeek(Command):
+    tz: str = BERLIN
+
+
+class WeeklyAlbum(AggregateRoot):
+    @handles
+    def begin(self, command: AddEachWeek) -> None:
+        self.schedule(AddEachWeek(), every="0 9 * * mon", tz=command.tz, catch_up="all")
+
+
+def test_a_scenario_compares_time_zones_too() -> None:
+    scenario(WeeklyAlbum).when(AddEachWeek()).schedules(AddEachWeek, tz=BERLIN, catch_up="all")
+    with pytest.raises(
+        AssertionError, match=r"tz='Asia/Tokyo'.*tz is 'Asia/Tokyo', expected 'Europe/Berlin'; catch"
+    ):
+        scenario(WeeklyAlbum).when(AddEachWeek(tz="Asia/Tokyo")).schedules(
+            AddEachWeek, tz=BERLIN, catch_up="none"
+        )

@@ -245,7 +245,8 @@ class AggregateRoot:
         Raises:
             InvalidSchedule: The arguments do not say when, or the key is not valid.
             UnknownCommand, InvalidAggregate, InvalidAggregateId: No aggregate takes the command there.
-            ValueError: It is handled only as a command of another class, or JSON does not preserve it.
+            ValueError: It is handled only as a command of another class, or together with another class of its name,
+                or JSON does not preserve it.
         """
         found = (type(self), self.id) if to is None else to
         event = schedules.scheduled(
@@ -463,7 +464,9 @@ def outgoing_to(to: Any, command: Command[Any]) -> OutgoingCommand:
             f"{type(command).__name__} is handled by {aggregate.__name__} as a command of another class; schedule one"
             " that it handles as such"
         )
-    return OutgoingCommand.of(aggregate.aggregate_type, check_aggregate_id(aggregate_id), command)
+    return OutgoingCommand.of(
+        aggregate.aggregate_type, check_aggregate_id(aggregate_id), command, aggregate._commands
+    )
 
 
 def _apply_method(aggregate: type[AggregateRoot], event: type[DomainEvent]) -> str:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import override
 
+from uno_actors.annotations import is_subclass
 from uno_actors.causality import current_cause
 from uno_actors.domain.aggregate import (
     OWN_ATTRIBUTES,
@@ -59,7 +60,8 @@ class ProcessManager(Reacting):
 
     Raises:
         InvalidAggregate: At class definition: two methods react to one event, or a ``@reacts`` method is not a
-            plain method with one parameter annotated with events or refusals.
+            plain method with one parameter annotated with events or refusals, or `sends_to` is not a tuple of
+            aggregate classes.
     """
 
     partitioned: ClassVar[bool | int] = False
@@ -75,6 +77,7 @@ class ProcessManager(Reacting):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        _check_sends_to(cls)
         cls._reactions = reactions_in(cls)
         cls._has_starts = any(reaction.starts for reaction in cls._reactions.values())
         cls._steps = {}
@@ -104,7 +107,8 @@ class ProcessManager(Reacting):
 
         Raises:
             ValueError: The aggregate class is not in `sends_to`, the aggregate handles the command only as a
-                command of another class, or the command has fields that JSON does not preserve.
+                command of another class, or together with another class of its name, or the command has fields that
+                JSON does not preserve.
             UnknownCommand: The aggregate does not handle the command.
             InvalidAggregateId: ``aggregate_id`` is not a valid aggregate id.
             InvalidAggregate: The call is not made in a ``@reacts`` method.
@@ -124,6 +128,7 @@ class ProcessManager(Reacting):
             aggregate_type.aggregate_type,
             check_aggregate_id(aggregate_id),
             command,
+            aggregate_type._commands,
             lambda recorded: command_of(type(self), recorded, command.command_id)[1],
         )
         if not self._is_reacting:
@@ -257,6 +262,16 @@ class ProcessManager(Reacting):
     @override
     def from_snapshot(self, state: Mapping[str, Any]) -> None:
         super().from_snapshot({"_ended": False, "_deadlines": {}, "_late": [], **state})
+
+
+def _check_sends_to(cls: type[ProcessManager]) -> None:
+    found: Any = cls.sends_to
+    kinds = found if isinstance(found, (tuple, list, set, frozenset)) else ()
+    if kinds is not found or not all(is_subclass(kind, AggregateRoot) for kind in kinds):
+        reason = (
+            f"sends_to is a tuple of aggregate classes, as in sends_to = (Shelf, Payment); found {found!r}"
+        )
+        raise InvalidAggregate(cls.__name__, reason)
 
 
 _RECURS = "*"

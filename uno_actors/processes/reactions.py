@@ -9,7 +9,8 @@ from pydantic import create_model
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent
-from uno_actors.errors import CommandRejected
+from uno_actors.domain.outgoing_commands import class_named
+from uno_actors.errors import CommandRejected, InvalidAggregate
 from uno_actors.processes.messages import Outgoing, Refusal, Step
 from uno_actors.processes.routing import Reaction
 
@@ -105,7 +106,27 @@ def step_of(
 def command_of(
     manager: type[Reacting], outgoing: Outgoing, command_id: str
 ) -> tuple[type[AggregateRoot], Command[Any]]:
-    """The aggregate class and the command that ``outgoing`` describes."""
-    aggregate = next(kind for kind in manager.sends_to if kind.aggregate_type == outgoing.aggregate_type)
-    kind = next(kind for kind in aggregate._commands if kind.__name__ == outgoing.command)
+    """The aggregate class and the command that ``outgoing`` describes.
+
+    Raises:
+        InvalidAggregate: The program has no such aggregate or command any more: a process may have sent it long ago.
+    """
+    aggregate = next(
+        (kind for kind in manager.sends_to if kind.aggregate_type == outgoing.aggregate_type), None
+    )
+    if aggregate is None:
+        known = ", ".join(kind.aggregate_type for kind in manager.sends_to) or "none"
+        raise InvalidAggregate(
+            manager.__name__,
+            f"it has sent {outgoing.command} to the aggregate type {outgoing.aggregate_type!r}, which its sends_to does"
+            f" not name any more; it names {known}",
+        )
+    kind = class_named(outgoing.command, aggregate._commands)
+    if kind is None:
+        known = ", ".join(kind.__name__ for kind in aggregate._commands) or "none"
+        raise InvalidAggregate(
+            manager.__name__,
+            f"it has sent {outgoing.command} to {aggregate.__name__}, which handles no command of this name any more;"
+            f" it handles {known}",
+        )
     return aggregate, outgoing.read(kind, command_id)

@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.commands import Command
+from uno_actors.domain.outgoing_commands import class_named
 from uno_actors.domain.schedules import Fired
 from uno_actors.errors import (
     CommandIdReused,
@@ -127,7 +128,7 @@ def _command_class(aggregate: type[AggregateRoot], event: Fired) -> type[Command
         InvalidSchedule: The aggregate handles no command of this name any more.
     """
     name = event.command.command
-    found = next((kind for kind in aggregate._commands if kind.__name__ == name), None)
+    found = class_named(name, aggregate._commands)
     if found is None:
         known = ", ".join(kind.__name__ for kind in aggregate._commands) or "none"
         raise InvalidSchedule(

@@ -13,7 +13,7 @@ from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.commands import Command
 from uno_actors.domain.events import METADATA, DomainEvent
 from uno_actors.domain.outgoing_commands import OutgoingCommand
-from uno_actors.domain.schedules import Scheduled, Unscheduled
+from uno_actors.domain.schedules import CatchUp, Scheduled, Unscheduled
 from uno_actors.domain.values import pack_value
 from uno_actors.errors import CommandRejected
 
@@ -109,6 +109,8 @@ class Then(Generic[A]):
         after: timedelta | float | None = None,
         at: datetime | None = None,
         every: str | None = None,
+        tz: str | None = None,
+        catch_up: CatchUp | None = None,
         key: str | None = None,
     ) -> Self:
         """Check the next command that is scheduled; without arguments, that no more are.
@@ -119,6 +121,8 @@ class Then(Generic[A]):
             after: Seconds, or a ``timedelta``, from now to when it is due. Default is any.
             at: When it is due. Default is any.
             every: Its cron expression. Default is any.
+            tz: The time zone of that. Default is any.
+            catch_up: Which times are made up for. Default is any.
             key: Its key. Default is any.
 
         Raises:
@@ -135,7 +139,9 @@ class Then(Generic[A]):
             found = f"nothing after {before}" if before else "nothing"
             raise AssertionError(f"{self._story}: expected that it schedules {shown(command)}, found {found}")
         self._schedules_compared += 1
-        wrong = [*_wrong_command(rest[0].command, command, to), *_wrong_time(rest[0], after, at, every, key)]
+        wanted = {"every": every, "tz": tz, "catch_up": catch_up}
+        wrong = [*_wrong_command(rest[0].command, command, to), *_wrong_time(rest[0], after, at)]
+        wrong += _wrong_values(rest[0], wanted, key)
         if wrong:
             expected = f"expected that it schedules {shown(command)}, found {_schedule(rest[0])}"
             raise AssertionError(f"{self._story}: {expected} ({'; '.join(wrong)})")
@@ -177,7 +183,7 @@ def freeze(aggregate: AggregateRoot) -> None:
 
 def _schedule(event: Scheduled) -> str:
     command = event.command
-    when = f"every={event.every!r}" if event.every else f"after={event.due - NOW}"
+    when = f"every={event.every!r}, tz={event.tz!r}" if event.every else f"after={event.due - NOW}"
     return (
         f"{command.command} {command.fields} to ({command.aggregate_type}, {command.aggregate_id!r}), {when},"
         f" key={event.key!r}"
@@ -201,13 +207,7 @@ def _wrong_command(
     return wrong
 
 
-def _wrong_time(
-    found: Scheduled,
-    after: timedelta | float | None,
-    at: datetime | None,
-    every: str | None,
-    key: str | None,
-) -> list[str]:
+def _wrong_time(found: Scheduled, after: timedelta | float | None, at: datetime | None) -> list[str]:
     wrong = []
     if after is not None and found.due - NOW != (
         after if isinstance(after, timedelta) else timedelta(seconds=after)
@@ -215,8 +215,15 @@ def _wrong_time(
         wrong.append(f"it is due after {found.due - NOW}, expected {after}")
     if at is not None and found.due != (at if at.tzinfo is not None else at.replace(tzinfo=UTC)):
         wrong.append(f"it is due at {found.due}, expected {at}")
-    if every is not None and found.every != every:
-        wrong.append(f"every is {found.every!r}, expected {every!r}")
+    return wrong
+
+
+def _wrong_values(found: Scheduled, wanted: dict[str, str | None], key: str | None) -> list[str]:
+    wrong = [
+        f"{name} is {getattr(found, name)!r}, expected {value!r}"
+        for name, value in wanted.items()
+        if value not in (None, getattr(found, name))
+    ]
     if key is not None and found.key != key:
         wrong.append(f"its key is {found.key!r}, expected {key!r}")
     return wrong
