@@ -51,7 +51,8 @@ class Decider(Generic[C, R]):
         self._selects = selects
         if runs_later(function):
             raise InvalidDecision(self.name, "it is async or has a yield; a decision is a plain function")
-        if not callable(selects):
+        given: Any = selects
+        if not callable(given):
             reason = (
                 f"@decides takes a function that returns for a command the EventQuery of the events that the decision"
                 f" rests on, as in @decides(lambda command: EventQuery(...)); found {selects!r}"
