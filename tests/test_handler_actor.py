@@ -112,8 +112,9 @@ def test_falling_behind_gives_all_queued_events_back() -> None:
     it.begin([it.queue.popleft()])
     it.fall_behind()
     assert [given.position for given in it.given_back] == [1, 2, 3]  # type: ignore[attr-defined]
-    assert (it.state, len(it.queue), len(it.under_way), it.busy_since) == ("catching up", 0, 0, None)
+    assert (it.state, len(it.queue), len(it.under_way), it.busy_at) == ("catching up", 0, 0, 1)
     it.done(delivery(1))
+    assert it.busy_since is None
     assert len(it.given_back) == 3, "given back once"  # type: ignore[attr-defined]
     assert it.progress.position == 1
     assert not it.offer(delivery(4))

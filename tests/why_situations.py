@@ -263,7 +263,7 @@ async def no_handler_was_ever_there(_: Path) -> Explanation:
 
 @situation("""
 Command d is recorded as Credited at position 2, version 2 of Account<alice>, at TIME.
-└─ mail has not handled it: it is 2 events and N s behind, because its last call has been running for N s, now at why_situations.py:LINE in block.
+└─ mail has not handled it: it is 2 events and N s behind, because it has been at position 1 for N s, now at why_situations.py:LINE in block.
 """)  # noqa: E501
 async def a_handler_has_been_at_one_line_for_long(_: Path) -> Explanation:
     mail = Handling()
@@ -277,6 +277,27 @@ async def a_handler_has_been_at_one_line_for_long(_: Path) -> Explanation:
             return await system.why("d")
         finally:
             mail.gate.set()
+
+
+@situation("""
+Command d is recorded as Credited at position 2, version 2 of Account<alice>, at TIME.
+└─ mail has not handled it: it is 2 events and N s behind, because it has been at position 1 for N s, now at why_situations.py:LINE in reach.
+""")  # noqa: E501
+async def a_handler_awaits_what_does_not_come_after_its_turn_is_over(_: Path) -> Explanation:
+    post_office = asyncio.Event()
+
+    async def reach(event: Credited) -> None:
+        await post_office.wait()
+
+    async with bank(BankStore(), HandlerSpec("mail", reach, Credited, start="earliest")) as system:
+        await system.settled()
+        await credit(system, 1, "c")
+        await credit(system, 2, "d")
+        await until(lambda: system.statistics().handlers["mail"].state == "catching up")
+        try:
+            return await system.why("d")
+        finally:
+            post_office.set()
 
 
 @situation("""

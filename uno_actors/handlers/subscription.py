@@ -229,11 +229,15 @@ class Subscription:
         self._state = "live"
 
     def fall_behind(self, state: HandlerState = "catching up") -> None:
-        """Give up its turn for all waiting events; it reads them from the log later."""
+        """Give up its turn for all waiting events; it reads them from the log later.
+
+        If it catches up, the call under way continues: it is `busy_at` that event until the call ends.
+        """
         self._state = state
         waiting = [*self.under_way.values(), *self.queue]
         self.under_way.clear()
-        self._begun.clear()
+        if state != "catching up":
+            self._begun.clear()
         self.queue = deque()
         self.arrived()
         self.changed()
