@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
-from types import coroutine
+from types import CoroutineType, GeneratorType, coroutine
 from typing import Any, TypeVar, cast
 
 from uno_actors.tasks import begin
@@ -146,3 +146,19 @@ def _in_context(
                 step = partial(inner.send, sent)
     except StopIteration as end:
         return cast("T", end.value)
+
+
+def awaited_by(waiting: object) -> object:
+    """What a suspended coroutine waits for: the next link of a chain; ``None`` at its end. From any thread.
+
+    The generators above run a coroutine step by step and do not await it, so it is among their variables.
+    """
+    if isinstance(waiting, CoroutineType):
+        return waiting.cr_await
+    if not isinstance(waiting, GeneratorType) or waiting.gi_frame is None:
+        return None
+    if waiting.gi_code is _in_context.__code__:
+        return waiting.gi_frame.f_locals.get("inner")
+    if waiting.gi_code is resumed.__code__:
+        return waiting.gi_frame.f_locals.get("waiting")
+    return waiting.gi_yieldfrom

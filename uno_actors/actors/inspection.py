@@ -8,6 +8,7 @@ from types import CoroutineType, FrameType
 from typing import Any, Literal, Protocol
 
 from uno_actors.actors.ask import Envelope, PendingReply
+from uno_actors.actors.carrier import awaited_by
 from uno_actors.actors.dispatcher import Dispatcher
 from uno_actors.actors.mailbox import Mailbox
 from uno_actors.actors.watchdog import LIBRARIES, line_of, own_frame
@@ -208,12 +209,12 @@ def _frame_of(cell: Inspected) -> FrameType | None:
         return own_frame(sys._current_frames().get(turns.thread))
     if turns.suspended is not None:
         frame: FrameType | None = None
-        coroutine: Any = turns.suspended
-        while isinstance(coroutine, CoroutineType):
-            code = coroutine.cr_code
-            if coroutine.cr_frame is not None and not code.co_filename.startswith(LIBRARIES):
-                frame = coroutine.cr_frame
-            coroutine = coroutine.cr_await
+        waiting: object = turns.suspended
+        while waiting is not None:
+            found = waiting.cr_frame if isinstance(waiting, CoroutineType) else None
+            if found is not None and not found.f_code.co_filename.startswith(LIBRARIES):
+                frame = found
+            waiting = awaited_by(waiting)
         return frame
     if cell.dispatcher.thread is not None:
         return own_frame(sys._current_frames().get(cell.dispatcher.thread))
