@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from uno_actors import AggregateRoot
-from uno_actors.rehearsal.states import difference, digest, first_difference, form_of, state_of, text_of
+from uno_actors.rehearsal.states import (
+    difference,
+    digest,
+    first_difference,
+    form_of,
+    form_of_state,
+    state_of,
+    text_of,
+)
 
 
 @dataclass
@@ -194,7 +202,7 @@ def test_the_state_is_what_the_program_says_or_all_attributes() -> None:
 
     assert state_of(Plain("a")) == {"cents": 1, "_seen": {2}}
     assert state_of(Own("a")) == {"own": 1}
-    assert first_difference({"a": [1]}, {"a": [2]}) == ("a[0]", "1", "2")
+    assert first_difference(form_of_state({"a": [1]}), form_of_state({"a": [2]})) == ("a[0]", "1", "2")
 
 
 values = st.recursive(
@@ -210,3 +218,10 @@ values = st.recursive(
 def test_any_value_equals_itself_and_differs_once_it_is_wrapped(value: Any) -> None:
     assert difference(form_of(value), form_of(value)) is None
     assert difference(form_of(value), form_of([value])) is not None
+
+
+def test_integers_beyond_what_python_writes_in_decimal_have_a_form() -> None:
+    huge = 10**5_000
+    assert digest(form_of(huge)) == digest(form_of(huge)) != digest(form_of(huge + 1))
+    assert text_of(form_of(10**30)) == str(10**30)
+    assert text_of(form_of(huge)).startswith("0x")

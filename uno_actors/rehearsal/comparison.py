@@ -1,7 +1,7 @@
 """What old and new code report, brought together: pure, and independent of the order in which it comes in."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from uno_actors.printable import bounded, counted
@@ -11,7 +11,7 @@ from uno_actors.rehearsal.states import text_of
 from uno_actors.store.codec import StreamId
 
 Name = Literal["old", "new"]
-EXAMPLES = 3
+EXAMPLES = 10
 """Streams that are looked at closely for each field that differs."""
 FEW_NAMES = 5
 
@@ -269,3 +269,38 @@ def decision_text(decision: Sequence[Any]) -> str:
         return f"{outcome}: {bounded(reason, LONGEST)}"
     names = ", ".join(f"{name}{text_of(form, 60)}" for name, form in events[:FEW_NAMES]) or "no event"
     return f"accepted with {names}" + (f", reply {text_of(reply, 40)}" if reply is not None else "")
+
+
+# --- parts of several workers -------------------------------------------------------------------------------
+
+
+def kinds_in(answers: Sequence[Mapping[str, Any]]) -> dict[Any, Readable]:
+    """The kinds of events that several workers have read, together."""
+    found: dict[Any, Readable] = {}
+    for answer in answers:
+        for name, version, *fields in answer["kinds"]:
+            each, so_far = Readable(*fields), found.get((name, version))
+            if so_far is not None:
+                first = so_far if so_far.unreadable or not each.unreadable else each
+                each = replace(
+                    first, count=so_far.count + each.count, unreadable=so_far.unreadable + each.unreadable
+                )
+            found[name, version] = each
+    return found
+
+
+def sums(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Counts of several workers by name, added up."""
+    found: dict[str, int] = {}
+    for each in counts:
+        for name, count in each.items():
+            found[name] = found.get(name, 0) + count
+    return found
+
+
+def joined(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several workers have found, each name by one of them."""
+    found: dict[str, Any] = {}
+    for part in parts:
+        found.update(part)
+    return found

@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
 from uno_actors.errors import InvalidStoreUrl
+from uno_actors.rehearsal.chance import CHANCE, comparable, comparable_decisions
 from uno_actors.rehearsal.comparison import (
     ComparedStreams,
     ComparedViews,
@@ -20,18 +21,20 @@ from uno_actors.rehearsal.comparison import (
     decision_text,
     event_findings,
     failure_findings,
+    joined,
+    kinds_in,
     merged,
     snapshot_findings,
+    sums,
     unknown_findings,
 )
 from uno_actors.rehearsal.decisions import RecordedCommand
 from uno_actors.rehearsal.findings import Finding, Numbers, Report, in_order
 from uno_actors.rehearsal.places import placed
 from uno_actors.rehearsal.planning import Plan, plan
-from uno_actors.rehearsal.reading import Readable
 from uno_actors.rehearsal.recorded_commands import recorded_commands
 from uno_actors.rehearsal.sides import CodeFailed, Side
-from uno_actors.rehearsal.states import difference
+from uno_actors.rehearsal.states import LIST, Form, difference, is_same
 from uno_actors.store.codec import StreamId
 from uno_actors.store.maintenance import Progress
 from uno_actors.store.opening import open_store
@@ -42,6 +45,9 @@ STEPS = 256
 """Versions that are compared at a time in the search for the event at which two states part."""
 MOST_TRACED = 50
 """Fields whose differences are traced to an event."""
+
+MOST_ROWS = 50
+"""Rows of a view of which the parts that are not left to chance are compared."""
 
 NAMES: tuple[Name, Name] = ("old", "new")
 
@@ -196,12 +202,12 @@ class _Rehearsal:
     def run(self) -> list[Finding]:
         """Let both programs read the log; what differs."""
         answers = self._read()
-        kinds = {name: _kinds_in(answers[name]) for name in NAMES}
+        kinds = {name: kinds_in(answers[name]) for name in NAMES}
         self._kinds = len(kinds["old"].keys() | kinds["new"].keys())
-        unknown = {name: _sums(answer["unknown"] for answer in answers[name]) for name in NAMES}
+        unknown = {name: sums(answer["unknown"] for answer in answers[name]) for name in NAMES}
         judged = merged(answer["judged"] for answer in answers["new"])
         self._judged = sum(sum(each[:3]) for each in judged.values())
-        failures = {name: _joined(answer["failures"] for answer in answers[name]) for name in NAMES}
+        failures = {name: joined(answer["failures"] for answer in answers[name]) for name in NAMES}
         return [
             *event_findings(kinds["old"], kinds["new"]),
             *unknown_findings(unknown["old"], unknown["new"], self._sides["old"].program["types"]),
@@ -279,7 +285,7 @@ class _Rehearsal:
         stream, version = min(parted.examples, key=lambda each: (each[1], each[0]))
         chance = [name for name in NAMES if self._is_by_chance(name, stream, version, field)]
         if chance:
-            return _by_chance(chance, "state", of, parted.count, f"{stream} at version {version:,}")
+            return self._beside_chance(chance, of, field, parted)
         at = self._first_parted(stream, version, field)
         record = self._runner.run(self._store.read_stream(stream, at - 1, 1))[0]
         before, after = (
@@ -298,11 +304,30 @@ class _Rehearsal:
         remedy = f"mend what applies {record.record.event_type}; if the change is meant, --accept {of}"
         return Finding("difference", "state differs", of, parted.count, example, remedy)
 
+    def _beside_chance(self, chance: Sequence[Name], of: str, field: str, parted: Parted) -> Finding:
+        """The difference in a field that is partly left to chance: in its other parts, or none but chance."""
+        examples = sorted(parted.examples, key=lambda each: (each[1], each[0]))
+        for stream, version in examples:
+            twice = [self._twice(name, stream, version, field) for name in NAMES]
+            found = difference(*comparable(*twice))
+            if found is not None:
+                example = (
+                    f"{stream} at version {version:,}: {field}{found.path} is {found.old} in the old code, {found.new}"
+                    " in the new; other parts are left to chance"
+                )
+                remedy = f"mend what sets {field}; if the change is meant, --accept {of}"
+                return Finding("difference", "state differs", of, parted.count, example, remedy)
+        (stream, version), *_ = examples
+        return _by_chance(chance, "state", of, parted.count, f"{stream} at version {version:,}")
+
     def _is_by_chance(self, name: Name, stream: StreamId, version: int, field: str) -> bool:
-        first, second = (
+        return not is_same(*self._twice(name, stream, version, field))
+
+    def _twice(self, name: Name, stream: StreamId, version: int, field: str) -> list[Form]:
+        """The form of a field, loaded twice."""
+        return [
             self._sides[name].ask("state", stream=list(stream), version=version).get(field) for _ in range(2)
-        )
-        return bool(first != second)
+        ]
 
     def _first_parted(self, stream: StreamId, version: int, field: str) -> int:
         """The version of the first event after which a field differs, in steps that become smaller."""
@@ -333,16 +358,23 @@ class _Rehearsal:
             what = "view is new" if view in versions["new"] else "view is not kept any more"
             yield Finding("note", what, view, 1, "")
         parted = {view: keys for view in self._shared_views if (keys := self._views.parted(view))}
+        first = {
+            (view, key): self._row(view, key) for view, keys in parted.items() for key in keys[:MOST_ROWS]
+        }
         chance = self._rows_by_chance() if parted else {}
         for view, keys in parted.items():
-            example = self._row_text(view, keys[0])
             names = [name for name in NAMES if chance[name].get(view)]
-            left = [key for key in keys if not any(key in chance[name].get(view, ()) for name in NAMES)]
-            if names:
-                yield _by_chance(names, "view", view, len(keys) - len(left), example)
+            by_chance = [key for key in keys if any(key in chance[name].get(view, ()) for name in NAMES)]
+            by_chance = [
+                key for key in by_chance if self._differs_by_chance(first.get((view, key)), view, key)
+            ]
+            left = sorted(set(keys) - set(by_chance))
+            if by_chance:
+                example = self._row_text(view, by_chance[0], self._row(view, by_chance[0]))
+                yield _by_chance(names, "view", view, len(by_chance), example)
             if not left:
                 continue
-            example = self._row_text(view, left[0])
+            example = self._row_text(view, left[0], first.get((view, left[0])))
             old, new = versions["old"][view], versions["new"][view]
             if old != new:
                 yield Finding(
@@ -374,12 +406,25 @@ class _Rehearsal:
             for name in NAMES
         }
 
-    def _row_text(self, view: str, key: bytes) -> str:
-        old, new = (self._sides[name].ask_views("row", view=view, key=key) for name in NAMES)
+    def _row(self, view: str, key: bytes) -> list[Form]:
+        """The form of a row in each program, as a list without a value if it has none; of the last run."""
+        return [[LIST, *self._sides[name].ask_views("row", view=view, key=key)] for name in NAMES]
+
+    def _differs_by_chance(self, first: list[Form] | None, view: str, key: bytes) -> bool:
+        """Whether a row that differs between two runs differs between the programs in these parts alone."""
+        if first is None:
+            return True
+        return difference(*comparable(*zip(first, self._row(view, key), strict=True))) is None
+
+    def _row_text(self, view: str, key: bytes, first: list[Form] | None) -> str:
+        second = self._row(view, key)
+        old, new = comparable(*zip(first or second, second, strict=True))
         text = self._sides["new"].ask("key", key=key)
-        if not old or not new:
-            return f"row {text}: {'the old code' if old else 'the new code'} alone has it"
-        found = difference(old[0], new[0])
+        if CHANCE in (old, new):  # a program does not always have it
+            return f"row {text}"
+        if len(old) != len(new):
+            return f"row {text}: {'the old code' if len(old) > 1 else 'the new code'} alone has it"
+        found = difference(old[-1], new[-1])
         if found is None:  # the second time it was built
             return f"row {text}"
         return f"row {text}: {found.path and f'{found.path} is '}{found.old} in the old code, {found.new} in the new"
@@ -400,6 +445,8 @@ class _Rehearsal:
             if old[0] == new[0]:
                 continue
             chance = [name for name, twice in zip(NAMES, (old, new), strict=True) if twice[0] != twice[1]]
+            if not is_same(*comparable_decisions(old, new)):
+                chance = []  # and not only by chance
             change = f"chance {chance}" if chance else f"{old[0][0]} {new[0][0]}"
             key = f"{command.name} to {command.aggregate_type}", change
             found.setdefault(key, _Decided(0, command, old[0], new[0], chance)).count += 1
@@ -449,32 +496,3 @@ def _finished(work: Sequence["Future[Any]"]) -> None:
         done, left = wait(left, timeout=0.2)
         for each in done:
             each.result()
-
-
-def _kinds_in(answers: Sequence[dict[str, Any]]) -> dict[Any, Readable]:
-    found: dict[Any, Readable] = {}
-    for answer in answers:
-        for name, version, *fields in answer["kinds"]:
-            each, so_far = Readable(*fields), found.get((name, version))
-            if so_far is not None:
-                first = so_far if so_far.unreadable or not each.unreadable else each
-                each = replace(
-                    first, count=so_far.count + each.count, unreadable=so_far.unreadable + each.unreadable
-                )
-            found[name, version] = each
-    return found
-
-
-def _sums(counts: Iterator[dict[str, int]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for each in counts:
-        for name, count in each.items():
-            found[name] = found.get(name, 0) + count
-    return found
-
-
-def _joined(parts: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for part in parts:
-        found |= part
-    return found

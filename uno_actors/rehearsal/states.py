@@ -30,9 +30,13 @@ Form = Any
 LONGEST = 120
 """Characters of a value that is shown."""
 
+MOST_BITS = 2_000
+"""Bits of an integer that is written with decimal digits; Python refuses to write many of them."""
+
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _NATIVE = (type(None), bool, str, bytes)
-_LIST, _DICT = 0, 1
+LIST, DICT = 0, 1
+"""The kinds of the forms of lists and of dicts."""
 _CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type)
 _pack: Callable[[object], bytes] = msgpack.Packer(unicode_errors="surrogatepass").pack
 
@@ -56,6 +60,11 @@ def state_of(instance: AggregateRoot) -> Mapping[str, Any]:
     if type(instance).to_snapshot is not AggregateRoot.to_snapshot:
         return dict(instance.to_snapshot())
     return {name: value for name, value in _fields(instance) if name not in OWN_ATTRIBUTES}
+
+
+def form_of_state(state: Mapping[str, Any]) -> Form:
+    """The form of a whole state by field, as `state_of` returns it."""
+    return ["object", "", _mapping(state, ())]
 
 
 def digests_of(instance: AggregateRoot) -> dict[str, bytes]:
@@ -101,7 +110,7 @@ def _nested(value: Any, kind: type, above: tuple[int, ...]) -> Form:
         return [name, *sorted((_form(each, above) for each in value), key=_pack)]
     if isinstance(value, (list, deque, tuple)):
         name = kind.__name__ if hasattr(kind, "_fields") else "tuple"
-        return [name if isinstance(value, tuple) else _LIST, *(_form(each, above) for each in value)]
+        return [name if isinstance(value, tuple) else LIST, *(_form(each, above) for each in value)]
     return _scalar_or_object(value, kind, above)
 
 
@@ -119,7 +128,7 @@ def _scalar_or_object(value: Any, kind: type, above: tuple[int, ...]) -> Form:
 def _mapping(value: Mapping[Any, Any], above: tuple[int, ...]) -> Form:
     pairs = [[_form(key, above), _form(item, above)] for key, item in value.items()]
     pairs.sort(key=_by_key)
-    return [_DICT, *pairs]
+    return [DICT, *pairs]
 
 
 def _by_key(pair: list[Any]) -> bytes:
@@ -152,7 +161,9 @@ def _fields(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _int(value: int) -> Form:
-    return int(value) if -(2**63) <= value < 2**64 else ["int", str(int(value))]
+    if -(2**63) <= value < 2**64:
+        return int(value)
+    return ["int", hex(value) if value.bit_length() > MOST_BITS else str(int(value))]
 
 
 def _float(value: float) -> Form:
@@ -203,8 +214,8 @@ def _joined(forms: Iterable[Form]) -> str:
 
 
 _SHOWN: dict[object, Callable[[list[Form]], str]] = {
-    _LIST: lambda parts: f"[{_joined(parts)}]",
-    _DICT: lambda parts: f"{{{', '.join(f'{_text(key)}: {_text(item)}' for key, item in parts)}}}",
+    LIST: lambda parts: f"[{_joined(parts)}]",
+    DICT: lambda parts: f"{{{', '.join(f'{_text(key)}: {_text(item)}' for key, item in parts)}}}",
     "set": lambda parts: f"{{{_joined(parts)}}}" if parts else "set()",
     "frozenset": lambda parts: f"frozenset({{{_joined(parts)}}})" if parts else "frozenset()",
     "tuple": lambda parts: f"({_joined(parts)}{',' if len(parts) == 1 else ''})",
@@ -217,27 +228,32 @@ _SHOWN: dict[object, Callable[[list[Form]], str]] = {
 }
 
 
+def is_same(one: Form, other: Form) -> bool:
+    """Whether two forms are equal; ``1``, ``1.0`` and ``True`` are not."""
+    return _pack(one) == _pack(other)
+
+
 def difference(old: Form, new: Form) -> Difference | None:
     """The first place in which two forms differ; ``None`` if they are equal."""
-    return None if _pack(old) == _pack(new) else _parted("", old, new)
+    return None if is_same(old, new) else _parted("", old, new)
 
 
-def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Difference | None:
-    """The first difference of two states by field; ``None`` if they are equal."""
-    parted = difference(*(["object", "", _mapping(state, ())] for state in (old, new)))
+def first_difference(old: Form, new: Form) -> Difference | None:
+    """The first difference of the forms of two whole states; ``None`` if they are equal."""
+    parted = difference(old, new)
     return None if parted is None else parted._replace(path=parted.path.removeprefix("."))
 
 
 def _parted(path: str, old: Form, new: Form) -> Difference:
     if isinstance(old, list) and isinstance(new, list) and old[:1] == new[:1]:
         found = None
-        if old[0] == _DICT:
+        if old[0] == DICT:
             found = _parted_dict(path, old, new)
         elif (
             old[0] == "object" and old[1] == new[1] and isinstance(old[2], list) and isinstance(new[2], list)
         ):
             found = _parted_dict(path, old[2], new[2], attributes=True)
-        elif old[0] in (_LIST, "tuple"):
+        elif old[0] in (LIST, "tuple"):
             found = _parted_list(path, old[1:], new[1:])
         if found is not None:
             return found
