@@ -54,13 +54,22 @@ class Fit:
                     yield name, "the field is gone, and old payloads have it"
             elif reason := self.fault(field.shape, new.fields[name].shape):
                 yield name, reason
-            elif self._judged and new.fields[name].required and not field.required:
-                yield name, "its default is gone, and senders may leave it out"
+            elif new.fields[name].required and not field.required:
+                yield name, f"its default is gone, and {self._without_it}"
         for name in new.fields.keys() - old.fields.keys():
             if new.fields[name].required:
                 yield name, "the field is new and has no default"
             elif old.extra == "allow":
                 yield name, "the field is new, and old payloads may hold any value of this name"
+
+    @property
+    def _without_it(self) -> str:
+        """Which payloads may lack a field that has a default."""
+        return (
+            "senders may leave it out"
+            if self._judged
+            else "what was recorded before the field was there does not have it"
+        )
 
     def fault(self, old: Shape, new: Shape) -> str:
         """Why a value of type ``old`` may not be read as ``new``; empty if it always is."""

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
+from enum import Flag
 from itertools import chain
 from types import ModuleType
 from typing import Any
@@ -219,6 +220,15 @@ def _reply_of(command: type[Command[Any]]) -> str | None:
 
 class _Generator(GenerateJsonSchema):
     """JSON Schema of what is sent as JSON: a ``Decimal`` is text, and what JSON Schema cannot describe is any value."""
+
+    ignored_warning_kinds = frozenset({"skipped-choice", "non-serializable-default"})  # type: ignore[assignment]
+
+    @override
+    def enum_schema(self, schema: Any) -> dict[str, Any]:
+        found = super().enum_schema(schema)
+        if issubclass(schema["cls"], Flag):  # whose values are sums of those listed
+            return {key: value for key, value in found.items() if key not in ("enum", "const")}
+        return found
 
     @override
     def decimal_schema(self, schema: Any) -> dict[str, Any]:

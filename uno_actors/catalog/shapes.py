@@ -77,8 +77,10 @@ def text_of(shape: Shape) -> str:
         case "literal":
             return f"Literal[{', '.join(shape['values'])}]"
         case "enum" | "model" | "record" | "other":
-            name, bracket, _ = str(shape["name"]).partition("[")
-            return name.rpartition(".")[2] + (f"[{', '.join(inner)}]" if bracket else "")
+            name, bracket, rest = str(shape["name"]).partition("[")
+            return name.rpartition(".")[2] + (
+                f"[{', '.join(inner)}]" if bracket and inner else bracket + rest
+            )
         case "tuple" if shape["open"]:
             return f"tuple[{inner[0]}, ...]"
         case kind:

@@ -1,9 +1,10 @@
 """``uno-actors events``: the events and commands of a program, their schemas, and what a change of them means."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from uno_actors.catalog.async_api import async_api
 from uno_actors.catalog.comparison import VERDICTS, compare
 from uno_actors.catalog.reading import catalog_of
-from uno_actors.catalog.values import Catalog, ModelEntry
+from uno_actors.catalog.values import Catalog, CommandEntry, EventEntry, ModelEntry
 from uno_actors.cli.opening import Json, has_effect, loaded_program
 from uno_actors.cli.terminal import FOLDED, NUMBERS, new_table, say, say_json, say_tables
 from uno_actors.printable import counted, printable
@@ -91,10 +92,16 @@ def schema(
     if asyncapi:
         say_json(async_api(found, release), indent=2)
         return
-    events = {f"{event.name}@{event.version}": event.json_schema for event in found.events}
-    say_json(
-        {"events": events, "commands": {each.name: each.json_schema for each in found.commands}}, indent=2
-    )
+    events = _by_key((f"{each.name}@{each.version}", each) for each in found.events)
+    commands = _by_key((each.name, each) for each in found.commands)
+    say_json({"events": events, "commands": commands}, indent=2)
+
+
+def _by_key(entries: Iterable[tuple[str, EventEntry | CommandEntry]]) -> dict[str, Any]:
+    """The schemas by key; those of classes that share one have their classes in their keys."""
+    found = list(entries)
+    count = Counter(key for key, _ in found)
+    return {key if count[key] == 1 else f"{key} {each.code}": each.json_schema for key, each in found}
 
 
 @app.command()
