@@ -5,6 +5,8 @@ the log. It stands on ``handlers`` and the store's port; no other package import
 
 - `uno_actors.read_models.tables`: the two tables in which progress is kept, and the statements for them.
 - `uno_actors.read_models.projection`: the classes that programs derive from.
+- `uno_actors.read_models.transactions` and `uno_actors.read_models.database_errors`: what a session may do, and what
+  an error of the database says.
 - `uno_actors.read_models.filling`: how their events are handled, one transaction after the other.
 """
 

@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from typing_extensions import override
@@ -26,11 +25,13 @@ from uno_actors.handlers.requests import Reset
 from uno_actors.handlers.strategy import HandlesProgress, InOrder
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.logs import get_logger
+from uno_actors.read_models.database_errors import explained, is_passing, names_missing_table
 from uno_actors.read_models.partitions import enter, must_rebuild, reaches_end
 from uno_actors.read_models.tables import (
     NoReadModelTables,
     Place,
     Progress,
+    TablesAheadOfLog,
     TakenOver,
     advance,
     begin,
@@ -38,7 +39,9 @@ from uno_actors.read_models.tables import (
     count_later,
     go_live,
     hold,
+    read_models,
 )
+from uno_actors.read_models.transactions import begun, begun_on_thread, check_open, may_commit
 from uno_actors.store.port import EventStore, Lease
 
 T = TypeVar("T")
@@ -49,9 +52,6 @@ LARGEST_BATCH = 256
 """Maximum number of events in one transaction."""
 LONGEST_BATCH = 0.1
 """Seconds after which a transaction is ended; the event that is being handled is finished first."""
-_PASSING = ("08", "25P", "40", "53", "55P", "57")
-"""Classes of SQLSTATE that say nothing about what was written: connections, deadlocks, room, locks, shutdowns."""
-_NO_TABLE = ("42P01", "no such table: uno_read_models")
 
 
 class FilledBySession(Protocol):
@@ -119,11 +119,13 @@ class Filling(InOrder):
 
         The ``hook`` of the program is called in it first, if ``when`` in it says so.
         """
-        sessions: Callable[[], AsyncSession] = self._model.session_factory
-        async with sessions() as session, session.begin():
+        async with begun(self._model.session_factory) as session:
             if hook is not None and (when is None or await session.run_sync(when)):
                 await hook(session)
-            return await session.run_sync(work)
+                check_open(session.sync_session)
+            done = await session.run_sync(work)
+            may_commit(session.sync_session)
+            return done
 
     async def _attempt(self, batch: Sequence[Delivery]) -> int:
         """Handle events in one transaction, until it has lasted long enough; return how many.
@@ -131,9 +133,8 @@ class Filling(InOrder):
         Raises:
             _Failed: An event has failed. Nothing was written.
         """
-        sessions: Callable[[], AsyncSession] = self._model.session_factory
         deadline = time.monotonic() + LONGEST_BATCH
-        async with sessions() as session, session.begin():
+        async with begun(self._model.session_factory) as session:
             self._handler.session = session
             count = 0
             while count < len(batch) and not (count and time.monotonic() > deadline):
@@ -141,22 +142,25 @@ class Filling(InOrder):
                 if not self._is_passed_over(delivery):
                     _, error = await self._calls.call([delivery])
                     if error is None:
-                        error = await _error_of(session.flush)
+                        error = await _error_of(session)
                     if error is not None:
                         raise _Failed(count, error)
                 count += 1
             await session.run_sync(self._count_in, batch[:count])
+            may_commit(session.sync_session)
         return count
 
     async def _attempt_again(self, delivery: Delivery) -> BaseException | None:
-        sessions: Callable[[], AsyncSession] = self._model.session_factory
-        async with sessions() as session, session.begin():
+        async with begun(self._model.session_factory) as session:
             self._handler.session = session
             if not await session.run_sync(self._begin_retry, delivery.position):
+                may_commit(session.sync_session)
                 return None
             _, error = await self._calls.call([delivery])
             if error is not None:
                 raise _Failed(0, error)
+            check_open(session.sync_session)
+            may_commit(session.sync_session)
         return None
 
     # --- progress ---
@@ -186,8 +190,22 @@ class Filling(InOrder):
         if is_ours and not found.is_new and found.position < (known := subscription.progress.position):
             await self._asked(lambda session: advance(session, place, known))  # beyond what was set aside
             found = Progress(known, found.building, found.counted_later)
+        if found.position > place.start and not anew:
+            await self._check_log(found.position)
         await self._continue(found)
         self._lease = subscription.progress.read_under = lease
+
+    async def _check_log(self, position: int) -> None:
+        """Refuse tables that have counted events which the log does not have, unless they are to be emptied.
+
+        Raises:
+            TablesAheadOfLog: The log was replaced, or restored from an earlier backup: its next events would be passed
+                over.
+        """
+        subscription = self._subscription
+        end = (await self._store.last_positions())[subscription.log]
+        if position > end and subscription.requests.reset is None:
+            raise TablesAheadOfLog(subscription.name, position, end)
 
     async def _claimed(self, *, anew: bool) -> Progress:
         place = self._place
@@ -223,7 +241,7 @@ class Filling(InOrder):
         except TakenOver:
             raise self._lost() from None
         except DBAPIError as error:
-            if any(sign in f"{getattr(error.orig, 'sqlstate', '')} {error.orig}" for sign in _NO_TABLE):
+            if names_missing_table(error, read_models.name):
                 raise NoReadModelTables(describe(error.orig or error)) from error
             raise
 
@@ -288,7 +306,7 @@ class Filling(InOrder):
                 if is_passing(error):
                     self._give_up(error)
                 # What was written is refused only now, as by a constraint that is checked at the commit.
-                size, failure = (0, error) if size == 1 else (1, None)
+                size, failure = (0, explained(error)) if size == 1 else (1, None)
             else:
                 last = batch[count - 1].position
                 self._progress = Progress(last, self._progress.building, self._progress.counted_later)
@@ -348,10 +366,13 @@ class FillingOnThread(Filling):
         return await self._calls.on_worker(self._transact_here, work, hook, when)
 
     def _transact_here(self, work: Callable[[Session], T], hook: Hook | None, when: When | None) -> T:
-        with self._model.session_factory() as session, session.begin():
+        with begun_on_thread(self._model.session_factory) as session:
             if hook is not None and (when is None or when(session)):
                 hook(session)
-            return work(session)
+                check_open(session)
+            done = work(session)
+            may_commit(session)
+            return done
 
     @override
     async def _attempt(self, batch: Sequence[Delivery]) -> int:
@@ -359,7 +380,7 @@ class FillingOnThread(Filling):
 
     def _attempt_here(self, batch: Sequence[Delivery]) -> int:
         deadline = time.monotonic() + LONGEST_BATCH
-        with self._model.session_factory() as session, session.begin():
+        with begun_on_thread(self._model.session_factory) as session:
             self._handler.session = session
             count = 0
             while count < len(batch) and not (count and time.monotonic() > deadline):
@@ -369,11 +390,13 @@ class FillingOnThread(Filling):
                     if error is not None:
                         raise _Failed(count, error)
                     try:
+                        check_open(session)
                         session.flush()
                     except Exception as refused:
                         raise _Failed(count, refused) from refused
                 count += 1
             self._count_in(session, batch[:count])
+            may_commit(session)
         return count
 
     @override
@@ -381,12 +404,14 @@ class FillingOnThread(Filling):
         return await self._calls.on_worker(self._attempt_again_here, delivery)
 
     def _attempt_again_here(self, delivery: Delivery) -> BaseException | None:
-        with self._model.session_factory() as session, session.begin():
+        with begun_on_thread(self._model.session_factory) as session:
             self._handler.session = session
             if self._begin_retry(session, delivery.position):
                 error = self._calls.call_here(delivery)
                 if error is not None:
                     raise _Failed(0, error)
+                check_open(session)
+            may_commit(session)
         return None
 
 
@@ -398,9 +423,11 @@ def _run_of(store: EventStore) -> str:
     return _RUNS.setdefault(store, secrets.token_hex(8))
 
 
-async def _error_of(flush: Callable[[], Any]) -> Exception | None:
+async def _error_of(session: AsyncSession) -> Exception | None:
+    """Why what the handler has written is refused."""
     try:
-        await flush()
+        check_open(session.sync_session)
+        await session.flush()
     except Exception as error:  # noqa: BLE001 - whatever the database says of the event
         return error
     return None
@@ -409,17 +436,3 @@ async def _error_of(flush: Callable[[], Any]) -> Exception | None:
 def _is_own(model: object, hook: str) -> bool:
     """Whether the program has defined the hook."""
     return str(getattr(type(model), hook).__module__) != "uno_actors.read_models.projection"
-
-
-def is_passing(error: BaseException) -> bool:
-    """Whether an error says nothing about the event: the database is away, busy or full."""
-    if isinstance(error, (PoolTimeout, OSError)):
-        return True
-    if not isinstance(error, DBAPIError):
-        return False
-    state = getattr(error.orig, "sqlstate", None)
-    if isinstance(state, str):
-        return state.startswith(_PASSING)
-    return error.connection_invalidated or (
-        isinstance(error, (OperationalError, InterfaceError)) and ("no such" not in str(error.orig))
-    )

@@ -63,6 +63,11 @@ class ReadModel(KeepsProgress[E], Generic[E]):
                 f"{type(self).__name__} needs sessions: give the system an instance, as in"
                 f" {type(self).__name__}(async_sessionmaker(engine)), or set session_factory in the class"
             )
+        if not callable(self.session_factory):  # type: ignore[attr-defined]
+            raise InvalidHandler(
+                f"{type(self).__name__}: session_factory makes sessions, as async_sessionmaker(engine) does, and"
+                f" {self.session_factory!r} does not"  # type: ignore[attr-defined]
+            )
         return BoundToSession(self.handle)
 
 

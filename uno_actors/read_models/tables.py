@@ -4,6 +4,7 @@ All functions on a `Session` work in its transaction and leave its end to the ca
 read model is in `uno_actors.read_models.partitions`.
 """
 
+import shlex
 from dataclasses import dataclass
 
 from sqlalchemy import (
@@ -22,6 +23,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
@@ -106,6 +108,28 @@ class NoReadModelTables(UnoError):
             f"the tables for the progress of read models cannot be used ({problem}): make them once with"
             " `await create_schema(engine)`, or let your migration tool make those of"
             " `uno_actors.read_models.METADATA`"
+        )
+
+
+class TablesAheadOfLog(UnoError):
+    """A read model has counted events that the log does not have: it is another log. Nothing was written.
+
+    Attributes:
+        handler: Name of the handler, or of the partition.
+        position: All events up to here are counted.
+        end: The position of the last event of the log.
+    """
+
+    def __init__(self, handler: str, position: int, end: int) -> None:
+        self.handler = handler
+        self.position = position
+        self.end = end
+        name = handler.partition(MARK)[0]
+        super().__init__(
+            f"read model {handler}: its tables have counted events up to position {position}, and the log ends at"
+            f" {end}: the log was replaced, or restored from an earlier backup, and what it records next would be left"
+            f" out. Empty the tables and fill them from this log by `uno-actors handlers reset {shlex.quote(name)} --to"
+            " earliest` (which needs on_rebuild), give the read model a new version, or a database of its own"
         )
 
 
@@ -263,12 +287,45 @@ def names_of(place: Place) -> dict[str, object]:
     return {"name_": place.name, "version_": place.version, "writer_": place.writer}
 
 
+_AGAIN = (True, True, False)
+"""Whether to look again for missing tables: each of the two may be made by another process at the same time."""
+
+
 async def create_schema(engine: AsyncEngine) -> None:
-    """Make the two tables in the program's database, where they are missing."""
-    async with engine.begin() as connection:
-        await connection.run_sync(METADATA.create_all)
+    """Make the two tables in the program's database, where they are missing; several processes may do so at once.
+
+    Raises:
+        InvalidHandler: ``engine`` is not an engine of SQLAlchemy for coroutines.
+    """
+    if not isinstance(engine, AsyncEngine):
+        raise InvalidHandler(
+            f"create_schema takes what create_async_engine(url) returns, not {engine!r}; create_schema_sync takes what"
+            " create_engine(url) returns"
+        )
+
+    for again in _AGAIN:
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(METADATA.create_all)
+        except DBAPIError:  # another process may have made one of the tables in between
+            if not again:
+                raise
+        else:
+            return
 
 
 def create_schema_sync(engine: Engine) -> None:
     """As `create_schema`, for a synchronous engine."""
-    METADATA.create_all(engine)
+    if not isinstance(engine, Engine):
+        raise InvalidHandler(
+            f"create_schema_sync takes what create_engine(url) returns, not {engine!r}; create_schema takes what"
+            " create_async_engine(url) returns"
+        )
+    for again in _AGAIN:
+        try:
+            METADATA.create_all(engine)
+        except DBAPIError:  # as above
+            if not again:
+                raise
+        else:
+            return

@@ -1,0 +1,277 @@
+"""Only the framework ends the transactions of a read model, and it tells an event's error from the database's."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from tests.new_stores import new_store_url
+from uno_actors import ActorSystem, DomainEvent, InvalidHandler
+from uno_actors.handlers.spec import HandlerSpec
+from uno_actors.read_models import SqlProjection, SyncSqlProjection, create_schema, create_schema_sync
+from uno_actors.read_models.database_errors import is_passing
+from uno_actors.read_models.tables import NoReadModelTables, TablesAheadOfLog
+
+LEND = text("INSERT INTO loans VALUES (:book)")
+
+
+class BookLent(DomainEvent):
+    book: str
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def library(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+    """A database with one table."""
+    engine = create_async_engine(await new_store_url(request.param, tmp_path))
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE loans (book VARCHAR(20) PRIMARY KEY)"))
+    await create_schema(engine)
+    yield engine
+    await engine.dispose()
+
+
+class Loans(SqlProjection[BookLent]):
+    """Lends, and then does what a test says."""
+
+    def __init__(self, engine: AsyncEngine, then: Callable[[AsyncSession, BookLent], Any]) -> None:
+        super().__init__(async_sessionmaker(engine))
+        self.then = then
+
+    async def handle(self, event: BookLent, session: AsyncSession) -> None:
+        await session.execute(LEND, {"book": event.book})
+        await self.then(session, event)
+
+
+async def outcome(path: Path, model: Any, *books: str) -> dict[int, str]:
+    """Lend books, and return the errors of the dead letters by position."""
+    handler = HandlerSpec("loans", model, BookLent, max_attempts=2)
+    async with ActorSystem(f"lmdb:{path}/log", aggregates=[], handlers=[handler]) as system:
+        await system.publisher.publish(*[BookLent(book=book) for book in books])
+        await system.settled()
+        return {letter.position: letter.error for letter in await system.store.dead_letters("loans")}
+
+
+async def lent(engine: AsyncEngine) -> list[str]:
+    async with engine.connect() as connection:
+        return [*(await connection.execute(text("SELECT book FROM loans ORDER BY book"))).scalars()]
+
+
+async def test_a_read_model_that_commits_writes_nothing_twice_and_says_so(
+    library: AsyncEngine, tmp_path: Path
+) -> None:
+    async def commit(session: AsyncSession, event: BookLent) -> None:
+        if event.book == "b":
+            await session.commit()
+
+    letters = await outcome(tmp_path, Loans(library, commit), "a", "b", "c")
+    assert [*letters] == [2]
+    assert "must not commit" in letters[2]
+    assert await lent(library) == ["a", "c"]
+
+
+@pytest.mark.parametrize("end", ["rollback", "close"])
+async def test_a_read_model_that_undoes_its_transaction_says_so(
+    library: AsyncEngine, tmp_path: Path, end: str
+) -> None:
+    async def undo(session: AsyncSession, event: BookLent) -> None:
+        if event.book == "b":
+            await getattr(session, end)()
+
+    letters = await outcome(tmp_path, Loans(library, undo), "a", "b", "c")
+    assert [*letters] == [2]
+    assert "must not end its transaction" in letters[2]
+    assert await lent(library) == ["a", "c"]
+
+
+async def test_a_plain_read_model_that_commits_writes_nothing_twice(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/library.db")
+    create_schema_sync(engine)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE loans (book VARCHAR(20))"))
+
+    class PlainLoans(SyncSqlProjection[BookLent]):
+        def handle(self, event: BookLent, session: Session) -> None:
+            session.execute(LEND, {"book": event.book})
+            if event.book == "b":
+                session.commit()
+
+    letters = await outcome(tmp_path, PlainLoans(sessionmaker(engine)), "a", "b", "c")
+    assert [*letters] == [2]
+    assert "must not commit" in letters[2]
+    with engine.begin() as connection:
+        assert [*connection.execute(text("SELECT book FROM loans")).scalars()] == ["a", "c"]
+    engine.dispose()
+
+
+async def test_a_savepoint_may_be_committed_and_undone(library: AsyncEngine, tmp_path: Path) -> None:
+    async def lend_again(session: AsyncSession, event: BookLent) -> None:
+        with pytest.raises(DBAPIError):
+            async with session.begin_nested():
+                await session.execute(LEND, {"book": event.book})
+        async with session.begin_nested():
+            await session.execute(LEND, {"book": f"{event.book} 2"})
+
+    assert await outcome(tmp_path, Loans(library, lend_again), "a") == {}
+    assert await lent(library) == ["a", "a 2"]
+
+
+@pytest.mark.parametrize(
+    "statement", ["INSRT INTO loans VALUES (1)", "INSERT INTO loans (title) VALUES ('x')"]
+)
+async def test_a_misspelled_statement_is_an_error_of_its_event_and_not_of_the_database(
+    library: AsyncEngine, tmp_path: Path, statement: str
+) -> None:
+    async def misspell(session: AsyncSession, event: BookLent) -> None:
+        if event.book == "b":
+            await session.execute(text(statement))
+
+    letters = await outcome(tmp_path, Loans(library, misspell), "a", "b", "c")
+    assert [*letters] == [2]
+    assert await lent(library) == ["a", "c"]
+
+
+async def test_a_failed_statement_whose_error_was_caught_does_not_hold_up_the_others(
+    library: AsyncEngine, tmp_path: Path
+) -> None:
+    async def lend_again(session: AsyncSession, event: BookLent) -> None:
+        if event.book == "b":
+            with pytest.raises(DBAPIError):
+                await session.execute(LEND, {"book": "b"})
+
+    letters = await outcome(tmp_path, Loans(library, lend_again), "a", "b", "c")
+    if library.dialect.name == "sqlite":  # it undoes the statement alone
+        assert letters == {}
+        assert await lent(library) == ["a", "b", "c"]
+    else:
+        assert [*letters] == [2]
+        assert "begin_nested" in letters[2]
+        assert await lent(library) == ["a", "c"]
+
+
+def _of_sqlite(code: int) -> DBAPIError:
+    error = sqlite3.OperationalError("cannot do it")
+    error.sqlite_errorcode = code
+    return OperationalError("INSERT", {}, error)
+
+
+def _of_postgres(state: str, name: str = "sqlstate") -> DBAPIError:
+    error = Exception("cannot do it")
+    setattr(error, name, state)
+    return DBAPIError("INSERT", {}, error)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (_of_sqlite(sqlite3.SQLITE_BUSY), True),
+        (_of_sqlite(sqlite3.SQLITE_BUSY_SNAPSHOT), True),  # an extended code
+        (_of_sqlite(sqlite3.SQLITE_FULL), True),
+        (_of_sqlite(sqlite3.SQLITE_CANTOPEN), True),
+        (_of_sqlite(sqlite3.SQLITE_ERROR), False),  # as for a misspelled statement
+        (_of_sqlite(sqlite3.SQLITE_CONSTRAINT_UNIQUE), False),
+        (_of_postgres("57P01"), True),
+        (_of_postgres("40001", "pgcode"), True),
+        (_of_postgres("25006"), True),  # a standby
+        (_of_postgres("25P02"), False),  # the program's own statement failed before
+        (_of_postgres("42601"), False),
+        (OperationalError("INSERT", {}, Exception(1213, "Deadlock found")), True),
+        (OperationalError("INSERT", {}, Exception(2006, "MySQL server has gone away")), True),
+        (OperationalError("INSERT", {}, Exception(1054, "Unknown column 'title'")), False),
+        (
+            OperationalError("INSERT", {}, Exception("no more connections")),
+            True,
+        ),  # of a driver that tells no more
+        (ConnectionRefusedError(), True),
+        (ValueError(), False),
+    ],
+    ids=str,
+)
+def test_which_errors_say_nothing_about_the_event(error: Exception, expected: bool) -> None:
+    assert is_passing(error) is expected
+
+
+async def test_a_missing_table_of_the_program_is_not_mistaken_for_those_of_progress(
+    library: AsyncEngine, tmp_path: Path
+) -> None:
+    class Empties(Loans):
+        async def on_rebuild(self, session: AsyncSession) -> None:
+            await session.execute(text("DELETE FROM loan"))
+
+    with pytest.raises(DBAPIError) as refused:
+        await outcome(tmp_path, Empties(library, lambda *_: asyncio.sleep(0)), "a")
+    assert not isinstance(refused.value, NoReadModelTables)
+
+
+async def nothing(session: AsyncSession, event: BookLent) -> None:
+    """Only lend."""
+
+
+@pytest.mark.parametrize("partitions", [False, 2])
+async def test_tables_that_are_ahead_of_the_log_are_not_filled_further(
+    tmp_path: Path, partitions: bool | int
+) -> None:
+    """As after the log was removed, and the database was not: its first events would be passed over."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/library.db")
+    await create_schema(engine)
+
+    class Kept(Loans):
+        async def on_rebuild(self, session: AsyncSession) -> None:
+            await session.execute(text("DROP TABLE IF EXISTS loans"))
+            await session.execute(text("CREATE TABLE loans (book TEXT)"))
+
+    def system(log: str) -> ActorSystem:
+        handler = HandlerSpec("loans", Kept(engine, nothing), BookLent, partitioned=partitions)
+        return ActorSystem(f"lmdb:{tmp_path}/{log}", aggregates=[], handlers=[handler])
+
+    async with system("first") as first:
+        await first.publisher.publish(
+            *[BookLent(book=book, aggregate_type="Book", aggregate_id=book) for book in "ab"]
+        )
+        await first.settled()
+    with pytest.raises(TablesAheadOfLog, match="handlers reset loans --to earliest"):
+        async with system("second"):
+            pass
+    assert await lent(engine) == ["a", "b"]
+    async with ActorSystem(f"lmdb:{tmp_path}/second", aggregates=[], handlers=[]) as idle:
+        await idle.reset("loans", to="earliest")
+    async with system("second") as second:
+        await second.publisher.publish(BookLent(book="c", aggregate_type="Book", aggregate_id="c"))
+        await second.settled()
+    assert await lent(engine) == ["c"]
+    await engine.dispose()
+
+
+async def test_several_processes_may_make_the_tables_at_once(library: AsyncEngine) -> None:
+    async with library.begin() as connection:
+        await connection.execute(text("DROP TABLE uno_read_models"))
+        await connection.execute(text("DROP TABLE uno_read_models_retried"))
+    engines = [create_async_engine(library.url) for _ in range(6)]
+    await asyncio.gather(*map(create_schema, engines))
+    for engine in engines:
+        await engine.dispose()
+    async with library.connect() as connection:
+        assert [*await connection.execute(text("SELECT * FROM uno_read_models"))] == []
+
+
+@pytest.mark.parametrize("kind", ["sessions", "an engine", "a url"])
+async def test_what_makes_no_sessions_for_it_is_refused_with_what_does(tmp_path: Path, kind: str) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/library.db")
+    create_schema_sync(engine)
+    given: Any = {"sessions": sessionmaker(engine), "an engine": engine, "a url": "sqlite://"}[kind]
+
+    class Mistaken(SqlProjection[BookLent]):
+        async def handle(self, event: BookLent, session: AsyncSession) -> None: ...
+
+    with pytest.raises(InvalidHandler, match="async_sessionmaker"):
+        async with ActorSystem("memory:", aggregates=[], handlers=[Mistaken(given)]):
+            pass
+    with pytest.raises(InvalidHandler, match="create_async_engine"):
+        await create_schema(given)
+    engine.dispose()
