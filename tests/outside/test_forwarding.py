@@ -235,7 +235,20 @@ async def test_events_of_one_aggregate_stay_in_order_when_several_are_under_way(
         assert totals == [{"total": number} for number in range(order, 24, 4)]
 
 
+async def test_an_address_that_is_none_is_refused_with_the_reason() -> None:
+    spec = forward("orders.>", to=Place(), name="there", address=lambda _: None, max_attempts=1)  # type: ignore[arg-type, return-value]
+    async with system_of(spec) as system:
+        await system.publisher.publish(sent(1))
+        await system.settled()
+        (letter,) = await system.store.dead_letters("there")
+    assert "must be a str, and the function for it returned None" in letter.error
+
+
 # --- what is refused when it is written --------------------------------------------------------------------
+
+
+async def _later(event: DomainEvent) -> Any:
+    return event
 
 
 @pytest.mark.parametrize(
@@ -245,8 +258,12 @@ async def test_events_of_one_aggregate_stay_in_order_when_several_are_under_way(
         ({"to": Place(), "mode": "xml"}, "'binary' or 'structured'"),
         ({"to": Place(), "source": "a b"}, "source must be a URI"),
         ({"to": Place(), "max_attempts": 0}, "max_attempts must be 1 or more"),
+        ({"to": Place(), "schema": "https://example.org/order"}, "schema must be a function"),
+        ({"to": Place(), "data": {}}, "data must be a function"),
+        ({"to": Place(), "data": _later}, "data: .* must be a plain function"),
+        ({"to": Place(), "address": 5}, "address must be a function"),
     ],
-    ids=["destination", "mode", "source", "attempts"],
+    ids=["destination", "mode", "source", "attempts", "schema", "data", "awaits", "address"],
 )
 def test_what_cannot_work_is_refused_when_it_is_written(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidHandler, match=message):

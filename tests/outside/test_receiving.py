@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faststream.nats import NatsBroker
 from faststream.redis import RedisBroker
+from pydantic import AliasChoices, AliasPath, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from tests.broker_servers import RedisServer
 from tests.faults import lease_is_lost
@@ -219,6 +222,67 @@ async def test_metadata_and_unknown_fields_are_not_taken_from_outside(jetstream:
         (event,) = await recorded(system)
     assert (event.aggregate_id, event.topic) == ("payments.made ALL/1", "payments.seen")
     assert event.event_id != "1"
+
+
+NOT_IDS = {"id": "\ud800", "source": "/b\x00", "correlationid": "\ud83d" + "c" * 2000}
+"""Strings of JSON that no store can keep as ids."""
+
+
+@pytest.mark.parametrize("by", ["event", "command", "neither"])
+@pytest.mark.parametrize("field", NOT_IDS)
+async def test_ids_that_no_store_can_keep_hold_up_no_message(
+    jetstream: JetStream, field: str, by: str
+) -> None:
+    document = {"specversion": "1.0", "id": "1", "source": "/bank", "type": "paid"}
+    document["data"] = {"order": "o-1", "amount": 1}  # type: ignore[assignment]
+    as_it_is = {"Content-Type": "application/cloudevents+json"}
+    for written in (
+        {**document, field: NOT_IDS[field]},
+        {**document, field: NOT_IDS[field]},
+        {**document, "id": "2"},
+    ):
+        await jetstream.context.publish("payments.made", json.dumps(written).encode(), headers=as_it_is)
+    options: dict[str, Any] = (
+        {"event": PaymentSeen} if by == "event" else {"command": pay} if by == "command" else {}
+    )
+    aggregates = [PaidOrder] if by == "command" else []
+    spec = receiver(jetstream, **options)
+    async with ActorSystem("memory:", name="shop", handlers=[spec], aggregates=aggregates) as system:
+        await until(lambda: acknowledged(jetstream))
+        await system.settled()
+        assert await system.store.dead_letters() == []
+        kind = {"event": PaymentSeen, "command": BillPaid, "neither": ReceivedMessage}[by]
+        assert len(await recorded(system, kind)) == 2  # the same message came twice
+
+
+def a_message(**data: object) -> Message:
+    return Message("1", "/station", None, None, None, "weather", {}, data, None)
+
+
+class ReadingTaken(DomainEvent):
+    celsius: float = Field(validation_alias=AliasChoices("temp", AliasPath("values", 0)))
+    measured_at: datetime = Field(validation_alias="timestamp")
+    station: str = Field(alias="stationId")
+
+
+class WindMeasured(DomainEvent):
+    model_config = ConfigDict(alias_generator=to_camel)
+    wind_speed: float
+
+
+@pytest.mark.parametrize("celsius", [{"temp": 1.5}, {"values": [1.5, 2]}])
+def test_fields_are_read_by_each_of_their_aliases(celsius: dict[str, Any]) -> None:
+    read = a_message(**celsius, timestamp="2026-01-01T00:00:00Z", stationId="s").read(ReadingTaken)
+    assert (read.celsius, read.station, read.measured_at) == (1.5, "s", datetime(2026, 1, 1, tzinfo=UTC))
+    assert read.timestamp != read.measured_at  # that of the event is its own
+
+
+def test_metadata_are_not_taken_from_outside_by_their_aliases_either() -> None:
+    data = {"windSpeed": 3, "aggregateId": "admin", "aggregateType": "User", "topic": "x", "eventId": "1"}
+    read = a_message(**data).read(WindMeasured)
+    assert read.wind_speed == 3
+    assert (read.aggregate_id, read.aggregate_type, read.topic) == (None, None, None)
+    assert read.event_id != "1"
 
 
 async def test_a_store_that_is_away_delays_a_message_and_nothing_else(jetstream: JetStream) -> None:

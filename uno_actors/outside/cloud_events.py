@@ -20,9 +20,10 @@ topic            ``topic``
 ================ =============================================================================
 
 From ``schemaversion`` on they are extensions. An attribute whose value is ``None`` is left out. The data are the other
-fields of the event, as JSON.
+fields of the event, as JSON. JSON has no NaN and no infinity: they are ``null``, as pydantic writes them.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
@@ -31,6 +32,7 @@ from cloudevents.core.bindings import http, kafka, rabbitmq
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from pydantic_core import to_jsonable_python
+from typing_extensions import override
 
 from uno_actors.domain.events import METADATA, DomainEvent
 
@@ -43,7 +45,17 @@ Binding = Literal["http", "kafka", "rabbitmq"]
 STRUCTURED = "application/cloudevents+json"
 JSON = "application/json"
 CONTENT_TYPE = "content-type"
-_FORMAT = JSONFormat()
+
+
+class _AlwaysJson(JSONFormat):
+    """Writes data of any kind as JSON: the library's own writes lists, numbers and text as Python shows them."""
+
+    @override
+    def write_data(self, data: Any, datacontenttype: str | None) -> bytes:
+        return json.dumps(data).encode()
+
+
+_FORMAT = _AlwaysJson()
 
 
 class Encoded(NamedTuple):
@@ -90,7 +102,7 @@ def cloud_event_of(event: DomainEvent, source: str, data: Any, schema: str | Non
         "topic": event.topic,
     }
     given = {name: value for name, value in attributes.items() if value is not None}
-    return CloudEvent(given, to_jsonable_python(data))
+    return CloudEvent(given, to_jsonable_python(data, inf_nan_mode="null"))
 
 
 def encode(event: CloudEvent, mode: Mode, binding: Binding) -> Encoded:

@@ -1,5 +1,6 @@
 """The handler that hands recorded events on, and `forward`, which makes it."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ from uno_actors.handlers.partitions import whole_name
 from uno_actors.handlers.spec import EventHandler, EventPriority, HandlerContext, HandlerSpec, Start
 from uno_actors.outside.brokers import destination_of
 from uno_actors.outside.cloud_events import Mode, cloud_event_of, payload_of, source_of
-from uno_actors.outside.destination import Destination, DestinationGone, Outgoing
+from uno_actors.outside.destination import DeliveryRefused, Destination, DestinationGone, Outgoing
 from uno_actors.topics import ALL_THE_REST, ONE_TOKEN, TopicPattern
 
 Data = Callable[[DomainEvent], Any]
@@ -60,6 +61,10 @@ class Forward(EventHandler[DomainEvent]):
         schema = None if self._schema is None else self._schema(event)
         cloud_event = cloud_event_of(event, self._source or source_of(system), data, schema)
         address = self._address if isinstance(self._address, str) else self._address(event)
+        if not isinstance(address, str):
+            raise DeliveryRefused(
+                f"the address of {event} must be a str, and the function for it returned {address!r}"
+            )
         return Outgoing(event, cloud_event, address, self._mode)
 
     @override
@@ -146,6 +151,10 @@ def forward(
         raise InvalidHandler(f"mode must be 'binary' or 'structured', not {mode!r}")
     if source is not None and not _is_uri_reference(source):
         raise InvalidHandler(f"source must be a URI, or a part of one such as '/shop', not {source!r}")
+    if not isinstance(address, str):
+        _check_function("address", address)
+    _check_function("data", data)
+    _check_function("schema", schema)
     target = Forward(
         destination,
         address=_default_address(pattern, destination) if address is None else address,
@@ -168,6 +177,18 @@ def forward(
         aggregate_type,  # type: ignore[arg-type]  # the spec replaces a class with its name
         partitioned,
     )
+
+
+def _check_function(name: str, given: object) -> None:
+    """Refuse what cannot be called with an event, or awaits, by an `InvalidHandler`."""
+    if given is None:
+        return
+    if not callable(given):
+        raise InvalidHandler(f"{name} must be a function of the event, not {given!r}")
+    if inspect.iscoroutinefunction(given):
+        raise InvalidHandler(
+            f"{name}: {given!r} must be a plain function of the event: what it returns is sent at once"
+        )
 
 
 def _default_address(pattern: TopicPattern, destination: Destination) -> Address:

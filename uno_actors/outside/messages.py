@@ -1,20 +1,22 @@
 """Messages of brokers: what is kept of one, which one it is, and how a program reads it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, AliasPath, BaseModel
 from pydantic_core import from_json
 
 from uno_actors.causality import new_id
+from uno_actors.domain.aggregate import unfit_name
 from uno_actors.domain.events import METADATA, DomainEvent
 from uno_actors.errors import CallerError, describe
 from uno_actors.outside.cloud_events import CONTENT_TYPE, JSON, Binding, decode
+from uno_actors.store.limits import MAX_TEXT_BYTES
 
 M = TypeVar("M", bound=BaseModel)
 Model: TypeAlias = type[M]
@@ -91,15 +93,33 @@ class Message:
         """
         if not isinstance(self.data, dict):
             raise UnreadableMessage(f"the message {self.id} has no object of fields for {model.__name__}")
-        known = {name for field, info in model.model_fields.items() for name in (field, info.alias) if name}
         barred = METADATA if issubclass(model, DomainEvent) else frozenset[str]()
-        fields = {name: value for name, value in self.data.items() if name in known - barred}
+        known = _names_of(model, model.model_fields.keys() - barred)
+        metadata = _names_of(model, barred)
+        fields = {name: value for name, value in self.data.items() if name in known}
         try:
-            return model.model_validate_json(json.dumps(fields))
+            made = model.model_validate_json(json.dumps(fields))
         except ValueError as error:
             raise UnreadableMessage(
                 f"the message {self.id} is no {model.__name__}: {describe(error)}"
             ) from error
+        if metadata.isdisjoint(fields):
+            return made
+        fresh = {name: model.model_fields[name].get_default(call_default_factory=True) for name in barred}
+        return made.model_copy(update=fresh)  # a field of its own is read from the same name
+
+
+def _names_of(model: type[BaseModel], fields: Iterable[str]) -> set[str]:
+    """The names by which a message may have these fields of a model: their own, and their aliases."""
+    names: set[str] = set()
+    for field in fields:
+        info = model.model_fields[field]
+        read = info.validation_alias
+        for name in (field, info.alias, *(read.choices if isinstance(read, AliasChoices) else [read])):
+            first = name.path[0] if isinstance(name, AliasPath) else name
+            if isinstance(first, str):
+                names.add(first)
+    return names
 
 
 def message_in(event: ReceivedMessage) -> Message:
@@ -177,19 +197,30 @@ def received(taken: Any, kind: str, name: str) -> ReceivedMessage:
         message_id = f"id:{given}"  # never the same as a place
     if not message_id:
         message_id = new_id()
+    causation_id = message_id if len(message_id) <= LONGEST_NAME else digest(message_id)
     return ReceivedMessage(
         event_id=digest("event", name, source, message_id),
         aggregate_type=name,
         aggregate_id=stream_name(source, message_id),
         aggregate_version=1,
-        causation_id=message_id if len(message_id) <= LONGEST_NAME else digest(message_id),
-        source=source,
-        message_id=message_id,
-        address=address,
+        causation_id=fit_id(causation_id),
+        source=_writable(source),
+        message_id=_writable(message_id),
+        address=_writable(address),
         binding=binding,
-        headers=headers,
+        headers={_writable(key): _writable(value) for key, value in headers.items()},
         body=body,
     )
+
+
+def fit_id(text: str) -> str:
+    """An id of a message as a record can have it: ``text``, or a digest of what no store could keep."""
+    return digest(text) if unfit_name(text, MAX_TEXT_BYTES) else text
+
+
+def _writable(text: str) -> str:
+    """``text`` with escapes for what UTF-8 cannot write: halves of pairs that JSON has let through."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _text(value: object) -> str:
@@ -224,7 +255,7 @@ def _place_of(raw: Any, kind: str) -> tuple[str, str]:
 def stream_name(source: str, message_id: str) -> str:
     """The id of the stream that one message has to itself."""
     name = f"{source} {message_id}"
-    return name if len(name.encode()) <= LONGEST_NAME and name.isprintable() else digest(source, message_id)
+    return name if name.isprintable() and len(name.encode()) <= LONGEST_NAME else digest(source, message_id)
 
 
 def digest(*parts: str) -> str:

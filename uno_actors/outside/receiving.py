@@ -35,7 +35,15 @@ from uno_actors.handlers.spec import EventPriority, HandlerContext, HandlerSpec,
 from uno_actors.handlers.strategy import HandlesProgress, OneByOne, OwnStrategy
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.outside.brokers import connect, disconnect
-from uno_actors.outside.messages import Message, MessageTaken, ReceivedMessage, digest, message_in, received
+from uno_actors.outside.messages import (
+    Message,
+    MessageTaken,
+    ReceivedMessage,
+    digest,
+    fit_id,
+    message_in,
+    received,
+)
 from uno_actors.outside.subscribers import (
     NotTaken,
     checked_options,
@@ -260,11 +268,12 @@ class Receiver(OwnStrategy[ReceivedMessage]):
         in_its_stream = {"aggregate_type": self._name, "aggregate_id": found.aggregate_id}
         if all(event.aggregate_id is not None for event in events):
             events.insert(0, MessageTaken())  # else none would have a place in its stream
+        correlation_id = fit_id(message.correlation_id) if message.correlation_id else found.event_id
         named, place = [], version
         for number, event in enumerate(events):
             metadata: dict[str, Any] = {
                 "event_id": digest(found.event_id, str(version), str(number)),
-                "correlation_id": event.correlation_id or message.correlation_id or found.event_id,
+                "correlation_id": event.correlation_id or correlation_id,
                 "causation_id": event.causation_id or found.causation_id,
             }
             if event.aggregate_id is None:
@@ -289,8 +298,8 @@ class Receiver(OwnStrategy[ReceivedMessage]):
             if not isinstance(each, Send):
                 raise TypeError(f"the function for commands returned {each!r}, which is not a Send")
             ids: dict[str, str] = {"command_id": digest("command", event.event_id, str(number))}
-            if message.correlation_id is not None and each.command.correlation_id is None:
-                ids["correlation_id"] = message.correlation_id
+            if message.correlation_id and each.command.correlation_id is None:
+                ids["correlation_id"] = fit_id(message.correlation_id)
             aggregate = context.system.aggregate(each.aggregate_type, each.aggregate_id)
             # If it took effect before, the id is ours, so only the program's function has changed since.
             with suppress(ReplyNotRecorded, CommandIdReused):
