@@ -16,6 +16,9 @@ from uno_actors.errors import as_error
 
 T = TypeVar("T")
 
+Task = asyncio.Task
+"""The class of the tasks that `begin` makes; a simulation puts its own here."""
+
 
 def begin(
     loop: asyncio.AbstractEventLoop,
@@ -35,7 +38,7 @@ def begin(
         context: The context in which it runs; default is a copy of the current one.
     """
     # not with the loop's task factory: see the module's docstring
-    return asyncio.Task(surely(coroutine), loop=loop, name=name, context=context)
+    return Task(surely(coroutine), loop=loop, name=name, context=context)
 
 
 def surely(coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:

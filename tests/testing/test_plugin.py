@@ -295,3 +295,87 @@ def test_a_scenario_without_a_world_is_refused(run: Run) -> None:
     result = run.tests("import pytest\n@pytest.mark.simulated\nasync def test_it(): ...")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*test_it: a scenario takes the world: async def test_it(world)*"])
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "@pytest.mark.simulated\n@given(number=integers())\nasync def test_it(world, number): ...",
+        "@pytest.mark.simulated\ndef test_it(world): ...",
+        "class TestIt:\n    @staticmethod\n    @pytest.mark.simulated\n    async def test_it(world): ...",
+    ],
+    ids=["a test of Hypothesis", "a plain function", "a static method"],
+)
+def test_a_marker_that_would_simulate_nothing_is_refused(run: Run, test: str) -> None:
+    imports = "import pytest\nfrom hypothesis import given\nfrom hypothesis.strategies import integers\n"
+    result = run.tests(imports + test)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["*test_it: the marker simulated is for async def test(world)*takes the fixture*"]
+    )
+
+
+OF_HYPOTHESIS = """
+import pytest
+from bank import *
+from uno_actors import ActorSystem
+from hypothesis import given as for_all, settings
+from hypothesis.strategies import integers
+
+async def scenario(world):
+    await world.node("bank", lambda node: ActorSystem(node.store, aggregates=[PiggyBank], handlers=[]))
+
+@pytest.mark.simulated(seeds=2)
+@settings(max_examples=3, deadline=None)
+@for_all(amount=integers(1, 9))
+def test_simulated(simulated, amount):
+    assert simulated(scenario, faults=0).runs == 2
+
+@settings(max_examples=3, deadline=None)
+@for_all(amount=integers(1, 9))
+def test_given(given, amount):
+    given(PiggyBank).when(PutIn(amount=amount)).then(PutInOfPlugin(amount=amount))
+"""
+
+
+def test_tests_of_hypothesis_use_the_fixtures(run: Run) -> None:
+    run.tests(OF_HYPOTHESIS).assert_outcomes(passed=2)
+
+
+SKIPPED = """
+import pytest
+
+@pytest.mark.simulated(seeds=3)
+async def test_skipped(world):
+    pytest.skip("no shop in here")
+
+@pytest.mark.simulated(seeds=3)
+async def test_expected(world):
+    pytest.xfail("as known")
+
+@pytest.mark.simulated(seeds=3)
+async def test_failed(world):
+    pytest.fail("in my words")
+"""
+
+
+def test_a_scenario_may_skip_or_fail_as_any_test(run: Run) -> None:
+    result = run.tests(SKIPPED, "-rs")
+    result.assert_outcomes(skipped=1, xfailed=1, failed=1)
+    result.stdout.fnmatch_lines(["*SimulationFailed: Failed: in my words*", "*no shop in here*"])
+
+
+def test_a_coroutine_uses_the_fixture_beside_a_system_of_its_own(run: Run) -> None:
+    source = """
+from bank import *
+from uno_actors import ActorSystem
+
+async def test_it(simulated):
+    async def scenario(world):
+        await world.node("bank", lambda node: ActorSystem(node.store, aggregates=[PiggyBank], handlers=[]))
+
+    async with ActorSystem("memory:", aggregates=[PiggyBank], handlers=[]) as system:
+        simulated(scenario, 2, faults=0)
+        assert await system.aggregate(PiggyBank, "a").ask(PutIn(amount=3)) == 3
+"""
+    run.in_a_process(source).assert_outcomes(passed=1)

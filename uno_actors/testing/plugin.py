@@ -34,6 +34,7 @@ MARKERS = (
 
 _leftovers: pytest.StashKey["Leftovers"] = pytest.StashKey()
 _calls: pytest.StashKey["BlockingCalls"] = pytest.StashKey()
+_item: pytest.StashKey[pytest.Item] = pytest.StashKey()
 _failed: pytest.StashKey[bool] = pytest.StashKey()
 
 
@@ -86,7 +87,10 @@ def probe() -> "Probe":
     return Probe()
 
 
-@pytest.fixture
+# The two of the session are functions: so tests of Hypothesis can use them, which run many times in one set-up.
+
+
+@pytest.fixture(scope="session")
 def given() -> "GivenFixture":
     """The function `uno_actors.testing.given`."""
     from uno_actors.testing.scenario import given  # noqa: PLC0415
@@ -106,12 +110,12 @@ def own_handlers() -> "Iterator[HandlerRegistry]":
     handler_registry.update(before)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def simulated(request: pytest.FixtureRequest) -> "SimulatedFixture":
     """Runs a scenario once for each seed; see `uno_actors.testing.SimulatedFixture`."""
     from uno_actors.testing.simulated_tests import runner_for  # noqa: PLC0415
 
-    return runner_for(request.node)
+    return runner_for(lambda: request.config.stash[_item])
 
 
 @pytest.fixture(scope="session")
@@ -140,9 +144,14 @@ def postgres_store(_uno_postgres: "PostgresServer") -> Iterator[str]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: object) -> Any:
     """Collect an ``async def`` with the marker ``simulated`` as a test that runs it as a scenario."""
+    marked = getattr(obj, "__func__", obj)  # a static method
+    own = any(mark.name == SIMULATED for mark in getattr(marked, "pytestmark", ()))
     if not inspect.iscoroutinefunction(obj):
+        if own and not isinstance(obj, type) and collector.istestfunction(obj, name):
+            from uno_actors.testing.simulated_tests import check_can_be_scenario  # noqa: PLC0415
+
+            check_can_be_scenario(name, obj)
         return None
-    own = any(mark.name == SIMULATED for mark in getattr(obj, "pytestmark", ()))
     if not own and collector.get_closest_marker(SIMULATED) is None:
         return None
     from uno_actors.testing.simulated_tests import collect  # noqa: PLC0415
@@ -156,6 +165,7 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
     """Begin the checks that are on for this test."""
+    item.config.stash[_item] = item
     if _is_on(item, LEAKS):
         from uno_actors.testing.leftovers import Leftovers  # noqa: PLC0415
 

@@ -14,6 +14,9 @@ from uno_actors.testing.simulation.marking import MARKER, SEEDS, options_of_mark
 from uno_actors.testing.simulation.running import Scenario, Simulated, SimulationFailed, simulate
 from uno_actors.testing.simulation.world import World
 
+STAND_IN = "_stands_in_for_a_scenario"
+"""Marks the functions that are collected instead of scenarios."""
+
 
 class SimulatedItem(pytest.Function):
     """A test that is a scenario: its first argument is the `World`, the others are fixtures and parameters."""
@@ -39,6 +42,21 @@ def collect(collector: pytest.Module | pytest.Class, name: str, found: Any) -> l
     return [_as_scenario(item, stand_in) for item in made or ()]
 
 
+def check_can_be_scenario(name: str, found: Any) -> None:
+    """Refuse the marker of a test of its own that is no coroutine function, and does not run scenarios by the fixture.
+
+    Raises:
+        CollectError: Such a test would not be simulated, though its marker says so.
+    """
+    function = getattr(found, "__func__", found)
+    if hasattr(function, STAND_IN) or MARKER in inspect.signature(function).parameters:
+        return
+    raise pytest.Collector.CollectError(
+        f"{name}: the marker {MARKER} is for async def test(world), in a module or as a method with self. Another test,"
+        f" such as one made by @given of Hypothesis, takes the fixture {MARKER}, and calls {MARKER}(scenario)"
+    )
+
+
 def _without_world(scenario: Any, *, is_method: bool) -> Callable[..., None]:
     """A plain function with the fixtures and parameters of ``scenario``, and without its world."""
     function = getattr(scenario, "__func__", scenario)
@@ -53,6 +71,7 @@ def _without_world(scenario: Any, *, is_method: bool) -> Callable[..., None]:
     @functools.wraps(function)
     def stand_in(*_: Any) -> None: ...
 
+    setattr(stand_in, STAND_IN, True)
     stand_in.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     stand_in.pytestmark = [  # type: ignore[attr-defined]
         mark for mark in getattr(function, "pytestmark", ()) if mark.args != ("anyio_backend",)
@@ -76,11 +95,15 @@ def _as_scenario(item: pytest.Item, stand_in: Callable[..., None]) -> pytest.Ite
     return made
 
 
-def runner_for(item: pytest.Item) -> SimulatedFixture:
-    """The function that the fixture ``simulated`` is, for this test."""
+def runner_for(current: Callable[[], pytest.Item]) -> SimulatedFixture:
+    """The function that the fixture ``simulated`` is.
+
+    Args:
+        current: The test that runs.
+    """
 
     def simulated(scenario: Scenario, seeds: int | Iterable[int] | None = None, **options: Any) -> Simulated:
-        return run(item, scenario, seeds, **options)
+        return run(current(), scenario, seeds, **options)
 
     return simulated
 
@@ -100,15 +123,15 @@ def run(
             scenario, _seeds(item.config, found if seeds is None else seeds), **{**marked, **options}
         )
     except SimulationFailed as failed:
+        if isinstance(failed.run.error, pytest.skip.Exception | pytest.xfail.Exception):
+            raise failed.run.error from None
         again = f'pytest "{item.nodeid}" --uno-seed {failed.run.seed}'
         item.add_report_section("call", "simulation", f"To repeat it by pytest: {again}\n")
         raise
 
 
-def _seeds(config: pytest.Config, wanted: int | Iterable[int]) -> Iterable[int]:
+def _seeds(config: pytest.Config, wanted: int | Iterable[int]) -> int | Iterable[int]:
     one, many = config.getoption("--uno-seed"), config.getoption("--uno-seeds")
     if one is not None:
         return [one]
-    if many is not None:
-        return range(many)
-    return range(wanted) if isinstance(wanted, int) else wanted
+    return wanted if many is None else many

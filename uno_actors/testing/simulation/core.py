@@ -147,6 +147,11 @@ class Core:
         self.guard = Guard()
         self.place = self.outside = Place(self, "outside")
 
+    def next_number(self) -> int:
+        """A number that nothing else of the run has."""
+        self._count += 1
+        return self._count
+
     def source(self, name: str) -> random.Random:
         """Chance for one purpose: what else happens in the run does not change it."""
         return random.Random(f"{self.seed}/{name}")  # noqa: S311 - repeatable
@@ -168,8 +173,7 @@ class Core:
         """Have ``step`` become ready at ``when``, in the time of the run."""
         if place.is_dead or self.closed:
             return
-        self._count += 1
-        heapq.heappush(self._timers, (when, self._count, place, step, label, in_order))
+        heapq.heappush(self._timers, (when, self.next_number(), place, step, label, in_order))
 
     def run(self, is_done: Callable[[], bool]) -> None:
         """Run steps until ``is_done()``.

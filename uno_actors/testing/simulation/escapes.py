@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from uno_actors.actors.watchdog import line_of, own_frame
+from uno_actors.actors.watchdog import LIBRARIES, line_of, own_frame
 from uno_actors.errors import UnoError
 
 SOCKET = "a real socket: give the system a stand-in for the service that it calls"
@@ -72,14 +72,20 @@ BY_METHOD = {
 """What escapes, by the method of an event loop that does it."""
 
 OURS = str(Path(__file__).parents[2]) + os.sep
+IMPORTS = "<frozen importlib"
+"""Beginning of the file names of Python's code that imports modules."""
 PACKAGES = f"{os.sep}site-packages{os.sep}"
 """In the paths of installed packages."""
 
+WAITS = "a wait for another thread, of which a run has none: use asyncio.Event, asyncio.Queue and the like, and await"
 THREAD = "a thread of its own: use a plain function as handler, or asyncio.to_thread"
 LOOP = "an event loop of its own, as asyncio.run makes one: use async def, and await"
 SLEEP = "time.sleep: await asyncio.sleep"
 BLOCKS = "a plain function that waits for a reply: use async def, and await it"
-CLOCK = "the machine's clock, under a name that the simulation does not replace: read it by its module"
+CLOCK = (
+    "the machine's clock, under a name that the simulation does not replace: read it by its module, as in"
+    " lambda: time.time()"
+)
 
 
 class EscapesSimulation(UnoError):
@@ -123,19 +129,34 @@ def _users_frame(frame: FrameType | None) -> FrameType | None:
     A package may run what it does on a stack of its own, as SQLAlchemy does with drivers.
     """
     innermost = own_frame(frame)
-    for start in (innermost, *_frames_of_task()):
+    for start in (innermost, *frames_of_task()):
         own = start
-        while own is not None and PACKAGES in own.f_code.co_filename:
+        while own is not None and not is_users(own):
             own = own_frame(own.f_back)
         if own is not None:
             return own
     return innermost
 
 
-def _frames_of_task() -> list[FrameType]:
-    """Where the coroutines of the task are that runs, the innermost first."""
+def is_users(frame: FrameType) -> bool:
+    """Whether it is the user's own code, in a file: a method that ``@dataclass`` makes has none."""
+    file = frame.f_code.co_filename
+    return not (file.startswith((*LIBRARIES, "<")) or PACKAGES in file)
+
+
+def is_import(frame: FrameType | None) -> bool:
+    """Whether a module is imported by what ``frame`` does: that happens once, and in no run."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(IMPORTS):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def frames_of_task(task: "asyncio.Task[Any] | None" = None) -> list[FrameType]:
+    """Where the coroutines of a task are, the innermost first; default is the task that runs."""
     try:
-        task = asyncio.current_task()
+        task = task or asyncio.current_task()
     except RuntimeError:  # a worker
         return []
     coroutine: Any = None if task is None else task.get_coro()
@@ -166,7 +187,7 @@ def install(current: Callable[[], Guard | None]) -> None:
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    if event in BY_EVENT and (guard := _current()) is not None:
+    if event in BY_EVENT and (guard := _current()) is not None and not is_import(sys._getframe(1)):
         raise guard.escapes(BY_EVENT[event], sys._getframe(1))
 
 

@@ -39,6 +39,7 @@ class SimulatedLoop(asyncio.BaseEventLoop, Place):
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.workers: SimulatedWorkers | None = None
         self._clock_resolution = 1e-9
+        self.set_task_factory(_new_task)
 
     # --- as a place ---
 
@@ -109,6 +110,10 @@ class SimulatedLoop(asyncio.BaseEventLoop, Place):
     ) -> events.TimerHandle:
         return self.call_at(self.monotonic() + delay, callback, *args, context=context)
 
+    @override
+    def create_future(self) -> "asyncio.Future[Any]":
+        return SimulatedFuture(self)
+
     def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None: ...
 
     @override
@@ -156,6 +161,45 @@ class SimulatedLoop(asyncio.BaseEventLoop, Place):
     def _process_events(self, event_list: Any) -> None: ...
 
 
+class SimulatedTask(asyncio.Task[Any]):
+    """A task with a number for its hash: a set of tasks has the same order in each run with one seed.
+
+    asyncio keeps tasks in sets itself: those of a group that it cancels, and those that `asyncio.wait` returns. The
+    order of a set of plain tasks follows from where they are in memory.
+    """
+
+    def __init__(self, coro: Any, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        self._number = _number(loop)
+        if self._number is not None and options.get("name") is None:
+            options["name"] = f"Task-{self._number}"
+        super().__init__(coro, loop=loop, **options)
+
+    @override
+    def __hash__(self) -> int:
+        return super().__hash__() if self._number is None else self._number
+
+
+class SimulatedFuture(asyncio.Future[Any]):
+    """A future with a number for its hash; see `SimulatedTask`."""
+
+    def __init__(self, loop: SimulatedLoop) -> None:
+        self._number = _number(loop)
+        super().__init__(loop=loop)
+
+    @override
+    def __hash__(self) -> int:
+        return super().__hash__() if self._number is None else self._number
+
+
+def _number(loop: asyncio.AbstractEventLoop) -> int | None:
+    """The next number of the run, or ``None`` on a loop that is not simulated."""
+    return loop.core.next_number() if isinstance(loop, SimulatedLoop) else None
+
+
+def _new_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> SimulatedTask:
+    return SimulatedTask(coroutine, loop=loop, **options)
+
+
 def _refusing(what: str) -> Callable[..., Any]:
     def escapes(self: SimulatedLoop, *_: Any, **__: Any) -> Any:
         raise self.core.guard.escapes(what, sys._getframe(1))
@@ -177,13 +221,15 @@ def _close(coroutine: Any) -> None:
         return
 
 
-def _settle(future: "asyncio.Future[Any]", outcome: object, error: BaseException | None) -> None:
+def _settle(
+    future: "asyncio.Future[Any]", outcome: object, error: BaseException | None, who: str = "a worker thread"
+) -> None:
     if future.done():
         return
     if error is None:
         future.set_result(outcome)
     elif isinstance(error, StopIteration | SystemExit | KeyboardInterrupt):
-        future.set_exception(as_error(error, "a worker thread"))
+        future.set_exception(as_error(error, who))
     else:
         future.set_exception(error)
 
@@ -230,7 +276,7 @@ def across(here: SimulatedLoop, there: SimulatedLoop, coroutine: Any) -> "asynci
     def done(task: "asyncio.Task[Any]") -> None:
         if not task.cancelled():
             value, error = task.result()
-            here.call_soon(partial(_settle, future, value, error))
+            here.call_soon(partial(_settle, future, value, error, f"node {there.name!r}"))
         else:
             here.call_soon(future.cancel)
 

@@ -1,13 +1,16 @@
 """Scenarios as tests: the decorator `simulated`, and the marker ``simulated`` of pytest."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from types import MethodType
 from typing import Any
 
 from uno_actors.domain.events import EventRegistry, event_registry
+from uno_actors.testing.simulation.arguments import checked_seeds
 from uno_actors.testing.simulation.core import LONGEST_RUN
 from uno_actors.testing.simulation.faults import KINDS, MAX_FAULTS
 from uno_actors.testing.simulation.invariants import ALWAYS
-from uno_actors.testing.simulation.running import Scenario, Simulation, simulate
+from uno_actors.testing.simulation.running import Scenario, Seeds, Simulation, simulate
 from uno_actors.testing.simulation.world import Invariant
 
 SEEDS = 200
@@ -26,46 +29,51 @@ class SimulatedTest:
         options: Of `simulate`, for other runs of it.
     """
 
-    def __init__(self, scenario: Scenario, seeds: int, options: dict[str, Any]) -> None:
+    def __init__(self, scenario: Scenario, seeds: Seeds, options: dict[str, Any]) -> None:
         self.scenario = scenario
         self.seeds = seeds
         self.options = options
+
+    def as_function(self) -> Callable[..., None]:
+        """What a test runner calls: with nothing, or with the object whose method the scenario is."""
+
+        def test(*owner: Any) -> None:
+            scenario = MethodType(self.scenario, *owner) if owner else self.scenario
+            simulate(scenario, self.seeds, **self.options)
+
+        named: Any = self.scenario
+        while isinstance(named, partial):
+            named = named.func
         for name in ("__name__", "__qualname__", "__module__", "__doc__"):
-            setattr(self, name, getattr(scenario, name))
-
-    def as_function(self) -> Callable[[], None]:
-        """What a test runner calls."""
-
-        def test() -> None:
-            simulate(self.scenario, range(self.seeds), **self.options)
-
-        for name in ("__name__", "__qualname__", "__module__", "__doc__"):
-            setattr(test, name, getattr(self.scenario, name))
+            setattr(test, name, getattr(named, name, getattr(type(named), name)))
         test.simulated = self  # type: ignore[attr-defined]
         return test
 
 
 def simulated(
-    seeds: int = SEEDS,
+    seeds: Seeds = SEEDS,
     *,
     faults: int = MAX_FAULTS,
     kinds: Sequence[str] = KINDS,
     invariants: Sequence[Invariant] = ALWAYS,
     event_registry: EventRegistry = event_registry,
     within: float = LONGEST_RUN,
-) -> Callable[[Scenario], Callable[[], None]]:
+) -> Callable[[Callable[..., Awaitable[object]]], Callable[..., None]]:
     """Make a test of a scenario: ``@simulated(seeds=200)`` above ``async def test_transfers(world)``.
 
-    The test is a plain function, for any test runner. ``uno-actors simulate module:test_transfers`` runs the scenario
-    with the same options.
+    The test is a plain function, for any test runner, or a method of a test class.
+    ``uno-actors simulate module:test_transfers`` runs the scenario with the same options.
 
     Args:
-        seeds: One run for each of so many seeds.
+        seeds: One run for each; a number is so many.
         faults: As of `simulate`, like the others.
         kinds: See there.
         invariants: See there.
         event_registry: See there.
         within: See there.
+
+    Raises:
+        TypeError, ValueError: ``seeds`` is not a number of seeds from 1 up, or a list of them.
     """
     options = {
         "faults": faults,
@@ -75,7 +83,9 @@ def simulated(
         "within": within,
     }
 
-    def mark(scenario: Scenario) -> Callable[[], None]:
+    checked_seeds(seeds)
+
+    def mark(scenario: Callable[..., Awaitable[object]]) -> Callable[..., None]:
         return SimulatedTest(scenario, seeds, options).as_function()
 
     return mark

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial, wraps
 from typing import Any, TypeVar
 
+from uno_actors.actors.watchdog import line_of
 from uno_actors.aggregates.envelope import CommandEnvelope
 from uno_actors.domain.commands import Command
 from uno_actors.domain.events import EventRegistry
@@ -16,6 +17,7 @@ from uno_actors.store.port import EventStore
 from uno_actors.store_urls import without_password
 from uno_actors.system.system import ActorSystem
 from uno_actors.testing.simulation.core import Core
+from uno_actors.testing.simulation.escapes import frames_of_task, is_users
 from uno_actors.testing.simulation.loop import NodeCrashed, SimulatedLoop, across
 from uno_actors.testing.simulation.network import SimulatedNetwork
 from uno_actors.testing.simulation.store import Shelf, SimulatedStore
@@ -120,6 +122,29 @@ class Nodes:
             found = self.shelves[name] = Shelf(self._core, name, self.event_registry)
         return found
 
+    def used_shelf(self, name: str) -> Shelf:
+        """The disk of this name.
+
+        Raises:
+            ValueError: No node was started on it.
+        """
+        found = self.shelves.get(name)
+        if found is None:
+            known = ", ".join(map(repr, self.shelves)) or "none"
+            raise ValueError(f"there is no disk {name!r}; found {known}")
+        return found
+
+    def check_known(self, *names: str) -> None:
+        """Refuse names under which no node was ever started.
+
+        Raises:
+            ValueError: One is such a name.
+        """
+        for name in names:
+            if name not in self.by_name:
+                known = ", ".join(map(repr, self.by_name)) or "none"
+                raise ValueError(f"there is no node {name!r}; started were {known}")
+
     def up(self) -> list[str]:
         """Names of the nodes whose processes run, in the order of their first start."""
         return [name for name, node in self.by_name.items() if node.is_up]
@@ -147,6 +172,11 @@ class Nodes:
 
     async def start(self, name: str, make_system: MakeSystem | None, store: str = "") -> ActorSystem:
         """Start a process, and in it the system; see `World.node`."""
+        found: object = name
+        if not isinstance(found, str) or not found:
+            raise ValueError(
+                f"the name of a node is a text, as in world.node('shop', make_system); found {name!r}"
+            )
         before = self.by_name.get(name)
         if before is not None and before.is_up:
             raise ValueError(f"node {name!r} runs already")
@@ -282,6 +312,12 @@ def _checked(node: Node, made: Any) -> ActorSystem:
             "Return an ActorSystem on node.store. Of tenants, start a node for each, with a store of its own:"
             " world.node(tenant, make_system, store=tenant).",
         )
+    if made._state != "not started":
+        raise NotSimulated(
+            node.name,
+            f"a system that is {made._state} already",
+            "Make a new one each time that make_system is called, and leave it to the simulation to start it.",
+        )
     used: Any = made._store if made._template is None else without_password(made._template)
     if isinstance(used, SimulatedStore) or SimulatedStore in map(
         type, getattr(used, "__dict__", {}).values()
@@ -295,13 +331,8 @@ def _checked(node: Node, made: Any) -> ActorSystem:
 
 
 def where(task: "asyncio.Task[Any]") -> str:
-    """What a task runs, and the line at which it waits."""
-    coroutine: Any = task.get_coro()
-    name = getattr(coroutine, "__qualname__", "task")
-    place = ""
-    while coroutine is not None:
-        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
-        if frame is not None:
-            place = f" at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
-        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
-    return f"{name}{place}"
+    """What a task runs, and the line of the user's code at which it waits; without such code, its innermost line."""
+    name = getattr(task.get_coro(), "__qualname__", "task")
+    frames = frames_of_task(task)
+    own = next(filter(is_users, frames), None) or next(iter(frames), None)
+    return name if own is None else f"{name} at {line_of(own)}"

@@ -18,7 +18,7 @@ class Place:
 
     Attributes:
         module: The name of its module, or the path of its file from the current directory.
-        name: In its module; ``None`` if it has none there, as a function inside of another one.
+        name: In its module; ``None`` if it has none there, as a function inside of another one, or a method.
         has_options: Whether a test of that name was made by ``@simulated``, which keeps the options.
     """
 
@@ -72,7 +72,7 @@ class Repeat:
         lines = [f"To repeat it: {self.line}"]
         if self.place.name is None:
             lines.append(
-                "That command needs the scenario under a name in its module, not inside of a function."
+                "That command needs the scenario under a name in its module, not inside of a function or a class."
             )
         if self.lost and not self.place.has_options:
             lines.append(
@@ -95,7 +95,7 @@ def place_of(scenario: Any) -> Place:
         if getattr(getattr(value, "simulated", None), "scenario", None) is scenario
     ]
     own = [name for name, value in named.items() if value is scenario]
-    path = whole_name if "<" not in whole_name else None
+    path = None if "<" in whole_name or "." in whole_name else whole_name
     name = next(iter([*tests, *own]), path)
     return Place(_written(in_module, getattr(module, "__file__", None)), name, bool(tests))
 

@@ -1,6 +1,8 @@
 """Runs of a scenario: one for each seed, and the smallest that fails."""
 
+import asyncio
 import gc
+import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import contextmanager
@@ -11,6 +13,14 @@ from uno_actors.domain.events import EventRegistry, event_registry
 from uno_actors.errors import UnoError, describe
 from uno_actors.printable import counted
 from uno_actors.tasks import begin
+from uno_actors.testing.simulation.arguments import (
+    NO_SEED,
+    check_numbers,
+    check_scenario,
+    checked_invariants,
+    checked_seeds,
+    describe_function,
+)
 from uno_actors.testing.simulation.control import controlled, running
 from uno_actors.testing.simulation.core import LONGEST_RUN, MAX_STEPS, START, Core, SimulationStuck
 from uno_actors.testing.simulation.escapes import EscapesSimulation
@@ -24,6 +34,8 @@ from uno_actors.testing.simulation.world import Invariant, World
 
 Scenario = Callable[[World], Awaitable[object]]
 """What clients do in a run: ``async def scenario(world)``."""
+Seeds = int | Iterable[int]
+"""The seeds of runs; a number stands for 0, 1, 2, up to so many."""
 
 _clock = time.perf_counter  # the machine's, whatever is simulated
 FEWER = 12
@@ -97,8 +109,9 @@ class Simulation:
         steps: Steps within which it must.
 
     Raises:
-        TypeError: ``scenario`` is not a function.
-        ValueError: There is no fault of one of the ``kinds``, so runs would not have what they are for.
+        TypeError: ``scenario`` is not a function of the world, or an option is of another type.
+        ValueError: There is no fault of one of the ``kinds``, so runs would not have what they are for, or a number is
+            out of range.
     """
 
     def __init__(
@@ -112,16 +125,16 @@ class Simulation:
         within: float = LONGEST_RUN,
         steps: int = MAX_STEPS,
     ) -> None:
-        if isinstance(scenario, type) or not callable(scenario):
-            raise TypeError(f"a scenario is a function, async def scenario(world); found {scenario!r}")
+        check_scenario(scenario)
         unknown = {kinds} if isinstance(kinds, str) else set(kinds) - set(KINDS)
         if unknown or not kinds:
             allowed, found = ", ".join(dict.fromkeys(KINDS)), ", ".join(sorted(unknown)) or "none"
             raise ValueError(f"kinds of faults are a list of some of: {allowed}; found {found}")
+        check_numbers(faults, within)
         self.scenario = scenario
         self.most = faults
         self.kinds = tuple(kinds)
-        self._invariants = tuple(invariants)
+        self._invariants = checked_invariants(invariants)
         self._registry = event_registry
         self._within = within
         self._steps = steps
@@ -195,10 +208,10 @@ class Simulation:
             try:
                 task = begin(world.loop, self._whole(world))
                 core.run(lambda: task.done() or world.strikes.failure is not None)
-                error = world.strikes.failure or task.exception()
+                error = world.strikes.failure or _error_of(task)
             except SimulationStuck as stuck:
                 error = InvariantBroken("nothing hangs", "; ".join([str(stuck), *world.nodes.waiting()]))
-            except Exception as raised:  # noqa: BLE001 - a disk that cannot be read back, say
+            except (Exception, SystemExit) as raised:  # noqa: BLE001 - a disk that cannot be read back, say
                 error = raised
             finally:
                 world.end()
@@ -221,7 +234,13 @@ class Simulation:
         )
 
     async def _whole(self, world: World) -> None:
-        await self.scenario(world)
+        made = self.scenario(world)
+        if not inspect.isawaitable(made):
+            raise TypeError(
+                f"a scenario is a coroutine function, async def scenario(world); {describe_function(self.scenario)}"
+                f" has returned {made!r}"
+            )
+        await made
         if world.strikes.ended_at is None:
             world.strikes.ended_at = world.core.steps
         await world.finish(self._invariants)
@@ -271,7 +290,7 @@ class Simulation:
 
 def simulate(
     scenario: Scenario,
-    seeds: Iterable[int] = range(200),
+    seeds: Seeds = range(200),
     *,
     faults: int = MAX_FAULTS,
     kinds: Sequence[str] = KINDS,
@@ -285,7 +304,7 @@ def simulate(
 
     Args:
         scenario: What clients do: ``async def scenario(world)``; see `World`.
-        seeds: One run for each.
+        seeds: One run for each; a number is so many, from 0 up.
         faults: Maximum number of faults of a run; each seed has 1 to so many. 0 for none.
         kinds: Kinds of faults; see `uno_actors.testing.simulation.faults.KINDS`.
         invariants: Checked at the end of each run; default are all that come with it.
@@ -296,7 +315,10 @@ def simulate(
         SimulationFailed: A run has failed; with the smallest one found that does, and how to repeat it.
         EscapesSimulation: The code does what cannot be simulated: threads of its own, real sleep, sockets, processes.
         NotRepeatable: Two runs with the same seed differ.
+        TypeError, ValueError: An argument is not valid, or there is no seed: then nothing would be tested.
+        RuntimeError: A scenario simulates. Another thread that does has to wait.
     """
+    seeds = checked_seeds(seeds)
     simulation = Simulation(
         scenario,
         faults=faults,
@@ -324,6 +346,8 @@ def simulate(
                 ) from (smallest.error)
             if runs == 1:
                 _check_repeats(simulation, run)
+    if not runs:
+        raise ValueError(NO_SEED)
     return Simulated(runs, happened, steps, seconds, _clock() - began)
 
 
@@ -339,6 +363,14 @@ def _check_repeats(simulation: Simulation, run: Run) -> None:
         if first != second:
             raise NotRepeatable(run.seed, first, second)
     raise NotRepeatable(run.seed, f"{run.steps} steps", f"{again.steps} steps")
+
+
+def _error_of(task: "asyncio.Task[None]") -> BaseException | None:
+    """Why the scenario has failed; a cancellation that leaves it is a failure too."""
+    try:
+        return task.exception()
+    except asyncio.CancelledError as cancelled:
+        return cancelled
 
 
 def _alike(found: Run, failed: Run) -> bool:

@@ -32,8 +32,8 @@ SETTLE_SECONDS = 120.0
 AGAIN_SECONDS = 0.2
 """Maximum seconds after which `World.ask` sends a command again."""
 
-Invariant = Callable[["World"], "Awaitable[object] | None"]
-"""Raises if the world is not as it must be."""
+Invariant = Callable[["World"], "Awaitable[object] | bool | None"]
+"""Raises if the world is not as it must be; to return ``False`` says the same without a reason."""
 
 
 class World:
@@ -86,7 +86,7 @@ class World:
             they are called.
 
         Raises:
-            ValueError: A node of this name runs.
+            ValueError: A node of this name runs, or it is no name.
             NodeCrashed: It was killed before its system ran.
             NotSimulated: What ``make_system`` has returned is not a system on ``node.store``.
         """
@@ -124,10 +124,7 @@ class World:
             ValueError: No node was started on this disk.
             UnknownEventType, EventNotReadable: The event registry of the simulation cannot read an event.
         """
-        shelf = self.nodes.shelves.get(store)
-        if shelf is None:
-            known = ", ".join(map(repr, self.nodes.shelves)) or "none"
-            raise ValueError(f"there is no disk {store!r}; found {known}")
+        shelf = self.nodes.used_shelf(store)
         registry = self.nodes.event_registry
         return [
             to_event(record, registry, position) for position, record in enumerate(shelf.records, start=1)
@@ -146,15 +143,33 @@ class World:
         return self.nodes.running()
 
     def crash(self, name: str) -> None:
-        """Kill a node at once, as by SIGKILL. What it has written to its disk stays. Start it again with `node`."""
+        """Kill a node at once, as by SIGKILL. What it has written to its disk stays. Start it again with `node`.
+
+        A node that is down already stays down.
+
+        Raises:
+            ValueError: No node of this name was ever started.
+        """
+        self.nodes.check_known(name)
         self.nodes.kill(name, "is killed")
 
     def power_failure(self, store: str = "disk") -> list[str]:
-        """Kill all nodes on a disk, and lose what was not synced to it; returns their names."""
+        """Kill all nodes on a disk, and lose what was not synced to it; returns their names.
+
+        Raises:
+            ValueError: No node was started on this disk.
+        """
+        self.nodes.used_shelf(store)
         return self.strikes.power_failure(store)
 
     async def stop(self, name: str) -> None:
-        """Stop the system of a node in order, and end its process."""
+        """Stop the system of a node in order, and end its process.
+
+        Raises:
+            ValueError: No node of this name was ever started.
+            NodeCrashed: It is down.
+        """
+        self.nodes.check_known(name)
         await self.nodes.stop(name)
 
     # --- what clients do ---
@@ -208,14 +223,16 @@ class World:
     # --- what must be so ---
 
     async def check(self, invariant: Invariant) -> None:
-        """Check ``invariant(world)`` now; it raises if it is broken.
+        """Check ``invariant(world)`` now; it raises if it is broken, or returns ``False``.
 
         Raises:
             InvariantBroken: As the invariant raises it.
         """
-        found = invariant(self)
+        found: object = invariant(self)
         if inspect.isawaitable(found):
-            await found
+            found = await found
+        if found is False:  # as a predicate says it
+            raise InvariantBroken(getattr(invariant, "__name__", repr(invariant)), "it has returned False")
 
     async def settled(self) -> None:
         """End all that is wrong, start the nodes that faults have killed, and wait until everything is handled.
@@ -234,7 +251,12 @@ class World:
     # --- what goes wrong ---
 
     def cut(self, one: str, other: str) -> None:
-        """Lose all that two nodes send each other, until `heal`."""
+        """Lose all that two nodes send each other, until `heal`.
+
+        Raises:
+            ValueError: No node of one of these names was ever started.
+        """
+        self.nodes.check_known(one, other)
         self.strikes.cut(one, other)
 
     def heal(self) -> None:
@@ -250,7 +272,8 @@ class World:
         Raises:
             ValueError: ``seconds`` is not a number above 0.
         """
-        if not 0 < seconds < math.inf:
+        found: object = seconds
+        if not isinstance(found, int | float) or not 0 < found < math.inf:
             raise ValueError(f"time jumps ahead by a number of seconds above 0; found {seconds!r}")
         self.core.tell("world", "time", f"jumps ahead by {seconds:,.0f} s")
         self.core.now += seconds
