@@ -28,7 +28,7 @@ from uno_actors import (
     handles,
     reacts,
 )
-from uno_actors.processes.messages import Known, Outgoing, Reacted
+from uno_actors.processes.messages import Known, Outgoing, Reacted, id_of_sent
 from uno_actors.processes.reactions import command_of, reactions_of, step_of
 from uno_actors.store.records import Append, Appended
 from uno_stores import InMemoryEventStore
@@ -149,7 +149,8 @@ def test_a_reaction_sends_commands_and_records_what_it_sends() -> None:
     assert isinstance(event, Reacted)
     assert (event.to, event.sent) == ("event-1", [outgoing])
     aggregate, command = command_of(Fulfilment, outgoing, "event-1.0")
-    assert (aggregate, command) == (Stock, Reserve(count=3, command_id="event-1.0"))
+    command_id = id_of_sent("Fulfilment", "order-1", "event-1", 0)
+    assert (aggregate, command) == (Stock, Reserve(count=3, command_id=command_id))
 
 
 def test_the_same_event_again_sends_the_same_commands_and_records_nothing() -> None:
@@ -207,9 +208,10 @@ class Surveyor(ProcessManager):
 
 def test_a_command_is_sent_as_it_was_made_and_refused_if_it_cannot_be() -> None:
     process = Surveyor("s")
-    (outgoing,) = process.handle(step_of(Surveyor, OrderSubmitted(count=3)))
+    (outgoing,) = process.handle(step_of(Surveyor, OrderSubmitted(event_id="e", count=3)))
     _, command = command_of(Surveyor, outgoing, "e.0")
-    assert command == Measure(len=3, command_id="e.0", correlation_id="its own")
+    command_id = id_of_sent("Surveyor", "s", "e", 0)
+    assert command == Measure(len=3, command_id=command_id, correlation_id="its own")
     with pytest.raises(ValueError, match="cannot be read back from the JSON in which a process records"):
         process.send(Gauge, "g", Measure(len=math.inf))
 
@@ -517,7 +519,8 @@ async def test_a_process_may_send_a_command_again_whatever_its_first_reply_or_co
         scale = system.aggregate(Scale, "scale")
         for number, recorded in enumerate([3, 4]):  # by the process, and by its older program
             event = OrderSubmitted(count=3, correlation_id=f"{number}")
-            await scale.ask(Weigh(weight=recorded, command_id=f"{event.event_id}.0"))
+            command_id = id_of_sent("Weighing", f"{number}", event.event_id, 0)
+            await scale.ask(Weigh(weight=recorded, command_id=command_id))
             await system.store.append(event)
         await system.settled()
         assert await system.store.dead_letters() == []
@@ -529,6 +532,65 @@ async def test_a_process_may_send_a_command_again_whatever_its_first_reply_or_co
             if record.event_type == "uno_actors.Reacted"
         ]
         assert len(ends) == 4, "both processes know that all was sent"
+
+
+class ScaleOrdered(DomainEvent):
+    sizes: list[int]
+
+
+class WeighingEach(ProcessManager):
+    sends_to = (Scale,)
+
+    @reacts(by="sizes")
+    def weigh(self, event: ScaleOrdered) -> None:
+        self.send(Scale, "scale", Weigh(weight=int(self.id)))
+
+
+class WeighingAll(ProcessManager):
+    sends_to = (Scale,)
+
+    @reacts(by="aggregate_id")
+    def weigh(self, event: ScaleOrdered) -> None:
+        self.send(Scale, "scale", Weigh(weight=sum(event.sizes)))
+
+
+async def test_processes_that_react_to_one_event_all_have_their_commands_carried_out_by_one_aggregate() -> (
+    None
+):
+    """Also those of several managers, and once each if the event comes again."""
+    managers = [WeighingEach, WeighingAll]
+    async with ActorSystem(
+        aggregates=[Scale, *managers], handlers=[manager.handler() for manager in managers]
+    ) as system:
+        await system.publisher.publish(
+            ScaleOrdered(sizes=[1, 2], aggregate_id="1", aggregate_type="Ordering")
+        )
+        await system.settled()
+        for manager in managers:
+            await system.reset(manager.__name__, 0)
+        await system.settled()
+        assert sorted(event.weight for event in await system.store.get_events("scale")) == [1, 2, 3]
+
+
+async def test_what_an_earlier_program_had_begun_to_send_keeps_its_id() -> None:
+    """It was killed when the command had taken effect and the process did not know yet."""
+    store = InMemoryEventStore()
+    event = OrderSubmitted(count=3, correlation_id="1")
+    sent = Outgoing(aggregate_type="Scale", aggregate_id="scale", command="Weigh", fields='{"weight":3}')
+    await store.append(
+        event,
+        Reacted(to=event.event_id, sent=[sent], aggregate_id="1", aggregate_type="Weighing"),
+    )
+    async with ActorSystem(store, aggregates=[Scale], handlers=[]) as system:
+        await system.aggregate(Scale, "scale").ask(Weigh(weight=3, command_id=f"{event.event_id}.0"))
+    handlers = [Weighing.handler(start="earliest")]
+    async with ActorSystem(store, aggregates=[Scale, Weighing], handlers=handlers) as system:
+        await system.settled()
+        assert await store.dead_letters() == []
+        assert [event.weight for event in await store.get_events("scale")] == [3]
+        assert len(await store.get_events("1", aggregate_type="Weighing")) == 2, (
+            "the process knows that all was sent"
+        )
 
 
 async def test_one_command_id_sent_to_two_aggregates_begins_two_processes(system: ActorSystem) -> None:

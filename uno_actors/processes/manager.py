@@ -2,12 +2,12 @@
 
 A process manager is an aggregate that reacts to events. Its methods say which process an event belongs to; by default
 there is one process for each correlation id. A process records each reaction, with the commands it sends, in its own
-stream: before any of them takes effect, or in the same transaction. The id of a command is derived from its cause and
-from its place in the reaction. So a crash at any point does no harm, however late the event is delivered again: the
-process sends the same commands again, with the same ids, and they take no effect a second time. For ids that an
-aggregate no longer has in memory, it searches its stream, starting at the event to which the process reacts
-(`AggregateRef.ask`). A process also records that all commands of an event were sent. If the event is delivered after
-that, for example because the handler was reset, the process sends nothing.
+stream: before any of them takes effect, or in the same transaction. The id of a command is derived from its cause,
+from its place in the reaction and from the process, and recorded with it. So a crash at any point does no harm,
+however late the event is delivered again: the process sends the same commands again, with the same ids, and they take
+no effect a second time. For ids that an aggregate no longer has in memory, it searches its stream, starting at the
+event to which the process reacts (`AggregateRef.ask`). A process also records that all commands of an event were
+sent. If the event is delivered after that, for example because the handler was reset, the process sends nothing.
 
 A command that was rejected, or that recorded no event, leaves no trace in its aggregate. If a crash comes before the
 process has recorded the outcome, the command is sent and decided again. If it is accepted this time, that is its only
@@ -43,6 +43,7 @@ from uno_actors.processes.messages import (
     Reacted,
     Refusal,
     Step,
+    id_of_sent,
 )
 from uno_actors.processes.reactions import Reacting, command_of, reaction_to
 from uno_actors.processes.routing import Reaction, reactions_in
@@ -218,7 +219,11 @@ class ProcessManager(Reacting):
             getattr(self, reaction.method)(step.message)
         finally:
             del self._is_reacting
-        self.register_event(Reacted(to=step.to, sent=self._sending))
+        sent = [
+            outgoing.with_id(id_of_sent(self.aggregate_type, self.id, step.to, place))
+            for place, outgoing in enumerate(self._sending)
+        ]
+        self.register_event(Reacted(to=step.to, sent=sent))
         return list(self._sent[step.to])
 
     def _ignores(self, reaction: Reaction) -> str:

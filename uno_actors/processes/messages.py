@@ -1,7 +1,11 @@
 """What a process records beside the events of its own, and the commands that make it react."""
 
+import hashlib
+import json
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from typing_extensions import override
 
 from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent
@@ -27,6 +31,41 @@ class Outgoing(OutgoingCommand):
     """A command that a process sends. The name of the class is in what processes have recorded."""
 
     use: ClassVar[str] = "a process records what it sends"
+
+    def with_id(self, command_id: str) -> Self:
+        """The same with the id of the command among its fields, where earlier versions of this program pass over it."""
+        rest = self.fields.removeprefix("{")
+        begin = f'{{"command_id":{json.dumps(command_id)}'
+        return self.model_copy(update={"fields": f"{begin}{'' if rest == '}' else ','}{rest}"})
+
+    def id_or(self, derived: str) -> str:
+        """The id of the command that was recorded, or ``derived``."""
+        found: object = json.loads(self.fields).get("command_id")
+        return found if isinstance(found, str) else derived
+
+    @override
+    def read(self, command: type[Command[Any]], command_id: str) -> Command[Any]:
+        """The command of this class, with the id that was recorded; else with this one, as earlier versions sent it."""
+        read = command.model_validate_json(self.fields, by_name=True)
+        if "command_id" in read.model_fields_set:
+            return read
+        return read.model_copy(update={"command_id": command_id})
+
+
+def id_of_sent(process_type: str, process_id: str, to: str, place: int) -> str:
+    """The id of a command that a process sends.
+
+    Several processes, also of several managers, react to one event, and may send commands to one aggregate: the ids
+    differ by the process.
+
+    Args:
+        process_type: The aggregate type of the process.
+        process_id: Its id.
+        to: The id of the event or of the refused command to which it reacts.
+        place: The place of the command in the reaction.
+    """
+    process = hashlib.blake2b(f"{process_type}\0{process_id}".encode(), digest_size=8).hexdigest()
+    return f"{to}.{place}.{process}"
 
 
 class Reacted(DomainEvent):

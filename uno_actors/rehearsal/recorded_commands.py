@@ -63,4 +63,4 @@ def _commands(store: EventStore, stored: StoredRecord) -> Iterator[tuple[str, Ou
         yield event.command_id, event.command
     elif isinstance(event, Reacted):
         for place, command in enumerate(event.sent):
-            yield f"{event.to}.{place}", command
+            yield command.id_or(f"{event.to}.{place}"), command
