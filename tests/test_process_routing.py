@@ -414,6 +414,34 @@ async def test_a_route_that_gives_no_id_is_a_dead_letter_that_names_the_method()
         assert "the function in by= of Visitor.on_visit gives it for Visited" in letter.error
 
 
+@pytest.mark.parametrize("partitioned", [False, 2])
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("no"), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()],
+    ids=repr,
+)
+async def test_a_route_that_raises_is_a_dead_letter_and_holds_up_no_other_event(
+    error: BaseException, partitioned: int | bool
+) -> None:
+    def route(event: Any) -> object:
+        if event.where == "nowhere":
+            raise error
+        return event.where
+
+    manager = manager_by(route)
+    handler = manager.handler(max_attempts=1, partitioned=partitioned)
+    async with ActorSystem("memory:", aggregates=[manager], handlers=[handler]) as system:
+        places = ["first", "nowhere", "last"]
+        await system.publisher.publish(*(Visited(where=place) for place in places))
+        await system.settled()
+        (letter,) = await system.store.dead_letters()
+        assert type(error).__name__ in letter.error
+        visited = [
+            await system.store.get_events(place, aggregate_type=manager.aggregate_type) for place in places
+        ]
+        assert [bool(events) for events in visited] == [True, False, True]
+
+
 class Gate:
     """What holds up the loads of shelves, until it is opened."""
 

@@ -64,7 +64,7 @@ def processes_in(target: Any, record: Record, decode: Callable[[], DomainEvent])
         return None
     try:
         found: tuple[str, ...] = processes_of(record, decode)
-    except Exception:  # noqa: BLE001 - the handler will fail with it, in one of its partitions
+    except BaseException:  # noqa: BLE001 - the handler will fail with it, SystemExit too, in one of its partitions
         return ()
     return found
 
