@@ -465,7 +465,7 @@ def outgoing_to(to: Any, command: Command[Any]) -> OutgoingCommand:
             " that it handles as such"
         )
     return OutgoingCommand.of(
-        aggregate.aggregate_type, check_aggregate_id(aggregate_id), command, aggregate._commands
+        aggregate.aggregate_type, check_aggregate_id(aggregate_id), command, handled=aggregate._commands
     )
 
 

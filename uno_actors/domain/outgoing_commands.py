@@ -35,8 +35,9 @@ class OutgoingCommand(BaseModel):
         aggregate_type: str,
         aggregate_id: str,
         command: Command[Any],
-        handled: Iterable[type[Command[Any]]],
         read: Callable[[Self], Command[Any]] | None = None,
+        *,
+        handled: Iterable[type[Command[Any]]] | None = None,
     ) -> Self:
         """``command`` in this form.
 
@@ -44,14 +45,15 @@ class OutgoingCommand(BaseModel):
             aggregate_type: The type of the aggregate.
             aggregate_id: Its id.
             command: The command.
-            handled: The classes of the commands that the aggregate handles.
             read: How it will be read back; default is as the same class.
+            handled: The classes of the commands that the aggregate handles; default is that of the command alone.
 
         Raises:
             ValueError: It has fields that JSON does not preserve, or the aggregate handles another one of its name.
         """
         name = type(command).__name__
-        if (other := class_named(name, handled)) is not type(command):
+        other = type(command) if handled is None else class_named(name, handled)
+        if other is not type(command):
             raise ValueError(
                 f"{_path(type(command))} cannot be sent later to {aggregate_type}, which also handles {_path(other)}:"
                 f" {cls.use} by the name of the class alone, and both are named {name}; rename one of them"

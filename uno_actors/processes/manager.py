@@ -129,8 +129,8 @@ class ProcessManager(Reacting):
             aggregate_type.aggregate_type,
             check_aggregate_id(aggregate_id),
             command,
-            aggregate_type._commands,
             lambda recorded: command_of(type(self), recorded, command.command_id)[1],
+            handled=aggregate_type._commands,
         )
         if not self._is_reacting:
             reason = (
