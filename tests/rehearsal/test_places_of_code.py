@@ -79,6 +79,28 @@ def test_a_revision_is_compared_with_the_working_tree_and_leaves_no_trace(
     assert git(repository, "worktree", "list").count("\n") == 1
 
 
+def test_a_revision_has_the_files_that_a_clone_has(old: Path, repository: Path) -> None:
+    """Attributes that leave files out of release archives, and links that lead out, do not matter."""
+    root = repository.parent
+    git(root, "checkout", "-q", ".")
+    (repository / "src" / "amounts.py").write_text("FACTOR = 1\nREVISION = '$Format:%H$'\n", encoding="utf-8")
+    code = (repository / "src" / "till.py").read_text(encoding="utf-8")
+    code = code.replace(
+        "from dataclasses import", "from amounts import FACTOR, REVISION\nfrom dataclasses import", 1
+    )
+    code += "\nassert REVISION.startswith('$')\n"
+    (repository / "src" / "till.py").write_text(code, encoding="utf-8")
+    (root / ".gitattributes").write_text("amounts.py export-ignore export-subst\n", encoding="utf-8")
+    (root / "elsewhere").symlink_to("../../nowhere")
+    (root / "with blank and ü").write_text("", encoding="utf-8")
+    committed(root)
+    before = {path.name for path in (root / ".git").iterdir()}
+    (repository / "src" / "amounts.py").write_text("FACTOR = 2\nREVISION = '$'\n", encoding="utf-8")
+    exit_code, report, errors = rehearse(old.parent / "backup", "till", here=repository)
+    assert (exit_code, report["findings"], errors) == (0, [], "")
+    assert {path.name for path in (root / ".git").iterdir()} == before
+
+
 def test_the_only_configuration_file_need_not_be_named(old: Path, repository: Path) -> None:
     (repository / "shop.toml").write_text(
         '[system]\nname = "shop"\n[aggregates]\ntypes = ["till:Till"]\n', encoding="utf-8"

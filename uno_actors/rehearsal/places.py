@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -84,13 +83,19 @@ def _python_of(directory: Path) -> str:
     raise NoSuchPlace(f"the virtual environment {directory} has no python")
 
 
-def _git(*arguments: str, here: Path) -> str:
+def _git(*arguments: str, here: Path, variables: Mapping[str, str] | None = None) -> str:
+    """What git prints; with further variables in its environment.
+
+    Raises:
+        NoSuchPlace: It has failed, or is not installed.
+    """
     try:
         done = subprocess.run(  # noqa: S603 - git is what the user has asked for
             ["git", "-C", str(here), *arguments],  # noqa: S607 - whichever git the user has
             capture_output=True,
             text=True,
             check=True,
+            env={**os.environ, **(variables or {})},
         )
     except FileNotFoundError:
         raise NoSuchPlace("git is not installed") from None
@@ -111,17 +116,24 @@ def _revision(given: str, here: Path) -> str:
 
 
 def _copy(revision: str, here: Path, target: Path) -> str:
-    """Copy a revision of the repository around ``here`` to ``target``; the path of ``here`` in the repository.
+    """Check out a revision of the repository around ``here`` to ``target``; the path of ``here`` in the repository.
 
-    A copy leaves no trace in the repository, even if this process is killed, as a worktree would.
+    A checkout through an index of its own leaves no trace in the repository, even if this process is killed, as a
+    worktree would. It has the files that a clone has. ``git archive`` leaves out or changes those with attributes for
+    exports.
     """
-    top = _git("rev-parse", "--show-toplevel", here=here)
+    top = Path(_git("rev-parse", "--show-toplevel", here=here))
     prefix = _git("rev-parse", "--show-prefix", here=here)
-    command = ["git", "-C", top, "archive", "--format=tar", revision]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as archive:  # noqa: S603
-        assert archive.stdout is not None
-        with tarfile.open(fileobj=archive.stdout, mode="r|") as files:
-            files.extractall(target, filter="tar")
-    if archive.returncode:
-        raise NoSuchPlace(f"git archive of {revision} failed")
+    with tempfile.TemporaryDirectory(prefix="uno-actors-index-") as directory:
+        index = {"GIT_INDEX_FILE": str(Path(directory) / "index")}
+        _git(
+            "-c",
+            "core.splitIndex=false",
+            "read-tree",
+            "--no-sparse-checkout",
+            revision,
+            here=top,
+            variables=index,
+        )
+        _git("checkout-index", "--all", "--quiet", f"--prefix={target}/", here=top, variables=index)
     return prefix
