@@ -1,6 +1,7 @@
 """Catalogs: what a program says about itself, and which changes of it let what is recorded be read."""
 
 import dataclasses
+import importlib
 import itertools
 import json
 import os
@@ -34,7 +35,7 @@ from uno_actors import (
 )
 from uno_actors.catalog.async_api import async_api
 from uno_actors.catalog.comparison import Change, compare
-from uno_actors.catalog.reading import catalog_of
+from uno_actors.catalog.reading import catalog_of, handlers_in
 from uno_actors.catalog.values import Catalog
 from uno_actors.domain.payload_reader import read_fields, tags_of, unpack_fields
 from uno_actors.domain.payloads import pack_payload
@@ -214,6 +215,40 @@ def test_classes_that_share_a_name_have_a_schema_each(tmp_path: Path, what: str)
     kinds = {key: each["properties"]["to"]["type"] for key, each in found.items()}
     suffix = "Moved" if what == "events" else "Move"
     assert kinds == {f"{name} works.Left.{suffix}": "integer", f"{name} works.Right.{suffix}": "string"}
+
+
+def test_the_handlers_of_a_module_are_those_that_a_program_can_give_to_its_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also classes that are not subscribed, but no base classes, and none twice."""
+    package = tmp_path / "depot"
+    package.mkdir()
+    (package / "views.py").write_text(
+        "from typing import Generic, TypeVar\n"
+        "from uno_actors import DomainEvent, EventHandler, Projection, subscribe\n"
+        "from uno_actors.handlers.spec import HandlerSpec\n"
+        "E = TypeVar('E', bound=DomainEvent)\n"
+        "class PalletStored(DomainEvent): ...\n"
+        "class Base(Projection[E]):\n    async def handle(self, event: E) -> None: ...\n"
+        "class Stock(Base[PalletStored]): ...\n"
+        "class Named(Projection[PalletStored]):\n    async def handle(self, event: PalletStored) -> None: ...\n"
+        "named = HandlerSpec('shelves', Named)\n"
+        "class Given(EventHandler[PalletStored]):\n"
+        "    def __init__(self, mail: str) -> None: super().__init__(PalletStored)\n"
+        "    def handle(self, event: PalletStored) -> None: ...\n"
+        "given = Given('x')\n"
+        "class NeedsMail(Given): ...\n"
+        "class Every(EventHandler):\n    def handle(self, event): ...\n"
+        "@subscribe(name='plain')\n"
+        "def plain(event: PalletStored) -> None: ...\n",
+        encoding="utf-8",
+    )
+    (package / "__init__.py").write_text("from .views import Stock, plain\nfrom tests.bank import *\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    views, whole = (handlers_in(importlib.import_module(name)) for name in ("depot.views", "depot"))
+    names = ["depot.views.Every", "depot.views.Given", "depot.views.Stock", "plain", "shelves"]
+    assert sorted(spec.name for spec in views) == names
+    assert sorted(spec.name for spec in whole) == ["depot.views.Stock", "plain"]
 
 
 def test_every_reference_of_the_asyncapi_document_has_a_target() -> None:

@@ -148,6 +148,14 @@ def test_a_virtual_environment_without_this_release_is_refused(old: Path, tmp_pa
 REFUSED: dict[str, tuple[list[str], str]] = {
     "a name that is nothing": (["till", "--old", "nowhere"], "nowhere is not a directory, nor a revision"),
     "a module that is not there": (["tills", "--old", "."], "code: module 'tills' cannot be imported"),
+    "a directory that is not searched": (
+        ["tills", "--old", "."],
+        "Its packages are looked for in ., or where --path says",
+    ),
+    "a module without the program": (
+        ["json", "--old", "."],
+        "neither program reads any event of the store, such as Paid v1 at position 1: event type 'Paid' is not",
+    ),
     "a file that is not there": (["shop.toml", "--old", "."], "shop.toml"),
     "no source": (["--old", "."], "name the program's configuration file, or its modules"),
     "a time that is none": (["till", "--old", ".", "--since", "monday"], "--since is a time such as"),

@@ -6,7 +6,7 @@ from contextlib import suppress
 from enum import Flag
 from itertools import chain
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
@@ -20,7 +20,7 @@ from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent, EventRegistry, event_registry
 from uno_actors.domain.methods import event_key
 from uno_actors.domain.payload_writer import metadata_of
-from uno_actors.errors import AmbiguousEventType
+from uno_actors.errors import AmbiguousEventType, InvalidHandler
 from uno_actors.handlers.spec import EventHandler, HandlerSpec
 from uno_actors.handlers.subscribe import gather, subscription_of
 from uno_actors.processes.feed import ProcessHandler
@@ -73,14 +73,42 @@ def loaded_aggregates() -> list[type[AggregateRoot]]:
 
 
 def handlers_in(module: ModuleType) -> list[HandlerSpec]:
-    """The handlers that a module defines: specifications, subscribed functions, and instances of `EventHandler`."""
-    members = [
+    """The handlers that a module or package defines: specifications, subscribed functions and classes, instances of
+    `EventHandler`, and its other classes, which a program names when it makes its system.
+    """
+    members = list(vars(module).values())
+    found = [
         member
-        for member in vars(module).values()
+        for member in members
         if isinstance(member, (HandlerSpec, EventHandler))
-        or (subscription_of(member) is not None and getattr(member, "__module__", "") == module.__name__)
+        or (subscription_of(member) is not None and _is_defined_in(module, member))
     ]
-    return list(gather(members))
+    specs = list(gather(found))
+    taken = {spec.target if isinstance(spec.target, type) else type(spec.target) for spec in specs}
+    classes = {each for each in members if _is_handler_class(each) and _is_defined_in(module, each)} - taken
+    for kind in sorted(classes, key=qualified):
+        if not any(issubclass(other, kind) for other in (classes | taken) - {kind}):  # else a base class
+            with suppress(InvalidHandler):  # it is not ready for use
+                specs += gather([kind])
+    return specs
+
+
+def _is_defined_in(module: ModuleType, member: object) -> bool:
+    where = str(getattr(member, "__module__", ""))
+    return where == module.__name__ or where.startswith(f"{module.__name__}.")
+
+
+def _is_handler_class(member: object) -> TypeGuard[type[EventHandler[Any]]]:
+    """Whether it is a class of handlers that can be made: one that handles, is not generic, and needs no arguments."""
+    if not (isinstance(member, type) and issubclass(member, EventHandler)) or inspect.isabstract(member):
+        return False
+    if getattr(member, "__parameters__", ()) or member.handle is EventHandler.handle:
+        return False
+    try:
+        inspect.signature(member).bind()
+    except (TypeError, ValueError):  # it needs arguments that a program has
+        return False
+    return True
 
 
 def _is_ours(kind: type) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from uno_actors.printable import bounded, counted
 from uno_actors.rehearsal.findings import Finding
-from uno_actors.rehearsal.reading import LONGEST, Judged, Readable
+from uno_actors.rehearsal.reading import LONGEST, Judged, Kind, Readable
 from uno_actors.rehearsal.states import text_of
 from uno_actors.store.codec import StreamId
 
@@ -14,6 +14,8 @@ Name = Literal["old", "new"]
 EXAMPLES = 10
 """Streams that are looked at closely for each field that differs."""
 FEW_NAMES = 5
+FRAMEWORK = "uno_actors."
+"""How the names of the framework's own events and streams begin."""
 
 
 @dataclass
@@ -175,6 +177,18 @@ def remedy_for(name: str, version: int, error: str) -> str:
             return f"give it an upcast: {step}, and the class version: int = {version + 1} or more"
 
 
+def why_nothing_is_read(old: Mapping[Kind, Readable], new: Mapping[Kind, Readable]) -> str:
+    """Why two programs cannot be called equal: neither reads any event that a program has recorded; else empty."""
+    theirs = {kind: each for kind, each in new.items() if not kind[0].startswith(FRAMEWORK)}
+    if not theirs or any(kinds[kind].count for kinds in (old, new) for kind in theirs.keys() & kinds.keys()):
+        return ""
+    (name, version), first = min(theirs.items(), key=lambda item: item[1].position)
+    return (
+        f"neither program reads any event of the store, such as {name} v{version} at position {first.position:,}:"
+        f" {first.reason}. Name all modules of the program, or its configuration file"
+    )
+
+
 def unknown_findings(
     old: Mapping[str, int], new: Mapping[str, int], old_types: Iterable[str]
 ) -> Iterator[Finding]:
@@ -184,10 +198,10 @@ def unknown_findings(
         if kind in had:
             remedy = f"keep the class; if it was renamed, set aggregate_type = {kind!r} on the new one"
             yield Finding("grave", "has no class any more", kind, count, counted(count, "stream"), remedy)
-        elif not kind.startswith("uno_actors."):
+        elif not kind.startswith(FRAMEWORK):
             yield Finding("note", "has no class in either", kind, count, counted(count, "stream"))
     for kind, count in sorted(old.items()):
-        if kind not in new and not kind.startswith("uno_actors."):
+        if kind not in new and not kind.startswith(FRAMEWORK):
             yield Finding("note", "has a class in the new code alone", kind, count, counted(count, "stream"))
 
 
@@ -274,9 +288,9 @@ def decision_text(decision: Sequence[Any]) -> str:
 # --- parts of several workers -------------------------------------------------------------------------------
 
 
-def kinds_in(answers: Sequence[Mapping[str, Any]]) -> dict[Any, Readable]:
+def kinds_in(answers: Sequence[Mapping[str, Any]]) -> dict[Kind, Readable]:
     """The kinds of events that several workers have read, together."""
-    found: dict[Any, Readable] = {}
+    found: dict[Kind, Readable] = {}
     for answer in answers:
         for name, version, *fields in answer["kinds"]:
             each, so_far = Readable(*fields), found.get((name, version))

@@ -27,11 +27,13 @@ from uno_actors.rehearsal.comparison import (
     snapshot_findings,
     sums,
     unknown_findings,
+    why_nothing_is_read,
 )
 from uno_actors.rehearsal.decisions import RecordedCommand
 from uno_actors.rehearsal.findings import Finding, Numbers, Report, in_order
 from uno_actors.rehearsal.places import placed
 from uno_actors.rehearsal.planning import Plan, plan
+from uno_actors.rehearsal.reading import Kind, Readable
 from uno_actors.rehearsal.recorded_commands import recorded_commands
 from uno_actors.rehearsal.sides import CodeFailed, Side
 from uno_actors.rehearsal.states import LIST, Form, difference, is_same
@@ -115,6 +117,8 @@ def rehearse(wanted: Rehearsed, here: Path, progress: Progress) -> Report:
         )
         work = _Rehearsal(sides, planned, store, runner, progress)
         findings = work.run()
+        if reason := why_nothing_is_read(*work.kinds.values()):
+            raise CodeFailed(reason)
         commands = 0
         if wanted.commands:
             recorded = runner.run(recorded_commands(store, planned.ends, wanted.commands))
@@ -181,7 +185,7 @@ class _Rehearsal:
         self._done: dict[tuple[Name, int], int] = {}
         self._streams = ComparedStreams()
         self._views = ComparedViews()
-        self._kinds = 0
+        self.kinds: dict[Name, dict[Kind, Readable]] = {}
         self._judged = 0
         self._shared_views = sorted(
             set(sides["old"].program["views"]).intersection(sides["new"].program["views"])
@@ -193,7 +197,7 @@ class _Rehearsal:
         return Numbers(
             self._plan.events,
             self._streams.compared,
-            self._kinds,
+            len(self.kinds["old"].keys() | self.kinds["new"].keys()),
             len(rows.keys() & self._views.rows["old"].keys()),
             sum(map(len, rows.values())),
             self._judged,
@@ -202,8 +206,7 @@ class _Rehearsal:
     def run(self) -> list[Finding]:
         """Let both programs read the log; what differs."""
         answers = self._read()
-        kinds = {name: kinds_in(answers[name]) for name in NAMES}
-        self._kinds = len(kinds["old"].keys() | kinds["new"].keys())
+        self.kinds = kinds = {name: kinds_in(answers[name]) for name in NAMES}
         unknown = {name: sums(answer["unknown"] for answer in answers[name]) for name in NAMES}
         judged = merged(answer["judged"] for answer in answers["new"])
         self._judged = sum(sum(each[:3]) for each in judged.values())
@@ -283,7 +286,7 @@ class _Rehearsal:
     def _traced(self, of: str, field: str, parted: Parted) -> Finding:
         """The difference in a field, with the event that made it, or that it is left to chance."""
         stream, version = min(parted.examples, key=lambda each: (each[1], each[0]))
-        chance = [name for name in NAMES if self._is_by_chance(name, stream, version, field)]
+        chance = [name for name in NAMES if not is_same(*self._twice(name, stream, version, field))]
         if chance:
             return self._beside_chance(chance, of, field, parted)
         at = self._first_parted(stream, version, field)
@@ -319,9 +322,6 @@ class _Rehearsal:
                 return Finding("difference", "state differs", of, parted.count, example, remedy)
         (stream, version), *_ = examples
         return _by_chance(chance, "state", of, parted.count, f"{stream} at version {version:,}")
-
-    def _is_by_chance(self, name: Name, stream: StreamId, version: int, field: str) -> bool:
-        return not is_same(*self._twice(name, stream, version, field))
 
     def _twice(self, name: Name, stream: StreamId, version: int, field: str) -> list[Form]:
         """The form of a field, loaded twice."""

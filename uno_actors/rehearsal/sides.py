@@ -1,6 +1,7 @@
 """The worker processes of one version of a program, as the rehearsal sees them."""
 
 import contextlib
+import os
 import subprocess
 import tempfile
 import threading
@@ -154,7 +155,15 @@ class Side:
 
     def _load(self, worker: WorkerProcess) -> None:
         worker.greet()
-        self.program = worker.ask("load", **self._given)
+        try:
+            self.program = worker.ask("load", **self._given)
+        except CodeFailed as error:
+            if "No module named" not in str(error) or not self.place.paths:
+                raise
+            looked = " and ".join(os.path.relpath(path, self.place.root) for path in self.place.paths)
+            raise CodeFailed(
+                f"{error}\nIts packages are looked for in {looked}, or where --path says, in {self.place.given}"
+            ) from None
 
     def read(self, heard: Heard, **given: Any) -> "Future[dict[str, Any]]":
         """Read a part of the log in the next worker that is free; ``heard`` is called in a thread."""
