@@ -1093,6 +1093,17 @@ async def a_handler_is_misspelled(_: Path) -> Explanation:
 
 
 @situation("""
+Nothing is known of 'Receipts' here. Looked through: 0 events, 1 handler, 1 running process. A command that was rejected, or that recorded nothing, is not in the log; processes keep their latest steps.
+├─ Did you mean shop.post.receipts?
+│     More of it, in the program: await system.why('shop.post.receipts')
+└─ Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an aggregate, the key of a schedule, or the name of a handler, a view, an actor or a supervisor.
+""")  # noqa: E501
+async def a_handler_is_named_without_its_module(_: Path) -> Explanation:
+    async with bank(BankStore(), Handling().spec("shop.post.receipts")) as system:
+        return await system.why("Receipts")
+
+
+@situation("""
 Credit c was answered by Account<alice>, in process N (NODE), at TIME; its last event is at position 1.
 Not asked: the log: OSError: the disk is gone
 """)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tests.machine import patience
 from uno_actors import ActorSystem, EventRegistry, RecordingNotReadable
 from uno_actors.flight_recorder.files import Recording, lines_of, of_lines, read, write
 from uno_actors.flight_recorder.steps import KINDS, Step
-from uno_actors.flight_recorder.timeline import duration, merged
+from uno_actors.flight_recorder.timeline import duration, merged, of_processes
 from uno_actors.ops.processes import ask_processes
 from uno_actors.system.control_socket import control_directories, key_of
 from uno_actors.system.state import STEPS_OF
@@ -182,6 +183,58 @@ def test_merging_keeps_every_step_and_orders_them(times: list[list[float]]) -> N
     assert [one.time for one in whole] == sorted(one.time for one in whole)
     for number, found in enumerate(each):
         assert [one for one in whole if one.node == str(number)] == found
+
+
+@given(
+    gaps=st.lists(st.sampled_from([0.0, 0.001, 0.5, 3.0]), max_size=12),
+    cuts=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12), st.floats(-0.1, 0.1)), max_size=4),
+)
+def test_steps_that_several_recordings_of_a_process_have_are_shown_once(
+    gaps: list[float], cuts: list[tuple[int, int, float]]
+) -> None:
+    """Each holds the latest steps at another moment, and reckons the times of the day anew."""
+    at, every = 0.0, []
+    for number, gap in enumerate(gaps):
+        at += gap
+        every.append(step(at, "routed", position=number // 2))  # each occurs twice
+    files, begin, end = [recording(*every[:0])], 0, 0
+    for number, (more, lost, skew) in enumerate(cuts):
+        end = min(len(every), end + more)
+        begin = min(end, begin + lost) if number else 0
+        shifted = [replace(each, time=each.time + skew) for each in every[begin:end]]
+        files.append(replace(recording(*shifted), written=float(number)))
+    (found,) = of_processes(files)
+    had = set()
+    for each in files:
+        had |= {one.position for one in each.steps}
+    assert {one.position for one in found} == had
+    assert max((sum(one.position == each for one in found) for each in had), default=0) <= 2
+    assert [one.time for one in found] == sorted(one.time for one in found)
+    alone = recording(*every)
+    assert of_processes([alone]) == [every] == of_processes([alone, alone])
+
+
+def test_the_same_file_given_twice_and_another_process_of_the_node(tmp_path: Path) -> None:
+    file = kept(tmp_path, step(0), step(0), step(2))
+    assert len(drawn(file, file, "--json").splitlines()) == 3
+    other = replace(recording(step(0)), process=1)
+    assert len(of_processes([recording(step(0)), other])) == 2
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    file, url = kept(tmp_path, step(0)), f"lmdb:{tmp_path / 'store'}"
+    asyncio.run(LmdbEventStore(tmp_path / "store").close())
+    options = (
+        "--scenario",
+        str(tmp_path / "none" / "x.py"),
+        "--store",
+        url,
+        "--system",
+        "tests.bank:Account",
+    )
+    ended = run_command("recording", str(file), *options)
+    assert ended.returncode == 2
+    assert "cannot be written: FileNotFoundError" in " ".join(ended.stderr.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(

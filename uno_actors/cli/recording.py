@@ -25,9 +25,10 @@ from uno_actors.cli.terminal import (
     say_tables,
 )
 from uno_actors.config.imports import imported
+from uno_actors.errors import describe
 from uno_actors.flight_recorder.files import Recording, of_lines, read, write
 from uno_actors.flight_recorder.steps import KINDS, Step, steps_about
-from uno_actors.flight_recorder.timeline import TITLES, merged, rows
+from uno_actors.flight_recorder.timeline import TITLES, merged, of_processes, rows
 from uno_actors.ops.processes import Unanswered
 from uno_actors.printable import counted, printable
 from uno_actors.store.opening import open_store
@@ -123,7 +124,7 @@ def recording(
         # The supervisor process of workers has no steps.
         told = [answer for answer in answers if not isinstance(answer, Unanswered) and "lines" in answer]
         found = [each for answer in told for each in of_lines(answer["lines"], f"process {answer['pid']}")]
-    steps = chosen(merged(each.steps for each in found), about, since, kind or ())
+    steps = chosen(merged(of_processes(found)), about, since, kind or ())
     if scenario is not None:
         _write_scenario(scenario, store, system, steps, found)
     elif as_json:
@@ -132,12 +133,19 @@ def recording(
     else:
         _show(found, steps, whole=whole)
     for kept in found if save is not None else ():
-        path = write(kept, save or Path())
+        try:
+            path = write(kept, save or Path())
+        except OSError as error:
+            raise _cannot_write(save or Path(), error, "--save") from None
         if not as_json:
             say(f"kept in {path}")
     for answer in unanswered:
         complain(printable(str(answer)))
     raise typer.Exit(bool(unanswered))
+
+
+def _cannot_write(path: Path, error: OSError, option: str) -> typer.BadParameter:
+    return typer.BadParameter(printable(f"{path} cannot be written: {describe(error)}"), param_hint=option)
 
 
 def _check_kinds(kinds: Sequence[str]) -> None:
@@ -165,7 +173,11 @@ def _write_scenario(
 
     commands = asyncio.run(look_up())
     name = f"what {', '.join(each.node for each in found)} had recorded"
-    path.write_text("\n".join(lines_of_scenario(commands, system, name)) + "\n", encoding="utf-8")
+    text = "\n".join(lines_of_scenario(commands, system, name)) + "\n"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _cannot_write(path, error, "--scenario") from None
     known = [each for each in commands if each.found is not None]
     say(
         f"{path}: {counted(len(known), 'command')} to send, {len(commands) - len(known)} not sent; the file says why"

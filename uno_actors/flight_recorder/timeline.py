@@ -1,13 +1,18 @@
 """Steps of one or several nodes as rows of a table: when, where, who, and what."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from heapq import merge
+from operator import attrgetter
 
+from uno_actors.flight_recorder.files import Recording
 from uno_actors.flight_recorder.steps import Step
 from uno_actors.printable import bounded, counted, printable
 
 LONGEST = 160
 """Characters of what has happened, unless rows are shown whole."""
+SAME_WITHIN = 1.0
+"""Seconds by which the times of one step may differ in two recordings."""
 TROUBLE = frozenset({"failed", "rejected", "timed out", "dead letter", "gave up"})
 """Kinds of steps that stand out."""
 TITLES = ("TIME", "NODE", "STEP", "WHO", "TOOK", "WHAT")
@@ -17,6 +22,42 @@ TITLES = ("TIME", "NODE", "STEP", "WHO", "TOOK", "WHAT")
 def merged(recordings: Iterable[Sequence[Step]]) -> list[Step]:
     """The steps of several nodes, each ordered by time, as one list ordered by time."""
     return [*merge(*recordings, key=lambda step: step.time)]
+
+
+def of_processes(recordings: Iterable[Recording]) -> list[list[Step]]:
+    """The steps of each process, ordered by time, each step once even if several recordings of the process have it."""
+    found: dict[tuple[str, str, int], list[Recording]] = {}
+    for recording in recordings:
+        found.setdefault((recording.node, recording.host, recording.process), []).append(recording)
+    return [_once(sorted(each, key=lambda recording: recording.written)) for each in found.values()]
+
+
+def _once(recordings: Sequence[Recording]) -> list[Step]:
+    """The steps of one process from several recordings, the oldest first.
+
+    Each recording reckons times of the day anew, so those of the same step differ a little.
+    """
+    known: dict[tuple[object, ...], list[float]] = {}
+    steps: list[Step] = []
+    for recording in recordings:
+        new: list[Step] = []
+        seen: dict[tuple[object, ...], int] = {}
+        for step in recording.steps:
+            facts = _facts(step)
+            times, at = known.get(facts, ()), seen.get(facts, 0)
+            while at < len(times) and times[at] < step.time - SAME_WITHIN:
+                at += 1
+            is_known = at < len(times) and times[at] <= step.time + SAME_WITHIN
+            seen[facts] = at + is_known
+            if not is_known:
+                new.append(step)
+        for step in new:
+            known.setdefault(_facts(step), []).append(step.time)
+        steps += new
+    return sorted(steps, key=lambda step: step.time)
+
+
+_facts = attrgetter(*(field.name for field in fields(Step) if field.name != "time"))
 
 
 def rows(steps: Sequence[Step], begin: float, *, whole: bool = False) -> Iterator[tuple[str, ...]]:

@@ -73,7 +73,9 @@ def _unknown(facts: Facts, remedies: Remedies) -> Finding:
     )
     names = [whole_name(each.name) for each in facts.handlers if not is_internal(each.name)]
     near = get_close_matches(facts.id, dict.fromkeys([*names, *facts.names]), SIMILAR)
-    meant = list(dict.fromkeys([*facts.log.similar, *near]))[:SIMILAR]
+    # Handlers have the modules of their functions and classes in their default names.
+    short = [name for name in names if name.rpartition(".")[2].casefold() == facts.id.casefold()]
+    meant = list(dict.fromkeys([*facts.log.similar, *short, *near]))[:SIMILAR]
     below = [
         Finding(
             "Ids are those of a command, an event or a correlation (32 hexadecimal digits, or your own), Type/id of an"

@@ -486,6 +486,8 @@ def _by_chance(names: Sequence[Name], what: str, of: str, count: int, example: s
         "take times, ids and random numbers from the event or the command, not from the clock or from chance"
     )
     is_new = list(names) == ["new"]
+    if what == "answer" and not is_new:
+        remedy = ""  # a command may take a new id or the time: its events keep it
     return Finding("difference" if is_new else "note", f"{what} is left to chance", of, count, text, remedy)
 
 
