@@ -177,6 +177,17 @@ def test_new_code_that_fails_when_imported_is_told_from_old_code(old: Path, tmp_
     assert "new code: module 'till' cannot be imported (RuntimeError: no licence)" in said
 
 
+def test_a_projection_that_cannot_be_made_is_named(old: Path, tmp_path: Path) -> None:
+    no_table = (
+        "class Totals(Projection[Paid]):\n",
+        "class Totals(Projection[Paid]):\n    def __init__(self): 1 / 0\n\n",
+    )
+    new = program(tmp_path / "new", no_table)
+    code, _, said = rehearse(old.parent / "backup", "till", "--old", str(old), "--new", str(new), here=old)
+    assert code == 2
+    assert "new code: projection 'totals' cannot be made (ZeroDivisionError: division by zero)" in said
+
+
 def test_code_that_ends_its_process_is_reported_with_its_last_words(old: Path, tmp_path: Path) -> None:
     ending = "import os, sys; print('bye', file=sys.stderr, flush=True); os._exit(7)\n"
     new = program(tmp_path / "new", ("from typing import Any\n", ending))

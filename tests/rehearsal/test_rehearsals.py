@@ -161,6 +161,22 @@ CHANGES: dict[str, tuple[list[tuple[str, str]], set[tuple[str, str, str, int]]]]
             ("difference", "view differs", "totals", 3),
         },
     ),
+    "a projection exits": (
+        [
+            (
+                "        before = await",
+                "        if event.cents == 9: raise SystemExit(3)\n        before = await",
+            )
+        ],
+        {
+            ("grave", "view cannot count", "totals", 3),
+            ("difference", "view differs", "totals", 3),
+        },
+    ),
+    "an apply method exits": (
+        [(APPLY, "        if event.cents == 9: raise SystemExit(3)\n" + APPLY)],
+        {("grave", "cannot be loaded", "Till", ALL_TILLS)},
+    ),
     "a projection needs what only a system has": (
         [
             (

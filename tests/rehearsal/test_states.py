@@ -225,3 +225,16 @@ def test_integers_beyond_what_python_writes_in_decimal_have_a_form() -> None:
     assert digest(form_of(huge)) == digest(form_of(huge)) != digest(form_of(huge + 1))
     assert text_of(form_of(10**30)) == str(10**30)
     assert text_of(form_of(huge)).startswith("0x")
+
+
+def test_a_value_without_a_text_equals_all_of_its_class() -> None:
+    class Shy:
+        __slots__ = ()
+
+        def __repr__(self) -> str:
+            raise ValueError("no text")
+
+    class Other(Shy):
+        __slots__ = ()
+
+    assert digest(form_of([Shy()])) == digest(form_of([Shy()])) != digest(form_of([Other()]))

@@ -9,6 +9,7 @@ from uno_actors.domain.events import DomainEvent
 from uno_actors.domain.outgoing_commands import OutgoingCommand
 from uno_actors.domain.payload_writer import payload_names
 from uno_actors.errors import CommandRejected, describe
+from uno_actors.rehearsal.reading import FAILURES
 from uno_actors.rehearsal.states import Form, form_of
 from uno_actors.store.codec import StreamId
 
@@ -63,7 +64,7 @@ def decided(instance: AggregateRoot, recorded: RecordedCommand) -> Decision:
         reply = instance.handle(command)
     except CommandRejected as rejection:
         return Decision("rejected", str(rejection), [], None)
-    except Exception as error:  # noqa: BLE001 - the program may raise anything
+    except FAILURES as error:  # the program may raise anything
         return Decision("failed", describe(error), [], None)
     events = [[event.event_type, form_of(_payload(event))] for event in instance.pending_events]
     return Decision("accepted", "", events, form_of(reply))

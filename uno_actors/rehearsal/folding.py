@@ -11,6 +11,7 @@ from uno_actors.errors import describe
 from uno_actors.handlers.projection import Projection
 from uno_actors.handlers.spec import HandlerContext, HandlerSpec
 from uno_actors.logs import get_logger
+from uno_actors.rehearsal.program import NotAProgram
 from uno_actors.rehearsal.states import Form, digest, form_of, text_of
 from uno_actors.store.codec import Record
 from uno_actors.store.port import EventStore
@@ -96,6 +97,9 @@ class FoldedView:
     Args:
         spec: Of a projection that `why_not_folded` has nothing against.
 
+    Raises:
+        NotAProgram: It cannot be made.
+
     Attributes:
         name: Of the projection.
         failures: The first error of each class that ``handle`` has raised, by the name of the class.
@@ -105,7 +109,10 @@ class FoldedView:
         self.name = spec.name
         self.failures: dict[str, Unhandled] = {}
         self._rows = Rows()
-        self._handler = spec.instantiate()
+        try:
+            self._handler = spec.instantiate()
+        except Exception as error:
+            raise NotAProgram(f"projection {spec.name!r} cannot be made ({describe(error)})") from error
         projection = cast("Projection[Any, Any]", self._handler.owner)
         projection.begin(cast("EventStore", self._rows), spec.name)  # all that a view needs of a store
         self._view = projection.view
@@ -119,7 +126,7 @@ class FoldedView:
             context = HandlerContext(position, 1, self.name, self._logger, NoSystem())  # type: ignore[arg-type]
         try:
             await self._handler(event, context)
-        except Exception as error:  # noqa: BLE001 - a projection may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a projection may raise anything
             self._view.forget()
             name = type(error).__name__
             self.failures.setdefault(name, Unhandled(0, position, describe(error))).count += 1

@@ -23,6 +23,9 @@ SIZE = 4_096
 LONGEST = 300
 """Characters of the text of an error."""
 
+FAILURES = (Exception, SystemExit)
+"""What code of a program may raise; in production, too, the end of a program there is a failure of one event."""
+
 Kind = tuple[str, int]
 """Name and schema version under which an event is recorded."""
 
@@ -92,7 +95,7 @@ class Loaded:
         self.version = 0
         self.failure = ""
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Note that it cannot be loaded beyond its version."""
         self.instance = None
         self.failure = f"version {self.version}: {reason_of(error)}"
@@ -165,7 +168,7 @@ class Pass:
                     await view.count(event, position)
             return
         found = self._decoded(record, position)
-        if views and not isinstance(found, Exception):
+        if views and not isinstance(found, BaseException):
             for view in views:
                 await view.count(found, position)
         if stream is not None:
@@ -187,10 +190,10 @@ class Pass:
     def _read(self, record: Record, position: int) -> DomainEvent | None:
         try:
             return to_event(record, self._registry, position)
-        except Exception:  # noqa: BLE001 - the part to which the event belongs reports it
+        except FAILURES:  # the part to which the event belongs reports it
             return None
 
-    def _decoded(self, record: Record, position: int) -> DomainEvent | Exception:
+    def _decoded(self, record: Record, position: int) -> DomainEvent | BaseException:
         """The event, or why it cannot be read; both are counted."""
         kind = record.event_type, record.version
         found = self.kinds.get(kind)
@@ -198,7 +201,7 @@ class Pass:
             found = self.kinds[kind] = Readable(position=position)
         try:
             event = to_event(record, self._registry, position)
-        except Exception as error:  # noqa: BLE001 - an upcast may raise anything
+        except FAILURES as error:  # an upcast may raise anything
             if not found.unreadable:
                 found.position, found.error, found.reason = position, type(error).__name__, reason_of(error)
             found.unreadable += 1
@@ -221,23 +224,23 @@ class Pass:
                 self._judge(stream, 0, ignored=reason_of(error))
         try:
             loaded = Loaded(new_aggregate(kind, stream.aggregate_id), snapshot)
-        except Exception as error:  # noqa: BLE001 - its __init__ may raise anything
+        except FAILURES as error:  # its __init__ may raise anything
             loaded = Loaded(None, snapshot)
             loaded.fail(error)
         self.streams[stream] = loaded
         return loaded
 
-    def _apply(self, loaded: Loaded, found: DomainEvent | Exception) -> None:
+    def _apply(self, loaded: Loaded, found: DomainEvent | BaseException) -> None:
         loaded.version += 1
         instance = loaded.instance
         if instance is None:
             return
-        if isinstance(found, Exception):
+        if isinstance(found, BaseException):
             loaded.fail(found)
             return
         try:
             instance.replay((found,))
-        except Exception as error:  # noqa: BLE001 - an apply_ method may raise anything
+        except FAILURES as error:  # an apply_ method may raise anything
             loaded.fail(error)
 
     async def _compare(self, stream: StreamId, snapshot: Snapshot, replayed: AggregateRoot | None) -> None:
@@ -249,7 +252,7 @@ class Pass:
             if not is_same(one, other):  # what differs between two replays may differ here
                 again = form_of_state(state_of(await self._replayed_again(stream, snapshot.version)))
                 one, other = comparable((one, one), (other, again))
-        except Exception as error:  # noqa: BLE001 - a hook may raise anything
+        except FAILURES as error:  # a hook may raise anything
             self._judge(stream, snapshot.version, ignored=reason_of(error))
             return
         parted = first_difference(one, other)
@@ -283,11 +286,11 @@ class Pass:
             return None, loaded.failure
         try:
             return digests_of(loaded.instance), ""
-        except Exception as error:  # noqa: BLE001 - its own to_snapshot may raise anything
+        except FAILURES as error:  # its own to_snapshot may raise anything
             return None, f"its state cannot be compared: {reason_of(error)}"
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """The text of an error, with the name of its class unless it is one of the framework's."""
     return bounded(str(error) if isinstance(error, UnoError) else describe(error), LONGEST)
 

@@ -121,8 +121,15 @@ def _scalar_or_object(value: Any, kind: type, above: tuple[int, ...]) -> Form:
     if isinstance(value, _CODE):
         return ["code", getattr(value, "__qualname__", repr(kind))]
     fields = dict(_fields(value))
-    text = _ADDRESS.sub("", repr(value)) if not fields else ""
+    text = "" if fields else _text_without_address(value)
     return ["object", kind.__name__, _mapping(fields, above) if fields else text]
+
+
+def _text_without_address(value: Any) -> str:
+    try:
+        return _ADDRESS.sub("", repr(value))
+    except Exception:  # noqa: BLE001 - a class may raise anything there, and then shows no state
+        return ""
 
 
 def _mapping(value: Mapping[Any, Any], above: tuple[int, ...]) -> Form:
