@@ -18,6 +18,7 @@ from uno_actors import (
     AggregateNotFound,
     ConcurrencyConflict,
     EventSourcedRepository,
+    InvalidAggregate,
     InvalidMoment,
     NoSuchVersion,
 )
@@ -109,7 +110,15 @@ async def test_what_was_read_as_of_the_past_cannot_be_saved(store: InMemoryEvent
 
 @pytest.mark.parametrize(
     "asked",
-    [{"version": 0}, {"version": True}, {"version": "3"}, {"at": "2026"}, {"version": 1, "at": START}],
+    [
+        {"version": 0},
+        {"version": True},
+        {"version": "3"},
+        {"version": START},
+        {"at": "2026"},
+        {"at": 3},
+        {"version": 1, "at": START},
+    ],
     ids=str,
 )
 async def test_what_is_neither_a_version_nor_a_time_is_refused(
@@ -117,6 +126,23 @@ async def test_what_is_neither_a_version_nor_a_time_is_refused(
 ) -> None:
     with pytest.raises(InvalidMoment):
         await EventSourcedRepository(Account, store).get_by_id("a", **asked)
+
+
+async def test_an_aggregate_that_began_later_says_so_and_not_that_it_has_no_events(
+    store: InMemoryEventStore,
+) -> None:
+    accounts = EventSourcedRepository(Account, store)
+    with pytest.raises(AggregateNotFound, match="had no events yet at 2000-01-01T00:00:00") as early:
+        await accounts.get_by_id("a", at=datetime(2000, 1, 1, tzinfo=UTC))
+    assert early.value.at == datetime(2000, 1, 1, tzinfo=UTC)
+    with pytest.raises(AggregateNotFound, match="has no events: create it") as none:
+        await accounts.get_by_id("nobody", at=datetime(2000, 1, 1, tzinfo=UTC))
+    assert none.value.at is None
+
+
+def test_a_repository_refuses_what_is_no_class_of_aggregates(store: InMemoryEventStore) -> None:
+    with pytest.raises(InvalidAggregate, match="a repository needs a class"):
+        EventSourcedRepository(store, Account)  # type: ignore[arg-type, type-var]
 
 
 PROGRAM = """

@@ -12,6 +12,7 @@ it as a whole, and each class is a few lines of data and text.
 
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -680,11 +681,21 @@ class InvalidExpectedVersion(CallerError, ValueError):
 
 
 class AggregateNotFound(CallerError, LookupError):
-    """No events of the aggregate are recorded."""
+    """No events of the aggregate are recorded, or none had been by a time.
 
-    def __init__(self, aggregate: str) -> None:
+    Attributes:
+        aggregate: Its name.
+        at: The time that was asked for, if it has events since; otherwise ``None``.
+    """
+
+    def __init__(self, aggregate: str, at: datetime | None = None) -> None:
         self.aggregate = aggregate
-        super().__init__(f"{aggregate} has no events: create it with its class, register events, and save it")
+        self.at = at
+        super().__init__(
+            f"{aggregate} has no events: create it with its class, register events, and save it"
+            if at is None
+            else f"{aggregate} had no events yet at {at.isoformat()}: its first one was recorded later"
+        )
 
 
 class NoSuchVersion(CallerError, LookupError):

@@ -69,7 +69,7 @@ async def as_it_was(store: EventStore, kind: type[A], stream: StreamId, moment: 
     version = moment if isinstance(moment, int) else await version_at(store, stream, moment)
     last = await store.last_version(stream)
     if not last or not version:
-        raise AggregateNotFound(str(stream))
+        raise AggregateNotFound(str(stream), moment if last and isinstance(moment, datetime) else None)
     if version > last:
         raise NoSuchVersion(str(stream), version, last)
     instance, _ = await Snapshots(store, None).load(kind, stream, version=version)

@@ -12,7 +12,7 @@ from uno_actors.aggregates.schedules_mark import any_scheduled, mark
 from uno_actors.aggregates.snapshots import Snapshots
 from uno_actors.backoff import chance
 from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id, new_aggregate
-from uno_actors.errors import AggregateNotFound, ConcurrencyConflict, InvalidMoment, shown
+from uno_actors.errors import AggregateNotFound, ConcurrencyConflict, InvalidAggregate, InvalidMoment, shown
 from uno_actors.quantities import check_duration
 from uno_actors.store.codec import StreamId
 from uno_actors.store.port import EventStore
@@ -35,12 +35,17 @@ class EventSourcedRepository(Generic[A]):
             snapshots are used in any case.
 
     Raises:
+        InvalidAggregate: ``aggregate_type`` is not a class of aggregates.
         ValueError: ``snapshot_every`` is negative.
     """
 
     def __init__(
         self, aggregate_type: type[A], event_store: EventStore, snapshot_every: int | None = None
     ) -> None:
+        if not _is_aggregate(aggregate_type):
+            raise InvalidAggregate(
+                repr(aggregate_type), "a repository needs a class derived from AggregateRoot"
+            )
         self._type = aggregate_type
         self._store = event_store
         self._snapshots = Snapshots(event_store, snapshot_every)
@@ -66,6 +71,8 @@ class EventSourcedRepository(Generic[A]):
         if version is not None or at is not None:
             if version is not None and at is not None:
                 raise InvalidMoment((version, at))
+            if isinstance(version, datetime) or isinstance(at, int):
+                raise InvalidMoment(at if version is None else version)  # each is given by its name
             moment = check_moment(at if version is None else version)
             return await as_it_was(self._store, self._type, stream, moment)
         aggregate, replayed = await self._snapshots.load(self._type, stream)
@@ -138,3 +145,7 @@ class EventSourcedRepository(Generic[A]):
 
     def __repr__(self) -> str:
         return f"EventSourcedRepository({self._type.__name__}, {self._store!r})"
+
+
+def _is_aggregate(given: object) -> bool:
+    return isinstance(given, type) and issubclass(given, AggregateRoot)
