@@ -308,6 +308,18 @@ class NotAsync(SqlProjection[Events]):
     def handle(self, event: Events, session: Any) -> None: ...
 
 
+class SwitchesLater(PlainOrders):
+    async def on_live(self, session: Any) -> None: ...  # type: ignore[override]
+
+
+class SwitchesOnThread(Orders):
+    def on_live(self, session: Any) -> None: ...  # type: ignore[override]
+
+
+class EmptiesOnThread(Orders):
+    def on_rebuild(self, session: Any) -> None: ...  # type: ignore[override]
+
+
 class WithoutSession(SqlProjection[Events]):
     async def handle(self, event: Events) -> None: ...
 
@@ -326,13 +338,28 @@ def no_sessions() -> Any:
         (lambda: spec_of(Orders()), "needs sessions"),
         (lambda: spec_of(Async(no_sessions)), "must be a plain def"),
         (lambda: spec_of(NotAsync(no_sessions)), "must be async def"),
+        (lambda: spec_of(SwitchesLater(no_sessions)), "on_live must be a plain def"),
+        (lambda: spec_of(SwitchesOnThread(no_sessions)), "on_live must be async def"),
+        (lambda: spec_of(EmptiesOnThread(no_sessions)), "on_rebuild must be async def"),
         (lambda: spec_of(WithoutSession(no_sessions)), "must take the event and the session"),
         (lambda: spec_of(OfNoVersion(no_sessions)), "version must be 1 or more"),
         (lambda: spec_of(Orders(no_sessions), concurrency=2), "no concurrency"),
         (lambda: spec_of(Orders(no_sessions), start=7), "no start"),
         (lambda: EventBus().subscribe(Orders(no_sessions)), "give it to an ActorSystem"),
     ],
-    ids=["sessions", "async", "plain", "session", "version", "concurrency", "start", "bus"],
+    ids=[
+        "sessions",
+        "async",
+        "plain",
+        "async hook",
+        "plain hook",
+        "plain rebuild",
+        "session",
+        "version",
+        "concurrency",
+        "start",
+        "bus",
+    ],
 )
 def test_a_read_model_that_cannot_work_is_refused(make: Callable[[], Any], why: str) -> None:
     with pytest.raises(InvalidHandler, match=why):

@@ -10,12 +10,16 @@ from typing_extensions import override
 from uno_actors.domain.events import DomainEvent
 from uno_actors.errors import InvalidHandler
 from uno_actors.handlers.calls import HandlerCalls
+from uno_actors.handlers.dependencies import is_async
 from uno_actors.handlers.spec import BoundHandler, E, HandlerContext
 from uno_actors.handlers.strategy import HandlesProgress, KeepsProgress
 from uno_actors.handlers.subscription import Subscription
 from uno_actors.quantities import is_count
 from uno_actors.read_models.filling import Filling, FillingOnThread
 from uno_actors.store.port import EventStore
+
+_METHODS = ("handle", "on_rebuild", "on_live")
+"""What programs define: all of them on the event loop, or all on a thread."""
 
 
 class BoundToSession(BoundHandler):
@@ -113,10 +117,11 @@ class SqlProjection(ReadModel[E], Generic[E]):
     @override
     def _bound(self) -> BoundHandler:
         bound = super()._bound()
-        if not bound.is_async:
-            raise InvalidHandler(
-                f"{type(self).__name__}.handle must be async def; a SyncSqlProjection has a plain one"
-            )
+        for method in _METHODS:
+            if not is_async(getattr(self, method)):
+                raise InvalidHandler(
+                    f"{type(self).__name__}.{method} must be async def; a SyncSqlProjection has a plain one"
+                )
         return bound
 
     @override
@@ -149,10 +154,11 @@ class SyncSqlProjection(ReadModel[E], Generic[E]):
     @override
     def _bound(self) -> BoundHandler:
         bound = super()._bound()
-        if bound.is_async:
-            raise InvalidHandler(
-                f"{type(self).__name__}.handle must be a plain def; a SqlProjection has async def"
-            )
+        for method in _METHODS:
+            if is_async(getattr(self, method)):
+                raise InvalidHandler(
+                    f"{type(self).__name__}.{method} must be a plain def; a SqlProjection has async def"
+                )
         return bound
 
     @override
