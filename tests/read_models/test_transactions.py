@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
 from tests.new_stores import new_store_url
-from uno_actors import ActorSystem, DomainEvent, InvalidHandler
+from uno_actors import ActorSystem, DomainEvent, InvalidHandler, Supervisor
+from uno_actors.backoff import Backoff
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.read_models import SqlProjection, SyncSqlProjection, create_schema, create_schema_sync
 from uno_actors.read_models.database_errors import is_passing
@@ -245,6 +246,34 @@ async def test_tables_that_are_ahead_of_the_log_are_not_filled_further(
         await second.publisher.publish(BookLent(book="c", aggregate_type="Book", aggregate_id="c"))
         await second.settled()
     assert await lent(engine) == ["c"]
+    await engine.dispose()
+
+
+async def test_read_models_of_one_database_in_memory_do_not_undo_the_writes_of_each_other() -> None:
+    """It has one connection for all, so each rollback is one of all that was not committed yet."""
+    engine = create_async_engine("sqlite+aiosqlite://")
+    await create_schema(engine)
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE loans (book TEXT)"))
+    failed: set[str] = set()
+
+    async def take_time(session: AsyncSession, event: BookLent) -> None:
+        await asyncio.sleep(0)
+
+    async def fail_once(session: AsyncSession, event: BookLent) -> None:
+        await asyncio.sleep(0)
+        if event.book not in failed:
+            failed.add(event.book)
+            raise ValueError
+
+    models = {"steady": Loans(engine, take_time), "failing": Loans(engine, fail_once)}
+    specs = [HandlerSpec(name, model, BookLent) for name, model in models.items()]
+    quick = Supervisor("models", specs, max_restarts=None, backoff=Backoff(initial=0.001, max=0.001))
+    async with ActorSystem("memory:", aggregates=[], handlers=[], supervisors=[quick]) as system:
+        for number in range(10):
+            await system.publisher.publish(BookLent(book=f"{number}"))
+        await system.settled()
+    assert await lent(engine) == [f"{number}" for number in range(10) for _ in models]
     await engine.dispose()
 
 

@@ -2,17 +2,32 @@
 
 What the program writes and how far it has come are one transaction. If the program committed in between, its rows
 would stay without the progress, and would be written again.
+
+A database of SQLite in memory has one connection for all sessions of its engine (`sqlalchemy.pool.StaticPool`), so what
+one rolls back or commits are the writes of all. There the read models write one after the other.
 """
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import event
+from sqlalchemy import Pool, StaticPool, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from uno_actors.errors import InvalidHandler
+
+_turns: WeakKeyDictionary[Pool, asyncio.Lock] = WeakKeyDictionary()
+_turns_on_threads: WeakKeyDictionary[Pool, threading.Lock] = WeakKeyDictionary()
 
 _COMPLETE = "uno_actors.read_models.complete"
 """In ``info`` of a session: whether its transaction has the progress too, and may be committed."""
@@ -28,7 +43,7 @@ async def begun(factory: Callable[[], Any]) -> AsyncIterator[AsyncSession]:
     made = factory()
     if not isinstance(made, AsyncSession):
         raise InvalidHandler(_no_session(made, AsyncSession))
-    async with made as session, session.begin():
+    async with _turn(made.sync_session), made as session, session.begin():
         _hold(session.sync_session)
         yield session
 
@@ -39,7 +54,7 @@ def begun_on_thread(factory: Callable[[], Any]) -> Iterator[Session]:
     made = factory()
     if not isinstance(made, Session):
         raise InvalidHandler(_no_session(made, Session))
-    with made as session, session.begin():
+    with _turn_on_thread(made), made as session, session.begin():
         _hold(session)
         yield session
 
@@ -60,6 +75,23 @@ def check_open(session: Session) -> None:
 def may_commit(session: Session) -> None:
     """Let the transaction be committed: it has the progress too."""
     session.info[_COMPLETE] = True
+
+
+def _turn(session: Session) -> AbstractAsyncContextManager[object]:
+    """Lasts while no other read model writes through the same connection."""
+    pool = _shared_connection(session)
+    return nullcontext() if pool is None else _turns.setdefault(pool, asyncio.Lock())
+
+
+def _turn_on_thread(session: Session) -> AbstractContextManager[object]:
+    pool = _shared_connection(session)
+    return nullcontext() if pool is None else _turns_on_threads.setdefault(pool, threading.Lock())
+
+
+def _shared_connection(session: Session) -> Pool | None:
+    """What gives all sessions the same connection, if something does."""
+    pool = getattr(session.bind, "pool", None)
+    return pool if isinstance(pool, StaticPool) else None
 
 
 def _hold(session: Session) -> None:
