@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import StaticPool, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -275,6 +275,32 @@ async def test_read_models_of_one_database_in_memory_do_not_undo_the_writes_of_e
         await system.settled()
     assert await lent(engine) == [f"{number}" for number in range(10) for _ in models]
     await engine.dispose()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_plain_read_model_needs_a_database_that_all_threads_see(shared: bool) -> None:
+    options: Any = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}} if shared else {}
+    engine = create_engine("sqlite://", **options)
+    create_schema_sync(engine)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE loans (book TEXT)"))
+
+    class Threaded(SyncSqlProjection[BookLent]):
+        def handle(self, event: BookLent, session: Session) -> None:
+            session.execute(LEND, {"book": event.book})
+
+    handlers = [HandlerSpec(name, Threaded(sessionmaker(engine)), BookLent) for name in ("first", "second")]
+    system = ActorSystem("memory:", aggregates=[], handlers=handlers)
+    if not shared:
+        with pytest.raises(InvalidHandler, match="poolclass=StaticPool"):
+            await system.start()
+        return
+    async with system:
+        await system.publisher.publish(*[BookLent(book=f"{number}") for number in range(20)])
+        await system.settled()
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM loans")).scalar_one() == 40
+    engine.dispose()
 
 
 async def test_several_processes_may_make_the_tables_at_once(library: AsyncEngine) -> None:

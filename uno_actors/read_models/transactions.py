@@ -20,7 +20,7 @@ from contextlib import (
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Pool, StaticPool, event
+from sqlalchemy import Pool, SingletonThreadPool, StaticPool, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -54,6 +54,11 @@ def begun_on_thread(factory: Callable[[], Any]) -> Iterator[Session]:
     made = factory()
     if not isinstance(made, Session):
         raise InvalidHandler(_no_session(made, Session))
+    if isinstance(getattr(made.bind, "pool", None), SingletonThreadPool):
+        raise InvalidHandler(
+            "a database of SQLite in memory is another one on each thread, and a SyncSqlProjection runs on several: use"
+            ' a file, or create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})'
+        )
     with _turn_on_thread(made), made as session, session.begin():
         _hold(session)
         yield session
