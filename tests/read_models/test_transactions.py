@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
 from tests.new_stores import new_store_url
-from uno_actors import ActorSystem, DomainEvent, InvalidHandler, Supervisor
+from tests.waiting import until
+from uno_actors import ActorSystem, DomainEvent, InvalidHandler, Supervisor, SupervisorGaveUp
 from uno_actors.backoff import Backoff
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.read_models import SqlProjection, SyncSqlProjection, create_schema, create_schema_sync
 from uno_actors.read_models.database_errors import is_passing
-from uno_actors.read_models.tables import NoReadModelTables, TablesAheadOfLog
+from uno_actors.read_models.tables import NoReadModelTables, TablesOfAnotherLog
 
 LEND = text("INSERT INTO loans VALUES (:book)")
 
@@ -236,7 +237,7 @@ async def test_tables_that_are_ahead_of_the_log_are_not_filled_further(
             *[BookLent(book=book, aggregate_type="Book", aggregate_id=book) for book in "ab"]
         )
         await first.settled()
-    with pytest.raises(TablesAheadOfLog, match="handlers reset loans --to earliest"):
+    with pytest.raises(TablesOfAnotherLog, match="handlers reset loans --to earliest"):
         async with system("second"):
             pass
     assert await lent(engine) == ["a", "b"]
@@ -247,6 +248,42 @@ async def test_tables_that_are_ahead_of_the_log_are_not_filled_further(
         await second.settled()
     assert await lent(engine) == ["c"]
     await engine.dispose()
+
+
+@pytest.mark.parametrize("partitions", [False, 2])
+@pytest.mark.parametrize("first_is_empty", [False, True])
+async def test_two_logs_do_not_fill_the_same_tables(
+    library: AsyncEngine, tmp_path: Path, partitions: bool | int, first_is_empty: bool
+) -> None:
+    """As of two tenants: each would pass over as many events as the other has."""
+
+    def system(log: str) -> ActorSystem:
+        spec = HandlerSpec("loans", Loans(library, nothing), BookLent, partitioned=partitions)
+        children = [Supervisor("models", [spec], max_restarts=3, backoff=Backoff(initial=0.01, max=0.01))]
+        return ActorSystem(f"lmdb:{tmp_path}/{log}", aggregates=[], handlers=[], supervisors=children)
+
+    async def lend(to: ActorSystem, *books: str) -> None:
+        aggregate = {"aggregate_type": "Shelf", "aggregate_id": "one"}  # so that one partition has them all
+        await to.publisher.publish(*[BookLent(book=book, **aggregate) for book in books])
+
+    async with ActorSystem(f"lmdb:{tmp_path}/globex", aggregates=[], handlers=[]) as idle:
+        await lend(idle, "g1", "g2", "g3")
+    if first_is_empty:  # the tables become those of the log that has events
+        with pytest.raises(SupervisorGaveUp, match="of another log"):
+            async with system("acme") as acme:
+                async with system("globex") as globex:
+                    await globex.settled()
+                await lend(acme, "a1")
+                await until(lambda: acme.failure is not None)
+        assert await lent(library) == ["g1", "g2", "g3"]
+        return
+    async with system("acme") as acme:
+        await lend(acme, "a1")
+        await acme.settled()
+    with pytest.raises(TablesOfAnotherLog, match="of another log"):
+        async with system("globex"):
+            pass
+    assert await lent(library) == ["a1"]
 
 
 async def test_read_models_of_one_database_in_memory_do_not_undo_the_writes_of_each_other() -> None:

@@ -71,9 +71,10 @@ class EventSourcedRepository(Generic[A]):
         if version is not None or at is not None:
             if version is not None and at is not None:
                 raise InvalidMoment((version, at))
-            if isinstance(version, datetime) or isinstance(at, int):
-                raise InvalidMoment(at if version is None else version)  # each is given by its name
-            moment = check_moment(at if version is None else version)
+            given: object = at if version is None else version
+            if isinstance(given, datetime) is (at is None):  # each is given by its name
+                raise InvalidMoment(given)
+            moment = check_moment(given)
             return await as_it_was(self._store, self._type, stream, moment)
         aggregate, replayed = await self._snapshots.load(self._type, stream)
         if not aggregate.version:

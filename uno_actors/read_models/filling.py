@@ -25,13 +25,15 @@ from uno_actors.handlers.requests import Reset
 from uno_actors.handlers.strategy import HandlesProgress, InOrder
 from uno_actors.handlers.subscription import Delivery, Subscription
 from uno_actors.logs import get_logger
+from uno_actors.position_tokens import mark_of
 from uno_actors.read_models.database_errors import explained, is_passing, names_missing_table
 from uno_actors.read_models.partitions import enter, must_rebuild, reaches_end
 from uno_actors.read_models.tables import (
+    RUN_BYTES,
     NoReadModelTables,
     Place,
     Progress,
-    TablesAheadOfLog,
+    TablesOfAnotherLog,
     TakenOver,
     advance,
     begin,
@@ -97,7 +99,8 @@ class Filling(InOrder):
         super().__init__(subscription, store, router, calls)
         self._model = model
         self._handler: Any = calls.handler
-        self._writer = secrets.token_hex(8)
+        self._run = secrets.token_hex(RUN_BYTES)
+        self._log_mark = ""  # of the first event; empty while there is none
         self._lease: Lease | None = None  # under which the progress was read
         self._progress = Progress(0, building=True)
         self._letters: set[int] = set()
@@ -108,7 +111,11 @@ class Filling(InOrder):
     def _place(self) -> Place:
         subscription = self._subscription
         partitions = 0 if subscription.partition is None else subscription.spec.partitions
-        return Place(subscription.name, self._model.version, self._writer, subscription.log_start, partitions)
+        writer = f"{self._run}{self._log_mark}"
+        is_reset = subscription.requests.reset is not None
+        return Place(
+            subscription.name, self._model.version, writer, subscription.log_start, partitions, is_reset
+        )
 
     # --- transactions, which the other kind runs on a thread ---
 
@@ -167,7 +174,7 @@ class Filling(InOrder):
 
     @override
     async def prepare(self) -> None:
-        if self._lease is not self._subscription.lease:
+        if self._lease is not self._subscription.lease or not self._log_mark:
             await self._find_progress()
 
     async def _find_progress(self) -> None:
@@ -177,6 +184,7 @@ class Filling(InOrder):
         tables, and the other finds out at its next commit. By the transactions each event is counted once all the same.
         """
         subscription = self._subscription
+        self._log_mark = await self._mark_of_log()
         lease, place = subscription.lease, self._place
         await lease.confirm()
         if lease.is_lost:
@@ -195,17 +203,24 @@ class Filling(InOrder):
         await self._continue(found)
         self._lease = subscription.progress.read_under = lease
 
+    async def _mark_of_log(self) -> str:
+        """What tells the log from others: the mark of its first event. Empty without one, and if all starts over."""
+        subscription = self._subscription
+        if subscription.requests.reset is not None:
+            return ""
+        first = await self._store.read_log(subscription.log_start, 1)
+        return mark_of(first[0].record.event_id) if first else ""
+
     async def _check_log(self, position: int) -> None:
         """Refuse tables that have counted events which the log does not have, unless they are to be emptied.
 
         Raises:
-            TablesAheadOfLog: The log was replaced, or restored from an earlier backup: its next events would be passed
-                over.
+            TablesOfAnotherLog: The log was replaced by an empty one, or restored from an earlier backup.
         """
         subscription = self._subscription
         end = (await self._store.last_positions())[subscription.log]
         if position > end and subscription.requests.reset is None:
-            raise TablesAheadOfLog(subscription.name, position, end)
+            raise TablesOfAnotherLog(subscription.name, position, f"this one ends at {end}")
 
     async def _claimed(self, *, anew: bool) -> Progress:
         place = self._place

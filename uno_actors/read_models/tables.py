@@ -30,6 +30,9 @@ from sqlalchemy.orm import Session
 from uno_actors.errors import InvalidHandler, UnoError
 from uno_actors.store.handler_names import MARK
 
+RUN_BYTES = 8
+"""Of the random name of one run, in ``writer``; what follows its hexadecimal digits is the mark of the log."""
+
 METADATA = MetaData()
 """The two tables, for a migration tool such as Alembic; else `create_schema` makes them."""
 
@@ -40,7 +43,7 @@ read_models = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     # All events up to here are counted.
     Column("position", BigInteger, nullable=False),
-    # Who fills it: what another process still writes is undone.
+    # Who fills it, and from which log: what another process still writes is undone.
     Column("writer", String(32), nullable=False),
     # Whether it has not reached the end of the log yet.
     Column("building", Boolean, nullable=False),
@@ -62,9 +65,10 @@ class Place:
     Attributes:
         name: The handler's name, or that of its partition.
         version: The version of its tables.
-        writer: A random name, of one run of the handler.
+        writer: A random name, of one run of the handler, and the mark of its log if it has events.
         start: The position before the first event of its log.
         partitions: The number of its partitions; 0 if it has none.
+        any_log: Whether it does not matter which log filled its tables, since they are to be emptied.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Place:
     writer: str
     start: int = 0
     partitions: int = 0
+    any_log: bool = False
 
     @property
     def whole(self) -> str:
@@ -111,25 +116,24 @@ class NoReadModelTables(UnoError):
         )
 
 
-class TablesAheadOfLog(UnoError):
-    """A read model has counted events that the log does not have: it is another log. Nothing was written.
+class TablesOfAnotherLog(UnoError):
+    """A read model has counted the events of another log. Nothing was written.
 
     Attributes:
         handler: Name of the handler, or of the partition.
         position: All events up to here are counted.
-        end: The position of the last event of the log.
     """
 
-    def __init__(self, handler: str, position: int, end: int) -> None:
+    def __init__(self, handler: str, position: int, reason: str) -> None:
         self.handler = handler
         self.position = position
-        self.end = end
         name = handler.partition(MARK)[0]
         super().__init__(
-            f"read model {handler}: its tables have counted events up to position {position}, and the log ends at"
-            f" {end}: the log was replaced, or restored from an earlier backup, and what it records next would be left"
-            f" out. Empty the tables and fill them from this log by `uno-actors handlers reset {shlex.quote(name)} --to"
-            " earliest` (which needs on_rebuild), give the read model a new version, or a database of its own"
+            f"read model {handler}: its tables have counted events up to position {position} of another log ({reason}),"
+            " so events of this one would be left out. Was the log replaced, or restored from an earlier backup? Then"
+            f" empty the tables and fill them anew by `uno-actors handlers reset {shlex.quote(name)} --to earliest`"
+            " (which needs on_rebuild), or give the read model a new version. Do two stores, such as those of two"
+            " tenants, fill the same tables? Then give each a database, or a handler name, of its own"
         )
 
 
@@ -160,11 +164,18 @@ def claim(session: Session, place: Place, *, anew: bool = False) -> Progress | N
 
     Returns:
         ``None`` if it is new, or starts over: `begin` must follow.
+
+    Raises:
+        TablesOfAnotherLog: It was filled from a log that began with another event.
     """
     names = names_of(place)
     row = session.execute(_FIND, names).first()
     if row is None:
         return None
+    counted, ours = (writer[2 * RUN_BYTES :] for writer in (row.writer, place.writer))
+    if counted and counted != ours and not (anew or place.any_log):
+        reason = "it began with another event" if ours else "this one has no event"
+        raise TablesOfAnotherLog(place.name, row.position, reason)
     session.execute(_CLAIM, names)
     if anew:
         return None
