@@ -105,6 +105,65 @@ def test_a_scenario_that_ends_by_any_error_has_failed(error: BaseException) -> N
     assert "To repeat it" in str(failed)
 
 
+async def fails() -> None:
+    raise ValueError("the barrier is stuck")
+
+
+def test_the_line_of_an_error_is_told_also_of_those_in_a_group() -> None:
+    async def asserts(world: World) -> None:
+        assert world.seed == "another"
+
+    async def groups(world: World) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fails())
+
+    line = asserts.__code__.co_firstlineno + 1
+    assert f", at {__file__}:{line} in asserts\n" in str(failure(asserts))
+    error = f"ValueError: the barrier is stuck, at {__file__}:{fails.__code__.co_firstlineno + 1} in fails\n"
+    assert f"(1 sub-exception); {error}" in str(failure(groups))
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_the_error_of_a_task_of_the_scenario_is_not_lost(is_kept: bool) -> None:
+    kept: list[object] = []
+
+    async def scenario(world: World) -> None:
+        await one_node(world)
+        task = asyncio.create_task(fails())
+        if is_kept:
+            kept.append(task)
+        del task
+        await asyncio.sleep(1)
+
+    assert str(failure(scenario).run.error).startswith(
+        "no error is lost: scenario: the error of task fails() was never retrieved: ValueError("
+    )
+
+
+def test_an_error_that_is_awaited_is_not_lost() -> None:
+    async def scenario(world: World) -> None:
+        await one_node(world)
+        tasks = [asyncio.create_task(fails()) for _ in range(3)]
+        await asyncio.sleep(1)
+        assert len(await asyncio.gather(*tasks, return_exceptions=True)) == 3
+
+    assert simulate(scenario, 1, faults=0, event_registry=EVENTS).runs == 1
+
+
+def test_a_task_that_is_left_over_is_named_with_the_line_that_has_started_it() -> None:
+    def starting(node: Node) -> ActorSystem:
+        kept.append(asyncio.create_task(asyncio.sleep(1e6)))
+        return make(node)
+
+    async def scenario(world: World) -> None:
+        await world.node("a", starting)
+
+    kept: list[object] = []
+    line = starting.__code__.co_firstlineno + 1
+    found = f"no task is left over: sleep, started at {__file__}:{line} in starting"
+    assert found in str(failure(scenario).run.error)
+
+
 def test_ctrl_c_ends_the_simulation() -> None:
     async def scenario(world: World) -> None:
         raise KeyboardInterrupt

@@ -53,6 +53,13 @@ def test_the_story_is_there_for_programs_too() -> None:
         ),
         (["bank.accounts:Account"], "a scenario is a function, async def scenario(world); found"),
         (["transfers"], "name a scenario as MODULE:NAME"),
+        (["scenarios.py::transfers"], "name a scenario as MODULE:NAME"),
+        (["bank.scenarios:transfers", "--seeds", "0"], "there is no seed to run, so nothing would be tested"),
+        (
+            ["bank.scenarios:transfers", "--seed", "1", "--only-faults", "1;2"],
+            "--only-faults takes numbers of faults, as 1,3; found 1;2",
+        ),
+        (["bank.scenarios:transfers", "--seed", "1", "--faults", "-1"], "greater than or equal to 0"),
         (
             ["bank.scenarios:transfers", "--kinds", "cut"],
             "cut hit links between nodes, and the scenario has none",
@@ -75,7 +82,7 @@ def test_a_broken_run_ends_with_its_reason_and_code_1(tmp_path: Path) -> None:
         [*command, "--seed", "4", "--faults", "0"], cwd=tmp_path, check=False, capture_output=True
     )
     assert again.returncode == 1
-    assert again.stdout.decode().rstrip().endswith("AssertionError: seed 4 is unlucky")
+    assert again.stdout.decode().rstrip().endswith("unlucky.py:2 in breaks")
 
 
 def test_a_scenario_may_be_named_by_the_path_of_its_file(tmp_path: Path) -> None:
@@ -98,7 +105,7 @@ def test_a_scenario_may_be_named_by_the_path_of_its_file(tmp_path: Path) -> None
     [
         (["bank.scenarios:transfer"], "did you mean 'transfers'?"),
         (["bank.scenarios:OPENING"], "a scenario is a function"),
-        (["bank.scenarios:transfers", "--seed", "1", "--only-faults", "x"], "invalid literal"),
+        (["bank.scenarios:transfers", "--seed", "1", "--only-faults", "x"], "takes numbers of faults"),
     ],
 )
 def test_what_is_no_scenario_is_refused(options: list[str], reason: str) -> None:

@@ -105,6 +105,20 @@ LEFT = {
         """,
         "store sqlite+aiosqlite:///*: started at *test_it.py:9 in test_it; to end it: await store.close()",
     ),
+    "a pool of threads": (
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        POOLS = []
+        def test_it():
+            POOLS.append(ThreadPoolExecutor(1))
+            assert POOLS[0].submit(abs, -1).result() == 1
+
+        @pytest.mark.uno_actors_leaks(False)
+        def test_end():
+            POOLS.pop().shutdown()
+        """,
+        "thread 'ThreadPoolExecutor-*': started at *test_it.py:11 in test_it; to end it: pool.shutdown(), *",
+    ),
     "what a fixture of the test starts": (
         """
         @pytest.fixture
@@ -184,6 +198,17 @@ TIDY = {
             task.cancel()
         async def test_it(poller): ...
         """,
+    "the threads of a pool that all tests of a module share": """
+        from concurrent.futures import ThreadPoolExecutor
+        @pytest.fixture(scope="module")
+        def pool():
+            with ThreadPoolExecutor(2) as pool:
+                yield pool
+        def test_it(pool):
+            assert pool.submit(abs, -1).result() == 1
+        def test_again(pool):
+            assert [*pool.map(abs, [-1, -2, -3])] == [1, 2, 3]
+        """,
     "a simulation with crashes": """
         async def scenario(world):
             await world.node("a", lambda node: ActorSystem(node.store, handlers=[]))
@@ -232,6 +257,22 @@ def test_the_check_is_off_unless_it_is_asked_for_and_a_marker_decides_for_one_te
         """
     run(pytester, source, ini=INI).assert_outcomes(passed=3, errors=1)
     run(pytester, source, ini=LEAKS).assert_outcomes(passed=3, errors=2)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [('"False"', "'False'"), ("off=True", "off=True"), ("False, on=True", "False, on=True")],
+)
+def test_a_marker_with_a_mistake_is_explained(pytester: pytest.Pytester, given: str, found: str) -> None:
+    source = f"""
+        import pytest
+
+        @pytest.mark.uno_actors_leaks({given})
+        def test_it(): ...
+        """
+    result = run(pytester, source, ini=INI)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"*the marker uno_actors_leaks takes on=True or on=False; found {found}*"])
 
 
 def test_a_test_that_fails_by_itself_is_reported_once(pytester: pytest.Pytester) -> None:

@@ -26,12 +26,14 @@ def simulate(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Without --seed: number of seeds to run.")] = 200,
     faults: Annotated[
-        int | None, typer.Option(help="With --seed: number of its faults, from the first.")
+        int | None, typer.Option(min=0, help="With --seed: number of its faults, from the first.")
     ] = None,
     only_faults: Annotated[
         str | None, typer.Option(metavar="N,N", help="With --seed: only the faults with these numbers.")
     ] = None,
-    commands: Annotated[int | None, typer.Option(help="With --seed: maximum number of commands.")] = None,
+    commands: Annotated[
+        int | None, typer.Option(min=0, help="With --seed: maximum number of commands.")
+    ] = None,
     most: Annotated[int | None, typer.Option(help="Maximum number of faults that a seed plans.")] = None,
     kinds: Annotated[str | None, typer.Option(metavar="KIND,KIND", help="Kinds of faults.")] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Do not shorten the lines of the story.")] = False,
@@ -59,14 +61,14 @@ def simulate(
         options["faults"] = most
     if kinds is not None:
         options["kinds"] = [kind.strip() for kind in kinds.split(",")]
-    if ":" not in scenario:
+    if ":" not in scenario or "::" in scenario:
         complain(
             f"{printable(scenario)}: name a scenario as MODULE:NAME, such as shop:orders or tests/test_shop.py:orders"
         )
         raise typer.Exit(2)
     try:
         made, found, kept = simulation.simulation_of(imported(repeating.with_its_folder(scenario)), **options)
-        chosen = faults if only_faults is None else [int(number) for number in only_faults.split(",")]
+        chosen = faults if only_faults is None else _numbers(only_faults)
     except (TypeError, ValueError) as error:
         complain(f"{printable(scenario)}: {printable(str(error))}")
         raise typer.Exit(2) from None
@@ -91,6 +93,13 @@ def simulate(
         for line in story.timeline(run, None if whole else story.LONGEST_TEXT):
             say(line)
     raise typer.Exit(0 if run.error is None else 1)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--only-faults takes numbers of faults, as 1,3; found {text}") from None
 
 
 def _say_figures(done: Any, *, as_json: bool) -> None:

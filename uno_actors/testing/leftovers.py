@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from sys import _getframe
@@ -16,6 +17,8 @@ from uno_actors.testing.own_code import is_ours, line_of, own_caller
 
 PATIENCE = 1.0
 """Seconds for which threads that are about to end are waited for."""
+
+_ENDS_POOL = "pool.shutdown(), or `with` around the use of the pool"
 
 OF_LOOPS = ("asyncio_", "Trio thread")
 """Beginnings of the names of threads that event loops keep for plain functions; they end with them."""
@@ -56,6 +59,7 @@ class Leftovers:
         self._things: dict[int, tuple[object, str, str, str]] = {}
         self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], _Start] = weakref.WeakKeyDictionary()
         self._threads: weakref.WeakKeyDictionary[threading.Thread, _Start] = weakref.WeakKeyDictionary()
+        self._pools: weakref.WeakSet[ThreadPoolExecutor] = weakref.WeakSet()
         self._cancelled: list[Leftover] = []
         self._others = 0
         self._restore: Callable[[], None] | None = None
@@ -76,16 +80,23 @@ class Leftovers:
 
     def begin(self) -> None:
         """Begin to note."""
-        start_thread, make_task, close = (
+        start_thread, make_task, close, make_pool = (
             threading.Thread.start,
             asyncio.BaseEventLoop.create_task,
             asyncio.Runner.close,
+            ThreadPoolExecutor.__init__,
         )
 
         def started(thread: threading.Thread) -> None:
-            if (start := self._start(_getframe(1))) is not None:
+            start = self._start(_getframe(1))
+            if start is not None and self._may_be_left(thread):
                 self._threads[thread] = start
             start_thread(thread)
+
+        def made(pool: ThreadPoolExecutor, *args: Any, **options: Any) -> None:
+            make_pool(pool, *args, **options)
+            if self._start(_getframe(1)) is not None:
+                self._pools.add(pool)
 
         def created(loop: asyncio.BaseEventLoop, *args: Any, **options: Any) -> "asyncio.Task[Any]":
             task = make_task(loop, *args, **options)
@@ -101,6 +112,7 @@ class Leftovers:
             (threading.Thread, "start", started, start_thread),
             (asyncio.BaseEventLoop, "create_task", created, make_task),
             (asyncio.Runner, "close", closing, close),
+            (ThreadPoolExecutor, "__init__", made, make_pool),
         )
         for owner, name, noted, _ in noting:
             setattr(owner, name, noted)
@@ -131,7 +143,9 @@ class Leftovers:
         found += self._left_tasks()
         for thread, start in self._live_threads():
             if not (start.ours and found):  # else it is that of a system or a store that is named already
-                remedy = "have its function return, and call thread.join()"
+                remedy = (
+                    _ENDS_POOL if _pool_of(thread) else "have its function return, and call thread.join()"
+                )
                 found.append(Leftover(f"thread {thread.name!r}", start.where, remedy))
         return found
 
@@ -170,10 +184,24 @@ class Leftovers:
                 self._tasks.pop(task)
         return found
 
+    def _may_be_left(self, thread: threading.Thread) -> bool:
+        """A pool starts its threads when it needs them: they belong to what has made the pool."""
+        pool = _pool_of(thread)
+        return pool is None or pool in self._pools
+
     def _live_threads(self) -> Iterator[tuple[threading.Thread, _Start]]:
         for thread, start in list(self._threads.items()):
             if thread.is_alive() and not thread.name.startswith(OF_LOOPS):
                 yield thread, start
+
+
+def _pool_of(thread: threading.Thread) -> ThreadPoolExecutor | None:
+    """The pool that a thread works for."""
+    for argument in getattr(thread, "_args", ()):
+        pool = argument() if isinstance(argument, weakref.ref) else None
+        if isinstance(pool, ThreadPoolExecutor):
+            return pool
+    return None
 
 
 def _is_simulated() -> bool:

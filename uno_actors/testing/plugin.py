@@ -231,4 +231,10 @@ def _is_on(item: pytest.Item, name: str) -> bool:
     marker = item.get_closest_marker(name)
     if marker is None:
         return bool(item.config.getini(name))
-    return bool(marker.args[0] if marker.args else marker.kwargs.get("on", True))
+    found = [*marker.args, *marker.kwargs.values()]
+    if len(found) > 1 or set(marker.kwargs) - {"on"} or not all(isinstance(each, bool) for each in found):
+        written = ", ".join(
+            [*map(repr, marker.args), *(f"{key}={value!r}" for key, value in marker.kwargs.items())]
+        )
+        pytest.fail(f"the marker {name} takes on=True or on=False; found {written}", pytrace=False)
+    return found[0] if found else True

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from uno_actors.actors.watchdog import LIBRARIES, line_of, own_frame
-from uno_actors.errors import UnoError
+from uno_actors.errors import UnoError, describe
 
 SOCKET = "a real socket: give the system a stand-in for the service that it calls"
 PROCESS = "a real process: give the system a stand-in for it"
@@ -142,6 +142,19 @@ def is_users(frame: FrameType) -> bool:
     """Whether it is the user's own code, in a file: a method that ``@dataclass`` makes has none."""
     file = frame.f_code.co_filename
     return not (file.startswith((*LIBRARIES, "<")) or PACKAGES in file)
+
+
+def told_with_line(error: BaseException) -> str:
+    """Class and text of an error, and the innermost line of the user's code that has raised it; of all in a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join([describe(error), *map(told_with_line, error.exceptions)])
+    own, place = None, error.__traceback__
+    while place is not None:
+        if is_users(place.tb_frame):
+            own = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno} in {place.tb_frame.f_code.co_name}"
+        place = place.tb_next
+    text = describe(error).removesuffix(": ")
+    return text if own is None or isinstance(error, EscapesSimulation) else f"{text}, at {own}"
 
 
 def is_import(frame: FrameType | None) -> bool:

@@ -6,14 +6,16 @@ import sys
 from asyncio import events
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import Any
 
 from typing_extensions import override
 
+from uno_actors.actors.watchdog import line_of
 from uno_actors.errors import InternalError, as_error
 from uno_actors.tasks import begin as begin_task
 from uno_actors.testing.simulation.core import Call, Core, Place
-from uno_actors.testing.simulation.escapes import BY_METHOD
+from uno_actors.testing.simulation.escapes import BY_METHOD, is_users
 from uno_actors.testing.simulation.workers import SimulatedWorkers
 
 CLOSES = 5
@@ -139,9 +141,19 @@ class SimulatedLoop(asyncio.BaseEventLoop, Place):
             self.core.tell(self.name, "error", f"{context.get('message')}: {type(error).__name__}: {error}")
 
     def open_tasks(self) -> "list[asyncio.Task[Any]]":
-        """Tasks that have not ended, less those of the pool that carries actors."""
+        """Tasks that have not ended, less those of the pool that carries actors.
+
+        The error of one that has ended, and that no one has awaited, is noted: as Python does only once it is freed.
+        """
         for task in [task for task in self.tasks if task.done()]:
             del self.tasks[task]
+            if task._log_traceback:
+                task._log_traceback = False
+                lost = {
+                    "message": f"the error of task {_name_of_task(task)}() was never retrieved",
+                    "exception": task.exception(),
+                }
+                self.call_exception_handler(lost)
         return [task for task in self.tasks if getattr(task, "_log_destroy_pending", True)]
 
     def end(self) -> None:
@@ -166,7 +178,12 @@ class SimulatedTask(asyncio.Task[Any]):
 
     asyncio keeps tasks in sets itself: those of a group that it cancels, and those that `asyncio.wait` returns. The
     order of a set of plain tasks follows from where they are in memory.
+
+    Attributes:
+        started: The line of the user's code that has made it; ``None`` if the runtime has.
     """
+
+    started: str | None = None
 
     def __init__(self, coro: Any, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         self._number = _number(loop)
@@ -197,7 +214,12 @@ def _number(loop: asyncio.AbstractEventLoop) -> int | None:
 
 
 def _new_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> SimulatedTask:
-    return SimulatedTask(coroutine, loop=loop, **options)
+    task = SimulatedTask(coroutine, loop=loop, **options)
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not is_users(frame):
+        frame = frame.f_back
+    task.started = None if frame is None else line_of(frame)
+    return task
 
 
 def _refusing(what: str) -> Callable[..., Any]:

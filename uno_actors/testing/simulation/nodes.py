@@ -331,8 +331,12 @@ def _checked(node: Node, made: Any) -> ActorSystem:
 
 
 def where(task: "asyncio.Task[Any]") -> str:
-    """What a task runs, and the line of the user's code at which it waits; without such code, its innermost line."""
+    """What a task runs, and the line of the user's code at which it waits, or that has started it."""
     name = getattr(task.get_coro(), "__qualname__", "task")
     frames = frames_of_task(task)
-    own = next(filter(is_users, frames), None) or next(iter(frames), None)
+    own = next(filter(is_users, frames), None)
+    started = getattr(task, "started", None)
+    if own is None and started is not None:
+        return f"{name}, started at {started}"
+    own = own or next(iter(frames), None)
     return name if own is None else f"{name} at {line_of(own)}"

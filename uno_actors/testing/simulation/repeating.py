@@ -1,5 +1,6 @@
 """How a run is repeated: the command line, and the place of the scenario as that names it."""
 
+import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,7 +73,8 @@ class Repeat:
         lines = [f"To repeat it: {self.line}"]
         if self.place.name is None:
             lines.append(
-                "That command needs the scenario under a name in its module, not inside of a function or a class."
+                "That command needs the scenario under a name in its module, not inside of a function or a class, and"
+                " without fixtures."
             )
         if self.lost and not self.place.has_options:
             lines.append(
@@ -95,9 +97,18 @@ def place_of(scenario: Any) -> Place:
         if getattr(getattr(value, "simulated", None), "scenario", None) is scenario
     ]
     own = [name for name, value in named.items() if value is scenario]
-    path = None if "<" in whole_name or "." in whole_name else whole_name
+    path = None if "<" in whole_name or "." in whole_name or _needs_more(scenario) else whole_name
     name = next(iter([*tests, *own]), path)
     return Place(_written(in_module, getattr(module, "__file__", None)), name, bool(tests))
+
+
+def _needs_more(scenario: Any) -> bool:
+    """Whether it was written with more than the world: pytest gives it fixtures."""
+    try:
+        written = inspect.signature(scenario).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return sum(each.default is each.empty and each.kind is not each.VAR_KEYWORD for each in written) > 1
 
 
 def _written(module: str, file: str | None) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uno_actors.domain.events import EventRegistry, event_registry
-from uno_actors.errors import UnoError, describe
+from uno_actors.errors import UnoError
 from uno_actors.printable import counted
 from uno_actors.tasks import begin
 from uno_actors.testing.simulation.arguments import (
@@ -23,7 +23,7 @@ from uno_actors.testing.simulation.arguments import (
 )
 from uno_actors.testing.simulation.control import controlled, running
 from uno_actors.testing.simulation.core import LONGEST_RUN, MAX_STEPS, START, Core, SimulationStuck
-from uno_actors.testing.simulation.escapes import EscapesSimulation
+from uno_actors.testing.simulation.escapes import EscapesSimulation, told_with_line
 from uno_actors.testing.simulation.faults import KINDS, MAX_FAULTS, OF_LINKS, Fault, plan
 from uno_actors.testing.simulation.invariants import ALWAYS
 from uno_actors.testing.simulation.nodes import InvariantBroken
@@ -58,7 +58,7 @@ class SimulationFailed(UnoError, AssertionError):
         assert run.error is not None
         needs = f"{counted(len(run.faults), 'fault')} and {counted(run.commands, 'command')}"
         lines = [
-            describe(run.error),
+            told_with_line(run.error),
             str(repeat),
             f"It fails with {needs}. The end of its story:",
             *ending(run),
@@ -218,7 +218,7 @@ class Simulation:
             if core.guard.lines:
                 error = EscapesSimulation([*core.guard.lines])
             if error is not None:
-                core.story_line("world", "broken", describe(error))
+                core.story_line("world", "broken", told_with_line(error))
         return Run(
             seed,
             tuple(world.strikes.happened),

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from uno_actors.errors import describe
 from uno_actors.printable import counted, printable
 from uno_actors.testing.simulation.core import Told
+from uno_actors.testing.simulation.escapes import told_with_line
 from uno_actors.testing.simulation.runs import Run
 
 LONGEST_TEXT = 160
@@ -27,7 +27,7 @@ def timeline(run: Run, longest: int | None = LONGEST_TEXT) -> Iterator[str]:
     yield ""
     yield from _lines(run.story, longest)
     yield ""
-    yield "nothing is broken" if run.error is None else printable(describe(run.error))
+    yield "nothing is broken" if run.error is None else printable(told_with_line(run.error))
 
 
 def ending(run: Run) -> list[str]:

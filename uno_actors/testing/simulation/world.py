@@ -289,6 +289,7 @@ class World:
         for name in self.running():
             await self.stop(name)
         for loop in self.nodes.loops:
+            loop.open_tasks()  # notes the errors of those that have ended
             for context in loop.errors:
                 raise InvariantBroken(
                     "no error is lost", f"{loop.name}: {context.get('message')}: {context.get('exception')!r}"
