@@ -320,6 +320,11 @@ async def test_on_a_thread(tmp_path):
 
 def test_without_a_loop():
     time.sleep(0.001)
+
+async def test_prints():
+    import sys
+    print("here")
+    print("and here", file=sys.stderr)
 """
 
 
@@ -333,7 +338,7 @@ def bank(pytester: pytest.Pytester) -> None:
 @pytest.mark.usefixtures("bank")
 def test_calls_that_block_are_named_at_the_line_of_the_project(pytester: pytest.Pytester) -> None:
     result = run(pytester, BLOCKS, ini=BLOCKING)
-    result.assert_outcomes(passed=4, errors=2)
+    result.assert_outcomes(passed=5, errors=2)
     result.stdout.fnmatch_lines(
         [
             "*ERROR at teardown of test_a_handler*",
@@ -349,12 +354,12 @@ def test_calls_that_block_are_named_at_the_line_of_the_project(pytester: pytest.
 
 @pytest.mark.usefixtures("bank")
 def test_blocking_calls_are_looked_for_only_if_asked(pytester: pytest.Pytester) -> None:
-    run(pytester, BLOCKS, ini=INI).assert_outcomes(passed=4)
+    run(pytester, BLOCKS, ini=INI).assert_outcomes(passed=5)
     marked = BLOCKS.replace(
         "async def test_a_handler",
         "import pytest\n@pytest.mark.uno_actors_blocking\nasync def test_a_handler",
     )
-    run(pytester, marked, ini=INI).assert_outcomes(passed=4, errors=1)
+    run(pytester, marked, ini=INI).assert_outcomes(passed=5, errors=1)
 
 
 def test_a_missing_blockbuster_is_explained(

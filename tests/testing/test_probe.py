@@ -1,11 +1,12 @@
 import asyncio
 import threading
+from datetime import timedelta
 
 import pytest
 
 from tests.bank import EVENTS, Account, Credit, Credited, Debited
 from uno_actors import ActorSystem
-from uno_actors.testing import Probe
+from uno_actors.testing import ManualClock, Probe
 from uno_stores import InMemoryEventStore
 
 
@@ -77,3 +78,29 @@ def test_a_synchronous_program_waits_too(probe: Probe) -> None:
     thread.start()
     assert probe.wait_for(str) == "from afar"
     thread.join()
+
+
+async def test_a_probe_takes_a_class_and_not_a_message(probe: Probe) -> None:
+    for wait in (probe.expect, probe.fish):
+        with pytest.raises(TypeError, match="expect takes a class of messages, .*; found 'paid'"):
+            await wait("paid")  # type: ignore[call-overload]
+
+
+async def test_a_coroutine_cannot_wait_as_a_synchronous_program_does(probe: Probe) -> None:
+    with pytest.raises(RuntimeError, match="would block the event loop: await probe.expect"):
+        probe.wait_for(object)
+
+
+def test_time_passes_by_a_timedelta_and_never_back() -> None:
+    clock, due = ManualClock(), list[str]()
+    clock.call_later(3600, lambda: due.append("an hour"))
+    clock.advance(timedelta(minutes=59))
+    assert due == []
+    clock.advance(timedelta(minutes=1))
+    assert due == ["an hour"]
+    before = clock.now
+    for passes in (clock.advance, clock.leap):
+        for back in (-1, timedelta(seconds=-1)):
+            with pytest.raises(ValueError, match="time passes by 0 seconds or more; found -1"):
+                passes(back)
+    assert clock.now == before

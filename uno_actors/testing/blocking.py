@@ -1,5 +1,6 @@
 """Calls that block the event loop, found by ``blockbuster`` and named at the line of the project's own code."""
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -60,11 +61,19 @@ class BlockingCalls:
 
     def _noting(self, name: str, may_block: Callable[..., bool], function: Any) -> Callable[..., bool]:
         def noted(*args: Any, **options: Any) -> bool:
-            if not may_block(*args, **options) and (where := _blamed(function.can_block_functions)):
+            is_excused = _is_standard_stream(args) or may_block(*args, **options)
+            if not is_excused and (where := _blamed(function.can_block_functions)):
                 self._lines.setdefault(where, name)
             return True  # the call is made all the same
 
         return noted
+
+
+def _is_standard_stream(args: tuple[Any, ...]) -> bool:
+    """Whether a call writes to the terminal, or to what pytest puts in its place: ``print`` may be used."""
+    return bool(args) and any(
+        args[0] is each for each in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    )
 
 
 def _blamed(allowed: list[tuple[str, Any]]) -> str | None:

@@ -59,9 +59,16 @@ class ManualClock:
         """How many calls are scheduled."""
         return sum(not timer.cancelled for _, _, timer in self._timers)
 
-    def advance(self, seconds: float) -> None:
-        """Make the calls due within the next ``seconds``, each at its time."""
-        end = self.now + seconds
+    def advance(self, seconds: float | timedelta) -> None:
+        """Make the calls due within the next ``seconds``, each at its time.
+
+        Args:
+            seconds: Seconds, or a ``timedelta``.
+
+        Raises:
+            ValueError: It is below 0: to set the time of day back, change ``stepped``.
+        """
+        end = self.now + _seconds(seconds)
         while self._timers and self._timers[0][0] <= end:
             moment, _, timer = heapq.heappop(self._timers)
             self.now = max(self.now, moment)
@@ -77,8 +84,11 @@ class ManualClock:
 
         Args:
             time: Seconds, or a ``timedelta``.
+
+        Raises:
+            ValueError: It is below 0: to set the time of day back, change ``stepped``.
         """
-        self.now += time.total_seconds() if isinstance(time, timedelta) else time
+        self.now += _seconds(time)
         self.advance(0)
 
     async def advance_until(self, condition: Callable[[], object], step: float = 0.1) -> None:
@@ -86,3 +96,12 @@ class ManualClock:
         while not condition():
             self.advance(step)
             await asyncio.sleep(0.001)
+
+
+def _seconds(time: float | timedelta) -> float:
+    seconds = time.total_seconds() if isinstance(time, timedelta) else time
+    if seconds < 0:
+        raise ValueError(
+            f"time passes by 0 seconds or more; found {seconds}. To set the time of day back, use stepped"
+        )
+    return seconds

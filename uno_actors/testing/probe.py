@@ -104,7 +104,9 @@ class Probe:
 
         Raises:
             AssertionError: No message arrived in time, or another one did; the text shows what arrived.
+            TypeError: ``kind`` is not a class.
         """
+        _check_is_class(kind)
         deadline = time.monotonic() + timeout
         while (message := self._next(kind, where, skip=False)) is _NOTHING:
             await self._more(kind, deadline)
@@ -117,7 +119,9 @@ class Probe:
 
         Raises:
             AssertionError: None arrived in time.
+            TypeError: ``kind`` is not a class.
         """
+        _check_is_class(kind)
         deadline = time.monotonic() + timeout
         while (message := self._next(kind, where, skip=True)) is _NOTHING:
             await self._more(kind, deadline)
@@ -142,7 +146,12 @@ class Probe:
 
         Raises:
             AssertionError: As `expect`.
+            RuntimeError: An event loop runs: there, await `expect`.
         """
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError(
+                f"{self.name}.wait_for(...) would block the event loop: await {self.name}.expect(...)"
+            )
         return asyncio.run(self.expect(kind, where, timeout))
 
     async def _more(self, kind: type, deadline: float) -> None:
@@ -167,7 +176,7 @@ class Probe:
                 if arrived in self._waiters:
                     self._waiters.remove(arrived)
 
-    def _next(self, kind: type, where: Callable[[Any], object] | None, *, skip: bool) -> Any:
+    def _next(self, kind: Any, where: Callable[[Any], object] | None, *, skip: bool) -> Any:
         while True:
             with self._lock:
                 if not self._waiting:
@@ -187,6 +196,13 @@ class Probe:
 
 
 _NOTHING: Any = object()
+
+
+def _check_is_class(kind: object) -> None:
+    if not isinstance(kind, type):
+        raise TypeError(
+            f"expect takes a class of messages, as expect(Deposited, lambda event: event.amount == 5); found {kind!r}"
+        )
 
 
 class _ProbeActor(Actor):
