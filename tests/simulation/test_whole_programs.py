@@ -467,3 +467,24 @@ def test_a_probe_handles_events() -> None:
         assert (await probe.expect(Credited)).amount == 7
 
     run(scenario, 3, faults=0)
+
+
+def test_the_end_of_an_abandoned_generator_runs_as_on_any_loop(capfd: pytest.CaptureFixture[str]) -> None:
+    async def numbers(lock: asyncio.Lock) -> AsyncIterator[int]:
+        async with lock:
+            try:
+                for number in range(9):
+                    yield number
+            finally:
+                await asyncio.sleep(0.5)
+
+    async def scenario(world: World) -> None:
+        lock = asyncio.Lock()
+        for _ in range(3):  # each waits until the generator before has given the lock back
+            async for number in numbers(lock):
+                if number == 2:
+                    break
+        await lock.acquire()
+
+    assert simulate(scenario, 3, faults=0).runs == 3
+    assert capfd.readouterr().err == ""

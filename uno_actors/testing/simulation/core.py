@@ -6,6 +6,7 @@ a step costs a few microseconds, and when nothing is ready the time moves to the
 
 import heapq
 import random
+import sys
 from asyncio.events import _set_running_loop
 from collections import deque
 from collections.abc import Callable
@@ -102,6 +103,7 @@ class Place:
     def enter(self) -> None:
         """Become the process that runs."""
         _set_running_loop(None)
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=None)
 
     def __repr__(self) -> str:
         return f"<{self.name}>"

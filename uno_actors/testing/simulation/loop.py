@@ -48,6 +48,8 @@ class SimulatedLoop(asyncio.BaseEventLoop, Place):
     @override
     def enter(self) -> None:
         events._set_running_loop(self)
+        # so that the ``finally`` of an abandoned asynchronous generator runs, as on asyncio's loops
+        sys.set_asyncgen_hooks(self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook)  # type: ignore[attr-defined]
 
     def kill(self) -> None:
         """End it: no step of it runs any more, not even the ``finally`` of a coroutine."""
