@@ -60,7 +60,7 @@ def test_aggregates_that_are_lent_lose_and_double_nothing_whatever_goes_wrong(
 ) -> None:
     """Each customer keeps to one node and account, and sometimes asks for that of another."""
     eager = Terms(commands=1, span=0.0, harder=1, seconds=1.0)
-    monkeypatch.setattr("uno_actors.cluster.lending.TERMS", eager)
+    monkeypatch.setattr("uno_actors.system.announcement.TERMS", eager)
     seen: Counter[str] = Counter()
 
     async def scenario(world: World) -> None:

@@ -54,6 +54,8 @@ class Terms:
         return 3 * self.seconds
 
 
+TERMS = Terms()
+"""Of a node, unless it stays out of loans; the nodes of a cluster need not have equal ones."""
 NO_LOANS = Terms(most=0)
 """Of a node that lends nothing and borrows nothing."""
 

@@ -12,7 +12,7 @@ from uno_actors.causality import new_id
 from uno_actors.cluster.announcement import Announcement
 from uno_actors.cluster.links.handshake import own_version
 from uno_actors.cluster.links.opening import open_link
-from uno_actors.cluster.loans import NO_LOANS, Terms
+from uno_actors.cluster.loans import NO_LOANS, TERMS
 from uno_actors.cluster.node import Node
 from uno_actors.cluster.served import CommandNames
 from uno_actors.cluster.settings import Cluster
@@ -100,6 +100,6 @@ def node_of(
         clock=settings.clock,
         ttl=cluster.ttl,
         system=settings.name,
-        terms=Terms() if cluster.loans else NO_LOANS,
+        terms=TERMS if cluster.loans else NO_LOANS,
         log=aggregates.dispatcher.log,
     )
