@@ -117,10 +117,11 @@ MAY_MAKE_TASKS = {
     "uno_actors/actors/loop_thread.py",
     "uno_actors/testing/contract",
     "uno_actors/cli/worker",
+    "uno_actors/testing/simulation/control",
 }
 """Where tasks are made in other ways: in the one module for it, on the loop of another thread (from a coroutine that
-begins `surely`), by the programs of the contract's checks, and in the process that supervises workers, where no code
-of a program runs."""
+begins `surely`), by the programs of the contract's checks, in the process that supervises workers, where no code of a
+program runs, and for a function of asyncio that makes them in a simulated run."""
 
 MAKERS = {"create_task", "ensure_future", "run_coroutine_threadsafe", "TaskGroup", "Task"}
 """They make tasks by the program's task factory, or take no first step when they are cancelled before."""

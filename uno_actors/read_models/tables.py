@@ -144,7 +144,11 @@ _FIND = (
     .where(_OF_NAME)
     .with_for_update()
 )
-_CLAIM = update(read_models).where(_OF_NAME).values(writer=bindparam("writer_"))
+_CLAIM = (
+    update(read_models)
+    .where(_OF_NAME, read_models.c.writer == bindparam("found"))  # SQLite has not locked the row
+    .values(writer=bindparam("writer_"))
+)
 _ADVANCE = update(read_models).where(_HELD).values(position=bindparam("to"))
 _REBUILD = update(read_models).where(_HELD).values(position=0, building=True)
 _LIVE = update(read_models).where(_HELD).values(building=False, position=bindparam("to"))
@@ -167,6 +171,7 @@ def claim(session: Session, place: Place, *, anew: bool = False) -> Progress | N
 
     Raises:
         TablesOfAnotherLog: It was filled from a log that began with another event.
+        TakenOver: Another process has just claimed it.
     """
     names = names_of(place)
     row = session.execute(_FIND, names).first()
@@ -176,7 +181,7 @@ def claim(session: Session, place: Place, *, anew: bool = False) -> Progress | N
     if counted and counted != ours and not (anew or place.any_log):
         reason = "it began with another event" if ours else "this one has no event"
         raise TablesOfAnotherLog(place.name, row.position, reason)
-    session.execute(_CLAIM, names)
+    _one(session, _CLAIM, {**names, "found": row.writer})
     if anew:
         return None
     later = session.execute(_LATER, names).scalars()

@@ -43,7 +43,7 @@ def collect(collector: pytest.Module | pytest.Class, name: str, found: Any) -> l
 
 
 def check_can_be_scenario(name: str, found: Any) -> None:
-    """Refuse the marker of a test of its own that is no coroutine function, and does not run scenarios by the fixture.
+    """Refuse the marker of a test that is not a coroutine function, and does not run scenarios by the fixture.
 
     Raises:
         CollectError: Such a test would not be simulated, though its marker says so.

@@ -60,7 +60,7 @@ def checked_invariants(invariants: Any) -> tuple[Invariant, ...]:
     """The invariants as a tuple.
 
     Raises:
-        TypeError: It is no list of functions.
+        TypeError: It is not a list of functions.
     """
     if not isinstance(invariants, Iterable):
         raise TypeError(f"invariants is a list of functions, as [*ALWAYS, own]; found {invariants!r}")

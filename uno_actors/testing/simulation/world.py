@@ -86,7 +86,7 @@ class World:
             they are called.
 
         Raises:
-            ValueError: A node of this name runs, or it is no name.
+            ValueError: A node of this name runs, or it is not a name.
             NodeCrashed: It was killed before its system ran.
             NotSimulated: What ``make_system`` has returned is not a system on ``node.store``.
         """
