@@ -259,7 +259,14 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "InvalidConfig": (("bank.toml", [ConfigFault("bank.toml", 3, "system.name", "is no name")]), {}),
 }
 """Of the errors whose constructors cannot be called with one sample of each parameter's annotation."""
-SAMPLES = {"int": 3, "float": 1.5, "object": "an object", "Path": Path("/data/bank"), "bool": True}
+SAMPLES = {
+    "datetime.datetime": datetime(2026, 1, 1, tzinfo=UTC),
+    "int": 3,
+    "float": 1.5,
+    "object": "an object",
+    "Path": Path("/data/bank"),
+    "bool": True,
+}
 
 
 def sample(kind: type[BaseException]) -> BaseException:

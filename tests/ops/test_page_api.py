@@ -21,7 +21,7 @@ from openapi_spec_validator import validate
 from pydantic import BaseModel
 
 from tests.bank import EVENTS, Account, BankStore, Credit, Credited, Debited, Noted
-from tests.faults import handler_falls_behind
+from tests.faults import handler_falls_behind, lease_is_lost
 from tests.ops.client import Asking, asking
 from tests.waiting import until
 from uno_actors import (
@@ -748,6 +748,8 @@ async def test_a_function_that_blocks_a_thread_is_shown_with_its_line(
         assert line.startswith(f"{__file__}:")
         assert line.endswith(" in wait_for_post")
         handler_falls_behind(system, "post")  # as if its turn was taken away while the call is under way
+        assert await lines("the event at position 1") == [line]
+        lease_is_lost(system, "post")
         await until(lambda: lines("a call that it no longer waits for"))
         gate.set()
 
