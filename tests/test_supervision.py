@@ -502,7 +502,9 @@ async def test_a_start_that_fails_repeatedly_is_retried_and_does_not_prevent_sto
         tell(system, "flaky", ValueError("broken"))
         tell(system, "flaky", "kept")
         await clock.advance_until(lambda: "flaky:kept" in diary, step=1)
-        assert [after - before for before, after in itertools.pairwise(starts[1:])] == [2, 4, 8]
+        pauses = [after - before for before, after in itertools.pairwise(starts[1:])]
+        for pause, wanted in zip(pauses, (2, 4, 8), strict=True):
+            assert wanted <= pause <= wanted + 1, "the clock may move on before a pause begins"
         del starts[2:]
         tell(system, "flaky", ValueError("broken again"))
         await until(lambda: system.supervisor("team").which_children()[0].state == "restarting")

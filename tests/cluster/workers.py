@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bank import EVENTS
+from tests.machine import patience
 from tests.waiting import until
 from uno_actors import open_store
 
@@ -111,6 +113,22 @@ async def check(url: str, all_workers: list[Worker]) -> None:
     recorded = {command: place for command, (place,) in found.items()}
     for worker in all_workers:
         assert worker.acknowledged.items() <= recorded.items()
+
+
+async def stop_between_writes(worker: Worker, others: Sequence[Worker]) -> None:
+    """Stop a process by SIGSTOP, but not inside a write to an LMDB store: there it would hold up all writers."""
+    while True:
+        worker.process.send_signal(signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(
+                patience(8.0)
+            ):  # longer than commands to it wait before they go to others
+                await asyncio.gather(*[more(other, 20) for other in others])
+        except TimeoutError:
+            worker.process.send_signal(signal.SIGCONT)
+            await more(worker, 1)
+        else:
+            return
 
 
 async def more(worker: Worker, count: int) -> None:
