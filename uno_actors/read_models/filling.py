@@ -43,7 +43,7 @@ from uno_actors.read_models.tables import (
     hold,
     read_models,
 )
-from uno_actors.read_models.transactions import begun, begun_on_thread, check_open, may_commit
+from uno_actors.read_models.transactions import begun, begun_on_thread, check_open
 from uno_actors.store.port import EventStore, Lease
 
 T = TypeVar("T")
@@ -112,10 +112,19 @@ class Filling(InOrder):
         subscription = self._subscription
         partitions = 0 if subscription.partition is None else subscription.spec.partitions
         writer = f"{self._run}{self._log_mark}"
-        is_reset = subscription.requests.reset is not None
         return Place(
-            subscription.name, self._model.version, writer, subscription.log_start, partitions, is_reset
+            subscription.name,
+            self._model.version,
+            writer,
+            subscription.log_start,
+            partitions,
+            any_log=self._starts_over,
         )
+
+    @property
+    def _starts_over(self) -> bool:
+        """Whether an operator wants its tables emptied: then it does not matter what filled them."""
+        return self._subscription.requests.reset is not None
 
     # --- transactions, which the other kind runs on a thread ---
 
@@ -130,9 +139,7 @@ class Filling(InOrder):
             if hook is not None and (when is None or await session.run_sync(when)):
                 await hook(session)
                 check_open(session.sync_session)
-            done = await session.run_sync(work)
-            may_commit(session.sync_session)
-            return done
+            return await session.run_sync(work)
 
     async def _attempt(self, batch: Sequence[Delivery]) -> int:
         """Handle events in one transaction, until it has lasted long enough; return how many.
@@ -154,20 +161,17 @@ class Filling(InOrder):
                         raise _Failed(count, error)
                 count += 1
             await session.run_sync(self._count_in, batch[:count])
-            may_commit(session.sync_session)
         return count
 
     async def _attempt_again(self, delivery: Delivery) -> BaseException | None:
         async with begun(self._model.session_factory) as session:
             self._handler.session = session
             if not await session.run_sync(self._begin_retry, delivery.position):
-                may_commit(session.sync_session)
                 return None
             _, error = await self._calls.call([delivery])
             if error is not None:
                 raise _Failed(0, error)
             check_open(session.sync_session)
-            may_commit(session.sync_session)
         return None
 
     # --- progress ---
@@ -205,10 +209,9 @@ class Filling(InOrder):
 
     async def _mark_of_log(self) -> str:
         """What tells the log from others: the mark of its first event. Empty without one, and if all starts over."""
-        subscription = self._subscription
-        if subscription.requests.reset is not None:
+        if self._starts_over:
             return ""
-        first = await self._store.read_log(subscription.log_start, 1)
+        first = await self._store.read_log(self._subscription.log_start, 1)
         return mark_of(first[0].record.event_id) if first else ""
 
     async def _check_log(self, position: int) -> None:
@@ -219,7 +222,7 @@ class Filling(InOrder):
         """
         subscription = self._subscription
         end = (await self._store.last_positions())[subscription.log]
-        if position > end and subscription.requests.reset is None:
+        if position > end and not self._starts_over:
             raise TablesOfAnotherLog(subscription.name, position, f"this one ends at {end}")
 
     async def _claimed(self, *, anew: bool) -> Progress:
@@ -385,9 +388,7 @@ class FillingOnThread(Filling):
             if hook is not None and (when is None or when(session)):
                 hook(session)
                 check_open(session)
-            done = work(session)
-            may_commit(session)
-            return done
+            return work(session)
 
     @override
     async def _attempt(self, batch: Sequence[Delivery]) -> int:
@@ -411,7 +412,6 @@ class FillingOnThread(Filling):
                         raise _Failed(count, refused) from refused
                 count += 1
             self._count_in(session, batch[:count])
-            may_commit(session)
         return count
 
     @override
@@ -426,7 +426,6 @@ class FillingOnThread(Filling):
                 if error is not None:
                     raise _Failed(0, error)
                 check_open(session)
-            may_commit(session)
         return None
 
 

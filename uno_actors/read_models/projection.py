@@ -74,6 +74,11 @@ class ReadModel(KeepsProgress[E], Generic[E]):
             )
         return BoundToSession(self.handle)
 
+    def _check_methods(self, *, are_async: bool, wanted: str) -> None:
+        for method in _METHODS:
+            if is_async(getattr(self, method)) is not are_async:
+                raise InvalidHandler(f"{type(self).__name__}.{method} must be {wanted}")
+
 
 class SqlProjection(ReadModel[E], Generic[E]):
     """A read model in the program's own tables: ``async def handle(self, event, session)``.
@@ -117,11 +122,7 @@ class SqlProjection(ReadModel[E], Generic[E]):
     @override
     def _bound(self) -> BoundHandler:
         bound = super()._bound()
-        for method in _METHODS:
-            if not is_async(getattr(self, method)):
-                raise InvalidHandler(
-                    f"{type(self).__name__}.{method} must be async def; a SyncSqlProjection has a plain one"
-                )
+        self._check_methods(are_async=True, wanted="async def; a SyncSqlProjection has a plain one")
         return bound
 
     @override
@@ -154,11 +155,7 @@ class SyncSqlProjection(ReadModel[E], Generic[E]):
     @override
     def _bound(self) -> BoundHandler:
         bound = super()._bound()
-        for method in _METHODS:
-            if is_async(getattr(self, method)):
-                raise InvalidHandler(
-                    f"{type(self).__name__}.{method} must be a plain def; a SqlProjection has async def"
-                )
+        self._check_methods(are_async=False, wanted="a plain def; a SqlProjection has async def")
         return bound
 
     @override

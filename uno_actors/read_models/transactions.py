@@ -35,7 +35,9 @@ _COMPLETE = "uno_actors.read_models.complete"
 
 @asynccontextmanager
 async def begun(factory: Callable[[], Any]) -> AsyncIterator[AsyncSession]:
-    """A session of ``factory`` with its transaction, which is committed at the end, after `may_commit`.
+    """A session of ``factory`` with its transaction, which is committed at the end, and not before.
+
+    What is done in the block includes the progress.
 
     Raises:
         InvalidHandler: It makes something else.
@@ -46,6 +48,7 @@ async def begun(factory: Callable[[], Any]) -> AsyncIterator[AsyncSession]:
     async with _turn(made.sync_session), made as session, session.begin():
         _hold(session.sync_session)
         yield session
+        session.sync_session.info[_COMPLETE] = True
 
 
 @contextmanager
@@ -62,6 +65,7 @@ def begun_on_thread(factory: Callable[[], Any]) -> Iterator[Session]:
     with _turn_on_thread(made), made as session, session.begin():
         _hold(session)
         yield session
+        session.info[_COMPLETE] = True
 
 
 def check_open(session: Session) -> None:
@@ -75,11 +79,6 @@ def check_open(session: Session) -> None:
             "a read model must not end its transaction, by rollback() or close(): to undo a part of what it writes, use"
             " a savepoint, as in `async with session.begin_nested():`"
         )
-
-
-def may_commit(session: Session) -> None:
-    """Let the transaction be committed: it has the progress too."""
-    session.info[_COMPLETE] = True
 
 
 def _turn(session: Session) -> AbstractAsyncContextManager[object]:
