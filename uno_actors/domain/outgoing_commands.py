@@ -82,12 +82,14 @@ class OutgoingCommand(BaseModel):
         return recorded
 
     def read(self, command: type[Command[Any]], command_id: str) -> Command[Any]:
-        """The command of this class, with this id.
+        """The command of this class, with this id, unless one is recorded among its fields.
 
         Raises:
             ValidationError: The class has other fields now.
         """
         read = command.model_validate_json(self.fields, by_name=True)
+        if "command_id" in read.model_fields_set:
+            return read
         return read.model_copy(update={"command_id": command_id})
 
 

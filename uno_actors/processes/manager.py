@@ -271,8 +271,8 @@ class ProcessManager(Reacting):
 
 def _check_sends_to(cls: type[ProcessManager]) -> None:
     found: Any = cls.sends_to
-    kinds = found if isinstance(found, (tuple, list, set, frozenset)) else ()
-    if kinds is not found or not all(is_subclass(kind, AggregateRoot) for kind in kinds):
+    is_collection = isinstance(found, (tuple, list, set, frozenset))
+    if not is_collection or not all(is_subclass(kind, AggregateRoot) for kind in found):
         reason = (
             f"sends_to is a tuple of aggregate classes, as in sends_to = (Shelf, Payment); found {found!r}"
         )

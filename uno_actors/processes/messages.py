@@ -5,8 +5,6 @@ import json
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from typing_extensions import override
-
 from uno_actors.domain.commands import Command
 from uno_actors.domain.events import DomainEvent
 from uno_actors.domain.outgoing_commands import OutgoingCommand
@@ -42,14 +40,6 @@ class Outgoing(OutgoingCommand):
         """The id of the command that was recorded, or ``derived``."""
         found: object = json.loads(self.fields).get("command_id")
         return found if isinstance(found, str) else derived
-
-    @override
-    def read(self, command: type[Command[Any]], command_id: str) -> Command[Any]:
-        """The command of this class, with the id that was recorded; else with this one, as earlier versions sent it."""
-        read = command.model_validate_json(self.fields, by_name=True)
-        if "command_id" in read.model_fields_set:
-            return read
-        return read.model_copy(update={"command_id": command_id})
 
 
 def id_of_sent(process_type: str, process_id: str, to: str, place: int) -> str:

@@ -1,6 +1,6 @@
 """The reactions of a process manager, as the handler and the testing kit use them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -115,18 +115,18 @@ def command_of(
         (kind for kind in manager.sends_to if kind.aggregate_type == outgoing.aggregate_type), None
     )
     if aggregate is None:
-        known = ", ".join(kind.aggregate_type for kind in manager.sends_to) or "none"
-        raise InvalidAggregate(
-            manager.__name__,
-            f"it has sent {outgoing.command} to the aggregate type {outgoing.aggregate_type!r}, which its sends_to does"
-            f" not name any more; it names {known}",
-        )
+        where = f"the aggregate type {outgoing.aggregate_type!r}, which its sends_to does not name"
+        known = [kind.aggregate_type for kind in manager.sends_to]
+        raise _gone(manager, outgoing, where, "names", known)
     kind = class_named(outgoing.command, aggregate._commands)
     if kind is None:
-        known = ", ".join(kind.__name__ for kind in aggregate._commands) or "none"
-        raise InvalidAggregate(
-            manager.__name__,
-            f"it has sent {outgoing.command} to {aggregate.__name__}, which handles no command of this name any more;"
-            f" it handles {known}",
-        )
+        where = f"{aggregate.__name__}, which handles no command of this name"
+        raise _gone(manager, outgoing, where, "handles", [each.__name__ for each in aggregate._commands])
     return aggregate, outgoing.read(kind, command_id)
+
+
+def _gone(
+    manager: type[Reacting], outgoing: Outgoing, where: str, verb: str, known: Sequence[str]
+) -> InvalidAggregate:
+    reason = f"it has sent {outgoing.command} to {where} any more; it {verb} {', '.join(known) or 'none'}"
+    return InvalidAggregate(manager.__name__, reason)
