@@ -9,7 +9,7 @@ from uno_actors.domain.events import DomainEvent
 from uno_actors.domain.outgoing_commands import OutgoingCommand
 from uno_actors.domain.payload_writer import payload_names
 from uno_actors.errors import CommandRejected, describe
-from uno_actors.rehearsal.reading import FAILURES
+from uno_actors.rehearsal.program import FAILURES
 from uno_actors.rehearsal.states import Form, form_of
 from uno_actors.store.codec import StreamId
 

@@ -11,7 +11,7 @@ from uno_actors.errors import describe
 from uno_actors.handlers.projection import Projection
 from uno_actors.handlers.spec import HandlerContext, HandlerSpec
 from uno_actors.logs import get_logger
-from uno_actors.rehearsal.program import NotAProgram
+from uno_actors.rehearsal.program import FAILURES, NotAProgram
 from uno_actors.rehearsal.states import Form, digest, form_of, text_of
 from uno_actors.store.codec import Record
 from uno_actors.store.port import EventStore
@@ -126,7 +126,7 @@ class FoldedView:
             context = HandlerContext(position, 1, self.name, self._logger, NoSystem())  # type: ignore[arg-type]
         try:
             await self._handler(event, context)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a projection may raise anything
+        except FAILURES as error:  # a projection may raise anything
             self._view.forget()
             name = type(error).__name__
             self.failures.setdefault(name, Unhandled(0, position, describe(error))).count += 1

@@ -14,6 +14,9 @@ from uno_actors.errors import describe
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.handlers.subscribe import gather
 
+FAILURES = (Exception, SystemExit)
+"""What code of a program may raise; in production, too, the end of a program there is a failure of one event."""
+
 
 class NotAProgram(Exception):
     """The sources name no program; the text says why."""
@@ -62,7 +65,7 @@ def program_of(sources: Sequence[str]) -> Program:
     for source in sources:
         try:
             modules.append(importlib.import_module(source))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything
+        except FAILURES as error:  # a module may raise anything
             raise NotAProgram(f"module {source!r} cannot be imported ({describe(error)})") from None
     handlers = [spec for module in modules for spec in handlers_in(module)]
     return Program(sources[0].partition(".")[0], loaded_aggregates(), handlers)

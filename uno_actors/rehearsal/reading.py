@@ -11,6 +11,7 @@ from uno_actors.errors import UnoError, describe
 from uno_actors.printable import bounded
 from uno_actors.rehearsal.chance import comparable
 from uno_actors.rehearsal.folding import Wanted
+from uno_actors.rehearsal.program import FAILURES
 from uno_actors.rehearsal.states import digests_of, first_difference, form_of_state, is_same, state_of
 from uno_actors.shards import shard_of_key
 from uno_actors.store.codec import Record, StreamId, to_event
@@ -22,9 +23,6 @@ SIZE = 4_096
 """Records read at once; a store may return fewer, where they are large."""
 LONGEST = 300
 """Characters of the text of an error."""
-
-FAILURES = (Exception, SystemExit)
-"""What code of a program may raise; in production, too, the end of a program there is a failure of one event."""
 
 Kind = tuple[str, int]
 """Name and schema version under which an event is recorded."""

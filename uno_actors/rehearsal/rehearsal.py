@@ -364,13 +364,15 @@ class _Rehearsal:
         chance = self._rows_by_chance() if parted else {}
         for view, keys in parted.items():
             names = [name for name in NAMES if chance[name].get(view)]
-            by_chance = [key for key in keys if any(key in chance[name].get(view, ()) for name in NAMES)]
             by_chance = [
-                key for key in by_chance if self._differs_by_chance(first.get((view, key)), view, key)
+                key
+                for key in keys
+                if any(key in chance[name].get(view, ()) for name in NAMES)
+                and self._differs_by_chance(first.get((view, key)), view, key)
             ]
             left = sorted(set(keys) - set(by_chance))
             if by_chance:
-                example = self._row_text(view, by_chance[0], self._row(view, by_chance[0]))
+                example = self._row_text(view, by_chance[0])
                 yield _by_chance(names, "view", view, len(by_chance), example)
             if not left:
                 continue
@@ -416,7 +418,7 @@ class _Rehearsal:
             return True
         return difference(*comparable(*zip(first, self._row(view, key), strict=True))) is None
 
-    def _row_text(self, view: str, key: bytes, first: list[Form] | None) -> str:
+    def _row_text(self, view: str, key: bytes, first: list[Form] | None = None) -> str:
         second = self._row(view, key)
         old, new = comparable(*zip(first or second, second, strict=True))
         text = self._sides["new"].ask("key", key=key)
