@@ -136,7 +136,7 @@ async def test_an_aggregate_that_began_later_says_so_and_not_that_it_has_no_even
         await accounts.get_by_id("a", at=datetime(2000, 1, 1, tzinfo=UTC))
     assert early.value.at == datetime(2000, 1, 1, tzinfo=UTC)
     with pytest.raises(AggregateNotFound, match="has no events: create it") as none:
-        await accounts.get_by_id("nobody", at=datetime(2000, 1, 1, tzinfo=UTC))
+        await accounts.get_by_id("carol", at=datetime(2000, 1, 1, tzinfo=UTC))
     assert none.value.at is None
 
 

@@ -10,6 +10,7 @@ from uno_actors.aggregates.history import as_it_was, check_moment
 from uno_actors.aggregates.reruns import Contention, may_run_again
 from uno_actors.aggregates.schedules_mark import any_scheduled, mark
 from uno_actors.aggregates.snapshots import Snapshots
+from uno_actors.annotations import is_subclass
 from uno_actors.backoff import chance
 from uno_actors.domain.aggregate import AggregateRoot, check_aggregate_id, new_aggregate
 from uno_actors.errors import AggregateNotFound, ConcurrencyConflict, InvalidAggregate, InvalidMoment, shown
@@ -42,7 +43,7 @@ class EventSourcedRepository(Generic[A]):
     def __init__(
         self, aggregate_type: type[A], event_store: EventStore, snapshot_every: int | None = None
     ) -> None:
-        if not _is_aggregate(aggregate_type):
+        if not is_subclass(aggregate_type, AggregateRoot):
             raise InvalidAggregate(
                 repr(aggregate_type), "a repository needs a class derived from AggregateRoot"
             )
@@ -146,7 +147,3 @@ class EventSourcedRepository(Generic[A]):
 
     def __repr__(self) -> str:
         return f"EventSourcedRepository({self._type.__name__}, {self._store!r})"
-
-
-def _is_aggregate(given: object) -> bool:
-    return isinstance(given, type) and issubclass(given, AggregateRoot)

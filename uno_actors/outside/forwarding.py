@@ -1,6 +1,5 @@
 """The handler that hands recorded events on, and `forward`, which makes it."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ from typing_extensions import override
 from uno_actors.domain.aggregate import AggregateRoot
 from uno_actors.domain.events import DomainEvent
 from uno_actors.errors import InvalidHandler, RetryLater
+from uno_actors.handlers.dependencies import is_async
 from uno_actors.handlers.partitions import whole_name
 from uno_actors.handlers.spec import EventHandler, EventPriority, HandlerContext, HandlerSpec, Start
 from uno_actors.outside.brokers import destination_of
@@ -185,7 +185,7 @@ def _check_function(name: str, given: object) -> None:
         return
     if not callable(given):
         raise InvalidHandler(f"{name} must be a function of the event, not {given!r}")
-    if inspect.iscoroutinefunction(given):
+    if is_async(given):
         raise InvalidHandler(
             f"{name}: {given!r} must be a plain function of the event: what it returns is sent at once"
         )

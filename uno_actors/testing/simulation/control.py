@@ -127,9 +127,9 @@ def _sleep(seconds: float) -> None:
 
 def _refusing(what: str, real: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any, **options: Any) -> Any:
-        core = active()
-        if core is not None and not core.closed and not is_import(sys._getframe(1)):
-            raise core.guard.escapes(what, sys._getframe(1))
+        guard = _guard()
+        if guard is not None and not is_import(sys._getframe(1)):
+            raise guard.escapes(what, sys._getframe(1))
         return real(*arguments, **options)
 
     return call
@@ -165,9 +165,9 @@ def _as_completed(fs: Any, *, timeout: float | None = None) -> Any:
 
 
 def _wait(self: threading.Condition, timeout: float | None = None) -> bool:
-    core, waits = active(), timeout is None or timeout > 0
-    if waits and core is not None and not core.closed and not is_import(sys._getframe(1)):
-        raise core.guard.escapes(WAITS, sys._getframe(1))
+    guard, waits = _guard(), timeout is None or timeout > 0
+    if waits and guard is not None and not is_import(sys._getframe(1)):
+        raise guard.escapes(WAITS, sys._getframe(1))
     return _real_wait(self, timeout)
 
 
@@ -309,10 +309,9 @@ _STANDS_IN: dict[int, Any] = _REAL | {
 
 def _in_module(module: Any) -> Iterator[tuple[Any, str, Any]]:
     """What a module and its classes keep of the machine's clocks and chance, with what is to stand there."""
-    stands_in = _STANDS_IN
     for name, value in vars(module).items():
-        if id(value) in stands_in:
-            yield module, name, stands_in[id(value)]
+        if id(value) in _STANDS_IN:
+            yield module, name, _STANDS_IN[id(value)]
         elif value is _real_datetime and _reads_datetime(module):
             yield module, name, SimulatedDatetime
         elif (
