@@ -1,5 +1,6 @@
 """Settings of the tests as a whole."""
 
+import faulthandler
 import gc
 import os
 import signal
@@ -15,6 +16,12 @@ from uno_actors.domain.events import event_registry
 settings.register_profile("uno", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("uno")
 
+TERMINAL = pytest.StashKey[int]()
+"""The file descriptor of the standard error of the run, of which nothing is captured."""
+
+LIMIT = pytest.StashKey[float]()
+"""Seconds that a test may take on this machine, 0 for one without a deadline."""
+
 # A shell has what it runs in the background ignore Ctrl-C, and so would the programs that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,6 +36,11 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     measure(workers=config.getoption("numprocesses", None) or 1)
+    config.stash[TERMINAL] = os.dup(2)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    os.close(config.stash[TERMINAL])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -38,8 +50,42 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         of_all = config.getini("timeout")
     for item in items:
         own = item.get_closest_marker("timeout")
-        limit = float(own.args[0] if own else of_all)
-        item.add_marker(pytest.mark.timeout(deadline(limit)), append=False)
+        limit = deadline(float(own.args[0] if own else of_all))
+        item.stash[LIMIT] = limit
+        item.add_marker(pytest.mark.timeout(limit), append=False)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    _end_with_process(item)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    _end_with_process(item)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _end_with_process(item: pytest.Item) -> None:
+    """End the process, with the stacks of its threads on the terminal, where the deadline does not end the test.
+
+    The error at the deadline is raised in whatever the main thread does: it may be lost in a task that nobody awaits,
+    and whatever hangs then, or while the loop and its threads are closed, would hang until the whole run is ended.
+    """
+    if item.stash[LIMIT] and not item.config.getoption("usepdb"):
+        faulthandler.dump_traceback_later(
+            item.stash[LIMIT] + deadline(60), exit=True, file=item.config.stash[TERMINAL]
+        )
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Name a test that failed at once: who ends a run that takes too long shall know it, too."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{report.nodeid} failed ({report.when})", flush=True)
 
 
 def pytest_collection_finish() -> None:

@@ -18,7 +18,7 @@ ROUNDS = 80
 REFERENCE = 0.2
 """Seconds that the rounds of work take on a quiet core of the machine that the limits were written on."""
 
-MOST = 20.0
+MOST = 10.0
 """The largest slowness that counts, so that a test that hangs is ended some day."""
 
 

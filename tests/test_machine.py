@@ -1,6 +1,9 @@
 """Limits of tests grow with the other load of the machine."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +58,29 @@ def test_a_worker_uses_the_slowness_measured_by_the_run(monkeypatch: pytest.Monk
     monkeypatch.delenv(MEASURED)
     measure(workers=500)
     assert 1 < float(os.environ[MEASURED]) <= MOST
+
+
+HANGING = """
+import time
+
+def test_hangs():
+    try:
+        time.sleep(600)
+    finally:
+        time.sleep(600)
+"""
+
+
+def test_what_its_deadline_does_not_end_is_ended_with_its_process_and_shows_where_it_was(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "test_hanging.py").write_text(HANGING)
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.conftest", "--timeout", "50", tmp_path],
+        env=os.environ | {MEASURED: "0.02"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert 'test_hanging.py", line 8 in test_hangs' in run.stderr
