@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from test_run_cli import HERE, Running
 from tests.machine import patience
 from tests.waiting import until as until_true
 from uno_actors import ActorSystem, Cluster, EventRegistry
+from uno_stores import LmdbEventStore
 
 FILE = """\
 [system]
@@ -70,6 +72,15 @@ class RunningWorkers(Running):
         tree = self.answer().get("tree", {"children": []})
         return [child["state"] for child in tree["children"]]
 
+    def checkpoint(self, handler: str) -> int | None:
+        """The position of the last event that a handler has recorded as handled."""
+
+        async def read() -> int | None:
+            async with LmdbEventStore(self.directory / "data", EventRegistry([Sold])) as store:
+                return (await store.checkpoints()).get(handler)
+
+        return asyncio.run(read())
+
     def until_running(self, count: int = 2) -> None:
         self.until(lambda: self.states() == ["running"] * count)
 
@@ -82,9 +93,11 @@ def lives(process: int) -> bool:
         return False
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait; the deadline is that of the test."""
+def until(condition: Callable[[], object], seconds: float = math.inf) -> None:
+    """Wait; the deadline is that of the test, unless one is given."""
+    end = time.monotonic() + seconds
     while not condition():
+        assert time.monotonic() < end
         time.sleep(0.01)
 
 
@@ -96,7 +109,11 @@ def service(tmp_path: Path) -> Iterator[RunningWorkers]:
         running.process.kill()
         running.process.wait()
     if running.log.exists():
-        until(lambda: not running.living())
+        try:
+            until(lambda: not running.living(), patience(30))
+        finally:  # also a worker that is stopped, and would live on for ever
+            for worker in running.living():
+                os.kill(worker, signal.SIGKILL)
 
 
 def test_workers_are_one_tree_and_drain_on_a_signal(service: RunningWorkers) -> None:
@@ -378,12 +395,14 @@ def test_roles_keep_handlers_out_of_the_processes_that_serve_commands(
     assert [serving["name"], handling["name"]] == ["worker 1", "worker 2"]
     shown = service.tree().stdout.splitlines()
     assert [line.rpartition(", ")[2] for line in shown if "note  handler" in line] == ["standby", "live"]
-    assert service.workers()["worker 2"] is not None
-    os.kill(service.workers()["worker 2"] or 0, signal.SIGSTOP)  # none of those that serve takes its handlers
+    worker = service.workers()["worker 2"]
+    assert worker is not None
+    service.until(lambda: service.checkpoint("note") == 1)  # it is not to hold the turn to write
+    os.kill(worker, signal.SIGSTOP)  # none of those that serve takes its handlers
     service.sell(4)
     time.sleep(patience(5))
     assert service.notes() == [3]
-    os.kill(service.workers()["worker 2"] or 0, signal.SIGCONT)
+    os.kill(worker, signal.SIGCONT)
     service.until(lambda: service.notes() == [3, 4])
 
 

@@ -554,7 +554,7 @@ async def test_a_node_whose_start_fails_is_gone_for_the_others() -> None:
 
 async def test_one_hot_aggregate_shows_no_conflict_also_while_the_nodes_start() -> None:
     store, network = BankStore(), MemoryNetwork()
-    systems = [system_on(store, network, name, clock=ManualClock()) for name in "abc"]  # no time to lend it
+    systems = [system_on(store, network, name, cluster={"loans": False}) for name in "abc"]
 
     async def client(system: ActorSystem) -> list[int]:
         await system.start()
