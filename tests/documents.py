@@ -52,6 +52,8 @@ _HEX = re.compile(r"\b[0-9a-f]{32}\b")
 _TOOK = re.compile(r"\bin [\d.]+ ?s\b")
 _REVISION = re.compile(r"\([0-9a-f]{10}\)")
 _LAG = re.compile(r"(\d events?) and [\d.]+ \w+ behind")
+_HELD = re.compile(r"^\S+ \S+ WARNING \S+ code holds .*\n(?:  .*\n)*", re.MULTILINE)
+"""What the watchdog says of a machine that has other work to do, with its stack."""
 _PROCESS = re.compile(r"process \d+, up [\d.]+ \w+")
 
 
@@ -207,7 +209,7 @@ class Ran:
 
 def without_chance(text: str) -> str:
     """``text`` without the parts that differ between runs."""
-    lines = "\n".join(line.rstrip() for line in text.splitlines())
+    lines = "\n".join(line.rstrip() for line in _HELD.sub("", text).splitlines())
     lines = _REVISION.sub("(<revision>)", _LAG.sub(r"\1 and <time> behind", _TOOK.sub("in <time>", lines)))
     return _PROCESS.sub("<process>", _HEX.sub("<id>", _MOMENT.sub("<moment>", lines)))
 

@@ -14,7 +14,7 @@ import pytest
 
 import uno_actors
 import uno_actors.testing
-from tests.documents import BLOCK, DOCS, ROOT, SHOWN, Page, Runner, pages, run_page
+from tests.documents import BLOCK, DOCS, ROOT, SHOWN, Page, Runner, pages, run_page, without_chance
 
 PAGES = pages()
 README = PAGES[0]
@@ -50,6 +50,15 @@ def test_every_program_and_session_of_the_page_prints_what_it_says(
     """In order and in one directory, as a reader would: later programs import and continue the first."""
     wrong = [ran for ran in run_page(page, tmp_path, runner) if not ran.is_right]
     assert [f"{page.name}:{ran.block.line}\n{ran.error or ran.printed}" for ran in wrong] == []
+
+
+def test_what_the_watchdog_says_of_a_busy_machine_is_not_of_the_output() -> None:
+    said = (
+        "2026-11-29 08:05:31,240 WARNING uno_actors: code holds the event loop system=system actor=watchdog\n"
+        '  File "w.py", line 6, in main\n    time.sleep(3)\n'
+    )
+    assert without_chance(f"a\n{said}{said}b\n") == "a\nb"
+    assert without_chance(f"a\n{said.replace('code holds the event loop', 'handler is slow')}b\n") != "a\nb"
 
 
 def test_a_program_that_prints_something_else_is_found(tmp_path: Path, runner: Runner) -> None:
