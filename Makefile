@@ -8,13 +8,17 @@ READY := .venv/.ready
 # library again: a fifth of the time of a start, and more than half of that of collecting the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check docs pictures bench soak format clean
+.PHONY: demo test test-again check docs pictures bench soak format clean
 
 demo: $(READY)
 	@$(BIN)/python examples/flights/demo.py $(if $(SHOW),--show)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n auto --dist worksteal
+
+# Those that failed in the last run, one after the other.
+test-again: $(READY)
+	@$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 check: $(READY)
 	$(BIN)/ruff format --check .
