@@ -1,6 +1,7 @@
 """Only the framework ends the transactions of a read model, and it tells an event's error from the database's."""
 
 import asyncio
+import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -196,6 +197,33 @@ def _of_postgres(state: str, name: str = "sqlstate") -> DBAPIError:
 )
 def test_which_errors_say_nothing_about_the_event(error: Exception, expected: bool) -> None:
     assert is_passing(error) is expected
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), TimeoutError("too slow")], ids=str)
+async def test_what_the_program_itself_cannot_reach_is_an_error_of_its_event(
+    library: AsyncEngine, tmp_path: Path, error: OSError
+) -> None:
+    """A handler that waited for the database would try a missing file for ever."""
+
+    async def ask_elsewhere(session: AsyncSession, event: BookLent) -> None:
+        if event.book == "b":
+            raise error
+
+    letters = await outcome(tmp_path, Loans(library, ask_elsewhere), "a", "b", "c")
+    assert [*letters] == [2]
+    assert str(error) in letters[2]
+    assert await lent(library) == ["a", "c"]
+
+
+async def test_a_server_that_refuses_connections_is_no_error_of_the_event() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        engine = create_async_engine(f"postgresql+asyncpg://nobody@127.0.0.1:{closed.getsockname()[1]}/none")
+        async with AsyncSession(engine) as session:
+            with pytest.raises(OSError) as refused:  # noqa: PT011 - what the driver raises for a refused connection
+                await session.execute(text("SELECT 1"))
+    assert is_passing(refused.value, of_model=True)
+    assert not is_passing(ConnectionRefusedError(), of_model=True)
 
 
 async def test_a_missing_table_of_the_program_is_not_mistaken_for_those_of_progress(

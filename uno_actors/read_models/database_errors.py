@@ -14,6 +14,8 @@ any other         the class            `OperationalError`, `InterfaceError`
 Drivers of SQLite and MySQL raise an `OperationalError` for a misspelled statement too: there the class tells nothing.
 """
 
+from traceback import walk_tb
+
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -50,10 +52,22 @@ _MYSQL = frozenset(
 _NO_TABLE = ("42P01", "no such table", "does not exist", "doesn't exist")
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether an error says nothing about the event: the database is away, busy or full."""
-    if not isinstance(error, DBAPIError):
-        return isinstance(error, (PoolTimeout, OSError))
+def is_passing(error: BaseException, *, of_model: bool = False) -> bool:
+    """Whether an error says nothing about the event: the database is away, busy or full.
+
+    Args:
+        error: What was raised.
+        of_model: Whether a method of the read model raised it. An `OSError` is one of the database then only if it came
+            through SQLAlchemy: a missing file, or a time limit of the program, will be the same at each attempt.
+    """
+    if isinstance(error, OSError):  # as of a driver that connects
+        return not of_model or _came_through_sqlalchemy(error)
+    return isinstance(error, PoolTimeout) or (
+        isinstance(error, DBAPIError) and _is_passing_in_database(error)
+    )
+
+
+def _is_passing_in_database(error: DBAPIError) -> bool:
     if error.connection_invalidated:
         return True
     state = _state(error)
@@ -84,6 +98,11 @@ def names_missing_table(error: DBAPIError, table: str) -> bool:
     """Whether an error says that there is no ``table``; one that says so of another table is the program's."""
     text = f"{_state(error)} {error.orig}"
     return table in text and any(sign in text for sign in _NO_TABLE)
+
+
+def _came_through_sqlalchemy(error: BaseException) -> bool:
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+    return any(module.partition(".")[0] == "sqlalchemy" for module in modules)
 
 
 def _state(error: DBAPIError) -> str | None:

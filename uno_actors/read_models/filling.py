@@ -316,7 +316,7 @@ class Filling(InOrder):
                 count = await self._attempt(batch[:size])
             except _Failed as failed:
                 size, failure = failed.count, failed.error
-                if is_passing(failure):
+                if is_passing(failure, of_model=True):
                     self._give_up(failure)
             except TakenOver:
                 raise self._lost() from None
