@@ -5,6 +5,7 @@ Each test gets an empty store: the next of the URLs in the file that the environ
 
 import os
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from eventsourcing.persistence import InfrastructureFactory, TrackingRecorder
@@ -136,20 +137,28 @@ class Counters(UnoTrackingRecorder, projection.EventCountersInterface):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.numbers = {"created": 0, "subsequent": 0}
+        self.turns = Lock()
 
     def get_created_event_counter(self) -> int:
-        return self.numbers["created"]
+        return self.number("created")
 
     def get_subsequent_event_counter(self) -> int:
-        return self.numbers["subsequent"]
+        return self.number("subsequent")
+
+    def number(self, kind: str) -> int:
+        with self.turns:  # what waited for the tracking record sees the number that belongs to it
+            return self.numbers[kind]
 
     def incr_created_event_counter(self, tracking: Any) -> None:
-        self.insert_tracking(tracking)
-        self.numbers["created"] += 1
+        self.count("created", tracking)
 
     def incr_subsequent_event_counter(self, tracking: Any) -> None:
-        self.insert_tracking(tracking)
-        self.numbers["subsequent"] += 1
+        self.count("subsequent", tracking)
+
+    def count(self, kind: str, tracking: Any) -> None:
+        with self.turns:
+            self.insert_tracking(tracking)
+            self.numbers[kind] += 1
 
 
 class TestEventCounters(WithFactory, projection.EventCountersViewTestCase):

@@ -13,7 +13,7 @@ import pytest
 from tests.machine import patience
 from tests.new_stores import new_store_url
 from tests.stores.test_lmdb_processes import line, program, tell
-from uno_actors import DomainEvent, open_store
+from uno_actors import DomainEvent, StoreUnavailable, open_store
 from uno_actors.domain.events import EventRegistry
 from uno_actors.store.port import EventStore
 
@@ -33,8 +33,8 @@ async def bell(event: BellRang) -> None:
         print("begun 2", flush=True)
         if how == "blocked":
             time.sleep(8)
-        else:
-            await asyncio.sleep(0.5)
+        while how == "stopped" and not Path(marker).read_text():
+            await asyncio.sleep(0.01)
     print("handled", event.number, flush=True)
 
 async def main():
@@ -114,6 +114,25 @@ async def running(url: str, how: str, marker: Path) -> AsyncIterator[tuple[Event
         yield store, nodes
 
 
+async def stop_between_writes(
+    process: asyncio.subprocess.Process, store: EventStore, event: DomainEvent
+) -> float:
+    """Stop a process by SIGSTOP and record an event; when it was stopped, by `time.monotonic`.
+
+    Stopped inside a write it would hold up all writers of a file.
+    """
+    while True:
+        at = time.monotonic()
+        process.send_signal(signal.SIGSTOP)
+        try:
+            await store.append(event)
+        except StoreUnavailable:
+            process.send_signal(signal.SIGCONT)
+            await asyncio.sleep(0.1)
+        else:
+            return at
+
+
 @pytest.mark.parametrize(
     ("engine", "how"), [("lmdb", "blocked"), ("sqlite", "stopped"), ("postgres", "stopped")]
 )
@@ -125,22 +144,24 @@ async def test_a_handler_continues_elsewhere_and_the_node_that_hung_moves_nothin
 
 async def one_hangs_and_moves_nothing(engine: str, how: str, lease_time: float, tmp_path: Path) -> None:
     """Of three processes on a store of ``engine`` the one that handles an event hangs, and comes back."""
-    url = await new_store_url(engine, tmp_path)
+    url, marker = await new_store_url(engine, tmp_path), tmp_path / "begun"
     url += f"{'&' if '?' in url else '?'}lease_time={lease_time}"
-    async with running(url, how, tmp_path / "begun") as (store, nodes):
+    async with running(url, how, marker) as (store, nodes):
         await store.append(BellRang(number=1))
         await nodes.heard("handled 1")
         await store.append(BellRang(number=2))
         hung = await nodes.heard("begun 2")
         process = nodes.processes[hung.node]
         if how == "stopped":
-            process.send_signal(signal.SIGSTOP)
-        await store.append(BellRang(number=3))
+            hung = hung._replace(at=await stop_between_writes(process, store, BellRang(number=3)))
+        else:
+            await store.append(BellRang(number=3))
         other = await nodes.heard("handled 3")
         assert other.node != hung.node
         assert other.at - hung.at < patience(6.0)
         assert nodes.handled(2) == [other.node]  # from the checkpoint of the one that hangs
         if how == "stopped":
+            marker.write_text("go on")
             process.send_signal(signal.SIGCONT)
         await nodes.heard("handled 2", node=hung.node)  # what was under way is finished, in vain
         await nodes.is_standing_by(hung.node)

@@ -306,7 +306,9 @@ async def test_dead_letters_of_all_partitions_are_retried(
         assert len(await HandlerControl(store).dead_letters("mail")) == len(ACCOUNTS)
         assert await running.retry_dead_letters("mail") == len(ACCOUNTS)
         await clock.advance_until(lambda: not letters_in(store))
-    assert all(seen.of_account(account) == [1] for account in ACCOUNTS)
+    assert {account: seen.of_account(account) for account in ACCOUNTS} == {
+        account: [1] for account in ACCOUNTS
+    }
 
 
 # --- another number of partitions ---
@@ -348,7 +350,9 @@ async def test_dead_letters_stay_with_the_events_of_their_partition(
     async with system(store, clock, "b", [seen.spec("b", partitioned=after)]) as running:
         assert await running.retry_dead_letters("mail") == len(ACCOUNTS)
         await clock.advance_until(lambda: not letters_in(store))
-    assert all(seen.of_account(account) == [1] for account in ACCOUNTS)
+    assert {account: seen.of_account(account) for account in ACCOUNTS} == {
+        account: [1] for account in ACCOUNTS
+    }
     if after:
         parts = {(each, part) for _, part, each, _ in seen.handled}
         assert len(parts) == len(ACCOUNTS)

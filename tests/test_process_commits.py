@@ -11,6 +11,7 @@ import pytest
 
 from tests.cluster.nodes import all_see, system_on
 from tests.faults import no_aggregate_is_here
+from tests.machine import patience
 from tests.postgres import postgres
 from uno_actors import (
     ActorSystem,
@@ -29,7 +30,7 @@ from uno_actors import (
     open_store,
     reacts,
 )
-from uno_actors.aggregates.joint import Entry, Joint, Sorted, sort
+from uno_actors.aggregates.joint import Entry, Joint, Linger, Sorted, sort
 from uno_actors.processes.messages import Reacted
 from uno_actors.store.codec import to_record
 from uno_actors.store.logs import log_of_stream
@@ -165,6 +166,13 @@ URLS = {
 async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     found = URLS[request.param].format(tmp_path)
     return found or await postgres().new_url()
+
+
+@pytest.fixture(autouse=True)
+def what_follows_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on a machine that has other work to do."""
+    for held in (Joint, Linger):
+        monkeypatch.setattr(held, "seconds", patience(held.seconds))
 
 
 class Groups(Observer):

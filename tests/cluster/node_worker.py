@@ -16,6 +16,7 @@ import sys
 from dataclasses import asdict
 
 from tests.bank import EVENTS, Account, Credit
+from tests.machine import patience
 from uno_actors import ActorSystem, Cluster
 
 ACCOUNTS = 40
@@ -36,8 +37,9 @@ async def main(url: str, name: str, listen: str, options: str) -> None:
     is_sticky = chosen.pop("sticky", False)
     cluster = Cluster(listen=listen or None, ttl=1.5, **chosen)
     async with ActorSystem(
-        url, aggregates=[Account], handlers=[], name=name, cluster=cluster, event_registry=EVENTS
-    ) as system:
+        url, aggregates=[Account], handlers=[], name=name, cluster=cluster, event_registry=EVENTS,
+        ask_timeout=patience(60),  # longer than a test that stops a process holds up all writes
+    ) as system:  # fmt: skip
         say("ready")
         count = int(await lines.readline())
         while len(system.cluster.members()) != count:  # noqa: ASYNC110 - it has many causes

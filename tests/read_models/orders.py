@@ -83,3 +83,8 @@ async def listed(engine: AsyncEngine) -> dict[str, int]:
     """The amount of each order in the table."""
     async with engine.connect() as connection:
         return {row.id: row.amount for row in await connection.execute(select(Order.id, Order.amount))}
+
+
+async def has_listed(engine: AsyncEngine, orders: dict[str, int]) -> bool:
+    """Whether the table has these orders and no others; for `tests.waiting.until`."""
+    return await listed(engine) == orders

@@ -30,7 +30,7 @@ from tests.new_stores import new_store_url
 from tests.pooler import pooled
 from tests.postgres import postgres
 from tests.stores.test_lmdb_processes import line, program
-from tests.waiting import until
+from tests.waiting import checkpoint_is, until
 from uno_actors import (
     ActorSystem,
     Checkpoint,
@@ -272,11 +272,16 @@ async def test_a_projection_that_was_taken_over_counts_each_event_once_and_its_f
             going_on.set()
             await until(lambda: first.statistics().handlers["sum"].state == "standby")
             await first_store.append(*credited(1, 2))
-            await second.settled()
+            await until(lambda: checkpoint_is(first_store, "sum@1", 202))
             assert await second.view(Sum).get("count") == 202
             assert await first_store.checkpoints() == {"sum@1": 202}
-            states = [each.statistics().handlers["sum"].state for each in (first, second)]
-            assert sorted(states) == ["live", "standby"]  # which of them is to run it is the choice of both
+            # Which of them is to run it is the choice of both.
+            await until(
+                lambda: (
+                    sorted(each.statistics().handlers["sum"].state for each in (first, second))
+                    == ["live", "standby"]
+                )
+            )
         await first_store.append(*credited(3))
         await until(lambda: first.statistics().handlers["sum"].state == "live")
         await first.settled()
