@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import StaticPool, create_engine, text
+from sqlalchemy import StaticPool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -19,7 +19,16 @@ from uno_actors.backoff import Backoff
 from uno_actors.handlers.spec import HandlerSpec
 from uno_actors.read_models import SqlProjection, SyncSqlProjection, create_schema, create_schema_sync
 from uno_actors.read_models.database_errors import is_passing
-from uno_actors.read_models.tables import NoReadModelTables, TablesOfAnotherLog
+from uno_actors.read_models.tables import (
+    RUN_BYTES,
+    NoReadModelTables,
+    Place,
+    TablesOfAnotherLog,
+    TakenOver,
+    advance,
+    begin,
+    claim,
+)
 
 LEND = text("INSERT INTO loans VALUES (:book)")
 
@@ -383,4 +392,30 @@ async def test_what_makes_no_sessions_for_it_is_refused_with_what_does(tmp_path:
             pass
     with pytest.raises(InvalidHandler, match="create_async_engine"):
         await create_schema(given)
+    engine.dispose()
+
+
+def test_of_two_processes_that_claim_the_tables_at_once_one_has_them(tmp_path: Path) -> None:
+    """SQLite locks no row that is read: the other one writes between what this one has read and its own claim."""
+    engine = create_engine(f"sqlite:///{tmp_path}/library.db")
+    create_schema_sync(engine)
+    first, faster, slower = (Place("loans", 1, name * 2 * RUN_BYTES) for name in "abc")
+    with Session(engine) as session, session.begin():
+        begin(session, first)
+    others = [faster]
+
+    def claim_in_between(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if others and statement.startswith("UPDATE"):
+            place = others.pop()
+            with Session(engine) as other, other.begin():
+                assert claim(other, place) is not None
+
+    event.listen(engine, "before_cursor_execute", claim_in_between)
+    with Session(engine) as session, pytest.raises(TakenOver):
+        claim(session, slower)
+    assert not others
+    with Session(engine) as session, session.begin():
+        advance(session, faster, 1)
+    with Session(engine) as session, pytest.raises(TakenOver):
+        advance(session, slower, 1)
     engine.dispose()
