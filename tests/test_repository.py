@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,28 @@ async def test_a_repository_and_an_actor_system_can_share_a_store() -> None:
         account.handle(Credit(amount=1000))
         with pytest.raises(ConcurrencyConflict):
             await repository.save(account)
+
+
+class Customer(str, Enum):  # noqa: UP042 - a StrEnum is written as its value anyway
+    ALICE = "alice"
+
+
+async def test_an_id_that_is_a_member_of_an_enum_of_strings_is_its_value_everywhere() -> None:
+    store = BankStore()
+    repository = EventSourcedRepository(Account, store)
+    account = Account(Customer.ALICE)
+    account.handle(Credit(amount=1))
+    await repository.save(account)
+
+    async def has_received_all() -> bool:
+        return (await repository.get_by_id(Customer.ALICE)).balance == 10
+
+    async with ActorSystem(store, aggregates=[Account], handlers=[]) as system:
+        assert await system.aggregate(Account, Customer.ALICE).ask(Credit(amount=2)) == 3
+        assert await system.aggregate(Account, "alice").ask(Credit(amount=3)) == 6
+        await system.schedule(Credit(amount=4), to=(Account, Customer.ALICE), after=0.01)
+        await until(has_received_all)
+    assert {type(each.event.aggregate_id) async for each in store.read_all()} == {str}
 
 
 async def test_only_its_own_type_is_saved_and_aggregates_of_two_types_may_share_an_id() -> None:

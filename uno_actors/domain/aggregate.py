@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, ClassVar, Self, TypeVar, overload
+from typing import Any, ClassVar, Self, TypeVar, cast, overload
 
 from uno_actors.annotations import is_subclass
 from uno_actors.causality import Cause, new_id
@@ -60,7 +60,9 @@ def handles(method: M | None = None) -> M | Callable[[M], M]:
 
 
 def check_aggregate_id(aggregate_id: object) -> str:
-    """Return ``aggregate_id`` unchanged if it can name an aggregate.
+    """Return ``aggregate_id`` as a plain string if it can name an aggregate.
+
+    That of a member of a class such as ``class Sku(str, Enum)`` is its value, as everywhere else.
 
     Raises:
         InvalidAggregateId: It is not a string, is empty, is longer than `MAX_ID_BYTES`, holds a NUL character or
@@ -68,7 +70,7 @@ def check_aggregate_id(aggregate_id: object) -> str:
     """
     if reason := unfit_name(aggregate_id, MAX_ID_BYTES):
         raise InvalidAggregateId(aggregate_id, reason)
-    return str(aggregate_id)
+    return str.__str__(cast("str", aggregate_id))
 
 
 def unfit_name(name: object, max_bytes: int) -> str:
