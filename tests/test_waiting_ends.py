@@ -314,8 +314,11 @@ async def test_a_system_whose_tasks_are_all_cancelled_answers_every_asker_and_co
         for _ in range(3):
             sleeper = running.actor("sleeper")
             assert sleeper is not None
-            asks = [running.aggregate(Account, f"a{n}").ask(Deposit(amount=1), timeout=5) for n in range(5)]
-            asks.append(sleeper.ask(0.01, timeout=5))
+            asks = [
+                running.aggregate(Account, f"a{n}").ask(Deposit(amount=1), timeout=patience(5))
+                for n in range(5)
+            ]
+            asks.append(sleeper.ask(0.01, timeout=patience(5)))
             ends = [asyncio.ensure_future(end_of_ask(reply)) for reply in asks]
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -326,13 +329,13 @@ async def test_a_system_whose_tasks_are_all_cancelled_answers_every_asker_and_co
             for end in await asyncio.gather(*ends):
                 assert isinstance(end, (int, float, UnoError)), repr(end)
                 assert not isinstance(end, AskTimeout)
-        balance = await running.aggregate(Account, "after").ask(Deposit(amount=7), timeout=5)
+        balance = await running.aggregate(Account, "after").ask(Deposit(amount=7), timeout=patience(5))
         assert balance == 7
-        await running.settled(20)
+        await running.settled(patience(20))
         assert 7 in counted
         sleeper = running.actor("sleeper")
         assert sleeper is not None
-        assert await sleeper.ask(0, timeout=5) == 0
+        assert await sleeper.ask(0, timeout=patience(5)) == 0
     assert inspect(running).state == "stopped"
 
 
