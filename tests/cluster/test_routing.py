@@ -374,8 +374,8 @@ async def test_the_time_of_an_ask_continues_across_the_hop() -> None:
     async with nodes_on(store, network, "ab") as (a, b):
         clerk = await a.spawn(Clerk, a, an_id_owned_by(b))
         requests = requests_served(b)
-        assert await clerk.ask("go", block=False, timeout=1000.0) == 1
-        assert 30 < requests[0].seconds <= 1000
+        assert await clerk.ask("go", block=False, timeout=29.0) == 1
+        assert 0 < requests[0].seconds <= 29
         assert await a.aggregate(Account, an_id_owned_by(b)).ask(Credit(amount=1)) == 2
         assert requests[1].seconds == 30
 
