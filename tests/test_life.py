@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+from functools import partial
 from typing import Any
 
 import pykka
@@ -209,6 +210,10 @@ async def test_an_actor_outside_of_a_system_has_no_children() -> None:
 # --- death watch ---
 
 
+async def has_heard(notes: ActorRef, message: object) -> bool:
+    return message in await notes.ask("and?")
+
+
 async def test_a_watcher_receives_terminated_once_when_an_actor_stops_or_fails() -> None:
     async with ActorSystem(handlers=[]) as system:
         notes = await system.spawn(Notes)
@@ -216,9 +221,9 @@ async def test_a_watcher_receives_terminated_once_when_an_actor_stops_or_fails()
             watched = await system.spawn(Notes)
             await notes.ask(watched)
             watched.stop(block=False) if end == "stop" else watched.tell("fail")
-            await until(lambda watched=watched: not watched.is_alive())
-            heard = await notes.ask("and?")
-            assert [message for message in heard if message == Terminated(watched)] == [Terminated(watched)]
+            await until(partial(has_heard, notes, Terminated(watched)))
+            assert not watched.is_alive()
+            assert (await notes.ask("and?")).count(Terminated(watched)) == 1
 
 
 async def test_watching_an_actor_that_is_already_dead_sends_terminated_at_once() -> None:
