@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, ClassVar, Self, TypeVar, cast, overload
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 from uno_actors.annotations import is_subclass
 from uno_actors.causality import Cause, new_id
@@ -21,6 +21,7 @@ from uno_actors.domain.methods import applied_events, apply_methods, command_met
 from uno_actors.domain.outgoing_commands import OutgoingCommand
 from uno_actors.domain.payloads import mark_exact, own_copy
 from uno_actors.domain.schedules import CatchUp, Scheduled, Unscheduled
+from uno_actors.domain.tags import plain
 from uno_actors.errors import (
     ApplyFailed,
     InternalError,
@@ -70,7 +71,7 @@ def check_aggregate_id(aggregate_id: object) -> str:
     """
     if reason := unfit_name(aggregate_id, MAX_ID_BYTES):
         raise InvalidAggregateId(aggregate_id, reason)
-    return str.__str__(cast("str", aggregate_id))
+    return str(plain(aggregate_id))
 
 
 def unfit_name(name: object, max_bytes: int) -> str:
