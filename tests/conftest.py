@@ -19,9 +19,6 @@ settings.load_profile("uno")
 TERMINAL = pytest.StashKey[int]()
 """The file descriptor of the standard error of the run, of which nothing is captured."""
 
-LIMIT = pytest.StashKey[float]()
-"""Seconds that a test may take on this machine, 0 for one without a deadline."""
-
 # A shell has what it runs in the background ignore Ctrl-C, and so would the programs that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -50,9 +47,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         of_all = config.getini("timeout")
     for item in items:
         own = item.get_closest_marker("timeout")
-        limit = deadline(float(own.args[0] if own else of_all))
-        item.stash[LIMIT] = limit
-        item.add_marker(pytest.mark.timeout(limit), append=False)
+        limit = float(own.args[0] if own else of_all)
+        item.add_marker(pytest.mark.timeout(deadline(limit)), append=False)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -73,12 +69,14 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 def _end_with_process(item: pytest.Item) -> None:
     """End the process, with the stacks of its threads on the terminal, where the deadline does not end the test.
 
-    The error at the deadline is raised in whatever the main thread does: it may be lost in a task that nobody awaits,
-    and whatever hangs then, or while the loop and its threads are closed, would hang until the whole run is ended.
+    At its deadline pytest-timeout raises an error in the code that the main thread happens to run. A task that nobody
+    awaits may swallow it, and after a failure there is no deadline any more: closing the loop, or a fixture, can then
+    hang for as long as the run may take.
     """
-    if item.stash[LIMIT] and not item.config.getoption("usepdb"):
+    marker = item.get_closest_marker("timeout")
+    if marker and marker.args[0] and not item.config.getoption("usepdb"):
         faulthandler.dump_traceback_later(
-            item.stash[LIMIT] + deadline(60), exit=True, file=item.config.stash[TERMINAL]
+            marker.args[0] + deadline(60), exit=True, file=item.config.stash[TERMINAL]
         )
 
 
