@@ -1,8 +1,12 @@
-"""Programs that are killed at each of their steps, one after the other."""
+"""Programs that are killed at each of their steps, one after the other, or stopped between writes."""
 
+import asyncio
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+from uno_actors import StoreUnavailable
 
 
 async def kill_at_each_step(tmp_path: Path, attempt: Callable[[Path, int], Awaitable[int]]) -> int:
@@ -24,3 +28,31 @@ async def kill_at_each_step(tmp_path: Path, attempt: Callable[[Path, int], Await
         code = await attempt(directory, kill_at)
     assert code == 0
     return kill_at
+
+
+async def stop_between_writes(
+    process: asyncio.subprocess.Process,
+    write: Callable[[], Awaitable[object]],
+    goes_on: Callable[[], Awaitable[object]],
+) -> float:
+    """Stop a process by SIGSTOP, but not inside a write to a file: there it would hold up all writers.
+
+    Args:
+        process: Is stopped.
+        write: Writes to the same store from elsewhere. It raises `TimeoutError` or `StoreUnavailable` if it is held up;
+            then the process continues, and is stopped again.
+        goes_on: Returns when the process that continues has left its write.
+
+    Returns:
+        When it was stopped, by `time.monotonic`.
+    """
+    while True:
+        at = time.monotonic()
+        process.send_signal(signal.SIGSTOP)
+        try:
+            await write()
+        except (TimeoutError, StoreUnavailable):
+            process.send_signal(signal.SIGCONT)
+            await goes_on()
+        else:
+            return at

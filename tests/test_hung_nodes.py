@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.killing import stop_between_writes
 from tests.machine import patience
 from tests.new_stores import new_store_url
 from tests.stores.test_lmdb_processes import line, program, tell
-from uno_actors import DomainEvent, StoreUnavailable, open_store
+from uno_actors import DomainEvent, open_store
 from uno_actors.domain.events import EventRegistry
 from uno_actors.store.port import EventStore
 
@@ -114,25 +115,6 @@ async def running(url: str, how: str, marker: Path) -> AsyncIterator[tuple[Event
         yield store, nodes
 
 
-async def stop_between_writes(
-    process: asyncio.subprocess.Process, store: EventStore, event: DomainEvent
-) -> float:
-    """Stop a process by SIGSTOP and record an event; when it was stopped, by `time.monotonic`.
-
-    Stopped inside a write it would hold up all writers of a file.
-    """
-    while True:
-        at = time.monotonic()
-        process.send_signal(signal.SIGSTOP)
-        try:
-            await store.append(event)
-        except StoreUnavailable:
-            process.send_signal(signal.SIGCONT)
-            await asyncio.sleep(0.1)
-        else:
-            return at
-
-
 @pytest.mark.parametrize(
     ("engine", "how"), [("lmdb", "blocked"), ("sqlite", "stopped"), ("postgres", "stopped")]
 )
@@ -153,7 +135,10 @@ async def one_hangs_and_moves_nothing(engine: str, how: str, lease_time: float, 
         hung = await nodes.heard("begun 2")
         process = nodes.processes[hung.node]
         if how == "stopped":
-            hung = hung._replace(at=await stop_between_writes(process, store, BellRang(number=3)))
+            stopped = await stop_between_writes(
+                process, lambda: store.append(BellRang(number=3)), lambda: asyncio.sleep(0.1)
+            )
+            hung = hung._replace(at=stopped)
         else:
             await store.append(BellRang(number=3))
         other = await nodes.heard("handled 3")

@@ -11,21 +11,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from configured import Sold
 
 from tests.commands import Ended, run_command
 from tests.machine import patience
-from uno_actors import EventRegistry
+from uno_actors import EventRegistry, EventStore
 from uno_actors.system.control_socket import ControlRefused, control_directories, control_directory
 from uno_stores import LmdbEventStore
 
 COMMAND = Path(sys.executable).with_name("uno-actors")
 HERE = Path(__file__).parent
+
+T = TypeVar("T")
 
 FILE = """\
 [system]
@@ -102,11 +104,16 @@ class Running:
     def sell(self, *prices: int) -> None:
         """Have another process, this one, record events in its store."""
 
-        async def append() -> None:
-            async with LmdbEventStore(self.directory / "data", EventRegistry([Sold])) as store:
-                await store.append(*[Sold(price=price) for price in prices])
+        self.in_store(lambda store: store.append(*[Sold(price=price) for price in prices]))
 
-        asyncio.run(append())
+    def in_store(self, work: Callable[[EventStore], Awaitable[T]]) -> T:
+        """What ``work`` returns for its store, opened by this process."""
+
+        async def run() -> T:
+            async with LmdbEventStore(self.directory / "data", EventRegistry([Sold])) as store:
+                return await work(store)
+
+        return asyncio.run(run())
 
     def tree(self, *options: str, cwd: Path | None = None) -> Ended:
         return self.command("tree", *options, cwd=cwd)

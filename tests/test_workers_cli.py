@@ -1,6 +1,7 @@
 """``uno-actors run --workers``, as processes with real files, real signals and a real store."""
 
 import asyncio
+import contextlib
 import json
 import math
 import os
@@ -18,9 +19,9 @@ from configured import Sell, Shop, Sold
 from test_run_cli import HERE, Running
 
 from tests.machine import patience
+from tests.waiting import checkpoint_is
 from tests.waiting import until as until_true
 from uno_actors import ActorSystem, Cluster, EventRegistry
-from uno_stores import LmdbEventStore
 
 FILE = """\
 [system]
@@ -72,15 +73,6 @@ class RunningWorkers(Running):
         tree = self.answer().get("tree", {"children": []})
         return [child["state"] for child in tree["children"]]
 
-    def checkpoint(self, handler: str) -> int | None:
-        """The position of the last event that a handler has recorded as handled."""
-
-        async def read() -> int | None:
-            async with LmdbEventStore(self.directory / "data", EventRegistry([Sold])) as store:
-                return (await store.checkpoints()).get(handler)
-
-        return asyncio.run(read())
-
     def until_running(self, count: int = 2) -> None:
         self.until(lambda: self.states() == ["running"] * count)
 
@@ -113,7 +105,8 @@ def service(tmp_path: Path) -> Iterator[RunningWorkers]:
             until(lambda: not running.living(), patience(30))
         finally:  # also a worker that is stopped, and would live on for ever
             for worker in running.living():
-                os.kill(worker, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(worker, signal.SIGKILL)
 
 
 def test_workers_are_one_tree_and_drain_on_a_signal(service: RunningWorkers) -> None:
@@ -397,7 +390,8 @@ def test_roles_keep_handlers_out_of_the_processes_that_serve_commands(
     assert [line.rpartition(", ")[2] for line in shown if "note  handler" in line] == ["standby", "live"]
     worker = service.workers()["worker 2"]
     assert worker is not None
-    service.until(lambda: service.checkpoint("note") == 1)  # it is not to hold the turn to write
+    # It is not to hold the turn to write.
+    service.until(lambda: service.in_store(lambda store: checkpoint_is(store, "note", 1)))
     os.kill(worker, signal.SIGSTOP)  # none of those that serve takes its handlers
     service.sell(4)
     time.sleep(patience(5))

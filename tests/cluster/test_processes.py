@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.workers import Worker, check, more, stop_between_writes, workers
+from tests.cluster.workers import Worker, check, more, stop, workers
 from tests.postgres import postgres
 
 
@@ -67,7 +67,7 @@ async def test_nodes_that_have_lent_each_other_aggregates_are_stopped_and_killed
         for worker in (a, b, c):
             worker.write(3)
         await asyncio.gather(*[more(worker, 800) for worker in (a, b, c)])
-        await stop_between_writes(c, (a, b))
+        await stop(c, (a, b))
         await asyncio.gather(*[more(worker, 300) for worker in (a, b)])
         c.process.send_signal(signal.SIGCONT)
         await asyncio.gather(*[more(worker, 300) for worker in (a, b, c)])

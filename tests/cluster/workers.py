@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bank import EVENTS
+from tests.killing import stop_between_writes
 from tests.machine import patience
 from tests.waiting import until
 from uno_actors import open_store
@@ -115,20 +115,14 @@ async def check(url: str, all_workers: list[Worker]) -> None:
         assert worker.acknowledged.items() <= recorded.items()
 
 
-async def stop_between_writes(worker: Worker, others: Sequence[Worker]) -> None:
-    """Stop a process by SIGSTOP, but not inside a write to an LMDB store: there it would hold up all writers."""
-    while True:
-        worker.process.send_signal(signal.SIGSTOP)
-        try:
-            async with asyncio.timeout(
-                patience(8.0)
-            ):  # longer than commands to it wait before they go to others
-                await asyncio.gather(*[more(other, 20) for other in others])
-        except TimeoutError:
-            worker.process.send_signal(signal.SIGCONT)
-            await more(worker, 1)
-        else:
-            return
+async def stop(worker: Worker, others: Sequence[Worker]) -> None:
+    """Stop a process by SIGSTOP while it holds up no writes of the others."""
+
+    async def others_write() -> None:
+        async with asyncio.timeout(patience(8.0)):  # longer than commands to it wait before they go to others
+            await asyncio.gather(*[more(other, 20) for other in others])
+
+    await stop_between_writes(worker.process, others_write, lambda: more(worker, 1))
 
 
 async def more(worker: Worker, count: int) -> None:
