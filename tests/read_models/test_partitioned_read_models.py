@@ -227,9 +227,8 @@ async def test_two_systems_share_the_partitions(
         system_with(log_url, spec_of(engine, kind, noted), name="b") as second,
     ):
         await asyncio.gather(place_orders(first), second.publisher.publish(placed(100, amount=100)))
-        await until(
-            lambda: has_listed(engine, {**EVERY, "order-100": 100})
-        )  # each settles its own partitions
+        # `settled` is about the partitions of one system.
+        await until(lambda: has_listed(engine, {**EVERY, "order-100": 100}))
         await until(lambda: noted.shows == 1)
     assert await listed(engine) == {**EVERY, "order-100": 100}
     assert noted.rebuilds == 1
